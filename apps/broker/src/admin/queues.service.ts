@@ -1,0 +1,115 @@
+import { Injectable } from '@nestjs/common';
+import type { PurgeAnswer, PutQueueRequest, QueueAnswer, RedriveAnswer } from '@rowmq/contract';
+import { FIRST_ID, type Queue, QueueRepository, SweepRepository } from '@rowmq/store';
+import { LongPoll } from '../messages/long-poll.js';
+import { formatTime } from '../messages/message.codec.js';
+import { Metrics } from '../metrics/metrics.js';
+import { QueueStatsService } from './queue-stats.service.js';
+
+/** Deliveries touched in one transaction. */
+const BATCH = 500;
+/** A call that touches a whole queue answers after this long, with what it has done and that more is left. */
+const CALL_MS = 10_000;
+
+/** Creating, changing, emptying and deleting queues. */
+@Injectable()
+export class QueuesService {
+  constructor(
+    private readonly queues: QueueRepository,
+    private readonly sweep: SweepRepository,
+    private readonly stats: QueueStatsService,
+    private readonly longPoll: LongPoll,
+    private readonly metrics: Metrics,
+  ) {}
+
+  /** Throws `invalid-request` for a dead-letter queue that does not exist. */
+  async put(name: string, settings: PutQueueRequest): Promise<{ created: boolean; answer: QueueAnswer }> {
+    const { queue, created } = await this.queues.put(name, settings);
+    return { created, answer: await this.answer(queue) };
+  }
+
+  /** Throws `queue-not-found`. */
+  async get(name: string): Promise<QueueAnswer> {
+    return this.answer(await this.queues.getFresh(name));
+  }
+
+  async list(): Promise<QueueAnswer[]> {
+    const names = await this.queues.names();
+    return (await this.stats.all()).map(({ queue, stats }) => toAnswer(queue, names, stats));
+  }
+
+  /** Deletes a queue and what is in it; what does not go in one call's time, the reaper removes. Throws `queue-not-found`, `invalid-request`. */
+  async delete(name: string): Promise<void> {
+    const id = await this.queues.delete(name);
+    const { complete } = await this.removeDeliveries(id);
+    if (complete) await this.queues.forget(id);
+  }
+
+  /** Drops every delivery that is in the queue now, leased ones included. Throws `queue-not-found`. */
+  async purge(name: string): Promise<PurgeAnswer> {
+    const queue = await this.queues.getFresh(name);
+    const answer = await this.removeDeliveries(queue.id);
+    this.metrics.count('purged', name, answer.purged);
+    return answer;
+  }
+
+  /** Throws `queue-not-found`. */
+  async setPaused(name: string, paused: boolean): Promise<{ name: string; paused: boolean }> {
+    await this.queues.setPaused(name, paused);
+    if (!paused) this.longPoll.wake(name);
+    return { name, paused };
+  }
+
+  /** Moves a dead-letter queue's deliveries back to where they were enqueued. Throws `queue-not-found`. */
+  async redrive(name: string, maxMessages = Number.POSITIVE_INFINITY): Promise<RedriveAnswer> {
+    const queue = await this.queues.getFresh(name);
+    const until = performance.now() + CALL_MS;
+    const names = await this.queues.names();
+    let [redriven, skipped] = [0, 0];
+    let after: Buffer | null = FIRST_ID;
+    while (after !== null && redriven < maxMessages && performance.now() < until) {
+      const batch = await this.sweep.redrive(queue.id, after, Math.min(BATCH, maxMessages - redriven));
+      for (const [target, count] of batch.moved) {
+        redriven += count;
+        const targetName = names.get(target);
+        if (targetName !== undefined) this.longPoll.wake(targetName);
+      }
+      skipped += batch.skipped;
+      after = batch.next;
+    }
+    this.metrics.count('redriven', name, redriven);
+    return { redriven, skipped, complete: after === null };
+  }
+
+  private async removeDeliveries(queueId: number): Promise<PurgeAnswer> {
+    const until = performance.now() + CALL_MS;
+    const last = await this.sweep.lastId(queueId);
+    let after: Buffer | null = last === null ? null : FIRST_ID;
+    let purged = 0;
+    while (last !== null && after !== null && performance.now() < until) {
+      const batch = await this.sweep.purge(queueId, after, last, BATCH);
+      purged += batch.purged;
+      after = batch.next;
+    }
+    return { purged, complete: after === null };
+  }
+
+  private async answer(queue: Queue): Promise<QueueAnswer> {
+    return toAnswer(queue, await this.queues.names(), await this.stats.of(queue));
+  }
+}
+
+function toAnswer(queue: Queue, names: Map<number, string>, stats: QueueAnswer['stats']): QueueAnswer {
+  return {
+    name: queue.name,
+    leaseSeconds: queue.leaseSeconds,
+    messageTtlSeconds: queue.messageTtlSeconds,
+    delaySeconds: queue.delaySeconds,
+    maxReceives: queue.maxReceives,
+    deadLetterQueue: queue.deadLetterQueueId === null ? null : (names.get(queue.deadLetterQueueId) ?? null),
+    maxDepth: queue.maxDepth,
+    paused: queue.paused,
+    createdAt: formatTime(queue.createdAt),
+    stats,
+  };
+}

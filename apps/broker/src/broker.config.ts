@@ -1,0 +1,58 @@
+import { isIP } from 'node:net';
+import { databaseUrl, readSettings, SettingsError, wholeNumber } from '@rowmq/runtime';
+import { z } from 'zod';
+
+/** The broker's settings. */
+export interface BrokerConfig {
+  databaseUrl: string;
+  /** Database connections of this broker. */
+  poolSize: number;
+  /** Requests that may wait for one; beyond it: `overloaded`. */
+  maxWaitingRequests: number;
+  /** Consumers that may wait for messages; beyond it: `overloaded`. */
+  maxLongPolls: number;
+  host: string;
+  port: number;
+  /** The API key; undefined: none is asked for, on loopback only. */
+  adminKey: string | undefined;
+  /** Time for a stop, after which the process ends all the same. */
+  stopSeconds: number;
+}
+
+/** DI token of {@link BrokerConfig}. */
+export const BROKER_CONFIG = Symbol('BROKER_CONFIG');
+
+const SHAPE = {
+  ROWMQ_DATABASE_URL: databaseUrl,
+  ROWMQ_DATABASE_POOL_SIZE: wholeNumber(1, 1000).default(16),
+  ROWMQ_MAX_WAITING_REQUESTS: wholeNumber(1, 100_000).default(1000),
+  ROWMQ_MAX_LONG_POLLS: wholeNumber(1, 100_000).default(10_000),
+  ROWMQ_HOST: z.string().default('127.0.0.1'),
+  ROWMQ_PORT: wholeNumber(0, 65_535).default(8080),
+  ROWMQ_ADMIN_KEY: z.string().min(16, 'must have at least 16 characters; make one with `openssl rand -hex 24`').optional(),
+  ROWMQ_STOP_SECONDS: wholeNumber(1, 600).default(25),
+};
+
+/** Reads the broker's settings. Throws `SettingsError` that lists every fault. */
+export function readBrokerConfig(env: NodeJS.ProcessEnv): BrokerConfig {
+  const settings = readSettings(SHAPE, env);
+  if (settings.ROWMQ_ADMIN_KEY === undefined && !isLoopback(settings.ROWMQ_HOST)) {
+    throw new SettingsError(
+      `ROWMQ_HOST is ${settings.ROWMQ_HOST}, where others can reach the broker, and no API key is set. Set ROWMQ_ADMIN_KEY, or listen on 127.0.0.1.`,
+    );
+  }
+  return {
+    databaseUrl: settings.ROWMQ_DATABASE_URL,
+    poolSize: settings.ROWMQ_DATABASE_POOL_SIZE,
+    maxWaitingRequests: settings.ROWMQ_MAX_WAITING_REQUESTS,
+    maxLongPolls: settings.ROWMQ_MAX_LONG_POLLS,
+    host: settings.ROWMQ_HOST,
+    port: settings.ROWMQ_PORT,
+    adminKey: settings.ROWMQ_ADMIN_KEY,
+    stopSeconds: settings.ROWMQ_STOP_SECONDS,
+  };
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
+}

@@ -1,0 +1,37 @@
+import { applyDecorators } from '@nestjs/common';
+import { ApiOperation, ApiResponse } from '@nestjs/swagger';
+import { type ErrorCode, problem, RowmqError } from '@rowmq/contract';
+import type { z } from 'zod';
+import { toProblem } from './problem.filter.js';
+
+/** Failures every call can answer with. */
+const EVERYWHERE: ErrorCode[] = ['unauthorized', 'overloaded', 'database-unavailable'];
+
+/** Describes a call for OpenAPI: what it does, its answer, and each problem it can answer with, by example. */
+export function ApiCall(call: { summary: string; status: number; answer?: z.ZodType; problems: ErrorCode[] }): MethodDecorator {
+  const byStatus = new Map<number, ErrorCode[]>();
+  for (const code of [...call.problems, ...EVERYWHERE]) {
+    const { status } = exampleOf(code);
+    byStatus.set(status, [...(byStatus.get(status) ?? []), code]);
+  }
+  return applyDecorators(
+    ApiOperation({ summary: call.summary }),
+    ApiResponse({ status: call.status, description: 'Done', ...(call.answer && { standardSchema: call.answer }) }),
+    ...[...byStatus].map(([status, codes]) =>
+      ApiResponse({
+        status,
+        description: codes.map((code) => `\`${code}\``).join(' or '),
+        content: {
+          'application/problem+json': {
+            schema: problem.toJSONSchema({ target: 'openapi-3.0' }) as Record<string, unknown>,
+            examples: Object.fromEntries(codes.map((code) => [code, { summary: code, value: exampleOf(code) }])),
+          },
+        },
+      } as never),
+    ),
+  );
+}
+
+function exampleOf(code: ErrorCode) {
+  return toProblem(new RowmqError(code, 'What happened, and what to do about it.'));
+}

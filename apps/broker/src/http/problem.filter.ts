@@ -1,0 +1,69 @@
+import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException, Logger } from '@nestjs/common';
+import { HttpAdapterHost } from '@nestjs/core';
+import { PROBLEMS, type Problem, RowmqError } from '@rowmq/contract';
+
+/** Turns whatever a request throws into RFC 9457 problem details. The one place where errors meet HTTP. */
+@Catch()
+export class ProblemFilter implements ExceptionFilter {
+  private readonly logger = new Logger(ProblemFilter.name);
+
+  constructor(private readonly host: HttpAdapterHost) {}
+
+  catch(thrown: unknown, context: ArgumentsHost): void {
+    const { httpAdapter } = this.host;
+    const response: unknown = context.switchToHttp().getResponse();
+    const error = toRowmqError(thrown);
+    if (error.code === 'internal-error') this.logger.error(thrown);
+    const problem = toProblem(error, httpStatus(thrown));
+    httpAdapter.setHeader(response, 'content-type', 'application/problem+json; charset=utf-8');
+    if (error.retryAfterSeconds !== undefined) httpAdapter.setHeader(response, 'retry-after', String(error.retryAfterSeconds));
+    if (error.code === 'unauthorized') httpAdapter.setHeader(response, 'www-authenticate', 'Bearer');
+    httpAdapter.reply(response, problem, problem.status);
+  }
+}
+
+/** What a problem document says of an error. `status` is given where HTTP knows better than the code (404 of a path, 405, 415). */
+export function toProblem(error: RowmqError, status: number = PROBLEMS[error.code].status): Problem {
+  return {
+    type: `urn:rowmq:problem:${error.code}`,
+    title: PROBLEMS[error.code].title,
+    status,
+    detail: error.message,
+    code: error.code,
+    ...(error.faults === undefined ? {} : { faults: [...error.faults] }),
+  };
+}
+
+function httpStatus(thrown: unknown): number | undefined {
+  if (thrown instanceof RowmqError) return undefined;
+  const status = statusOf(thrown);
+  return status !== undefined && status >= 400 && status < 500 && status !== 413 ? status : undefined;
+}
+
+function statusOf(thrown: unknown): number | undefined {
+  if (thrown instanceof HttpException) return thrown.getStatus();
+  // Fastify's own errors: malformed JSON, too large, wrong media type.
+  const status = (thrown as { statusCode?: unknown } | null)?.statusCode;
+  return typeof status === 'number' ? status : undefined;
+}
+
+function toRowmqError(thrown: unknown): RowmqError {
+  if (thrown instanceof RowmqError) return thrown;
+  const status = statusOf(thrown);
+  const message = thrown instanceof Error ? thrown.message : String(thrown);
+  if (status === 413) return new RowmqError('message-too-large', 'The request is larger than 4 MiB; send fewer messages at a time.');
+  if (status === 415) return new RowmqError('invalid-request', 'Send the body as JSON, with `Content-Type: application/json`.');
+  if (status === 404) return new RowmqError('invalid-request', `${message}; GET /openapi.json lists every call.`);
+  if (status === 503) return new RowmqError('database-unavailable', unreadyDetail(thrown), { retryAfterSeconds: 1 });
+  if (status !== undefined && status >= 400 && status < 500) return new RowmqError('invalid-request', message);
+  return new RowmqError('internal-error', 'The broker failed in a way it did not expect; its log has the details. The request may be tried again.', {
+    cause: thrown,
+  });
+}
+
+/** A failed readiness check names what is not ready. */
+function unreadyDetail(thrown: unknown): string {
+  const body = thrown instanceof HttpException ? (thrown.getResponse() as { error?: Record<string, { message?: string }> }) : {};
+  const parts = Object.entries(body.error ?? {}).map(([name, fault]) => `${name}: ${fault.message ?? 'down'}`);
+  return parts.length > 0 ? `Not ready: ${parts.join('; ')}.` : 'Not ready.';
+}

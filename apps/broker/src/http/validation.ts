@@ -1,0 +1,19 @@
+import { StandardSchemaValidationPipe } from '@nestjs/common';
+import { type Fault, RowmqError } from '@rowmq/contract';
+
+const FAULTS_NAMED = 10;
+
+/** Checks every parameter that has a schema and refuses with `invalid-request`, naming each fault and where it stands. */
+export function createValidationPipe(): StandardSchemaValidationPipe {
+  return new StandardSchemaValidationPipe({
+    exceptionFactory: (issues) => {
+      const faults: Fault[] = issues.slice(0, FAULTS_NAMED).map((issue) => ({
+        path: (issue.path ?? []).map((segment) => String(typeof segment === 'object' ? segment.key : segment)).join('.'),
+        message: issue.message,
+      }));
+      const text = faults.map(({ path, message }) => (path === '' ? message : `${path}: ${message}`)).join('; ');
+      const more = issues.length > FAULTS_NAMED ? `; and ${issues.length - FAULTS_NAMED} more` : '';
+      return new RowmqError('invalid-request', `${text}${more}.`, { faults });
+    },
+  });
+}

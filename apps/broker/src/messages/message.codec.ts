@@ -1,0 +1,81 @@
+import { isUtf8 } from 'node:buffer';
+import {
+  encodeReceipt,
+  type EnqueueMessage,
+  formatMessageId,
+  type LeasedMessage,
+  LIMITS,
+  messageIdTime,
+  newMessageId,
+  RowmqError,
+} from '@rowmq/contract';
+import type { LeasedDelivery, NewMessage } from '@rowmq/store';
+
+const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
+
+/**
+ * Makes a message out of what a producer sent, with its id.
+ * Throws `message-too-large`, and `invalid-request` for a body that is not the base64 it is said to be. `index` is its place in the request.
+ */
+export function toNewMessage(message: EnqueueMessage, index: number): NewMessage {
+  return {
+    id: newMessageId(),
+    body: decodeBody(message, index),
+    headers: encodeHeaders(message.headers, index),
+    priority: message.priority,
+    delaySeconds: message.delaySeconds,
+    expiresInSeconds: message.expiresInSeconds,
+  };
+}
+
+function decodeBody({ body, bodyEncoding }: EnqueueMessage, index: number): Buffer {
+  if (bodyEncoding === 'base64' && !BASE64.test(body)) {
+    throw new RowmqError('invalid-request', `messages.${index}.body is not base64 (RFC 4648, padded) although its bodyEncoding says so.`);
+  }
+  const bytes = Buffer.from(body, bodyEncoding);
+  if (bytes.length > LIMITS.bodyBytes) {
+    throw new RowmqError(
+      'message-too-large',
+      `messages.${index}.body has ${bytes.length} bytes, more than ${LIMITS.bodyBytes}; store large data elsewhere and send a reference.`,
+    );
+  }
+  return bytes;
+}
+
+function encodeHeaders(headers: Record<string, string> | undefined, index: number): Buffer | null {
+  if (headers === undefined || Object.keys(headers).length === 0) return null;
+  const bytes = Buffer.from(JSON.stringify(headers));
+  if (bytes.length > LIMITS.headersBytes) {
+    throw new RowmqError('message-too-large', `messages.${index}.headers have ${bytes.length} bytes as JSON, more than ${LIMITS.headersBytes}.`);
+  }
+  return bytes;
+}
+
+/** A leased delivery as dequeue answers it. */
+export function toLeasedMessage(delivery: LeasedDelivery): LeasedMessage {
+  return {
+    ...toContent({ ...delivery, id: delivery.messageId }),
+    priority: delivery.priority,
+    receipt: encodeReceipt(delivery.messageId, delivery.leaseToken),
+    receiveCount: delivery.receiveCount,
+    leaseExpiresAt: formatTime(delivery.leaseExpiresAt),
+  };
+}
+
+/** The immutable part of a message, as every call answers it. A body that is not valid UTF-8 travels as base64. */
+export function toContent(message: { id: Buffer; body: Buffer; headers: Buffer | null; expiresAt: number }) {
+  const bodyEncoding: 'utf8' | 'base64' = isUtf8(message.body) ? 'utf8' : 'base64';
+  return {
+    id: formatMessageId(message.id),
+    body: message.body.toString(bodyEncoding),
+    bodyEncoding,
+    headers: message.headers === null ? {} : (JSON.parse(message.headers.toString()) as Record<string, string>),
+    enqueuedAt: formatTime(messageIdTime(message.id)),
+    expiresAt: formatTime(message.expiresAt),
+  };
+}
+
+/** ms since 1970 as ISO 8601 UTC with milliseconds. */
+export function formatTime(ms: number): string {
+  return new Date(ms).toISOString();
+}

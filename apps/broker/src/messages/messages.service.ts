@@ -1,0 +1,154 @@
+import { Injectable, Logger } from '@nestjs/common';
+import {
+  type AckAnswer,
+  type DequeueAnswer,
+  decodeReceipt,
+  type EnqueueAnswer,
+  type EnqueueMessage,
+  type ExtendAnswer,
+  type FailedReceipt,
+  formatMessageId,
+  type NackAnswer,
+  type Receipt,
+  RowmqError,
+} from '@rowmq/contract';
+import { type LeasedDelivery, MessageRepository, QueueRepository, type ReceiptOutcomes } from '@rowmq/store';
+import { Metrics } from '../metrics/metrics.js';
+import { LongPoll } from './long-poll.js';
+import { formatTime, toLeasedMessage, toNewMessage } from './message.codec.js';
+
+/** A message's life as the REST contract tells it. */
+@Injectable()
+export class MessagesService {
+  private readonly logger = new Logger(MessagesService.name);
+
+  constructor(
+    private readonly messages: MessageRepository,
+    private readonly queues: QueueRepository,
+    private readonly longPoll: LongPoll,
+    private readonly metrics: Metrics,
+  ) {}
+
+  /** Stores messages, all or none; answers after COMMIT. Throws `queue-not-found`, `message-too-large`, `queue-full`, `invalid-request`. */
+  async enqueue(queueName: string, messages: EnqueueMessage[]): Promise<EnqueueAnswer> {
+    const made = messages.map(toNewMessage);
+    await this.messages.enqueue(queueName, made);
+    this.longPoll.wake(queueName);
+    this.metrics.count('enqueued', queueName, made.length);
+    return { messages: made.map(({ id }) => ({ id: formatMessageId(id) })) };
+  }
+
+  /**
+   * Leases messages, waiting for them if asked to. A paused queue answers none. What was leased for a consumer who hangs up before its answer is written is given back.
+   * Throws `queue-not-found`, `overloaded`.
+   */
+  async dequeue(
+    queueName: string,
+    request: { maxMessages: number; waitSeconds: number; leaseSeconds?: number | undefined },
+    hungUp: AbortSignal,
+  ): Promise<DequeueAnswer> {
+    const leased = await this.lease(queueName, request, hungUp);
+    if (leased.length === 0) return { messages: [] };
+    const giveBack = (): void => void this.giveBack(queueName, leased);
+    if (hungUp.aborted) giveBack();
+    else hungUp.addEventListener('abort', giveBack, { once: true });
+    this.metrics.count('dequeued', queueName, leased.length);
+    this.metrics.count('redelivered', queueName, leased.filter(({ receiveCount }) => receiveCount > 1).length);
+    return { messages: leased.map(toLeasedMessage) };
+  }
+
+  private async lease(
+    queueName: string,
+    { maxMessages, waitSeconds, leaseSeconds }: { maxMessages: number; waitSeconds: number; leaseSeconds?: number | undefined },
+    hungUp: AbortSignal,
+  ): Promise<LeasedDelivery[]> {
+    const queue = await this.queues.get(queueName);
+    // Nobody overtakes those who wait, except who would not wait with them.
+    if (!queue.paused && (waitSeconds === 0 || !this.longPoll.hasWaiters(queueName))) {
+      const leased = await this.messages.dequeue(queue, { maxMessages, leaseSeconds: leaseSeconds ?? queue.leaseSeconds });
+      if (leased.length > 0) return leased;
+    }
+    return waitSeconds === 0 ? [] : this.longPoll.wait(queueName, { maxMessages, leaseSeconds }, waitSeconds * 1000, hungUp);
+  }
+
+  /** Settles deliveries. Each receipt is answered for by itself. Throws `queue-not-found`. */
+  async ack(queueName: string, receipts: string[]): Promise<AckAnswer> {
+    const { done, failed } = await this.perReceipt(queueName, receipts, (queueId, decoded) => this.messages.ack(queueId, decoded));
+    this.metrics.count('acked', queueName, done.length);
+    return { acked: done, failed };
+  }
+
+  /** Settles one delivery. Throws `lease-lost`, `delivery-not-found`, `queue-not-found`, `invalid-request`. */
+  async ackOne(queueName: string, receipt: string): Promise<void> {
+    decodeReceipt(receipt);
+    const { failed } = await this.ack(queueName, [receipt]);
+    switch (failed[0]?.code) {
+      case undefined:
+        return;
+      case 'lease-lost':
+        throw new RowmqError('lease-lost', 'The lease ran out or was given back; the message has been or will be handed out again. Do not act on it any further.');
+      default:
+        throw new RowmqError('delivery-not-found', 'No such delivery is in this queue: it was acked, has expired, or was purged or moved to another queue.');
+    }
+  }
+
+  /** Gives deliveries back, at once or after a delay. Throws `queue-not-found`. */
+  async nack(queueName: string, receipts: string[], delaySeconds: number, reason: string | undefined): Promise<NackAnswer> {
+    const { done, failed } = await this.perReceipt(queueName, receipts, (queueId, decoded) =>
+      this.messages.nack(queueId, decoded, { delaySeconds, reason }),
+    );
+    if (done.length > 0 && delaySeconds === 0) this.longPoll.wake(queueName);
+    this.metrics.count('nacked', queueName, done.length);
+    return { nacked: done, failed };
+  }
+
+  /** Moves leases' deadlines. Throws `queue-not-found`. */
+  async extend(queueName: string, receipts: string[], leaseSeconds: number): Promise<ExtendAnswer> {
+    let leaseExpiresAt = 0;
+    const { done, failed } = await this.perReceipt(queueName, receipts, async (queueId, decoded) => {
+      const result = await this.messages.extend(queueId, decoded, { leaseSeconds });
+      leaseExpiresAt = result.leaseExpiresAt;
+      return result.outcomes;
+    });
+    this.metrics.count('extended', queueName, done.length);
+    return { extended: done.map((receipt) => ({ receipt, leaseExpiresAt: formatTime(leaseExpiresAt) })), failed };
+  }
+
+  /** Decodes receipts, each counted once however often it was sent, and sorts them by what became of them. */
+  private async perReceipt(
+    queueName: string,
+    receipts: string[],
+    verb: (queueId: number, receipts: Receipt[]) => Promise<ReceiptOutcomes>,
+  ): Promise<{ done: string[]; failed: FailedReceipt[] }> {
+    const queue = await this.queues.get(queueName);
+    const failed: FailedReceipt[] = [];
+    const decoded = new Map<string, Receipt>();
+    for (const receipt of new Set(receipts)) {
+      try {
+        decoded.set(receipt, decodeReceipt(receipt));
+      } catch {
+        failed.push({ receipt, code: 'invalid-request' });
+      }
+    }
+    const done: string[] = [];
+    const outcomes = decoded.size === 0 ? [] : await verb(queue.id, [...decoded.values()]);
+    for (const [index, receipt] of [...decoded.keys()].entries()) {
+      const code = outcomes[index] ?? null;
+      if (code === null) done.push(receipt);
+      else failed.push({ receipt, code });
+    }
+    return { done, failed };
+  }
+
+  private async giveBack(queueName: string, leased: LeasedDelivery[]): Promise<void> {
+    try {
+      const queue = await this.queues.get(queueName);
+      await this.messages.release(queue.id, leased);
+      this.longPoll.wake(queueName);
+      this.metrics.count('released', queueName, leased.length);
+    } catch (error) {
+      // Their lease runs out all the same: late, not lost.
+      this.logger.warn(`could not give back ${leased.length} deliveries of a consumer that hung up: ${String(error)}`);
+    }
+  }
+}

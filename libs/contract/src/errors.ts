@@ -1,0 +1,66 @@
+/**
+ * The error codes of the REST contract. A code is stable and is what clients decide by; titles and details are for people.
+ */
+export const ERROR_CODES = [
+  'invalid-request',
+  'unauthorized',
+  'forbidden',
+  'queue-not-found',
+  'delivery-not-found',
+  'lease-lost',
+  'message-too-large',
+  'queue-full',
+  'overloaded',
+  'database-unavailable',
+  'internal-error',
+] as const;
+
+export type ErrorCode = (typeof ERROR_CODES)[number];
+
+/** The codes with which a single receipt of a batch can fail while the others succeed. */
+export type ReceiptErrorCode = Extract<ErrorCode, 'lease-lost' | 'delivery-not-found' | 'invalid-request'>;
+
+/**
+ * The one error family of RowMQ: thrown by the store and the broker, turned into problem+json by the broker and rebuilt from it by the
+ * client.
+ *
+ * `message` is for people and says what to do. `retryAfterSeconds` is set where trying again later can help.
+ */
+export class RowmqError extends Error {
+  override readonly name = 'RowmqError';
+
+  constructor(
+    readonly code: ErrorCode,
+    message: string,
+    options: { cause?: unknown; retryAfterSeconds?: number; faults?: readonly Fault[] } = {},
+  ) {
+    super(message, options.cause === undefined ? {} : { cause: options.cause });
+    this.retryAfterSeconds = options.retryAfterSeconds;
+    this.faults = options.faults;
+  }
+
+  readonly retryAfterSeconds: number | undefined;
+  /** For `invalid-request`: each field that is at fault. */
+  readonly faults: readonly Fault[] | undefined;
+}
+
+/** One field of a request that is at fault: where it stands (`messages.0.priority`) and what is wrong with it. */
+export interface Fault {
+  path: string;
+  message: string;
+}
+
+/** The codes' statuses and titles, as RFC 9457 problem details carry them. */
+export const PROBLEMS: Record<ErrorCode, { status: number; title: string }> = {
+  'invalid-request': { status: 400, title: 'The request is not valid' },
+  unauthorized: { status: 401, title: 'An API key is needed' },
+  forbidden: { status: 403, title: 'The API key does not allow this' },
+  'queue-not-found': { status: 404, title: 'There is no such queue' },
+  'delivery-not-found': { status: 404, title: 'There is no such delivery' },
+  'lease-lost': { status: 409, title: 'The lease is no longer held' },
+  'message-too-large': { status: 413, title: 'The message is too large' },
+  'queue-full': { status: 429, title: 'The queue is full' },
+  overloaded: { status: 503, title: 'The broker is overloaded' },
+  'database-unavailable': { status: 503, title: 'The database is not available' },
+  'internal-error': { status: 500, title: 'The broker failed' },
+};

@@ -1,0 +1,5 @@
+export * from './errors.js';
+export * from './limits.js';
+export * from './message-id.js';
+export * from './receipt.js';
+export * from './schemas.js';

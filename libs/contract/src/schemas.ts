@@ -1,0 +1,257 @@
+import { z } from 'zod';
+import { ERROR_CODES } from './errors.js';
+import { LIMITS, QUEUE_DEFAULTS } from './limits.js';
+
+/*
+ * Every request and answer of REST contract v1. One schema gives validation, the TypeScript type and OpenAPI.
+ * Requests are strict: an unknown field is a typo that must not be ignored.
+ */
+
+const EXAMPLE_ID = '019a0b5d-ac96-774b-8cce-b302099a8057';
+const EXAMPLE_RECEIPT = 'AZoLXayWd0uMzrMCCZqAV2lG9c0XgQ2T';
+const EXAMPLE_TIME = '2026-11-22T18:38:26.123Z';
+
+const seconds = (min: number, max: number) => z.int().min(min).max(max);
+const wellFormed = (text: string) => text.isWellFormed();
+const NOT_WELL_FORMED = 'holds half of a surrogate pair, which UTF-8 cannot carry; send such data with bodyEncoding base64';
+
+export const queueName = z
+  .string()
+  .regex(/^[A-Za-z0-9._-]{1,80}$/, 'must be 1 to 80 of the characters A-Z a-z 0-9 . _ -')
+  .meta({ example: 'orders', description: 'Name of a queue' });
+
+export const messageIdText = z
+  .string()
+  .regex(/^[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$/, 'must be a message id, a UUID such as enqueue answers')
+  .meta({ example: EXAMPLE_ID, description: 'Id of a message, a UUIDv7' });
+
+const timestamp = z.string().meta({ format: 'date-time', example: EXAMPLE_TIME });
+const receipt = z.string().meta({ example: EXAMPLE_RECEIPT, description: 'Names one lease of one delivery; opaque' });
+const priority = z
+  .int()
+  .min(0)
+  .max(LIMITS.priorityMax)
+  .meta({ description: '9 is the most urgent', example: LIMITS.priorityDefault });
+const bodyEncoding = z.enum(['utf8', 'base64']);
+const headers = z
+  .record(z.string().min(1), z.string())
+  .refine((value) => Object.keys(value).length <= LIMITS.headerEntries, `must have at most ${LIMITS.headerEntries} entries`)
+  .refine((value) => wellFormed(Object.entries(value).flat().join('')), NOT_WELL_FORMED)
+  .meta({ example: { 'content-type': 'application/json' }, description: 'At most 16 entries and 1024 bytes as JSON' });
+
+const leaseSeconds = seconds(1, LIMITS.leaseSeconds);
+const receipts = z
+  .array(z.string().min(1).max(200))
+  .min(1)
+  .max(LIMITS.batch)
+  .meta({ example: [EXAMPLE_RECEIPT] });
+
+export const enqueueMessage = z.strictObject({
+  body: z
+    .string()
+    .refine(wellFormed, NOT_WELL_FORMED)
+    .meta({ description: 'At most 4096 bytes after decoding', example: '{"order":17}' }),
+  bodyEncoding: bodyEncoding.default('utf8'),
+  headers: headers.optional(),
+  priority: priority.default(LIMITS.priorityDefault),
+  delaySeconds: seconds(0, LIMITS.delaySeconds).optional().meta({ description: "The queue's delaySeconds when absent" }),
+  expiresInSeconds: seconds(1, LIMITS.messageTtlSeconds)
+    .optional()
+    .meta({ description: "Capped by the queue's messageTtlSeconds, which also applies when absent" }),
+});
+
+export const enqueueRequest = z
+  .strictObject({ messages: z.array(enqueueMessage).min(1).max(LIMITS.batch) })
+  .meta({ example: { messages: [{ body: '{"order":17}', headers: { 'content-type': 'application/json' }, priority: 4 }] } });
+
+export const enqueueAnswer = z.object({ messages: z.array(z.object({ id: messageIdText })) });
+
+export const dequeueRequest = z
+  .strictObject({
+    maxMessages: z.int().min(1).max(LIMITS.batch).default(1),
+    waitSeconds: seconds(0, LIMITS.waitSeconds).default(0),
+    leaseSeconds: leaseSeconds.optional().meta({ description: "The queue's leaseSeconds when absent" }),
+  })
+  .meta({ example: { maxMessages: 10, waitSeconds: 20, leaseSeconds: 30 } });
+
+export const leasedMessage = z.object({
+  id: messageIdText,
+  body: z.string().meta({ example: '{"order":17}' }),
+  bodyEncoding: bodyEncoding.meta({ description: 'base64 when the body is not valid UTF-8' }),
+  headers: z.record(z.string(), z.string()).meta({ example: { 'content-type': 'application/json' } }),
+  priority,
+  receipt,
+  receiveCount: z.int().meta({ example: 1, description: 'How often it was handed out, this time included' }),
+  enqueuedAt: timestamp,
+  expiresAt: timestamp,
+  leaseExpiresAt: timestamp,
+});
+
+export const dequeueAnswer = z.object({ messages: z.array(leasedMessage) });
+
+export const ackRequest = z.strictObject({ receipts });
+export const failedReceipt = z.object({
+  receipt,
+  code: z.enum(['lease-lost', 'delivery-not-found', 'invalid-request']),
+});
+export const ackAnswer = z.object({ acked: z.array(receipt), failed: z.array(failedReceipt) });
+
+export const nackRequest = z.strictObject({
+  receipts,
+  delaySeconds: seconds(0, LIMITS.delaySeconds).default(0),
+  reason: z
+    .string()
+    .max(LIMITS.reasonChars)
+    .refine(wellFormed, NOT_WELL_FORMED)
+    .optional()
+    .meta({ description: 'Why; kept with the delivery and shown by browse', example: 'payment gateway is down' }),
+});
+export const nackAnswer = z.object({ nacked: z.array(receipt), failed: z.array(failedReceipt) });
+
+export const extendRequest = z.strictObject({ receipts, leaseSeconds });
+export const extendAnswer = z.object({
+  extended: z.array(z.object({ receipt, leaseExpiresAt: timestamp })),
+  failed: z.array(failedReceipt),
+});
+
+export const queueSettings = z.object({
+  leaseSeconds: leaseSeconds.meta({ description: 'Lease of a dequeue that names none', example: 30 }),
+  messageTtlSeconds: seconds(1, LIMITS.messageTtlSeconds).meta({ description: 'Longest life of a message', example: 345_600 }),
+  delaySeconds: seconds(0, LIMITS.delaySeconds).meta({ description: 'Delay of a message that names none', example: 0 }),
+  maxReceives: z.int().min(1).max(LIMITS.maxReceives).nullable().meta({
+    description: 'A delivery handed out this often is dead-lettered instead of being handed out again; takes effect with deadLetterQueue',
+    example: 5,
+  }),
+  deadLetterQueue: queueName.nullable().meta({ description: 'Must exist', example: 'orders-dead' }),
+  maxDepth: z.int().min(1).max(LIMITS.maxDepth).nullable().meta({
+    description: 'An enqueue that would leave more deliveries than this is refused with queue-full',
+    example: null,
+  }),
+});
+
+/** Absent: the default when the queue is created, unchanged when it exists. */
+export const putQueueRequest = z
+  .strictObject(queueSettings.partial().shape)
+  .default({})
+  .meta({ example: { ...QUEUE_DEFAULTS, leaseSeconds: 60 } });
+
+export const queueStats = z.object({
+  ready: z.int().meta({ example: 12 }),
+  delayed: z.int().meta({ example: 0 }),
+  leased: z.int().meta({ example: 3 }),
+  oldestReadyAgeSeconds: z
+    .number()
+    .nullable()
+    .meta({ description: 'How long the oldest ready delivery has been ready; null when none is', example: 1.25 }),
+});
+
+export const queueAnswer = queueSettings.extend({
+  name: queueName,
+  paused: z.boolean(),
+  createdAt: timestamp,
+  stats: queueStats,
+});
+export const queuesAnswer = z.object({ queues: z.array(queueAnswer) });
+
+export const purgeAnswer = z.object({
+  purged: z.int().meta({ example: 1200 }),
+  complete: z.boolean().meta({ description: 'false: the time for one call ran out; call again' }),
+});
+export const pauseAnswer = z.object({ name: queueName, paused: z.boolean() });
+
+export const redriveRequest = z
+  .strictObject({ maxMessages: z.int().min(1).max(1_000_000).optional().meta({ description: 'All when absent' }) })
+  .default({})
+  .meta({ example: { maxMessages: 1000 } });
+export const redriveAnswer = z.object({
+  redriven: z.int().meta({ example: 17 }),
+  skipped: z.int().meta({ description: 'Left here: enqueued here, or their queue no longer exists', example: 0 }),
+  complete: z.boolean().meta({ description: 'false: more may be left; call again' }),
+});
+
+export const deliveryState = z.enum(['ready', 'delayed', 'leased']);
+
+export const browseQuery = z.strictObject({
+  state: deliveryState.default('ready'),
+  limit: z.coerce.number().int().min(1).max(LIMITS.page).default(20),
+  after: z.string().max(100).optional().meta({ description: 'The nextAfter of the page before' }),
+});
+
+const browsedDelivery = z.object({
+  queue: queueName,
+  state: z.enum(['ready', 'delayed', 'leased', 'expired']),
+  priority,
+  receiveCount: z.int(),
+  availableAt: timestamp.meta({ description: 'When it became, or becomes, available; for a leased one, when its lease runs out' }),
+  expiresAt: timestamp,
+  lastNackReason: z.string().nullable(),
+});
+const messageContent = z.object({
+  id: messageIdText,
+  body: z.string().meta({ example: '{"order":17}' }),
+  bodyEncoding,
+  headers: z.record(z.string(), z.string()),
+  enqueuedAt: timestamp,
+  expiresAt: timestamp,
+});
+
+export const browseAnswer = z.object({
+  messages: z.array(messageContent.extend(browsedDelivery.omit({ queue: true }).shape)),
+  nextAfter: z.string().nullable().meta({ description: 'Ask for the next page with this; null on the last' }),
+});
+
+export const messageAnswer = messageContent.extend({
+  queue: queueName.nullable().meta({ description: 'Where it was enqueued; null if that queue was deleted' }),
+  settled: z.boolean().meta({ description: 'true: no delivery is left (acked, expired or purged)' }),
+  deliveries: z.array(browsedDelivery),
+});
+
+const reaperRun = z.object({
+  startedAt: timestamp,
+  reaper: z.string().meta({ example: 'host-1:4711:a1b2c3' }),
+  durationMs: z.int().meta({ example: 12 }),
+  count: z.int().meta({ example: 1500 }),
+  error: z.string().nullable(),
+});
+export const reaperAnswer = z.object({
+  leader: z.object({ reaper: z.string(), leaseExpiresAt: timestamp }).nullable().meta({ description: 'null: no reaper is at work' }),
+  duties: z.array(z.object({ duty: z.string().meta({ example: 'expire-deliveries' }), runs: z.array(reaperRun) })),
+});
+
+export const problem = z.object({
+  type: z.string().meta({ example: 'urn:rowmq:problem:queue-not-found' }),
+  title: z.string().meta({ example: 'There is no such queue' }),
+  status: z.int().meta({ example: 404 }),
+  detail: z.string().meta({ example: "Queue 'orders' does not exist; create it with PUT /v1/admin/queues/orders." }),
+  code: z.enum(ERROR_CODES),
+  faults: z.array(z.object({ path: z.string(), message: z.string() })).optional(),
+});
+
+export type EnqueueMessage = z.output<typeof enqueueMessage>;
+export type EnqueueRequest = z.input<typeof enqueueRequest>;
+export type EnqueueAnswer = z.output<typeof enqueueAnswer>;
+export type DequeueRequest = z.input<typeof dequeueRequest>;
+export type LeasedMessage = z.output<typeof leasedMessage>;
+export type DequeueAnswer = z.output<typeof dequeueAnswer>;
+export type AckRequest = z.input<typeof ackRequest>;
+export type AckAnswer = z.output<typeof ackAnswer>;
+export type NackRequest = z.input<typeof nackRequest>;
+export type NackAnswer = z.output<typeof nackAnswer>;
+export type ExtendRequest = z.input<typeof extendRequest>;
+export type ExtendAnswer = z.output<typeof extendAnswer>;
+export type FailedReceipt = z.output<typeof failedReceipt>;
+export type QueueSettings = z.output<typeof queueSettings>;
+export type PutQueueRequest = z.output<typeof putQueueRequest>;
+export type QueueStats = z.output<typeof queueStats>;
+export type QueueAnswer = z.output<typeof queueAnswer>;
+export type QueuesAnswer = z.output<typeof queuesAnswer>;
+export type PurgeAnswer = z.output<typeof purgeAnswer>;
+export type PauseAnswer = z.output<typeof pauseAnswer>;
+export type RedriveRequest = z.output<typeof redriveRequest>;
+export type RedriveAnswer = z.output<typeof redriveAnswer>;
+export type DeliveryState = z.output<typeof deliveryState>;
+export type BrowseQuery = z.output<typeof browseQuery>;
+export type BrowseAnswer = z.output<typeof browseAnswer>;
+export type MessageAnswer = z.output<typeof messageAnswer>;
+export type ReaperAnswer = z.output<typeof reaperAnswer>;
+export type Problem = z.output<typeof problem>;

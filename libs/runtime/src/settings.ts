@@ -1,0 +1,58 @@
+import { z } from 'zod';
+
+/** A process cannot start with these settings: the message lists every fault. */
+export class SettingsError extends Error {
+  override readonly name = 'SettingsError';
+}
+
+/** Every setting of every process, so that a misspelt one is noticed whichever process meets it. */
+export const KNOWN_SETTINGS = [
+  'ROWMQ_ADMIN_KEY',
+  'ROWMQ_DATABASE_POOL_SIZE',
+  'ROWMQ_DATABASE_URL',
+  'ROWMQ_DATA_DIR',
+  'ROWMQ_EMBEDDED_SERVER',
+  'ROWMQ_HOST',
+  'ROWMQ_MAX_LONG_POLLS',
+  'ROWMQ_MAX_WAITING_REQUESTS',
+  'ROWMQ_PARTITIONS_AHEAD_MINUTES',
+  'ROWMQ_PARTITION_MINUTES',
+  'ROWMQ_PORT',
+  'ROWMQ_REAPER_INTERVAL_SECONDS',
+  'ROWMQ_RETENTION_SECONDS',
+  'ROWMQ_SERVERS_DIR',
+  'ROWMQ_STOP_SECONDS',
+] as const;
+
+/** A whole number from the environment. */
+export function wholeNumber(min: number, max: number): z.ZodType<number> {
+  const message = `must be a whole number from ${min} to ${max}`;
+  return z
+    .string()
+    .regex(/^\d{1,15}$/, message)
+    .transform(Number)
+    .refine((value) => value >= min && value <= max, message);
+}
+
+/** The database's address, which every process that needs one takes from the same setting. */
+export const databaseUrl = z
+  .string({ error: 'is needed: mysql://user:password@host:port/database; or run `npm start`, which brings a database of its own' })
+  .refine((value) => {
+    const url = URL.parse?.(value) ?? (URL.canParse(value) ? new URL(value) : null);
+    return url !== null && /^(?:mysql|mariadb):$/.test(url.protocol) && url.pathname.length > 1;
+  }, 'must look like mysql://user:password@host:port/database');
+
+/** Reads settings from the environment, once, at start. Empty ones count as absent. Throws {@link SettingsError} that lists every fault. */
+export function readSettings<T extends z.ZodRawShape>(shape: T, env: NodeJS.ProcessEnv): z.output<z.ZodObject<T>> {
+  const given = Object.fromEntries(Object.keys(shape).map((name) => [name, env[name] === '' ? undefined : env[name]]));
+  const result = z.object(shape).safeParse(given);
+  if (result.success) return result.data;
+  const faults = result.error.issues.map((issue) => `  ${issue.path.join('.')} ${issue.message}`);
+  throw new SettingsError(`The settings are not valid; docs/operations.md lists them.\n${faults.join('\n')}`);
+}
+
+/** Names of variables with RowMQ's prefix that no process knows: probably misspelt. */
+export function unknownSettings(env: NodeJS.ProcessEnv): string[] {
+  const known = new Set<string>(KNOWN_SETTINGS);
+  return Object.keys(env).filter((name) => name.startsWith('ROWMQ_') && !known.has(name));
+}

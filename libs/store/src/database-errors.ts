@@ -1,0 +1,84 @@
+import { RowmqError } from '@rowmq/contract';
+
+/** The codes mysql2 and Node give a connection that broke, and the servers' for one that was ended: nothing says how far the statement got. */
+const CONNECTION_LOST = new Set([
+  'PROTOCOL_CONNECTION_LOST',
+  'PROTOCOL_SEQUENCE_TIMEOUT',
+  'PROTOCOL_UNEXPECTED_PACKET',
+  'ECONNRESET',
+  'ECONNREFUSED',
+  'ECONNABORTED',
+  'EPIPE',
+  'ETIMEDOUT',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'ER_SERVER_SHUTDOWN',
+  'ER_CLIENT_INTERACTION_TIMEOUT',
+  'ER_NEW_ABORTING_CONNECTION',
+  'ER_CONNECTION_KILLED',
+  'ER_QUERY_INTERRUPTED',
+]);
+
+/** The server's own numbers for failures that rolled back and are worth another try. */
+const RETRYABLE = new Set([
+  1020, // MariaDB: record has changed since last read
+  1040, // too many connections
+  1203, // too many connections for this user
+  1205, // lock wait timeout
+  1213, // deadlock
+  1290, // read-only (a primary that was just demoted)
+  1836, // read-only mode
+  3100, // group replication refused the commit, which rolled back
+  3101, // the same, by certification
+]);
+
+const DUPLICATE_KEY = 1062;
+
+/** The driver's error inside whatever wrapped it. */
+function driverError(error: unknown): { code?: string; errno?: number; fatal?: boolean; message?: string } {
+  if (typeof error !== 'object' || error === null) return {};
+  const inner = (error as { driverError?: unknown }).driverError;
+  return (typeof inner === 'object' && inner !== null ? inner : error) as { code?: string; errno?: number; fatal?: boolean };
+}
+
+/** True when the connection broke: the statement under way may or may not have been carried out. */
+export function isConnectionLost(error: unknown): boolean {
+  const { code, fatal } = driverError(error);
+  return fatal === true || (code !== undefined && CONNECTION_LOST.has(code));
+}
+
+/** True for a failure that another try of the whole transaction can mend. */
+export function isRetryable(error: unknown): boolean {
+  const { errno } = driverError(error);
+  return isConnectionLost(error) || (errno !== undefined && RETRYABLE.has(errno));
+}
+
+/** True when an INSERT met a row with its key. */
+export function isDuplicateKey(error: unknown): boolean {
+  return driverError(error).errno === DUPLICATE_KEY;
+}
+
+/** True when a DDL statement or LOCK TABLES gave way because others held the table longer than `lock_wait_timeout`. */
+export function isLockWaitTimeout(error: unknown): boolean {
+  return driverError(error).errno === 1205;
+}
+
+/** Names a database failure for the caller, once no retry is left. Anything that is not one is returned unchanged. */
+export function toRowmqError(error: unknown): unknown {
+  const { message, code, errno } = driverError(error);
+  if (message === 'Queue limit reached.') {
+    return new RowmqError('overloaded', 'Too many requests wait for a database connection; try again later.', {
+      cause: error,
+      retryAfterSeconds: 1,
+    });
+  }
+  if (isRetryable(error) || message === 'Pool is closed.') {
+    return new RowmqError('database-unavailable', `The database did not take the request (${code ?? errno ?? message}); try again.`, {
+      cause: error,
+      retryAfterSeconds: 1,
+    });
+  }
+  return error;
+}

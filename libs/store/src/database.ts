@@ -1,0 +1,178 @@
+import { RowmqError } from '@rowmq/contract';
+import pRetry, { type Options } from 'p-retry';
+import type { Pool, PoolConnection, QueryOptions } from 'mysql2';
+import type { DataSource } from 'typeorm';
+import { isConnectionLost, isRetryable, toRowmqError } from './database-errors.js';
+
+/** A row as mysql2 answers it. */
+export type Row = Record<string, unknown>;
+
+/** What an INSERT, UPDATE or DELETE answered. */
+export interface WriteResult {
+  /** Rows that matched (mysql2 sets FOUND_ROWS). */
+  affectedRows: number;
+  insertId: number;
+}
+
+/** One connection, inside one transaction or used alone. */
+export interface Session {
+  /** Runs one statement. Values are escaped by mysql2: Buffers as hex literals, numbers as numbers, arrays as lists. */
+  read<T = Row>(sql: string, values?: readonly unknown[]): Promise<T[]>;
+  write(sql: string, values?: readonly unknown[]): Promise<WriteResult>;
+}
+
+/** One try of a transaction. */
+export interface Transaction extends Session {
+  /** True when the COMMIT of an earlier try got no answer: what that try did may already be there. */
+  readonly commitUnknown: boolean;
+}
+
+/** Bounds of {@link Database.transaction}'s retries: five more tries, jittered, within some five seconds. */
+const RETRIES: Options = {
+  retries: 5,
+  minTimeout: 20,
+  maxTimeout: 1000,
+  factor: 3,
+  randomize: true,
+  maxRetryTime: 5000,
+  shouldRetry: ({ error }) => isRetryable(error),
+};
+
+/**
+ * What every connection is set to when it is opened. READ COMMITTED takes no gap locks; UTC makes {@link NOW_MS} true; a lock wait is short, since
+ * nothing here should wait for long, and the retry comes sooner than the client's patience ends.
+ */
+const SESSION_SETUP = [
+  'SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED',
+  `SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 5, lock_wait_timeout = 5, autocommit = 1`,
+];
+
+/**
+ * The one way to the database: short READ COMMITTED transactions on TypeORM's connection pool, retried when they fail for a passing reason, with a
+ * deadline on every statement. SQL goes to mysql2 directly: TypeORM's own `query` copies every result and broadcasts every statement.
+ */
+export class Database {
+  private readonly prepared = new WeakSet<PoolConnection>();
+
+  /** @param statementDeadlineMs after which a statement is given up and its connection closed. */
+  constructor(
+    readonly dataSource: DataSource,
+    private readonly statementDeadlineMs = 10_000,
+  ) {}
+
+  /**
+   * Runs `work` in a transaction and commits it; what `work` throws rolls it back. A deadlock, a lock wait timeout or a lost connection is tried again
+   * from the start, so `work` must be repeatable, and must look at `commitUnknown` where doing it twice would differ from doing it once.
+   *
+   * Throws `database-unavailable` when no try succeeded, `overloaded` when no connection was to be had, and what `work` threw.
+   */
+  async transaction<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
+    let commitUnknown = false;
+    return this.retry(() =>
+      this.withConnection(async (connection) => {
+        const session = this.session(connection);
+        await session.write('START TRANSACTION');
+        let result: T;
+        try {
+          result = await work({ ...session, commitUnknown });
+        } catch (error) {
+          if (!isConnectionLost(error)) await session.write('ROLLBACK');
+          throw error;
+        }
+        try {
+          await session.write('COMMIT');
+        } catch (error) {
+          commitUnknown ||= isConnectionLost(error);
+          throw error;
+        }
+        return result;
+      }),
+    );
+  }
+
+  /** Runs one SELECT by itself, retried like a transaction. */
+  async read<T = Row>(sql: string, values?: readonly unknown[]): Promise<T[]> {
+    return this.retry(() => this.withConnection((connection) => this.session(connection).read<T>(sql, values)));
+  }
+
+  /** Runs one INSERT, UPDATE or DELETE by itself, retried like a transaction: it must be repeatable. */
+  async write(sql: string, values?: readonly unknown[]): Promise<WriteResult> {
+    return this.retry(() => this.withConnection((connection) => this.session(connection).write(sql, values)));
+  }
+
+  /**
+   * Gives `work` a connection of its own, for session state such as LOCK TABLES. Not retried. The connection is closed afterwards, not reused,
+   * so nothing `work` set can leak.
+   * @param statementDeadlineMs for DDL, which may take longer than a request's statement.
+   */
+  async exclusive<T>(work: (session: Session) => Promise<T>, statementDeadlineMs = this.statementDeadlineMs): Promise<T> {
+    const connection = await this.connect();
+    try {
+      return await work(this.session(connection, statementDeadlineMs));
+    } finally {
+      connection.destroy();
+    }
+  }
+
+  private async retry<T>(attempt: () => Promise<T>): Promise<T> {
+    try {
+      return await pRetry(attempt, RETRIES);
+    } catch (error) {
+      throw toRowmqError(error);
+    }
+  }
+
+  private async withConnection<T>(work: (connection: PoolConnection) => Promise<T>): Promise<T> {
+    const connection = await this.connect();
+    try {
+      const result = await work(connection);
+      connection.release();
+      return result;
+    } catch (error) {
+      // A statement may still be running on it, or a rollback may have failed: never hand such a connection to the next request.
+      if (isConnectionLost(error)) connection.destroy();
+      else connection.release();
+      throw error;
+    }
+  }
+
+  private async connect(): Promise<PoolConnection> {
+    const connection = await this.takeConnection();
+    if (!this.prepared.has(connection)) {
+      try {
+        for (const sql of SESSION_SETUP) await this.session(connection).write(sql);
+        this.prepared.add(connection);
+      } catch (error) {
+        connection.destroy();
+        throw error;
+      }
+    }
+    return connection;
+  }
+
+  private async takeConnection(): Promise<PoolConnection> {
+    const { pool } = this.dataSource.driver as unknown as { pool: Pool };
+    return new Promise((resolve, reject) => {
+      let late = false;
+      const timer = setTimeout(() => {
+        late = true;
+        reject(new RowmqError('overloaded', 'No database connection became free in time; try again later.', { retryAfterSeconds: 1 }));
+      }, this.statementDeadlineMs);
+      pool.getConnection((error, connection) => {
+        clearTimeout(timer);
+        if (error) reject(error);
+        else if (late) connection.release();
+        else resolve(connection);
+      });
+    });
+  }
+
+  private session(connection: PoolConnection, timeout = this.statementDeadlineMs): Session {
+    const run = async <T>(sql: string, values: readonly unknown[] = []): Promise<T> =>
+      new Promise((resolve, reject) => {
+        const options: QueryOptions = { sql, values: [...values], timeout };
+        connection.query(options, (error, result) => (error ? reject(error) : resolve(result as T)));
+      });
+    return { read: run, write: run };
+  }
+}

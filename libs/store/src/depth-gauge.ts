@@ -1,0 +1,37 @@
+import { RowmqError } from '@rowmq/contract';
+import type { Transaction } from './database.js';
+
+/** A count is used again for as long as this many times what it cost, so counting takes at most a twentieth of the time. */
+const REUSE_FACTOR = 20;
+
+/**
+ * Keeps queues within their maximum depth.
+ *
+ * Counting costs time in proportion to the depth. A cheap count is made for every enqueue and is exact; an expensive one is used again for twenty times its cost, less what was
+ * enqueued here since, so that other brokers together may overshoot by what they enqueue in that time. Before anything is refused, it is counted afresh.
+ */
+export class DepthGauge {
+  private readonly counts = new Map<number, { maxDepth: number; room: number; until: number }>();
+
+  /** Takes `wanted` places, or throws `queue-full`. The transaction holds the queue's row exclusively. */
+  async reserve(tx: Transaction, queueId: number, maxDepth: number, wanted: number): Promise<void> {
+    const known = this.counts.get(queueId);
+    if (known !== undefined && known.maxDepth === maxDepth && known.until > performance.now() && known.room >= wanted) {
+      known.room -= wanted;
+      return;
+    }
+    const started = performance.now();
+    const [row] = await tx.read<{ depth: number }>(
+      'SELECT COUNT(*) AS depth FROM (SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? LIMIT ?) AS head',
+      [queueId, maxDepth],
+    );
+    const cost = performance.now() - started;
+    const room = maxDepth - (row?.depth ?? 0);
+    if (room < wanted) {
+      throw new RowmqError('queue-full', `The queue holds ${maxDepth - room} of at most ${maxDepth} deliveries, no room for ${wanted} more; try again when consumers have caught up.`, {
+        retryAfterSeconds: 1,
+      });
+    }
+    this.counts.set(queueId, { maxDepth, room: room - wanted, until: performance.now() + cost * REUSE_FACTOR });
+  }
+}

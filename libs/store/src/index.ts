@@ -1,0 +1,14 @@
+export * from './boot-checks.js';
+export * from './browse.repository.js';
+export * from './data-source.js';
+export * from './database.js';
+export * from './embedded/index.js';
+export * from './entities/index.js';
+export * from './message.repository.js';
+export * from './migrate.js';
+export * from './partition.repository.js';
+export { QueueRepository, type Queue } from './queue.repository.js';
+export * from './reaper.repository.js';
+export * from './store.module.js';
+export * from './sweep.repository.js';
+export { isLockWaitTimeout } from './database-errors.js';

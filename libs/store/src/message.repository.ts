@@ -1,0 +1,434 @@
+import { randomBytes } from 'node:crypto';
+import { LIMITS, RowmqError, type Receipt, type ReceiptErrorCode } from '@rowmq/contract';
+import { clock } from './clock.js';
+import type { Database, Transaction } from './database.js';
+import { isDuplicateKey } from './database-errors.js';
+import { deleteDeliveries, lockQueue, moveDeliveries } from './delivery.sql.js';
+import { DepthGauge } from './depth-gauge.js';
+import { queueNotFound, type Queue } from './queue.repository.js';
+
+/** A message as a producer sends it; sizes are checked by whoever made it. */
+export interface NewMessage {
+  /** UUIDv7, made before anything is stored, so that a repeated try is recognised. */
+  id: Buffer;
+  body: Buffer;
+  /** JSON object of strings, or null. */
+  headers: Buffer | null;
+  /** 0-9, 9 the most urgent. */
+  priority: number;
+  /** The queue's when absent. */
+  delaySeconds?: number | undefined;
+  /** Capped by the queue's TTL, which also applies when absent. */
+  expiresInSeconds?: number | undefined;
+}
+
+/** A delivery under lease, with its message. Times: ms since 1970 on the database's clock. */
+export interface LeasedDelivery {
+  messageId: Buffer;
+  leaseToken: Buffer;
+  body: Buffer;
+  headers: Buffer | null;
+  priority: number;
+  receiveCount: number;
+  expiresAt: number;
+  leaseExpiresAt: number;
+}
+
+/** For each receipt, in the order given: null when it was done, else why not. */
+export type ReceiptOutcomes = (Exclude<ReceiptErrorCode, 'invalid-request'> | null)[];
+
+/** Moves time in tests: ms since 1970 instead of the database's clock. */
+export interface Timed {
+  now?: number;
+}
+
+interface Candidate {
+  messageId: Buffer;
+  priorityRank: number;
+  expiresAt: number;
+  receiveCount: number;
+  now: number;
+}
+
+interface LeaseRow {
+  messageId: Buffer;
+  leaseToken: Buffer | null;
+  availableAt: number;
+  now: number;
+}
+
+const TOKEN_BYTES = 8;
+/** Every priority, most urgent first, as a list: a range per priority, walked in index order until the claim has enough. */
+const PRIORITY_RANKS = Array.from({ length: LIMITS.priorityMax + 1 }, (_, rank) => rank).join(',');
+/** A claim that meets rows to remove looks again, at more rows at a time, but not for ever: the next claim goes on. */
+const CLAIM_ROUNDS = 5;
+const CLAIM_ROWS_AFTER_REMOVAL = 200;
+
+/**
+ * A message's life, in the order in which it is lived. Every method is one short READ COMMITTED transaction over a batch of one queue.
+ *
+ * Locks: a claim takes delivery rows through the index `delivery_next` and skips what others hold, so it never waits. Everything else takes rows by primary
+ * key in ascending order. Enqueue locks nothing that exists but the queue's row.
+ */
+export class MessageRepository {
+  private readonly depths = new DepthGauge();
+  /** Queues that had a maximum depth when last seen. */
+  private readonly bounded = new Set<string>();
+
+  constructor(private readonly database: Database) {}
+
+  /**
+   * Stores messages with their deliveries, all or none; returns after COMMIT.
+   *
+   * Locks: the queue's row, shared (exclusively where it has a maximum depth, so that two cannot both take the last place); then new rows, which nobody else can
+   * want. A try whose COMMIT got no answer is repeated with the same ids: meeting them means that it had committed.
+   *
+   * Throws `queue-not-found`, `queue-full`, and `invalid-request` for a message that would expire before its delay ends.
+   */
+  async enqueue(queueName: string, messages: readonly NewMessage[], { now }: Timed = {}): Promise<void> {
+    if (messages.length === 0) return;
+    for (let stored = false; !stored; ) {
+      const lock = this.bounded.has(queueName) ? 'exclusive' : 'shared';
+      stored = await this.database.transaction((tx) => this.enqueueOnce(tx, queueName, messages, lock, now));
+    }
+  }
+
+  /** Returns false, with nothing stored, if the queue turns out to have a maximum depth and its row is only locked shared. */
+  private async enqueueOnce(
+    tx: Transaction,
+    queueName: string,
+    messages: readonly NewMessage[],
+    lock: 'shared' | 'exclusive',
+    at: number | undefined,
+  ): Promise<boolean> {
+    const queue = await lockQueue(tx, queueName, lock, at);
+    if (queue === undefined) throw queueNotFound(queueName);
+    if (queue.maxDepth === null) this.bounded.delete(queueName);
+    else if (lock === 'shared') {
+      this.bounded.add(queueName);
+      return false;
+    }
+    const ids = messages.map(({ id }) => id);
+    if (tx.commitUnknown) {
+      const [stored] = await tx.read('SELECT 1 FROM message WHERE id = ?', [ids[0]]);
+      if (stored !== undefined) return true;
+    }
+    const deliveries: unknown[][] = [];
+    const rows: unknown[][] = [];
+    for (const [index, message] of messages.entries()) {
+      const { availableAt, expiresAt } = schedule(message, queue, index);
+      rows.push([message.id, queue.id, message.body, message.headers, expiresAt]);
+      deliveries.push([queue.id, message.id, LIMITS.priorityMax - message.priority, availableAt, expiresAt, 0]);
+    }
+    if (queue.maxDepth !== null) await this.depths.reserve(tx, queue.id, queue.maxDepth, messages.length);
+    try {
+      await tx.write('INSERT INTO message (id, queue_id, body, headers, expires_at) VALUES ?', [rows]);
+    } catch (error) {
+      if (tx.commitUnknown && isDuplicateKey(error)) return true;
+      throw error;
+    }
+    await tx.write(
+      'INSERT INTO delivery (queue_id, message_id, priority_rank, available_at, expires_at, receive_count) VALUES ?',
+      [deliveries],
+    );
+    return true;
+  }
+
+  /**
+   * Claims up to `maxMessages` deliveries under one lease, the most urgent first and within a priority the longest available first. Expired deliveries met on the
+   * way are removed, over-received ones dead-lettered: correctness does not wait for the reaper.
+   *
+   * Locks: index entry, then row, of at most as many deliveries as are looked at; skips what others hold. For dead-lettering the queue's row, shared, whose
+   * exclusive holders wait for no delivery.
+   */
+  async dequeue(queue: Queue, options: { maxMessages: number; leaseSeconds: number } & Timed): Promise<LeasedDelivery[]> {
+    const leaseToken = randomBytes(TOKEN_BYTES);
+    let claimed: Candidate[] = [];
+    return this.database.transaction(async (tx) => {
+      if (tx.commitUnknown) await giveBack(tx, queue.id, ids(claimed), leaseToken, options.now);
+      claimed = await this.claim(tx, queue, options.maxMessages, options.now);
+      if (claimed.length === 0) return [];
+      const leaseExpiresAt = (claimed[0] as Candidate).now + options.leaseSeconds * 1000;
+      await tx.write(
+        `UPDATE delivery FORCE INDEX (PRIMARY)
+         SET available_at = ?,
+             lease_token = ?,
+             receive_count = LEAST(receive_count + 1, 65535)
+         WHERE queue_id = ?
+           AND message_id IN (?)`,
+        [leaseExpiresAt, leaseToken, queue.id, ids(claimed)],
+      );
+      return withMessages(tx, claimed, leaseToken, leaseExpiresAt);
+    });
+  }
+
+  private async claim(tx: Transaction, queue: Queue, max: number, at: number | undefined): Promise<Candidate[]> {
+    const claimed: Candidate[] = [];
+    for (let round = 0, limit = max; round < CLAIM_ROUNDS && claimed.length < max; round += 1, limit = CLAIM_ROWS_AFTER_REMOVAL) {
+      // ORDER BY names no message_id: InnoDB's index ends with it anyway, and MariaDB sorts (and so locks the whole backlog) when it is named.
+      const candidates = await tx.read<Candidate>(
+        `SELECT message_id AS messageId, priority_rank AS priorityRank, expires_at AS expiresAt, receive_count AS receiveCount, ${clock(at)} AS now
+         FROM delivery FORCE INDEX (delivery_next)
+         WHERE queue_id = ?
+           AND priority_rank IN (${PRIORITY_RANKS})
+           AND available_at <= ${clock(at)}
+         ORDER BY priority_rank, available_at
+         LIMIT ?
+         FOR UPDATE SKIP LOCKED`,
+        [queue.id, limit],
+      );
+      const expired = candidates.filter((row) => row.expiresAt <= row.now);
+      const overReceived = candidates.filter((row) => row.expiresAt > row.now && isOverReceived(row, queue));
+      const removed = new Set([...expired, ...(await this.moveToDeadLetterQueue(tx, queue.id, overReceived, at))]);
+      await deleteDeliveries(tx, queue.id, ids(expired));
+      claimed.push(...candidates.filter((row) => !removed.has(row)).slice(0, max - claimed.length));
+      if (removed.size === 0 || candidates.length < limit) break;
+    }
+    return claimed;
+  }
+
+  /** Moves the deadline of leases to `leaseSeconds` from now. The receipts stay valid. Also tells the new deadline, ms since 1970. */
+  async extend(
+    queueId: number,
+    receipts: readonly Receipt[],
+    options: { leaseSeconds: number } & Timed,
+  ): Promise<{ outcomes: ReceiptOutcomes; leaseExpiresAt: number }> {
+    let leaseExpiresAt = 0;
+    const outcomes = await this.withLeases(queueId, receipts, options.now, {
+      apply: async (tx, messageIds, now) => {
+        leaseExpiresAt = now + options.leaseSeconds * 1000;
+        await tx.write(
+          `UPDATE delivery FORCE INDEX (PRIMARY)
+           SET available_at = ?
+           WHERE queue_id = ?
+             AND message_id IN (?)`,
+          [leaseExpiresAt, queueId, messageIds],
+        );
+      },
+      wasApplied: () => false,
+    });
+    return { outcomes, leaseExpiresAt };
+  }
+
+  /** Gives leased deliveries back, to be handed out again after `delaySeconds`. */
+  async nack(
+    queueId: number,
+    receipts: readonly Receipt[],
+    options: { delaySeconds: number; reason?: string | undefined } & Timed,
+  ): Promise<ReceiptOutcomes> {
+    return this.withLeases(queueId, receipts, options.now, {
+      apply: async (tx, messageIds, now) => {
+        await tx.write(
+          `UPDATE delivery FORCE INDEX (PRIMARY)
+           SET available_at = ?,
+               lease_token = NULL,
+               nack_reason = ?
+           WHERE queue_id = ?
+             AND message_id IN (?)`,
+          [now + options.delaySeconds * 1000, options.reason ?? null, queueId, messageIds],
+        );
+      },
+      wasApplied: (row) => row !== undefined && row.leaseToken === null,
+    });
+  }
+
+  /** Gives back deliveries that were claimed for a consumer who never got them, as if the claim had not been. Leases that are no longer held are left alone. */
+  async release(queueId: number, deliveries: readonly { messageId: Buffer; leaseToken: Buffer }[], { now }: Timed = {}): Promise<void> {
+    for (const [token, messageIds] of groupByToken(deliveries)) {
+      await this.database.transaction((tx) => giveBack(tx, queueId, messageIds, Buffer.from(token, 'latin1'), now));
+    }
+  }
+
+  /** Settles leased deliveries: they are deleted and never handed out again. The messages' rows stay until they are reaped. */
+  async ack(queueId: number, receipts: readonly Receipt[], { now }: Timed = {}): Promise<ReceiptOutcomes> {
+    return this.withLeases(queueId, receipts, now, {
+      apply: (tx, messageIds) => deleteDeliveries(tx, queueId, messageIds),
+      wasApplied: (row) => row === undefined,
+    });
+  }
+
+  /**
+   * Does something to the deliveries whose lease is held, by token and by time, and tells for each receipt what became of it.
+   *
+   * Locks: the rows, in primary-key order, for as long as `apply` and the COMMIT take.
+   * `wasApplied` recognises, after a try whose COMMIT got no answer, a delivery for which that try had committed.
+   */
+  private async withLeases(
+    queueId: number,
+    receipts: readonly Receipt[],
+    at: number | undefined,
+    verb: {
+      apply: (tx: Transaction, messageIds: Buffer[], now: number) => Promise<void>;
+      wasApplied: (row: LeaseRow | undefined) => boolean;
+    },
+  ): Promise<ReceiptOutcomes> {
+    const heldBefore = new Set<Receipt>();
+    return this.database.transaction(async (tx) => {
+      const rows = await tx.read<LeaseRow>(
+        `SELECT message_id AS messageId, lease_token AS leaseToken, available_at AS availableAt, ${clock(at)} AS now
+         FROM delivery FORCE INDEX (PRIMARY)
+         WHERE queue_id = ?
+           AND message_id IN (?)
+         ORDER BY message_id
+         FOR UPDATE`,
+        [queueId, receipts.map(({ messageId }) => messageId)],
+      );
+      const byId = new Map(rows.map((row) => [row.messageId.toString('latin1'), row]));
+      const held: Buffer[] = [];
+      const outcomes = receipts.map((receipt): ReceiptOutcomes[number] => {
+        const row = byId.get(receipt.messageId.toString('latin1'));
+        if (row !== undefined && row.leaseToken?.equals(receipt.leaseToken) && row.availableAt > row.now) {
+          held.push(receipt.messageId);
+          heldBefore.add(receipt);
+          return null;
+        }
+        if (tx.commitUnknown && heldBefore.has(receipt) && verb.wasApplied(row)) return null;
+        return row === undefined ? 'delivery-not-found' : 'lease-lost';
+      });
+      if (held.length > 0) await verb.apply(tx, held, (rows[0] as LeaseRow).now);
+      return outcomes;
+    });
+  }
+
+  /**
+   * Removes deliveries among these that are past their expiry and under no lease; skips what others hold. Returns how many.
+   * Locks: rows, in primary-key order.
+   */
+  async expire(queueId: number, messageIds: readonly Buffer[], { now }: Timed = {}): Promise<number> {
+    return this.database.transaction(async (tx) => {
+      const expired = await lockUnleased(tx, queueId, messageIds, `expires_at <= ${clock(now)}`, now);
+      await deleteDeliveries(tx, queueId, expired);
+      return expired.length;
+    });
+  }
+
+  /** Dead-letters deliveries among these that were received too often and are available again; skips what others hold. Returns how many. */
+  async deadLetter(queue: Queue, messageIds: readonly Buffer[], { now }: Timed = {}): Promise<number> {
+    if (queue.maxReceives === null || queue.deadLetterQueueId === null) return 0;
+    return this.database.transaction(async (tx) => {
+      const found = await lockUnleased(tx, queue.id, messageIds, `available_at <= ${clock(now)} AND expires_at > ${clock(now)} AND receive_count >= ${queue.maxReceives}`, now);
+      const moved = await this.moveToDeadLetterQueue(
+        tx,
+        queue.id,
+        found.map((messageId) => ({ messageId, receiveCount: queue.maxReceives as number })),
+        now,
+      );
+      return moved.length;
+    });
+  }
+
+  /**
+   * Moves deliveries whose rows this transaction holds. The settings are read afresh under a lock, since the caller's may be a second old and the dead-letter queue gone;
+   * returns those that were moved.
+   */
+  private async moveToDeadLetterQueue<T extends { messageId: Buffer; receiveCount: number }>(
+    tx: Transaction,
+    queueId: number,
+    rows: T[],
+    at: number | undefined,
+  ): Promise<T[]> {
+    if (rows.length === 0) return [];
+    const [queue] = await tx.read<Pick<Queue, 'maxReceives' | 'deadLetterQueueId'>>(
+      'SELECT max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId FROM queue WHERE id = ? LOCK IN SHARE MODE',
+      [queueId],
+    );
+    const target = queue?.deadLetterQueueId;
+    if (queue === undefined || target === null || target === undefined) return [];
+    const moving = rows.filter((row) => isOverReceived(row, queue));
+    await moveDeliveries(tx, queueId, target, ids(moving), at);
+    return moving;
+  }
+}
+
+function isOverReceived(row: { receiveCount: number }, queue: Pick<Queue, 'maxReceives' | 'deadLetterQueueId'>): boolean {
+  return queue.maxReceives !== null && queue.deadLetterQueueId !== null && row.receiveCount >= queue.maxReceives;
+}
+
+function ids(rows: readonly { messageId: Buffer }[]): Buffer[] {
+  return rows.map(({ messageId }) => messageId);
+}
+
+/** When a message becomes available and when it expires, on the database's clock. */
+function schedule(message: NewMessage, queue: Queue & { now: number }, index: number): { availableAt: number; expiresAt: number } {
+  const delaySeconds = message.delaySeconds ?? queue.delaySeconds;
+  const lifeSeconds = Math.min(message.expiresInSeconds ?? queue.messageTtlSeconds, queue.messageTtlSeconds);
+  if (delaySeconds >= lifeSeconds) {
+    throw new RowmqError(
+      'invalid-request',
+      `Message ${index} would expire after ${lifeSeconds} s, before its delay of ${delaySeconds} s ends, and never be delivered; shorten the delay or let it live longer.`,
+    );
+  }
+  return { availableAt: queue.now + delaySeconds * 1000, expiresAt: queue.now + lifeSeconds * 1000 };
+}
+
+async function giveBack(tx: Transaction, queueId: number, messageIds: readonly Buffer[], leaseToken: Buffer, at: number | undefined): Promise<void> {
+  if (messageIds.length === 0) return;
+  await tx.write(
+    `UPDATE delivery FORCE INDEX (PRIMARY)
+     SET available_at = ${clock(at)},
+         lease_token = NULL,
+         receive_count = receive_count - 1
+     WHERE queue_id = ?
+       AND message_id IN (?)
+       AND lease_token = ?`,
+    [queueId, messageIds, leaseToken],
+  );
+}
+
+interface StoredMessage {
+  id: Buffer;
+  body: Buffer;
+  headers: Buffer | null;
+}
+
+async function readMessages(tx: Transaction, table: 'message' | 'message_overflow', messageIds: readonly Buffer[]): Promise<StoredMessage[]> {
+  return tx.read<StoredMessage>(`SELECT id, body, headers FROM ${table} FORCE INDEX (PRIMARY) WHERE id IN (?)`, [messageIds]);
+}
+
+/** Joins claimed deliveries with their messages, in hand-out order. */
+async function withMessages(tx: Transaction, claimed: readonly Candidate[], leaseToken: Buffer, leaseExpiresAt: number): Promise<LeasedDelivery[]> {
+  const messages = await readMessages(tx, 'message', ids(claimed));
+  if (messages.length < claimed.length) messages.push(...(await readMessages(tx, 'message_overflow', ids(claimed))));
+  const byId = new Map(messages.map((message) => [message.id.toString('latin1'), message]));
+  return claimed.flatMap((row) => {
+    const message = byId.get(row.messageId.toString('latin1'));
+    // A delivery whose message cannot be read now stays under its lease and comes back: it is not for a reader to decide that it is lost.
+    if (message === undefined) return [];
+    return {
+      messageId: row.messageId,
+      leaseToken,
+      body: message.body,
+      headers: message.headers,
+      priority: LIMITS.priorityMax - row.priorityRank,
+      receiveCount: row.receiveCount + 1,
+      expiresAt: row.expiresAt,
+      leaseExpiresAt,
+    };
+  });
+}
+
+function groupByToken(deliveries: readonly { messageId: Buffer; leaseToken: Buffer }[]): Map<string, Buffer[]> {
+  const groups = new Map<string, Buffer[]>();
+  for (const { messageId, leaseToken } of deliveries) {
+    const token = leaseToken.toString('latin1');
+    groups.set(token, [...(groups.get(token) ?? []), messageId]);
+  }
+  return groups;
+}
+
+/** Locks those of these deliveries that fulfil a condition and are under no lease, in primary-key order, skipping what others hold. */
+export async function lockUnleased(tx: Transaction, queueId: number, messageIds: readonly Buffer[], condition: string, at: number | undefined): Promise<Buffer[]> {
+  if (messageIds.length === 0) return [];
+  const rows = await tx.read<{ messageId: Buffer }>(
+    `SELECT message_id AS messageId
+     FROM delivery FORCE INDEX (PRIMARY)
+     WHERE queue_id = ?
+       AND message_id IN (?)
+       AND (lease_token IS NULL OR available_at <= ${clock(at)})
+       AND ${condition}
+     ORDER BY message_id
+     FOR UPDATE SKIP LOCKED`,
+    [queueId, messageIds],
+  );
+  return ids(rows);
+}

@@ -1,0 +1,79 @@
+import type { DataSource } from 'typeorm';
+import { checkServer } from './boot-checks.js';
+import { openDataSource } from './data-source.js';
+
+/** Only one process migrates at a time; the others wait this long for it. */
+const LOCK_SECONDS = 60;
+
+/**
+ * Brings the schema up to date; returns the names of the migrations it applied. Several processes may call it at once: one does it, the others wait.
+ * Throws `StartupError` for a server that RowMQ cannot run on.
+ */
+export async function migrateDatabase(url: string): Promise<string[]> {
+  return withMigrationLock(url, async (dataSource) => {
+    const applied = await dataSource.runMigrations();
+    return applied.map(({ name }) => name);
+  });
+}
+
+/** Takes back the last `steps` migrations; returns their names. The data in their tables is gone. */
+export async function revertDatabase(url: string, steps = 1): Promise<string[]> {
+  return withMigrationLock(url, async (dataSource) => {
+    const reverted: string[] = [];
+    for (let step = 0; step < steps; step += 1) {
+      const before = await appliedMigrations(dataSource);
+      const last = before.at(-1);
+      if (last === undefined) break;
+      await dataSource.undoLastMigration();
+      reverted.push(last);
+    }
+    return reverted;
+  });
+}
+
+/** Names of the migrations that this version knows and the database has not had. */
+export async function pendingMigrations(url: string): Promise<string[]> {
+  const dataSource = await openDataSource({ url, poolSize: 1 });
+  try {
+    return await pendingOf(dataSource);
+  } finally {
+    await dataSource.destroy();
+  }
+}
+
+/** The same, on an open data source. */
+export async function pendingOf(dataSource: DataSource): Promise<string[]> {
+  const applied = new Set(await appliedMigrations(dataSource));
+  return dataSource.migrations.map((migration) => migration.name ?? migration.constructor.name).filter((name) => !applied.has(name));
+}
+
+async function appliedMigrations(dataSource: DataSource): Promise<string[]> {
+  const [table] = await dataSource.query<{ n: number }[]>(
+    `SELECT COUNT(*) AS n FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'rowmq_migration'`,
+  );
+  if (Number(table?.n) === 0) return [];
+  const rows = await dataSource.query<{ name: string }[]>('SELECT name FROM rowmq_migration ORDER BY id');
+  return rows.map(({ name }) => name);
+}
+
+async function withMigrationLock<T>(url: string, work: (dataSource: DataSource) => Promise<T>): Promise<T> {
+  const dataSource = await openDataSource({ url, poolSize: 2 });
+  try {
+    await checkServer(dataSource);
+    // A name lock does: it only spares two starting processes each other's half-done DDL, on one server.
+    const runner = dataSource.createQueryRunner();
+    try {
+      const [lock] = (await runner.query(`SELECT GET_LOCK(CONCAT('rowmq-migrate.', DATABASE()), ?) AS got`, [LOCK_SECONDS])) as { got: number }[];
+      if (Number(lock?.got) !== 1) throw new Error(`Another process has been migrating this database for ${LOCK_SECONDS} s; look at what it does, then start again.`);
+      try {
+        return await work(dataSource);
+      } finally {
+        await runner.query(`DO RELEASE_LOCK(CONCAT('rowmq-migrate.', DATABASE()))`);
+      }
+    } finally {
+      await runner.release();
+    }
+  } finally {
+    await dataSource.destroy();
+  }
+}

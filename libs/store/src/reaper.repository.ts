@@ -1,0 +1,74 @@
+import { NOW_MS } from './clock.js';
+import type { Database } from './database.js';
+import { ReaperLeaseEntity, ReaperRunEntity } from './entities/index.js';
+
+/** What one run of a duty did. */
+export interface ReaperRun {
+  duty: string;
+  reaper: string;
+  /** ms since 1970, on the reaper's clock. */
+  startedAt: number;
+  durationMs: number;
+  count: number;
+  error: string | null;
+}
+
+const LEASE = 'reaper';
+const ERROR_CHARS = 1000;
+
+/** Who reaps, and what was reaped. */
+export class ReaperRepository {
+  constructor(private readonly database: Database) {}
+
+  /**
+   * Takes or keeps the reaper's lease for `seconds`: succeeds for its holder, and for anybody once it has run out, by the database's clock. A conditional UPDATE, not GET_LOCK,
+   * which a replicated database does not carry over to its next primary.
+   */
+  async takeLease(holder: string, seconds: number): Promise<boolean> {
+    const { affectedRows } = await this.database.write(
+      `UPDATE reaper_lease
+       SET holder = ?, expires_at = ${NOW_MS} + ?
+       WHERE name = ?
+         AND (holder = ? OR expires_at <= ${NOW_MS})`,
+      [holder, seconds * 1000, LEASE, holder],
+    );
+    return affectedRows === 1;
+  }
+
+  /** Gives the lease up, so that the next reaper need not wait for it to run out. */
+  async dropLease(holder: string): Promise<void> {
+    await this.database.write('UPDATE reaper_lease SET expires_at = 0 WHERE name = ? AND holder = ?', [LEASE, holder]);
+  }
+
+  /** Who holds the lease, until when (ms since 1970, the database's clock); null when nobody does. */
+  async leader(): Promise<{ holder: string; expiresAt: number } | null> {
+    const [row] = await this.database.read<ReaperLeaseEntity & { now: number }>(
+      `SELECT holder, expires_at AS expiresAt FROM reaper_lease WHERE name = ? AND expires_at > ${NOW_MS}`,
+      [LEASE],
+    );
+    return row === undefined || row.holder === null ? null : { holder: row.holder, expiresAt: row.expiresAt };
+  }
+
+  async record(run: ReaperRun): Promise<void> {
+    await this.database.dataSource.getRepository(ReaperRunEntity).insert({ ...run, error: run.error?.slice(0, ERROR_CHARS) ?? null });
+  }
+
+  /** The last runs of a duty, newest first. */
+  async lastRuns(duty: string, limit: number): Promise<ReaperRun[]> {
+    return this.database.dataSource.getRepository(ReaperRunEntity).find({ where: { duty }, order: { id: 'DESC' }, take: limit });
+  }
+
+  /** Names of the duties that ever ran. */
+  async duties(): Promise<string[]> {
+    const rows = await this.database.read<{ duty: string }>('SELECT DISTINCT duty FROM reaper_run ORDER BY duty');
+    return rows.map(({ duty }) => duty);
+  }
+
+  /** Forgets all but the last `keep` runs of a duty, `rows` at a time; returns how many it forgot. */
+  async pruneRuns(duty: string, keep: number, rows: number): Promise<number> {
+    const [oldestKept] = await this.database.read<{ id: number }>('SELECT id FROM reaper_run WHERE duty = ? ORDER BY id DESC LIMIT ?, 1', [duty, keep - 1]);
+    if (oldestKept === undefined) return 0;
+    const { affectedRows } = await this.database.write('DELETE FROM reaper_run WHERE duty = ? AND id < ? ORDER BY id LIMIT ?', [duty, oldestKept.id, rows]);
+    return affectedRows;
+  }
+}

@@ -1,0 +1,48 @@
+import { type DynamicModule, Global, Logger, Module, type OnApplicationBootstrap } from '@nestjs/common';
+import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
+import { DataSource } from 'typeorm';
+import { checkServer, StartupError } from './boot-checks.js';
+import { BrowseRepository } from './browse.repository.js';
+import { type DatabaseSettings, dataSourceOptions } from './data-source.js';
+import { Database } from './database.js';
+import { MessageRepository } from './message.repository.js';
+import { pendingOf } from './migrate.js';
+import { PartitionRepository } from './partition.repository.js';
+import { QueueRepository } from './queue.repository.js';
+import { ReaperRepository } from './reaper.repository.js';
+import { SweepRepository } from './sweep.repository.js';
+
+const REPOSITORIES = [MessageRepository, QueueRepository, SweepRepository, BrowseRepository, PartitionRepository, ReaperRepository];
+
+/** RowMQ's storage for a Nest application: one connection pool and the repositories on it. The application does not start on a database that will not do. */
+@Global()
+@Module({})
+export class StoreModule implements OnApplicationBootstrap {
+  private readonly logger = new Logger(StoreModule.name);
+
+  constructor(private readonly dataSource: DataSource) {}
+
+  static forRoot(settings: DatabaseSettings): DynamicModule {
+    return {
+      module: StoreModule,
+      imports: [TypeOrmModule.forRoot({ ...dataSourceOptions(settings), retryAttempts: 10, retryDelay: 1000 })],
+      providers: [
+        { provide: Database, useFactory: (dataSource: DataSource) => new Database(dataSource), inject: [getDataSourceToken()] },
+        ...REPOSITORIES.map((Repository) => ({
+          provide: Repository,
+          useFactory: (database: Database) => new Repository(database),
+          inject: [Database],
+        })),
+      ],
+      exports: [Database, ...REPOSITORIES],
+    };
+  }
+
+  async onApplicationBootstrap(): Promise<void> {
+    for (const warning of await checkServer(this.dataSource)) this.logger.warn(warning);
+    const pending = await pendingOf(this.dataSource);
+    if (pending.length > 0) {
+      throw new StartupError(`The database lacks ${pending.length} migration(s): ${pending.join(', ')}. Run \`npm run migrate\`, then start again.`);
+    }
+  }
+}

@@ -1,0 +1,106 @@
+import type { MigrationInterface, QueryRunner } from 'typeorm';
+
+/**
+ * The tables. Times are milliseconds since 1970 on the database's clock.
+ *
+ * MySQL forbids foreign keys on partitioned tables; `docs/DESIGN.md` says which lock takes their place.
+ */
+export class InitialSchema1700000000000 implements MigrationInterface {
+  readonly name = 'InitialSchema1700000000000';
+
+  async up(runner: QueryRunner): Promise<void> {
+    await runner.query(`
+      CREATE TABLE queue (
+        id INT UNSIGNED NOT NULL AUTO_INCREMENT,
+        name VARCHAR(80) CHARACTER SET ascii COLLATE ascii_bin NULL
+          COMMENT 'NULL: deleted; the row stays until the reaper has removed its deliveries',
+        lease_seconds INT UNSIGNED NOT NULL,
+        message_ttl_seconds INT UNSIGNED NOT NULL,
+        delay_seconds INT UNSIGNED NOT NULL,
+        max_receives SMALLINT UNSIGNED NULL,
+        dead_letter_queue_id INT UNSIGNED NULL,
+        max_depth INT UNSIGNED NULL,
+        paused TINYINT(1) NOT NULL DEFAULT 0,
+        created_at BIGINT UNSIGNED NOT NULL,
+        PRIMARY KEY (id),
+        -- every request: which queue is this
+        UNIQUE KEY queue_by_name (name),
+        -- delete of a queue: is it somebody's dead-letter queue
+        KEY queue_by_dead_letter_queue (dead_letter_queue_id)
+      ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`);
+
+    // The payload log: written once, never updated, no secondary index. A range of ids is a range of time, so a partition is a
+    // span of time and its space comes back by DROP PARTITION. The reaper splits p_max into spans ahead of their time.
+    await runner.query(`
+      CREATE TABLE message (
+        id BINARY(16) NOT NULL COMMENT 'UUIDv7, stamped by the broker',
+        queue_id INT UNSIGNED NOT NULL COMMENT 'where it was enqueued: redrive sends it back there',
+        body VARBINARY(4096) NOT NULL,
+        headers VARBINARY(1024) NULL COMMENT 'JSON object of strings',
+        expires_at BIGINT UNSIGNED NOT NULL,
+        -- claim: the bodies of the claimed ids
+        PRIMARY KEY (id)
+      ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4
+      PARTITION BY RANGE COLUMNS (id) (PARTITION p_max VALUES LESS THAN (MAXVALUE))`);
+
+    // Where the rows of an overfull p_max stay for the moment in which the reaper splits it without copying them. Empty at all other times.
+    await runner.query(`
+      CREATE TABLE message_overflow (
+        id BINARY(16) NOT NULL COMMENT 'UUIDv7, stamped by the broker',
+        queue_id INT UNSIGNED NOT NULL COMMENT 'where it was enqueued: redrive sends it back there',
+        body VARBINARY(4096) NOT NULL,
+        headers VARBINARY(1024) NULL COMMENT 'JSON object of strings',
+        expires_at BIGINT UNSIGNED NOT NULL,
+        PRIMARY KEY (id)
+      ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`);
+
+    await runner.query(`
+      CREATE TABLE delivery (
+        queue_id INT UNSIGNED NOT NULL,
+        message_id BINARY(16) NOT NULL,
+        priority_rank TINYINT UNSIGNED NOT NULL
+          COMMENT '9 - priority: ascending is hand-out order, and MariaDB 10.6 has no descending indexes',
+        available_at BIGINT UNSIGNED NOT NULL
+          COMMENT 'the whole state machine: whatever has available_at <= now can be claimed',
+        expires_at BIGINT UNSIGNED NOT NULL,
+        receive_count SMALLINT UNSIGNED NOT NULL,
+        lease_token BINARY(8) NULL COMMENT 'the fence: fresh random bytes of the last claim; NULL when it was given back',
+        nack_reason VARCHAR(200) NULL,
+        -- ack, nack, extend, reap, redrive, purge: rows by id, locked in this order
+        PRIMARY KEY (queue_id, message_id),
+        -- claim: what is next in hand-out order
+        KEY delivery_next (queue_id, priority_rank, available_at)
+      ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4
+      PARTITION BY KEY (queue_id) PARTITIONS 8`);
+
+    // Who works this round: one row, taken over by a conditional UPDATE when its time has run out.
+    await runner.query(`
+      CREATE TABLE reaper_lease (
+        name VARCHAR(40) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+        holder VARCHAR(120) NULL,
+        expires_at BIGINT UNSIGNED NOT NULL,
+        PRIMARY KEY (name)
+      ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`);
+    await runner.query(`INSERT INTO reaper_lease (name, holder, expires_at) VALUES ('reaper', NULL, 0)`);
+
+    await runner.query(`
+      CREATE TABLE reaper_run (
+        id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,
+        duty VARCHAR(40) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+        reaper VARCHAR(120) NOT NULL,
+        started_at BIGINT UNSIGNED NOT NULL,
+        duration_ms INT UNSIGNED NOT NULL,
+        count INT UNSIGNED NOT NULL,
+        error VARCHAR(1000) NULL,
+        PRIMARY KEY (id),
+        -- GET /v1/admin/reaper and the pruning of this log: the last runs of one duty
+        KEY reaper_run_by_duty (duty, id)
+      ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`);
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    for (const table of ['reaper_run', 'reaper_lease', 'delivery', 'message_overflow', 'message', 'queue']) {
+      await runner.query(`DROP TABLE IF EXISTS ${table}`);
+    }
+  }
+}
