@@ -1,19 +1,18 @@
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 import { type ServerKind, findServer } from './libs/store/src/embedded/server-program.js';
 
 const root = fileURLToPath(new URL('.', import.meta.url));
-const source = (library: string) => join(root, 'libs', library, 'src', 'index.ts');
-const shared = {
-  resolve: {
-    alias: {
-      '@rowmq/contract': source('contract'),
-      '@rowmq/store': source('store'),
-      '@rowmq/client': source('client'),
-    },
-  },
-};
+const tsconfig: { compilerOptions: { paths: Record<string, [string]> } } = JSON.parse(
+  readFileSync(join(root, 'tsconfig.json'), 'utf8'),
+);
+/** The libraries by their names, as TypeScript knows them. */
+const alias = Object.fromEntries(
+  Object.entries(tsconfig.compilerOptions.paths).map(([name, [source]]) => [name, join(root, source)]),
+);
+const shared = { resolve: { alias } };
 
 /** Every test under test/ runs once against each kind of server; a kind that cannot be had is left out, and said so. */
 const kinds: ServerKind[] = [];

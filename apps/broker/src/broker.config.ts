@@ -29,7 +29,10 @@ const SHAPE = {
   ROWMQ_MAX_LONG_POLLS: wholeNumber(1, 100_000).default(10_000),
   ROWMQ_HOST: z.string().default('127.0.0.1'),
   ROWMQ_PORT: wholeNumber(0, 65_535).default(8080),
-  ROWMQ_ADMIN_KEY: z.string().min(16, 'must have at least 16 characters; make one with `openssl rand -hex 24`').optional(),
+  ROWMQ_ADMIN_KEY: z
+    .string()
+    .min(16, 'must have at least 16 characters; make one with `openssl rand -hex 24`')
+    .optional(),
   ROWMQ_STOP_SECONDS: wholeNumber(1, 600).default(25),
 };
 

@@ -25,7 +25,11 @@ export class BrokerModule {
     return {
       module: BrokerModule,
       imports: [
-        StoreModule.forRoot({ url: config.databaseUrl, poolSize: config.poolSize, waitingRequests: config.maxWaitingRequests }),
+        StoreModule.forRoot({
+          url: config.databaseUrl,
+          poolSize: config.poolSize,
+          waitingRequests: config.maxWaitingRequests,
+        }),
         TerminusModule.forRoot({ logger: false }),
       ],
       controllers: [MessagesController, QueuesController, BrowseController, HealthController, MetricsController],

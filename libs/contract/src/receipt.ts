@@ -20,7 +20,10 @@ export function encodeReceipt(messageId: Buffer, leaseToken: Buffer): string {
 /** Reads a receipt. Throws `invalid-request` for anything {@link encodeReceipt} cannot have written. */
 export function decodeReceipt(receipt: string): Receipt {
   if (!RECEIPT.test(receipt)) {
-    throw new RowmqError('invalid-request', 'A receipt is the 32 characters that dequeue answered; send it back unchanged.');
+    throw new RowmqError(
+      'invalid-request',
+      'A receipt is the 32 characters that dequeue answered; send it back unchanged.',
+    );
   }
   const bytes = Buffer.from(receipt, 'base64url');
   return { messageId: bytes.subarray(0, ID_BYTES), leaseToken: bytes.subarray(ID_BYTES) };

@@ -13,7 +13,8 @@ const EXAMPLE_TIME = '2026-11-22T18:38:26.123Z';
 
 const seconds = (min: number, max: number) => z.int().min(min).max(max);
 const wellFormed = (text: string) => text.isWellFormed();
-const NOT_WELL_FORMED = 'holds half of a surrogate pair, which UTF-8 cannot carry; send such data with bodyEncoding base64';
+const NOT_WELL_FORMED =
+  'holds half of a surrogate pair, which UTF-8 cannot carry; send such data with bodyEncoding base64';
 
 export const queueName = z
   .string()
@@ -22,7 +23,10 @@ export const queueName = z
 
 export const messageIdText = z
   .string()
-  .regex(/^[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$/, 'must be a message id, a UUID such as enqueue answers')
+  .regex(
+    /^[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$/,
+    'must be a message id, a UUID such as enqueue answers',
+  )
   .meta({ example: EXAMPLE_ID, description: 'Id of a message, a UUIDv7' });
 
 const timestamp = z.string().meta({ format: 'date-time', example: EXAMPLE_TIME });
@@ -35,7 +39,10 @@ const priority = z
 const bodyEncoding = z.enum(['utf8', 'base64']);
 const headers = z
   .record(z.string().min(1), z.string())
-  .refine((value) => Object.keys(value).length <= LIMITS.headerEntries, `must have at most ${LIMITS.headerEntries} entries`)
+  .refine(
+    (value) => Object.keys(value).length <= LIMITS.headerEntries,
+    `must have at most ${LIMITS.headerEntries} entries`,
+  )
   .refine((value) => wellFormed(Object.entries(value).flat().join('')), NOT_WELL_FORMED)
   .meta({ example: { 'content-type': 'application/json' }, description: 'At most 16 entries and 1024 bytes as JSON' });
 
@@ -54,7 +61,9 @@ export const enqueueMessage = z.strictObject({
   bodyEncoding: bodyEncoding.default('utf8'),
   headers: headers.optional(),
   priority: priority.default(LIMITS.priorityDefault),
-  delaySeconds: seconds(0, LIMITS.delaySeconds).optional().meta({ description: "The queue's delaySeconds when absent" }),
+  delaySeconds: seconds(0, LIMITS.delaySeconds)
+    .optional()
+    .meta({ description: "The queue's delaySeconds when absent" }),
   expiresInSeconds: seconds(1, LIMITS.messageTtlSeconds)
     .optional()
     .meta({ description: "Capped by the queue's messageTtlSeconds, which also applies when absent" }),
@@ -62,7 +71,9 @@ export const enqueueMessage = z.strictObject({
 
 export const enqueueRequest = z
   .strictObject({ messages: z.array(enqueueMessage).min(1).max(LIMITS.batch) })
-  .meta({ example: { messages: [{ body: '{"order":17}', headers: { 'content-type': 'application/json' }, priority: 4 }] } });
+  .meta({
+    example: { messages: [{ body: '{"order":17}', headers: { 'content-type': 'application/json' }, priority: 4 }] },
+  });
 
 export const enqueueAnswer = z.object({ messages: z.array(z.object({ id: messageIdText })) });
 
@@ -116,10 +127,14 @@ export const extendAnswer = z.object({
 
 export const queueSettings = z.object({
   leaseSeconds: leaseSeconds.meta({ description: 'Lease of a dequeue that names none', example: 30 }),
-  messageTtlSeconds: seconds(1, LIMITS.messageTtlSeconds).meta({ description: 'Longest life of a message', example: 345_600 }),
+  messageTtlSeconds: seconds(1, LIMITS.messageTtlSeconds).meta({
+    description: 'Longest life of a message',
+    example: 345_600,
+  }),
   delaySeconds: seconds(0, LIMITS.delaySeconds).meta({ description: 'Delay of a message that names none', example: 0 }),
   maxReceives: z.int().min(1).max(LIMITS.maxReceives).nullable().meta({
-    description: 'A delivery handed out this often is dead-lettered instead of being handed out again; takes effect with deadLetterQueue',
+    description:
+      'A delivery handed out this often is dead-lettered instead of being handed out again; takes effect with deadLetterQueue',
     example: 5,
   }),
   deadLetterQueue: queueName.nullable().meta({ description: 'Must exist', example: 'orders-dead' }),
@@ -182,7 +197,9 @@ const browsedDelivery = z.object({
   state: z.enum(['ready', 'delayed', 'leased', 'expired']),
   priority,
   receiveCount: z.int(),
-  availableAt: timestamp.meta({ description: 'When it became, or becomes, available; for a leased one, when its lease runs out' }),
+  availableAt: timestamp.meta({
+    description: 'When it became, or becomes, available; for a leased one, when its lease runs out',
+  }),
   expiresAt: timestamp,
   lastNackReason: z.string().nullable(),
 });
@@ -214,7 +231,10 @@ const reaperRun = z.object({
   error: z.string().nullable(),
 });
 export const reaperAnswer = z.object({
-  leader: z.object({ reaper: z.string(), leaseExpiresAt: timestamp }).nullable().meta({ description: 'null: no reaper is at work' }),
+  leader: z
+    .object({ reaper: z.string(), leaseExpiresAt: timestamp })
+    .nullable()
+    .meta({ description: 'null: no reaper is at work' }),
   duties: z.array(z.object({ duty: z.string().meta({ example: 'expire-deliveries' }), runs: z.array(reaperRun) })),
 });
 

@@ -1,16 +1,28 @@
 import { ConsoleLogger, type INestApplicationContext, Logger } from '@nestjs/common';
 import { SettingsError, unknownSettings } from './settings.js';
 
+/** What Nest tells of every route and module at every start. */
+const CHATTER = new Set(['InstanceLoader', 'RouterExplorer', 'RoutesResolver', 'NestFactory', 'NestApplication']);
+
+class QuietLogger extends ConsoleLogger {
+  override log(message: unknown, ...rest: unknown[]): void {
+    if (!CHATTER.has(rest.at(-1) as string)) super.log(message, ...(rest as string[]));
+  }
+}
+
 /** One JSON line per event where a program reads the log, colours where a person does. */
 export function createLogger(prefix: string): ConsoleLogger {
-  return new ConsoleLogger({ prefix, json: !process.stdout.isTTY, logLevels: ['log', 'warn', 'error', 'fatal'] });
+  return new QuietLogger({ prefix, json: !process.stdout.isTTY, logLevels: ['log', 'warn', 'error', 'fatal'] });
 }
 
 /**
  * Runs a Nest application as a process: starts it, tells a parent process `ready`, and stops it in order on SIGTERM, SIGINT or when the parent is gone. Stopping takes at most
  * `stopSeconds`; a second signal ends it at once. A failure to start is one clear message and exit code 1.
  */
-export async function runProcess(name: string, start: () => Promise<{ app: INestApplicationContext; stopSeconds: number }>): Promise<void> {
+export async function runProcess(
+  name: string,
+  start: () => Promise<{ app: INestApplicationContext; stopSeconds: number }>,
+): Promise<void> {
   const logger = new Logger(name);
   try {
     const { app, stopSeconds } = await start();
@@ -19,7 +31,9 @@ export async function runProcess(name: string, start: () => Promise<{ app: INest
     process.send?.('ready');
   } catch (error) {
     const known = error instanceof SettingsError || (error instanceof Error && error.name === 'StartupError');
-    process.stderr.write(`rowmq ${name}: ${known ? error.message : error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
+    process.stderr.write(
+      `rowmq ${name}: ${known ? error.message : error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`,
+    );
     process.exit(1);
   }
 }

@@ -36,7 +36,10 @@ export function wholeNumber(min: number, max: number): z.ZodType<number> {
 
 /** The database's address, which every process that needs one takes from the same setting. */
 export const databaseUrl = z
-  .string({ error: 'is needed: mysql://user:password@host:port/database; or run `npm start`, which brings a database of its own' })
+  .string({
+    error:
+      'is needed: mysql://user:password@host:port/database; or run `npm start`, which brings a database of its own',
+  })
   .refine((value) => {
     const url = URL.parse?.(value) ?? (URL.canParse(value) ? new URL(value) : null);
     return url !== null && /^(?:mysql|mariadb):$/.test(url.protocol) && url.pathname.length > 1;

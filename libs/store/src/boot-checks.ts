@@ -32,7 +32,10 @@ export async function checkServer(dataSource: DataSource): Promise<string[]> {
 export function judgeServer({ version, logBin, binlogFormat, flushLog, syncBinlog }: ServerFacts): string[] {
   const kind = /mariadb/i.test(version) ? 'MariaDB' : 'MySQL';
   // MariaDB hides its version behind the 5.5.5- prefix of old replication protocols on some paths.
-  const [major = 0, minor = 0] = version.replace(/^5\.5\.5-/, '').split('.').map(Number);
+  const [major = 0, minor = 0] = version
+    .replace(/^5\.5\.5-/, '')
+    .split('.')
+    .map(Number);
   const [oldestMajor, oldestMinor] = OLDEST[kind];
   if (major < oldestMajor || (major === oldestMajor && minor < oldestMinor)) {
     throw new StartupError(
@@ -40,10 +43,16 @@ export function judgeServer({ version, logBin, binlogFormat, flushLog, syncBinlo
     );
   }
   if (Number(logBin) === 1 && binlogFormat === 'STATEMENT') {
-    throw new StartupError('The server writes its binlog as statements, which READ COMMITTED transactions cannot; set binlog_format=ROW.');
+    throw new StartupError(
+      'The server writes its binlog as statements, which READ COMMITTED transactions cannot; set binlog_format=ROW.',
+    );
   }
   const warnings: string[] = [];
-  if (Number(flushLog) !== 1) warnings.push(`innodb_flush_log_at_trx_commit is ${flushLog}: a crash loses up to a second of answered requests; set it to 1.`);
-  if (Number(logBin) === 1 && Number(syncBinlog) !== 1) warnings.push(`sync_binlog is ${syncBinlog}: a crash can lose answered requests on replicas; set it to 1.`);
+  if (Number(flushLog) !== 1)
+    warnings.push(
+      `innodb_flush_log_at_trx_commit is ${flushLog}: a crash loses up to a second of answered requests; set it to 1.`,
+    );
+  if (Number(logBin) === 1 && Number(syncBinlog) !== 1)
+    warnings.push(`sync_binlog is ${syncBinlog}: a crash can lose answered requests on replicas; set it to 1.`);
   return warnings;
 }

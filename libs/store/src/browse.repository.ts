@@ -46,7 +46,9 @@ export class BrowseRepository {
 
   /** Counts a queue's deliveries by state, leaving out expired ones. Costs time in proportion to the depth. */
   async stats(queueId: number, { now }: Timed = {}): Promise<QueueStats> {
-    const [row] = await this.database.read<Record<'ready' | 'delayed' | 'leased', string | number | null> & { oldest: number | null; now: number }>(
+    const [row] = await this.database.read<
+      Record<'ready' | 'delayed' | 'leased', string | number | null> & { oldest: number | null; now: number }
+    >(
       `SELECT SUM(available_at <= ${clock(now)}) AS ready,
               SUM(available_at > ${clock(now)} AND lease_token IS NULL) AS \`delayed\`,
               SUM(available_at > ${clock(now)} AND lease_token IS NOT NULL) AS leased,
@@ -86,7 +88,14 @@ export class BrowseRepository {
          ${position === undefined ? '' : 'AND (priority_rank > ? OR available_at > ? OR (available_at = ? AND message_id > ?))'}
        ORDER BY priority_rank, available_at, message_id
        LIMIT ?`,
-      [queueId, position?.rank ?? 0, ...(position === undefined ? [] : [position.rank, position.availableAt, position.availableAt, position.messageId]), limit],
+      [
+        queueId,
+        position?.rank ?? 0,
+        ...(position === undefined
+          ? []
+          : [position.rank, position.availableAt, position.availableAt, position.messageId]),
+        limit,
+      ],
     );
     const last = rows.length < limit ? undefined : rows.at(-1);
     return { deliveries: rows.map(toView), nextAfter: last === undefined ? null : writePosition(last) };

@@ -40,7 +40,11 @@ const DUPLICATE_KEY = 1062;
 function driverError(error: unknown): { code?: string; errno?: number; fatal?: boolean; message?: string } {
   if (typeof error !== 'object' || error === null) return {};
   const inner = (error as { driverError?: unknown }).driverError;
-  return (typeof inner === 'object' && inner !== null ? inner : error) as { code?: string; errno?: number; fatal?: boolean };
+  return (typeof inner === 'object' && inner !== null ? inner : error) as {
+    code?: string;
+    errno?: number;
+    fatal?: boolean;
+  };
 }
 
 /** True when the connection broke: the statement under way may or may not have been carried out. */
@@ -75,10 +79,14 @@ export function toRowmqError(error: unknown): unknown {
     });
   }
   if (isRetryable(error) || message === 'Pool is closed.') {
-    return new RowmqError('database-unavailable', `The database did not take the request (${code ?? errno ?? message}); try again.`, {
-      cause: error,
-      retryAfterSeconds: 1,
-    });
+    return new RowmqError(
+      'database-unavailable',
+      `The database did not take the request (${code ?? errno ?? message}); try again.`,
+      {
+        cause: error,
+        retryAfterSeconds: 1,
+      },
+    );
   }
   return error;
 }

@@ -105,7 +105,10 @@ export class Database {
    * so nothing `work` set can leak.
    * @param statementDeadlineMs for DDL, which may take longer than a request's statement.
    */
-  async exclusive<T>(work: (session: Session) => Promise<T>, statementDeadlineMs = this.statementDeadlineMs): Promise<T> {
+  async exclusive<T>(
+    work: (session: Session) => Promise<T>,
+    statementDeadlineMs = this.statementDeadlineMs,
+  ): Promise<T> {
     const connection = await this.connect();
     try {
       return await work(this.session(connection, statementDeadlineMs));
@@ -156,7 +159,11 @@ export class Database {
       let late = false;
       const timer = setTimeout(() => {
         late = true;
-        reject(new RowmqError('overloaded', 'No database connection became free in time; try again later.', { retryAfterSeconds: 1 }));
+        reject(
+          new RowmqError('overloaded', 'No database connection became free in time; try again later.', {
+            retryAfterSeconds: 1,
+          }),
+        );
       }, this.statementDeadlineMs);
       pool.getConnection((error, connection) => {
         clearTimeout(timer);

@@ -21,7 +21,13 @@ export async function deleteDeliveries(tx: Transaction, queueId: number, message
 }
 
 /** Moves deliveries, whose rows the transaction holds, to another queue as if they were new there: available now, never received. Expiry and reason stay. */
-export async function moveDeliveries(tx: Transaction, from: number, to: number, messageIds: readonly Buffer[], at?: number): Promise<void> {
+export async function moveDeliveries(
+  tx: Transaction,
+  from: number,
+  to: number,
+  messageIds: readonly Buffer[],
+  at?: number,
+): Promise<void> {
   if (messageIds.length === 0) return;
   await tx.write(
     `UPDATE delivery FORCE INDEX (PRIMARY)
@@ -43,6 +49,9 @@ export async function lockQueue(
   at?: number,
 ): Promise<(Queue & { now: number }) | undefined> {
   const select = SELECT_QUEUE.replace('FROM queue', `, ${clock(at)} AS now FROM queue`);
-  const [row] = await tx.read<QueueRow & { now: number }>(`${select} WHERE name = ? ${lock === 'shared' ? 'LOCK IN SHARE MODE' : 'FOR UPDATE'}`, [name]);
+  const [row] = await tx.read<QueueRow & { now: number }>(
+    `${select} WHERE name = ? ${lock === 'shared' ? 'LOCK IN SHARE MODE' : 'FOR UPDATE'}`,
+    [name],
+  );
   return row && { ...row, name, paused: row.paused !== 0 };
 }

@@ -28,9 +28,13 @@ export class DepthGauge {
     const cost = performance.now() - started;
     const room = maxDepth - (row?.depth ?? 0);
     if (room < wanted) {
-      throw new RowmqError('queue-full', `The queue holds ${maxDepth - room} of at most ${maxDepth} deliveries, no room for ${wanted} more; try again when consumers have caught up.`, {
-        retryAfterSeconds: 1,
-      });
+      throw new RowmqError(
+        'queue-full',
+        `The queue holds ${maxDepth - room} of at most ${maxDepth} deliveries, no room for ${wanted} more; try again when consumers have caught up.`,
+        {
+          retryAfterSeconds: 1,
+        },
+      );
     }
     this.counts.set(queueId, { maxDepth, room: room - wanted, until: performance.now() + cost * REUSE_FACTOR });
   }

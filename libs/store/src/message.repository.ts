@@ -87,7 +87,7 @@ export class MessageRepository {
    */
   async enqueue(queueName: string, messages: readonly NewMessage[], { now }: Timed = {}): Promise<void> {
     if (messages.length === 0) return;
-    for (let stored = false; !stored; ) {
+    for (let stored = false; !stored;) {
       const lock = this.bounded.has(queueName) ? 'exclusive' : 'shared';
       stored = await this.database.transaction((tx) => this.enqueueOnce(tx, queueName, messages, lock, now));
     }
@@ -141,7 +141,10 @@ export class MessageRepository {
    * Locks: index entry, then row, of at most as many deliveries as are looked at; skips what others hold. For dead-lettering the queue's row, shared, whose
    * exclusive holders wait for no delivery.
    */
-  async dequeue(queue: Queue, options: { maxMessages: number; leaseSeconds: number } & Timed): Promise<LeasedDelivery[]> {
+  async dequeue(
+    queue: Queue,
+    options: { maxMessages: number; leaseSeconds: number } & Timed,
+  ): Promise<LeasedDelivery[]> {
     const leaseToken = randomBytes(TOKEN_BYTES);
     let claimed: Candidate[] = [];
     return this.database.transaction(async (tx) => {
@@ -164,7 +167,11 @@ export class MessageRepository {
 
   private async claim(tx: Transaction, queue: Queue, max: number, at: number | undefined): Promise<Candidate[]> {
     const claimed: Candidate[] = [];
-    for (let round = 0, limit = max; round < CLAIM_ROUNDS && claimed.length < max; round += 1, limit = CLAIM_ROWS_AFTER_REMOVAL) {
+    for (
+      let round = 0, limit = max;
+      round < CLAIM_ROUNDS && claimed.length < max;
+      round += 1, limit = CLAIM_ROWS_AFTER_REMOVAL
+    ) {
       // ORDER BY names no message_id: InnoDB's index ends with it anyway, and MariaDB sorts (and so locks the whole backlog) when it is named.
       const candidates = await tx.read<Candidate>(
         `SELECT message_id AS messageId, priority_rank AS priorityRank, expires_at AS expiresAt, receive_count AS receiveCount, ${clock(at)} AS now
@@ -233,7 +240,11 @@ export class MessageRepository {
   }
 
   /** Gives back deliveries that were claimed for a consumer who never got them, as if the claim had not been. Leases that are no longer held are left alone. */
-  async release(queueId: number, deliveries: readonly { messageId: Buffer; leaseToken: Buffer }[], { now }: Timed = {}): Promise<void> {
+  async release(
+    queueId: number,
+    deliveries: readonly { messageId: Buffer; leaseToken: Buffer }[],
+    { now }: Timed = {},
+  ): Promise<void> {
     for (const [token, messageIds] of groupByToken(deliveries)) {
       await this.database.transaction((tx) => giveBack(tx, queueId, messageIds, Buffer.from(token, 'latin1'), now));
     }
@@ -306,7 +317,13 @@ export class MessageRepository {
   async deadLetter(queue: Queue, messageIds: readonly Buffer[], { now }: Timed = {}): Promise<number> {
     if (queue.maxReceives === null || queue.deadLetterQueueId === null) return 0;
     return this.database.transaction(async (tx) => {
-      const found = await lockUnleased(tx, queue.id, messageIds, `available_at <= ${clock(now)} AND expires_at > ${clock(now)} AND receive_count >= ${queue.maxReceives}`, now);
+      const found = await lockUnleased(
+        tx,
+        queue.id,
+        messageIds,
+        `available_at <= ${clock(now)} AND expires_at > ${clock(now)} AND receive_count >= ${queue.maxReceives}`,
+        now,
+      );
       const moved = await this.moveToDeadLetterQueue(
         tx,
         queue.id,
@@ -340,7 +357,10 @@ export class MessageRepository {
   }
 }
 
-function isOverReceived(row: { receiveCount: number }, queue: Pick<Queue, 'maxReceives' | 'deadLetterQueueId'>): boolean {
+function isOverReceived(
+  row: { receiveCount: number },
+  queue: Pick<Queue, 'maxReceives' | 'deadLetterQueueId'>,
+): boolean {
   return queue.maxReceives !== null && queue.deadLetterQueueId !== null && row.receiveCount >= queue.maxReceives;
 }
 
@@ -349,7 +369,11 @@ function ids(rows: readonly { messageId: Buffer }[]): Buffer[] {
 }
 
 /** When a message becomes available and when it expires, on the database's clock. */
-function schedule(message: NewMessage, queue: Queue & { now: number }, index: number): { availableAt: number; expiresAt: number } {
+function schedule(
+  message: NewMessage,
+  queue: Queue & { now: number },
+  index: number,
+): { availableAt: number; expiresAt: number } {
   const delaySeconds = message.delaySeconds ?? queue.delaySeconds;
   const lifeSeconds = Math.min(message.expiresInSeconds ?? queue.messageTtlSeconds, queue.messageTtlSeconds);
   if (delaySeconds >= lifeSeconds) {
@@ -361,7 +385,13 @@ function schedule(message: NewMessage, queue: Queue & { now: number }, index: nu
   return { availableAt: queue.now + delaySeconds * 1000, expiresAt: queue.now + lifeSeconds * 1000 };
 }
 
-async function giveBack(tx: Transaction, queueId: number, messageIds: readonly Buffer[], leaseToken: Buffer, at: number | undefined): Promise<void> {
+async function giveBack(
+  tx: Transaction,
+  queueId: number,
+  messageIds: readonly Buffer[],
+  leaseToken: Buffer,
+  at: number | undefined,
+): Promise<void> {
   if (messageIds.length === 0) return;
   await tx.write(
     `UPDATE delivery FORCE INDEX (PRIMARY)
@@ -381,12 +411,23 @@ interface StoredMessage {
   headers: Buffer | null;
 }
 
-async function readMessages(tx: Transaction, table: 'message' | 'message_overflow', messageIds: readonly Buffer[]): Promise<StoredMessage[]> {
-  return tx.read<StoredMessage>(`SELECT id, body, headers FROM ${table} FORCE INDEX (PRIMARY) WHERE id IN (?)`, [messageIds]);
+async function readMessages(
+  tx: Transaction,
+  table: 'message' | 'message_overflow',
+  messageIds: readonly Buffer[],
+): Promise<StoredMessage[]> {
+  return tx.read<StoredMessage>(`SELECT id, body, headers FROM ${table} FORCE INDEX (PRIMARY) WHERE id IN (?)`, [
+    messageIds,
+  ]);
 }
 
 /** Joins claimed deliveries with their messages, in hand-out order. */
-async function withMessages(tx: Transaction, claimed: readonly Candidate[], leaseToken: Buffer, leaseExpiresAt: number): Promise<LeasedDelivery[]> {
+async function withMessages(
+  tx: Transaction,
+  claimed: readonly Candidate[],
+  leaseToken: Buffer,
+  leaseExpiresAt: number,
+): Promise<LeasedDelivery[]> {
   const messages = await readMessages(tx, 'message', ids(claimed));
   if (messages.length < claimed.length) messages.push(...(await readMessages(tx, 'message_overflow', ids(claimed))));
   const byId = new Map(messages.map((message) => [message.id.toString('latin1'), message]));
@@ -417,7 +458,13 @@ function groupByToken(deliveries: readonly { messageId: Buffer; leaseToken: Buff
 }
 
 /** Locks those of these deliveries that fulfil a condition and are under no lease, in primary-key order, skipping what others hold. */
-export async function lockUnleased(tx: Transaction, queueId: number, messageIds: readonly Buffer[], condition: string, at: number | undefined): Promise<Buffer[]> {
+export async function lockUnleased(
+  tx: Transaction,
+  queueId: number,
+  messageIds: readonly Buffer[],
+  condition: string,
+  at: number | undefined,
+): Promise<Buffer[]> {
   if (messageIds.length === 0) return [];
   const rows = await tx.read<{ messageId: Buffer }>(
     `SELECT message_id AS messageId

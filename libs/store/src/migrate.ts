@@ -44,7 +44,9 @@ export async function pendingMigrations(url: string): Promise<string[]> {
 /** The same, on an open data source. */
 export async function pendingOf(dataSource: DataSource): Promise<string[]> {
   const applied = new Set(await appliedMigrations(dataSource));
-  return dataSource.migrations.map((migration) => migration.name ?? migration.constructor.name).filter((name) => !applied.has(name));
+  return dataSource.migrations
+    .map((migration) => migration.name ?? migration.constructor.name)
+    .filter((name) => !applied.has(name));
 }
 
 async function appliedMigrations(dataSource: DataSource): Promise<string[]> {
@@ -63,8 +65,13 @@ async function withMigrationLock<T>(url: string, work: (dataSource: DataSource) 
     // A name lock does: it only spares two starting processes each other's half-done DDL, on one server.
     const runner = dataSource.createQueryRunner();
     try {
-      const [lock] = (await runner.query(`SELECT GET_LOCK(CONCAT('rowmq-migrate.', DATABASE()), ?) AS got`, [LOCK_SECONDS])) as { got: number }[];
-      if (Number(lock?.got) !== 1) throw new Error(`Another process has been migrating this database for ${LOCK_SECONDS} s; look at what it does, then start again.`);
+      const [lock] = (await runner.query(`SELECT GET_LOCK(CONCAT('rowmq-migrate.', DATABASE()), ?) AS got`, [
+        LOCK_SECONDS,
+      ])) as { got: number }[];
+      if (Number(lock?.got) !== 1)
+        throw new Error(
+          `Another process has been migrating this database for ${LOCK_SECONDS} s; look at what it does, then start again.`,
+        );
       try {
         return await work(dataSource);
       } finally {

@@ -42,14 +42,22 @@ export class PartitionRepository {
    * Sees to it that there are partitions of `widthMinutes` until `aheadMinutes` from now. Returns how many it made. The split of a catch-all partition that has filled (no
    * reaper ran for long) does not copy its rows unless a broker's clock ran ahead.
    */
-  async createAhead({ widthMinutes, aheadMinutes, now }: { widthMinutes: number; aheadMinutes: number } & Timed): Promise<number> {
+  async createAhead({
+    widthMinutes,
+    aheadMinutes,
+    now,
+  }: { widthMinutes: number; aheadMinutes: number } & Timed): Promise<number> {
     return this.database.exclusive(async (session) => {
       const width = widthMinutes * MINUTE;
       const at = await readClock(session, now);
       const missing = (partitions: Partition[]): number[] => {
         const last = partitions.at(-2)?.until ?? 0;
         const untils: number[] = [];
-        for (let until = (Math.floor(at / width) + 1) * width; until < at + aheadMinutes * MINUTE + width; until += width) {
+        for (
+          let until = (Math.floor(at / width) + 1) * width;
+          until < at + aheadMinutes * MINUTE + width;
+          until += width
+        ) {
           if (until > last) untils.push(until);
         }
         return untils;
@@ -158,9 +166,10 @@ export class PartitionRepository {
   /** Gives the space of a thinned partition back to the file system, if what is left is little enough to be copied while writers wait. Returns whether it did. */
   async rebuild(partition: Partition): Promise<boolean> {
     return this.database.exclusive(async (session) => {
-      const [row] = await session.read<{ n: number }>(`SELECT COUNT(*) AS n FROM (SELECT 1 FROM message PARTITION (${partition.name}) LIMIT ?) AS head`, [
-        REBUILD_ROWS + 1,
-      ]);
+      const [row] = await session.read<{ n: number }>(
+        `SELECT COUNT(*) AS n FROM (SELECT 1 FROM message PARTITION (${partition.name}) LIMIT ?) AS head`,
+        [REBUILD_ROWS + 1],
+      );
       if (Number(row?.n) > REBUILD_ROWS) return false;
       await session.write(DDL_SESSION);
       await session.write(`ALTER TABLE message REBUILD PARTITION ${partition.name}`);
@@ -169,7 +178,11 @@ export class PartitionRepository {
   }
 
   /** Runs of neighbouring partitions past retention in which, as of now, nothing is owed. */
-  private async settledRuns(session: Session, retentionSeconds: number, now: number | undefined): Promise<Partition[][]> {
+  private async settledRuns(
+    session: Session,
+    retentionSeconds: number,
+    now: number | undefined,
+  ): Promise<Partition[][]> {
     const runs: Partition[][] = [];
     let previous: Partition | undefined;
     for (const partition of await pastRetention(session, retentionSeconds, now)) {
@@ -221,7 +234,11 @@ async function listPartitions(session: Session): Promise<Partition[]> {
   });
 }
 
-async function pastRetention(session: Session, retentionSeconds: number, now: number | undefined): Promise<Partition[]> {
+async function pastRetention(
+  session: Session,
+  retentionSeconds: number,
+  now: number | undefined,
+): Promise<Partition[]> {
   const horizon = (await readClock(session, now)) - retentionSeconds * 1000;
   return (await listPartitions(session)).filter(({ until }) => until !== null && until <= horizon);
 }
@@ -251,7 +268,9 @@ async function isOwed(session: Session, first: Partition, last: Partition): Prom
 
 /** Splits the catch-all partition at these instants. The table is locked. */
 async function split(session: Session, untils: readonly number[], now: number): Promise<void> {
-  const [highest] = await session.read<{ id: Buffer }>('SELECT id FROM message PARTITION (p_max) ORDER BY id DESC LIMIT 1');
+  const [highest] = await session.read<{ id: Buffer }>(
+    'SELECT id FROM message PARTITION (p_max) ORDER BY id DESC LIMIT 1',
+  );
   const [many] = await session.read('SELECT 1 FROM message PARTITION (p_max) LIMIT ?, 1', [COPY_ROWS]);
   const definition = `REORGANIZE PARTITION p_max INTO (${untils.map(definePartition).join(', ')}, PARTITION p_max VALUES LESS THAN (MAXVALUE))`;
   const first = untils[0] as number;
@@ -263,7 +282,9 @@ async function split(session: Session, untils: readonly number[], now: number): 
   await session.write('ALTER TABLE message EXCHANGE PARTITION p_max WITH TABLE message_overflow');
   await session.write(`ALTER TABLE message ${definition}`);
   // MariaDB before 11.4 does not know WITHOUT VALIDATION, and reads the rows once more.
-  await session.write(`ALTER TABLE message EXCHANGE PARTITION ${partitionName(first)} WITH TABLE message_overflow /*!80000 WITHOUT VALIDATION */`);
+  await session.write(
+    `ALTER TABLE message EXCHANGE PARTITION ${partitionName(first)} WITH TABLE message_overflow /*!80000 WITHOUT VALIDATION */`,
+  );
 }
 
 /** Takes back, a few at a time, the rows that a split left behind when it was cut short between its three steps. Until then claims read them where they are. */

@@ -55,7 +55,9 @@ export class QueueRepository {
 
   /** Every queue, by name. */
   async list(): Promise<Queue[]> {
-    const queues = await this.database.dataSource.getRepository(QueueEntity).find({ where: { name: Not(IsNull()) }, order: { name: 'ASC' } });
+    const queues = await this.database.dataSource
+      .getRepository(QueueEntity)
+      .find({ where: { name: Not(IsNull()) }, order: { name: 'ASC' } });
     return queues.map((queue) => ({ ...queue, name: queue.name as string }));
   }
 
@@ -68,7 +70,8 @@ export class QueueRepository {
   async put(name: string, settings: PutQueueRequest): Promise<{ queue: Queue; created: boolean }> {
     const attempt = async (tx: Transaction): Promise<boolean> => {
       const existing = await this.lockForChange(tx, name, settings.deadLetterQueue ?? undefined);
-      const deadLetterQueueId = settings.deadLetterQueue === undefined ? undefined : (existing.deadLetterQueue?.id ?? null);
+      const deadLetterQueueId =
+        settings.deadLetterQueue === undefined ? undefined : (existing.deadLetterQueue?.id ?? null);
       if (existing.self === undefined) {
         await insertQueue(tx, name, settings, deadLetterQueueId ?? null);
         return true;
@@ -86,7 +89,10 @@ export class QueueRepository {
 
   /** Stops or resumes hand-out. Enqueue goes on. Throws `queue-not-found`. */
   async setPaused(name: string, paused: boolean): Promise<void> {
-    const { affectedRows } = await this.database.write('UPDATE queue SET paused = ? WHERE name = ?', [paused ? 1 : 0, name]);
+    const { affectedRows } = await this.database.write('UPDATE queue SET paused = ? WHERE name = ?', [
+      paused ? 1 : 0,
+      name,
+    ]);
     this.cache.delete(name);
     if (affectedRows === 0) throw queueNotFound(name);
   }
@@ -105,7 +111,10 @@ export class QueueRepository {
         [row.id, row.id],
       );
       if (user !== undefined) {
-        throw new RowmqError('invalid-request', `Queue '${name}' is the dead-letter queue of '${user.name}'; give that one another, or null, first.`);
+        throw new RowmqError(
+          'invalid-request',
+          `Queue '${name}' is the dead-letter queue of '${user.name}'; give that one another, or null, first.`,
+        );
       }
       await tx.write('UPDATE queue SET name = NULL WHERE id = ?', [row.id]);
       return row.id;
@@ -122,7 +131,9 @@ export class QueueRepository {
 
   /** Removes the row of a deleted queue that has no deliveries left. */
   async forget(id: number): Promise<void> {
-    const left = await this.database.dataSource.getRepository(DeliveryEntity).findOne({ where: { queueId: id }, select: { queueId: true, messageId: true } });
+    const left = await this.database.dataSource
+      .getRepository(DeliveryEntity)
+      .findOne({ where: { queueId: id }, select: { queueId: true, messageId: true } });
     if (left === null) await this.database.write('DELETE FROM queue WHERE id = ? AND name IS NULL', [id]);
   }
 
@@ -140,11 +151,16 @@ export class QueueRepository {
     const rows =
       found.length === 0
         ? []
-        : await tx.read<QueueRow>(`${SELECT_QUEUE} FORCE INDEX (PRIMARY) WHERE id IN (?) ORDER BY id FOR UPDATE`, [found.map(({ id }) => id)]);
+        : await tx.read<QueueRow>(`${SELECT_QUEUE} FORCE INDEX (PRIMARY) WHERE id IN (?) ORDER BY id FOR UPDATE`, [
+            found.map(({ id }) => id),
+          ]);
     const self = rows.find((row) => row.name === name);
     const deadLetter = rows.find((row) => row.name === deadLetterQueue);
     if (deadLetterQueue !== undefined && deadLetter === undefined) {
-      throw new RowmqError('invalid-request', `Dead-letter queue '${deadLetterQueue}' does not exist; create it first.`);
+      throw new RowmqError(
+        'invalid-request',
+        `Dead-letter queue '${deadLetterQueue}' does not exist; create it first.`,
+      );
     }
     return { ...(self && { self }), ...(deadLetter && { deadLetterQueue: deadLetter }) };
   }
@@ -159,14 +175,22 @@ export const SELECT_QUEUE = `
   FROM queue`;
 
 export function queueNotFound(name: string): RowmqError {
-  return new RowmqError('queue-not-found', `Queue '${name}' does not exist; create it with PUT /v1/admin/queues/${name}.`);
+  return new RowmqError(
+    'queue-not-found',
+    `Queue '${name}' does not exist; create it with PUT /v1/admin/queues/${name}.`,
+  );
 }
 
 function toQueue(row: QueueRow): Queue {
   return { ...row, name: row.name as string, paused: row.paused !== 0 };
 }
 
-async function insertQueue(tx: Transaction, name: string, settings: PutQueueRequest, deadLetterQueueId: number | null): Promise<void> {
+async function insertQueue(
+  tx: Transaction,
+  name: string,
+  settings: PutQueueRequest,
+  deadLetterQueueId: number | null,
+): Promise<void> {
   const { leaseSeconds, messageTtlSeconds, delaySeconds, maxReceives, maxDepth } = { ...QUEUE_DEFAULTS, ...settings };
   await tx.write(
     `INSERT INTO queue
@@ -184,7 +208,12 @@ const COLUMNS = {
   maxDepth: 'max_depth',
 } as const;
 
-async function updateQueue(tx: Transaction, id: number, settings: PutQueueRequest, deadLetterQueueId: number | null | undefined): Promise<void> {
+async function updateQueue(
+  tx: Transaction,
+  id: number,
+  settings: PutQueueRequest,
+  deadLetterQueueId: number | null | undefined,
+): Promise<void> {
   const changes: [string, number | null][] = [];
   for (const [setting, column] of Object.entries(COLUMNS) as [keyof typeof COLUMNS, string][]) {
     const value = settings[setting];
@@ -192,6 +221,8 @@ async function updateQueue(tx: Transaction, id: number, settings: PutQueueReques
   }
   if (deadLetterQueueId !== undefined) changes.push(['dead_letter_queue_id', deadLetterQueueId]);
   if (changes.length === 0) return;
-  await tx.write(`UPDATE queue SET ${changes.map(([column]) => `${column} = ?`).join(', ')} WHERE id = ?`, [...changes.map(([, value]) => value), id]);
+  await tx.write(`UPDATE queue SET ${changes.map(([column]) => `${column} = ?`).join(', ')} WHERE id = ?`, [
+    ...changes.map(([, value]) => value),
+    id,
+  ]);
 }
-

@@ -50,12 +50,16 @@ export class ReaperRepository {
   }
 
   async record(run: ReaperRun): Promise<void> {
-    await this.database.dataSource.getRepository(ReaperRunEntity).insert({ ...run, error: run.error?.slice(0, ERROR_CHARS) ?? null });
+    await this.database.dataSource
+      .getRepository(ReaperRunEntity)
+      .insert({ ...run, error: run.error?.slice(0, ERROR_CHARS) ?? null });
   }
 
   /** The last runs of a duty, newest first. */
   async lastRuns(duty: string, limit: number): Promise<ReaperRun[]> {
-    return this.database.dataSource.getRepository(ReaperRunEntity).find({ where: { duty }, order: { id: 'DESC' }, take: limit });
+    return this.database.dataSource
+      .getRepository(ReaperRunEntity)
+      .find({ where: { duty }, order: { id: 'DESC' }, take: limit });
   }
 
   /** Names of the duties that ever ran. */
@@ -66,9 +70,15 @@ export class ReaperRepository {
 
   /** Forgets all but the last `keep` runs of a duty, `rows` at a time; returns how many it forgot. */
   async pruneRuns(duty: string, keep: number, rows: number): Promise<number> {
-    const [oldestKept] = await this.database.read<{ id: number }>('SELECT id FROM reaper_run WHERE duty = ? ORDER BY id DESC LIMIT ?, 1', [duty, keep - 1]);
+    const [oldestKept] = await this.database.read<{ id: number }>(
+      'SELECT id FROM reaper_run WHERE duty = ? ORDER BY id DESC LIMIT ?, 1',
+      [duty, keep - 1],
+    );
     if (oldestKept === undefined) return 0;
-    const { affectedRows } = await this.database.write('DELETE FROM reaper_run WHERE duty = ? AND id < ? ORDER BY id LIMIT ?', [duty, oldestKept.id, rows]);
+    const { affectedRows } = await this.database.write(
+      'DELETE FROM reaper_run WHERE duty = ? AND id < ? ORDER BY id LIMIT ?',
+      [duty, oldestKept.id, rows],
+    );
     return affectedRows;
   }
 }

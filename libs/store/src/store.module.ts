@@ -12,7 +12,14 @@ import { QueueRepository } from './queue.repository.js';
 import { ReaperRepository } from './reaper.repository.js';
 import { SweepRepository } from './sweep.repository.js';
 
-const REPOSITORIES = [MessageRepository, QueueRepository, SweepRepository, BrowseRepository, PartitionRepository, ReaperRepository];
+const REPOSITORIES = [
+  MessageRepository,
+  QueueRepository,
+  SweepRepository,
+  BrowseRepository,
+  PartitionRepository,
+  ReaperRepository,
+];
 
 /** RowMQ's storage for a Nest application: one connection pool and the repositories on it. The application does not start on a database that will not do. */
 @Global()
@@ -27,7 +34,11 @@ export class StoreModule implements OnApplicationBootstrap {
       module: StoreModule,
       imports: [TypeOrmModule.forRoot({ ...dataSourceOptions(settings), retryAttempts: 10, retryDelay: 1000 })],
       providers: [
-        { provide: Database, useFactory: (dataSource: DataSource) => new Database(dataSource), inject: [getDataSourceToken()] },
+        {
+          provide: Database,
+          useFactory: (dataSource: DataSource) => new Database(dataSource),
+          inject: [getDataSourceToken()],
+        },
         ...REPOSITORIES.map((Repository) => ({
           provide: Repository,
           useFactory: (database: Database) => new Repository(database),
@@ -42,7 +53,9 @@ export class StoreModule implements OnApplicationBootstrap {
     for (const warning of await checkServer(this.dataSource)) this.logger.warn(warning);
     const pending = await pendingOf(this.dataSource);
     if (pending.length > 0) {
-      throw new StartupError(`The database lacks ${pending.length} migration(s): ${pending.join(', ')}. Run \`npm run migrate\`, then start again.`);
+      throw new StartupError(
+        `The database lacks ${pending.length} migration(s): ${pending.join(', ')}. Run \`npm run migrate\`, then start again.`,
+      );
     }
   }
 }

@@ -32,12 +32,22 @@ export class SweepRepository {
 
   /** Looks at the next `rows` deliveries after an id for expired ones under no lease. Takes no locks. */
   async findExpired(queueId: number, after: Buffer, rows: number, { now }: Timed = {}): Promise<Stretch> {
-    return this.find(queueId, after, rows, `expires_at <= ${clock(now)} AND (lease_token IS NULL OR available_at <= ${clock(now)})`);
+    return this.find(
+      queueId,
+      after,
+      rows,
+      `expires_at <= ${clock(now)} AND (lease_token IS NULL OR available_at <= ${clock(now)})`,
+    );
   }
 
   /** Looks at the next `rows` deliveries after an id for available ones that were received too often. Takes no locks. */
   async findOverReceived(queue: Queue, after: Buffer, rows: number, { now }: Timed = {}): Promise<Stretch> {
-    return this.find(queue.id, after, rows, `receive_count >= ${Number(queue.maxReceives)} AND available_at <= ${clock(now)} AND expires_at > ${clock(now)}`);
+    return this.find(
+      queue.id,
+      after,
+      rows,
+      `receive_count >= ${Number(queue.maxReceives)} AND available_at <= ${clock(now)} AND expires_at > ${clock(now)}`,
+    );
   }
 
   /** The highest id in a queue, or null when it is empty. */
@@ -50,7 +60,12 @@ export class SweepRepository {
   }
 
   /** Deletes up to `rows` deliveries after an id and up to another, whatever their state. Locks them in primary-key order. */
-  async purge(queueId: number, after: Buffer, upTo: Buffer, rows: number): Promise<{ purged: number; next: Buffer | null }> {
+  async purge(
+    queueId: number,
+    after: Buffer,
+    upTo: Buffer,
+    rows: number,
+  ): Promise<{ purged: number; next: Buffer | null }> {
     return this.database.transaction(async (tx) => {
       const found = await tx.read<{ messageId: Buffer }>(
         `SELECT message_id AS messageId
@@ -104,7 +119,11 @@ export class SweepRepository {
         moved.set(target, messageIds.length);
       }
       const total = [...moved.values()].reduce((sum, count) => sum + count, 0);
-      return { moved, skipped: found.length - total, next: found.length < rows ? null : (found.at(-1)?.messageId ?? null) };
+      return {
+        moved,
+        skipped: found.length - total,
+        next: found.length < rows ? null : (found.at(-1)?.messageId ?? null),
+      };
     });
   }
 
@@ -137,7 +156,10 @@ export class SweepRepository {
 async function origins(tx: Transaction, messageIds: readonly Buffer[]): Promise<Map<number, Buffer[]>> {
   const groups = new Map<number, Buffer[]>();
   if (messageIds.length === 0) return groups;
-  const rows = await tx.read<{ id: Buffer; queueId: number }>('SELECT id, queue_id AS queueId FROM message FORCE INDEX (PRIMARY) WHERE id IN (?)', [messageIds]);
+  const rows = await tx.read<{ id: Buffer; queueId: number }>(
+    'SELECT id, queue_id AS queueId FROM message FORCE INDEX (PRIMARY) WHERE id IN (?)',
+    [messageIds],
+  );
   for (const { id, queueId } of rows) {
     const group = groups.get(queueId);
     if (group === undefined) groups.set(queueId, [id]);

@@ -69,7 +69,10 @@ export class BrowseController {
   async getMessage(@Param('id', { schema: messageIdText }) id: string): Promise<MessageAnswer> {
     const [message] = await this.browse.messages([parseMessageId(id)]);
     if (message === undefined) {
-      throw new RowmqError('delivery-not-found', `Message ${id} is not stored: it never was, or was settled and has been reaped since.`);
+      throw new RowmqError(
+        'delivery-not-found',
+        `Message ${id} is not stored: it never was, or was settled and has been reaped since.`,
+      );
     }
     const names = await this.queues.names();
     const deliveries = await this.browse.deliveries(message.id, [...names.keys()]);
@@ -77,7 +80,10 @@ export class BrowseController {
       ...toContent(message),
       queue: names.get(message.queueId) ?? null,
       settled: deliveries.length === 0,
-      deliveries: deliveries.map((delivery) => ({ queue: names.get(delivery.queueId) as string, ...toBrowsed(delivery) })),
+      deliveries: deliveries.map((delivery) => ({
+        queue: names.get(delivery.queueId) as string,
+        ...toBrowsed(delivery),
+      })),
     };
   }
 
@@ -97,7 +103,10 @@ export class BrowseController {
         })),
       })),
     );
-    return { leader: leader === null ? null : { reaper: leader.holder, leaseExpiresAt: formatTime(leader.expiresAt) }, duties };
+    return {
+      leader: leader === null ? null : { reaper: leader.holder, leaseExpiresAt: formatTime(leader.expiresAt) },
+      duties,
+    };
   }
 }
 

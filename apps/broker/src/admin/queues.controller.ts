@@ -34,13 +34,23 @@ export class QueuesController {
   }
 
   @Get(':queue')
-  @ApiCall({ summary: 'One queue, with settings and stats', status: 200, answer: queueAnswer, problems: ['invalid-request', 'queue-not-found'] })
+  @ApiCall({
+    summary: 'One queue, with settings and stats',
+    status: 200,
+    answer: queueAnswer,
+    problems: ['invalid-request', 'queue-not-found'],
+  })
   async get(@Param('queue', { schema: queueName }) queue: string): Promise<QueueAnswer> {
     return this.queues.get(queue);
   }
 
   @Put(':queue')
-  @ApiCall({ summary: 'Create a queue, or change the settings that are given', status: 200, answer: queueAnswer, problems: ['invalid-request'] })
+  @ApiCall({
+    summary: 'Create a queue, or change the settings that are given',
+    status: 200,
+    answer: queueAnswer,
+    problems: ['invalid-request'],
+  })
   @ApiResponse({ status: 201, description: 'Created', standardSchema: queueAnswer })
   async put(
     @Param('queue', { schema: queueName }) queue: string,
@@ -54,14 +64,23 @@ export class QueuesController {
 
   @Delete(':queue')
   @HttpCode(204)
-  @ApiCall({ summary: 'Delete a queue and everything in it', status: 204, problems: ['invalid-request', 'queue-not-found'] })
+  @ApiCall({
+    summary: 'Delete a queue and everything in it',
+    status: 204,
+    problems: ['invalid-request', 'queue-not-found'],
+  })
   async delete(@Param('queue', { schema: queueName }) queue: string): Promise<void> {
     await this.queues.delete(queue);
   }
 
   @Post(':queue/purge')
   @HttpCode(200)
-  @ApiCall({ summary: 'Drop every delivery, leased ones included', status: 200, answer: purgeAnswer, problems: ['invalid-request', 'queue-not-found'] })
+  @ApiCall({
+    summary: 'Drop every delivery, leased ones included',
+    status: 200,
+    answer: purgeAnswer,
+    problems: ['invalid-request', 'queue-not-found'],
+  })
   async purge(@Param('queue', { schema: queueName }) queue: string): Promise<PurgeAnswer> {
     return this.queues.purge(queue);
   }
@@ -80,7 +99,12 @@ export class QueuesController {
 
   @Post(':queue/resume')
   @HttpCode(200)
-  @ApiCall({ summary: 'Hand out again', status: 200, answer: pauseAnswer, problems: ['invalid-request', 'queue-not-found'] })
+  @ApiCall({
+    summary: 'Hand out again',
+    status: 200,
+    answer: pauseAnswer,
+    problems: ['invalid-request', 'queue-not-found'],
+  })
   async resume(@Param('queue', { schema: queueName }) queue: string): Promise<PauseAnswer> {
     return this.queues.setPaused(queue, false);
   }

@@ -8,7 +8,12 @@ import { toProblem } from './problem.filter.js';
 const EVERYWHERE: ErrorCode[] = ['unauthorized', 'overloaded', 'database-unavailable'];
 
 /** Describes a call for OpenAPI: what it does, its answer, and each problem it can answer with, by example. */
-export function ApiCall(call: { summary: string; status: number; answer?: z.ZodType; problems: ErrorCode[] }): MethodDecorator {
+export function ApiCall(call: {
+  summary: string;
+  status: number;
+  answer?: z.ZodType;
+  problems: ErrorCode[];
+}): MethodDecorator {
   const byStatus = new Map<number, ErrorCode[]>();
   for (const code of [...call.problems, ...EVERYWHERE]) {
     const { status } = exampleOf(code);

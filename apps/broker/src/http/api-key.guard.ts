@@ -21,7 +21,9 @@ export class ApiKeyGuard implements CanActivate {
     if (given !== undefined && timingSafeEqual(digest(given), this.expected)) return true;
     throw new RowmqError(
       'unauthorized',
-      given === undefined ? 'Send the API key as `Authorization: Bearer <key>`.' : 'The API key is not the one this broker was started with.',
+      given === undefined
+        ? 'Send the API key as `Authorization: Bearer <key>`.'
+        : 'The API key is not the one this broker was started with.',
     );
   }
 }

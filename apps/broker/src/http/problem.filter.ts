@@ -16,7 +16,8 @@ export class ProblemFilter implements ExceptionFilter {
     if (error.code === 'internal-error') this.logger.error(thrown);
     const problem = toProblem(error, httpStatus(thrown));
     httpAdapter.setHeader(response, 'content-type', 'application/problem+json; charset=utf-8');
-    if (error.retryAfterSeconds !== undefined) httpAdapter.setHeader(response, 'retry-after', String(error.retryAfterSeconds));
+    if (error.retryAfterSeconds !== undefined)
+      httpAdapter.setHeader(response, 'retry-after', String(error.retryAfterSeconds));
     if (error.code === 'unauthorized') httpAdapter.setHeader(response, 'www-authenticate', 'Bearer');
     httpAdapter.reply(response, problem, problem.status);
   }
@@ -51,19 +52,26 @@ function toRowmqError(thrown: unknown): RowmqError {
   if (thrown instanceof RowmqError) return thrown;
   const status = statusOf(thrown);
   const message = thrown instanceof Error ? thrown.message : String(thrown);
-  if (status === 413) return new RowmqError('message-too-large', 'The request is larger than 4 MiB; send fewer messages at a time.');
-  if (status === 415) return new RowmqError('invalid-request', 'Send the body as JSON, with `Content-Type: application/json`.');
+  if (status === 413)
+    return new RowmqError('message-too-large', 'The request is larger than 4 MiB; send fewer messages at a time.');
+  if (status === 415)
+    return new RowmqError('invalid-request', 'Send the body as JSON, with `Content-Type: application/json`.');
   if (status === 404) return new RowmqError('invalid-request', `${message}; GET /openapi.json lists every call.`);
   if (status === 503) return new RowmqError('database-unavailable', unreadyDetail(thrown), { retryAfterSeconds: 1 });
   if (status !== undefined && status >= 400 && status < 500) return new RowmqError('invalid-request', message);
-  return new RowmqError('internal-error', 'The broker failed in a way it did not expect; its log has the details. The request may be tried again.', {
-    cause: thrown,
-  });
+  return new RowmqError(
+    'internal-error',
+    'The broker failed in a way it did not expect; its log has the details. The request may be tried again.',
+    {
+      cause: thrown,
+    },
+  );
 }
 
 /** A failed readiness check names what is not ready. */
 function unreadyDetail(thrown: unknown): string {
-  const body = thrown instanceof HttpException ? (thrown.getResponse() as { error?: Record<string, { message?: string }> }) : {};
+  const body =
+    thrown instanceof HttpException ? (thrown.getResponse() as { error?: Record<string, { message?: string }> }) : {};
   const parts = Object.entries(body.error ?? {}).map(([name, fault]) => `${name}: ${fault.message ?? 'down'}`);
   return parts.length > 0 ? `Not ready: ${parts.join('; ')}.` : 'Not ready.';
 }

@@ -39,7 +39,11 @@ export async function createBroker(config: BrokerConfig): Promise<NestFastifyApp
 /** Parses a request's body. JSON.parse alone would turn broken UTF-8 into replacement characters, and so store something other than what was sent. */
 function parseJson(body: Buffer): unknown {
   if (body.length === 0) return undefined;
-  if (!isUtf8(body)) throw new RowmqError('invalid-request', 'The request is not valid UTF-8; send a body that is not text with bodyEncoding base64.');
+  if (!isUtf8(body))
+    throw new RowmqError(
+      'invalid-request',
+      'The request is not valid UTF-8; send a body that is not text with bodyEncoding base64.',
+    );
   try {
     return JSON.parse(body.toString()) as unknown;
   } catch (error) {
@@ -52,7 +56,9 @@ function serveDocs(app: NestFastifyApplication): void {
     app,
     new DocumentBuilder()
       .setTitle('RowMQ')
-      .setDescription('A message broker whose only state is a MySQL database. Enqueue, dequeue under a lease, ack. Errors are RFC 9457 problem details with a stable `code`.')
+      .setDescription(
+        'A message broker whose only state is a MySQL database. Enqueue, dequeue under a lease, ack. Errors are RFC 9457 problem details with a stable `code`.',
+      )
       .setVersion('1')
       .addBearerAuth()
       .build(),

@@ -8,7 +8,9 @@ export function createValidationPipe(): StandardSchemaValidationPipe {
   return new StandardSchemaValidationPipe({
     exceptionFactory: (issues) => {
       const faults: Fault[] = issues.slice(0, FAULTS_NAMED).map((issue) => ({
-        path: (issue.path ?? []).map((segment) => String(typeof segment === 'object' ? segment.key : segment)).join('.'),
+        path: (issue.path ?? [])
+          .map((segment) => String(typeof segment === 'object' ? segment.key : segment))
+          .join('.'),
         message: issue.message,
       }));
       const text = faults.map(({ path, message }) => (path === '' ? message : `${path}: ${message}`)).join('; ');

@@ -67,7 +67,11 @@ export class LongPoll implements BeforeApplicationShutdown {
   async wait(queueName: string, demand: Demand, waitMs: number, hungUp: AbortSignal): Promise<LeasedDelivery[]> {
     if (this.closed || hungUp.aborted) return [];
     if (this.waiting >= this.config.maxLongPolls) {
-      throw new RowmqError('overloaded', `${this.waiting} consumers wait on this broker already; try again later or on another.`, { retryAfterSeconds: 1 });
+      throw new RowmqError(
+        'overloaded',
+        `${this.waiting} consumers wait on this broker already; try again later or on another.`,
+        { retryAfterSeconds: 1 },
+      );
     }
     this.waiting += 1;
     try {
@@ -160,6 +164,9 @@ export class LongPoll implements BeforeApplicationShutdown {
   private async claim(queueName: string, demand: Demand): Promise<LeasedDelivery[]> {
     const queue = await this.queues.get(queueName);
     if (queue.paused) return [];
-    return this.messages.dequeue(queue, { maxMessages: demand.maxMessages, leaseSeconds: demand.leaseSeconds ?? queue.leaseSeconds });
+    return this.messages.dequeue(queue, {
+      maxMessages: demand.maxMessages,
+      leaseSeconds: demand.leaseSeconds ?? queue.leaseSeconds,
+    });
   }
 }

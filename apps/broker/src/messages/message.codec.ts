@@ -30,7 +30,10 @@ export function toNewMessage(message: EnqueueMessage, index: number): NewMessage
 
 function decodeBody({ body, bodyEncoding }: EnqueueMessage, index: number): Buffer {
   if (bodyEncoding === 'base64' && !BASE64.test(body)) {
-    throw new RowmqError('invalid-request', `messages.${index}.body is not base64 (RFC 4648, padded) although its bodyEncoding says so.`);
+    throw new RowmqError(
+      'invalid-request',
+      `messages.${index}.body is not base64 (RFC 4648, padded) although its bodyEncoding says so.`,
+    );
   }
   const bytes = Buffer.from(body, bodyEncoding);
   if (bytes.length > LIMITS.bodyBytes) {
@@ -46,7 +49,10 @@ function encodeHeaders(headers: Record<string, string> | undefined, index: numbe
   if (headers === undefined || Object.keys(headers).length === 0) return null;
   const bytes = Buffer.from(JSON.stringify(headers));
   if (bytes.length > LIMITS.headersBytes) {
-    throw new RowmqError('message-too-large', `messages.${index}.headers have ${bytes.length} bytes as JSON, more than ${LIMITS.headersBytes}.`);
+    throw new RowmqError(
+      'message-too-large',
+      `messages.${index}.headers have ${bytes.length} bytes as JSON, more than ${LIMITS.headersBytes}.`,
+    );
   }
   return bytes;
 }

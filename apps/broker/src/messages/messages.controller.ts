@@ -54,7 +54,8 @@ export class MessagesController {
   })
   async dequeue(
     @Param('queue', { schema: queueName }) queue: string,
-    @Body({ schema: dequeueRequest.default({ maxMessages: 1, waitSeconds: 0 }) }) request: z.output<typeof dequeueRequest>,
+    @Body({ schema: dequeueRequest.default({ maxMessages: 1, waitSeconds: 0 }) })
+    request: z.output<typeof dequeueRequest>,
     @Client() client: ClientConnection,
   ): Promise<DequeueAnswer> {
     return this.messages.dequeue(queue, request, client.hungUp);

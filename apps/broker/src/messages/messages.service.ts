@@ -59,21 +59,32 @@ export class MessagesService {
 
   private async lease(
     queueName: string,
-    { maxMessages, waitSeconds, leaseSeconds }: { maxMessages: number; waitSeconds: number; leaseSeconds?: number | undefined },
+    {
+      maxMessages,
+      waitSeconds,
+      leaseSeconds,
+    }: { maxMessages: number; waitSeconds: number; leaseSeconds?: number | undefined },
     hungUp: AbortSignal,
   ): Promise<LeasedDelivery[]> {
     const queue = await this.queues.get(queueName);
     // Nobody overtakes those who wait, except who would not wait with them.
     if (!queue.paused && (waitSeconds === 0 || !this.longPoll.hasWaiters(queueName))) {
-      const leased = await this.messages.dequeue(queue, { maxMessages, leaseSeconds: leaseSeconds ?? queue.leaseSeconds });
+      const leased = await this.messages.dequeue(queue, {
+        maxMessages,
+        leaseSeconds: leaseSeconds ?? queue.leaseSeconds,
+      });
       if (leased.length > 0) return leased;
     }
-    return waitSeconds === 0 ? [] : this.longPoll.wait(queueName, { maxMessages, leaseSeconds }, waitSeconds * 1000, hungUp);
+    return waitSeconds === 0
+      ? []
+      : this.longPoll.wait(queueName, { maxMessages, leaseSeconds }, waitSeconds * 1000, hungUp);
   }
 
   /** Settles deliveries. Each receipt is answered for by itself. Throws `queue-not-found`. */
   async ack(queueName: string, receipts: string[]): Promise<AckAnswer> {
-    const { done, failed } = await this.perReceipt(queueName, receipts, (queueId, decoded) => this.messages.ack(queueId, decoded));
+    const { done, failed } = await this.perReceipt(queueName, receipts, (queueId, decoded) =>
+      this.messages.ack(queueId, decoded),
+    );
     this.metrics.count('acked', queueName, done.length);
     return { acked: done, failed };
   }
@@ -86,14 +97,25 @@ export class MessagesService {
       case undefined:
         return;
       case 'lease-lost':
-        throw new RowmqError('lease-lost', 'The lease ran out or was given back; the message has been or will be handed out again. Do not act on it any further.');
+        throw new RowmqError(
+          'lease-lost',
+          'The lease ran out or was given back; the message has been or will be handed out again. Do not act on it any further.',
+        );
       default:
-        throw new RowmqError('delivery-not-found', 'No such delivery is in this queue: it was acked, has expired, or was purged or moved to another queue.');
+        throw new RowmqError(
+          'delivery-not-found',
+          'No such delivery is in this queue: it was acked, has expired, or was purged or moved to another queue.',
+        );
     }
   }
 
   /** Gives deliveries back, at once or after a delay. Throws `queue-not-found`. */
-  async nack(queueName: string, receipts: string[], delaySeconds: number, reason: string | undefined): Promise<NackAnswer> {
+  async nack(
+    queueName: string,
+    receipts: string[],
+    delaySeconds: number,
+    reason: string | undefined,
+  ): Promise<NackAnswer> {
     const { done, failed } = await this.perReceipt(queueName, receipts, (queueId, decoded) =>
       this.messages.nack(queueId, decoded, { delaySeconds, reason }),
     );

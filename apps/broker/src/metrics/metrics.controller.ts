@@ -19,7 +19,11 @@ export class MetricsController {
   @Get()
   @Header('content-type', 'text/plain; version=0.0.4; charset=utf-8')
   @ApiOperation({ summary: 'Metrics in the Prometheus text format' })
-  @ApiOkResponse({ content: { 'text/plain': { schema: { type: 'string', example: 'rowmq_messages_total{event="acked",queue="orders"} 17' } } } })
+  @ApiOkResponse({
+    content: {
+      'text/plain': { schema: { type: 'string', example: 'rowmq_messages_total{event="acked",queue="orders"} 17' } },
+    },
+  })
   async scrape(): Promise<string> {
     return `${await this.metrics.registry.metrics()}\n${await this.depths()}`;
   }
@@ -27,9 +31,13 @@ export class MetricsController {
   /** Depths come from the database, are the same on every broker, and are as old as their cost allows. */
   private async depths(): Promise<string> {
     const lines = ['# HELP rowmq_queue_deliveries Deliveries by state', '# TYPE rowmq_queue_deliveries gauge'];
-    const ages = ['# HELP rowmq_queue_oldest_ready_age_seconds How long the oldest ready delivery has been ready', '# TYPE rowmq_queue_oldest_ready_age_seconds gauge'];
+    const ages = [
+      '# HELP rowmq_queue_oldest_ready_age_seconds How long the oldest ready delivery has been ready',
+      '# TYPE rowmq_queue_oldest_ready_age_seconds gauge',
+    ];
     for (const { name, stats } of await this.stats.all()) {
-      for (const state of ['ready', 'delayed', 'leased'] as const) lines.push(`rowmq_queue_deliveries{queue="${name}",state="${state}"} ${stats[state]}`);
+      for (const state of ['ready', 'delayed', 'leased'] as const)
+        lines.push(`rowmq_queue_deliveries{queue="${name}",state="${state}"} ${stats[state]}`);
       ages.push(`rowmq_queue_oldest_ready_age_seconds{queue="${name}"} ${stats.oldestReadyAgeSeconds ?? 0}`);
     }
     return `${[...lines, ...ages].join('\n')}\n`;

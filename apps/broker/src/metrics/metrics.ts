@@ -2,7 +2,8 @@ import { Injectable } from '@nestjs/common';
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 
 /** What can happen to messages, as the `event` label names it. */
-export type MessageEvent = 'enqueued' | 'dequeued' | 'redelivered' | 'acked' | 'nacked' | 'extended' | 'released' | 'purged' | 'redriven';
+export type MessageEvent =
+  'enqueued' | 'dequeued' | 'redelivered' | 'acked' | 'nacked' | 'extended' | 'released' | 'purged' | 'redriven';
 
 /** The broker's Prometheus metrics. `docs/operations.md` says which to watch. */
 @Injectable()

@@ -10,7 +10,8 @@ export class RequestMetrics implements NestInterceptor {
 
   intercept(context: ExecutionContext, next: CallHandler): Observable<unknown> {
     const started = performance.now();
-    const observe = (status: number): void => this.metrics.observe(context.getHandler().name, status, (performance.now() - started) / 1000);
+    const observe = (status: number): void =>
+      this.metrics.observe(context.getHandler().name, status, (performance.now() - started) / 1000);
     return next.handle().pipe(
       tap({
         next: () => observe(200),

@@ -1,0 +1,23 @@
+import { Inject, Injectable, Logger } from '@nestjs/common';
+import { PartitionRepository } from '@rowmq/store';
+import { REAPER_CONFIG, type ReaperConfig } from '../reaper.config.js';
+import type { Duty, Round } from './duty.js';
+
+/** Drops partitions past retention in which every message is settled. */
+@Injectable()
+export class DropPartitions implements Duty {
+  readonly name = 'drop-partitions';
+  readonly everySeconds = 30;
+  private readonly logger = new Logger(DropPartitions.name);
+
+  constructor(
+    private readonly partitions: PartitionRepository,
+    @Inject(REAPER_CONFIG) private readonly config: ReaperConfig,
+  ) {}
+
+  async run({ signal: _, ...time }: Round): Promise<number> {
+    const dropped = await this.partitions.dropSettled({ retentionSeconds: this.config.retentionSeconds, ...time });
+    if (dropped.length > 0) this.logger.log(`dropped ${dropped.join(', ')}`);
+    return dropped.length;
+  }
+}

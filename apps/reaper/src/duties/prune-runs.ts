@@ -1,0 +1,26 @@
+import { Injectable } from '@nestjs/common';
+import { ReaperRepository } from '@rowmq/store';
+import { Batches } from '../batches.js';
+import type { Duty, Round } from './duty.js';
+
+const RUNS_KEPT = 1000;
+
+/** Forgets all but the last thousand runs of each duty. */
+@Injectable()
+export class PruneRuns implements Duty {
+  readonly name = 'prune-runs';
+  readonly everySeconds = 600;
+  private readonly batches = new Batches();
+
+  constructor(private readonly reaper: ReaperRepository) {}
+
+  async run({ signal }: Round): Promise<number> {
+    let count = 0;
+    for (const duty of await this.reaper.duties()) {
+      for (let pruned = 1; pruned > 0 && !signal.aborted; count += pruned) {
+        pruned = await this.batches.run(signal, (rows) => this.reaper.pruneRuns(duty, RUNS_KEPT, rows));
+      }
+    }
+    return count;
+  }
+}

@@ -1,0 +1,39 @@
+import { Injectable } from '@nestjs/common';
+import { FIRST_ID, QueueRepository, SweepRepository } from '@rowmq/store';
+import { Batches } from '../batches.js';
+import type { Duty, Round } from './duty.js';
+
+const RUN_MS = 5000;
+
+/** Removes what deleted queues left: deliveries that the delete call had no time for, then the queue's row. */
+@Injectable()
+export class RemoveDeletedQueues implements Duty {
+  readonly name = 'remove-deleted-queues';
+  readonly everySeconds = 30;
+  private readonly batches = new Batches();
+
+  constructor(
+    private readonly queues: QueueRepository,
+    private readonly sweep: SweepRepository,
+  ) {}
+
+  async run({ signal }: Round): Promise<number> {
+    const until = performance.now() + RUN_MS;
+    let count = 0;
+    for (const id of await this.queues.deletedIds()) {
+      const last = await this.sweep.lastId(id);
+      let after: Buffer | null = last === null ? null : FIRST_ID;
+      while (last !== null && after !== null) {
+        if (signal.aborted || performance.now() > until) return count;
+        const from: Buffer = after;
+        const step: { purged: number; next: Buffer | null } = await this.batches.run(signal, (rows) =>
+          this.sweep.purge(id, from, last, rows),
+        );
+        count += step.purged;
+        after = step.next;
+      }
+      await this.queues.forget(id);
+    }
+    return count;
+  }
+}

@@ -1,0 +1,46 @@
+import { FIRST_ID, type Queue } from '@rowmq/store';
+import { Batches } from './batches.js';
+
+/** A run ends after this long and the next goes on where it stopped. */
+const RUN_MS = 5000;
+
+/** What was done in one stretch, and after which id the next begins; null at the end of the queue. */
+export interface WalkStep {
+  count: number;
+  next: Buffer | null;
+}
+
+/** Walks every delivery of many queues, a stretch at a time, across as many runs as it takes. */
+export class QueueWalk {
+  private readonly batches = new Batches();
+  private position: { queueId: number; after: Buffer } | undefined;
+
+  /** Goes once round the queues at most. Returns the sum of the steps' counts. */
+  async run(
+    queues: readonly Queue[],
+    signal: AbortSignal,
+    step: (queue: Queue, after: Buffer, rows: number) => Promise<WalkStep>,
+  ): Promise<number> {
+    const until = performance.now() + RUN_MS;
+    const start = Math.max(
+      queues.findIndex(({ id }) => id === this.position?.queueId),
+      0,
+    );
+    let count = 0;
+    for (const queue of [...queues.slice(start), ...queues.slice(0, start)]) {
+      let after: Buffer | null = queue.id === this.position?.queueId ? this.position.after : FIRST_ID;
+      this.position = undefined;
+      while (after !== null) {
+        if (signal.aborted || performance.now() > until) {
+          this.position = { queueId: queue.id, after };
+          return count;
+        }
+        const from: Buffer = after;
+        const done: WalkStep = await this.batches.run(signal, (rows) => step(queue, from, rows));
+        count += done.count;
+        after = done.next;
+      }
+    }
+    return count;
+  }
+}

@@ -1,0 +1,41 @@
+import { type DynamicModule, Module } from '@nestjs/common';
+import { ScheduleModule } from '@nestjs/schedule';
+import { StoreModule } from '@rowmq/store';
+import { CreatePartitions } from './duties/create-partitions.js';
+import { DeadLetterDeliveries } from './duties/dead-letter-deliveries.js';
+import { DropPartitions } from './duties/drop-partitions.js';
+import type { Duty } from './duties/duty.js';
+import { ExpireDeliveries } from './duties/expire-deliveries.js';
+import { PruneRuns } from './duties/prune-runs.js';
+import { RemoveDeletedQueues } from './duties/remove-deleted-queues.js';
+import { ThinPartitions } from './duties/thin-partitions.js';
+import { REAPER_CONFIG, type ReaperConfig } from './reaper.config.js';
+import { DUTIES, ReaperService } from './reaper.service.js';
+
+/** Partitions first: an enqueue that finds none ahead makes more work than anything that waits. */
+const ALL = [
+  CreatePartitions,
+  ExpireDeliveries,
+  DeadLetterDeliveries,
+  RemoveDeletedQueues,
+  DropPartitions,
+  ThinPartitions,
+  PruneRuns,
+];
+
+/** The reaper: scheduled removal of what is expired, settled or deleted. */
+@Module({})
+export class ReaperModule {
+  static forRoot(config: ReaperConfig): DynamicModule {
+    return {
+      module: ReaperModule,
+      imports: [StoreModule.forRoot({ url: config.databaseUrl, poolSize: config.poolSize }), ScheduleModule.forRoot()],
+      providers: [
+        { provide: REAPER_CONFIG, useValue: config },
+        ...ALL,
+        { provide: DUTIES, useFactory: (...duties: Duty[]) => duties, inject: ALL },
+        ReaperService,
+      ],
+    };
+  }
+}

@@ -1,0 +1,121 @@
+import { randomBytes } from 'node:crypto';
+import { hostname } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  type BeforeApplicationShutdown,
+  Inject,
+  Injectable,
+  Logger,
+  type OnApplicationBootstrap,
+} from '@nestjs/common';
+import { SchedulerRegistry } from '@nestjs/schedule';
+import { ReaperRepository } from '@rowmq/store';
+import type { Duty, Round } from './duties/duty.js';
+import { REAPER_CONFIG, type ReaperConfig } from './reaper.config.js';
+
+/** DI token of the list of duties, in the order in which a round goes through them. */
+export const DUTIES = Symbol('DUTIES');
+
+/** A reaper that dies is followed by the next after this long. Renewed before each duty and, during long ones, by the heartbeat. */
+const LEASE_SECONDS = 30;
+const HEARTBEAT_MS = 10_000;
+const FIRST_ROUND_MS = 5000;
+/** Longest back-off of a duty that keeps failing. */
+const LONGEST_BACK_OFF_SECONDS = 600;
+
+/**
+ * Goes round the duties while it holds the reaper's lease; stands by while another does. A duty that fails (its table is busy, say) is left alone for longer each time, and does not keep
+ * the others from being done.
+ */
+@Injectable()
+export class ReaperService implements OnApplicationBootstrap, BeforeApplicationShutdown {
+  /** Names this reaper in the lease and in the run log. */
+  readonly id = `${hostname()}:${process.pid}:${randomBytes(3).toString('hex')}`.slice(0, 120);
+  private readonly logger = new Logger(ReaperService.name);
+  private readonly stop = new AbortController();
+  private readonly dueAt = new Map<Duty, number>();
+  private readonly failures = new Map<Duty, number>();
+  private round: Promise<void> | undefined;
+
+  constructor(
+    private readonly reaper: ReaperRepository,
+    private readonly scheduler: SchedulerRegistry,
+    @Inject(DUTIES) private readonly duties: readonly Duty[],
+    @Inject(REAPER_CONFIG) private readonly config: Pick<ReaperConfig, 'intervalSeconds'>,
+  ) {}
+
+  /** Starts the rounds. The first makes a new database's partitions, for which writers wait; so it is awaited, if it is short, before the process calls itself ready. */
+  async onApplicationBootstrap(): Promise<void> {
+    this.scheduler.addInterval(
+      'reaper-round',
+      setInterval(() => this.startRound(), this.config.intervalSeconds * 1000),
+    );
+    this.startRound();
+    await Promise.race([this.round, sleep(FIRST_ROUND_MS, undefined, { ref: false })]);
+  }
+
+  /** Ends the round after the batch under way and hands the lease on. */
+  async beforeApplicationShutdown(): Promise<void> {
+    this.scheduler.deleteInterval('reaper-round');
+    this.stop.abort();
+    await this.round;
+    await this.reaper
+      .dropLease(this.id)
+      .catch((error: unknown) => this.logger.warn(`could not hand the lease on: ${String(error)}`));
+  }
+
+  private startRound(): void {
+    if (this.round !== undefined || this.stop.signal.aborted) return;
+    this.round = this.runRound()
+      .catch((error: unknown) => this.logger.error(`the round ended early: ${String(error)}`))
+      .finally(() => {
+        this.round = undefined;
+      });
+  }
+
+  private async runRound(): Promise<void> {
+    const lost = new AbortController();
+    const heartbeat = setInterval(() => void this.beat(lost), HEARTBEAT_MS);
+    try {
+      const signal = AbortSignal.any([this.stop.signal, lost.signal]);
+      for (const duty of this.duties) {
+        if (signal.aborted) return;
+        if ((this.dueAt.get(duty) ?? 0) > performance.now()) continue;
+        if (!(await this.reaper.takeLease(this.id, LEASE_SECONDS))) return;
+        await this.runDuty(duty, { signal });
+      }
+    } finally {
+      clearInterval(heartbeat);
+    }
+  }
+
+  private async beat(lost: AbortController): Promise<void> {
+    const kept = await this.reaper.takeLease(this.id, LEASE_SECONDS).catch(() => false);
+    if (!kept) lost.abort();
+  }
+
+  /** Runs one duty and records it. */
+  async runDuty(duty: Duty, round: Round): Promise<void> {
+    const [startedAt, started] = [Date.now(), performance.now()];
+    let count = 0;
+    let error: string | null = null;
+    try {
+      count = await duty.run(round);
+      this.failures.delete(duty);
+    } catch (thrown) {
+      error = thrown instanceof Error ? thrown.message : String(thrown);
+      this.failures.set(duty, (this.failures.get(duty) ?? 0) + 1);
+      this.logger.warn(`${duty.name} failed, and comes back later: ${error}`);
+    }
+    const durationMs = Math.round(performance.now() - started);
+    this.dueAt.set(duty, performance.now() + this.pauseSeconds(duty) * 1000);
+    if (count > 0) this.logger.log(`${duty.name}: ${count} in ${durationMs} ms`);
+    await this.reaper.record({ duty: duty.name, reaper: this.id, startedAt, durationMs, count, error });
+  }
+
+  private pauseSeconds(duty: Duty): number {
+    const failures = this.failures.get(duty) ?? 0;
+    if (failures === 0) return duty.everySeconds;
+    return Math.min(duty.everySeconds * 2 ** failures, LONGEST_BACK_OFF_SECONDS) * (0.5 + Math.random() / 2);
+  }
+}

@@ -1,0 +1,1 @@
+export { type Broker, createMigratedDatabase, freePort, startBroker, startReaper } from './processes.js';

@@ -1,0 +1,117 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { migrateDatabase } from '@rowmq/store';
+import { createDatabase, type TestDatabase } from './servers.js';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const READY_MS = 30_000;
+const STOP_MS = 30_000;
+
+/** A process of RowMQ's, as users run it: compiled, on its own, reached over real sockets. */
+export interface AppProcess {
+  pid: number;
+  /** What it wrote so far, both streams. */
+  output(): string;
+  /** Stops it in order and waits for that; fails if it does not end in time or not cleanly. */
+  stop(): Promise<void>;
+  /** SIGKILL, and waits for the end. */
+  kill(): Promise<void>;
+}
+
+export interface Broker extends AppProcess {
+  /** `http://127.0.0.1:port` */
+  url: string;
+  database: TestDatabase;
+}
+
+/** A port nobody listens on at this moment. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+/** A fresh database with the schema in it. */
+export async function createMigratedDatabase(): Promise<TestDatabase> {
+  const database = await createDatabase();
+  await migrateDatabase(database.url);
+  return database;
+}
+
+/** Starts a broker process: on a database of its own, unless one is given. */
+export async function startBroker({
+  database,
+  env = {},
+}: { database?: TestDatabase; env?: Record<string, string> } = {}): Promise<Broker> {
+  const own = database ?? (await createMigratedDatabase());
+  const port = await freePort();
+  const app = await startApp('broker', { ROWMQ_DATABASE_URL: own.url, ROWMQ_PORT: String(port), ...env });
+  return { ...app, url: `http://127.0.0.1:${port}`, database: own };
+}
+
+/** Starts a reaper process on a database. */
+export async function startReaper(database: TestDatabase, env: Record<string, string> = {}): Promise<AppProcess> {
+  return startApp('reaper', { ROWMQ_DATABASE_URL: database.url, ...env });
+}
+
+/** Starts `dist/apps/<name>` and waits until it says that it is ready. Settings of the surrounding environment do not reach it. */
+export async function startApp(name: 'broker' | 'reaper', env: Record<string, string>): Promise<AppProcess> {
+  const inherited = Object.fromEntries(
+    Object.entries(process.env).filter(([key]) => !key.startsWith('ROWMQ_') && key !== 'NODE_OPTIONS'),
+  );
+  const child = spawn(process.execPath, [`dist/apps/${name}/src/main.js`], {
+    cwd: ROOT,
+    env: { ...inherited, ...env },
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+  });
+  let output = '';
+  const keep = (chunk: Buffer): void => void (output += chunk.toString());
+  child.stdout?.on('data', keep);
+  child.stderr?.on('data', keep);
+  const exited = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
+  const ready = new Promise<void>((resolve) => {
+    child.on('message', (message) => message === 'ready' && resolve());
+  });
+  const outcome = await Promise.race([ready.then(() => 'ready'), exited.then(() => 'exited'), deadline(READY_MS)]);
+  if (outcome !== 'ready') {
+    child.kill('SIGKILL');
+    throw new Error(`${name} did not become ready (${outcome}):\n${output}`);
+  }
+  return {
+    pid: child.pid as number,
+    output: () => output,
+    stop: () => stopChild(name, child, exited, () => output),
+    kill: async () => {
+      child.kill('SIGKILL');
+      await exited;
+    },
+  };
+}
+
+async function stopChild(
+  name: string,
+  child: ChildProcess,
+  exited: Promise<[number | null, NodeJS.Signals | null]>,
+  output: () => string,
+): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  child.kill('SIGTERM');
+  const outcome = await Promise.race([exited, deadline(STOP_MS)]);
+  if (outcome === 'too late') {
+    child.kill('SIGKILL');
+    throw new Error(`${name} did not stop in time:\n${output()}`);
+  }
+  if (outcome[0] !== 0) throw new Error(`${name} stopped with ${String(outcome[0] ?? outcome[1])}:\n${output()}`);
+}
+
+async function deadline(ms: number): Promise<'too late'> {
+  return new Promise((resolve) => {
+    setTimeout(() => resolve('too late'), ms).unref();
+  });
+}

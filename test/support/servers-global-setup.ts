@@ -1,0 +1,29 @@
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { TestProject } from 'vitest/node';
+import { EmbeddedServer, type ServerKind, findServer } from '../../libs/store/src/embedded/index.js';
+
+const dataDir = fileURLToPath(new URL('../../.rowmq-test', import.meta.url));
+
+/**
+ * Starts a real server of this kind, small and on a folder of its own, provides it to the tests, and returns what stops it.
+ * The folder is removed unless a test failed: a failed test keeps its data.
+ */
+export async function startTestServer(kind: ServerKind, project: TestProject): Promise<() => Promise<void>> {
+  const serversDir = process.env['ROWMQ_SERVERS_DIR'];
+  const program = await findServer({ kinds: [kind], dataDir, ...(serversDir ? { serversDir } : {}) });
+  const folder = join(dataDir, `${kind}-${process.pid}`);
+  const server = await EmbeddedServer.start({ program, dataDir: folder, bufferPoolMegabytes: 512 });
+  // SIGINT ends vitest without its teardown; a server left over here would stay for good, as no later run uses its folder.
+  const killServer = () => void server.kill();
+  process.once('exit', killServer);
+  project.provide('server', { kind, version: program.version, url: server.url });
+  return async () => {
+    process.off('exit', killServer);
+    await server.stop();
+    const failed = project.vitest.state.getCountOfFailedTests() > 0;
+    if (failed) console.log(`The data of the ${kind} tests is kept in ${folder}`);
+    else await rm(folder, { recursive: true, force: true });
+  };
+}

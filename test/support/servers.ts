@@ -1,0 +1,50 @@
+import { randomBytes } from 'node:crypto';
+import { createConnection } from 'mysql2/promise';
+import { inject } from 'vitest';
+import type { ServerKind } from '@rowmq/store';
+
+/** The database server that the tests of this project share. */
+export interface TestServer {
+  readonly kind: ServerKind;
+  /** Such as `9.7.4`. */
+  readonly version: string;
+  /** URL of a user who may do everything; its database is `rowmq`. */
+  readonly url: string;
+}
+
+/** A database of one test, or of one test file. */
+export interface TestDatabase {
+  readonly name: string;
+  readonly url: string;
+  /** Removes the database; not called after a failure, so that its data can be looked at. */
+  drop(): Promise<void>;
+}
+
+declare module 'vitest' {
+  export interface ProvidedContext {
+    server: TestServer;
+  }
+}
+
+/** The server this test file runs against; the same file runs once per kind of server. */
+export function testServer(): TestServer {
+  return inject('server');
+}
+
+/** Creates an empty database with a fresh name on the server of this project. */
+export async function createDatabase(): Promise<TestDatabase> {
+  const name = `rowmq_t_${randomBytes(6).toString('hex')}`;
+  const url = new URL(testServer().url);
+  url.pathname = `/${name}`;
+  await execute(`CREATE DATABASE ${name} CHARACTER SET utf8mb4`);
+  return { name, url: url.href, drop: () => execute(`DROP DATABASE IF EXISTS ${name}`) };
+}
+
+async function execute(sql: string): Promise<void> {
+  const connection = await createConnection({ uri: testServer().url });
+  try {
+    await connection.query(sql);
+  } finally {
+    await connection.end();
+  }
+}
