@@ -1,8 +1,15 @@
-import { rm } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { TestProject } from 'vitest/node';
-import { EmbeddedServer, type ServerKind, findServer } from '../../libs/store/src/embedded/index.js';
+import {
+  EmbeddedServer,
+  type ServerKind,
+  findProcessesByArgument,
+  findServer,
+  identifyProcess,
+  terminateProcess,
+} from '../../libs/store/src/embedded/index.js';
 
 const dataDir = fileURLToPath(new URL('../../.rowmq-test', import.meta.url));
 
@@ -13,6 +20,7 @@ const dataDir = fileURLToPath(new URL('../../.rowmq-test', import.meta.url));
 export async function startTestServer(kind: ServerKind, project: TestProject): Promise<() => Promise<void>> {
   const serversDir = process.env['ROWMQ_SERVERS_DIR'];
   const program = await findServer({ kinds: [kind], dataDir, ...(serversDir ? { serversDir } : {}) });
+  await endLeftOver(kind);
   const folder = join(dataDir, `${kind}-${process.pid}`);
   const server = await EmbeddedServer.start({ program, dataDir: folder, bufferPoolMegabytes: 512 });
   // SIGINT ends vitest without its teardown; a server left over here would stay for good, as no later run uses its folder.
@@ -26,4 +34,15 @@ export async function startTestServer(kind: ServerKind, project: TestProject): P
     if (failed) console.log(`The data of the ${kind} tests is kept in ${folder}`);
     else await rm(folder, { recursive: true, force: true });
   };
+}
+
+/** Ends servers whose test run was killed; a later run never starts on their folder, so nothing else would. */
+async function endLeftOver(kind: ServerKind): Promise<void> {
+  const folders = (await readdir(dataDir).catch(() => [])).filter((name) => name.startsWith(`${kind}-`));
+  for (const name of folders) {
+    if ((await identifyProcess(Number(name.slice(kind.length + 1)))) !== undefined) continue;
+    for (const server of await findProcessesByArgument(`--datadir=${join(dataDir, name, kind, 'data')}`)) {
+      await terminateProcess(server, 30_000);
+    }
+  }
 }

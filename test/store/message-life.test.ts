@@ -1,0 +1,228 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
+
+/** An instant to start from: with `now` moved, nothing here waits. */
+const T0 = 1_800_000_000_000;
+const SECOND = 1000;
+
+let store: TestStore;
+
+beforeAll(async () => {
+  store = await openStore();
+});
+afterAll(() => store.close());
+
+async function dequeue(queue: Awaited<ReturnType<typeof createQueue>>, now: number, maxMessages = 10, leaseSeconds = 30) {
+  return store.messages.dequeue(queue, { maxMessages, leaseSeconds, now });
+}
+
+describe('enqueue', () => {
+  it('hands messages out in the order in which they came', async () => {
+    const queue = await createQueue(store);
+    await store.messages.enqueue(queue.name, numbered(3), { now: T0 });
+    await store.messages.enqueue(queue.name, [message({ body: Buffer.from('later') })], { now: T0 + 1 });
+    expect(bodies(await dequeue(queue, T0 + 1))).toEqual(['0', '1', '2', 'later']);
+  });
+
+  it('hands the more urgent out first, whenever they came', async () => {
+    const queue = await createQueue(store);
+    for (const [index, priority] of [4, 0, 9, 5, 9].entries()) {
+      await store.messages.enqueue(queue.name, [message({ priority, body: Buffer.from(`${priority}/${index}`) })], { now: T0 + index });
+    }
+    expect(bodies(await dequeue(queue, T0 + 10))).toEqual(['9/2', '9/4', '5/3', '4/0', '0/1']);
+  });
+
+  it('stores all messages or none', async () => {
+    const queue = await createQueue(store);
+    const twice = message();
+    await store.messages.enqueue(queue.name, [twice], { now: T0 });
+    await expect(store.messages.enqueue(queue.name, [message(), twice], { now: T0 })).rejects.toThrow(/duplicate/i);
+    expect(await dequeue(queue, T0)).toHaveLength(1);
+    expect(await store.browse.stats(queue.id, { now: T0 })).toMatchObject({ ready: 0, leased: 1 });
+  });
+
+  it('refuses a queue that does not exist, or no longer', async () => {
+    await expect(store.messages.enqueue('nowhere', [message()])).rejects.toMatchObject({ code: 'queue-not-found' });
+    const queue = await createQueue(store);
+    await store.queues.delete(queue.name);
+    await expect(store.messages.enqueue(queue.name, [message()])).rejects.toMatchObject({ code: 'queue-not-found' });
+  });
+
+  it('refuses a message that would expire before its delay ends', async () => {
+    const queue = await createQueue(store, { messageTtlSeconds: 100 });
+    await expect(store.messages.enqueue(queue.name, [message({ delaySeconds: 100 })])).rejects.toMatchObject({ code: 'invalid-request' });
+    await store.messages.enqueue(queue.name, [message({ delaySeconds: 99 })], { now: T0 });
+    expect(await dequeue(queue, T0 + 99 * SECOND)).toHaveLength(1);
+  });
+
+  it('keeps a queue within its maximum depth, counting leased ones', async () => {
+    const queue = await createQueue(store, { maxDepth: 5 });
+    await store.messages.enqueue(queue.name, numbered(4), { now: T0 });
+    await expect(store.messages.enqueue(queue.name, numbered(2), { now: T0 })).rejects.toMatchObject({ code: 'queue-full' });
+    await store.messages.enqueue(queue.name, numbered(1), { now: T0 });
+    const leased = await dequeue(queue, T0);
+    expect(leased).toHaveLength(5);
+    await expect(store.messages.enqueue(queue.name, numbered(1), { now: T0 })).rejects.toMatchObject({ code: 'queue-full' });
+    await store.messages.ack(queue.id, leased.slice(0, 2), { now: T0 });
+    await store.messages.enqueue(queue.name, numbered(2), { now: T0 });
+    await store.queues.put(queue.name, { maxDepth: null });
+    await store.messages.enqueue(queue.name, numbered(20), { now: T0 });
+  });
+});
+
+describe('lease', () => {
+  it('is exclusive until it runs out, and then the message is handed out again', async () => {
+    const queue = await createQueue(store);
+    await store.messages.enqueue(queue.name, numbered(1), { now: T0 });
+    const [first] = await dequeue(queue, T0);
+    expect(first).toMatchObject({ receiveCount: 1, leaseExpiresAt: T0 + 30 * SECOND });
+    expect(await dequeue(queue, T0 + 30 * SECOND - 1)).toEqual([]);
+    const [second] = await dequeue(queue, T0 + 30 * SECOND);
+    expect(second).toMatchObject({ receiveCount: 2, messageId: first?.messageId });
+    expect(second?.leaseToken).not.toEqual(first?.leaseToken);
+  });
+
+  it('is fenced: the receipt of a lease that was lost does nothing', async () => {
+    const queue = await createQueue(store);
+    await store.messages.enqueue(queue.name, numbered(1), { now: T0 });
+    const stale = await dequeue(queue, T0);
+    const later = T0 + 30 * SECOND;
+    const current = await dequeue(queue, later);
+    expect(await store.messages.ack(queue.id, stale, { now: later })).toEqual(['lease-lost']);
+    expect(await store.messages.nack(queue.id, stale, { delaySeconds: 0, now: later })).toEqual(['lease-lost']);
+    expect((await store.messages.extend(queue.id, stale, { leaseSeconds: 500, now: later })).outcomes).toEqual(['lease-lost']);
+    await store.messages.release(queue.id, stale, { now: later });
+    expect(await dequeue(queue, later)).toEqual([]);
+    expect(await store.messages.ack(queue.id, [...stale, ...current], { now: later })).toEqual(['lease-lost', null]);
+  });
+
+  it('is lost at its deadline, even if nobody has taken the message since', async () => {
+    const queue = await createQueue(store);
+    await store.messages.enqueue(queue.name, numbered(1), { now: T0 });
+    const leased = await dequeue(queue, T0);
+    const deadline = { now: T0 + 30 * SECOND };
+    expect(await store.messages.ack(queue.id, leased, deadline)).toEqual(['lease-lost']);
+    expect((await store.messages.extend(queue.id, leased, { leaseSeconds: 9, ...deadline })).outcomes).toEqual(['lease-lost']);
+    expect(await store.messages.nack(queue.id, leased, { delaySeconds: 9, ...deadline })).toEqual(['lease-lost']);
+    expect(await store.messages.ack(queue.id, leased, { now: T0 + 30 * SECOND - 1 })).toEqual([null]);
+  });
+
+  it('can be extended; the receipt stays valid', async () => {
+    const queue = await createQueue(store);
+    await store.messages.enqueue(queue.name, numbered(1), { now: T0 });
+    const leased = await dequeue(queue, T0);
+    expect(await store.messages.extend(queue.id, leased, { leaseSeconds: 60, now: T0 + 20 * SECOND })).toEqual({
+      outcomes: [null],
+      leaseExpiresAt: T0 + 80 * SECOND,
+    });
+    expect(await dequeue(queue, T0 + 79 * SECOND)).toEqual([]);
+    expect(await store.messages.ack(queue.id, leased, { now: T0 + 79 * SECOND })).toEqual([null]);
+  });
+
+  it('can be given back, after a delay and with a reason', async () => {
+    const queue = await createQueue(store);
+    await store.messages.enqueue(queue.name, numbered(1), { now: T0 });
+    const leased = await dequeue(queue, T0);
+    expect(await store.messages.nack(queue.id, leased, { delaySeconds: 10, reason: 'not now', now: T0 })).toEqual([null]);
+    expect(await store.messages.ack(queue.id, leased, { now: T0 })).toEqual(['lease-lost']);
+    expect(await dequeue(queue, T0 + 10 * SECOND - 1)).toEqual([]);
+    const page = await store.browse.browse(queue.id, 'delayed', 10, undefined, { now: T0 });
+    expect(page.deliveries).toMatchObject([{ nackReason: 'not now', receiveCount: 1, availableAt: T0 + 10 * SECOND }]);
+    expect(await dequeue(queue, T0 + 10 * SECOND)).toMatchObject([{ receiveCount: 2 }]);
+  });
+
+  it('released counts as if it had not been', async () => {
+    const queue = await createQueue(store);
+    await store.messages.enqueue(queue.name, numbered(2), { now: T0 });
+    await store.messages.release(queue.id, await dequeue(queue, T0), { now: T0 + 1 });
+    expect(await dequeue(queue, T0 + 1)).toMatchObject([{ receiveCount: 1 }, { receiveCount: 1 }]);
+  });
+});
+
+describe('ack', () => {
+  it('settles: the delivery is never handed out again, the message stays to be looked at', async () => {
+    const queue = await createQueue(store);
+    const [sent] = [message({ body: Buffer.from('kept') })];
+    await store.messages.enqueue(queue.name, [sent], { now: T0 });
+    const leased = await dequeue(queue, T0);
+    expect(await store.messages.ack(queue.id, leased, { now: T0 })).toEqual([null]);
+    expect(await store.messages.ack(queue.id, leased, { now: T0 })).toEqual(['delivery-not-found']);
+    expect(await dequeue(queue, T0 + 1e9)).toEqual([]);
+    expect(bodies(await store.browse.messages([sent.id]))).toEqual(['kept']);
+  });
+
+  it('answers for each receipt by itself', async () => {
+    const queue = await createQueue(store);
+    const other = await createQueue(store);
+    await store.messages.enqueue(queue.name, numbered(3), { now: T0 });
+    const [a, b, c] = (await dequeue(queue, T0)) as [never, never, never];
+    const wrongToken = { messageId: (b as { messageId: Buffer }).messageId, leaseToken: Buffer.alloc(8) };
+    expect(await store.messages.ack(other.id, [a], { now: T0 })).toEqual(['delivery-not-found']);
+    expect(await store.messages.ack(queue.id, [c, wrongToken, a], { now: T0 })).toEqual([null, 'lease-lost', null]);
+    expect(await store.messages.ack(queue.id, [b], { now: T0 })).toEqual([null]);
+  });
+});
+
+describe('expiry', () => {
+  it('is the end: an expired message is not handed out, and is removed on sight', async () => {
+    const queue = await createQueue(store, { messageTtlSeconds: 1000 });
+    await store.messages.enqueue(queue.name, [message({ expiresInSeconds: 5 }), message({ expiresInSeconds: 5000, body: Buffer.from('capped') })], {
+      now: T0,
+    });
+    expect(bodies(await dequeue(queue, T0 + 5 * SECOND))).toEqual(['capped']);
+    expect(await store.browse.stats(queue.id, { now: T0 + 5 * SECOND })).toEqual({ ready: 0, delayed: 0, leased: 1, oldestReadyAgeSeconds: null });
+    expect(await dequeue(queue, T0 + 1000 * SECOND)).toEqual([]);
+    expect(await store.sweep.lastId(queue.id)).toBeNull();
+  });
+
+  it('can come while the message is leased: its holder may ack, nobody else gets it', async () => {
+    const queue = await createQueue(store);
+    await store.messages.enqueue(queue.name, [message({ expiresInSeconds: 5 }), message({ expiresInSeconds: 5 })], { now: T0 });
+    const [first, second] = (await dequeue(queue, T0)) as [never, never];
+    expect(await store.messages.ack(queue.id, [first], { now: T0 + 29 * SECOND })).toEqual([null]);
+    expect(await dequeue(queue, T0 + 30 * SECOND)).toEqual([]);
+    expect(await store.messages.ack(queue.id, [second], { now: T0 + 30 * SECOND })).toEqual(['delivery-not-found']);
+  });
+
+  it('does not hide the living behind many expired: one claim gets past hundreds', async () => {
+    const queue = await createQueue(store);
+    for (let batch = 0; batch < 5; batch += 1) await store.messages.enqueue(queue.name, numbered(100, { expiresInSeconds: 1 }), { now: T0 });
+    await store.messages.enqueue(queue.name, [message({ body: Buffer.from('alive') })], { now: T0 });
+    expect(bodies(await dequeue(queue, T0 + 1 * SECOND, 1))).toEqual(['alive']);
+  });
+});
+
+describe('dead-lettering', () => {
+  it('moves a message that was received too often, on sight, and redrive brings it back', async () => {
+    const dead = await createQueue(store);
+    const queue = await createQueue(store, { maxReceives: 2, deadLetterQueue: dead.name });
+    await store.messages.enqueue(queue.name, numbered(2), { now: T0 });
+    const at = (lease: number) => T0 + lease * 30 * SECOND;
+    expect(await dequeue(queue, at(0))).toHaveLength(2);
+    const [second] = (await dequeue(queue, at(1))) as [never];
+    await store.messages.ack(queue.id, [second], { now: at(1) });
+    expect(await dequeue(queue, at(2))).toEqual([]);
+    const [moved] = (await dequeue(dead, at(2))) as [never];
+    expect(moved).toMatchObject({ receiveCount: 1, body: Buffer.from('1') });
+    await store.messages.nack(dead.id, [moved], { delaySeconds: 0, now: at(2) });
+    expect(await store.sweep.redrive(dead.id, Buffer.alloc(16), 10, { now: at(3) })).toMatchObject({ moved: new Map([[queue.id, 1]]), skipped: 0 });
+    expect(await dequeue(dead, at(3))).toEqual([]);
+    expect(await dequeue(queue, at(3))).toMatchObject([{ receiveCount: 1, body: Buffer.from('1') }]);
+  });
+
+  it('does nothing while there is no dead-letter queue', async () => {
+    const queue = await createQueue(store, { maxReceives: 1 });
+    await store.messages.enqueue(queue.name, numbered(1), { now: T0 });
+    for (let lease = 0; lease < 3; lease += 1) expect(await dequeue(queue, T0 + lease * 30 * SECOND)).toMatchObject([{ receiveCount: lease + 1 }]);
+  });
+
+  it('goes by the settings as they are, not as the broker remembers them', async () => {
+    const dead = await createQueue(store);
+    const remembered = await createQueue(store, { maxReceives: 1, deadLetterQueue: dead.name });
+    await store.messages.enqueue(remembered.name, numbered(1), { now: T0 });
+    await dequeue(remembered, T0);
+    await store.queues.put(remembered.name, { deadLetterQueue: null });
+    await store.queues.delete(dead.name);
+    expect(await dequeue(remembered, T0 + 30 * SECOND)).toMatchObject([{ receiveCount: 2 }]);
+  });
+});
