@@ -1,9 +1,12 @@
+import { LEASE_GRACE_MS } from '@rowmq/store';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
 /** An instant to start from: with `now` moved, nothing here waits. */
 const T0 = 1_800_000_000_000;
 const SECOND = 1000;
+/** When a delivery leased for 30 s can be claimed again. */
+const AFTER_LEASE = 30 * SECOND + LEASE_GRACE_MS;
 
 let store: TestStore;
 
@@ -12,7 +15,12 @@ beforeAll(async () => {
 });
 afterAll(() => store.close());
 
-async function dequeue(queue: Awaited<ReturnType<typeof createQueue>>, now: number, maxMessages = 10, leaseSeconds = 30) {
+async function dequeue(
+  queue: Awaited<ReturnType<typeof createQueue>>,
+  now: number,
+  maxMessages = 10,
+  leaseSeconds = 30,
+) {
   return store.messages.dequeue(queue, { maxMessages, leaseSeconds, now });
 }
 
@@ -27,7 +35,9 @@ describe('enqueue', () => {
   it('hands the more urgent out first, whenever they came', async () => {
     const queue = await createQueue(store);
     for (const [index, priority] of [4, 0, 9, 5, 9].entries()) {
-      await store.messages.enqueue(queue.name, [message({ priority, body: Buffer.from(`${priority}/${index}`) })], { now: T0 + index });
+      await store.messages.enqueue(queue.name, [message({ priority, body: Buffer.from(`${priority}/${index}`) })], {
+        now: T0 + index,
+      });
     }
     expect(bodies(await dequeue(queue, T0 + 10))).toEqual(['9/2', '9/4', '5/3', '4/0', '0/1']);
   });
@@ -50,7 +60,9 @@ describe('enqueue', () => {
 
   it('refuses a message that would expire before its delay ends', async () => {
     const queue = await createQueue(store, { messageTtlSeconds: 100 });
-    await expect(store.messages.enqueue(queue.name, [message({ delaySeconds: 100 })])).rejects.toMatchObject({ code: 'invalid-request' });
+    await expect(store.messages.enqueue(queue.name, [message({ delaySeconds: 100 })])).rejects.toMatchObject({
+      code: 'invalid-request',
+    });
     await store.messages.enqueue(queue.name, [message({ delaySeconds: 99 })], { now: T0 });
     expect(await dequeue(queue, T0 + 99 * SECOND)).toHaveLength(1);
   });
@@ -58,11 +70,15 @@ describe('enqueue', () => {
   it('keeps a queue within its maximum depth, counting leased ones', async () => {
     const queue = await createQueue(store, { maxDepth: 5 });
     await store.messages.enqueue(queue.name, numbered(4), { now: T0 });
-    await expect(store.messages.enqueue(queue.name, numbered(2), { now: T0 })).rejects.toMatchObject({ code: 'queue-full' });
+    await expect(store.messages.enqueue(queue.name, numbered(2), { now: T0 })).rejects.toMatchObject({
+      code: 'queue-full',
+    });
     await store.messages.enqueue(queue.name, numbered(1), { now: T0 });
     const leased = await dequeue(queue, T0);
     expect(leased).toHaveLength(5);
-    await expect(store.messages.enqueue(queue.name, numbered(1), { now: T0 })).rejects.toMatchObject({ code: 'queue-full' });
+    await expect(store.messages.enqueue(queue.name, numbered(1), { now: T0 })).rejects.toMatchObject({
+      code: 'queue-full',
+    });
     await store.messages.ack(queue.id, leased.slice(0, 2), { now: T0 });
     await store.messages.enqueue(queue.name, numbered(2), { now: T0 });
     await store.queues.put(queue.name, { maxDepth: null });
@@ -76,8 +92,8 @@ describe('lease', () => {
     await store.messages.enqueue(queue.name, numbered(1), { now: T0 });
     const [first] = await dequeue(queue, T0);
     expect(first).toMatchObject({ receiveCount: 1, leaseExpiresAt: T0 + 30 * SECOND });
-    expect(await dequeue(queue, T0 + 30 * SECOND - 1)).toEqual([]);
-    const [second] = await dequeue(queue, T0 + 30 * SECOND);
+    expect(await dequeue(queue, T0 + AFTER_LEASE - 1)).toEqual([]);
+    const [second] = await dequeue(queue, T0 + AFTER_LEASE);
     expect(second).toMatchObject({ receiveCount: 2, messageId: first?.messageId });
     expect(second?.leaseToken).not.toEqual(first?.leaseToken);
   });
@@ -86,11 +102,13 @@ describe('lease', () => {
     const queue = await createQueue(store);
     await store.messages.enqueue(queue.name, numbered(1), { now: T0 });
     const stale = await dequeue(queue, T0);
-    const later = T0 + 30 * SECOND;
+    const later = T0 + AFTER_LEASE;
     const current = await dequeue(queue, later);
     expect(await store.messages.ack(queue.id, stale, { now: later })).toEqual(['lease-lost']);
     expect(await store.messages.nack(queue.id, stale, { delaySeconds: 0, now: later })).toEqual(['lease-lost']);
-    expect((await store.messages.extend(queue.id, stale, { leaseSeconds: 500, now: later })).outcomes).toEqual(['lease-lost']);
+    expect((await store.messages.extend(queue.id, stale, { leaseSeconds: 500, now: later })).outcomes).toEqual([
+      'lease-lost',
+    ]);
     await store.messages.release(queue.id, stale, { now: later });
     expect(await dequeue(queue, later)).toEqual([]);
     expect(await store.messages.ack(queue.id, [...stale, ...current], { now: later })).toEqual(['lease-lost', null]);
@@ -102,7 +120,9 @@ describe('lease', () => {
     const leased = await dequeue(queue, T0);
     const deadline = { now: T0 + 30 * SECOND };
     expect(await store.messages.ack(queue.id, leased, deadline)).toEqual(['lease-lost']);
-    expect((await store.messages.extend(queue.id, leased, { leaseSeconds: 9, ...deadline })).outcomes).toEqual(['lease-lost']);
+    expect((await store.messages.extend(queue.id, leased, { leaseSeconds: 9, ...deadline })).outcomes).toEqual([
+      'lease-lost',
+    ]);
     expect(await store.messages.nack(queue.id, leased, { delaySeconds: 9, ...deadline })).toEqual(['lease-lost']);
     expect(await store.messages.ack(queue.id, leased, { now: T0 + 30 * SECOND - 1 })).toEqual([null]);
   });
@@ -115,7 +135,7 @@ describe('lease', () => {
       outcomes: [null],
       leaseExpiresAt: T0 + 80 * SECOND,
     });
-    expect(await dequeue(queue, T0 + 79 * SECOND)).toEqual([]);
+    expect(await dequeue(queue, T0 + 80 * SECOND)).toEqual([]);
     expect(await store.messages.ack(queue.id, leased, { now: T0 + 79 * SECOND })).toEqual([null]);
   });
 
@@ -123,7 +143,9 @@ describe('lease', () => {
     const queue = await createQueue(store);
     await store.messages.enqueue(queue.name, numbered(1), { now: T0 });
     const leased = await dequeue(queue, T0);
-    expect(await store.messages.nack(queue.id, leased, { delaySeconds: 10, reason: 'not now', now: T0 })).toEqual([null]);
+    expect(await store.messages.nack(queue.id, leased, { delaySeconds: 10, reason: 'not now', now: T0 })).toEqual([
+      null,
+    ]);
     expect(await store.messages.ack(queue.id, leased, { now: T0 })).toEqual(['lease-lost']);
     expect(await dequeue(queue, T0 + 10 * SECOND - 1)).toEqual([]);
     const page = await store.browse.browse(queue.id, 'delayed', 10, undefined, { now: T0 });
@@ -166,27 +188,39 @@ describe('ack', () => {
 describe('expiry', () => {
   it('is the end: an expired message is not handed out, and is removed on sight', async () => {
     const queue = await createQueue(store, { messageTtlSeconds: 1000 });
-    await store.messages.enqueue(queue.name, [message({ expiresInSeconds: 5 }), message({ expiresInSeconds: 5000, body: Buffer.from('capped') })], {
-      now: T0,
-    });
+    await store.messages.enqueue(
+      queue.name,
+      [message({ expiresInSeconds: 5 }), message({ expiresInSeconds: 5000, body: Buffer.from('capped') })],
+      {
+        now: T0,
+      },
+    );
     expect(bodies(await dequeue(queue, T0 + 5 * SECOND))).toEqual(['capped']);
-    expect(await store.browse.stats(queue.id, { now: T0 + 5 * SECOND })).toEqual({ ready: 0, delayed: 0, leased: 1, oldestReadyAgeSeconds: null });
+    expect(await store.browse.stats(queue.id, { now: T0 + 5 * SECOND })).toEqual({
+      ready: 0,
+      delayed: 0,
+      leased: 1,
+      oldestReadyAgeSeconds: null,
+    });
     expect(await dequeue(queue, T0 + 1000 * SECOND)).toEqual([]);
     expect(await store.sweep.lastId(queue.id)).toBeNull();
   });
 
   it('can come while the message is leased: its holder may ack, nobody else gets it', async () => {
     const queue = await createQueue(store);
-    await store.messages.enqueue(queue.name, [message({ expiresInSeconds: 5 }), message({ expiresInSeconds: 5 })], { now: T0 });
+    await store.messages.enqueue(queue.name, [message({ expiresInSeconds: 5 }), message({ expiresInSeconds: 5 })], {
+      now: T0,
+    });
     const [first, second] = (await dequeue(queue, T0)) as [never, never];
     expect(await store.messages.ack(queue.id, [first], { now: T0 + 29 * SECOND })).toEqual([null]);
-    expect(await dequeue(queue, T0 + 30 * SECOND)).toEqual([]);
-    expect(await store.messages.ack(queue.id, [second], { now: T0 + 30 * SECOND })).toEqual(['delivery-not-found']);
+    expect(await dequeue(queue, T0 + AFTER_LEASE)).toEqual([]);
+    expect(await store.messages.ack(queue.id, [second], { now: T0 + AFTER_LEASE })).toEqual(['delivery-not-found']);
   });
 
   it('does not hide the living behind many expired: one claim gets past hundreds', async () => {
     const queue = await createQueue(store);
-    for (let batch = 0; batch < 5; batch += 1) await store.messages.enqueue(queue.name, numbered(100, { expiresInSeconds: 1 }), { now: T0 });
+    for (let batch = 0; batch < 5; batch += 1)
+      await store.messages.enqueue(queue.name, numbered(100, { expiresInSeconds: 1 }), { now: T0 });
     await store.messages.enqueue(queue.name, [message({ body: Buffer.from('alive') })], { now: T0 });
     expect(bodies(await dequeue(queue, T0 + 1 * SECOND, 1))).toEqual(['alive']);
   });
@@ -197,7 +231,7 @@ describe('dead-lettering', () => {
     const dead = await createQueue(store);
     const queue = await createQueue(store, { maxReceives: 2, deadLetterQueue: dead.name });
     await store.messages.enqueue(queue.name, numbered(2), { now: T0 });
-    const at = (lease: number) => T0 + lease * 30 * SECOND;
+    const at = (lease: number) => T0 + lease * AFTER_LEASE;
     expect(await dequeue(queue, at(0))).toHaveLength(2);
     const [second] = (await dequeue(queue, at(1))) as [never];
     await store.messages.ack(queue.id, [second], { now: at(1) });
@@ -205,7 +239,10 @@ describe('dead-lettering', () => {
     const [moved] = (await dequeue(dead, at(2))) as [never];
     expect(moved).toMatchObject({ receiveCount: 1, body: Buffer.from('1') });
     await store.messages.nack(dead.id, [moved], { delaySeconds: 0, now: at(2) });
-    expect(await store.sweep.redrive(dead.id, Buffer.alloc(16), 10, { now: at(3) })).toMatchObject({ moved: new Map([[queue.id, 1]]), skipped: 0 });
+    expect(await store.sweep.redrive(dead.id, Buffer.alloc(16), 10, { now: at(3) })).toMatchObject({
+      moved: new Map([[queue.id, 1]]),
+      skipped: 0,
+    });
     expect(await dequeue(dead, at(3))).toEqual([]);
     expect(await dequeue(queue, at(3))).toMatchObject([{ receiveCount: 1, body: Buffer.from('1') }]);
   });
@@ -213,7 +250,8 @@ describe('dead-lettering', () => {
   it('does nothing while there is no dead-letter queue', async () => {
     const queue = await createQueue(store, { maxReceives: 1 });
     await store.messages.enqueue(queue.name, numbered(1), { now: T0 });
-    for (let lease = 0; lease < 3; lease += 1) expect(await dequeue(queue, T0 + lease * 30 * SECOND)).toMatchObject([{ receiveCount: lease + 1 }]);
+    for (let lease = 0; lease < 3; lease += 1)
+      expect(await dequeue(queue, T0 + lease * AFTER_LEASE)).toMatchObject([{ receiveCount: lease + 1 }]);
   });
 
   it('goes by the settings as they are, not as the broker remembers them', async () => {
@@ -223,6 +261,6 @@ describe('dead-lettering', () => {
     await dequeue(remembered, T0);
     await store.queues.put(remembered.name, { deadLetterQueue: null });
     await store.queues.delete(dead.name);
-    expect(await dequeue(remembered, T0 + 30 * SECOND)).toMatchObject([{ receiveCount: 2 }]);
+    expect(await dequeue(remembered, T0 + AFTER_LEASE)).toMatchObject([{ receiveCount: 2 }]);
   });
 });

@@ -6,7 +6,7 @@ export interface ReaperConfig {
   poolSize: number;
   /** Pause between two rounds. */
   intervalSeconds: number;
-  /** How long a settled message can still be looked at, at least; its partition goes after that. */
+  /** How long after its enqueue a settled message can still be looked at, at least; its partition goes after that. */
   retentionSeconds: number;
   /** Span of one partition of the message table. */
   partitionMinutes: number;
@@ -18,9 +18,12 @@ export interface ReaperConfig {
 /** DI token of {@link ReaperConfig}. */
 export const REAPER_CONFIG = Symbol('REAPER_CONFIG');
 
+/** A duty's DDL works with two, and the heartbeat and the log must not wait for it: fewer are not taken for an answer. */
+const LEAST_CONNECTIONS = 4;
+
 const SHAPE = {
   ROWMQ_DATABASE_URL: databaseUrl,
-  ROWMQ_DATABASE_POOL_SIZE: wholeNumber(1, 1000).default(4),
+  ROWMQ_DATABASE_POOL_SIZE: wholeNumber(1, 1000).default(LEAST_CONNECTIONS),
   ROWMQ_REAPER_INTERVAL_SECONDS: wholeNumber(1, 3600).default(5),
   // A minute at least: for so long an enqueue that is repeated after a lost connection must find what it stored.
   ROWMQ_RETENTION_SECONDS: wholeNumber(60, 31_536_000).default(3600),
@@ -43,7 +46,7 @@ export function readReaperConfig(env: NodeJS.ProcessEnv): ReaperConfig {
   }
   return {
     databaseUrl: settings.ROWMQ_DATABASE_URL,
-    poolSize: settings.ROWMQ_DATABASE_POOL_SIZE,
+    poolSize: Math.max(settings.ROWMQ_DATABASE_POOL_SIZE, LEAST_CONNECTIONS),
     intervalSeconds: settings.ROWMQ_REAPER_INTERVAL_SECONDS,
     retentionSeconds: settings.ROWMQ_RETENTION_SECONDS,
     partitionMinutes: width,

@@ -8,6 +8,7 @@ export class SettingsError extends Error {
 /** Every setting of every process, so that a misspelt one is noticed whichever process meets it. */
 export const KNOWN_SETTINGS = [
   'ROWMQ_ADMIN_KEY',
+  'ROWMQ_BUFFER_POOL_MB',
   'ROWMQ_DATABASE_POOL_SIZE',
   'ROWMQ_DATABASE_URL',
   'ROWMQ_DATA_DIR',

@@ -69,6 +69,12 @@ export function isLockWaitTimeout(error: unknown): boolean {
   return driverError(error).errno === 1205;
 }
 
+/** True when a statement named a partition that does not exist (any more). */
+export function isUnknownPartition(error: unknown): boolean {
+  const { errno } = driverError(error);
+  return errno === 1507 || errno === 1735;
+}
+
 /** Names a database failure for the caller, once no retry is left. Anything that is not one is returned unchanged. */
 export function toRowmqError(error: unknown): unknown {
   const { message, code, errno } = driverError(error);

@@ -60,6 +60,11 @@ export class Database {
     private readonly statementDeadlineMs = 10_000,
   ) {}
 
+  /** Which of the two kinds of server this is. */
+  get isMariaDb(): boolean {
+    return /mariadb/i.test((this.dataSource.driver as { version?: string }).version ?? '');
+  }
+
   /**
    * Runs `work` in a transaction and commits it; what `work` throws rolls it back. A deadlock, a lock wait timeout or a lost connection is tried again
    * from the start, so `work` must be repeatable, and must look at `commitUnknown` where doing it twice would differ from doing it once.

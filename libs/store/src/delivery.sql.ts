@@ -2,6 +2,62 @@ import type { Transaction } from './database.js';
 import { clock } from './clock.js';
 import { SELECT_QUEUE, type Queue, type QueueRow } from './queue.repository.js';
 
+/** Where a delivery stands in hand-out order: what leads to its entry in the index `delivery_next`. */
+export interface Position {
+  messageId: Buffer;
+  priorityRank: number;
+  availableAt: number;
+}
+
+/**
+ * Locks those of these deliveries that still stand where they were seen, are under no lease and fulfil a condition; skips what others hold. Returns their ids.
+ *
+ * Locks the index entry first and the row after it, in the way of a claim. By primary key it would be the other way round, and two transactions that want the same delivery would each
+ * hold what the other waits for. (MySQL's SKIP LOCKED never waits; MariaDB's does for an instant, long enough for its deadlock detection.)
+ */
+export async function takeUnleased(
+  tx: Transaction,
+  queueId: number,
+  positions: readonly Position[],
+  condition: string,
+  at: number | undefined,
+): Promise<Buffer[]> {
+  if (positions.length === 0) return [];
+  const groups = groupByPlace(positions);
+  const rows = await tx.read<{ messageId: Buffer }>(
+    `SELECT message_id AS messageId
+     FROM delivery FORCE INDEX (delivery_next)
+     WHERE queue_id = ?
+       AND (${groups.map(() => '(priority_rank = ? AND available_at = ? AND message_id IN (?))').join('\n         OR ')})
+       AND (lease_token IS NULL OR available_at <= ${clock(at)})
+       AND ${condition}
+     FOR UPDATE SKIP LOCKED`,
+    [
+      queueId,
+      ...groups.flatMap(({ priorityRank, availableAt, messageIds }) => [priorityRank, availableAt, messageIds]),
+    ],
+  );
+  return rows.map(({ messageId }) => messageId);
+}
+
+interface Place {
+  priorityRank: number;
+  availableAt: number;
+  messageIds: Buffer[];
+}
+
+/** Deliveries of one enqueue stand in one place: a short list of ranges instead of a long one. */
+function groupByPlace(positions: readonly Position[]): Place[] {
+  const places = new Map<string, Place>();
+  for (const { messageId, priorityRank, availableAt } of positions) {
+    const key = `${priorityRank}.${availableAt}`;
+    const place = places.get(key);
+    if (place === undefined) places.set(key, { priorityRank, availableAt, messageIds: [messageId] });
+    else place.messageIds.push(messageId);
+  }
+  return [...places.values()];
+}
+
 /**
  * Deletes deliveries by primary key, in its order.
  *

@@ -3,12 +3,14 @@ import type { Transaction } from './database.js';
 
 /** A count is used again for as long as this many times what it cost, so counting takes at most a twentieth of the time. */
 const REUSE_FACTOR = 20;
+/** Up to here a count takes some tenths of a millisecond and is made for every enqueue. */
+const EXACT_DEPTH = 1000;
 
 /**
  * Keeps queues within their maximum depth.
  *
- * Counting costs time in proportion to the depth. A cheap count is made for every enqueue and is exact; an expensive one is used again for twenty times its cost, less what was
- * enqueued here since, so that other brokers together may overshoot by what they enqueue in that time. Before anything is refused, it is counted afresh.
+ * Counting costs time in proportion to the depth. Up to {@link EXACT_DEPTH} deliveries it is done for every enqueue, and the limit is exact; beyond it a count is used again for twenty
+ * times its cost, less what was enqueued here since, so that other brokers together may overshoot by what they enqueue in that time. Before anything is refused, it is counted afresh.
  */
 export class DepthGauge {
   private readonly counts = new Map<number, { maxDepth: number; room: number; until: number }>();
@@ -26,7 +28,8 @@ export class DepthGauge {
       [queueId, maxDepth],
     );
     const cost = performance.now() - started;
-    const room = maxDepth - (row?.depth ?? 0);
+    const depth = row?.depth ?? 0;
+    const room = maxDepth - depth;
     if (room < wanted) {
       throw new RowmqError(
         'queue-full',
@@ -36,6 +39,7 @@ export class DepthGauge {
         },
       );
     }
-    this.counts.set(queueId, { maxDepth, room: room - wanted, until: performance.now() + cost * REUSE_FACTOR });
+    if (depth <= EXACT_DEPTH) this.counts.delete(queueId);
+    else this.counts.set(queueId, { maxDepth, room: room - wanted, until: performance.now() + cost * REUSE_FACTOR });
   }
 }

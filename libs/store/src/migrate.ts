@@ -4,6 +4,8 @@ import { openDataSource } from './data-source.js';
 
 /** Only one process migrates at a time; the others wait this long for it. */
 const LOCK_SECONDS = 60;
+/** Lock names are the server's, not the database's, and at most 64 characters long: as long as a database's name alone may be. */
+const LOCK_NAME = `CONCAT('rowmq-migrate.', LEFT(SHA2(DATABASE(), 256), 40))`;
 
 /**
  * Brings the schema up to date; returns the names of the migrations it applied. Several processes may call it at once: one does it, the others wait.
@@ -65,9 +67,9 @@ async function withMigrationLock<T>(url: string, work: (dataSource: DataSource) 
     // A name lock does: it only spares two starting processes each other's half-done DDL, on one server.
     const runner = dataSource.createQueryRunner();
     try {
-      const [lock] = (await runner.query(`SELECT GET_LOCK(CONCAT('rowmq-migrate.', DATABASE()), ?) AS got`, [
-        LOCK_SECONDS,
-      ])) as { got: number }[];
+      const [lock] = (await runner.query(`SELECT GET_LOCK(${LOCK_NAME}, ?) AS got`, [LOCK_SECONDS])) as {
+        got: number;
+      }[];
       if (Number(lock?.got) !== 1)
         throw new Error(
           `Another process has been migrating this database for ${LOCK_SECONDS} s; look at what it does, then start again.`,
@@ -75,7 +77,7 @@ async function withMigrationLock<T>(url: string, work: (dataSource: DataSource) 
       try {
         return await work(dataSource);
       } finally {
-        await runner.query(`DO RELEASE_LOCK(CONCAT('rowmq-migrate.', DATABASE()))`);
+        await runner.query(`DO RELEASE_LOCK(${LOCK_NAME})`);
       }
     } finally {
       await runner.release();

@@ -1,5 +1,6 @@
 import { lowestMessageId } from '@rowmq/contract';
 import { clock } from './clock.js';
+import { isUnknownPartition } from './database-errors.js';
 import type { Database, Session } from './database.js';
 import type { Timed } from './message.repository.js';
 
@@ -21,6 +22,10 @@ const COPY_ROWS = 10_000;
 const REBUILD_ROWS = 10_000;
 /** Partitions dropped under one lock. */
 const DROP_AT_ONCE = 24;
+/** Queues whose deliveries one statement looks through. */
+const QUEUES_AT_ONCE = 200;
+/** Taking rows back from the overflow table ends after this long, and goes on in the next run. */
+const RESTORE_MS = 5000;
 /** DDL may take as long as this; waiting for its locks may take a second. */
 const DDL_DEADLINE_MS = 120_000;
 
@@ -62,7 +67,7 @@ export class PartitionRepository {
         }
         return untils;
       };
-      await restoreOverflow(session);
+      if (!(await restoreOverflow(session))) return 0;
       if (missing(await listPartitions(session)).length === 0) return 0;
       return withTablesLocked(session, 'message WRITE, message_overflow WRITE', async () => {
         const untils = missing(await listPartitions(session));
@@ -75,26 +80,22 @@ export class PartitionRepository {
   /**
    * Drops partitions in which nothing is owed and whose youngest possible message is older than the retention. Returns their names.
    *
-   * That nothing is owed is found out without locks, and then once more with `message` locked against writers and `delivery` against changes: a message
-   * and its delivery are stored in one transaction, which has ended before the lock is given. Writers wait meanwhile.
+   * That nothing is owed is found out without locks, and then once more with `message` locked: a message and its delivery are stored in one transaction, which has ended before
+   * the lock is given, and a snapshot taken after that sees every delivery, also one that is just being moved between queues. Writers wait meanwhile. `delivery` is read
+   * on a second connection because LOCK TABLES would have it locked too, in the opposite order of claims.
    */
   async dropSettled({ retentionSeconds, now }: { retentionSeconds: number } & Timed): Promise<string[]> {
-    return this.database.exclusive(async (session) => {
-      const dropped: string[] = [];
-      for (const run of await this.settledRuns(session, retentionSeconds, now)) {
-        const names = await withTablesLocked(session, 'message WRITE, delivery READ, queue READ', async () => {
-          const present = new Set((await listPartitions(session)).map(({ name }) => name));
-          const run_ = run.filter(({ name }) => present.has(name));
-          const [first, last] = [run_[0], run_.at(-1)];
-          if (first === undefined || last === undefined || (await isOwed(session, first, last))) return [];
-          const list = run_.map(({ name }) => name);
-          await session.write(`ALTER TABLE message DROP PARTITION ${list.join(', ')}`);
-          return list;
-        });
-        dropped.push(...names);
-      }
-      return dropped;
-    }, DDL_DEADLINE_MS);
+    return this.database.exclusive(
+      (session) =>
+        this.database.exclusive(async (reader) => {
+          const dropped: string[] = [];
+          for (const names of await settledRuns(session, retentionSeconds, now)) {
+            dropped.push(...(await withTablesLocked(session, 'message WRITE', () => drop(session, reader, names))));
+          }
+          return dropped;
+        }),
+      DDL_DEADLINE_MS,
+    );
   }
 
   /** Partitions past retention in which something is owed, so that they cannot be dropped. */
@@ -112,11 +113,11 @@ export class PartitionRepository {
   async countOwed(partition: Partition, limit: number): Promise<number> {
     return this.database.exclusive(async (session) => {
       let owed = 0;
-      for (const queueId of await queueIds(session)) {
+      for (const queues of await queueIds(session)) {
         if (owed >= limit) break;
         const [row] = await session.read<{ n: number }>(
-          `SELECT COUNT(*) AS n FROM (SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? AND message_id >= ? AND message_id < ? LIMIT ?) AS owed`,
-          [queueId, ...range(partition, partition), limit - owed],
+          `SELECT COUNT(*) AS n FROM (SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id IN (?) AND message_id >= ? AND message_id < ? LIMIT ?) AS owed`,
+          [queues, ...range(partition, partition), limit - owed],
         );
         owed += Number(row?.n ?? 0);
       }
@@ -131,8 +132,7 @@ export class PartitionRepository {
    */
   async thin(partition: Partition, after: Buffer, rows: number): Promise<{ deleted: number; next: Buffer | null }> {
     return this.database.exclusive(async (session) => {
-      await session.write('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ');
-      await session.write('START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY');
+      await startSnapshot(session);
       const [, until] = range(partition, partition);
       const messages = await session.read<{ id: Buffer }>(
         'SELECT id FROM message FORCE INDEX (PRIMARY) WHERE id > ? AND id < ? ORDER BY id LIMIT ?',
@@ -141,10 +141,10 @@ export class PartitionRepository {
       const [first, last] = [messages[0]?.id, messages.at(-1)?.id];
       if (first === undefined || last === undefined) return { deleted: 0, next: null };
       const owed = new Set<string>();
-      for (const queueId of await queueIds(session)) {
+      for (const queues of await queueIds(session)) {
         const deliveries = await session.read<{ messageId: Buffer }>(
-          'SELECT message_id AS messageId FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? AND message_id >= ? AND message_id <= ?',
-          [queueId, first, last],
+          'SELECT message_id AS messageId FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id IN (?) AND message_id >= ? AND message_id <= ?',
+          [queues, first, last],
         );
         for (const { messageId } of deliveries) owed.add(messageId.toString('hex'));
       }
@@ -163,36 +163,26 @@ export class PartitionRepository {
     });
   }
 
-  /** Gives the space of a thinned partition back to the file system, if what is left is little enough to be copied while writers wait. Returns whether it did. */
-  async rebuild(partition: Partition): Promise<boolean> {
-    return this.database.exclusive(async (session) => {
-      const [row] = await session.read<{ n: number }>(
-        `SELECT COUNT(*) AS n FROM (SELECT 1 FROM message PARTITION (${partition.name}) LIMIT ?) AS head`,
-        [REBUILD_ROWS + 1],
-      );
-      if (Number(row?.n) > REBUILD_ROWS) return false;
-      await session.write(DDL_SESSION);
-      await session.write(`ALTER TABLE message REBUILD PARTITION ${partition.name}`);
-      return true;
-    }, DDL_DEADLINE_MS);
-  }
-
-  /** Runs of neighbouring partitions past retention in which, as of now, nothing is owed. */
-  private async settledRuns(
-    session: Session,
-    retentionSeconds: number,
-    now: number | undefined,
-  ): Promise<Partition[][]> {
-    const runs: Partition[][] = [];
-    let previous: Partition | undefined;
-    for (const partition of await pastRetention(session, retentionSeconds, now)) {
-      if (await isOwed(session, partition, partition)) continue;
-      const run = runs.at(-1);
-      if (run !== undefined && previous?.until === partition.from && run.length < DROP_AT_ONCE) run.push(partition);
-      else runs.push([partition]);
-      previous = partition;
-    }
-    return runs;
+  /**
+   * Gives the space of a thinned partition back to the file system, if what is left is little enough to be copied while writers wait. Returns whether it did; it does not for a
+   * partition that is gone.
+   */
+  async rebuild({ name }: Partition): Promise<boolean> {
+    return this.database
+      .exclusive(async (session) => {
+        const [row] = await session.read<{ n: number }>(
+          `SELECT COUNT(*) AS n FROM (SELECT 1 FROM message PARTITION (${name}) LIMIT ?) AS head`,
+          [REBUILD_ROWS + 1],
+        );
+        if (Number(row?.n) > REBUILD_ROWS) return false;
+        await session.write(DDL_SESSION);
+        await session.write(`ALTER TABLE message REBUILD PARTITION ${name}`);
+        return true;
+      }, DDL_DEADLINE_MS)
+      .catch((error: unknown) => {
+        if (isUnknownPartition(error)) return false;
+        throw error;
+      });
   }
 }
 
@@ -249,21 +239,59 @@ function range(first: Partition, last: Partition): [Buffer, Buffer] {
   return [lowestMessageId(first.from ?? 0), lowestMessageId(last.until)];
 }
 
-async function queueIds(session: Session): Promise<number[]> {
-  const rows = await session.read<{ id: number }>('SELECT id FROM queue ORDER BY id');
-  return rows.map(({ id }) => id);
+/** Every queue's id, the deleted ones' included, as many at a time as one statement looks through. */
+async function queueIds(session: Session): Promise<number[][]> {
+  const ids = (await session.read<{ id: number }>('SELECT id FROM queue ORDER BY id')).map(({ id }) => id);
+  return Array.from({ length: Math.ceil(ids.length / QUEUES_AT_ONCE) }, (_, chunk) =>
+    ids.slice(chunk * QUEUES_AT_ONCE, (chunk + 1) * QUEUES_AT_ONCE),
+  );
 }
 
 /** Does any queue, a deleted one included, still owe a message of these partitions? One index look-up a queue. */
 async function isOwed(session: Session, first: Partition, last: Partition): Promise<boolean> {
-  for (const queueId of await queueIds(session)) {
+  for (const queues of await queueIds(session)) {
     const [owed] = await session.read(
-      'SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? AND message_id >= ? AND message_id < ? LIMIT 1',
-      [queueId, ...range(first, last)],
+      'SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id IN (?) AND message_id >= ? AND message_id < ? LIMIT 1',
+      [queues, ...range(first, last)],
     );
     if (owed !== undefined) return true;
   }
   return false;
+}
+
+/** From here on the session sees one state of all tables, until its next COMMIT. */
+async function startSnapshot(session: Session): Promise<void> {
+  await session.write('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ');
+  await session.write('START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY');
+}
+
+/** Names of partitions past retention in which, as of now, nothing is owed: in runs of neighbours. */
+async function settledRuns(session: Session, retentionSeconds: number, now: number | undefined): Promise<string[][]> {
+  const runs: string[][] = [];
+  let previous: Partition | undefined;
+  for (const partition of await pastRetention(session, retentionSeconds, now)) {
+    if (await isOwed(session, partition, partition)) continue;
+    const run = runs.at(-1);
+    if (run !== undefined && previous?.until === partition.from && run.length < DROP_AT_ONCE) run.push(partition.name);
+    else runs.push([partition.name]);
+    previous = partition;
+  }
+  return runs;
+}
+
+/** Drops those of these partitions that are still there, if nothing between the first and the last is owed. `message` is locked by `session`. */
+async function drop(session: Session, reader: Session, names: readonly string[]): Promise<string[]> {
+  // Read afresh: where a neighbour was dropped meanwhile, a partition takes that one's ids as well.
+  const present = (await listPartitions(session)).filter(({ name }) => names.includes(name));
+  const [first, last] = [present[0], present.at(-1)];
+  if (first === undefined || last === undefined) return [];
+  await startSnapshot(reader);
+  const owed = await isOwed(reader, first, last);
+  await reader.write('COMMIT');
+  if (owed) return [];
+  const list = present.map(({ name }) => name);
+  await session.write(`ALTER TABLE message DROP PARTITION ${list.join(', ')}`);
+  return list;
 }
 
 /** Splits the catch-all partition at these instants. The table is locked. */
@@ -287,17 +315,21 @@ async function split(session: Session, untils: readonly number[], now: number): 
   );
 }
 
-/** Takes back, a few at a time, the rows that a split left behind when it was cut short between its three steps. Until then claims read them where they are. */
-async function restoreOverflow(session: Session): Promise<void> {
-  for (;;) {
+/**
+ * Takes back, a few at a time, the rows that a split left behind when it was cut short between its three steps. Until then claims read them where they are.
+ * Returns whether none is left.
+ */
+async function restoreOverflow(session: Session): Promise<boolean> {
+  for (const until = performance.now() + RESTORE_MS; performance.now() < until;) {
     const rows = await session.read<{ id: Buffer }>('SELECT id FROM message_overflow ORDER BY id LIMIT 500');
     const last = rows.at(-1);
-    if (last === undefined) return;
+    if (last === undefined) return true;
     await session.write('START TRANSACTION');
     await session.write('INSERT IGNORE INTO message SELECT * FROM message_overflow WHERE id <= ?', [last.id]);
     await session.write('DELETE FROM message_overflow WHERE id <= ?', [last.id]);
     await session.write('COMMIT');
   }
+  return false;
 }
 
 function partitionName(until: number): string {

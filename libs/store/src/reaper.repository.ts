@@ -1,6 +1,7 @@
-import { NOW_MS } from './clock.js';
+import { clock } from './clock.js';
 import type { Database } from './database.js';
 import { ReaperLeaseEntity, ReaperRunEntity } from './entities/index.js';
+import type { Timed } from './message.repository.js';
 
 /** What one run of a duty did. */
 export interface ReaperRun {
@@ -24,12 +25,12 @@ export class ReaperRepository {
    * Takes or keeps the reaper's lease for `seconds`: succeeds for its holder, and for anybody once it has run out, by the database's clock. A conditional UPDATE, not GET_LOCK,
    * which a replicated database does not carry over to its next primary.
    */
-  async takeLease(holder: string, seconds: number): Promise<boolean> {
+  async takeLease(holder: string, seconds: number, { now }: Timed = {}): Promise<boolean> {
     const { affectedRows } = await this.database.write(
       `UPDATE reaper_lease
-       SET holder = ?, expires_at = ${NOW_MS} + ?
+       SET holder = ?, expires_at = ${clock(now)} + ?
        WHERE name = ?
-         AND (holder = ? OR expires_at <= ${NOW_MS})`,
+         AND (holder = ? OR expires_at <= ${clock(now)})`,
       [holder, seconds * 1000, LEASE, holder],
     );
     return affectedRows === 1;
@@ -41,9 +42,9 @@ export class ReaperRepository {
   }
 
   /** Who holds the lease, until when (ms since 1970, the database's clock); null when nobody does. */
-  async leader(): Promise<{ holder: string; expiresAt: number } | null> {
-    const [row] = await this.database.read<ReaperLeaseEntity & { now: number }>(
-      `SELECT holder, expires_at AS expiresAt FROM reaper_lease WHERE name = ? AND expires_at > ${NOW_MS}`,
+  async leader({ now }: Timed = {}): Promise<{ holder: string; expiresAt: number } | null> {
+    const [row] = await this.database.read<Pick<ReaperLeaseEntity, 'holder' | 'expiresAt'>>(
+      `SELECT holder, expires_at AS expiresAt FROM reaper_lease WHERE name = ? AND expires_at > ${clock(now)}`,
       [LEASE],
     );
     return row === undefined || row.holder === null ? null : { holder: row.holder, expiresAt: row.expiresAt };

@@ -1,10 +1,11 @@
 import { type DynamicModule, Global, Logger, Module, type OnApplicationBootstrap } from '@nestjs/common';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
-import { DataSource } from 'typeorm';
+import { DataSource, type DataSourceOptions } from 'typeorm';
 import { checkServer, StartupError } from './boot-checks.js';
 import { BrowseRepository } from './browse.repository.js';
 import { type DatabaseSettings, dataSourceOptions } from './data-source.js';
 import { Database } from './database.js';
+import { isRetryable } from './database-errors.js';
 import { MessageRepository } from './message.repository.js';
 import { pendingOf } from './migrate.js';
 import { PartitionRepository } from './partition.repository.js';
@@ -21,6 +22,20 @@ const REPOSITORIES = [
   ReaperRepository,
 ];
 
+/** Opens the pool. Throws {@link StartupError} that names the database, without the password. */
+async function connect(options?: DataSourceOptions): Promise<DataSource> {
+  const dataSource = new DataSource(options as DataSourceOptions);
+  try {
+    return await dataSource.initialize();
+  } catch (error) {
+    const { host, pathname } = new URL((options as { url: string }).url);
+    throw new StartupError(
+      `Cannot use the database at ${host}${pathname}: ${(error as Error).message}. Check that it runs, and ROWMQ_DATABASE_URL.`,
+      { cause: error },
+    );
+  }
+}
+
 /** RowMQ's storage for a Nest application: one connection pool and the repositories on it. The application does not start on a database that will not do. */
 @Global()
 @Module({})
@@ -32,7 +47,18 @@ export class StoreModule implements OnApplicationBootstrap {
   static forRoot(settings: DatabaseSettings): DynamicModule {
     return {
       module: StoreModule,
-      imports: [TypeOrmModule.forRoot({ ...dataSourceOptions(settings), retryAttempts: 10, retryDelay: 1000 })],
+      imports: [
+        TypeOrmModule.forRootAsync({
+          useFactory: () => ({
+            ...dataSourceOptions(settings),
+            retryAttempts: 10,
+            retryDelay: 1000,
+            // A server that is still starting is waited for; a wrong password does not become right.
+            toRetry: (error: unknown) => isRetryable((error as Error).cause),
+          }),
+          dataSourceFactory: connect,
+        }),
+      ],
       providers: [
         {
           provide: Database,

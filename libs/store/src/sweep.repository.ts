@@ -1,13 +1,13 @@
 import { clock } from './clock.js';
 import type { Database, Transaction } from './database.js';
-import { deleteDeliveries, moveDeliveries } from './delivery.sql.js';
+import { deleteDeliveries, moveDeliveries, type Position, takeUnleased } from './delivery.sql.js';
 import type { Timed } from './message.repository.js';
 import type { Queue } from './queue.repository.js';
 
 /** A stretch of a queue's deliveries, in primary-key order. */
 export interface Stretch {
   /** Those of the stretch that were looked for. */
-  found: Buffer[];
+  found: Position[];
   /** Where the next stretch begins: after this id. Null when this one was the last. */
   next: Buffer | null;
 }
@@ -19,6 +19,11 @@ export interface RedriveBatch {
   skipped: number;
   next: Buffer | null;
 }
+
+const POSITION = 'message_id AS messageId, priority_rank AS priorityRank, available_at AS availableAt';
+
+/** A lease that ends sooner is left to end: a claim could want the delivery, index entry first, while it is being deleted, row first. */
+const PURGE_MARGIN_MS = 500;
 
 /** Before every id. */
 export const FIRST_ID = Buffer.alloc(16);
@@ -59,72 +64,99 @@ export class SweepRepository {
     return row?.id ?? null;
   }
 
-  /** Deletes up to `rows` deliveries after an id and up to another, whatever their state. Locks them in primary-key order. */
+  /**
+   * Deletes up to `rows` deliveries after an id and up to another, whatever their state. Those that others hold at this moment, or whose lease is about to end, are left: `left` counts them.
+   *
+   * Locks: first those under a lease, by primary key as their holders do; then, in a transaction of its own, the others like a claim.
+   */
   async purge(
     queueId: number,
     after: Buffer,
     upTo: Buffer,
     rows: number,
-  ): Promise<{ purged: number; next: Buffer | null }> {
-    return this.database.transaction(async (tx) => {
-      const found = await tx.read<{ messageId: Buffer }>(
-        `SELECT message_id AS messageId
-         FROM delivery FORCE INDEX (PRIMARY)
-         WHERE queue_id = ?
-           AND message_id > ?
-           AND message_id <= ?
-         ORDER BY message_id
-         LIMIT ?
-         FOR UPDATE`,
-        [queueId, after, upTo, rows],
-      );
-      await deleteDeliveries(
-        tx,
-        queueId,
-        found.map(({ messageId }) => messageId),
-      );
-      return { purged: found.length, next: found.length < rows ? null : (found.at(-1)?.messageId ?? null) };
+  ): Promise<{ purged: number; left: number; next: Buffer | null }> {
+    const found = await this.database.read<Position & { leased: number; ending: number }>(
+      `SELECT ${POSITION}, lease_token IS NOT NULL AND available_at > ${clock(undefined)} + ${PURGE_MARGIN_MS} AS leased,
+              lease_token IS NOT NULL AND available_at > ${clock(undefined)} AND available_at <= ${clock(undefined)} + ${PURGE_MARGIN_MS} AS ending
+       FROM delivery FORCE INDEX (PRIMARY)
+       WHERE queue_id = ?
+         AND message_id > ?
+         AND message_id <= ?
+       ORDER BY message_id
+       LIMIT ?`,
+      [queueId, after, upTo, rows],
+    );
+    const leased = found.filter((row) => row.leased !== 0).map(({ messageId }) => messageId);
+    const others = found.filter((row) => row.leased === 0 && row.ending === 0);
+    const purgedLeased =
+      leased.length === 0 ? 0 : await this.database.transaction((tx) => purgeLeased(tx, queueId, leased));
+    const purgedOthers = await this.database.transaction(async (tx) => {
+      const taken = await takeUnleased(tx, queueId, others, 'TRUE', undefined);
+      await deleteDeliveries(tx, queueId, taken);
+      return taken.length;
     });
+    const purged = purgedLeased + purgedOthers;
+    return {
+      purged,
+      left: found.length - purged,
+      next: found.length < rows ? null : (found.at(-1)?.messageId ?? null),
+    };
   }
 
   /**
-   * Moves up to `rows` deliveries after an id back to the queues they were enqueued in. Left where they are: leased and expired ones, and those that were enqueued
-   * here or whose queue is gone.
+   * Moves up to `rows` deliveries after an id back to the queues they were enqueued in. Left where they are: leased and expired ones, those that others hold at this moment, and those
+   * that were enqueued here or whose queue is gone.
    *
-   * Locks: delivery rows in primary-key order, skipping what others hold; then the rows of the target queues, shared, in id order.
+   * Locks: the rows of the target queues, shared, in id order; after them the deliveries, like a claim.
    */
   async redrive(queueId: number, after: Buffer, rows: number, { now }: Timed = {}): Promise<RedriveBatch> {
-    return this.database.transaction(async (tx) => {
-      const found = await tx.read<{ messageId: Buffer }>(
-        `SELECT message_id AS messageId
-         FROM delivery FORCE INDEX (PRIMARY)
-         WHERE queue_id = ?
-           AND message_id > ?
-           AND (lease_token IS NULL OR available_at <= ${clock(now)})
-           AND expires_at > ${clock(now)}
-         ORDER BY message_id
-         LIMIT ?
-         FOR UPDATE SKIP LOCKED`,
-        [queueId, after, rows],
-      );
-      const byOrigin = await origins(
-        tx,
-        found.map(({ messageId }) => messageId),
-      );
-      byOrigin.delete(queueId);
-      const moved = new Map<number, number>();
+    const found = await this.database.read<Position>(
+      `SELECT ${POSITION}
+       FROM delivery FORCE INDEX (PRIMARY)
+       WHERE queue_id = ?
+         AND message_id > ?
+         AND (lease_token IS NULL OR available_at <= ${clock(now)})
+         AND expires_at > ${clock(now)}
+       ORDER BY message_id
+       LIMIT ?`,
+      [queueId, after, rows],
+    );
+    const byOrigin = await this.origins(found);
+    byOrigin.delete(queueId);
+    const moved = await this.database.transaction(async (tx) => {
+      const counts = new Map<number, number>();
       for (const target of await lockExisting(tx, [...byOrigin.keys()])) {
-        const messageIds = byOrigin.get(target) ?? [];
-        await moveDeliveries(tx, queueId, target, messageIds, now);
-        moved.set(target, messageIds.length);
+        const taken = await takeUnleased(tx, queueId, byOrigin.get(target) ?? [], `expires_at > ${clock(now)}`, now);
+        await moveDeliveries(tx, queueId, target, taken, now);
+        counts.set(target, taken.length);
       }
-      const total = [...moved.values()].reduce((sum, count) => sum + count, 0);
-      return {
-        moved,
-        skipped: found.length - total,
-        next: found.length < rows ? null : (found.at(-1)?.messageId ?? null),
-      };
+      return counts;
     });
+    const total = [...moved.values()].reduce((sum, count) => sum + count, 0);
+    return {
+      moved,
+      skipped: found.length - total,
+      next: found.length < rows ? null : (found.at(-1)?.messageId ?? null),
+    };
+  }
+
+  /** Groups deliveries by the queue their messages were enqueued in. */
+  private async origins(positions: readonly Position[]): Promise<Map<number, Position[]>> {
+    const groups = new Map<number, Position[]>();
+    if (positions.length === 0) return groups;
+    const rows = await this.database.read<{ id: Buffer; queueId: number }>(
+      'SELECT id, queue_id AS queueId FROM message FORCE INDEX (PRIMARY) WHERE id IN (?)',
+      [positions.map(({ messageId }) => messageId)],
+    );
+    const queueOf = new Map(rows.map(({ id, queueId }) => [id.toString('latin1'), queueId]));
+    for (const position of positions) {
+      const origin = queueOf.get(position.messageId.toString('latin1'));
+      if (origin === undefined) continue;
+      const group = groups.get(origin);
+      if (group === undefined) groups.set(origin, [position]);
+      else group.push(position);
+    }
+    return groups;
   }
 
   private async find(queueId: number, after: Buffer, rows: number, condition: string): Promise<Stretch> {
@@ -137,8 +169,8 @@ export class SweepRepository {
        LIMIT ?, 1`,
       [queueId, after, rows - 1],
     );
-    const found = await this.database.read<{ messageId: Buffer }>(
-      `SELECT message_id AS messageId
+    const found = await this.database.read<Position>(
+      `SELECT ${POSITION}
        FROM delivery FORCE INDEX (PRIMARY)
        WHERE queue_id = ?
          AND message_id > ?
@@ -148,24 +180,28 @@ export class SweepRepository {
        LIMIT ?`,
       [queueId, after, ...(end === undefined ? [] : [end.messageId]), rows],
     );
-    return { found: found.map(({ messageId }) => messageId), next: end?.messageId ?? null };
+    return { found, next: end?.messageId ?? null };
   }
 }
 
-/** Groups messages by the queue they were enqueued in. */
-async function origins(tx: Transaction, messageIds: readonly Buffer[]): Promise<Map<number, Buffer[]>> {
-  const groups = new Map<number, Buffer[]>();
-  if (messageIds.length === 0) return groups;
-  const rows = await tx.read<{ id: Buffer; queueId: number }>(
-    'SELECT id, queue_id AS queueId FROM message FORCE INDEX (PRIMARY) WHERE id IN (?)',
-    [messageIds],
+async function purgeLeased(tx: Transaction, queueId: number, messageIds: readonly Buffer[]): Promise<number> {
+  const rows = await tx.read<{ messageId: Buffer }>(
+    `SELECT message_id AS messageId
+     FROM delivery FORCE INDEX (PRIMARY)
+     WHERE queue_id = ?
+       AND message_id IN (?)
+       AND lease_token IS NOT NULL
+       AND available_at > ${clock(undefined)} + ${PURGE_MARGIN_MS}
+     ORDER BY message_id
+     FOR UPDATE`,
+    [queueId, messageIds],
   );
-  for (const { id, queueId } of rows) {
-    const group = groups.get(queueId);
-    if (group === undefined) groups.set(queueId, [id]);
-    else group.push(id);
-  }
-  return groups;
+  await deleteDeliveries(
+    tx,
+    queueId,
+    rows.map(({ messageId }) => messageId),
+  );
+  return rows.length;
 }
 
 async function lockExisting(tx: Transaction, queueIds: readonly number[]): Promise<number[]> {

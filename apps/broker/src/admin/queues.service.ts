@@ -81,17 +81,27 @@ export class QueuesService {
     return { redriven, skipped, complete: after === null };
   }
 
+  /** Goes through the queue until nothing is left of what was there at the start: what others hold in one pass is taken in the next. */
   private async removeDeliveries(queueId: number): Promise<PurgeAnswer> {
     const until = performance.now() + CALL_MS;
     const last = await this.sweep.lastId(queueId);
-    let after: Buffer | null = last === null ? null : FIRST_ID;
     let purged = 0;
-    while (last !== null && after !== null && performance.now() < until) {
-      const batch = await this.sweep.purge(queueId, after, last, BATCH);
-      purged += batch.purged;
-      after = batch.next;
+    for (let left = last === null ? 0 : 1; last !== null && left > 0;) {
+      left = 0;
+      for (let after: Buffer | null = FIRST_ID; after !== null;) {
+        if (performance.now() > until) return { purged, complete: false };
+        const batch: Awaited<ReturnType<SweepRepository['purge']>> = await this.sweep.purge(
+          queueId,
+          after,
+          last,
+          BATCH,
+        );
+        purged += batch.purged;
+        left += batch.left;
+        after = batch.next;
+      }
     }
-    return { purged, complete: after === null };
+    return { purged, complete: true };
   }
 
   private async answer(queue: Queue): Promise<QueueAnswer> {

@@ -1,11 +1,23 @@
 import { Controller, Get } from '@nestjs/common';
-import { ApiOperation, ApiTags } from '@nestjs/swagger';
+import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
 import { HealthCheck, HealthCheckService, type HealthCheckResult, TypeOrmHealthIndicator } from '@nestjs/terminus';
+import { ApiProblems } from '../http/api-call.js';
+import { Open } from '../http/api-key.guard.js';
 
 const PING_MS = 2000;
+/** For OpenAPI: what is known of each thing the broker needs, by its name. */
+const PARTS = {
+  type: 'object',
+  additionalProperties: {
+    type: 'object',
+    properties: { status: { type: 'string', enum: ['up', 'down'] } },
+    additionalProperties: true,
+  },
+};
 
 /** For load balancers and orchestrators. */
 @ApiTags('operations')
+@Open()
 @Controller('health')
 export class HealthController {
   constructor(
@@ -15,13 +27,19 @@ export class HealthController {
 
   @Get('live')
   @ApiOperation({ summary: 'The process runs: restart it when this fails' })
+  @ApiOkResponse({
+    description: 'Done',
+    schema: { type: 'object', properties: { status: { type: 'string', enum: ['ok'] } }, required: ['status'] },
+  })
   live(): { status: 'ok' } {
     return { status: 'ok' };
   }
 
   @Get('ready')
-  @HealthCheck()
+  @HealthCheck({ swaggerDocumentation: false })
   @ApiOperation({ summary: 'The broker can reach its database: send it requests while this succeeds' })
+  @ApiOkResponse({ description: 'Done', schema: { type: 'object', properties: { status: { type: 'string', enum: ['ok'] }, info: PARTS, error: PARTS, details: PARTS } } })
+  @ApiProblems(['database-unavailable'])
   async ready(): Promise<HealthCheckResult> {
     return this.health.check([() => this.database.pingCheck('database', { timeout: PING_MS })]);
   }

@@ -14,14 +14,21 @@ export function ApiCall(call: {
   answer?: z.ZodType;
   problems: ErrorCode[];
 }): MethodDecorator {
+  return applyDecorators(
+    ApiOperation({ summary: call.summary }),
+    ApiResponse({ status: call.status, description: 'Done', ...(call.answer && { standardSchema: call.answer }) }),
+    ApiProblems([...call.problems, ...EVERYWHERE]),
+  );
+}
+
+/** Describes the problems that a call can answer with. */
+export function ApiProblems(all: ErrorCode[]): MethodDecorator {
   const byStatus = new Map<number, ErrorCode[]>();
-  for (const code of [...call.problems, ...EVERYWHERE]) {
+  for (const code of all) {
     const { status } = exampleOf(code);
     byStatus.set(status, [...(byStatus.get(status) ?? []), code]);
   }
   return applyDecorators(
-    ApiOperation({ summary: call.summary }),
-    ApiResponse({ status: call.status, description: 'Done', ...(call.answer && { standardSchema: call.answer }) }),
     ...[...byStatus].map(([status, codes]) =>
       ApiResponse({
         status,

@@ -18,6 +18,8 @@ export class ProblemFilter implements ExceptionFilter {
     httpAdapter.setHeader(response, 'content-type', 'application/problem+json; charset=utf-8');
     if (error.retryAfterSeconds !== undefined)
       httpAdapter.setHeader(response, 'retry-after', String(error.retryAfterSeconds));
+    // Fastify would close the connection while the client still sends, which then sees it break instead of this answer. Node reads the rest and drops it.
+    if (problem.status === 413) httpAdapter.setHeader(response, 'connection', 'keep-alive');
     if (error.code === 'unauthorized') httpAdapter.setHeader(response, 'www-authenticate', 'Bearer');
     httpAdapter.reply(response, problem, problem.status);
   }

@@ -6,10 +6,18 @@ import { LIMITS, RowmqError } from '@rowmq/contract';
 import { createLogger } from '@rowmq/runtime';
 import type { BrokerConfig } from '../broker.config.js';
 import { BrokerModule } from '../broker.module.js';
+import { toProblem } from './problem.filter.js';
 
 /** A client that is slower than this with its request, headers or the pause between two, is hung up on. */
 const REQUEST_MS = 30_000;
 const KEEP_ALIVE_MS = 65_000;
+
+/** Fastify's reply, as far as it is used here. */
+interface RawReply {
+  code(status: number): RawReply;
+  header(name: string, value: string): RawReply;
+  send(payload: never): unknown;
+}
 
 /** Builds the broker's HTTP application; it does not listen yet. */
 export async function createBroker(config: BrokerConfig): Promise<NestFastifyApplication> {
@@ -18,6 +26,14 @@ export async function createBroker(config: BrokerConfig): Promise<NestFastifyApp
     requestTimeout: REQUEST_MS,
     keepAliveTimeout: KEEP_ALIVE_MS,
     routerOptions: { maxParamLength: 300 },
+    // A path that cannot be decoded never reaches Nest and its filter.
+    frameworkErrors: (error: Error, _request: unknown, reply: RawReply) => {
+      const problem = toProblem(new RowmqError('invalid-request', `${error.message}.`));
+      void reply
+        .code(problem.status)
+        .header('content-type', 'application/problem+json; charset=utf-8')
+        .send(JSON.stringify(problem) as never);
+    },
   });
   const app = await NestFactory.create<NestFastifyApplication>(BrokerModule.forRoot(config), adapter, {
     logger: createLogger('broker'),
@@ -32,8 +48,36 @@ export async function createBroker(config: BrokerConfig): Promise<NestFastifyApp
       done(error as Error);
     }
   });
+  closeConnectionsOnStop(adapter);
   serveDocs(app);
   return app;
+}
+
+/** Lets the server close as soon as what it has begun is answered. By itself it waits for clients that keep their connections open, for longer than a stop may take. */
+function closeConnectionsOnStop(adapter: FastifyAdapter): void {
+  const instance = adapter.getInstance();
+  let answering = 0;
+  let stopping = false;
+  const closeWhenIdle = (): void => {
+    if (stopping && answering === 0) instance.server.closeAllConnections();
+  };
+  instance.addHook('onRequest', (_request, reply, done) => {
+    answering += 1;
+    reply.raw.once('close', () => {
+      answering -= 1;
+      closeWhenIdle();
+    });
+    done();
+  });
+  instance.addHook('onSend', (_request, reply, _payload, done) => {
+    if (stopping) void reply.header('connection', 'close');
+    done();
+  });
+  instance.addHook('preClose', (done) => {
+    stopping = true;
+    closeWhenIdle();
+    done();
+  });
 }
 
 /** Parses a request's body. JSON.parse alone would turn broken UTF-8 into replacement characters, and so store something other than what was sent. */
@@ -44,11 +88,23 @@ function parseJson(body: Buffer): unknown {
       'invalid-request',
       'The request is not valid UTF-8; send a body that is not text with bodyEncoding base64.',
     );
+  const text = body.toString();
   try {
-    return JSON.parse(body.toString()) as unknown;
+    return JSON.parse(text, MAY_NAME_PROTO.test(text) ? refuseProto : undefined) as unknown;
   } catch (error) {
+    if (error instanceof RowmqError) throw error;
     throw new RowmqError('invalid-request', `The request is not JSON: ${(error as Error).message}.`, { cause: error });
   }
+}
+
+/** Matches every text in which a key could be `__proto__`, written out or with escapes, and hardly any other. */
+const MAY_NAME_PROTO = /__proto__|\\u00[4-7]/i;
+
+/** Zod drops a key of this name, and so would lose a header quietly. */
+function refuseProto(key: string, value: unknown): unknown {
+  if (key === '__proto__')
+    throw new RowmqError('invalid-request', "'__proto__' cannot be the name of a field or of a header.");
+  return value;
 }
 
 function serveDocs(app: NestFastifyApplication): void {

@@ -3,9 +3,14 @@ import { type Fault, RowmqError } from '@rowmq/contract';
 
 const FAULTS_NAMED = 10;
 
+/** Nest's pipe deletes fields named `constructor` and `prototype` before it looks: a header of that name would be lost quietly, an unknown field pass. */
+class WholeValuePipe extends StandardSchemaValidationPipe {
+  protected override stripProtoKeys(): void {}
+}
+
 /** Checks every parameter that has a schema and refuses with `invalid-request`, naming each fault and where it stands. */
 export function createValidationPipe(): StandardSchemaValidationPipe {
-  return new StandardSchemaValidationPipe({
+  return new WholeValuePipe({
     exceptionFactory: (issues) => {
       const faults: Fault[] = issues.slice(0, FAULTS_NAMED).map((issue) => ({
         path: (issue.path ?? [])

@@ -26,7 +26,7 @@ export class RemoveDeletedQueues implements Duty {
       while (last !== null && after !== null) {
         if (signal.aborted || performance.now() > until) return count;
         const from: Buffer = after;
-        const step: { purged: number; next: Buffer | null } = await this.batches.run(signal, (rows) =>
+        const step: { purged: number; left: number; next: Buffer | null } = await this.batches.run(signal, (rows) =>
           this.sweep.purge(id, from, last, rows),
         );
         count += step.purged;

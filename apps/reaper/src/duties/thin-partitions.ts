@@ -7,8 +7,10 @@ import type { Duty, Round } from './duty.js';
 
 /** A run ends after this long; the next goes on where it stopped. */
 const RUN_MS = 5000;
-/** A partition is thinned when at most this share of its rows is owed: walking it would free little otherwise. */
+/** A partition is thinned when at most this share of its rows is owed: walking it would free little otherwise … */
 const OWED_SHARE = 0.5;
+/** … or when so little is owed that it can be rebuilt; the server's estimate of its rows may be much too low, for as long as nothing is written. */
+const FEW_ROWS = 10_000;
 
 /**
  * Deletes the settled messages out of partitions past retention that something long-lived keeps alive (a dead-lettered message, a week's delay), then rebuilds the partition to
@@ -21,7 +23,8 @@ export class ThinPartitions implements Duty {
   private readonly batches = new Batches();
   /** How much was owed from a partition when it was thinned: it is not worth thinning again before half of that is settled. */
   private readonly thinned = new Map<string, number>();
-  private position: { partition: string; after: Buffer; deleted: number } | undefined;
+  private readonly toRebuild = new Set<string>();
+  private position: { partition: string; after: Buffer } | undefined;
 
   constructor(
     private readonly partitions: PartitionRepository,
@@ -37,6 +40,12 @@ export class ThinPartitions implements Duty {
       if (signal.aborted || performance.now() > until) break;
       const owed = await this.worthThinning(partition);
       if (owed !== undefined) count += await this.thin(partition, owed, signal, until);
+      // Again after a failure: others may use the table for longer than DDL waits.
+      const whole = this.position?.partition !== partition.name;
+      if (whole && this.toRebuild.has(partition.name)) {
+        await this.partitions.rebuild(partition);
+        this.toRebuild.delete(partition.name);
+      }
     }
     return count;
   }
@@ -44,18 +53,18 @@ export class ThinPartitions implements Duty {
   /** How much is owed from it, if little enough to make thinning worth while. */
   private async worthThinning(partition: Partition): Promise<number | undefined> {
     const before = this.thinned.get(partition.name);
-    const limit = Math.ceil(Math.max(partition.rows, 1) * OWED_SHARE);
+    const limit = Math.max(Math.ceil(partition.rows * OWED_SHARE), FEW_ROWS);
     const owed = await this.partitions.countOwed(partition, limit + 1);
     return owed <= limit && (before === undefined || owed <= before / 2) ? owed : undefined;
   }
 
   private async thin(partition: Partition, owed: number, signal: AbortSignal, until: number): Promise<number> {
-    const resumed = this.position?.partition === partition.name ? this.position : undefined;
-    let after: Buffer | null = resumed?.after ?? lowestMessageId(partition.from ?? 0);
+    const resumed = this.position?.partition === partition.name ? this.position.after : undefined;
+    let after: Buffer | null = resumed ?? lowestMessageId(partition.from ?? 0);
     let deleted = 0;
     while (after !== null) {
       if (signal.aborted || performance.now() > until) {
-        this.position = { partition: partition.name, after, deleted: (resumed?.deleted ?? 0) + deleted };
+        this.position = { partition: partition.name, after };
         return deleted;
       }
       const from: Buffer = after;
@@ -63,10 +72,10 @@ export class ThinPartitions implements Duty {
         this.partitions.thin(partition, from, rows),
       );
       deleted += step.deleted;
+      if (step.deleted > 0) this.toRebuild.add(partition.name);
       after = step.next;
     }
     this.position = undefined;
-    if (deleted + (resumed?.deleted ?? 0) > 0) await this.partitions.rebuild(partition);
     this.thinned.set(partition.name, owed);
     return deleted;
   }
@@ -74,5 +83,6 @@ export class ThinPartitions implements Duty {
   private forgetOthers(kept: readonly Partition[]): void {
     const names = new Set(kept.map(({ name }) => name));
     for (const name of this.thinned.keys()) if (!names.has(name)) this.thinned.delete(name);
+    for (const name of this.toRebuild) if (!names.has(name)) this.toRebuild.delete(name);
   }
 }

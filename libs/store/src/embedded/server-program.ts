@@ -138,8 +138,7 @@ async function unpack(kind: ServerKind, target: string, { log, signal }: FindSer
     child.once('error', fail);
     child.once('close', (code, killedBy) => done(killedBy ?? String(code)));
   });
-  if (ended !== '0')
-    {
+  if (ended !== '0') {
     // The script ends with advice for those who run it by hand; ServerNotFoundError gives its own.
     const reason = output.split('\nDo one of these')[0]!.trim().replaceAll('\n', '\n      ');
     throw new Error(`unpacking ${kind} ended with ${ended}: ${reason}`);

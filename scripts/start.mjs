@@ -1,0 +1,7 @@
+// npm start: prepares what is missing, then is the launcher. In one process, so that a signal has one receiver.
+import { pathToFileURL } from 'node:url';
+import { join } from 'node:path';
+import { prepare, root } from './prepare.mjs';
+
+await prepare();
+await import(pathToFileURL(join(root, 'dist/apps/launcher/src/main.js')).href);

@@ -1,0 +1,41 @@
+// npm test: prepares what is missing, then lint, typecheck and every test on every kind of server. Arguments go to vitest.
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { fail, prepare, root, runCommand } from './prepare.mjs';
+
+await prepare();
+const untested = await kindsThatCannotBeHad();
+
+const steps = [
+  { name: 'lint', command: 'npm', args: ['run', '--silent', 'lint'] },
+  { name: 'typecheck', command: 'npm', args: ['run', '--silent', 'typecheck'] },
+  { name: 'tests', command: 'npx', args: ['vitest', 'run', ...process.argv.slice(2)] },
+];
+for (const [index, { name, command, args }] of steps.entries()) {
+  console.log(`\n── ${index + 1}/${steps.length} ${name}: ${[command, ...args].join(' ')}`);
+  const code = await runCommand(command, args);
+  if (code !== 0) fail(`\n${name} failed (exit code ${code})`, code);
+}
+for (const kind of untested) console.log(`NOT TESTED: ${kind} (the reason is at the top)`);
+
+/** Finds, or unpacks, each kind of server before anything else, so that what is missing is known at once. */
+async function kindsThatCannotBeHad() {
+  const { findServer } = await import(pathToFileURL(join(root, 'dist/libs/store/src/embedded/index.js')).href);
+  const missing = [];
+  for (const kind of ['mysql', 'mariadb']) {
+    try {
+      const found = await findServer({
+        kinds: [kind],
+        dataDir: join(root, '.rowmq-test'),
+        ...(process.env.ROWMQ_SERVERS_DIR ? { serversDir: process.env.ROWMQ_SERVERS_DIR } : {}),
+        log: console.log,
+      });
+      console.log(`Testing on ${kind} ${found.version}, ${found.origin}: ${found.program}`);
+    } catch (error) {
+      console.warn(`NOT TESTED: ${kind}. ${error.message}`);
+      missing.push(kind);
+    }
+  }
+  if (missing.length > 0 && process.env.CI === 'true') fail('With CI=true every kind of server must be tested.');
+  return missing;
+}

@@ -1,0 +1,224 @@
+import { createConnection } from 'mysql2/promise';
+import type { LeasedDelivery, Queue } from '@rowmq/store';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { deadlocks, lastDeadlock } from '../support/deadlocks.js';
+import { testServer } from '../support/servers.js';
+import { createQueue, message, openStore, type TestStore } from '../support/store.js';
+
+/*
+ * Many consumers at once, each on a connection of its own. The server's deadlock counter is the judge: nothing here is retried out of sight.
+ */
+
+const CONSUMERS = 64;
+/** On MariaDB two claims of different brokers can meet as a deadlock for an instant (docs/decisions/0002); there the counter judges one broker. */
+const BROKERS = testServer().kind === 'mysql' ? 4 : 1;
+
+let store: TestStore;
+/** As many brokers would do: each lets only a few claims of a queue run at a time, together they are more. */
+let brokers: TestStore[];
+
+beforeAll(async () => {
+  store = await openStore({ poolSize: CONSUMERS + 4 });
+  brokers = [store];
+  while (brokers.length < BROKERS) brokers.push(await openStore({ on: store.url, poolSize: 20 }));
+});
+afterAll(async () => {
+  for (const broker of brokers.toReversed()) await broker.close();
+});
+
+function brokerOf(consumer: number): TestStore {
+  return brokers[consumer % BROKERS] as TestStore;
+}
+
+async function fill(queue: Queue, messages: number): Promise<Set<string>> {
+  const ids = new Set<string>();
+  const producers = Array.from({ length: 4 }, async () => {
+    while (ids.size < messages) {
+      const batch = Array.from({ length: Math.min(500, messages - ids.size) }, () => message());
+      for (const { id } of batch) ids.add(id.toString('hex'));
+      await store.messages.enqueue(queue.name, batch);
+    }
+  });
+  await Promise.all(producers);
+  return ids;
+}
+
+it('the deadlock counter that judges the rest does count', async () => {
+  const [a, b] = [await createConnection({ uri: store.url }), await createConnection({ uri: store.url })];
+  try {
+    await a.query('CREATE TABLE probe (id INT PRIMARY KEY)');
+    await a.query('INSERT INTO probe VALUES (1), (2)');
+    const before = await deadlocks();
+    await a.beginTransaction();
+    await b.beginTransaction();
+    await a.query('SELECT * FROM probe WHERE id = 1 FOR UPDATE');
+    await b.query('SELECT * FROM probe WHERE id = 2 FOR UPDATE');
+    const outcomes = await Promise.allSettled([
+      a.query('SELECT * FROM probe WHERE id = 2 FOR UPDATE'),
+      b.query('SELECT * FROM probe WHERE id = 1 FOR UPDATE'),
+    ]);
+    expect(outcomes.filter(({ status }) => status === 'rejected')).toHaveLength(1);
+    expect(await deadlocks()).toBe(before + 1);
+  } finally {
+    await Promise.all([a.end(), b.end()]);
+  }
+});
+
+describe(`${CONSUMERS} consumers`, () => {
+  it('drain 100,000 messages and take each exactly once, without a deadlock', async () => {
+    const queue = await createQueue(store);
+    const sent = await fill(queue, 100_000);
+    const before = await deadlocks();
+    const taken = new Map<string, number>();
+    await Promise.all(
+      Array.from({ length: CONSUMERS }, async (_, consumer) => {
+        const { messages } = brokerOf(consumer);
+        for (;;) {
+          const leased = await messages.dequeue(queue, { maxMessages: 50, leaseSeconds: 600 });
+          if (leased.length === 0) return;
+          for (const { messageId } of leased) {
+            const id = messageId.toString('hex');
+            taken.set(id, (taken.get(id) ?? 0) + 1);
+          }
+          const outcomes = await messages.ack(queue.id, leased);
+          expect(new Set(outcomes)).toEqual(new Set([null]));
+        }
+      }),
+    );
+    expect(taken.size).toBe(sent.size);
+    expect([...taken.values()].filter((count) => count !== 1)).toEqual([]);
+    expect([...taken.keys()].filter((id) => !sent.has(id))).toEqual([]);
+    expect(await store.sweep.lastId(queue.id)).toBeNull();
+    expect(await deadlocks(), await lastDeadlock()).toBe(before);
+  }, 180_000);
+
+  it('whose leases keep running out while their old holders ack, extend and nack: no deadlock, one winner for each lease', async () => {
+    const queue = await createQueue(store);
+    const sent = await fill(queue, 4000);
+    const before = await deadlocks();
+    const acked = new Map<string, number>();
+    const codes = new Map<string, number>();
+    const until = performance.now() + 60_000;
+    /** Leases of nothing to a second, most of them short: `now` in the past makes a lease shorter than a whole second. */
+    const claim = async ({ messages }: TestStore): Promise<LeasedDelivery[]> =>
+      messages.dequeue(queue, {
+        maxMessages: 20,
+        leaseSeconds: 1,
+        now: (await clock()) - 1000 + Math.floor(1000 * Math.random() ** 3),
+      });
+    await Promise.all(
+      Array.from({ length: CONSUMERS }, async (_, consumer) => {
+        const { messages } = brokerOf(consumer);
+        let old: LeasedDelivery[] = [];
+        while (acked.size < sent.size && performance.now() < until) {
+          const leased = await claim(brokerOf(consumer));
+          // The leases of the round before have run out, or are about to; somebody else has taken some of them.
+          if (consumer % 8 === 0 && old.length > 0) await messages.extend(queue.id, old, { leaseSeconds: 1 });
+          if (consumer % 8 === 1 && old.length > 0) await messages.nack(queue.id, old, { delaySeconds: 0 });
+          if (consumer % 8 === 2)
+            await messages.expire(queue.id, (await store.sweep.findExpired(queue.id, Buffer.alloc(16), 50)).found);
+          if (consumer % 8 === 3) await messages.release(queue.id, old);
+          const outcomes = await messages.ack(queue.id, [...old, ...leased]);
+          for (const [index, outcome] of outcomes.entries()) {
+            const id = [...old, ...leased][index]?.messageId.toString('hex') as string;
+            codes.set(String(outcome), (codes.get(String(outcome)) ?? 0) + 1);
+            if (outcome === null) acked.set(id, (acked.get(id) ?? 0) + 1);
+          }
+          old = leased;
+        }
+      }),
+    );
+    expect(acked.size).toBe(sent.size);
+    expect([...acked.values()].filter((count) => count !== 1)).toEqual([]);
+    // It was a fight: many lost.
+    expect(codes.get('lease-lost')).toBeGreaterThan(100);
+    expect(await deadlocks(), await lastDeadlock()).toBe(before);
+  }, 120_000);
+
+  it('and a queue that is purged, swept, redriven and counted meanwhile: no deadlock', async () => {
+    const dead = await createQueue(store);
+    const queue = await createQueue(store, { maxReceives: 2, deadLetterQueue: dead.name, maxDepth: 100_000 });
+    const before = await deadlocks();
+    const until = performance.now() + 8000;
+    const running = (): boolean => performance.now() < until;
+    const loop = async (work: () => Promise<unknown>): Promise<void> => {
+      while (running()) await work();
+    };
+    await Promise.all([
+      ...Array.from({ length: 8 }, () =>
+        loop(() =>
+          store.messages.enqueue(
+            queue.name,
+            Array.from({ length: 20 }, () => message({ expiresInSeconds: 1 + Math.ceil(Math.random() * 3) })),
+          ),
+        ),
+      ),
+      ...Array.from({ length: 40 }, (_, consumer) =>
+        loop(async () => {
+          const { messages } = brokerOf(consumer);
+          const from = consumer % 4 === 0 ? dead : queue;
+          const leased = await messages.dequeue(from, { maxMessages: 10, leaseSeconds: 1 });
+          if (consumer % 3 === 0) await messages.nack(from.id, leased, { delaySeconds: 0 });
+          if (consumer % 3 === 1) await messages.ack(from.id, leased);
+        }),
+      ),
+      ...Array.from({ length: 2 }, () =>
+        loop(async () =>
+          store.messages.expire(queue.id, (await store.sweep.findExpired(queue.id, Buffer.alloc(16), 500)).found),
+        ),
+      ),
+      ...Array.from({ length: 2 }, () =>
+        loop(async () =>
+          store.messages.deadLetter(queue, (await store.sweep.findOverReceived(queue, Buffer.alloc(16), 500)).found),
+        ),
+      ),
+      ...Array.from({ length: 4 }, () => loop(() => store.sweep.redrive(dead.id, Buffer.alloc(16), 50))),
+      loop(() => store.sweep.purge(queue.id, Buffer.alloc(16), Buffer.alloc(16, 255), 200)),
+      loop(() => store.queues.put(queue.name, { leaseSeconds: 1, deadLetterQueue: dead.name })),
+      loop(() => store.queues.put(dead.name, { leaseSeconds: 1 })),
+      loop(() =>
+        store.queues
+          .delete(dead.name)
+          .catch((error: unknown) => expect(error).toMatchObject({ code: 'invalid-request' })),
+      ),
+      loop(() => store.browse.stats(queue.id)),
+    ]);
+    expect(await deadlocks(), await lastDeadlock()).toBe(before);
+  }, 60_000);
+});
+
+async function clock(): Promise<number> {
+  const [row] = await store.database.read<{ now: number }>(
+    'SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS UNSIGNED) AS now',
+  );
+  return (row as { now: number }).now;
+}
+
+describe('two brokers', () => {
+  it('never lease the same delivery at once', async () => {
+    const other = await openStore({ on: store.url, poolSize: 8 });
+    try {
+      const queue = await createQueue(store);
+      await fill(queue, 2000);
+      const taken: string[] = [];
+      await Promise.all(
+        [store, other, store, other, store, other].map(async ({ messages }) => {
+          for (;;) {
+            const leased = await messages.dequeue(queue, { maxMessages: 7, leaseSeconds: 600 });
+            if (leased.length === 0) return;
+            taken.push(...leased.map(({ messageId }) => messageId.toString('hex')));
+          }
+        }),
+      );
+      expect(new Set(taken).size).toBe(2000);
+      expect(taken).toHaveLength(2000);
+    } finally {
+      await other.close();
+    }
+  });
+});
+
+it('runs on the server it says it runs on', async () => {
+  const [row] = await store.database.read<{ version: string }>('SELECT VERSION() AS version');
+  expect(/mariadb/i.test(row?.version ?? '')).toBe(testServer().kind === 'mariadb');
+});

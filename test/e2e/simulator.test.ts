@@ -1,0 +1,185 @@
+import { spawn } from 'node:child_process';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { QueuesAnswer } from '@rowmq/contract';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { type Broker, freePort, startBroker } from '../support/broker.js';
+import {
+  altersBodies,
+  confirmsStaleAcks,
+  deliversExpired,
+  deliversTwice,
+  type Lie,
+  losesEnqueues,
+  startLyingProxy,
+  swallowsAcks,
+} from '../support/lying-proxy.js';
+import { testServer } from '../support/servers.js';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const DEADLINE_MS = 80_000;
+
+// Each run is a load of its own, and they share the machine.
+vi.setConfig({ maxConcurrency: 3, testTimeout: 90_000 });
+
+const AFTER_ACK = 'Nothing is delivered after its ack';
+const FENCED = 'Only the current lease settles or extends';
+const ALL_FAULTS = '--crash-rate 0.25 --slow-rate 0.3 --nack-rate 0.1 --expire-rate 0.1 --lease-seconds 1'.split(' ');
+
+interface Written {
+  run: string;
+  settings: Record<string, unknown>;
+  totals: Record<string, number>;
+  errors: Record<string, number>;
+  verdict: {
+    status: string;
+    guarantees: { guarantee: string; status: string; checked: number }[];
+    fates: Record<string, number>;
+  };
+}
+
+let broker: Broker;
+let folder: string;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'rowmq-simulator-test-'));
+  broker = await startBroker();
+});
+
+afterAll(async () => {
+  await broker.stop();
+  await rm(folder, { recursive: true, force: true });
+});
+
+/** Runs the simulator as a user does, and answers how it ended. `interruptAt`: sends SIGINT once it has printed this. */
+async function simulate(
+  args: readonly string[],
+  { interruptAt, env = {} }: { interruptAt?: string; env?: Record<string, string> } = {},
+): Promise<{ code: number; output: string }> {
+  const child = spawn(process.execPath, ['dist/apps/simulator/src/main.js', ...args], {
+    cwd: ROOT,
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const timer = setTimeout(() => child.kill('SIGKILL'), DEADLINE_MS);
+  let output = '';
+  let interrupted = false;
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      output += text;
+      if (interruptAt === undefined || interrupted || !output.includes(interruptAt)) return;
+      interrupted = true;
+      child.kill('SIGINT');
+    });
+  }
+  const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
+  clearTimeout(timer);
+  if (code === null) throw new Error(`the simulator did not end by itself:\n${output}`);
+  return { code, output };
+}
+
+describe.concurrent('the simulator', () => {
+  test('finds every guarantee kept by a broker, with every fault switched on', async () => {
+    const [json, report] = [join(folder, 'kept.json'), join(folder, 'kept.html')];
+    const traffic = '--producers 4 --consumers 4 --seconds 7 --rate 800 --queues 2 --batch 5 --body-bytes 0-4096'.split(
+      ' ',
+    );
+    const files = ['--json', json, '--report', report, '--priorities', '0-9'];
+    const { code, output } = await simulate(['--url', broker.url, ...traffic, ...ALL_FAULTS, ...files]);
+    expect(output).toContain('Verdict: OK');
+    expect(code).toBe(0);
+
+    const { run, settings, totals, errors, verdict }: Written = JSON.parse(await readFile(json, 'utf8'));
+    expect(verdict.guarantees.map(({ status }) => status)).toEqual(Array.from({ length: 9 }, () => 'OK'));
+    expect(errors).toEqual({});
+    // The faults did happen: otherwise the run would prove little.
+    for (const fault of ['vanished', 'hungUp', 'slow', 'nacked', 'extended', 'leaseLost', 'redelivered']) {
+      expect({ [fault]: totals[fault] }).not.toEqual({ [fault]: 0 });
+    }
+    expect(verdict.fates['expired']).toBeGreaterThan(0);
+    expect(verdict.fates['unaccounted']).toBe(0);
+    expect(settings).not.toHaveProperty('apiKey');
+    expect(await readFile(report, 'utf8')).toContain('Verdict: OK');
+    // It leaves no queue behind.
+    const { queues }: QueuesAnswer = JSON.parse(await (await fetch(`${broker.url}/v1/admin/queues`)).text());
+    expect(queues.filter(({ name }) => name.startsWith(`sim-${run}-`))).toEqual([]);
+  });
+
+  const lies: [string, () => Lie, string[], string[]][] = [
+    ['confirms acks that it swallows', () => swallowsAcks, [], [AFTER_ACK]],
+    // Which of the two it is depends on whether the message had been handed out again by then.
+    ['confirms stale acks', () => confirmsStaleAcks, ['--slow-rate', '0.5'], [FENCED, AFTER_ACK]],
+    ['delivers the same lease twice', deliversTwice, [], ['A message has one valid lease at a time']],
+    ['loses what it confirmed', () => losesEnqueues, [], ['Nothing is lost']],
+    ['alters bodies', () => altersBodies, [], ['Nothing is altered']],
+    [
+      'delivers what has expired',
+      () => deliversExpired,
+      ['--expire-rate', '1'],
+      ['Nothing is delivered after its expiry'],
+    ],
+  ];
+  test.each(lies)('ends with exit code 1 when the broker %s', async (_what, lie, args, possible) => {
+    const proxy = await startLyingProxy(broker.url, lie());
+    const json = join(folder, `${possible[0]}.json`);
+    try {
+      const traffic = '--producers 2 --consumers 3 --seconds 4 --rate 300 --lease-seconds 1 --drain-seconds 5'.split(
+        ' ',
+      );
+      const { code, output } = await simulate(['--url', proxy.url, ...traffic, ...args, '--json', json]);
+      expect(output).toContain('Verdict: BROKEN');
+      expect(output).toContain('The queues were kept');
+      expect(code).toBe(1);
+      const { verdict }: Written = JSON.parse(await readFile(json, 'utf8'));
+      const broken = verdict.guarantees.filter(({ status }) => status === 'BROKEN').map(({ guarantee }) => guarantee);
+      expect(
+        broken.some((guarantee) => possible.includes(guarantee)),
+        `broken: ${broken.join(', ')}`,
+      ).toBe(true);
+    } finally {
+      await proxy.stop();
+    }
+  });
+
+  test('ends with exit code 2 and says where it looked when nothing listens there', async () => {
+    const url = `http://127.0.0.1:${await freePort()}`;
+    const { code, output } = await simulate(['--url', url]);
+    expect(output).toContain(`No broker can be reached at ${url} (ECONNREFUSED); start one with npm start`);
+    expect(code).toBe(2);
+  });
+
+  test('ends with exit code 2 and names the fault when it is told nonsense', async () => {
+    const { code, output } = await simulate(['--crash-rate', 'often']);
+    expect(output).toContain(
+      "option '--crash-rate <share>' argument 'often' is invalid. It must be a number from 0 to 1.",
+    );
+    expect(code).toBe(2);
+  });
+
+  test('stops producing when interrupted, and still drains and judges', async () => {
+    const args = ['--url', broker.url, '--producers', '2', '--consumers', '2', '--seconds', '600', '--rate', '200'];
+    const { code, output } = await simulate(args, { interruptAt: '   5 s' });
+    expect(output).toContain('Producing was stopped early, by request.');
+    expect(output).toContain('Verdict: OK');
+    expect(code).toBe(0);
+  });
+
+  test('starts a broker of its own when told to, and leaves nothing of it behind', async () => {
+    const own = await mkdtemp(join(folder, 'own-'));
+    const env = {
+      TMPDIR: own,
+      ROWMQ_SERVERS_DIR: process.env['ROWMQ_SERVERS_DIR'] ?? join(ROOT, '.rowmq-test', 'servers'),
+      ROWMQ_EMBEDDED_SERVER: testServer().kind,
+      ROWMQ_BUFFER_POOL_MB: '128',
+    };
+    const traffic = '--producers 2 --consumers 2 --seconds 2 --rate 200'.split(' ');
+    const { code, output } = await simulate(['--start', ...traffic], { env });
+    expect(output).toContain('Verdict: OK');
+    expect(code).toBe(0);
+    const url = /against (\S+) for/.exec(output)?.[1] ?? '';
+    await expect(fetch(`${url}/health/live`)).rejects.toThrow('fetch failed');
+    expect(await readdir(own)).toEqual([]);
+  });
+});

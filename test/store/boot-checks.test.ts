@@ -1,0 +1,107 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { createConnection } from 'mysql2/promise';
+import { describe, expect, test } from 'vitest';
+import { checkServer, EmbeddedServer, findServer, judgeServer, migrateDatabase, openDataSource } from '@rowmq/store';
+import { startApp } from '../support/processes.js';
+import { createDatabase, testServer } from '../support/servers.js';
+
+const FINE = { version: '9.7.0', logBin: 1, binlogFormat: 'ROW', flushLog: 1, syncBinlog: 1 };
+
+describe('the judgement of a server', () => {
+  test.each([
+    '8.4.0',
+    '8.4.7-commercial',
+    '9.0.1',
+    '9.7.4-2',
+    '10.0.0',
+    '10.6.0-MariaDB',
+    '5.5.5-10.6.21-MariaDB-log',
+    '10.11.19-MariaDB-0+deb12u1-log',
+    '11.4.5-MariaDB',
+    '12.0.2-MariaDB',
+  ])('%s is new enough', (version) => expect(judgeServer({ ...FINE, version })).toEqual([]));
+
+  test.each([
+    '5.7.44-log',
+    '8.0.46',
+    '8.3.0',
+    '10.5.29-MariaDB',
+    '5.5.5-10.5.8-MariaDB',
+    '10.4.0-MariaDB-log',
+    '5.5.68-MariaDB',
+  ])('%s is refused as too old, and the answer names what is needed', (version) => {
+    const judge = (): unknown => judgeServer({ ...FINE, version });
+    expect(judge).toThrow(version);
+    expect(judge).toThrow('too old');
+    expect(judge).toThrow('MySQL 8.4 or MariaDB 10.6');
+  });
+
+  test('a binlog of statements is refused; where there is no binlog its format does not matter', () => {
+    expect(() => judgeServer({ ...FINE, binlogFormat: 'STATEMENT' })).toThrow('set binlog_format=ROW');
+    expect(judgeServer({ ...FINE, binlogFormat: 'MIXED' })).toEqual([]);
+    expect(judgeServer({ ...FINE, logBin: 0, binlogFormat: 'STATEMENT', syncBinlog: 0 })).toEqual([]);
+  });
+
+  test('settings that weaken durability are warned of, each by its name', () => {
+    expect(judgeServer({ ...FINE, flushLog: 2 })).toEqual([
+      expect.stringMatching(/^innodb_flush_log_at_trx_commit is 2: .*set it to 1/),
+    ]);
+    expect(judgeServer({ ...FINE, syncBinlog: 0 })).toEqual([
+      expect.stringMatching(/^sync_binlog is 0: .*set it to 1/),
+    ]);
+    expect(judgeServer({ ...FINE, flushLog: 0, syncBinlog: 1000 })).toHaveLength(2);
+  });
+});
+
+describe('a process that is started', () => {
+  test.each(['broker', 'reaper'] as const)(
+    '%s: on a database without the tables refuses, and says which command makes them',
+    async (name) => {
+      const database = await createDatabase();
+      const started = startApp(name, { ROWMQ_DATABASE_URL: database.url, ROWMQ_PORT: '0' });
+      await expect(started).rejects.toThrow(
+        /exited[^]*lacks 1 migration\(s\): InitialSchema1700000000000\. Run `npm run migrate`/,
+      );
+      await expect(started).rejects.not.toThrow(/\n\s+at /);
+      await database.drop();
+    },
+  );
+
+  test('on a server with a statement binlog: processes and migrations refuse, and say what to set', async () => {
+    const dataDir = await mkdtemp(join(tmpdir(), 'rowmq-boot-'));
+    const serversDir = process.env['ROWMQ_SERVERS_DIR'];
+    const program = await findServer({
+      kinds: [testServer().kind],
+      dataDir: fileURLToPath(new URL('../../.rowmq-test', import.meta.url)),
+      install: false,
+      ...(serversDir ? { serversDir } : {}),
+    });
+    const server = await EmbeddedServer.start({ program, dataDir, bufferPoolMegabytes: 128 });
+    try {
+      await migrateDatabase(server.url);
+      const connection = await createConnection({ uri: server.url });
+      await connection.query(`SET GLOBAL binlog_format = 'STATEMENT', GLOBAL sync_binlog = 0`);
+      await expect(startApp('reaper', { ROWMQ_DATABASE_URL: server.url })).rejects.toThrow(
+        /exited[^]*rowmq reaper: .*set binlog_format=ROW/,
+      );
+      await expect(startApp('broker', { ROWMQ_DATABASE_URL: server.url, ROWMQ_PORT: '0' })).rejects.toThrow(
+        /exited[^]*rowmq broker: .*set binlog_format=ROW/,
+      );
+      await expect(migrateDatabase(server.url)).rejects.toThrow('set binlog_format=ROW');
+      await connection.query(`SET GLOBAL binlog_format = 'ROW'`);
+      const dataSource = await openDataSource({ url: server.url, poolSize: 1 });
+      expect(await checkServer(dataSource)).toEqual([expect.stringContaining('sync_binlog is 0')]);
+      await dataSource.destroy();
+      const reaper = await startApp('reaper', { ROWMQ_DATABASE_URL: server.url });
+      expect(reaper.output()).toContain('sync_binlog is 0');
+      await reaper.stop();
+      await connection.end();
+    } finally {
+      await server.kill();
+      await rm(dataDir, { recursive: true, force: true });
+    }
+  });
+});

@@ -1,0 +1,223 @@
+import { spawn } from 'node:child_process';
+import { mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type Connection, createConnection } from 'mysql2/promise';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import {
+  EmbeddedServer,
+  EmbeddedServerError,
+  FolderLockedError,
+  type ServerProgram,
+  findProcessesByArgument,
+  findServer,
+} from '../../libs/store/src/embedded/index.js';
+import { DataFolder } from '../../libs/store/src/embedded/data-folder.js';
+import { serverArguments } from '../../libs/store/src/embedded/settings.js';
+import { createDatabase, testServer } from '../support/servers.js';
+
+const testFolder = fileURLToPath(new URL('../../.rowmq-test', import.meta.url));
+
+let program: ServerProgram;
+let dataDir: string;
+let folder: string;
+const running: EmbeddedServer[] = [];
+
+beforeEach(async () => {
+  const { kind } = testServer();
+  const serversDir = process.env['ROWMQ_SERVERS_DIR'];
+  program = await findServer({
+    kinds: [kind],
+    dataDir: testFolder,
+    install: false,
+    ...(serversDir ? { serversDir } : {}),
+  });
+  dataDir = await mkdtemp(join(tmpdir(), 'rowmq-embedded-'));
+  folder = join(dataDir, kind);
+});
+
+afterEach(async () => {
+  await Promise.all(running.splice(0).map((server) => server.kill()));
+  await rm(dataDir, { recursive: true, force: true });
+});
+
+async function start(options: { port?: number } = {}): Promise<EmbeddedServer> {
+  const server = await EmbeddedServer.start({ program, dataDir, bufferPoolMegabytes: 128, ...options });
+  running.push(server);
+  return server;
+}
+
+async function query(server: EmbeddedServer, sql: string): Promise<Record<string, unknown>[]> {
+  const connection: Connection = await createConnection({ uri: server.url });
+  try {
+    const [rows] = await connection.query(sql);
+    return Array.isArray(rows) ? JSON.parse(JSON.stringify(rows)) : [];
+  } finally {
+    await connection.end();
+  }
+}
+
+async function serversOnFolder(): Promise<number[]> {
+  return (await findProcessesByArgument(`--datadir=${join(folder, 'data')}`)).map(({ pid }) => pid);
+}
+
+/** What a SIGKILL of the process that started a server leaves: the server, running, and a lock whose holder is gone. */
+async function leaveServerBehind(): Promise<number> {
+  await (await start()).stop();
+  const files = new DataFolder(dataDir, program.kind);
+  const commandLine = serverArguments({
+    kind: program.kind,
+    data: files.data,
+    port: await files.choosePort(),
+    socket: await files.socket(),
+    pidFile: files.pidFile,
+    initFile: files.initFile,
+    bufferPoolMegabytes: 128,
+  });
+  const child = spawn(program.program, commandLine, { stdio: 'ignore', detached: true });
+  await expect
+    .poll(
+      () =>
+        stat(files.pidFile).then(
+          () => true,
+          () => false,
+        ),
+      { timeout: 30_000 },
+    )
+    .toBe(true);
+  return child.pid!;
+}
+
+/** Takes a port until the returned function is called. */
+async function occupy(port: number): Promise<() => Promise<void>> {
+  const server = createServer();
+  await new Promise<void>((done, fail) => server.once('error', fail).listen(port, '127.0.0.1', done));
+  return () => new Promise((done) => server.close(() => done()));
+}
+
+describe('the embedded server', () => {
+  test('is durable, private to this machine, and keeps its data over a restart and over a crash', async () => {
+    const first = await start();
+    // MariaDB before 11.1 knows this variable by its old name only.
+    const isolation = program.kind === 'mysql' ? '@@transaction_isolation' : '@@tx_isolation';
+    const settings = await query(
+      first,
+      `SELECT @@innodb_flush_log_at_trx_commit AS redo, @@sync_binlog AS binlog, @@log_bin AS logs, @@binlog_format AS format,
+              @@bind_address AS address, ${isolation} AS isolation, @@max_allowed_packet AS packet`,
+    );
+    expect(settings).toEqual([
+      {
+        redo: 1,
+        binlog: 1,
+        logs: 1,
+        format: 'ROW',
+        address: '127.0.0.1',
+        isolation: 'READ-COMMITTED',
+        packet: 64 * 1024 * 1024,
+      },
+    ]);
+    await query(first, 'CREATE TABLE kept (id INT PRIMARY KEY)');
+    await query(first, 'INSERT INTO kept VALUES (1)');
+    await first.stop();
+    expect(await serversOnFolder()).toEqual([]);
+
+    const second = await start();
+    expect(second.url).toBe(first.url);
+    await query(second, 'INSERT INTO kept VALUES (2)');
+    await second.kill();
+
+    const third = await start({ port: second.port });
+    expect(await query(third, 'SELECT id FROM kept ORDER BY id')).toEqual([{ id: 1 }, { id: 2 }]);
+  });
+
+  test('lets nobody in over TCP without the password, root least of all', async () => {
+    const server = await start();
+    for (const user of ['root', 'rowmq', '']) {
+      await expect(createConnection({ host: '127.0.0.1', port: server.port, user })).rejects.toThrow(
+        /denied|not allowed/i,
+      );
+    }
+    const users = await query(
+      server,
+      "SELECT user AS name, host AS host FROM mysql.user WHERE user NOT LIKE '%.%' ORDER BY user",
+    );
+    expect(users).toEqual([
+      { name: 'root', host: 'localhost' },
+      { name: 'rowmq', host: '127.0.0.1' },
+    ]);
+    expect((await stat(join(folder, 'password'))).mode & 0o777).toBe(0o600);
+    expect((await stat(folder)).mode & 0o777).toBe(0o700);
+  });
+
+  test('refuses a second start on the folder of a running one, naming its holder', async () => {
+    await start();
+    await expect(start()).rejects.toThrow(FolderLockedError);
+    await expect(start()).rejects.toThrow(`process ${process.pid}`);
+    expect(await serversOnFolder()).toHaveLength(1);
+  });
+
+  test('replaces a server that a killed process left behind', async () => {
+    const leftBehind = await leaveServerBehind();
+    expect(await serversOnFolder()).toEqual([leftBehind]);
+    const server = await start();
+    expect(await serversOnFolder()).toEqual([server.pid]);
+    expect(server.pid).not.toBe(leftBehind);
+  });
+
+  test('initialises again when the first initialisation was interrupted', async () => {
+    const unfinished = join(folder, 'data.unfinished');
+    await mkdir(unfinished, { recursive: true });
+    await writeFile(join(unfinished, 'ibdata1'), 'half a page');
+    const server = await start();
+    expect(await query(server, 'SELECT 1 AS one')).toEqual([{ one: 1 }]);
+    expect(await readdir(folder)).not.toContain('data.unfinished');
+  });
+
+  test('chooses another port when the remembered one is taken', async () => {
+    const first = await start();
+    await first.stop();
+    const squatter = await occupy(first.port);
+    try {
+      const second = await start();
+      expect(second.port).not.toBe(first.port);
+    } finally {
+      await squatter();
+    }
+  });
+
+  test('says what the server said when it does not come up', async () => {
+    const first = await start();
+    await first.stop();
+    const squatter = await occupy(first.port);
+    try {
+      const failure = await start({ port: first.port }).catch((error: unknown) => error);
+      expect(failure).toBeInstanceOf(EmbeddedServerError);
+      expect(String(failure)).toMatch(/error\.log:\n[^]*bind on TCP\/IP port/i);
+    } finally {
+      await squatter();
+    }
+    // The failed start gave the folder back.
+    expect(await query(await start(), 'SELECT 1 AS one')).toEqual([{ one: 1 }]);
+  });
+
+  test('runs from a folder whose path is too long for a socket', async () => {
+    dataDir = join(dataDir, 'a-long-name-'.repeat(10));
+    const server = await start();
+    expect(await query(server, 'SELECT 1 AS one')).toEqual([{ one: 1 }]);
+    await server.stop();
+    const [socket] = await query(await start(), 'SELECT @@socket AS path');
+    expect(String(socket?.['path']).length).toBeLessThan(100);
+  });
+});
+
+test('a fresh database of a test is there and can be dropped', async () => {
+  const database = await createDatabase();
+  const connection = await createConnection({ uri: database.url });
+  const [rows] = await connection.query('SELECT DATABASE() AS name');
+  expect(rows).toEqual([{ name: database.name }]);
+  await connection.end();
+  await database.drop();
+  await expect(createConnection({ uri: database.url })).rejects.toThrow(/unknown database/i);
+});

@@ -1,0 +1,133 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { createConnection, type RowDataPacket } from 'mysql2/promise';
+import { DataSource } from 'typeorm';
+import { migrateDatabase, openDataSource, pendingMigrations, revertDatabase } from '@rowmq/store';
+import { MIGRATIONS } from '../../migrations/index.js';
+import { createDatabase, type TestDatabase } from '../support/servers.js';
+
+const NAMES = MIGRATIONS.map((Migration) => new Migration().name);
+const TABLES = ['delivery', 'message', 'message_overflow', 'queue', 'reaper_lease', 'reaper_run'];
+
+let database: TestDatabase;
+
+beforeEach(async () => {
+  database = await createDatabase();
+});
+
+afterEach(() => database.drop());
+
+async function query(sql: string): Promise<Record<string, string>[]> {
+  const connection = await createConnection({ uri: database.url });
+  try {
+    const [rows] = await connection.query<RowDataPacket[]>(sql);
+    return rows as Record<string, string>[];
+  } finally {
+    await connection.end();
+  }
+}
+
+/** Every table as the server would create it again. */
+async function schema(): Promise<Record<string, string>> {
+  const tables = await query(
+    'SELECT table_name AS name FROM information_schema.tables WHERE table_schema = DATABASE() ORDER BY table_name',
+  );
+  const definitions: Record<string, string> = {};
+  for (const { name } of tables) {
+    const [row] = await query(`SHOW CREATE TABLE ${name}`);
+    definitions[name!] = row!['Create Table']!.replace(/ AUTO_INCREMENT=\d+/, '');
+  }
+  return definitions;
+}
+
+describe('migrations', () => {
+  test('up makes the tables, down takes them away, and up again makes the same ones', async () => {
+    expect(await pendingMigrations(database.url)).toEqual(NAMES);
+    expect(await migrateDatabase(database.url)).toEqual(NAMES);
+    expect(await pendingMigrations(database.url)).toEqual([]);
+    const first = await schema();
+    expect(Object.keys(first)).toEqual([...TABLES, 'rowmq_migration'].toSorted());
+
+    expect(await revertDatabase(database.url, NAMES.length + 1)).toEqual(NAMES.toReversed());
+    expect(Object.keys(await schema())).toEqual(['rowmq_migration']);
+    expect(await pendingMigrations(database.url)).toEqual(NAMES);
+    expect(await revertDatabase(database.url)).toEqual([]);
+
+    expect(await migrateDatabase(database.url)).toEqual(NAMES);
+    expect(await schema()).toEqual(first);
+    expect(await query('SELECT name, holder, expires_at FROM reaper_lease')).toEqual([
+      { name: 'reaper', holder: null, expires_at: 0 },
+    ]);
+    expect(await migrateDatabase(database.url)).toEqual([]);
+  });
+
+  test('several processes that start at once apply them once', async () => {
+    const applied = await Promise.all([1, 2, 3, 4].map(() => migrateDatabase(database.url)));
+    expect(applied.filter((names) => names.length > 0)).toEqual([NAMES]);
+    expect(await query('SELECT name FROM rowmq_migration')).toEqual(NAMES.map((name) => ({ name })));
+  });
+
+  test('a database with the longest possible name can be migrated', async () => {
+    const name = `${database.name}_`.padEnd(64, 'x');
+    await query(`CREATE DATABASE ${name}`);
+    const url = new URL(database.url);
+    url.pathname = `/${name}`;
+    try {
+      expect(await migrateDatabase(url.href)).toEqual(NAMES);
+    } finally {
+      await query(`DROP DATABASE ${name}`);
+    }
+  });
+
+  test('the payload log and its overflow have the same columns, which exchanging partitions needs', async () => {
+    await migrateDatabase(database.url);
+    const columns = async (table: string): Promise<unknown> =>
+      query(
+        `SELECT column_name AS c, column_type AS t, is_nullable AS n, ordinal_position AS p FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = '${table}' ORDER BY ordinal_position`,
+      );
+    expect(await columns('message_overflow')).toEqual(await columns('message'));
+  });
+});
+
+describe('the entities', () => {
+  let dataSource: DataSource;
+
+  beforeEach(async () => {
+    await migrateDatabase(database.url);
+    dataSource = await openDataSource({ url: database.url, poolSize: 1 });
+    return () => dataSource.destroy();
+  });
+
+  test('are the tables, column by column', async () => {
+    const described = dataSource.entityMetadatas.flatMap((entity) =>
+      entity.columns.map((column) => ({
+        table: entity.tableName,
+        column: column.databaseName,
+        type: dataSource.driver.normalizeType(column),
+        length: column.length,
+        unsigned: column.unsigned,
+        nullable: column.isNullable,
+        key: column.isPrimary,
+        generated: column.isGenerated,
+      })),
+    );
+    const rows = await query(
+      `SELECT table_name AS t, column_name AS c, data_type AS type, column_type AS full, is_nullable AS nullable, column_key AS k, extra AS extra
+       FROM information_schema.columns
+       WHERE table_schema = DATABASE() AND table_name NOT IN ('rowmq_migration', 'message_overflow')`,
+    );
+    const found = rows.map(({ t, c, type, full, nullable, k, extra }) => ({
+      table: t,
+      column: c,
+      type,
+      // The width of a number says nothing; MariaDB and boolean columns show one.
+      length: /^(?:binary|varbinary|varchar)\((\d+)\)/.exec(full!)?.[1] ?? '',
+      unsigned: full!.includes('unsigned'),
+      nullable: nullable === 'YES',
+      key: k === 'PRI',
+      generated: extra!.includes('auto_increment'),
+    }));
+    const sorted = (list: { table: string | undefined; column: string | undefined }[]): unknown[] =>
+      list.toSorted((one, other) => `${one.table}.${one.column}`.localeCompare(`${other.table}.${other.column}`));
+    expect(sorted(found)).toEqual(sorted(described));
+  });
+});

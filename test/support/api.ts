@@ -1,0 +1,223 @@
+import type {
+  AckAnswer,
+  BrowseAnswer,
+  DeliveryState,
+  DequeueRequest,
+  EnqueueRequest,
+  ErrorCode,
+  ExtendAnswer,
+  LeasedMessage,
+  MessageAnswer,
+  NackAnswer,
+  Problem,
+  QueueAnswer,
+  QueueSettings,
+} from '@rowmq/contract';
+import { afterAll, beforeAll, expect } from 'vitest';
+import { type Broker, startBroker } from './processes.js';
+
+/** What a call answered. */
+export interface Answer<T = unknown> {
+  status: number;
+  headers: Headers;
+  text: string;
+  /** Undefined when the answer is not JSON. */
+  json: T;
+}
+
+/** A client that knows nothing but HTTP. */
+export class Api {
+  constructor(
+    readonly url: string,
+    private readonly headers: Record<string, string> = {},
+  ) {}
+
+  /** Makes one call. A body that is text or bytes is sent as it is, anything else as JSON. */
+  async call<T = unknown>(
+    method: string,
+    path: string,
+    body?: unknown,
+    headers: Record<string, string> = {},
+  ): Promise<Answer<T>> {
+    const raw = typeof body === 'string' || body instanceof Uint8Array;
+    const response = await fetch(`${this.url}${path}`, {
+      method,
+      headers: { ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...this.headers, ...headers },
+      ...(body === undefined ? {} : { body: raw ? body : JSON.stringify(body) }),
+      signal: AbortSignal.timeout(60_000),
+    });
+    const text = await response.text();
+    const isJson = /json/.test(response.headers.get('content-type') ?? '');
+    return {
+      status: response.status,
+      headers: response.headers,
+      text,
+      json: (isJson ? JSON.parse(text) : undefined) as T,
+    };
+  }
+
+  get = async <T = unknown>(path: string): Promise<Answer<T>> => this.call<T>('GET', path);
+  post = async <T = unknown>(path: string, body?: unknown): Promise<Answer<T>> => this.call<T>('POST', path, body);
+  put = async <T = unknown>(path: string, body?: unknown): Promise<Answer<T>> => this.call<T>('PUT', path, body);
+  delete = async <T = unknown>(path: string): Promise<Answer<T>> => this.call<T>('DELETE', path);
+
+  queue(name: string): QueueApi {
+    return new QueueApi(this, name);
+  }
+
+  /** The message and its deliveries. */
+  async message(id: string): Promise<MessageAnswer> {
+    return succeed(await this.get<MessageAnswer>(`/v1/admin/messages/${id}`), 200);
+  }
+
+  /** The value of one sample of `/metrics`, 0 when it is absent. `sample` is its name with its labels. */
+  async metric(sample: string): Promise<number> {
+    const { text } = await this.get('/metrics');
+    const line = text.split('\n').find((candidate) => candidate.startsWith(`${sample} `));
+    return line === undefined ? 0 : Number(line.slice(sample.length + 1));
+  }
+}
+
+/** The calls on one queue. All but `request` fail the test when the call does not succeed. */
+export class QueueApi {
+  readonly messagesPath: string;
+  readonly adminPath: string;
+
+  constructor(
+    readonly api: Api,
+    readonly name: string,
+  ) {
+    this.messagesPath = `/v1/queues/${name}/messages`;
+    this.adminPath = `/v1/admin/queues/${name}`;
+  }
+
+  /** One of the message verbs, whatever it answers. */
+  async request<T = unknown>(
+    verb: 'enqueue' | 'dequeue' | 'ack' | 'nack' | 'extend',
+    body?: unknown,
+  ): Promise<Answer<T>> {
+    return this.api.post<T>(verb === 'enqueue' ? this.messagesPath : `${this.messagesPath}/${verb}`, body);
+  }
+
+  /** Acks one message, whatever that answers. */
+  async requestAckOne(receipt: string): Promise<Answer> {
+    return this.api.delete(`${this.messagesPath}/${receipt}`);
+  }
+
+  /** Creates or changes the queue. */
+  async put(settings: Partial<QueueSettings> = {}): Promise<QueueAnswer> {
+    const answer = await this.api.put<QueueAnswer>(this.adminPath, settings);
+    expect(answer.status, answer.text).toBeOneOf([200, 201]);
+    return answer.json;
+  }
+
+  async get(): Promise<QueueAnswer> {
+    return succeed(await this.api.get<QueueAnswer>(this.adminPath), 200);
+  }
+
+  /** Enqueues messages; a string is one with that body. Returns their ids. */
+  async enqueue(...messages: (string | EnqueueRequest['messages'][number])[]): Promise<string[]> {
+    const answer = await this.request<{ messages: { id: string }[] }>('enqueue', {
+      messages: messages.map((message) => (typeof message === 'string' ? { body: message } : message)),
+    });
+    return succeed(answer, 201).messages.map(({ id }) => id);
+  }
+
+  async dequeue(request: DequeueRequest = {}): Promise<LeasedMessage[]> {
+    return succeed(await this.request<{ messages: LeasedMessage[] }>('dequeue', request), 200).messages;
+  }
+
+  /** Dequeues one message, and fails if there is none. */
+  async dequeueOne(request: Omit<DequeueRequest, 'maxMessages'> = {}): Promise<LeasedMessage> {
+    const [message, ...more] = await this.dequeue(request);
+    expect(more).toEqual([]);
+    expect(message).toBeDefined();
+    return message as LeasedMessage;
+  }
+
+  async ack(...receipts: string[]): Promise<AckAnswer> {
+    return succeed(await this.request<AckAnswer>('ack', { receipts }), 200);
+  }
+
+  async nack(receipts: string[], options: { delaySeconds?: number; reason?: string } = {}): Promise<NackAnswer> {
+    return succeed(await this.request<NackAnswer>('nack', { receipts, ...options }), 200);
+  }
+
+  async extend(receipts: string[], leaseSeconds: number): Promise<ExtendAnswer> {
+    return succeed(await this.request<ExtendAnswer>('extend', { receipts, leaseSeconds }), 200);
+  }
+
+  async browse(state: DeliveryState): Promise<BrowseAnswer['messages']> {
+    const answer = await this.api.get<BrowseAnswer>(`${this.adminPath}/messages?state=${state}&limit=100`);
+    return succeed(answer, 200).messages;
+  }
+
+  /** One of the admin calls that do something to the whole queue. */
+  async admin<T>(action: 'purge' | 'pause' | 'resume' | 'redrive', body?: unknown): Promise<T> {
+    return succeed(await this.api.post<T>(`${this.adminPath}/${action}`, body), 200);
+  }
+}
+
+/** What a successful answer says; fails the test for any other status. */
+function succeed<T>(answer: Answer<T>, status: number): T {
+  expect(answer.status, answer.text).toBe(status);
+  return answer.json;
+}
+
+/** Fails unless the answer is this problem, complete and in RFC 9457's form. Returns it. */
+export function expectProblem(answer: Answer, status: number, code: ErrorCode): Problem {
+  const problem = answer.json as Problem;
+  expect({ status: answer.status, code: problem?.code }, answer.text).toEqual({ status, code });
+  expect(answer.headers.get('content-type')).toBe('application/problem+json; charset=utf-8');
+  const { faults, ...rest } = problem;
+  expect(rest).toEqual({
+    type: `urn:rowmq:problem:${code}`,
+    title: expect.stringMatching(/\w/),
+    status,
+    detail: expect.stringMatching(/\w/),
+    code,
+  });
+  for (const fault of faults ?? [])
+    expect(fault).toEqual({ path: expect.any(String), message: expect.stringMatching(/\w/) });
+  return problem;
+}
+
+/** A broker that the tests of a file share; each test works on queues of its own. */
+export interface SharedBroker {
+  readonly broker: Broker;
+  readonly api: Api;
+  /** A fresh queue. */
+  newQueue(settings?: Partial<QueueSettings>): Promise<QueueApi>;
+}
+
+let queues = 0;
+
+/** A name no other queue of this test file has. */
+export function newQueueName(): string {
+  queues += 1;
+  return `queue-${queues}`;
+}
+
+/** Starts a broker before the tests of a file and stops it, in order, after them. Its database goes with the server's folder, which is kept when a test failed. */
+export function useBroker(env: Record<string, string> = {}): SharedBroker {
+  let broker: Broker;
+  beforeAll(async () => {
+    broker = await startBroker({ env });
+  });
+  afterAll(async () => {
+    await broker.stop();
+  });
+  return {
+    get broker() {
+      return broker;
+    },
+    get api() {
+      return new Api(broker.url);
+    },
+    async newQueue(settings = {}) {
+      const queue = new Api(broker.url).queue(newQueueName());
+      await queue.put(settings);
+      return queue;
+    },
+  };
+}

@@ -1,0 +1,82 @@
+import { newMessageId } from '@rowmq/contract';
+import { FIRST_ID, type LeasedDelivery, type Queue, type Session } from '@rowmq/store';
+import { createConnection } from 'mysql2/promise';
+import { numbered, type TestStore } from './store.js';
+
+export const MINUTE = 60_000;
+export const HOUR = 60 * MINUTE;
+export const DAY = 24 * HOUR;
+/** The instant at which tests that move time begin: midnight. */
+export const START = Date.UTC(2026, 0, 1);
+
+const BATCH = 1000;
+
+/** Enqueues messages whose ids are stamped at an instant, by a broker whose clock may be wrong: the database's says `now`. Returns the ids. */
+export async function enqueueStamped(
+  store: TestStore,
+  queue: Queue,
+  { at, now = at, count = 1, delaySeconds }: { at: number; now?: number; count?: number; delaySeconds?: number },
+): Promise<Buffer[]> {
+  const ids: Buffer[] = [];
+  for (let done = 0; done < count; done += BATCH) {
+    const messages = numbered(Math.min(BATCH, count - done), { delaySeconds }).map((message) => ({
+      ...message,
+      id: newMessageId(at),
+    }));
+    await store.messages.enqueue(queue.name, messages, { now });
+    ids.push(...messages.map(({ id }) => id));
+  }
+  return ids;
+}
+
+/** Takes all that is available at an instant. */
+export async function takeAll(store: TestStore, queue: Queue, now: number): Promise<LeasedDelivery[]> {
+  const taken: LeasedDelivery[] = [];
+  for (;;) {
+    const some = await store.messages.dequeue(queue, { maxMessages: BATCH, leaseSeconds: 60, now });
+    if (some.length === 0) return taken;
+    taken.push(...some);
+  }
+}
+
+/** Takes all that is available at an instant, and acks it. */
+export async function settleAll(store: TestStore, queue: Queue, now: number): Promise<LeasedDelivery[]> {
+  const taken = await takeAll(store, queue, now);
+  for (let done = 0; done < taken.length; done += BATCH) {
+    const outcomes = await store.messages.ack(queue.id, taken.slice(done, done + BATCH), { now });
+    if (outcomes.some((outcome) => outcome !== null)) throw new Error('an ack failed');
+  }
+  return taken;
+}
+
+/** Dead-letters whatever was received too often; returns how many. */
+export async function deadLetterAll(store: TestStore, queue: Queue, now: number): Promise<number> {
+  const { found } = await store.sweep.findOverReceived(queue, FIRST_ID, BATCH, { now });
+  return store.messages.deadLetter(queue, found, { now });
+}
+
+/** How many of these messages' rows are still stored, in `message`. */
+export async function stored(store: TestStore, ids: readonly Buffer[]): Promise<number> {
+  if (ids.length === 0) return 0;
+  const [row] = await store.database.read<{ n: number }>('SELECT COUNT(*) AS n FROM message WHERE id IN (?)', [ids]);
+  return Number(row?.n);
+}
+
+/** Ids as text, for comparing sets of them. */
+export function hex(ids: readonly Buffer[]): string[] {
+  return ids.map((id) => id.toString('hex')).toSorted();
+}
+
+/** A connection outside every pool, for transactions that a test holds open. */
+export async function openSession(store: TestStore): Promise<Session & { end(): Promise<void> }> {
+  const connection = await createConnection({ uri: store.url });
+  await connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED');
+  // A test that fails leaves it behind: its locks must not outlive that for long.
+  await connection.query('SET SESSION wait_timeout = 15');
+  connection.on('error', () => undefined);
+  const run = async <T>(sql: string, values: readonly unknown[] = []): Promise<T> => {
+    const [result] = await connection.query(sql, [...values]);
+    return result as T;
+  };
+  return { read: run, write: run, end: () => connection.end() };
+}
