@@ -1,0 +1,67 @@
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+
+/** When a connection is cut: before the server has seen the statement, or after it has carried it out but before its answer arrives. */
+export type Cut = 'before' | 'after';
+
+/** A proxy between client and database that cuts the next connection on which a statement is sent. */
+export interface CuttingProxy {
+  /** The database's URL, by way of the proxy. */
+  url: string;
+  /** Cuts at the next statement that contains this text. */
+  cutAt(statement: string, when: Cut): void;
+  /** How often it has cut. */
+  cuts(): number;
+  close(): Promise<void>;
+}
+
+/** Starts a proxy for a database. */
+export async function startCuttingProxy(databaseUrl: string): Promise<CuttingProxy> {
+  const target = new URL(databaseUrl);
+  const sockets = new Set<Socket>();
+  let armed: { statement: string; when: Cut } | undefined;
+  let cuts = 0;
+  const server = createServer((client) => {
+    const upstream = connect(Number(target.port), target.hostname);
+    let cutting = false;
+    const cut = (): void => {
+      client.destroy();
+      upstream.destroy();
+    };
+    for (const socket of [client, upstream]) {
+      sockets.add(socket);
+      socket.on('error', cut);
+      socket.on('close', () => {
+        sockets.delete(socket);
+        cut();
+      });
+    }
+    client.on('data', (chunk) => {
+      if (armed !== undefined && chunk.includes(armed.statement)) {
+        const { when } = armed;
+        armed = undefined;
+        cuts += 1;
+        if (when === 'before') return cut();
+        cutting = true;
+      }
+      upstream.write(chunk);
+    });
+    // The server answers once it has carried the statement out.
+    upstream.on('data', (chunk) => (cutting ? cut() : client.write(chunk)));
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const url = new URL(databaseUrl);
+  url.port = String((server.address() as AddressInfo).port);
+  return {
+    url: url.href,
+    cutAt: (statement, when) => {
+      armed = { statement, when };
+    },
+    cuts: () => cuts,
+    close: async () => {
+      for (const socket of sockets) socket.destroy();
+      server.close();
+      await once(server, 'close');
+    },
+  };
+}
