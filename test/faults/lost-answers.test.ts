@@ -3,7 +3,7 @@ import { type CuttingProxy, startCuttingProxy } from '../support/cutting-proxy.j
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
 /*
- * The connection is cut while a COMMIT is under way: just before the server sees it, or just after it has carried it out. The broker cannot tell which; the outcome must be the same.
+ * The connection is cut while a COMMIT is under way: before the server sees it, after it has carried it out, or while it is still on its way. The broker cannot tell which; the outcome must be the same.
  */
 
 let direct: TestStore;
@@ -21,7 +21,7 @@ afterAll(async () => {
   await direct.close();
 });
 
-describe.each(['before', 'after'] as const)('a connection cut %s the COMMIT was carried out', (when) => {
+describe.each(['before', 'late', 'after'] as const)('a connection cut around its COMMIT (%s)', (when) => {
   async function cutOnce<T>(work: () => Promise<T>): Promise<T> {
     const before = proxy.cuts();
     proxy.cutAt('COMMIT', when);

@@ -226,6 +226,20 @@ describe('expiry', () => {
   });
 });
 
+describe('a claim that meets what it must remove', () => {
+  it('looks further, and leases nothing twice', async () => {
+    const queue = await createQueue(store);
+    for (let batch = 0; batch < 3; batch += 1) {
+      const mixed = numbered(50).map((one, index) => ({ ...one, expiresInSeconds: index % 2 === 0 ? 1 : 1000 }));
+      await store.messages.enqueue(queue.name, mixed, { now: T0 });
+    }
+    const leased = await dequeue(queue, T0 + 1 * SECOND, 60);
+    expect(leased).toHaveLength(60);
+    expect(new Set(leased.map(({ messageId }) => messageId.toString('hex'))).size).toBe(60);
+    expect(await dequeue(queue, T0 + 1 * SECOND, 100)).toHaveLength(15);
+  });
+});
+
 describe('dead-lettering', () => {
   it('moves a message that was received too often, on sight, and redrive brings it back', async () => {
     const dead = await createQueue(store);

@@ -1,8 +1,13 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 
-/** When a connection is cut: before the server has seen the statement, or after it has carried it out but before its answer arrives. */
-export type Cut = 'before' | 'after';
+/**
+ * When a connection is cut: before the server has seen the statement, after it has carried it out but before its answer arrives, or at once while the statement reaches the server a little later,
+ * when the client may already be trying again.
+ */
+export type Cut = 'before' | 'late' | 'after';
+
+const LATE_MS = 300;
 
 /** A proxy between client and database that cuts the next connection on which a statement is sent. */
 export interface CuttingProxy {
@@ -43,6 +48,13 @@ export async function startCuttingProxy(databaseUrl: string): Promise<CuttingPro
         cuts += 1;
         if (when === 'before') return cut();
         cutting = true;
+        if (when === 'late') {
+          // Half closed, the server still reads what comes.
+          client.removeAllListeners('close');
+          client.destroy();
+          setTimeout(() => upstream.write(chunk), LATE_MS);
+          return;
+        }
       }
       upstream.write(chunk);
     });

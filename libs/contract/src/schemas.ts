@@ -69,11 +69,9 @@ export const enqueueMessage = z.strictObject({
     .meta({ description: "Capped by the queue's messageTtlSeconds, which also applies when absent" }),
 });
 
-export const enqueueRequest = z
-  .strictObject({ messages: z.array(enqueueMessage).min(1).max(LIMITS.batch) })
-  .meta({
-    example: { messages: [{ body: '{"order":17}', headers: { 'content-type': 'application/json' }, priority: 4 }] },
-  });
+export const enqueueRequest = z.strictObject({ messages: z.array(enqueueMessage).min(1).max(LIMITS.batch) }).meta({
+  example: { messages: [{ body: '{"order":17}', headers: { 'content-type': 'application/json' }, priority: 4 }] },
+});
 
 export const enqueueAnswer = z.object({ messages: z.array(z.object({ id: messageIdText })) });
 
@@ -100,26 +98,30 @@ export const leasedMessage = z.object({
 
 export const dequeueAnswer = z.object({ messages: z.array(leasedMessage) });
 
-export const ackRequest = z.strictObject({ receipts });
+export const ackRequest = z.strictObject({ receipts }).meta({ example: { receipts: [EXAMPLE_RECEIPT] } });
 export const failedReceipt = z.object({
   receipt,
   code: z.enum(['lease-lost', 'delivery-not-found', 'invalid-request']),
 });
 export const ackAnswer = z.object({ acked: z.array(receipt), failed: z.array(failedReceipt) });
 
-export const nackRequest = z.strictObject({
-  receipts,
-  delaySeconds: seconds(0, LIMITS.delaySeconds).default(0),
-  reason: z
-    .string()
-    .max(LIMITS.reasonChars)
-    .refine(wellFormed, NOT_WELL_FORMED)
-    .optional()
-    .meta({ description: 'Why; kept with the delivery and shown by browse', example: 'payment gateway is down' }),
-});
+export const nackRequest = z
+  .strictObject({
+    receipts,
+    delaySeconds: seconds(0, LIMITS.delaySeconds).default(0),
+    reason: z
+      .string()
+      .max(LIMITS.reasonChars)
+      .refine(wellFormed, NOT_WELL_FORMED)
+      .optional()
+      .meta({ description: 'Why; kept with the delivery and shown by browse', example: 'payment gateway is down' }),
+  })
+  .meta({ example: { receipts: [EXAMPLE_RECEIPT], delaySeconds: 60, reason: 'payment gateway is down' } });
 export const nackAnswer = z.object({ nacked: z.array(receipt), failed: z.array(failedReceipt) });
 
-export const extendRequest = z.strictObject({ receipts, leaseSeconds });
+export const extendRequest = z
+  .strictObject({ receipts, leaseSeconds })
+  .meta({ example: { receipts: [EXAMPLE_RECEIPT], leaseSeconds: 60 } });
 export const extendAnswer = z.object({
   extended: z.array(z.object({ receipt, leaseExpiresAt: timestamp })),
   failed: z.array(failedReceipt),

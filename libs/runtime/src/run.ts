@@ -30,12 +30,18 @@ export async function runProcess(
     stopOnSignal(app, stopSeconds, logger);
     process.send?.('ready');
   } catch (error) {
-    const known = error instanceof SettingsError || (error instanceof Error && error.name === 'StartupError');
-    process.stderr.write(
-      `rowmq ${name}: ${known ? error.message : error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`,
-    );
+    process.stderr.write(`rowmq ${name}: ${explain(error)}\n`);
     process.exit(1);
   }
+}
+
+/** What a failure to start says: one message where it tells all, else with the stack. */
+function explain(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  if (error instanceof SettingsError || error.name === 'StartupError') return error.message;
+  if ((error as NodeJS.ErrnoException).syscall === 'listen')
+    return `Cannot listen: ${error.message}. Stop what uses the address, or set ROWMQ_HOST and ROWMQ_PORT to another.`;
+  return error.stack ?? error.message;
 }
 
 function stopOnSignal(app: INestApplicationContext, stopSeconds: number, logger: Logger): void {

@@ -181,9 +181,10 @@ export class MessageRepository {
       if (tx.commitUnknown) await giveBack(tx, queue.id, ids(claimed), leaseToken, options.now);
       const found = await claim(tx, queue, options.maxMessages, options.now);
       claimed = found.live;
-      const [first] = claimed;
-      if (first === undefined) return { leased: [], overReceived: found.overReceived };
-      const leaseExpiresAt = first.now + options.leaseSeconds * 1000;
+      const last = claimed.at(-1);
+      if (last === undefined) return { leased: [], overReceived: found.overReceived };
+      // From the last look on: what was found then may have become available after the first.
+      const leaseExpiresAt = last.now + options.leaseSeconds * 1000;
       await tx.write(
         `UPDATE delivery FORCE INDEX (PRIMARY)
          SET available_at = ?,

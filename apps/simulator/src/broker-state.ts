@@ -1,0 +1,86 @@
+import { RowmqError } from '@rowmq/contract';
+import type { Depth } from './meter.js';
+import { failed, type Run } from './run.js';
+import { unaccounted, type Evidence } from './verdict.js';
+
+/** Messages that are looked up one by one at most; beyond it they count as unproven. */
+const LOOK_UPS = 20_000;
+const LOOK_UPS_AT_ONCE = 8;
+const PAGE = 100;
+/** Leftovers that are looked at per queue and state at most. */
+const LEFTOVERS = 1000;
+
+/** What all queues of the run hold together, or null when the broker cannot be asked. */
+export async function depthOf(run: Run): Promise<Depth | null> {
+  try {
+    const stats = await Promise.all(run.queues.map(async (queue) => (await run.client.getQueue(queue)).stats));
+    const sum = (of: keyof Depth) => stats.reduce((total, each) => total + each[of], 0);
+    return { ready: sum('ready'), delayed: sum('delayed'), leased: sum('leased') };
+  } catch (error) {
+    failed(run, error);
+    return null;
+  }
+}
+
+export const isEmpty = (depth: Depth | null): boolean =>
+  depth !== null && depth.ready + depth.delayed + depth.leased === 0;
+
+/** Asks the broker for whatever the ledger alone cannot settle. Call when no producer and no consumer works any more. */
+export async function gatherEvidence(run: Run, endedAt: number): Promise<Evidence> {
+  const drained = isEmpty(await depthOf(run));
+  const stillThere = drained ? new Set<number>() : await leftovers(run);
+  const unverified = new Set<number>();
+  const open = unaccounted(run.ledger, endedAt).filter((message) => !stillThere.has(message));
+  for (const message of open.slice(LOOK_UPS)) unverified.add(message);
+  const queue = open.slice(0, LOOK_UPS).values();
+  const lookUp = async () => {
+    for (const message of queue) {
+      const presence = await presenceOf(run, run.ledger.idOf(message) ?? '');
+      if (presence === 'there') stillThere.add(message);
+      if (presence === 'unknown') unverified.add(message);
+    }
+  };
+  await Promise.all(Array.from({ length: LOOK_UPS_AT_ONCE }, lookUp));
+  return { endedAt, drained, stillThere, unverified };
+}
+
+async function presenceOf(run: Run, id: string): Promise<'there' | 'gone' | 'unknown'> {
+  try {
+    const { deliveries } = await run.client.getMessage(id);
+    return deliveries.length > 0 ? 'there' : 'gone';
+  } catch (error) {
+    // Settled messages are removed after a while, and then nobody knows them.
+    if (error instanceof RowmqError && error.code === 'delivery-not-found') return 'gone';
+    failed(run, error);
+    return 'unknown';
+  }
+}
+
+/** The first of those messages that the broker still shows, acked ones among them if it did not keep its word. */
+async function leftovers(run: Run): Promise<Set<number>> {
+  const ids = new Set<string>();
+  for (const queue of run.queues) {
+    for (const state of ['ready', 'delayed', 'leased'] as const) await browse(run, queue, state, ids);
+  }
+  const found = new Set<number>();
+  if (ids.size === 0) return found;
+  for (let message = 1; message <= run.ledger.messages; message++) {
+    const id = run.ledger.idOf(message);
+    if (id !== undefined && ids.has(id)) found.add(message);
+  }
+  return found;
+}
+
+async function browse(run: Run, queue: string, state: 'ready' | 'delayed' | 'leased', ids: Set<string>): Promise<void> {
+  try {
+    let after: string | undefined;
+    for (let seen = 0; seen < LEFTOVERS; seen += PAGE) {
+      const page = await run.client.browse(queue, { state, limit: PAGE, ...(after === undefined ? {} : { after }) });
+      for (const { id } of page.messages) ids.add(id);
+      if (page.nextAfter === null) return;
+      after = page.nextAfter;
+    }
+  } catch (error) {
+    failed(run, error);
+  }
+}

@@ -1,0 +1,147 @@
+import type { Guarantees } from './guarantee.js';
+import type { Ledger } from './ledger.js';
+import { CLOCK_SLACK_MS, type LeaseRecord, type MessageRecord } from './ledger-records.js';
+
+/** Why messages were handed out again. */
+export interface RedeliveryCauses {
+  ranOut: number;
+  nack: number;
+  nackUnanswered: number;
+  /** A dequeue whose answer nobody received had it in between. */
+  answerLost: number;
+}
+
+/**
+ * A long poll may be answered with what a claim took that began shortly before the request did, so a lease may be this much older than the request that got it.
+ * Also covers the clocks' different speeds.
+ */
+const HELD_SLACK_MS = 250;
+/** How long after its consumer stopped listening a dequeue may still be carried out by the broker. */
+const UNANSWERED_HORIZON_MS = 30_000;
+
+/** Judges one message's leases, which are given in hand-out order, each against the one before it. */
+export function judgeLeases(
+  guarantees: Guarantees,
+  causes: RedeliveryCauses,
+  ledger: Ledger,
+  record: MessageRecord,
+  leases: readonly LeaseRecord[],
+): void {
+  for (const [index, lease] of leases.entries()) {
+    const before = leases[index - 1];
+    guarantees.exclusive.checked();
+    if (lease.settle === 'ack' && lease.outcome === 'confirmed') guarantees.notAfterAck.checked();
+    if (before !== undefined || lease.receiveCount > 1) guarantees.explained.checked();
+    const fault = before === undefined ? undefined : judgePair(guarantees, record.message, before, lease);
+    if (fault === undefined) judgeReason(guarantees, causes, ledger, record, before, lease);
+    judgeRefusal(guarantees, ledger, record, lease);
+  }
+}
+
+/** A consumer that surely held its lease must be able to settle and extend it. */
+function judgeRefusal({ fenced }: Guarantees, ledger: Ledger, record: MessageRecord, lease: LeaseRecord): void {
+  if (lease.settle === 'none' || lease.outcome === 'unknown') return;
+  fenced.checked();
+  if (lease.outcome === 'confirmed' || lease.settleAnsweredAt >= lease.heldUntil - HELD_SLACK_MS) return;
+  // An expired message may be removed from under its lease.
+  const earliestExpiry = record.expiresInSeconds === 0 ? Infinity : record.sentAt + record.expiresInSeconds * 1000;
+  if (lease.settleAnsweredAt >= earliestExpiry) return;
+  const why = `${lease.settle} was refused although the lease was surely still held`;
+  if (ledger.outageSeen && lease.outcome === 'notFound') fenced.unproven(record.message, `${why}, after an outage`);
+  else fenced.broken(record.message, why);
+}
+
+/** Finds what is wrong between two consecutive leases of a message; answers it, or undefined. */
+function judgePair(
+  { notAfterAck, exclusive, fenced }: Guarantees,
+  message: number,
+  before: LeaseRecord,
+  lease: LeaseRecord,
+): 'fault' | undefined {
+  if (lease.handedOutOnDatabase === before.handedOutOnDatabase && lease.receiveCount === before.receiveCount) {
+    exclusive.broken(message, 'delivered twice under one lease');
+    return 'fault';
+  }
+  if (before.settle === 'ack' && before.outcome === 'confirmed') {
+    // Either the ack came first, and the hand-out is wrong, or the hand-out came first, and the ack should have been refused.
+    if (lease.receivedAt < before.settleSentAt) {
+      fenced.broken(message, 'an ack was accepted after the message had been handed out again');
+    } else {
+      notAfterAck.broken(message, 'handed out again after a confirmed ack');
+    }
+    return 'fault';
+  }
+  if (before.extendedOnDatabase >= lease.handedOutOnDatabase) {
+    fenced.broken(message, 'an extend was accepted after the message had been handed out again');
+    return 'fault';
+  }
+  const nackMayHaveComeFirst =
+    before.settle === 'nack' &&
+    (before.outcome === 'confirmed' || before.outcome === 'unknown') &&
+    lease.receivedAt >= before.settleSentAt;
+  // An ack never gives back: if it was carried out the message is gone, if not the lease goes on. So only a nack ends a lease early.
+  if (lease.handedOutOnDatabase < before.endsOnDatabase && !nackMayHaveComeFirst) {
+    const overlapMs = before.endsOnDatabase - lease.handedOutOnDatabase;
+    exclusive.broken(
+      message,
+      `handed out again ${overlapMs} ms before the lease before it ended, by the database's clock`,
+    );
+    return 'fault';
+  }
+  if (before.settle === 'nack' && before.outcome === 'confirmed' && !nackMayHaveComeFirst) {
+    fenced.broken(message, 'a nack was accepted after the message had been handed out again');
+    return 'fault';
+  }
+  return undefined;
+}
+
+/** Every hand-out but the first needs a reason, and receiveCount counts them all, the unseen ones too. */
+function judgeReason(
+  { explained }: Guarantees,
+  causes: RedeliveryCauses,
+  ledger: Ledger,
+  record: MessageRecord,
+  before: LeaseRecord | undefined,
+  lease: LeaseRecord,
+): void {
+  const unseen = lease.receiveCount - (before?.receiveCount ?? 0) - 1;
+  if (unseen < 0) {
+    explained.broken(record.message, `receiveCount was ${before?.receiveCount ?? 0}, then ${lease.receiveCount}`);
+    return;
+  }
+  if (unseen > 0) {
+    if (unseen > unansweredBetween(ledger, record, before, lease)) {
+      explained.broken(
+        record.message,
+        `receiveCount tells of ${unseen} more hand-outs than dequeues without an answer allow`,
+      );
+      return;
+    }
+    causes.answerLost++;
+  }
+  if (before === undefined) return;
+  const nacked = before.settle === 'nack' && before.outcome === 'confirmed';
+  const delayOverAt = before.settleSentAt + before.nackDelaySeconds * 1000;
+  if (nacked && lease.receivedAt < delayOverAt - CLOCK_SLACK_MS) {
+    explained.broken(
+      record.message,
+      `handed out again before the nack's delay of ${before.nackDelaySeconds} s was over`,
+    );
+  } else if (unseen > 0) return;
+  else if (nacked) causes.nack++;
+  else if (lease.handedOutOnDatabase >= before.endsOnDatabase) causes.ranOut++;
+  else causes.nackUnanswered++;
+}
+
+/** How many dequeues without an answer may have taken the message between two hand-outs. */
+function unansweredBetween(
+  ledger: Ledger,
+  record: MessageRecord,
+  before: LeaseRecord | undefined,
+  lease: LeaseRecord,
+): number {
+  const from = (before?.askedAt ?? record.sentAt) - UNANSWERED_HORIZON_MS;
+  return ledger.unanswered.filter(
+    ({ queue, askedAt, endedAt }) => queue === record.queue && askedAt < lease.receivedAt && endedAt >= from,
+  ).length;
+}

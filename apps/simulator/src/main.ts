@@ -1,0 +1,117 @@
+import { writeFile } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import { BrokerUnreachableError, RowmqHttpClient } from '@rowmq/client';
+import { RowmqError } from '@rowmq/contract';
+import { LiveTable } from './live-table.js';
+import { reportPage } from './report.js';
+import { simulate, type Result } from './simulation.js';
+import { readSimulatorSettings, UsageError, type SimulatorSettings } from './simulator.config.js';
+import { isReady, startBroker, type StartedBroker } from './started-broker.js';
+import { verdictText } from './verdict-text.js';
+
+const EXIT = { kept: 0, broken: 1, notJudged: 2 } as const;
+/** npm passes on the Ctrl-C that the terminal already delivered: two signals this close together are one request. */
+const SAME_REQUEST_MS = 1000;
+
+process.exitCode = await main();
+
+async function main(): Promise<number> {
+  let started: StartedBroker | undefined;
+  const stop = stopOnSignal(() => started);
+  try {
+    const settings = readSimulatorSettings(process.argv.slice(2), process.env);
+    const url = await findBroker(settings);
+    if (url === undefined) {
+      console.log(
+        `${settings.start ? 'Starting' : `No broker at ${settings.defaultUrl}: starting`} one with a database of its own …`,
+      );
+      started = await startBroker(settings.apiKey, stop);
+    }
+    const result = await runAgainst(started?.url ?? url ?? settings.defaultUrl, settings, stop);
+    process.stdout.write(verdictText(result));
+    await writeFiles(result);
+    return { OK: EXIT.kept, BROKEN: EXIT.broken, UNPROVEN: EXIT.notJudged }[result.verdict.status];
+  } catch (error) {
+    if (error instanceof UsageError) return error.exitCode;
+    console.error(explain(error));
+    return EXIT.notJudged;
+  } finally {
+    if (started !== undefined) console.log('Stopping the broker that was started for this run …');
+    await started?.stop();
+  }
+}
+
+/** The URL to drive, or undefined when a broker has to be started. Throws when one was named that does not answer. */
+async function findBroker(settings: SimulatorSettings): Promise<string | undefined> {
+  if (settings.start) return undefined;
+  const url = settings.url ?? settings.defaultUrl;
+  const client = new RowmqHttpClient({ url, apiKey: settings.apiKey, timeoutMs: settings.timeoutSeconds * 1000 });
+  try {
+    if (settings.url !== undefined) await client.ready();
+    else if (!(await isReady(client))) return undefined;
+    return url;
+  } finally {
+    await client.close();
+  }
+}
+
+async function runAgainst(url: string, settings: SimulatorSettings, stop: AbortSignal): Promise<Result> {
+  const client = new RowmqHttpClient({
+    url,
+    apiKey: settings.apiKey,
+    timeoutMs: settings.timeoutSeconds * 1000,
+    // Everybody has a connection, and slow handlers, stats and look-ups do not queue behind waiting dequeues.
+    maxConnections: settings.producers + 2 * settings.consumers + settings.queues + 8,
+  });
+  try {
+    console.log(
+      `${settings.producers} producers and ${settings.consumers} consumers against ${url} for ${settings.seconds} s, ` +
+        `then up to ${settings.drainSeconds} s to drain; seed ${settings.seed}.`,
+    );
+    return await simulate(client, settings, new LiveTable(process.stdout), stop);
+  } finally {
+    await client.close();
+  }
+}
+
+async function writeFiles(result: Result): Promise<void> {
+  const { report, json } = result.settings;
+  if (report !== undefined) {
+    await writeFile(report, await reportPage(result));
+    console.log(`Report: ${resolve(report)}`);
+  }
+  if (json !== undefined) {
+    await writeFile(
+      json,
+      `${JSON.stringify({ ...result, settings: { ...result.settings, apiKey: undefined } }, null, 2)}\n`,
+    );
+    console.log(`JSON: ${resolve(json)}`);
+  }
+}
+
+/** The first request to stop ends producing, then drains and judges; a second one ends the process. */
+function stopOnSignal(broker: () => StartedBroker | undefined): AbortSignal {
+  const stopping = new AbortController();
+  let requestedAt: number | undefined;
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(signal, () => {
+      const at = performance.now();
+      if (requestedAt === undefined) {
+        requestedAt = at;
+        console.error('\nStopping: draining the queues for the verdict. Once more to end at once.');
+        stopping.abort();
+      } else if (at - requestedAt >= SAME_REQUEST_MS) {
+        void Promise.resolve(broker()?.stop()).finally(() => process.exit(EXIT.notJudged));
+      }
+    });
+  }
+  return stopping.signal;
+}
+
+function explain(error: unknown): string {
+  if (error instanceof BrokerUnreachableError) return error.message;
+  if (error instanceof RowmqError) return `The broker refused: ${error.message} (${error.code})`;
+  if (error instanceof Error)
+    return error.name === 'Error' || error.name === 'LedgerFullError' ? error.message : (error.stack ?? error.message);
+  return String(error);
+}

@@ -1,0 +1,172 @@
+import { randomBytes } from 'node:crypto';
+import type { RowmqHttpClient } from '@rowmq/client';
+import { depthOf, gatherEvidence, isEmpty } from './broker-state.js';
+import { Consumer } from './consumer.js';
+import { Ledger } from './ledger.js';
+import { Meter, type Depth, type Percentiles, type Sample, type Timed } from './meter.js';
+import { Pace } from './pace.js';
+import { Producer } from './producer.js';
+import { manyListeners, now, pause, type Run } from './run.js';
+import type { SimulatorSettings } from './simulator.config.js';
+import { judge, type Verdict } from './verdict.js';
+
+/** A finished run. */
+export interface Result {
+  /** Names the run's queues: `sim-<run>-<number>`. */
+  run: string;
+  settings: SimulatorSettings;
+  startedAt: Date;
+  samples: Sample[];
+  totals: Meter['totals'];
+  errors: Record<string, number>;
+  latency: Record<Timed, Percentiles>;
+  messages: number;
+  leases: number;
+  verdict: Verdict;
+  /** What a reader of the verdict should know besides. */
+  notes: string[];
+}
+
+export type Phase = 'producing' | 'draining' | 'judging';
+
+/** Told what goes on, to show it. */
+export interface Watcher {
+  phase(phase: Phase): void;
+  sample(sample: Sample): void;
+}
+
+const SAMPLE_MS = 1000;
+const DRAIN_LOOK_MS = 200;
+
+/**
+ * Runs producers and consumers against a broker and judges what they saw. `stop` ends producing early; the queues are still drained and judged.
+ *
+ * Creates queues of its own, and deletes them at the end unless a guarantee was broken or the settings keep them. Throws what the broker answers if it does not
+ * even let the queues be made.
+ */
+export async function simulate(
+  client: RowmqHttpClient,
+  settings: SimulatorSettings,
+  watcher: Watcher,
+  stop: AbortSignal,
+): Promise<Result> {
+  const id = randomBytes(4).toString('hex');
+  const queues = Array.from({ length: settings.queues }, (_, index) => `sim-${id}-${index + 1}`);
+  const run: Run = { id, client, settings, queues, ledger: new Ledger(settings.maxMessages), meter: new Meter() };
+  for (const queue of queues) await client.putQueue(queue, { leaseSeconds: settings.leaseSeconds });
+  const simulation = new Simulation(run, watcher);
+  const result = await simulation.run(stop);
+  if (result.verdict.status !== 'BROKEN' && !settings.keepQueues) {
+    for (const queue of queues) await client.deleteQueue(queue);
+  } else result.notes.push(`The queues were kept: ${queues[0]}${queues.length > 1 ? ` to ${queues.at(-1)}` : ''}.`);
+  return result;
+}
+
+class Simulation {
+  readonly #run: Run;
+  readonly #watcher: Watcher;
+  readonly #samples: Sample[] = [];
+  readonly #notes: string[] = [];
+  readonly #startedAt = new Date();
+  readonly #began = now();
+  #depth: Depth | null = null;
+  /** Messages enqueued less messages acked, when the depth was last asked for. */
+  #balanceThen = 0;
+
+  constructor(run: Run, watcher: Watcher) {
+    this.#run = run;
+    this.#watcher = watcher;
+  }
+
+  async run(stop: AbortSignal): Promise<Result> {
+    const { settings, ledger, meter } = this.#run;
+    const stopConsumers = manyListeners();
+    const stopSampling = new AbortController();
+    const sampling = this.#sampleUntil(stopSampling.signal);
+    const consumers = Array.from({ length: settings.consumers }, (_, index) => new Consumer(this.#run, index));
+    const consuming = Promise.all(consumers.map((consumer) => consumer.work(stopConsumers.signal)));
+    // A consumer that fails ends everything: without it the run proves nothing.
+    const consumersFailed = new Promise<never>((_, reject) => void consuming.catch(reject));
+    try {
+      this.#watcher.phase('producing');
+      await Promise.race([this.#produce(stop), consumersFailed]);
+      this.#watcher.phase('draining');
+      for (const { faults } of consumers) faults.end();
+      if (settings.consumers > 0) await Promise.race([this.#drain(stop), consumersFailed]);
+    } finally {
+      stopConsumers.abort();
+      await consuming.finally(() => stopSampling.abort());
+      await sampling;
+    }
+    this.#watcher.phase('judging');
+    const verdict = judge(ledger, await gatherEvidence(this.#run, now()));
+    return {
+      run: this.#run.id,
+      settings,
+      startedAt: this.#startedAt,
+      samples: this.#samples,
+      totals: meter.totals,
+      errors: Object.fromEntries(meter.errors),
+      latency: meter.latency(),
+      messages: ledger.messages,
+      leases: ledger.leases,
+      verdict,
+      notes: this.#notes,
+    };
+  }
+
+  async #produce(stop: AbortSignal): Promise<void> {
+    const { settings } = this.#run;
+    const ended = manyListeners();
+    const pace = new Pace(settings.rate, () => settings.maxBacklog > 0 && this.#backlog() >= settings.maxBacklog);
+    const producers = Array.from({ length: settings.producers }, (_, index) => new Producer(this.#run, index, pace));
+    const producing = Promise.all(producers.map((producer) => producer.work(ended.signal)));
+    const allStopped = new AbortController();
+    void producing.finally(() => allStopped.abort()).catch(() => undefined);
+    const until = AbortSignal.any([stop, ...(settings.producers > 0 ? [allStopped.signal] : [])]);
+    await pause(settings.seconds * 1000, until);
+    ended.abort();
+    const full = (await producing).find((reason) => reason !== undefined);
+    if (full !== undefined) this.#notes.push(full.message);
+    if (stop.aborted) this.#notes.push('Producing was stopped early, by request.');
+  }
+
+  /** Lets the consumers work until nothing is left, everything short-lived has expired, or the time is up. */
+  async #drain(stop: AbortSignal): Promise<void> {
+    const { settings, ledger } = this.#run;
+    const deadline = now() + settings.drainSeconds * 1000;
+    // Who stopped the producing wants the verdict; only a stop that comes now ends the draining.
+    const giveUp = stop.aborted ? new AbortController().signal : stop;
+    while (now() < deadline && !giveUp.aborted) {
+      if (now() > ledger.lastExpiryAt && isEmpty(await depthOf(this.#run))) return;
+      await pause(DRAIN_LOOK_MS, giveUp);
+    }
+    const when = giveUp.aborted ? 'when draining was stopped' : `after ${settings.drainSeconds} s of draining`;
+    this.#notes.push(`The queues were not empty ${when}; what is left was looked up on the broker instead.`);
+  }
+
+  async #sampleUntil(stop: AbortSignal): Promise<void> {
+    let before = now();
+    for (let next = before + SAMPLE_MS; !stop.aborted; next = Math.max(next + SAMPLE_MS, now())) {
+      await pause(next - now(), stop);
+      const balance = this.#balance();
+      this.#depth = await depthOf(this.#run);
+      this.#balanceThen = balance;
+      const at = now();
+      const sample = this.#run.meter.sample((at - this.#began) / 1000, (at - before) / 1000, this.#depth);
+      before = at;
+      this.#samples.push(sample);
+      this.#watcher.sample(sample);
+    }
+  }
+
+  /** What is on the broker, about: its own count a second ago, and what was done since. */
+  #backlog(): number {
+    const { ready, delayed, leased } = this.#depth ?? { ready: 0, delayed: 0, leased: 0 };
+    return ready + delayed + leased + this.#balance() - this.#balanceThen;
+  }
+
+  #balance(): number {
+    return this.#run.meter.totals.enqueued - this.#run.meter.totals.acked;
+  }
+}

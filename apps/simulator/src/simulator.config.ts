@@ -1,0 +1,216 @@
+import { LIMITS } from '@rowmq/contract';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+
+export interface Span {
+  min: number;
+  max: number;
+}
+
+/** Everything a run is told. */
+export interface SimulatorSettings {
+  /** Undefined: the broker at the usual place if there is one, else one is started. */
+  url: string | undefined;
+  /** Where to look when `url` is undefined. */
+  defaultUrl: string;
+  /** Always start a broker of our own. */
+  start: boolean;
+  apiKey: string | undefined;
+  producers: number;
+  consumers: number;
+  seconds: number;
+  batch: number;
+  /** Messages per second of all producers together; undefined: as fast as they can. */
+  rate: number | undefined;
+  /** Producers wait while about so many messages are on the broker; 0: never. */
+  maxBacklog: number;
+  queues: number;
+  bodyBytes: Span;
+  priorities: Span;
+  leaseSeconds: number;
+  waitSeconds: number;
+  crashRate: number;
+  slowRate: number;
+  nackRate: number;
+  expireRate: number;
+  drainSeconds: number;
+  /** Deadline of each request. */
+  timeoutSeconds: number;
+  maxMessages: number;
+  keepQueues: boolean;
+  seed: number;
+  report: string | undefined;
+  json: string | undefined;
+}
+
+/** The command line asks for something that cannot be, or for help. `exitCode` 0 for help. Commander has printed why. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError';
+
+  constructor(
+    message: string,
+    readonly exitCode: number,
+  ) {
+    super(message);
+  }
+}
+
+const MOST_WORKERS = 1000;
+const USAGE = 2;
+
+type Options = Omit<SimulatorSettings, 'defaultUrl'>;
+
+/** Reads the command line (without node and script) and the environment. Throws {@link UsageError}. */
+export function readSimulatorSettings(args: readonly string[], env: NodeJS.ProcessEnv): SimulatorSettings {
+  const defaultUrl = `http://127.0.0.1:${env['ROWMQ_PORT'] ?? '8080'}`;
+  const program = commandLine(defaultUrl);
+  try {
+    program.parse(args, { from: 'user' });
+    const options = program.opts<Options>();
+    if (options.start && options.url !== undefined) {
+      program.error('error: --start begins a broker of its own, so it cannot be combined with --url');
+    }
+    if (options.consumers === 0 && options.producers === 0) {
+      program.error('error: without producers and consumers there is nothing to do');
+    }
+    return { ...options, defaultUrl, apiKey: options.apiKey ?? env['ROWMQ_ADMIN_KEY'] };
+  } catch (error) {
+    if (error instanceof CommanderError) throw new UsageError(error.message, error.exitCode === 0 ? 0 : USAGE);
+    throw error;
+  }
+}
+
+function commandLine(defaultUrl: string): Command {
+  return new Command('simulate')
+    .description(
+      'Drives a RowMQ broker with many producers and consumers, lets them misbehave, records every message and every lease,\n' +
+        'and judges at the end whether every guarantee was kept.',
+    )
+    .usage('-- [options]        (as: npm run simulate -- --producers 8 --consumers 8 --seconds 30)')
+    .addOption(
+      option(
+        '--url <url>',
+        `broker to drive (default: ${defaultUrl}, and if nothing listens there one is started)`,
+        url,
+      ),
+    )
+    .option('--start', 'start a broker with an empty database of its own, and stop it at the end', false)
+    .option('--api-key <key>', 'API key (default: ROWMQ_ADMIN_KEY)')
+    .addOption(option('--producers <n>', 'concurrent producers', whole(0, MOST_WORKERS), 8))
+    .addOption(option('--consumers <n>', 'concurrent consumers', whole(0, MOST_WORKERS), 8))
+    .addOption(option('--seconds <s>', 'how long to produce', whole(1, 86_400), 30))
+    .addOption(option('--batch <n>', 'messages per enqueue and at most per dequeue', whole(1, LIMITS.batch), 10))
+    .addOption(
+      option(
+        '--rate <n>',
+        'messages per second at most, all producers together (default: as fast as they can)',
+        whole(1, 10_000_000),
+      ),
+    )
+    .addOption(
+      option(
+        '--max-backlog <n>',
+        'producers wait while about so many messages are on the broker; 0: never',
+        whole(0, 1e9),
+        1000,
+      ),
+    )
+    .addOption(option('--queues <n>', 'queues to spread the messages over', whole(1, 1000), 1))
+    .addOption(
+      option('--body-bytes <min-max>', 'sizes of the bodies', span(0, LIMITS.bodyBytes), { min: 64, max: 1024 }),
+    )
+    .addOption(
+      option('--priorities <min-max>', 'priorities of the messages', span(0, LIMITS.priorityMax), { min: 4, max: 4 }),
+    )
+    .addOption(option('--lease-seconds <s>', 'length of a lease', whole(1, LIMITS.leaseSeconds), 3))
+    .addOption(option('--wait-seconds <s>', 'how long a dequeue waits for messages', whole(0, LIMITS.waitSeconds), 1))
+    .addOption(
+      option(
+        '--crash-rate <share>',
+        'share of dequeues whose consumer takes the leases and vanishes, or hangs up in mid-wait',
+        share,
+        0,
+      ),
+    )
+    .addOption(
+      option(
+        '--slow-rate <share>',
+        'share of dequeues handled for longer than the lease lasts, half of them extending it',
+        share,
+        0,
+      ),
+    )
+    .addOption(option('--nack-rate <share>', 'share of messages given back, at once or after a delay', share, 0))
+    .addOption(option('--expire-rate <share>', 'share of messages that expire after 1 to 3 seconds', share, 0))
+    .addOption(
+      option(
+        '--drain-seconds <s>',
+        'how long consumers may take to empty the queues after the producers stopped',
+        whole(0, 86_400),
+        60,
+      ),
+    )
+    .addOption(option('--timeout-seconds <s>', 'deadline of a request, on top of its wait', whole(1, 600), 10))
+    .addOption(
+      option(
+        '--max-messages <n>',
+        'messages to remember at most (about 315 bytes each); producing stops there',
+        whole(1, 50_000_000),
+        3_000_000,
+      ),
+    )
+    .option('--keep-queues', 'leave the queues on the broker; done anyway when a guarantee was broken', false)
+    .addOption(option('--seed <n>', 'makes sizes, contents and faults the same again', whole(0, 2 ** 31 - 1), 1))
+    .option('--report <file.html>', 'write a page with charts and the verdict')
+    .option('--json <file>', 'write everything measured, and the verdict, as JSON')
+    .addHelpText(
+      'after',
+      '\nExit codes: 0 every guarantee was kept; 1 a guarantee was broken; 2 wrong usage, no broker, or the run could not be judged.',
+    )
+    .allowExcessArguments(false)
+    .showHelpAfterError('(--help lists the options)')
+    .exitOverride();
+}
+
+function option<T>(flags: string, description: string, parse: (text: string) => T, defaultValue?: T): Option {
+  const made = new Option(flags, description).argParser(parse);
+  if (defaultValue === undefined) return made;
+  return isSpan(defaultValue)
+    ? made.default(defaultValue, `${defaultValue.min}-${defaultValue.max}`)
+    : made.default(defaultValue);
+}
+
+function isSpan(value: unknown): value is Span {
+  return typeof value === 'object' && value !== null && 'min' in value && 'max' in value;
+}
+
+const whole = (min: number, max: number) => (text: string) => {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || value < min || value > max) {
+    throw new InvalidArgumentError(`It must be a whole number from ${min} to ${max}.`);
+  }
+  return value;
+};
+
+const span = (min: number, max: number) => (text: string) => {
+  const [from, to = from, ...rest] = text.split('-').map((part) => (/^\d+$/.test(part) ? Number(part) : Number.NaN));
+  if (from === undefined || to === undefined || rest.length > 0 || !(from >= min && from <= to && to <= max)) {
+    throw new InvalidArgumentError(`It must be two whole numbers from ${min} to ${max}, such as ${min}-${max}.`);
+  }
+  return { min: from, max: to };
+};
+
+function share(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !(value >= 0 && value <= 1)) {
+    throw new InvalidArgumentError('It must be a number from 0 to 1.');
+  }
+  return value;
+}
+
+function url(text: string): string {
+  const parsed = URL.canParse(text) ? new URL(text) : undefined;
+  if (parsed?.protocol !== 'http:' && parsed?.protocol !== 'https:') {
+    throw new InvalidArgumentError('It must be a URL such as http://127.0.0.1:8080.');
+  }
+  return text;
+}

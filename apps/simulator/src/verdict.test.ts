@@ -1,0 +1,401 @@
+import { formatMessageId, newMessageId } from '@rowmq/contract';
+import { describe, expect, it } from 'vitest';
+import { Ledger, OUTCOME, SETTLE, type Handout } from './ledger.js';
+import { judge, unaccounted, type Evidence, type Verdict } from './verdict.js';
+
+/** The database's clock when the simulator's shows 0. */
+const EPOCH = Date.UTC(2026, 0, 1);
+const LEASE_MS = 3000;
+const DAY_MS = 86_400_000;
+const CONTENT = { bodyCrc: 17, headersCrc: 42 };
+const EVIDENCE: Evidence = { endedAt: 60_000, drained: true, stillThere: new Set(), unverified: new Set() };
+
+/** A ledger to write a story into: times are ms since the run began, on both clocks alike. */
+class Story {
+  readonly ledger = new Ledger(1000);
+  readonly #ids = new Map<number, string>();
+
+  enqueue({ at = 0, count = 1, expiresInSeconds = 0, outcome = 'confirmed' } = {}): number {
+    const first = this.ledger.planBatch(count, 0);
+    const ids = Array.from({ length: count }, () => formatMessageId(newMessageId()));
+    for (const [offset, id] of ids.entries()) {
+      this.ledger.planMessage(first + offset, CONTENT, expiresInSeconds);
+      this.#ids.set(first + offset, id);
+    }
+    this.ledger.enqueueSent(first, count, at);
+    if (outcome === 'confirmed') this.ledger.enqueueConfirmed(first, ids, at + 5);
+    if (outcome === 'refused') this.ledger.enqueueRefused(first, count);
+    return first;
+  }
+
+  /** Hands out at `at` by the database's clock, received 2 ms later. */
+  handOut(message: number, at: number, changes: Partial<Handout> & { receiveCount?: number } = {}): number {
+    const lifeMs = (this.ledger.message.expiresInSeconds[message] ?? 0) * 1000 || DAY_MS;
+    return this.ledger.handedOut({
+      message,
+      queue: 0,
+      id: this.#ids.get(message) ?? '',
+      consumer: 0,
+      content: CONTENT,
+      receiveCount: 1,
+      leaseMs: LEASE_MS,
+      leaseExpiresOnDatabase: EPOCH + at + LEASE_MS,
+      expiresOnDatabase: EPOCH + lifeMs + 2,
+      askedAt: at - 2,
+      receivedAt: at + 2,
+      ...changes,
+    });
+  }
+
+  settle(
+    lease: number,
+    kind: 'ack' | 'nack',
+    at: number,
+    outcome: keyof typeof OUTCOME = 'confirmed',
+    delay = 0,
+  ): void {
+    this.ledger.settling(lease, SETTLE[kind], at, delay);
+    if (outcome !== 'unknown') this.ledger.settled(lease, OUTCOME[outcome], at + 3);
+  }
+
+  judge(evidence: Partial<Evidence> = {}): Verdict {
+    return judge(this.ledger, { ...EVIDENCE, ...evidence });
+  }
+}
+
+/** The guarantees that are not OK, each with the first reason. */
+function faults(verdict: Verdict): Record<string, string> {
+  return Object.fromEntries(
+    verdict.guarantees
+      .filter(({ status }) => status !== 'OK')
+      .map(({ guarantee, status, examples }) => [guarantee, `${status}: ${examples[0]?.why ?? ''}`]),
+  );
+}
+
+const LOST = 'Nothing is lost';
+const WHOLE = 'A batch is stored whole or not at all';
+const ALTERED = 'Nothing is altered';
+const GENUINE = 'Nothing is doubled or invented';
+const AFTER_ACK = 'Nothing is delivered after its ack';
+const AFTER_EXPIRY = 'Nothing is delivered after its expiry';
+const EXCLUSIVE = 'A message has one valid lease at a time';
+const FENCED = 'Only the current lease settles or extends';
+const EXPLAINED = 'Every redelivery has its reason';
+
+describe('a broker that keeps its word', () => {
+  it('is OK when a message is enqueued, delivered and acked', () => {
+    const story = new Story();
+    story.settle(story.handOut(story.enqueue(), 20), 'ack', 30);
+    const verdict = story.judge();
+    expect(faults(verdict)).toEqual({});
+    expect(verdict.status).toBe('OK');
+    expect(verdict.fates).toMatchObject({ acked: 1, unaccounted: 0 });
+  });
+
+  it('may hand a message out again when its lease ran out', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.handOut(message, 20);
+    story.settle(story.handOut(message, 20 + LEASE_MS, { receiveCount: 2 }), 'ack', 4000);
+    const verdict = story.judge();
+    expect(faults(verdict)).toEqual({});
+    expect(verdict.redeliveries).toEqual({ ranOut: 1, nack: 0, nackUnanswered: 0, answerLost: 0 });
+  });
+
+  it('may hand a message out again after a nack, once the delay is over', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.settle(story.handOut(message, 20), 'nack', 30, 'confirmed', 1);
+    story.settle(story.handOut(message, 1032, { receiveCount: 2 }), 'ack', 1040);
+    expect(faults(story.judge())).toEqual({});
+  });
+
+  it('may hand a message out again after a nack that got no answer', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.settle(story.handOut(message, 20), 'nack', 30, 'unknown');
+    story.settle(story.handOut(message, 40, { receiveCount: 2 }), 'ack', 50);
+    const verdict = story.judge();
+    expect(faults(verdict)).toEqual({});
+    expect(verdict.redeliveries.nackUnanswered).toBe(1);
+  });
+
+  it('may refuse the ack of a lease that ran out', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    const late = story.handOut(message, 20);
+    story.settle(story.handOut(message, 3100, { receiveCount: 2 }), 'ack', 3200);
+    story.settle(late, 'ack', 3300, 'notFound');
+    expect(faults(story.judge())).toEqual({});
+  });
+
+  it('may let a short-lived message go, even from under a lease', () => {
+    const story = new Story();
+    const message = story.enqueue({ expiresInSeconds: 1 });
+    story.settle(story.handOut(message, 500), 'ack', 1500, 'notFound');
+    const verdict = story.judge();
+    expect(faults(verdict)).toEqual({});
+    expect(verdict.fates.expired).toBe(1);
+  });
+
+  it('may keep what nobody took, as long as it is still there', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    expect(unaccounted(story.ledger, 60_000)).toEqual([message]);
+    expect(faults(story.judge({ drained: false, stillThere: new Set([message]) }))).toEqual({});
+  });
+
+  it('may have carried out an ack without answering it', () => {
+    const story = new Story();
+    story.settle(story.handOut(story.enqueue(), 20), 'ack', 30, 'unknown');
+    const verdict = story.judge();
+    expect(faults(verdict)).toEqual({});
+    expect(verdict.fates.ackUnanswered).toBe(1);
+  });
+
+  it('may or may not have stored an enqueue that it did not answer', () => {
+    const story = new Story();
+    story.enqueue({ outcome: 'unknown' });
+    story.settle(story.handOut(story.enqueue({ outcome: 'unknown' }), 20), 'ack', 30);
+    expect(faults(story.judge())).toEqual({});
+  });
+
+  it('may have handed a message to a dequeue whose answer was lost', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.ledger.dequeueUnanswered({ queue: 0, askedAt: 10, endedAt: 15 });
+    story.settle(story.handOut(message, 3100, { receiveCount: 2 }), 'ack', 3200);
+    const verdict = story.judge();
+    expect(faults(verdict)).toEqual({});
+    expect(verdict.redeliveries.answerLost).toBe(1);
+  });
+
+  it('may extend a lease, and then redeliver after the new deadline only', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    const lease = story.handOut(message, 20);
+    story.ledger.extended(lease, LEASE_MS, EPOCH + 2000 + LEASE_MS, 1998);
+    story.settle(story.handOut(message, 5000, { receiveCount: 2 }), 'ack', 5010);
+    expect(faults(story.judge())).toEqual({});
+  });
+
+  it('is not held to an extend that got no answer', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    const lease = story.handOut(message, 20);
+    story.ledger.extendUnanswered(lease, 1000, 30);
+    story.settle(story.handOut(message, 1035, { receiveCount: 2 }), 'ack', 1040);
+    expect(faults(story.judge())).toEqual({});
+  });
+});
+
+describe('a broker that breaks its word', () => {
+  it('is caught losing a message', () => {
+    const story = new Story();
+    story.enqueue();
+    expect(faults(story.judge())).toEqual({
+      [LOST]: 'BROKEN: confirmed, neither acked nor expired, and gone from the broker',
+    });
+  });
+
+  it('is caught losing a message that was delivered but never acked', () => {
+    const story = new Story();
+    story.handOut(story.enqueue(), 20);
+    expect(faults(story.judge())).toHaveProperty([LOST]);
+  });
+
+  it('is not called a loser on a guess: a message that cannot be looked up is unproven', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    const verdict = story.judge({ unverified: new Set([message]) });
+    expect(verdict.status).toBe('UNPROVEN');
+    expect(faults(verdict)).toHaveProperty([LOST], expect.stringContaining('UNPROVEN'));
+  });
+
+  it.each([
+    ['body', { bodyCrc: 18, headersCrc: 42 }],
+    ['headers or priority', { bodyCrc: 17, headersCrc: 43 }],
+  ])('is caught altering the %s', (part, content) => {
+    const story = new Story();
+    story.settle(story.handOut(story.enqueue(), 20, { content }), 'ack', 30);
+    expect(faults(story.judge())).toEqual({ [ALTERED]: `BROKEN: ${part} came back different` });
+  });
+
+  it("is caught changing a message's expiry or queue", () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.handOut(message, 20);
+    story.settle(
+      story.handOut(message, 4000, { receiveCount: 2, queue: 1, expiresOnDatabase: EPOCH + 9e6 }),
+      'ack',
+      4010,
+    );
+    const verdict = story.judge();
+    expect(verdict.guarantees.find(({ guarantee }) => guarantee === ALTERED)?.broken).toBe(2);
+  });
+
+  it('is caught delivering after a confirmed ack', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.settle(story.handOut(message, 20), 'ack', 30);
+    story.handOut(message, 3100, { receiveCount: 2 });
+    expect(faults(story.judge())).toEqual({ [AFTER_ACK]: 'BROKEN: handed out again after a confirmed ack' });
+  });
+
+  it('is caught keeping a message whose ack it confirmed', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.settle(story.handOut(message, 20), 'ack', 30);
+    expect(faults(story.judge({ drained: false, stillThere: new Set([message]) }))).toHaveProperty([AFTER_ACK]);
+  });
+
+  it("is caught delivering after the expiry, by the database's clock", () => {
+    const story = new Story();
+    const message = story.enqueue({ expiresInSeconds: 1 });
+    story.handOut(message, 1002, { askedAt: 900 });
+    expect(faults(story.judge())).toEqual({
+      [AFTER_EXPIRY]: "BROKEN: handed out 0 ms after its expiresAt, by the database's clock",
+    });
+  });
+
+  it('is caught delivering after the expiry, whatever times its answer tells', () => {
+    const story = new Story();
+    const message = story.enqueue({ expiresInSeconds: 1 });
+    story.handOut(message, 1500, { leaseExpiresOnDatabase: EPOCH + 900 + LEASE_MS });
+    expect(faults(story.judge())).toEqual({
+      [AFTER_EXPIRY]: 'BROKEN: answered to a dequeue that began after its life was surely over',
+    });
+  });
+
+  it('is caught giving a message a shorter life than it asked for', () => {
+    const story = new Story();
+    const message = story.enqueue({ expiresInSeconds: 3 });
+    story.settle(story.handOut(message, 20, { expiresOnDatabase: EPOCH + 1000 }), 'ack', 30);
+    expect(faults(story.judge())).toHaveProperty([AFTER_EXPIRY]);
+  });
+
+  it('is caught giving two valid leases', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.handOut(message, 20);
+    story.settle(story.handOut(message, 2020, { receiveCount: 2 }), 'ack', 2030);
+    expect(faults(story.judge())).toEqual({
+      [EXCLUSIVE]: "BROKEN: handed out again 1000 ms before the lease before it ended, by the database's clock",
+    });
+  });
+
+  it('is caught giving the same lease to two consumers', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.handOut(message, 20);
+    story.settle(story.handOut(message, 20, { consumer: 1 }), 'ack', 30);
+    expect(faults(story.judge())).toEqual({ [EXCLUSIVE]: 'BROKEN: delivered twice under one lease' });
+  });
+
+  it('is caught redelivering under an extended lease', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    const lease = story.handOut(message, 20);
+    story.ledger.extended(lease, LEASE_MS, EPOCH + 2000 + LEASE_MS, 1998);
+    story.settle(story.handOut(message, 3100, { receiveCount: 2 }), 'ack', 3110);
+    expect(faults(story.judge())).toHaveProperty([EXCLUSIVE]);
+  });
+
+  it('is caught redelivering after an unanswered ack while the lease would still run', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.settle(story.handOut(message, 20), 'ack', 30, 'unknown');
+    story.settle(story.handOut(message, 500, { receiveCount: 2 }), 'ack', 510);
+    expect(faults(story.judge())).toHaveProperty([EXCLUSIVE]);
+  });
+
+  it.each(['ack', 'nack'] as const)('is caught accepting a stale %s', (kind) => {
+    const story = new Story();
+    const message = story.enqueue();
+    const stale = story.handOut(message, 20);
+    const current = story.handOut(message, 3100, { receiveCount: 2 });
+    story.settle(stale, kind, 3200);
+    story.settle(current, 'ack', 3300, kind === 'ack' ? 'notFound' : 'leaseLost');
+    expect(faults(story.judge())).toHaveProperty([FENCED], expect.stringContaining(`${kind} was accepted after`));
+  });
+
+  it('is caught accepting a stale extend', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    const stale = story.handOut(message, 20);
+    story.settle(story.handOut(message, 3100, { receiveCount: 2 }), 'ack', 3400);
+    story.ledger.extended(stale, LEASE_MS, EPOCH + 3200 + LEASE_MS, 3198);
+    expect(faults(story.judge())).toHaveProperty([FENCED], expect.stringContaining('an extend was accepted after'));
+  });
+
+  it('is caught refusing the ack of a lease that is held', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.settle(story.handOut(message, 20), 'ack', 30, 'leaseLost');
+    story.settle(story.handOut(message, 3100, { receiveCount: 2 }), 'ack', 3200);
+    expect(faults(story.judge())).toHaveProperty([FENCED], expect.stringContaining('surely still held'));
+  });
+
+  it('is caught redelivering before the delay of a nack is over', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.settle(story.handOut(message, 20), 'nack', 30, 'confirmed', 2);
+    story.settle(story.handOut(message, 1000, { receiveCount: 2 }), 'ack', 1010);
+    expect(faults(story.judge())).toHaveProperty([EXPLAINED], expect.stringContaining('delay of 2 s'));
+  });
+
+  it('is caught handing out more often than anybody asked', () => {
+    const story = new Story();
+    story.settle(story.handOut(story.enqueue(), 20, { receiveCount: 3 }), 'ack', 30);
+    expect(faults(story.judge())).toHaveProperty([EXPLAINED], expect.stringContaining('2 more hand-outs'));
+  });
+
+  it('is caught not counting a redelivery', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.handOut(message, 20);
+    story.settle(story.handOut(message, 3100), 'ack', 3200);
+    expect(faults(story.judge())).toHaveProperty([EXPLAINED], expect.stringContaining('receiveCount was 1, then 1'));
+  });
+
+  it('is caught delivering what it refused', () => {
+    const story = new Story();
+    story.settle(story.handOut(story.enqueue({ outcome: 'refused' }), 20), 'ack', 30);
+    expect(faults(story.judge())).toHaveProperty([WHOLE]);
+  });
+
+  it('is caught storing half of a batch', () => {
+    const story = new Story();
+    story.settle(story.handOut(story.enqueue({ count: 2, outcome: 'unknown' }), 20), 'ack', 30);
+    expect(faults(story.judge())).toHaveProperty([WHOLE]);
+  });
+
+  it('is caught storing a message twice', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.settle(story.handOut(message, 20), 'ack', 30);
+    story.handOut(message, 20, { id: formatMessageId(newMessageId()) });
+    expect(faults(story.judge())).toHaveProperty([GENUINE], expect.stringContaining('two ids'));
+  });
+
+  it('is caught inventing a message', () => {
+    const story = new Story();
+    story.ledger.found('stranger', 'queue 1 delivered something');
+    expect(faults(story.judge())).toEqual({ [GENUINE]: 'BROKEN: queue 1 delivered something' });
+  });
+});
+
+describe('what is shown of a fault', () => {
+  it('tells the history of the first messages, and counts them all', () => {
+    const story = new Story();
+    for (let message = 0; message < 10; message++) story.handOut(story.enqueue(), 20);
+    const lost = story.judge().guarantees.find(({ guarantee }) => guarantee === LOST);
+    expect(lost).toMatchObject({ checked: 10, broken: 10, status: 'BROKEN' });
+    expect(lost?.examples).toHaveLength(3);
+    expect(lost?.examples[0]?.history).toEqual([
+      expect.stringMatching(/^message [0-9a-f-]{36}, number 1, queue 1$/),
+      'enqueue: sent +0.000 s, confirmed +0.005 s, expiresAt 00:00:00.002Z',
+      'lease 1 (receiveCount 1) to consumer 1: asked +0.018 s, received +0.022 s; database: 00:00:00.020Z to 00:00:03.020Z',
+    ]);
+  });
+});

@@ -1,0 +1,35 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { formatMessageId, lowestMessageId, messageIdTime, newMessageId, parseMessageId } from './message-id.js';
+
+test('ids made one after the other rise, however many there are in a millisecond', () => {
+  const ids = Array.from({ length: 20_000 }, () => newMessageId());
+  for (const [index, id] of ids.entries()) if (index > 0) expect(Buffer.compare(ids[index - 1]!, id)).toBe(-1);
+});
+
+test('an id is a UUIDv7 that tells when it was made', () => {
+  const before = Date.now();
+  const id = newMessageId();
+  expect(formatMessageId(id)).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+  expect(messageIdTime(id)).toBeGreaterThanOrEqual(before);
+  expect(messageIdTime(id)).toBeLessThanOrEqual(Date.now());
+});
+
+test('an id can be made for any time, and no id of that time is below the lowest', () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 0, max: Date.UTC(9999, 0) }), (time) => {
+      const id = newMessageId(time);
+      expect(messageIdTime(id)).toBe(time);
+      expect(messageIdTime(lowestMessageId(time))).toBe(time);
+      expect(Buffer.compare(lowestMessageId(time), id)).toBe(-1);
+      expect(Buffer.compare(id, lowestMessageId(time + 1))).toBe(-1);
+    }),
+  );
+});
+
+test('what is written can be read again, in either case', () => {
+  const id = newMessageId();
+  expect(parseMessageId(formatMessageId(id)).equals(id)).toBe(true);
+  expect(parseMessageId(formatMessageId(id).toUpperCase()).equals(id)).toBe(true);
+  expect(() => parseMessageId('019a0b5d')).toThrow(TypeError);
+});

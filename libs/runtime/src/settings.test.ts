@@ -1,0 +1,58 @@
+import { z } from 'zod';
+import { describe, expect, test } from 'vitest';
+import { databaseUrl, KNOWN_SETTINGS, readSettings, SettingsError, unknownSettings, wholeNumber } from './settings.js';
+
+describe('settings', () => {
+  const shape = { ROWMQ_PORT: wholeNumber(0, 65_535).default(8080), ROWMQ_DATABASE_URL: databaseUrl };
+  const url = 'mysql://u:p@h:3306/db';
+
+  test('are read from the variables they name, and only from them', () => {
+    const env = { ROWMQ_PORT: '17', ROWMQ_DATABASE_URL: url, PATH: '/bin', ROWMQ_OTHER: 'x' };
+    expect(readSettings(shape, env)).toEqual({ ROWMQ_PORT: 17, ROWMQ_DATABASE_URL: url });
+  });
+
+  test('that are empty are absent', () => {
+    expect(readSettings(shape, { ROWMQ_PORT: '', ROWMQ_DATABASE_URL: url }).ROWMQ_PORT).toBe(8080);
+    expect(() => readSettings(shape, { ROWMQ_DATABASE_URL: '' })).toThrow('ROWMQ_DATABASE_URL is needed');
+  });
+
+  test('that are faulty are listed all at once, without their values', () => {
+    const read = (): unknown =>
+      readSettings({ ...shape, ROWMQ_KEY: z.string().min(9, 'is short') }, {
+        ROWMQ_PORT: 'x1',
+        ROWMQ_DATABASE_URL: 'secret',
+        ROWMQ_KEY: 'hunter2',
+      });
+    expect(read).toThrow(SettingsError);
+    expect(read).toThrow(/ROWMQ_PORT must be a whole number from 0 to 65535\n {2}ROWMQ_DATABASE_URL must look.*\n {2}ROWMQ_KEY is short$/);
+    expect(read).not.toThrow(/secret|hunter2/);
+  });
+
+  test('that nobody knows are named, those of others left alone', () => {
+    expect(unknownSettings({ ROWMQ_PROT: '1', ROWMQ_PORT: '1', PORT: '1', rowmq_x: '1' })).toEqual(['ROWMQ_PROT']);
+    expect(unknownSettings(Object.fromEntries(KNOWN_SETTINGS.map((name) => [name, '1'])))).toEqual([]);
+  });
+});
+
+describe('a whole number', () => {
+  const number = wholeNumber(1, 100);
+  test.each([
+    ['1', 1],
+    ['100', 100],
+    ['007', 7],
+  ])('is %s', (text, value) => {
+    expect(number.parse(text)).toBe(value);
+  });
+  test.each(['0', '101', '-1', '1.5', '1e2', '0x10', ' 1', '1 ', '', '١', '9'.repeat(400)])('is not %j', (text) => {
+    expect(number.safeParse(text)).toMatchObject({ success: false });
+  });
+});
+
+describe('a database URL', () => {
+  test.each(['mysql://u:p@h:3306/db', 'mariadb://h/db', 'mysql://u:p%40ss@[::1]:3306/db'])('is %s', (text) => {
+    expect(databaseUrl.parse(text)).toBe(text);
+  });
+  test.each(['', 'h:3306/db', 'postgres://h/db', 'mysql://h', 'mysql://h/', 'mysql:', 'http://h/db'])('is not %j', (text) => {
+    expect(databaseUrl.safeParse(text)).toMatchObject({ success: false });
+  });
+});

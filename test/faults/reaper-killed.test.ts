@@ -1,0 +1,127 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { Queue } from '@rowmq/store';
+import { DAY, enqueueStamped, hex, HOUR, openSession, takeAll } from '../support/partitions.js';
+import { createMigratedDatabase, startReaper } from '../support/processes.js';
+import type { TestDatabase } from '../support/servers.js';
+import { createQueue, message, openStore, type TestStore } from '../support/store.js';
+import { eventually } from '../support/wait.js';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const OFTEN = { ROWMQ_REAPER_INTERVAL_SECONDS: '1' };
+
+let database: TestDatabase;
+let store: TestStore;
+let queue: Queue;
+let child: ChildProcess | undefined;
+
+beforeEach(async () => {
+  database = await createMigratedDatabase();
+  store = await openStore({ on: database.url });
+  queue = await createQueue(store, { messageTtlSeconds: 864_000 });
+});
+
+afterEach(async () => {
+  child?.kill('SIGKILL');
+  await store.close();
+  await database.drop();
+});
+
+/** Starts a reaper without waiting until it is ready: it is to be killed in its first round. */
+function spawnReaper(): ChildProcess {
+  child = spawn(process.execPath, ['dist/apps/reaper/src/main.js'], {
+    cwd: ROOT,
+    env: { PATH: process.env['PATH'], ROWMQ_DATABASE_URL: database.url, ...OFTEN },
+    stdio: 'ignore',
+  });
+  return child;
+}
+
+async function kill(reaper: ChildProcess): Promise<void> {
+  reaper.kill('SIGKILL');
+  if (reaper.exitCode === null && reaper.signalCode === null) await once(reaper, 'exit');
+}
+
+/** What half a minute does to a lease that nobody renews. */
+async function lapse(): Promise<void> {
+  const leader = await store.reaper.leader();
+  if (leader !== null) expect(await store.reaper.takeLease('too early', 30)).toBe(false);
+  await store.database.write('UPDATE reaper_lease SET expires_at = 0');
+}
+
+async function count(sql: string): Promise<number> {
+  const [row] = await store.database.read<{ n: number }>(`SELECT COUNT(*) AS n FROM ${sql}`);
+  return Number(row?.n);
+}
+
+/** Is a reaper's statement like this under way? */
+async function under(pattern: string): Promise<boolean> {
+  const rows = await store.database.read(
+    'SELECT 1 FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND INFO LIKE ?',
+    [pattern],
+  );
+  return rows.length > 0;
+}
+
+describe('a reaper that is killed', () => {
+  test('in the middle of its batches: the next goes on, and what is not expired is untouched', async () => {
+    const now = Date.now();
+    const living = await enqueueStamped(store, queue, { at: now, count: 500 });
+    for (let batch = 0; batch < 30; batch += 1) {
+      await store.messages.enqueue(
+        queue.name,
+        Array.from({ length: 1000 }, () => message({ expiresInSeconds: 60 })),
+        { now: now - HOUR },
+      );
+    }
+    const first = spawnReaper();
+    const left = await eventually('some are removed, not all', async () => {
+      const rows = await count('delivery');
+      return rows < 30_000 && rows;
+    });
+    await kill(first);
+    expect(left).toBeGreaterThan(500);
+    expect(await count('delivery')).toBeGreaterThan(500);
+    await lapse();
+    const second = await startReaper(database, OFTEN);
+    await eventually('the next removes the rest', async () => (await count('delivery')) === 500);
+    await second.stop();
+    expect(hex((await takeAll(store, queue, now)).map(({ messageId }) => messageId))).toEqual(hex(living));
+  });
+
+  test('while its DDL waits for the table: writers are let through, and the next makes the partitions', async () => {
+    const idle = await openSession(store);
+    await idle.write('START TRANSACTION');
+    await idle.read('SELECT 1 FROM message LIMIT 1');
+    const first = spawnReaper();
+    await eventually('it waits', () => under('LOCK TABLES%'));
+    await kill(first);
+    const started = performance.now();
+    await store.messages.enqueue(queue.name, [message()]);
+    expect(performance.now() - started).toBeLessThan(2500);
+    await idle.end();
+    await lapse();
+    const second = await startReaper(database, OFTEN);
+    await eventually('there are partitions', async () => (await store.partitions.list()).length > 48);
+    await second.stop();
+  });
+
+  test('in the middle of splitting a catch-all partition that is full: every message is there, and in its place in the end', async () => {
+    const past = Date.now() - 3 * DAY;
+    const ids = await enqueueStamped(store, queue, { at: past, now: Date.now(), count: 12_000 });
+    const first = spawnReaper();
+    await eventually('it splits', () => under('ALTER TABLE message%'));
+    await kill(first);
+    expect(hex((await takeAll(store, queue, Date.now())).map(({ messageId }) => messageId))).toEqual(hex(ids));
+    await lapse();
+    const second = await startReaper(database, { ...OFTEN, ROWMQ_RETENTION_SECONDS: '31536000' });
+    await eventually(
+      'everything is in its place',
+      async () => (await count('message_overflow')) === 0 && (await count('message PARTITION (p_max)')) === 0,
+    );
+    await second.stop();
+    expect(await count('message')).toBe(12_000);
+  });
+});
