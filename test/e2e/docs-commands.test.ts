@@ -67,7 +67,9 @@ describe('docs/operations.md', () => {
         const { duties } = (await response.json()) as { duties: { duty: string; runs: { error: string | null }[] }[] };
         return duties.length >= 7 && duties;
       });
-      expect(answer.flatMap(({ runs }) => runs.map(({ error }) => error)).filter((error) => error !== null)).toEqual([]);
+      expect(answer.flatMap(({ runs }) => runs.map(({ error }) => error)).filter((error) => error !== null)).toEqual(
+        [],
+      );
     } finally {
       await reaper.stop();
       await own.stop();

@@ -86,7 +86,7 @@ describe('a reaper that is killed', () => {
     expect(await count('delivery')).toBeGreaterThan(500);
     await lapse();
     const second = await startReaper(database, OFTEN);
-    await eventually('the next removes the rest', async () => (await count('delivery')) === 500);
+    await eventually('the next removes the rest', async () => (await count('delivery')) === 500, 40_000);
     await second.stop();
     expect(hex((await takeAll(store, queue, now)).map(({ messageId }) => messageId))).toEqual(hex(living));
   });

@@ -20,7 +20,7 @@ async function query(sql: string): Promise<Record<string, string>[]> {
   const connection = await createConnection({ uri: database.url });
   try {
     const [rows] = await connection.query<RowDataPacket[]>(sql);
-    return rows as Record<string, string>[];
+    return rows;
   } finally {
     await connection.end();
   }

@@ -127,9 +127,9 @@ export class QueueApi {
     return succeed(await this.request<{ messages: LeasedMessage[] }>('dequeue', request), 200).messages;
   }
 
-  /** Dequeues one message, and fails if there is none. */
+  /** Dequeues one message, waiting a little if need be: an empty answer without a wait is best effort. Fails if there is none. */
   async dequeueOne(request: Omit<DequeueRequest, 'maxMessages'> = {}): Promise<LeasedMessage> {
-    const [message, ...more] = await this.dequeue(request);
+    const [message, ...more] = await this.dequeue({ waitSeconds: 5, ...request });
     expect(more).toEqual([]);
     expect(message).toBeDefined();
     return message as LeasedMessage;

@@ -1,22 +1,16 @@
-import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { chromium, type Browser, type Page } from 'playwright-core';
+import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startChromium } from '../../../test/support/chromium.js';
 import { Ledger } from './ledger.js';
 import { Meter, type Sample } from './meter.js';
 import { reportPage } from './report.js';
 import type { Result } from './simulation.js';
 import { readSimulatorSettings } from './simulator.config.js';
 import { judge } from './verdict.js';
-
-/** A browser of the system; without one the page's looks are not tested. */
-const BROWSERS = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
-const executablePath = [process.env['CHROMIUM_PATH'] ?? '', ...BROWSERS].find(
-  (path) => path !== '' && existsSync(path),
-);
 
 function exampleResult(): Result {
   const meter = new Meter();
@@ -55,7 +49,7 @@ describe('reportPage', () => {
   });
 });
 
-describe.skipIf(executablePath === undefined)('the report in a browser', () => {
+describe('the report in a browser', () => {
   let folder: string;
   let browser: Browser;
   const problems: string[] = [];
@@ -63,10 +57,10 @@ describe.skipIf(executablePath === undefined)('the report in a browser', () => {
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'rowmq-report-'));
     await writeFile(join(folder, 'report.html'), await reportPage(exampleResult()));
-    browser = await chromium.launch({ executablePath: executablePath ?? '', args: ['--no-sandbox'] });
+    browser = await startChromium();
   });
   afterAll(async () => {
-    await browser.close();
+    await browser?.close();
     await rm(folder, { recursive: true });
   });
 

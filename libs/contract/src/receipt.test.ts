@@ -2,7 +2,8 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { decodeReceipt, encodeReceipt } from './receipt.js';
 
-const bytes = (length: number) => fc.uint8Array({ minLength: length, maxLength: length }).map((array) => Buffer.from(array));
+const bytes = (length: number) =>
+  fc.uint8Array({ minLength: length, maxLength: length }).map((array) => Buffer.from(array));
 
 test('a receipt says which message and which lease, in 32 characters that a URL carries as they are', () => {
   fc.assert(
@@ -24,9 +25,14 @@ test('each receipt is written in one way only', () => {
   );
 });
 
-test.each(['', 'A'.repeat(31), 'A'.repeat(33), `${'A'.repeat(31)}+`, `${'A'.repeat(31)}=`, `${'A'.repeat(32)}\n`, 'ä'.repeat(32)])(
-  'what no dequeue answered is not a receipt: %j',
-  (text) => {
-    expect(() => decodeReceipt(text)).toThrow(expect.objectContaining({ code: 'invalid-request' }));
-  },
-);
+test.each([
+  '',
+  'A'.repeat(31),
+  'A'.repeat(33),
+  `${'A'.repeat(31)}+`,
+  `${'A'.repeat(31)}=`,
+  `${'A'.repeat(32)}\n`,
+  'ä'.repeat(32),
+])('what no dequeue answered is not a receipt: %j', (text) => {
+  expect(() => decodeReceipt(text)).toThrow(expect.objectContaining({ code: 'invalid-request' }));
+});

@@ -18,13 +18,18 @@ describe('settings', () => {
 
   test('that are faulty are listed all at once, without their values', () => {
     const read = (): unknown =>
-      readSettings({ ...shape, ROWMQ_KEY: z.string().min(9, 'is short') }, {
-        ROWMQ_PORT: 'x1',
-        ROWMQ_DATABASE_URL: 'secret',
-        ROWMQ_KEY: 'hunter2',
-      });
+      readSettings(
+        { ...shape, ROWMQ_KEY: z.string().min(9, 'is short') },
+        {
+          ROWMQ_PORT: 'x1',
+          ROWMQ_DATABASE_URL: 'secret',
+          ROWMQ_KEY: 'hunter2',
+        },
+      );
     expect(read).toThrow(SettingsError);
-    expect(read).toThrow(/ROWMQ_PORT must be a whole number from 0 to 65535\n {2}ROWMQ_DATABASE_URL must look.*\n {2}ROWMQ_KEY is short$/);
+    expect(read).toThrow(
+      /ROWMQ_PORT must be a whole number from 0 to 65535\n {2}ROWMQ_DATABASE_URL must look.*\n {2}ROWMQ_KEY is short$/,
+    );
     expect(read).not.toThrow(/secret|hunter2/);
   });
 
@@ -52,7 +57,10 @@ describe('a database URL', () => {
   test.each(['mysql://u:p@h:3306/db', 'mariadb://h/db', 'mysql://u:p%40ss@[::1]:3306/db'])('is %s', (text) => {
     expect(databaseUrl.parse(text)).toBe(text);
   });
-  test.each(['', 'h:3306/db', 'postgres://h/db', 'mysql://h', 'mysql://h/', 'mysql:', 'http://h/db'])('is not %j', (text) => {
-    expect(databaseUrl.safeParse(text)).toMatchObject({ success: false });
-  });
+  test.each(['', 'h:3306/db', 'postgres://h/db', 'mysql://h', 'mysql://h/', 'mysql:', 'http://h/db'])(
+    'is not %j',
+    (text) => {
+      expect(databaseUrl.safeParse(text)).toMatchObject({ success: false });
+    },
+  );
 });

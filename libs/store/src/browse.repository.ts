@@ -84,7 +84,7 @@ export class BrowseRepository {
        FROM delivery FORCE INDEX (delivery_next)
        WHERE queue_id = ?
          AND priority_rank BETWEEN ? AND ${LIMITS.priorityMax}
-         AND ${stateCondition(state, clock(now))}
+         AND ${STATE_CONDITIONS[state](clock(now))}
          ${position === undefined ? '' : 'AND (priority_rank > ? OR available_at > ? OR (available_at = ? AND message_id > ?))'}
        ORDER BY priority_rank, available_at, message_id
        LIMIT ?`,
@@ -124,16 +124,11 @@ export class BrowseRepository {
   }
 }
 
-function stateCondition(state: DeliveryState, now: string): string {
-  switch (state) {
-    case 'ready':
-      return `available_at <= ${now} AND expires_at > ${now}`;
-    case 'delayed':
-      return `available_at > ${now} AND lease_token IS NULL AND expires_at > ${now}`;
-    case 'leased':
-      return `available_at > ${now} AND lease_token IS NOT NULL`;
-  }
-}
+const STATE_CONDITIONS: Record<DeliveryState, (now: string) => string> = {
+  ready: (now) => `available_at <= ${now} AND expires_at > ${now}`,
+  delayed: (now) => `available_at > ${now} AND lease_token IS NULL AND expires_at > ${now}`,
+  leased: (now) => `available_at > ${now} AND lease_token IS NOT NULL`,
+};
 
 function toView({ priorityRank, leased, now, ...row }: DeliveryRow): DeliveryView {
   return { ...row, priority: LIMITS.priorityMax - priorityRank, state: stateOf(row, leased !== 0, now) };

@@ -40,11 +40,7 @@ const DUPLICATE_KEY = 1062;
 function driverError(error: unknown): { code?: string; errno?: number; fatal?: boolean; message?: string } {
   if (typeof error !== 'object' || error === null) return {};
   const inner = (error as { driverError?: unknown }).driverError;
-  return (typeof inner === 'object' && inner !== null ? inner : error) as {
-    code?: string;
-    errno?: number;
-    fatal?: boolean;
-  };
+  return typeof inner === 'object' && inner !== null ? inner : error;
 }
 
 /** True when the connection broke: the statement under way may or may not have been carried out. */
@@ -73,6 +69,11 @@ export function isLockWaitTimeout(error: unknown): boolean {
 export function isUnknownPartition(error: unknown): boolean {
   const { errno } = driverError(error);
   return errno === 1507 || errno === 1735;
+}
+
+/** True when a snapshot is older than a table's definition: it has to be taken again. */
+export function isDefinitionChanged(error: unknown): boolean {
+  return driverError(error).errno === 1412;
 }
 
 /** Names a database failure for the caller, once no retry is left. Anything that is not one is returned unchanged. */

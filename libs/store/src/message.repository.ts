@@ -121,9 +121,8 @@ export class MessageRepository {
       this.bounded.add(queueName);
       return false;
     }
-    const ids = messages.map(({ id }) => id);
     if (tx.commitUnknown) {
-      const [stored] = await tx.read('SELECT 1 FROM message WHERE id = ?', [ids[0]]);
+      const [stored] = await tx.read('SELECT 1 FROM message WHERE id = ?', [messages[0]?.id]);
       if (stored !== undefined) return true;
     }
     const deliveries: unknown[][] = [];

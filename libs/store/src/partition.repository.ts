@@ -1,19 +1,23 @@
-import { lowestMessageId } from '@rowmq/contract';
-import { clock } from './clock.js';
-import { isUnknownPartition } from './database-errors.js';
+import { messageIdTime } from '@rowmq/contract';
+import pRetry from 'p-retry';
+import { isDefinitionChanged, isUnknownPartition } from './database-errors.js';
 import type { Database, Session } from './database.js';
 import type { Timed } from './message.repository.js';
+import {
+  definePartition,
+  isOwed,
+  listPartitions,
+  type Partition,
+  partitionName,
+  pastRetention,
+  queueIds,
+  range,
+  readClock,
+  startSnapshot,
+  withTablesLocked,
+} from './partition.sql.js';
 
-/** A span of the message table. */
-export interface Partition {
-  name: string;
-  /** Ids stamped from this instant on (ms since 1970); null: from the beginning. */
-  from: number | null;
-  /** Ids stamped before this instant; null: without end, the one that catches what no other takes. */
-  until: number | null;
-  /** The server's estimate. */
-  rows: number;
-}
+export type { Partition };
 
 const MINUTE = 60_000;
 /** Splitting copies rows, some 3 µs each, while writers wait; above this many the rows are swapped out and in instead. */
@@ -23,8 +27,6 @@ const REBUILD_ROWS = 10_000;
 /** Partitions dropped under one lock, and their rows: some 30 ms for the first, 10 ms for each further one and for each 100,000 rows. */
 const DROP_AT_ONCE = 4;
 const DROP_ROWS = 200_000;
-/** Queues whose deliveries one statement looks through. */
-const QUEUES_AT_ONCE = 200;
 /** Taking rows back from the overflow table ends after this long, and goes on in the next run. */
 const RESTORE_MS = 5000;
 /** DDL may take as long as this; waiting for its locks may take a second. */
@@ -46,7 +48,7 @@ export class PartitionRepository {
 
   /**
    * Sees to it that there are partitions of `widthMinutes` until `aheadMinutes` from now. Returns how many it made. The split of a catch-all partition that has filled (no
-   * reaper ran for long) does not copy its rows unless a broker's clock ran ahead.
+   * reaper ran for long) does not copy its rows; a partition may become wider for that. It does where only some of them are from a clock that is further ahead than the partitions.
    */
   async createAhead({
     widthMinutes,
@@ -72,8 +74,7 @@ export class PartitionRepository {
       if (missing(await listPartitions(session)).length === 0) return 0;
       return withTablesLocked(session, 'message WRITE, message_overflow WRITE', async () => {
         const untils = missing(await listPartitions(session));
-        if (untils.length > 0) await split(session, untils, at);
-        return untils.length;
+        return untils.length === 0 ? 0 : split(session, untils);
       });
     }, DDL_DEADLINE_MS);
   }
@@ -138,24 +139,12 @@ export class PartitionRepository {
    */
   async thin(partition: Partition, after: Buffer, rows: number): Promise<{ deleted: number; next: Buffer | null }> {
     return this.database.exclusive(async (session) => {
-      await startSnapshot(session);
-      const [, until] = range(partition, partition);
-      const messages = await session.read<{ id: Buffer }>(
-        'SELECT id FROM message FORCE INDEX (PRIMARY) WHERE id > ? AND id < ? ORDER BY id LIMIT ?',
-        [after, until, rows],
-      );
-      const [first, last] = [messages[0]?.id, messages.at(-1)?.id];
-      if (first === undefined || last === undefined) return { deleted: 0, next: null };
-      const owed = new Set<string>();
-      for (const queues of await queueIds(session)) {
-        const deliveries = await session.read<{ messageId: Buffer }>(
-          'SELECT message_id AS messageId FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id IN (?) AND message_id >= ? AND message_id <= ?',
-          [queues, first, last],
-        );
-        for (const { messageId } of deliveries) owed.add(messageId.toString('hex'));
-      }
-      await session.write('COMMIT');
-      const settled = messages.map(({ id }) => id.toString('hex')).filter((id) => !owed.has(id));
+      const { settled, next } = await pRetry(() => findSettled(session, partition, after, rows), {
+        retries: 3,
+        minTimeout: 0,
+        // Another reaper changed the table's partitions after the snapshot was taken.
+        shouldRetry: ({ error }) => isDefinitionChanged(error),
+      });
       if (settled.length > 0) {
         await session.write(
           `DELETE m
@@ -165,7 +154,7 @@ export class PartitionRepository {
           [JSON.stringify(settled)],
         );
       }
-      return { deleted: settled.length, next: messages.length < rows ? null : last };
+      return { deleted: settled.length, next };
     });
   }
 
@@ -181,8 +170,10 @@ export class PartitionRepository {
           [REBUILD_ROWS + 1],
         );
         if (Number(row?.n) > REBUILD_ROWS) return false;
-        await session.write(DDL_SESSION);
-        await session.write(`ALTER TABLE message REBUILD PARTITION ${name}`);
+        // Without the lock MariaDB waits for the table twice.
+        await withTablesLocked(session, 'message WRITE', () =>
+          session.write(`ALTER TABLE message REBUILD PARTITION ${name}`),
+        );
         return true;
       }, DDL_DEADLINE_MS)
       .catch((error: unknown) => {
@@ -190,85 +181,6 @@ export class PartitionRepository {
         throw error;
       });
   }
-}
-
-/** A waiting DDL blocks everybody behind it: a second, then it gives way. Fresh row estimates, which MySQL (not MariaDB) keeps for a day. */
-const DDL_SESSION = 'SET SESSION lock_wait_timeout = 1 /*!80000 , information_schema_stats_expiry = 0 */';
-
-async function withTablesLocked<T>(session: Session, tables: string, work: () => Promise<T>): Promise<T> {
-  await session.write(DDL_SESSION);
-  await session.write(`LOCK TABLES ${tables}`);
-  try {
-    return await work();
-  } finally {
-    // Should this fail, the connection is broken, which ends the lock as well.
-    await session.write('UNLOCK TABLES').catch(() => undefined);
-  }
-}
-
-async function readClock(session: Session, now: number | undefined): Promise<number> {
-  const [row] = await session.read<{ now: number }>(`SELECT ${clock(now)} AS now`);
-  return Number(row?.now);
-}
-
-async function listPartitions(session: Session): Promise<Partition[]> {
-  await session.write(DDL_SESSION);
-  const rows = await session.read<{ name: string; description: string; rows_: number }>(
-    `SELECT PARTITION_NAME AS name, PARTITION_DESCRIPTION AS description, TABLE_ROWS AS rows_
-     FROM information_schema.PARTITIONS
-     WHERE TABLE_SCHEMA = DATABASE()
-       AND TABLE_NAME = 'message'
-     ORDER BY PARTITION_ORDINAL_POSITION`,
-  );
-  let from: number | null = null;
-  return rows.map(({ name, description, rows_ }) => {
-    // Both servers describe a bound of binary(16) as `_binary 0x…`; its first six bytes are the time.
-    const hex = /0x([0-9a-f]{12})/i.exec(description)?.[1];
-    const partition = { name, from, until: hex === undefined ? null : Number.parseInt(hex, 16), rows: Number(rows_) };
-    from = partition.until;
-    return partition;
-  });
-}
-
-async function pastRetention(
-  session: Session,
-  retentionSeconds: number,
-  now: number | undefined,
-): Promise<Partition[]> {
-  const horizon = (await readClock(session, now)) - retentionSeconds * 1000;
-  return (await listPartitions(session)).filter(({ until }) => until !== null && until <= horizon);
-}
-
-/** The ids from one partition's first to another's last, the second excluded. Neither is the catch-all. */
-function range(first: Partition, last: Partition): [Buffer, Buffer] {
-  if (last.until === null) throw new TypeError('the catch-all partition has no end');
-  return [lowestMessageId(first.from ?? 0), lowestMessageId(last.until)];
-}
-
-/** Every queue's id, the deleted ones' included, as many at a time as one statement looks through. */
-async function queueIds(session: Session): Promise<number[][]> {
-  const ids = (await session.read<{ id: number }>('SELECT id FROM queue ORDER BY id')).map(({ id }) => id);
-  return Array.from({ length: Math.ceil(ids.length / QUEUES_AT_ONCE) }, (_, chunk) =>
-    ids.slice(chunk * QUEUES_AT_ONCE, (chunk + 1) * QUEUES_AT_ONCE),
-  );
-}
-
-/** Does any queue, a deleted one included, still owe a message of these partitions? One index look-up a queue. */
-async function isOwed(session: Session, first: Partition, last: Partition): Promise<boolean> {
-  for (const queues of await queueIds(session)) {
-    const [owed] = await session.read(
-      'SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id IN (?) AND message_id >= ? AND message_id < ? LIMIT 1',
-      [queues, ...range(first, last)],
-    );
-    if (owed !== undefined) return true;
-  }
-  return false;
-}
-
-/** From here on the session sees one state of all tables, until its next COMMIT. */
-async function startSnapshot(session: Session): Promise<void> {
-  await session.write('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ');
-  await session.write('START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY');
 }
 
 /** Names of partitions past retention in which, as of now, nothing is owed: the first so many runs of neighbours. */
@@ -312,25 +224,68 @@ async function drop(session: Session, reader: Session, names: readonly string[])
   return list;
 }
 
-/** Splits the catch-all partition at these instants. The table is locked. */
-async function split(session: Session, untils: readonly number[], now: number): Promise<void> {
-  const [highest] = await session.read<{ id: Buffer }>(
-    'SELECT id FROM message PARTITION (p_max) ORDER BY id DESC LIMIT 1',
+/** Which of the next `rows` messages after an id nothing is owed of, in hexadecimal, and where to go on. */
+async function findSettled(
+  session: Session,
+  partition: Partition,
+  after: Buffer,
+  rows: number,
+): Promise<{ settled: string[]; next: Buffer | null }> {
+  await startSnapshot(session);
+  const [, until] = range(partition, partition);
+  const messages = await session.read<{ id: Buffer }>(
+    'SELECT id FROM message FORCE INDEX (PRIMARY) WHERE id > ? AND id < ? ORDER BY id LIMIT ?',
+    [after, until, rows],
   );
-  const [many] = await session.read('SELECT 1 FROM message PARTITION (p_max) LIMIT ?, 1', [COPY_ROWS]);
-  const definition = `REORGANIZE PARTITION p_max INTO (${untils.map(definePartition).join(', ')}, PARTITION p_max VALUES LESS THAN (MAXVALUE))`;
-  const first = untils[0] as number;
-  const allFitFirst = highest !== undefined && highest.id.readUIntBE(0, 6) < first;
-  if (many === undefined || !allFitFirst || now > first) {
-    await session.write(`ALTER TABLE message ${definition}`);
-    return;
+  const [first, last] = [messages[0]?.id, messages.at(-1)?.id];
+  const owed = new Set<string>();
+  for (const queues of last === undefined ? [] : await queueIds(session)) {
+    const deliveries = await session.read<{ messageId: Buffer }>(
+      'SELECT message_id AS messageId FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id IN (?) AND message_id >= ? AND message_id <= ?',
+      [queues, first, last],
+    );
+    for (const { messageId } of deliveries) owed.add(messageId.toString('hex'));
   }
+  await session.write('COMMIT');
+  return {
+    settled: messages.map(({ id }) => id.toString('hex')).filter((id) => !owed.has(id)),
+    next: last === undefined || messages.length < rows ? null : last,
+  };
+}
+
+/**
+ * Splits the catch-all partition at these instants, or, where it has many rows, at those of them that do not cut through them. The table is locked.
+ * Returns at how many.
+ */
+async function split(session: Session, untils: readonly number[]): Promise<number> {
+  const [many] = await session.read('SELECT 1 FROM message PARTITION (p_max) LIMIT ?, 1', [COPY_ROWS]);
+  const reorganize = (at: readonly number[]): Promise<unknown> =>
+    session.write(
+      `ALTER TABLE message REORGANIZE PARTITION p_max INTO (${at.map(definePartition).join(', ')}, PARTITION p_max VALUES LESS THAN (MAXVALUE))`,
+    );
+  const [lowest, highest] = many === undefined ? [0, 0] : await timesInCatchAll(session);
+  const uncut = untils.filter((until) => until <= lowest || until > highest);
+  if (many === undefined || uncut.length === 0) {
+    await reorganize(untils);
+    return untils.length;
+  }
+  const target = uncut.find((until) => until > highest);
   await session.write('ALTER TABLE message EXCHANGE PARTITION p_max WITH TABLE message_overflow');
-  await session.write(`ALTER TABLE message ${definition}`);
+  await reorganize(uncut);
   // MariaDB before 11.4 does not know WITHOUT VALIDATION, and reads the rows once more.
   await session.write(
-    `ALTER TABLE message EXCHANGE PARTITION ${partitionName(first)} WITH TABLE message_overflow /*!80000 WITHOUT VALIDATION */`,
+    `ALTER TABLE message EXCHANGE PARTITION ${target === undefined ? 'p_max' : partitionName(target)} WITH TABLE message_overflow /*!80000 WITHOUT VALIDATION */`,
   );
+  return uncut.length;
+}
+
+/** When the first and the last message of the catch-all partition were stamped. */
+async function timesInCatchAll(session: Session): Promise<[number, number]> {
+  const [first] = await session.read<{ id: Buffer }>('SELECT id FROM message PARTITION (p_max) ORDER BY id LIMIT 1');
+  const [last] = await session.read<{ id: Buffer }>(
+    'SELECT id FROM message PARTITION (p_max) ORDER BY id DESC LIMIT 1',
+  );
+  return [first === undefined ? 0 : messageIdTime(first.id), last === undefined ? 0 : messageIdTime(last.id)];
 }
 
 /**
@@ -348,13 +303,4 @@ async function restoreOverflow(session: Session): Promise<boolean> {
     await session.write('COMMIT');
   }
   return false;
-}
-
-function partitionName(until: number): string {
-  const [date, time] = new Date(until).toISOString().split('T') as [string, string];
-  return `p_${date.replaceAll('-', '')}_${time.slice(0, 5).replace(':', '')}`;
-}
-
-function definePartition(until: number): string {
-  return `PARTITION ${partitionName(until)} VALUES LESS THAN (x'${lowestMessageId(until).toString('hex')}')`;
 }

@@ -58,7 +58,7 @@ export class QueueRepository {
     const queues = await this.database.dataSource
       .getRepository(QueueEntity)
       .find({ where: { name: Not(IsNull()) }, order: { name: 'ASC' } });
-    return queues.map((queue) => ({ ...queue, name: queue.name as string }));
+    return queues.map((queue) => Object.assign(queue, { name: queue.name as string }));
   }
 
   /** The names behind ids, of queues that still exist. */

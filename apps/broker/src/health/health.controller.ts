@@ -38,7 +38,13 @@ export class HealthController {
   @Get('ready')
   @HealthCheck({ swaggerDocumentation: false })
   @ApiOperation({ summary: 'The broker can reach its database: send it requests while this succeeds' })
-  @ApiOkResponse({ description: 'Done', schema: { type: 'object', properties: { status: { type: 'string', enum: ['ok'] }, info: PARTS, error: PARTS, details: PARTS } } })
+  @ApiOkResponse({
+    description: 'Done',
+    schema: {
+      type: 'object',
+      properties: { status: { type: 'string', enum: ['ok'] }, info: PARTS, error: PARTS, details: PARTS },
+    },
+  })
   @ApiProblems(['database-unavailable'])
   async ready(): Promise<HealthCheckResult> {
     return this.health.check([() => this.database.pingCheck('database', { timeout: PING_MS })]);

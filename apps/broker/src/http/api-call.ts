@@ -39,7 +39,7 @@ export function ApiProblems(all: ErrorCode[]): MethodDecorator {
             examples: Object.fromEntries(codes.map((code) => [code, { summary: code, value: exampleOf(code) }])),
           },
         },
-      } as never),
+      }),
     ),
   );
 }

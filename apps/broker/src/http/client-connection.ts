@@ -6,8 +6,15 @@ export class ClientConnection {
   private readonly controller = new AbortController();
 
   constructor(response: ServerResponse) {
-    if (response.destroyed) this.controller.abort();
-    else response.once('close', () => response.writableFinished || this.controller.abort());
+    const { socket } = response;
+    if (response.destroyed || socket === null) {
+      this.controller.abort();
+      return;
+    }
+    // Node says `finish`, and `writableFinished`, of an answer too that a broken connection cut short. It looks whole only while the connection is.
+    let handedOver = false;
+    response.prependOnceListener('finish', () => (handedOver = !socket.destroyed && socket.errored === null));
+    response.once('close', () => handedOver || this.controller.abort());
   }
 
   /** Aborted when the client hangs up before the whole answer was handed to the operating system. */

@@ -115,7 +115,7 @@ export class LongPoll implements BeforeApplicationShutdown {
   beforeApplicationShutdown(): void {
     this.closed = true;
     for (const list of this.lists.values()) {
-      for (const waiter of [...list.waiters]) {
+      for (const waiter of list.waiters) {
         waiter.over = true;
         if (list.serving !== waiter) this.dismiss(list, waiter, []);
       }

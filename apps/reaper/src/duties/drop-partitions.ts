@@ -3,11 +3,12 @@ import { PartitionRepository } from '@rowmq/store';
 import { REAPER_CONFIG, type ReaperConfig } from '../reaper.config.js';
 import type { Duty, Round } from './duty.js';
 
-/** Drops partitions past retention in which every message is settled. */
+/** Drops partitions past retention in which every message is settled: a few at a time, since writers wait for each drop. */
 @Injectable()
 export class DropPartitions implements Duty {
   readonly name = 'drop-partitions';
-  readonly everySeconds = 30;
+  /** A drop stops writers for 50 ms or so: less than the hundredth of their time that would show in their p99. */
+  readonly everySeconds = 10;
   private readonly logger = new Logger(DropPartitions.name);
 
   constructor(
@@ -16,7 +17,11 @@ export class DropPartitions implements Duty {
   ) {}
 
   async run({ signal: _, ...time }: Round): Promise<number> {
-    const dropped = await this.partitions.dropSettled({ retentionSeconds: this.config.retentionSeconds, ...time });
+    const dropped = await this.partitions.dropSettled({
+      retentionSeconds: this.config.retentionSeconds,
+      locks: 1,
+      ...time,
+    });
     if (dropped.length > 0) this.logger.log(`dropped ${dropped.join(', ')}`);
     return dropped.length;
   }

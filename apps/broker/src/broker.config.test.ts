@@ -1,0 +1,44 @@
+import { describe, expect, test } from 'vitest';
+import { readBrokerConfig } from './broker.config.js';
+
+const URL_SETTING = { ROWMQ_DATABASE_URL: 'mysql://rowmq:secret@127.0.0.1:3306/rowmq' };
+const KEY = 'x'.repeat(16);
+
+describe('the broker’s settings', () => {
+  test('are defaults but for the database', () => {
+    expect(readBrokerConfig(URL_SETTING)).toEqual({
+      databaseUrl: URL_SETTING.ROWMQ_DATABASE_URL,
+      poolSize: 16,
+      maxWaitingRequests: 1000,
+      maxLongPolls: 10_000,
+      host: '127.0.0.1',
+      port: 8080,
+      adminKey: undefined,
+      stopSeconds: 25,
+    });
+  });
+
+  test('count as absent when they are empty', () => {
+    expect(readBrokerConfig({ ...URL_SETTING, ROWMQ_ADMIN_KEY: '', ROWMQ_PORT: '', ROWMQ_HOST: '' })).toMatchObject({
+      adminKey: undefined,
+      port: 8080,
+      host: '127.0.0.1',
+    });
+  });
+
+  test.each(['127.0.0.1', '127.1.2.3', '::1', 'localhost'])('need no key on %s', (host) => {
+    expect(readBrokerConfig({ ...URL_SETTING, ROWMQ_HOST: host }).host).toBe(host);
+  });
+
+  test.each(['0.0.0.0', '::', '10.0.0.1', '127.0.0.1.example.org', 'localhost.example.org', '128.0.0.1', '::2'])(
+    'need a key on %s',
+    (host) => {
+      expect(() => readBrokerConfig({ ...URL_SETTING, ROWMQ_HOST: host })).toThrow(/Set ROWMQ_ADMIN_KEY/);
+      expect(readBrokerConfig({ ...URL_SETTING, ROWMQ_HOST: host, ROWMQ_ADMIN_KEY: KEY }).adminKey).toBe(KEY);
+    },
+  );
+
+  test('take a key of sixteen characters and no shorter one', () => {
+    expect(() => readBrokerConfig({ ...URL_SETTING, ROWMQ_ADMIN_KEY: KEY.slice(1) })).toThrow(/at least 16/);
+  });
+});

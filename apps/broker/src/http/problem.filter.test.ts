@@ -1,0 +1,88 @@
+import {
+  type ArgumentsHost,
+  ImATeapotException,
+  Logger,
+  NotFoundException,
+  ServiceUnavailableException,
+} from '@nestjs/common';
+import type { HttpAdapterHost } from '@nestjs/core';
+import { ERROR_CODES, problem, PROBLEMS, RowmqError } from '@rowmq/contract';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { ProblemFilter, toProblem } from './problem.filter.js';
+
+const logged = vi.fn<(thrown: unknown) => void>();
+beforeEach(() => {
+  logged.mockReset();
+  vi.spyOn(Logger.prototype, 'error').mockImplementation(logged);
+});
+afterEach(() => {
+  vi.restoreAllMocks();
+});
+
+/** What the filter answers to a request that threw this. */
+function answerTo(thrown: unknown): { status: number; headers: Record<string, string>; body: unknown } {
+  const headers: Record<string, string> = {};
+  let [status, body]: [number, unknown] = [0, undefined];
+  const httpAdapter = {
+    setHeader: (_response: unknown, name: string, value: string) => (headers[name] = value),
+    reply: (_response: unknown, answer: unknown, code: number) => ([status, body] = [code, answer]),
+  };
+  const filter = new ProblemFilter({ httpAdapter } as unknown as HttpAdapterHost);
+  filter.catch(thrown, { switchToHttp: () => ({ getResponse: () => ({}) }) } as unknown as ArgumentsHost);
+  return { status, headers, body };
+}
+
+describe('an error of RowMQ’s', () => {
+  test.each(ERROR_CODES)('%s is the problem that the contract says', (code) => {
+    const { status, headers, body } = answerTo(new RowmqError(code, 'Do this.'));
+    expect(status).toBe(PROBLEMS[code].status);
+    expect(headers['content-type']).toBe('application/problem+json; charset=utf-8');
+    expect(body).toEqual({
+      type: `urn:rowmq:problem:${code}`,
+      title: PROBLEMS[code].title,
+      status: PROBLEMS[code].status,
+      detail: 'Do this.',
+      code,
+    });
+    expect(problem.strict().safeParse(body)).toMatchObject({ success: true });
+    expect('www-authenticate' in headers).toBe(code === 'unauthorized');
+  });
+
+  test('says when to come back and which fields are at fault, where it knows', () => {
+    const faults = [{ path: 'messages.0', message: 'is bad' }];
+    expect(answerTo(new RowmqError('overloaded', 'Later.', { retryAfterSeconds: 7 })).headers['retry-after']).toBe('7');
+    expect(answerTo(new RowmqError('invalid-request', 'Bad.')).headers).not.toHaveProperty('retry-after');
+    expect(toProblem(new RowmqError('invalid-request', 'Bad.', { faults }))).toMatchObject({ faults });
+  });
+});
+
+describe('an error of somebody else’s', () => {
+  test.each<[string, unknown, number, string]>([
+    ['a path that does not exist', new NotFoundException('Cannot GET /x'), 404, 'invalid-request'],
+    ['what only HTTP has a number for', new ImATeapotException('short and stout'), 418, 'invalid-request'],
+    ['a request that is too large', Object.assign(new Error('big'), { statusCode: 413 }), 413, 'message-too-large'],
+    ['a content type nobody reads', Object.assign(new Error('xml'), { statusCode: 415 }), 415, 'invalid-request'],
+    ['a check that failed', new ServiceUnavailableException({ error: {} }), 503, 'database-unavailable'],
+  ])('is a problem of its own status: %s', (_, thrown, status, code) => {
+    const answer = answerTo(thrown);
+    expect(answer).toMatchObject({ status, body: { status, code } });
+  });
+
+  test.each([new TypeError('secret: password=hunter2'), 'hunter2', null, undefined, { statusCode: 'hunter2' }])(
+    'is an internal error that tells the client nothing of what went wrong: %#',
+    (thrown) => {
+      const answer = answerTo(thrown);
+      expect(answer).toMatchObject({ status: 500, body: { code: 'internal-error' } });
+      expect(JSON.stringify(answer)).not.toContain('hunter2');
+      expect(logged).toHaveBeenCalledExactlyOnceWith(thrown);
+    },
+  );
+
+  test('names what is not ready', () => {
+    const { body, headers } = answerTo(
+      new ServiceUnavailableException({ error: { database: { status: 'down', message: 'timeout' } } }),
+    );
+    expect(body).toMatchObject({ detail: 'Not ready: database: timeout.' });
+    expect(headers['retry-after']).toBe('1');
+  });
+});

@@ -1,0 +1,66 @@
+import { type LeasedDelivery, type MessageRepository, type Queue, type QueueRepository } from '@rowmq/store';
+import { newMessageId } from '@rowmq/contract';
+import { describe, expect, test, vi } from 'vitest';
+import { Metrics } from '../metrics/metrics.js';
+import { LongPoll } from './long-poll.js';
+import { MessagesService } from './messages.service.js';
+
+const QUEUE = { id: 7, name: 'q', leaseSeconds: 30, paused: false } as Queue;
+const REQUEST = { maxMessages: 10, waitSeconds: 0 };
+
+const leased: LeasedDelivery[] = ['a', 'b'].map((body) => ({
+  messageId: newMessageId(),
+  leaseToken: Buffer.alloc(8),
+  body: Buffer.from(body),
+  headers: null,
+  priority: 4,
+  receiveCount: 1,
+  expiresAt: 0,
+  leaseExpiresAt: 0,
+}));
+
+/** The service on a store that claims what the test says and remembers what is given back. */
+function newService(claim: () => Promise<LeasedDelivery[]> = async () => leased) {
+  const release = vi.fn<MessageRepository['release']>().mockResolvedValue();
+  const messages = { dequeue: claim, release } as unknown as MessageRepository;
+  const queues = { get: async () => QUEUE } as unknown as QueueRepository;
+  const longPoll = new LongPoll(messages, queues, { maxLongPolls: 10 });
+  const wake = vi.spyOn(longPoll, 'wake');
+  return { service: new MessagesService(messages, queues, longPoll, new Metrics()), release, wake };
+}
+
+describe('what was claimed for a consumer', () => {
+  test('is not given back while the consumer is there', async () => {
+    const { service, release } = newService();
+    const { messages } = await service.dequeue('q', REQUEST, new AbortController().signal);
+    expect(messages.map(({ body }) => body)).toEqual(['a', 'b']);
+    expect(release).not.toHaveBeenCalled();
+  });
+
+  test('is given back, and others woken for it, when the consumer hangs up while the answer is written', async () => {
+    const { service, release, wake } = newService();
+    const consumer = new AbortController();
+    await service.dequeue('q', REQUEST, consumer.signal);
+    expect(release).not.toHaveBeenCalled();
+    consumer.abort();
+    await vi.waitFor(() => expect(wake).toHaveBeenCalledWith('q'));
+    expect(release).toHaveBeenCalledExactlyOnceWith(QUEUE.id, leased);
+  });
+
+  test('is given back when the consumer hung up while the claim was under way', async () => {
+    const consumer = new AbortController();
+    const { service, release, wake } = newService(async () => {
+      consumer.abort();
+      return leased;
+    });
+    await service.dequeue('q', REQUEST, consumer.signal);
+    await vi.waitFor(() => expect(wake).toHaveBeenCalledWith('q'));
+    expect(release).toHaveBeenCalledExactlyOnceWith(QUEUE.id, leased);
+  });
+
+  test('is nothing to give back when nothing was claimed', async () => {
+    const { service, release } = newService(async () => []);
+    expect(await service.dequeue('q', REQUEST, AbortSignal.abort())).toEqual({ messages: [] });
+    expect(release).not.toHaveBeenCalled();
+  });
+});

@@ -1,0 +1,120 @@
+import { createConnection, type RowDataPacket } from 'mysql2/promise';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describe, expect, test } from 'vitest';
+import { type Answer, expectProblem, type QueueApi, useBroker } from '../support/api.js';
+import { testServer } from '../support/servers.js';
+import { eventually } from '../support/wait.js';
+
+const shared = useBroker();
+const LEASE_SECONDS = 3;
+
+/** Kills every connection of the broker on the server, again and again, until told to stop; tells how many. */
+function killConnections(database: string): { stop: () => Promise<number> } {
+  let going = true;
+  const work = async (): Promise<number> => {
+    const connection = await createConnection({ uri: testServer().url });
+    let killed = 0;
+    while (going) {
+      const [rows] = await connection.query<RowDataPacket[]>(
+        'SELECT id FROM information_schema.processlist WHERE db = ?',
+        [database],
+      );
+      for (const { id } of rows as { id: number }[]) {
+        // It may have ended by itself meanwhile.
+        await connection.query(`KILL ${id}`).then(
+          () => (killed += 1),
+          () => undefined,
+        );
+      }
+      await sleep(150);
+    }
+    await connection.end();
+    return killed;
+  };
+  const done = work();
+  return {
+    stop: async () => {
+      going = false;
+      return done;
+    },
+  };
+}
+
+/** Every answer is a success or an honest 503. */
+function expectHonest(answer: Answer, status: number): boolean {
+  if (answer.status === status) return true;
+  expectProblem(answer, 503, 'database-unavailable');
+  expect(answer.headers.get('retry-after')).toMatch(/^[1-9]\d*$/);
+  return false;
+}
+
+describe('while all of a broker’s database connections are killed again and again', () => {
+  test('every request succeeds or says 503, and nothing is doubled or lost', async () => {
+    const queue: QueueApi = await shared.newQueue({ leaseSeconds: LEASE_SECONDS });
+    const killer = killConnections(shared.broker.database.name);
+    /** Bodies by what the producer was told. */
+    const stored = new Map<string, string>();
+    const refused = new Set<string>();
+    /** Message ids by body, of everything that was handed out. */
+    const received = new Map<string, Set<string>>();
+    const acked = new Map<string, number>();
+    const until = performance.now() + 6000;
+    let consuming = true;
+
+    const producers = Array.from({ length: 4 }, async (_, producer) => {
+      for (let batch = 0; performance.now() < until; batch += 1) {
+        const bodies = Array.from({ length: 5 }, (_unused, index) => `${producer}.${batch}.${index}`);
+        const answer = await queue.request<{ messages: { id: string }[] }>('enqueue', {
+          messages: bodies.map((body) => ({ body })),
+        });
+        if (expectHonest(answer, 201))
+          for (const [index, body] of bodies.entries()) stored.set(body, answer.json.messages[index]!.id);
+        else for (const body of bodies) refused.add(body);
+      }
+    });
+    const consumers = Array.from({ length: 4 }, async () => {
+      while (consuming) {
+        const taken = await queue.request<{ messages: { id: string; body: string; receipt: string }[] }>('dequeue', {
+          maxMessages: 20,
+          waitSeconds: 1,
+        });
+        if (!expectHonest(taken, 200)) continue;
+        const ids = new Map(taken.json.messages.map(({ id, receipt }) => [receipt, id]));
+        for (const { id, body } of taken.json.messages) {
+          expect(acked.has(id), `${body} was handed out after its ack`).toBe(false);
+          received.set(body, (received.get(body) ?? new Set()).add(id));
+        }
+        if (ids.size === 0) continue;
+        const answer = await queue.request<{ acked: string[] }>('ack', { receipts: [...ids.keys()] });
+        if (!expectHonest(answer, 200)) continue;
+        for (const receipt of answer.json.acked) {
+          const id = ids.get(receipt) as string;
+          acked.set(id, (acked.get(id) ?? 0) + 1);
+        }
+      }
+    });
+
+    await Promise.all(producers);
+    const killed = await killer.stop();
+    await eventually(
+      'everything is settled',
+      async () => {
+        for (const state of ['ready', 'delayed', 'leased'] as const)
+          if ((await queue.browse(state)).length > 0) return false;
+        return true;
+      },
+      20_000,
+    );
+    consuming = false;
+    await Promise.all(consumers);
+
+    console.log(`${killed} connections killed, ${stored.size} messages stored, ${refused.size} refused`);
+    expect(killed).toBeGreaterThan(20);
+    expect(stored.size).toBeGreaterThan(50);
+    expect([...stored.keys()].filter((body) => !received.has(body))).toEqual([]);
+    expect([...received].filter(([, ids]) => ids.size > 1).map(([body]) => body)).toEqual([]);
+    for (const [body, id] of stored) expect([...(received.get(body) ?? [])]).toEqual([id]);
+    expect([...acked].filter(([, times]) => times > 1)).toEqual([]);
+    for (const body of received.keys()) expect(stored.has(body) || refused.has(body), body).toBe(true);
+  });
+});

@@ -1,0 +1,170 @@
+import { describe, expect, test, vi } from 'vitest';
+import { type QueueApi, useBroker } from '../support/api.js';
+import { eventually } from '../support/wait.js';
+
+vi.setConfig({ maxConcurrency: 40 });
+
+/** No reaper runs: what an expired message meets is the broker alone. */
+const shared = useBroker();
+
+const bodies = (messages: { body: string }[]): string[] => messages.map(({ body }) => body);
+
+/** Waits until the instant has passed on the database's clock too, which is this machine's. */
+async function passed(instant: string): Promise<void> {
+  await eventually(`${instant} has passed`, () => Date.now() > Date.parse(instant));
+}
+
+/** The message's one delivery is past its expiry, though it may still be in the table. */
+async function expectNeverHandedOut(queue: QueueApi): Promise<void> {
+  expect(await queue.dequeue({ maxMessages: 100 })).toEqual([]);
+  expect(await queue.dequeue({ maxMessages: 100, waitSeconds: 1 })).toEqual([]);
+  for (const state of ['ready', 'delayed'] as const) expect(await queue.browse(state)).toEqual([]);
+}
+
+describe.concurrent('an expired message is never handed out', () => {
+  test('when its time is up while it waits', async () => {
+    const queue = await shared.newQueue();
+    const [id] = await queue.enqueue({ body: 'short', expiresInSeconds: 1 }, 'long');
+    const { expiresAt } = await shared.api.message(id!);
+    await passed(expiresAt);
+    expect(bodies(await queue.dequeue({ maxMessages: 10, waitSeconds: 1 }))).toEqual(['long']);
+    await expectNeverHandedOut(queue);
+    expect(await shared.api.message(id!)).toMatchObject({ settled: true });
+  });
+
+  test('not one instant too late, by consumers who take and give back without pause', async () => {
+    const queue = await shared.newQueue();
+    const [id] = await queue.enqueue({ body: 'hot', expiresInSeconds: 1 });
+    const expiresAt = Date.parse((await shared.api.message(id!)).expiresAt);
+    const leaseStarts: number[] = [];
+    while (Date.now() < expiresAt + 200) {
+      for (const { receipt, leaseExpiresAt } of await queue.dequeue({ leaseSeconds: 60 })) {
+        leaseStarts.push(Date.parse(leaseExpiresAt) - 60_000);
+        await queue.nack([receipt]);
+      }
+    }
+    expect(leaseStarts.length).toBeGreaterThan(5);
+    expect(Math.max(...leaseStarts)).toBeLessThan(expiresAt);
+  });
+
+  test('when it expires under a lease that then runs out', async () => {
+    const queue = await shared.newQueue();
+    const [id] = await queue.enqueue({ body: 'leased', expiresInSeconds: 1 });
+    const { leaseExpiresAt } = await queue.dequeueOne({ leaseSeconds: 2 });
+    await passed(leaseExpiresAt);
+    await expectNeverHandedOut(queue);
+    expect(await shared.api.message(id!)).toMatchObject({ settled: true });
+  });
+
+  test('when it expires under a lease and is given back', async () => {
+    const queue = await shared.newQueue();
+    await queue.enqueue({ body: 'given back', expiresInSeconds: 1 });
+    const { receipt, expiresAt } = await queue.dequeueOne({ leaseSeconds: 60 });
+    await passed(expiresAt);
+    expect(await queue.nack([receipt])).toEqual({ nacked: [receipt], failed: [] });
+    await expectNeverHandedOut(queue);
+  });
+
+  test('when it is given back with a delay that outlives it', async () => {
+    const queue = await shared.newQueue();
+    await queue.enqueue({ body: 'too late', expiresInSeconds: 1 });
+    const { receipt, expiresAt } = await queue.dequeueOne({ leaseSeconds: 60 });
+    await queue.nack([receipt], { delaySeconds: 2 });
+    await passed(expiresAt);
+    expect(await queue.dequeue({ maxMessages: 10, waitSeconds: 3 })).toEqual([]);
+    await expectNeverHandedOut(queue);
+  });
+
+  test('when it was delayed and became due just before', async () => {
+    const queue = await shared.newQueue();
+    const [id] = await queue.enqueue({ body: 'delayed', delaySeconds: 1, expiresInSeconds: 2 });
+    const { expiresAt } = await shared.api.message(id!);
+    await passed(expiresAt);
+    await expectNeverHandedOut(queue);
+  });
+
+  test('when many lie before, between and behind those that live', async () => {
+    const queue = await shared.newQueue();
+    const batches = Array.from({ length: 15 }, (_, batch) =>
+      Array.from({ length: 100 }, (_unused, index) => ({
+        body: index === 50 ? `lives ${batch}` : 'dies',
+        ...(index === 50 ? {} : { expiresInSeconds: 1 }),
+        priority: batch % 10,
+      })),
+    );
+    const ids: string[] = [];
+    for (const batch of batches) ids.push(...(await queue.enqueue(...batch)));
+    await passed((await shared.api.message(ids.at(-1)!)).expiresAt);
+
+    const taken: string[] = [];
+    const received = await eventually('all that live are handed out', async () => {
+      taken.push(...bodies(await queue.dequeue({ maxMessages: 100 })));
+      return taken.length >= 15 && taken;
+    });
+    expect(received.toSorted()).toEqual(Array.from({ length: 15 }, (_, batch) => `lives ${batch}`).toSorted());
+    await expectNeverHandedOut(queue);
+  });
+
+  test('not to one of the consumers who wait for it', async () => {
+    const queue = await shared.newQueue();
+    const [id] = await queue.enqueue({ body: 'never', expiresInSeconds: 1 });
+    const { receipt } = await queue.dequeueOne({ leaseSeconds: 60 });
+    await queue.extend([receipt], 2);
+    const waiting = Promise.all(Array.from({ length: 5 }, async () => queue.dequeue({ waitSeconds: 4 })));
+    expect(await waiting).toEqual([[], [], [], [], []]);
+    expect(await shared.api.message(id!)).toMatchObject({ settled: true });
+  });
+});
+
+describe.concurrent('a message that expires under its lease', () => {
+  test('can still be acked by its holder', async () => {
+    const queue = await shared.newQueue();
+    await queue.enqueue({ body: 'in time', expiresInSeconds: 1 });
+    const { receipt, expiresAt } = await queue.dequeueOne({ leaseSeconds: 60 });
+    await passed(expiresAt);
+    expect(await queue.browse('leased')).toHaveLength(1);
+    expect(await queue.ack(receipt)).toEqual({ acked: [receipt], failed: [] });
+  });
+
+  test('can still be held longer', async () => {
+    const queue = await shared.newQueue();
+    await queue.enqueue({ body: 'slow', expiresInSeconds: 1 });
+    const { receipt, expiresAt } = await queue.dequeueOne({ leaseSeconds: 60 });
+    await passed(expiresAt);
+    expect((await queue.extend([receipt], 60)).failed).toEqual([]);
+    expect((await queue.ack(receipt)).acked).toEqual([receipt]);
+  });
+});
+
+describe.concurrent('the life of a message', () => {
+  const life = ({ enqueuedAt, expiresAt }: { enqueuedAt: string; expiresAt: string }): number =>
+    Math.round((Date.parse(expiresAt) - Date.parse(enqueuedAt)) / 1000);
+
+  test("is the queue's TTL where it names none, and capped by it", async () => {
+    const queue = await shared.newQueue({ messageTtlSeconds: 100 });
+    await queue.enqueue('none named', { body: 'more', expiresInSeconds: 5000 }, { body: 'less', expiresInSeconds: 50 });
+    const messages = await queue.dequeue({ maxMessages: 3 });
+    expect(messages.map((message) => [message.body, life(message)])).toEqual([
+      ['none named', 100],
+      ['more', 100],
+      ['less', 50],
+    ]);
+  });
+
+  test('is set at its enqueue: a TTL changed later is for later messages', async () => {
+    const queue = await shared.newQueue({ messageTtlSeconds: 1000 });
+    await queue.enqueue('before');
+    await queue.put({ messageTtlSeconds: 10 });
+    await queue.enqueue('after');
+    const messages = await queue.dequeue({ maxMessages: 2 });
+    expect(messages.map(life)).toEqual([1000, 10]);
+  });
+
+  test('is not longer for being taken and given back', async () => {
+    const queue = await shared.newQueue();
+    await queue.enqueue({ body: 'b', expiresInSeconds: 500 });
+    const first = await queue.dequeueOne();
+    await queue.nack([first.receipt]);
+    expect((await queue.dequeueOne()).expiresAt).toBe(first.expiresAt);
+  });
+});

@@ -1,0 +1,123 @@
+import { describe, expect, test, vi } from 'vitest';
+import { Api, expectProblem, useBroker } from '../support/api.js';
+import { openGateway } from '../support/gateway.js';
+import { startBroker } from '../support/processes.js';
+import { eventually } from '../support/wait.js';
+
+vi.setConfig({ maxConcurrency: 10 });
+
+const shared = useBroker();
+
+const NAME = '[a-zA-Z_:][a-zA-Z0-9_:]*';
+const LABEL = '[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\\\\n]|\\\\["\\\\n])*"';
+const SAMPLE = new RegExp(`^(${NAME})(?:\\{(${LABEL}(?:,${LABEL})*)?\\})? (NaN|[+-]Inf|-?[0-9.]+(?:e[+-]?\\d+)?)$`);
+
+describe.concurrent('/metrics', () => {
+  test('is Prometheus text: each sample well-formed, named once and declared before', async () => {
+    await shared.newQueue().then(async (queue) => queue.enqueue('b'));
+    const { status, headers, text } = await shared.api.get('/metrics');
+    expect(status).toBe(200);
+    expect(headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8');
+    expect(text.endsWith('\n')).toBe(true);
+    const types = new Map<string, string>();
+    const seen = new Set<string>();
+    for (const line of text.split('\n').filter((candidate) => candidate !== '')) {
+      const declared = /^# TYPE (\S+) (counter|gauge|histogram|summary)$/.exec(line);
+      if (declared) {
+        expect(types.has(declared[1]!), `${declared[1]} is declared twice`).toBe(false);
+        types.set(declared[1]!, declared[2]!);
+        continue;
+      }
+      if (/^# HELP \S+ \S/.test(line)) continue;
+      const sample = SAMPLE.exec(line);
+      expect(sample, line).not.toBeNull();
+      const name = sample![1]!;
+      expect(types.has(name) || types.has(name.replace(/_(bucket|sum|count)$/, '')), `${name} is not declared`).toBe(
+        true,
+      );
+      const series = `${name}{${sample![2] ?? ''}}`;
+      expect(seen.has(series), `${series} twice`).toBe(false);
+      seen.add(series);
+    }
+    expect(types.get('rowmq_messages_total')).toBe('counter');
+    expect(types.get('rowmq_request_duration_seconds')).toBe('histogram');
+    expect(types.get('rowmq_waiting_consumers')).toBe('gauge');
+    expect(types.get('rowmq_queue_deliveries')).toBe('gauge');
+  });
+
+  test('counts what happens to messages', async () => {
+    const queue = await shared.newQueue();
+    const counted = async (event: string): Promise<number> =>
+      shared.api.metric(`rowmq_messages_total{event="${event}",queue="${queue.name}"}`);
+    await queue.enqueue('a', 'b', 'c');
+    const [a, b] = await queue.dequeue({ maxMessages: 3 });
+    await queue.extend([a!.receipt, b!.receipt], 60);
+    await queue.ack(a!.receipt, 'malformed');
+    await queue.nack([b!.receipt]);
+    await queue.dequeueOne();
+    await queue.admin('purge');
+    const events = ['enqueued', 'dequeued', 'redelivered', 'extended', 'acked', 'nacked', 'purged'];
+    const counts = await Promise.all(events.map(async (event) => [event, await counted(event)]));
+    expect(Object.fromEntries(counts)).toEqual({
+      enqueued: 3,
+      dequeued: 4,
+      redelivered: 1,
+      extended: 2,
+      acked: 1,
+      nacked: 1,
+      purged: 2,
+    });
+  });
+
+  test('shows how deep queues are', async () => {
+    const queue = await shared.newQueue();
+    await queue.enqueue('ready', 'leased', { body: 'delayed', delaySeconds: 600 });
+    await queue.dequeueOne();
+    for (const state of ['ready', 'leased', 'delayed'])
+      await eventually(
+        `one is ${state}`,
+        async () => (await shared.api.metric(`rowmq_queue_deliveries{queue="${queue.name}",state="${state}"}`)) === 1,
+      );
+  });
+
+  test('counts calls by what they answered', async () => {
+    const refused = 'rowmq_request_duration_seconds_count{call="dequeue",status="404"}';
+    const before = await shared.api.metric(refused);
+    expectProblem(await shared.api.post('/v1/queues/nowhere/messages/dequeue'), 404, 'queue-not-found');
+    expect(await shared.api.metric(refused)).toBe(before + 1);
+  });
+});
+
+describe('/health', () => {
+  test('says that the broker lives and is ready', async () => {
+    expect((await shared.api.get('/health/live')).json).toEqual({ status: 'ok' });
+    const ready = await shared.api.get('/health/ready');
+    expect(ready.status).toBe(200);
+    expect(ready.json).toMatchObject({ status: 'ok', details: { database: { status: 'up' } } });
+  });
+
+  test('says 503 while the database is not there, goes on living, and recovers by itself', async () => {
+    const gateway = await openGateway(shared.broker.database.url);
+    const broker = await startBroker({ database: { ...shared.broker.database, url: gateway.url } });
+    const api = new Api(broker.url);
+    await eventually('ready', async () => (await api.get('/health/ready')).status === 200);
+    await gateway.shut();
+    const unready = await eventually('not ready', async () => {
+      const answer = await api.get('/health/ready');
+      return answer.status !== 200 && answer;
+    });
+    const { detail } = expectProblem(unready, 503, 'database-unavailable');
+    expect(detail).toContain('database');
+    expect(unready.headers.get('retry-after')).toMatch(/^[1-9]\d*$/);
+    expect((await api.get('/health/live')).status).toBe(200);
+    const refused = await api.post('/v1/queues/nowhere/messages', { messages: [{ body: 'b' }] });
+    expectProblem(refused, 503, 'database-unavailable');
+    expect(refused.headers.get('retry-after')).toMatch(/^[1-9]\d*$/);
+
+    await gateway.open();
+    await eventually('ready again', async () => (await api.get('/health/ready')).status === 200);
+    expectProblem(await api.get('/v1/admin/queues/nowhere'), 404, 'queue-not-found');
+    await broker.stop();
+    await gateway.shut();
+  });
+});

@@ -1,0 +1,433 @@
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import type { RedriveAnswer } from '@rowmq/contract';
+import { Api, expectProblem, newQueueName, type QueueApi, useBroker } from '../support/api.js';
+import { type Broker, startBroker } from '../support/processes.js';
+import { eventually } from '../support/wait.js';
+
+vi.setConfig({ maxConcurrency: 20 });
+
+const shared = useBroker();
+/** Another broker on the same database. */
+let other: Broker;
+
+beforeAll(async () => {
+  other = await startBroker({ database: shared.broker.database });
+});
+afterAll(async () => {
+  await other.stop();
+});
+
+const bodies = (messages: { body: string }[]): string[] => messages.map(({ body }) => body);
+const onOther = (queue: QueueApi): QueueApi => new Api(other.url).queue(queue.name);
+
+describe.concurrent('PUT', () => {
+  test('changes what is given, leaves alone what is absent and resets what is null', async () => {
+    const dead = await shared.newQueue();
+    const all = {
+      leaseSeconds: 11,
+      messageTtlSeconds: 12_000,
+      delaySeconds: 13,
+      maxReceives: 14,
+      deadLetterQueue: dead.name,
+      maxDepth: 15,
+    };
+    const queue = await shared.newQueue(all);
+    expect(await queue.put({})).toMatchObject(all);
+    expect(await queue.put({ leaseSeconds: 21 })).toMatchObject({ ...all, leaseSeconds: 21 });
+    expect(await queue.put({ maxReceives: null })).toMatchObject({ ...all, leaseSeconds: 21, maxReceives: null });
+    const reset = { maxReceives: null, deadLetterQueue: null, maxDepth: null };
+    expect(await queue.put({ deadLetterQueue: null, maxDepth: null })).toMatchObject({ ...reset, delaySeconds: 13 });
+    expect(await queue.get()).toMatchObject({ ...reset, leaseSeconds: 21, messageTtlSeconds: 12_000 });
+  });
+
+  test('does not resume a paused queue and keeps what is in it', async () => {
+    const queue = await shared.newQueue();
+    await queue.enqueue('kept');
+    await queue.admin('pause');
+    expect(await queue.put({ leaseSeconds: 77 })).toMatchObject({ paused: true });
+    expect(await queue.browse('ready')).toHaveLength(1);
+  });
+
+  test('creates a queue once when many ask for it at the same time', async () => {
+    const name = newQueueName();
+    const calls = Array.from({ length: 20 }, async (_, index) =>
+      new Api(index % 2 === 0 ? shared.broker.url : other.url).put(`/v1/admin/queues/${name}`, { leaseSeconds: 9 }),
+    );
+    const statuses = (await Promise.all(calls)).map(({ status }) => status);
+    expect(statuses.toSorted((a, b) => a - b)).toEqual([...Array.from({ length: 19 }, () => 200), 201]);
+    const { json } = await shared.api.get<{ queues: { name: string }[] }>('/v1/admin/queues');
+    expect(json.queues.filter((queue) => queue.name === name)).toHaveLength(1);
+  });
+
+  test('is heard by every broker within a second or so', async () => {
+    const queue = await shared.newQueue({ leaseSeconds: 30 });
+    await onOther(queue).dequeue();
+    await queue.put({ leaseSeconds: 3000 });
+    await eventually(
+      'the other broker leases for longer',
+      async () => {
+        await queue.enqueue('b');
+        const [message] = await onOther(queue).dequeue();
+        return message !== undefined && Date.parse(message.leaseExpiresAt) - Date.now() > 1_000_000;
+      },
+      5000,
+    );
+  });
+});
+
+describe.concurrent('stats', () => {
+  test('count by state and tell how long the oldest has been ready', async () => {
+    const queue = await shared.newQueue();
+    await queue.enqueue('a', 'b', 'c', { body: 'd', delaySeconds: 600 });
+    await queue.dequeueOne();
+    const stats = await eventually('the counts are those of now', async () => {
+      const now = (await queue.get()).stats;
+      return now.leased === 1 && now;
+    });
+    expect(stats).toEqual({ ready: 2, delayed: 1, leased: 1, oldestReadyAgeSeconds: expect.any(Number) });
+    expect(stats.oldestReadyAgeSeconds).toBeGreaterThanOrEqual(0);
+    expect(stats.oldestReadyAgeSeconds).toBeLessThan(30);
+  });
+});
+
+describe.concurrent('pause', () => {
+  test('stops hand-out but not enqueue, and resume hands everything out', async () => {
+    const queue = await shared.newQueue();
+    await queue.enqueue('before');
+    await queue.admin('pause');
+    expect((await queue.get()).paused).toBe(true);
+    await queue.enqueue('while paused');
+    expect(await queue.dequeue({ maxMessages: 10 })).toEqual([]);
+    expect(await queue.dequeue({ maxMessages: 10, waitSeconds: 1 })).toEqual([]);
+    await queue.admin('resume');
+    expect(bodies(await queue.dequeue({ maxMessages: 10 }))).toEqual(['before', 'while paused']);
+  });
+
+  test('lets those who hold a lease ack, nack and extend', async () => {
+    const queue = await shared.newQueue();
+    await queue.enqueue('a', 'b', 'c');
+    const receipts = (await queue.dequeue({ maxMessages: 3 })).map(({ receipt }) => receipt);
+    await queue.admin('pause');
+    expect((await queue.ack(receipts[0]!)).failed).toEqual([]);
+    expect((await queue.nack([receipts[1]!])).failed).toEqual([]);
+    expect((await queue.extend([receipts[2]!], 60)).failed).toEqual([]);
+  });
+
+  test('keeps a long poll waiting, which a resume ends with messages', async () => {
+    const queue = await shared.newQueue();
+    await queue.enqueue('patience');
+    await queue.admin('pause');
+    const started = performance.now();
+    const waiting = queue.dequeue({ waitSeconds: 20 });
+    await eventually('some time has passed', () => performance.now() - started > 500);
+    await queue.admin('resume');
+    expect(bodies(await waiting)).toEqual(['patience']);
+    expect(performance.now() - started).toBeLessThan(15_000);
+  });
+
+  test('is heard by every broker within a second or so', async () => {
+    const queue = await shared.newQueue();
+    await queue.enqueue('b');
+    const elsewhere = onOther(queue);
+    const { receipt } = await elsewhere.dequeueOne();
+    await queue.nack([receipt]);
+    await queue.admin('pause');
+    await eventually(
+      'the other broker hands out nothing',
+      async () => {
+        const messages = await elsewhere.dequeue();
+        await queue.nack(messages.map((message) => message.receipt).concat(receipt));
+        return messages.length === 0;
+      },
+      5000,
+    );
+    await queue.admin('resume');
+    expect(await elsewhere.dequeue({ waitSeconds: 10 })).toHaveLength(1);
+  });
+
+  test('and resume can be repeated', async () => {
+    const queue = await shared.newQueue();
+    await queue.admin('pause');
+    expect(await queue.admin('pause')).toEqual({ name: queue.name, paused: true });
+    await queue.admin('resume');
+    expect(await queue.admin('resume')).toEqual({ name: queue.name, paused: false });
+  });
+});
+
+describe.concurrent('purge', () => {
+  test('drops what is ready, delayed and leased, and only in its queue', async () => {
+    const queue = await shared.newQueue();
+    const neighbour = await shared.newQueue();
+    await neighbour.enqueue('stays');
+    const ids = await queue.enqueue('leased', 'ready', { body: 'delayed', delaySeconds: 600 });
+    await queue.dequeueOne();
+    expect(await queue.admin('purge')).toEqual({ purged: 3, complete: true });
+    for (const state of ['ready', 'delayed', 'leased'] as const) expect(await queue.browse(state)).toEqual([]);
+    for (const id of ids) expect(await shared.api.message(id)).toMatchObject({ settled: true });
+    expect(bodies(await neighbour.dequeue({ maxMessages: 10 }))).toEqual(['stays']);
+    expect(await queue.admin('purge')).toEqual({ purged: 0, complete: true });
+  });
+
+  test('drops more than one batch', async () => {
+    const queue = await shared.newQueue();
+    for (let batch = 0; batch < 12; batch += 1) await queue.enqueue(...Array.from({ length: 100 }, () => 'x'));
+    expect(await queue.admin('purge')).toEqual({ purged: 1200, complete: true });
+    expect(await queue.dequeue()).toEqual([]);
+  });
+});
+
+describe.concurrent('delete', () => {
+  test('refuses every call from then on, an enqueue on another broker at once', async () => {
+    const queue = await shared.newQueue();
+    const elsewhere = onOther(queue);
+    await elsewhere.enqueue('lost with its queue');
+    const { receipt } = await elsewhere.dequeueOne();
+    expect((await shared.api.delete(queue.adminPath)).status).toBe(204);
+
+    expectProblem(await elsewhere.request('enqueue', { messages: [{ body: 'b' }] }), 404, 'queue-not-found');
+    expectProblem(await queue.request('enqueue', { messages: [{ body: 'b' }] }), 404, 'queue-not-found');
+    expectProblem(await queue.request('dequeue'), 404, 'queue-not-found');
+    expectProblem(await queue.requestAckOne(receipt), 404, 'queue-not-found');
+    expectProblem(await shared.api.get(queue.adminPath), 404, 'queue-not-found');
+    expectProblem(await shared.api.delete(queue.adminPath), 404, 'queue-not-found');
+    await eventually(
+      'the other broker knows it for the other calls too',
+      async () => (await elsewhere.request('dequeue')).status === 404,
+      5000,
+    );
+  });
+
+  test('takes its messages along: a queue of the same name starts empty', async () => {
+    const queue = await shared.newQueue({ leaseSeconds: 99, maxDepth: 5 });
+    const [id] = await queue.enqueue('old', 'old too', { body: 'delayed', delaySeconds: 1 });
+    const { receipt } = await queue.dequeueOne({ leaseSeconds: 1 });
+    await shared.api.delete(queue.adminPath);
+    const again = await queue.put();
+    expect(again).toMatchObject({ leaseSeconds: 30, maxDepth: null });
+    expect(again.stats).toEqual({ ready: 0, delayed: 0, leased: 0, oldestReadyAgeSeconds: null });
+    expect(await queue.dequeue({ maxMessages: 100, waitSeconds: 2 })).toEqual([]);
+    expect(await queue.ack(receipt)).toEqual({ acked: [], failed: [{ receipt, code: 'delivery-not-found' }] });
+    expect(await shared.api.message(id!)).toMatchObject({ queue: null, settled: true, deliveries: [] });
+    await queue.enqueue('new');
+    expect(bodies(await queue.dequeue({ maxMessages: 100 }))).toEqual(['new']);
+  });
+
+  test('ends the wait of those who wait', async () => {
+    const queue = await shared.newQueue();
+    const started = performance.now();
+    const waiting = queue.request('dequeue', { waitSeconds: 20 });
+    await eventually('somebody waits', async () => (await shared.api.metric('rowmq_waiting_consumers')) > 0);
+    await shared.api.delete(queue.adminPath);
+    expectProblem(await waiting, 404, 'queue-not-found');
+    expect(performance.now() - started).toBeLessThan(15_000);
+  });
+
+  test('is refused while another queue dead-letters into it', async () => {
+    const dead = await shared.newQueue();
+    const queue = await shared.newQueue({ deadLetterQueue: dead.name });
+    const { detail } = expectProblem(await shared.api.delete(dead.adminPath), 400, 'invalid-request');
+    expect(detail).toContain(`'${queue.name}'`);
+    await queue.put({ deadLetterQueue: null });
+    expect((await shared.api.delete(dead.adminPath)).status).toBe(204);
+  });
+
+  test('is allowed once the queue that dead-letters into it is gone', async () => {
+    const dead = await shared.newQueue();
+    const queue = await shared.newQueue({ deadLetterQueue: dead.name });
+    expect((await shared.api.delete(queue.adminPath)).status).toBe(204);
+    expect((await shared.api.delete(dead.adminPath)).status).toBe(204);
+  });
+});
+
+describe.concurrent('dead-lettering', () => {
+  async function newPair(maxReceives: number): Promise<{ queue: QueueApi; dead: QueueApi }> {
+    const dead = await shared.newQueue({ leaseSeconds: 60 });
+    const queue = await shared.newQueue({ maxReceives, deadLetterQueue: dead.name });
+    return { queue, dead };
+  }
+
+  /** Takes and gives back until nothing comes any more; tells how often. */
+  async function exhaust(queue: QueueApi): Promise<number> {
+    for (let receives = 0; ; receives += 1) {
+      const [message] = await queue.dequeue();
+      if (message === undefined) return receives;
+      expect(message.receiveCount).toBe(receives + 1);
+      await queue.nack([message.receipt], { reason: `failure ${receives + 1}` });
+    }
+  }
+
+  test('happens on sight after maxReceives, and keeps body, headers, expiry and the last reason', async () => {
+    const { queue, dead } = await newPair(3);
+    const [id] = await queue.enqueue({ body: 'poison', headers: { h: 'v' }, priority: 8, expiresInSeconds: 5000 });
+    const { expiresAt } = await shared.api.message(id!);
+    expect(await exhaust(queue)).toBe(3);
+
+    expect(await queue.browse('ready')).toEqual([]);
+    expect(await dead.browse('ready')).toMatchObject([{ id, receiveCount: 0, lastNackReason: 'failure 3', expiresAt }]);
+    expect(await shared.api.message(id!)).toMatchObject({
+      queue: queue.name,
+      settled: false,
+      deliveries: [{ queue: dead.name, state: 'ready' }],
+    });
+    const message = await dead.dequeueOne();
+    expect(message).toMatchObject({ id, body: 'poison', headers: { h: 'v' }, priority: 8, expiresAt, receiveCount: 1 });
+    expect(await dead.ack(message.receipt)).toEqual({ acked: [message.receipt], failed: [] });
+    expect(await shared.api.message(id!)).toMatchObject({ settled: true });
+  });
+
+  test('happens after leases that ran out as well as after nacks', async () => {
+    const { queue, dead } = await newPair(1);
+    const [id] = await queue.enqueue('crashes its consumer');
+    const { receipt } = await queue.dequeueOne({ leaseSeconds: 1 });
+    expect(await queue.dequeue({ waitSeconds: 3 })).toEqual([]);
+    expect((await dead.browse('ready')).map((message) => message.id)).toEqual([id]);
+    expect(await queue.ack(receipt)).toEqual({ acked: [], failed: [{ receipt, code: 'delivery-not-found' }] });
+  });
+
+  test('does not take a message that is acked on its last receive', async () => {
+    const { queue, dead } = await newPair(2);
+    await queue.enqueue('just in time');
+    await queue.nack([(await queue.dequeueOne()).receipt]);
+    const last = await queue.dequeueOne();
+    expect((await queue.ack(last.receipt)).acked).toEqual([last.receipt]);
+    expect(await queue.dequeue()).toEqual([]);
+    expect(await dead.browse('ready')).toEqual([]);
+  });
+
+  test('does not hold up the healthy behind the poisoned', async () => {
+    const { queue, dead } = await newPair(1);
+    await queue.enqueue(...Array.from({ length: 100 }, (_, index) => `poison ${index}`));
+    await queue.nack((await queue.dequeue({ maxMessages: 100 })).map(({ receipt }) => receipt));
+    await queue.enqueue('healthy');
+    expect(bodies(await queue.dequeue({ maxMessages: 100 }))).toEqual(['healthy']);
+    expect(await dead.browse('ready')).toHaveLength(100);
+  });
+
+  test('waits for a dead-letter queue: without one a message is handed out for ever', async () => {
+    const queue = await shared.newQueue({ maxReceives: 1 });
+    await queue.enqueue('again and again');
+    for (let receive = 1; receive <= 4; receive += 1) {
+      const message = await queue.dequeueOne();
+      expect(message.receiveCount).toBe(receive);
+      await queue.nack([message.receipt]);
+    }
+  });
+
+  test('never revives an expired message', async () => {
+    const { queue, dead } = await newPair(1);
+    const [id] = await queue.enqueue({ body: 'dies first', expiresInSeconds: 1 });
+    const { receipt, expiresAt } = await queue.dequeueOne();
+    await queue.nack([receipt]);
+    await eventually('it has expired', () => Date.now() > Date.parse(expiresAt));
+    expect(await queue.dequeue()).toEqual([]);
+    expect(await dead.browse('ready')).toEqual([]);
+    expect(await shared.api.message(id!)).toMatchObject({ settled: true });
+  });
+
+  test('is undone by redrive: the message is back, its receives count from the start', async () => {
+    const { queue, dead } = await newPair(2);
+    const [id] = await queue.enqueue({ body: 'second chance', headers: { h: 'v' } });
+    await dead.enqueue('at home here');
+    await exhaust(queue);
+    expect(await dead.admin<RedriveAnswer>('redrive')).toEqual({ redriven: 1, skipped: 1, complete: true });
+
+    expect(bodies(await dead.dequeue({ maxMessages: 10 }))).toEqual(['at home here']);
+    const message = await queue.dequeueOne();
+    expect(message).toMatchObject({ id, receiveCount: 1, headers: { h: 'v' } });
+    await queue.nack([message.receipt]);
+    expect(await queue.dequeueOne()).toMatchObject({ id, receiveCount: 2 });
+  });
+
+  test('redrive moves as many as asked for, leaves what is leased and wakes who waits', async () => {
+    const { queue, dead } = await newPair(1);
+    await queue.enqueue('a', 'b', 'c');
+    await queue.nack((await queue.dequeue({ maxMessages: 3 })).map(({ receipt }) => receipt));
+    expect(await queue.dequeue()).toEqual([]);
+    const held = await dead.dequeueOne();
+    const waiting = queue.dequeue({ waitSeconds: 20 });
+    expect(await dead.admin<RedriveAnswer>('redrive', { maxMessages: 1 })).toMatchObject({ redriven: 1, skipped: 0 });
+    expect(await waiting).toHaveLength(1);
+    expect(await dead.admin<RedriveAnswer>('redrive', {})).toEqual({ redriven: 1, skipped: 0, complete: true });
+    expect((await dead.browse('leased')).map(({ id }) => id)).toEqual([held.id]);
+  });
+
+  test('redrive leaves a message whose queue is gone', async () => {
+    const { queue, dead } = await newPair(1);
+    await queue.enqueue('orphan');
+    await exhaust(queue);
+    await shared.api.delete(queue.adminPath);
+    await queue.put();
+    expect(await dead.admin<RedriveAnswer>('redrive')).toEqual({ redriven: 0, skipped: 1, complete: true });
+    expect(bodies(await dead.dequeue())).toEqual(['orphan']);
+    expect(await queue.dequeue()).toEqual([]);
+  });
+});
+
+describe.concurrent('maxDepth', () => {
+  test('refuses what would not fit with queue-full and when to come back, all or none', async () => {
+    const queue = await shared.newQueue({ maxDepth: 3 });
+    await queue.enqueue('a', 'b');
+    const full = await queue.request('enqueue', { messages: [{ body: 'c' }, { body: 'd' }] });
+    const { detail } = expectProblem(full, 429, 'queue-full');
+    expect(detail).toContain('2 of at most 3');
+    expect(full.headers.get('retry-after')).toMatch(/^[1-9]\d*$/);
+    expect(await queue.browse('ready')).toHaveLength(2);
+    await queue.enqueue('c');
+    expectProblem(await queue.request('enqueue', { messages: [{ body: 'd' }] }), 429, 'queue-full');
+  });
+
+  test('counts what is leased and delayed, and has room again after an ack', async () => {
+    const queue = await shared.newQueue({ maxDepth: 2 });
+    await queue.enqueue('leased', { body: 'delayed', delaySeconds: 600 });
+    const { receipt } = await queue.dequeueOne();
+    expectProblem(await queue.request('enqueue', { messages: [{ body: 'x' }] }), 429, 'queue-full');
+    await queue.ack(receipt);
+    await queue.enqueue('fits');
+    expectProblem(await queue.request('enqueue', { messages: [{ body: 'x' }] }), 429, 'queue-full');
+  });
+
+  test('can be raised, lowered below what is there, and taken away', async () => {
+    const queue = await shared.newQueue({ maxDepth: 1 });
+    await queue.enqueue('a');
+    await queue.put({ maxDepth: 2 });
+    await queue.enqueue('b');
+    await queue.put({ maxDepth: 1 });
+    expectProblem(await queue.request('enqueue', { messages: [{ body: 'x' }] }), 429, 'queue-full');
+    expect(await queue.browse('ready')).toHaveLength(2);
+    await queue.put({ maxDepth: null });
+    await queue.enqueue(...Array.from({ length: 50 }, () => 'many'));
+  });
+
+  test('is exact when twenty producers on two brokers want the last ten places', async () => {
+    for (let round = 0; round < 5; round += 1) {
+      const queue = await shared.newQueue({ maxDepth: 10 });
+      const answers = await Promise.all(
+        Array.from({ length: 20 }, async (_, index) =>
+          (index % 2 === 0 ? queue : onOther(queue)).request('enqueue', { messages: [{ body: String(index) }] }),
+        ),
+      );
+      for (const answer of answers) if (answer.status !== 201) expectProblem(answer, 429, 'queue-full');
+      expect(await queue.browse('ready')).toHaveLength(10);
+      expect(answers.filter(({ status }) => status === 201)).toHaveLength(10);
+    }
+  });
+
+  test('is exact when the producers go on while consumers ack', async () => {
+    const queue = await shared.newQueue({ maxDepth: 5 });
+    const depths: number[] = [];
+    await Promise.all([
+      ...[queue, onOther(queue)].map(async (producer) => {
+        for (let sent = 0; sent < 40; sent += 1) await producer.request('enqueue', { messages: [{ body: 'x' }] });
+      }),
+      (async () => {
+        for (let taken = 0; taken < 20; taken += 1) {
+          const [message] = await queue.dequeue({ waitSeconds: 5 });
+          if (message) await queue.ack(message.receipt);
+          depths.push((await queue.browse('ready')).length);
+        }
+      })(),
+    ]);
+    expect(Math.max(...depths)).toBeLessThanOrEqual(5);
+    expect((await queue.browse('ready')).length).toBeLessThanOrEqual(5);
+  });
+});

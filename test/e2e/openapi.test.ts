@@ -1,0 +1,243 @@
+import { Validator } from '@seriousme/openapi-schema-validator';
+import { Ajv, type ValidateFunction } from 'ajv';
+import { beforeAll, describe, expect, test } from 'vitest';
+import {
+  ackRequest,
+  dequeueRequest,
+  enqueueRequest,
+  extendRequest,
+  nackRequest,
+  putQueueRequest,
+  redriveRequest,
+} from '@rowmq/contract';
+import { type Answer, useBroker } from '../support/api.js';
+import { startReaper } from '../support/processes.js';
+import { eventually } from '../support/wait.js';
+
+const shared = useBroker();
+
+interface Media {
+  schema: { example?: unknown; type?: string } & Record<string, unknown>;
+  examples?: Record<string, { value: unknown }>;
+}
+interface Operation {
+  summary: string;
+  parameters?: { name: string; in: string; schema: Record<string, unknown> }[];
+  requestBody?: { content: Record<string, Media> };
+  responses: Record<string, { description: string; content?: Record<string, Media> }>;
+  security?: unknown[];
+}
+interface Document {
+  openapi: string;
+  paths: Record<string, Record<string, Operation>>;
+  components: { securitySchemes: Record<string, unknown> };
+}
+
+/** Every call of the contract, and the schema of its request where it has one. */
+const CALLS = {
+  'POST /v1/queues/{queue}/messages': enqueueRequest,
+  'POST /v1/queues/{queue}/messages/dequeue': dequeueRequest,
+  'POST /v1/queues/{queue}/messages/ack': ackRequest,
+  'DELETE /v1/queues/{queue}/messages/{receipt}': undefined,
+  'POST /v1/queues/{queue}/messages/nack': nackRequest,
+  'POST /v1/queues/{queue}/messages/extend': extendRequest,
+  'PUT /v1/admin/queues/{queue}': putQueueRequest,
+  'GET /v1/admin/queues': undefined,
+  'GET /v1/admin/queues/{queue}': undefined,
+  'DELETE /v1/admin/queues/{queue}': undefined,
+  'POST /v1/admin/queues/{queue}/purge': undefined,
+  'POST /v1/admin/queues/{queue}/pause': undefined,
+  'POST /v1/admin/queues/{queue}/resume': undefined,
+  'POST /v1/admin/queues/{queue}/redrive': redriveRequest,
+  'GET /v1/admin/queues/{queue}/messages': undefined,
+  'GET /v1/admin/messages/{id}': undefined,
+  'GET /v1/admin/reaper': undefined,
+  'GET /health/live': undefined,
+  'GET /health/ready': undefined,
+  'GET /metrics': undefined,
+} as const;
+type Call = keyof typeof CALLS;
+
+let document: Document;
+const ajv = new Ajv({
+  strict: false,
+  allErrors: true,
+  formats: { 'date-time': (text) => text === new Date(text).toISOString() },
+});
+
+beforeAll(async () => {
+  document = (await shared.api.get<Document>('/openapi.json')).json;
+});
+
+function operation(call: Call): Operation {
+  const [method, path] = call.split(' ') as [string, string];
+  const found = document.paths[path]?.[method.toLowerCase()];
+  expect(found, `${call} is not in the document`).toBeDefined();
+  return found as Operation;
+}
+
+/** Fails unless the answer is one that the document describes for this call, field by field. */
+function expectDescribed(call: Call, answer: Answer): void {
+  const described = operation(call).responses[String(answer.status)];
+  expect(described, `${call} answered ${answer.status}, which is not described: ${answer.text}`).toBeDefined();
+  const type = answer.headers.get('content-type')?.split(';')[0];
+  if (answer.text === '') {
+    expect(described!.content).toBeUndefined();
+    return;
+  }
+  const media = described!.content?.[type ?? ''];
+  expect(media, `${call} ${answer.status} answers ${type}, which is not described`).toBeDefined();
+  const validate: ValidateFunction = ajv.compile(media!.schema);
+  expect(
+    validate(answer.json ?? answer.text),
+    `${call} ${answer.status}: ${ajv.errorsText(validate.errors)}\n${answer.text}`,
+  ).toBe(true);
+}
+
+describe('/openapi.json', () => {
+  test('is a valid OpenAPI 3.0 document', async () => {
+    const { valid, errors } = await new Validator().validate(
+      structuredClone(document) as unknown as Record<string, unknown>,
+    );
+    expect(errors).toBeUndefined();
+    expect(valid).toBe(true);
+    expect(document.openapi).toMatch(/^3\.0\./);
+  });
+
+  test('has every call of the contract and no other', () => {
+    const calls = Object.entries(document.paths).flatMap(([path, methods]) =>
+      Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`),
+    );
+    expect(calls.toSorted()).toEqual(Object.keys(CALLS).toSorted());
+  });
+
+  test.each(Object.keys(CALLS) as Call[])('says what %s does, takes and answers', (call) => {
+    const { summary, responses, security, parameters = [] } = operation(call);
+    expect(summary).toMatch(/\w/);
+    const names = [...call.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
+    expect(parameters.filter((parameter) => parameter.in === 'path').map(({ name }) => name)).toEqual(names);
+    expect(Object.keys(responses).filter((status) => status.startsWith('2'))).not.toEqual([]);
+    if (!call.includes(' /v1/')) return;
+    expect(security).toEqual([{ bearer: [] }]);
+    expect(Object.keys(responses)).toEqual(expect.arrayContaining(['401', '503']));
+    if (names.length > 0) expect(Object.keys(responses)).toContain('400');
+  });
+
+  test.each(Object.keys(CALLS) as Call[])('describes each problem of %s by an example that is one', (call) => {
+    for (const [status, { content }] of Object.entries(operation(call).responses)) {
+      if (Number(status) < 400) continue;
+      const media = content?.['application/problem+json'];
+      expect(media, `${call} ${status}`).toBeDefined();
+      const examples = Object.entries(media!.examples ?? {});
+      expect(examples).not.toEqual([]);
+      for (const [code, { value }] of examples) {
+        expect(value).toMatchObject({ code, status: Number(status), type: `urn:rowmq:problem:${code}` });
+        expect(ajv.validate(media!.schema, value), ajv.errorsText()).toBe(true);
+      }
+    }
+  });
+
+  const withRequest = (Object.keys(CALLS) as Call[]).filter((call) => CALLS[call] !== undefined);
+  test.each(withRequest)('shows a request of %s by an example that the broker takes', (call) => {
+    const media = operation(call).requestBody?.content['application/json'];
+    expect(media?.schema.example, 'no example').toBeDefined();
+    expect(CALLS[call]?.safeParse(media!.schema.example)).toMatchObject({ success: true });
+    expect(ajv.validate(media!.schema, media!.schema.example), ajv.errorsText()).toBe(true);
+    expect(media!.schema['additionalProperties']).toBe(false);
+  });
+
+  test('shows answers by examples that fit their own schemas', () => {
+    const examples: [string, unknown, unknown][] = [];
+    const collect = (schema: unknown, path: string): void => {
+      if (typeof schema !== 'object' || schema === null) return;
+      if ('example' in schema) examples.push([path, schema, schema.example]);
+      for (const [key, value] of Object.entries(schema)) if (key !== 'example') collect(value, `${path}.${key}`);
+    };
+    for (const [path, methods] of Object.entries(document.paths))
+      for (const [method, { responses }] of Object.entries(methods))
+        for (const [status, { content }] of Object.entries(responses))
+          for (const media of Object.values(content ?? {})) collect(media.schema, `${method} ${path} ${status}`);
+    expect(examples.length).toBeGreaterThan(50);
+    for (const [path, schema, example] of examples)
+      expect(ajv.validate(schema as object, example), `${path}: ${JSON.stringify(example)} ${ajv.errorsText()}`).toBe(
+        true,
+      );
+  });
+});
+
+describe('the real answers', () => {
+  test('of every call are as described, no field more and none less', async () => {
+    const { api } = shared;
+    const reaper = await startReaper(shared.broker.database, { ROWMQ_REAPER_INTERVAL_SECONDS: '1' });
+    const dead = await shared.newQueue();
+    const queue = await shared.newQueue();
+    const answers: [Call, Answer][] = [];
+    const call = async <T>(which: Call, path: string, body?: unknown): Promise<Answer<T>> => {
+      const answer = await api.call<T>(which.split(' ')[0] as string, path, body);
+      answers.push([which, answer]);
+      return answer;
+    };
+    const put = 'PUT /v1/admin/queues/{queue}';
+    await call(put, '/v1/admin/queues/made-here', {});
+    await call(put, '/v1/admin/queues/made-here', { maxReceives: 1, deadLetterQueue: dead.name, maxDepth: 100 });
+    await call(put, '/v1/admin/queues/made-here', { maxReceives: 0 });
+
+    const enqueue = 'POST /v1/queues/{queue}/messages';
+    const messages = [
+      { body: 'text', headers: { k: 'v' } },
+      { body: '/w==', bodyEncoding: 'base64' },
+      { body: 'later', delaySeconds: 600 },
+      ...Array.from({ length: 5 }, (_, index) => ({ body: String(index) })),
+    ];
+    const { json: enqueued } = await call<{ messages: { id: string }[] }>(enqueue, queue.messagesPath, { messages });
+    await call(enqueue, queue.messagesPath, { messages: [] });
+    await call(enqueue, '/v1/queues/nowhere/messages', { messages });
+    await call(enqueue, queue.messagesPath, { messages: [{ body: 'x'.repeat(4097) }] });
+    await queue.put({ maxDepth: 1 });
+    await call(enqueue, queue.messagesPath, { messages });
+    await queue.put({ maxDepth: null });
+
+    const dequeue = 'POST /v1/queues/{queue}/messages/dequeue';
+    const { json: leased } = await call<{ messages: { receipt: string }[] }>(dequeue, `${queue.messagesPath}/dequeue`, {
+      maxMessages: 6,
+    });
+    const [a, b, c, d, e] = leased.messages.map(({ receipt }) => receipt) as [string, string, string, string, string];
+    await call(dequeue, `${dead.messagesPath}/dequeue`);
+    await call(dequeue, `${queue.messagesPath}/dequeue`, { maxMessages: 0 });
+
+    await call('POST /v1/queues/{queue}/messages/ack', `${queue.messagesPath}/ack`, { receipts: [a, a, 'x'] });
+    const nacked = { receipts: [b, a, 'x'], reason: 'not now', delaySeconds: 600 };
+    await call('POST /v1/queues/{queue}/messages/nack', `${queue.messagesPath}/nack`, nacked);
+    const extended = { receipts: [c, b, a], leaseSeconds: 60 };
+    await call('POST /v1/queues/{queue}/messages/extend', `${queue.messagesPath}/extend`, extended);
+    for (const receipt of [d, a, b, 'malformed'])
+      await call('DELETE /v1/queues/{queue}/messages/{receipt}', `${queue.messagesPath}/${receipt}`);
+
+    for (const state of ['ready', 'delayed', 'leased', 'none'])
+      await call('GET /v1/admin/queues/{queue}/messages', `${queue.adminPath}/messages?limit=1&state=${state}`);
+    for (const id of [enqueued.messages[0]!.id, enqueued.messages[1]!.id, '019a0b5d-ac96-774b-8cce-b302099a8057', 'x'])
+      await call('GET /v1/admin/messages/{id}', `/v1/admin/messages/${id}`);
+    await call('GET /v1/admin/queues', '/v1/admin/queues');
+    await call('GET /v1/admin/queues/{queue}', queue.adminPath);
+    await call('GET /v1/admin/queues/{queue}', '/v1/admin/queues/nowhere');
+    for (const action of ['pause', 'resume', 'redrive', 'purge'] as const)
+      for (const path of [queue.adminPath, '/v1/admin/queues/nowhere'])
+        await call(`POST /v1/admin/queues/{queue}/${action}`, `${path}/${action}`);
+    await eventually('a reaper has worked', async () => {
+      const { json } = await api.get<{ duties: { runs: unknown[] }[] }>('/v1/admin/reaper');
+      return json.duties.some(({ runs }) => runs.length > 0);
+    });
+    await call('GET /v1/admin/reaper', '/v1/admin/reaper');
+    await call('DELETE /v1/admin/queues/{queue}', queue.adminPath);
+    await call('DELETE /v1/admin/queues/{queue}', dead.adminPath);
+    await call('GET /health/live', '/health/live');
+    await call('GET /health/ready', '/health/ready');
+    await call('GET /metrics', '/metrics');
+    await reaper.stop();
+
+    expect(e).toBeDefined();
+    for (const [which, answer] of answers) expectDescribed(which, answer);
+    const called = new Set(answers.map(([which]) => which));
+    expect((Object.keys(CALLS) as Call[]).filter((which) => !called.has(which))).toEqual([]);
+  });
+});

@@ -1,0 +1,133 @@
+import { randomBytes } from 'node:crypto';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { newMessageId, type ReaperAnswer } from '@rowmq/contract';
+import { DAY, enqueueStamped, HOUR, settleAll, stored } from '../support/partitions.js';
+import { type AppProcess, type Broker, startApp, startBroker, startReaper } from '../support/processes.js';
+import { createDatabase } from '../support/servers.js';
+import { message, openStore, type TestStore } from '../support/store.js';
+import { eventually } from '../support/wait.js';
+
+const OFTEN = { ROWMQ_REAPER_INTERVAL_SECONDS: '1' };
+
+let broker: Broker;
+let store: TestStore;
+const reapers: AppProcess[] = [];
+
+beforeEach(async () => {
+  broker = await startBroker();
+  store = await openStore({ on: broker.database.url });
+});
+
+afterEach(async () => {
+  await Promise.all(reapers.splice(0).map((reaper) => reaper.kill()));
+  await store.close();
+  await broker.stop();
+  await broker.database.drop();
+});
+
+async function reap(env: Record<string, string> = {}): Promise<AppProcess> {
+  const reaper = await startReaper(broker.database, { ...OFTEN, ...env });
+  reapers.push(reaper);
+  return reaper;
+}
+
+async function shown(): Promise<ReaperAnswer> {
+  const response = await fetch(`${broker.url}/v1/admin/reaper`);
+  expect(response.status).toBe(200);
+  return (await response.json()) as ReaperAnswer;
+}
+
+describe('a reaper', () => {
+  test('reaps what is expired, dead, deleted and settled, and what it did is shown', async () => {
+    expect(await shown()).toEqual({ leader: null, duties: [] });
+    const now = Date.now();
+    const name = `queue-${randomBytes(4).toString('hex')}`;
+    const { queue: graveyard } = await store.queues.put(`${name}-dead`, { messageTtlSeconds: 864_000 });
+    const { queue } = await store.queues.put(name, {
+      messageTtlSeconds: 864_000,
+      maxReceives: 1,
+      deadLetterQueue: graveyard.name,
+    });
+    const { queue: doomed } = await store.queues.put(`${name}-doomed`, {});
+    // Three days ago there was a reaper; a settled partition is left of that time, and one with a message in it that is still owed.
+    const past = now - 3 * DAY;
+    await store.partitions.createAhead({ widthMinutes: 60, aheadMinutes: 120, now: past });
+    const settled = await enqueueStamped(store, queue, { at: past, count: 500 });
+    await settleAll(store, queue, past);
+    const thinned = await enqueueStamped(store, queue, { at: past + HOUR, count: 500 });
+    await settleAll(store, queue, past + HOUR);
+    const kept = await enqueueStamped(store, graveyard, { at: past + HOUR, count: 2 });
+    const expiring = message({ expiresInSeconds: 600 });
+    await store.messages.enqueue(queue.name, [expiring], { now: now - HOUR });
+    const spent = message({ priority: 9 });
+    await store.messages.enqueue(queue.name, [spent], { now: now - HOUR });
+    await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 60, now: now - HOUR + 61_000 });
+    await store.messages.enqueue(doomed.name, [message(), message()]);
+    await store.queues.delete(doomed.name);
+
+    const reaper = await reap({ ROWMQ_RETENTION_SECONDS: '3600' });
+    // Ready means that an enqueue finds partitions.
+    const spans = await store.partitions.list();
+    expect(spans.at(-2)!.until).toBeGreaterThan(now + 47 * HOUR);
+
+    await eventually('all of it is done', async () => {
+      const rows = await store.database.read<{ queueId: number }>('SELECT queue_id AS queueId FROM delivery');
+      return (
+        rows.length === 3 &&
+        rows.every(({ queueId }) => queueId === graveyard.id) &&
+        (await stored(store, [...settled, ...thinned])) === 0
+      );
+    });
+    expect(await stored(store, [...kept, spent.id])).toBe(3);
+    expect(await store.queues.deletedIds()).toEqual([]);
+
+    const { leader, duties } = await eventually('every duty has been recorded', async () => {
+      const answer = await shown();
+      return answer.duties.length === 7 && answer;
+    });
+    expect(leader?.reaper).toContain(`:${reaper.pid}:`);
+    expect(Date.parse(leader!.leaseExpiresAt)).toBeGreaterThan(Date.now());
+    const total = Object.fromEntries(
+      duties.map(({ duty, runs }) => [duty, runs.reduce((sum, { count }) => sum + count, 0)]),
+    );
+    expect(total).toMatchObject({
+      'expire-deliveries': 1,
+      'dead-letter-deliveries': 1,
+      'remove-deleted-queues': 2,
+      'thin-partitions': 500,
+      'prune-runs': 0,
+    });
+    expect(total['create-partitions']).toBeGreaterThanOrEqual(49);
+    expect(total['drop-partitions']).toBeGreaterThanOrEqual(1);
+    for (const { runs } of duties)
+      for (const run of runs) expect(run).toMatchObject({ error: null, reaper: leader!.reaper });
+    await reaper.stop();
+    expect((await shown()).leader).toBeNull();
+  });
+
+  test('hands over at once when it is stopped, and the one that stood by goes on', async () => {
+    const first = await reap();
+    const second = await reap();
+    expect((await shown()).leader?.reaper).toContain(`:${first.pid}:`);
+    await first.stop();
+    await eventually('the other works', async () => (await shown()).leader?.reaper.includes(`:${second.pid}:`), 10_000);
+    const due = message({ id: newMessageId(), expiresInSeconds: 1 });
+    const { queue } = await store.queues.put('handed-over', {});
+    await store.messages.enqueue(queue.name, [due], { now: Date.now() - HOUR });
+    await eventually('it reaps', async () => (await store.database.read('SELECT 1 FROM delivery')).length === 0);
+    await second.stop();
+  });
+
+  test('does not start with wrong settings, and lists every fault', async () => {
+    const database = await createDatabase();
+    const started = startApp('reaper', {
+      ROWMQ_DATABASE_URL: database.url,
+      ROWMQ_RETENTION_SECONDS: '1',
+      ROWMQ_PARTITION_MINUTES: 'sixty',
+    });
+    await expect(started).rejects.toThrow(
+      /exited[^]*ROWMQ_RETENTION_SECONDS must be[^]*ROWMQ_PARTITION_MINUTES must be/,
+    );
+    await database.drop();
+  });
+});

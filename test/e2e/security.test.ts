@@ -1,0 +1,218 @@
+import { describe, expect, test, vi } from 'vitest';
+import { Api, expectProblem, useBroker } from '../support/api.js';
+import { createMigratedDatabase, freePort, startApp } from '../support/processes.js';
+import { createDatabase, testServer } from '../support/servers.js';
+
+vi.setConfig({ maxConcurrency: 10 });
+
+const KEY = 'a key of sixteen+'.replaceAll(' ', '-');
+const shared = useBroker({ ROWMQ_ADMIN_KEY: KEY });
+const RECEIPT = 'A'.repeat(32);
+
+const V1_CALLS: [string, string, unknown?][] = [
+  ['POST', '/v1/queues/q/messages', { messages: [{ body: 'b' }] }],
+  ['POST', '/v1/queues/q/messages/dequeue', {}],
+  ['POST', '/v1/queues/q/messages/ack', { receipts: [RECEIPT] }],
+  ['POST', '/v1/queues/q/messages/nack', { receipts: [RECEIPT] }],
+  ['POST', '/v1/queues/q/messages/extend', { receipts: [RECEIPT], leaseSeconds: 1 }],
+  ['DELETE', `/v1/queues/q/messages/${RECEIPT}`],
+  ['PUT', '/v1/admin/queues/q', {}],
+  ['GET', '/v1/admin/queues'],
+  ['GET', '/v1/admin/queues/q'],
+  ['DELETE', '/v1/admin/queues/q'],
+  ['POST', '/v1/admin/queues/q/purge'],
+  ['POST', '/v1/admin/queues/q/pause'],
+  ['POST', '/v1/admin/queues/q/resume'],
+  ['POST', '/v1/admin/queues/q/redrive', {}],
+  ['GET', '/v1/admin/queues/q/messages'],
+  ['GET', '/v1/admin/messages/019a0b5d-ac96-774b-8cce-b302099a8057'],
+  ['GET', '/v1/admin/reaper'],
+];
+
+describe.concurrent('a broker with an API key', () => {
+  test.each(V1_CALLS)('refuses %s %s without the right key', async (method, path, body) => {
+    const keys: Record<string, string>[] = [
+      {},
+      { authorization: '' },
+      { authorization: KEY },
+      { authorization: 'Bearer' },
+      { authorization: `Basic ${KEY}` },
+      { authorization: `Bearer ${KEY}x` },
+      { authorization: `Bearer ${KEY.slice(0, -1)}` },
+      { authorization: `Bearer ${KEY.toUpperCase()}` },
+      { authorization: `Bearer ${KEY} ${KEY}` },
+      { 'x-api-key': KEY },
+    ];
+    for (const headers of keys) {
+      const answer = await shared.api.call(method, path, body, headers);
+      expectProblem(answer, 401, 'unauthorized');
+      expect(answer.headers.get('www-authenticate')).toBe('Bearer');
+      expect(answer.text).not.toContain(KEY);
+    }
+  });
+
+  test.each([
+    '/V1/admin/queues',
+    '//v1/admin/queues',
+    '/v1//admin/queues',
+    '/%761/admin/queues',
+    '/v1/admin/queues/',
+    '/v1/admin/queues?key=1',
+    '/health/../v1/admin/queues',
+    '/v1;/admin/queues',
+    '/v1/%61dmin/queues',
+  ])('does not let anybody round the key by writing the path as %s', async (path) => {
+    const { status, text } = await shared.api.get(path);
+    expect(status, text).toBeOneOf([400, 401, 404]);
+  });
+
+  test('changes nothing when it refuses', async () => {
+    const authorized = new Api(shared.broker.url, { authorization: `Bearer ${KEY}` });
+    await shared.api.put('/v1/admin/queues/never-created');
+    expectProblem(await authorized.get('/v1/admin/queues/never-created'), 404, 'queue-not-found');
+  });
+
+  test('serves who has the key, in any case of the scheme', async () => {
+    for (const scheme of ['Bearer', 'bearer', 'BEARER']) {
+      const queue = new Api(shared.broker.url, { authorization: `${scheme} ${KEY}` }).queue(`with-${scheme}`);
+      await queue.put();
+      const [id] = await queue.enqueue('b');
+      expect((await queue.dequeueOne()).id).toBe(id);
+    }
+  });
+
+  test.each(['/health/live', '/health/ready', '/metrics', '/docs', '/openapi.json'])('leaves %s open', async (path) => {
+    expect((await shared.api.get(path)).status).toBe(200);
+  });
+
+  test('keeps the key out of what it writes', async () => {
+    expect(shared.broker.output()).not.toContain(KEY);
+    expect((await shared.api.get('/openapi.json')).text).not.toContain(KEY);
+  });
+});
+
+/** What the broker says when it cannot start: `startApp` fails with how it ended and what it wrote. */
+async function refusal(env: Record<string, string>): Promise<string> {
+  const outcome = await startApp('broker', { ROWMQ_PORT: String(await freePort()), ...env }).then(
+    async (app) => {
+      await app.stop();
+      throw new Error(`It started:\n${app.output()}`);
+    },
+    (error: unknown) => (error as Error).message,
+  );
+  expect(outcome).toContain('did not become ready (exited)');
+  expect(outcome).not.toMatch(/\n\s+at /);
+  return outcome;
+}
+
+describe.concurrent('a broker does not start', () => {
+  test.each(['0.0.0.0', '::', '192.168.0.1', 'broker.example.org'])(
+    'on %s without a key, and says what to do',
+    async (host) => {
+      const { url } = await createDatabase();
+      const output = await refusal({ ROWMQ_DATABASE_URL: url, ROWMQ_HOST: host });
+      expect(output).toContain(`ROWMQ_HOST is ${host}`);
+      expect(output).toContain('Set ROWMQ_ADMIN_KEY, or listen on 127.0.0.1.');
+    },
+  );
+
+  test('with a key that is too short, and says how to make one', async () => {
+    const { url } = await createDatabase();
+    const output = await refusal({ ROWMQ_DATABASE_URL: url, ROWMQ_ADMIN_KEY: 'fifteen letters' });
+    expect(output).toContain('ROWMQ_ADMIN_KEY must have at least 16 characters; make one with `openssl rand -hex 24`');
+    expect(output).not.toContain('fifteen letters');
+  });
+
+  test('with faulty settings, and lists all of them at once', async () => {
+    const output = await refusal({
+      ROWMQ_DATABASE_URL: 'postgres://x@y/z',
+      ROWMQ_PORT: '65536',
+      ROWMQ_ADMIN_KEY: 'short',
+      ROWMQ_DATABASE_POOL_SIZE: 'many',
+      ROWMQ_MAX_LONG_POLLS: '0',
+      ROWMQ_MAX_WAITING_REQUESTS: '-1',
+      ROWMQ_STOP_SECONDS: '1.5',
+    });
+    for (const name of [
+      'ROWMQ_DATABASE_URL must look like mysql://',
+      'ROWMQ_PORT must be a whole number from 0 to 65535',
+      'ROWMQ_ADMIN_KEY must have at least 16',
+      'ROWMQ_DATABASE_POOL_SIZE must be a whole number',
+      'ROWMQ_MAX_LONG_POLLS must be',
+      'ROWMQ_MAX_WAITING_REQUESTS must be',
+      'ROWMQ_STOP_SECONDS must be',
+    ])
+      expect(output).toContain(name);
+  });
+
+  test('without a database setting, and says what one looks like', async () => {
+    expect(await refusal({})).toContain('ROWMQ_DATABASE_URL is needed: mysql://user:password@host:port/database');
+  });
+
+  test('on a database without the schema, and names the command that brings it', async () => {
+    const { url } = await createDatabase();
+    const output = await refusal({ ROWMQ_DATABASE_URL: url });
+    expect(output).toMatch(/lacks 1 migration\(s\): InitialSchema/);
+    expect(output).toContain('npm run migrate');
+  });
+
+  test('with a wrong password, and says so without telling the password', async () => {
+    const url = new URL(testServer().url);
+    url.password = 'wrong-password-0815';
+    const output = await refusal({ ROWMQ_DATABASE_URL: url.href });
+    expect(output).toMatch(
+      /rowmq broker: Cannot use the database at 127\.0\.0\.1:\d+\/rowmq: Access denied .*ROWMQ_DATABASE_URL/,
+    );
+    expect(output).not.toContain('Retrying');
+    expect(output).not.toContain('wrong-password-0815');
+  });
+
+  test('on a database that does not exist, and says so', async () => {
+    const url = new URL(testServer().url);
+    url.pathname = '/rowmq_no_such_database';
+    const output = await refusal({ ROWMQ_DATABASE_URL: url.href });
+    expect(output).toMatch(/rowmq broker: Cannot use the database .*: Unknown database 'rowmq_no_such_database'/);
+    expect(output).not.toContain('Retrying');
+  });
+
+  test('while the database cannot be reached, and says where it looked', async () => {
+    const port = await freePort();
+    const output = await refusal({ ROWMQ_DATABASE_URL: `mysql://root@127.0.0.1:${port}/rowmq` });
+    expect(output).toMatch(
+      new RegExp(`rowmq broker: Cannot use the database at 127.0.0.1:${port}/rowmq: .*ECONNREFUSED`),
+    );
+  });
+
+  test('on a port that is taken, and says which', async () => {
+    const { url } = await createMigratedDatabase();
+    const { port } = new URL(shared.broker.url);
+    const output = await refusal({ ROWMQ_DATABASE_URL: url, ROWMQ_PORT: port });
+    expect(output).toMatch(new RegExp(`rowmq broker: Cannot listen: .*127.0.0.1:${port}.*ROWMQ_PORT`));
+  });
+});
+
+describe.concurrent('a broker starts', () => {
+  test('with a warning for a setting that it does not know', async () => {
+    const { url } = await createMigratedDatabase();
+    const app = await startApp('broker', {
+      ROWMQ_DATABASE_URL: url,
+      ROWMQ_PORT: String(await freePort()),
+      ROWMQ_ADMINKEY: 'misspelt',
+    });
+    await app.stop();
+    expect(app.output()).toContain('ROWMQ_ADMINKEY is not a setting of RowMQ; misspelt?');
+  });
+
+  test('on every address, once it has a key', async () => {
+    const { url } = await createMigratedDatabase();
+    const port = await freePort();
+    const app = await startApp('broker', {
+      ROWMQ_DATABASE_URL: url,
+      ROWMQ_PORT: String(port),
+      ROWMQ_HOST: '0.0.0.0',
+      ROWMQ_ADMIN_KEY: KEY,
+    });
+    expectProblem(await new Api(`http://127.0.0.1:${port}`).get('/v1/admin/queues'), 401, 'unauthorized');
+    await app.stop();
+  });
+});

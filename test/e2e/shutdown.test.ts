@@ -1,0 +1,95 @@
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { Api, type QueueApi } from '../support/api.js';
+import { type Broker, createMigratedDatabase, startBroker } from '../support/processes.js';
+import type { TestDatabase } from '../support/servers.js';
+import { eventually } from '../support/wait.js';
+
+vi.setConfig({ maxConcurrency: 4 });
+
+let database: TestDatabase;
+let survivor: Broker;
+
+beforeAll(async () => {
+  database = await createMigratedDatabase();
+  survivor = await startBroker({ database });
+});
+afterAll(async () => {
+  await survivor.stop();
+});
+
+async function startOn(name: string): Promise<{ broker: Broker; queue: QueueApi; afterwards: QueueApi }> {
+  const afterwards = new Api(survivor.url).queue(name);
+  await afterwards.put();
+  const broker = await startBroker({ database });
+  return { broker, queue: new Api(broker.url).queue(name), afterwards };
+}
+
+/** `stop()` of a broker sends SIGTERM, and fails unless the process then ends by itself with exit code 0. */
+describe.concurrent('a broker that is told to stop', () => {
+  test('lets everybody who waits go with an empty answer', async () => {
+    const { broker, queue, afterwards } = await startOn('waiters');
+    const consumers = Array.from({ length: 50 }, async () => queue.request('dequeue', { waitSeconds: 20 }));
+    await eventually('they wait', async () => (await queue.api.metric('rowmq_waiting_consumers')) === 50);
+    const from = performance.now();
+    const [answers] = await Promise.all([Promise.all(consumers), broker.stop()]);
+    for (const { status, json } of answers) expect({ status, json }).toEqual({ status: 200, json: { messages: [] } });
+    expect(performance.now() - from).toBeLessThan(15_000);
+    await afterwards.enqueue('for somebody else');
+    expect(await afterwards.dequeue({ waitSeconds: 5 })).toMatchObject([{ receiveCount: 1 }]);
+  });
+
+  test('stops although clients keep connections open, used or not', async () => {
+    const { broker, queue } = await startOn('idle');
+    await Promise.all(Array.from({ length: 10 }, async () => queue.dequeue()));
+    const silent = connect(Number(new URL(broker.url).port), '127.0.0.1');
+    await once(silent, 'connect');
+    silent.resume();
+    const closed = once(silent, 'close');
+    await broker.stop();
+    await closed;
+    await expect(queue.dequeue()).rejects.toThrow('fetch failed');
+  });
+
+  test('answers what it has begun: every enqueue is stored if and only if it was answered', async () => {
+    const { broker, queue, afterwards } = await startOn('load');
+    const answered: string[] = [];
+    const unanswered: string[] = [];
+    let sent = 0;
+    const producers = Array.from({ length: 8 }, async () => {
+      for (;;) {
+        const body = String((sent += 1));
+        const answer = await queue.request('enqueue', { messages: [{ body }] }).catch(() => undefined);
+        if (answer?.status === 201) answered.push(body);
+        else {
+          unanswered.push(body);
+          return answer?.status;
+        }
+      }
+    });
+    await eventually('the load runs', () => answered.length > 100);
+    const stopped = broker.stop();
+    const ends = await Promise.all(producers);
+    await stopped;
+    for (const status of ends) expect(status).toBeOneOf([undefined, 503]);
+
+    const stored: string[] = [];
+    for (let messages = await afterwards.dequeue({ maxMessages: 100, leaseSeconds: 600 }); messages.length > 0;) {
+      stored.push(...messages.map(({ body }) => body));
+      messages = await afterwards.dequeue({ maxMessages: 100, leaseSeconds: 600 });
+    }
+    expect(stored.toSorted()).toEqual([...new Set(stored)].toSorted());
+    expect(answered.filter((body) => !stored.includes(body))).toEqual([]);
+    expect(unanswered.filter((body) => stored.includes(body))).toEqual([]);
+  });
+
+  test('is not held up by a queue full of paused consumers', async () => {
+    const { broker, queue } = await startOn('paused');
+    await queue.admin('pause');
+    const consumers = Array.from({ length: 5 }, async () => queue.dequeue({ waitSeconds: 20 }));
+    await eventually('they wait', async () => (await queue.api.metric('rowmq_waiting_consumers')) === 5);
+    await broker.stop();
+    expect((await Promise.all(consumers)).flat()).toEqual([]);
+  });
+});

@@ -1,0 +1,81 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { isLockWaitTimeout, type Queue } from '@rowmq/store';
+import { DAY, enqueueStamped, openSession, settleAll, START, stored } from '../support/partitions.js';
+import { createQueue, openStore, type TestStore } from '../support/store.js';
+import { eventually } from '../support/wait.js';
+
+const DAILY = { widthMinutes: 1440, aheadMinutes: 2880 };
+const LATER = START + 5 * DAY;
+
+let store: TestStore;
+let queue: Queue;
+let idle: Awaited<ReturnType<typeof openSession>>;
+let ids: Buffer[];
+
+beforeEach(async () => {
+  store = await openStore();
+  queue = await createQueue(store, { messageTtlSeconds: 30 * 86_400 });
+  await store.partitions.createAhead({ ...DAILY, now: START });
+  ids = await enqueueStamped(store, queue, { at: START, count: 10 });
+  await settleAll(store, queue, START);
+  // A forgotten transaction that once read a message: until it ends, nobody can change the table's partitions.
+  idle = await openSession(store);
+  await idle.write('START TRANSACTION');
+  await idle.read('SELECT 1 FROM message LIMIT 1');
+});
+
+afterEach(async () => {
+  await idle.end();
+  await store.close();
+});
+
+const ddl: Record<string, () => Promise<unknown>> = {
+  createAhead: () => store.partitions.createAhead({ ...DAILY, now: LATER }),
+  dropSettled: () => store.partitions.dropSettled({ retentionSeconds: 60, now: LATER }),
+  rebuild: async () => store.partitions.rebuild((await store.partitions.list())[0]!),
+};
+
+async function timed(work: Promise<unknown>): Promise<number> {
+  const started = performance.now();
+  await work;
+  return performance.now() - started;
+}
+
+describe('beside a transaction that is left open', () => {
+  test.each(Object.keys(ddl))(
+    '%s gives way within a second or so, lets writers through, and succeeds once it can',
+    async (name) => {
+      const before = await store.partitions.list();
+      const failing = ddl[name]!().then(
+        () => 'done',
+        (error: unknown) => error,
+      );
+      await eventually('it waits for the table', async () => {
+        const rows = await store.database.read(
+          `SELECT 1 FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND STATE LIKE 'Waiting for%metadata lock'`,
+        );
+        return rows.length > 0;
+      });
+      // Behind the waiting DDL, for as long as that waits.
+      const [waited, took] = await Promise.all([
+        timed(enqueueStamped(store, queue, { at: LATER, count: 1 })),
+        timed(failing),
+      ]);
+      expect(waited).toBeLessThan(2500);
+      expect(took).toBeLessThan(2500);
+      expect(isLockWaitTimeout(await failing)).toBe(true);
+      expect((await store.partitions.list()).map((partition) => partition.name)).toEqual(
+        before.map((partition) => partition.name),
+      );
+      expect(await stored(store, ids)).toBe(10);
+      expect(await timed(enqueueStamped(store, queue, { at: LATER, count: 1 }))).toBeLessThan(1000);
+
+      await idle.write('ROLLBACK');
+      const done = await ddl[name]!();
+      expect(done).toEqual(
+        { createAhead: 2, dropSettled: ['p_20260102_0000', 'p_20260103_0000'], rebuild: true }[name],
+      );
+      expect(await settleAll(store, queue, LATER)).toHaveLength(2);
+    },
+  );
+});

@@ -1,0 +1,150 @@
+import { beforeEach, describe, expect, test } from 'vitest';
+import { lowestMessageId } from '@rowmq/contract';
+import type { Queue } from '@rowmq/store';
+import { DAY, enqueueStamped, hex, HOUR, settleAll, START, takeAll } from '../support/partitions.js';
+import { bodies, createQueue, openStore, type TestStore } from '../support/store.js';
+
+const HOURLY = { widthMinutes: 60, aheadMinutes: 180 };
+/** More rows than a split copies. */
+const MANY = 10_500;
+/** A week later, a little after the hour. */
+const WEEK_LATER = START + 7 * DAY + 60_000;
+
+let store: TestStore;
+let queue: Queue;
+
+beforeEach(async () => {
+  store = await openStore();
+  queue = await createQueue(store, { messageTtlSeconds: 30 * 86_400 });
+  return () => store.close();
+});
+
+async function count(source: string): Promise<number> {
+  const [row] = await store.database.read<{ n: number }>(`SELECT COUNT(*) AS n FROM ${source}`);
+  return Number(row?.n);
+}
+
+/** A reaper made partitions and was then off for a week, while messages came in. */
+async function fillCatchAll(rows: number): Promise<Buffer[]> {
+  await store.partitions.createAhead({ ...HOURLY, now: START });
+  const ids: Buffer[] = [];
+  for (let day = 0; day < 7; day += 1) {
+    ids.push(
+      ...(await enqueueStamped(store, queue, { at: START + day * DAY + 12 * HOUR, count: Math.ceil(rows / 7) })),
+    );
+  }
+  expect(await count('message PARTITION (p_max)')).toBe(ids.length);
+  return ids;
+}
+
+async function expectEverythingReadable(ids: readonly Buffer[]): Promise<void> {
+  const taken = await takeAll(store, queue, WEEK_LATER);
+  expect(hex(taken.map(({ messageId }) => messageId))).toEqual(hex(ids));
+  expect(bodies(taken).every((body) => /^\d+$/.test(body))).toBe(true);
+}
+
+describe('a reaper that was off for a week', () => {
+  test.each([
+    ['few messages, which are copied', 700],
+    ['many messages, which are not', MANY],
+  ])(
+    'finds p_max filled with %s: it is split, every message can be read, and the space comes back',
+    async (_, rows) => {
+      const ids = await fillCatchAll(rows);
+      expect(await store.partitions.createAhead({ ...HOURLY, now: WEEK_LATER })).toBe(4);
+      expect(await count('message PARTITION (p_max)')).toBe(0);
+      expect(await count('message_overflow')).toBe(0);
+      // One partition took what came in the week, those behind it are an hour each.
+      const week = (await store.partitions.list()).find(({ until }) => until !== null && until > WEEK_LATER);
+      expect(week).toMatchObject({ from: START + 3 * HOUR, until: START + 7 * DAY + HOUR });
+      expect(await count(`message PARTITION (${week!.name})`)).toBe(ids.length);
+      const settled = await settleAll(store, queue, WEEK_LATER);
+      expect(hex(settled.map(({ messageId }) => messageId))).toEqual(hex(ids));
+      await store.partitions.dropSettled({ retentionSeconds: 3600, now: WEEK_LATER + 3 * HOUR });
+      expect(await count('message')).toBe(0);
+    },
+  );
+
+  test('and many messages, one of them from a broker that is hours ahead: a partition becomes wider, so that none is copied', async () => {
+    const ids = await fillCatchAll(MANY);
+    ids.push(...(await enqueueStamped(store, queue, { at: WEEK_LATER + 2 * HOUR, now: WEEK_LATER })));
+    expect(await store.partitions.createAhead({ ...HOURLY, now: WEEK_LATER })).toBe(2);
+    const [wide, ...others] = (await store.partitions.list()).slice(3);
+    expect(wide).toMatchObject({ from: START + 3 * HOUR, until: START + 7 * DAY + 3 * HOUR });
+    expect(others.map(({ until }) => until)).toEqual([START + 7 * DAY + 4 * HOUR, null]);
+    expect(await count(`message PARTITION (${wide!.name})`)).toBe(ids.length);
+    await expectEverythingReadable(ids);
+  });
+
+  test('and many messages, one of them from a broker that is a year ahead: they are copied', async () => {
+    const ids = await fillCatchAll(MANY);
+    ids.push(...(await enqueueStamped(store, queue, { at: WEEK_LATER + 365 * DAY, now: WEEK_LATER })));
+    expect(await store.partitions.createAhead({ ...HOURLY, now: WEEK_LATER })).toBe(4);
+    expect(await count('message PARTITION (p_max)')).toBe(1);
+    await expectEverythingReadable(ids);
+  });
+
+  test('and nothing but messages from a broker that is a year ahead: they stay in p_max, and the partitions are made before them', async () => {
+    await store.partitions.createAhead({ ...HOURLY, now: START });
+    const ids = await enqueueStamped(store, queue, { at: WEEK_LATER + 365 * DAY, now: START, count: MANY });
+    expect(await store.partitions.createAhead({ ...HOURLY, now: WEEK_LATER })).toBe(4);
+    expect(await store.partitions.list()).toHaveLength(8);
+    expect(await count('message PARTITION (p_max)')).toBe(MANY);
+    expect(await count('message_overflow')).toBe(0);
+    await expectEverythingReadable(ids);
+  });
+});
+
+describe('a split without copying that is cut short', () => {
+  const until = START + 7 * DAY + HOUR;
+  const definition = `PARTITION p_20260108_0100 VALUES LESS THAN (x'${lowestMessageId(until).toString('hex')}')`;
+  const steps = [
+    'ALTER TABLE message EXCHANGE PARTITION p_max WITH TABLE message_overflow',
+    `ALTER TABLE message REORGANIZE PARTITION p_max INTO (${definition}, PARTITION p_max VALUES LESS THAN (MAXVALUE))`,
+    'ALTER TABLE message EXCHANGE PARTITION p_20260108_0100 WITH TABLE message_overflow',
+  ];
+
+  test.each([
+    [1, 0],
+    [2, 0],
+    [3, MANY],
+  ])(
+    'after step %i of 3: claims read every body, and the next round puts everything in place',
+    async (done, inMessage) => {
+      const ids = await fillCatchAll(MANY);
+      for (const step of steps.slice(0, done)) await store.database.write(step);
+      expect(await count('message')).toBe(inMessage);
+      expect(await count('message_overflow')).toBe(MANY - inMessage);
+      // Messages that come in meanwhile, and claims of both in one batch.
+      const late = await enqueueStamped(store, queue, { at: WEEK_LATER, count: 10 });
+      const some = await store.messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 30, now: WEEK_LATER });
+      expect(some).toHaveLength(100);
+      await store.messages.ack(queue.id, some, { now: WEEK_LATER });
+
+      expect(await store.partitions.createAhead({ ...HOURLY, now: WEEK_LATER })).toBe(done === 1 ? 4 : 3);
+      expect(await count('message_overflow')).toBe(0);
+      expect(await count('message')).toBe(ids.length + late.length);
+      const acked = new Set(hex(some.map(({ messageId }) => messageId)));
+      await expectEverythingReadable([...ids, ...late].filter((id) => !acked.has(id.toString('hex'))));
+      // What was put back is reaped like everything else.
+      await settleAll(store, queue, WEEK_LATER + 2 * 60_000);
+      await store.partitions.dropSettled({ retentionSeconds: 60, now: WEEK_LATER + 4 * HOUR });
+      expect(await count('message')).toBe(0);
+    },
+  );
+
+  test('a claim in the middle of the split waits for it, and then reads', async () => {
+    const ids = await fillCatchAll(MANY);
+    const taking = (async () => {
+      const taken: string[] = [];
+      while (taken.length < ids.length) {
+        const some = await store.messages.dequeue(queue, { maxMessages: 500, leaseSeconds: 600, now: WEEK_LATER });
+        expect(some.length).toBeGreaterThan(0);
+        taken.push(...hex(some.map(({ messageId }) => messageId)));
+      }
+      return taken.toSorted();
+    })();
+    expect(await store.partitions.createAhead({ ...HOURLY, now: WEEK_LATER })).toBe(4);
+    expect(await taking).toEqual(hex(ids));
+  });
+});

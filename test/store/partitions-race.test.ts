@@ -1,0 +1,236 @@
+import { beforeEach, describe, expect, test } from 'vitest';
+import { newMessageId } from '@rowmq/contract';
+import { Database, isLockWaitTimeout, PartitionRepository, type Queue, type Session } from '@rowmq/store';
+import { DAY, enqueueStamped, HOUR, MINUTE, openSession, START, stored } from '../support/partitions.js';
+import { createQueue, message, openStore, type TestStore } from '../support/store.js';
+import { eventually } from '../support/wait.js';
+
+const HOURLY = { widthMinutes: 60, aheadMinutes: 60 * 60 };
+const LATER = START + 30 * DAY;
+const DROP = { retentionSeconds: 60, now: LATER };
+
+let store: TestStore;
+let queue: Queue;
+
+beforeEach(async () => {
+  store = await openStore({ poolSize: 16 });
+  queue = await createQueue(store, { messageTtlSeconds: 60 * 86_400 });
+  await store.partitions.createAhead({ ...HOURLY, now: START });
+  return () => store.close();
+});
+
+/** A partition repository that is interrupted, once, after the first statement that matches. */
+function interrupted(after: RegExp, interruption: () => Promise<unknown>): PartitionRepository {
+  let due = true;
+  class Interrupted extends Database {
+    override async exclusive<T>(work: (session: Session) => Promise<T>, deadlineMs?: number): Promise<T> {
+      return super.exclusive((session) => {
+        const run = async <R>(statement: Promise<R>, sql: string): Promise<R> => {
+          const result = await statement;
+          if (due && after.test(sql)) {
+            due = false;
+            await interruption();
+          }
+          return result;
+        };
+        return work({
+          read: (sql, values) => run(session.read(sql, values), sql),
+          write: (sql, values) => run(session.write(sql, values), sql),
+        });
+      }, deadlineMs);
+    }
+  }
+  return new PartitionRepository(new Interrupted(store.database.dataSource));
+}
+
+async function deliver(now = LATER): Promise<string[]> {
+  const some = await store.messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 30, now });
+  return some.map(({ messageId }) => messageId.toString('hex'));
+}
+
+async function waitingForMetadataLock(): Promise<boolean> {
+  const rows = await store.database.read(
+    `SELECT 1 FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND STATE LIKE 'Waiting for%metadata lock' AND INFO LIKE 'LOCK TABLES%'`,
+  );
+  return rows.length > 0;
+}
+
+describe('a message that a broker with a slow clock puts into a partition that is just being dropped', () => {
+  const id = newMessageId(START + HOUR / 2);
+  const enqueue = (): Promise<void> => store.messages.enqueue(queue.name, [message({ id })], { now: LATER - MINUTE });
+
+  test('is kept when it arrives after the look and before the lock', async () => {
+    const partitions = interrupted(/FROM delivery/, enqueue);
+    const dropped = await partitions.dropSettled(DROP);
+    expect(dropped).not.toContain('p_20260101_0100');
+    expect(await deliver()).toEqual([id.toString('hex')]);
+  });
+
+  test('is kept when its transaction is under way when the lock is asked for', async () => {
+    const writer = await openSession(store);
+    await writer.write('START TRANSACTION');
+    await writer.write(`INSERT INTO message (id, queue_id, body, expires_at) VALUES (?, ?, 'late', ?)`, [
+      id,
+      queue.id,
+      LATER + DAY,
+    ]);
+    const dropping = store.partitions.dropSettled(DROP);
+    await eventually('the drop waits for the writer', waitingForMetadataLock);
+    await writer.write(
+      'INSERT INTO delivery (queue_id, message_id, priority_rank, available_at, expires_at, receive_count) VALUES (?, ?, 5, ?, ?, 0)',
+      [queue.id, id, LATER - MINUTE, LATER + DAY],
+    );
+    await writer.write('COMMIT');
+    expect(await dropping).not.toContain('p_20260101_0100');
+    await writer.end();
+    expect(await deliver()).toEqual([id.toString('hex')]);
+  });
+
+  test('is kept when its own partition is gone and the next, which takes it instead, is dropped after that', async () => {
+    const partitions = interrupted(/UNLOCK TABLES/, enqueue);
+    const dropped = await partitions.dropSettled(DROP);
+    expect(dropped).toContain('p_20260101_0100');
+    expect(await stored(store, [id])).toBe(1);
+    expect(await deliver()).toEqual([id.toString('hex')]);
+  });
+
+  test('is kept when another reaper dropped its partition meanwhile', async () => {
+    const blocker = await enqueueStamped(store, queue, { at: START + HOUR / 4, now: START });
+    const partitions = interrupted(/FROM delivery/, async () => {
+      // The first partition was looked at and is owed something. Now that is settled, the partition dropped, and the message arrives.
+      await store.messages.ack(
+        queue.id,
+        await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 30, now: LATER }),
+        { now: LATER },
+      );
+      await store.partitions.dropSettled({ ...DROP, now: START + HOUR + MINUTE });
+      expect(await stored(store, blocker)).toBe(0);
+      await enqueue();
+    });
+    await partitions.dropSettled(DROP);
+    expect(await deliver()).toEqual([id.toString('hex')]);
+  });
+});
+
+describe('a delivery that is moved to another queue while a partition is looked at', () => {
+  const id = newMessageId(START + HOUR / 2);
+
+  /** More queues than one statement looks through: the delivery hops from the last to the first when half of the look is done. */
+  async function hop(): Promise<{ first: number; move: () => Promise<unknown> }> {
+    await store.database.write(
+      `INSERT INTO queue (name, lease_seconds, message_ttl_seconds, delay_seconds, created_at)
+       SELECT CONCAT('many-', seq), 30, 86400, 0, 0 FROM JSON_TABLE(?, '$[*]' COLUMNS (seq INT PATH '$')) AS numbers`,
+      [JSON.stringify(Array.from({ length: 250 }, (_, index) => index))],
+    );
+    const last = await createQueue(store, { messageTtlSeconds: 60 * 86_400 });
+    await store.messages.enqueue(last.name, [message({ id })], { now: LATER - MINUTE });
+    const move = (): Promise<unknown> =>
+      store.database.write('UPDATE delivery SET queue_id = ? WHERE queue_id = ? AND message_id = ?', [
+        queue.id,
+        last.id,
+        id,
+      ]);
+    return { first: queue.id, move };
+  }
+
+  test('its partition is not dropped', async () => {
+    const { move } = await hop();
+    // The first look finds it; the look under the lock begins when the snapshot is taken.
+    let seen = 0;
+    const partitions = interrupted(/^START TRANSACTION WITH CONSISTENT SNAPSHOT/, async () => {
+      seen += 1;
+      await move();
+    });
+    await store.database.write('UPDATE queue SET name = NULL WHERE name LIKE ?', ['many-%']);
+    await partitions.dropSettled(DROP);
+    expect(seen).toBe(1);
+    expect(await deliver()).toEqual([id.toString('hex')]);
+  });
+
+  test('its body is not deleted by thinning', async () => {
+    const { move } = await hop();
+    const partitions = interrupted(/FROM delivery/, move);
+    const [partition] = await store.partitions.list();
+    expect(await partitions.thin(partition!, Buffer.alloc(16), 100)).toEqual({ deleted: 0, next: null });
+    expect(await deliver()).toEqual([id.toString('hex')]);
+  });
+});
+
+describe('writers, consumers and a drop in a loop, with time running fast', () => {
+  test('no message that was answered with success loses its body', async () => {
+    const deadline = performance.now() + 30_000;
+    let now = START;
+    let dropped = 0;
+    // Until it was an attack: partitions went while messages came for them.
+    const working = (): boolean => (dropped < 15 || enqueued.length < 300) && performance.now() < deadline;
+    // About the age at which partitions go.
+    const old = (): number => now - Math.floor((3 + Math.random() * 3) * MINUTE);
+    const enqueued: string[] = [];
+    const settled: string[] = [];
+
+    const writer = async (): Promise<void> => {
+      while (working()) {
+        const messages = Array.from({ length: 3 }, () => message({ id: newMessageId(old()) }));
+        await store.messages.enqueue(queue.name, messages, { now });
+        enqueued.push(...messages.map(({ id }) => id.toString('hex')));
+      }
+    };
+    const slowWriter = async (): Promise<void> => {
+      const session = await openSession(store);
+      while (working()) {
+        const id = newMessageId(old());
+        await session.write('START TRANSACTION');
+        await session.write(`INSERT INTO message (id, queue_id, body, expires_at) VALUES (?, ?, 'slow', ?)`, [
+          id,
+          queue.id,
+          LATER,
+        ]);
+        await session.write('DO SLEEP(0.02)');
+        await session.write(
+          'INSERT INTO delivery (queue_id, message_id, priority_rank, available_at, expires_at, receive_count) VALUES (?, ?, 5, ?, ?, 0)',
+          [queue.id, id, now, LATER],
+        );
+        await session.write('COMMIT');
+        enqueued.push(id.toString('hex'));
+      }
+      await session.end();
+    };
+    const consumer = async (): Promise<void> => {
+      while (working()) {
+        const leased = await store.messages.dequeue(queue, { maxMessages: 50, leaseSeconds: 3000, now });
+        const outcomes = await store.messages.ack(queue.id, leased, { now });
+        settled.push(
+          ...leased.filter((_, index) => outcomes[index] === null).map(({ messageId }) => messageId.toString('hex')),
+        );
+      }
+    };
+    const reaper = async (): Promise<void> => {
+      while (working()) {
+        now += MINUTE;
+        try {
+          await store.partitions.createAhead({ widthMinutes: 1, aheadMinutes: 5, now });
+          dropped += (await store.partitions.dropSettled({ retentionSeconds: 240, now })).length;
+        } catch (error) {
+          expect(isLockWaitTimeout(error)).toBe(true);
+        }
+      }
+    };
+    await store.database.write(
+      `ALTER TABLE message DROP PARTITION ${(await store.partitions.list())
+        .slice(0, -1)
+        .map(({ name }) => name)
+        .join(', ')}`,
+    );
+    await Promise.all([writer(), writer(), slowWriter(), slowWriter(), consumer(), consumer(), reaper(), reaper()]);
+
+    const [orphans] = await store.database.read<{ n: number }>(
+      'SELECT COUNT(*) AS n FROM delivery d LEFT JOIN message m ON m.id = d.message_id WHERE m.id IS NULL',
+    );
+    expect(Number(orphans?.n)).toBe(0);
+    for (let some = await deliver(LATER - DAY); some.length > 0; some = await deliver(LATER - DAY))
+      settled.push(...some);
+    expect(settled.toSorted()).toEqual(enqueued.toSorted());
+    expect(dropped).toBeGreaterThanOrEqual(15);
+    expect(enqueued.length).toBeGreaterThanOrEqual(300);
+  });
+});

@@ -1,0 +1,184 @@
+import { beforeEach, describe, expect, test } from 'vitest';
+import { lowestMessageId } from '@rowmq/contract';
+import type { Partition, Queue } from '@rowmq/store';
+import { ThinPartitions } from '../../apps/reaper/src/duties/thin-partitions.js';
+import { readReaperConfig } from '../../apps/reaper/src/reaper.config.js';
+import {
+  DAY,
+  deadLetterAll,
+  enqueueStamped,
+  hex,
+  HOUR,
+  MINUTE,
+  openSession,
+  settleAll,
+  START,
+  stored,
+  takeAll,
+} from '../support/partitions.js';
+import { bodies, createQueue, openStore, type TestStore } from '../support/store.js';
+
+const DAILY = { widthMinutes: 1440, aheadMinutes: 2880 };
+const LATER = START + 5 * DAY;
+const KEPT = { retentionSeconds: 3600, now: LATER };
+const round = { signal: new AbortController().signal, now: LATER };
+
+let store: TestStore;
+let queue: Queue;
+let duty: ThinPartitions;
+
+beforeEach(async () => {
+  store = await openStore();
+  queue = await createQueue(store, { messageTtlSeconds: 30 * 86_400 });
+  await store.partitions.createAhead({ ...DAILY, now: START });
+  duty = newDuty();
+  return () => store.close();
+});
+
+function newDuty(): ThinPartitions {
+  return new ThinPartitions(store.partitions, readReaperConfig({ ROWMQ_DATABASE_URL: store.url }));
+}
+
+/** Settled messages with a few among them that are owed, some in another queue. Returns the owed ones' ids. */
+async function fill(settled: number): Promise<{ owed: Buffer[]; gone: Buffer[] }> {
+  const other = await createQueue(store, { messageTtlSeconds: 30 * 86_400 });
+  const owed = await enqueueStamped(store, other, { at: START + HOUR, count: 2 });
+  const gone: Buffer[] = [];
+  for (const at of [START, START + 2 * HOUR])
+    gone.push(...(await enqueueStamped(store, queue, { at, count: settled / 2 })));
+  await settleAll(store, queue, START + 3 * HOUR);
+  owed.push(...(await enqueueStamped(store, queue, { at: START + 4 * HOUR, delaySeconds: 10 * 86_400 })));
+  return { owed, gone };
+}
+
+async function first(): Promise<Partition> {
+  return (await store.partitions.list())[0]!;
+}
+
+/** What the file system holds of a partition: what the table's statistics say lags behind. */
+async function fileSize(partition: Partition): Promise<number> {
+  const tables = (await store.database.read<{ v: string }>('SELECT VERSION() AS v'))[0]!.v.includes('MariaDB')
+    ? 'INNODB_SYS_TABLESPACES'
+    : 'INNODB_TABLESPACES';
+  const rows = await store.database.read<{ size: number }>(
+    `SELECT FILE_SIZE AS size FROM information_schema.${tables} WHERE LOWER(NAME) LIKE LOWER(CONCAT(DATABASE(), '/message#p#', ?, '%'))`,
+    [partition.name],
+  );
+  expect(rows).toHaveLength(1);
+  return Number(rows[0]!.size);
+}
+
+describe('a partition that a few messages keep alive', () => {
+  test('is thinned to those, bodies and all, rebuilt so that the space comes back, and dropped once they are settled', async () => {
+    const { owed, gone } = await fill(40_000);
+    const full = await fileSize(await first());
+    expect(await store.partitions.dropSettled(KEPT)).toEqual(['p_20260103_0000']);
+    expect((await store.partitions.listKept(KEPT)).map(({ name }) => name)).toEqual(['p_20260102_0000']);
+
+    expect(await duty.run(round)).toBe(gone.length);
+    const [left] = await store.database.read<{ n: number }>('SELECT COUNT(*) AS n FROM message');
+    expect(Number(left?.n)).toBe(3);
+    expect(await stored(store, owed)).toBe(3);
+    expect(await fileSize(await first())).toBeLessThan(full / 4);
+    expect(await duty.run(round)).toBe(0);
+
+    const queues = await store.queues.list();
+    const taken = (await Promise.all(queues.map((each) => settleAll(store, each, LATER + 10 * DAY)))).flat();
+    expect(hex(taken.map(({ messageId }) => messageId))).toEqual(hex(owed));
+    expect(bodies(taken).toSorted()).toEqual(['0', '0', '1']);
+    expect(await store.partitions.dropSettled(KEPT)).toEqual(['p_20260102_0000']);
+  });
+
+  test('is rebuilt later when others use the table for longer than DDL waits', async () => {
+    await fill(8000);
+    const idle = await openSession(store);
+    await idle.write('START TRANSACTION');
+    await idle.read('SELECT 1 FROM message LIMIT 1');
+    await expect(duty.run(round)).rejects.toMatchObject({ errno: 1205 });
+    const full = await fileSize(await first());
+    await idle.end();
+    expect(await duty.run(round)).toBe(0);
+    expect(await fileSize(await first())).toBeLessThan(full);
+  });
+
+  test('is left alone while much and most of it is owed, and not walked again before half of what was owed is settled', async () => {
+    await enqueueStamped(store, queue, { at: START, count: 12_000 });
+    const all = await takeAll(store, queue, START + MINUTE);
+    const ack = async (from: number, to: number): Promise<unknown> =>
+      store.messages.ack(queue.id, all.slice(from, to), { now: START + MINUTE });
+    await ack(0, 1000);
+    expect(await duty.run(round)).toBe(0);
+    await ack(1000, 4000);
+    expect(await duty.run(round)).toBe(4000);
+    await ack(4000, 7000);
+    expect(await duty.run(round)).toBe(0);
+    await ack(7000, 8500);
+    expect(await duty.run(round)).toBe(4500);
+    // A reaper that takes over does not know what was done, and looks.
+    await ack(8500, 8510);
+    expect(await newDuty().run(round)).toBe(10);
+  });
+
+  test('is not rebuilt while there is much to copy, and no harm is done when it is gone', async () => {
+    await enqueueStamped(store, queue, { at: START, count: 10_001 });
+    expect(await store.partitions.rebuild(await first())).toBe(false);
+    expect(await store.partitions.rebuild({ ...(await first()), name: 'p_20200101_0000' })).toBe(false);
+  });
+
+  test('is thinned a stretch at a time, and a stop ends it after the stretch', async () => {
+    const { owed, gone } = await fill(2000);
+    const partition = await first();
+    let deleted = 0;
+    let stretches = 0;
+    for (let after: Buffer | null = lowestMessageId(0); after !== null; stretches += 1) {
+      const step: { deleted: number; next: Buffer | null } = await store.partitions.thin(partition, after, 300);
+      deleted += step.deleted;
+      after = step.next;
+    }
+    expect({ deleted, stretches }).toEqual({ deleted: gone.length, stretches: 7 });
+    expect(await stored(store, owed)).toBe(3);
+    expect(await duty.run({ ...round, signal: AbortSignal.abort() })).toBe(0);
+  });
+});
+
+describe('thinning while deliveries move between queues', () => {
+  test('deletes no message that is owed', async () => {
+    const graveyard = await createQueue(store, { messageTtlSeconds: 30 * 86_400 });
+    const strict = await createQueue(store, {
+      messageTtlSeconds: 30 * 86_400,
+      maxReceives: 1,
+      deadLetterQueue: graveyard.name,
+    });
+    const owed = await enqueueStamped(store, strict, { at: START, count: 200 });
+    const gone = await enqueueStamped(store, queue, { at: START, count: 200 });
+    await settleAll(store, queue, START + MINUTE);
+    const partition = await first();
+    let working = true;
+    let [moves, looks, deleted] = [0, 0, 0];
+    const mover = async (): Promise<void> => {
+      let now = START + MINUTE;
+      while (working) {
+        await takeAll(store, strict, now);
+        now += 2 * MINUTE;
+        expect(await deadLetterAll(store, strict, now)).toBe(200);
+        const { moved } = await store.sweep.redrive(graveyard.id, Buffer.alloc(16), 1000, { now });
+        expect(moved.get(strict.id)).toBe(200);
+        moves += 1;
+      }
+    };
+    const thinner = async (): Promise<void> => {
+      for (
+        const until = performance.now() + 15_000;
+        performance.now() < until && (moves < 15 || looks < 100);
+        looks += 1
+      ) {
+        deleted += (await store.partitions.thin(partition, Buffer.alloc(16), 1000)).deleted;
+      }
+      working = false;
+    };
+    await Promise.all([mover(), thinner()]);
+    expect(moves).toBeGreaterThanOrEqual(15);
+    expect(deleted).toBe(gone.length);
+    expect(await stored(store, owed)).toBe(200);
+  });
+});

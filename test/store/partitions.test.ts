@@ -1,0 +1,213 @@
+import { beforeEach, describe, expect, test } from 'vitest';
+import { FIRST_ID, type Queue } from '@rowmq/store';
+import { DAY, enqueueStamped, hex, HOUR, MINUTE, settleAll, START, stored, takeAll } from '../support/partitions.js';
+import { createQueue, openStore, type TestStore } from '../support/store.js';
+
+const DAILY = { widthMinutes: 1440, aheadMinutes: 2880 };
+const LONG = { messageTtlSeconds: 60 * 86_400 };
+
+let store: TestStore;
+let queue: Queue;
+
+beforeEach(async () => {
+  store = await openStore();
+  queue = await createQueue(store, LONG);
+  return () => store.close();
+});
+
+async function names(): Promise<string[]> {
+  return (await store.partitions.list()).map(({ name }) => name);
+}
+
+describe('making partitions', () => {
+  test('a new database has the one that catches all; then there are spans until the time asked for, and nothing is made twice', async () => {
+    expect(await names()).toEqual(['p_max']);
+    expect(await store.partitions.createAhead({ ...DAILY, now: START + HOUR })).toBe(3);
+    expect(await store.partitions.list()).toEqual([
+      { name: 'p_20260102_0000', from: null, until: START + DAY, rows: 0 },
+      { name: 'p_20260103_0000', from: START + DAY, until: START + 2 * DAY, rows: 0 },
+      { name: 'p_20260104_0000', from: START + 2 * DAY, until: START + 3 * DAY, rows: 0 },
+      { name: 'p_max', from: START + 3 * DAY, until: null, rows: 0 },
+    ]);
+    expect(await store.partitions.createAhead({ ...DAILY, now: START + HOUR })).toBe(0);
+    expect(await store.partitions.createAhead({ ...DAILY, now: START + DAY })).toBe(0);
+    expect(await store.partitions.createAhead({ ...DAILY, now: START + DAY + 1 })).toBe(1);
+    expect(await names()).toHaveLength(5);
+  });
+
+  test('a change of the width takes effect behind the last partition', async () => {
+    await store.partitions.createAhead({ ...DAILY, now: START + 1 });
+    expect(await store.partitions.createAhead({ widthMinutes: 7, aheadMinutes: 14, now: START + 3 * DAY })).toBe(3);
+    const untils = (await store.partitions.list()).map(({ until }) => until);
+    expect(untils.slice(0, 3)).toEqual([START + DAY, START + 2 * DAY, START + 3 * DAY]);
+    for (const [index, until] of untils.slice(3, -1).entries()) {
+      expect((until as number) % (7 * MINUTE)).toBe(0);
+      expect(until as number).toBeGreaterThan(untils[index + 2] as number);
+    }
+  });
+
+  test('two at once make each partition once', async () => {
+    const made = await Promise.all([1, 2, 3].map(() => store.partitions.createAhead({ ...DAILY, now: START })));
+    expect(made.toSorted((a, b) => a - b)).toEqual([0, 0, 2]);
+    expect(await names()).toHaveLength(3);
+  });
+
+  test('a look-up by ids touches the partitions of their times only', async () => {
+    await store.partitions.createAhead({ widthMinutes: 60, aheadMinutes: 1440, now: START });
+    const first = await enqueueStamped(store, queue, { at: START + 90 * MINUTE, count: 50 });
+    const second = await enqueueStamped(store, queue, { at: START + 150 * MINUTE, count: 50 });
+    const [{ version } = { version: '' }] = await store.database.read<{ version: string }>(
+      'SELECT VERSION() AS version',
+    );
+    const explain = version.includes('MariaDB') ? 'EXPLAIN PARTITIONS' : 'EXPLAIN FORMAT=TRADITIONAL';
+    const plan = async (ids: Buffer[]): Promise<unknown> => {
+      const [row] = await store.database.read(
+        `${explain} SELECT id, body, headers FROM message FORCE INDEX (PRIMARY) WHERE id IN (?)`,
+        [ids],
+      );
+      return row?.['partitions'];
+    };
+    expect(await plan(first)).toBe('p_20260101_0200');
+    expect(await plan([first[0] as Buffer])).toBe('p_20260101_0200');
+    expect(await plan([...first, ...second])).toBe('p_20260101_0200,p_20260101_0300');
+  });
+});
+
+describe('a month of partitions', () => {
+  test('is made, filled, settled and dropped as time moves; what is younger than the retention stays', async () => {
+    const retentionSeconds = (3 * DAY) / 1000;
+    const days: Buffer[][] = [];
+    let most = 0;
+    for (let day = 0; day < 31; day += 1) {
+      const midnight = START + day * DAY;
+      await store.partitions.createAhead({ ...DAILY, now: midnight });
+      days.push(await enqueueStamped(store, queue, { at: midnight + 6 * HOUR, count: 20 }));
+      expect(await settleAll(store, queue, midnight + 7 * HOUR)).toHaveLength(20);
+      const dropped = await store.partitions.dropSettled({ retentionSeconds, now: midnight + 8 * HOUR });
+      expect(dropped).toHaveLength(day < 4 ? 0 : 1);
+      const left = await Promise.all(days.map((ids) => stored(store, ids)));
+      expect(left).toEqual(days.map((_, filled) => (filled <= day - 4 ? 0 : 20)));
+      most = Math.max(most, (await names()).length);
+    }
+    // Three past days, today, the next, and p_max.
+    expect(most).toBe(6);
+  });
+
+  test('retention counts from the end of the partition, to the millisecond', async () => {
+    await store.partitions.createAhead({ ...DAILY, now: START });
+    await enqueueStamped(store, queue, { at: START + HOUR });
+    await settleAll(store, queue, START + HOUR);
+    const retentionSeconds = 3600;
+    expect(await store.partitions.dropSettled({ retentionSeconds, now: START + DAY + HOUR - 1 })).toEqual([]);
+    expect(await store.partitions.dropSettled({ retentionSeconds, now: START + DAY + HOUR })).toEqual([
+      'p_20260102_0000',
+    ]);
+  });
+
+  test('no more go in one call than is asked for, the oldest first, so that writers are not kept waiting', async () => {
+    await store.partitions.createAhead({ widthMinutes: 60, aheadMinutes: 12 * 60, now: START });
+    await enqueueStamped(store, queue, { at: START + 2.5 * HOUR, now: START });
+    const drop = (locks: number): Promise<string[]> =>
+      store.partitions.dropSettled({ retentionSeconds: 60, locks, now: START + DAY });
+    expect(await drop(1)).toEqual(['p_20260101_0100', 'p_20260101_0200']);
+    expect(await drop(1)).toEqual(['p_20260101_0400', 'p_20260101_0500', 'p_20260101_0600', 'p_20260101_0700']);
+    expect(await drop(2)).toHaveLength(5);
+    expect(await drop(1)).toEqual([]);
+  });
+
+  test('dozens of partitions go in one call, and those that are owed something stay between them', async () => {
+    await store.partitions.createAhead({ widthMinutes: 60, aheadMinutes: 60 * 60, now: START });
+    const kept = await enqueueStamped(store, queue, { at: START + 30.5 * HOUR, now: START });
+    const dropped = await store.partitions.dropSettled({ retentionSeconds: 60, now: START + 60.5 * HOUR });
+    expect(dropped).toHaveLength(59);
+    expect(dropped).not.toContain('p_20260102_0700');
+    expect((await names())[0]).toBe('p_20260102_0700');
+    expect(await stored(store, kept)).toBe(1);
+  });
+});
+
+describe('nothing owed is ever dropped', () => {
+  const later = START + 20 * DAY;
+  let id: Buffer;
+
+  /** Each leaves one delivery of an old message, and tells how it is settled in the end. */
+  const owed: Record<string, () => Promise<() => Promise<unknown>>> = {
+    'a delivery that waits': async () => () => settleAll(store, queue, later),
+    'a dead-lettered straggler': async () => {
+      const graveyard = await createQueue(store, LONG);
+      const { queue: strict } = await store.queues.put(queue.name, { maxReceives: 1, deadLetterQueue: graveyard.name });
+      await takeAll(store, strict, START + HOUR);
+      expect(await takeAll(store, strict, START + 2 * HOUR)).toEqual([]);
+      return () => settleAll(store, graveyard, later);
+    },
+    'a leased delivery': async () => {
+      const [leased] = await store.messages.dequeue(queue, {
+        maxMessages: 1,
+        leaseSeconds: 30 * 86_400,
+        now: START + HOUR,
+      });
+      return async () => {
+        expect(await store.messages.ack(queue.id, [leased!], { now: later })).toEqual([null]);
+      };
+    },
+    'a nacked one with a long delay': async () => {
+      const [leased] = await takeAll(store, queue, START + HOUR);
+      await store.messages.nack(queue.id, [leased!], { delaySeconds: 20 * 86_400, now: START + HOUR });
+      expect(await takeAll(store, queue, later)).toEqual([]);
+      return () => settleAll(store, queue, later + 2 * DAY);
+    },
+    'an expired one that no claim and no reaper has met': async () => async () => {
+      const now = START + 61 * DAY;
+      const { found } = await store.sweep.findExpired(queue.id, FIRST_ID, 10, { now });
+      expect(await store.messages.expire(queue.id, found, { now })).toBe(1);
+    },
+    "what is left of a deleted queue's deliveries": async () => {
+      await store.queues.delete(queue.name);
+      return async () => {
+        expect(await store.sweep.purge(queue.id, FIRST_ID, id, 10)).toMatchObject({ purged: 1, next: null });
+        await store.queues.forget(queue.id);
+      };
+    },
+  };
+
+  test.each(Object.keys(owed))('%s keeps its partition and its body, until it is settled', async (kind) => {
+    await store.partitions.createAhead({ ...DAILY, now: START + MINUTE });
+    [id] = (await enqueueStamped(store, queue, { at: START + MINUTE })) as [Buffer];
+    const settle = await owed[kind]!();
+    const drop = (): Promise<string[]> => store.partitions.dropSettled({ retentionSeconds: 3600, now: later });
+    expect(await drop()).toEqual(['p_20260103_0000', 'p_20260104_0000']);
+    const kept = await store.partitions.listKept({ retentionSeconds: 3600, now: later });
+    expect(kept.map(({ name }) => name)).toEqual(['p_20260102_0000']);
+    expect(await store.partitions.countOwed(kept[0]!, 10)).toBe(1);
+    expect(await stored(store, [id])).toBe(1);
+    await settle();
+    expect(await store.partitions.listKept({ retentionSeconds: 3600, now: later })).toEqual([]);
+    expect(await drop()).toEqual(['p_20260102_0000']);
+    expect(await stored(store, [id])).toBe(0);
+  });
+});
+
+describe('a broker whose clock is wrong', () => {
+  test.each([
+    ['an hour behind', -HOUR],
+    ['a year behind', -365 * DAY],
+    ['an hour ahead', HOUR],
+    ['a year ahead', 365 * DAY],
+  ])('%s: its messages are stored, delivered, looked at and reaped in the end', async (_, off) => {
+    const now = START + 10 * DAY;
+    await store.partitions.createAhead({ ...DAILY, now });
+    const ids = await enqueueStamped(store, queue, { at: now + off, now, count: 100 });
+    const right = await enqueueStamped(store, queue, { at: now, count: 10 });
+    // Owed: never dropped, however old they look.
+    await store.partitions.dropSettled({ retentionSeconds: 60, now: now + 30 * DAY });
+    await store.partitions.createAhead({ ...DAILY, now: now + MINUTE });
+    expect(await store.browse.messages(ids)).toHaveLength(100);
+    const settled = await settleAll(store, queue, now + MINUTE);
+    expect(hex(settled.map(({ messageId }) => messageId))).toEqual(hex([...ids, ...right]));
+    // One that looks too young is kept until its time has come; no other waits for longer than for its own retention.
+    const end = now + Math.max(off, 0) + 3 * DAY;
+    await store.partitions.createAhead({ ...DAILY, now: end });
+    await store.partitions.dropSettled({ retentionSeconds: 3600, now: end + 2 * DAY });
+    expect(await stored(store, [...ids, ...right])).toBe(0);
+  });
+});

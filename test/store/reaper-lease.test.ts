@@ -1,0 +1,75 @@
+import { beforeEach, describe, expect, test } from 'vitest';
+import { START } from '../support/partitions.js';
+import { openStore, type TestStore } from '../support/store.js';
+
+let store: TestStore;
+
+beforeEach(async () => {
+  store = await openStore();
+  return () => store.close();
+});
+
+describe("the reaper's lease", () => {
+  test('goes to one of those who ask at once, and the others are refused', async () => {
+    expect(await store.reaper.leader({ now: START })).toBeNull();
+    const holders = Array.from({ length: 12 }, (_, index) => `reaper-${index}`);
+    const taken = await Promise.all(holders.map((holder) => store.reaper.takeLease(holder, 30, { now: START })));
+    expect(taken.filter(Boolean)).toHaveLength(1);
+    expect(await store.reaper.leader({ now: START })).toEqual({
+      holder: holders[taken.indexOf(true)],
+      expiresAt: START + 30_000,
+    });
+  });
+
+  test('is kept by its holder for as long as that renews it, and lapses to the millisecond', async () => {
+    expect(await store.reaper.takeLease('one', 30, { now: START })).toBe(true);
+    expect(await store.reaper.takeLease('two', 30, { now: START + 29_999 })).toBe(false);
+    expect(await store.reaper.takeLease('one', 30, { now: START + 20_000 })).toBe(true);
+    expect(await store.reaper.takeLease('two', 30, { now: START + 49_999 })).toBe(false);
+    expect(await store.reaper.leader({ now: START + 49_999 })).toMatchObject({ holder: 'one' });
+    expect(await store.reaper.leader({ now: START + 50_000 })).toBeNull();
+    expect(await store.reaper.takeLease('two', 30, { now: START + 50_000 })).toBe(true);
+    // Who was away for too long does not get it back before that one lets go.
+    expect(await store.reaper.takeLease('one', 30, { now: START + 50_001 })).toBe(false);
+    expect(await store.reaper.leader({ now: START + 50_001 })).toEqual({ holder: 'two', expiresAt: START + 80_000 });
+  });
+
+  test('is free at once when its holder drops it; nobody else can drop it', async () => {
+    await store.reaper.takeLease('one', 30);
+    await store.reaper.dropLease('two');
+    expect(await store.reaper.takeLease('two', 30)).toBe(false);
+    await store.reaper.dropLease('one');
+    expect(await store.reaper.leader()).toBeNull();
+    expect(await store.reaper.takeLease('two', 30)).toBe(true);
+    expect(await store.reaper.takeLease('one', 30)).toBe(false);
+  });
+});
+
+describe("the reaper's run log", () => {
+  const run = { duty: 'expire', reaper: 'one', startedAt: START, durationMs: 5, count: 1, error: null };
+
+  test('tells the last runs of a duty, newest first, and keeps as much of an error as fits', async () => {
+    await store.reaper.record(run);
+    await store.reaper.record({ ...run, count: 2, error: 'é'.repeat(1500) });
+    await store.reaper.record({ ...run, duty: 'drop', count: 3 });
+    expect(await store.reaper.duties()).toEqual(['drop', 'expire']);
+    const runs = await store.reaper.lastRuns('expire', 10);
+    expect(runs.map(({ count, error }) => [count, error])).toEqual([
+      [2, 'é'.repeat(1000)],
+      [1, null],
+    ]);
+    expect(await store.reaper.lastRuns('expire', 1)).toMatchObject([{ ...run, count: 2, error: 'é'.repeat(1000) }]);
+    expect(await store.reaper.lastRuns('nothing', 10)).toEqual([]);
+  });
+
+  test('forgets all but the last runs of a duty, some at a time, and none of another', async () => {
+    for (let count = 0; count < 12; count += 1) await store.reaper.record({ ...run, count });
+    await store.reaper.record({ ...run, duty: 'drop' });
+    expect(await store.reaper.pruneRuns('expire', 5, 4)).toBe(4);
+    expect(await store.reaper.pruneRuns('expire', 5, 4)).toBe(3);
+    expect(await store.reaper.pruneRuns('expire', 5, 4)).toBe(0);
+    expect(await store.reaper.pruneRuns('drop', 5, 4)).toBe(0);
+    expect((await store.reaper.lastRuns('expire', 100)).map(({ count }) => count)).toEqual([11, 10, 9, 8, 7]);
+    expect(await store.reaper.lastRuns('drop', 100)).toHaveLength(1);
+  });
+});

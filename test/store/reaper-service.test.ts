@@ -1,0 +1,151 @@
+import { Logger } from '@nestjs/common';
+import { SchedulerRegistry } from '@nestjs/schedule';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
+import type { Duty, Round } from '../../apps/reaper/src/duties/duty.js';
+import { ReaperService } from '../../apps/reaper/src/reaper.service.js';
+import { openStore, type TestStore } from '../support/store.js';
+import { eventually } from '../support/wait.js';
+
+Logger.overrideLogger(false);
+
+const OFTEN = 0.05;
+
+let store: TestStore;
+const started: ReaperService[] = [];
+
+beforeEach(async () => {
+  store = await openStore();
+  return async () => {
+    await Promise.all(started.splice(0).map((service) => service.beforeApplicationShutdown().catch(() => undefined)));
+    await store.close();
+  };
+});
+
+/** A duty that counts its runs. */
+class Counting implements Duty {
+  readonly everySeconds = OFTEN;
+  runs = 0;
+  constructor(
+    readonly name = 'counting',
+    private readonly work: (round: Round) => Promise<number> = async () => 1,
+  ) {}
+  async run(round: Round): Promise<number> {
+    this.runs += 1;
+    return this.work(round);
+  }
+}
+
+async function start(...duties: Duty[]): Promise<ReaperService> {
+  const service = new ReaperService(store.reaper, new SchedulerRegistry(), duties, { intervalSeconds: OFTEN });
+  started.push(service);
+  await service.onApplicationBootstrap();
+  return service;
+}
+
+/** The lease runs out, as it does when its holder has vanished. */
+async function lapse(): Promise<void> {
+  await store.database.write('UPDATE reaper_lease SET expires_at = 0');
+}
+
+/** Waits until the lease has been asked for a few times more, with this outcome. */
+async function asked(outcome: 'refused' | 'failed'): Promise<void> {
+  const asking = vi.spyOn(store.reaper, 'takeLease');
+  const settled = (): unknown[] =>
+    asking.mock.settledResults.filter(({ type, value }) =>
+      outcome === 'failed' ? type === 'rejected' : value === false,
+    );
+  await eventually(`the lease is asked for and that is ${outcome}`, () => settled().length >= 3);
+  asking.mockRestore();
+}
+
+describe('reapers', () => {
+  test('of three, one works; when it stops, another does so at once; when that vanishes, the third', async () => {
+    const duties = [new Counting(), new Counting(), new Counting()];
+    const services: ReaperService[] = [];
+    for (const duty of duties) services.push(await start(duty));
+    await eventually('the first works', () => duties[0]!.runs >= 5);
+    expect(duties.map(({ runs }) => runs).slice(1)).toEqual([0, 0]);
+    expect(await store.reaper.leader()).toMatchObject({ holder: services[0]!.id });
+
+    await services[0]!.beforeApplicationShutdown();
+    const ran = duties[0]!.runs;
+    await eventually('another works', () => duties[1]!.runs + duties[2]!.runs >= 3, 5000);
+    expect(duties[0]!.runs).toBe(ran);
+    const next = duties[1]!.runs > 0 ? 1 : 2;
+    expect(duties[3 - next]!.runs).toBe(0);
+
+    await lapse();
+    await store.reaper.takeLease('somebody else', 30);
+    await asked('refused');
+    const before = duties[1]!.runs + duties[2]!.runs;
+    await asked('refused');
+    expect(duties[1]!.runs + duties[2]!.runs).toBe(before);
+    await lapse();
+    await eventually('one of the two works again', () => duties[1]!.runs + duties[2]!.runs > before);
+  });
+
+  test('one that loses the lease in the middle of a round does not go on with the next duty', async () => {
+    const second = new Counting('second');
+    let loses = true;
+    const first = new Counting('first', async () => {
+      if (!loses) return 0;
+      loses = false;
+      await lapse();
+      expect(await store.reaper.takeLease('another', 30)).toBe(true);
+      return 1;
+    });
+    await start(first, second);
+    await eventually('its run is recorded', async () => (await store.reaper.lastRuns('first', 1)).length === 1);
+    await asked('refused');
+    expect(second.runs).toBe(0);
+    await store.reaper.dropLease('another');
+    await eventually('it works again', () => second.runs > 0);
+  });
+
+  test('a duty that fails is recorded, is left alone for longer and longer, and does not keep the others', async () => {
+    const failing = new Counting('failing', async () => {
+      throw new Error('the table is busy');
+    });
+    const fine = new Counting('fine');
+    await start(failing, fine);
+    await eventually('the other was done often', () => fine.runs >= 20);
+    expect(failing.runs).toBeGreaterThan(1);
+    expect(failing.runs).toBeLessThan(10);
+    const runs = await store.reaper.lastRuns('failing', 100);
+    expect(new Set(runs.map(({ error }) => error))).toEqual(new Set(['the table is busy']));
+    const pauses = runs.toReversed().map(({ startedAt }) => startedAt);
+    const [firstPause, lastPause] = [pauses[1]! - pauses[0]!, pauses.at(-1)! - pauses.at(-2)!];
+    expect(lastPause).toBeGreaterThan(firstPause);
+    expect((await store.reaper.lastRuns('fine', 1))[0]).toMatchObject({ count: 1, error: null });
+  });
+
+  test('one that is stopped ends the duty under way through its signal, records it, and hands the lease on', async () => {
+    const patient = new Counting('patient', async ({ signal }) => {
+      await new Promise<void>((resolve) => {
+        signal.addEventListener('abort', () => resolve());
+      });
+      return 7;
+    });
+    const after = new Counting('after');
+    const starting = start(patient, after);
+    await eventually('it works', () => patient.runs === 1);
+    const [service] = started;
+    await service!.beforeApplicationShutdown();
+    await starting;
+    expect(after.runs).toBe(0);
+    expect(await store.reaper.lastRuns('patient', 10)).toMatchObject([{ count: 7, error: null, reaper: service!.id }]);
+    expect(await store.reaper.leader()).toBeNull();
+  });
+
+  test('one whose database is away for a moment goes on with the next round', async () => {
+    const duty = new Counting();
+    await start(duty);
+    await store.database.write('RENAME TABLE reaper_lease TO away');
+    await asked('failed');
+    const { runs } = duty;
+    await asked('failed');
+    expect(duty.runs).toBe(runs);
+    await store.database.write('RENAME TABLE away TO reaper_lease');
+    await eventually('it works again', () => duty.runs > runs + 2);
+  });
+});

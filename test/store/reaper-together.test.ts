@@ -1,0 +1,138 @@
+import { Logger } from '@nestjs/common';
+import { SchedulerRegistry } from '@nestjs/schedule';
+import { beforeEach, expect, test } from 'vitest';
+import { newMessageId } from '@rowmq/contract';
+import type { Queue } from '@rowmq/store';
+import { CreatePartitions } from '../../apps/reaper/src/duties/create-partitions.js';
+import { DeadLetterDeliveries } from '../../apps/reaper/src/duties/dead-letter-deliveries.js';
+import { DropPartitions } from '../../apps/reaper/src/duties/drop-partitions.js';
+import type { Duty } from '../../apps/reaper/src/duties/duty.js';
+import { ExpireDeliveries } from '../../apps/reaper/src/duties/expire-deliveries.js';
+import { PruneRuns } from '../../apps/reaper/src/duties/prune-runs.js';
+import { RemoveDeletedQueues } from '../../apps/reaper/src/duties/remove-deleted-queues.js';
+import { ThinPartitions } from '../../apps/reaper/src/duties/thin-partitions.js';
+import { readReaperConfig } from '../../apps/reaper/src/reaper.config.js';
+import { ReaperService } from '../../apps/reaper/src/reaper.service.js';
+import { enqueueStamped, HOUR, MINUTE, settleAll, START } from '../support/partitions.js';
+import { createQueue, message, openStore, type TestStore } from '../support/store.js';
+
+Logger.overrideLogger(false);
+
+let store: TestStore;
+let graveyard: Queue;
+let strict: Queue;
+
+beforeEach(async () => {
+  store = await openStore({ poolSize: 16 });
+  graveyard = await createQueue(store, { messageTtlSeconds: 864_000 });
+  strict = await createQueue(store, { messageTtlSeconds: 864_000, maxReceives: 2, deadLetterQueue: graveyard.name });
+  return () => store.close();
+});
+
+function duties(of: TestStore): Duty[] {
+  const config = readReaperConfig({
+    ROWMQ_DATABASE_URL: store.url,
+    ROWMQ_PARTITION_MINUTES: '1',
+    ROWMQ_PARTITIONS_AHEAD_MINUTES: '5',
+    ROWMQ_RETENTION_SECONDS: '120',
+  });
+  return [
+    new CreatePartitions(of.partitions, config),
+    new ExpireDeliveries(of.queues, of.sweep, of.messages),
+    new DeadLetterDeliveries(of.queues, of.sweep, of.messages),
+    new RemoveDeletedQueues(of.queues, of.sweep),
+    new DropPartitions(of.partitions, config),
+    new ThinPartitions(of.partitions, config),
+    new PruneRuns(of.reaper),
+  ];
+}
+
+test('two reapers that both believe to be the only one do every duty at the same time, under load, and do no harm', async () => {
+  let now = START;
+  let working = true;
+  const lasting = new Set<string>();
+  const acked = new Set<string>();
+  const key = (id: Buffer): string => id.toString('hex');
+
+  const produce = async (): Promise<void> => {
+    while (working) {
+      const long = Array.from({ length: 4 }, () =>
+        message({ id: newMessageId(now - Math.floor(Math.random() * 3 * MINUTE)) }),
+      );
+      const short = Array.from({ length: 2 }, () => message({ id: newMessageId(now), expiresInSeconds: 30 }));
+      await store.messages.enqueue(strict.name, [...long, ...short], { now });
+      for (const { id } of long) lasting.add(key(id));
+    }
+  };
+  const consume = async (queue: Queue, share: number): Promise<void> => {
+    while (working) {
+      const leased = await store.messages.dequeue(queue, { maxMessages: 20, leaseSeconds: 90, now });
+      const some = leased.filter(() => Math.random() < share);
+      const outcomes = some.length === 0 ? [] : await store.messages.ack(queue.id, some, { now });
+      for (const [index, { messageId }] of some.entries()) if (outcomes[index] === null) acked.add(key(messageId));
+    }
+  };
+  const comeAndGo = async (): Promise<void> => {
+    while (working) {
+      const brief = await createQueue(store, { messageTtlSeconds: 864_000 });
+      await store.messages.enqueue(
+        brief.name,
+        [message({ id: newMessageId(now) }), message({ id: newMessageId(now) })],
+        { now },
+      );
+      await store.queues.delete(brief.name);
+    }
+  };
+  const reap = async (): Promise<void> => {
+    const own = await openStore({ on: store.url });
+    const service = new ReaperService(own.reaper, new SchedulerRegistry(), [], { intervalSeconds: 1 });
+    const all = duties(own);
+    for (let round = 0; round < 10; round += 1) {
+      now += MINUTE / 2;
+      for (const duty of all) await service.runDuty(duty, { signal: new AbortController().signal, now });
+    }
+    await own.close();
+  };
+
+  // An hour ago: settled, so that there is something to drop.
+  const before = { signal: new AbortController().signal, now: START - HOUR };
+  await duties(store)[0]!.run(before);
+  await enqueueStamped(store, strict, { at: START - HOUR, count: 100 });
+  await settleAll(store, strict, START - HOUR);
+
+  const load = [produce(), produce(), consume(strict, 0.7), consume(graveyard, 0.1), comeAndGo()];
+  await Promise.all([reap(), reap()]);
+  working = false;
+  await Promise.all(load);
+
+  const counts = new Map<string, number>();
+  for (const duty of await store.reaper.duties()) {
+    for (const run of await store.reaper.lastRuns(duty, 100)) {
+      counts.set(duty, (counts.get(duty) ?? 0) + run.count);
+      if (run.error !== null) expect(`${duty}: ${run.error}`).toMatch(/Lock wait timeout exceeded/);
+    }
+  }
+  for (const duty of [
+    'create-partitions',
+    'expire-deliveries',
+    'dead-letter-deliveries',
+    'remove-deleted-queues',
+    'drop-partitions',
+    'thin-partitions',
+  ]) {
+    expect([duty, counts.get(duty)]).toEqual([duty, expect.toSatisfy((count: number) => count > 0)]);
+  }
+
+  // Nothing lost: what was not acked is owed, in one queue or the other, once, and its body is there.
+  const owed = await store.database.read<{ id: Buffer; body: Buffer | null }>(
+    'SELECT d.message_id AS id, m.body FROM delivery d LEFT JOIN message m ON m.id = d.message_id WHERE d.queue_id IN (?)',
+    [[strict.id, graveyard.id]],
+  );
+  expect(owed.filter(({ body }) => body === null)).toEqual([]);
+  const left = owed.map(({ id }) => key(id)).filter((id) => lasting.has(id));
+  expect(left.toSorted()).toEqual([...lasting].filter((id) => !acked.has(id)).toSorted());
+  const [orphans] = await store.database.read<{ n: number }>(
+    'SELECT COUNT(*) AS n FROM delivery d LEFT JOIN message m ON m.id = d.message_id WHERE m.id IS NULL',
+  );
+  expect(Number(orphans?.n)).toBe(0);
+});

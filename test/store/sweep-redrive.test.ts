@@ -1,0 +1,106 @@
+import { beforeEach, describe, expect, test } from 'vitest';
+import { FIRST_ID, type Queue } from '@rowmq/store';
+import { deadLetterAll, hex, MINUTE, openSession, START, takeAll } from '../support/partitions.js';
+import { createQueue, message, openStore, type TestStore } from '../support/store.js';
+
+const LATER = START + 5 * MINUTE;
+
+let store: TestStore;
+let graveyard: Queue;
+let origin: Queue;
+
+beforeEach(async () => {
+  store = await openStore();
+  graveyard = await createQueue(store, { messageTtlSeconds: 3600 });
+  origin = await createOrigin();
+  return () => store.close();
+});
+
+function createOrigin(): Promise<Queue> {
+  return createQueue(store, { messageTtlSeconds: 3600, maxReceives: 1, deadLetterQueue: graveyard.name });
+}
+
+async function bury(
+  queue: Queue,
+  count: number,
+  overrides: Partial<Parameters<typeof message>[0]> = {},
+): Promise<Buffer[]> {
+  const messages = Array.from({ length: count }, () => message(overrides));
+  await store.messages.enqueue(queue.name, messages, { now: START });
+  await takeAll(store, queue, START);
+  const ids = messages.map(({ id }) => id);
+  expect(await deadLetterAll(store, queue, START + 2 * MINUTE)).toBe(count);
+  return ids;
+}
+
+async function idsIn(queue: Queue): Promise<string[]> {
+  const rows = await store.database.read<{ id: Buffer }>('SELECT message_id AS id FROM delivery WHERE queue_id = ?', [
+    queue.id,
+  ]);
+  return hex(rows.map(({ id }) => id));
+}
+
+describe('redrive', () => {
+  test('sends each delivery back to the queue it was enqueued in, as new, a bounded number at a time', async () => {
+    const second = await createOrigin();
+    const ours = await bury(origin, 5);
+    const theirs = await bury(second, 3);
+    const moved = new Map<number, number>();
+    let batches = 0;
+    for (let after: Buffer | null = FIRST_ID; after !== null; batches += 1) {
+      const batch: Awaited<ReturnType<typeof store.sweep.redrive>> = await store.sweep.redrive(graveyard.id, after, 3, {
+        now: LATER,
+      });
+      for (const [to, count] of batch.moved) moved.set(to, (moved.get(to) ?? 0) + count);
+      expect(batch.skipped).toBe(0);
+      after = batch.next;
+    }
+    expect(batches).toBe(3);
+    expect(moved).toEqual(
+      new Map([
+        [origin.id, 5],
+        [second.id, 3],
+      ]),
+    );
+    expect(await idsIn(origin)).toEqual(hex(ours));
+    expect(await idsIn(second)).toEqual(hex(theirs));
+    expect(await idsIn(graveyard)).toEqual([]);
+    const again = await takeAll(store, origin, LATER);
+    expect(again.map(({ receiveCount }) => receiveCount)).toEqual([1, 1, 1, 1, 1]);
+  });
+
+  test('leaves where they are: those whose origin is deleted, those enqueued here, the leased, the expired and the held', async () => {
+    const lost = await createOrigin();
+    const [orphan] = await bury(lost, 1);
+    await store.queues.delete(lost.name);
+    const expired = await bury(origin, 1, { expiresInSeconds: 240 });
+    const [leased] = await bury(origin, 1, { priority: 9 });
+    const [taken] = await store.messages.dequeue(graveyard, {
+      maxMessages: 1,
+      leaseSeconds: 3000,
+      now: START + 3 * MINUTE,
+    });
+    expect(taken?.messageId).toEqual(leased);
+    const native = message();
+    await store.messages.enqueue(graveyard.name, [native], { now: START });
+    const [held] = await bury(origin, 1);
+    const other = await openSession(store);
+    await other.write('START TRANSACTION');
+    await other.read('SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? AND message_id = ? FOR UPDATE', [
+      graveyard.id,
+      held,
+    ]);
+    const goes = await bury(origin, 2);
+
+    const batch = await store.sweep.redrive(graveyard.id, FIRST_ID, 100, { now: LATER });
+    expect(batch).toEqual({ moved: new Map([[origin.id, 2]]), skipped: 3, next: null });
+    expect(await idsIn(origin)).toEqual(hex(goes));
+    expect(await idsIn(graveyard)).toEqual(hex([orphan!, ...expired, leased!, native.id, held!]));
+    await other.end();
+    // The lease is as good as before.
+    expect(await store.messages.ack(graveyard.id, [taken!], { now: LATER })).toEqual([null]);
+    expect(await store.sweep.redrive(graveyard.id, FIRST_ID, 100, { now: LATER })).toMatchObject({
+      moved: new Map([[origin.id, 1]]),
+    });
+  });
+});

@@ -1,0 +1,162 @@
+import { beforeEach, describe, expect, test } from 'vitest';
+import { FIRST_ID, LEASE_GRACE_MS, type Queue } from '@rowmq/store';
+import { DeadLetterDeliveries } from '../../apps/reaper/src/duties/dead-letter-deliveries.js';
+import { ExpireDeliveries } from '../../apps/reaper/src/duties/expire-deliveries.js';
+import { RemoveDeletedQueues } from '../../apps/reaper/src/duties/remove-deleted-queues.js';
+import { enqueueStamped, hex, MINUTE, openSession, START, takeAll } from '../support/partitions.js';
+import { createQueue, message, openStore, type TestStore } from '../support/store.js';
+
+const signal = new AbortController().signal;
+
+let store: TestStore;
+let queue: Queue;
+
+beforeEach(async () => {
+  store = await openStore();
+  queue = await createQueue(store, { messageTtlSeconds: 600 });
+  return () => store.close();
+});
+
+async function left(of: Queue): Promise<string[]> {
+  const rows = await store.database.read<{ id: Buffer }>('SELECT message_id AS id FROM delivery WHERE queue_id = ?', [
+    of.id,
+  ]);
+  return hex(rows.map(({ id }) => id));
+}
+
+async function enqueue(
+  count: number,
+  overrides: Partial<Parameters<typeof message>[0]> = {},
+  of = queue,
+): Promise<Buffer[]> {
+  const messages = Array.from({ length: count }, () => message(overrides));
+  for (let done = 0; done < count; done += 1000)
+    await store.messages.enqueue(of.name, messages.slice(done, done + 1000), { now: START });
+  return messages.map(({ id }) => id);
+}
+
+describe('expire', () => {
+  let duty: ExpireDeliveries;
+  beforeEach(() => {
+    duty = new ExpireDeliveries(store.queues, store.sweep, store.messages);
+  });
+
+  test('removes what is expired and under no lease, to the millisecond, and nothing else', async () => {
+    const leased = await enqueue(1, { expiresInSeconds: 10, priority: 9 });
+    await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 60, now: START });
+    const nacked = await enqueue(1, { expiresInSeconds: 10, priority: 9 });
+    const taken = await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 60, now: START });
+    await store.messages.nack(queue.id, taken, { delaySeconds: 3600, now: START });
+    await enqueue(3, { expiresInSeconds: 10 });
+    await enqueue(3, { expiresInSeconds: 10, delaySeconds: 9 });
+    const young = await enqueue(2, { expiresInSeconds: 11 });
+    expect(await duty.run({ signal, now: START + 10_000 - 1 })).toBe(0);
+    expect(await left(queue)).toHaveLength(10);
+    expect(await duty.run({ signal, now: START + 10_000 })).toBe(7);
+    expect(await left(queue)).toEqual(hex([...leased, ...young]));
+    expect(await left(queue)).not.toContain(hex(nacked)[0]);
+    const leaseEnd = START + 60_000 + LEASE_GRACE_MS;
+    // The lease may run to its end; after that there is nobody to wait for.
+    expect(await duty.run({ signal, now: leaseEnd - 1 })).toBe(2);
+    expect(await left(queue)).toEqual(hex(leased));
+    expect(await duty.run({ signal, now: leaseEnd })).toBe(1);
+    expect(await left(queue)).toEqual([]);
+  });
+
+  test('skips rows that others hold, without waiting for them, and takes them the next time', async () => {
+    const ids = await enqueue(20, { expiresInSeconds: 10 });
+    const other = await openSession(store);
+    await other.write('START TRANSACTION');
+    await other.read(
+      'SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? AND message_id IN (?) FOR UPDATE',
+      [queue.id, ids.slice(5, 10)],
+    );
+    const started = performance.now();
+    expect(await duty.run({ signal, now: START + MINUTE })).toBe(15);
+    expect(performance.now() - started).toBeLessThan(2000);
+    expect(await left(queue)).toEqual(hex(ids.slice(5, 10)));
+    await other.end();
+    expect(await duty.run({ signal, now: START + MINUTE })).toBe(5);
+  });
+
+  test('walks 50,000 deliveries in bounded steps, goes on in the next run where it was stopped, and finds the last', async () => {
+    const kept = await createQueue(store, { messageTtlSeconds: 3600 });
+    await enqueue(49_900, {}, kept);
+    await enqueue(100, { expiresInSeconds: 10 }, kept);
+    const steps: { after: string; rows: number }[] = [];
+    const stopping = new AbortController();
+    const findExpired = store.sweep.findExpired.bind(store.sweep);
+    store.sweep.findExpired = (queueId, after, rows, time) => {
+      if (queueId === kept.id) steps.push({ after: after.toString('hex'), rows });
+      if (steps.length === 4) stopping.abort();
+      return findExpired(queueId, after, rows, time);
+    };
+    expect(await duty.run({ signal: stopping.signal, now: START + MINUTE })).toBe(0);
+    expect(steps).toHaveLength(4);
+    let removed = 0;
+    for (let runs = 0; runs < 10 && removed < 100; runs += 1)
+      removed += await duty.run({ signal, now: START + MINUTE });
+    expect(removed).toBe(100);
+    // Strictly onwards: the second run did not begin again.
+    expect(steps[0]?.after).toBe(FIRST_ID.toString('hex'));
+    for (const [index, step] of steps.slice(1).entries()) expect(step.after > steps[index]!.after).toBe(true);
+    expect(Math.max(...steps.map(({ rows }) => rows))).toBeLessThanOrEqual(5000);
+    expect(await left(kept)).toHaveLength(49_900);
+  });
+});
+
+describe('dead-letter', () => {
+  test('moves what was received too often and is available again, as new; and leaves the leased, the expired and the rest', async () => {
+    const graveyard = await createQueue(store, { messageTtlSeconds: 600 });
+    const strict = await createQueue(store, {
+      messageTtlSeconds: 600,
+      maxReceives: 2,
+      deadLetterQueue: graveyard.name,
+    });
+    const duty = new DeadLetterDeliveries(store.queues, store.sweep, store.messages);
+    const spent = await enqueue(5, { priority: 9 }, strict);
+    await takeAll(store, strict, START);
+    const once = await enqueue(3, {}, strict);
+    const expiring = await enqueue(2, { expiresInSeconds: 100, priority: 9 }, strict);
+    const now = START + 121_000 + LEASE_GRACE_MS;
+    await takeAll(store, strict, START + 61_000);
+    expect(await duty.run({ signal, now: START + 62_000 })).toBe(0);
+    expect(await duty.run({ signal, now: now - 1 })).toBe(0);
+    expect(await duty.run({ signal, now })).toBe(5);
+    expect(await left(graveyard)).toEqual(hex(spent));
+    expect(await left(strict)).toEqual(hex([...once, ...expiring]));
+    const revived = await takeAll(store, graveyard, now);
+    expect(revived.map(({ receiveCount }) => receiveCount)).toEqual([1, 1, 1, 1, 1]);
+    expect(await duty.run({ signal, now })).toBe(0);
+  });
+});
+
+describe('purge', () => {
+  test('drops what is there when it begins, in any state, a bounded number at a time; what comes after that survives', async () => {
+    await enqueue(6);
+    await store.messages.dequeue(queue, { maxMessages: 2, leaseSeconds: 60, now: START });
+    await enqueue(4, { delaySeconds: 60 });
+    const upTo = await store.sweep.lastId(queue.id);
+    const late = await enqueue(3);
+    const first = await store.sweep.purge(queue.id, FIRST_ID, upTo!, 7);
+    expect(first.purged).toBe(7);
+    const second = await store.sweep.purge(queue.id, first.next!, upTo!, 7);
+    expect(second).toMatchObject({ purged: 3, next: null });
+    expect(await left(queue)).toEqual(hex(late));
+    expect(await store.sweep.lastId((await createQueue(store)).id)).toBeNull();
+  });
+
+  test("a deleted queue's remains go, then its row, and other queues keep theirs", async () => {
+    const doomed = await createQueue(store);
+    await enqueue(2500, {}, doomed);
+    const others = await enqueueStamped(store, queue, { at: START, count: 5 });
+    await store.queues.delete(doomed.name);
+    expect(await store.queues.deletedIds()).toEqual([doomed.id]);
+    const duty = new RemoveDeletedQueues(store.queues, store.sweep);
+    expect(await duty.run({ signal: AbortSignal.abort() })).toBe(0);
+    expect(await duty.run({ signal })).toBe(2500);
+    expect(await store.queues.deletedIds()).toEqual([]);
+    expect(await left(doomed)).toEqual([]);
+    expect(await left(queue)).toEqual(hex(others));
+  });
+});
