@@ -75,7 +75,7 @@ function readOptions(): Options {
       servers: { type: 'string', default: 'mysql,mariadb' },
       messages: { type: 'string', default: '1000000' },
       partitions: { type: 'string', default: '12' },
-      seconds: { type: 'string', default: '40' },
+      seconds: { type: 'string', default: '70' },
       pairs: { type: 'string', default: '3' },
       rate: { type: 'string', default: '50' },
       batch: { type: 'string', default: '4' },

@@ -252,6 +252,7 @@ describe.concurrent('dead-lettering', () => {
       const [message] = await queue.dequeue();
       if (message === undefined) return receives;
       expect(message.receiveCount).toBe(receives + 1);
+      expect(receives, 'it is handed out for ever').toBeLessThan(10);
       await queue.nack([message.receipt], { reason: `failure ${receives + 1}` });
     }
   }

@@ -9,8 +9,6 @@ let browser: Browser;
 beforeAll(async () => {
   browser = await startChromium();
 });
-});
-
 afterAll(async () => {
   await browser?.close();
 });

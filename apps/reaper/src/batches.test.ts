@@ -40,10 +40,10 @@ describe('batches', () => {
     expect(batches.nextSize).toBe(500);
   });
 
-  test('tell what failed, and stay as they are', async () => {
+  test('tell what failed, and are half as large the next time', async () => {
     const batches = new Batches();
     await expect(batches.run(hurried, () => Promise.reject(new Error('no')))).rejects.toThrow('no');
-    expect(batches.nextSize).toBe(500);
+    expect(batches.nextSize).toBe(250);
   });
 
   test('pause for up to as long as they took, and the signal ends the pause', async () => {

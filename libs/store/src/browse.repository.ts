@@ -79,6 +79,7 @@ export class BrowseRepository {
     { now }: Timed = {},
   ): Promise<{ deliveries: DeliveryView[]; nextAfter: string | null }> {
     const position = after === undefined ? undefined : readPosition(after);
+    // ORDER BY does not name message_id, with which the index ends: MariaDB would sort.
     const rows = await this.database.read<DeliveryRow>(
       `SELECT ${DELIVERY_COLUMNS}, ${clock(now)} AS now
        FROM delivery FORCE INDEX (delivery_next)
@@ -86,7 +87,7 @@ export class BrowseRepository {
          AND priority_rank BETWEEN ? AND ${LIMITS.priorityMax}
          AND ${STATE_CONDITIONS[state](clock(now))}
          ${position === undefined ? '' : 'AND (priority_rank > ? OR available_at > ? OR (available_at = ? AND message_id > ?))'}
-       ORDER BY priority_rank, available_at, message_id
+       ORDER BY priority_rank, available_at
        LIMIT ?`,
       [
         queueId,

@@ -13,11 +13,11 @@ const WAIT_MS = 10_000;
 export class ClaimTurns {
   private readonly limits = new Map<number, LimitFunction>();
 
-  constructor(private readonly atOnce: number) {}
+  constructor(private readonly atOnce: () => number) {}
 
   /** Runs a claim when its turn comes. Throws `overloaded`, with nothing claimed, when too many wait or the turn comes too late to be of use. */
   async take<T>(queueId: number, claim: () => Promise<T>): Promise<T> {
-    const limit = this.limits.get(queueId) ?? pLimit(this.atOnce);
+    const limit = this.limits.get(queueId) ?? pLimit(this.atOnce());
     this.limits.set(queueId, limit);
     if (limit.pendingCount >= WAITING) throw overloaded();
     const latest = performance.now() + WAIT_MS;

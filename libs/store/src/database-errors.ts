@@ -29,10 +29,14 @@ const RETRYABLE = new Set([
   1205, // lock wait timeout
   1213, // deadlock
   1290, // read-only (a primary that was just demoted)
+  1792, // read-only transaction
   1836, // read-only mode
   3100, // group replication refused the commit, which rolled back
   3101, // the same, by certification
 ]);
+
+/** What a server says that takes no writes, or not now: a replica, a demoted primary, a member that left its group. */
+const NOT_PRIMARY = new Set([1290, 1792, 1836, 3100]);
 
 const DUPLICATE_KEY = 1062;
 
@@ -53,6 +57,12 @@ export function isConnectionLost(error: unknown): boolean {
 export function isRetryable(error: unknown): boolean {
   const { errno } = driverError(error);
   return isConnectionLost(error) || (errno !== undefined && RETRYABLE.has(errno));
+}
+
+/** True when the server takes no writes: another connection may lead to one that does. */
+export function isNotPrimary(error: unknown): boolean {
+  const { errno } = driverError(error);
+  return errno !== undefined && NOT_PRIMARY.has(errno);
 }
 
 /** True when an INSERT met a row with its key. */

@@ -2,7 +2,7 @@ import { RowmqError } from '@rowmq/contract';
 import pRetry, { type Options } from 'p-retry';
 import type { Pool, PoolConnection, QueryOptions } from 'mysql2';
 import type { DataSource } from 'typeorm';
-import { isConnectionLost, isRetryable, toRowmqError } from './database-errors.js';
+import { isConnectionLost, isNotPrimary, isRetryable, toRowmqError } from './database-errors.js';
 
 /** A row as mysql2 answers it. */
 export type Row = Record<string, unknown>;
@@ -27,24 +27,25 @@ export interface Transaction extends Session {
   readonly commitUnknown: boolean;
 }
 
-/** Bounds of {@link Database.transaction}'s retries: five more tries, jittered, within some five seconds. */
+/** Bounds of {@link Database.transaction}'s retries: five more tries, jittered, begun within fifteen seconds; so one that waited for a lock, or ran into its deadline, is tried again. */
 const RETRIES: Options = {
   retries: 5,
   minTimeout: 20,
   maxTimeout: 1000,
   factor: 3,
   randomize: true,
-  maxRetryTime: 5000,
+  maxRetryTime: 15_000,
   shouldRetry: ({ error }) => isRetryable(error),
 };
 
 /**
  * What every connection is set to when it is opened. READ COMMITTED takes no gap locks; UTC makes {@link NOW_MS} true; a lock wait is short, since
- * nothing here should wait for long, and the retry comes sooner than the client's patience ends.
+ * nothing here should wait for long, and the retry comes sooner than the client's patience ends; the mode is strict, and backslashes escape, as mysql2 takes for granted.
  */
 const SESSION_SETUP = [
   'SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED',
-  `SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 5, lock_wait_timeout = 5, autocommit = 1`,
+  `SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 2, lock_wait_timeout = 2, autocommit = 1,
+               sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'`,
 ];
 
 /**
@@ -53,6 +54,7 @@ const SESSION_SETUP = [
  */
 export class Database {
   private readonly prepared = new WeakSet<PoolConnection>();
+  private serverIsMariaDb = true;
 
   /** @param statementDeadlineMs after which a statement is given up and its connection closed. */
   constructor(
@@ -60,9 +62,9 @@ export class Database {
     private readonly statementDeadlineMs = 10_000,
   ) {}
 
-  /** Which of the two kinds of server this is. */
+  /** Whether the server is MariaDB, as its connections say: assumed until the first is open, since what is right for MariaDB is right, if slower, for MySQL. */
   get isMariaDb(): boolean {
-    return /mariadb/i.test((this.dataSource.driver as { version?: string }).version ?? '');
+    return this.serverIsMariaDb;
   }
 
   /**
@@ -73,26 +75,38 @@ export class Database {
    */
   async transaction<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
     let commitUnknown = false;
-    return this.retry(() =>
-      this.withConnection(async (connection) => {
-        const session = this.session(connection);
-        await session.write('START TRANSACTION');
-        let result: T;
-        try {
-          result = await work({ ...session, commitUnknown });
-        } catch (error) {
-          if (!isConnectionLost(error)) await session.write('ROLLBACK');
-          throw error;
-        }
-        try {
-          await session.write('COMMIT');
-        } catch (error) {
-          commitUnknown ||= isConnectionLost(error);
-          throw error;
-        }
-        return result;
-      }),
-    );
+    try {
+      return await this.retry(() =>
+        this.withConnection(async (connection) => {
+          const session = this.session(connection);
+          await session.write('START TRANSACTION');
+          let result: T;
+          try {
+            result = await work({ ...session, commitUnknown });
+          } catch (error) {
+            if (!isConnectionLost(error)) await this.end(connection, 'ROLLBACK');
+            throw error;
+          }
+          try {
+            await this.end(connection, 'COMMIT');
+          } catch (error) {
+            commitUnknown ||= isConnectionLost(error);
+            throw error;
+          }
+          return result;
+        }),
+      );
+    } catch (error) {
+      if (!commitUnknown || !(error instanceof RowmqError) || error.code !== 'database-unavailable') throw error;
+      throw new RowmqError(
+        'database-unavailable',
+        'The database was lost while it committed: the request may or may not have been carried out.',
+        {
+          cause: error,
+          retryAfterSeconds: 1,
+        },
+      );
+    }
   }
 
   /** Runs one SELECT by itself, retried like a transaction. */
@@ -137,9 +151,19 @@ export class Database {
       connection.release();
       return result;
     } catch (error) {
-      // A statement may still be running on it, or a rollback may have failed: never hand such a connection to the next request.
-      if (isConnectionLost(error)) connection.destroy();
+      // A statement may still be running on it, or it leads to a server that is no longer the primary: never hand such a connection to the next request.
+      if (isConnectionLost(error) || isNotPrimary(error)) connection.destroy();
       else connection.release();
+      throw error;
+    }
+  }
+
+  /** Ends a transaction. If that fails the connection is closed, so that nobody meets what may still be open on it. */
+  private async end(connection: PoolConnection, statement: 'COMMIT' | 'ROLLBACK'): Promise<void> {
+    try {
+      await this.session(connection).write(statement);
+    } catch (error) {
+      connection.destroy();
       throw error;
     }
   }
@@ -149,6 +173,8 @@ export class Database {
     if (!this.prepared.has(connection)) {
       try {
         for (const sql of SESSION_SETUP) await this.session(connection).write(sql);
+        const [server] = await this.session(connection).read<{ version: string }>('SELECT VERSION() AS version');
+        this.serverIsMariaDb = /mariadb/i.test(server?.version ?? '');
         this.prepared.add(connection);
       } catch (error) {
         connection.destroy();

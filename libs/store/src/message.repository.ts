@@ -86,8 +86,11 @@ export class MessageRepository {
   /** Queues that had a maximum depth when last seen. */
   private readonly bounded = new Set<string>();
 
+  /** Told, after the fact, of deliveries that a claim removed on sight. */
+  onSight: (event: 'expired' | 'dead-lettered', queue: Queue, count: number) => void = () => undefined;
+
   constructor(private readonly database: Database) {
-    this.turns = new ClaimTurns(database.isMariaDb ? CLAIMS_AT_ONCE.mariadb : CLAIMS_AT_ONCE.mysql);
+    this.turns = new ClaimTurns(() => (database.isMariaDb ? CLAIMS_AT_ONCE.mariadb : CLAIMS_AT_ONCE.mysql));
   }
 
   /**
@@ -115,15 +118,18 @@ export class MessageRepository {
     at: number | undefined,
   ): Promise<boolean> {
     const queue = await lockQueue(tx, queueName, lock, at);
-    if (queue === undefined) throw queueNotFound(queueName);
+    if (tx.commitUnknown) {
+      const [stored] = await tx.read('SELECT 1 FROM message WHERE id = ?', [messages[0]?.id]);
+      if (stored !== undefined) return true;
+    }
+    if (queue === undefined) {
+      this.bounded.delete(queueName);
+      throw queueNotFound(queueName);
+    }
     if (queue.maxDepth === null) this.bounded.delete(queueName);
     else if (lock === 'shared') {
       this.bounded.add(queueName);
       return false;
-    }
-    if (tx.commitUnknown) {
-      const [stored] = await tx.read('SELECT 1 FROM message WHERE id = ?', [messages[0]?.id]);
-      if (stored !== undefined) return true;
     }
     const deliveries: unknown[][] = [];
     const rows: unknown[][] = [];
@@ -150,7 +156,7 @@ export class MessageRepository {
    * Claims up to `maxMessages` deliveries under one lease, the most urgent first and within a priority the longest available first. Expired deliveries met on the
    * way are removed, over-received ones dead-lettered: correctness does not wait for the reaper.
    *
-   * Locks: index entry, then row, of at most as many deliveries as are looked at; skips what others hold, and waits for nothing.
+   * Locks: index entry, then row, of at most as many deliveries as are looked at; skips what others hold. A move to the dead-letter queue is a transaction of its own.
    *
    * Also throws `overloaded`, see {@link ClaimTurns}.
    */
@@ -161,10 +167,19 @@ export class MessageRepository {
     return this.turns.take(queue.id, async () => {
       let current = queue;
       for (let round = 0; round < CLAIM_ROUNDS; round += 1) {
-        const { leased, overReceived } = await this.lease(current, options);
-        if (overReceived.length > 0)
-          current = (await this.moveToDeadLetterQueue(current, overReceived, options.now)).queue;
-        if (leased.length > 0 || overReceived.length === 0) return leased;
+        const { leased, overReceived, expired } = await this.lease(current, options);
+        if (expired > 0) this.onSight('expired', queue, expired);
+        if (overReceived.length === 0) return leased;
+        const move = this.moveToDeadLetterQueue(current, overReceived, options.now).then((done) => {
+          if (done.moved > 0) this.onSight('dead-lettered', queue, done.moved);
+          return done;
+        });
+        if (leased.length > 0) {
+          // What is leased must reach its consumer even if the move fails: the next claim, or the reaper, tries it again.
+          await move.catch(() => undefined);
+          return leased;
+        }
+        current = (await move).queue;
       }
       return [];
     });
@@ -173,15 +188,16 @@ export class MessageRepository {
   private async lease(
     queue: Queue,
     options: { maxMessages: number; leaseSeconds: number } & Timed,
-  ): Promise<{ leased: LeasedDelivery[]; overReceived: Candidate[] }> {
+  ): Promise<{ leased: LeasedDelivery[]; overReceived: Candidate[]; expired: number }> {
     const leaseToken = randomBytes(TOKEN_BYTES);
-    let claimed: Candidate[] = [];
+    /** By this try and those before it, whose COMMIT may have succeeded. */
+    const claimed: Candidate[] = [];
     return this.database.transaction(async (tx) => {
       if (tx.commitUnknown) await giveBack(tx, queue.id, ids(claimed), leaseToken, options.now);
-      const found = await claim(tx, queue, options.maxMessages, options.now);
-      claimed = found.live;
-      const last = claimed.at(-1);
-      if (last === undefined) return { leased: [], overReceived: found.overReceived };
+      const found = await claim(tx, queue, options.maxMessages, this.database.isMariaDb, options.now);
+      const last = found.live.at(-1);
+      claimed.push(...found.live);
+      if (last === undefined) return { ...found, leased: [] };
       // From the last look on: what was found then may have become available after the first.
       const leaseExpiresAt = last.now + options.leaseSeconds * 1000;
       await tx.write(
@@ -191,9 +207,9 @@ export class MessageRepository {
              receive_count = LEAST(receive_count + 1, 65535)
          WHERE queue_id = ?
            AND message_id IN (?)`,
-        [leaseExpiresAt + LEASE_GRACE_MS, leaseToken, queue.id, ids(claimed)],
+        [leaseExpiresAt + LEASE_GRACE_MS, leaseToken, queue.id, ids(found.live)],
       );
-      return { leased: await withMessages(tx, claimed, leaseToken, leaseExpiresAt), overReceived: found.overReceived };
+      return { ...found, leased: await withMessages(tx, found.live, leaseToken, leaseExpiresAt) };
     });
   }
 
@@ -242,7 +258,7 @@ export class MessageRepository {
     });
   }
 
-  /** Gives back deliveries that were claimed for a consumer who never got them, as if the claim had not been. Leases that are no longer held are left alone. */
+  /** Gives back deliveries that were claimed for a consumer who never got them: available now, at the end of their priority, and the receive is not counted. Leases that are no longer held are left alone. */
   async release(
     queueId: number,
     deliveries: readonly { messageId: Buffer; leaseToken: Buffer }[],
@@ -339,7 +355,7 @@ export class MessageRepository {
   ): Promise<{ moved: number; queue: Queue }> {
     return this.database.transaction(async (tx) => {
       const [settings] = await tx.read<Pick<Queue, 'maxReceives' | 'deadLetterQueueId'>>(
-        'SELECT max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId FROM queue WHERE id = ? LOCK IN SHARE MODE',
+        'SELECT max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId FROM queue WHERE id = ? AND name IS NOT NULL LOCK IN SHARE MODE',
         [queue.id],
       );
       const current = { ...queue, maxReceives: null, deadLetterQueueId: null, ...settings };
@@ -358,27 +374,41 @@ async function claim(
   tx: Transaction,
   queue: Queue,
   max: number,
+  isMariaDb: boolean,
   at: number | undefined,
-): Promise<{ live: Candidate[]; overReceived: Candidate[] }> {
+): Promise<{ live: Candidate[]; overReceived: Candidate[]; expired: number }> {
   const [live, overReceived]: Candidate[][] = [[], []] as [Candidate[], Candidate[]];
   const known = new Set<string>();
+  let removed = 0;
   for (
     let round = 0, limit = max;
     round < CLAIM_ROUNDS && live.length < max;
     round += 1, limit = CLAIM_ROWS_AFTER_REMOVAL
   ) {
+    const head = `
+       FROM delivery FORCE INDEX (delivery_next)
+       WHERE queue_id = ?
+         AND priority_rank IN (${PRIORITY_RANKS})
+         AND available_at <= ${clock(at)}`;
+    let look = limit;
+    if (isMariaDb) {
+      // A claim that finds less than it wants has looked past the end of its range, and MariaDB keeps the entry there locked: the next queue's first message, which that queue's claims then skip.
+      const [there] = await tx.read<{ n: number }>(`SELECT COUNT(*) AS n FROM (SELECT 1 ${head} LIMIT ?) AS head`, [
+        queue.id,
+        limit,
+      ]);
+      look = Number(there?.n ?? 0);
+      if (look === 0) break;
+    }
     // ORDER BY names no message_id: InnoDB's index ends with it anyway, and MariaDB sorts (and so locks the whole backlog) when it is named.
     const rows = await tx.read<Candidate>(
       `SELECT message_id AS messageId, priority_rank AS priorityRank, available_at AS availableAt,
               expires_at AS expiresAt, receive_count AS receiveCount, ${clock(at)} AS now
-       FROM delivery FORCE INDEX (delivery_next)
-       WHERE queue_id = ?
-         AND priority_rank IN (${PRIORITY_RANKS})
-         AND available_at <= ${clock(at)}
+       ${head}
        ORDER BY priority_rank, available_at
        LIMIT ?
        FOR UPDATE SKIP LOCKED`,
-      [queue.id, limit],
+      [queue.id, look],
     );
     const expired: Candidate[] = [];
     for (const row of rows) {
@@ -390,10 +420,12 @@ async function claim(
       else if (isOverReceived(row, queue)) overReceived.push(row);
       else if (live.length < max) live.push(row);
     }
+    const passedOver = expired.length + overReceived.length;
     await deleteDeliveries(tx, queue.id, ids(expired));
-    if (expired.length === 0 || rows.length < limit) break;
+    removed += expired.length;
+    if (passedOver === 0 || rows.length < limit) break;
   }
-  return { live, overReceived };
+  return { live, overReceived, expired: removed };
 }
 
 function isOverReceived(
@@ -468,9 +500,12 @@ async function withMessages(
   leaseToken: Buffer,
   leaseExpiresAt: number,
 ): Promise<LeasedDelivery[]> {
-  const messages = await readMessages(tx, 'message', ids(claimed));
-  if (messages.length < claimed.length) messages.push(...(await readMessages(tx, 'message_overflow', ids(claimed))));
-  const byId = new Map(messages.map((message) => [message.id.toString('latin1'), message]));
+  const byId = new Map<string, StoredMessage>();
+  // The second table, and the first once more, are read only while the reaper splits an overfull partition: rows move out and back.
+  for (const table of ['message', 'message_overflow', 'message'] as const) {
+    if (byId.size === claimed.length) break;
+    for (const message of await readMessages(tx, table, ids(claimed))) byId.set(message.id.toString('latin1'), message);
+  }
   return claimed.flatMap((row) => {
     const message = byId.get(row.messageId.toString('latin1'));
     // A delivery whose message cannot be read now stays under its lease and comes back: it is not for a reader to decide that it is lost.

@@ -1,5 +1,6 @@
 import { lowestMessageId } from '@rowmq/contract';
 import { clock } from './clock.js';
+import { isConnectionLost } from './database-errors.js';
 import type { Session } from './database.js';
 
 /** A span of the message table. */
@@ -23,10 +24,13 @@ export async function withTablesLocked<T>(session: Session, tables: string, work
   await session.write(DDL_SESSION);
   await session.write(`LOCK TABLES ${tables}`);
   try {
-    return await work();
-  } finally {
-    // Should this fail, the connection is broken, which ends the lock as well.
-    await session.write('UNLOCK TABLES').catch(() => undefined);
+    const result = await work();
+    await session.write('UNLOCK TABLES');
+    return result;
+  } catch (error) {
+    // On a connection that hangs, the unlock would wait behind what hangs; closing it, which the caller does, ends the lock as well.
+    if (!isConnectionLost(error)) await session.write('UNLOCK TABLES');
+    throw error;
   }
 }
 

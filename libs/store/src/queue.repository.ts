@@ -1,9 +1,7 @@
 import { QUEUE_DEFAULTS, RowmqError, type PutQueueRequest } from '@rowmq/contract';
-import { IsNull, Not } from 'typeorm';
 import { NOW_MS } from './clock.js';
 import type { Database, Transaction } from './database.js';
 import { isDuplicateKey } from './database-errors.js';
-import { DeliveryEntity, QueueEntity } from './entities/index.js';
 
 /** A queue that exists, with its settings. */
 export interface Queue {
@@ -27,7 +25,7 @@ const CACHE_MS = 1000;
  *
  * Locks on `queue` rows stand in for the foreign keys that partitioned tables cannot have. Enqueue holds its queue's row shared, so a delete waits for it and
  * no delivery is born in a deleted queue. Who locks by name locks `queue_by_name`, then the row; everybody else locks rows only, in id order, and
- * never touches a name: no cycle. Nobody who holds a queue row exclusively waits for anything but queue rows.
+ * never touches a name: no cycle. Nobody who holds a queue's row waits for a delivery that another transaction holds, but for moves, which take deliveries like a claim.
  */
 export class QueueRepository {
   private readonly cache = new Map<string, { queue: Queue; until: number }>();
@@ -55,10 +53,8 @@ export class QueueRepository {
 
   /** Every queue, by name. */
   async list(): Promise<Queue[]> {
-    const queues = await this.database.dataSource
-      .getRepository(QueueEntity)
-      .find({ where: { name: Not(IsNull()) }, order: { name: 'ASC' } });
-    return queues.map((queue) => Object.assign(queue, { name: queue.name as string }));
+    const rows = await this.database.read<QueueRow>(`${SELECT_QUEUE} WHERE name IS NOT NULL ORDER BY name`);
+    return rows.map(toQueue);
   }
 
   /** The names behind ids, of queues that still exist. */
@@ -98,7 +94,7 @@ export class QueueRepository {
   }
 
   /**
-   * Deletes a queue: from the commit on no request finds it. Its row stays, nameless, until its deliveries are removed ({@link MessageRepository.purge},
+   * Deletes a queue: from the commit on no request finds it. Its row stays, nameless, until its deliveries are removed ({@link SweepRepository.purge},
    * {@link forget}). Returns its id. Throws `queue-not-found`, and `invalid-request` while it is another queue's dead-letter queue.
    */
   async delete(name: string): Promise<number> {
@@ -131,10 +127,10 @@ export class QueueRepository {
 
   /** Removes the row of a deleted queue that has no deliveries left. */
   async forget(id: number): Promise<void> {
-    const left = await this.database.dataSource
-      .getRepository(DeliveryEntity)
-      .findOne({ where: { queueId: id }, select: { queueId: true, messageId: true } });
-    if (left === null) await this.database.write('DELETE FROM queue WHERE id = ? AND name IS NULL', [id]);
+    const [left] = await this.database.read('SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? LIMIT 1', [
+      id,
+    ]);
+    if (left === undefined) await this.database.write('DELETE FROM queue WHERE id = ? AND name IS NULL', [id]);
   }
 
   /** Locks the queue and its dead-letter queue-to-be, both by id and in id order. */

@@ -1,6 +1,6 @@
 import { clock } from './clock.js';
 import type { Database } from './database.js';
-import { ReaperLeaseEntity, ReaperRunEntity } from './entities/index.js';
+import type { ReaperLeaseEntity } from './entities/index.js';
 import type { Timed } from './message.repository.js';
 
 /** What one run of a duty did. */
@@ -50,17 +50,23 @@ export class ReaperRepository {
     return row === undefined || row.holder === null ? null : { holder: row.holder, expiresAt: row.expiresAt };
   }
 
-  async record(run: ReaperRun): Promise<void> {
-    await this.database.dataSource
-      .getRepository(ReaperRunEntity)
-      .insert({ ...run, error: run.error?.slice(0, ERROR_CHARS) ?? null });
+  async record({ duty, reaper, startedAt, durationMs, count, error }: ReaperRun): Promise<void> {
+    await this.database.write(
+      'INSERT INTO reaper_run (duty, reaper, started_at, duration_ms, count, error) VALUES (?)',
+      [[duty, reaper, startedAt, durationMs, count, error?.slice(0, ERROR_CHARS) ?? null]],
+    );
   }
 
   /** The last runs of a duty, newest first. */
   async lastRuns(duty: string, limit: number): Promise<ReaperRun[]> {
-    return this.database.dataSource
-      .getRepository(ReaperRunEntity)
-      .find({ where: { duty }, order: { id: 'DESC' }, take: limit });
+    return this.database.read<ReaperRun>(
+      `SELECT duty, reaper, started_at AS startedAt, duration_ms AS durationMs, count, error
+       FROM reaper_run
+       WHERE duty = ?
+       ORDER BY id DESC
+       LIMIT ?`,
+      [duty, limit],
+    );
   }
 
   /** Names of the duties that ever ran. */

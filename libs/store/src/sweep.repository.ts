@@ -16,7 +16,10 @@ export interface Stretch {
 export interface RedriveBatch {
   /** How many went back, by the queue they went to. */
   moved: Map<number, number>;
+  /** Left for good: enqueued here, or their queue is gone. */
   skipped: number;
+  /** Left because others hold them at this moment. */
+  left: number;
   next: Buffer | null;
 }
 
@@ -132,10 +135,12 @@ export class SweepRepository {
       }
       return counts;
     });
+    const wanted = [...moved.keys()].reduce((sum, target) => sum + (byOrigin.get(target)?.length ?? 0), 0);
     const total = [...moved.values()].reduce((sum, count) => sum + count, 0);
     return {
       moved,
-      skipped: found.length - total,
+      skipped: found.length - wanted,
+      left: wanted - total,
       next: found.length < rows ? null : (found.at(-1)?.messageId ?? null),
     };
   }

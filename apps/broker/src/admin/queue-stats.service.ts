@@ -23,10 +23,13 @@ export class QueueStatsService {
     const entry = { stats: this.browse.stats(queue.id), until: Number.POSITIVE_INFINITY };
     this.counted.set(queue.id, entry);
     try {
-      return await entry.stats;
-    } finally {
+      const stats = await entry.stats;
       const now = performance.now();
       entry.until = now + (now - started) * REUSE_FACTOR;
+      return stats;
+    } catch (error) {
+      this.counted.delete(queue.id);
+      throw error;
     }
   }
 

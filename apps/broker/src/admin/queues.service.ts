@@ -41,6 +41,7 @@ export class QueuesService {
   /** Deletes a queue and what is in it; what does not go in one call's time, the reaper removes. Throws `queue-not-found`, `invalid-request`. */
   async delete(name: string): Promise<void> {
     const id = await this.queues.delete(name);
+    this.metrics.forget(name);
     const { complete } = await this.removeDeliveries(id);
     if (complete) await this.queues.forget(id);
   }
@@ -65,7 +66,7 @@ export class QueuesService {
     const queue = await this.queues.getFresh(name);
     const until = performance.now() + CALL_MS;
     const names = await this.queues.names();
-    let [redriven, skipped] = [0, 0];
+    let [redriven, skipped, left] = [0, 0, 0];
     let after: Buffer | null = FIRST_ID;
     while (after !== null && redriven < maxMessages && performance.now() < until) {
       const batch = await this.sweep.redrive(queue.id, after, Math.min(BATCH, maxMessages - redriven));
@@ -75,10 +76,11 @@ export class QueuesService {
         if (targetName !== undefined) this.longPoll.wake(targetName);
       }
       skipped += batch.skipped;
+      left += batch.left;
       after = batch.next;
     }
     this.metrics.count('redriven', name, redriven);
-    return { redriven, skipped, complete: after === null };
+    return { redriven, skipped, complete: after === null && left === 0 };
   }
 
   /** Goes through the queue until nothing is left of what was there at the start: what others hold in one pass is taken in the next. */

@@ -16,7 +16,7 @@ afterEach(async () => {
 async function serve(
   handle: (client: ClientConnection, ...request: Parameters<RequestListener>) => void,
 ): Promise<Socket> {
-  server = createServer((request, response) => handle(new ClientConnection(response), request, response));
+  server = createServer((request, response) => handle(new ClientConnection(request, response), request, response));
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const socket = connect((server.address() as AddressInfo).port, '127.0.0.1');
@@ -61,10 +61,25 @@ describe('a client has hung up', () => {
     expect(await aborted(client)).toBe(true);
   });
 
+  test('when it closes while the answer waits behind an earlier one on the same connection', async () => {
+    const clients: ClientConnection[] = [];
+    const both = deferred();
+    const socket = await serve((client, _request, response) => {
+      clients.push(client);
+      if (clients.length < 2) return;
+      response.end('answer to the second, which the first holds up');
+      both.resolve();
+    });
+    socket.write('GET /second HTTP/1.1\r\nHost: localhost\r\n\r\n');
+    await both.promise;
+    socket.destroy();
+    expect(await Promise.all(clients.map(aborted))).toEqual([true, true]);
+  });
+
   test('when it had closed before anybody asked', async () => {
     const seen = deferred<ClientConnection>();
-    const socket = await serve((_client, _request, response) => {
-      response.once('close', () => seen.resolve(new ClientConnection(response)));
+    const socket = await serve((_client, request, response) => {
+      response.once('close', () => seen.resolve(new ClientConnection(request, response)));
       socket.destroy();
     });
     expect((await seen.promise).hungUp.aborted).toBe(true);

@@ -25,6 +25,8 @@ export async function createBroker(config: BrokerConfig): Promise<NestFastifyApp
     bodyLimit: LIMITS.requestBytes,
     requestTimeout: REQUEST_MS,
     keepAliveTimeout: KEEP_ALIVE_MS,
+    // What still comes while the broker stops is answered like everything else, not with an error of Fastify's own.
+    return503OnClosing: false,
     routerOptions: { maxParamLength: 300 },
     // A path that cannot be decoded never reaches Nest and its filter.
     frameworkErrors: (error: Error, _request: unknown, reply: RawReply) => {

@@ -27,7 +27,9 @@ export class MessagesService {
     private readonly queues: QueueRepository,
     private readonly longPoll: LongPoll,
     private readonly metrics: Metrics,
-  ) {}
+  ) {
+    messages.onSight = (event, queue, count) => metrics.count(event, queue.name, count);
+  }
 
   /** Stores messages, all or none; answers after COMMIT. Throws `queue-not-found`, `message-too-large`, `queue-full`, `invalid-request`. */
   async enqueue(queueName: string, messages: EnqueueMessage[]): Promise<EnqueueAnswer> {
@@ -50,8 +52,11 @@ export class MessagesService {
     const leased = await this.lease(queueName, request, hungUp);
     if (leased.length === 0) return { messages: [] };
     const giveBack = (): void => void this.giveBack(queueName, leased);
-    if (hungUp.aborted) giveBack();
-    else hungUp.addEventListener('abort', giveBack, { once: true });
+    if (hungUp.aborted) {
+      giveBack();
+      return { messages: [] };
+    }
+    hungUp.addEventListener('abort', giveBack, { once: true });
     this.metrics.count('dequeued', queueName, leased.length);
     this.metrics.count('redelivered', queueName, leased.filter(({ receiveCount }) => receiveCount > 1).length);
     return { messages: leased.map(toLeasedMessage) };

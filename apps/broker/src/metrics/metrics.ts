@@ -2,8 +2,21 @@ import { Injectable } from '@nestjs/common';
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 
 /** What can happen to messages, as the `event` label names it. */
-export type MessageEvent =
-  'enqueued' | 'dequeued' | 'redelivered' | 'acked' | 'nacked' | 'extended' | 'released' | 'purged' | 'redriven';
+export type MessageEvent = (typeof EVENTS)[number];
+
+const EVENTS = [
+  'enqueued',
+  'dequeued',
+  'redelivered',
+  'acked',
+  'nacked',
+  'extended',
+  'released',
+  'expired',
+  'dead-lettered',
+  'purged',
+  'redriven',
+] as const;
 
 /** The broker's Prometheus metrics. `docs/operations.md` says which to watch. */
 @Injectable()
@@ -31,6 +44,11 @@ export class Metrics {
 
   count(event: MessageEvent, queue: string, messages: number): void {
     if (messages > 0) this.messages.inc({ event, queue }, messages);
+  }
+
+  /** Stops reporting a queue that is gone. */
+  forget(queue: string): void {
+    for (const event of EVENTS) this.messages.remove({ event, queue });
   }
 
   observe(call: string, status: number, seconds: number): void {

@@ -1,7 +1,18 @@
-import { type CallHandler, type ExecutionContext, Injectable, type NestInterceptor } from '@nestjs/common';
+import {
+  type CallHandler,
+  type ExecutionContext,
+  HttpException,
+  Injectable,
+  type NestInterceptor,
+} from '@nestjs/common';
 import { type Observable, tap } from 'rxjs';
 import { PROBLEMS, RowmqError } from '@rowmq/contract';
 import { Metrics } from './metrics.js';
+
+function statusOf(error: unknown): number {
+  if (error instanceof RowmqError) return PROBLEMS[error.code].status;
+  return error instanceof HttpException ? error.getStatus() : 500;
+}
 
 /** Measures every call by its handler's name, which is its verb's. */
 @Injectable()
@@ -14,8 +25,8 @@ export class RequestMetrics implements NestInterceptor {
       this.metrics.observe(context.getHandler().name, status, (performance.now() - started) / 1000);
     return next.handle().pipe(
       tap({
-        next: () => observe(200),
-        error: (error: unknown) => observe(error instanceof RowmqError ? PROBLEMS[error.code].status : 500),
+        next: () => observe(context.switchToHttp().getResponse<{ statusCode: number }>().statusCode),
+        error: (error: unknown) => observe(statusOf(error)),
       }),
     );
   }

@@ -1,6 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { FIRST_ID, QueueRepository, SweepRepository } from '@rowmq/store';
 import { Batches } from '../batches.js';
+import { LARGEST_STRETCH } from '../queue-walk.js';
 import type { Duty, Round } from './duty.js';
 
 const RUN_MS = 5000;
@@ -10,7 +11,7 @@ const RUN_MS = 5000;
 export class RemoveDeletedQueues implements Duty {
   readonly name = 'remove-deleted-queues';
   readonly everySeconds = 30;
-  private readonly batches = new Batches();
+  private readonly batches = new Batches(200, 50, LARGEST_STRETCH);
 
   constructor(
     private readonly queues: QueueRepository,

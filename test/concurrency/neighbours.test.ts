@@ -1,0 +1,38 @@
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { createQueue, message, openStore, type TestStore } from '../support/store.js';
+
+let store: TestStore;
+
+beforeAll(async () => {
+  store = await openStore({ poolSize: 40 });
+});
+afterAll(() => store.close());
+
+it('claims of empty queues do not hide the messages of their neighbours in the index', async () => {
+  const queues = [];
+  for (let index = 0; index < 32; index += 1) queues.push(await createQueue(store));
+  const [polled, filled] = [queues.filter(({ id }) => id % 2 === 0), queues.filter(({ id }) => id % 2 === 1)];
+  let going = true;
+  const polling = polled.map(async (queue) => {
+    while (going) expect(await store.messages.dequeue(queue, { maxMessages: 5, leaseSeconds: 60 })).toEqual([]);
+  });
+  let empty = 0;
+  let found = 0;
+  try {
+    await Promise.all(
+      filled.map(async (queue) => {
+        for (let round = 0; round < 10; round += 1) {
+          await store.messages.enqueue(queue.name, [message()]);
+          const leased = await store.messages.dequeue(queue, { maxMessages: 5, leaseSeconds: 60 });
+          if (leased.length === 0) empty += 1;
+          else found += 1;
+          await store.messages.ack(queue.id, leased);
+        }
+      }),
+    );
+  } finally {
+    going = false;
+    await Promise.all(polling);
+  }
+  expect({ empty, found }).toEqual({ empty: 0, found: filled.length * 10 });
+});
