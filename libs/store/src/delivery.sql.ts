@@ -2,6 +2,12 @@ import type { Transaction } from './database.js';
 import { clock } from './clock.js';
 import { SELECT_QUEUE, type Queue, type QueueRow } from './queue.repository.js';
 
+/**
+ * A delivery can be claimed again this long after its lease has run out. An ack, nack or extend that begins while the lease is held has that long to finish before a claim can want the same
+ * delivery: it locks row before index entry, a claim entry before row, and so the two would deadlock (on MySQL only the ack would wait; MariaDB's SKIP LOCKED waits for an instant, too).
+ */
+export const LEASE_GRACE_MS = 250;
+
 /** Where a delivery stands in hand-out order: what leads to its entry in the index `delivery_next`. */
 export interface Position {
   messageId: Buffer;

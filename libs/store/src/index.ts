@@ -12,4 +12,4 @@ export * from './reaper.repository.js';
 export * from './store.module.js';
 export * from './sweep.repository.js';
 export { isLockWaitTimeout } from './database-errors.js';
-export type { Position } from './delivery.sql.js';
+export { LEASE_GRACE_MS, type Position } from './delivery.sql.js';
