@@ -10,7 +10,9 @@ const shared = useBroker();
 
 const NAME = '[a-zA-Z_:][a-zA-Z0-9_:]*';
 const LABEL = '[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\\\\n]|\\\\["\\\\n])*"';
-const SAMPLE = new RegExp(`^(${NAME})(?:\\{(${LABEL}(?:,${LABEL})*)?\\})? ([Nn]a[Nn]|[+-]Inf|-?[0-9.]+(?:e[+-]?\\d+)?)$`);
+const SAMPLE = new RegExp(
+  `^(${NAME})(?:\\{(${LABEL}(?:,${LABEL})*)?\\})? ([Nn]a[Nn]|[+-]Inf|-?[0-9.]+(?:e[+-]?\\d+)?)$`,
+);
 
 describe.concurrent('/metrics', () => {
   test('is Prometheus text: each sample well-formed, named once and declared before', async () => {
