@@ -75,7 +75,8 @@ function readOptions(): Options {
       servers: { type: 'string', default: 'mysql,mariadb' },
       messages: { type: 'string', default: '1000000' },
       partitions: { type: 'string', default: '4' },
-      seconds: { type: 'string', default: '60' },
+      // A drop of a large partition every half minute.
+      seconds: { type: 'string', default: '150' },
       pairs: { type: 'string', default: '3' },
       rate: { type: 'string', default: '50' },
       batch: { type: 'string', default: '4' },

@@ -74,7 +74,8 @@ export async function startApp(name: 'broker' | 'reaper', env: Record<string, st
   const keep = (chunk: Buffer): void => void (output += chunk.toString());
   child.stdout?.on('data', keep);
   child.stderr?.on('data', keep);
-  const exited = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
+  // Not `exit`, which can come before the last of the output.
+  const exited = once(child, 'close') as Promise<[number | null, NodeJS.Signals | null]>;
   const ready = new Promise<void>((resolve) => {
     child.on('message', (message) => message === 'ready' && resolve());
   });
