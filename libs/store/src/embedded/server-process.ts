@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { open } from 'node:fs/promises';
+import { open, rm } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { createConnection } from 'mysql2/promise';
 import { DataFolder } from './data-folder.js';
@@ -48,11 +48,14 @@ export async function launchServer(
   const password = await folder.password();
   await folder.writeInitFile(password);
   const port = options.port ?? (await folder.choosePort());
+  const socket = await folder.socket();
+  // The folder is ours and its last server gone: a lock file it left would keep the next from starting if another process has its number now.
+  for (const stale of [socket, `${socket}.lock`]) await rm(stale, { force: true });
   const commandLine = serverArguments({
     kind: program.kind,
     data: folder.data,
     port,
-    socket: await folder.socket(),
+    socket,
     pidFile: folder.pidFile,
     initFile: folder.initFile,
     bufferPoolMegabytes: options.bufferPoolMegabytes ?? defaultBufferPoolMegabytes(),
