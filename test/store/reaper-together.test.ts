@@ -38,8 +38,8 @@ function duties(of: TestStore): Duty[] {
   });
   return [
     new CreatePartitions(of.partitions, config),
-    new ExpireDeliveries(of.queues, of.sweep, of.messages),
-    new DeadLetterDeliveries(of.queues, of.sweep, of.messages),
+    new ExpireDeliveries(of.queues, of.sweep, of.messages.flights),
+    new DeadLetterDeliveries(of.queues, of.sweep, of.messages.flights),
     new RemoveDeletedQueues(of.queues, of.sweep),
     new DropPartitions(of.partitions, config),
     new ThinPartitions(of.partitions, config),

@@ -38,7 +38,7 @@ async function enqueue(
 describe('expire', () => {
   let duty: ExpireDeliveries;
   beforeEach(() => {
-    duty = new ExpireDeliveries(store.queues, store.sweep, store.messages);
+    duty = new ExpireDeliveries(store.queues, store.sweep, store.messages.flights);
   });
 
   test('removes what is expired and under no lease, to the millisecond, and nothing else', async () => {
@@ -113,7 +113,7 @@ describe('dead-letter', () => {
       maxReceives: 2,
       deadLetterQueue: graveyard.name,
     });
-    const duty = new DeadLetterDeliveries(store.queues, store.sweep, store.messages);
+    const duty = new DeadLetterDeliveries(store.queues, store.sweep, store.messages.flights);
     const spent = await enqueue(5, { priority: 9 }, strict);
     await takeAll(store, strict, START);
     const once = await enqueue(3, {}, strict);

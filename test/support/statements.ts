@@ -11,7 +11,7 @@ export function recordStatements(database: Database): string[] {
     wrapped.add(connection);
     const query = connection.query.bind(connection) as (...args: unknown[]) => unknown;
     connection.query = ((options: { sql: string; values?: unknown[] }, ...rest: unknown[]) => {
-      statements.push(connection.format(options.sql, options.values ?? []));
+      statements.push(...connection.format(options.sql, options.values ?? []).split(/;\s+(?=[A-Z])/));
       return query(options, ...rest);
     }) as Connection['query'];
   });

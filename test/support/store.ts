@@ -1,7 +1,10 @@
-import { newMessageId } from '@rowmq/contract';
+import { newMessageId, type Receipt } from '@rowmq/contract';
+import pLimit, { type LimitFunction } from 'p-limit';
 import {
   BrowseRepository,
   Database,
+  type Demand,
+  type LeasedDelivery,
   MessageRepository,
   type NewMessage,
   openDataSource,
@@ -9,7 +12,9 @@ import {
   type Queue,
   QueueRepository,
   ReaperRepository,
+  type ReceiptOutcomes,
   SweepRepository,
+  type Timed,
 } from '@rowmq/store';
 import { createMigratedDatabase } from './processes.js';
 import type { TestDatabase } from './servers.js';
@@ -18,13 +23,74 @@ import type { TestDatabase } from './servers.js';
 export interface TestStore {
   url: string;
   database: Database;
-  messages: MessageRepository;
+  messages: SingleMessages;
   queues: QueueRepository;
   sweep: SweepRepository;
   browse: BrowseRepository;
   partitions: PartitionRepository;
   reaper: ReaperRepository;
   close(): Promise<void>;
+}
+
+/**
+ * The message repository for one client at a time: every request is a flight of its own, and what is refused is thrown. As in a broker, one claim of a queue runs at a time, and a claim that has to look
+ * again does so.
+ */
+export class SingleMessages {
+  readonly expire: MessageRepository['expire'];
+  readonly deadLetter: MessageRepository['deadLetter'];
+  private readonly turns = new Map<number, LimitFunction>();
+
+  constructor(readonly flights: MessageRepository) {
+    this.expire = flights.expire.bind(flights);
+    this.deadLetter = flights.deadLetter.bind(flights);
+  }
+
+  async enqueue(queueName: string, messages: readonly NewMessage[], timed?: Timed): Promise<void> {
+    const [refusal] = await this.flights.enqueue([{ queueName, messages }], timed);
+    if (refusal) throw refusal;
+  }
+
+  async dequeue(queue: Queue, { now, ...demand }: Demand & Timed): Promise<LeasedDelivery[]> {
+    const turn = this.turns.get(queue.id) ?? pLimit(1);
+    this.turns.set(queue.id, turn);
+    return turn(async () => {
+      for (let look = 0; look < 5; look += 1) {
+        const [outcome] = await this.flights.dequeue([{ queue, demands: [demand] }], now === undefined ? {} : { now });
+        const leased = outcome?.leased[0] ?? [];
+        if (leased.length > 0 || outcome?.lookAgain !== true) return leased;
+      }
+      return [];
+    });
+  }
+
+  async extend(
+    queueId: number,
+    receipts: readonly Receipt[],
+    { leaseSeconds, ...timed }: { leaseSeconds: number } & Timed,
+  ): Promise<{ outcomes: ReceiptOutcomes; leaseExpiresAt: number }> {
+    return first(await this.flights.extend([{ queueId, receipts, leaseSeconds }], timed));
+  }
+
+  async nack(
+    queueId: number,
+    receipts: readonly Receipt[],
+    { delaySeconds, reason, ...timed }: { delaySeconds: number; reason?: string } & Timed,
+  ): Promise<ReceiptOutcomes> {
+    return first(await this.flights.nack([{ queueId, receipts, delaySeconds, reason }], timed));
+  }
+
+  async release(queueId: number, receipts: readonly Receipt[], timed?: Timed): Promise<void> {
+    await this.flights.release({ queueId, receipts }, timed);
+  }
+
+  async ack(queueId: number, receipts: readonly Receipt[], timed?: Timed): Promise<ReceiptOutcomes> {
+    return first(await this.flights.ack([{ queueId, receipts }], timed));
+  }
+}
+
+function first<T>([one]: readonly T[]): T {
+  return one as T;
 }
 
 /** Opens the repositories on a fresh database, or as a further broker would on one that is there. */
@@ -36,7 +102,7 @@ export async function openStore({ poolSize = 8, on }: { poolSize?: number; on?: 
   return {
     url,
     database,
-    messages: new MessageRepository(database),
+    messages: new SingleMessages(new MessageRepository(database)),
     queues: new QueueRepository(database),
     sweep: new SweepRepository(database),
     browse: new BrowseRepository(database),

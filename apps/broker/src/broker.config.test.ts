@@ -9,7 +9,8 @@ describe('the broker’s settings', () => {
     expect(readBrokerConfig(URL_SETTING)).toEqual({
       databaseUrl: URL_SETTING.ROWMQ_DATABASE_URL,
       poolSize: 16,
-      maxWaitingRequests: 1000,
+      flightRequests: 1000,
+      maxWaitingRequests: 5000,
       maxLongPolls: 10_000,
       host: '127.0.0.1',
       port: 8080,

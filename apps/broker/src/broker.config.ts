@@ -7,7 +7,9 @@ export interface BrokerConfig {
   databaseUrl: string;
   /** Database connections of this broker. */
   poolSize: number;
-  /** Requests that may wait for one; beyond it: `overloaded`. */
+  /** Requests in one flight, that is, in one transaction. */
+  flightRequests: number;
+  /** Requests of one verb that may wait for a flight, and for a connection; beyond it: `overloaded`. */
   maxWaitingRequests: number;
   /** Consumers that may wait for messages; beyond it: `overloaded`. */
   maxLongPolls: number;
@@ -25,7 +27,8 @@ export const BROKER_CONFIG = Symbol('BROKER_CONFIG');
 const SHAPE = {
   ROWMQ_DATABASE_URL: databaseUrl,
   ROWMQ_DATABASE_POOL_SIZE: wholeNumber(1, 1000).default(16),
-  ROWMQ_MAX_WAITING_REQUESTS: wholeNumber(1, 100_000).default(1000),
+  ROWMQ_FLIGHT_REQUESTS: wholeNumber(1, 1000).default(1000),
+  ROWMQ_MAX_WAITING_REQUESTS: wholeNumber(1, 100_000).default(5000),
   ROWMQ_MAX_LONG_POLLS: wholeNumber(1, 100_000).default(10_000),
   ROWMQ_HOST: z.string().default('127.0.0.1'),
   ROWMQ_PORT: wholeNumber(0, 65_535).default(8080),
@@ -47,6 +50,7 @@ export function readBrokerConfig(env: NodeJS.ProcessEnv): BrokerConfig {
   return {
     databaseUrl: settings.ROWMQ_DATABASE_URL,
     poolSize: settings.ROWMQ_DATABASE_POOL_SIZE,
+    flightRequests: settings.ROWMQ_FLIGHT_REQUESTS,
     maxWaitingRequests: settings.ROWMQ_MAX_WAITING_REQUESTS,
     maxLongPolls: settings.ROWMQ_MAX_LONG_POLLS,
     host: settings.ROWMQ_HOST,

@@ -1,5 +1,5 @@
 import { type DynamicModule, Module } from '@nestjs/common';
-import { APP_FILTER, APP_GUARD, APP_INTERCEPTOR, APP_PIPE } from '@nestjs/core';
+import { APP_FILTER, APP_GUARD, APP_PIPE } from '@nestjs/core';
 import { TerminusModule } from '@nestjs/terminus';
 import { StoreModule } from '@rowmq/store';
 import { BrowseController } from './admin/browse.controller.js';
@@ -11,12 +11,12 @@ import { HealthController } from './health/health.controller.js';
 import { ApiKeyGuard } from './http/api-key.guard.js';
 import { ProblemFilter } from './http/problem.filter.js';
 import { createValidationPipe } from './http/validation.js';
-import { LongPoll } from './messages/long-poll.js';
+import { CombinedDemand } from './messages/combined-demand.js';
+import { Flights } from './messages/flights.js';
 import { MessagesController } from './messages/messages.controller.js';
 import { MessagesService } from './messages/messages.service.js';
 import { Metrics } from './metrics/metrics.js';
 import { MetricsController } from './metrics/metrics.controller.js';
-import { RequestMetrics } from './metrics/request.metrics.js';
 
 /** The broker: REST over the store, and nothing that must survive it. */
 @Module({})
@@ -35,12 +35,13 @@ export class BrokerModule {
       controllers: [MessagesController, QueuesController, BrowseController, HealthController, MetricsController],
       providers: [
         { provide: BROKER_CONFIG, useValue: config },
-        { provide: APP_GUARD, useClass: ApiKeyGuard },
+        // A guard costs every request: without a key there is nothing to guard.
+        ...(config.adminKey === undefined ? [] : [{ provide: APP_GUARD, useClass: ApiKeyGuard }]),
         { provide: APP_PIPE, useFactory: createValidationPipe },
         { provide: APP_FILTER, useClass: ProblemFilter },
-        { provide: APP_INTERCEPTOR, useClass: RequestMetrics },
         MessagesService,
-        LongPoll,
+        CombinedDemand,
+        Flights,
         QueuesService,
         QueueStatsService,
         Metrics,

@@ -1,105 +1,199 @@
 import { LIMITS } from '@rowmq/contract';
-import { clock } from './clock.js';
-import type { Transaction } from './database.js';
-import { deleteDeliveries, LEASE_GRACE_MS, type Position } from './delivery.sql.js';
-import type { LeasedDelivery } from './message.repository.js';
+import { clock, NOW_MS } from './clock.js';
+import type { Database, Statement, Transaction } from './database.js';
+import { LEASE_GRACE_MS, type Position } from './delivery.sql.js';
 import type { Queue } from './queue.repository.js';
+import type { Floors, Place } from './scan-floors.js';
 
 /*
- * The statements of a claim: finding what may be leased, reading its messages, and taking it all back.
+ * The statements of a claim: finding what may be leased, leasing it, reading its messages, and taking it all back.
  */
+
+/** Every priority, most urgent first. */
+export const RANKS = Array.from({ length: LIMITS.priorityMax + 1 }, (_, rank) => rank);
+const FROM_THE_START: Floors = new Map(RANKS.map((rank) => [rank, 0]));
+
+/** Where to look for deliveries of a queue, and for how many. */
+export interface Head {
+  queueId: number;
+  /** Undefined: from the start of every priority. */
+  floors: Floors | undefined;
+  limit: number;
+}
+
+/** What a claim goes by, as it is at this moment: the caller's settings may be a second old. */
+export type ClaimSettings = Pick<Queue, 'id' | 'maxReceives' | 'deadLetterQueueId'>;
+
+/** The deliveries of one priority that are ready, as far as a claim wants them. */
+export interface SeenRank {
+  priorityRank: number;
+  first: number;
+  last: number;
+  count: number;
+}
+
+/** What a look without locks found at the head of a queue. */
+export interface SeenHead {
+  queueId: number;
+  limit: number;
+  /** Most urgent first. */
+  ranks: SeenRank[];
+  /** Of all ranks together. */
+  count: number;
+  /** Undefined: the queue is gone. */
+  settings: ClaimSettings | undefined;
+}
+
+/**
+ * Looks, without locks, how much is ready at the heads of queues. Also tells the database's time before the look.
+ *
+ * What a claim locks then is no more than was seen. A locking read of a range with nothing (more) in it runs on, on both servers: over the dead entries behind its end, until it meets a live one,
+ * which it locks; a leased delivery, whose ack then waits, or the next queue's first, which that queue's claims then skip. While purge is held up, these are hundreds of thousands
+ * (`docs/decisions/0007-look-then-lock.md`).
+ */
+export async function lookAtHeads(
+  database: Database,
+  heads: readonly Head[],
+  at: number | undefined,
+): Promise<{ seen: SeenHead[]; now: number }> {
+  // Where no priority is in use there is nothing but what a rescan finds.
+  const asked = heads.filter(({ floors }) => floors?.size !== 0);
+  const [time, settings, ...looks] = await database.all([
+    { sql: `SELECT ${clock(at)} AS now` },
+    {
+      sql: `SELECT id, max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId
+       FROM queue FORCE INDEX (PRIMARY)
+       WHERE id IN (?)
+         AND name IS NOT NULL`,
+      values: [heads.map(({ queueId }) => queueId)],
+    },
+    ...asked.map((head) => lookAtHead(head, at)),
+  ]);
+  const ranks = new Map(asked.map(({ queueId }, place) => [queueId, looks[place] as SeenRank[]]));
+  const existing = new Map((settings as ClaimSettings[]).map((queue) => [queue.id, queue]));
+  return {
+    now: (time as [{ now: number }])[0].now,
+    seen: heads.map(({ queueId, limit }) => {
+      const found = (ranks.get(queueId) ?? []).toSorted((one, other) => one.priorityRank - other.priorityRank);
+      const count = found.reduce((sum, rank) => sum + rank.count, 0);
+      return { queueId, limit, ranks: found, count, settings: existing.get(queueId) };
+    }),
+  };
+}
+
+function lookAtHead({ queueId, floors = FROM_THE_START, limit }: Head, at: number | undefined): Statement {
+  const ranges = [...floors].map(([rank, floor]): Range => [rank, floor, clock(at)]);
+  return {
+    sql: `SELECT priority_rank AS priorityRank, MIN(available_at) AS first, MAX(available_at) AS last, COUNT(*) AS count
+       FROM (SELECT priority_rank, available_at
+             ${inRanges(queueId, ranges)}
+             LIMIT ${limit}) AS head
+       GROUP BY priority_rank`,
+  };
+}
+
+type Range = [priorityRank: number, from: number, to: number | string];
+
+/** Ranges of an index that is walked in hand-out order, which no ORDER BY is allowed to change. `from` must lie before `to`: of an equality the optimizers would make another plan, and sort. */
+function inRanges(queueId: number, ranges: readonly Range[]): string {
+  const conditions = ranges
+    .toSorted(([one], [other]) => one - other)
+    .map(([rank, from, to]) => `(priority_rank = ${rank} AND available_at BETWEEN ${from} AND ${to})`);
+  return `FROM delivery FORCE INDEX (delivery_next)
+       WHERE queue_id = ${queueId}
+         AND (${conditions.join('\n           OR ')})
+       ORDER BY priority_rank, available_at`;
+}
 
 /** A delivery at the head of a queue, whose row the transaction holds. */
 export interface Candidate extends Position {
   expiresAt: number;
   receiveCount: number;
-  now: number;
 }
 
-/** Every priority, most urgent first, as a list: a range per priority, walked in index order until the claim has enough. */
-const PRIORITY_RANKS = Array.from({ length: LIMITS.priorityMax + 1 }, (_, rank) => rank).join(',');
-/** A claim that meets rows to remove looks again, at more rows at a time, but not for ever: the next claim goes on. */
-export const CLAIM_ROUNDS = 5;
-const CLAIM_ROWS_AFTER_REMOVAL = 200;
-
-/** Finds what a claim may lease, at the head of the queue, and removes what is expired there. The rows stay locked. */
-export async function claim(
+/**
+ * Locks what was seen at the heads of queues, index entry before row, and skips what others hold; where there was more than was wanted, it goes on behind what others hold. Also tells the database's time after the
+ * last lock.
+ */
+export async function lockHeads(
   tx: Transaction,
-  queue: Queue,
-  max: number,
-  isMariaDb: boolean,
+  heads: readonly SeenHead[],
   at: number | undefined,
-): Promise<{ live: Candidate[]; overReceived: Candidate[]; expired: number }> {
-  const live: Candidate[] = [];
-  const overReceived: Candidate[] = [];
-  const known = new Set<string>();
-  let removed = 0;
-  for (
-    let round = 0, limit = max;
-    round < CLAIM_ROUNDS && live.length < max;
-    round += 1, limit = CLAIM_ROWS_AFTER_REMOVAL
-  ) {
-    const head = `
-       FROM delivery FORCE INDEX (delivery_next)
-       WHERE queue_id = ?
-         AND priority_rank IN (${PRIORITY_RANKS})
-         AND available_at <= ${clock(at)}`;
-    let look = limit;
-    if (isMariaDb) {
-      // A claim that finds less than it wants has looked past the end of its range, and MariaDB keeps the entry there locked: the next queue's first message, which that queue's claims then skip.
-      const [there] = await tx.read<{ n: number }>(`SELECT COUNT(*) AS n FROM (SELECT 1 ${head} LIMIT ?) AS head`, [
-        queue.id,
-        limit,
-      ]);
-      look = Number(there?.n ?? 0);
-      if (look === 0) break;
-    }
-    // ORDER BY names no message_id: InnoDB's index ends with it anyway, and MariaDB sorts (and so locks the whole backlog) when it is named.
-    const rows = await tx.read<Candidate>(
-      `SELECT message_id AS messageId, priority_rank AS priorityRank, available_at AS availableAt,
-              expires_at AS expiresAt, receive_count AS receiveCount, ${clock(at)} AS now
-       ${head}
-       ORDER BY priority_rank, available_at
-       LIMIT ?
-       FOR UPDATE SKIP LOCKED`,
-      [queue.id, look],
-    );
-    const expired: Candidate[] = [];
-    for (const row of rows) {
-      // What an earlier round found is still at the head: a transaction does not skip its own locks.
-      const key = row.messageId.toString('latin1');
-      if (known.has(key)) continue;
-      known.add(key);
-      if (row.expiresAt <= row.now) expired.push(row);
-      else if (isOverReceived(row, queue)) overReceived.push(row);
-      else if (live.length < max) live.push(row);
-    }
-    const passedOver = expired.length + overReceived.length;
-    await deleteDeliveries(tx, queue.id, ids(expired));
-    removed += expired.length;
-    if (passedOver === 0 || rows.length < limit) break;
-  }
-  return { live, overReceived, expired: removed };
+): Promise<{ rows: Candidate[][]; now: number }> {
+  const answers = await tx.all([...heads.map((head) => lockHead(head, at)), { sql: `SELECT ${clock(at)} AS now` }]);
+  return { rows: answers.slice(0, -1) as Candidate[][], now: (answers.at(-1) as [{ now: number }])[0].now };
 }
 
-function isOverReceived(
-  row: { receiveCount: number },
-  queue: Pick<Queue, 'maxReceives' | 'deadLetterQueueId'>,
-): boolean {
+/** ORDER BY names no message_id: InnoDB's index ends with it anyway, and MariaDB sorts (and so locks the whole backlog) when it is named. */
+function lockHead({ queueId, ranks, count, limit }: SeenHead, at: number | undefined): Statement {
+  const ranges = ranks.map(({ priorityRank, first, last }, index): Range => {
+    const goesOn = count === limit && index === ranks.length - 1;
+    return [priorityRank, first - 1, goesOn ? clock(at) : last];
+  });
+  return {
+    sql: `SELECT message_id AS messageId, priority_rank AS priorityRank, available_at AS availableAt,
+              expires_at AS expiresAt, receive_count AS receiveCount
+       ${inRanges(queueId, ranges)}
+       LIMIT ${count}
+       FOR UPDATE SKIP LOCKED`,
+  };
+}
+
+/** What may be leased among the rows at a queue's head, and what may not. */
+export interface SortedHead {
+  live: Candidate[];
+  overReceived: Candidate[];
+  expired: Candidate[];
+}
+
+export function sortHead(
+  rows: readonly Candidate[],
+  queue: ClaimSettings | undefined,
+  max: number,
+  now: number,
+): SortedHead {
+  const sorted: SortedHead = { live: [], overReceived: [], expired: [] };
+  // Deleted meanwhile.
+  if (queue === undefined) return sorted;
+  for (const row of rows) {
+    if (row.expiresAt <= now) sorted.expired.push(row);
+    else if (isOverReceived(row, queue)) sorted.overReceived.push(row);
+    else if (sorted.live.length < max) sorted.live.push(row);
+  }
+  return sorted;
+}
+
+function isOverReceived(row: { receiveCount: number }, queue: ClaimSettings): boolean {
   return queue.maxReceives !== null && queue.deadLetterQueueId !== null && row.receiveCount >= queue.maxReceives;
 }
 
+/** Leases deliveries whose rows the transaction holds. */
+export function leaseDeliveries(
+  queueId: number,
+  messageIds: readonly Buffer[],
+  leaseToken: Buffer,
+  leaseExpiresAt: number,
+): Statement {
+  return {
+    sql: `UPDATE delivery FORCE INDEX (PRIMARY)
+         SET available_at = ?,
+             lease_token = ?,
+             receive_count = LEAST(receive_count + 1, 65535)
+         WHERE queue_id = ?
+           AND message_id IN (?)`,
+    values: [leaseExpiresAt + LEASE_GRACE_MS, leaseToken, queueId, messageIds],
+  };
+}
+
 /** Undoes a lease that is still held: its deliveries are available now, and the receive is not counted. */
-export async function giveBack(
-  tx: Transaction,
+export function giveBack(
   queueId: number,
   messageIds: readonly Buffer[],
   leaseToken: Buffer,
   at: number | undefined,
-): Promise<void> {
-  if (messageIds.length === 0) return;
-  await tx.write(
-    `UPDATE delivery FORCE INDEX (PRIMARY)
+): Statement {
+  return {
+    sql: `UPDATE delivery FORCE INDEX (PRIMARY)
      SET available_at = ${clock(at)},
          lease_token = NULL,
          receive_count = receive_count - 1
@@ -107,57 +201,56 @@ export async function giveBack(
        AND message_id IN (?)
        AND lease_token = ?
        AND available_at > ${clock(at)} + ${LEASE_GRACE_MS}`,
-    [queueId, messageIds, leaseToken],
-  );
+    values: [queueId, messageIds, leaseToken],
+  };
 }
 
-interface StoredMessage {
+/** A message as a claim reads it. */
+export interface StoredMessage {
   id: Buffer;
   body: Buffer;
   headers: Buffer | null;
 }
 
-async function readMessages(
-  tx: Transaction,
-  table: 'message' | 'message_overflow',
-  messageIds: readonly Buffer[],
-): Promise<StoredMessage[]> {
-  return tx.read<StoredMessage>(`SELECT id, body, headers FROM ${table} FORCE INDEX (PRIMARY) WHERE id IN (?)`, [
-    messageIds,
-  ]);
+export function readMessages(table: 'message' | 'message_overflow', messageIds: readonly Buffer[]): Statement {
+  return {
+    sql: `SELECT id, body, headers FROM ${table} FORCE INDEX (PRIMARY) WHERE id IN (?)`,
+    values: [messageIds],
+  };
 }
 
-/** Joins claimed deliveries with their messages, in hand-out order. */
-export async function withMessages(
-  tx: Transaction,
-  claimed: readonly Candidate[],
-  leaseToken: Buffer,
-  leaseExpiresAt: number,
-): Promise<LeasedDelivery[]> {
-  const byId = new Map<string, StoredMessage>();
-  // The second table, and the first once more, are read only while the reaper splits an overfull partition: rows move out and back.
-  for (const table of ['message', 'message_overflow', 'message'] as const) {
-    if (byId.size === claimed.length) break;
-    for (const message of await readMessages(tx, table, ids(claimed))) byId.set(message.id.toString('latin1'), message);
-  }
-  return claimed.flatMap((row) => {
-    const message = byId.get(row.messageId.toString('latin1'));
-    // A delivery whose message cannot be read now stays under its lease and comes back: it is not for a reader to decide that it is lost.
-    if (message === undefined) return [];
-    return {
-      messageId: row.messageId,
-      leaseToken,
-      body: message.body,
-      headers: message.headers,
-      priority: LIMITS.priorityMax - row.priorityRank,
-      receiveCount: row.receiveCount + 1,
-      expiresAt: row.expiresAt,
-      leaseExpiresAt,
-    };
-  });
+/** Rows a look without locks reads at most. */
+const LOOK_ROWS = 500;
+
+/** Deliveries of a queue that are ready but that a claim with these floors would not see, whoever holds them: no locks. */
+export async function readBelow(database: Database, queueId: number, floors: Floors): Promise<Place[]> {
+  const ranges = RANKS.map(
+    (rank) => `(priority_rank = ${rank} AND available_at BETWEEN 0 AND ${floors.get(rank) ?? NOW_MS})`,
+  );
+  return database.read<Place>(
+    `SELECT priority_rank AS priorityRank, available_at AS availableAt
+     FROM delivery FORCE INDEX (delivery_next)
+     WHERE queue_id = ?
+       AND (${ranges.join('\n         OR ')})
+     LIMIT ${LOOK_ROWS}`,
+    [queueId],
+  );
 }
 
-/** Their ids. */
-export function ids(rows: readonly { messageId: Buffer }[]): Buffer[] {
-  return rows.map(({ messageId }) => messageId);
+/** Deliveries of queues that are ready, in these priorities and from an `available_at` on, whoever holds them: no locks. */
+export async function readReady(
+  database: Database,
+  queueIds: readonly number[],
+  ranks: readonly number[],
+  from: number,
+): Promise<(Place & { queueId: number })[]> {
+  return database.read<Place & { queueId: number }>(
+    `SELECT queue_id AS queueId, priority_rank AS priorityRank, available_at AS availableAt
+     FROM delivery FORCE INDEX (delivery_next)
+     WHERE queue_id IN (?)
+       AND priority_rank IN (?)
+       AND available_at BETWEEN ? AND ${NOW_MS}
+     LIMIT ${LOOK_ROWS}`,
+    [queueIds, ranks, from],
+  );
 }

@@ -24,6 +24,8 @@ export function dataSourceOptions({ url, poolSize = 10, waitingRequests = 1000 }
     synchronize: false,
     poolSize,
     connectTimeout: 5000,
+    // A transaction's statements travel together; every value in them is escaped.
+    multipleStatements: true,
     supportBigNumbers: true,
     bigNumberStrings: false,
     extra: { queueLimit: waitingRequests, enableKeepAlive: true, keepAliveInitialDelay: 10_000 },

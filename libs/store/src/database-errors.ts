@@ -53,8 +53,16 @@ export function isConnectionLost(error: unknown): boolean {
   return fatal === true || (code !== undefined && CONNECTION_LOST.has(code));
 }
 
+/** Thrown by a transaction's work to have it tried again. */
+export class TryAgain extends Error {
+  constructor(cause: unknown) {
+    super('What an earlier try did is not visible yet.', { cause });
+  }
+}
+
 /** True for a failure that another try of the whole transaction can mend. */
 export function isRetryable(error: unknown): boolean {
+  if (error instanceof TryAgain) return true;
   const { errno } = driverError(error);
   return isConnectionLost(error) || (errno !== undefined && RETRYABLE.has(errno));
 }

@@ -1,6 +1,5 @@
-import type { Transaction } from './database.js';
 import { clock } from './clock.js';
-import { SELECT_QUEUE, type Queue, type QueueRow } from './queue.repository.js';
+import type { Statement, Transaction } from './database.js';
 
 /**
  * A delivery can be claimed again this long after its lease has run out. An ack, nack or extend that begins while the lease is held has that long to finish before a claim can want the same
@@ -76,44 +75,26 @@ export const DELETE_DELIVERIES = `
   STRAIGHT_JOIN delivery d FORCE INDEX (PRIMARY)
     ON d.queue_id = ? AND d.message_id = UNHEX(ids.id)`;
 
-export async function deleteDeliveries(tx: Transaction, queueId: number, messageIds: readonly Buffer[]): Promise<void> {
-  if (messageIds.length === 0) return;
+export function deleteDeliveries(queueId: number, messageIds: readonly Buffer[]): Statement {
   const sorted = messageIds.map((id) => id.toString('hex')).toSorted();
-  await tx.write(DELETE_DELIVERIES, [JSON.stringify(sorted), queueId]);
+  return { sql: DELETE_DELIVERIES, values: [JSON.stringify(sorted), queueId] };
 }
 
 /** Moves deliveries, whose rows the transaction holds, to another queue as if they were new there: available now, never received. Expiry and reason stay. */
-export async function moveDeliveries(
-  tx: Transaction,
+export function moveDeliveries(
   from: number,
   to: number,
   messageIds: readonly Buffer[],
-  at?: number,
-): Promise<void> {
-  if (messageIds.length === 0) return;
-  await tx.write(
-    `UPDATE delivery FORCE INDEX (PRIMARY)
+  at: number | undefined,
+): Statement {
+  return {
+    sql: `UPDATE delivery FORCE INDEX (PRIMARY)
      SET queue_id = ?,
          available_at = ${clock(at)},
          receive_count = 0,
          lease_token = NULL
      WHERE queue_id = ?
        AND message_id IN (?)`,
-    [to, from, messageIds],
-  );
-}
-
-/** Reads a queue and the database's clock, and holds the queue's row until the transaction ends. */
-export async function lockQueue(
-  tx: Transaction,
-  name: string,
-  lock: 'shared' | 'exclusive',
-  at?: number,
-): Promise<(Queue & { now: number }) | undefined> {
-  const select = SELECT_QUEUE.replace('FROM queue', `, ${clock(at)} AS now FROM queue`);
-  const [row] = await tx.read<QueueRow & { now: number }>(
-    `${select} WHERE name = ? ${lock === 'shared' ? 'LOCK IN SHARE MODE' : 'FOR UPDATE'}`,
-    [name],
-  );
-  return row && { ...row, name, paused: row.paused !== 0 };
+    values: [to, from, messageIds],
+  };
 }

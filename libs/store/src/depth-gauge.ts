@@ -15,8 +15,16 @@ const EXACT_DEPTH = 1000;
 export class DepthGauge {
   private readonly counts = new Map<number, { maxDepth: number; room: number; until: number }>();
 
-  /** Takes `wanted` places, or throws `queue-full`. The transaction holds the queue's row exclusively. */
-  async reserve(tx: Transaction, queueId: number, maxDepth: number, wanted: number): Promise<void> {
+  /**
+   * Takes `wanted` places, or throws `queue-full`. The transaction holds the queue's row exclusively.
+   * `uncounted` are places taken in this transaction whose rows are not inserted yet.
+   */
+  async reserve(
+    tx: Transaction,
+    queueId: number,
+    maxDepth: number,
+    { wanted, uncounted }: { wanted: number; uncounted: number },
+  ): Promise<void> {
     const known = this.counts.get(queueId);
     if (known !== undefined && known.maxDepth === maxDepth && known.until > performance.now() && known.room >= wanted) {
       known.room -= wanted;
@@ -28,7 +36,7 @@ export class DepthGauge {
       [queueId, maxDepth],
     );
     const cost = performance.now() - started;
-    const depth = row?.depth ?? 0;
+    const depth = (row?.depth ?? 0) + uncounted;
     const room = maxDepth - depth;
     if (room < wanted) {
       throw new RowmqError(

@@ -1,387 +1,200 @@
-import { randomBytes } from 'node:crypto';
-import { LIMITS, RowmqError, type Receipt, type ReceiptErrorCode } from '@rowmq/contract';
+import { Claim, type DequeueRequest, type LeasedDelivery } from './claim.js';
 import { clock } from './clock.js';
-import type { Database, Transaction } from './database.js';
-import { isDuplicateKey } from './database-errors.js';
-import { type Candidate, CLAIM_ROUNDS, claim, giveBack, ids, withMessages } from './claim.sql.js';
-import {
-  deleteDeliveries,
-  LEASE_GRACE_MS,
-  lockQueue,
-  moveDeliveries,
-  type Position,
-  takeUnleased,
-} from './delivery.sql.js';
-import { ClaimTurns } from './claim-turns.js';
-import { DepthGauge } from './depth-gauge.js';
-import { queueNotFound, type Queue } from './queue.repository.js';
-
-/** A message as a producer sends it; sizes are checked by whoever made it. */
-export interface NewMessage {
-  /** UUIDv7, made before anything is stored, so that a repeated try is recognised. */
-  id: Buffer;
-  body: Buffer;
-  /** JSON object of strings, or null. */
-  headers: Buffer | null;
-  /** 0-9, 9 the most urgent. */
-  priority: number;
-  /** The queue's when absent. */
-  delaySeconds?: number | undefined;
-  /** Capped by the queue's TTL, which also applies when absent. */
-  expiresInSeconds?: number | undefined;
-}
-
-/** A delivery under lease, with its message. Times: ms since 1970 on the database's clock. */
-export interface LeasedDelivery {
-  messageId: Buffer;
-  leaseToken: Buffer;
-  body: Buffer;
-  headers: Buffer | null;
-  priority: number;
-  receiveCount: number;
-  expiresAt: number;
-  leaseExpiresAt: number;
-}
-
-/** For each receipt, in the order given: null when it was done, else why not. */
-export type ReceiptOutcomes = (Exclude<ReceiptErrorCode, 'invalid-request'> | null)[];
+import { giveBack } from './claim.sql.js';
+import type { Database } from './database.js';
+import { deleteDeliveries, LEASE_GRACE_MS, moveDeliveries, type Position, takeUnleased } from './delivery.sql.js';
+import { Enqueue, type EnqueueOutcome, type EnqueueRequest } from './enqueue.js';
+import { Leases, type LeaseVerb, type ReceiptOutcomes, type ReceiptsRequest } from './leases.js';
+import type { Queue } from './queue.repository.js';
+import { ScanFloors } from './scan-floors.js';
 
 /** Moves time in tests: ms since 1970 instead of the database's clock. */
 export interface Timed {
   now?: number;
 }
 
-interface LeaseRow {
-  messageId: Buffer;
-  leaseToken: Buffer | null;
-  availableAt: number;
-  now: number;
+export interface DequeueOutcome {
+  /** For each demand, in the order given. */
+  leased: LeasedDelivery[][];
+  /** There may be more for those who got less than they wanted: look once more before calling the queue empty. */
+  lookAgain: boolean;
 }
 
-const TOKEN_BYTES = 8;
+/** What messages live through without anybody asking for it, for who keeps count. */
+export interface StoreEvents {
+  /** A claim met deliveries and removed them. */
+  onSight(event: 'expired' | 'dead-lettered', queue: Queue, count: number): void;
+  /** A rescan looked below a scan floor. */
+  onRescan(ms: number, found: number): void;
+}
+
 /**
- * Claims of one queue and broker that run at the same time. MySQL drains a queue twice as fast with two as with one, and no faster with three. MariaDB gains nothing from two, and its SKIP LOCKED
- * waits for an instant: two claims that meet in the wrong order count as a deadlock, and one is retried.
- */
-const CLAIMS_AT_ONCE = { mysql: 2, mariadb: 1 };
-/**
- * A message's life, in the order in which it is lived. Every method is one short READ COMMITTED transaction over a batch of one queue.
+ * A message's life, in the order in which it is lived. Each method carries out a flight: requests of any number of clients and queues, in one short READ COMMITTED transaction where possible, since
+ * the commit is what costs. It returns after COMMIT and answers for every request by itself; what it throws, nothing was carried out (or, where it says so, nobody knows).
  *
  * Locks: whoever wants deliveries that are under no lease (claim, expire, dead-letter, redrive, purge) takes them through the index `delivery_next`, entry before row, and skips
  * what others hold. Whoever holds a lease (ack, nack, extend, release) takes its rows by primary key in ascending order, and their index entries after them. So the two meet only on a
- * lease that just runs out. Enqueue locks nothing that exists but the queue's row.
+ * lease that just runs out. Enqueue locks nothing that exists but the queues' rows.
  */
 export class MessageRepository {
-  private readonly depths = new DepthGauge();
-  private readonly turns: ClaimTurns;
-  /** Queues that had a maximum depth when last seen. */
-  private readonly bounded = new Set<string>();
-
-  /** Told, after the fact, of deliveries that a claim removed on sight. */
-  onSight: (event: 'expired' | 'dead-lettered', queue: Queue, count: number) => void = () => undefined;
+  /** Told after the fact. */
+  readonly events: StoreEvents = { onSight: () => undefined, onRescan: () => undefined };
+  private readonly enqueuing: Enqueue;
+  private readonly claims: Claim;
+  private readonly leases: Leases;
 
   constructor(private readonly database: Database) {
-    this.turns = new ClaimTurns(() => (database.isMariaDb ? CLAIMS_AT_ONCE.mariadb : CLAIMS_AT_ONCE.mysql));
+    const floors = new ScanFloors();
+    this.enqueuing = new Enqueue(database, floors);
+    this.claims = new Claim(database, floors, (ms, found) => this.events.onRescan(ms, found));
+    this.leases = new Leases(database);
   }
 
   /**
-   * Stores messages with their deliveries, all or none; returns after COMMIT.
+   * Stores messages with their deliveries: those of one request all or none. A request that is not stored has as its outcome `queue-not-found`, `queue-full`, or `invalid-request` for a
+   * message that would expire before its delay ends.
    *
-   * Locks: the queue's row, shared (exclusively where it has a maximum depth, so that two cannot both take the last place); then new rows, which nobody else can
-   * want. A try whose COMMIT got no answer is repeated with the same ids: meeting them means that it had committed.
-   *
-   * Throws `queue-not-found`, `queue-full`, and `invalid-request` for a message that would expire before its delay ends.
+   * Locks: the queues' rows, shared, in id order; then new rows, which nobody else can want. A queue with a maximum depth has a transaction of its own, which holds its row
+   * exclusively. A try whose COMMIT got no answer is repeated with the same ids: meeting them means that it had committed.
    */
-  async enqueue(queueName: string, messages: readonly NewMessage[], { now }: Timed = {}): Promise<void> {
-    if (messages.length === 0) return;
-    for (let stored = false; !stored;) {
-      const lock = this.bounded.has(queueName) ? 'exclusive' : 'shared';
-      stored = await this.database.transaction((tx) => this.enqueueOnce(tx, queueName, messages, lock, now));
-    }
+  async enqueue(requests: readonly EnqueueRequest[], { now }: Timed = {}): Promise<EnqueueOutcome[]> {
+    return this.enqueuing.run(requests, now);
   }
 
-  /** Returns false, with nothing stored, if the queue turns out to have a maximum depth and its row is only locked shared. */
-  private async enqueueOnce(
-    tx: Transaction,
-    queueName: string,
-    messages: readonly NewMessage[],
-    lock: 'shared' | 'exclusive',
-    at: number | undefined,
-  ): Promise<boolean> {
-    const queue = await lockQueue(tx, queueName, lock, at);
-    if (tx.commitUnknown) {
-      const [stored] = await tx.read('SELECT 1 FROM message WHERE id = ?', [messages[0]?.id]);
-      if (stored !== undefined) return true;
-    }
-    if (queue === undefined) {
-      this.bounded.delete(queueName);
-      throw queueNotFound(queueName);
-    }
-    if (queue.maxDepth === null) this.bounded.delete(queueName);
-    else if (lock === 'shared') {
-      this.bounded.add(queueName);
-      return false;
-    }
-    const deliveries: unknown[][] = [];
-    const rows: unknown[][] = [];
-    for (const [index, message] of messages.entries()) {
-      const { availableAt, expiresAt } = schedule(message, queue, index);
-      rows.push([message.id, queue.id, message.body, message.headers, expiresAt]);
-      deliveries.push([queue.id, message.id, LIMITS.priorityMax - message.priority, availableAt, expiresAt, 0]);
-    }
-    if (queue.maxDepth !== null) await this.depths.reserve(tx, queue.id, queue.maxDepth, messages.length);
-    try {
-      await tx.write('INSERT INTO message (id, queue_id, body, headers, expires_at) VALUES ?', [rows]);
-    } catch (error) {
-      if (tx.commitUnknown && isDuplicateKey(error)) return true;
-      throw error;
-    }
-    await tx.write(
-      'INSERT INTO delivery (queue_id, message_id, priority_rank, available_at, expires_at, receive_count) VALUES ?',
-      [deliveries],
+  /**
+   * Claims deliveries, with one claim per queue for all its consumers: the most urgent first and within a priority the longest available first, for the consumer who came first. Expired
+   * deliveries met on the way are removed, over-received ones dead-lettered: correctness does not wait for the reaper.
+   *
+   * Locks: index entry, then row, of at most as many deliveries as a look without locks has seen; skips what others hold. A move to the dead-letter queue is a transaction of its own.
+   * Where a claim begins to look: `ScanFloors`.
+   */
+  async dequeue(requests: readonly DequeueRequest[], { now }: Timed = {}): Promise<DequeueOutcome[]> {
+    const claimed = await this.claims.run(requests, now);
+    return Promise.all(
+      claimed.map(async ({ head: { expired, overReceived, live }, leased, isShort, missed }, index) => {
+        const { queue } = requests[index] as DequeueRequest;
+        if (expired.length > 0) this.events.onSight('expired', queue, expired.length);
+        const moving = this.deadLetterOnSight(queue, overReceived, now);
+        // What is leased must reach its consumer even if the move fails: the next claim, or the reaper, tries it again.
+        if (live.length > 0) moving.catch(() => undefined);
+        else await moving;
+        const isBelow = now === undefined && (await this.claims.rescan(queue.id, live.length === 0));
+        return { leased, lookAgain: isShort && (isBelow || expired.length + overReceived.length + missed > 0) };
+      }),
     );
-    return true;
+  }
+
+  /** Which of these queues have something ready. One statement for all of them, which locks nothing and skips nothing: what it finds, others may hold. */
+  async look(queueIds: readonly number[]): Promise<Set<number>> {
+    return this.claims.look(queueIds);
+  }
+
+  /** Moves the deadlines of leases to `leaseSeconds` from now. The receipts stay valid. Also tells the new deadlines, ms since 1970. Locks: the rows in primary-key order. */
+  async extend(
+    requests: readonly (ReceiptsRequest & { leaseSeconds: number })[],
+    timed: Timed = {},
+  ): Promise<{ outcomes: ReceiptOutcomes; leaseExpiresAt: number }[]> {
+    const { outcomes, now } = await this.leases.change(requests, EXTEND, timed.now);
+    return requests.map(({ leaseSeconds }, index) => ({
+      outcomes: outcomes[index] as ReceiptOutcomes,
+      leaseExpiresAt: now + leaseSeconds * 1000,
+    }));
+  }
+
+  /** Gives leased deliveries back, to be handed out again after `delaySeconds`. Locks: the rows in primary-key order. */
+  async nack(
+    requests: readonly (ReceiptsRequest & { delaySeconds: number; reason?: string | undefined })[],
+    { now }: Timed = {},
+  ): Promise<ReceiptOutcomes[]> {
+    return (await this.leases.change(requests, NACK, now)).outcomes;
   }
 
   /**
-   * Claims up to `maxMessages` deliveries under one lease, the most urgent first and within a priority the longest available first. Expired deliveries met on the
-   * way are removed, over-received ones dead-lettered: correctness does not wait for the reaper.
-   *
-   * Locks: index entry, then row, of at most as many deliveries as are looked at; skips what others hold. A move to the dead-letter queue is a transaction of its own.
-   *
-   * Also throws `overloaded`, see {@link ClaimTurns}.
+   * Gives back deliveries that were claimed for consumers who never got them: available now, at the end of their priority, and the receive is not counted. Leases that are no longer held
+   * are left alone. Locks: the rows in primary-key order.
    */
-  async dequeue(
-    queue: Queue,
-    options: { maxMessages: number; leaseSeconds: number } & Timed,
-  ): Promise<LeasedDelivery[]> {
-    return this.turns.take(queue.id, async () => {
-      let current = queue;
-      for (let round = 0; round < CLAIM_ROUNDS; round += 1) {
-        const { leased, overReceived, expired } = await this.lease(current, options);
-        if (expired > 0) this.onSight('expired', queue, expired);
-        if (overReceived.length === 0) return leased;
-        const move = this.moveToDeadLetterQueue(current, overReceived, options.now).then((done) => {
-          if (done.moved > 0) this.onSight('dead-lettered', queue, done.moved);
-          return done;
-        });
-        if (leased.length > 0) {
-          // What is leased must reach its consumer even if the move fails: the next claim, or the reaper, tries it again.
-          await move.catch(() => undefined);
-          return leased;
-        }
-        current = (await move).queue;
-      }
-      return [];
-    });
-  }
-
-  private async lease(
-    queue: Queue,
-    options: { maxMessages: number; leaseSeconds: number } & Timed,
-  ): Promise<{ leased: LeasedDelivery[]; overReceived: Candidate[]; expired: number }> {
-    const leaseToken = randomBytes(TOKEN_BYTES);
-    /** By this try and those before it, whose COMMIT may have succeeded. */
-    const claimed: Candidate[] = [];
-    return this.database.transaction(async (tx) => {
-      if (tx.commitUnknown) await giveBack(tx, queue.id, ids(claimed), leaseToken, options.now);
-      const found = await claim(tx, queue, options.maxMessages, this.database.isMariaDb, options.now);
-      const last = found.live.at(-1);
-      claimed.push(...found.live);
-      if (last === undefined) return { ...found, leased: [] };
-      // From the last look on: what was found then may have become available after the first.
-      const leaseExpiresAt = last.now + options.leaseSeconds * 1000;
-      await tx.write(
-        `UPDATE delivery FORCE INDEX (PRIMARY)
-         SET available_at = ?,
-             lease_token = ?,
-             receive_count = LEAST(receive_count + 1, 65535)
-         WHERE queue_id = ?
-           AND message_id IN (?)`,
-        [leaseExpiresAt + LEASE_GRACE_MS, leaseToken, queue.id, ids(found.live)],
-      );
-      return { ...found, leased: await withMessages(tx, found.live, leaseToken, leaseExpiresAt) };
-    });
-  }
-
-  /** Moves the deadline of leases to `leaseSeconds` from now. The receipts stay valid. Also tells the new deadline, ms since 1970. */
-  async extend(
-    queueId: number,
-    receipts: readonly Receipt[],
-    options: { leaseSeconds: number } & Timed,
-  ): Promise<{ outcomes: ReceiptOutcomes; leaseExpiresAt: number }> {
-    let leaseExpiresAt = 0;
-    const outcomes = await this.withLeases(queueId, receipts, options.now, {
-      apply: async (tx, messageIds, now) => {
-        leaseExpiresAt = now + options.leaseSeconds * 1000;
-        await tx.write(
-          `UPDATE delivery FORCE INDEX (PRIMARY)
-           SET available_at = ?
-           WHERE queue_id = ?
-             AND message_id IN (?)`,
-          [leaseExpiresAt + LEASE_GRACE_MS, queueId, messageIds],
-        );
-      },
-      wasApplied: () => false,
-    });
-    return { outcomes, leaseExpiresAt };
-  }
-
-  /** Gives leased deliveries back, to be handed out again after `delaySeconds`. */
-  async nack(
-    queueId: number,
-    receipts: readonly Receipt[],
-    options: { delaySeconds: number; reason?: string | undefined } & Timed,
-  ): Promise<ReceiptOutcomes> {
-    return this.withLeases(queueId, receipts, options.now, {
-      apply: async (tx, messageIds, now) => {
-        await tx.write(
-          `UPDATE delivery FORCE INDEX (PRIMARY)
-           SET available_at = ?,
-               lease_token = NULL,
-               nack_reason = ?
-           WHERE queue_id = ?
-             AND message_id IN (?)`,
-          [now + options.delaySeconds * 1000, options.reason ?? null, queueId, messageIds],
-        );
-      },
-      wasApplied: (row) => row !== undefined && row.leaseToken === null,
-    });
-  }
-
-  /** Gives back deliveries that were claimed for a consumer who never got them: available now, at the end of their priority, and the receive is not counted. Leases that are no longer held are left alone. */
-  async release(
-    queueId: number,
-    deliveries: readonly { messageId: Buffer; leaseToken: Buffer }[],
-    { now }: Timed = {},
-  ): Promise<void> {
-    for (const [token, messageIds] of groupByToken(deliveries)) {
-      await this.database.transaction((tx) => giveBack(tx, queueId, messageIds, Buffer.from(token, 'latin1'), now));
+  async release({ queueId, receipts }: ReceiptsRequest, { now }: Timed = {}): Promise<void> {
+    const groups = new Map<string, Buffer[]>();
+    for (const { messageId, leaseToken } of receipts) {
+      const token = leaseToken.toString('latin1');
+      groups.set(token, [...(groups.get(token) ?? []), messageId]);
+    }
+    for (const [token, messageIds] of groups) {
+      const { sql, values } = giveBack(queueId, messageIds, Buffer.from(token, 'latin1'), now);
+      await this.database.write(sql, values);
     }
   }
 
-  /** Settles leased deliveries: they are deleted and never handed out again. The messages' rows stay until they are reaped. */
-  async ack(queueId: number, receipts: readonly Receipt[], { now }: Timed = {}): Promise<ReceiptOutcomes> {
-    return this.withLeases(queueId, receipts, now, {
-      apply: (tx, messageIds) => deleteDeliveries(tx, queueId, messageIds),
-      wasApplied: (row) => row === undefined,
-    });
-  }
-
-  /**
-   * Does something to the deliveries whose lease is held, by token and by time, and tells for each receipt what became of it.
-   *
-   * Locks: the rows, in primary-key order, for as long as `apply` and the COMMIT take.
-   * `wasApplied` recognises, after a try whose COMMIT got no answer, a delivery for which that try had committed.
-   */
-  private async withLeases(
-    queueId: number,
-    receipts: readonly Receipt[],
-    at: number | undefined,
-    verb: {
-      apply: (tx: Transaction, messageIds: Buffer[], now: number) => Promise<void>;
-      wasApplied: (row: LeaseRow | undefined) => boolean;
-    },
-  ): Promise<ReceiptOutcomes> {
-    if (receipts.length === 0) return [];
-    const heldBefore = new Set<Receipt>();
-    return this.database.transaction(async (tx) => {
-      const rows = await tx.read<LeaseRow>(
-        `SELECT message_id AS messageId, lease_token AS leaseToken, available_at AS availableAt, ${clock(at)} AS now
-         FROM delivery FORCE INDEX (PRIMARY)
-         WHERE queue_id = ?
-           AND message_id IN (?)
-         ORDER BY message_id
-         FOR UPDATE`,
-        [queueId, receipts.map(({ messageId }) => messageId)],
-      );
-      const byId = new Map(rows.map((row) => [row.messageId.toString('latin1'), row]));
-      const held: Buffer[] = [];
-      const outcomes = receipts.map((receipt): ReceiptOutcomes[number] => {
-        const row = byId.get(receipt.messageId.toString('latin1'));
-        if (
-          row !== undefined &&
-          row.leaseToken?.equals(receipt.leaseToken) &&
-          row.availableAt - LEASE_GRACE_MS > row.now
-        ) {
-          held.push(receipt.messageId);
-          heldBefore.add(receipt);
-          return null;
-        }
-        if (tx.commitUnknown && heldBefore.has(receipt) && verb.wasApplied(row)) return null;
-        return row === undefined ? 'delivery-not-found' : 'lease-lost';
-      });
-      if (held.length > 0) await verb.apply(tx, held, (rows[0] as LeaseRow).now);
-      return outcomes;
-    });
+  /** Settles leased deliveries: they are deleted and never handed out again. The messages' rows stay until they are reaped. Locks: the rows in primary-key order. */
+  async ack(requests: readonly ReceiptsRequest[], { now }: Timed = {}): Promise<ReceiptOutcomes[]> {
+    return this.leases.delete(requests, now);
   }
 
   /**
    * Removes deliveries among these that are past their expiry and under no lease. Returns how many.
-   * Locks: like a claim, see {@link takeUnleased}.
+   * Locks: like a claim, see `takeUnleased`.
    */
   async expire(queueId: number, positions: readonly Position[], { now }: Timed = {}): Promise<number> {
     return this.database.transaction(async (tx) => {
       const expired = await takeUnleased(tx, queueId, positions, `expires_at <= ${clock(now)}`, now);
-      await deleteDeliveries(tx, queueId, expired);
+      if (expired.length > 0) await tx.finish([deleteDeliveries(queueId, expired)]);
       return expired.length;
     });
   }
 
-  /** Dead-letters deliveries among these that were received too often and are available again. Returns how many. */
-  async deadLetter(queue: Queue, positions: readonly Position[], { now }: Timed = {}): Promise<number> {
-    return (await this.moveToDeadLetterQueue(queue, positions, now)).moved;
-  }
-
   /**
-   * Moves over-received deliveries, by the settings as they are now: the caller's may be a second old, and the dead-letter queue gone. Returns those settings too.
+   * Dead-letters deliveries among these that were received too often and are available again, by the queue's settings as they are now. Returns how many.
    *
    * Locks: the queue's row, shared, so that its dead-letter queue cannot be changed and then deleted; after it the deliveries, like a claim. In this order, since who waits
    * for a queue's row must hold no delivery: a shared lock queues up behind an exclusive one that waits.
    */
-  private async moveToDeadLetterQueue(
-    queue: Queue,
-    positions: readonly Position[],
-    at: number | undefined,
-  ): Promise<{ moved: number; queue: Queue }> {
+  async deadLetter(queue: Pick<Queue, 'id'>, positions: readonly Position[], { now }: Timed = {}): Promise<number> {
     return this.database.transaction(async (tx) => {
       const [settings] = await tx.read<Pick<Queue, 'maxReceives' | 'deadLetterQueueId'>>(
         'SELECT max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId FROM queue WHERE id = ? AND name IS NOT NULL LOCK IN SHARE MODE',
         [queue.id],
       );
-      const current = { ...queue, maxReceives: null, deadLetterQueueId: null, ...settings };
-      const { maxReceives, deadLetterQueueId } = current;
-      if (maxReceives === null || deadLetterQueueId === null) return { moved: 0, queue: current };
-      const condition = `available_at <= ${clock(at)} AND expires_at > ${clock(at)} AND receive_count >= ${maxReceives}`;
-      const moving = await takeUnleased(tx, queue.id, positions, condition, at);
-      await moveDeliveries(tx, queue.id, deadLetterQueueId, moving, at);
-      return { moved: moving.length, queue: current };
+      if (settings === undefined || settings.maxReceives === null || settings.deadLetterQueueId === null) return 0;
+      const condition = `available_at <= ${clock(now)} AND expires_at > ${clock(now)} AND receive_count >= ${settings.maxReceives}`;
+      const moving = await takeUnleased(tx, queue.id, positions, condition, now);
+      if (moving.length > 0) await tx.finish([moveDeliveries(queue.id, settings.deadLetterQueueId, moving, now)]);
+      return moving.length;
     });
   }
+
+  private async deadLetterOnSight(
+    queue: Queue,
+    positions: readonly Position[],
+    now: number | undefined,
+  ): Promise<void> {
+    if (positions.length === 0) return;
+    const moved = await this.deadLetter(queue, positions, now === undefined ? {} : { now });
+    if (moved > 0) this.events.onSight('dead-lettered', queue, moved);
+  }
 }
 
-/** When a message becomes available and when it expires, on the database's clock. */
-function schedule(
-  message: NewMessage,
-  queue: Queue & { now: number },
-  index: number,
-): { availableAt: number; expiresAt: number } {
-  const delaySeconds = message.delaySeconds ?? queue.delaySeconds;
-  const lifeSeconds = Math.min(message.expiresInSeconds ?? queue.messageTtlSeconds, queue.messageTtlSeconds);
-  if (delaySeconds >= lifeSeconds) {
-    throw new RowmqError(
-      'invalid-request',
-      `Message ${index} would expire after ${lifeSeconds} s, before its delay of ${delaySeconds} s ends, and never be delivered; shorten the delay or let it live longer.`,
-    );
-  }
-  return { availableAt: queue.now + delaySeconds * 1000, expiresAt: queue.now + lifeSeconds * 1000 };
-}
+const EXTEND: LeaseVerb<ReceiptsRequest & { leaseSeconds: number }> = {
+  apply: ({ queueId, leaseSeconds }, messageIds, now) => ({
+    sql: `UPDATE delivery FORCE INDEX (PRIMARY)
+           SET available_at = ?
+           WHERE queue_id = ?
+             AND message_id IN (?)`,
+    values: [now + leaseSeconds * 1000 + LEASE_GRACE_MS, queueId, messageIds],
+  }),
+  endsLease: false,
+  wasApplied: () => false,
+};
 
-function groupByToken(deliveries: readonly { messageId: Buffer; leaseToken: Buffer }[]): Map<string, Buffer[]> {
-  const groups = new Map<string, Buffer[]>();
-  for (const { messageId, leaseToken } of deliveries) {
-    const token = leaseToken.toString('latin1');
-    groups.set(token, [...(groups.get(token) ?? []), messageId]);
-  }
-  return groups;
-}
+const NACK: LeaseVerb<ReceiptsRequest & { delaySeconds: number; reason?: string | undefined }> = {
+  apply: ({ queueId, delaySeconds, reason }, messageIds, now) => ({
+    sql: `UPDATE delivery FORCE INDEX (PRIMARY)
+           SET available_at = ?,
+               lease_token = NULL,
+               nack_reason = ?
+           WHERE queue_id = ?
+             AND message_id IN (?)`,
+    values: [now + delaySeconds * 1000, reason ?? null, queueId, messageIds],
+  }),
+  endsLease: true,
+  wasApplied: (row) => row !== undefined && row.leaseToken === null,
+};

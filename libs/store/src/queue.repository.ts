@@ -47,8 +47,29 @@ export class QueueRepository {
       throw queueNotFound(name);
     }
     const queue = toQueue(row);
-    this.cache.set(name, { queue, until: performance.now() + CACHE_MS });
+    this.remember(queue);
     return queue;
+  }
+
+  private remember(queue: Queue): void {
+    this.cache.set(queue.name, { queue, until: performance.now() + CACHE_MS });
+  }
+
+  /** Those of these queues that exist, by name, at most a second old. */
+  async getAll(names: readonly string[]): Promise<Map<string, Queue>> {
+    const now = performance.now();
+    const stale = names.filter((name) => (this.cache.get(name)?.until ?? 0) <= now);
+    if (stale.length > 0) {
+      for (const name of stale) this.cache.delete(name);
+      const rows = await this.database.read<QueueRow>(`${SELECT_QUEUE} WHERE name IN (?)`, [stale]);
+      for (const queue of rows.map(toQueue)) this.remember(queue);
+    }
+    return new Map(
+      names.flatMap((name) => {
+        const queue = this.cache.get(name)?.queue;
+        return queue === undefined ? [] : [[name, queue]];
+      }),
+    );
   }
 
   /** Every queue, by name. */

@@ -95,7 +95,7 @@ export class SweepRepository {
       leased.length === 0 ? 0 : await this.database.transaction((tx) => purgeLeased(tx, queueId, leased));
     const purgedOthers = await this.database.transaction(async (tx) => {
       const taken = await takeUnleased(tx, queueId, others, 'TRUE', undefined);
-      await deleteDeliveries(tx, queueId, taken);
+      if (taken.length > 0) await tx.finish([deleteDeliveries(queueId, taken)]);
       return taken.length;
     });
     const purged = purgedLeased + purgedOthers;
@@ -130,7 +130,7 @@ export class SweepRepository {
       const counts = new Map<number, number>();
       for (const target of await lockExisting(tx, [...byOrigin.keys()])) {
         const taken = await takeUnleased(tx, queueId, byOrigin.get(target) ?? [], `expires_at > ${clock(now)}`, now);
-        await moveDeliveries(tx, queueId, target, taken, now);
+        if (taken.length > 0) await tx.all([moveDeliveries(queueId, target, taken, now)]);
         counts.set(target, taken.length);
       }
       return counts;
@@ -189,7 +189,7 @@ export class SweepRepository {
   }
 }
 
-async function purgeLeased(tx: Transaction, queueId: number, messageIds: readonly Buffer[]): Promise<number> {
+async function purgeLeased(tx: Transaction, queueId: number, found: readonly Buffer[]): Promise<number> {
   const rows = await tx.read<{ messageId: Buffer }>(
     `SELECT message_id AS messageId
      FROM delivery FORCE INDEX (PRIMARY)
@@ -199,13 +199,10 @@ async function purgeLeased(tx: Transaction, queueId: number, messageIds: readonl
        AND available_at > ${clock(undefined)} + ${PURGE_MARGIN_MS}
      ORDER BY message_id
      FOR UPDATE`,
-    [queueId, messageIds],
+    [queueId, found],
   );
-  await deleteDeliveries(
-    tx,
-    queueId,
-    rows.map(({ messageId }) => messageId),
-  );
+  const messageIds = rows.map(({ messageId }) => messageId);
+  if (messageIds.length > 0) await tx.finish([deleteDeliveries(queueId, messageIds)]);
   return rows.length;
 }
 

@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import type { PurgeAnswer, PutQueueRequest, QueueAnswer, RedriveAnswer } from '@rowmq/contract';
 import { FIRST_ID, type Queue, QueueRepository, SweepRepository } from '@rowmq/store';
-import { LongPoll } from '../messages/long-poll.js';
+import { CombinedDemand } from '../messages/combined-demand.js';
 import { formatTime } from '../messages/message.codec.js';
 import { Metrics } from '../metrics/metrics.js';
 import { QueueStatsService } from './queue-stats.service.js';
@@ -18,7 +18,7 @@ export class QueuesService {
     private readonly queues: QueueRepository,
     private readonly sweep: SweepRepository,
     private readonly stats: QueueStatsService,
-    private readonly longPoll: LongPoll,
+    private readonly demand: CombinedDemand,
     private readonly metrics: Metrics,
   ) {}
 
@@ -57,7 +57,7 @@ export class QueuesService {
   /** Throws `queue-not-found`. */
   async setPaused(name: string, paused: boolean): Promise<{ name: string; paused: boolean }> {
     await this.queues.setPaused(name, paused);
-    if (!paused) this.longPoll.wake(name);
+    if (!paused) this.demand.wake(name);
     return { name, paused };
   }
 
@@ -73,7 +73,7 @@ export class QueuesService {
       for (const [target, count] of batch.moved) {
         redriven += count;
         const targetName = names.get(target);
-        if (targetName !== undefined) this.longPoll.wake(targetName);
+        if (targetName !== undefined) this.demand.wake(targetName);
       }
       skipped += batch.skipped;
       left += batch.left;

@@ -1,13 +1,19 @@
 import { applyDecorators } from '@nestjs/common';
+import { RouteConfig } from '@nestjs/platform-fastify';
 import { ApiOperation, ApiResponse } from '@nestjs/swagger';
 import { type ErrorCode, problem, RowmqError } from '@rowmq/contract';
 import type { z } from 'zod';
 import { toProblem } from './problem.filter.js';
 
+/** What Fastify's route knows of a call. */
+export interface CallConfig {
+  call: string;
+}
+
 /** Failures every call can answer with. */
 const EVERYWHERE: ErrorCode[] = ['unauthorized', 'overloaded', 'database-unavailable'];
 
-/** Describes a call for OpenAPI: what it does, its answer, and each problem it can answer with, by example. */
+/** Describes a call for OpenAPI: what it does, its answer, and each problem it can answer with, by example. Metrics name it by its handler's name, which is its verb's. */
 export function ApiCall(call: {
   summary: string;
   status: number;
@@ -15,6 +21,8 @@ export function ApiCall(call: {
   problems: ErrorCode[];
 }): MethodDecorator {
   return applyDecorators(
+    (target: object, verb: string | symbol, descriptor: PropertyDescriptor) =>
+      RouteConfig({ call: String(verb) } satisfies CallConfig)(target, verb, descriptor),
     ApiOperation({ summary: call.summary }),
     ApiResponse({ status: call.status, description: 'Done', ...(call.answer && { standardSchema: call.answer }) }),
     ApiProblems([...call.problems, ...EVERYWHERE]),

@@ -2,10 +2,12 @@ import { type LeasedDelivery, type MessageRepository, type Queue, type QueueRepo
 import { newMessageId } from '@rowmq/contract';
 import { describe, expect, test, vi } from 'vitest';
 import { Metrics } from '../metrics/metrics.js';
-import { LongPoll } from './long-poll.js';
+import { CombinedDemand } from './combined-demand.js';
+import { Flights } from './flights.js';
 import { MessagesService } from './messages.service.js';
 
 const QUEUE = { id: 7, name: 'q', leaseSeconds: 30, paused: false } as Queue;
+const CONFIG = { poolSize: 16, flightRequests: 1000, maxWaitingRequests: 100, maxLongPolls: 10 };
 const REQUEST = { maxMessages: 10, waitSeconds: 0 };
 
 const leased: LeasedDelivery[] = ['a', 'b'].map((body) => ({
@@ -22,11 +24,15 @@ const leased: LeasedDelivery[] = ['a', 'b'].map((body) => ({
 /** The service on a store that claims what the test says and remembers what is given back. */
 function newService(claim: () => Promise<LeasedDelivery[]> = async () => leased) {
   const release = vi.fn<MessageRepository['release']>().mockResolvedValue();
-  const messages = { dequeue: claim, release } as unknown as MessageRepository;
+  const dequeue: MessageRepository['dequeue'] = async () => [{ leased: [await claim()], lookAgain: false }];
+  const events = { onSight: () => undefined, onRescan: () => undefined };
+  const messages = { dequeue, release, events } as unknown as MessageRepository;
   const queues = { get: async () => QUEUE } as unknown as QueueRepository;
-  const longPoll = new LongPoll(messages, queues, { maxLongPolls: 10 });
-  const wake = vi.spyOn(longPoll, 'wake');
-  return { service: new MessagesService(messages, queues, longPoll, new Metrics()), release, wake };
+  const metrics = new Metrics();
+  const demand = new CombinedDemand(messages, queues, metrics, CONFIG);
+  const wake = vi.spyOn(demand, 'wake');
+  const flights = new Flights(messages, metrics, CONFIG);
+  return { service: new MessagesService(messages, queues, flights, demand, metrics), release, wake };
 }
 
 describe('what was claimed for a consumer', () => {
@@ -44,7 +50,7 @@ describe('what was claimed for a consumer', () => {
     expect(release).not.toHaveBeenCalled();
     consumer.abort();
     await vi.waitFor(() => expect(wake).toHaveBeenCalledWith('q'));
-    expect(release).toHaveBeenCalledExactlyOnceWith(QUEUE.id, leased);
+    expect(release).toHaveBeenCalledExactlyOnceWith({ queueId: QUEUE.id, receipts: leased });
   });
 
   test('is given back when the consumer hung up while the claim was under way', async () => {
@@ -55,7 +61,7 @@ describe('what was claimed for a consumer', () => {
     });
     await service.dequeue('q', REQUEST, consumer.signal);
     await vi.waitFor(() => expect(wake).toHaveBeenCalledWith('q'));
-    expect(release).toHaveBeenCalledExactlyOnceWith(QUEUE.id, leased);
+    expect(release).toHaveBeenCalledExactlyOnceWith({ queueId: QUEUE.id, receipts: leased });
   });
 
   test('is nothing to give back when nothing was claimed', async () => {

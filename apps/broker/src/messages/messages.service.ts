@@ -14,7 +14,8 @@ import {
 } from '@rowmq/contract';
 import { type LeasedDelivery, MessageRepository, QueueRepository, type ReceiptOutcomes } from '@rowmq/store';
 import { Metrics } from '../metrics/metrics.js';
-import { LongPoll } from './long-poll.js';
+import { CombinedDemand } from './combined-demand.js';
+import { Flights } from './flights.js';
 import { formatTime, toLeasedMessage, toNewMessage } from './message.codec.js';
 
 /** A message's life as the REST contract tells it. */
@@ -25,17 +26,21 @@ export class MessagesService {
   constructor(
     private readonly messages: MessageRepository,
     private readonly queues: QueueRepository,
-    private readonly longPoll: LongPoll,
+    private readonly flights: Flights,
+    private readonly demand: CombinedDemand,
     private readonly metrics: Metrics,
   ) {
-    messages.onSight = (event, queue, count) => metrics.count(event, queue.name, count);
+    messages.events.onSight = (event, queue, count) => metrics.count(event, queue.name, count);
+    messages.events.onRescan = (ms, found) => metrics.observeRescan(ms, found);
   }
 
   /** Stores messages, all or none; answers after COMMIT. Throws `queue-not-found`, `message-too-large`, `queue-full`, `invalid-request`. */
   async enqueue(queueName: string, messages: EnqueueMessage[]): Promise<EnqueueAnswer> {
     const made = messages.map(toNewMessage);
-    await this.messages.enqueue(queueName, made);
-    this.longPoll.wake(queueName);
+    await this.flights.enqueue({ queueName, messages: made });
+    for (const delaySeconds of new Set(messages.map((message) => message.delaySeconds ?? 0))) {
+      this.demand.wake(queueName, delaySeconds * 1000);
+    }
     this.metrics.count('enqueued', queueName, made.length);
     return { messages: made.map(({ id }) => ({ id: formatMessageId(id) })) };
   }
@@ -49,7 +54,8 @@ export class MessagesService {
     request: { maxMessages: number; waitSeconds: number; leaseSeconds?: number | undefined },
     hungUp: AbortSignal,
   ): Promise<DequeueAnswer> {
-    const leased = await this.lease(queueName, request, hungUp);
+    const { maxMessages, waitSeconds, leaseSeconds } = request;
+    const leased = await this.demand.take(queueName, { maxMessages, leaseSeconds, waitMs: waitSeconds * 1000 }, hungUp);
     if (leased.length === 0) return { messages: [] };
     const giveBack = (): void => void this.giveBack(queueName, leased);
     if (hungUp.aborted) {
@@ -62,33 +68,10 @@ export class MessagesService {
     return { messages: leased.map(toLeasedMessage) };
   }
 
-  private async lease(
-    queueName: string,
-    {
-      maxMessages,
-      waitSeconds,
-      leaseSeconds,
-    }: { maxMessages: number; waitSeconds: number; leaseSeconds?: number | undefined },
-    hungUp: AbortSignal,
-  ): Promise<LeasedDelivery[]> {
-    const queue = await this.queues.get(queueName);
-    // Nobody overtakes those who wait, except who would not wait with them.
-    if (!queue.paused && (waitSeconds === 0 || !this.longPoll.hasWaiters(queueName))) {
-      const leased = await this.messages.dequeue(queue, {
-        maxMessages,
-        leaseSeconds: leaseSeconds ?? queue.leaseSeconds,
-      });
-      if (leased.length > 0) return leased;
-    }
-    return waitSeconds === 0
-      ? []
-      : this.longPoll.wait(queueName, { maxMessages, leaseSeconds }, waitSeconds * 1000, hungUp);
-  }
-
   /** Settles deliveries. Each receipt is answered for by itself. Throws `queue-not-found`. */
   async ack(queueName: string, receipts: string[]): Promise<AckAnswer> {
     const { done, failed } = await this.perReceipt(queueName, receipts, (queueId, decoded) =>
-      this.messages.ack(queueId, decoded),
+      this.flights.ack({ queueId, receipts: decoded }),
     );
     this.metrics.count('acked', queueName, done.length);
     return { acked: done, failed };
@@ -122,9 +105,9 @@ export class MessagesService {
     reason: string | undefined,
   ): Promise<NackAnswer> {
     const { done, failed } = await this.perReceipt(queueName, receipts, (queueId, decoded) =>
-      this.messages.nack(queueId, decoded, { delaySeconds, reason }),
+      this.flights.nack({ queueId, receipts: decoded, delaySeconds, reason }),
     );
-    if (done.length > 0 && delaySeconds === 0) this.longPoll.wake(queueName);
+    if (done.length > 0) this.demand.wake(queueName, delaySeconds * 1000);
     this.metrics.count('nacked', queueName, done.length);
     return { nacked: done, failed };
   }
@@ -133,7 +116,7 @@ export class MessagesService {
   async extend(queueName: string, receipts: string[], leaseSeconds: number): Promise<ExtendAnswer> {
     let leaseExpiresAt = 0;
     const { done, failed } = await this.perReceipt(queueName, receipts, async (queueId, decoded) => {
-      const result = await this.messages.extend(queueId, decoded, { leaseSeconds });
+      const result = await this.flights.extend({ queueId, receipts: decoded, leaseSeconds });
       leaseExpiresAt = result.leaseExpiresAt;
       return result.outcomes;
     });
@@ -170,8 +153,8 @@ export class MessagesService {
   private async giveBack(queueName: string, leased: LeasedDelivery[]): Promise<void> {
     try {
       const queue = await this.queues.get(queueName);
-      await this.messages.release(queue.id, leased);
-      this.longPoll.wake(queueName);
+      await this.messages.release({ queueId: queue.id, receipts: leased });
+      this.demand.wake(queueName);
       this.metrics.count('released', queueName, leased.length);
     } catch (error) {
       // Their lease runs out all the same: late, not lost.

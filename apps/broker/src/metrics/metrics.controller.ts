@@ -1,7 +1,7 @@
 import { Controller, Get, Header } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
 import { QueueStatsService } from '../admin/queue-stats.service.js';
-import { LongPoll } from '../messages/long-poll.js';
+import { CombinedDemand } from '../messages/combined-demand.js';
 import { Metrics } from './metrics.js';
 import { Open } from '../http/api-key.guard.js';
 
@@ -13,9 +13,9 @@ export class MetricsController {
   constructor(
     private readonly metrics: Metrics,
     private readonly stats: QueueStatsService,
-    longPoll: LongPoll,
+    demand: CombinedDemand,
   ) {
-    metrics.gauge('rowmq_waiting_consumers', 'Consumers that wait for messages on this broker', () => longPoll.size);
+    metrics.gauge('rowmq_waiting_consumers', 'Consumers that wait for messages on this broker', () => demand.size);
   }
 
   @Get()

@@ -38,8 +38,41 @@ export class Metrics {
     registers: [this.registry],
   });
 
+  private readonly flights = new Histogram({
+    name: 'rowmq_flight_duration_seconds',
+    help: 'Time of one flight: requests of one verb that share a transaction',
+    labelNames: ['verb'],
+    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+    registers: [this.registry],
+  });
+  private readonly flightRows = new Histogram({
+    name: 'rowmq_flight_rows',
+    help: 'Deliveries in one flight',
+    labelNames: ['verb'],
+    buckets: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000],
+    registers: [this.registry],
+  });
+  private readonly rescans = new Histogram({
+    name: 'rowmq_rescan_duration_seconds',
+    help: 'Time of one look below a scan floor; it grows while something holds purge up',
+    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+    registers: [this.registry],
+  });
+  private readonly belowFloor = new Counter({
+    name: 'rowmq_found_below_floor_total',
+    help: 'Deliveries that a rescan found below a scan floor',
+    registers: [this.registry],
+  });
+  private readonly batchers = new Map<string, { waiting: number; flights: number }>();
+
   constructor() {
     collectDefaultMetrics({ register: this.registry });
+    this.perVerb('rowmq_waiting_requests', 'Requests that wait for a flight', ({ waiting }) => waiting);
+    this.perVerb(
+      'rowmq_flights_limit',
+      'Flights that may be under way, as the database takes them',
+      ({ flights }) => flights,
+    );
   }
 
   count(event: MessageEvent, queue: string, messages: number): void {
@@ -59,5 +92,32 @@ export class Metrics {
   gauge(name: string, help: string, read: () => number): void {
     const gauge: Gauge = new Gauge({ name, help, registers: [], collect: () => gauge.set(read()) });
     this.registry.registerMetric(gauge);
+  }
+
+  observeFlight(verb: string, { rows, ms }: { rows: number; ms: number }): void {
+    this.flights.observe({ verb }, ms / 1000);
+    this.flightRows.observe({ verb }, rows);
+  }
+
+  /** Reports a verb's batcher when it is scraped. */
+  watchFlights(verb: string, batcher: { readonly waiting: number; readonly flights: number }): void {
+    this.batchers.set(verb, batcher);
+  }
+
+  observeRescan(ms: number, found: number): void {
+    this.rescans.observe(ms / 1000);
+    this.belowFloor.inc(found);
+  }
+
+  private perVerb(name: string, help: string, read: (batcher: { waiting: number; flights: number }) => number): void {
+    const gauge: Gauge<'verb'> = new Gauge({
+      name,
+      help,
+      labelNames: ['verb'],
+      registers: [this.registry],
+      collect: () => {
+        for (const [verb, batcher] of this.batchers) gauge.set({ verb }, read(batcher));
+      },
+    });
   }
 }

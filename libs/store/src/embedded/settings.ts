@@ -1,3 +1,4 @@
+import { dirname } from 'node:path';
 import { totalmem } from 'node:os';
 import type { ServerKind } from './server-program.js';
 
@@ -16,7 +17,8 @@ export interface ServerSettings {
 export function basicArguments(data: string): string[] {
   const root = process.getuid?.() === 0;
   // Both servers refuse to run as root unless told so in as many words.
-  return ['--no-defaults', `--datadir=${data}`, ...(root ? ['--user=root'] : [])];
+  // MariaDB clears its temporary folder when it starts: a shared one would take other servers' temporary tables with it.
+  return ['--no-defaults', `--datadir=${data}`, `--tmpdir=${dirname(data)}`, ...(root ? ['--user=root'] : [])];
 }
 
 /** The command line of a durable server that only this machine can reach. */

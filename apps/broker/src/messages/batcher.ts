@@ -1,0 +1,170 @@
+import { RowmqError } from '@rowmq/contract';
+import { AdaptiveLimit } from './adaptive-limit.js';
+
+/** What a request weighs. */
+export interface Weight {
+  rows: number;
+  bytes: number;
+}
+
+export interface BatcherLimits {
+  /** Of one flight; its first request may be larger. */
+  requests: number;
+  rows: number;
+  bytes: number;
+  /** Flights at a time, at most. */
+  flights: number;
+  /** Requests that may wait, and their bytes. */
+  waitingRequests: number;
+  waitingBytes: number;
+}
+
+export interface BatcherOptions<Request, Answer> {
+  /**
+   * Carries out a flight, all or nothing, and answers for each request in order, with an `Error` for one that is refused. Throws if nothing was carried out.
+   */
+  fly: (requests: readonly Request[]) => Promise<readonly (Answer | Error)[]>;
+  weigh: (request: Request) => Weight;
+  limits: BatcherLimits;
+  /** Told of every flight that landed. */
+  onFlight?: (flight: { requests: number; rows: number; ms: number }) => void;
+}
+
+/** A request that waits this long for its flight is refused: whoever sent it has given up, or will soon. */
+const WAIT_MS = 10_000;
+
+interface Waiting<Request, Answer> {
+  request: Request;
+  weight: Weight;
+  since: number;
+  resolve: (answer: Answer) => void;
+  reject: (error: Error) => void;
+}
+
+/**
+ * Natural batching (group commit) of one verb: while a flight is under way, the requests that come queue up and become the next one. There is no timer: a request that finds nothing under way flies with
+ * those that arrived in the same turn of the event loop.
+ *
+ * Each queue has a lane, and a flight takes one request of each lane in turn, so a busy queue cannot hold up the others. How many flights are under way: {@link AdaptiveLimit}.
+ */
+export class Batcher<Request, Answer> {
+  private readonly lanes = new Map<string, Waiting<Request, Answer>[]>();
+  private readonly limit: AdaptiveLimit;
+  private flying = 0;
+  private waitingRequests = 0;
+  private waitingBytes = 0;
+  private isScheduled = false;
+
+  constructor(private readonly options: BatcherOptions<Request, Answer>) {
+    this.limit = new AdaptiveLimit(options.limits.flights);
+  }
+
+  /** Requests that wait for a flight. */
+  get waiting(): number {
+    return this.waitingRequests;
+  }
+
+  /** Flights that may be under way. */
+  get flights(): number {
+    return this.limit.value;
+  }
+
+  /**
+   * Carries out a request with others. Throws what it was refused with, or what its flight failed with; and `overloaded`, with nothing carried out, when too many wait or its turn comes too late to be of use.
+   */
+  async submit(lane: string, request: Request): Promise<Answer> {
+    const { limits, weigh } = this.options;
+    const weight = weigh(request);
+    if (this.waitingRequests >= limits.waitingRequests || this.waitingBytes + weight.bytes > limits.waitingBytes) {
+      throw overloaded(`${this.waitingRequests} requests wait on this broker already`);
+    }
+    this.waitingRequests += 1;
+    this.waitingBytes += weight.bytes;
+    return new Promise((resolve, reject) => {
+      const waiting = { request, weight, since: performance.now(), resolve, reject };
+      const others = this.lanes.get(lane);
+      if (others === undefined) this.lanes.set(lane, [waiting]);
+      else others.push(waiting);
+      this.schedule();
+    });
+  }
+
+  /** Takes off when this turn of the event loop has read everything that arrived. */
+  private schedule(): void {
+    if (this.isScheduled || this.flying >= this.limit.value) return;
+    this.isScheduled = true;
+    setImmediate(() => {
+      this.isScheduled = false;
+      while (this.flying < this.limit.value && this.waitingRequests > 0) {
+        const flight = this.board();
+        if (flight.length > 0) void this.fly(flight);
+      }
+    });
+  }
+
+  /** Takes what fits into a flight, one request of each lane in turn. Lanes that were served go to the end of the line. */
+  private board(): Waiting<Request, Answer>[] {
+    const { requests, rows, bytes } = this.options.limits;
+    const flight: Waiting<Request, Answer>[] = [];
+    const weight: Weight = { rows: 0, bytes: 0 };
+    const latest = performance.now() - WAIT_MS;
+    // A lane that was served is put at the end, and so met again if there is still room.
+    for (const [lane, waiting] of this.lanes) {
+      const next = waiting[0] as Waiting<Request, Answer>;
+      const isFull =
+        flight.length >= requests || weight.rows + next.weight.rows > rows || weight.bytes + next.weight.bytes > bytes;
+      if (isFull && flight.length > 0) break;
+      waiting.shift();
+      this.lanes.delete(lane);
+      if (waiting.length > 0) this.lanes.set(lane, waiting);
+      this.waitingRequests -= 1;
+      this.waitingBytes -= next.weight.bytes;
+      if (next.since < latest) {
+        next.reject(overloaded('The database is slower than the requests come'));
+        continue;
+      }
+      flight.push(next);
+      weight.rows += next.weight.rows;
+      weight.bytes += next.weight.bytes;
+    }
+    return flight;
+  }
+
+  private async fly(flight: Waiting<Request, Answer>[]): Promise<void> {
+    this.flying += 1;
+    const started = performance.now();
+    await this.carryOut(flight);
+    this.flying -= 1;
+    const rows = flight.reduce((sum, { weight }) => sum + weight.rows, 0);
+    const ms = performance.now() - started;
+    this.limit.landed(rows, ms, this.waitingRequests > 0);
+    this.options.onFlight?.({ requests: flight.length, rows, ms });
+    this.schedule();
+  }
+
+  /** Settles every request of a flight. If the flight fails for a reason that may lie in one request, it is halved, so that only this one fails. */
+  private async carryOut(flight: Waiting<Request, Answer>[]): Promise<void> {
+    let answers: readonly (Answer | Error)[];
+    try {
+      answers = await this.options.fly(flight.map(({ request }) => request));
+    } catch (error) {
+      if (flight.length === 1 || error instanceof RowmqError) {
+        for (const { reject } of flight) reject(error as Error);
+        return;
+      }
+      const half = Math.ceil(flight.length / 2);
+      await this.carryOut(flight.slice(0, half));
+      await this.carryOut(flight.slice(half));
+      return;
+    }
+    for (const [index, { resolve, reject }] of flight.entries()) {
+      const answer = answers[index] as Answer | Error;
+      if (answer instanceof Error) reject(answer);
+      else resolve(answer);
+    }
+  }
+}
+
+function overloaded(why: string): RowmqError {
+  return new RowmqError('overloaded', `${why}; try again later.`, { retryAfterSeconds: 1 });
+}

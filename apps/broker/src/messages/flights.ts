@@ -1,0 +1,95 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { type EnqueueRequest, MessageRepository, type ReceiptOutcomes, type ReceiptsRequest } from '@rowmq/store';
+import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
+import { Metrics } from '../metrics/metrics.js';
+import { Batcher, type BatcherLimits, type BatcherOptions } from './batcher.js';
+
+/** Rows of one flight. Up to here a larger flight is cheaper per row; beyond it only the locks are held for longer. */
+export const FLIGHT_ROWS = 1000;
+/** Bodies and headers of one flight: twice that as SQL, which fits the smallest `max_allowed_packet` the servers come with (16 MiB). */
+const FLIGHT_BYTES = 4 * 1024 * 1024;
+/** Bodies and headers that may wait for their flight. */
+const WAITING_BYTES = 64 * 1024 * 1024;
+/** Of a broker's connections, those that the flights of one verb may take. */
+const SHARE_OF_POOL = 1 / 4;
+
+export type FlightConfig = Pick<BrokerConfig, 'poolSize' | 'flightRequests' | 'maxWaitingRequests'>;
+
+/** The limits of every verb's flights. */
+export function flightLimits(config: FlightConfig): BatcherLimits {
+  return {
+    requests: config.flightRequests,
+    rows: FLIGHT_ROWS,
+    bytes: FLIGHT_BYTES,
+    flights: Math.max(1, Math.floor(config.poolSize * SHARE_OF_POOL)),
+    waitingRequests: config.maxWaitingRequests,
+    waitingBytes: WAITING_BYTES,
+  };
+}
+
+type NackRequest = ReceiptsRequest & { delaySeconds: number; reason?: string | undefined };
+type ExtendRequest = ReceiptsRequest & { leaseSeconds: number };
+
+/** What clients ask of messages, many requests to a transaction. Dequeue is not here: consumers of a queue share one claim, see `CombinedDemand`. */
+@Injectable()
+export class Flights {
+  private readonly enqueues: Batcher<EnqueueRequest, null>;
+  private readonly acks: Batcher<ReceiptsRequest, ReceiptOutcomes>;
+  private readonly nacks: Batcher<NackRequest, ReceiptOutcomes>;
+  private readonly extends: Batcher<ExtendRequest, { outcomes: ReceiptOutcomes; leaseExpiresAt: number }>;
+
+  constructor(
+    messages: MessageRepository,
+    private readonly metrics: Metrics,
+    @Inject(BROKER_CONFIG) private readonly config: FlightConfig,
+  ) {
+    this.enqueues = this.batcher<EnqueueRequest, null>('enqueue', {
+      fly: (requests) => messages.enqueue(requests),
+      weigh: ({ messages: sent }) => ({
+        rows: sent.length,
+        bytes: sent.reduce((sum, { body, headers }) => sum + body.length + (headers?.length ?? 0), 0),
+      }),
+    });
+    const weigh = ({ receipts }: ReceiptsRequest) => ({ rows: receipts.length, bytes: 0 });
+    this.acks = this.batcher('ack', { fly: (requests) => messages.ack(requests), weigh });
+    this.nacks = this.batcher<NackRequest, ReceiptOutcomes>('nack', {
+      fly: (requests) => messages.nack(requests),
+      weigh,
+    });
+    this.extends = this.batcher<ExtendRequest, { outcomes: ReceiptOutcomes; leaseExpiresAt: number }>('extend', {
+      fly: (requests) => messages.extend(requests),
+      weigh,
+    });
+  }
+
+  /** Throws `queue-not-found`, `queue-full`, `invalid-request`, `overloaded`, `database-unavailable`. */
+  async enqueue(request: EnqueueRequest): Promise<void> {
+    await this.enqueues.submit(request.queueName, request);
+  }
+
+  /** Throws `overloaded`, `database-unavailable`. So do the others. */
+  async ack(request: ReceiptsRequest): Promise<ReceiptOutcomes> {
+    return this.acks.submit(String(request.queueId), request);
+  }
+
+  async nack(request: NackRequest): Promise<ReceiptOutcomes> {
+    return this.nacks.submit(String(request.queueId), request);
+  }
+
+  async extend(request: ExtendRequest): Promise<{ outcomes: ReceiptOutcomes; leaseExpiresAt: number }> {
+    return this.extends.submit(String(request.queueId), request);
+  }
+
+  private batcher<Request, Answer>(
+    verb: string,
+    options: Pick<BatcherOptions<Request, Answer>, 'fly' | 'weigh'>,
+  ): Batcher<Request, Answer> {
+    const batcher = new Batcher({
+      ...options,
+      limits: flightLimits(this.config),
+      onFlight: (flight) => this.metrics.observeFlight(verb, flight),
+    });
+    this.metrics.watchFlights(verb, batcher);
+    return batcher;
+  }
+}

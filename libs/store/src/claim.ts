@@ -1,0 +1,259 @@
+import { randomBytes } from 'node:crypto';
+import { LIMITS } from '@rowmq/contract';
+import {
+  type Candidate,
+  giveBack,
+  leaseDeliveries,
+  lockHeads,
+  lookAtHeads,
+  RANKS,
+  readBelow,
+  readMessages,
+  readReady,
+  type SeenHead,
+  type SortedHead,
+  sortHead,
+  type StoredMessage,
+} from './claim.sql.js';
+import type { Database, Statement } from './database.js';
+import { deleteDeliveries } from './delivery.sql.js';
+import type { Queue } from './queue.repository.js';
+import type { ScanFloors } from './scan-floors.js';
+
+/** What one consumer wants. */
+export interface Demand {
+  maxMessages: number;
+  leaseSeconds: number;
+}
+
+/** What the consumers of one queue want, in the order in which they came. */
+export interface DequeueRequest {
+  queue: Queue;
+  demands: readonly Demand[];
+}
+
+/** A delivery under lease, with its message. Times: ms since 1970 on the database's clock. */
+export interface LeasedDelivery {
+  messageId: Buffer;
+  leaseToken: Buffer;
+  body: Buffer;
+  headers: Buffer | null;
+  priority: number;
+  receiveCount: number;
+  expiresAt: number;
+  leaseExpiresAt: number;
+}
+
+/** What a claim did for one request. */
+interface Claimed {
+  head: SortedHead;
+  /** For each demand. */
+  leased: LeasedDelivery[][];
+  /** The demands wanted more. */
+  isShort: boolean;
+  /** Deliveries that others took between look and lock. */
+  missed: number;
+}
+
+/** A queue with something at its head, and who wants it. */
+interface Job {
+  head: SeenHead;
+  demands: readonly Demand[];
+  wanted: number;
+}
+
+/** A demand, and the deliveries it gets. */
+interface Share {
+  leaseSeconds: number;
+  rows: Candidate[];
+}
+
+const TOKEN_BYTES = 8;
+/** Rows a claim looks at, at least, after one that met rows which it had to remove. */
+const LOOK_AFTER_REMOVAL = 200;
+/** A look from the left edge waits for this many times what the last one took. */
+const FULL_LOOK_PAUSE_FACTOR = 20;
+
+/** Claiming deliveries, and looking whether there is something to claim. */
+export class Claim {
+  /** Queues whose head held something to be removed when last claimed from. */
+  private readonly obstructed = new Set<number>();
+  private fullLookFrom = 0;
+
+  constructor(
+    private readonly database: Database,
+    private readonly floors: ScanFloors,
+    private readonly onRescan: (ms: number, found: number) => void,
+  ) {}
+
+  /** One claim for each request's queue, all in one transaction. */
+  async run(requests: readonly DequeueRequest[], at: number | undefined): Promise<Claimed[]> {
+    if (requests.length === 0) return [];
+    const wanted = requests.map(({ demands }) => demands.reduce((sum, { maxMessages }) => sum + maxMessages, 0));
+    const heads = requests.map(({ queue }, index) => ({
+      queueId: queue.id,
+      floors: at === undefined ? this.floors.of(queue.id) : undefined,
+      limit: Math.max(wanted[index] ?? 0, this.obstructed.has(queue.id) ? LOOK_AFTER_REMOVAL : 0),
+    }));
+    const { seen, now } = await lookAtHeads(this.database, heads, at);
+    if (at === undefined) {
+      for (const { queueId, ranks, count, limit } of seen) this.floors.raise(queueId, ranks, count < limit, now);
+    }
+    const jobs = requests.flatMap(({ demands }, index): Job[] => {
+      const head = seen[index] as SeenHead;
+      return head.settings !== undefined && head.count > 0 ? [{ head, demands, wanted: wanted[index] ?? 0 }] : [];
+    });
+    const claims = jobs.length === 0 ? new Map<number, Claimed>() : await this.lease(jobs, at);
+    for (const [queueId, { head }] of claims) {
+      this.obstructed[head.expired.length + head.overReceived.length > 0 ? 'add' : 'delete'](queueId);
+    }
+    return requests.map(({ queue, demands }) => claims.get(queue.id) ?? nothing(demands));
+  }
+
+  /** The transaction of a claim. Returns what was claimed by queue. */
+  private async lease(jobs: readonly Job[], at: number | undefined): Promise<Map<number, Claimed>> {
+    const leaseToken = randomBytes(TOKEN_BYTES);
+    /** Undoes what this try and those before it have leased: their COMMIT may have succeeded. */
+    const undo: Statement[] = [];
+    const { claims, messages, now } = await this.database.transaction(async (tx) => {
+      if (tx.commitUnknown) await tx.all(undo);
+      const locked = await lockHeads(
+        tx,
+        jobs.map(({ head }) => head),
+        at,
+      );
+      const sorted = jobs.map(({ head, demands, wanted }, index) => {
+        const rows = locked.rows[index] as Candidate[];
+        const { live, ...removed } = sortHead(rows, head.settings, wanted, locked.now);
+        return { live, ...removed, shares: share(live, demands), missed: head.count - rows.length };
+      });
+      const statements: Statement[] = [];
+      for (const [index, { expired, shares }] of sorted.entries()) {
+        const { queueId } = (jobs[index] as Job).head;
+        if (expired.length > 0) statements.push(deleteDeliveries(queueId, ids(expired)));
+        for (const [leaseSeconds, messageIds] of idsByLease(shares)) {
+          undo.push(giveBack(queueId, messageIds, leaseToken, at));
+          statements.push(leaseDeliveries(queueId, messageIds, leaseToken, locked.now + leaseSeconds * 1000));
+        }
+      }
+      const live = sorted.flatMap((one) => ids(one.live));
+      if (live.length > 0) statements.push(readMessages('message', live));
+      const answers = await tx.finish(statements);
+      return { claims: sorted, messages: live.length > 0 ? (answers.at(-1) as StoredMessage[]) : [], now: locked.now };
+    });
+    const byId = await this.withMoving(
+      messages,
+      claims.flatMap(({ live }) => live),
+    );
+    return new Map(
+      claims.map(({ live, expired, overReceived, shares, missed }, index) => {
+        const { head, wanted } = jobs[index] as Job;
+        const leased = shares.map(({ leaseSeconds, rows }) => {
+          const lease = { leaseToken, leaseExpiresAt: now + leaseSeconds * 1000 };
+          return rows.flatMap((row) => toLeased(row, byId.get(row.messageId.toString('latin1')), lease));
+        });
+        const isShort = live.length < wanted;
+        return [head.queueId, { head: { live, expired, overReceived }, leased, isShort, missed }];
+      }),
+    );
+  }
+
+  /** Messages by id, those included that are not where they were looked for: the reaper splits an overfull partition, and rows move out and back. */
+  private async withMoving(
+    messages: readonly StoredMessage[],
+    claimed: readonly Candidate[],
+  ): Promise<Map<string, StoredMessage>> {
+    const byId = new Map(messages.map((message) => [message.id.toString('latin1'), message]));
+    for (const table of ['message_overflow', 'message'] as const) {
+      const missing = ids(claimed).filter((id) => !byId.has(id.toString('latin1')));
+      if (missing.length === 0) break;
+      const { sql, values } = readMessages(table, missing);
+      for (const message of await this.database.read<StoredMessage>(sql, values)) {
+        byId.set(message.id.toString('latin1'), message);
+      }
+    }
+    return byId;
+  }
+
+  /**
+   * Looks below a queue's scan floor, if that has its turn. It is waited for only where the queue would be called empty.
+   * Returns true if a claim would have passed something over.
+   */
+  async rescan(queueId: number, isEmpty: boolean): Promise<boolean> {
+    if (!this.floors.isRescanDue(queueId, isEmpty)) return false;
+    const scan = this.floors.rescan(queueId, async () => {
+      const started = performance.now();
+      const places = await readBelow(this.database, queueId, this.floors.of(queueId) ?? new Map());
+      for (const place of places) this.floors.lower(queueId, place);
+      this.onRescan(performance.now() - started, places.length);
+      return places.length > 0;
+    });
+    if (isEmpty) return scan;
+    // If it fails, the next one will do.
+    scan.catch(() => undefined);
+    return false;
+  }
+
+  /** Which of these queues have something ready: one statement for all, no locks. From the left edge on, as often as that may cost; in between from their scan floors on. */
+  async look(queueIds: readonly number[]): Promise<Set<number>> {
+    const started = performance.now();
+    const isFull = started >= this.fullLookFrom;
+    const floors = isFull ? [] : queueIds.flatMap((queueId) => [...(this.floors.of(queueId) ?? [])]);
+    const ranks = isFull ? RANKS : [...new Set(floors.map(([rank]) => rank))];
+    if (ranks.length === 0) return new Set();
+    const from = isFull ? 0 : Math.min(...floors.map(([, floor]) => floor));
+    const places = await readReady(this.database, queueIds, ranks, from);
+    if (isFull) this.fullLookFrom = performance.now() + (performance.now() - started) * FULL_LOOK_PAUSE_FACTOR;
+    for (const { queueId, ...place } of places) this.floors.lower(queueId, place);
+    return new Set(places.map(({ queueId }) => queueId));
+  }
+}
+
+function nothing(demands: readonly Demand[]): Claimed {
+  const head: SortedHead = { live: [], expired: [], overReceived: [] };
+  return { head, leased: demands.map(() => []), isShort: true, missed: 0 };
+}
+
+/** Shares deliveries out to demands: to the first as many as it wants, then to the next. */
+function share(rows: readonly Candidate[], demands: readonly Demand[]): Share[] {
+  let taken = 0;
+  return demands.map(({ maxMessages, leaseSeconds }) => {
+    const from = taken;
+    taken += maxMessages;
+    return { leaseSeconds, rows: rows.slice(from, taken) };
+  });
+}
+
+function idsByLease(shares: readonly Share[]): Map<number, Buffer[]> {
+  const groups = new Map<number, Buffer[]>();
+  for (const { leaseSeconds, rows } of shares) {
+    if (rows.length === 0) continue;
+    const group = groups.get(leaseSeconds) ?? [];
+    groups.set(leaseSeconds, group);
+    for (const { messageId } of rows) group.push(messageId);
+  }
+  return groups;
+}
+
+function toLeased(
+  row: Candidate,
+  message: StoredMessage | undefined,
+  lease: Pick<LeasedDelivery, 'leaseToken' | 'leaseExpiresAt'>,
+): LeasedDelivery | [] {
+  // A delivery whose message cannot be read now stays under its lease and comes back: it is not for a reader to decide that it is lost.
+  if (message === undefined) return [];
+  return {
+    messageId: row.messageId,
+    leaseToken: lease.leaseToken,
+    body: message.body,
+    headers: message.headers,
+    priority: LIMITS.priorityMax - row.priorityRank,
+    receiveCount: row.receiveCount + 1,
+    expiresAt: row.expiresAt,
+    leaseExpiresAt: lease.leaseExpiresAt,
+  };
+}
+
+function ids(rows: readonly { messageId: Buffer }[]): Buffer[] {
+  return rows.map(({ messageId }) => messageId);
+}

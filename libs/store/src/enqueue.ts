@@ -1,0 +1,236 @@
+import { LIMITS, RowmqError } from '@rowmq/contract';
+import { clock } from './clock.js';
+import type { Database, Statement, Transaction } from './database.js';
+import { isDuplicateKey, TryAgain } from './database-errors.js';
+import { DepthGauge } from './depth-gauge.js';
+import { type Queue, queueNotFound, type QueueRow, SELECT_QUEUE } from './queue.repository.js';
+import type { Place, ScanFloors } from './scan-floors.js';
+
+/** A message as a producer sends it; sizes are checked by whoever made it. */
+export interface NewMessage {
+  /** UUIDv7, made before anything is stored, so that a repeated try is recognised. */
+  id: Buffer;
+  body: Buffer;
+  /** JSON object of strings, or null. */
+  headers: Buffer | null;
+  /** 0-9, 9 the most urgent. */
+  priority: number;
+  /** The queue's when absent. */
+  delaySeconds?: number | undefined;
+  /** Capped by the queue's TTL, which also applies when absent. */
+  expiresInSeconds?: number | undefined;
+}
+
+/** Messages for one queue, stored all or none. */
+export interface EnqueueRequest {
+  queueName: string;
+  messages: readonly NewMessage[];
+}
+
+/** Null: stored. Otherwise why nothing of the request was. */
+export type EnqueueOutcome = RowmqError | null;
+
+/** Requests that share a transaction. */
+interface Flight {
+  requests: EnqueueRequest[];
+  /** Exclusive: a queue with a maximum depth, so that two cannot both take the last place. */
+  lock: 'shared' | 'exclusive';
+}
+
+interface StoreResult {
+  outcomes: Map<EnqueueRequest, EnqueueOutcome>;
+  /** Those whose queue has turned out to be another than it was taken for: nothing of them is stored. */
+  mistaken: EnqueueRequest[];
+  /** Where the stored deliveries stand. */
+  places: readonly (Place & { queueId: number })[];
+}
+
+/** A queue as it is while its row is locked, and the database's clock. */
+type LockedQueue = Queue & { now: number };
+
+/** How often requests may find their queues other than they took them for. */
+const ROUNDS = 4;
+
+/** Storing messages. */
+export class Enqueue {
+  private readonly depths = new DepthGauge();
+  /** Ids of queues by name, and whether they had a maximum depth, when last seen. */
+  private readonly known = new Map<string, { id: number; isBounded: boolean }>();
+
+  constructor(
+    private readonly database: Database,
+    private readonly floors: ScanFloors,
+  ) {}
+
+  async run(requests: readonly EnqueueRequest[], at: number | undefined): Promise<EnqueueOutcome[]> {
+    const outcomes = new Map<EnqueueRequest, EnqueueOutcome>();
+    let left = requests;
+    for (let round = 0; left.length > 0 && round < ROUNDS; round += 1) {
+      await this.learn(left);
+      const mistaken: EnqueueRequest[] = [];
+      for (const flight of this.flightsOf(left)) {
+        const result = await this.database.transaction((tx) => this.store(tx, flight, at));
+        for (const [request, outcome] of result.outcomes) outcomes.set(request, outcome);
+        mistaken.push(...result.mistaken);
+        // A claim here finds them at once, however late they were committed.
+        for (const { queueId, ...place } of result.places) this.floors.lower(queueId, place);
+      }
+      left = mistaken;
+    }
+    return requests.map((request) => {
+      const outcome = outcomes.get(request);
+      return outcome === undefined ? queueNotFound(request.queueName) : outcome;
+    });
+  }
+
+  /** Finds out the ids of queues that are not known yet. */
+  private async learn(requests: readonly EnqueueRequest[]): Promise<void> {
+    const names = new Set(requests.flatMap(({ queueName }) => (this.known.has(queueName) ? [] : [queueName])));
+    if (names.size === 0) return;
+    const found = await this.database.read<{ id: number; name: string; maxDepth: number | null }>(
+      'SELECT id, name, max_depth AS maxDepth FROM queue WHERE name IN (?)',
+      [[...names]],
+    );
+    for (const { id, name, maxDepth } of found) this.known.set(name, { id, isBounded: maxDepth !== null });
+  }
+
+  /** All queues without a maximum depth share a transaction, each other queue has its own. Requests for unknown queues are in none. */
+  private flightsOf(requests: readonly EnqueueRequest[]): Flight[] {
+    const flights = new Map<number | undefined, Flight>();
+    for (const request of requests) {
+      const queue = this.known.get(request.queueName);
+      if (queue === undefined) continue;
+      const key = queue.isBounded ? queue.id : undefined;
+      const flight = flights.get(key) ?? { requests: [], lock: queue.isBounded ? 'exclusive' : 'shared' };
+      flights.set(key, flight);
+      flight.requests.push(request);
+    }
+    return [...flights.values()];
+  }
+
+  private async store(tx: Transaction, { requests, lock }: Flight, at: number | undefined): Promise<StoreResult> {
+    const queueIds = new Set(requests.map(({ queueName }) => this.known.get(queueName)?.id ?? 0));
+    const queues = await lockQueues(tx, [...queueIds], lock, at);
+    const stored = tx.commitUnknown ? await alreadyStored(tx, requests) : new Set<EnqueueRequest>();
+    const rows = new NewRows();
+    const result: StoreResult = { outcomes: new Map(), mistaken: [], places: rows.places };
+    for (const request of requests) {
+      const queue = queues.get(request.queueName);
+      if (stored.has(request)) {
+        result.outcomes.set(request, null);
+      } else if (queue === undefined || (queue.maxDepth !== null && lock === 'shared')) {
+        this.known.delete(request.queueName);
+        result.mistaken.push(request);
+      } else {
+        result.outcomes.set(request, await this.admit(tx, queue, request, rows));
+      }
+    }
+    try {
+      await tx.finish(rows.inserts);
+    } catch (error) {
+      // The earlier try commits only now: the next will find its messages.
+      throw tx.commitUnknown && isDuplicateKey(error) ? new TryAgain(error) : error;
+    }
+    return result;
+  }
+
+  /** Adds a request's messages to the rows, or says why not. */
+  private async admit(
+    tx: Transaction,
+    queue: LockedQueue,
+    { messages }: EnqueueRequest,
+    rows: NewRows,
+  ): Promise<EnqueueOutcome> {
+    try {
+      const times = messages.map((message, index) => schedule(message, queue, index));
+      if (queue.maxDepth !== null) {
+        await this.depths.reserve(tx, queue.id, queue.maxDepth, { wanted: messages.length, uncounted: rows.count });
+      }
+      for (const [index, message] of messages.entries()) rows.add(queue, message, times[index] as Times);
+      return null;
+    } catch (error) {
+      if (error instanceof RowmqError) return error;
+      throw error;
+    }
+  }
+}
+
+/** Reads queues that still exist and the database's clock, and holds the queues' rows until the transaction ends: in id order, as everybody does who locks more than one. */
+async function lockQueues(
+  tx: Transaction,
+  queueIds: readonly number[],
+  lock: Flight['lock'],
+  at: number | undefined,
+): Promise<Map<string | null, LockedQueue>> {
+  const rows = await tx.read<QueueRow & { now: number }>(
+    `${SELECT_QUEUE.replace('FROM queue', `, ${clock(at)} AS now FROM queue`)} FORCE INDEX (PRIMARY)
+     WHERE id IN (?)
+     ORDER BY id
+     ${lock === 'shared' ? 'LOCK IN SHARE MODE' : 'FOR UPDATE'}`,
+    [queueIds],
+  );
+  return new Map(rows.map((row) => [row.name, { ...row, name: row.name ?? '', paused: row.paused !== 0 }]));
+}
+
+/** Which of these requests an earlier try has stored. */
+async function alreadyStored(tx: Transaction, requests: readonly EnqueueRequest[]): Promise<Set<EnqueueRequest>> {
+  const firstIds = requests.map(({ messages }) => messages[0]?.id);
+  const found = await tx.read<{ id: Buffer }>(
+    `SELECT id FROM message FORCE INDEX (PRIMARY) WHERE id IN (?)
+     UNION ALL
+     SELECT id FROM message_overflow FORCE INDEX (PRIMARY) WHERE id IN (?)`,
+    [firstIds, firstIds],
+  );
+  const hex = new Set(found.map(({ id }) => id.toString('hex')));
+  return new Set(requests.filter((_, index) => hex.has(firstIds[index]?.toString('hex') ?? '')));
+}
+
+interface Times {
+  availableAt: number;
+  expiresAt: number;
+}
+
+/** When a message becomes available and when it expires, on the database's clock. Throws `invalid-request` if it would never be delivered. */
+function schedule(message: NewMessage, queue: LockedQueue, index: number): Times {
+  const delaySeconds = message.delaySeconds ?? queue.delaySeconds;
+  const lifeSeconds = Math.min(message.expiresInSeconds ?? queue.messageTtlSeconds, queue.messageTtlSeconds);
+  if (delaySeconds >= lifeSeconds) {
+    throw new RowmqError(
+      'invalid-request',
+      `Message ${index} would expire after ${lifeSeconds} s, before its delay of ${delaySeconds} s ends, and never be delivered; shorten the delay or let it live longer.`,
+    );
+  }
+  return { availableAt: queue.now + delaySeconds * 1000, expiresAt: queue.now + lifeSeconds * 1000 };
+}
+
+/** The rows of a flight. */
+class NewRows {
+  private readonly messages: unknown[][] = [];
+  private readonly deliveries: unknown[][] = [];
+  /** Where none of them stands before: for each queue and priority, the time at which they were stored. */
+  readonly places: (Place & { queueId: number })[] = [];
+
+  get count(): number {
+    return this.messages.length;
+  }
+
+  add(queue: LockedQueue, { id, body, headers, priority }: NewMessage, { availableAt, expiresAt }: Times): void {
+    const priorityRank = LIMITS.priorityMax - priority;
+    this.messages.push([id, queue.id, body, headers, expiresAt]);
+    this.deliveries.push([queue.id, id, priorityRank, availableAt, expiresAt, 0]);
+    if (!this.places.some((place) => place.queueId === queue.id && place.priorityRank === priorityRank)) {
+      this.places.push({ queueId: queue.id, priorityRank, availableAt: queue.now });
+    }
+  }
+
+  get inserts(): Statement[] {
+    if (this.count === 0) return [];
+    return [
+      { sql: 'INSERT INTO message (id, queue_id, body, headers, expires_at) VALUES ?', values: [this.messages] },
+      {
+        sql: 'INSERT INTO delivery (queue_id, message_id, priority_rank, available_at, expires_at, receive_count) VALUES ?',
+        values: [this.deliveries],
+      },
+    ];
+  }
+}

@@ -1,0 +1,182 @@
+import type { Receipt, ReceiptErrorCode } from '@rowmq/contract';
+import { clock } from './clock.js';
+import type { Database, Statement, Transaction, WriteResult } from './database.js';
+import { deleteDeliveries, LEASE_GRACE_MS } from './delivery.sql.js';
+
+/** Receipts of one queue, of one client. */
+export interface ReceiptsRequest {
+  queueId: number;
+  receipts: readonly Receipt[];
+}
+
+/** For each receipt, in the order given: null when it was done, else why not. */
+export type ReceiptOutcomes = (Exclude<ReceiptErrorCode, 'invalid-request'> | null)[];
+
+/** A delivery that receipts speak of, and whose row the transaction holds. */
+interface LeaseRow {
+  messageId: Buffer;
+  leaseToken: Buffer | null;
+  availableAt: number;
+}
+
+/** What is done to deliveries whose lease is held. */
+export interface LeaseVerb<Request> {
+  apply(request: Request, messageIds: readonly Buffer[], now: number): Statement;
+  /** Nobody holds the lease afterwards: of two requests with the same receipt only the first succeeds. */
+  endsLease: boolean;
+  /** Recognises, after a try whose COMMIT got no answer, a delivery for which that try had committed. */
+  wasApplied(row: LeaseRow | undefined): boolean;
+}
+
+/** Some of the leases are not held. */
+class NotAllHeld extends Error {}
+
+/** What holders of leases do to their deliveries. */
+export class Leases {
+  constructor(private readonly database: Database) {}
+
+  /**
+   * Does something to the deliveries whose lease is held, by token and by time, and tells for each receipt what became of it.
+   *
+   * Locks: the rows, in primary-key order, for as long as `apply` and the COMMIT take.
+   * @param appliedBefore those of an earlier transaction that may have committed.
+   */
+  async change<Request extends ReceiptsRequest>(
+    requests: readonly Request[],
+    verb: LeaseVerb<Request>,
+    at: number | undefined,
+    appliedBefore?: ReadonlySet<Receipt>,
+  ): Promise<{ outcomes: ReceiptOutcomes[]; now: number }> {
+    const held = new Set<Receipt>(appliedBefore);
+    return this.database.transaction(async (tx) => {
+      const mayBeApplied = tx.commitUnknown || appliedBefore !== undefined;
+      const { now, find } = await lockLeases(tx, requests, at);
+      const ended = new Set<LeaseRow>();
+      const statements: Statement[] = [];
+      const outcomes = requests.map((request) => {
+        const messageIds: Buffer[] = [];
+        const outcome = request.receipts.map((receipt): ReceiptOutcomes[number] => {
+          const row = find(request.queueId, receipt.messageId);
+          if (isHeld(row, receipt, now) && !ended.has(row)) {
+            if (verb.endsLease) ended.add(row);
+            messageIds.push(receipt.messageId);
+            held.add(receipt);
+            return null;
+          }
+          if (mayBeApplied && held.has(receipt) && verb.wasApplied(row)) return null;
+          return row === undefined ? 'delivery-not-found' : 'lease-lost';
+        });
+        if (messageIds.length > 0) statements.push(verb.apply(request, messageIds, now));
+        return outcome;
+      });
+      await tx.finish(statements);
+      return { outcomes, now };
+    });
+  }
+
+  /**
+   * Deletes deliveries whose lease is held. First all at once, which succeeds if all are; else nothing is deleted, and they are looked at one by one.
+   *
+   * Locks: the rows in primary-key order.
+   */
+  async delete(requests: readonly ReceiptsRequest[], at: number | undefined): Promise<ReceiptOutcomes[]> {
+    let appliedBefore: Set<Receipt> | undefined;
+    try {
+      await this.database.transaction(async (tx) => {
+        if (tx.commitUnknown) {
+          appliedBefore = new Set(requests.flatMap(({ receipts }) => receipts));
+          throw new NotAllHeld();
+        }
+        await deleteAll(tx, requests, at);
+      });
+      return requests.map(({ receipts }) => receipts.map(() => null));
+    } catch (error) {
+      if (!(error instanceof NotAllHeld)) throw error;
+    }
+    const verb: LeaseVerb<ReceiptsRequest> = {
+      apply: ({ queueId }, messageIds) => deleteDeliveries(queueId, messageIds),
+      endsLease: true,
+      wasApplied: (row) => row === undefined,
+    };
+    return (await this.change(requests, verb, at, appliedBefore)).outcomes;
+  }
+}
+
+/** Throws {@link NotAllHeld}, so that nothing is deleted, if not all can be. */
+async function deleteAll(tx: Transaction, requests: readonly ReceiptsRequest[], at: number | undefined): Promise<void> {
+  const byQueue = receiptsByQueue(requests);
+  const deleted = await tx.all(byQueue.map(([queueId, receipts]) => deleteLeased(queueId, receipts, at)));
+  for (const [index, [, receipts]] of byQueue.entries()) {
+    if ((deleted[index] as WriteResult).affectedRows !== receipts.length) throw new NotAllHeld();
+  }
+}
+
+/** As {@link deleteDeliveries}, of those whose lease is held. */
+function deleteLeased(queueId: number, receipts: readonly Receipt[], at: number | undefined): Statement {
+  const sorted = receipts
+    .map(({ messageId, leaseToken }) => messageId.toString('hex') + leaseToken.toString('hex'))
+    .toSorted();
+  return {
+    sql: `
+  DELETE d
+  FROM JSON_TABLE(?, '$[*]' COLUMNS (receipt CHAR(48) PATH '$')) receipts
+  STRAIGHT_JOIN delivery d FORCE INDEX (PRIMARY)
+    ON d.queue_id = ? AND d.message_id = UNHEX(LEFT(receipts.receipt, 32))
+  WHERE d.lease_token = UNHEX(RIGHT(receipts.receipt, 16))
+    AND d.available_at > ${clock(at)} + ${LEASE_GRACE_MS}`,
+    values: [JSON.stringify(sorted), queueId],
+  };
+}
+
+/** Locks the deliveries that requests speak of: queues in id order, rows in primary-key order. */
+async function lockLeases(
+  tx: Transaction,
+  requests: readonly ReceiptsRequest[],
+  at: number | undefined,
+): Promise<{ now: number; find: (queueId: number, messageId: Buffer) => LeaseRow | undefined }> {
+  const byQueue = receiptsByQueue(requests);
+  const answers = await tx.all([
+    ...byQueue.map(([queueId, receipts]): Statement => ({
+      sql: `SELECT message_id AS messageId, lease_token AS leaseToken, available_at AS availableAt
+         FROM delivery FORCE INDEX (PRIMARY)
+         WHERE queue_id = ?
+           AND message_id IN (?)
+         ORDER BY message_id
+         FOR UPDATE`,
+      values: [queueId, receipts.map(({ messageId }) => messageId)],
+    })),
+    // Read when the rows are held: waiting for them may have outlasted the leases.
+    { sql: `SELECT ${clock(at)} AS now` },
+  ]);
+  const key = (queueId: number, messageId: Buffer): string => `${queueId} ${messageId.toString('latin1')}`;
+  const rows = new Map<string, LeaseRow>();
+  for (const [index, [queueId]] of byQueue.entries()) {
+    for (const row of answers[index] as LeaseRow[]) rows.set(key(queueId, row.messageId), row);
+  }
+  return {
+    now: (answers.at(-1) as [{ now: number }])[0].now,
+    find: (queueId, messageId) => rows.get(key(queueId, messageId)),
+  };
+}
+
+/** Receipts by queue, the queues in id order. */
+function receiptsByQueue(requests: readonly ReceiptsRequest[]): [number, Receipt[]][] {
+  const groups = new Map<number, Receipt[]>();
+  for (const { queueId, receipts } of requests) {
+    if (receipts.length === 0) continue;
+    const group = groups.get(queueId) ?? [];
+    groups.set(queueId, group);
+    group.push(...receipts);
+  }
+  return [...groups].toSorted(([one], [other]) => one - other);
+}
+
+/** Whether a receipt names the lease that a delivery is under at this instant. */
+function isHeld(row: LeaseRow | undefined, receipt: Receipt, now: number): row is LeaseRow {
+  return (
+    row !== undefined &&
+    row.leaseToken !== null &&
+    row.leaseToken.equals(receipt.leaseToken) &&
+    row.availableAt - LEASE_GRACE_MS > now
+  );
+}
