@@ -2,6 +2,7 @@ import { LIMITS } from '@rowmq/contract';
 import { clock, NOW_MS } from './clock.js';
 import type { Database, Statement, Transaction } from './database.js';
 import { LEASE_GRACE_MS, type Position } from './delivery.sql.js';
+import { hex, hexList } from './hex.js';
 import type { Queue } from './queue.repository.js';
 import type { Floors, Place } from './scan-floors.js';
 
@@ -69,27 +70,42 @@ export async function lookAtHeads(
     },
     ...asked.map((head) => lookAtHead(head, at)),
   ]);
-  const ranks = new Map(asked.map(({ queueId }, place) => [queueId, looks[place] as SeenRank[]]));
+  const found = new Map(asked.map(({ queueId }, place) => [queueId, looks[place] as SeenRank[]]));
   const existing = new Map((settings as ClaimSettings[]).map((queue) => [queue.id, queue]));
   return {
     now: (time as [{ now: number }])[0].now,
     seen: heads.map(({ queueId, limit }) => {
-      const found = (ranks.get(queueId) ?? []).toSorted((one, other) => one.priorityRank - other.priorityRank);
-      const count = found.reduce((sum, rank) => sum + rank.count, 0);
-      return { queueId, limit, ranks: found, count, settings: existing.get(queueId) };
+      const ranks = upTo(limit, found.get(queueId) ?? []);
+      const count = ranks.reduce((sum, rank) => sum + rank.count, 0);
+      return { queueId, limit, ranks, count, settings: existing.get(queueId) };
     }),
   };
 }
 
+/** A SELECT for each priority: of several ranges in one, the optimizers of both servers make a scan of the whole index, or of the whole queue, while few deliveries are alive. */
 function lookAtHead({ queueId, floors = FROM_THE_START, limit }: Head, at: number | undefined): Statement {
-  const ranges = [...floors].map(([rank, floor]): Range => [rank, floor, clock(at)]);
-  return {
-    sql: `SELECT priority_rank AS priorityRank, MIN(available_at) AS first, MAX(available_at) AS last, COUNT(*) AS count
-       FROM (SELECT priority_rank, available_at
-             ${inRanges(queueId, ranges)}
-             LIMIT ${limit}) AS head
-       GROUP BY priority_rank`,
-  };
+  const looks = [...floors].map(
+    ([
+      rank,
+      floor,
+    ]) => `SELECT ${rank} AS priorityRank, MIN(available_at) AS first, MAX(available_at) AS last, COUNT(*) AS count
+       FROM (SELECT available_at
+             ${inRanges(queueId, [[rank, floor, clock(at)]])}
+             LIMIT ${limit}) AS head`,
+  );
+  return { sql: looks.join('\n     UNION ALL\n     ') };
+}
+
+/** As many of the most urgent as are wanted. */
+function upTo(limit: number, ranks: readonly SeenRank[]): SeenRank[] {
+  let room = limit;
+  return ranks
+    .toSorted((one, other) => one.priorityRank - other.priorityRank)
+    .flatMap((rank) => {
+      const count = Math.min(Number(rank.count), room);
+      room -= count;
+      return count === 0 ? [] : [{ ...rank, count }];
+    });
 }
 
 type Range = [priorityRank: number, from: number, to: number | string];
@@ -176,12 +192,11 @@ export function leaseDeliveries(
 ): Statement {
   return {
     sql: `UPDATE delivery FORCE INDEX (PRIMARY)
-         SET available_at = ?,
-             lease_token = ?,
+         SET available_at = ${leaseExpiresAt + LEASE_GRACE_MS},
+             lease_token = ${hex(leaseToken)},
              receive_count = LEAST(receive_count + 1, 65535)
-         WHERE queue_id = ?
-           AND message_id IN (?)`,
-    values: [leaseExpiresAt + LEASE_GRACE_MS, leaseToken, queueId, messageIds],
+         WHERE queue_id = ${queueId}
+           AND message_id IN (${hexList(messageIds)})`,
   };
 }
 
@@ -214,13 +229,14 @@ export interface StoredMessage {
 
 export function readMessages(table: 'message' | 'message_overflow', messageIds: readonly Buffer[]): Statement {
   return {
-    sql: `SELECT id, body, headers FROM ${table} FORCE INDEX (PRIMARY) WHERE id IN (?)`,
-    values: [messageIds],
+    sql: `SELECT id, body, headers FROM ${table} FORCE INDEX (PRIMARY) WHERE id IN (${hexList(messageIds)})`,
   };
 }
 
 /** Rows a look without locks reads at most. */
 const LOOK_ROWS = 500;
+/** While few deliveries are alive, the optimizers prefer a scan of the whole index, dead entries and all, to its ranges: unless the index alone does not answer. */
+const NOT_IN_THE_INDEX = 'expires_at';
 
 /** Deliveries of a queue that are ready but that a claim with these floors would not see, whoever holds them: no locks. */
 export async function readBelow(database: Database, queueId: number, floors: Floors): Promise<Place[]> {
@@ -228,7 +244,7 @@ export async function readBelow(database: Database, queueId: number, floors: Flo
     (rank) => `(priority_rank = ${rank} AND available_at BETWEEN 0 AND ${floors.get(rank) ?? NOW_MS})`,
   );
   return database.read<Place>(
-    `SELECT priority_rank AS priorityRank, available_at AS availableAt
+    `SELECT priority_rank AS priorityRank, available_at AS availableAt, ${NOT_IN_THE_INDEX}
      FROM delivery FORCE INDEX (delivery_next)
      WHERE queue_id = ?
        AND (${ranges.join('\n         OR ')})
@@ -245,7 +261,7 @@ export async function readReady(
   from: number,
 ): Promise<(Place & { queueId: number })[]> {
   return database.read<Place & { queueId: number }>(
-    `SELECT queue_id AS queueId, priority_rank AS priorityRank, available_at AS availableAt
+    `SELECT queue_id AS queueId, priority_rank AS priorityRank, available_at AS availableAt, ${NOT_IN_THE_INDEX}
      FROM delivery FORCE INDEX (delivery_next)
      WHERE queue_id IN (?)
        AND priority_rank IN (?)

@@ -167,10 +167,9 @@ export class Claim {
     for (const table of ['message_overflow', 'message'] as const) {
       const missing = ids(claimed).filter((id) => !byId.has(id.toString('latin1')));
       if (missing.length === 0) break;
-      const { sql, values } = readMessages(table, missing);
-      for (const message of await this.database.read<StoredMessage>(sql, values)) {
-        byId.set(message.id.toString('latin1'), message);
-      }
+      // What is leased is committed: a failure to read some of it must not keep the rest from its consumers.
+      const found = await this.database.read<StoredMessage>(readMessages(table, missing).sql).catch(() => []);
+      for (const message of found) byId.set(message.id.toString('latin1'), message);
     }
     return byId;
   }
@@ -188,10 +187,9 @@ export class Claim {
       this.onRescan(performance.now() - started, places.length);
       return places.length > 0;
     });
-    if (isEmpty) return scan;
     // If it fails, the next one will do.
-    scan.catch(() => undefined);
-    return false;
+    const found = scan.catch(() => false);
+    return isEmpty && found;
   }
 
   /** Which of these queues have something ready: one statement for all, no locks. From the left edge on, as often as that may cost; in between from their scan floors on. */

@@ -1,4 +1,3 @@
-import { RowmqError } from '@rowmq/contract';
 import type { Transaction } from './database.js';
 
 /** A count is used again for as long as this many times what it cost, so counting takes at most a twentieth of the time. */
@@ -15,20 +14,11 @@ const EXACT_DEPTH = 1000;
 export class DepthGauge {
   private readonly counts = new Map<number, { maxDepth: number; room: number; until: number }>();
 
-  /**
-   * Takes `wanted` places, or throws `queue-full`. The transaction holds the queue's row exclusively.
-   * `uncounted` are places taken in this transaction whose rows are not inserted yet.
-   */
-  async reserve(
-    tx: Transaction,
-    queueId: number,
-    maxDepth: number,
-    { wanted, uncounted }: { wanted: number; uncounted: number },
-  ): Promise<void> {
+  /** Room in a queue, for who wants so many places: counted afresh, unless what is known is enough. The transaction holds the queue's row exclusively. */
+  async room(tx: Transaction, queueId: number, maxDepth: number, wanted: number): Promise<number> {
     const known = this.counts.get(queueId);
     if (known !== undefined && known.maxDepth === maxDepth && known.until > performance.now() && known.room >= wanted) {
-      known.room -= wanted;
-      return;
+      return known.room;
     }
     const started = performance.now();
     const [row] = await tx.read<{ depth: number }>(
@@ -36,18 +26,16 @@ export class DepthGauge {
       [queueId, maxDepth],
     );
     const cost = performance.now() - started;
-    const depth = (row?.depth ?? 0) + uncounted;
+    const depth = row?.depth ?? 0;
     const room = maxDepth - depth;
-    if (room < wanted) {
-      throw new RowmqError(
-        'queue-full',
-        `The queue holds ${maxDepth - room} of at most ${maxDepth} deliveries, no room for ${wanted} more; try again when consumers have caught up.`,
-        {
-          retryAfterSeconds: 1,
-        },
-      );
-    }
     if (depth <= EXACT_DEPTH) this.counts.delete(queueId);
-    else this.counts.set(queueId, { maxDepth, room: room - wanted, until: performance.now() + cost * REUSE_FACTOR });
+    else this.counts.set(queueId, { maxDepth, room, until: performance.now() + cost * REUSE_FACTOR });
+    return room;
+  }
+
+  /** So many places were taken. */
+  take(queueId: number, places: number): void {
+    const known = this.counts.get(queueId);
+    if (known !== undefined) known.room -= places;
   }
 }

@@ -2,6 +2,7 @@ import type { Receipt, ReceiptErrorCode } from '@rowmq/contract';
 import { clock } from './clock.js';
 import type { Database, Statement, Transaction, WriteResult } from './database.js';
 import { deleteDeliveries, LEASE_GRACE_MS } from './delivery.sql.js';
+import { hex, hexList } from './hex.js';
 
 /** Receipts of one queue, of one client. */
 export interface ReceiptsRequest {
@@ -27,6 +28,9 @@ export interface LeaseVerb<Request> {
   /** Recognises, after a try whose COMMIT got no answer, a delivery for which that try had committed. */
   wasApplied(row: LeaseRow | undefined): boolean;
 }
+
+/** Beyond it, a condition of one group per token costs more than it saves. */
+const TOKENS_IN_ONE_CONDITION = 20;
 
 /** Some of the leases are not held. */
 class NotAllHeld extends Error {}
@@ -111,8 +115,36 @@ async function deleteAll(tx: Transaction, requests: readonly ReceiptsRequest[], 
   }
 }
 
-/** As {@link deleteDeliveries}, of those whose lease is held. */
+/**
+ * Deletes those of these deliveries whose lease is held, in primary-key order: receipts of one token, that is of one claim, at a time.
+ *
+ * The multi-table form takes the hint on both servers. It costs a quarter less than a join with a list (`DELETE_DELIVERIES`), but only while there are few tokens, and only with the token among the
+ * conditions is its plan certain: `docs/decisions/0001-delete-by-primary-key.md`.
+ */
 function deleteLeased(queueId: number, receipts: readonly Receipt[], at: number | undefined): Statement {
+  const byToken = new Map<string, Buffer[]>();
+  for (const { messageId, leaseToken } of receipts) {
+    const token = hex(leaseToken);
+    const group = byToken.get(token) ?? [];
+    byToken.set(token, group);
+    group.push(messageId);
+  }
+  if (byToken.size > TOKENS_IN_ONE_CONDITION) return deleteLeasedByList(queueId, receipts, at);
+  const groups = [...byToken].map(
+    ([token, messageIds]) =>
+      `(d.queue_id = ${queueId} AND d.message_id IN (${hexList(messageIds)}) AND d.lease_token = ${token})`,
+  );
+  return {
+    sql: `
+  DELETE d
+  FROM delivery d FORCE INDEX (PRIMARY)
+  WHERE (${groups.join('\n     OR ')})
+    AND d.available_at > ${clock(at)} + ${LEASE_GRACE_MS}`,
+  };
+}
+
+/** The same where there are many tokens. */
+function deleteLeasedByList(queueId: number, receipts: readonly Receipt[], at: number | undefined): Statement {
   const sorted = receipts
     .map(({ messageId, leaseToken }) => messageId.toString('hex') + leaseToken.toString('hex'))
     .toSorted();

@@ -75,9 +75,9 @@ export class MessageRepository {
         const { queue } = requests[index] as DequeueRequest;
         if (expired.length > 0) this.events.onSight('expired', queue, expired.length);
         const moving = this.deadLetterOnSight(queue, overReceived, now);
-        // What is leased must reach its consumer even if the move fails: the next claim, or the reaper, tries it again.
-        if (live.length > 0) moving.catch(() => undefined);
-        else await moving;
+        // What is leased must reach its consumer, here and in the other queues, even if the move fails: the next claim, or the reaper, tries it again.
+        const moved = moving.catch(() => undefined);
+        if (live.length === 0) await moved;
         const isBelow = now === undefined && (await this.claims.rescan(queue.id, live.length === 0));
         return { leased, lookAgain: isShort && (isBelow || expired.length + overReceived.length + missed > 0) };
       }),
