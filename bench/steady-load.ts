@@ -2,17 +2,10 @@ import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Agent, request } from 'undici';
 import type { DequeueAnswer } from '@rowmq/contract';
+import { type Quantiles, quantiles } from './harness/figures.js';
 
 export const OPERATIONS = ['enqueue', 'dequeue', 'ack'] as const;
 export type Operation = (typeof OPERATIONS)[number];
-
-/** Latencies of one operation in one stretch, in ms. */
-export interface Latencies {
-  requests: number;
-  p50: number;
-  p99: number;
-  max: number;
-}
 
 /** How much load there is, the same whatever the answers take. */
 export interface Load {
@@ -31,7 +24,7 @@ export async function steadyLoad(
   queue: string,
   load: Load,
   seconds: number,
-): Promise<Record<Operation, Latencies>> {
+): Promise<Record<Operation, Quantiles>> {
   const agent = new Agent({ connections: 128, pipelining: 1 });
   const samples: Record<Operation, number[]> = { enqueue: [], dequeue: [], ack: [] };
   const underWay = new Set<Promise<void>>();
@@ -75,11 +68,5 @@ export async function steadyLoad(
   await Promise.all(underWay);
   await agent.close();
   if (failure !== undefined) throw failure;
-  return { enqueue: summary(samples.enqueue), dequeue: summary(samples.dequeue), ack: summary(samples.ack) };
-}
-
-function summary(samples: number[]): Latencies {
-  const sorted = samples.toSorted((a, b) => a - b);
-  const at = (share: number): number => sorted[Math.min(Math.floor(sorted.length * share), sorted.length - 1)] ?? 0;
-  return { requests: sorted.length, p50: at(0.5), p99: at(0.99), max: at(1) };
+  return { enqueue: quantiles(samples.enqueue), dequeue: quantiles(samples.dequeue), ack: quantiles(samples.ack) };
 }

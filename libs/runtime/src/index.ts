@@ -1,2 +1,4 @@
+export * from './child-process.js';
 export * from './run.js';
 export * from './settings.js';
+export * from './supervisor.js';

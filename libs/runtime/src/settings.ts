@@ -23,6 +23,7 @@ export const KNOWN_SETTINGS = [
   'ROWMQ_RETENTION_SECONDS',
   'ROWMQ_SERVERS_DIR',
   'ROWMQ_STOP_SECONDS',
+  'ROWMQ_WORKERS',
 ] as const;
 
 /** A whole number from the environment. */

@@ -23,8 +23,8 @@ interface LeaseRow {
 /** What is done to deliveries whose lease is held. */
 export interface LeaseVerb<Request> {
   apply(request: Request, messageIds: readonly Buffer[], now: number): Statement;
-  /** Nobody holds the lease afterwards: of two requests with the same receipt only the first succeeds. */
-  endsLease: boolean;
+  /** What a second request with the same receipt is told; null: it succeeds as well. */
+  secondOutcome: ReceiptOutcomes[number];
   /** Recognises, after a try whose COMMIT got no answer, a delivery for which that try had committed. */
   wasApplied(row: LeaseRow | undefined): boolean;
 }
@@ -61,8 +61,9 @@ export class Leases {
         const messageIds: Buffer[] = [];
         const outcome = request.receipts.map((receipt): ReceiptOutcomes[number] => {
           const row = find(request.queueId, receipt.messageId);
-          if (isHeld(row, receipt, now) && !ended.has(row)) {
-            if (verb.endsLease) ended.add(row);
+          if (row !== undefined && ended.has(row)) return verb.secondOutcome;
+          if (isHeld(row, receipt, now)) {
+            if (verb.secondOutcome !== null) ended.add(row);
             messageIds.push(receipt.messageId);
             held.add(receipt);
             return null;
@@ -99,7 +100,7 @@ export class Leases {
     }
     const verb: LeaseVerb<ReceiptsRequest> = {
       apply: ({ queueId }, messageIds) => deleteDeliveries(queueId, messageIds),
-      endsLease: true,
+      secondOutcome: 'delivery-not-found',
       wasApplied: (row) => row === undefined,
     };
     return (await this.change(requests, verb, at, appliedBefore)).outcomes;

@@ -181,7 +181,7 @@ const EXTEND: LeaseVerb<ReceiptsRequest & { leaseSeconds: number }> = {
              AND message_id IN (?)`,
     values: [now + leaseSeconds * 1000 + LEASE_GRACE_MS, queueId, messageIds],
   }),
-  endsLease: false,
+  secondOutcome: null,
   wasApplied: () => false,
 };
 
@@ -195,6 +195,6 @@ const NACK: LeaseVerb<ReceiptsRequest & { delaySeconds: number; reason?: string 
              AND message_id IN (?)`,
     values: [now + delaySeconds * 1000, reason ?? null, queueId, messageIds],
   }),
-  endsLease: true,
+  secondOutcome: 'lease-lost',
   wasApplied: (row) => row !== undefined && row.leaseToken === null,
 };

@@ -1,0 +1,128 @@
+import { fillBacklog } from './harness/fill-backlog.js';
+import { Lifecycles } from './harness/lifecycles.js';
+import { BATCH_1, BATCH_100, type LoadShape } from './harness/load.js';
+import { number } from './harness/markdown.js';
+import { benchCommand, type BenchOptions, numbers } from './harness/options.js';
+import { publish } from './harness/publish.js';
+import { onEachServer, type Rig } from './harness/rig.js';
+import { assertDepth, interleave, measureAndStop, type Results, type Scenario } from './harness/scenario.js';
+import { type Comparison, rateTable, ratioTable } from './harness/tables.js';
+
+interface Options extends BenchOptions {
+  backlogs: number[];
+}
+
+interface Depths {
+  results: Results;
+  /** Messages put in per second, on the way to each backlog. */
+  fillRates: number[];
+}
+
+/** A queue, and how many messages lie in it. */
+interface Standing {
+  queue: string;
+  depth: number;
+}
+
+const DAY = 86_400_000;
+const BATCHES: Record<string, LoadShape> = { 'batch 1': BATCH_1, 'batch 100': BATCH_100 };
+const NOTHING_STORED = 'nothing stored';
+/** What the load itself may leave standing: little, so that an empty queue is one. */
+const BACKLOG_BATCHES = 2;
+
+/** How the rate depends on how much lies in the queue. */
+export async function main(): Promise<void> {
+  const options = readOptions();
+  const from = Date.now() - DAY;
+  const depths = await onEachServer({ ...options, partitionsFrom: from }, (rig) => measureDepths(rig, options, from));
+  await publish({
+    title: 'Deep backlogs',
+    script: 'bench:depth',
+    options,
+    results: depths,
+    markdown: toMarkdown(depths, options),
+  });
+}
+
+function readOptions(): Options {
+  const defaults = { runs: 3, seconds: 4, json: 'depth' };
+  const backlogs = [1_000_000, 10_000_000];
+  return benchCommand('bench:depth', 'Rates on an empty queue and on deep backlogs.', defaults)
+    .option('--backlogs <counts>', 'messages in the queue, with commas between, rising', numbers, backlogs)
+    .parse()
+    .opts<Options>();
+}
+
+/** First with nothing in the tables; then with each backlog, and in the same rounds on an empty queue beside it. */
+async function measureDepths(rig: Rig, options: Options, from: number): Promise<Depths> {
+  const [empty, deep] = (await rig.newQueues(2)).map((queue): Standing => ({ queue, depth: 0 })) as [
+    Standing,
+    Standing,
+  ];
+  const results = await interleave(rig, steadyLoads(empty, NOTHING_STORED), options.runs, options);
+  const fillRates: number[] = [];
+  const stepMs = DAY / Math.max(...options.backlogs);
+  let present = 0;
+  for (const messages of options.backlogs) {
+    fillRates.push(
+      await fillBacklog(rig.database.probe, { queue: deep.queue, bodyBytes: 200, present, messages, from, stepMs }),
+    );
+    deep.depth += messages - present;
+    present = messages;
+    const scenarios = [...steadyLoads(empty, emptyBeside(messages)), ...steadyLoads(deep, inQueue(messages))];
+    Object.assign(results, await interleave(rig, scenarios, options.runs, options));
+    for (const { queue, depth } of [empty, deep]) await assertDepth(rig, queue, depth);
+  }
+  return { results, fillRates };
+}
+
+/** Loads that leave as much in a queue as they find, one for each size of batch. */
+function steadyLoads(standing: Standing, label: string): Scenario[] {
+  return Object.entries(BATCHES).map(([batch, shape]) => ({
+    name: `${batch}, ${label}`,
+    run: async (rig, timing) => {
+      const broker = await rig.broker();
+      const queues = [standing.queue];
+      const load = await Lifecycles.start(broker.url, { ...shape, queues, backlogBatches: BACKLOG_BATCHES }, 'steady');
+      const stretch = await measureAndStop(rig, broker, load, timing);
+      standing.depth += load.ledger.backlog;
+      return { [`${batch}, ${label}`]: stretch };
+    },
+  }));
+}
+
+function emptyBeside(messages: number): string {
+  return `empty, beside a queue of ${number(messages)}`;
+}
+
+function inQueue(messages: number): string {
+  return `${number(messages)} in the queue`;
+}
+
+function toMarkdown(depths: Record<string, Depths>, { backlogs, runs, seconds, warmUpSeconds }: Options): string {
+  const results = Object.fromEntries(Object.entries(depths).map(([server, { results: of }]) => [server, of]));
+  const comparisons = Object.keys(BATCHES).flatMap((batch) =>
+    backlogs.flatMap((messages): Comparison[] => [
+      {
+        label: `${batch}: ${inQueue(messages)}, to empty beside it`,
+        of: `${batch}, ${inQueue(messages)}`,
+        to: `${batch}, ${emptyBeside(messages)}`,
+      },
+      {
+        label: `${batch}: ${inQueue(messages)}, to ${NOTHING_STORED}`,
+        of: `${batch}, ${inQueue(messages)}`,
+        to: `${batch}, ${NOTHING_STORED}`,
+      },
+    ]),
+  );
+  const fills = Object.entries(depths).map(
+    ([server, { fillRates }]) => `${server} ${fillRates.map((rate) => number(rate)).join(' and ')}`,
+  );
+  return `Full lifecycles over HTTP, bodies of 200 bytes; consumers ask for as much as was enqueued, so that the backlog stays, and take the oldest. Medians (lowest – highest) of ${runs} stretches of
+${seconds} s after ${warmUpSeconds} s of warm-up; the empty queue and the deep one in the same rounds, except where nothing is stored. Afterwards the database holds exactly as many
+deliveries as it should. The backlogs were put in with ${fills.join(', ')} messages/s.
+
+${rateTable(results)}
+
+${ratioTable(results, () => comparisons)}`;
+}

@@ -1,0 +1,107 @@
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+
+export interface HttpAnswer {
+  status: number;
+  text: string;
+}
+
+/** The connection was closed while an answer was awaited, by either side. */
+export class ConnectionClosedError extends Error {
+  override readonly name = 'ConnectionClosedError';
+}
+
+const HEAD_BYTES_AT_MOST = 4096;
+const END_OF_HEAD = '\r\n\r\n';
+
+/**
+ * One keep-alive connection to a broker: one request at a time, answers with a content-length only.
+ *
+ * Written by hand because the load shares the machine with what it measures. CPU of the client for one request with 200 bytes each way, 100 connections, this machine, three
+ * runs each: 10.1, 10.5, 9.6 µs here; 16.6, 17.4, 17.5 µs with undici's `Client.dispatch`; 31 to 32 µs with undici's `request`.
+ */
+export class HttpConnection {
+  private readonly host: string;
+  private chunks: Buffer[] = [];
+  private received = 0;
+  /** Bytes of the whole answer; unknown until its head is complete. */
+  private answerBytes: number | undefined;
+  private bodyStart = 0;
+  private status = 0;
+  private waiting: { resolve: (answer: HttpAnswer) => void; reject: (error: Error) => void } | undefined;
+
+  private constructor(
+    private readonly socket: Socket,
+    { host }: URL,
+  ) {
+    this.host = host;
+    socket.setNoDelay(true);
+    socket.on('data', (chunk) => this.receive(chunk));
+    socket.on('error', (error) => this.fail(error));
+    socket.on('close', () => this.fail(new ConnectionClosedError('the connection was closed')));
+  }
+
+  /** @param url such as `http://127.0.0.1:8080` */
+  static async open(url: string): Promise<HttpConnection> {
+    const address = new URL(url);
+    const socket = connect(Number(address.port), address.hostname);
+    await once(socket, 'connect');
+    return new HttpConnection(socket, address);
+  }
+
+  /** Posts JSON and waits for the answer. The body must be ASCII. */
+  async post(path: string, body: string): Promise<HttpAnswer> {
+    return new Promise((resolve, reject) => {
+      if (this.socket.destroyed) return reject(new ConnectionClosedError('the connection is closed'));
+      if (this.waiting) return reject(new Error('one request at a time'));
+      this.waiting = { resolve, reject };
+      const head = `POST ${path} HTTP/1.1\r\nhost: ${this.host}\r\ncontent-type: application/json\r\ncontent-length: ${body.length}`;
+      this.socket.write(head + END_OF_HEAD + body, 'latin1');
+    });
+  }
+
+  /** Closes at once; a request under way fails with {@link ConnectionClosedError}. */
+  close(): void {
+    this.socket.destroy();
+  }
+
+  private receive(chunk: Buffer): void {
+    this.chunks.push(chunk);
+    this.received += chunk.length;
+    if (this.answerBytes === undefined) this.readHead();
+    if (this.answerBytes !== undefined && this.received >= this.answerBytes) this.finish(this.answerBytes);
+  }
+
+  private readHead(): void {
+    const head = this.all().toString('latin1', 0, HEAD_BYTES_AT_MOST);
+    const end = head.indexOf(END_OF_HEAD);
+    if (end === -1) return;
+    const length = /\r\ncontent-length: *(\d+)/i.exec(head)?.[1];
+    if (length === undefined) return this.fail(new Error(`an answer without a content-length: ${head}`));
+    this.status = Number(head.slice(9, 12));
+    this.bodyStart = end + END_OF_HEAD.length;
+    this.answerBytes = this.bodyStart + Number(length);
+  }
+
+  private finish(answerBytes: number): void {
+    const answer = { status: this.status, text: this.all().toString('utf8', this.bodyStart, answerBytes) };
+    const { waiting } = this;
+    this.chunks = [];
+    this.received = 0;
+    this.answerBytes = undefined;
+    this.waiting = undefined;
+    waiting?.resolve(answer);
+  }
+
+  private all(): Buffer {
+    if (this.chunks.length > 1) this.chunks = [Buffer.concat(this.chunks)];
+    return this.chunks[0] as Buffer;
+  }
+
+  private fail(error: Error): void {
+    const { waiting } = this;
+    this.waiting = undefined;
+    waiting?.reject(error);
+    this.socket.destroy();
+  }
+}

@@ -1,0 +1,50 @@
+import { performance } from 'node:perf_hooks';
+
+/** A minute of a load, or what stands for one. */
+export interface Minute {
+  /** Since the snapshot was opened; 0: the minute before it. */
+  minute: number;
+  perSecond: number;
+  /** At its end. */
+  gauges: Record<string, number>;
+}
+
+/** What is measured minute by minute while a snapshot is held open; the same for every database. */
+export interface MinutesOptions {
+  minutes: number;
+  /** Length of a minute. */
+  seconds: number;
+  /** Opens a snapshot. Returns what closes it. */
+  openSnapshot: () => Promise<() => Promise<void>>;
+  /** Lets the load go on for so long. Returns the lifecycles done meanwhile. */
+  lifecycles: (seconds: number) => Promise<number>;
+  /** What is read beside the rate. */
+  gauges: Record<string, () => Promise<number>>;
+  log?: (line: string) => void;
+}
+
+/** Measures a minute without a snapshot, then so many with one. */
+export async function measureMinutes(options: MinutesOptions): Promise<Minute[]> {
+  const measured = [await measureMinute(options, 0)];
+  const closeSnapshot = await options.openSnapshot();
+  try {
+    while (measured.length <= options.minutes) measured.push(await measureMinute(options, measured.length));
+  } finally {
+    await closeSnapshot();
+  }
+  return measured;
+}
+
+async function measureMinute({ seconds, lifecycles, gauges, log }: MinutesOptions, minute: number): Promise<Minute> {
+  const began = performance.now();
+  const done = await lifecycles(seconds);
+  const perSecond = done / ((performance.now() - began) / 1000);
+  const read = Object.entries(gauges).map(async ([name, gauge]) => [name, await gauge()] as const);
+  log?.(`minute ${minute}: ${Math.round(perSecond)}/s`);
+  return { minute, perSecond, gauges: Object.fromEntries(await Promise.all(read)) };
+}
+
+/** The last minute's rate in terms of the first's under the snapshot. */
+export function lastToFirst(minutes: readonly Minute[]): number {
+  return (minutes.at(-1)?.perSecond ?? Number.NaN) / (minutes[1]?.perSecond ?? Number.NaN);
+}

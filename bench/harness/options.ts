@@ -1,0 +1,80 @@
+import { join } from 'node:path';
+import type { ServerKind } from '@rowmq/store';
+import { Command, InvalidArgumentError } from 'commander';
+import { type RigOptions, ROOT } from './rig.js';
+import type { Timing } from './stretch.js';
+
+/** What every benchmark can be told. */
+export interface BenchOptions extends RigOptions, Timing {
+  servers: ServerKind[];
+  runs: number;
+  json: string;
+}
+
+const KINDS: readonly ServerKind[] = ['mysql', 'mariadb'];
+
+/** What an option is when it is not given. */
+interface Defaults {
+  runs: number;
+  seconds: number;
+  warmUpSeconds?: number;
+  /** Name of the file in bench/results. */
+  json: string;
+}
+
+/** A command with the options of every benchmark. @param name of `npm run` */
+export function benchCommand(
+  name: string,
+  description: string,
+  { runs, seconds, warmUpSeconds = 1, json }: Defaults,
+): Command {
+  return new Command(`npm run ${name} --`)
+    .description(description)
+    .helpOption('--help')
+    .option('--servers <kinds>', 'which servers, one after the other', serverKinds, [...KINDS])
+    .option('--runs <count>', 'how often each figure is measured; the tables show medians', positive, runs)
+    .option('--seconds <seconds>', 'length of each measured stretch', positive, seconds)
+    .option('--warm-up-seconds <seconds>', 'load before each measured stretch', notNegative, warmUpSeconds)
+    .option('--buffer-pool-megabytes <megabytes>', "the servers' buffer pool", positive, 1024)
+    .option('--broker-env <NAME=VALUE>', 'a setting of every broker; may be repeated', addSetting, {})
+    .option(
+      '--json <file>',
+      'where the results go; only those in bench/results show in bench/RESULTS.md',
+      join(ROOT, 'bench', 'results', `${json}.json`),
+    );
+}
+
+/** Parses a whole number above 0. */
+export function positive(text: string): number {
+  if (!/^[1-9]\d*$/.test(text)) throw new InvalidArgumentError('must be a whole number above 0');
+  return Number(text);
+}
+
+/** Parses a whole number. */
+export function notNegative(text: string): number {
+  return text === '0' ? 0 : positive(text);
+}
+
+/** Gathers the values of an option that may be repeated. */
+export function collect(text: string, before: string[]): string[] {
+  return [...before, text];
+}
+
+/** Parses numbers with commas between. */
+export function numbers(text: string): number[] {
+  return text.split(',').map(positive);
+}
+
+function serverKinds(text: string): ServerKind[] {
+  return text.split(',').map((name) => {
+    const kind = KINDS.find((known) => known === name);
+    if (kind === undefined) throw new InvalidArgumentError(`must be of ${KINDS.join(', ')}`);
+    return kind;
+  });
+}
+
+function addSetting(text: string, settings: Record<string, string>): Record<string, string> {
+  const [, name, value] = /^(ROWMQ_\w+)=(.*)$/.exec(text) ?? [];
+  if (name === undefined || value === undefined) throw new InvalidArgumentError('must look like ROWMQ_WORKERS=2');
+  return { ...settings, [name]: value };
+}

@@ -1,0 +1,41 @@
+import { readdir, readFile } from 'node:fs/promises';
+
+/** What Linux counts CPU in: `getconf CLK_TCK`, the same everywhere for years. */
+const TICKS_PER_SECOND = 100;
+
+/** CPU seconds, user and system, that a process and its children have used so far. */
+export async function treeCpuSeconds(pid: number): Promise<number> {
+  const each = await Promise.all((await withChildren(pid)).map(ownCpuSeconds));
+  return each.reduce((sum, seconds) => sum + seconds, 0);
+}
+
+/** Resident memory of a process and its children, in MiB. */
+export async function residentMegabytes(pid: number): Promise<number> {
+  const each = await Promise.all((await withChildren(pid)).map(ownResidentMegabytes));
+  return each.reduce((sum, megabytes) => sum + megabytes, 0);
+}
+
+/** CPU seconds, user and system, that a process has used so far, all threads, without its children. */
+export async function ownCpuSeconds(pid: number): Promise<number> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8');
+  // The name in parentheses may itself hold spaces and parentheses, so count from the last one.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  const [utime, stime] = [fields[11], fields[12]];
+  return (Number(utime) + Number(stime)) / TICKS_PER_SECOND;
+}
+
+async function ownResidentMegabytes(pid: number): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8');
+  return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) / 1024;
+}
+
+/** A broker with several workers is a tree of processes. */
+async function withChildren(pid: number): Promise<number[]> {
+  const threads = await readdir(`/proc/${pid}/task`);
+  const lists = await Promise.all(
+    threads.map((thread) => readFile(`/proc/${pid}/task/${thread}/children`, 'utf8').catch(() => '')),
+  );
+  const children = lists.flatMap((list) => list.split(' ').filter(Boolean).map(Number));
+  const below = await Promise.all(children.map(withChildren));
+  return [pid, ...below.flat()];
+}

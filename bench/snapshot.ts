@@ -1,0 +1,98 @@
+import { createConnection } from 'mysql2/promise';
+import { Lifecycles } from './harness/lifecycles.js';
+import { BATCH_100 } from './harness/load.js';
+import { number, table } from './harness/markdown.js';
+import { lastToFirst, type Minute, measureMinutes } from './harness/minutes.js';
+import { benchCommand, type BenchOptions, positive } from './harness/options.js';
+import { residentMegabytes } from './harness/process-usage.js';
+import { publish } from './harness/publish.js';
+import { onEachServer, type Rig } from './harness/rig.js';
+import { assertDepth } from './harness/scenario.js';
+import { runFor } from './harness/stretch.js';
+
+interface Options extends BenchOptions {
+  minutes: number;
+}
+
+/** How the rate depends on how long a snapshot has been held open, which keeps purge from removing anything. */
+export async function main(): Promise<void> {
+  const options = readOptions();
+  const runs = await onEachServer(options, (rig) => eachRun(rig, options));
+  await publish({
+    title: 'While a snapshot is held open',
+    script: 'bench:snapshot',
+    options,
+    results: runs,
+    markdown: toMarkdown(runs, options),
+  });
+}
+
+function readOptions(): Options {
+  const defaults = { runs: 1, seconds: 60, json: 'snapshot' };
+  return benchCommand('bench:snapshot', 'Rates minute by minute while a snapshot is held open.', defaults)
+    .option('--minutes <count>', 'how many stretches, each of --seconds', positive, 10)
+    .parse()
+    .opts<Options>();
+}
+
+async function eachRun(rig: Rig, options: Options): Promise<Minute[][]> {
+  const runs: Minute[][] = [];
+  while (runs.length < options.runs) runs.push(await measureRun(rig, options));
+  return runs;
+}
+
+async function measureRun(rig: Rig, { minutes, seconds, warmUpSeconds }: Options): Promise<Minute[]> {
+  const broker = await rig.broker();
+  const queues = await rig.newQueues(1);
+  const load = await Lifecycles.start(broker.url, { ...BATCH_100, queues });
+  try {
+    await runFor(load, warmUpSeconds);
+    return await measureMinutes({
+      minutes,
+      seconds,
+      openSnapshot: () => openSnapshot(rig),
+      lifecycles: async (forSeconds) => {
+        const before = load.done();
+        await runFor(load, forSeconds);
+        return load.done() - before;
+      },
+      gauges: {
+        historyListLength: () => rig.database.probe.historyListLength(),
+        brokerMegabytes: () => residentMegabytes(broker.pid),
+      },
+      log: (line) => console.error(`  ${rig.database.name}, ${line}`),
+    });
+  } finally {
+    await load.stop();
+    for (const queue of queues) await assertDepth(rig, queue, 0);
+  }
+}
+
+/** A transaction that has read something, and stays. Returns what ends it. */
+async function openSnapshot(rig: Rig): Promise<() => Promise<void>> {
+  const connection = await createConnection({ uri: rig.database.url });
+  await connection.query('SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ');
+  await connection.query('START TRANSACTION WITH CONSISTENT SNAPSHOT');
+  await connection.query('SELECT COUNT(*) FROM queue');
+  return () => connection.end();
+}
+
+function toMarkdown(runs: Record<string, Minute[][]>, { minutes, seconds }: Options): string {
+  const all = Object.entries(runs).flatMap(([server, of]) => of.map((each) => ({ server, each })));
+  const rows = all.flatMap(({ server, each }) =>
+    each.map(({ minute, perSecond, gauges }) => [
+      server,
+      minute === 0 ? 'before' : String(minute),
+      number(perSecond),
+      number(gauges['historyListLength'] ?? Number.NaN),
+      number(gauges['brokerMegabytes'] ?? Number.NaN, 0),
+    ]),
+  );
+  const ratios = all.map(({ server, each }) => [server, lastToFirst(each).toFixed(2)]);
+  return `Full lifecycles over HTTP, batch 100, 8 producers and 8 consumers, bodies of 200 bytes; ${minutes} stretches of ${seconds} s while one connection holds a consistent snapshot open, after one
+without. Every message is accounted for by its id, and the queue is empty in the database at the end.
+
+${table(['server', 'minute', 'messages/s', 'history list length', 'broker MiB'], rows)}
+
+${table(['server', 'last minute to first'], ratios)}`;
+}

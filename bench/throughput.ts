@@ -1,0 +1,76 @@
+import { BATCH_1, BATCH_10, BATCH_100 } from './harness/load.js';
+import { benchCommand, type BenchOptions, collect } from './harness/options.js';
+import { PacedMessages } from './harness/paced-messages.js';
+import { publish } from './harness/publish.js';
+import { onEachServer } from './harness/rig.js';
+import { enqueueThenDrain, interleave, lifecycles, measureAndStop, type Scenario } from './harness/scenario.js';
+import { throughputMarkdown } from './throughput-markdown.js';
+
+interface Options extends BenchOptions {
+  only: string[];
+}
+
+const FULL_BODY = { bodyBytes: 4096 };
+const ONE_COMMIT_PER_REQUEST = { brokerEnv: { ROWMQ_FLIGHT_REQUESTS: '1' } };
+const PACED = { consumers: 8, messagesPerSecond: 200, bodyBytes: 200 };
+
+/** What is compared stands side by side, so that it is measured one right after the other. */
+const SCENARIOS: readonly Scenario[] = [
+  lifecycles('batch 1', BATCH_1),
+  lifecycles('batch 1, one commit per request', BATCH_1, ONE_COMMIT_PER_REQUEST),
+  lifecycles('batch 1, 16 queues', BATCH_1, { queues: 16 }),
+  lifecycles('batch 1, ten priorities', { ...BATCH_1, priorities: 10 }),
+  lifecycles('batch 10', BATCH_10),
+  lifecycles('batch 10, 16 queues', BATCH_10, { queues: 16 }),
+  lifecycles('batch 10, ten priorities', { ...BATCH_10, priorities: 10 }),
+  lifecycles('batch 100', BATCH_100),
+  lifecycles('batch 1, 4 KiB', { ...BATCH_1, ...FULL_BODY }),
+  lifecycles('batch 10, 4 KiB', { ...BATCH_10, ...FULL_BODY }),
+  lifecycles('batch 100, 4 KiB', { ...BATCH_100, ...FULL_BODY }),
+  enqueueThenDrain('batch 1', BATCH_1),
+  enqueueThenDrain('batch 10', BATCH_10),
+  enqueueThenDrain('batch 100', BATCH_100),
+  enqueueThenDrain('batch 100, 4 KiB', { ...BATCH_100, ...FULL_BODY }),
+  paced('200 messages/s'),
+];
+
+/** Rates, latencies and costs of messages over HTTP. */
+export async function main(): Promise<void> {
+  const options = readOptions();
+  const scenarios = SCENARIOS.filter(({ name }) => isSelected(name, options.only));
+  const results = await onEachServer(options, (rig) => interleave(rig, scenarios, options.runs, options));
+  await publish({
+    title: 'Throughput and latency over HTTP',
+    script: 'bench',
+    options,
+    results,
+    markdown: throughputMarkdown(results, options),
+  });
+}
+
+function readOptions(): Options {
+  const defaults = { runs: 3, seconds: 4, json: 'throughput' };
+  return benchCommand('bench', 'Rates, latencies and costs of messages over HTTP.', defaults)
+    .option('--only <name>', 'a scenario, or all with this in their names; may be repeated', collect, [])
+    .addHelpText('after', `\nScenarios:\n${SCENARIOS.map(({ name }) => `  ${name}`).join('\n')}`)
+    .parse()
+    .opts<Options>();
+}
+
+/** A whole name means that scenario alone: `batch 1` is not `batch 10`. */
+function isSelected(name: string, only: readonly string[]): boolean {
+  const isWhole = (text: string): boolean => SCENARIOS.some((scenario) => scenario.name === text);
+  return only.length === 0 || only.some((text) => (isWhole(text) ? name === text : name.includes(text)));
+}
+
+/** Single messages at a steady rate to consumers that wait on the same broker. */
+function paced(name: string): Scenario {
+  return {
+    name,
+    run: async (rig, timing) => {
+      const broker = await rig.broker();
+      const load = await PacedMessages.start(broker.url, { ...PACED, queues: await rig.newQueues(1) });
+      return { [name]: await measureAndStop(rig, broker, load, timing) };
+    },
+  };
+}

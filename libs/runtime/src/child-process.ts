@@ -1,0 +1,60 @@
+import type { ChildProcess } from 'node:child_process';
+import type { Running } from './supervisor.js';
+
+const READY_DEADLINE_MS = 60_000;
+/** A process of ours ends by itself within its own time to stop; killed when it is this much later. */
+const STOP_GRACE_MS = 5_000;
+
+/**
+ * Waits until a process of ours that was just forked says `ready` over its IPC channel. It stops by itself when the channel closes, so that
+ * it does not outlive a parent that was killed.
+ * @throws Error when it ends, the deadline passes or the signal gives the start up first; it is gone by then
+ */
+export async function untilReady(
+  name: string,
+  child: ChildProcess,
+  stopSeconds: number,
+  signal: AbortSignal,
+): Promise<Running> {
+  const exited = new Promise<string>((done) => {
+    child.once('error', (error) => child.pid === undefined && done(error.message));
+    child.once('exit', (code, killedBy) => done(killedBy ?? `exit code ${code}`));
+  });
+  const kill = async () => {
+    child.kill('SIGKILL');
+    await exited;
+  };
+  const stop = async () => {
+    child.kill('SIGTERM');
+    const killer = setTimeout(() => child.kill('SIGKILL'), stopSeconds * 1000 + STOP_GRACE_MS);
+    await exited;
+    clearTimeout(killer);
+  };
+
+  const outcome = await firstOutcome(child, exited, signal);
+  if (outcome === 'ready') return { pid: child.pid!, exited, stop, kill };
+  await (outcome === 'aborted' ? stop() : kill());
+  signal.throwIfAborted();
+  throw new Error(`The ${name} did not start: ${outcome}.`);
+}
+
+/** `ready`, `aborted`, or in words why neither. */
+async function firstOutcome(child: ChildProcess, exited: Promise<string>, signal: AbortSignal): Promise<string> {
+  let timer: NodeJS.Timeout | undefined;
+  let abort: (() => void) | undefined;
+  try {
+    return await Promise.race([
+      exited,
+      new Promise<string>((done) => child.on('message', (message) => message === 'ready' && done('ready'))),
+      new Promise<string>((done) => {
+        abort = () => done('aborted');
+        if (signal.aborted) abort();
+        signal.addEventListener('abort', abort);
+        timer = setTimeout(() => done(`it was not ready within ${READY_DEADLINE_MS / 1000} s`), READY_DEADLINE_MS);
+      }),
+    ]);
+  } finally {
+    clearTimeout(timer);
+    if (abort) signal.removeEventListener('abort', abort);
+  }
+}
