@@ -1,0 +1,117 @@
+import { median } from '../harness/figures.js';
+import { number, table } from '../harness/markdown.js';
+import type { Peer, StretchKind } from './peer.js';
+import type { Measured } from './session.js';
+import { targetTable } from './targets.js';
+
+/** One peer's stretches in one round. */
+export type Round = Partial<Record<StretchKind, Measured>>;
+
+/** A peer over all rounds. */
+export interface PeerResult extends Pick<Peer, 'name' | 'title' | 'durability' | 'settings' | 'stretches'> {
+  version: string;
+  rounds: Round[];
+}
+
+/** A peer that was not measured. */
+export interface LeftOut {
+  title: string;
+  reason: string;
+}
+
+const RATED = ['batch', 'single'] as const;
+
+/** The section of bench/RESULTS.md. */
+export function peersMarkdown(
+  results: readonly PeerResult[],
+  leftOut: readonly LeftOut[],
+  { runs, seconds, warmUpSeconds }: { runs: number; seconds: number; warmUpSeconds: number },
+): string {
+  const paragraphs = [
+    `Full lifecycles of 200-byte messages (enqueue, hand out, settle), every message counted and checked; closed loops with at most 4,000 (batch 100) or 1,000 (one at a time, 50 producers and
+50 consumers) messages outstanding, the same for all. Medians (lowest – highest) of ${runs} rounds, each peer once a round, in opposite order every other round, on new server processes with
+empty data; stretches of ${seconds} s after ${warmUpSeconds} s of warm-up. The client is a process of its own. Latency: from when a message was due until a consumer had it, at a steady 200 messages/s.`,
+    table(
+      ['peer', 'batch 100, messages/s', 'one at a time, messages/s', 'at 200/s: p50, ms', 'p99, ms'],
+      results.map((result) => [result.title, ...RATED.map((kind) => rates(result, kind)), ...latencies(result)]),
+    ),
+    'CPU time of a message, µs: all the processes of the servers, and the client process.',
+    table(
+      ['peer', 'batch 100: servers', 'client', 'one at a time: servers', 'client'],
+      results.map((result) => [result.title, ...RATED.flatMap((kind) => costs(result, kind))]),
+    ),
+    "RowMQ's rate divided by the peer's, in the same round; medians.",
+    ratioTable(results),
+    'What was to be reached:',
+    targetTable(results),
+    'Set-up of each:',
+    table(
+      ['peer', 'server', 'durable by', 'set up for throughput'],
+      results.map(({ title, version, durability, settings }) => [title, version, durability, settings]),
+    ),
+    'RabbitMQ, NATS and Graphile Worker do not answer an acknowledgement: a message counts as done when it is sent, and the stretch ends only when the server has nothing left.',
+  ];
+  for (const { title, reason } of leftOut) paragraphs.push(`${title} was left out: ${reason}`);
+  return paragraphs.join('\n\n');
+}
+
+/** A figure of each round in which it was measured. */
+export function perRound(result: PeerResult | undefined, figure: (round: Round) => number | undefined): number[] {
+  return (result?.rounds ?? []).map(figure).filter((value) => value !== undefined);
+}
+
+/** RowMQ's rate divided by another's, in each round that has both. */
+export function ratios(rowmq: PeerResult, peers: readonly PeerResult[], kind: StretchKind): number[] {
+  return rowmq.rounds.flatMap((round, index) => {
+    const own = round[kind]?.messagesPerSecond;
+    const others = peers.flatMap((peer) => peer.rounds[index]?.[kind]?.messagesPerSecond ?? []);
+    return own === undefined || others.length === 0 ? [] : [own / Math.max(...others)];
+  });
+}
+
+export function isRowmq({ name }: PeerResult): boolean {
+  return name.startsWith('rowmq-');
+}
+
+function ratioTable(results: readonly PeerResult[]): string {
+  const columns = results
+    .filter(isRowmq)
+    .flatMap((rowmq) => RATED.filter((kind) => rowmq.stretches[kind]).map((kind) => ({ rowmq, kind })));
+  const named = { batch: 'batch 100', single: 'one at a time' };
+  return table(
+    ['peer', ...columns.map(({ rowmq, kind }) => `${rowmq.title}, ${named[kind]}`)],
+    results
+      .filter((result) => !isRowmq(result))
+      .map((peer) => [
+        peer.title,
+        ...columns.map(({ rowmq, kind }) => {
+          const measured = ratios(rowmq, [peer], kind);
+          return measured.length === 0 ? '–' : number(median(measured), 2);
+        }),
+      ]),
+  );
+}
+
+function rates(result: PeerResult, kind: StretchKind): string {
+  const values = perRound(result, (round) => round[kind]?.messagesPerSecond);
+  if (values.length === 0) return '–';
+  return `${number(median(values))} (${number(Math.min(...values))} – ${number(Math.max(...values))})`;
+}
+
+function latencies(result: PeerResult): string[] {
+  return (['p50', 'p99'] as const).map((share) => {
+    const values = perRound(result, ({ steady }) => steady?.latency?.[share]);
+    return values.length === 0 ? '–' : number(median(values));
+  });
+}
+
+/** Each process of the servers apart, if there are several. */
+function costs(result: PeerResult, kind: StretchKind): string[] {
+  const names = Object.keys(result.rounds[0]?.[kind]?.cpuPerMessage ?? {});
+  const cost = (name: string): string =>
+    number(median(perRound(result, (round) => round[kind]?.cpuPerMessage[name])), 0);
+  if (names.length === 0) return ['–', '–'];
+  const servers = names.filter((name) => name !== 'client');
+  const parts = servers.map((name) => (servers.length > 1 ? `${name} ${cost(name)}` : cost(name)));
+  return [parts.join(' + '), cost('client')];
+}

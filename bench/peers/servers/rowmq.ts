@@ -1,0 +1,70 @@
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { EmbeddedServer, findServer, migrateDatabase, type ServerKind } from '@rowmq/store';
+import { freePort, startApp } from '../../../test/support/processes.js';
+import { DatabaseProbe } from '../../harness/database-probe.js';
+import { makePartitions } from '../../harness/partitions.js';
+import type { PeerServer } from '../peer.js';
+import { removeFolder, temporaryFolder } from './server-process.js';
+
+const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
+/** As PostgreSQL's shared_buffers. */
+const BUFFER_POOL_MEGABYTES = 1024;
+
+export const ROWMQ_DURABILITY = 'innodb_flush_log_at_trx_commit=1, sync_binlog=1, row binlog on';
+
+/** The embedded database server with RowMQ's tables in it, and the partitions that a reaper would have made. */
+export async function startDatabase(kind: ServerKind): Promise<PeerServer> {
+  const serversDir = process.env['ROWMQ_SERVERS_DIR'];
+  const program = await findServer({
+    kinds: [kind],
+    dataDir: join(ROOT, '.rowmq-test'),
+    ...(serversDir ? { serversDir } : {}),
+  });
+  const folder = await temporaryFolder(kind);
+  const server = await EmbeddedServer.start({ program, dataDir: folder, bufferPoolMegabytes: BUFFER_POOL_MEGABYTES });
+  const endWithUs = (): void => void process.kill(server.pid, 'SIGKILL');
+  process.once('exit', endWithUs);
+  const stop = async (): Promise<void> => {
+    await server.stop();
+    process.off('exit', endWithUs);
+    await removeFolder(folder);
+  };
+  try {
+    await migrateDatabase(server.url);
+    await makePartitions(server.url);
+    const probe = await DatabaseProbe.open(server.url);
+    await probe.assertDurable();
+    await probe.close();
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return {
+    version: `${kind === 'mysql' ? 'MySQL' : 'MariaDB'} ${program.version}`,
+    address: server.url,
+    pids: { database: server.pid },
+    stop,
+  };
+}
+
+/** A broker as it is installed, on such a database. */
+export async function startBroker(kind: ServerKind): Promise<PeerServer> {
+  const database = await startDatabase(kind);
+  try {
+    const port = await freePort();
+    const broker = await startApp('broker', { ROWMQ_DATABASE_URL: database.address, ROWMQ_PORT: String(port) });
+    return {
+      ...database,
+      address: `http://127.0.0.1:${port}`,
+      pids: { ...database.pids, broker: broker.pid },
+      stop: async () => {
+        await broker.stop();
+        await database.stop();
+      },
+    };
+  } catch (error) {
+    await database.stop();
+    throw error;
+  }
+}
