@@ -14,8 +14,12 @@ const RECEIPT = /^[A-Za-z0-9_-]{32}$/;
 
 /** Writes a receipt as 32 characters of base64url: 16 bytes of message id, 8 bytes of lease token. Opaque to clients. */
 export function encodeReceipt(messageId: Buffer, leaseToken: Buffer): string {
-  return Buffer.concat([messageId, leaseToken], ID_BYTES + TOKEN_BYTES).toString('base64url');
+  messageId.copy(scratch, 0);
+  leaseToken.copy(scratch, ID_BYTES);
+  return scratch.toString('base64url');
 }
+
+const scratch = Buffer.alloc(ID_BYTES + TOKEN_BYTES);
 
 /** Reads a receipt. Throws `invalid-request` for anything {@link encodeReceipt} cannot have written. */
 export function decodeReceipt(receipt: string): Receipt {

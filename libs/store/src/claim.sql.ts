@@ -58,42 +58,39 @@ export async function lookAtHeads(
   at: number | undefined,
 ): Promise<{ seen: SeenHead[]; now: number }> {
   // Where no priority is in use there is nothing but what a rescan finds.
-  const asked = heads.filter(({ floors }) => floors?.size !== 0);
-  const [time, settings, ...looks] = await database.all([
-    { sql: `SELECT ${clock(at)} AS now` },
+  const looks = heads.flatMap((head) => lookAtHead(head, at));
+  const [settings, ranks] = (await database.all([
     {
-      sql: `SELECT id, max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId
+      sql: `SELECT id, max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId, ${clock(at)} AS now
        FROM queue FORCE INDEX (PRIMARY)
        WHERE id IN (?)
          AND name IS NOT NULL`,
       values: [heads.map(({ queueId }) => queueId)],
     },
-    ...asked.map((head) => lookAtHead(head, at)),
-  ]);
-  const found = new Map(asked.map(({ queueId }, place) => [queueId, looks[place] as SeenRank[]]));
-  const existing = new Map((settings as ClaimSettings[]).map((queue) => [queue.id, queue]));
+    ...(looks.length === 0 ? [] : [{ sql: looks.join('\n     UNION ALL\n     ') }]),
+  ])) as [(ClaimSettings & { now: number })[], (SeenRank & { queueId: number })[] | undefined];
+  const existing = new Map(settings.map((queue) => [queue.id, queue]));
   return {
-    now: (time as [{ now: number }])[0].now,
+    now: settings[0]?.now ?? 0,
     seen: heads.map(({ queueId, limit }) => {
-      const ranks = upTo(limit, found.get(queueId) ?? []);
-      const count = ranks.reduce((sum, rank) => sum + rank.count, 0);
-      return { queueId, limit, ranks, count, settings: existing.get(queueId) };
+      const seen = upTo(limit, ranks?.filter((rank) => rank.queueId === queueId) ?? []);
+      const count = seen.reduce((sum, rank) => sum + rank.count, 0);
+      return { queueId, limit, ranks: seen, count, settings: existing.get(queueId) };
     }),
   };
 }
 
 /** A SELECT for each priority: of several ranges in one, the optimizers of both servers make a scan of the whole index, or of the whole queue, while few deliveries are alive. */
-function lookAtHead({ queueId, floors = FROM_THE_START, limit }: Head, at: number | undefined): Statement {
-  const looks = [...floors].map(
+function lookAtHead({ queueId, floors = FROM_THE_START, limit }: Head, at: number | undefined): string[] {
+  return [...floors].map(
     ([
       rank,
       floor,
-    ]) => `SELECT ${rank} AS priorityRank, MIN(available_at) AS first, MAX(available_at) AS last, COUNT(*) AS count
+    ]) => `SELECT ${queueId} AS queueId, ${rank} AS priorityRank, MIN(available_at) AS first, MAX(available_at) AS last, COUNT(*) AS count
        FROM (SELECT available_at
              ${inRanges(queueId, [[rank, floor, clock(at)]])}
              LIMIT ${limit}) AS head`,
   );
-  return { sql: looks.join('\n     UNION ALL\n     ') };
 }
 
 /** As many of the most urgent as are wanted. */
@@ -183,20 +180,20 @@ function isOverReceived(row: { receiveCount: number }, queue: ClaimSettings): bo
   return queue.maxReceives !== null && queue.deadLetterQueueId !== null && row.receiveCount >= queue.maxReceives;
 }
 
+/** Deliveries of queues, by primary key. */
+export type ByQueue = readonly (readonly [queueId: number, messageIds: readonly Buffer[]])[];
+
 /** Leases deliveries whose rows the transaction holds. */
-export function leaseDeliveries(
-  queueId: number,
-  messageIds: readonly Buffer[],
-  leaseToken: Buffer,
-  leaseExpiresAt: number,
-): Statement {
+export function leaseDeliveries(deliveries: ByQueue, leaseToken: Buffer, leaseExpiresAt: number): Statement {
+  const keys = deliveries.map(
+    ([queueId, messageIds]) => `(queue_id = ${queueId} AND message_id IN (${hexList(messageIds)}))`,
+  );
   return {
     sql: `UPDATE delivery FORCE INDEX (PRIMARY)
          SET available_at = ${leaseExpiresAt + LEASE_GRACE_MS},
              lease_token = ${hex(leaseToken)},
              receive_count = LEAST(receive_count + 1, 65535)
-         WHERE queue_id = ${queueId}
-           AND message_id IN (${hexList(messageIds)})`,
+         WHERE ${keys.join('\n            OR ')}`,
   };
 }
 

@@ -128,13 +128,17 @@ export class Claim {
         return { live, ...removed, shares: share(live, demands), missed: head.count - rows.length };
       });
       const statements: Statement[] = [];
+      const leases = new Map<number, [number, Buffer[]][]>();
       for (const [index, { expired, shares }] of sorted.entries()) {
         const { queueId } = (jobs[index] as Job).head;
         if (expired.length > 0) statements.push(deleteDeliveries(queueId, ids(expired)));
         for (const [leaseSeconds, messageIds] of idsByLease(shares)) {
           undo.push(giveBack(queueId, messageIds, leaseToken, at));
-          statements.push(leaseDeliveries(queueId, messageIds, leaseToken, locked.now + leaseSeconds * 1000));
+          leases.set(leaseSeconds, [...(leases.get(leaseSeconds) ?? []), [queueId, messageIds]]);
         }
+      }
+      for (const [leaseSeconds, deliveries] of leases) {
+        statements.push(leaseDeliveries(deliveries, leaseToken, locked.now + leaseSeconds * 1000));
       }
       const live = sorted.flatMap((one) => ids(one.live));
       if (live.length > 0) statements.push(readMessages('message', live));

@@ -220,7 +220,8 @@ export class Database {
   private session(connection: PoolConnection, timeout = this.statementDeadlineMs): Session {
     const run = async <T>(sql: string, values: readonly unknown[] = []): Promise<T> =>
       new Promise((resolve, reject) => {
-        const options: QueryOptions = { sql, values: [...values], timeout };
+        // Without values there is nothing to look for in the text.
+        const options: QueryOptions = { sql, ...(values.length > 0 && { values: [...values] }), timeout };
         connection.query(options, (error, result) => (error ? reject(error) : resolve(result as T)));
       });
     return { read: run, write: run };

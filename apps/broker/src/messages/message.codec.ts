@@ -81,7 +81,18 @@ export function toContent(message: { id: Buffer; body: Buffer; headers: Buffer |
   };
 }
 
+/** ISO 8601 up to the second, by second: the messages of an answer share a few. */
+const seconds = new Map<number, string>();
+const SECONDS_REMEMBERED = 1000;
+
 /** ms since 1970 as ISO 8601 UTC with milliseconds. */
 export function formatTime(ms: number): string {
-  return new Date(ms).toISOString();
+  const second = Math.floor(ms / 1000);
+  let text = seconds.get(second);
+  if (text === undefined) {
+    if (seconds.size >= SECONDS_REMEMBERED) seconds.clear();
+    text = new Date(second * 1000).toISOString().slice(0, -'000Z'.length);
+    seconds.set(second, text);
+  }
+  return `${text}${String(ms - second * 1000).padStart(3, '0')}Z`;
 }
