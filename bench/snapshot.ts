@@ -9,15 +9,20 @@ import { publish } from './harness/publish.js';
 import { onEachServer, type Rig } from './harness/rig.js';
 import { assertDepth } from './harness/scenario.js';
 import { runFor } from './harness/stretch.js';
+import { measureUnderHeldSnapshot } from './peers/held-snapshot.js';
+import type { Peer } from './peers/peer.js';
+import { postgresPeers } from './peers/registry.js';
 
 interface Options extends BenchOptions {
   minutes: number;
+  peers: boolean;
 }
 
 /** How the rate depends on how long a snapshot has been held open, which keeps purge from removing anything. */
 export async function main(): Promise<void> {
   const options = readOptions();
   const runs = await onEachServer(options, (rig) => eachRun(rig, options));
+  if (options.peers) for (const peer of postgresPeers()) runs[peer.name] = [await measurePeer(peer, options)];
   await publish({
     title: 'While a snapshot is held open',
     script: 'bench:snapshot',
@@ -31,6 +36,7 @@ function readOptions(): Options {
   const defaults = { runs: 1, seconds: 60, json: 'snapshot' };
   return benchCommand('bench:snapshot', 'Rates minute by minute while a snapshot is held open.', defaults)
     .option('--minutes <count>', 'how many stretches, each of --seconds', positive, 10)
+    .option('--no-peers', 'leave out the queues on PostgreSQL')
     .parse()
     .opts<Options>();
 }
@@ -68,6 +74,18 @@ async function measureRun(rig: Rig, { minutes, seconds, warmUpSeconds }: Options
   }
 }
 
+/** A queue on PostgreSQL, in-process, batch 100, under a snapshot from the start. */
+async function measurePeer(peer: Peer, { minutes, seconds, warmUpSeconds }: Options): Promise<Minute[]> {
+  const stretch = { seconds: minutes * seconds, warmUpSeconds, bodyBytes: 200 };
+  const { measured } = await measureUnderHeldSnapshot(peer, stretch);
+  return Array.from({ length: minutes }, (_, index) => {
+    const rates = measured.perSecond.slice(index * seconds, (index + 1) * seconds);
+    const perSecond = rates.reduce((sum, rate) => sum + rate, 0) / rates.length;
+    console.error(`  ${peer.name}, minute ${index + 1}: ${Math.round(perSecond)}/s`);
+    return { minute: index + 1, perSecond, gauges: {} };
+  });
+}
+
 /** A transaction that has read something, and stays. Returns what ends it. */
 async function openSnapshot(rig: Rig): Promise<() => Promise<void>> {
   const connection = await createConnection({ uri: rig.database.url });
@@ -90,7 +108,7 @@ function toMarkdown(runs: Record<string, Minute[][]>, { minutes, seconds }: Opti
   );
   const ratios = all.map(({ server, each }) => [server, lastToFirst(each).toFixed(2)]);
   return `Full lifecycles over HTTP, batch 100, 8 producers and 8 consumers, bodies of 200 bytes; ${minutes} stretches of ${seconds} s while one connection holds a consistent snapshot open, after one
-without. Every message is accounted for by its id, and the queue is empty in the database at the end.
+without. Every message is accounted for by its id, and the queue is empty in the database at the end. Queues on PostgreSQL run in-process, batch 100, under a snapshot from the start.
 
 ${table(['server', 'minute', 'messages/s', 'history list length', 'broker MiB'], rows)}
 

@@ -46,5 +46,6 @@ async function measureMinute({ seconds, lifecycles, gauges, log }: MinutesOption
 
 /** The last minute's rate in terms of the first's under the snapshot. */
 export function lastToFirst(minutes: readonly Minute[]): number {
-  return (minutes.at(-1)?.perSecond ?? Number.NaN) / (minutes[1]?.perSecond ?? Number.NaN);
+  const first = minutes.find(({ minute }) => minute === 1);
+  return (minutes.at(-1)?.perSecond ?? Number.NaN) / (first?.perSecond ?? Number.NaN);
 }
