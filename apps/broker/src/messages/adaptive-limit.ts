@@ -3,7 +3,7 @@ const ROUND = 16;
 /** Round-trip times, in multiples of the shortest ones seen: below the first the database has room for more at a time, above the second it has too much. */
 const ROOM_BELOW = 2;
 const CROWDED_ABOVE = 4;
-/** The shortest round-trip times are forgotten after this long: what the database can do changes. */
+/** The shortest round-trip times are forgotten after this long: what the database can do changes. They are then measured with one flight at a time, else a crowded database would come to count as an idle one. */
 const MEMORY_MS = 30_000;
 
 /**
@@ -13,12 +13,13 @@ const MEMORY_MS = 30_000;
  */
 export class AdaptiveLimit {
   private limit: number;
-  private shortest = new Map<number, number>();
-  private shortestBefore = new Map<number, number>();
+  private readonly shortest = new Map<number, number>();
   private forgetAt = performance.now() + MEMORY_MS;
   private flights = 0;
   private stretch = 0;
   private wasReached = false;
+  /** While one flight at a time measures the shortest round trips anew. */
+  private limitBeforeProbe: number | undefined;
 
   constructor(private readonly max: number) {
     this.limit = Math.min(2, max);
@@ -34,14 +35,20 @@ export class AdaptiveLimit {
     const size = Math.floor(Math.log2(Math.max(rows, 1)));
     this.forget();
     this.shortest.set(size, Math.min(this.shortest.get(size) ?? Infinity, ms));
-    const idle = Math.min(this.shortest.get(size) ?? ms, this.shortestBefore.get(size) ?? Infinity);
-    this.stretch += ms / Math.max(idle, 0.1);
+    this.stretch += ms / Math.max(this.shortest.get(size) ?? ms, 0.1);
     this.wasReached ||= wasReached;
     this.flights += 1;
     if (this.flights < ROUND) return;
     const stretch = this.stretch / this.flights;
-    if (stretch > CROWDED_ABOVE) this.limit = Math.max(1, this.limit - 1);
+    if (this.limitBeforeProbe !== undefined) {
+      this.limit = this.limitBeforeProbe;
+      this.limitBeforeProbe = undefined;
+    } else if (stretch > CROWDED_ABOVE) this.limit = Math.max(1, this.limit - 1);
     else if (stretch < ROOM_BELOW && this.wasReached) this.limit = Math.min(this.max, this.limit + 1);
+    this.startRound();
+  }
+
+  private startRound(): void {
     this.flights = 0;
     this.stretch = 0;
     this.wasReached = false;
@@ -51,7 +58,9 @@ export class AdaptiveLimit {
     const now = performance.now();
     if (now < this.forgetAt) return;
     this.forgetAt = now + MEMORY_MS;
-    this.shortestBefore = this.shortest;
-    this.shortest = new Map();
+    this.shortest.clear();
+    this.limitBeforeProbe ??= this.limit;
+    this.limit = 1;
+    this.startRound();
   }
 }

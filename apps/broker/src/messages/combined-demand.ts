@@ -32,6 +32,8 @@ interface DemandList extends EmptyQueue {
   state: 'idle' | 'claiming' | 'parked';
   /** Something became available since the claim that is under way began. */
   isWoken: boolean;
+  /** Something became available here, and it is not yet known whether those who wait take it all. */
+  isFresh: boolean;
   /** Claims in a row that had to look again. */
   looksAgain: number;
 }
@@ -48,6 +50,8 @@ const LOOKS_AGAIN = 5;
  */
 @Injectable()
 export class CombinedDemand implements BeforeApplicationShutdown {
+  /** Called when more may have become available here than consumers who wait here take. */
+  onUntaken: (queueName: string) => void = () => undefined;
   private readonly lists = new Map<string, DemandList>();
   private readonly claims: Batcher<DemandList, void>;
   private readonly watch: EmptyQueueWatch<DemandList>;
@@ -129,10 +133,18 @@ export class CombinedDemand implements BeforeApplicationShutdown {
       this.dueTimes.add(queueName, inMs);
       return;
     }
+    const list = this.wakeHere(queueName);
+    if (list === undefined) this.onUntaken(queueName);
+    else list.isFresh = true;
+  }
+
+  /** Something in this queue became available elsewhere. */
+  wakeHere(queueName: string): DemandList | undefined {
     const list = this.lists.get(queueName);
-    if (list === undefined) return;
+    if (list === undefined) return undefined;
     list.pauseMs = SHORTEST_PAUSE_MS;
     this.claimFor(list);
+    return list;
   }
 
   /** Lets everybody go for whom no claim is under way, so that the server can close: part of a stop, after which nobody may wait. */
@@ -155,6 +167,7 @@ export class CombinedDemand implements BeforeApplicationShutdown {
       served: 0,
       state: 'idle',
       isWoken: false,
+      isFresh: false,
       looksAgain: 0,
     };
     this.lists.set(queueName, list);
@@ -263,10 +276,12 @@ export class CombinedDemand implements BeforeApplicationShutdown {
     list.state = 'idle';
     if (list.consumers.length === 0) {
       this.lists.delete(list.queueName);
+      if (list.isFresh) this.onUntaken(list.queueName);
     } else if (list.isWoken || mayFindMore || list.consumers.some(({ waitMs }) => waitMs === 0)) {
       this.claimFor(list);
     } else {
       list.state = 'parked';
+      list.isFresh = false;
       this.watch.add(list);
     }
   }

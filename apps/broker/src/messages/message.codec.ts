@@ -6,20 +6,19 @@ import {
   type LeasedMessage,
   LIMITS,
   messageIdTime,
-  newMessageId,
   RowmqError,
 } from '@rowmq/contract';
-import type { LeasedDelivery, NewMessage } from '@rowmq/store';
+import type { LeasedDelivery } from '@rowmq/store';
+import type { UnstampedMessage } from './flights.js';
 
 const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 
 /**
- * Makes a message out of what a producer sent, with its id.
+ * Makes a message out of what a producer sent. Its id it gets when it takes off.
  * Throws `message-too-large`, and `invalid-request` for a body that is not the base64 it is said to be. `index` is its place in the request.
  */
-export function toNewMessage(message: EnqueueMessage, index: number): NewMessage {
+export function toNewMessage(message: EnqueueMessage, index: number): UnstampedMessage {
   return {
-    id: newMessageId(),
     body: decodeBody(message, index),
     headers: encodeHeaders(message.headers, index),
     priority: message.priority,

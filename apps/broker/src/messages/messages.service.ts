@@ -37,12 +37,12 @@ export class MessagesService {
   /** Stores messages, all or none; answers after COMMIT. Throws `queue-not-found`, `message-too-large`, `queue-full`, `invalid-request`. */
   async enqueue(queueName: string, messages: EnqueueMessage[]): Promise<EnqueueAnswer> {
     const made = messages.map(toNewMessage);
-    await this.flights.enqueue({ queueName, messages: made });
+    const ids = await this.flights.enqueue({ queueName, messages: made });
     for (const delaySeconds of new Set(messages.map((message) => message.delaySeconds ?? 0))) {
       this.demand.wake(queueName, delaySeconds * 1000);
     }
     this.metrics.count('enqueued', queueName, made.length);
-    return { messages: made.map(({ id }) => ({ id: formatMessageId(id) })) };
+    return { messages: ids.map((id) => ({ id: formatMessageId(id) })) };
   }
 
   /**
