@@ -1,4 +1,6 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { RowmqError } from '@rowmq/contract';
+import { LEASE_GRACE_MS, type LeasedDelivery, type Queue } from '@rowmq/store';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type CuttingProxy, startCuttingProxy } from '../support/cutting-proxy.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
@@ -90,6 +92,147 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     expect(await direct.messages.ack(queue.id, leased)).toEqual([null]);
   });
 
+  describe('of a flight of several clients’ requests for several queues', () => {
+    let a: Queue;
+    let b: Queue;
+
+    beforeEach(async () => {
+      a = await createQueue(direct);
+      b = await createQueue(direct);
+    });
+
+    /** Leases what is in both queues. */
+    async function leaseAll(): Promise<[LeasedDelivery[], LeasedDelivery[]]> {
+      await direct.messages.enqueue(a.name, numbered(6));
+      await direct.messages.enqueue(b.name, numbered(3));
+      return [
+        await direct.messages.dequeue(a, { maxMessages: 6, leaseSeconds: 600 }),
+        await direct.messages.dequeue(b, { maxMessages: 3, leaseSeconds: 600 }),
+      ];
+    }
+    const copy = (lease: LeasedDelivery | undefined): LeasedDelivery => ({ ...(lease as LeasedDelivery) });
+    const unknown = (lease: LeasedDelivery | undefined): LeasedDelivery => ({
+      ...copy(lease),
+      messageId: message().id,
+    });
+
+    it('an enqueue stores each request once, and refuses what it would have refused', async () => {
+      const outcomes = await cutOnce(() =>
+        store.messages.flights.enqueue([
+          { queueName: a.name, messages: numbered(3) },
+          { queueName: b.name, messages: numbered(2) },
+          { queueName: a.name, messages: [message({ delaySeconds: 10, expiresInSeconds: 5 })] },
+          { queueName: 'no-such-queue', messages: numbered(1) },
+          { queueName: a.name, messages: numbered(4) },
+        ]),
+      );
+      expect(outcomes.map((outcome) => outcome && (outcome as RowmqError).code)).toEqual([
+        null,
+        null,
+        'invalid-request',
+        'queue-not-found',
+        null,
+      ]);
+      expect(await direct.browse.stats(a.id)).toMatchObject({ ready: 7 });
+      expect(await direct.browse.stats(b.id)).toMatchObject({ ready: 2 });
+    });
+
+    it('a dequeue strands nothing, counts one hand-out each and serves every consumer from one lease', async () => {
+      await direct.messages.enqueue(a.name, numbered(6));
+      await direct.messages.enqueue(b.name, numbered(3));
+      const request = [
+        { queue: a, demands: [2, 4].map((maxMessages) => ({ maxMessages, leaseSeconds: 600 * maxMessages })) },
+        { queue: b, demands: [{ maxMessages: 3, leaseSeconds: 600 }] },
+      ];
+      const got: Record<string, LeasedDelivery[]> = { a: [], b: [] };
+      const take = async (): Promise<boolean> => {
+        const [fromA, fromB] = await store.messages.flights.dequeue(request);
+        got['a']?.push(...(fromA?.leased.flat() ?? []));
+        got['b']?.push(...(fromB?.leased.flat() ?? []));
+        return fromA?.lookAgain === true || fromB?.lookAgain === true;
+      };
+      let mayBeMore = await cutOnce(take);
+      for (let look = 0; mayBeMore && look < 10; look += 1) mayBeMore = await take();
+      expect(bodies(got['a'] ?? []).toSorted()).toEqual(['0', '1', '2', '3', '4', '5']);
+      expect(bodies(got['b'] ?? []).toSorted()).toEqual(['0', '1', '2']);
+      expect(new Set(Object.values(got).flatMap((leased) => leased.map(({ receiveCount }) => receiveCount)))).toEqual(
+        new Set([1]),
+      );
+      expect(await direct.messages.ack(a.id, got['a'] ?? [])).toEqual(Array.from({ length: 6 }, () => null));
+      expect(await direct.messages.ack(b.id, got['b'] ?? [])).toEqual([null, null, null]);
+    });
+
+    it('an ack of leases that are all held is answered as done', async () => {
+      const [ofA, ofB] = await leaseAll();
+      const requests = [
+        { queueId: b.id, receipts: ofB },
+        { queueId: a.id, receipts: ofA.slice(0, 2) },
+        { queueId: a.id, receipts: ofA.slice(2, 5) },
+      ];
+      expect(await cutOnce(() => store.messages.flights.ack(requests))).toEqual([
+        [null, null, null],
+        [null, null],
+        [null, null, null],
+      ]);
+      expect(await direct.browse.stats(a.id)).toMatchObject({ leased: 1 });
+      expect(await direct.sweep.lastId(b.id)).toBeNull();
+    });
+
+    it('an ack with some that are not tells what became of each', async () => {
+      const [ofA, ofB] = await leaseAll();
+      const requests = [
+        { queueId: a.id, receipts: [...ofA.slice(0, 2), unknown(ofA[0])] },
+        { queueId: b.id, receipts: [copy(ofA[4]), ...ofB.slice(0, 1)] },
+        { queueId: a.id, receipts: [copy(ofA[1]), { ...copy(ofA[5]), leaseToken: Buffer.alloc(8, 7) }] },
+      ];
+      const outcomes = await cutOnce(() => store.messages.flights.ack(requests));
+      expect(outcomes).toEqual([
+        [null, null, 'delivery-not-found'],
+        ['delivery-not-found', null],
+        [expect.stringMatching(/^(delivery-not-found|lease-lost)$/), 'lease-lost'],
+      ]);
+      expect(await direct.browse.stats(a.id)).toMatchObject({ leased: 4 });
+      expect(await direct.browse.stats(b.id)).toMatchObject({ leased: 2 });
+    });
+
+    it('a nack is answered as done, and done once', async () => {
+      const [ofA, ofB] = await leaseAll();
+      const outcomes = await cutOnce(() =>
+        store.messages.flights.nack([
+          { queueId: a.id, receipts: [...ofA.slice(0, 2), unknown(ofA[0])], delaySeconds: 0 },
+          { queueId: b.id, receipts: ofB.slice(0, 2), delaySeconds: 600 },
+          { queueId: a.id, receipts: [{ ...copy(ofA[5]), leaseToken: Buffer.alloc(8, 7) }], delaySeconds: 0 },
+        ]),
+      );
+      expect(outcomes).toEqual([[null, null, 'delivery-not-found'], [null, null], ['lease-lost']]);
+      expect(await direct.browse.stats(a.id)).toMatchObject({ ready: 2, leased: 4 });
+      expect(await direct.browse.stats(b.id)).toMatchObject({ ready: 0, delayed: 2, leased: 1 });
+      const back = await direct.messages.dequeue(a, { maxMessages: 10, leaseSeconds: 600 });
+      expect(back.map(({ receiveCount }) => receiveCount)).toEqual([2, 2]);
+    });
+
+    it('an extend is answered as done, with the deadline that holds', async () => {
+      const [ofA, ofB] = await leaseAll();
+      const results = await cutOnce(() =>
+        store.messages.flights.extend([
+          { queueId: a.id, receipts: [...ofA.slice(0, 2), unknown(ofA[0])], leaseSeconds: 900 },
+          { queueId: b.id, receipts: ofB, leaseSeconds: 1200 },
+        ]),
+      );
+      expect(results.map(({ outcomes }) => outcomes)).toEqual([
+        [null, null, 'delivery-not-found'],
+        [null, null, null],
+      ]);
+      for (const [index, lease] of [ofA[0], ofB[0]].entries()) {
+        const [row] = await direct.database.read<{ availableAt: number }>(
+          'SELECT available_at AS availableAt FROM delivery WHERE message_id = ?',
+          [lease?.messageId],
+        );
+        expect((row?.availableAt ?? 0) - LEASE_GRACE_MS).toBe(results[index]?.leaseExpiresAt);
+      }
+    });
+  });
+
   it('a queue is created once', async () => {
     const { queue } = await cutOnce(() => store.queues.put(`cut-${when}`, { leaseSeconds: 77 }));
     expect(queue.leaseSeconds).toBe(77);
@@ -102,4 +245,26 @@ it('a connection cut in the middle of a transaction leaves nothing half-done', a
   proxy.cutAt('INSERT INTO delivery', 'after');
   await store.messages.enqueue(queue.name, numbered(5));
   expect(await direct.browse.stats(queue.id)).toMatchObject({ ready: 5 });
+});
+
+it('a look below a scan floor that fails for one queue does not cost the consumers of another what was leased for them', async () => {
+  const [a, b] = [await createQueue(direct), await createQueue(direct)];
+  const take = () =>
+    store.messages.flights.dequeue(
+      [a, b].map((queue) => ({ queue, demands: [{ maxMessages: 5, leaseSeconds: 600 }] })),
+    );
+  await take();
+  await store.messages.enqueue(a.name, numbered(3));
+  // Wherever it stands: the look below the floor is the statement that begins at the left edge of every priority.
+  proxy.cutAt('available_at BETWEEN 0 AND', 'before', 1000);
+  try {
+    await expect
+      .poll(async () => {
+        const outcomes = await take();
+        return outcomes.flatMap(({ leased }) => leased.flat()).length;
+      })
+      .toBe(3);
+  } finally {
+    proxy.cutAt('', 'before', 0);
+  }
 });

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -67,27 +67,27 @@ async function serversOnFolder(): Promise<number[]> {
 async function leaveServerBehind(): Promise<number> {
   await (await start()).stop();
   const files = new DataFolder(dataDir, program.kind);
+  const port = await files.choosePort();
   const commandLine = serverArguments({
     kind: program.kind,
     data: files.data,
-    port: await files.choosePort(),
+    port,
     socket: await files.socket(),
     pidFile: files.pidFile,
     initFile: files.initFile,
     bufferPoolMegabytes: 128,
   });
   const child = spawn(program.program, commandLine, { stdio: 'ignore', detached: true });
-  await expect
-    .poll(
-      () =>
-        stat(files.pidFile).then(
-          () => true,
-          () => false,
-        ),
-      { timeout: 30_000 },
-    )
-    .toBe(true);
+  // Until it answers, not until its pid file is there: MariaDB writes that before it heeds a SIGTERM, and a server that is told to stop in between only ends at the deadline, by SIGKILL.
+  await expect.poll(() => isListening(port), { timeout: 60_000 }).toBe(true);
   return child.pid!;
+}
+
+async function isListening(port: number): Promise<boolean> {
+  const socket = connect(port, '127.0.0.1');
+  return new Promise((done) => {
+    socket.once('data', () => done(true)).once('error', () => done(false));
+  }).finally(() => socket.destroy()) as Promise<boolean>;
 }
 
 /** Takes a port until the returned function is called. */
@@ -164,7 +164,8 @@ describe('the embedded server', () => {
     const server = await start();
     expect(await serversOnFolder()).toEqual([server.pid]);
     expect(server.pid).not.toBe(leftBehind);
-  });
+    // An initialisation, three starts and two stops, on a machine that may be busy; each has a deadline of its own.
+  }, 180_000);
 
   test('initialises again when the first initialisation was interrupted', async () => {
     const unfinished = join(folder, 'data.unfinished');

@@ -1,9 +1,10 @@
 import { type Connection, createConnection } from 'mysql2/promise';
 import { newMessageId } from '@rowmq/contract';
-import type { Queue } from '@rowmq/store';
+import { MessageRepository, type Queue } from '@rowmq/store';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { testServer } from '../support/servers.js';
 import { recordStatements } from '../support/statements.js';
+import { eventually } from '../support/wait.js';
 import { createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
 /*
@@ -17,12 +18,14 @@ const HOUR = 3_600_000;
 let store: TestStore;
 let connection: Connection;
 let queue: Queue;
+let neighbour: Queue;
 let statements: string[];
 
 beforeAll(async () => {
   store = await openStore();
   await store.partitions.createAhead({ widthMinutes: 60, aheadMinutes: 600, now: T0 });
   queue = await createQueue(store);
+  neighbour = await createQueue(store);
   await store.database.write('UPDATE queue SET id = 1 WHERE id = ?', [queue.id]);
   queue = await store.queues.getFresh(queue.name);
   statements = recordStatements(store.database);
@@ -33,41 +36,56 @@ afterAll(async () => {
   await store.close();
 });
 
-/** One of each verb, on messages of the third hour. Returns the statements by what they do. */
+/** The statement among those recorded that looks like this. */
+function sent(what: string, pattern: RegExp): string {
+  const statement = statements.find((sql) => pattern.test(sql.trim()));
+  if (statement === undefined) throw new Error(`no statement for ${what}`);
+  return statement;
+}
+
+const LOOK = /COUNT\(\*\) AS count\s+FROM \(SELECT/;
+const LOCK = /LIMIT \d+\s+FOR UPDATE SKIP LOCKED$/;
+
+/** One of each verb, on messages of the third hour, for clients of two queues where a flight takes several. Returns the statements by what they do. */
 async function live(): Promise<Map<string, string>> {
   statements.length = 0;
   const now = T0 + 3 * HOUR;
-  const sent = Array.from({ length: 20 }, () => message({ id: newMessageId(now), priority: 9 }));
-  await store.messages.enqueue(queue.name, sent, { now });
+  const { flights } = store.messages;
+  const made = Array.from({ length: 20 }, () => message({ id: newMessageId(now), priority: 9 }));
+  await flights.enqueue(
+    [
+      { queueName: queue.name, messages: made },
+      { queueName: neighbour.name, messages: [message({ id: newMessageId(now) })] },
+    ],
+    { now },
+  );
   const leased = await store.messages.dequeue(queue, { maxMessages: 20, leaseSeconds: 30, now });
   await store.messages.extend(queue.id, leased, { leaseSeconds: 60, now });
   await store.messages.nack(queue.id, leased.slice(0, 5), { delaySeconds: 60, now });
   await store.messages.release(queue.id, leased.slice(5, 10), { now });
   await store.messages.ack(queue.id, leased.slice(10), { now });
-  const positions = sent.map(({ id }) => ({ messageId: id, priorityRank: 0, availableAt: now }));
+  const positions = made.map(({ id }) => ({ messageId: id, priorityRank: 0, availableAt: now }));
   await store.messages.expire(queue.id, positions, { now });
+  await store.messages.expire(queue.id, positions, { now: now + 30 * 24 * HOUR });
   const verbs: [string, RegExp][] = [
-    ['enqueue: lock queue', /FROM queue WHERE name/],
-    ['claim: find', /LIMIT \d+\s+FOR UPDATE SKIP LOCKED$/],
+    ['enqueue: lock queues', /FROM queue FORCE INDEX \(PRIMARY\)[^]*LOCK IN SHARE MODE$/],
+    ['claim: look', LOOK],
+    ['claim: settings', /^SELECT id, max_receives[^]*FROM queue FORCE INDEX \(PRIMARY\)/],
+    ['claim: lock', LOCK],
     ['claim: lease', /SET available_at = \d+,\s+lease_token = x'\w+',\s+receive/i],
     ['claim: bodies', /FROM message FORCE/],
-    ['ack, nack, extend: lock', /ORDER BY message_id\s+FOR UPDATE$/],
+    ['nack, extend: lock', /ORDER BY message_id\s+FOR UPDATE$/],
     ['extend', /SET available_at = \d+\s+WHERE/],
     ['nack', /nack_reason = NULL\s+WHERE/],
     ['release', /receive_count - 1/],
-    ['ack: delete', /^\s*DELETE d/],
+    ['ack: delete', /^DELETE d[^]*lease_token = UNHEX/],
+    ['expire, claim: delete', /^DELETE d(?![^]*lease_token)/],
     [
       'expire, dead-letter, redrive, purge: lock',
       /^SELECT message_id AS messageId\s+FROM delivery FORCE INDEX \(delivery_next\)/,
     ],
   ];
-  return new Map(
-    verbs.map(([verb, pattern]) => {
-      const statement = statements.find((sql) => pattern.test(sql.trim()));
-      if (statement === undefined) throw new Error(`no statement for ${verb}`);
-      return [verb, statement];
-    }),
-  );
+  return new Map(verbs.map(([verb, pattern]) => [verb, sent(verb, pattern)]));
 }
 
 async function fill(rows: number): Promise<void> {
@@ -88,6 +106,7 @@ interface Plan {
   partitions: string | null;
   type: string;
   key: string | null;
+  rows: number;
   Extra: string;
 }
 
@@ -100,33 +119,109 @@ async function explain(statement: string): Promise<Plan[]> {
 /** What must not change: how each table is reached, through which index, in how many partitions, and whether anything is sorted. */
 function essence(plans: Plan[]): string[] {
   return plans
-    .filter(({ table }) => table !== null && table !== 'ids' && table !== 'seen')
+    .filter(({ table }) => ['queue', 'delivery', 'd', 'message'].includes(table))
     .map(({ table, partitions, type, key, Extra }) => {
       const sorted = /filesort|temporary/i.exec(Extra ?? '');
-      return `${table}: ${type} on ${key}, ${partitions?.split(',').length ?? 'all'} partition(s)${sorted ? `, ${sorted[0]}` : ''}`;
+      return `${table}: ${type} on ${key}${partitions ? `, ${partitions.split(',').length} partition(s)` : ''}${sorted ? `, ${sorted[0]}` : ''}`;
     });
 }
 
-describe.each([0, 3, 200, 20_000])('with %i messages in the queue', (rows) => {
-  it('every hot statement reads by the intended index, in one partition, without sorting', async () => {
+const ROWS = [0, 3, 200, 20_000];
+
+describe.each(ROWS)('with %i messages in the queue', (rows) => {
+  it('every hot statement reads by the intended index without sorting, and of messages one partition', async () => {
     await fill(rows);
     const plans: Record<string, string[]> = {};
     for (const [verb, statement] of await live()) plans[verb] = essence(await explain(statement));
     expect(plans).toEqual({
-      'enqueue: lock queue': ['queue: const on queue_by_name, all partition(s)'],
-      'claim: find': ['delivery: range on delivery_next, 1 partition(s)'],
-      'claim: lease': ['delivery: range on PRIMARY, 1 partition(s)'],
+      'enqueue: lock queues': ['queue: range on PRIMARY'],
+      'claim: look': ['delivery: range on delivery_next'],
+      'claim: settings': [expect.stringMatching(/^queue: (const|range) on PRIMARY$/)],
+      'claim: lock': ['delivery: range on delivery_next'],
+      'claim: lease': ['delivery: range on PRIMARY'],
       'claim: bodies': ['message: range on PRIMARY, 1 partition(s)'],
-      'ack, nack, extend: lock': ['delivery: range on PRIMARY, 1 partition(s)'],
-      extend: ['delivery: range on PRIMARY, 1 partition(s)'],
-      nack: ['delivery: range on PRIMARY, 1 partition(s)'],
-      release: ['delivery: range on PRIMARY, 1 partition(s)'],
-      'ack: delete': ['d: eq_ref on PRIMARY, 1 partition(s)'],
-      'expire, dead-letter, redrive, purge: lock': [
-        expect.stringMatching(/^delivery: (range|ref) on delivery_next, 1 partition\(s\)$/),
-      ],
+      'nack, extend: lock': ['delivery: range on PRIMARY'],
+      extend: ['delivery: range on PRIMARY'],
+      nack: ['delivery: range on PRIMARY'],
+      release: ['delivery: range on PRIMARY'],
+      'ack: delete': ['d: eq_ref on PRIMARY'],
+      'expire, claim: delete': ['d: eq_ref on PRIMARY'],
+      'expire, dead-letter, redrive, purge: lock': [expect.stringMatching(/^delivery: (range|ref) on delivery_next$/)],
     });
   });
+
+  it('the statements that find deliveries by receipt or id expect to read no more rows than they name', async () => {
+    await fill(rows);
+    const expected: [string, number][] = [];
+    for (const [verb, statement] of await live()) {
+      if (!/lease|ack|extend|release|delete/.test(verb)) continue;
+      for (const plan of await explain(statement)) {
+        if (['delivery', 'd'].includes(plan.table)) expected.push([verb, Number(plan.rows)]);
+      }
+    }
+    expect(expected.length).toBeGreaterThanOrEqual(7);
+    expect(expected.filter(([, rowsRead]) => rowsRead > 20)).toEqual([]);
+  });
+});
+
+describe.each(ROWS)('with %i messages that are ready', (rows) => {
+  /** One queue whose messages are of one priority, one with all ten, and one that nobody has claimed from; on the database's clock, as floors need it. */
+  async function claimStatements(
+    priorities: number,
+  ): Promise<{ look: string; lock: string; below: string; ready: string }> {
+    await connection.query('DELETE FROM delivery');
+    const own = await createQueue(store);
+    const flights = new MessageRepository(store.database);
+    for (let done = 0; done < rows; done += 1000) {
+      const some = numbered(Math.min(1000, rows - done)).map((one, index) => ({
+        ...one,
+        priority: index % Math.max(priorities, 1),
+      }));
+      await flights.enqueue([{ queueName: own.name, messages: some }]);
+    }
+    await connection.query('ANALYZE TABLE delivery');
+    const demands = [{ maxMessages: 10, leaseSeconds: 60 }];
+    const seen = Array.from({ length: Math.max(priorities, 1) }, (_, priority) => message({ priority }));
+    // The first claim begins at the start of every priority; those after it at the floors of the priorities that it saw.
+    if (priorities > 0) {
+      await flights.dequeue([{ queue: own, demands }]);
+      await flights.enqueue([{ queueName: own.name, messages: seen }]);
+    } else {
+      await flights.enqueue([{ queueName: own.name, messages: seen }]);
+    }
+    statements.length = 0;
+    await flights.dequeue([{ queue: own, demands }]);
+    const [look, lock] = [sent('claim: look', LOOK), sent('claim: lock', LOCK)];
+    expect(look.match(/priority_rank = /g)).toHaveLength(priorities || 10);
+    // Whatever is there, now taken: the next claim finds nothing, looks below and is told of nothing.
+    await flights.dequeue([{ queue: own, demands: [{ maxMessages: 100_000, leaseSeconds: 60 }] }]);
+    const below = /priority_rank = 0 AND available_at BETWEEN 0 AND[^]*LIMIT 500$/;
+    await eventually('a rescan', async () => {
+      await flights.dequeue([{ queue: own, demands }]);
+      return statements.some((sql) => below.test(sql));
+    });
+    await flights.look([own.id, queue.id, neighbour.id]);
+    return {
+      look,
+      lock,
+      below: sent('rescan', below),
+      ready: sent('look', /priority_rank IN \([^]*LIMIT 500$/),
+    };
+  }
+
+  it.each([0, 1, 10])(
+    'a claim above the floors of %i priorities, and what looks below them, walk the index in its order',
+    async (priorities) => {
+      const { look, lock, below, ready } = await claimStatements(priorities);
+      const walk = ['delivery: range on delivery_next'];
+      expect({
+        look: essence(await explain(look)),
+        lock: essence(await explain(lock)),
+        below: essence(await explain(below)),
+      }).toEqual({ look: walk, lock: walk, below: walk });
+      expect(essence(await explain(ready))).toEqual(walk);
+    },
+  );
 });
 
 describe('locks', () => {
@@ -144,11 +239,17 @@ describe('locks', () => {
     }
   }
 
+  /** A claim of the filled queue's messages, ready since the first hour. */
+  async function claimStatement(size: number): Promise<string> {
+    statements.length = 0;
+    await store.messages.dequeue(queue, { maxMessages: size, leaseSeconds: 30, now: T0 + HOUR });
+    return sent('claim: lock', LOCK);
+  }
+
   it('of a claim are as many as the claim is large, not as the backlog is deep', async () => {
     await fill(20_000);
-    const claim = (await live()).get('claim: find') as string;
     for (const size of [1, 10, 100]) {
-      const statement = claim.replace(/LIMIT \d+/, `LIMIT ${size}`);
+      const statement = await claimStatement(size);
       // An index entry and a row each, and at the end of a range the entry after it.
       expect(await lockedRows(() => connection.query(statement))).toBeLessThanOrEqual(2 * size + 2);
     }
@@ -158,7 +259,7 @@ describe('locks', () => {
     for (const rows of [3, 200]) {
       await fill(rows);
       const verbs = await live();
-      const [lock, remove] = [verbs.get('ack, nack, extend: lock') as string, verbs.get('ack: delete') as string];
+      const [lock, remove] = [verbs.get('nack, extend: lock') as string, verbs.get('ack: delete') as string];
       expect(await lockedRows(() => connection.query(lock))).toBeLessThanOrEqual(2 * 20 + 2);
       expect(await lockedRows(() => connection.query(remove))).toBeLessThanOrEqual(2 * 10 + 2);
     }
@@ -168,9 +269,9 @@ describe('locks', () => {
     await fill(50);
     const now = T0 + HOUR;
     const held = await store.messages.dequeue(queue, { maxMessages: 5, leaseSeconds: 30, now });
-    const claim = (await live()).get('claim: find') as string;
+    const statement = (await claimStatement(20)).replace(/BETWEEN \d+ AND \d+/g, `BETWEEN 0 AND ${now}`);
     await lockedRows(async () => {
-      const [locked] = await connection.query(claim.replace(/LIMIT \d+/, 'LIMIT 20'));
+      const [locked] = await connection.query(statement);
       expect(locked).toHaveLength(20);
       const others = await store.messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 30, now });
       const lockedIds = new Set((locked as { messageId: Buffer }[]).map(({ messageId }) => messageId.toString('hex')));

@@ -100,6 +100,18 @@ test('two reapers that both believe to be the only one do every duty at the same
   await enqueueStamped(store, strict, { at: START - HOUR, count: 100 });
   await settleAll(store, strict, START - HOUR);
 
+  // What consumers meet they remove themselves, all of it if they are quick: of what nobody claims from, only the duties find it.
+  const neglected = await createQueue(store, {
+    messageTtlSeconds: 864_000,
+    maxReceives: 1,
+    deadLetterQueue: graveyard.name,
+  });
+  const stamped = (expiresInSeconds?: number) =>
+    Array.from({ length: 20 }, () => message({ id: newMessageId(START), expiresInSeconds }));
+  await store.messages.enqueue(neglected.name, stamped(), { now: START });
+  await store.messages.dequeue(neglected, { maxMessages: 20, leaseSeconds: 30, now: START });
+  await store.messages.enqueue(neglected.name, stamped(30), { now: START });
+
   const load = [produce(), produce(), consume(strict, 0.7), consume(graveyard, 0.1), comeAndGo()];
   await Promise.all([reap(), reap()]);
   working = false;

@@ -9,12 +9,12 @@ export type Cut = 'before' | 'late' | 'after';
 
 const LATE_MS = 300;
 
-/** A proxy between client and database that cuts the next connection on which a statement is sent. */
+/** A proxy between client and database that cuts connections on which a certain statement is sent. */
 export interface CuttingProxy {
   /** The database's URL, by way of the proxy. */
   url: string;
-  /** Cuts at the next statement that contains this text. */
-  cutAt(statement: string, when: Cut): void;
+  /** Cuts at the next statements that contain this text, one unless said otherwise. */
+  cutAt(statement: string, when: Cut, times?: number): void;
   /** How often it has cut. */
   cuts(): number;
   close(): Promise<void>;
@@ -24,7 +24,7 @@ export interface CuttingProxy {
 export async function startCuttingProxy(databaseUrl: string): Promise<CuttingProxy> {
   const target = new URL(databaseUrl);
   const sockets = new Set<Socket>();
-  let armed: { statement: string; when: Cut } | undefined;
+  let armed: { statement: string; when: Cut; times: number } | undefined;
   let cuts = 0;
   const server = createServer((client) => {
     const upstream = connect(Number(target.port), target.hostname);
@@ -44,7 +44,8 @@ export async function startCuttingProxy(databaseUrl: string): Promise<CuttingPro
     client.on('data', (chunk) => {
       if (armed !== undefined && chunk.includes(armed.statement)) {
         const { when } = armed;
-        armed = undefined;
+        armed.times -= 1;
+        if (armed.times === 0) armed = undefined;
         cuts += 1;
         if (when === 'before') return cut();
         cutting = true;
@@ -66,8 +67,8 @@ export async function startCuttingProxy(databaseUrl: string): Promise<CuttingPro
   url.port = String((server.address() as AddressInfo).port);
   return {
     url: url.href,
-    cutAt: (statement, when) => {
-      armed = { statement, when };
+    cutAt: (statement, when, times = 1) => {
+      armed = times > 0 ? { statement, when, times } : undefined;
     },
     cuts: () => cuts,
     close: async () => {

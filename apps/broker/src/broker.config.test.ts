@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { readBrokerConfig } from './broker.config.js';
+import { readBrokerConfig, shareOfWorker } from './broker.config.js';
 
 const URL_SETTING = { ROWMQ_DATABASE_URL: 'mysql://rowmq:secret@127.0.0.1:3306/rowmq' };
 const KEY = 'x'.repeat(16);
@@ -8,6 +8,7 @@ describe('the broker’s settings', () => {
   test('are defaults but for the database', () => {
     expect(readBrokerConfig(URL_SETTING)).toEqual({
       databaseUrl: URL_SETTING.ROWMQ_DATABASE_URL,
+      workers: 1,
       poolSize: 16,
       flightRequests: 1000,
       maxWaitingRequests: 5000,
@@ -41,5 +42,17 @@ describe('the broker’s settings', () => {
 
   test('take a key of sixteen characters and no shorter one', () => {
     expect(() => readBrokerConfig({ ...URL_SETTING, ROWMQ_ADMIN_KEY: KEY.slice(1) })).toThrow(/at least 16/);
+  });
+
+  test.each(['0', '65', '-1', '2.5', 'all'])('take no %s for a number of workers', (workers) => {
+    expect(() => readBrokerConfig({ ...URL_SETTING, ROWMQ_WORKERS: workers })).toThrow(
+      /ROWMQ_WORKERS must be a whole number from 1 to 64/,
+    );
+  });
+
+  test('are shared out among workers, who each get what they cannot do without', () => {
+    const config = readBrokerConfig({ ...URL_SETTING, ROWMQ_WORKERS: '3', ROWMQ_MAX_LONG_POLLS: '2' });
+    expect(shareOfWorker(config)).toEqual({ ...config, poolSize: 5, maxWaitingRequests: 1666, maxLongPolls: 1 });
+    expect(shareOfWorker({ ...config, workers: 64 }).poolSize).toBe(4);
   });
 });

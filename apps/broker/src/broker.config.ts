@@ -2,9 +2,11 @@ import { isIP } from 'node:net';
 import { databaseUrl, readSettings, SettingsError, wholeNumber } from '@rowmq/runtime';
 import { z } from 'zod';
 
-/** The broker's settings. */
+/** The broker's settings. Limits are the whole broker's; {@link shareOfWorker} says what of them is a worker's. */
 export interface BrokerConfig {
   databaseUrl: string;
+  /** Processes that serve, behind one port. */
+  workers: number;
   /** Database connections of this broker. */
   poolSize: number;
   /** Requests in one flight, that is, in one transaction. */
@@ -26,6 +28,7 @@ export const BROKER_CONFIG = Symbol('BROKER_CONFIG');
 
 const SHAPE = {
   ROWMQ_DATABASE_URL: databaseUrl,
+  ROWMQ_WORKERS: wholeNumber(1, 64).default(1),
   ROWMQ_DATABASE_POOL_SIZE: wholeNumber(1, 1000).default(16),
   ROWMQ_FLIGHT_REQUESTS: wholeNumber(1, 1000).default(1000),
   ROWMQ_MAX_WAITING_REQUESTS: wholeNumber(1, 100_000).default(5000),
@@ -49,6 +52,7 @@ export function readBrokerConfig(env: NodeJS.ProcessEnv): BrokerConfig {
   }
   return {
     databaseUrl: settings.ROWMQ_DATABASE_URL,
+    workers: settings.ROWMQ_WORKERS,
     poolSize: settings.ROWMQ_DATABASE_POOL_SIZE,
     flightRequests: settings.ROWMQ_FLIGHT_REQUESTS,
     maxWaitingRequests: settings.ROWMQ_MAX_WAITING_REQUESTS,
@@ -57,6 +61,20 @@ export function readBrokerConfig(env: NodeJS.ProcessEnv): BrokerConfig {
     port: settings.ROWMQ_PORT,
     adminKey: settings.ROWMQ_ADMIN_KEY,
     stopSeconds: settings.ROWMQ_STOP_SECONDS,
+  };
+}
+
+/** Connections with which each verb has one, the least a worker can do with. */
+const LEAST_CONNECTIONS = 4;
+
+/** What one of several workers may use. */
+export function shareOfWorker(config: BrokerConfig): BrokerConfig {
+  const share = (whole: number, least: number): number => Math.max(least, Math.floor(whole / config.workers));
+  return {
+    ...config,
+    poolSize: share(config.poolSize, LEAST_CONNECTIONS),
+    maxWaitingRequests: share(config.maxWaitingRequests, 1),
+    maxLongPolls: share(config.maxLongPolls, 1),
   };
 }
 

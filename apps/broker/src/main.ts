@@ -1,13 +1,21 @@
 import 'reflect-metadata';
+import cluster from 'node:cluster';
 import { Logger } from '@nestjs/common';
-import { runProcess } from '@rowmq/runtime';
+import { createLogger, runProcess } from '@rowmq/runtime';
 import { readBrokerConfig } from './broker.config.js';
-import { createBroker } from './http/server.js';
+import { Workers } from './cluster/workers.js';
 
 await runProcess('broker', async () => {
   const config = readBrokerConfig(process.env);
-  const app = await createBroker(config);
-  await app.listen(config.port, config.host);
-  new Logger('broker').log(`listening on ${await app.getUrl()}`);
-  return { app, stopSeconds: config.stopSeconds };
+  const { workers: count, stopSeconds } = config;
+  if (cluster.isPrimary && count > 1) {
+    Logger.overrideLogger(createLogger('broker'));
+    const workers = new Workers(config);
+    await workers.start();
+    new Logger('broker').log(`${count} workers listen`);
+    return { app: workers, stopSeconds, kill: () => workers.kill() };
+  }
+  // The primary of several workers serves nothing, so it does not load what serves.
+  const { serve } = await import('./cluster/worker.js');
+  return { ...(await serve(config)), stopSeconds, isWorker: cluster.isWorker };
 });

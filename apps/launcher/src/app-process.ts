@@ -1,14 +1,9 @@
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import type { Running } from './supervisor.js';
-
-const READY_DEADLINE_MS = 60_000;
-/** An app ends by itself within its own time to stop; killed when it is this much later. */
-const STOP_GRACE_MS = 5_000;
+import { type Running, untilReady } from '@rowmq/runtime';
 
 /**
- * Runs one of our apps and waits until it says `ready` over its IPC channel. The app stops by itself when the channel closes,
- * so that it does not outlive a launcher that was killed.
+ * Runs one of our apps and waits until it is ready.
  * @throws Error when it ends or the deadline passes first; it is gone by then
  */
 export async function startApp(
@@ -24,48 +19,5 @@ export async function startApp(
     // A process group of its own: Ctrl-C in a terminal reaches the launcher only, which stops things in order.
     detached: true,
   });
-  const exited = new Promise<string>((done) => {
-    child.once('error', (error) => child.pid === undefined && done(error.message));
-    child.once('exit', (code, killedBy) => done(killedBy ?? `exit code ${code}`));
-  });
-  const kill = async () => {
-    child.kill('SIGKILL');
-    await exited;
-  };
-  const stop = async () => {
-    child.kill('SIGTERM');
-    const killer = setTimeout(() => child.kill('SIGKILL'), stopSeconds * 1000 + STOP_GRACE_MS);
-    await exited;
-    clearTimeout(killer);
-  };
-
-  const outcome = await firstOutcome(child, exited, signal);
-  if (outcome === 'ready') return { pid: child.pid!, exited, stop, kill };
-  await (outcome === 'aborted' ? stop() : kill());
-  signal.throwIfAborted();
-  throw new Error(`The ${name} did not start: ${outcome}.`);
-}
-
-/** `ready`, `aborted`, or in words why neither. */
-async function firstOutcome(
-  child: ReturnType<typeof fork>,
-  exited: Promise<string>,
-  signal: AbortSignal,
-): Promise<string> {
-  let timer: NodeJS.Timeout | undefined;
-  let abort: (() => void) | undefined;
-  try {
-    return await Promise.race([
-      exited,
-      new Promise<string>((done) => child.on('message', (message) => message === 'ready' && done('ready'))),
-      new Promise<string>((done) => {
-        abort = () => done('aborted');
-        signal.addEventListener('abort', abort);
-        timer = setTimeout(() => done(`it was not ready within ${READY_DEADLINE_MS / 1000} s`), READY_DEADLINE_MS);
-      }),
-    ]);
-  } finally {
-    clearTimeout(timer);
-    if (abort) signal.removeEventListener('abort', abort);
-  }
+  return untilReady(name, child, stopSeconds, signal);
 }

@@ -1,6 +1,7 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { Supervisor } from '@rowmq/runtime';
 import {
   EmbeddedServer,
   FolderLockedError,
@@ -11,7 +12,6 @@ import {
 } from '@rowmq/store';
 import { startDockerDatabase } from './docker-database.js';
 import type { LauncherConfig } from './launcher.config.js';
-import { Supervisor } from './supervisor.js';
 
 /** An earlier start that is just stopping gives the folder free within this. */
 const LOCK_PATIENCE_MS = 15_000;

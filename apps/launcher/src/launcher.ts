@@ -1,11 +1,11 @@
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { Supervisor } from '@rowmq/runtime';
 import { migrateDatabase } from '@rowmq/store';
 import { startApp } from './app-process.js';
 import { type LaunchedDatabase, launchDatabase } from './database.js';
 import type { LauncherConfig } from './launcher.config.js';
 import { ChildRecord } from './left-over.js';
-import { Supervisor } from './supervisor.js';
 import { createDemoQueue, welcome } from './welcome.js';
 
 /** Starts database, migrations, broker and reaper in this order, keeps them running, and stops them in the opposite order. */

@@ -5,10 +5,15 @@ const READY_DEADLINE_MS = 60_000;
 /** A process of ours ends by itself within its own time to stop; killed when it is this much later. */
 const STOP_GRACE_MS = 5_000;
 
+/** A child did not come up. It has said why itself, so that this is told without a stack. */
+class StartupError extends Error {
+  override readonly name = 'StartupError';
+}
+
 /**
  * Waits until a process of ours that was just forked says `ready` over its IPC channel. It stops by itself when the channel closes, so that
  * it does not outlive a parent that was killed.
- * @throws Error when it ends, the deadline passes or the signal gives the start up first; it is gone by then
+ * @throws StartupError when it ends, the deadline passes or the signal gives the start up first; it is gone by then
  */
 export async function untilReady(
   name: string,
@@ -35,7 +40,7 @@ export async function untilReady(
   if (outcome === 'ready') return { pid: child.pid!, exited, stop, kill };
   await (outcome === 'aborted' ? stop() : kill());
   signal.throwIfAborted();
-  throw new Error(`The ${name} did not start: ${outcome}.`);
+  throw new StartupError(`The ${name} did not start: ${outcome}.`);
 }
 
 /** `ready`, `aborted`, or in words why neither. */

@@ -21,8 +21,8 @@ interface RawReply {
   send(payload: never): unknown;
 }
 
-/** Builds the broker's HTTP application; it does not listen yet. */
-export async function createBroker(config: BrokerConfig): Promise<NestFastifyApplication> {
+/** Builds the broker's HTTP application, whose log carries this name; it does not listen yet. */
+export async function createBroker(config: BrokerConfig, name: string): Promise<NestFastifyApplication> {
   const adapter = new FastifyAdapter({
     bodyLimit: LIMITS.requestBytes,
     requestTimeout: REQUEST_MS,
@@ -40,7 +40,7 @@ export async function createBroker(config: BrokerConfig): Promise<NestFastifyApp
     },
   });
   const app = await NestFactory.create<NestFastifyApplication>(BrokerModule.forRoot(config), adapter, {
-    logger: createLogger('broker'),
+    logger: createLogger(name),
     bodyParser: false,
     abortOnError: false,
   });

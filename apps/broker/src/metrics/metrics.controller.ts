@@ -29,7 +29,7 @@ export class MetricsController {
   async scrape(): Promise<string> {
     // When the database is away, what the process knows by itself is wanted all the more.
     const depths = await this.depths().catch(() => '');
-    return `${await this.metrics.registry.metrics()}\n${depths}`;
+    return `${await this.metrics.text()}\n${depths}`;
   }
 
   /** Depths come from the database, are the same on every broker, and are as old as their cost allows. */

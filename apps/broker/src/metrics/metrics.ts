@@ -21,7 +21,10 @@ const EVENTS = [
 /** The broker's Prometheus metrics. `docs/operations.md` says which to watch. */
 @Injectable()
 export class Metrics {
+  /** This process's. */
   readonly registry = new Registry();
+  /** Called for a queue that is gone. */
+  onForget: (queue: string) => void = () => undefined;
 
   private readonly messages = new Counter({
     name: 'rowmq_messages_total',
@@ -75,12 +78,21 @@ export class Metrics {
     );
   }
 
+  /** In the Prometheus text format: of the whole broker, whatever it consists of. */
+  text: () => Promise<string> = async () => this.registry.metrics();
+
   count(event: MessageEvent, queue: string, messages: number): void {
     if (messages > 0) this.messages.inc({ event, queue }, messages);
   }
 
   /** Stops reporting a queue that is gone. */
   forget(queue: string): void {
+    this.drop(queue);
+    this.onForget(queue);
+  }
+
+  /** Stops reporting a queue here, which is gone elsewhere. */
+  drop(queue: string): void {
     for (const event of EVENTS) this.messages.remove({ event, queue });
   }
 

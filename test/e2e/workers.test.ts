@@ -1,0 +1,367 @@
+import { identifyProcess, isRunning, type ProcessIdentity } from '@rowmq/store';
+import { createConnection, type RowDataPacket } from 'mysql2/promise';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { Api, newQueueName, type QueueApi } from '../support/api.js';
+import { type AppProcess, type Broker, createMigratedDatabase, startApp, startBroker } from '../support/processes.js';
+import type { TestDatabase } from '../support/servers.js';
+import { eventually } from '../support/wait.js';
+import { OneConnection, oneConnectionEach, workerNumbered, workersOf } from '../support/workers.js';
+
+const WORKERS = { ROWMQ_WORKERS: '3' };
+/** A worker is started again after a pause of up to two seconds, and on a busy machine its start takes seconds. */
+const RESTART_MS = 40_000;
+
+let database: TestDatabase;
+const started: AppProcess[] = [];
+
+beforeAll(async () => {
+  database = await createMigratedDatabase();
+});
+afterAll(async () => {
+  await Promise.all(started.map((broker) => broker.kill()));
+});
+
+async function start(env: Record<string, string> = {}): Promise<Broker> {
+  const broker = await startBroker({ database, env: { ...WORKERS, ...env } });
+  started.push(broker);
+  return broker;
+}
+
+async function newQueue(api: Api): Promise<QueueApi> {
+  const queue = api.queue(newQueueName());
+  await queue.put({ leaseSeconds: 5 });
+  return queue;
+}
+
+/** Waits until a broker has its three workers, the given one not among them. */
+async function replaced(broker: Broker, pid: number): Promise<number[]> {
+  return eventually(
+    'the worker is replaced',
+    async () => {
+      const workers = await workersOf(broker);
+      const counts = broker.output().match(/is running again/g)?.length ?? 0;
+      return counts > 0 && workers.length === 3 && !workers.includes(pid) && workers;
+    },
+    RESTART_MS,
+  );
+}
+
+const killed = (broker: Broker): number => broker.output().match(/ended unexpectedly/g)?.length ?? 0;
+
+describe('three workers', () => {
+  let broker: Broker;
+  let clients: OneConnection[];
+
+  beforeAll(async () => {
+    broker = await start();
+    clients = await oneConnectionEach(broker);
+  });
+  afterAll(async () => {
+    await Promise.all(clients.map((client) => client.close()));
+    await broker.stop();
+  });
+
+  test('are three processes behind one port, and their log says who writes', async () => {
+    expect(await workersOf(broker)).toHaveLength(3);
+    expect(new Set(await Promise.all(clients.map((client) => client.worker()))).size).toBe(3);
+    for (const number of [1, 2, 3]) expect(broker.output()).toContain(`"process":"broker worker ${number}"`);
+  });
+
+  test('serve one message’s life among them', async () => {
+    const [one, two, three] = clients as [OneConnection, OneConnection, OneConnection];
+    const { name } = await newQueue(one);
+    const [id] = await two.queue(name).enqueue('walk');
+    const first = await three.queue(name).dequeueOne();
+    expect(first).toMatchObject({ id, body: 'walk', receiveCount: 1 });
+    expect(await one.queue(name).extend([first.receipt], 600)).toMatchObject({ failed: [] });
+    expect(await two.queue(name).nack([first.receipt])).toEqual({ nacked: [first.receipt], failed: [] });
+    const again = await one.queue(name).dequeueOne();
+    expect(again).toMatchObject({ id, receiveCount: 2 });
+    expect((await three.queue(name).requestAckOne(first.receipt)).status).toBe(409);
+    expect((await three.queue(name).requestAckOne(again.receipt)).status).toBe(204);
+    expect((await two.message(id as string)).deliveries).toEqual([]);
+  });
+
+  test('wake each other’s consumers, and sooner than a look at the queue would', async () => {
+    const [here, there] = clients as [OneConnection, OneConnection];
+    const queues = await Promise.all(Array.from({ length: 12 }, async () => newQueue(here)));
+    const consumers = queues.map(() => new OneConnection(broker));
+    const pids = await Promise.all(consumers.map((consumer) => consumer.worker()));
+    const producerOf = async (pid: number) => ((await here.worker()) === pid ? there : here);
+    const waits = queues.map(({ name }, index) => consumers[index]!.queue(name).dequeue({ waitSeconds: 20 }));
+    await eventually('they wait', async () => (await here.metric('rowmq_waiting_consumers')) === 12);
+    // By then a look comes every quarter of a second.
+    const restAt = performance.now() + 2000;
+    await eventually('they have waited for a while', () => performance.now() > restAt);
+
+    const latencies: number[] = [];
+    for (const [index, { name }] of queues.entries()) {
+      const producer = await producerOf(pids[index] as number);
+      await producer.queue(name).enqueue('wake up');
+      const from = performance.now();
+      expect(await waits[index]).toHaveLength(1);
+      latencies.push(performance.now() - from);
+    }
+    await Promise.all(consumers.map((consumer) => consumer.close()));
+    const median = latencies.toSorted((a, b) => a - b)[6] as number;
+    console.log(
+      `woken in another worker after ${median.toFixed(1)} ms (median), ${Math.max(...latencies).toFixed(1)} ms at most`,
+    );
+    expect(median).toBeLessThan(100);
+  });
+
+  test('share out what one of them took among all who wait', async () => {
+    const [producer, ...others] = clients as [OneConnection, OneConnection, OneConnection];
+    const { name } = await newQueue(producer);
+    const near = new OneConnection(broker);
+    const waits = [near, ...others].map((client) => client.queue(name).dequeue({ waitSeconds: 20 }));
+    await eventually('they wait', async () => (await producer.metric('rowmq_waiting_consumers')) === 3);
+    await producer.queue(name).enqueue('a', 'b', 'c');
+    const bodies = (await Promise.all(waits)).map(([message]) => message?.body);
+    expect(new Set(bodies)).toEqual(new Set(['a', 'b', 'c']));
+    await near.close();
+  });
+
+  test('wake each other when a delay ends, and when a message is given back', async () => {
+    const [here, there] = clients as [OneConnection, OneConnection];
+    const { name } = await newQueue(here);
+    await here.queue(name).enqueue({ body: 'later', delaySeconds: 1 });
+    const delayed = await there.queue(name).dequeueOne();
+    const wait = here.queue(name).dequeue({ waitSeconds: 20 });
+    await eventually('it waits', async () => (await there.metric('rowmq_waiting_consumers')) === 1);
+    await there.queue(name).nack([delayed.receipt]);
+    expect(await wait).toMatchObject([{ id: delayed.id, receiveCount: 2 }]);
+  });
+
+  test('answer with the metrics of all, whichever is asked', async () => {
+    const { name } = await newQueue(clients[0] as OneConnection);
+    for (const [index, client] of clients.entries())
+      await client.queue(name).enqueue(...Array.from({ length: index + 1 }, String));
+    for (const client of clients) {
+      expect(await client.metric(`rowmq_messages_total{event="enqueued",queue="${name}"}`)).toBe(6);
+      // From the database, and not once for each worker.
+      expect(await client.metric(`rowmq_queue_deliveries{queue="${name}",state="ready"}`)).toBe(6);
+      const { text } = await client.get('/metrics');
+      expect(text.match(/^process_start_time_seconds\{worker="[123]"\} /gm)).toHaveLength(3);
+      expect(text.match(/^rowmq_flights_limit\{verb="ack"\} /gm)).toHaveLength(1);
+      expect(text.match(/^rowmq_request_duration_seconds_count\{.*call="enqueue"/gm)).toHaveLength(1);
+      expect(text.match(/^# TYPE rowmq_waiting_consumers gauge$/gm)).toHaveLength(1);
+    }
+    await clients[1]!.queue(name).api.delete(`/v1/admin/queues/${name}`);
+    await eventually(
+      'all forget a deleted queue',
+      async () => !(await clients[2]!.get('/metrics')).text.includes(name),
+    );
+  });
+});
+
+describe('a worker that is killed', { timeout: 120_000 }, () => {
+  test('is replaced; the others serve on, nothing is lost or doubled, and no counter falls', async () => {
+    const broker = await start();
+    const queue = await newQueue(new Api(broker.url));
+    const stored = new Set<string>();
+    const seen = new Map<string, Set<string>>();
+    const acked: string[] = [];
+    const maybeAcked = new Set<string>();
+    let isOver = false;
+    let isDrained = false;
+    let sent = 0;
+    const produce = async (client: OneConnection): Promise<void> => {
+      while (!isOver) {
+        const body = `message ${(sent += 1)}`;
+        const answer = await client
+          .queue(queue.name)
+          .request('enqueue', { messages: [{ body }] })
+          .catch(() => undefined);
+        if (answer?.status === 201) stored.add(body);
+      }
+    };
+    const consume = async (client: OneConnection): Promise<void> => {
+      const mine = client.queue(queue.name);
+      while (!isDrained) {
+        for (const { id, body, receipt } of await mine.dequeue({ maxMessages: 5, waitSeconds: 1 }).catch(() => [])) {
+          seen.set(body, (seen.get(body) ?? new Set()).add(id));
+          // What is handed out after it was acked would be here twice.
+          const answer = await mine.requestAckOne(receipt).catch(() => undefined);
+          if (answer?.status === 204) acked.push(body);
+          else if (answer === undefined) maybeAcked.add(body);
+        }
+      }
+    };
+    const clients = Array.from({ length: 12 }, () => new OneConnection(broker));
+    const producers = clients.slice(0, 6).map(produce);
+    const consumers = clients.slice(6).map(consume);
+
+    await eventually('the load runs', () => acked.length > 100);
+    const enqueued = `rowmq_messages_total{event="enqueued",queue="${queue.name}"}`;
+    const before = await queue.api.metric(enqueued);
+    expect(before).toBeGreaterThan(100);
+    const [victim] = await workersOf(broker);
+    process.kill(victim as number, 'SIGKILL');
+    await eventually('it is missed', () => killed(broker) === 1);
+    const count = acked.length;
+    await eventually('the others serve on', () => acked.length > count + 30);
+    expect(await queue.api.metric(enqueued)).toBeGreaterThanOrEqual(before);
+    await replaced(broker, victim as number);
+
+    isOver = true;
+    await Promise.all(producers);
+    const settled = (): Set<string> => new Set([...acked, ...maybeAcked]);
+    await eventually('everything is acked', () => [...stored].every((body) => settled().has(body)), 30_000);
+    isDrained = true;
+    await Promise.all(consumers);
+    expect(acked).toHaveLength(new Set(acked).size);
+    for (const ids of seen.values()) expect(ids.size).toBe(1);
+    expect(await queue.api.metric(enqueued)).toBeGreaterThanOrEqual(before);
+    await Promise.all(clients.map((client) => client.close()));
+    await broker.stop();
+  });
+
+  test('again and again is started again more and more slowly', async () => {
+    const broker = await start();
+    const api = new Api(broker.url);
+    for (let kills = 1; kills <= 3; kills += 1) {
+      const pid = await eventually(
+        'worker 1 runs',
+        async () => {
+          const { text } = await api.get('/metrics');
+          return /process_start_time_seconds\{worker="1"\}/.test(text) && (await workerNumbered(broker, 1));
+        },
+        RESTART_MS,
+      );
+      process.kill(pid, 'SIGKILL');
+      await eventually('it is missed', () => killed(broker) === kills);
+      expect((await api.get('/health/ready')).status).toBe(200);
+    }
+    const pauses = [...broker.output().matchAll(/Starting the worker 1 again in ([\d.]+) s/g)].map(([, s]) =>
+      Number(s),
+    );
+    expect(pauses).toHaveLength(3);
+    for (const [index, pause] of pauses.entries()) {
+      expect(pause).toBeGreaterThanOrEqual(0.5 * 2 ** index);
+      expect(pause).toBeLessThanOrEqual(2 ** index);
+    }
+    // While it waits to start it again.
+    await broker.stop();
+  });
+
+  test('with its primary, and all others, ends by itself and lets go those who wait', async () => {
+    const broker = await start();
+    const queue = await newQueue(new Api(broker.url));
+    const workers = await Promise.all((await workersOf(broker)).map((pid) => identifyProcess(pid)));
+    const waits = Array.from({ length: 9 }, async () => queue.dequeue({ waitSeconds: 20 }));
+    await eventually('they wait', async () => (await queue.api.metric('rowmq_waiting_consumers')) === 9);
+    const gone = broker.kill();
+    expect((await Promise.all(waits)).flat()).toEqual([]);
+    await gone;
+    await eventually('no worker is left', async () =>
+      (await Promise.all(workers.map((worker) => isRunning(worker!)))).every((isAlive) => !isAlive),
+    );
+  });
+});
+
+describe('a broker of several workers that is told to stop', () => {
+  /** Has consumers wait at all workers. Their answers are in an object, or they would be waited for here. */
+  async function wait(broker: Broker): Promise<{ answers: Promise<unknown[][]> }> {
+    const queue = await newQueue(new Api(broker.url));
+    const answers = Promise.all(Array.from({ length: 30 }, async () => queue.dequeue({ waitSeconds: 20 })));
+    await eventually('they wait', async () => (await queue.api.metric('rowmq_waiting_consumers')) === 30);
+    return { answers };
+  }
+
+  test('lets everybody who waits go, whichever worker they wait at', async () => {
+    const broker = await start();
+    const { answers } = await wait(broker);
+    const from = performance.now();
+    await broker.stop();
+    expect((await answers).flat()).toEqual([]);
+    expect(performance.now() - from).toBeLessThan(15_000);
+  });
+
+  /** Has an enqueue under way at each worker, which the database does not let pass before it is told to. */
+  async function holdUp(broker: Broker) {
+    const clients = await oneConnectionEach(broker);
+    const { name } = await newQueue(new Api(broker.url));
+    const lock = await createConnection({ uri: database.url });
+    await lock.query('START TRANSACTION');
+    await lock.query('SELECT id FROM queue WHERE name = ? FOR UPDATE', [name]);
+    const answers = Promise.allSettled(
+      clients.map((client) => client.queue(name).request('enqueue', { messages: [{ body: 'x' }] })),
+    );
+    await eventually('they are under way', async () => {
+      const [rows] = await lock.query<RowDataPacket[]>(
+        "SELECT 1 FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND INFO LIKE '%LOCK IN SHARE MODE'",
+      );
+      return rows.length >= clients.length;
+    });
+    const letGo = async (): Promise<void> => {
+      await lock.query('ROLLBACK');
+      await lock.end();
+    };
+    const processes = await Promise.all([broker.pid, ...(await workersOf(broker))].map((pid) => identifyProcess(pid)));
+    return { answers, letGo, processes: processes as ProcessIdentity[] };
+  }
+
+  async function expectGone(processes: readonly ProcessIdentity[]): Promise<void> {
+    await eventually('all are gone', async () =>
+      (await Promise.all(processes.map((found) => isRunning(found)))).every((isAlive) => !isAlive),
+    );
+  }
+
+  test('stops in order although Ctrl-C reaches every process of it', async () => {
+    const broker = await start();
+    const { answers, letGo, processes } = await holdUp(broker);
+    for (const { pid } of processes) process.kill(pid, 'SIGINT');
+    await eventually('all stop', () => broker.output().match(/stopping: SIGINT/g)?.length === 4);
+    for (const { pid } of processes.slice(1)) process.kill(pid, 'SIGTERM');
+    await letGo();
+    for (const answer of await answers) expect(answer).toMatchObject({ status: 'fulfilled', value: { status: 201 } });
+    await expectGone(processes);
+    expect(broker.output()).not.toMatch(/could not stop|ended unexpectedly|"level":"error"/);
+  });
+
+  test('ends at once when it is told twice', async () => {
+    const broker = await start();
+    const { answers, letGo, processes } = await holdUp(broker);
+    process.kill(broker.pid, 'SIGTERM');
+    await eventually('all stop', () => broker.output().match(/stopping: SIGTERM/g)?.length === 4);
+    process.kill(broker.pid, 'SIGTERM');
+    await expectGone(processes);
+    for (const answer of await answers) expect(answer.status).toBe('rejected');
+    await letGo();
+  });
+});
+
+describe('a broker of several workers', () => {
+  async function failureOf(starting: Promise<Broker>): Promise<string> {
+    return starting.then(
+      () => 'it started',
+      (error: unknown) => (error as Error).message,
+    );
+  }
+
+  test('does not start with settings that are wrong, and lists them once', async () => {
+    const failed = await failureOf(start({ ROWMQ_WORKERS: '65', ROWMQ_PORT: 'x' }));
+    expect(failed).toMatch(/ROWMQ_WORKERS must be a whole number from 1 to 64\n.*ROWMQ_PORT must be/);
+    expect(failed.match(/ROWMQ_PORT/g)).toHaveLength(1);
+  });
+
+  test('ends, and says why, when its first worker cannot start', async () => {
+    const other = await startBroker({ database });
+    started.push(other);
+    const failed = await failureOf(start({ ROWMQ_PORT: new URL(other.url).port }));
+    expect(failed).toMatch(/\(exited\)[^]*Cannot listen: .*EADDRINUSE[^]*The worker 1 did not start: exit code 1/);
+    expect(failed.match(/Cannot listen/g)).toHaveLength(1);
+    await other.stop();
+  });
+
+  test('takes one free port for all of them', async () => {
+    const broker = await startApp('broker', { ...WORKERS, ROWMQ_DATABASE_URL: database.url, ROWMQ_PORT: '0' });
+    started.push(broker);
+    const urls = [...broker.output().matchAll(/listening on (http:[^"]+)/g)].map(([, url]) => url as string);
+    expect(urls).toHaveLength(3);
+    expect(new Set(urls).size).toBe(1);
+    expect((await new Api(urls[0] as string).get('/health/ready')).status).toBe(200);
+    await broker.stop();
+  });
+});
