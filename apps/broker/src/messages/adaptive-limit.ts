@@ -1,8 +1,11 @@
 /** Flights between two changes of a limit. */
 const ROUND = 16;
-/** Round-trip times, in multiples of the shortest ones seen: below the first the database has room for more at a time, above the second it has too much. */
-const ROOM_BELOW = 2;
-const CROWDED_ABOVE = 4;
+/**
+ * Round-trip times, in multiples of the shortest ones seen: below the first the database has room for more at a time, above the second it has too much. Cautious, since one flight at a time is never wrong: what would have been a
+ * second flight makes the next one larger. On two cores that run everything, one a verb did 20 to 50 % more than three.
+ */
+const ROOM_BELOW = 1.25;
+const CROWDED_ABOVE = 2;
 /** The shortest round-trip times are forgotten after this long: what the database can do changes. They are then measured with one flight at a time, else a crowded database would come to count as an idle one. */
 const MEMORY_MS = 30_000;
 
@@ -12,7 +15,7 @@ const MEMORY_MS = 30_000;
  * its own size, to the nearest power of two.
  */
 export class AdaptiveLimit {
-  private limit: number;
+  private limit = 1;
   private readonly shortest = new Map<number, number>();
   private forgetAt = performance.now() + MEMORY_MS;
   private flights = 0;
@@ -21,9 +24,7 @@ export class AdaptiveLimit {
   /** While one flight at a time measures the shortest round trips anew. */
   private limitBeforeProbe: number | undefined;
 
-  constructor(private readonly max: number) {
-    this.limit = Math.min(2, max);
-  }
+  constructor(private readonly max: number) {}
 
   /** Flights that may be under way at this moment. */
   get value(): number {

@@ -30,6 +30,8 @@ export interface BatcherOptions<Request, Answer> {
   onFlight?: (flight: { requests: number; rows: number; ms: number }) => void;
 }
 
+/** A flight that takes this long waits for something, a lock mostly: those behind it need not. */
+const SLOW_MS = 100;
 /** A request that waits this long for its flight is refused: whoever sent it has given up, or will soon. */
 const WAIT_MS = 10_000;
 
@@ -45,12 +47,15 @@ interface Waiting<Request, Answer> {
  * Natural batching (group commit) of one verb: while a flight is under way, the requests that come queue up and become the next one. There is no timer: a request that finds nothing under way flies with
  * those that arrived in the same turn of the event loop.
  *
- * Each queue has a lane, and a flight takes one request of each lane in turn, so a busy queue cannot hold up the others. How many flights are under way: {@link AdaptiveLimit}.
+ * Each queue has a lane, and a flight takes one request of each lane in turn, so a busy queue cannot hold up the others. How many flights are under way: {@link AdaptiveLimit}; beside a slow one there may be one more, up to the
+ * most there may be at all.
  */
 export class Batcher<Request, Answer> {
   private readonly lanes = new Map<string, Waiting<Request, Answer>[]>();
   private readonly limit: AdaptiveLimit;
   private flying = 0;
+  /** Of those, the slow ones. */
+  private slow = 0;
   private waitingRequests = 0;
   private waitingBytes = 0;
   private isScheduled = false;
@@ -91,15 +96,19 @@ export class Batcher<Request, Answer> {
 
   /** Takes off when this turn of the event loop has read everything that arrived. */
   private schedule(): void {
-    if (this.isScheduled || this.flying >= this.limit.value) return;
+    if (this.isScheduled || !this.mayTakeOff()) return;
     this.isScheduled = true;
     setImmediate(() => {
       this.isScheduled = false;
-      while (this.flying < this.limit.value && this.waitingRequests > 0) {
+      while (this.mayTakeOff() && this.waitingRequests > 0) {
         const flight = this.board();
         if (flight.length > 0) void this.fly(flight);
       }
     });
+  }
+
+  private mayTakeOff(): boolean {
+    return this.flying - this.slow < this.limit.value && this.flying < this.options.limits.flights;
   }
 
   /** Takes what fits into a flight, one request of each lane in turn. Lanes that were served go to the end of the line. */
@@ -133,8 +142,16 @@ export class Batcher<Request, Answer> {
   private async fly(flight: Waiting<Request, Answer>[]): Promise<void> {
     this.flying += 1;
     const started = performance.now();
+    let isSlow = false;
+    const timer = setTimeout(() => {
+      isSlow = true;
+      this.slow += 1;
+      this.schedule();
+    }, SLOW_MS);
     await this.carryOut(flight);
+    clearTimeout(timer);
     this.flying -= 1;
+    if (isSlow) this.slow -= 1;
     const rows = flight.reduce((sum, { weight }) => sum + weight.rows, 0);
     const ms = performance.now() - started;
     this.limit.landed(rows, ms, this.waitingRequests > 0);
