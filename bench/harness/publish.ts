@@ -19,23 +19,38 @@ export interface Report {
 
 /** Writes a report as JSON, prints its section, and renews bench/RESULTS.md if that is where the report belongs. */
 export async function publish({ options, ...report }: Report): Promise<void> {
-  const markdown = `${header(report)}\n\n${report.markdown}`;
-  await mkdir(dirname(options.json), { recursive: true });
-  await writeFile(options.json, `${JSON.stringify({ ...report, options, markdown }, undefined, 2)}\n`);
+  const circumstances = { date: new Date().toISOString().slice(0, 10), commit: commit(), machine: machine() };
+  const markdown = `${header(report, circumstances)}\n\n${report.markdown}`;
+  // Where it lies says nothing to a reader elsewhere.
+  const { json, ...measured } = options;
+  await mkdir(dirname(json), { recursive: true });
+  const text = JSON.stringify({ ...report, ...circumstances, options: measured, markdown }, undefined, 2);
+  await writeFile(json, `${text}\n`);
   console.log(`## ${report.title}\n\n${markdown}`);
-  if (dirname(resolve(options.json)) === RESULTS_FOLDER) await writeResultsFile();
+  if (dirname(resolve(json)) === RESULTS_FOLDER) await writeResultsFile();
 }
 
-function header({ script, results }: Pick<Report, 'script' | 'results'>): string {
+interface Circumstances {
+  date: string;
+  commit: string;
+  machine: string;
+}
+
+function header({ script, results }: Pick<Report, 'script' | 'results'>, circumstances: Circumstances): string {
   const given = process.argv.slice(2).map((argument) => (/^[\w./=,-]+$/.test(argument) ? argument : `'${argument}'`));
   const command = ['npm run', script, ...(given.length > 0 ? ['--', ...given] : [])].join(' ');
-  const [processor] = cpus();
+  const { date, commit: of, machine: on } = circumstances;
   return [
     `\`${command}\``,
     '',
-    `${new Date().toISOString().slice(0, 10)}, commit ${commit()}; ${cpus().length} × ${processor?.model ?? 'CPU'}, ${Math.round(totalmem() / 2 ** 30)} GiB; Node ${process.version}, ${Object.keys(results).join(', ')}.`,
+    `${date}, commit ${of}; ${on}; Node ${process.version}, ${Object.keys(results).join(', ')}.`,
     'Broker, database and load generator share the machine. Durable: innodb_flush_log_at_trx_commit=1, sync_binlog=1, binlog on, as the server itself says.',
   ].join('\n');
+}
+
+function machine(): string {
+  const [processor] = cpus();
+  return `${cpus().length} × ${processor?.model ?? 'CPU'}, ${Math.round(totalmem() / 2 ** 30)} GiB`;
 }
 
 function commit(): string {

@@ -408,6 +408,35 @@ describe('an ack flight', () => {
     expect(await store.messages.ack(a.id, [fresh], { now: LATER })).toEqual([null]);
   });
 
+  it('of leases from very many claims tells the same, and deletes the same', async () => {
+    for (const queue of [a, b]) await store.messages.enqueue(queue.name, numbered(60), { now: T0 });
+    const claims = async (queue: Queue): Promise<LeasedDelivery[]> => {
+      const leased: LeasedDelivery[] = [];
+      while (leased.length < 60) {
+        leased.push(...(await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 600, now: LATER })));
+      }
+      return leased;
+    };
+    const [ofA, ofB] = [await claims(a), await claims(b)];
+    const requests = (from: number, to: number) => [
+      { queueId: b.id, receipts: ofB.slice(from, to) },
+      { queueId: a.id, receipts: ofA.slice(from, to) },
+    ];
+    const nulls = (count: number) => Array.from({ length: count }, () => null);
+    expect(await store.messages.flights.ack(requests(0, 40), { now: LATER })).toEqual([nulls(40), nulls(40)]);
+    expect(Object.keys(await deliveries(a)).toSorted()).toEqual(bodies(ofA.slice(40)).toSorted());
+    // One receipt that names another lease: the others are acked all the same.
+    const forged = { ...(ofA[59] as LeasedDelivery), leaseToken: (ofB[59] as LeasedDelivery).leaseToken };
+    const outcomes = await store.messages.flights.ack([...requests(40, 59), { queueId: a.id, receipts: [forged] }], {
+      now: LATER,
+    });
+    expect(outcomes).toEqual([nulls(19), nulls(19), ['lease-lost']]);
+    expect(Object.keys(await deliveries(a))).toEqual([String(ofA[59]?.body)]);
+    expect(Object.keys(await deliveries(b))).toEqual([String(ofB[59]?.body)]);
+    const late = await store.messages.flights.ack(requests(59, 60), { now: LATER + 600_000 });
+    expect(late).toEqual([['lease-lost'], ['lease-lost']]);
+  });
+
   it('refuses every lease that has run out, to the millisecond, though nobody has claimed the delivery since', async () => {
     const { ofA, ofB } = await leases();
     const end = LATER + 600_000;

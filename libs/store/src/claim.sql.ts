@@ -14,6 +14,9 @@ import type { Floors, Place } from './scan-floors.js';
 export const RANKS = Array.from({ length: LIMITS.priorityMax + 1 }, (_, rank) => rank);
 const FROM_THE_START: Floors = new Map(RANKS.map((rank) => [rank, 0]));
 
+/** While few deliveries are alive, the optimizers prefer a scan of the whole index, dead entries and all, to its ranges: unless the index alone does not answer. */
+const NOT_IN_THE_INDEX = 'expires_at';
+
 /** Where to look for deliveries of a queue, and for how many. */
 export interface Head {
   queueId: number;
@@ -86,8 +89,9 @@ function lookAtHead({ queueId, floors = FROM_THE_START, limit }: Head, at: numbe
     ([
       rank,
       floor,
-    ]) => `SELECT ${queueId} AS queueId, ${rank} AS priorityRank, MIN(available_at) AS first, MAX(available_at) AS last, COUNT(*) AS count
-       FROM (SELECT available_at
+    ]) => `SELECT ${queueId} AS queueId, ${rank} AS priorityRank, MIN(available_at) AS first, MAX(available_at) AS last, COUNT(*) AS count,
+              MAX(${NOT_IN_THE_INDEX}) AS latestExpiry
+       FROM (SELECT available_at, ${NOT_IN_THE_INDEX}
              ${inRanges(queueId, [[rank, floor, clock(at)]])}
              LIMIT ${limit}) AS head`,
   );
@@ -232,9 +236,6 @@ export function readMessages(table: 'message' | 'message_overflow', messageIds: 
 
 /** Rows a look without locks reads at most. */
 const LOOK_ROWS = 500;
-/** While few deliveries are alive, the optimizers prefer a scan of the whole index, dead entries and all, to its ranges: unless the index alone does not answer. */
-const NOT_IN_THE_INDEX = 'expires_at';
-
 /** Deliveries of a queue that are ready but that a claim with these floors would not see, whoever holds them: no locks. */
 export async function readBelow(database: Database, queueId: number, floors: Floors): Promise<Place[]> {
   const ranges = RANKS.map(

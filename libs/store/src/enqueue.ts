@@ -85,7 +85,7 @@ export class Enqueue {
 
   private async carryOut(flight: Flight, at: number | undefined): Promise<StoreResult> {
     const result = await this.database.transaction((tx) => this.store(tx, flight, at));
-    // A claim here finds them at once, however late they were committed.
+    // A claim that begins from now on finds them, however late they were committed.
     for (const { queueId, ...place } of result.places) this.floors.lower(queueId, place);
     return result;
   }
@@ -150,6 +150,7 @@ export class Enqueue {
         this.known.delete(request.queueName);
         result.mistaken.push(request);
       } else {
+        this.known.set(request.queueName, { id: queue.id, isBounded: queue.maxDepth !== null });
         admitted.push({ queue, request });
       }
     }

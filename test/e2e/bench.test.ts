@@ -1,0 +1,46 @@
+import { execFile } from 'node:child_process';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { testServer } from '../support/servers.js';
+
+/*
+ * The benchmarks in their smallest form: they run, account for every message, and report. What they measure here means nothing.
+ */
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const run = promisify(execFile);
+
+let folder: string;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'rowmq-bench-test-'));
+});
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+describe('a benchmark', () => {
+  it.each([
+    ['bench', ['--only', 'batch 10', '--only', '200 messages/s'], /\| batch 10 \| \*\*[\d,]+\*\*/],
+    ['bench:depth', ['--backlogs', '2000'], /2,000/],
+    ['bench:snapshot', ['--minutes', '2', '--no-peers'], /last minute to first/],
+    ['bench:fanin', ['--consumers', '1,4'], /batch 10, 4 consumers/],
+    ['bench:idle', ['--consumers', '20', '--queues', '4'], /queries/],
+  ])(
+    '%s runs',
+    async (name, options, reported) => {
+      const json = join(folder, `${name.replace(':', '-')}.json`);
+      const small = ['--servers', testServer().kind, '--runs', '1', '--seconds', '1', '--warm-up-seconds', '0'];
+      const { stdout } = await run('npm', ['run', '--silent', name, '--', ...small, '--json', json, ...options], {
+        cwd: root,
+        timeout: 110_000,
+        env: { ...process.env, NODE_ENV: 'test' },
+      });
+      expect(stdout).toMatch(reported);
+      expect(JSON.parse(await readFile(json, 'utf8'))).toMatchObject({ commit: expect.any(String) });
+    },
+    120_000,
+  );
+});
