@@ -149,7 +149,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
         const [fromA, fromB] = await store.messages.flights.dequeue(request);
         got['a']?.push(...(fromA?.leased.flat() ?? []));
         got['b']?.push(...(fromB?.leased.flat() ?? []));
-        return fromA?.lookAgain === true || fromB?.lookAgain === true;
+        return (await fromA?.lookAgain) === true || (await fromB?.lookAgain) === true;
       };
       let mayBeMore = await cutOnce(take);
       for (let look = 0; mayBeMore && look < 10; look += 1) mayBeMore = await take();

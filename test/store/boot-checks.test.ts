@@ -8,7 +8,14 @@ import { checkServer, EmbeddedServer, findServer, judgeServer, migrateDatabase, 
 import { startApp } from '../support/processes.js';
 import { createDatabase, testServer } from '../support/servers.js';
 
-const FINE = { version: '9.7.0', logBin: 1, binlogFormat: 'ROW', flushLog: 1, syncBinlog: 1 };
+const FINE = {
+  version: '9.7.0',
+  logBin: 1,
+  binlogFormat: 'ROW',
+  flushLog: 1,
+  syncBinlog: 1,
+  maxAllowedPacket: 2 ** 24,
+};
 
 describe('the judgement of a server', () => {
   test.each([
@@ -37,6 +44,10 @@ describe('the judgement of a server', () => {
     expect(judge).toThrow(version);
     expect(judge).toThrow('too old');
     expect(judge).toThrow('MySQL 8.4 or MariaDB 10.6');
+  });
+
+  test('packets too small for a full flight are refused', () => {
+    expect(() => judgeServer({ ...FINE, maxAllowedPacket: 2 ** 24 - 1024 })).toThrow('needs 16777216 (16 MiB)');
   });
 
   test('a binlog of statements is refused; where there is no binlog its format does not matter', () => {

@@ -58,7 +58,7 @@ export class SingleMessages {
       for (let look = 0; look < 5; look += 1) {
         const [outcome] = await this.flights.dequeue([{ queue, demands: [demand] }], now === undefined ? {} : { now });
         const leased = outcome?.leased[0] ?? [];
-        if (leased.length > 0 || outcome?.lookAgain !== true) return leased;
+        if (leased.length > 0 || !(await outcome?.lookAgain)) return leased;
       }
       return [];
     });

@@ -11,25 +11,37 @@ interface ServerFacts {
   binlogFormat: string;
   flushLog: number;
   syncBinlog: number;
+  maxAllowedPacket: number;
 }
+
+/** A flight of 4 MiB of bodies is twice that as SQL, and has its other columns beside it. */
+const LARGEST_PACKET = 16 * 1024 * 1024;
 
 /** Oldest releases that have everything the statements use: SKIP LOCKED, JSON_TABLE, and partitions that can be dropped beside running writers. */
 const OLDEST = { MySQL: [8, 4], MariaDB: [10, 6] } as const;
 
 /**
  * Checks the server before anything is built on it. Returns warnings about settings that weaken durability.
- * Throws {@link StartupError} for a server that is too old or whose binlog cannot carry READ COMMITTED.
+ * Throws {@link StartupError} for a server that is too old, whose binlog cannot carry READ COMMITTED, or that takes too small packets.
  */
 export async function checkServer(dataSource: DataSource): Promise<string[]> {
   const [facts] = await dataSource.query<ServerFacts[]>(
     `SELECT VERSION() AS version, @@GLOBAL.log_bin AS logBin, @@GLOBAL.binlog_format AS binlogFormat,
-            @@GLOBAL.innodb_flush_log_at_trx_commit AS flushLog, @@GLOBAL.sync_binlog AS syncBinlog`,
+            @@GLOBAL.innodb_flush_log_at_trx_commit AS flushLog, @@GLOBAL.sync_binlog AS syncBinlog,
+            @@GLOBAL.max_allowed_packet AS maxAllowedPacket`,
   );
   return judgeServer(facts as ServerFacts);
 }
 
 /** The judgement of {@link checkServer}, on facts. */
-export function judgeServer({ version, logBin, binlogFormat, flushLog, syncBinlog }: ServerFacts): string[] {
+export function judgeServer({
+  version,
+  logBin,
+  binlogFormat,
+  flushLog,
+  syncBinlog,
+  maxAllowedPacket,
+}: ServerFacts): string[] {
   const kind = /mariadb/i.test(version) ? 'MariaDB' : 'MySQL';
   // MariaDB hides its version behind the 5.5.5- prefix of old replication protocols on some paths.
   const [major = 0, minor = 0] = version
@@ -45,6 +57,11 @@ export function judgeServer({ version, logBin, binlogFormat, flushLog, syncBinlo
   if (Number(logBin) === 1 && binlogFormat === 'STATEMENT') {
     throw new StartupError(
       'The server writes its binlog as statements, which READ COMMITTED transactions cannot; set binlog_format=ROW.',
+    );
+  }
+  if (Number(maxAllowedPacket) < LARGEST_PACKET) {
+    throw new StartupError(
+      `max_allowed_packet is ${maxAllowedPacket}; a transaction of many messages at once needs ${LARGEST_PACKET} (16 MiB), which is the least either server comes with.`,
     );
   }
   const warnings: string[] = [];

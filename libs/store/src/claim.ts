@@ -45,7 +45,7 @@ export interface LeasedDelivery {
 }
 
 /** What a claim did for one request. */
-interface Claimed {
+export interface Claimed {
   head: SortedHead;
   /** For each demand. */
   leased: LeasedDelivery[][];
@@ -95,9 +95,12 @@ export class Claim {
       floors: at === undefined ? this.floors.of(queue.id) : undefined,
       limit: Math.max(wanted[index] ?? 0, this.obstructed.has(queue.id) ? LOOK_AFTER_REMOVAL : 0),
     }));
+    const begunAt = this.floors.now();
     const { seen, now } = await lookAtHeads(this.database, heads, at);
     if (at === undefined) {
-      for (const { queueId, ranks, count, limit } of seen) this.floors.raise(queueId, ranks, count < limit, now);
+      for (const { queueId, ranks, count, limit } of seen) {
+        this.floors.raise(queueId, { begunAt, databaseTime: now, seen: ranks, isWhole: count < limit });
+      }
     }
     const jobs = requests.flatMap(({ demands }, index): Job[] => {
       const head = seen[index] as SeenHead;

@@ -94,6 +94,23 @@ export function isDefinitionChanged(error: unknown): boolean {
   return driverError(error).errno === 1412;
 }
 
+/** True for what the database, or the way to it, said or did not say; false for what a transaction's work threw by itself, and for a key that is there already, which tells much. */
+export function isDatabaseFailure(error: unknown): boolean {
+  if (error instanceof RowmqError) return error.code === 'database-unavailable' || error.code === 'overloaded';
+  const { errno } = driverError(error);
+  return errno !== undefined && errno !== DUPLICATE_KEY;
+}
+
+/** What a server says of values: too long, out of range, not of their type, there already, too large a packet. */
+const OF_VALUES = new Set([1048, 1062, 1153, 1264, 1292, 1366, 1406]);
+
+/** True for a failure that may lie in one request of several, so that the others may succeed without it. */
+export function mayLieInOneRequest(error: unknown): boolean {
+  if (error instanceof RowmqError) return false;
+  const { errno } = driverError(error);
+  return errno === undefined || OF_VALUES.has(errno);
+}
+
 /** Names a database failure for the caller, once no retry is left. Anything that is not one is returned unchanged. */
 export function toRowmqError(error: unknown): unknown {
   const { message, code, errno } = driverError(error);

@@ -2,7 +2,7 @@ import { RowmqError } from '@rowmq/contract';
 import pRetry, { type Options } from 'p-retry';
 import type { Pool, PoolConnection, QueryOptions } from 'mysql2';
 import type { DataSource } from 'typeorm';
-import { isConnectionLost, isNotPrimary, isRetryable, toRowmqError } from './database-errors.js';
+import { isConnectionLost, isDatabaseFailure, isNotPrimary, isRetryable, toRowmqError } from './database-errors.js';
 
 /** A row as mysql2 answers it. */
 export type Row = Record<string, unknown>;
@@ -101,7 +101,7 @@ export class Database {
         }),
       );
     } catch (error) {
-      if (!commitUnknown || !(error instanceof RowmqError) || error.code !== 'database-unavailable') throw error;
+      if (!commitUnknown || !isDatabaseFailure(error)) throw error;
       throw new RowmqError(
         'database-unavailable',
         'The database was lost while it committed: the request may or may not have been carried out.',

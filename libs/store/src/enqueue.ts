@@ -2,7 +2,7 @@ import { LIMITS, RowmqError } from '@rowmq/contract';
 import { clock } from './clock.js';
 import { hex } from './hex.js';
 import type { Database, Statement, Transaction } from './database.js';
-import { isDuplicateKey, TryAgain } from './database-errors.js';
+import { isDuplicateKey, mayLieInOneRequest, TryAgain } from './database-errors.js';
 import { DepthGauge } from './depth-gauge.js';
 import { type Queue, queueNotFound, type QueueRow, SELECT_QUEUE } from './queue.repository.js';
 import type { Place, ScanFloors } from './scan-floors.js';
@@ -67,14 +67,23 @@ export class Enqueue {
     const outcomes = new Map<EnqueueRequest, EnqueueOutcome>();
     let left = requests;
     for (let round = 0; left.length > 0 && round < ROUNDS; round += 1) {
-      await this.learn(left);
-      const flights = this.flightsOf(left);
-      left = [];
-      for (const flight of flights) {
-        const isAll = flight.requests.length === requests.length;
-        const result = isAll ? await this.carryOut(flight, at) : await this.carryOutOrSayWhyNot(flight, at);
+      const before = left;
+      try {
+        await this.learn(before);
+      } catch (error) {
+        // Nothing is stored yet in the first round; after it, this concerns only those who are left.
+        if (round === 0) throw error;
+        for (const request of before) outcomes.set(request, error as Error);
+        break;
+      }
+      const results = await Promise.all(
+        this.flightsOf(before).map((flight) =>
+          flight.requests.length === requests.length ? this.carryOut(flight, at) : this.carryOutOrSayWhyNot(flight, at),
+        ),
+      );
+      left = results.flatMap(({ mistaken }) => mistaken);
+      for (const result of results) {
         for (const [request, outcome] of result.outcomes) outcomes.set(request, outcome);
-        left = [...left, ...result.mistaken];
       }
     }
     return requests.map((request) => {
@@ -98,7 +107,7 @@ export class Enqueue {
       const all: StoreResult = { outcomes: new Map(), mistaken: [], places: [] };
       for (const request of flight.requests) {
         // It may lie in one of them.
-        const mayBeOthers = flight.requests.length > 1 && !(error instanceof RowmqError);
+        const mayBeOthers = flight.requests.length > 1 && mayLieInOneRequest(error);
         if (!mayBeOthers) all.outcomes.set(request, error as Error);
         else {
           const one = await this.carryOutOrSayWhyNot({ ...flight, requests: [request] }, at);
@@ -108,6 +117,10 @@ export class Enqueue {
       }
       return all;
     }
+  }
+
+  isBounded(queueName: string): boolean {
+    return this.known.get(queueName)?.isBounded ?? false;
   }
 
   /** Finds out the ids of queues that are not known yet. */

@@ -14,5 +14,5 @@ export { queueNotFound, QueueRepository, type Queue } from './queue.repository.j
 export * from './reaper.repository.js';
 export * from './store.module.js';
 export * from './sweep.repository.js';
-export { isLockWaitTimeout } from './database-errors.js';
+export { isLockWaitTimeout, mayLieInOneRequest } from './database-errors.js';
 export { LEASE_GRACE_MS, type Position } from './delivery.sql.js';

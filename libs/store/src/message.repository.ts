@@ -1,4 +1,4 @@
-import { Claim, type DequeueRequest, type LeasedDelivery } from './claim.js';
+import { Claim, type Claimed, type DequeueRequest, type LeasedDelivery } from './claim.js';
 import { clock } from './clock.js';
 import { giveBack } from './claim.sql.js';
 import type { Database } from './database.js';
@@ -16,8 +16,8 @@ export interface Timed {
 export interface DequeueOutcome {
   /** For each demand, in the order given. */
   leased: LeasedDelivery[][];
-  /** There may be more for those who got less than they wanted: look once more before calling the queue empty. */
-  lookAgain: boolean;
+  /** Whether there may be more for those who got less than they wanted: then look once more before calling the queue empty. It takes its time only where nothing was leased. Never rejects. */
+  lookAgain: Promise<boolean>;
 }
 
 /** What messages live through without anybody asking for it, for who keeps count. */
@@ -42,6 +42,8 @@ export class MessageRepository {
   private readonly enqueuing: Enqueue;
   private readonly claims: Claim;
   private readonly leases: Leases;
+  /** Queues of which deliveries are being dead-lettered on sight. */
+  private readonly moving = new Set<number>();
 
   constructor(private readonly database: Database) {
     const floors = new ScanFloors();
@@ -61,6 +63,11 @@ export class MessageRepository {
     return this.enqueuing.run(requests, now);
   }
 
+  /** Whether this queue had a maximum depth when an enqueue last met it: its enqueues may wait for each other, and hold up others that fly with them. */
+  isBounded(queueName: string): boolean {
+    return this.enqueuing.isBounded(queueName);
+  }
+
   /**
    * Claims deliveries, with one claim per queue for all its consumers: the most urgent first and within a priority the longest available first, for the consumer who came first. Expired
    * deliveries met on the way are removed, over-received ones dead-lettered: correctness does not wait for the reaper.
@@ -70,18 +77,20 @@ export class MessageRepository {
    */
   async dequeue(requests: readonly DequeueRequest[], { now }: Timed = {}): Promise<DequeueOutcome[]> {
     const claimed = await this.claims.run(requests, now);
-    return Promise.all(
-      claimed.map(async ({ head: { expired, overReceived, live }, leased, isShort, missed }, index) => {
-        const { queue } = requests[index] as DequeueRequest;
-        if (expired.length > 0) this.events.onSight('expired', queue, expired.length);
-        const moving = this.deadLetterOnSight(queue, overReceived, now);
-        // What is leased must reach its consumer, here and in the other queues, even if the move fails: the next claim, or the reaper, tries it again.
-        const moved = moving.catch(() => undefined);
-        if (live.length === 0) await moved;
-        const isBelow = now === undefined && (await this.claims.rescan(queue.id, live.length === 0));
-        return { leased, lookAgain: isShort && (isBelow || expired.length + overReceived.length + missed > 0) };
-      }),
-    );
+    return claimed.map((claim, index) => {
+      const { queue } = requests[index] as DequeueRequest;
+      if (claim.head.expired.length > 0) this.events.onSight('expired', queue, claim.head.expired.length);
+      return { leased: claim.leased, lookAgain: this.mayFindMore(queue, claim, now) };
+    });
+  }
+
+  /** After a claim: moves what it could not hand out, and looks below the scan floor. What was leased must not wait for that, nor be lost if it fails: the next claim, or the reaper, tries it again. */
+  private async mayFindMore(queue: Queue, claim: Claimed, now: number | undefined): Promise<boolean> {
+    const { live, expired, overReceived } = claim.head;
+    const moved = this.deadLetterOnSight(queue, overReceived, now).catch(() => undefined);
+    if (live.length === 0) await moved;
+    const isBelow = now === undefined && (await this.claims.rescan(queue.id, live.length === 0));
+    return claim.isShort && (isBelow || expired.length + overReceived.length + claim.missed > 0);
   }
 
   /** Which of these queues have something ready. One statement for all of them, which locks nothing and skips nothing: what it finds, others may hold. */
@@ -162,14 +171,20 @@ export class MessageRepository {
     });
   }
 
+  /** One move of a queue at a time: what the next claim meets meanwhile, the one after it meets again. */
   private async deadLetterOnSight(
     queue: Queue,
     positions: readonly Position[],
     now: number | undefined,
   ): Promise<void> {
-    if (positions.length === 0) return;
-    const moved = await this.deadLetter(queue, positions, now === undefined ? {} : { now });
-    if (moved > 0) this.events.onSight('dead-lettered', queue, moved);
+    if (positions.length === 0 || this.moving.has(queue.id)) return;
+    this.moving.add(queue.id);
+    try {
+      const moved = await this.deadLetter(queue, positions, now === undefined ? {} : { now });
+      if (moved > 0) this.events.onSight('dead-lettered', queue, moved);
+    } finally {
+      this.moving.delete(queue.id);
+    }
   }
 }
 

@@ -58,18 +58,21 @@ export class QueueRepository {
   /** Those of these queues that exist, by name, at most a second old. */
   async getAll(names: readonly string[]): Promise<Map<string, Queue>> {
     const now = performance.now();
-    const stale = names.filter((name) => (this.cache.get(name)?.until ?? 0) <= now);
-    if (stale.length > 0) {
-      for (const name of stale) this.cache.delete(name);
-      const rows = await this.database.read<QueueRow>(`${SELECT_QUEUE} WHERE name IN (?)`, [stale]);
-      for (const queue of rows.map(toQueue)) this.remember(queue);
+    const found = new Map<string, Queue>();
+    const stale: string[] = [];
+    for (const name of names) {
+      const cached = this.cache.get(name);
+      if (cached !== undefined && cached.until > now) found.set(name, cached.queue);
+      else stale.push(name);
     }
-    return new Map(
-      names.flatMap((name) => {
-        const queue = this.cache.get(name)?.queue;
-        return queue === undefined ? [] : [[name, queue]];
-      }),
-    );
+    if (stale.length === 0) return found;
+    for (const name of stale) this.cache.delete(name);
+    const rows = await this.database.read<QueueRow>(`${SELECT_QUEUE} WHERE name IN (?)`, [stale]);
+    for (const queue of rows.map(toQueue)) {
+      this.remember(queue);
+      found.set(queue.name, queue);
+    }
+    return found;
   }
 
   /** Every queue, by name. */

@@ -5,13 +5,13 @@ interface RankFloor {
   floor: number;
   /** When something of this rank was last seen, by `performance.now()`. */
   seenAt: number;
+  /** The moment at which it was lowered last. */
+  loweredAt: number;
 }
 
 interface QueueFloors {
   ranks: Map<number, RankFloor>;
   rescannedAt: number;
-  rescanMs: number;
-  isRescanning: boolean;
 }
 
 /** Where a delivery stands in its queue. */
@@ -20,12 +20,24 @@ export interface Place {
   availableAt: number;
 }
 
+/** What a look without locks saw of a queue. */
+export interface FinishedLook {
+  /** By {@link ScanFloors.now}. */
+  begunAt: number;
+  /** The database's time before it. */
+  databaseTime: number;
+  /** Most urgent first. */
+  seen: readonly { priorityRank: number; first: number }[];
+  /** It saw all there is; otherwise nothing behind the last rank. */
+  isWhole: boolean;
+}
+
 /**
  * How far a floor stays behind what was seen, in ms. Enqueues that run at the same time commit in another order than they read the clock: without this, those that commit late would be
  * found by the rescan only.
  */
 const LATE_COMMIT_MS = 100;
-/** A rescan waits for this many times what the last one took: together they take at most a twentieth of the time. */
+/** A rescan waits for this many times what the last one took, of whatever queue: together they take at most a twentieth of a broker's time. */
 const RESCAN_PAUSE_FACTOR = 20;
 /** And, while a queue has messages to hand out, for this long. */
 const RESCAN_EVERY_MS = 250;
@@ -45,6 +57,14 @@ const QUEUES_REMEMBERED = 10_000;
  */
 export class ScanFloors {
   private readonly queues = new Map<number, QueueFloors>();
+  private moment = 0;
+  private isRescanning = false;
+  private nextRescanAt = 0;
+
+  /** This moment, for {@link raise}. */
+  now(): number {
+    return this.moment;
+  }
 
   /** Undefined: everything has to be looked at. */
   of(queueId: number): Floors | undefined {
@@ -53,25 +73,19 @@ export class ScanFloors {
   }
 
   /**
-   * After a look from these floors on: which ranks it saw, and where the first delivery of each stood. `now` is the database's time before it.
-   * @param isWhole it saw all there is; otherwise nothing behind the last rank.
+   * After a look from these floors on: which ranks it saw, and where the first delivery of each stood.
+   * What was lowered since the look began stays: the look may not have seen why.
    */
-  raise(
-    queueId: number,
-    seen: readonly { priorityRank: number; first: number }[],
-    isWhole: boolean,
-    now: number,
-  ): void {
+  raise(queueId: number, look: FinishedLook): void {
     const { ranks } = this.remember(queueId);
-    for (const { priorityRank, first } of seen) {
-      const floor = Math.max(ranks.get(priorityRank)?.floor ?? 0, first - LATE_COMMIT_MS);
-      ranks.set(priorityRank, { floor, seenAt: performance.now() });
-    }
-    const last = isWhole ? Infinity : (seen.at(-1)?.priorityRank ?? Infinity);
+    const first = new Map(look.seen.map((rank) => [rank.priorityRank, rank.first]));
+    for (const rank of first.keys()) if (!ranks.has(rank)) ranks.set(rank, { floor: 0, seenAt: 0, loweredAt: 0 });
+    const last = look.isWhole ? Infinity : (look.seen.at(-1)?.priorityRank ?? Infinity);
     for (const [rank, known] of ranks) {
-      if (rank > last || seen.some(({ priorityRank }) => priorityRank === rank)) continue;
+      if (rank > last || known.loweredAt > look.begunAt) continue;
+      if (first.has(rank)) known.seenAt = performance.now();
       if (known.seenAt < performance.now() - RANK_IN_USE_MS) ranks.delete(rank);
-      else known.floor = Math.max(known.floor, now - LATE_COMMIT_MS);
+      else known.floor = Math.max(known.floor, (first.get(rank) ?? look.databaseTime) - LATE_COMMIT_MS);
     }
   }
 
@@ -81,28 +95,29 @@ export class ScanFloors {
     if (ranks === undefined) return;
     // Before it: a range from now to now would be made an equality, and the plan be another.
     const floor = Math.min(ranks.get(priorityRank)?.floor ?? Infinity, availableAt - 1);
-    ranks.set(priorityRank, { floor, seenAt: performance.now() });
+    this.moment += 1;
+    ranks.set(priorityRank, { floor, seenAt: performance.now(), loweredAt: this.moment });
   }
 
-  /** Whether a rescan of this queue has its turn: at the latest before it is called empty. */
+  /** Whether a rescan of this queue has its turn: one of a broker at a time; at the latest before the queue is called empty. */
   isRescanDue(queueId: number, isEmpty: boolean): boolean {
     const queue = this.queues.get(queueId);
-    if (queue === undefined || queue.isRescanning) return false;
-    const pause = queue.rescanMs * RESCAN_PAUSE_FACTOR;
-    return performance.now() >= queue.rescannedAt + (isEmpty ? pause : Math.max(pause, RESCAN_EVERY_MS));
+    const now = performance.now();
+    if (queue === undefined || this.isRescanning || now < this.nextRescanAt) return false;
+    return isEmpty || now >= queue.rescannedAt + RESCAN_EVERY_MS;
   }
 
   /** Runs a rescan and notes what it cost. */
   async rescan<T>(queueId: number, work: () => Promise<T>): Promise<T> {
-    const queue = this.remember(queueId);
-    queue.isRescanning = true;
+    this.isRescanning = true;
     const started = performance.now();
     try {
       return await work();
     } finally {
-      queue.rescannedAt = performance.now();
-      queue.rescanMs = queue.rescannedAt - started;
-      queue.isRescanning = false;
+      const ended = performance.now();
+      this.remember(queueId).rescannedAt = ended;
+      this.nextRescanAt = ended + (ended - started) * RESCAN_PAUSE_FACTOR;
+      this.isRescanning = false;
     }
   }
 
@@ -111,7 +126,7 @@ export class ScanFloors {
     if (known !== undefined) return known;
     if (this.queues.size >= QUEUES_REMEMBERED) this.queues.clear();
     // The claim that is remembered first looked at everything.
-    const queue = { ranks: new Map(), rescannedAt: performance.now(), rescanMs: 0, isRescanning: false };
+    const queue = { ranks: new Map(), rescannedAt: performance.now() };
     this.queues.set(queueId, queue);
     return queue;
   }

@@ -1,4 +1,5 @@
 import { RowmqError } from '@rowmq/contract';
+import { mayLieInOneRequest } from '@rowmq/store';
 import { AdaptiveLimit } from './adaptive-limit.js';
 
 /** What a request weighs. */
@@ -165,7 +166,7 @@ export class Batcher<Request, Answer> {
     try {
       answers = await this.options.fly(flight.map(({ request }) => request));
     } catch (error) {
-      if (flight.length === 1 || error instanceof RowmqError) {
+      if (flight.length === 1 || !mayLieInOneRequest(error)) {
         for (const { reject } of flight) reject(error as Error);
         return;
       }

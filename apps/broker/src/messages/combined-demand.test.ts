@@ -59,7 +59,7 @@ class HandClaim {
     this.resolve(
       this.requests.map(({ demands }, place) => ({
         leased: demands.map((_, index) => (shares[place]?.[index] ?? []).map(delivery)),
-        lookAgain,
+        lookAgain: Promise.resolve(lookAgain),
       })),
     );
   }

@@ -236,8 +236,9 @@ export class CombinedDemand implements BeforeApplicationShutdown {
     return lists.map((list, index) => {
       const queue = queues[index];
       if (queue instanceof Error) return queue;
-      const { leased, lookAgain } = claimed.get(list) ?? { leased: [], lookAgain: false };
-      this.serve(list, leased, lookAgain);
+      const { leased, lookAgain } = claimed.get(list) ?? { leased: [], lookAgain: Promise.resolve(false) };
+      // Each list by itself: what one queue still waits for must not hold up what another's consumers are owed.
+      void lookAgain.then((mayFindMore) => this.serve(list, leased, mayFindMore));
       return undefined;
     });
   }

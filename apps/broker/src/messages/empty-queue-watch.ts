@@ -63,7 +63,8 @@ export class EmptyQueueWatch<Queue extends EmptyQueue> {
     await this.look(due).catch(() => undefined);
     for (const queue of due) {
       queue.pauseMs = Math.min(queue.pauseMs * 1.5, LONGEST_PAUSE_MS);
-      if (this.lookAt.has(queue)) this.lookAt.set(queue, performance.now() + queue.pauseMs);
+      // To the end of the line: more than one look takes, and the first would be looked at for ever.
+      if (this.lookAt.delete(queue)) this.lookAt.set(queue, performance.now() + queue.pauseMs);
     }
     this.isLooking = false;
     this.timerAt = Infinity;

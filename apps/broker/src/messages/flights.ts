@@ -28,7 +28,8 @@ export function flightLimits(config: FlightConfig): BatcherLimits {
     requests: config.flightRequests,
     rows: FLIGHT_ROWS,
     bytes: FLIGHT_BYTES,
-    flights: Math.max(1, Math.floor(config.poolSize * SHARE_OF_POOL)),
+    // Two at least: beside one that waits for a lock, others must get past.
+    flights: Math.max(2, Math.floor(config.poolSize * SHARE_OF_POOL)),
     waitingRequests: config.maxWaitingRequests,
     waitingBytes: WAITING_BYTES,
   };
@@ -59,16 +60,18 @@ type ExtendRequest = ReceiptsRequest & { leaseSeconds: number };
 @Injectable()
 export class Flights {
   private readonly enqueues: Batcher<NewRequest, Buffer[]>;
+  /** Of queues with a maximum depth, whose rows are locked exclusively: nobody else is to wait for those. */
+  private readonly boundedEnqueues: Batcher<NewRequest, Buffer[]>;
   private readonly acks: Batcher<ReceiptsRequest, ReceiptOutcomes>;
   private readonly nacks: Batcher<NackRequest, ReceiptOutcomes>;
   private readonly extends: Batcher<ExtendRequest, { outcomes: ReceiptOutcomes; leaseExpiresAt: number }>;
 
   constructor(
-    messages: MessageRepository,
+    private readonly messages: MessageRepository,
     private readonly metrics: Metrics,
     @Inject(BROKER_CONFIG) private readonly config: FlightConfig,
   ) {
-    this.enqueues = this.batcher<NewRequest, Buffer[]>('enqueue', {
+    const enqueue: Pick<BatcherOptions<NewRequest, Buffer[]>, 'fly' | 'weigh'> = {
       fly: async (requests) => {
         const stamped = requests.map(stamp);
         const outcomes = await messages.enqueue(stamped);
@@ -78,7 +81,9 @@ export class Flights {
         rows: sent.length,
         bytes: sent.reduce((sum, { body, headers }) => sum + body.length + (headers?.length ?? 0), 0),
       }),
-    });
+    };
+    this.enqueues = this.batcher('enqueue', enqueue);
+    this.boundedEnqueues = this.batcher('enqueue bounded', enqueue);
     const weigh = ({ receipts }: ReceiptsRequest) => ({ rows: receipts.length, bytes: 0 });
     this.acks = this.batcher('ack', { fly: (requests) => messages.ack(requests), weigh });
     this.nacks = this.batcher<NackRequest, ReceiptOutcomes>('nack', {
@@ -93,7 +98,8 @@ export class Flights {
 
   /** Returns the messages' ids. Throws `queue-not-found`, `queue-full`, `invalid-request`, `overloaded`, `database-unavailable`. */
   async enqueue(request: NewRequest): Promise<Buffer[]> {
-    return this.enqueues.submit(request.queueName, request);
+    const batcher = this.messages.isBounded(request.queueName) ? this.boundedEnqueues : this.enqueues;
+    return batcher.submit(request.queueName, request);
   }
 
   /** Throws `overloaded`, `database-unavailable`. So do the others. */

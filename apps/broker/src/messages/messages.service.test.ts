@@ -24,7 +24,9 @@ const leased: LeasedDelivery[] = ['a', 'b'].map((body) => ({
 /** The service on a store that claims what the test says and remembers what is given back. */
 function newService(claim: () => Promise<LeasedDelivery[]> = async () => leased) {
   const release = vi.fn<MessageRepository['release']>().mockResolvedValue();
-  const dequeue: MessageRepository['dequeue'] = async () => [{ leased: [await claim()], lookAgain: false }];
+  const dequeue: MessageRepository['dequeue'] = async () => [
+    { leased: [await claim()], lookAgain: Promise.resolve(false) },
+  ];
   const events = { onSight: () => undefined, onRescan: () => undefined };
   const messages = { dequeue, release, events } as unknown as MessageRepository;
   const queues = { get: async () => QUEUE } as unknown as QueueRepository;
