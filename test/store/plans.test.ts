@@ -3,7 +3,7 @@ import { newMessageId } from '@rowmq/contract';
 import { type LeasedDelivery, MessageRepository, type Queue } from '@rowmq/store';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { testServer } from '../support/servers.js';
-import { recordStatements } from '../support/statements.js';
+import { LOOK_AT_HEAD, recordStatements } from '../support/statements.js';
 import { eventually } from '../support/wait.js';
 import { createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
@@ -43,7 +43,6 @@ function sent(what: string, pattern: RegExp): string {
   return statement;
 }
 
-const LOOK = /^SELECT \d+ AS queueId, \d+ AS priorityRank, MIN/;
 const LOCK = /LIMIT \d+\s+FOR UPDATE SKIP LOCKED$/;
 
 /** One of each verb, on messages of the third hour, for clients of two queues where a flight takes several. Returns the statements by what they do. */
@@ -75,7 +74,7 @@ async function live(): Promise<Map<string, string>> {
   await store.messages.expire(queue.id, positions, { now: now + 30 * 24 * HOUR });
   const verbs: [string, RegExp][] = [
     ['enqueue: lock queues', /FROM queue FORCE INDEX \(PRIMARY\)[^]*LOCK IN SHARE MODE$/],
-    ['claim: look', LOOK],
+    ['claim: look', LOOK_AT_HEAD],
     ['claim: settings', /^SELECT id, max_receives[^]*FROM queue FORCE INDEX \(PRIMARY\)/],
     ['claim: lock', LOCK],
     ['claim: lease', /SET available_at = \d+,\s+lease_token = x'\w+',\s+receive/i],
@@ -201,7 +200,7 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
     }
     statements.length = 0;
     await flights.dequeue([{ queue: own, demands }]);
-    const [look, lock] = [sent('claim: look', LOOK), sent('claim: lock', LOCK)];
+    const [look, lock] = [sent('claim: look', LOOK_AT_HEAD), sent('claim: lock', LOCK)];
     expect(look.match(/priority_rank = /g)).toHaveLength(priorities || 10);
     // Whatever is there, now taken: the next claim finds nothing, looks below and is told of nothing.
     await flights.dequeue([{ queue: own, demands: [{ maxMessages: 100_000, leaseSeconds: 60 }] }]);
