@@ -36,7 +36,7 @@ export interface SeenRank {
   count: number;
 }
 
-/** What a look without locks found at the head of a queue. */
+/** What a look without locks found at the head of a queue, as far as a claim wants it. */
 export interface SeenHead {
   queueId: number;
   limit: number;
@@ -44,12 +44,10 @@ export interface SeenHead {
   ranks: SeenRank[];
   /** Of all ranks together. */
   count: number;
-  /** Undefined: the queue is gone. */
-  settings: ClaimSettings | undefined;
 }
 
 /**
- * Looks, without locks, how much is ready at the heads of queues. Also tells the database's time before the look.
+ * Looks, without locks, what is ready at the heads of queues, in hand-out order. Also tells the database's time before the look.
  *
  * What a claim locks then is no more than was seen. A locking read of a range with nothing (more) in it runs on, on both servers: over the dead entries behind its end, until it meets a live one,
  * which it locks; a leased delivery, whose ack then waits, or the next queue's first, which that queue's claims then skip. While purge is held up, these are hundreds of thousands
@@ -59,29 +57,15 @@ export async function lookAtHeads(
   database: Database,
   heads: readonly Head[],
   at: number | undefined,
-): Promise<{ seen: SeenHead[]; now: number }> {
+): Promise<{ places: Place[][]; now: number }> {
   // Where no priority is in use there is nothing but what a rescan finds.
   const looked = heads.filter(({ floors }) => floors === undefined || floors.size > 0);
-  const [settings, ...places] = (await database.all([
-    {
-      sql: `SELECT id, max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId, ${clock(at)} AS now
-       FROM queue FORCE INDEX (PRIMARY)
-       WHERE id IN (?)
-         AND name IS NOT NULL`,
-      values: [heads.map(({ queueId }) => queueId)],
-    },
+  const [[time], ...answers] = (await database.all([
+    { sql: `SELECT ${clock(at)} AS now` },
     ...looked.map((head) => lookAtHead(head, at)),
-  ])) as [(ClaimSettings & { now: number })[], ...Place[][]];
-  const existing = new Map(settings.map((queue) => [queue.id, queue]));
-  const found = new Map(looked.map((head, index) => [head, places[index] ?? []]));
-  return {
-    now: settings[0]?.now ?? 0,
-    seen: heads.map((head): SeenHead => {
-      const { queueId, limit } = head;
-      const seen = found.get(head) ?? [];
-      return { queueId, limit, ranks: byRank(seen), count: seen.length, settings: existing.get(queueId) };
-    }),
-  };
+  ])) as [[{ now: number }], ...Place[][]];
+  const found = new Map(looked.map((head, index) => [head, answers[index]]));
+  return { places: heads.map((head) => found.get(head) ?? []), now: time.now };
 }
 
 /**
@@ -98,7 +82,7 @@ function lookAtHead({ queueId, floors = FROM_THE_START, limit }: Head, at: numbe
 }
 
 /** @param places in hand-out order */
-function byRank(places: readonly Place[]): SeenRank[] {
+export function byRank(places: readonly Place[]): SeenRank[] {
   const ranks: SeenRank[] = [];
   for (const { priorityRank, availableAt } of places) {
     const rank = ranks.at(-1);
@@ -132,16 +116,30 @@ export interface Candidate extends Position {
 }
 
 /**
- * Locks what was seen at the heads of queues, index entry before row, and skips what others hold; where there was more than was wanted, it goes on behind what others hold. Also tells the database's time after the
- * last lock.
+ * Locks what was seen at the heads of queues, index entry before row, and skips what others hold; where there was more than was wanted, it goes on behind what others hold. Also tells the queues' settings, of those
+ * that exist, and the database's time after the last lock.
  */
 export async function lockHeads(
   tx: Transaction,
   heads: readonly SeenHead[],
   at: number | undefined,
-): Promise<{ rows: Candidate[][]; now: number }> {
-  const answers = await tx.all([...heads.map((head) => lockHead(head, at)), { sql: `SELECT ${clock(at)} AS now` }]);
-  return { rows: answers.slice(0, -1) as Candidate[][], now: (answers.at(-1) as [{ now: number }])[0].now };
+): Promise<{ rows: Candidate[][]; settings: Map<number, ClaimSettings>; now: number }> {
+  const [settings, ...answers] = await tx.all([
+    {
+      sql: `SELECT id, max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId
+       FROM queue FORCE INDEX (PRIMARY)
+       WHERE id IN (?)
+         AND name IS NOT NULL`,
+      values: [heads.map(({ queueId }) => queueId)],
+    },
+    ...heads.map((head) => lockHead(head, at)),
+    { sql: `SELECT ${clock(at)} AS now` },
+  ]);
+  return {
+    rows: answers.slice(0, -1) as Candidate[][],
+    settings: new Map((settings as ClaimSettings[]).map((queue) => [queue.id, queue])),
+    now: (answers.at(-1) as [{ now: number }])[0].now,
+  };
 }
 
 /** ORDER BY names no message_id: InnoDB's index ends with it anyway, and MariaDB sorts (and so locks the whole backlog) when it is named. */
@@ -173,7 +171,7 @@ export function sortHead(
   now: number,
 ): SortedHead {
   const sorted: SortedHead = { live: [], overReceived: [], expired: [] };
-  // Deleted meanwhile.
+  // Deleted.
   if (queue === undefined) return sorted;
   for (const row of rows) {
     if (row.expiresAt <= now) sorted.expired.push(row);

@@ -1,8 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { LIMITS } from '@rowmq/contract';
 import {
+  byRank,
   type Candidate,
   giveBack,
+  type Head,
   leaseDeliveries,
   lockHeads,
   lookAtHeads,
@@ -18,7 +20,7 @@ import {
 import type { Database, Statement } from './database.js';
 import { deleteDeliveries } from './delivery.sql.js';
 import type { Queue } from './queue.repository.js';
-import type { ScanFloors } from './scan-floors.js';
+import type { Place, ScanFloors } from './scan-floors.js';
 
 /** What one consumer wants. */
 export interface Demand {
@@ -69,8 +71,8 @@ interface Share {
 }
 
 const TOKEN_BYTES = 8;
-/** Rows a claim looks at, at least, after one that met rows which it had to remove. */
-const LOOK_AFTER_REMOVAL = 200;
+/** Deliveries a look looks for, at least: what its claim does not take, those after it take without a look. So many does a claim lock, at least, after one that met rows which it had to remove. */
+const READ_AHEAD = 200;
 /** A look from the left edge waits for this many times what the last one took. */
 const FULL_LOOK_PAUSE_FACTOR = 20;
 
@@ -89,28 +91,51 @@ export class Claim {
   /** One claim for each request's queue, all in one transaction. */
   async run(requests: readonly DequeueRequest[], at: number | undefined): Promise<Claimed[]> {
     if (requests.length === 0) return [];
-    const wanted = requests.map(({ demands }) => demands.reduce((sum, { maxMessages }) => sum + maxMessages, 0));
-    const heads = requests.map(({ queue }, index) => ({
-      queueId: queue.id,
-      floors: at === undefined ? this.floors.of(queue.id) : undefined,
-      limit: Math.max(wanted[index] ?? 0, this.obstructed.has(queue.id) ? LOOK_AFTER_REMOVAL : 0),
-    }));
-    const begunAt = this.floors.now();
-    const { seen, now } = await lookAtHeads(this.database, heads, at);
-    if (at === undefined) {
-      for (const { queueId, ranks, count, limit } of seen) {
-        this.floors.raise(queueId, { begunAt, databaseTime: now, seen: ranks, isWhole: count < limit });
-      }
-    }
-    const jobs = requests.flatMap(({ demands }, index): Job[] => {
-      const head = seen[index] as SeenHead;
-      return head.settings !== undefined && head.count > 0 ? [{ head, demands, wanted: wanted[index] ?? 0 }] : [];
+    const heads = requests.map(({ queue, demands }) => {
+      const wanted = demands.reduce((sum, { maxMessages }) => sum + maxMessages, 0);
+      const limit = this.obstructed.has(queue.id) ? Math.max(wanted, READ_AHEAD) : wanted;
+      return { queueId: queue.id, limit, demands, wanted };
+    });
+    const places = await this.placesAt(heads, at);
+    const jobs = heads.flatMap(({ demands, wanted, ...head }, index): Job[] => {
+      const seen = places[index] as readonly Place[];
+      return seen.length > 0 ? [{ head: { ...head, ranks: byRank(seen), count: seen.length }, demands, wanted }] : [];
     });
     const claims = jobs.length === 0 ? new Map<number, Claimed>() : await this.lease(jobs, at);
-    for (const [queueId, { head }] of claims) {
+    for (const [queueId, { head, missed }] of claims) {
+      if (missed > 0) this.floors.forgetAhead(queueId);
       this.obstructed[head.expired.length + head.overReceived.length > 0 ? 'add' : 'delete'](queueId);
     }
     return requests.map(({ queue, demands }) => claims.get(queue.id) ?? nothing(demands));
+  }
+
+  /** Where up to `limit` deliveries stand that are ready. Looks at those queues only whose last look did not see that many beyond what was taken since. */
+  private async placesAt(
+    heads: readonly Pick<Head, 'queueId' | 'limit'>[],
+    at: number | undefined,
+  ): Promise<(readonly Place[])[]> {
+    if (at !== undefined) {
+      const fromTheStart = heads.map(({ queueId, limit }) => ({ queueId, limit, floors: undefined }));
+      return (await lookAtHeads(this.database, fromTheStart, at)).places;
+    }
+    const ahead = new Map(heads.map((head) => [head, this.floors.takeAhead(head.queueId, head.limit)]));
+    const unknown = heads.filter((head) => ahead.get(head) === undefined);
+    if (unknown.length > 0) {
+      const begunAt = this.floors.now();
+      const looks = unknown.map(({ queueId, limit }) => ({
+        queueId,
+        limit: Math.max(limit, READ_AHEAD),
+        floors: this.floors.beginLook(queueId),
+      }));
+      const { places, now } = await lookAtHeads(this.database, looks, at);
+      for (const [index, { queueId, limit }] of looks.entries()) {
+        const [head, seen] = [unknown[index] as Head, places[index] as Place[]];
+        ahead.set(head, seen.slice(0, head.limit));
+        const look = { begunAt, databaseTime: now, seen, isWhole: seen.length < limit, taken: head.limit };
+        this.floors.endLook(queueId, look);
+      }
+    }
+    return heads.map((head) => ahead.get(head) ?? []);
   }
 
   /** The transaction of a claim. Returns what was claimed by queue. */
@@ -127,7 +152,7 @@ export class Claim {
       );
       const sorted = jobs.map(({ head, demands, wanted }, index) => {
         const rows = locked.rows[index] as Candidate[];
-        const { live, ...removed } = sortHead(rows, head.settings, wanted, locked.now);
+        const { live, ...removed } = sortHead(rows, locked.settings.get(head.queueId), wanted, locked.now);
         return { live, ...removed, shares: share(live, demands), missed: head.count - rows.length };
       });
       const statements: Statement[] = [];

@@ -12,6 +12,16 @@ interface RankFloor {
 interface QueueFloors {
   ranks: Map<number, RankFloor>;
   rescannedAt: number;
+  /** The first of the places that were lowered to since the last look began. */
+  lowest: Place | undefined;
+}
+
+/** What the last look at a queue saw and no claim has taken yet. */
+interface Ahead {
+  /** In hand-out order. */
+  places: readonly Place[];
+  /** By `performance.now()`. */
+  until: number;
 }
 
 /** Where a delivery stands in its queue. */
@@ -26,10 +36,12 @@ export interface FinishedLook {
   begunAt: number;
   /** The database's time before it. */
   databaseTime: number;
-  /** Most urgent first. */
-  seen: readonly { priorityRank: number; first: number }[];
+  /** In hand-out order. */
+  seen: readonly Place[];
   /** It saw all there is; otherwise nothing behind the last rank. */
   isWhole: boolean;
+  /** So many of the first are claimed now. */
+  taken: number;
 }
 
 /**
@@ -44,6 +56,10 @@ const RESCAN_EVERY_MS = 250;
 /** A rank of which nothing was seen for so long is no longer in use. */
 const RANK_IN_USE_MS = 60_000;
 const QUEUES_REMEMBERED = 10_000;
+/** How long claims go by what a look saw. What other brokers enqueue that is more urgent waits for that long. */
+const AHEAD_MS = 100;
+/** For so many queues, some tens of kilobytes each. */
+const AHEADS_REMEMBERED = 1000;
 
 /**
  * Where claims begin to look.
@@ -57,11 +73,12 @@ const QUEUES_REMEMBERED = 10_000;
  */
 export class ScanFloors {
   private readonly queues = new Map<number, QueueFloors>();
+  private readonly aheads = new Map<number, Ahead>();
   private moment = 0;
   private isRescanning = false;
   private nextRescanAt = 0;
 
-  /** This moment, for {@link raise}. */
+  /** This moment, for {@link endLook}. */
   now(): number {
     return this.moment;
   }
@@ -72,13 +89,21 @@ export class ScanFloors {
     return queue && new Map([...queue.ranks].map(([rank, { floor }]) => [rank, floor]));
   }
 
+  /** Where a look that is to be ended with {@link endLook} begins. */
+  beginLook(queueId: number): Floors | undefined {
+    const queue = this.queues.get(queueId);
+    if (queue !== undefined) queue.lowest = undefined;
+    return this.of(queueId);
+  }
+
   /**
-   * After a look from these floors on: which ranks it saw, and where the first delivery of each stood.
+   * After a look from these floors on: raises them to the first delivery that it saw of each rank, and keeps what it saw beyond what is claimed now.
    * What was lowered since the look began stays: the look may not have seen why.
    */
-  raise(queueId: number, look: FinishedLook): void {
+  endLook(queueId: number, look: FinishedLook): void {
+    this.keepAhead(queueId, look);
     const { ranks } = this.remember(queueId);
-    const first = new Map(look.seen.map((rank) => [rank.priorityRank, rank.first]));
+    const first = new Map(look.seen.toReversed().map(({ priorityRank, availableAt }) => [priorityRank, availableAt]));
     for (const rank of first.keys()) if (!ranks.has(rank)) ranks.set(rank, { floor: 0, seenAt: 0, loweredAt: 0 });
     const last = look.isWhole ? Infinity : (look.seen.at(-1)?.priorityRank ?? Infinity);
     for (const [rank, known] of ranks) {
@@ -90,13 +115,44 @@ export class ScanFloors {
   }
 
   /** Deliveries stand there, or later. */
-  lower(queueId: number, { priorityRank, availableAt }: Place): void {
-    const ranks = this.queues.get(queueId)?.ranks;
-    if (ranks === undefined) return;
+  lower(queueId: number, place: Place): void {
+    const queue = this.queues.get(queueId);
+    if (queue === undefined) return;
+    const { ranks } = queue;
+    const { priorityRank, availableAt } = place;
     // Before it: a range from now to now would be made an equality, and the plan be another.
     const floor = Math.min(ranks.get(priorityRank)?.floor ?? Infinity, availableAt - 1);
     this.moment += 1;
+    if (queue.lowest === undefined || isBefore(place, queue.lowest)) queue.lowest = place;
+    if (isBefore(place, this.aheads.get(queueId)?.places.at(-1))) this.forgetAhead(queueId);
     ranks.set(priorityRank, { floor, seenAt: performance.now(), loweredAt: this.moment });
+  }
+
+  /** The next so many of what the last look saw, if it saw as many and not long ago. Others may have taken them since. */
+  takeAhead(queueId: number, count: number): readonly Place[] | undefined {
+    const ahead = this.aheads.get(queueId);
+    if (ahead === undefined) return undefined;
+    if (ahead.places.length < count || performance.now() > ahead.until) {
+      this.forgetAhead(queueId);
+      return undefined;
+    }
+    this.aheads.set(queueId, { ...ahead, places: ahead.places.slice(count) });
+    return ahead.places.slice(0, count);
+  }
+
+  /** For who finds that others claim here as well. */
+  forgetAhead(queueId: number): void {
+    this.aheads.delete(queueId);
+  }
+
+  /** Unless something came before it that the look may not have seen, or nobody noted whether. */
+  private keepAhead(queueId: number, { seen, taken }: FinishedLook): void {
+    this.forgetAhead(queueId);
+    const queue = this.queues.get(queueId);
+    if (queue === undefined || seen.length <= taken) return;
+    if (queue.lowest !== undefined && isBefore(queue.lowest, seen.at(-1))) return;
+    if (this.aheads.size >= AHEADS_REMEMBERED) this.aheads.clear();
+    this.aheads.set(queueId, { places: seen.slice(taken), until: performance.now() + AHEAD_MS });
   }
 
   /** Whether a rescan of this queue has its turn: one of a broker at a time; at the latest before the queue is called empty. */
@@ -126,8 +182,17 @@ export class ScanFloors {
     if (known !== undefined) return known;
     if (this.queues.size >= QUEUES_REMEMBERED) this.queues.clear();
     // The claim that is remembered first looked at everything.
-    const queue = { ranks: new Map(), rescannedAt: performance.now() };
+    const queue = { ranks: new Map(), rescannedAt: performance.now(), lowest: undefined };
     this.queues.set(queueId, queue);
     return queue;
   }
+}
+
+/** In hand-out order. */
+function isBefore(place: Place, other: Place | undefined): boolean {
+  if (other === undefined) return false;
+  return (
+    place.priorityRank < other.priorityRank ||
+    (place.priorityRank === other.priorityRank && place.availableAt < other.availableAt)
+  );
 }
