@@ -177,7 +177,7 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
   /** One queue whose messages are of one priority, one with all ten, and one that nobody has claimed from; on the database's clock, as floors need it. */
   async function claimStatements(
     priorities: number,
-  ): Promise<{ look: string; lock: string; below: string; ready: string }> {
+  ): Promise<{ look: string; lock: string; together: string; below: string; ready: string }> {
     await connection.query('DELETE FROM delivery');
     const own = await createQueue(store);
     const flights = new MessageRepository(store.database);
@@ -190,18 +190,21 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
     }
     await connection.query('ANALYZE TABLE delivery');
     const demands = [{ maxMessages: 10, leaseSeconds: 60 }];
-    const seen = Array.from({ length: Math.max(priorities, 1) }, (_, priority) => message({ priority }));
+    const seen = () => Array.from({ length: Math.max(priorities, 1) }, (_, priority) => message({ priority }));
     // The first claim begins at the start of every priority; those after it at the floors of the priorities that it saw.
     if (priorities > 0) {
       await flights.dequeue([{ queue: own, demands }]);
-      await flights.enqueue([{ queueName: own.name, messages: seen }]);
+      await flights.enqueue([{ queueName: own.name, messages: seen() }]);
     } else {
-      await flights.enqueue([{ queueName: own.name, messages: seen }]);
+      await flights.enqueue([{ queueName: own.name, messages: seen() }]);
     }
     statements.length = 0;
     await flights.dequeue([{ queue: own, demands }]);
     const [look, lock] = [sent('claim: look', LOOK_AT_HEAD), sent('claim: lock', LOCK)];
     expect(look.match(/priority_rank = /g)).toHaveLength(priorities || 10);
+    const others = [await createQueue(store), await createQueue(store)];
+    for (const other of others) await flights.enqueue([{ queueName: other.name, messages: seen() }]);
+    await flights.dequeue(others.map((other) => ({ queue: other, demands })));
     // Whatever is there, now taken: the next claim finds nothing, looks below and is told of nothing.
     await flights.dequeue([{ queue: own, demands: [{ maxMessages: 100_000, leaseSeconds: 60 }] }]);
     const below = /priority_rank = 0 AND available_at BETWEEN 0 AND[^]*LIMIT 500$/;
@@ -213,6 +216,10 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
     return {
       look,
       lock,
+      together: sent(
+        'claim: lock together',
+        new RegExp(`queue_id = ${others[0]?.id} [^]* OR [^]*queue_id = ${others[1]?.id} [^]*SKIP LOCKED$`),
+      ),
       below: sent('rescan', below),
       ready: sent('look', /priority_rank IN \([^]*LIMIT 500$/),
     };
@@ -221,14 +228,21 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
   it.each([0, 1, 10])(
     'a claim above the floors of %i priorities, and what looks below them, walk the index in its order',
     async (priorities) => {
-      const { look, lock, below, ready } = await claimStatements(priorities);
+      const { look, lock, together, below, ready } = await claimStatements(priorities);
       const walk = ['delivery: range on delivery_next'];
       expect({
         look: essence(await explain(look)),
         lock: essence(await explain(lock)),
+        together: essence(await explain(together)),
         below: essence(await explain(below)),
-      }).toEqual({ look: walk, lock: walk, below: walk });
+      }).toEqual({ look: walk, lock: walk, together: walk, below: walk });
       expect(essence(await explain(ready))).toEqual(walk);
+      if (testServer().kind !== 'mysql') return;
+      // One row a range: MySQL takes the word of FORCE INDEX and does not dive into the index to estimate, which in a deep queue would cost ten times the look.
+      for (const statement of [look, lock, together]) {
+        const ranges = statement.match(/priority_rank = /g)?.length;
+        expect((await explain(statement)).map((plan) => plan.rows)).toEqual([ranges]);
+      }
     },
   );
 });

@@ -3,7 +3,7 @@ import type { Database } from '@rowmq/store';
 
 /** How a claim looks at the head of a queue, from the scan floors on. */
 export const LOOK_AT_HEAD =
-  /^SELECT priority_rank AS priorityRank, available_at AS availableAt[^]*ORDER BY priority_rank, available_at\s+LIMIT \d+$/;
+  /^SELECT priority_rank AS priorityRank, available_at AS availableAt[^]*ORDER BY queue_id, priority_rank, available_at\s+LIMIT \d+$/;
 
 /** Notes every statement, with its values in place, that is sent through a database's pool from now on. */
 export function recordStatements(database: Database): string[] {

@@ -20,7 +20,7 @@ import {
 import type { Database, Statement } from './database.js';
 import { deleteDeliveries } from './delivery.sql.js';
 import type { Queue } from './queue.repository.js';
-import type { Place, ScanFloors } from './scan-floors.js';
+import type { Place, Places, ScanFloors } from './scan-floors.js';
 
 /** What one consumer wants. */
 export interface Demand {
@@ -55,6 +55,8 @@ export interface Claimed {
   isShort: boolean;
   /** Deliveries that others took between look and lock. */
   missed: number;
+  /** Some were missed, or others taken in their place. */
+  metOthers: boolean;
 }
 
 /** A queue with something at its head, and who wants it. */
@@ -80,6 +82,8 @@ const FULL_LOOK_PAUSE_FACTOR = 20;
 export class Claim {
   /** Queues whose head held something to be removed when last claimed from. */
   private readonly obstructed = new Set<number>();
+  /** Queues in which others held, or had taken, some of what was seen when last claimed from. */
+  private readonly contended = new Set<number>();
   private fullLookFrom = 0;
 
   constructor(
@@ -98,28 +102,29 @@ export class Claim {
     });
     const places = await this.placesAt(heads, at);
     const jobs = heads.flatMap(({ demands, wanted, ...head }, index): Job[] => {
-      const seen = places[index] as readonly Place[];
-      return seen.length > 0 ? [{ head: { ...head, ranks: byRank(seen), count: seen.length }, demands, wanted }] : [];
+      const { places: seen, ties } = places[index] as Places;
+      const count = seen.length;
+      if (count === 0) return [];
+      const isApart = heads.length === 1 || this.contended.has(head.queueId) || ties === undefined || ties > count;
+      return [{ head: { ...head, ranks: byRank(seen), count, ties: ties ?? 0, isApart }, demands, wanted }];
     });
     const claims = jobs.length === 0 ? new Map<number, Claimed>() : await this.lease(jobs, at);
-    for (const [queueId, { head, missed }] of claims) {
-      if (missed > 0) this.floors.forgetAhead(queueId);
+    for (const [queueId, { head, metOthers }] of claims) {
+      this.contended[metOthers ? 'add' : 'delete'](queueId);
       this.obstructed[head.expired.length + head.overReceived.length > 0 ? 'add' : 'delete'](queueId);
     }
     return requests.map(({ queue, demands }) => claims.get(queue.id) ?? nothing(demands));
   }
 
   /** Where up to `limit` deliveries stand that are ready. Looks at those queues only whose last look did not see that many beyond what was taken since. */
-  private async placesAt(
-    heads: readonly Pick<Head, 'queueId' | 'limit'>[],
-    at: number | undefined,
-  ): Promise<(readonly Place[])[]> {
+  private async placesAt(heads: readonly Pick<Head, 'queueId' | 'limit'>[], at: number | undefined): Promise<Places[]> {
     if (at !== undefined) {
       const fromTheStart = heads.map(({ queueId, limit }) => ({ queueId, limit, floors: undefined }));
-      return (await lookAtHeads(this.database, fromTheStart, at)).places;
+      const { places } = await lookAtHeads(this.database, fromTheStart, at);
+      return places.map((seen) => ({ places: seen, ties: undefined }));
     }
-    const ahead = new Map(heads.map((head) => [head, this.floors.takeAhead(head.queueId, head.limit)]));
-    const unknown = heads.filter((head) => ahead.get(head) === undefined);
+    const known = new Map(heads.map((head) => [head, this.floors.takeAhead(head.queueId, head.limit)]));
+    const unknown = heads.filter((head) => known.get(head) === undefined);
     if (unknown.length > 0) {
       const begunAt = this.floors.now();
       const looks = unknown.map(({ queueId, limit }) => ({
@@ -130,12 +135,11 @@ export class Claim {
       const { places, now } = await lookAtHeads(this.database, looks, at);
       for (const [index, { queueId, limit }] of looks.entries()) {
         const [head, seen] = [unknown[index] as Head, places[index] as Place[]];
-        ahead.set(head, seen.slice(0, head.limit));
         const look = { begunAt, databaseTime: now, seen, isWhole: seen.length < limit, taken: head.limit };
-        this.floors.endLook(queueId, look);
+        known.set(head, this.floors.endLook(queueId, look));
       }
     }
-    return heads.map((head) => ahead.get(head) ?? []);
+    return heads.map((head) => known.get(head) as Places);
   }
 
   /** The transaction of a claim. Returns what was claimed by queue. */
@@ -153,7 +157,9 @@ export class Claim {
       const sorted = jobs.map(({ head, demands, wanted }, index) => {
         const rows = locked.rows[index] as Candidate[];
         const { live, ...removed } = sortHead(rows, locked.settings.get(head.queueId), wanted, locked.now);
-        return { live, ...removed, shares: share(live, demands), missed: head.count - rows.length };
+        const missed = Math.max(0, head.count - rows.length);
+        const metOthers = missed > 0 || wentOn(head, rows);
+        return { live, ...removed, shares: share(live, demands), missed, metOthers };
       });
       const statements: Statement[] = [];
       const leases = new Map<number, [number, Buffer[]][]>();
@@ -178,14 +184,14 @@ export class Claim {
       claims.flatMap(({ live }) => live),
     );
     return new Map(
-      claims.map(({ live, expired, overReceived, shares, missed }, index) => {
+      claims.map(({ live, expired, overReceived, shares, missed, metOthers }, index) => {
         const { head, wanted } = jobs[index] as Job;
         const leased = shares.map(({ leaseSeconds, rows }) => {
           const lease = { leaseToken, leaseExpiresAt: now + leaseSeconds * 1000 };
           return rows.flatMap((row) => toLeased(row, byId.get(row.messageId.toString('latin1')), lease));
         });
         const isShort = live.length < wanted;
-        return [head.queueId, { head: { live, expired, overReceived }, leased, isShort, missed }];
+        return [head.queueId, { head: { live, expired, overReceived }, leased, isShort, missed, metOthers }];
       }),
     );
   }
@@ -241,7 +247,15 @@ export class Claim {
 
 function nothing(demands: readonly Demand[]): Claimed {
   const head: SortedHead = { live: [], expired: [], overReceived: [] };
-  return { head, leased: demands.map(() => []), isShort: true, missed: 0 };
+  return { head, leased: demands.map(() => []), isShort: true, missed: 0, metOthers: false };
+}
+
+/** Some of these lie behind what was seen. */
+function wentOn({ ranks }: SeenHead, rows: readonly Candidate[]): boolean {
+  const [last, seen] = [rows.at(-1), ranks.at(-1)];
+  return (
+    last !== undefined && seen !== undefined && last.priorityRank === seen.priorityRank && last.availableAt > seen.last
+  );
 }
 
 /** Shares deliveries out to demands: to the first as many as it wants, then to the next. */

@@ -72,7 +72,7 @@ export class MessageRepository {
    * Claims deliveries, with one claim per queue for all its consumers: the most urgent first and within a priority the longest available first, for the consumer who came first. Expired
    * deliveries met on the way are removed, over-received ones dead-lettered: correctness does not wait for the reaper.
    *
-   * Locks: index entry, then row, of at most as many deliveries as a look without locks has seen; skips what others hold. A move to the dead-letter queue is a transaction of its own.
+   * Locks: index entry, then row, of hardly more deliveries than are leased, where a look without locks has seen them; skips what others hold. A move to the dead-letter queue is a transaction of its own.
    * Where a claim begins to look: `ScanFloors`.
    */
   async dequeue(requests: readonly DequeueRequest[], { now }: Timed = {}): Promise<DequeueOutcome[]> {

@@ -7,7 +7,7 @@ const look = (begunAt: number, databaseTime: number, seen: Place[] = []) => ({
   databaseTime,
   seen,
   isWhole: true,
-  taken: 0,
+  taken: 1,
 });
 
 describe('a floor', () => {
@@ -44,6 +44,59 @@ describe('a floor', () => {
       isWhole: false,
     });
     expect(floors.of(QUEUE)?.get(5)).toBe(8900);
+  });
+});
+
+describe('what a look saw beyond its claim', () => {
+  const at = (availableAt: number, priorityRank = 5): Place => ({ priorityRank, availableAt });
+  const places = [at(100), at(200), at(200), at(200), at(300), at(50, 6)];
+
+  function afterLook({ meanwhile, ...how }: { isWhole?: boolean; meanwhile?: Place } = {}): ScanFloors {
+    const floors = new ScanFloors();
+    const finished = { databaseTime: 1000, isWhole: false, ...how };
+    floors.endLook(QUEUE, { ...finished, begunAt: floors.now(), seen: [], taken: 1 });
+    const begunAt = floors.now();
+    floors.beginLook(QUEUE);
+    if (meanwhile !== undefined) floors.lower(QUEUE, meanwhile);
+    const taken = floors.endLook(QUEUE, { ...finished, begunAt, seen: places, taken: 1 });
+    expect(taken).toEqual({ places: [at(100)], ties: 0 });
+    return floors;
+  }
+
+  test('is handed out in its order, with how many more stand where the last one stands', () => {
+    const floors = afterLook();
+    expect(floors.takeAhead(QUEUE, 1)).toEqual({ places: [at(200)], ties: 2 });
+    expect(floors.takeAhead(QUEUE, 3)).toEqual({ places: [at(200), at(200), at(300)], ties: 0 });
+    expect(floors.takeAhead(QUEUE, 1)).toEqual({ places: [at(50, 6)], ties: undefined });
+  });
+
+  test('ends where the queue ends if the look saw all of it', () => {
+    expect(afterLook({ isWhole: true }).takeAhead(QUEUE, 5)).toMatchObject({ ties: 0 });
+  });
+
+  test('is of no use to a claim that wants more, nor to any after it', () => {
+    const floors = afterLook();
+    expect(floors.takeAhead(QUEUE, 6)).toBeUndefined();
+    expect(floors.takeAhead(QUEUE, 1)).toBeUndefined();
+  });
+
+  test('is forgotten once something comes before its end, though not for what comes behind', () => {
+    const floors = afterLook();
+    floors.lower(QUEUE, at(51, 6));
+    expect(floors.takeAhead(QUEUE, 1)).toBeDefined();
+    floors.lower(QUEUE, at(1000, 5));
+    expect(floors.takeAhead(QUEUE, 1)).toBeUndefined();
+  });
+
+  test('is not kept where that came while it looked', () => {
+    expect(afterLook({ meanwhile: at(1000, 0) }).takeAhead(QUEUE, 1)).toBeUndefined();
+    expect(afterLook({ meanwhile: at(1000, 6) }).takeAhead(QUEUE, 1)).toBeDefined();
+  });
+
+  test('is good for a tenth of a second', async () => {
+    const floors = afterLook();
+    await new Promise((resolve) => setTimeout(resolve, 101));
+    expect(floors.takeAhead(QUEUE, 1)).toBeUndefined();
   });
 });
 

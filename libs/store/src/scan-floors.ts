@@ -16,10 +16,19 @@ interface QueueFloors {
   lowest: Place | undefined;
 }
 
+/** Where deliveries stand that a claim is made for, in hand-out order. */
+export interface Places {
+  places: readonly Place[];
+  /** How many more stand at the same place as the last. Undefined: more than are known. */
+  ties: number | undefined;
+}
+
 /** What the last look at a queue saw and no claim has taken yet. */
 interface Ahead {
   /** In hand-out order. */
   places: readonly Place[];
+  /** There was no more. */
+  isWhole: boolean;
   /** By `performance.now()`. */
   until: number;
 }
@@ -70,6 +79,8 @@ const AHEADS_REMEMBERED = 1000;
  *
  * A delivery can still appear below: its enqueue committed late, or a claim that held it rolled back; or in a priority that was not in use. So a rescan of all that runs regularly, and
  * before a queue is called empty, as often as its cost allows: what stands there is late by that, never lost.
+ *
+ * What a look saw beyond what its claim takes, the claims of the next moment go by, without a look of their own: unless something came before it.
  */
 export class ScanFloors {
   private readonly queues = new Map<number, QueueFloors>();
@@ -97,10 +108,10 @@ export class ScanFloors {
   }
 
   /**
-   * After a look from these floors on: raises them to the first delivery that it saw of each rank, and keeps what it saw beyond what is claimed now.
+   * After a look from these floors on: raises them to the first delivery that it saw of each rank, and keeps what it saw beyond what is claimed now, which it returns.
    * What was lowered since the look began stays: the look may not have seen why.
    */
-  endLook(queueId: number, look: FinishedLook): void {
+  endLook(queueId: number, look: FinishedLook): Places {
     this.keepAhead(queueId, look);
     const { ranks } = this.remember(queueId);
     const first = new Map(look.seen.toReversed().map(({ priorityRank, availableAt }) => [priorityRank, availableAt]));
@@ -112,6 +123,7 @@ export class ScanFloors {
       if (known.seenAt < performance.now() - RANK_IN_USE_MS) ranks.delete(rank);
       else known.floor = Math.max(known.floor, (first.get(rank) ?? look.databaseTime) - LATE_COMMIT_MS);
     }
+    return firstOf(look.seen, look.taken, look.isWhole);
   }
 
   /** Deliveries stand there, or later. */
@@ -124,35 +136,30 @@ export class ScanFloors {
     const floor = Math.min(ranks.get(priorityRank)?.floor ?? Infinity, availableAt - 1);
     this.moment += 1;
     if (queue.lowest === undefined || isBefore(place, queue.lowest)) queue.lowest = place;
-    if (isBefore(place, this.aheads.get(queueId)?.places.at(-1))) this.forgetAhead(queueId);
+    if (isBefore(place, this.aheads.get(queueId)?.places.at(-1))) this.aheads.delete(queueId);
     ranks.set(priorityRank, { floor, seenAt: performance.now(), loweredAt: this.moment });
   }
 
   /** The next so many of what the last look saw, if it saw as many and not long ago. Others may have taken them since. */
-  takeAhead(queueId: number, count: number): readonly Place[] | undefined {
+  takeAhead(queueId: number, count: number): Places | undefined {
     const ahead = this.aheads.get(queueId);
     if (ahead === undefined) return undefined;
     if (ahead.places.length < count || performance.now() > ahead.until) {
-      this.forgetAhead(queueId);
+      this.aheads.delete(queueId);
       return undefined;
     }
     this.aheads.set(queueId, { ...ahead, places: ahead.places.slice(count) });
-    return ahead.places.slice(0, count);
-  }
-
-  /** For who finds that others claim here as well. */
-  forgetAhead(queueId: number): void {
-    this.aheads.delete(queueId);
+    return firstOf(ahead.places, count, ahead.isWhole);
   }
 
   /** Unless something came before it that the look may not have seen, or nobody noted whether. */
-  private keepAhead(queueId: number, { seen, taken }: FinishedLook): void {
-    this.forgetAhead(queueId);
+  private keepAhead(queueId: number, { seen, taken, isWhole }: FinishedLook): void {
+    this.aheads.delete(queueId);
     const queue = this.queues.get(queueId);
     if (queue === undefined || seen.length <= taken) return;
     if (queue.lowest !== undefined && isBefore(queue.lowest, seen.at(-1))) return;
     if (this.aheads.size >= AHEADS_REMEMBERED) this.aheads.clear();
-    this.aheads.set(queueId, { places: seen.slice(taken), until: performance.now() + AHEAD_MS });
+    this.aheads.set(queueId, { places: seen.slice(taken), isWhole, until: performance.now() + AHEAD_MS });
   }
 
   /** Whether a rescan of this queue has its turn: one of a broker at a time; at the latest before the queue is called empty. */
@@ -195,4 +202,12 @@ function isBefore(place: Place, other: Place | undefined): boolean {
     place.priorityRank < other.priorityRank ||
     (place.priorityRank === other.priorityRank && place.availableAt < other.availableAt)
   );
+}
+
+function firstOf(places: readonly Place[], count: number, isWhole: boolean): Places {
+  const [first, others] = [places.slice(0, count), places.slice(count)];
+  const last = first.at(-1);
+  const ties = others.findIndex((place) => isBefore(last as Place, place));
+  if (ties >= 0) return { places: first, ties };
+  return { places: first, ties: isWhole ? others.length : undefined };
 }
