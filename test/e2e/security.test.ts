@@ -152,7 +152,7 @@ describe.concurrent('a broker does not start', () => {
   test('on a database without the schema, and names the command that brings it', async () => {
     const { url } = await createDatabase();
     const output = await refusal({ ROWMQ_DATABASE_URL: url });
-    expect(output).toMatch(/lacks 2 migration\(s\): InitialSchema/);
+    expect(output).toMatch(/lacks 3 migration\(s\): InitialSchema/);
     expect(output).toContain('npm run migrate');
   });
 

@@ -340,7 +340,7 @@ async function deliveries(queue: Queue): Promise<Record<string, DeliveryRow>> {
   const rows = await store.database.read<{
     body: Buffer;
     availableAt: number;
-    token: Buffer | null;
+    token: Buffer;
     reason: string | null;
   }>(
     `SELECT m.body, d.available_at AS availableAt, d.lease_token AS token, d.nack_reason AS reason
@@ -350,7 +350,7 @@ async function deliveries(queue: Queue): Promise<Record<string, DeliveryRow>> {
   return Object.fromEntries(
     rows.map(({ body, availableAt, token, reason }) => [
       body.toString(),
-      { availableAt, isLeased: token !== null, reason },
+      { availableAt, isLeased: token.some((byte) => byte !== 0), reason },
     ]),
   );
 }

@@ -279,3 +279,24 @@ describe('dead-lettering', () => {
     expect(await dequeue(remembered, T0 + AFTER_LEASE)).toMatchObject([{ receiveCount: 2 }]);
   });
 });
+
+describe('a receipt with the token of no lease', () => {
+  it('opens no delivery, not even one that is under none: whoever enqueued it knows its id', async () => {
+    const queue = await createQueue(store);
+    const delayed = message({ delaySeconds: 600 });
+    await store.messages.enqueue(queue.name, [delayed], { now: T0 });
+    const forged = [{ messageId: delayed.id, leaseToken: Buffer.alloc(8) }];
+    const later = { now: T0 + 1000 };
+    expect(await store.messages.ack(queue.id, forged, later)).toEqual(['lease-lost']);
+    expect(await store.messages.nack(queue.id, forged, { delaySeconds: 0, ...later })).toEqual(['lease-lost']);
+    const extended = await store.messages.extend(queue.id, forged, { leaseSeconds: 9000, ...later });
+    expect(extended.outcomes).toEqual(['lease-lost']);
+    const many = Array.from({ length: 60 }, (_, index) => ({
+      messageId: delayed.id,
+      leaseToken: Buffer.alloc(8, index),
+    }));
+    expect(new Set(await store.messages.ack(queue.id, many, later))).toEqual(new Set(['lease-lost']));
+    const ready = { maxMessages: 1, leaseSeconds: 30, now: T0 + 600_000 };
+    expect(await store.messages.dequeue(queue, ready)).toHaveLength(1);
+  });
+});

@@ -1,6 +1,7 @@
 import { LIMITS, type DeliveryState, type QueueStats } from '@rowmq/contract';
 import { clock } from './clock.js';
 import type { Database } from './database.js';
+import { NO_LEASE } from './delivery.sql.js';
 import type { Timed } from './message.repository.js';
 
 /** A delivery as an operator sees it. Times: ms since 1970 on the database's clock. */
@@ -38,7 +39,7 @@ interface Position {
 }
 
 const DELIVERY_COLUMNS = `queue_id AS queueId, message_id AS messageId, priority_rank AS priorityRank, receive_count AS receiveCount,
-         available_at AS availableAt, expires_at AS expiresAt, nack_reason AS nackReason, lease_token IS NOT NULL AS leased`;
+         available_at AS availableAt, expires_at AS expiresAt, nack_reason AS nackReason, lease_token <> ${NO_LEASE} AS leased`;
 
 /** What operators ask. Reads only, without locks. */
 export class BrowseRepository {
@@ -50,13 +51,13 @@ export class BrowseRepository {
       Record<'ready' | 'delayed' | 'leased', string | number | null> & { oldest: number | null; now: number }
     >(
       `SELECT SUM(available_at <= ${clock(now)}) AS ready,
-              SUM(available_at > ${clock(now)} AND lease_token IS NULL) AS \`delayed\`,
-              SUM(available_at > ${clock(now)} AND lease_token IS NOT NULL) AS leased,
+              SUM(available_at > ${clock(now)} AND lease_token = ${NO_LEASE}) AS \`delayed\`,
+              SUM(available_at > ${clock(now)} AND lease_token <> ${NO_LEASE}) AS leased,
               MIN(CASE WHEN available_at <= ${clock(now)} THEN available_at END) AS oldest,
               ${clock(now)} AS now
        FROM delivery FORCE INDEX (PRIMARY)
        WHERE queue_id = ?
-         AND (expires_at > ${clock(now)} OR (lease_token IS NOT NULL AND available_at > ${clock(now)}))`,
+         AND (expires_at > ${clock(now)} OR (lease_token <> ${NO_LEASE} AND available_at > ${clock(now)}))`,
       [queueId],
     );
     return {
@@ -127,8 +128,8 @@ export class BrowseRepository {
 
 const STATE_CONDITIONS: Record<DeliveryState, (now: string) => string> = {
   ready: (now) => `available_at <= ${now} AND expires_at > ${now}`,
-  delayed: (now) => `available_at > ${now} AND lease_token IS NULL AND expires_at > ${now}`,
-  leased: (now) => `available_at > ${now} AND lease_token IS NOT NULL`,
+  delayed: (now) => `available_at > ${now} AND lease_token = ${NO_LEASE} AND expires_at > ${now}`,
+  leased: (now) => `available_at > ${now} AND lease_token <> ${NO_LEASE}`,
 };
 
 function toView({ priorityRank, leased, now, ...row }: DeliveryRow): DeliveryView {

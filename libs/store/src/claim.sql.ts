@@ -1,7 +1,7 @@
 import { LIMITS } from '@rowmq/contract';
 import { clock, NOW_MS } from './clock.js';
 import type { Database, Statement, Transaction } from './database.js';
-import { LEASE_GRACE_MS, type Position } from './delivery.sql.js';
+import { LEASE_GRACE_MS, NO_LEASE, type Position } from './delivery.sql.js';
 import { hex, hexList } from './hex.js';
 import type { Queue } from './queue.repository.js';
 import type { Floors, Place } from './scan-floors.js';
@@ -239,7 +239,7 @@ export function giveBack(
   return {
     sql: `UPDATE delivery FORCE INDEX (PRIMARY)
      SET available_at = ${clock(at)},
-         lease_token = NULL,
+         lease_token = ${NO_LEASE},
          receive_count = receive_count - 1
      WHERE queue_id = ?
        AND message_id IN (?)

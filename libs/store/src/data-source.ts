@@ -1,3 +1,4 @@
+import { format } from 'mysql2';
 import { DataSource, type DataSourceOptions } from 'typeorm';
 import { MIGRATIONS } from '../../../migrations/index.js';
 import { ENTITIES } from './entities/index.js';
@@ -28,9 +29,17 @@ export function dataSourceOptions({ url, poolSize = 10, waitingRequests = 1000 }
     multipleStatements: true,
     supportBigNumbers: true,
     bigNumberStrings: false,
-    extra: { queueLimit: waitingRequests, enableKeepAlive: true, keepAliveInitialDelay: 10_000 },
+    extra: { queueLimit: waitingRequests, enableKeepAlive: true, keepAliveInitialDelay: 10_000, queryFormat },
   };
 }
+
+/** As mysql2 does it, but a statement without values is sent as it is: mysql2 looks for placeholders in it all the same, which in flights of hundreds of kilobytes was 4 % of a busy broker's time. */
+function queryFormat(sql: string, values: Values, timezone: Timezone): string {
+  return Array.isArray(values) && values.length === 0 ? sql : format(sql, values, false, timezone);
+}
+
+type Values = Parameters<typeof format>[1];
+type Timezone = Parameters<typeof format>[3];
 
 /** Opens a pool of its own, for scripts and tests; applications get theirs from `StoreModule`. Close it with `destroy()`. */
 export async function openDataSource(settings: DatabaseSettings): Promise<DataSource> {

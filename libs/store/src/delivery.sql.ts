@@ -7,6 +7,14 @@ import type { Statement, Transaction } from './database.js';
  */
 export const LEASE_GRACE_MS = 250;
 
+/** The token of a delivery that is under no lease: no claim draws it. Not NULL, which would make a row grow when it is claimed. */
+export const NO_LEASE = `x'${'00'.repeat(8)}'`;
+
+/** Whether a token is that of {@link NO_LEASE}. A receipt may name it, and must open nothing. */
+export function isNoLease(token: Buffer): boolean {
+  return token.every((byte) => byte === 0);
+}
+
 /** Where a delivery stands in hand-out order: what leads to its entry in the index `delivery_next`. */
 export interface Position {
   messageId: Buffer;
@@ -34,7 +42,7 @@ export async function takeUnleased(
      FROM delivery FORCE INDEX (delivery_next)
      WHERE queue_id = ?
        AND (${groups.map(() => '(priority_rank = ? AND available_at = ? AND message_id IN (?))').join('\n         OR ')})
-       AND (lease_token IS NULL OR available_at <= ${clock(at)})
+       AND (lease_token = ${NO_LEASE} OR available_at <= ${clock(at)})
        AND ${condition}
      FOR UPDATE SKIP LOCKED`,
     [
@@ -92,7 +100,7 @@ export function moveDeliveries(
      SET queue_id = ?,
          available_at = ${clock(at)},
          receive_count = 0,
-         lease_token = NULL
+         lease_token = ${NO_LEASE}
      WHERE queue_id = ?
        AND message_id IN (?)`,
     values: [to, from, messageIds],

@@ -1,7 +1,7 @@
 import type { Receipt, ReceiptErrorCode } from '@rowmq/contract';
 import { clock } from './clock.js';
 import type { Database, Statement, Transaction, WriteResult } from './database.js';
-import { deleteDeliveries, LEASE_GRACE_MS } from './delivery.sql.js';
+import { deleteDeliveries, isNoLease, LEASE_GRACE_MS, NO_LEASE } from './delivery.sql.js';
 import { hex, hexList } from './hex.js';
 
 /** Receipts of one queue, of one client. */
@@ -16,7 +16,7 @@ export type ReceiptOutcomes = (Exclude<ReceiptErrorCode, 'invalid-request'> | nu
 /** A delivery that receipts speak of, and whose row the transaction holds. */
 interface LeaseRow {
   messageId: Buffer;
-  leaseToken: Buffer | null;
+  leaseToken: Buffer;
   availableAt: number;
 }
 
@@ -141,6 +141,7 @@ function deleteLeased(byQueue: ReturnType<typeof receiptsByQueue>, at: number | 
   DELETE d
   FROM delivery d FORCE INDEX (PRIMARY)
   WHERE (${groups.join('\n     OR ')})
+    AND d.lease_token <> ${NO_LEASE}
     AND d.available_at > ${clock(at)} + ${LEASE_GRACE_MS}`;
   return groups.length === 0 ? [] : [{ sql }];
 }
@@ -157,6 +158,7 @@ function deleteLeasedByList(queueId: number, receipts: readonly Receipt[], at: n
   STRAIGHT_JOIN delivery d FORCE INDEX (PRIMARY)
     ON d.queue_id = ? AND d.message_id = UNHEX(LEFT(receipts.receipt, 32))
   WHERE d.lease_token = UNHEX(RIGHT(receipts.receipt, 16))
+    AND d.lease_token <> ${NO_LEASE}
     AND d.available_at > ${clock(at)} + ${LEASE_GRACE_MS}`,
     values: [JSON.stringify(sorted), queueId],
   };
@@ -209,7 +211,7 @@ function receiptsByQueue(requests: readonly ReceiptsRequest[]): [number, Receipt
 function isHeld(row: LeaseRow | undefined, receipt: Receipt, now: number): row is LeaseRow {
   return (
     row !== undefined &&
-    row.leaseToken !== null &&
+    !isNoLease(row.leaseToken) &&
     row.leaseToken.equals(receipt.leaseToken) &&
     row.availableAt - LEASE_GRACE_MS > now
   );

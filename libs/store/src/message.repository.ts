@@ -2,7 +2,15 @@ import { Claim, type Claimed, type DequeueRequest, type LeasedDelivery } from '.
 import { clock } from './clock.js';
 import { giveBack } from './claim.sql.js';
 import type { Database } from './database.js';
-import { deleteDeliveries, LEASE_GRACE_MS, moveDeliveries, type Position, takeUnleased } from './delivery.sql.js';
+import {
+  deleteDeliveries,
+  isNoLease,
+  LEASE_GRACE_MS,
+  moveDeliveries,
+  NO_LEASE,
+  type Position,
+  takeUnleased,
+} from './delivery.sql.js';
 import { Enqueue, type EnqueueOutcome, type EnqueueRequest } from './enqueue.js';
 import { Leases, type LeaseVerb, type ReceiptOutcomes, type ReceiptsRequest } from './leases.js';
 import type { Queue } from './queue.repository.js';
@@ -204,12 +212,12 @@ const NACK: LeaseVerb<ReceiptsRequest & { delaySeconds: number; reason?: string 
   apply: ({ queueId, delaySeconds, reason }, messageIds, now) => ({
     sql: `UPDATE delivery FORCE INDEX (PRIMARY)
            SET available_at = ?,
-               lease_token = NULL,
+               lease_token = ${NO_LEASE},
                nack_reason = ?
            WHERE queue_id = ?
              AND message_id IN (?)`,
     values: [now + delaySeconds * 1000, reason ?? null, queueId, messageIds],
   }),
   secondOutcome: 'lease-lost',
-  wasApplied: (row) => row !== undefined && row.leaseToken === null,
+  wasApplied: (row) => row !== undefined && isNoLease(row.leaseToken),
 };

@@ -1,6 +1,6 @@
 import { clock } from './clock.js';
 import type { Database, Transaction } from './database.js';
-import { deleteDeliveries, moveDeliveries, type Position, takeUnleased } from './delivery.sql.js';
+import { deleteDeliveries, moveDeliveries, NO_LEASE, type Position, takeUnleased } from './delivery.sql.js';
 import type { Timed } from './message.repository.js';
 import type { Queue } from './queue.repository.js';
 
@@ -44,7 +44,7 @@ export class SweepRepository {
       queueId,
       after,
       rows,
-      `expires_at <= ${clock(now)} AND (lease_token IS NULL OR available_at <= ${clock(now)})`,
+      `expires_at <= ${clock(now)} AND (lease_token = ${NO_LEASE} OR available_at <= ${clock(now)})`,
     );
   }
 
@@ -79,8 +79,8 @@ export class SweepRepository {
     rows: number,
   ): Promise<{ purged: number; left: number; next: Buffer | null }> {
     const found = await this.database.read<Position & { leased: number; ending: number }>(
-      `SELECT ${POSITION}, lease_token IS NOT NULL AND available_at > ${clock(undefined)} + ${PURGE_MARGIN_MS} AS leased,
-              lease_token IS NOT NULL AND available_at > ${clock(undefined)} AND available_at <= ${clock(undefined)} + ${PURGE_MARGIN_MS} AS ending
+      `SELECT ${POSITION}, lease_token <> ${NO_LEASE} AND available_at > ${clock(undefined)} + ${PURGE_MARGIN_MS} AS leased,
+              lease_token <> ${NO_LEASE} AND available_at > ${clock(undefined)} AND available_at <= ${clock(undefined)} + ${PURGE_MARGIN_MS} AS ending
        FROM delivery FORCE INDEX (PRIMARY)
        WHERE queue_id = ?
          AND message_id > ?
@@ -118,7 +118,7 @@ export class SweepRepository {
        FROM delivery FORCE INDEX (PRIMARY)
        WHERE queue_id = ?
          AND message_id > ?
-         AND (lease_token IS NULL OR available_at <= ${clock(now)})
+         AND (lease_token = ${NO_LEASE} OR available_at <= ${clock(now)})
          AND expires_at > ${clock(now)}
        ORDER BY message_id
        LIMIT ?`,
@@ -195,7 +195,7 @@ async function purgeLeased(tx: Transaction, queueId: number, found: readonly Buf
      FROM delivery FORCE INDEX (PRIMARY)
      WHERE queue_id = ?
        AND message_id IN (?)
-       AND lease_token IS NOT NULL
+       AND lease_token <> ${NO_LEASE}
        AND available_at > ${clock(undefined)} + ${PURGE_MARGIN_MS}
      ORDER BY message_id
      FOR UPDATE`,

@@ -36,7 +36,7 @@ export function flightLimits(config: FlightConfig): BatcherLimits {
 }
 
 /** A message that has no id yet. */
-export type UnstampedMessage = Omit<NewMessage, 'id'> & { id?: Buffer };
+export type UnstampedMessage = Omit<NewMessage, 'id'> & { id: Buffer | undefined };
 interface NewRequest {
   queueName: string;
   messages: readonly UnstampedMessage[];
@@ -47,10 +47,8 @@ interface NewRequest {
  * (549 bytes instead of 270 for a message of 200; `docs/decisions/0009-storage.md`).
  */
 function stamp({ queueName, messages }: NewRequest): EnqueueRequest {
-  return {
-    queueName,
-    messages: messages.map((message) => Object.assign(message, { id: message.id ?? newMessageId() })),
-  };
+  for (const message of messages) message.id ??= newMessageId();
+  return { queueName, messages: messages as readonly NewMessage[] };
 }
 
 type NackRequest = ReceiptsRequest & { delaySeconds: number; reason?: string | undefined };

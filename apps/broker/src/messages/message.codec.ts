@@ -19,6 +19,7 @@ const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$
  */
 export function toNewMessage(message: EnqueueMessage, index: number): UnstampedMessage {
   return {
+    id: undefined,
     body: decodeBody(message, index),
     headers: encodeHeaders(message.headers, index),
     priority: message.priority,
@@ -56,10 +57,16 @@ function encodeHeaders(headers: Record<string, string> | undefined, index: numbe
   return bytes;
 }
 
-/** A leased delivery as dequeue answers it. */
+/** A leased delivery as dequeue answers it. Written out: spread from parts, it was a sixth of a busy broker's time. */
 export function toLeasedMessage(delivery: LeasedDelivery): LeasedMessage {
+  const bodyEncoding = encodingOf(delivery.body);
   return {
-    ...toContent({ ...delivery, id: delivery.messageId }),
+    id: formatMessageId(delivery.messageId),
+    body: delivery.body.toString(bodyEncoding),
+    bodyEncoding,
+    headers: readHeaders(delivery.headers),
+    enqueuedAt: formatTime(messageIdTime(delivery.messageId)),
+    expiresAt: formatTime(delivery.expiresAt),
     priority: delivery.priority,
     receipt: encodeReceipt(delivery.messageId, delivery.leaseToken),
     receiveCount: delivery.receiveCount,
@@ -69,15 +76,23 @@ export function toLeasedMessage(delivery: LeasedDelivery): LeasedMessage {
 
 /** The immutable part of a message, as every call answers it. A body that is not valid UTF-8 travels as base64. */
 export function toContent(message: { id: Buffer; body: Buffer; headers: Buffer | null; expiresAt: number }) {
-  const bodyEncoding: 'utf8' | 'base64' = isUtf8(message.body) ? 'utf8' : 'base64';
+  const bodyEncoding = encodingOf(message.body);
   return {
     id: formatMessageId(message.id),
     body: message.body.toString(bodyEncoding),
     bodyEncoding,
-    headers: message.headers === null ? {} : (JSON.parse(message.headers.toString()) as Record<string, string>),
+    headers: readHeaders(message.headers),
     enqueuedAt: formatTime(messageIdTime(message.id)),
     expiresAt: formatTime(message.expiresAt),
   };
+}
+
+function encodingOf(body: Buffer): 'utf8' | 'base64' {
+  return isUtf8(body) ? 'utf8' : 'base64';
+}
+
+function readHeaders(headers: Buffer | null): Record<string, string> {
+  return headers === null ? {} : (JSON.parse(headers.toString()) as Record<string, string>);
 }
 
 /** ISO 8601 up to the second, by second: the messages of an answer share a few. */

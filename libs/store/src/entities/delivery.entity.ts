@@ -23,9 +23,9 @@ export class DeliveryEntity {
   @Column({ name: 'receive_count', type: 'smallint', unsigned: true })
   receiveCount!: number;
 
-  /** Of the last claim; null when it was never claimed or was given back. */
-  @Column({ name: 'lease_token', type: 'binary', length: 8, nullable: true })
-  leaseToken!: Buffer | null;
+  /** Of the last claim; zeros when it was never claimed or was given back. */
+  @Column({ name: 'lease_token', type: 'binary', length: 8 })
+  leaseToken!: Buffer;
 
   @Column({ name: 'nack_reason', type: 'varchar', length: 200, nullable: true })
   nackReason!: string | null;
