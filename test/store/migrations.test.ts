@@ -78,6 +78,27 @@ describe('migrations', () => {
     }
   });
 
+  test('deliveries keep their leases, or that they have none, when lease_token is made to be never NULL, and back', async () => {
+    const [last] = NAMES.slice(-1);
+    expect(last).toMatch(/^LeaseTokenOfOneSize/);
+    await migrateDatabase(database.url);
+    expect(await revertDatabase(database.url)).toEqual([last]);
+    const delivery = (id: number, token: string) =>
+      query(
+        `INSERT INTO delivery (queue_id, message_id, priority_rank, available_at, expires_at, receive_count, lease_token)
+         VALUES (1, ${id}, 5, 1, 2, 3, ${token})`,
+      );
+    const tokens = async () =>
+      (await query('SELECT HEX(lease_token) AS token FROM delivery ORDER BY message_id')).map(({ token }) => token);
+    await delivery(1, 'NULL');
+    await delivery(2, `x'0102030405060708'`);
+    expect(await migrateDatabase(database.url)).toEqual([last]);
+    expect(await tokens()).toEqual(['0000000000000000', '0102030405060708']);
+    await expect(delivery(3, 'NULL')).rejects.toThrow(/lease_token/);
+    expect(await revertDatabase(database.url)).toEqual([last]);
+    expect(await tokens()).toEqual([null, '0102030405060708']);
+  });
+
   test('the payload log and its overflow have the same columns, which exchanging partitions needs', async () => {
     await migrateDatabase(database.url);
     const columns = async (table: string): Promise<unknown> =>

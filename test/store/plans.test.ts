@@ -204,7 +204,9 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
     expect(look.match(/priority_rank = /g)).toHaveLength(priorities || 10);
     const others = [await createQueue(store), await createQueue(store)];
     for (const other of others) await flights.enqueue([{ queueName: other.name, messages: seen() }]);
-    await flights.dequeue(others.map((other) => ({ queue: other, demands })));
+    // More than there are: that of which the end is not seen is locked apart.
+    const more = [{ maxMessages: 20, leaseSeconds: 60 }];
+    await flights.dequeue(others.map((other) => ({ queue: other, demands: more })));
     // Whatever is there, now taken: the next claim finds nothing, looks below and is told of nothing.
     await flights.dequeue([{ queue: own, demands: [{ maxMessages: 100_000, leaseSeconds: 60 }] }]);
     const below = /priority_rank = 0 AND available_at BETWEEN 0 AND[^]*LIMIT 500$/;

@@ -3,6 +3,7 @@ import { type LeasedDelivery, MessageRepository, type Queue } from '@rowmq/store
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { LOOK_AT_HEAD, recordStatements } from '../support/statements.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
+import { eventually } from '../support/wait.js';
 
 /*
  * A claim goes by what an earlier look saw, and a flight locks the heads of several queues with one statement. Neither may change what is handed out, to whom, or in which order.
@@ -54,52 +55,87 @@ function locks(): string[] {
 
 const upTo = (from: number, until: number) => Array.from({ length: until - from }, (_, index) => String(from + index));
 
+/** Takes from each queue the first of several messages: what a claim sees beyond that makes the next one read ahead. */
+async function takeFirst(of: readonly Queue[]): Promise<void> {
+  const first = await take(broker, of, 1);
+  expect(first.map(bodies)).toEqual(of.map(() => ['0']));
+}
+
 describe('a claim', () => {
   it('does without a look where an earlier one saw enough, and hands out the same in the same order', async () => {
-    const [queue] = queues;
-    await put(queue, ...numbered(40));
+    const one = queues.slice(0, 1);
+    await put(one[0], ...numbered(41));
+    await takeFirst(one);
     statements.length = 0;
     const handedOut: string[] = [];
-    for (let claim = 0; claim < 8; claim += 1)
-      handedOut.push(...bodies((await take(broker, queues.slice(0, 1), 5))[0] ?? []));
-    expect(handedOut).toEqual(upTo(0, 40));
+    for (let claim = 0; claim < 8; claim += 1) handedOut.push(...bodies((await take(broker, one, 5))[0] ?? []));
+    expect(handedOut).toEqual(upTo(1, 41));
     // A slow machine may take longer than what was seen is good for.
     expect(looks()).toBeLessThan(8);
     expect(locks()).toHaveLength(8);
   });
 
   it('hands out what is more urgent first, though it came after the look', async () => {
-    const [queue] = queues;
-    await put(queue, ...numbered(10));
-    expect(bodies((await take(broker, queues.slice(0, 1), 2))[0] ?? [])).toEqual(['0', '1']);
-    await put(queue, message({ priority: 9, body: Buffer.from('urgent') }));
-    expect(bodies((await take(broker, queues.slice(0, 1), 2))[0] ?? [])).toEqual(['urgent', '2']);
+    const one = queues.slice(0, 1);
+    await put(one[0], ...numbered(10));
+    await takeFirst(one);
+    expect(bodies((await take(broker, one, 2))[0] ?? [])).toEqual(['1', '2']);
+    await put(one[0], message({ priority: 9, body: Buffer.from('urgent') }));
+    expect(bodies((await take(broker, one, 2))[0] ?? [])).toEqual(['urgent', '3']);
+  });
+
+  it('hands out what is more urgent first, though it came back after the look', async () => {
+    const one = queues.slice(0, 1) as [Queue];
+    await put(one[0], message({ priority: 9, body: Buffer.from('0') }), ...numbered(10));
+    const [urgent = []] = await take(broker, one, 1);
+    await take(broker, one, 2);
+    await broker.nack([{ queueId: one[0].id, receipts: urgent, delaySeconds: 0 }]);
+    const [again = []] = await take(broker, one, 1);
+    expect(again.map(({ messageId }) => messageId)).toEqual(urgent.map(({ messageId }) => messageId));
+    await take(broker, one, 2);
+    await broker.release({ queueId: one[0].id, receipts: again });
+    expect((await take(broker, one, 1))[0]?.map(({ priority }) => priority)).toEqual([9]);
   });
 
   it('finds what another broker enqueued that is more urgent once what was seen is a tenth of a second old', async () => {
     const one = queues.slice(0, 1);
-    await put(one[0], message({ priority: 5 }), ...numbered(10));
+    await put(one[0], message({ priority: 5, body: Buffer.from('0') }), ...numbered(10));
+    await takeFirst(one);
     await take(broker, one, 2);
     await new MessageRepository(store.database).enqueue([
       { queueName: (one[0] as Queue).name, messages: [message({ body: Buffer.from('urgent'), priority: 5 })] },
     ]);
-    await sleep(101);
+    await sleep(150);
     expect(bodies((await take(broker, one, 1))[0] ?? [])).toEqual(['urgent']);
   });
 
   it('hands out nothing that another broker took meanwhile, and goes on behind it', async () => {
     const one = queues.slice(0, 1);
-    await put(one[0], ...numbered(20));
-    expect(bodies((await take(broker, one, 2))[0] ?? [])).toEqual(['0', '1']);
+    await put(one[0], ...numbered(21));
+    await takeFirst(one);
+    expect(bodies((await take(broker, one, 2))[0] ?? [])).toEqual(['1', '2']);
     const others = (await take(new MessageRepository(store.database), one, 10))[0] ?? [];
-    expect(bodies(others)).toEqual(upTo(2, 12));
-    expect(bodies((await take(broker, one, 3))[0] ?? [])).toEqual(['12', '13', '14']);
+    expect(bodies(others)).toEqual(upTo(3, 13));
+    expect(bodies((await take(broker, one, 3))[0] ?? [])).toEqual(['13', '14', '15']);
+  });
+
+  it('finds what is less urgent at the second try where another broker took all that was more so', async () => {
+    const one = queues.slice(0, 1);
+    await put(one[0], ...numbered(60, { priority: 9 }));
+    await put(one[0], ...numbered(100));
+    await takeFirst(one);
+    expect((await take(broker, one, 10))[0]).toHaveLength(10);
+    const others = (await take(new MessageRepository(store.database), one, 60))[0] ?? [];
+    expect(others.filter(({ priority }) => priority === 9)).toHaveLength(49);
+    const found = [...((await take(broker, one, 10))[0] ?? []), ...((await take(broker, one, 10))[0] ?? [])];
+    expect(found.map(({ priority }) => priority)).toEqual(Array(found.length).fill(4));
+    expect(found.length).toBeGreaterThanOrEqual(10);
   });
 
   it('of a queue that was deleted since the look, or emptied, hands out nothing', async () => {
     const [one, another] = queues as [Queue, Queue];
-    await put(one, ...numbered(10));
-    await put(another, ...numbered(10));
+    for (const queue of [one, another]) await putApart(queue, 10);
+    await takeFirst([one, another]);
     await take(broker, [one, another], 2);
     await store.queues.delete(one.name);
     await store.database.write('DELETE FROM delivery WHERE queue_id = ?', [another.id]);
@@ -109,21 +145,23 @@ describe('a claim', () => {
 
 describe('a flight for several queues', () => {
   it('locks their heads with one statement', async () => {
-    for (const queue of queues) await putApart(queue, 3);
+    for (const queue of queues) await putApart(queue, 4);
+    await takeFirst(queues);
     statements.length = 0;
     const leased = await take(broker, queues, 3);
-    expect(leased.map(bodies)).toEqual(queues.map(() => ['0', '1', '2']));
+    expect(leased.map(bodies)).toEqual(queues.map(() => ['1', '2', '3']));
     expect(locks()).toHaveLength(1);
   });
 
   it('gives each what it asks for, though one of them holds many that were enqueued in the same millisecond', async () => {
     const [many, ...few] = queues;
-    await put(many, ...numbered(50));
-    for (const queue of few) await put(queue, ...numbered(3));
+    await put(many, ...numbered(51));
+    for (const queue of few) await putApart(queue, 4);
+    await takeFirst(queues);
     statements.length = 0;
-    for (const first of [0, 2]) {
+    for (const first of [1, 3]) {
       const leased = await take(broker, queues, 2);
-      const expected = [upTo(first, first + 2), ...few.map(() => upTo(first, Math.min(first + 2, 3)))];
+      const expected = [upTo(first, first + 2), ...few.map(() => upTo(first, Math.min(first + 2, 4)))];
       expect(leased.map(bodies)).toEqual(expected);
     }
     // Nor does it lock all of those.
@@ -131,18 +169,43 @@ describe('a flight for several queues', () => {
     expect(Math.max(...limits)).toBeLessThanOrEqual(2 * 2 * queues.length);
   });
 
+  it('removes what has expired and dead-letters what was received too often on its way, in each queue by itself', async () => {
+    const dead = await createQueue(store);
+    const [expiring, tiring, plain] = queues as [Queue, Queue, Queue];
+    await store.queues.put(tiring.name, { maxReceives: 1, deadLetterQueue: dead.name });
+    await put(expiring, message({ expiresInSeconds: 1, body: Buffer.from('expired') }));
+    await put(tiring, message({ body: Buffer.from('tired') }));
+    const [first] = await broker.dequeue([{ queue: tiring, demands: [{ maxMessages: 1, leaseSeconds: 1 }] }]);
+    expect(first?.leased.flat()).toHaveLength(1);
+    for (const queue of [expiring, tiring, plain]) await putApart(queue, 6);
+    // Until both are over.
+    await sleep(1400);
+    const handedOut: string[][] = [[], [], []];
+    await eventually('all that can be handed out', async () => {
+      for (const [index, leased] of (await take(broker, queues, 2)).entries())
+        handedOut[index]?.push(...bodies(leased));
+      return handedOut.every((of) => of.length >= 6);
+    });
+    expect(handedOut).toEqual(queues.map(() => upTo(0, 6)));
+    await eventually('the dead letter', async () => bodies((await take(broker, [dead], 5))[0] ?? []).includes('tired'));
+    const rows = await store.database.read('SELECT 1 FROM delivery WHERE queue_id = ?', [expiring.id]);
+    expect(rows).toHaveLength(6);
+  });
+
   it('gets past what another broker took from one of them since the look', async () => {
-    for (const queue of queues) await putApart(queue, 8);
-    expect((await take(broker, queues, 2)).map(bodies)).toEqual(queues.map(() => upTo(0, 2)));
+    for (const queue of queues) await putApart(queue, 9);
+    await takeFirst(queues);
+    expect((await take(broker, queues, 2)).map(bodies)).toEqual(queues.map(() => upTo(1, 3)));
     const others = await take(new MessageRepository(store.database), queues.slice(0, 1), 4);
-    expect(others.map(bodies)).toEqual([upTo(2, 6)]);
+    expect(others.map(bodies)).toEqual([upTo(3, 7)]);
     const leased = [await take(broker, queues, 2), await take(broker, queues, 2)];
-    expect(leased.flatMap(([first]) => bodies(first ?? []))).toEqual(upTo(6, 8));
-    expect(leased.flatMap(([, , last]) => bodies(last ?? []))).toEqual(upTo(2, 6));
+    expect(leased.flatMap(([first]) => bodies(first ?? []))).toEqual(upTo(7, 9));
+    expect(leased.flatMap(([, , last]) => bodies(last ?? []))).toEqual(upTo(3, 7));
   });
 
   it('gets past what others hold at the head of one of them, and takes the others whole', async () => {
-    for (const queue of queues) await putApart(queue, 4);
+    for (const queue of queues) await putApart(queue, 5);
+    await takeFirst(queues);
     await store.database.exclusive(async (holder) => {
       await holder.write('START TRANSACTION');
       const held = await holder.read(
@@ -152,12 +215,12 @@ describe('a flight for several queues', () => {
       );
       expect(held).toHaveLength(2);
       const leased = await take(broker, queues, 2);
-      expect(leased.slice(1).map(bodies)).toEqual([upTo(0, 2), upTo(0, 2)]);
+      expect(leased.slice(1).map(bodies)).toEqual([upTo(1, 3), upTo(1, 3)]);
       const then = await take(broker, queues, 2);
-      expect(bodies([...(leased[0] ?? []), ...(then[0] ?? [])])).toEqual(['2', '3']);
-      expect(then.slice(1).map(bodies)).toEqual([upTo(2, 4), upTo(2, 4)]);
+      expect(bodies([...(leased[0] ?? []), ...(then[0] ?? [])])).toEqual(['3', '4']);
+      expect(then.slice(1).map(bodies)).toEqual([upTo(3, 5), upTo(3, 5)]);
       await holder.write('ROLLBACK');
     });
-    expect((await take(broker, queues, 4)).map(bodies)).toEqual([upTo(0, 2), [], []]);
+    expect((await take(broker, queues, 4)).map(bodies)).toEqual([upTo(1, 3), [], []]);
   });
 });

@@ -132,7 +132,7 @@ export async function lockHeads(
   at: number | undefined,
 ): Promise<{ rows: Candidate[][]; settings: Map<number, ClaimSettings>; now: number }> {
   const together = heads.filter(({ isApart }) => !isApart);
-  const apart = heads.filter(({ isApart }) => isApart);
+  const apart = heads.filter(({ isApart }) => isApart).toSorted((one, other) => one.queueId - other.queueId);
   const [settings, ...answers] = await tx.all([
     {
       sql: `SELECT id, max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId
@@ -148,7 +148,7 @@ export async function lockHeads(
   const rows = new Map(heads.map(({ queueId }): [number, Candidate[]] => [queueId, []]));
   for (const row of (answers.slice(0, -1) as Candidate[][]).flat()) rows.get(row.queueId)?.push(row);
   return {
-    rows: [...rows.values()],
+    rows: heads.map(({ queueId }) => rows.get(queueId) ?? []),
     settings: new Map((settings as ClaimSettings[]).map((queue) => [queue.id, queue])),
     now: (answers.at(-1) as [{ now: number }])[0].now,
   };
@@ -244,6 +244,7 @@ export function giveBack(
      WHERE queue_id = ?
        AND message_id IN (?)
        AND lease_token = ?
+       AND lease_token <> ${NO_LEASE}
        AND available_at > ${clock(at)} + ${LEASE_GRACE_MS}`,
     values: [queueId, messageIds, leaseToken],
   };

@@ -73,8 +73,14 @@ interface Share {
 }
 
 const TOKEN_BYTES = 8;
-/** Deliveries a look looks for, at least: what its claim does not take, those after it take without a look. So many does a claim lock, at least, after one that met rows which it had to remove. */
+/** Deliveries a look at a deep queue looks for, at least: what its claim does not take, those after it take without a look. Fewer where a flight looks at many queues. */
 const READ_AHEAD = 200;
+const READ_AHEAD_OF_A_FLIGHT = 2000;
+/** Rows a claim locks, at least, after one that met rows which it had to remove. */
+const LOOK_AFTER_REMOVAL = 200;
+/** So long does a queue count as contended after a claim that met others. */
+const CONTENDED_MS = 10_000;
+const CONTENDED_QUEUES_REMEMBERED = 10_000;
 /** A look from the left edge waits for this many times what the last one took. */
 const FULL_LOOK_PAUSE_FACTOR = 20;
 
@@ -82,8 +88,8 @@ const FULL_LOOK_PAUSE_FACTOR = 20;
 export class Claim {
   /** Queues whose head held something to be removed when last claimed from. */
   private readonly obstructed = new Set<number>();
-  /** Queues in which others held, or had taken, some of what was seen when last claimed from. */
-  private readonly contended = new Set<number>();
+  /** Queues in which others held, or had taken, some of what was seen, and until when they count as shared with others. */
+  private readonly contended = new Map<number, number>();
   private fullLookFrom = 0;
 
   constructor(
@@ -97,7 +103,7 @@ export class Claim {
     if (requests.length === 0) return [];
     const heads = requests.map(({ queue, demands }) => {
       const wanted = demands.reduce((sum, { maxMessages }) => sum + maxMessages, 0);
-      const limit = this.obstructed.has(queue.id) ? Math.max(wanted, READ_AHEAD) : wanted;
+      const limit = this.obstructed.has(queue.id) ? Math.max(wanted, LOOK_AFTER_REMOVAL) : wanted;
       return { queueId: queue.id, limit, demands, wanted };
     });
     const places = await this.placesAt(heads, at);
@@ -105,15 +111,35 @@ export class Claim {
       const { places: seen, ties } = places[index] as Places;
       const count = seen.length;
       if (count === 0) return [];
-      const isApart = heads.length === 1 || this.contended.has(head.queueId) || ties === undefined || ties > count;
+      const isApart = heads.length === 1 || this.isContended(head.queueId) || ties === undefined || ties > count;
       return [{ head: { ...head, ranks: byRank(seen), count, ties: ties ?? 0, isApart }, demands, wanted }];
     });
     const claims = jobs.length === 0 ? new Map<number, Claimed>() : await this.lease(jobs, at);
     for (const [queueId, { head, metOthers }] of claims) {
-      this.contended[metOthers ? 'add' : 'delete'](queueId);
+      if (metOthers) this.contend(queueId);
       this.obstructed[head.expired.length + head.overReceived.length > 0 ? 'add' : 'delete'](queueId);
     }
     return requests.map(({ queue, demands }) => claims.get(queue.id) ?? nothing(demands));
+  }
+
+  /** Others claim from a queue as well: what was seen there a moment ago is theirs by now, and a read that locks where all is gone runs on over what is dead. */
+  private contend(queueId: number): void {
+    this.floors.forgetAhead(queueId);
+    if (this.contended.size >= CONTENDED_QUEUES_REMEMBERED) this.contended.clear();
+    this.contended.set(queueId, performance.now() + CONTENDED_MS);
+  }
+
+  private isContended(queueId: number): boolean {
+    const until = this.contended.get(queueId);
+    if (until === undefined) return false;
+    if (until > performance.now()) return true;
+    this.contended.delete(queueId);
+    return false;
+  }
+
+  /** What was seen of these queues is forgotten. */
+  forgetAhead(queueIds: readonly number[]): void {
+    for (const queueId of queueIds) this.floors.forgetAhead(queueId);
   }
 
   /** Where up to `limit` deliveries stand that are ready. Looks at those queues only whose last look did not see that many beyond what was taken since. */
@@ -127,11 +153,12 @@ export class Claim {
     const unknown = heads.filter((head) => known.get(head) === undefined);
     if (unknown.length > 0) {
       const begunAt = this.floors.now();
-      const looks = unknown.map(({ queueId, limit }) => ({
-        queueId,
-        limit: Math.max(limit, READ_AHEAD),
-        floors: this.floors.beginLook(queueId),
-      }));
+      const readAhead = Math.min(READ_AHEAD, Math.floor(READ_AHEAD_OF_A_FLIGHT / unknown.length));
+      const looks = unknown.map(({ queueId, limit }) => {
+        const { floors, isDeep } = this.floors.beginLook(queueId);
+        const goesFurther = isDeep && !this.isContended(queueId);
+        return { queueId, limit: goesFurther ? Math.max(limit, readAhead) : limit, floors };
+      });
       const { places, now } = await lookAtHeads(this.database, looks, at);
       for (const [index, { queueId, limit }] of looks.entries()) {
         const [head, seen] = [unknown[index] as Head, places[index] as Place[]];

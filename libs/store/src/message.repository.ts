@@ -123,7 +123,9 @@ export class MessageRepository {
     requests: readonly (ReceiptsRequest & { delaySeconds: number; reason?: string | undefined })[],
     { now }: Timed = {},
   ): Promise<ReceiptOutcomes[]> {
-    return (await this.leases.change(requests, NACK, now)).outcomes;
+    const { outcomes } = await this.leases.change(requests, NACK, now);
+    this.claims.forgetAhead(requests.map(({ queueId }) => queueId));
+    return outcomes;
   }
 
   /**
@@ -140,6 +142,7 @@ export class MessageRepository {
       const { sql, values } = giveBack(queueId, messageIds, Buffer.from(token, 'latin1'), now);
       await this.database.write(sql, values);
     }
+    this.claims.forgetAhead([queueId]);
   }
 
   /** Settles leased deliveries: they are deleted and never handed out again. The messages' rows stay until they are reaped. Locks: the rows in primary-key order. */

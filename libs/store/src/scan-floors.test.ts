@@ -95,7 +95,7 @@ describe('what a look saw beyond its claim', () => {
 
   test('is good for a tenth of a second', async () => {
     const floors = afterLook();
-    await new Promise((resolve) => setTimeout(resolve, 101));
+    await new Promise((resolve) => setTimeout(resolve, 150));
     expect(floors.takeAhead(QUEUE, 1)).toBeUndefined();
   });
 });

@@ -14,6 +14,8 @@ interface QueueFloors {
   rescannedAt: number;
   /** The first of the places that were lowered to since the last look began. */
   lowest: Place | undefined;
+  /** The last look saw much more than was claimed. */
+  isDeep: boolean;
 }
 
 /** Where deliveries stand that a claim is made for, in hand-out order. */
@@ -65,8 +67,10 @@ const RESCAN_EVERY_MS = 250;
 /** A rank of which nothing was seen for so long is no longer in use. */
 const RANK_IN_USE_MS = 60_000;
 const QUEUES_REMEMBERED = 10_000;
-/** How long claims go by what a look saw. What other brokers enqueue that is more urgent waits for that long. */
+/** How long claims go by what a look saw. What is more urgent and was enqueued by other brokers, or comes back when a lease or a delay ends, waits for that long. */
 const AHEAD_MS = 100;
+/** A queue is deep when a look sees so many times what is claimed: only then is it worth its while to look further than that. */
+const DEEP_FACTOR = 4;
 /** For so many queues, some tens of kilobytes each. */
 const AHEADS_REMEMBERED = 1000;
 
@@ -100,11 +104,11 @@ export class ScanFloors {
     return queue && new Map([...queue.ranks].map(([rank, { floor }]) => [rank, floor]));
   }
 
-  /** Where a look that is to be ended with {@link endLook} begins. */
-  beginLook(queueId: number): Floors | undefined {
+  /** Where a look that is to be ended with {@link endLook} begins, and whether it may expect to see much. */
+  beginLook(queueId: number): { floors: Floors | undefined; isDeep: boolean } {
     const queue = this.queues.get(queueId);
     if (queue !== undefined) queue.lowest = undefined;
-    return this.of(queueId);
+    return { floors: this.of(queueId), isDeep: queue?.isDeep ?? false };
   }
 
   /**
@@ -113,7 +117,9 @@ export class ScanFloors {
    */
   endLook(queueId: number, look: FinishedLook): Places {
     this.keepAhead(queueId, look);
-    const { ranks } = this.remember(queueId);
+    const queue = this.remember(queueId);
+    const { ranks } = queue;
+    queue.isDeep = !look.isWhole || look.seen.length >= look.taken * DEEP_FACTOR;
     const first = new Map(look.seen.toReversed().map(({ priorityRank, availableAt }) => [priorityRank, availableAt]));
     for (const rank of first.keys()) if (!ranks.has(rank)) ranks.set(rank, { floor: 0, seenAt: 0, loweredAt: 0 });
     const last = look.isWhole ? Infinity : (look.seen.at(-1)?.priorityRank ?? Infinity);
@@ -128,6 +134,7 @@ export class ScanFloors {
 
   /** Deliveries stand there, or later. */
   lower(queueId: number, place: Place): void {
+    if (isBefore(place, this.aheads.get(queueId)?.places.at(-1))) this.forgetAhead(queueId);
     const queue = this.queues.get(queueId);
     if (queue === undefined) return;
     const { ranks } = queue;
@@ -136,7 +143,6 @@ export class ScanFloors {
     const floor = Math.min(ranks.get(priorityRank)?.floor ?? Infinity, availableAt - 1);
     this.moment += 1;
     if (queue.lowest === undefined || isBefore(place, queue.lowest)) queue.lowest = place;
-    if (isBefore(place, this.aheads.get(queueId)?.places.at(-1))) this.aheads.delete(queueId);
     ranks.set(priorityRank, { floor, seenAt: performance.now(), loweredAt: this.moment });
   }
 
@@ -145,16 +151,21 @@ export class ScanFloors {
     const ahead = this.aheads.get(queueId);
     if (ahead === undefined) return undefined;
     if (ahead.places.length < count || performance.now() > ahead.until) {
-      this.aheads.delete(queueId);
+      this.forgetAhead(queueId);
       return undefined;
     }
     this.aheads.set(queueId, { ...ahead, places: ahead.places.slice(count) });
     return firstOf(ahead.places, count, ahead.isWhole);
   }
 
+  /** The next claim looks: others claim there too, or something came back that may be more urgent. */
+  forgetAhead(queueId: number): void {
+    this.aheads.delete(queueId);
+  }
+
   /** Unless something came before it that the look may not have seen, or nobody noted whether. */
   private keepAhead(queueId: number, { seen, taken, isWhole }: FinishedLook): void {
-    this.aheads.delete(queueId);
+    this.forgetAhead(queueId);
     const queue = this.queues.get(queueId);
     if (queue === undefined || seen.length <= taken) return;
     if (queue.lowest !== undefined && isBefore(queue.lowest, seen.at(-1))) return;
@@ -187,9 +198,12 @@ export class ScanFloors {
   private remember(queueId: number): QueueFloors {
     const known = this.queues.get(queueId);
     if (known !== undefined) return known;
-    if (this.queues.size >= QUEUES_REMEMBERED) this.queues.clear();
+    if (this.queues.size >= QUEUES_REMEMBERED) {
+      this.queues.clear();
+      this.aheads.clear();
+    }
     // The claim that is remembered first looked at everything.
-    const queue = { ranks: new Map(), rescannedAt: performance.now(), lowest: undefined };
+    const queue = { ranks: new Map(), rescannedAt: performance.now(), lowest: undefined, isDeep: false };
     this.queues.set(queueId, queue);
     return queue;
   }
