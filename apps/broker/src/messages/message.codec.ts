@@ -4,14 +4,11 @@ import {
   type EnqueueMessage,
   formatMessageId,
   type LeasedMessage,
-  LIMITS,
+  messageBytes,
   messageIdTime,
-  RowmqError,
 } from '@rowmq/contract';
 import type { LeasedDelivery } from '@rowmq/store';
 import type { UnstampedMessage } from './flights.js';
-
-const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 
 /**
  * Makes a message out of what a producer sent. Its id it gets when it takes off.
@@ -19,41 +16,11 @@ const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$
  */
 export function toNewMessage(message: EnqueueMessage, index: number): UnstampedMessage {
   return {
-    body: decodeBody(message, index),
-    headers: encodeHeaders(message.headers, index),
+    ...messageBytes(message, index),
     priority: message.priority,
     delaySeconds: message.delaySeconds,
     expiresInSeconds: message.expiresInSeconds,
   };
-}
-
-function decodeBody({ body, bodyEncoding }: EnqueueMessage, index: number): Buffer {
-  if (bodyEncoding === 'base64' && !BASE64.test(body)) {
-    throw new RowmqError(
-      'invalid-request',
-      `messages.${index}.body is not base64 (RFC 4648, padded) although its bodyEncoding says so.`,
-    );
-  }
-  const bytes = Buffer.from(body, bodyEncoding);
-  if (bytes.length > LIMITS.bodyBytes) {
-    throw new RowmqError(
-      'message-too-large',
-      `messages.${index}.body has ${bytes.length} bytes, more than ${LIMITS.bodyBytes}; store large data elsewhere and send a reference.`,
-    );
-  }
-  return bytes;
-}
-
-function encodeHeaders(headers: Record<string, string> | undefined, index: number): Buffer | null {
-  if (headers === undefined || Object.keys(headers).length === 0) return null;
-  const bytes = Buffer.from(JSON.stringify(headers));
-  if (bytes.length > LIMITS.headersBytes) {
-    throw new RowmqError(
-      'message-too-large',
-      `messages.${index}.headers have ${bytes.length} bytes as JSON, more than ${LIMITS.headersBytes}.`,
-    );
-  }
-  return bytes;
 }
 
 /** A leased delivery as dequeue answers it. */
