@@ -10,6 +10,7 @@ export const root = fileURLToPath(new URL('..', import.meta.url));
 const MINIMUM_NODE = [20, 19];
 const SOURCES = [
   'apps',
+  'examples',
   'libs',
   'migrations',
   'tsconfig.json',

@@ -27,6 +27,7 @@ describe('a benchmark', () => {
     ['bench:depth', ['--backlogs', '2000'], /2,000/],
     ['bench:snapshot', ['--minutes', '2', '--no-peers'], /last minute to first/],
     ['bench:fanin', ['--consumers', '1,4'], /batch 10, 4 consumers/],
+    ['bench:client', [], /batch 100: the client's consumers to bare calls/],
     ['bench:idle', ['--consumers', '20', '--queues', '4'], /queries/],
   ])(
     '%s runs',

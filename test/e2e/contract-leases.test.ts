@@ -295,3 +295,54 @@ describe.concurrent('a request with many receipts', () => {
     expect(answers.filter(({ failed }) => failed[0]?.code === 'delivery-not-found')).toHaveLength(19);
   });
 });
+
+describe.concurrent('nack with deadLetter', () => {
+  test('moves a leased message to the dead-letter queue at once, where it is as new, and redrive brings it back', async () => {
+    const dead = await shared.newQueue();
+    const queue = await shared.newQueue({ deadLetterQueue: dead.name });
+    const [id] = await queue.enqueue('poison', 'wholesome');
+    const [poison, wholesome] = (await queue.dequeue({ maxMessages: 2 })) as [LeasedMessage, LeasedMessage];
+    const answer = await queue.request('nack', {
+      receipts: [poison.receipt],
+      deadLetter: true,
+      reason: 'no such customer',
+    });
+    expect(answer.json).toEqual({ nacked: [poison.receipt], failed: [] });
+    await expectUseless(queue, poison.receipt, 'delivery-not-found');
+    const [browsed] = await dead.browse('ready');
+    expect(browsed).toMatchObject({ id, body: 'poison', receiveCount: 0, lastNackReason: 'no such customer' });
+    const again = await dead.dequeueOne();
+    expect(again).toMatchObject({ id, receiveCount: 1 });
+    await dead.nack([again.receipt]);
+    const redriven = await shared.api.post(`${dead.adminPath}/redrive`);
+    expect(redriven.json).toMatchObject({ redriven: 1, skipped: 0 });
+    expect(await queue.dequeueOne()).toMatchObject({ id, body: 'poison' });
+    expect(await queue.ack(wholesome.receipt)).toMatchObject({ acked: [wholesome.receipt] });
+  });
+
+  test('does so only with the lease', async () => {
+    const dead = await shared.newQueue();
+    const queue = await shared.newQueue({ deadLetterQueue: dead.name });
+    await queue.enqueue('mine');
+    const first = await queue.dequeueOne({ leaseSeconds: 1 });
+    await leaseRunsOut(queue, first);
+    const second = await queue.dequeueOne();
+    const stale = await queue.request('nack', { receipts: [first.receipt], deadLetter: true });
+    expect(stale.json).toEqual({ nacked: [], failed: [{ receipt: first.receipt, code: 'lease-lost' }] });
+    expect(await queue.ack(second.receipt)).toMatchObject({ acked: [second.receipt] });
+    expect(await dead.browse('ready')).toEqual([]);
+  });
+
+  test('is refused, and changes nothing, where there is no dead-letter queue, and with a delay', async () => {
+    const queue = await shared.newQueue();
+    await queue.enqueue('mine');
+    const { receipt } = await queue.dequeueOne();
+    const nowhere = await queue.request('nack', { receipts: [receipt], deadLetter: true });
+    expect(expectProblem(nowhere, 400, 'invalid-request').detail).toMatch(
+      /has no dead-letter queue; set its deadLetterQueue/,
+    );
+    const delayed = await queue.request('nack', { receipts: [receipt], deadLetter: true, delaySeconds: 5 });
+    expectProblem(delayed, 400, 'invalid-request');
+    expect(await queue.ack(receipt)).toMatchObject({ acked: [receipt] });
+  });
+});

@@ -1,6 +1,6 @@
 import { writeFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { BrokerUnreachableError, RowmqHttpClient } from '@rowmq/client';
+import { BrokerUnreachableError, RowmqHttpClient } from '@rowmq/client/core';
 import { RowmqError } from '@rowmq/contract';
 import { LiveTable } from './live-table.js';
 import { reportPage } from './report.js';
@@ -45,7 +45,12 @@ async function main(): Promise<number> {
 async function findBroker(settings: SimulatorSettings): Promise<string | undefined> {
   if (settings.start) return undefined;
   const url = settings.url ?? settings.defaultUrl;
-  const client = new RowmqHttpClient({ url, apiKey: settings.apiKey, timeoutMs: settings.timeoutSeconds * 1000 });
+  const client = new RowmqHttpClient({
+    url,
+    apiKey: settings.apiKey,
+    timeoutMs: settings.timeoutSeconds * 1000,
+    retries: 0,
+  });
   try {
     if (settings.url !== undefined) await client.ready();
     else if (!(await isReady(client))) return undefined;
@@ -60,6 +65,8 @@ async function runAgainst(url: string, settings: SimulatorSettings, stop: AbortS
     url,
     apiKey: settings.apiKey,
     timeoutMs: settings.timeoutSeconds * 1000,
+    // Each call is sent once: the ledger has to know what became of it.
+    retries: 0,
     // Everybody has a connection, and slow handlers, stats and look-ups do not queue behind waiting dequeues.
     maxConnections: settings.producers + 2 * settings.consumers + settings.queues + 8,
   });

@@ -1,6 +1,6 @@
 import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BrokerUnreachableError, type RowmqHttpClient } from '@rowmq/client';
+import { BrokerUnreachableError, type RowmqHttpClient } from '@rowmq/client/core';
 import { RowmqError, type ErrorCode } from '@rowmq/contract';
 import type { Ledger } from './ledger.js';
 import type { Meter } from './meter.js';

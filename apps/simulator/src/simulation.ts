@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { RowmqHttpClient } from '@rowmq/client';
+import type { RowmqHttpClient } from '@rowmq/client/core';
 import { depthOf, gatherEvidence, isEmpty } from './broker-state.js';
 import { Consumer } from './consumer.js';
 import { Ledger } from './ledger.js';

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { RowmqHttpClient } from '@rowmq/client';
+import { RowmqHttpClient } from '@rowmq/client/core';
 
 /** A broker that was started for one run, with a database of its own. */
 export interface StartedBroker {
@@ -78,7 +78,7 @@ async function untilReady(
   apiKey: string | undefined,
   stop: AbortSignal,
 ): Promise<void> {
-  const client = new RowmqHttpClient({ url, apiKey, timeoutMs: 5000 });
+  const client = new RowmqHttpClient({ url, apiKey, timeoutMs: 5000, retries: 0 });
   const deadline = performance.now() + START_DEADLINE_MS;
   try {
     for (;;) {

@@ -33,7 +33,7 @@ describe('every request', () => {
 test('what is left out has its default', () => {
   expect(enqueueMessage.parse({ body: '' })).toEqual({ body: '', bodyEncoding: 'utf8', priority: 4 });
   expect(dequeueRequest.parse({})).toEqual({ maxMessages: 1, waitSeconds: 0 });
-  expect(nackRequest.parse({ receipts: ['r'] })).toEqual({ receipts: ['r'], delaySeconds: 0 });
+  expect(nackRequest.parse({ receipts: ['r'] })).toEqual({ receipts: ['r'], delaySeconds: 0, deadLetter: false });
   expect(putQueueRequest.parse(undefined)).toEqual({});
   expect(browseQuery.parse({ limit: '7' })).toEqual({ state: 'ready', limit: 7 });
 });

@@ -109,12 +109,21 @@ export const nackRequest = z
   .strictObject({
     receipts,
     delaySeconds: seconds(0, LIMITS.delaySeconds).default(0),
+    deadLetter: z.boolean().default(false).meta({
+      description:
+        "true: to the queue's dead-letter queue at once, where it is ready and was never received; refused for a queue that has none, and with a delay",
+      example: false,
+    }),
     reason: z
       .string()
       .max(LIMITS.reasonChars)
       .refine(wellFormed, NOT_WELL_FORMED)
       .optional()
       .meta({ description: 'Why; kept with the delivery and shown by browse', example: 'payment gateway is down' }),
+  })
+  .refine(({ deadLetter, delaySeconds }) => !deadLetter || delaySeconds === 0, {
+    path: ['delaySeconds'],
+    message: 'must be 0 with deadLetter: what is dead-lettered is ready there at once',
   })
   .meta({ example: { receipts: [EXAMPLE_RECEIPT], delaySeconds: 60, reason: 'payment gateway is down' } });
 export const nackAnswer = z.object({ nacked: z.array(receipt), failed: z.array(failedReceipt) });

@@ -88,21 +88,23 @@ export function deleteDeliveries(queueId: number, messageIds: readonly Buffer[])
   return { sql: DELETE_DELIVERIES, values: [JSON.stringify(sorted), queueId] };
 }
 
-/** Moves deliveries, whose rows the transaction holds, to another queue as if they were new there: available now, never received. Expiry and reason stay. */
+/** Moves deliveries, whose rows the transaction holds, to another queue as if they were new there: available now, never received. Expiry stays, and the reason unless another is given. */
 export function moveDeliveries(
   from: number,
   to: number,
   messageIds: readonly Buffer[],
   at: number | undefined,
+  reason?: string,
 ): Statement {
   return {
     sql: `UPDATE delivery FORCE INDEX (PRIMARY)
      SET queue_id = ?,
          available_at = ${clock(at)},
          receive_count = 0,
-         lease_token = ${NO_LEASE}
+         lease_token = ${NO_LEASE},
+         nack_reason = COALESCE(?, nack_reason)
      WHERE queue_id = ?
        AND message_id IN (?)`,
-    values: [to, from, messageIds],
+    values: [to, reason ?? null, from, messageIds],
   };
 }

@@ -15,7 +15,7 @@ export class DepthGauge {
   private readonly counts = new Map<number, { maxDepth: number; room: number; until: number }>();
 
   /** Room in a queue, for who wants so many places: counted afresh, unless what is known is enough. The transaction holds the queue's row exclusively. */
-  async room(tx: Transaction, queueId: number, maxDepth: number, wanted: number): Promise<number> {
+  async room(tx: Pick<Transaction, 'read'>, queueId: number, maxDepth: number, wanted: number): Promise<number> {
     const known = this.counts.get(queueId);
     if (known !== undefined && known.maxDepth === maxDepth && known.until > performance.now() && known.room >= wanted) {
       return known.room;
@@ -26,7 +26,7 @@ export class DepthGauge {
       [queueId, maxDepth],
     );
     const cost = performance.now() - started;
-    const depth = row?.depth ?? 0;
+    const depth = Number(row?.depth ?? 0);
     const room = maxDepth - depth;
     if (depth <= EXACT_DEPTH) this.counts.delete(queueId);
     else this.counts.set(queueId, { maxDepth, room, until: performance.now() + cost * REUSE_FACTOR });

@@ -188,6 +188,35 @@ export class Enqueue {
   }
 }
 
+/** What a transaction of somebody else's, on a connection of somebody else's, can do. */
+export type ForeignTransaction = Pick<Transaction, 'read' | 'write'>;
+
+/**
+ * Stores the messages of one request in a transaction that is not ours: nothing is committed or retried, and nobody is told. `at`: ms since 1970 on the database's clock.
+ * Throws `queue-not-found`, `queue-full`, `invalid-request`; `overloaded` if the queue was given a maximum depth in this instant.
+ *
+ * Locks until that transaction ends: the queue's row, shared; exclusively if the queue has a maximum depth.
+ */
+export async function storeIn(tx: ForeignTransaction, request: EnqueueRequest, at: number): Promise<void> {
+  const { queueName, messages } = request;
+  const [known] = await tx.read<QueueRow>(`${SELECT_QUEUE} WHERE name = ?`, [queueName]);
+  if (known === undefined) throw queueNotFound(queueName);
+  const lock = known.maxDepth === null ? 'shared' : 'exclusive';
+  const locked = (await lockQueues(tx, [known.id], lock, at)).get(queueName);
+  if (locked === undefined) throw queueNotFound(queueName);
+  // The connection may be set to answer large numbers as text.
+  const queue = { ...locked, now: at };
+  let room = Infinity;
+  if (queue.maxDepth !== null) {
+    if (lock === 'shared') throw new RowmqError('overloaded', `Queue '${queueName}' was changed meanwhile; try again.`);
+    room = await new DepthGauge().room(tx, queue.id, queue.maxDepth, messages.length);
+  }
+  const rows = new NewRows();
+  const refusal = admit(queue, request, room, rows);
+  if (refusal !== null) throw refusal;
+  for (const { sql } of rows.inserts) await tx.write(sql);
+}
+
 /** Adds a request's messages to the rows, or says why not. */
 function admit(queue: LockedQueue, { messages }: EnqueueRequest, room: number, rows: NewRows): EnqueueOutcome {
   if (messages.length > room) {
@@ -209,7 +238,7 @@ function admit(queue: LockedQueue, { messages }: EnqueueRequest, room: number, r
 
 /** Reads queues that still exist and the database's clock, and holds the queues' rows until the transaction ends: in id order, as everybody does who locks more than one. */
 async function lockQueues(
-  tx: Transaction,
+  tx: ForeignTransaction,
   queueIds: readonly number[],
   lock: Flight['lock'],
   at: number | undefined,

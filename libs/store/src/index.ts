@@ -15,4 +15,5 @@ export * from './reaper.repository.js';
 export * from './store.module.js';
 export * from './sweep.repository.js';
 export { isLockWaitTimeout, mayLieInOneRequest } from './database-errors.js';
+export * from './transactional-enqueue.js';
 export { LEASE_GRACE_MS, type Position } from './delivery.sql.js';

@@ -22,6 +22,8 @@ interface LeaseRow {
 
 /** What is done to deliveries whose lease is held. */
 export interface LeaseVerb<Request> {
+  /** What has to be locked before the deliveries. */
+  begin?(tx: Transaction): Promise<void>;
   apply(request: Request, messageIds: readonly Buffer[], now: number): Statement;
   /** What a second request with the same receipt is told; null: it succeeds as well. */
   secondOutcome: ReceiptOutcomes[number];
@@ -54,6 +56,7 @@ export class Leases {
     const held = new Set<Receipt>(appliedBefore);
     return this.database.transaction(async (tx) => {
       const mayBeApplied = tx.commitUnknown || appliedBefore !== undefined;
+      await verb.begin?.(tx);
       const { now, find } = await lockLeases(tx, requests, at);
       const ended = new Set<LeaseRow>();
       const statements: Statement[] = [];

@@ -1,7 +1,8 @@
+import { RowmqError } from '@rowmq/contract';
 import { Claim, type Claimed, type DequeueRequest, type LeasedDelivery } from './claim.js';
 import { clock } from './clock.js';
 import { giveBack } from './claim.sql.js';
-import type { Database } from './database.js';
+import type { Database, Transaction } from './database.js';
 import {
   deleteDeliveries,
   isNoLease,
@@ -129,6 +130,34 @@ export class MessageRepository {
   }
 
   /**
+   * Dead-letters leased deliveries, however often they were received. Throws `invalid-request` if the queue has no dead-letter queue.
+   *
+   * Locks: the queue's row, shared, as {@link deadLetter} does; then the rows in primary-key order.
+   */
+  async reject(
+    request: ReceiptsRequest & { reason?: string | undefined },
+    { now }: Timed = {},
+  ): Promise<ReceiptOutcomes> {
+    let deadLetterQueueId: number | null = null;
+    const verb: LeaseVerb<ReceiptsRequest> = {
+      begin: async (tx) => {
+        deadLetterQueueId = (await lockSettings(tx, request.queueId))?.deadLetterQueueId ?? null;
+        if (deadLetterQueueId !== null) return;
+        throw new RowmqError(
+          'invalid-request',
+          'The queue has no dead-letter queue; set its deadLetterQueue, or nack without deadLetter.',
+        );
+      },
+      apply: ({ queueId }, messageIds) =>
+        moveDeliveries(queueId, deadLetterQueueId as number, messageIds, now, request.reason),
+      secondOutcome: 'delivery-not-found',
+      wasApplied: (row) => row === undefined,
+    };
+    const { outcomes } = await this.leases.change([request], verb, now);
+    return outcomes[0] as ReceiptOutcomes;
+  }
+
+  /**
    * Gives back deliveries that were claimed for consumers who never got them: available now, at the end of their priority, and the receive is not counted. Leases that are no longer held
    * are left alone. Locks: the rows in primary-key order.
    */
@@ -170,10 +199,7 @@ export class MessageRepository {
    */
   async deadLetter(queue: Pick<Queue, 'id'>, positions: readonly Position[], { now }: Timed = {}): Promise<number> {
     return this.database.transaction(async (tx) => {
-      const [settings] = await tx.read<Pick<Queue, 'maxReceives' | 'deadLetterQueueId'>>(
-        'SELECT max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId FROM queue WHERE id = ? AND name IS NOT NULL LOCK IN SHARE MODE',
-        [queue.id],
-      );
+      const settings = await lockSettings(tx, queue.id);
       if (settings === undefined || settings.maxReceives === null || settings.deadLetterQueueId === null) return 0;
       const condition = `available_at <= ${clock(now)} AND expires_at > ${clock(now)} AND receive_count >= ${settings.maxReceives}`;
       const moving = await takeUnleased(tx, queue.id, positions, condition, now);
@@ -197,6 +223,18 @@ export class MessageRepository {
       this.moving.delete(queue.id);
     }
   }
+}
+
+/** What dead-lettering goes by, with the queue's row locked, shared. Undefined: it was deleted. */
+async function lockSettings(
+  tx: Transaction,
+  queueId: number,
+): Promise<Pick<Queue, 'maxReceives' | 'deadLetterQueueId'> | undefined> {
+  const [settings] = await tx.read<Pick<Queue, 'maxReceives' | 'deadLetterQueueId'>>(
+    'SELECT max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId FROM queue WHERE id = ? AND name IS NOT NULL LOCK IN SHARE MODE',
+    [queueId],
+  );
+  return settings;
 }
 
 const EXTEND: LeaseVerb<ReceiptsRequest & { leaseSeconds: number }> = {

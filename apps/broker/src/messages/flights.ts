@@ -52,6 +52,7 @@ function stamp({ queueName, messages }: NewRequest): EnqueueRequest {
 }
 
 type NackRequest = ReceiptsRequest & { delaySeconds: number; reason?: string | undefined };
+type RejectRequest = ReceiptsRequest & { reason?: string | undefined };
 type ExtendRequest = ReceiptsRequest & { leaseSeconds: number };
 
 /** What clients ask of messages, many requests to a transaction. Dequeue is not here: consumers of a queue share one claim, see `CombinedDemand`. */
@@ -62,6 +63,7 @@ export class Flights {
   private readonly boundedEnqueues: Batcher<NewRequest, Buffer[]>;
   private readonly acks: Batcher<ReceiptsRequest, ReceiptOutcomes>;
   private readonly nacks: Batcher<NackRequest, ReceiptOutcomes>;
+  private readonly rejects: Batcher<RejectRequest, ReceiptOutcomes>;
   private readonly extends: Batcher<ExtendRequest, { outcomes: ReceiptOutcomes; leaseExpiresAt: number }>;
 
   constructor(
@@ -88,6 +90,15 @@ export class Flights {
       fly: (requests) => messages.nack(requests),
       weigh,
     });
+    // Rare, and each has a transaction of its own: one after the other, so that they do not take the pool.
+    this.rejects = this.batcher<RejectRequest, ReceiptOutcomes>('reject', {
+      fly: async (requests) => {
+        const outcomes: (ReceiptOutcomes | Error)[] = [];
+        for (const request of requests) outcomes.push(await messages.reject(request).catch((error: Error) => error));
+        return outcomes;
+      },
+      weigh,
+    });
     this.extends = this.batcher<ExtendRequest, { outcomes: ReceiptOutcomes; leaseExpiresAt: number }>('extend', {
       fly: (requests) => messages.extend(requests),
       weigh,
@@ -107,6 +118,11 @@ export class Flights {
 
   async nack(request: NackRequest): Promise<ReceiptOutcomes> {
     return this.nacks.submit(String(request.queueId), request);
+  }
+
+  /** Throws `invalid-request` as well, for a queue without a dead-letter queue. */
+  async reject(request: RejectRequest): Promise<ReceiptOutcomes> {
+    return this.rejects.submit(String(request.queueId), request);
   }
 
   async extend(request: ExtendRequest): Promise<{ outcomes: ReceiptOutcomes; leaseExpiresAt: number }> {

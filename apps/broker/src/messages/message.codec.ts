@@ -4,57 +4,26 @@ import {
   type EnqueueMessage,
   formatMessageId,
   type LeasedMessage,
-  LIMITS,
+  messageBytes,
   messageIdTime,
-  RowmqError,
 } from '@rowmq/contract';
 import type { LeasedDelivery } from '@rowmq/store';
 import type { UnstampedMessage } from './flights.js';
-
-const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 
 /**
  * Makes a message out of what a producer sent. Its id it gets when it takes off.
  * Throws `message-too-large`, and `invalid-request` for a body that is not the base64 it is said to be. `index` is its place in the request.
  */
 export function toNewMessage(message: EnqueueMessage, index: number): UnstampedMessage {
+  const { body, headers } = messageBytes(message, index);
   return {
     id: undefined,
-    body: decodeBody(message, index),
-    headers: encodeHeaders(message.headers, index),
+    body,
+    headers,
     priority: message.priority,
     delaySeconds: message.delaySeconds,
     expiresInSeconds: message.expiresInSeconds,
   };
-}
-
-function decodeBody({ body, bodyEncoding }: EnqueueMessage, index: number): Buffer {
-  if (bodyEncoding === 'base64' && !BASE64.test(body)) {
-    throw new RowmqError(
-      'invalid-request',
-      `messages.${index}.body is not base64 (RFC 4648, padded) although its bodyEncoding says so.`,
-    );
-  }
-  const bytes = Buffer.from(body, bodyEncoding);
-  if (bytes.length > LIMITS.bodyBytes) {
-    throw new RowmqError(
-      'message-too-large',
-      `messages.${index}.body has ${bytes.length} bytes, more than ${LIMITS.bodyBytes}; store large data elsewhere and send a reference.`,
-    );
-  }
-  return bytes;
-}
-
-function encodeHeaders(headers: Record<string, string> | undefined, index: number): Buffer | null {
-  if (headers === undefined || Object.keys(headers).length === 0) return null;
-  const bytes = Buffer.from(JSON.stringify(headers));
-  if (bytes.length > LIMITS.headersBytes) {
-    throw new RowmqError(
-      'message-too-large',
-      `messages.${index}.headers have ${bytes.length} bytes as JSON, more than ${LIMITS.headersBytes}.`,
-    );
-  }
-  return bytes;
 }
 
 /** A leased delivery as dequeue answers it. Written out: spread from parts, it was a sixth of a busy broker's time. */

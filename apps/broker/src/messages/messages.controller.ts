@@ -90,7 +90,7 @@ export class MessagesController {
   @Post('nack')
   @HttpCode(200)
   @ApiCall({
-    summary: 'nack: give leased messages back, at once or after a delay',
+    summary: 'nack: give leased messages back, at once or after a delay, or dead-letter them',
     status: 200,
     answer: nackAnswer,
     problems: ['invalid-request', 'queue-not-found'],
@@ -99,7 +99,7 @@ export class MessagesController {
     @Param('queue', { schema: queueName }) queue: string,
     @Body({ schema: nackRequest }) request: z.output<typeof nackRequest>,
   ): Promise<NackAnswer> {
-    return this.messages.nack(queue, request.receipts, request.delaySeconds, request.reason);
+    return this.messages.nack(queue, request);
   }
 
   @Post('extend')

@@ -9,10 +9,12 @@ import {
   type FailedReceipt,
   formatMessageId,
   type NackAnswer,
+  type nackRequest,
   type Receipt,
   RowmqError,
 } from '@rowmq/contract';
 import { type LeasedDelivery, MessageRepository, QueueRepository, type ReceiptOutcomes } from '@rowmq/store';
+import type { z } from 'zod';
 import { Metrics } from '../metrics/metrics.js';
 import { CombinedDemand } from './combined-demand.js';
 import { Flights } from './flights.js';
@@ -97,18 +99,18 @@ export class MessagesService {
     }
   }
 
-  /** Gives deliveries back, at once or after a delay. Throws `queue-not-found`. */
+  /** Gives deliveries back, at once or after a delay, or dead-letters them. Throws `queue-not-found`, and `invalid-request` where there is no dead-letter queue. */
   async nack(
     queueName: string,
-    receipts: string[],
-    delaySeconds: number,
-    reason: string | undefined,
+    { receipts, delaySeconds, deadLetter, reason }: z.output<typeof nackRequest>,
   ): Promise<NackAnswer> {
     const { done, failed } = await this.perReceipt(queueName, receipts, (queueId, decoded) =>
-      this.flights.nack({ queueId, receipts: decoded, delaySeconds, reason }),
+      deadLetter
+        ? this.flights.reject({ queueId, receipts: decoded, reason })
+        : this.flights.nack({ queueId, receipts: decoded, delaySeconds, reason }),
     );
-    if (done.length > 0) this.demand.wake(queueName, delaySeconds * 1000);
-    this.metrics.count('nacked', queueName, done.length);
+    if (done.length > 0 && !deadLetter) this.demand.wake(queueName, delaySeconds * 1000);
+    this.metrics.count(deadLetter ? 'dead-lettered' : 'nacked', queueName, done.length);
     return { nacked: done, failed };
   }
 

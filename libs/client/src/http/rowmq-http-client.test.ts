@@ -26,7 +26,7 @@ async function listen(handler: Handler): Promise<{ server: Server; url: string }
 }
 
 function clientOf(options: RowmqClientOptions): RowmqHttpClient {
-  const client = new RowmqHttpClient(options);
+  const client = new RowmqHttpClient({ retries: 0, ...options });
   opened.push(() => client.close());
   return client;
 }
@@ -134,7 +134,98 @@ describe('RowmqHttpClient', () => {
     await dropped;
   });
 
-  it('refuses a URL that is none', () => {
+  it('refuses a URL that is none, and no URL', () => {
     expect(() => new RowmqHttpClient({ url: 'localhost:8080' })).toThrow(/not a broker's URL/);
+    expect(() => new RowmqHttpClient({ url: [] })).toThrow(/names no broker/);
+  });
+
+  it('refuses other options that cannot be, all at once', () => {
+    const wrong = { url: 'http://127.0.0.1:1', apiKey: 'secret\n', retries: -1, timeoutMs: Number.NaN };
+    expect(() => new RowmqHttpClient(wrong)).toThrow(/no API key: it has spaces, line ends[^]*timeoutMs[^]*retries/);
+  });
+});
+
+describe('what may pass', () => {
+  const overloaded = { type: 'urn:x', title: 'x', status: 503, detail: 'Try later.', code: 'overloaded' };
+  const stored = { messages: [{ id: '019a0b5d-ac96-774b-8cce-b302099a8057' }] };
+
+  /** A broker that fails so many times before it answers. */
+  async function failing(times: number, fail: Handler, answer: unknown): Promise<{ url: string; calls: () => number }> {
+    let calls = 0;
+    const { url } = await listen((request, body, response) => {
+      calls += 1;
+      if (calls <= times) fail(request, body, response);
+      else json(response, 200, answer);
+    });
+    return { url, calls: () => calls };
+  }
+
+  const refuse: Handler = (_request, _body, response) => json(response, 503, overloaded);
+  const breakOff: Handler = (request) => request.socket.destroy();
+
+  it('is tried again, a few times', async () => {
+    const twice = await failing(2, refuse, { acked: ['r'], failed: [] });
+    await expect(clientOf({ url: twice.url, retries: 4 }).ack('orders', { receipts: ['r'] })).resolves.toMatchObject({
+      acked: ['r'],
+    });
+    expect(twice.calls()).toBe(3);
+    const always = await failing(99, refuse, undefined);
+    await expect(clientOf({ url: always.url, retries: 2 }).ack('orders', { receipts: ['r'] })).rejects.toMatchObject({
+      code: 'overloaded',
+    });
+    expect(always.calls()).toBe(3);
+  });
+
+  it('is tried again for an enqueue only where nothing can have been stored', async () => {
+    const enqueue = { messages: [{ body: 'x' }] };
+    const refused = await failing(1, refuse, stored);
+    await expect(clientOf({ url: refused.url, retries: 4 }).enqueue('orders', enqueue)).resolves.toEqual(stored);
+    const broken = await failing(1, breakOff, stored);
+    await expect(clientOf({ url: broken.url, retries: 4 }).enqueue('orders', enqueue)).rejects.toMatchObject({
+      outcome: 'unknown',
+    });
+    expect(broken.calls()).toBe(1);
+    const acked = await failing(1, breakOff, { acked: ['r'], failed: [] });
+    await expect(clientOf({ url: acked.url, retries: 4 }).ack('orders', { receipts: ['r'] })).resolves.toMatchObject({
+      acked: ['r'],
+    });
+  });
+
+  it('is not what the broker says of the call itself', async () => {
+    const wrong = await failing(
+      1,
+      (_request, _body, response) => json(response, 404, { ...overloaded, status: 404, code: 'queue-not-found' }),
+      {},
+    );
+    await expect(clientOf({ url: wrong.url, retries: 4 }).ack('orders', { receipts: ['r'] })).rejects.toMatchObject({
+      code: 'queue-not-found',
+    });
+    expect(wrong.calls()).toBe(1);
+  });
+
+  it('is tried on the next broker, and the one that failed is left alone for a while', async () => {
+    const { server, url: gone } = await listen(() => undefined);
+    await new Promise((resolve) => server.close(resolve));
+    const good = await failing(0, refuse, stored);
+    // Each begins at one of the two, by chance.
+    const clients = Array.from({ length: 10 }, () => clientOf({ url: [gone, good.url], retries: 4 }));
+    const enqueue = (client: RowmqHttpClient) => client.enqueue('orders', { messages: [{ body: 'x' }] });
+    await Promise.all(clients.map(enqueue));
+    const began = performance.now();
+    for (let call = 0; call < 3; call += 1) await Promise.all(clients.map(enqueue));
+    expect(performance.now() - began).toBeLessThan(400);
+    expect(good.calls()).toBe(40);
+  });
+
+  it('ends with its signal, also in a pause', async () => {
+    const always = await failing(99, refuse, undefined);
+    const giveUp = new AbortController();
+    const call = clientOf({ url: always.url, retries: 30 }).ack(
+      'orders',
+      { receipts: ['r'] },
+      { signal: giveUp.signal },
+    );
+    setTimeout(() => giveUp.abort(new Error('enough')), 150);
+    await expect(call).rejects.toThrow('enough');
   });
 });

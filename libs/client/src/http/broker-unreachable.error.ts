@@ -1,3 +1,5 @@
+import { RowmqError } from '@rowmq/contract';
+
 /**
  * A call got no answer that a RowMQ broker could have given: nobody listens, the connection broke, the deadline passed, or something else
  * answered in its place. `outcome` says what is known about the call's effect.
@@ -15,4 +17,10 @@ export class BrokerUnreachableError extends Error {
   ) {
     super(message, options);
   }
+}
+
+/** Whether a failure says nothing of the call but something of the broker, or of its database, at this moment: later, or on another broker, the same call may succeed. */
+export function mayPass(error: unknown): error is BrokerUnreachableError | RowmqError {
+  if (error instanceof BrokerUnreachableError) return true;
+  return error instanceof RowmqError && (error.code === 'overloaded' || error.code === 'database-unavailable');
 }

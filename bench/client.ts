@@ -1,0 +1,58 @@
+import { ClientDrain } from './harness/client-drain.js';
+import { Lifecycles } from './harness/lifecycles.js';
+import { BATCH_1, BATCH_10, BATCH_100, type LoadShape } from './harness/load.js';
+import { benchCommand, type BenchOptions } from './harness/options.js';
+import { publish } from './harness/publish.js';
+import { onEachServer } from './harness/rig.js';
+import { assertDepth, interleave, measureAndStop, type Scenario } from './harness/scenario.js';
+import { type Comparison, rateTable, ratioTable } from './harness/tables.js';
+
+const BATCHES: Record<string, LoadShape> = { 'batch 1': BATCH_1, 'batch 10': BATCH_10, 'batch 100': BATCH_100 };
+const HOWS = ['bare calls', "the client's consumers"] as const;
+
+/** What the client's consumers cost beside bare HTTP calls. */
+export async function main(): Promise<void> {
+  const defaults = { runs: 3, seconds: 4, json: 'client' };
+  const options = benchCommand('bench:client', "The client's consumers beside bare HTTP calls.", defaults)
+    .parse()
+    .opts<BenchOptions>();
+  const scenarios = Object.entries(BATCHES).flatMap(([batch, shape]) => HOWS.map((how) => drain(batch, shape, how)));
+  const results = await onEachServer(options, (rig) => interleave(rig, scenarios, options.runs, options));
+  const comparisons = Object.keys(BATCHES).map((batch): Comparison => ({
+    label: `${batch}: the client's consumers to bare calls`,
+    of: `${batch}, ${HOWS[1]}`,
+    to: `${batch}, ${HOWS[0]}`,
+  }));
+  await publish({
+    title: "The client's consumers beside bare calls",
+    script: 'bench:client',
+    options,
+    results,
+    markdown: `A backlog of bodies of 200 bytes, enqueued for ${options.seconds} s, is dequeued and acked: by bare HTTP calls, one after the other in each of 50, 16 and 8 loops of batches of 1, 10 and 100, or by as many of the client's
+consumers with handlers that do nothing. The load generator's CPU is theirs. Medians (lowest – highest) of ${options.runs} stretches of ${options.seconds} s or until nothing is left, in rounds.
+
+${rateTable(results)}
+
+${ratioTable(results, () => comparisons)}`,
+  });
+}
+
+function drain(batch: string, shape: LoadShape, how: (typeof HOWS)[number]): Scenario {
+  const name = `${batch}, ${how}`;
+  return {
+    name,
+    run: async (rig, timing) => {
+      const broker = await rig.broker();
+      const queues = (await rig.newQueues(1)) as [string];
+      const producing = await Lifecycles.start(broker.url, { ...shape, queues }, 'produce');
+      await measureAndStop(rig, broker, producing, { ...timing, warmUpSeconds: 0 });
+      const draining =
+        how === 'bare calls'
+          ? await Lifecycles.start(broker.url, { ...shape, queues }, 'drain', producing.ledger)
+          : new ClientDrain(broker.url, queues[0], shape, producing.ledger);
+      const stretch = await measureAndStop(rig, broker, draining, { ...timing, warmUpSeconds: 0 });
+      await assertDepth(rig, queues[0], 0);
+      return { [name]: stretch };
+    },
+  };
+}

@@ -1,0 +1,38 @@
+import 'reflect-metadata';
+import { Module } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import { Consumer, type Message, OnMessage, Reject, RowmqModule } from '@rowmq/client';
+import { order, type Order, ORDERS, ORDERS_DEAD } from './order.js';
+
+@Consumer(ORDERS, { concurrency: 10, leaseSeconds: 10 })
+class Mailer {
+  /** When it returns the message is acked. When it throws, the message comes again after a while, and after five times it is dead-lettered. */
+  @OnMessage()
+  async mail({ customer, article, count }: Order, message: Message<Order>): Promise<void> {
+    if (customer.endsWith('@example.invalid')) throw new Reject(`nobody can be mailed at ${customer}`);
+    await sendMail(customer, `Thank you for ordering ${count} × ${article}.`, message.signal);
+    console.log(`mailed ${customer} about ${article} (message ${message.id}, received ${message.receiveCount} times)`);
+  }
+}
+
+/** Takes a moment, as a mail server does. */
+async function sendMail(_to: string, _text: string, signal: AbortSignal): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  signal.throwIfAborted();
+}
+
+@Module({
+  imports: [
+    RowmqModule.forRoot({ url: process.env['ROWMQ_URL'] ?? 'http://127.0.0.1:8080' }),
+    RowmqModule.registerQueue(
+      { name: ORDERS_DEAD, create: true },
+      { name: ORDERS, schema: order, create: { deadLetterQueue: ORDERS_DEAD, maxReceives: 5 } },
+    ),
+  ],
+  providers: [Mailer],
+})
+class MailerModule {}
+
+const app = await NestFactory.createApplicationContext(MailerModule);
+app.enableShutdownHooks();
+console.log('mailer waits for orders');

@@ -1,0 +1,35 @@
+import 'reflect-metadata';
+import { Body, Controller, Module, Post, StandardSchemaValidationPipe } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import { FastifyAdapter } from '@nestjs/platform-fastify';
+import { InjectQueue, type Queue, RowmqModule } from '@rowmq/client';
+import { order, type Order, ORDERS, ORDERS_DEAD } from './order.js';
+
+@Controller('orders')
+class OrdersController {
+  constructor(@InjectQueue(ORDERS) private readonly orders: Queue<Order>) {}
+
+  /** The order is taken once it is durable: what happens to it from then on is the mailer's business. */
+  @Post()
+  async place(@Body({ schema: order }) placed: Order): Promise<{ id: string }> {
+    return { id: await this.orders.enqueue(placed) };
+  }
+}
+
+@Module({
+  imports: [
+    RowmqModule.forRoot({ url: process.env['ROWMQ_URL'] ?? 'http://127.0.0.1:8080' }),
+    RowmqModule.registerQueue(
+      { name: ORDERS_DEAD, create: true },
+      { name: ORDERS, schema: order, create: { deadLetterQueue: ORDERS_DEAD, maxReceives: 5 } },
+    ),
+  ],
+  controllers: [OrdersController],
+})
+class ShopModule {}
+
+const app = await NestFactory.create(ShopModule, new FastifyAdapter());
+app.useGlobalPipes(new StandardSchemaValidationPipe());
+app.enableShutdownHooks();
+await app.listen(Number(process.env['SHOP_PORT'] ?? 3000), '127.0.0.1');
+console.log(`shop takes orders at ${await app.getUrl()}/orders`);

@@ -1,0 +1,69 @@
+import { LIMITS } from '@rowmq/contract';
+import { z } from 'zod';
+import { type Backoff, exponentialBackoff } from './outcomes.js';
+
+/** How a consumer works. */
+export interface ConsumerOptions {
+  /** Handlers that work at the same time. Default 1. */
+  concurrency?: number | undefined;
+  /** Messages asked for at once, 1 to 100, and handed to a batch handler at most. Default 10, or as many as the consumer may have in hand if that is less. */
+  batchSize?: number | undefined;
+  /** Messages in hand beyond those that handlers work on, so that handlers need not wait for the next. Default: half as many as those; as many for a batch handler. */
+  prefetch?: number | undefined;
+  /** 1 to 43,200: after so long without a sign of life of this process its messages go to others. Default 30. While a handler works its lease is extended. */
+  leaseSeconds?: number | undefined;
+  /** How long a dequeue waits in the broker for a message, 0 to 20. Default 20. */
+  waitSeconds?: number | undefined;
+  /** How long handlers may go on once the consumer is stopped. Default 20. */
+  shutdownSeconds?: number | undefined;
+  /** How long a message that failed stays away. Default {@link exponentialBackoff}. */
+  backoff?: Backoff | undefined;
+}
+
+/** Options with their defaults, and what follows from them. */
+export interface ConsumerSettings extends Required<{
+  [Name in keyof ConsumerOptions]: NonNullable<ConsumerOptions[Name]>;
+}> {
+  /** Messages one handler call takes at most. */
+  unit: number;
+  /** Messages in hand at most. */
+  capacity: number;
+}
+
+const seconds = (min: number, max: number) => z.int().min(min).max(max);
+
+const schema = z.strictObject({
+  concurrency: z.int().min(1).max(10_000).default(1),
+  batchSize: z.int().min(1).max(LIMITS.batch).optional(),
+  prefetch: z.int().min(0).max(10_000).optional(),
+  leaseSeconds: seconds(1, LIMITS.leaseSeconds).default(30),
+  waitSeconds: seconds(0, LIMITS.waitSeconds).default(LIMITS.waitSeconds),
+  shutdownSeconds: seconds(0, 3600).default(20),
+  backoff: z
+    .custom<Backoff>((value) => typeof value === 'function', 'must be a function (attempt, error) => ms')
+    .default(() => exponentialBackoff),
+});
+
+const DEFAULT_BATCH = 10;
+
+/** @param isBatch a handler takes up to `batchSize` messages. Throws TypeError that names every option at fault. */
+export function consumerSettings(
+  queue: string,
+  isBatch: boolean,
+  options: ConsumerOptions & { format?: unknown; schema?: unknown },
+): ConsumerSettings {
+  const { format: _format, schema: _schema, ...own } = options;
+  const given = schema.safeParse(own);
+  if (!given.success) {
+    const faults = given.error.issues
+      .map(({ path, message }) => `${path.join('.') || 'options'}: ${message}`)
+      .join('; ');
+    throw new TypeError(`The consumer of queue '${queue}' has options that cannot be: ${faults}`);
+  }
+  const { concurrency, batchSize } = given.data;
+  const unit = isBatch ? (batchSize ?? DEFAULT_BATCH) : 1;
+  const worked = concurrency * unit;
+  const prefetch = given.data.prefetch ?? (isBatch ? worked : Math.floor(worked / 2));
+  const capacity = worked + prefetch;
+  return { ...given.data, prefetch, unit, capacity, batchSize: batchSize ?? Math.min(DEFAULT_BATCH, capacity) };
+}

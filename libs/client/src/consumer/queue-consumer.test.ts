@@ -1,0 +1,422 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type DequeueRequest, type ExtendRequest, RowmqError } from '@rowmq/contract';
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { z } from 'zod';
+import type { CallOptions } from '../broker-client.js';
+import { BrokerUnreachableError } from '../http/broker-unreachable.error.js';
+import { Queue } from '../queue/queue.js';
+import { InMemoryBroker } from '../testing/in-memory-broker.js';
+import type { ConsumerOptions } from './consumer-options.js';
+import type { Message } from './message.js';
+import { ConsumerStoppedError, exponentialBackoff, LeaseLostError, Reject, Retry } from './outcomes.js';
+import { type Handler, QueueConsumer } from './queue-consumer.js';
+
+/** Counts calls, and fails them on demand. */
+class Watched extends InMemoryBroker {
+  readonly asked: number[] = [];
+  readonly acks: number[] = [];
+  extended = 0;
+  isAway = false;
+  forgetsLeases = false;
+
+  override async dequeue(queue: string, request: DequeueRequest = {}, options: CallOptions = {}) {
+    this.asked.push(request.maxMessages ?? 1);
+    if (this.isAway) throw new BrokerUnreachableError('away', 'http://nowhere', 'not-sent');
+    return super.dequeue(queue, request, options);
+  }
+
+  override async ack(queue: string, request: { receipts: string[] }) {
+    if (this.isAway) throw new BrokerUnreachableError('away', 'http://nowhere', 'unknown');
+    this.acks.push(request.receipts.length);
+    return super.ack(queue, request);
+  }
+
+  override async extend(queue: string, request: ExtendRequest) {
+    if (this.isAway) throw new BrokerUnreachableError('away', 'http://nowhere', 'not-sent');
+    this.extended += request.receipts.length;
+    if (!this.forgetsLeases) return super.extend(queue, request);
+    return { extended: [], failed: request.receipts.map((receipt) => ({ receipt, code: 'lease-lost' as const })) };
+  }
+}
+
+const started: QueueConsumer[] = [];
+afterEach(async () => {
+  await Promise.all(started.splice(0).map((consumer) => consumer.stop()));
+});
+
+function consume(
+  broker: InMemoryBroker,
+  handler: Handler<number>,
+  options: ConsumerOptions = {},
+): QueueConsumer<number> {
+  const consumer = new QueueConsumer<number>(broker, 'orders', handler, {
+    waitSeconds: 1,
+    shutdownSeconds: 0,
+    ...options,
+  });
+  started.push(consumer as QueueConsumer);
+  consumer.start();
+  return consumer;
+}
+
+async function filled(count: number): Promise<Watched> {
+  const broker = new Watched();
+  const queue = new Queue<number>(broker, 'orders');
+  for (let first = 0; first < count; first += 100) {
+    await queue.enqueueMany(Array.from({ length: Math.min(100, count - first) }, (_, index) => first + index));
+  }
+  return broker;
+}
+
+describe('what a handler does', () => {
+  it('acks the message when it returns', async () => {
+    const broker = await filled(3);
+    const seen: number[] = [];
+    consume(broker, { message: (payload) => void seen.push(payload) });
+    await broker.drained('orders');
+    expect(seen).toEqual([0, 1, 2]);
+  });
+
+  it('gives it back when it throws, for longer each time, and says why', async () => {
+    const broker = await filled(1);
+    const attempts: number[] = [];
+    const backoff = vi.fn<(attempt: number, error: unknown) => number>((attempt) => attempt * 10);
+    const error = new Error('the mail server is down');
+    consume(
+      broker,
+      { message: (_, { receiveCount }) => (attempts.push(receiveCount), Promise.reject(error)) },
+      { backoff },
+    );
+    await vi.waitUntil(() => broker.messages('orders')[0]?.nackReason !== undefined);
+    expect(backoff).toHaveBeenCalledWith(1, error);
+    const [message] = broker.messages('orders');
+    expect(message).toMatchObject({ receiveCount: 1, nackReason: 'the mail server is down' });
+    const delay = (message?.availableAt.getTime() ?? 0) - Date.now();
+    expect(delay).toBeGreaterThan(0);
+    expect(delay).toBeLessThanOrEqual(1000);
+  });
+
+  it('dead-letters it at once when it throws Reject', async () => {
+    const broker = await filled(1);
+    await broker.putQueue('orders', { deadLetterQueue: 'orders-dead' });
+    consume(broker, { message: () => Promise.reject(new Reject('no such customer')) });
+    await broker.drained('orders');
+    expect(broker.messages('orders-dead')).toMatchObject([
+      { body: '0', receiveCount: 0, nackReason: 'no such customer' },
+    ]);
+  });
+
+  it('gives it back when it throws Reject and there is no dead-letter queue, and says so', async () => {
+    const broker = await filled(1);
+    const consumer = consume(broker, { message: () => Promise.reject(new Reject('no such customer')) });
+    const failed = vi.fn<(error: unknown, messages: unknown[]) => void>();
+    consumer.on('settleFailed', failed);
+    await vi.waitUntil(
+      () =>
+        (broker.messages('orders')[0]?.availableAt.getTime() ?? Infinity) < Date.now() + 2000 &&
+        failed.mock.calls.length > 0,
+    );
+    expect(failed).toHaveBeenCalledWith(expect.objectContaining({ code: 'invalid-request' }), []);
+  });
+
+  it('gives it back for as long as Retry says', async () => {
+    const broker = await filled(1);
+    consume(broker, { message: () => Promise.reject(Retry.after(59_001, 'later')) });
+    await vi.waitUntil(() => broker.messages('orders')[0]?.nackReason === 'later');
+    const delay = (broker.messages('orders')[0]?.availableAt.getTime() ?? 0) - Date.now();
+    expect(delay).toBeGreaterThan(58_000);
+    expect(delay).toBeLessThanOrEqual(60_000);
+  });
+
+  it('is not asked for a payload that is none: that is dead-lettered', async () => {
+    const broker = new Watched();
+    await broker.putQueue('orders', { deadLetterQueue: 'orders-dead' });
+    await broker.enqueue('orders', { messages: [{ body: 'no json' }, { body: '"text"' }, { body: '7' }] });
+    const seen: number[] = [];
+    const consumer = new QueueConsumer<number>(
+      broker,
+      'orders',
+      { message: (payload) => void seen.push(payload) },
+      { schema: z.number() },
+    );
+    started.push(consumer as QueueConsumer);
+    consumer.start();
+    await broker.drained('orders');
+    expect(seen).toEqual([7]);
+    expect(broker.messages('orders-dead').map(({ nackReason }) => nackReason)).toEqual([
+      expect.stringMatching(/is not JSON/),
+      expect.stringMatching(/does not fit the schema/),
+    ]);
+  });
+});
+
+describe('a batch handler', () => {
+  it('gets as many as there are up to its size, and acks them all when it returns', async () => {
+    const broker = await filled(25);
+    const sizes: number[] = [];
+    consume(broker, { batch: (messages) => void sizes.push(messages.length) }, { batchSize: 10, prefetch: 0 });
+    await broker.drained('orders');
+    expect(sizes).toEqual([10, 10, 5]);
+  });
+
+  it('settles one by one what it wants to, and the rest share its outcome', async () => {
+    const broker = await filled(4);
+    await broker.putQueue('orders', { deadLetterQueue: 'orders-dead' });
+    consume(
+      broker,
+      {
+        batch: ([first, second, third]) => {
+          first?.ack();
+          first?.nack();
+          second?.nack({ delayMs: 100_000, reason: 'by itself' });
+          third?.reject('never');
+          throw new Error('the rest');
+        },
+      },
+      { batchSize: 10, backoff: () => 200_000 },
+    );
+    await vi.waitUntil(
+      () => broker.messages('orders').length === 2 && broker.messages('orders').every(({ nackReason }) => nackReason),
+    );
+    const left = broker
+      .messages('orders')
+      .map(({ body, nackReason, availableAt }) => [
+        body,
+        nackReason,
+        Math.round((availableAt.getTime() - Date.now()) / 100_000),
+      ]);
+    expect(left).toEqual([
+      ['1', 'by itself', 1],
+      ['3', 'the rest', 2],
+    ]);
+    expect(broker.messages('orders-dead')).toMatchObject([{ body: '2', nackReason: 'never' }]);
+  });
+});
+
+describe('a consumer', () => {
+  it('has no more handlers at work, and no more messages in hand, than it may', async () => {
+    const broker = await filled(200);
+    let working = 0;
+    let most = 0;
+    let mostInHand = 0;
+    const consumer: QueueConsumer<number> = consume(
+      broker,
+      {
+        message: async () => {
+          working += 1;
+          most = Math.max(most, working);
+          mostInHand = Math.max(mostInHand, consumer.inHand);
+          await sleep(1);
+          working -= 1;
+        },
+      },
+      { concurrency: 8, prefetch: 4, batchSize: 100 },
+    );
+    await broker.drained('orders');
+    expect(most).toBe(8);
+    expect(mostInHand).toBeLessThanOrEqual(12);
+    expect(Math.max(...broker.asked)).toBeLessThanOrEqual(12);
+  });
+
+  it('acks many with one request, and does not wait for that', async () => {
+    const broker = await filled(100);
+    consume(broker, { message: () => undefined }, { concurrency: 100, batchSize: 100 });
+    await broker.drained('orders');
+    expect(broker.acks.reduce((sum, size) => sum + size, 0)).toBe(100);
+    expect(broker.acks.length).toBeLessThan(10);
+  });
+
+  it('keeps a message for as long as its handler works, and its lease is many times extended', async () => {
+    const broker = await filled(1);
+    const seen: number[] = [];
+    consume(
+      broker,
+      { message: async (_, { receiveCount }) => (seen.push(receiveCount), sleep(3500)) },
+      { leaseSeconds: 1, concurrency: 2 },
+    );
+    await broker.drained('orders', 10_000);
+    expect(seen).toEqual([1]);
+    expect(broker.extended).toBeGreaterThanOrEqual(6);
+  });
+
+  it('fires the signal when a lease is lost all the same, and does not ack what the handler then returns', async () => {
+    const broker = await filled(1);
+    broker.forgetsLeases = true;
+    const reasons: unknown[] = [];
+    const consumer = consume(
+      broker,
+      {
+        message: async (_, { signal }) => {
+          await new Promise((resolve) => signal.addEventListener('abort', resolve));
+          reasons.push(signal.reason);
+        },
+      },
+      { leaseSeconds: 1 },
+    );
+    const lost = vi.fn<() => void>();
+    consumer.on('leaseLost', lost);
+    await vi.waitUntil(() => reasons.length > 0, { timeout: 5000 });
+    await consumer.stop();
+    expect(reasons[0]).toBeInstanceOf(LeaseLostError);
+    expect(lost).toHaveBeenCalled();
+    expect(broker.acks).toEqual([]);
+    expect(broker.messages('orders')).toHaveLength(1);
+  });
+
+  it('takes a lease for lost when nobody answers until it has run out', async () => {
+    const broker = await filled(1);
+    let reason: unknown;
+    consume(
+      broker,
+      {
+        message: async (_, { signal }) => {
+          broker.isAway = true;
+          await new Promise((resolve) => signal.addEventListener('abort', resolve));
+          reason ??= signal.reason;
+        },
+      },
+      { leaseSeconds: 1 },
+    );
+    await vi.waitUntil(() => reason !== undefined, { timeout: 5000 });
+    expect(reason).toBeInstanceOf(LeaseLostError);
+  });
+
+  it('asks seldom while the broker is away, and goes on by itself when it is back', async () => {
+    const broker = await filled(5);
+    broker.isAway = true;
+    const consumer = consume(broker, { message: () => undefined });
+    const pauses: number[] = [];
+    consumer.on('dequeueFailed', (_, pause) => pauses.push(pause));
+    await sleep(2000);
+    expect(broker.asked.length).toBeGreaterThan(2);
+    expect(broker.asked.length).toBeLessThanOrEqual(7);
+    expect(pauses.at(-1)).toBeGreaterThan(pauses[0] as number);
+    broker.isAway = false;
+    await broker.drained('orders', 10_000);
+  });
+
+  it('acks what was handled while the broker was away once it is back, as long as it holds the lease', async () => {
+    const broker = await filled(3);
+    const seen: number[] = [];
+    consume(
+      broker,
+      {
+        message: (payload) => {
+          seen.push(payload);
+          broker.isAway = true;
+        },
+      },
+      { batchSize: 3, prefetch: 2, leaseSeconds: 30 },
+    );
+    await sleep(1500);
+    expect(broker.messages('orders')).toHaveLength(3);
+    broker.isAway = false;
+    await vi.waitUntil(() => broker.messages('orders').length === 0, { timeout: 5000 });
+    expect(seen).toEqual([0, 1, 2]);
+  });
+
+  it('goes on when a listener throws, and when the back-off does', async () => {
+    const broker = await filled(2);
+    const uncaught = vi.fn<() => void>();
+    process.on('uncaughtException', uncaught);
+    const before = process.listeners('uncaughtException').filter((listener) => listener !== uncaught);
+    for (const listener of before) process.off('uncaughtException', listener);
+    try {
+      const consumer = consume(
+        broker,
+        { message: () => Promise.reject(new Error('no')) },
+        { backoff: () => Number.NaN },
+      );
+      consumer.on('handlerFailed', () => {
+        throw new Error('a defect of the listener');
+      });
+      await vi.waitUntil(() => broker.messages('orders').every(({ nackReason }) => nackReason === 'no'));
+      await vi.waitUntil(() => uncaught.mock.calls.length > 0);
+      expect(broker.messages('orders').map(({ receiveCount }) => receiveCount)).toEqual([1, 1]);
+    } finally {
+      process.off('uncaughtException', uncaught);
+      for (const listener of before) process.on('uncaughtException', listener);
+    }
+  });
+
+  it('asks seldom where the broker answers at once that there is nothing', async () => {
+    const broker = new Watched();
+    consume(broker, { message: () => undefined }, { waitSeconds: 0 });
+    await sleep(1500);
+    expect(broker.asked.length).toBeLessThanOrEqual(2);
+  });
+
+  it('refuses options that cannot be, all at once', () => {
+    expect(
+      () =>
+        new QueueConsumer(
+          new InMemoryBroker(),
+          'orders',
+          { message: () => undefined },
+          { concurrency: 0, waitSeconds: 99, backoff: 3 as never },
+        ),
+    ).toThrow(/consumer of queue 'orders'.*concurrency: .*waitSeconds: .*backoff: must be a function/);
+    expect(
+      () => new QueueConsumer(new InMemoryBroker(), 'orders', { message: () => undefined }, { batchsize: 5 } as never),
+    ).toThrow(/batchsize/);
+  });
+});
+
+describe('a consumer that is stopped', () => {
+  it('lets handlers finish, acks what they did and gives back at once what none has begun with', async () => {
+    const broker = await filled(10);
+    const finished: number[] = [];
+    const consumer = consume(
+      broker,
+      { message: async (payload) => (await sleep(200), void finished.push(payload)) },
+      { concurrency: 2, prefetch: 6, batchSize: 8, shutdownSeconds: 10 },
+    );
+    await vi.waitUntil(() => consumer.inHand === 8);
+    const asked = broker.asked.length;
+    await Promise.all([consumer.stop(), consumer.stop()]);
+    expect(finished).toEqual([0, 1]);
+    const left = broker.messages('orders');
+    expect(left.map(({ body }) => body)).toEqual(['2', '3', '4', '5', '6', '7', '8', '9']);
+    expect(left.every(({ availableAt }) => availableAt.getTime() <= Date.now())).toBe(true);
+    expect(broker.asked).toHaveLength(asked);
+  });
+
+  it('takes messages from handlers that do not finish by the deadline', async () => {
+    const broker = await filled(1);
+    let message: Message<number> | undefined;
+    const consumer = consume(
+      broker,
+      { message: async (_, given) => ((message = given), new Promise(() => undefined)) },
+      { shutdownSeconds: 1 },
+    );
+    await vi.waitUntil(() => message !== undefined);
+    const began = performance.now();
+    await consumer.stop();
+    expect(performance.now() - began).toBeGreaterThanOrEqual(990);
+    expect(message?.signal.reason).toBeInstanceOf(ConsumerStoppedError);
+    expect(broker.messages('orders')).toMatchObject([{ nackReason: 'the consumer was stopped' }]);
+    expect(broker.messages('orders')[0]?.availableAt.getTime()).toBeLessThanOrEqual(Date.now());
+  });
+});
+
+describe('back-off', () => {
+  it('doubles up to a quarter of an hour, with jitter of a half', () => {
+    for (const [attempt, longest] of [
+      [1, 1000],
+      [2, 2000],
+      [5, 16_000],
+      [60, 900_000],
+    ] as const) {
+      const delays = Array.from({ length: 100 }, () => exponentialBackoff(attempt, undefined));
+      expect(Math.max(...delays)).toBeLessThanOrEqual(longest);
+      expect(Math.min(...delays)).toBeGreaterThanOrEqual(longest / 2);
+      expect(new Set(delays).size).toBeGreaterThan(50);
+    }
+  });
+
+  it('of Retry is from 0 on', () => {
+    expect(() => Retry.after(-1)).toThrow(RangeError);
+    expect(() => Retry.after(Number.NaN)).toThrow(RangeError);
+    expect(new RowmqError('queue-full', 'x')).toBeInstanceOf(Error);
+  });
+});

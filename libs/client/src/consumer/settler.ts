@@ -1,0 +1,130 @@
+import { type FailedReceipt, LIMITS, RowmqError } from '@rowmq/contract';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { BrokerClient } from '../broker-client.js';
+import { mayPass } from '../http/broker-unreachable.error.js';
+import type { Delivery, Settlement } from './message.js';
+
+/** Deliveries that are settled in the same way. */
+interface Group {
+  settlement: Settlement;
+  deliveries: Delivery[];
+}
+
+export interface SettlerEvents {
+  /** The broker has answered for it, or its lease is over: whatever becomes of it, it is no longer in hand. */
+  onDone(delivery: Delivery): void;
+  /** The lease was lost before. */
+  onLost(delivery: Delivery): void;
+  /** Not settled: their leases run out, and they come again. None: the queue has no dead-letter queue, and another way was taken. */
+  onFailure(error: unknown, deliveries: readonly Delivery[]): void;
+  /** That way. */
+  instead(delivery: Delivery, reason: string | undefined): Settlement;
+}
+
+/** Before what the broker could not settle now is sent again. */
+const AGAIN_AFTER_MS = 250;
+/** Requests that are not acks, at a time: each has a reason or a delay of its own, and they may be many. */
+const REQUESTS_AT_ONCE = 4;
+
+/** Tells the broker what became of deliveries, many with one request: while requests are under way, what is settled meanwhile gathers for the next. Nobody waits for it, and acks wait for nothing else. */
+export class Settler {
+  private readonly acks: Lane;
+  private readonly others: Lane;
+
+  constructor(
+    private readonly client: BrokerClient,
+    private readonly queue: string,
+    private readonly events: SettlerEvents,
+  ) {
+    this.acks = new Lane((group) => this.send(group));
+    this.others = new Lane((group) => this.send(group));
+  }
+
+  add(delivery: Delivery, settlement: Settlement): void {
+    (settlement.verb === 'ack' ? this.acks : this.others).add(delivery, settlement);
+  }
+
+  /** Resolves when the broker has answered for all that was settled so far. Never rejects. */
+  async flush(): Promise<void> {
+    await Promise.all([this.acks.flush(), this.others.flush()]);
+  }
+
+  /** Never rejects. */
+  private async send({ settlement, deliveries }: Group): Promise<void> {
+    try {
+      const failed = new Map((await this.ask(settlement, deliveries)).map(({ receipt, code }) => [receipt, code]));
+      for (const delivery of deliveries) {
+        // One that is not found was settled by a try whose answer was lost, or is over in another way.
+        if (failed.get(delivery.message.receipt) === 'lease-lost') this.events.onLost(delivery);
+        this.events.onDone(delivery);
+      }
+    } catch (error) {
+      await this.afterFailure(error, settlement, deliveries);
+    }
+  }
+
+  private async afterFailure(error: unknown, settlement: Settlement, deliveries: readonly Delivery[]): Promise<void> {
+    if (settlement.verb === 'reject' && error instanceof RowmqError && error.code === 'invalid-request') {
+      for (const delivery of deliveries) this.add(delivery, this.events.instead(delivery, settlement.reason));
+      this.events.onFailure(error, []);
+      return;
+    }
+    const now = performance.now();
+    const held = mayPass(error) ? deliveries.filter(({ leaseEndsAt }) => leaseEndsAt > now) : [];
+    const over = deliveries.filter((delivery) => !held.includes(delivery));
+    if (over.length > 0) this.events.onFailure(error, over);
+    for (const delivery of over) this.events.onDone(delivery);
+    if (held.length === 0) return;
+    await sleep(AGAIN_AFTER_MS * (0.5 + Math.random()));
+    for (const delivery of held) this.add(delivery, settlement);
+  }
+
+  /** Returns those that could not be settled. */
+  private async ask(settlement: Settlement, deliveries: readonly Delivery[]): Promise<FailedReceipt[]> {
+    const receipts = deliveries.map(({ message }) => message.receipt);
+    if (settlement.verb === 'ack') return (await this.client.ack(this.queue, { receipts })).failed;
+    const reason = settlement.reason?.slice(0, LIMITS.reasonChars).toWellFormed();
+    const how = settlement.verb === 'reject' ? { deadLetter: true } : { delaySeconds: settlement.delaySeconds };
+    return (await this.client.nack(this.queue, { receipts, ...how, ...(reason && { reason }) })).failed;
+  }
+}
+
+/** Sends what gathers, one round after the other. */
+class Lane {
+  private groups = new Map<string, Group>();
+  private working: Promise<void> | undefined;
+
+  /** @param send never rejects */
+  constructor(private readonly send: (group: Group) => Promise<void>) {}
+
+  add(delivery: Delivery, settlement: Settlement): void {
+    const key = JSON.stringify(settlement);
+    const group = this.groups.get(key);
+    if (group === undefined) this.groups.set(key, { settlement, deliveries: [delivery] });
+    else group.deliveries.push(delivery);
+    this.working ??= this.work();
+  }
+
+  async flush(): Promise<void> {
+    while (this.working !== undefined) await this.working;
+  }
+
+  private async work(): Promise<void> {
+    // What is settled in the same turn of the event loop goes together.
+    await new Promise((resolve) => setImmediate(resolve));
+    while (this.groups.size > 0) {
+      const groups = [...this.groups.values()].flatMap(requests);
+      this.groups = new Map();
+      while (groups.length > 0) await Promise.all(groups.splice(0, REQUESTS_AT_ONCE).map((group) => this.send(group)));
+    }
+    this.working = undefined;
+  }
+}
+
+function requests({ settlement, deliveries }: Group): Group[] {
+  const count = Math.ceil(deliveries.length / LIMITS.batch);
+  return Array.from({ length: count }, (_, index) => ({
+    settlement,
+    deliveries: deliveries.slice(index * LIMITS.batch, (index + 1) * LIMITS.batch),
+  }));
+}

@@ -1,0 +1,11 @@
+/* What any Node.js program can use: no framework. */
+export * from '@rowmq/contract';
+export * from './broker-client.js';
+export { type ConsumerOptions, type ConsumerSettings } from './consumer/consumer-options.js';
+export { Message } from './consumer/message.js';
+export * from './consumer/outcomes.js';
+export * from './consumer/queue-consumer.js';
+export * from './http/broker-unreachable.error.js';
+export * from './http/rowmq-http-client.js';
+export { PayloadError, type PayloadOptions } from './queue/payload-codec.js';
+export { type EnqueueOptions, Queue } from './queue/queue.js';

@@ -1,0 +1,342 @@
+import {
+  ackAnswer,
+  browseAnswer,
+  dequeueAnswer,
+  enqueueAnswer,
+  extendAnswer,
+  messageAnswer,
+  nackAnswer,
+  problem,
+  purgeAnswer,
+  queueAnswer,
+  RowmqError,
+  type AckAnswer,
+  type AckRequest,
+  type BrowseAnswer,
+  type BrowseQuery,
+  type DequeueAnswer,
+  type DequeueRequest,
+  type EnqueueAnswer,
+  type EnqueueRequest,
+  type ExtendAnswer,
+  type ExtendRequest,
+  type MessageAnswer,
+  type NackAnswer,
+  type NackRequest,
+  type PurgeAnswer,
+  type PutQueueRequest,
+  type QueueAnswer,
+} from '@rowmq/contract';
+import { setTimeout as sleep } from 'node:timers/promises';
+import pRetry from 'p-retry';
+import { errors, type Dispatcher } from 'undici';
+import { z } from 'zod';
+import { type CallOptions, BrokerClient } from '../broker-client.js';
+import { BrokerUnreachableError, mayPass } from './broker-unreachable.error.js';
+import { type Endpoint, Endpoints } from './endpoints.js';
+
+export interface RowmqClientOptions {
+  /** The broker's base URL, such as `http://127.0.0.1:8080`; several for brokers that stand in for each other. */
+  url: string | readonly string[];
+  /** Sent as a bearer token; absent for a broker without keys. */
+  apiKey?: string | undefined;
+  /** Deadline of every try, in milliseconds; a dequeue gets its `waitSeconds` on top. Default 10,000. */
+  timeoutMs?: number | undefined;
+  /** How often a call is tried again after a failure that may pass, with growing pauses of up to 2 seconds. Default 4; 0 for a client that sends each call once. */
+  retries?: number | undefined;
+  /** Sockets kept open at most, to each broker; each waiting dequeue holds one. Default 128. */
+  maxConnections?: number | undefined;
+}
+
+interface Call {
+  method: Dispatcher.HttpMethod;
+  path: string;
+  body?: unknown;
+  extraMs?: number;
+  /** Sent twice it does more than sent once. */
+  once?: boolean;
+  signal?: AbortSignal | undefined;
+  timeoutMs?: number | undefined;
+}
+
+const NOTHING = z.undefined();
+const ANYTHING = z.unknown();
+const optionsSchema = z.strictObject({
+  url: z.union([z.string(), z.array(z.string())]),
+  apiKey: z
+    .string()
+    .regex(/^[\x21-\x7e]+$/, 'is no API key: it has spaces, line ends or other characters that a header cannot carry')
+    .optional(),
+  timeoutMs: z.int().min(1).max(600_000).default(10_000),
+  retries: z.int().min(0).max(100).default(4),
+  maxConnections: z.int().min(1).max(100_000).default(128),
+});
+
+const FIRST_PAUSE_MS = 100;
+const LONGEST_PAUSE_MS = 2000;
+
+/** The system's and undici's codes for "no connection came about": the broker has seen nothing of the call. */
+const NOT_SENT = new Set([
+  'ECONNREFUSED',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'UND_ERR_CONNECT_TIMEOUT',
+]);
+
+/**
+ * RowMQ over HTTP, on pools of kept-alive connections: one method per verb of the REST contract. Needs no framework.
+ *
+ * Every call has a deadline. A refusal by the broker throws {@link RowmqError} with the broker's code; a call without a broker's answer throws {@link BrokerUnreachableError}; a call given up by
+ * its signal throws the signal's reason.
+ *
+ * What may pass (`overloaded`, `database-unavailable`, no answer) is tried again, with pauses and jitter, on the next broker if there are several. An enqueue is sent again only if the broker has
+ * certainly not stored it; where that is unknown the error says so, and whether to send it again, and so perhaps twice, is the caller's decision.
+ */
+export class RowmqHttpClient extends BrokerClient {
+  readonly #endpoints: Endpoints;
+  readonly #timeoutMs: number;
+  readonly #retries: number;
+  readonly #headers: Record<string, string>;
+  readonly #closed = new AbortController();
+
+  /** Opens no connection yet. Throws TypeError that says which option cannot be, such as a `url` that is none. */
+  constructor(options: RowmqClientOptions) {
+    super();
+    const given = optionsSchema.safeParse(options);
+    if (!given.success)
+      throw new TypeError(`RowMQ's client has options that cannot be: ${z.prettifyError(given.error)}`);
+    const { url, apiKey, timeoutMs, retries, maxConnections } = given.data;
+    this.#timeoutMs = timeoutMs;
+    this.#retries = retries;
+    this.#headers = apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` };
+    this.#endpoints = new Endpoints([url].flat(), { connectTimeout: timeoutMs, connections: maxConnections });
+  }
+
+  /** The broker's base URL; of several, the first. */
+  get url(): string {
+    return this.#endpoints.urls[0] as string;
+  }
+
+  /** Stores 1 to 100 messages, all or none. Answers their ids, in order, once they are durable. */
+  enqueue(queue: string, request: EnqueueRequest, options: CallOptions = {}): Promise<EnqueueAnswer> {
+    return this.#call(enqueueAnswer, {
+      method: 'POST',
+      path: messagesPath(queue),
+      body: request,
+      once: true,
+      ...options,
+    });
+  }
+
+  /** Leases up to `maxMessages`, waiting up to `waitSeconds` for the first; may answer none. */
+  dequeue(queue: string, request: DequeueRequest = {}, options: CallOptions = {}): Promise<DequeueAnswer> {
+    const extraMs = (request.waitSeconds ?? 0) * 1000;
+    return this.#call(dequeueAnswer, {
+      method: 'POST',
+      path: `${messagesPath(queue)}/dequeue`,
+      body: request,
+      extraMs,
+      ...options,
+    });
+  }
+
+  /** Settles leased messages; answers each receipt as acked or failed. */
+  ack(queue: string, request: AckRequest, options: CallOptions = {}): Promise<AckAnswer> {
+    return this.#call(ackAnswer, { method: 'POST', path: `${messagesPath(queue)}/ack`, body: request, ...options });
+  }
+
+  /** Gives leased messages back, now or after `delaySeconds`; answers each receipt as nacked or failed. */
+  nack(queue: string, request: NackRequest, options: CallOptions = {}): Promise<NackAnswer> {
+    return this.#call(nackAnswer, { method: 'POST', path: `${messagesPath(queue)}/nack`, body: request, ...options });
+  }
+
+  /** Moves the deadlines of leases to `leaseSeconds` from now; answers each receipt as extended or failed. */
+  extend(queue: string, request: ExtendRequest, options: CallOptions = {}): Promise<ExtendAnswer> {
+    return this.#call(extendAnswer, {
+      method: 'POST',
+      path: `${messagesPath(queue)}/extend`,
+      body: request,
+      ...options,
+    });
+  }
+
+  /** Creates the queue, or changes the settings that are named. */
+  putQueue(queue: string, settings: PutQueueRequest = {}, options: CallOptions = {}): Promise<QueueAnswer> {
+    return this.#call(queueAnswer, { method: 'PUT', path: queuePath(queue), body: settings, ...options });
+  }
+
+  /** A queue's settings and stats. */
+  getQueue(queue: string, options: CallOptions = {}): Promise<QueueAnswer> {
+    return this.#call(queueAnswer, { method: 'GET', path: queuePath(queue), ...options });
+  }
+
+  /** Deletes the queue and every delivery in it. */
+  async deleteQueue(queue: string, options: CallOptions = {}): Promise<void> {
+    await this.#call(NOTHING, { method: 'DELETE', path: queuePath(queue), ...options });
+  }
+
+  /** Drops every delivery of the queue; `complete: false` asks for another call. */
+  purge(queue: string, options: CallOptions = {}): Promise<PurgeAnswer> {
+    return this.#call(purgeAnswer, { method: 'POST', path: `${queuePath(queue)}/purge`, ...options });
+  }
+
+  /** One page of a queue's messages in one state, without leasing them. */
+  browse(queue: string, query: Partial<BrowseQuery> = {}, options: CallOptions = {}): Promise<BrowseAnswer> {
+    const pairs = Object.entries(query).filter(([, value]) => value !== undefined);
+    const search = new URLSearchParams(pairs.map(([key, value]): [string, string] => [key, String(value)])).toString();
+    return this.#call(browseAnswer, { method: 'GET', path: `${queuePath(queue)}/messages?${search}`, ...options });
+  }
+
+  /** A message and each of its deliveries, or that it is settled. */
+  getMessage(id: string, options: CallOptions = {}): Promise<MessageAnswer> {
+    return this.#call(messageAnswer, {
+      method: 'GET',
+      path: `/v1/admin/messages/${encodeURIComponent(id)}`,
+      ...options,
+    });
+  }
+
+  /** Throws unless the broker is up and reaches its database. */
+  async ready(options: CallOptions = {}): Promise<void> {
+    await this.#call(ANYTHING, { method: 'GET', path: '/health/ready', ...options });
+  }
+
+  /** Drops the connections, and with them the calls that are under way. Idempotent. */
+  async close(): Promise<void> {
+    this.#closed.abort(new Error('the client is closed'));
+    await this.#endpoints.close();
+  }
+
+  async #call<Schema extends z.ZodType>(schema: Schema, call: Call): Promise<z.output<Schema>> {
+    call.signal?.throwIfAborted();
+    if (this.#closed.signal.aborted) throw new BrokerUnreachableError('The client is closed.', this.url, 'not-sent');
+    if (this.#retries === 0) return this.#try(schema, call);
+    return pRetry(() => this.#try(schema, call), {
+      retries: this.#retries,
+      minTimeout: FIRST_PAUSE_MS,
+      maxTimeout: LONGEST_PAUSE_MS,
+      randomize: true,
+      onFailedAttempt: async ({ error }) => {
+        const seconds = error instanceof RowmqError ? (error.retryAfterSeconds ?? 0) : 0;
+        if (seconds > 0) await sleep(Math.min(seconds * 1000, LONGEST_PAUSE_MS), undefined, { signal: call.signal });
+      },
+      shouldRetry: ({ error }) => !this.#closed.signal.aborted && mayBeSentAgain(call, error),
+      ...(call.signal && { signal: call.signal }),
+    });
+  }
+
+  /** Sends a call once. */
+  async #try<Schema extends z.ZodType>(schema: Schema, call: Call): Promise<z.output<Schema>> {
+    const endpoint = this.#endpoints.pick();
+    try {
+      const answer = await this.#send(endpoint, schema, call);
+      this.#endpoints.succeeded(endpoint);
+      return answer;
+    } catch (error) {
+      if (mayPass(error)) this.#endpoints.failed(endpoint);
+      throw error;
+    }
+  }
+
+  async #send<Schema extends z.ZodType>(endpoint: Endpoint, schema: Schema, call: Call): Promise<z.output<Schema>> {
+    const deadlineMs = Math.min(this.#timeoutMs, call.timeoutMs ?? Infinity) + (call.extraMs ?? 0);
+    const body = call.body === undefined ? null : JSON.stringify(call.body);
+    // One controller and one timer per call rather than AbortSignal.any, which keeps every signal it made on a long-lived source.
+    const giveUp = new AbortController();
+    const onAbort = () => giveUp.abort(call.signal?.reason);
+    const timer = setTimeout(() => giveUp.abort(new errors.HeadersTimeoutError()), deadlineMs);
+    call.signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      const answer = await endpoint.pool.request({
+        method: call.method,
+        path: endpoint.pathPrefix + call.path,
+        headers: body === null ? this.#headers : { ...this.#headers, 'content-type': 'application/json' },
+        body,
+        signal: giveUp.signal,
+      });
+      const text = await answer.body.text();
+      return read(endpoint, schema, call, {
+        status: answer.statusCode,
+        text,
+        retryAfter: answer.headers['retry-after'],
+      });
+    } catch (error) {
+      if (error instanceof RowmqError || error instanceof BrokerUnreachableError) throw error;
+      if (error instanceof errors.InvalidArgumentError) throw error;
+      call.signal?.throwIfAborted();
+      throw unreachable(endpoint, call, error, deadlineMs);
+    } finally {
+      clearTimeout(timer);
+      call.signal?.removeEventListener('abort', onAbort);
+    }
+  }
+}
+
+interface HttpAnswer {
+  status: number;
+  text: string;
+  retryAfter: string | string[] | undefined;
+}
+
+function read<Schema extends z.ZodType>(
+  { url }: Endpoint,
+  schema: Schema,
+  call: Call,
+  { status, text, retryAfter }: HttpAnswer,
+): z.output<Schema> {
+  const answer = text === '' ? undefined : parseJson(text);
+  const success = status < 300 ? schema.safeParse(answer) : undefined;
+  if (success?.success) return success.data;
+  const refusal = problem.safeParse(answer);
+  if (refusal.success) {
+    const { code, detail, faults } = refusal.data;
+    const retryAfterSeconds = Number(retryAfter ?? Number.NaN);
+    throw new RowmqError(code, detail, {
+      ...(faults === undefined ? {} : { faults }),
+      ...(Number.isFinite(retryAfterSeconds) ? { retryAfterSeconds } : {}),
+    });
+  }
+  throw new BrokerUnreachableError(
+    `${call.method} ${url}${call.path} was answered with status ${status} and something that is not RowMQ's answer to it; ` +
+      'check that the URL is a RowMQ broker and not something in front of it.',
+    url,
+    'unknown',
+  );
+}
+
+function unreachable({ url }: Endpoint, call: Call, cause: unknown, deadlineMs: number): BrokerUnreachableError {
+  const code = errorCode(cause);
+  if (NOT_SENT.has(code)) {
+    const message = `No broker can be reached at ${url} (${code}); start one with npm start, or correct the URL.`;
+    return new BrokerUnreachableError(message, url, 'not-sent', { cause });
+  }
+  const what =
+    cause instanceof errors.HeadersTimeoutError
+      ? `no answer within ${deadlineMs} ms`
+      : `the connection broke (${cause instanceof Error ? cause.message : String(cause)})`;
+  const message = `${call.method} ${url}${call.path}: ${what}; it may or may not have been carried out.`;
+  return new BrokerUnreachableError(message, url, 'unknown', { cause });
+}
+
+function mayBeSentAgain(call: Call, error: unknown): boolean {
+  if (!mayPass(error)) return false;
+  if (!call.once) return true;
+  return error instanceof BrokerUnreachableError ? error.outcome === 'not-sent' : error.code === 'overloaded';
+}
+
+const queuePath = (queue: string) => `/v1/admin/queues/${encodeURIComponent(queue)}`;
+const messagesPath = (queue: string) => `/v1/queues/${encodeURIComponent(queue)}/messages`;
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return undefined;
+  }
+}
+
+function errorCode(error: unknown): string {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : '';
+}

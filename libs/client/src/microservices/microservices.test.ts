@@ -1,0 +1,125 @@
+import 'reflect-metadata';
+import { Controller, Module, type Type } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import { Ctx, EventPattern, MessagePattern, Payload } from '@nestjs/microservices';
+import { firstValueFrom, of } from 'rxjs';
+import { afterEach, describe, expect, it } from 'vitest';
+import { InMemoryBroker } from '../testing/in-memory-broker.js';
+import { RowmqClient, RowmqRecord } from './rowmq.client.js';
+import type { RowmqContext } from './rowmq.context.js';
+import { RejectException, RetryException } from './rowmq.exceptions.js';
+import { ROWMQ, RowmqServer } from './rowmq.server.js';
+
+const NOWHERE = { url: 'http://127.0.0.1:1' };
+const opened: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const close of opened.splice(0).toReversed()) await close();
+});
+
+async function serve(broker: InMemoryBroker, controller: Type): Promise<RowmqServer> {
+  @Module({ controllers: [controller] })
+  class ServiceModule {}
+  const strategy = new RowmqServer({ ...NOWHERE, consumer: { waitSeconds: 1 } }, broker);
+  const app = await NestFactory.createMicroservice(ServiceModule, { strategy, logger: false });
+  opened.push(() => app.close());
+  await app.listen();
+  return strategy;
+}
+
+describe('the transport', () => {
+  it('hands what emit enqueues to the handler of its pattern', async () => {
+    const broker = new InMemoryBroker();
+    const seen: unknown[] = [];
+    @Controller()
+    class Orders {
+      // oxlint-disable-next-line typescript/no-unnecessary-type-arguments -- without it Nest's type asks for a handler without a context
+      @EventPattern<string>('orders.created', ROWMQ, { concurrency: 3 })
+      created(@Payload() payload: unknown, @Ctx() context: RowmqContext) {
+        const { priority, headers, receiveCount } = context.getMessage();
+        seen.push([payload, priority, headers, receiveCount]);
+        return of('one', 'two');
+      }
+    }
+    const server = await serve(broker, Orders);
+    const client = new RowmqClient(NOWHERE, broker);
+    const id = await firstValueFrom(client.emit('orders.created', { article: 'tea' }));
+    expect(id).toBeTypeOf('string');
+    await broker.drained('orders.created');
+    await firstValueFrom(
+      client.emit('orders.created', new RowmqRecord({ article: 'jam' }, { priority: 9, headers: { a: 'b' } })),
+    );
+    await broker.drained('orders.created');
+    expect(seen).toEqual([
+      [{ article: 'tea' }, 4, {}, 1],
+      [{ article: 'jam' }, 9, { a: 'b' }, 1],
+    ]);
+    expect(server.unwrap().map(({ queue, settings }) => [queue, settings.concurrency])).toEqual([
+      ['orders.created', 3],
+    ]);
+  });
+
+  it('gives back what a handler throws on, for as long as RetryException says, and dead-letters what RejectException says', async () => {
+    const broker = new InMemoryBroker();
+    await broker.putQueue('orders', { deadLetterQueue: 'dead' });
+    @Controller()
+    class Orders {
+      @EventPattern('orders')
+      handle(@Payload() payload: string) {
+        if (payload === 'reject') throw new RejectException('never');
+        if (payload === 'retry') throw new RetryException(100_000, 'later');
+        throw new Error('a defect');
+      }
+    }
+    await serve(broker, Orders);
+    const client = new RowmqClient(NOWHERE, broker);
+    for (const payload of ['reject', 'retry', 'else']) await firstValueFrom(client.emit('orders', payload));
+    await expect
+      .poll(() => broker.messages('orders').map(({ body, nackReason }) => [body, nackReason]))
+      .toEqual([
+        ['"retry"', 'later'],
+        ['"else"', expect.stringContaining('Internal server error')],
+      ]);
+    await expect.poll(() => broker.messages('dead')).toMatchObject([{ body: '"reject"', nackReason: 'never' }]);
+    const [retried] = broker.messages('orders');
+    expect((retried?.availableAt.getTime() ?? 0) - Date.now()).toBeGreaterThan(90_000);
+  });
+
+  it('refuses to ask for answers, and to give them, and says why', async () => {
+    const broker = new InMemoryBroker();
+    await expect(firstValueFrom(new RowmqClient(NOWHERE, broker).send('orders', 1))).rejects.toThrow(/no RPC channel/);
+    @Controller()
+    class Orders {
+      @MessagePattern('orders')
+      answer(): string {
+        return 'answer';
+      }
+    }
+    await expect(serve(broker, Orders)).rejects.toThrow(/@MessagePattern\('orders'\) asks for answers/);
+  });
+
+  it('refuses several handlers of one queue', async () => {
+    @Controller()
+    class Orders {
+      // oxlint-disable-next-line typescript/no-unnecessary-type-arguments -- without it Nest's type asks for a handler without a context
+      @EventPattern<string>('orders')
+      one(): void {}
+      // oxlint-disable-next-line typescript/no-unnecessary-type-arguments -- without it Nest's type asks for a handler without a context
+      @EventPattern<string>('orders')
+      other(): void {}
+    }
+    await expect(serve(new InMemoryBroker(), Orders)).rejects.toThrow(
+      /Several handlers have @EventPattern\('orders'\)/,
+    );
+  });
+
+  it('takes only names of queues for patterns', async () => {
+    @Controller()
+    class Orders {
+      @EventPattern<object>({ cmd: 'orders' })
+      handle(): void {}
+    }
+    await expect(serve(new InMemoryBroker(), Orders)).rejects.toThrow(/names no queue: a pattern is a queue's name/);
+    const client = new RowmqClient(NOWHERE, new InMemoryBroker());
+    await expect(firstValueFrom(client.emit({ cmd: 'orders' }, 1))).rejects.toThrow(/A pattern is a queue's name/);
+  });
+});

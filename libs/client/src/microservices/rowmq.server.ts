@@ -1,0 +1,125 @@
+import { type CustomTransportStrategy, type MessageHandler, Server } from '@nestjs/microservices';
+import { queueName } from '@rowmq/contract';
+import { isObservable, lastValueFrom } from 'rxjs';
+import type { ConsumerOptions } from '../consumer/consumer-options.js';
+import { QueueConsumer } from '../consumer/queue-consumer.js';
+import type { BrokerClient } from '../broker-client.js';
+import { RowmqHttpClient, type RowmqClientOptions } from '../http/rowmq-http-client.js';
+import { RowmqConfigurationError } from '../nest/rowmq-configuration.error.js';
+import type { PayloadOptions } from '../queue/payload-codec.js';
+import { RowmqContext } from './rowmq.context.js';
+
+/** Which names this transport by in `@EventPattern(queue, ROWMQ)`, where an application has several. */
+export const ROWMQ = Symbol('rowmq');
+
+export interface RowmqServerOptions extends RowmqClientOptions {
+  /** How every queue is consumed, unless it says otherwise: `@EventPattern('orders', { concurrency: 5 })`. */
+  consumer?: ConsumerOptions | undefined;
+}
+
+/**
+ * The server side of the transport: `createMicroservice(AppModule, { strategy: new RowmqServer({ url }) })`. An `@EventPattern(queue)` handler gets the queue's payloads; when it is done the message is
+ * acked, when it throws it comes again, as with a `@Consumer`. A pattern is a queue's name. The last argument of `@EventPattern` has options: those of a consumer, `format` and `schema`.
+ */
+export class RowmqServer extends Server implements CustomTransportStrategy {
+  override readonly transportId = ROWMQ;
+  /** What a handler throws is the consumer's to settle and to tell. */
+  override readonly propagatesEventHandlerErrors = true;
+  private readonly client: BrokerClient;
+  private readonly consumers: QueueConsumer[] = [];
+
+  /** Throws TypeError for a URL that is none. @param client in place of one over HTTP, such as an `InMemoryBroker` */
+  constructor(
+    private readonly options: RowmqServerOptions,
+    client?: BrokerClient,
+  ) {
+    super();
+    this.client = client ?? new RowmqHttpClient(options);
+    this.initializeSerializer({});
+    this.initializeDeserializer({});
+  }
+
+  /** Begins to consume. Answers {@link RowmqConfigurationError} for handlers that a queue cannot have. */
+  listen(callback: (error?: unknown) => void): void {
+    try {
+      for (const [queue, handler] of this.getHandlers()) this.consumers.push(this.consumerOf(queue, handler));
+    } catch (error) {
+      callback(error);
+      return;
+    }
+    for (const consumer of this.consumers) consumer.start();
+    callback();
+  }
+
+  /** Stops as {@link QueueConsumer.stop} does. */
+  async close(): Promise<void> {
+    await Promise.all(this.consumers.map((consumer) => consumer.stop()));
+    await this.client.close();
+  }
+
+  /** There are no events of a connection: what happens is told by consumers. */
+  on(): never {
+    throw new RowmqConfigurationError('RowmqServer has no events; listen to those of unwrap().');
+  }
+
+  /** The consumers, one for each queue. */
+  // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- Nest's signature
+  unwrap<T = readonly QueueConsumer[]>(): T {
+    return this.consumers as T;
+  }
+
+  private consumerOf(queue: string, handler: MessageHandler): QueueConsumer {
+    if (!queueName.safeParse(queue).success) {
+      throw new RowmqConfigurationError(
+        `@EventPattern(${queue}) names no queue: a pattern is a queue's name, 1 to 80 of the characters A-Z a-z 0-9 . _ -`,
+      );
+    }
+    if (!handler.isEventHandler) {
+      throw new RowmqConfigurationError(
+        `@MessagePattern('${queue}') asks for answers, and a queue is no RPC channel: nobody may be waiting any more when the message is handled. Use @EventPattern('${queue}'), and enqueue the answer if there is one.`,
+      );
+    }
+    if (handler.next !== undefined) {
+      throw new RowmqConfigurationError(
+        `Several handlers have @EventPattern('${queue}'): one that fails would have the others do it again. Call them from one handler, or give each a queue.`,
+      );
+    }
+    const { format, schema, ...extras } = (handler.extras ?? {}) as ConsumerOptions & PayloadOptions;
+    const consumer = new QueueConsumer<unknown>(
+      this.client,
+      queue,
+      {
+        message: async (payload, message) => this.handle(handler, payload, new RowmqContext([message])),
+      },
+      { ...this.options.consumer, ...extras, format, schema },
+    );
+    consumer.on('handlerFailed', ({ id }, error) =>
+      this.logger.warn(`Message ${id} of queue '${queue}' failed: ${text(error)}`),
+    );
+    consumer.on('dequeueFailed', (error) => this.logger.warn(`Queue '${queue}' gives no messages: ${text(error)}`));
+    consumer.on('settleFailed', (error) => this.logger.error(`Queue '${queue}': messages come again: ${text(error)}`));
+    return consumer;
+  }
+
+  /** Within Nest's hooks, for who instruments all transports alike. */
+  private async handle(handler: MessageHandler, payload: unknown, context: RowmqContext): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      const work = async (): Promise<void> => {
+        try {
+          const result: unknown = await handler(payload, context);
+          if (isObservable(result)) await lastValueFrom(result, { defaultValue: undefined });
+          resolve();
+        } catch (error) {
+          reject(error);
+        } finally {
+          this.onProcessingEndHook?.(this.transportId, context);
+        }
+      };
+      this.onProcessingStartHook(this.transportId, context, work);
+    });
+  }
+}
+
+function text(error: unknown): string {
+  return error instanceof Error ? String(error) : JSON.stringify(error);
+}

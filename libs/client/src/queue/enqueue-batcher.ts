@@ -1,0 +1,83 @@
+import { type EnqueueRequest, LIMITS, RowmqError } from '@rowmq/contract';
+import type { BrokerClient } from '../broker-client.js';
+
+type NewMessage = EnqueueRequest['messages'][number];
+
+/** Messages that are stored together, all or none. */
+interface Unit {
+  messages: readonly NewMessage[];
+  resolve: (ids: string[]) => void;
+  reject: (error: unknown) => void;
+}
+
+/** What waits for its request or for the broker's answer. */
+const MOST_MESSAGES = 10_000;
+
+/** Of requests that carry several callers' messages: it may be the fault of one of them. */
+const MAY_BE_ONE = new Set<string>(['invalid-request', 'message-too-large', 'queue-full']);
+
+/** Makes one request of all that is enqueued in one turn of the event loop, up to as much as a request may hold. */
+export class EnqueueBatcher {
+  #units: Unit[] = [];
+  #messages = 0;
+
+  constructor(
+    private readonly client: BrokerClient,
+    private readonly queue: string,
+  ) {}
+
+  /**
+   * Stores 1 to 100 messages, all or none. Returns their ids once they are durable.
+   * Throws what the client throws; `overloaded` while 10,000 messages wait for the broker's answer.
+   */
+  async enqueue(messages: readonly NewMessage[]): Promise<string[]> {
+    if (this.#messages + messages.length > MOST_MESSAGES) {
+      throw new RowmqError(
+        'overloaded',
+        `${this.#messages} messages for queue '${this.queue}' wait for the broker's answer already; await enqueues before making more.`,
+      );
+    }
+    this.#messages += messages.length;
+    try {
+      return await new Promise<string[]>((resolve, reject) => {
+        if (this.#units.length === 0) setImmediate(() => this.#send());
+        this.#units.push({ messages, resolve, reject });
+      });
+    } finally {
+      this.#messages -= messages.length;
+    }
+  }
+
+  #send(): void {
+    let request: Unit[] = [];
+    let size = 0;
+    for (const unit of this.#units.splice(0)) {
+      if (size + unit.messages.length > LIMITS.batch) {
+        void this.#carryOut(request);
+        [request, size] = [[], 0];
+      }
+      request.push(unit);
+      size += unit.messages.length;
+    }
+    void this.#carryOut(request);
+  }
+
+  /** Never rejects. */
+  async #carryOut(units: readonly Unit[]): Promise<void> {
+    try {
+      const { messages } = await this.client.enqueue(this.queue, { messages: units.flatMap((unit) => unit.messages) });
+      let first = 0;
+      for (const unit of units) {
+        unit.resolve(messages.slice(first, first + unit.messages.length).map(({ id }) => id));
+        first += unit.messages.length;
+      }
+    } catch (error) {
+      // Nothing was stored. One may have spoilt it for the others: then each is asked for by itself.
+      if (units.length > 1 && error instanceof RowmqError && MAY_BE_ONE.has(error.code)) {
+        for (const unit of units) await this.#carryOut([unit]);
+      } else {
+        for (const unit of units) unit.reject(error);
+      }
+    }
+  }
+}

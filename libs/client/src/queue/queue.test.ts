@@ -1,0 +1,146 @@
+import { type EnqueueRequest, RowmqError } from '@rowmq/contract';
+import { describe, expect, it } from 'vitest';
+import { z } from 'zod';
+import { InMemoryBroker } from '../testing/in-memory-broker.js';
+import { PayloadError } from './payload-codec.js';
+import { Queue } from './queue.js';
+
+/** Keeps the requests that were made of it. */
+class Watched extends InMemoryBroker {
+  readonly requests: EnqueueRequest[] = [];
+
+  override async enqueue(queue: string, request: EnqueueRequest) {
+    this.requests.push(request);
+    return super.enqueue(queue, request);
+  }
+
+  get sizes(): number[] {
+    return this.requests.map(({ messages }) => messages.length);
+  }
+}
+
+const order = z.object({ article: z.string(), placedAt: z.string().transform((text) => new Date(text)) });
+const tea = { article: 'tea', placedAt: '2026-01-02T03:04:05.000Z' };
+
+describe('enqueue', () => {
+  it('makes one request of what is enqueued in the same turn, and tells each caller its own ids', async () => {
+    const broker = new Watched();
+    const queue = new Queue<number>(broker, 'orders');
+    const [one, many, last] = await Promise.all([queue.enqueue(1), queue.enqueueMany([2, 3]), queue.enqueue(4)]);
+    expect(broker.sizes).toEqual([4]);
+    const stored = broker.messages('orders');
+    expect(stored.map(({ body }) => body)).toEqual(['1', '2', '3', '4']);
+    expect([one, ...many, last]).toEqual(stored.map(({ id }) => id));
+    await queue.enqueue(5);
+    expect(broker.sizes).toEqual([4, 1]);
+  });
+
+  it('makes several of more than a request may hold, and never tears apart what is stored all or none', async () => {
+    const broker = new Watched();
+    const queue = new Queue<number>(broker, 'orders');
+    const batch = Array.from({ length: 60 }, (_, index) => index);
+    await Promise.all([queue.enqueueMany(batch), queue.enqueueMany(batch), queue.enqueue(1)]);
+    expect(broker.sizes).toEqual([60, 61]);
+  });
+
+  it('lets nobody suffer for what another asked', async () => {
+    const broker = new Watched();
+    await broker.putQueue('orders', { maxDepth: 3 });
+    const queue = new Queue<number>(broker, 'orders');
+    const outcomes = await Promise.allSettled([
+      queue.enqueue(1),
+      queue.enqueue(2, { priority: 99 }),
+      queue.enqueueMany([3, 4, 5, 6]),
+      queue.enqueue(7),
+    ]);
+    expect(outcomes.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'rejected', 'fulfilled']);
+    const codes = outcomes.map((outcome) =>
+      outcome.status === 'rejected' ? (outcome.reason as RowmqError).code : null,
+    );
+    expect(codes).toEqual([null, 'invalid-request', 'queue-full', null]);
+    expect(broker.messages('orders').map(({ body }) => body)).toEqual(['1', '7']);
+  });
+
+  it('takes options for all of many, or for each', async () => {
+    const broker = new InMemoryBroker();
+    const queue = new Queue<number>(broker, 'orders');
+    await queue.enqueueMany([1, 2], { priority: 7 });
+    await queue.enqueueMany([3, 4], (payload, index) => ({ priority: payload, headers: { place: String(index) } }));
+    const stored = broker.messages('orders').map(({ priority, headers }) => [priority, headers]);
+    expect(stored).toEqual([
+      [7, {}],
+      [7, {}],
+      [3, { place: '0' }],
+      [4, { place: '1' }],
+    ]);
+  });
+
+  it('refuses more than 10,000 messages that wait for an answer, and goes on when there is one', async () => {
+    const broker = new InMemoryBroker();
+    const queue = new Queue<number>(broker, 'orders');
+    const batch = Array.from({ length: 100 }, (_, index) => index);
+    const waiting = Array.from({ length: 100 }, async () => queue.enqueueMany(batch));
+    await expect(queue.enqueue(1)).rejects.toMatchObject({ code: 'overloaded' });
+    await Promise.all(waiting);
+    await expect(queue.enqueue(1)).resolves.toBeTypeOf('string');
+    expect(broker.messages('orders')).toHaveLength(10_001);
+  });
+
+  it.each([0, 101])('refuses %i at once', async (count) => {
+    const queue = new Queue<number>(new InMemoryBroker(), 'orders');
+    await expect(queue.enqueueMany(Array.from({ length: count }, () => 1))).rejects.toThrow(RangeError);
+  });
+});
+
+describe('a payload', () => {
+  it('that does not fit the schema is not enqueued, and the error says where', async () => {
+    const broker = new InMemoryBroker();
+    const queue = new Queue(broker, 'orders', { schema: order });
+    const wrong = queue.enqueue({ article: 17, placedAt: '' } as never);
+    await expect(wrong).rejects.toThrow(PayloadError);
+    await expect(wrong).rejects.toThrow(/schema of queue 'orders': article: /);
+    expect(broker.messages('orders')).toEqual([]);
+  });
+
+  it('is stored as it was given, and read as the schema has it', async () => {
+    const broker = new InMemoryBroker();
+    const queue = new Queue(broker, 'orders', { schema: order });
+    await queue.enqueue(tea);
+    const [message] = (await broker.dequeue('orders')).messages;
+    expect(JSON.parse(message?.body ?? '')).toEqual(tea);
+    expect(queue.codec.decode(message as never)).toEqual({ article: 'tea', placedAt: new Date(tea.placedAt) });
+  });
+
+  it('is checked as the consumer will have it: what JSON changes does not pass', async () => {
+    const schema = z.object({ at: z.date() });
+    const queue = new Queue(new InMemoryBroker(), 'orders', { schema });
+    await expect(queue.enqueue({ at: new Date() })).rejects.toThrow(/at: /);
+  });
+
+  it('is checked by schemas that take their time, too', async () => {
+    const broker = new InMemoryBroker();
+    const schema = z.number().refine(async (value) => Promise.resolve(value > 0), 'must be positive');
+    const queue = new Queue(broker, 'numbers', { schema });
+    await queue.enqueueMany([1, 2]);
+    await expect(queue.enqueue(-1)).rejects.toThrow(/must be positive/);
+    const { messages } = await broker.dequeue('numbers', { maxMessages: 9 });
+    expect(await Promise.all(messages.map(async (message) => queue.codec.decode(message)))).toEqual([1, 2]);
+  });
+
+  it('of bytes is stored as it is', async () => {
+    const broker = new InMemoryBroker();
+    const queue = new Queue<Uint8Array>(broker, 'blobs', { format: 'bytes' });
+    const bytes = Uint8Array.from([0, 255, 128, 10]);
+    await queue.enqueue(new Uint8Array(bytes.buffer, 1, 2));
+    const [message] = (await broker.dequeue('blobs')).messages;
+    expect([...(queue.codec.decode(message as never) as Uint8Array)]).toEqual([255, 128]);
+    await expect(queue.enqueue('text' as never)).rejects.toThrow(/no Uint8Array/);
+  });
+
+  it('of 4,096 bytes is the largest', async () => {
+    const queue = new Queue<string>(new InMemoryBroker(), 'orders');
+    await expect(queue.enqueue('ü'.repeat(2047))).resolves.toBeTypeOf('string');
+    await expect(queue.enqueue('ü'.repeat(2048))).rejects.toMatchObject({ code: 'message-too-large' });
+    await expect(queue.enqueue(undefined as never)).rejects.toThrow(/undefined, which JSON cannot carry/);
+  });
+});

@@ -1,0 +1,3 @@
+/* For the unit tests of services that use RowMQ. */
+export * from './testing/in-memory-broker.js';
+export * from './testing/rowmq-testing.module.js';

@@ -1,0 +1,74 @@
+import { context, propagation, trace } from '@opentelemetry/api';
+import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';
+import { W3CTraceContextPropagator } from '@opentelemetry/core';
+import { BasicTracerProvider, InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-base';
+import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { type Handler, QueueConsumer } from './consumer/queue-consumer.js';
+import { Queue } from './queue/queue.js';
+import { InMemoryBroker } from './testing/in-memory-broker.js';
+
+const exporter = new InMemorySpanExporter();
+
+beforeAll(() => {
+  context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
+  propagation.setGlobalPropagator(new W3CTraceContextPropagator());
+  trace.setGlobalTracerProvider(new BasicTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] }));
+});
+afterAll(() => {
+  trace.disable();
+  propagation.disable();
+  context.disable();
+});
+beforeEach(() => exporter.reset());
+
+/** Enqueues within a span, has it handled, and returns both spans. */
+async function passOn(handler: Handler<string>, count = 1) {
+  const broker = new InMemoryBroker();
+  const queue = new Queue<string>(broker, 'orders');
+  const consumer = new QueueConsumer<string>(broker, 'orders', handler, {
+    waitSeconds: 1,
+    shutdownSeconds: 0,
+    backoff: () => 3_600_000,
+  });
+  await trace.getTracer('test').startActiveSpan('the shop', async (span) => {
+    await queue.enqueueMany(Array.from({ length: count }, () => 'tea'));
+    span.end();
+  });
+  const [stored] = broker.messages('orders');
+  consumer.start();
+  await expect.poll(() => exporter.getFinishedSpans().length).toBe(2);
+  await consumer.stop();
+  const [producer, handled] = exporter.getFinishedSpans();
+  return { producer, handled, headers: stored?.headers };
+}
+
+it('a handler runs in a span below that of the producer, whose traceparent travels in the headers', async () => {
+  let active: string | undefined;
+  const { producer, handled, headers } = await passOn({
+    message: () => void (active = trace.getActiveSpan()?.spanContext().spanId),
+  });
+  const { traceId, spanId } = producer?.spanContext() ?? {};
+  expect(headers?.['traceparent']).toBe(`00-${traceId}-${spanId}-01`);
+  expect(handled).toMatchObject({ name: 'process orders', parentSpanContext: { traceId, spanId } });
+  expect(handled?.spanContext().spanId).toBe(active);
+  expect(handled?.attributes).toMatchObject({ 'messaging.system': 'rowmq', 'messaging.destination.name': 'orders' });
+});
+
+it('a handler that fails leaves its error in the span', async () => {
+  const { handled } = await passOn({ message: () => Promise.reject(new Error('no mail')) });
+  expect(handled?.status).toMatchObject({ code: 2, message: 'Error: no mail' });
+});
+
+it('a batch handler runs in a span that links to those of the producers', async () => {
+  const { producer, handled } = await passOn({ batch: () => undefined }, 3);
+  expect(handled?.links.map(({ context: { spanId } }) => spanId)).toEqual(
+    Array(3).fill(producer?.spanContext().spanId),
+  );
+  expect(handled?.attributes['messaging.batch.message_count']).toBe(3);
+});
+
+it('nothing travels where nobody traces', async () => {
+  const broker = new InMemoryBroker();
+  await new Queue<string>(broker, 'orders').enqueue('tea');
+  expect(broker.messages('orders')[0]?.headers).toEqual({});
+});

@@ -1,0 +1,42 @@
+import { RowmqError } from './errors.js';
+import { LIMITS } from './limits.js';
+import type { EnqueueMessage } from './schemas.js';
+
+const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
+
+/**
+ * What is stored of a message that fits its schema: body, and headers as JSON or null.
+ * Throws `message-too-large`, and `invalid-request` for a body that is not the base64 it is said to be. `index` is its place in the request.
+ */
+export function messageBytes(message: EnqueueMessage, index: number): { body: Buffer; headers: Buffer | null } {
+  return { body: decodeBody(message, index), headers: encodeHeaders(message.headers, index) };
+}
+
+function decodeBody({ body, bodyEncoding }: EnqueueMessage, index: number): Buffer {
+  if (bodyEncoding === 'base64' && !BASE64.test(body)) {
+    throw new RowmqError(
+      'invalid-request',
+      `messages.${index}.body is not base64 (RFC 4648, padded) although its bodyEncoding says so.`,
+    );
+  }
+  const bytes = Buffer.from(body, bodyEncoding);
+  if (bytes.length > LIMITS.bodyBytes) {
+    throw new RowmqError(
+      'message-too-large',
+      `messages.${index}.body has ${bytes.length} bytes, more than ${LIMITS.bodyBytes}; store large data elsewhere and send a reference.`,
+    );
+  }
+  return bytes;
+}
+
+function encodeHeaders(headers: Record<string, string> | undefined, index: number): Buffer | null {
+  if (headers === undefined || Object.keys(headers).length === 0) return null;
+  const bytes = Buffer.from(JSON.stringify(headers));
+  if (bytes.length > LIMITS.headersBytes) {
+    throw new RowmqError(
+      'message-too-large',
+      `messages.${index}.headers have ${bytes.length} bytes as JSON, more than ${LIMITS.headersBytes}.`,
+    );
+  }
+  return bytes;
+}

@@ -1,0 +1,238 @@
+import 'reflect-metadata';
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { Module } from '@nestjs/common';
+import { Test } from '@nestjs/testing';
+import { type ConsumerOptions, getQueueToken, Queue, QueueConsumer, RowmqHttpClient, RowmqModule } from '@rowmq/client';
+import { afterEach, describe, expect, it } from 'vitest';
+import { useBroker } from '../support/api.js';
+import { freePort, startBroker } from '../support/processes.js';
+import { eventually } from '../support/wait.js';
+
+/* The client against real brokers: what becomes of messages when services and brokers come and go. */
+
+const shared = useBroker();
+const opened: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const close of opened.splice(0).toReversed()) await close();
+});
+
+function clientOf(url: string | string[]): RowmqHttpClient {
+  const client = new RowmqHttpClient({ url, timeoutMs: 5000 });
+  opened.push(() => client.close());
+  return client;
+}
+
+interface ServiceProcess {
+  child: ChildProcess;
+  began: number[];
+  finished: number[];
+}
+
+/** A service with a consumer, in a process of its own. */
+async function startService(queue: string, handlerMs: number, options: ConsumerOptions): Promise<ServiceProcess> {
+  const script = fileURLToPath(new URL('../support/consumer-process.mjs', import.meta.url));
+  const child = fork(script, [JSON.stringify({ url: shared.broker.url, queue, handlerMs, options })]);
+  opened.push(async () => {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+  });
+  const service: ServiceProcess = { child, began: [], finished: [] };
+  const ready = new Promise<void>((resolve, reject) => {
+    child.once('exit', (code) => reject(new Error(`the service ended with ${String(code)}`)));
+    child.on('message', (message: 'ready' | { began?: number; finished?: number }) => {
+      if (message === 'ready') resolve();
+      else if (message.began !== undefined) service.began.push(message.began);
+      else if (message.finished !== undefined) service.finished.push(message.finished);
+    });
+  });
+  await ready;
+  return service;
+}
+
+async function signal(service: ServiceProcess, name: NodeJS.Signals): Promise<void> {
+  const ended = once(service.child, 'exit');
+  service.child.kill(name);
+  await ended;
+}
+
+const upTo = (count: number) => Array.from({ length: count }, (_, index) => index);
+const sorted = (numbers: readonly number[]) => numbers.toSorted((one, other) => one - other);
+
+describe('a service', () => {
+  it('that is killed while it works loses nothing: its messages come again when their leases have run out', async () => {
+    const queue = await shared.newQueue();
+    const enqueued = new Queue<number>(clientOf(shared.broker.url), queue.name);
+    await enqueued.enqueueMany(upTo(6));
+    const first = await startService(queue.name, 60_000, {
+      concurrency: 4,
+      prefetch: 2,
+      batchSize: 6,
+      leaseSeconds: 2,
+    });
+    await eventually('handlers at work', () => first.began.length === 4);
+    await signal(first, 'SIGKILL');
+    const second = await startService(queue.name, 0, { concurrency: 4 });
+    await eventually('all handled', () => second.finished.length === 6);
+    expect(sorted(second.finished)).toEqual(upTo(6));
+    await eventually('all acked', async () => (await queue.get()).stats.leased === 0);
+  });
+
+  it('that is asked to stop finishes what it has begun with, and others have the rest at once', async () => {
+    const queue = await shared.newQueue();
+    await new Queue<number>(clientOf(shared.broker.url), queue.name).enqueueMany(upTo(10));
+    const first = await startService(queue.name, 1500, {
+      concurrency: 2,
+      prefetch: 4,
+      batchSize: 6,
+      leaseSeconds: 600,
+    });
+    await eventually('handlers at work', () => first.began.length === 2);
+    const stopped = signal(first, 'SIGTERM');
+    const second = await startService(queue.name, 0, { concurrency: 10 });
+    // Long before any lease runs out.
+    await eventually('the rest', () => second.finished.length === 8, 5000);
+    await stopped;
+    expect(sorted(first.finished)).toEqual([0, 1]);
+    expect(sorted(second.finished)).toEqual([2, 3, 4, 5, 6, 7, 8, 9]);
+    const { ready, leased } = (await queue.get()).stats;
+    expect([ready, leased]).toEqual([0, 0]);
+  });
+
+  it('whose handler takes ten leases gets its message once', async () => {
+    const queue = await shared.newQueue();
+    const client = clientOf(shared.broker.url);
+    const received: number[] = [];
+    const handler = {
+      message: async (_: unknown, { receiveCount }: { receiveCount: number }) => {
+        received.push(receiveCount);
+        await sleep(10_500);
+      },
+    };
+    const consumers = upTo(2).map(() => new QueueConsumer(client, queue.name, handler, { leaseSeconds: 1 }));
+    opened.push(() => Promise.all(consumers.map((consumer) => consumer.stop())));
+    for (const consumer of consumers) consumer.start();
+    await queue.enqueue('1');
+    await eventually(
+      'it to be acked',
+      async () => received.length > 0 && (await queue.get()).stats.leased === 0,
+      20_000,
+    );
+    expect(received).toEqual([1]);
+  });
+
+  it('does not start where its queue does not exist, unless it is to create it', async () => {
+    const boot = async (create: boolean) => {
+      @Module({
+        imports: [
+          RowmqModule.forRoot({ url: shared.broker.url }),
+          RowmqModule.registerQueue({ name: `boot-${process.pid}`, create }),
+        ],
+      })
+      class ServiceModule {}
+      const app = await Test.createTestingModule({ imports: [ServiceModule] }).compile();
+      opened.push(() => app.close());
+      app.useLogger(false);
+      return app.init();
+    };
+    await expect(boot(false)).rejects.toThrow(/Queue 'boot-\d+' does not exist: create it with PUT .*create: true/);
+    const app = await boot(true);
+    await expect(app.get<Queue>(getQueueToken(`boot-${process.pid}`)).enqueue({ a: 1 })).resolves.toBeTypeOf('string');
+  });
+});
+
+describe('while brokers come and go', () => {
+  /** Producers and consumers that go on until `work` is done. Returns what was enqueued with success and what was handled. */
+  async function underLoad(
+    client: RowmqHttpClient,
+    queueName: string,
+    work: (consumer: QueueConsumer) => Promise<void>,
+  ) {
+    const rejections: unknown[] = [];
+    const onRejection = (error: unknown): void => void rejections.push(error);
+    process.on('unhandledRejection', onRejection);
+    const handled = new Set<number>();
+    const consumer = new QueueConsumer<number>(
+      client,
+      queueName,
+      { message: (payload) => void handled.add(payload) },
+      { concurrency: 20, leaseSeconds: 5 },
+    );
+    consumer.start();
+    const queue = new Queue<number>(client, queueName);
+    const enqueued: number[] = [];
+    let isOver = false;
+    let next = 0;
+    const producing = upTo(4).map(async () => {
+      while (!isOver) {
+        const payload = (next += 1);
+        await queue.enqueue(payload).then(
+          () => enqueued.push(payload),
+          // Stored or not: nobody knows, and it is not counted.
+          () => sleep(20),
+        );
+      }
+    });
+    try {
+      await eventually('some messages', () => handled.size > 20);
+      await work(consumer as QueueConsumer);
+    } finally {
+      isOver = true;
+      await Promise.all(producing);
+    }
+    await eventually('every message that was stored', () => enqueued.every((payload) => handled.has(payload)), 30_000);
+    await consumer.stop();
+    process.off('unhandledRejection', onRejection);
+    expect(rejections).toEqual([]);
+    return { enqueued, handled };
+  }
+
+  it('producers and consumers go on by themselves when their broker is started again, and ask seldom until then', async () => {
+    const port = await freePort();
+    const url = `http://127.0.0.1:${port}`;
+    const env = { ROWMQ_PORT: String(port) };
+    let broker = await startBroker({ env });
+    const { database } = broker;
+    opened.push(async () => {
+      await broker.stop();
+      await database.drop();
+    });
+    const client = clientOf(url);
+    await client.putQueue('orders');
+    let failures = 0;
+    const { enqueued } = await underLoad(client, 'orders', async (consumer) => {
+      consumer.on('dequeueFailed', () => (failures += 1));
+      await broker.kill();
+      await sleep(3000);
+      // Each stands for the client's own five tries.
+      expect(failures).toBeGreaterThan(0);
+      expect(failures).toBeLessThanOrEqual(5);
+      broker = await startBroker({ database, env });
+      const before = (await client.getQueue('orders')).stats;
+      expect(before).toBeDefined();
+      await sleep(1000);
+    });
+    expect(enqueued.length).toBeGreaterThan(50);
+  });
+
+  it('a client with several brokers turns to another when one is killed', async () => {
+    const [one, other] = await Promise.all([
+      startBroker({ database: shared.broker.database }),
+      startBroker({ database: shared.broker.database }),
+    ]);
+    opened.push(() => other.stop());
+    const queue = await shared.newQueue();
+    const client = clientOf([one.url, other.url]);
+    const { enqueued } = await underLoad(client, queue.name, async () => {
+      await one.kill();
+      const began = performance.now();
+      await client.getQueue(queue.name);
+      expect(performance.now() - began).toBeLessThan(5000);
+      await sleep(500);
+    });
+    expect(enqueued.length).toBeGreaterThan(50);
+  });
+});
