@@ -27,7 +27,13 @@ export class ClientDrain implements Load {
     };
     this.consumers = Array.from(
       { length: consumers },
-      () => new QueueConsumer(this.client, queue, handler, { concurrency: batch, batchSize: batch, leaseSeconds: 600 }),
+      () =>
+        new QueueConsumer(this.client, queue, handler, {
+          concurrency: batch,
+          batchSize: batch,
+          leaseSeconds: 600,
+          format: 'bytes',
+        }),
     );
     for (const consumer of this.consumers) consumer.start();
     // The last acks included.

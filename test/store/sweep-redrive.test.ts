@@ -96,6 +96,8 @@ describe('redrive', () => {
     expect(batch).toEqual({ moved: new Map([[origin.id, 2]]), skipped: 2, left: 1, next: null });
     expect(await idsIn(origin)).toEqual(hex(goes));
     expect(await idsIn(graveyard)).toEqual(hex([orphan!, ...expired, leased!, native.id, held!]));
+    // Not by the end of the connection, which the server notices later.
+    await other.write('ROLLBACK');
     await other.end();
     // The lease is as good as before.
     expect(await store.messages.ack(graveyard.id, [taken!], { now: LATER })).toEqual([null]);
