@@ -93,6 +93,20 @@ describe('what a look saw beyond its claim', () => {
     expect(afterLook({ meanwhile: at(1000, 6) }).takeAhead(QUEUE, 1)).toBeDefined();
   });
 
+  test('is looked for only in deep queues, and not for a while where it was forgotten before anybody took of it', () => {
+    const floors = afterLook();
+    expect(floors.beginLook(QUEUE).isDeep).toBe(true);
+    floors.takeAhead(QUEUE, 1);
+    floors.lower(QUEUE, at(1000, 0));
+    expect(floors.beginLook(QUEUE).isDeep).toBe(true);
+    const unused = afterLook();
+    unused.lower(QUEUE, at(1000, 0));
+    expect(unused.beginLook(QUEUE).isDeep).toBe(false);
+    const shallow = new ScanFloors();
+    shallow.endLook(QUEUE, { begunAt: 0, databaseTime: 1000, seen: places.slice(0, 3), isWhole: true, taken: 1 });
+    expect(shallow.beginLook(QUEUE).isDeep).toBe(false);
+  });
+
   test('is good for a tenth of a second', async () => {
     const floors = afterLook();
     await new Promise((resolve) => setTimeout(resolve, 150));

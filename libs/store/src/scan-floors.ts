@@ -16,6 +16,8 @@ interface QueueFloors {
   lowest: Place | undefined;
   /** The last look saw much more than was claimed. */
   isDeep: boolean;
+  /** Until then it is not looked further than is claimed: what was seen was forgotten before anybody took it. */
+  notAheadUntil: number;
 }
 
 /** Where deliveries stand that a claim is made for, in hand-out order. */
@@ -33,6 +35,8 @@ interface Ahead {
   isWhole: boolean;
   /** By `performance.now()`. */
   until: number;
+  /** A claim went by it. */
+  isUsed: boolean;
 }
 
 /** Where a delivery stands in its queue. */
@@ -71,6 +75,8 @@ const QUEUES_REMEMBERED = 10_000;
 const AHEAD_MS = 100;
 /** A queue is deep when a look sees so many times what is claimed: only then is it worth its while to look further than that. */
 const DEEP_FACTOR = 4;
+/** Where messages of several priorities keep coming, what was seen is forgotten at once, and to look for it again is in vain for a while. */
+const IN_VAIN_MS = 1000;
 /** For so many queues, some tens of kilobytes each. */
 const AHEADS_REMEMBERED = 1000;
 
@@ -108,7 +114,10 @@ export class ScanFloors {
   beginLook(queueId: number): { floors: Floors | undefined; isDeep: boolean } {
     const queue = this.queues.get(queueId);
     if (queue !== undefined) queue.lowest = undefined;
-    return { floors: this.of(queueId), isDeep: queue?.isDeep ?? false };
+    return {
+      floors: this.of(queueId),
+      isDeep: queue !== undefined && queue.isDeep && performance.now() >= queue.notAheadUntil,
+    };
   }
 
   /**
@@ -134,8 +143,12 @@ export class ScanFloors {
 
   /** Deliveries stand there, or later. */
   lower(queueId: number, place: Place): void {
-    if (isBefore(place, this.aheads.get(queueId)?.places.at(-1))) this.forgetAhead(queueId);
     const queue = this.queues.get(queueId);
+    const ahead = this.aheads.get(queueId);
+    if (isBefore(place, ahead?.places.at(-1))) {
+      this.forgetAhead(queueId);
+      if (queue !== undefined && ahead?.isUsed === false) queue.notAheadUntil = performance.now() + IN_VAIN_MS;
+    }
     if (queue === undefined) return;
     const { ranks } = queue;
     const { priorityRank, availableAt } = place;
@@ -154,7 +167,7 @@ export class ScanFloors {
       this.forgetAhead(queueId);
       return undefined;
     }
-    this.aheads.set(queueId, { ...ahead, places: ahead.places.slice(count) });
+    this.aheads.set(queueId, { ...ahead, places: ahead.places.slice(count), isUsed: true });
     return firstOf(ahead.places, count, ahead.isWhole);
   }
 
@@ -170,7 +183,12 @@ export class ScanFloors {
     if (queue === undefined || seen.length <= taken) return;
     if (queue.lowest !== undefined && isBefore(queue.lowest, seen.at(-1))) return;
     if (this.aheads.size >= AHEADS_REMEMBERED) this.aheads.clear();
-    this.aheads.set(queueId, { places: seen.slice(taken), isWhole, until: performance.now() + AHEAD_MS });
+    this.aheads.set(queueId, {
+      places: seen.slice(taken),
+      isWhole,
+      until: performance.now() + AHEAD_MS,
+      isUsed: false,
+    });
   }
 
   /** Whether a rescan of this queue has its turn: one of a broker at a time; at the latest before the queue is called empty. */
@@ -203,7 +221,13 @@ export class ScanFloors {
       this.aheads.clear();
     }
     // The claim that is remembered first looked at everything.
-    const queue = { ranks: new Map(), rescannedAt: performance.now(), lowest: undefined, isDeep: false };
+    const queue = {
+      ranks: new Map(),
+      rescannedAt: performance.now(),
+      lowest: undefined,
+      isDeep: false,
+      notAheadUntil: 0,
+    };
     this.queues.set(queueId, queue);
     return queue;
   }
