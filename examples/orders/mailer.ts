@@ -2,7 +2,7 @@ import 'reflect-metadata';
 import { Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { Consumer, type Message, OnMessage, Reject, RowmqModule } from '@rowmq/client';
-import { order, type Order, ORDERS, ORDERS_DEAD } from './order.js';
+import { type Order, ORDERS, ordersQueues } from './order.js';
 
 @Consumer(ORDERS, { concurrency: 10, leaseSeconds: 10 })
 class Mailer {
@@ -22,13 +22,7 @@ async function sendMail(_to: string, _text: string, signal: AbortSignal): Promis
 }
 
 @Module({
-  imports: [
-    RowmqModule.forRoot({ url: process.env['ROWMQ_URL'] ?? 'http://127.0.0.1:8080' }),
-    RowmqModule.registerQueue(
-      { name: ORDERS_DEAD, create: true },
-      { name: ORDERS, schema: order, create: { deadLetterQueue: ORDERS_DEAD, maxReceives: 5 } },
-    ),
-  ],
+  imports: [RowmqModule.forRoot({ url: process.env['ROWMQ_URL'] ?? 'http://127.0.0.1:8080' }), ordersQueues],
   providers: [Mailer],
 })
 class MailerModule {}

@@ -1,3 +1,4 @@
+import { RowmqModule } from '@rowmq/client';
 import { z } from 'zod';
 
 /** What both services know of an order. */
@@ -10,4 +11,10 @@ export const order = z.object({
 export type Order = z.output<typeof order>;
 
 export const ORDERS = 'orders';
-export const ORDERS_DEAD = 'orders-dead';
+const ORDERS_DEAD = 'orders-dead';
+
+/** For the modules of both: the queue of orders, and where those go that were received too often or rejected. */
+export const ordersQueues = RowmqModule.registerQueue(
+  { name: ORDERS_DEAD, create: true },
+  { name: ORDERS, schema: order, create: { deadLetterQueue: ORDERS_DEAD, maxReceives: 5 } },
+);

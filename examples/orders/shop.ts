@@ -3,7 +3,7 @@ import { Body, Controller, Module, Post, StandardSchemaValidationPipe } from '@n
 import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import { InjectQueue, type Queue, RowmqModule } from '@rowmq/client';
-import { order, type Order, ORDERS, ORDERS_DEAD } from './order.js';
+import { order, type Order, ORDERS, ordersQueues } from './order.js';
 
 @Controller('orders')
 class OrdersController {
@@ -17,13 +17,7 @@ class OrdersController {
 }
 
 @Module({
-  imports: [
-    RowmqModule.forRoot({ url: process.env['ROWMQ_URL'] ?? 'http://127.0.0.1:8080' }),
-    RowmqModule.registerQueue(
-      { name: ORDERS_DEAD, create: true },
-      { name: ORDERS, schema: order, create: { deadLetterQueue: ORDERS_DEAD, maxReceives: 5 } },
-    ),
-  ],
+  imports: [RowmqModule.forRoot({ url: process.env['ROWMQ_URL'] ?? 'http://127.0.0.1:8080' }), ordersQueues],
   controllers: [OrdersController],
 })
 class ShopModule {}
