@@ -3,6 +3,7 @@ import { LEASE_GRACE_MS, type LeasedDelivery, type Queue } from '@rowmq/store';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type CuttingProxy, startCuttingProxy } from '../support/cutting-proxy.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
+import { eventually } from '../support/wait.js';
 
 /*
  * The connection is cut while a COMMIT is under way: before the server sees it, after it has carried it out, or while it is still on its way. The broker cannot tell which; the outcome must be the same.
@@ -81,6 +82,36 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
       { receiveCount: 2 },
       { receiveCount: 2 },
     ]);
+  });
+
+  it('a nack is answered as done although another consumer has got the message meanwhile', async () => {
+    const queue = await createQueue(direct);
+    for (let round = 0; round < 5; round += 1) {
+      await direct.messages.enqueue(queue.name, numbered(1));
+      const leased = await direct.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 600 });
+      const nacked = cutOnce(() => store.messages.nack(queue.id, leased, { delaySeconds: 0 }));
+      const taken = await eventually('it is handed out again', async () => {
+        const again = await direct.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 600 });
+        return again.length > 0 && again;
+      });
+      expect(taken).toMatchObject([{ receiveCount: 2 }]);
+      // Deleted as well, in every second round.
+      if (round % 2 === 1) await direct.messages.ack(queue.id, taken);
+      expect(await nacked).toEqual([null]);
+      await direct.messages.ack(queue.id, taken);
+    }
+  });
+
+  it('a dead-lettering is answered as done, and done once', async () => {
+    const dead = await createQueue(direct);
+    const queue = await createQueue(direct, { deadLetterQueue: dead.name });
+    await direct.messages.enqueue(queue.name, numbered(3));
+    const leased = await direct.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 600 });
+    const request = { queueId: queue.id, receipts: leased, reason: 'broken' };
+    expect(await cutOnce(() => store.messages.flights.reject(request))).toEqual([null, null, null]);
+    expect(await direct.sweep.lastId(queue.id)).toBeNull();
+    const moved = await direct.messages.dequeue(dead, { maxMessages: 10, leaseSeconds: 600 });
+    expect(bodies(moved).toSorted()).toEqual(['0', '1', '2']);
   });
 
   it('an extend is answered as done', async () => {

@@ -27,8 +27,8 @@ export interface LeaseVerb<Request> {
   apply(request: Request, messageIds: readonly Buffer[], now: number): Statement;
   /** What a second request with the same receipt is told; null: it succeeds as well. */
   secondOutcome: ReceiptOutcomes[number];
-  /** Recognises, after a try whose COMMIT got no answer, a delivery for which that try had committed. */
-  wasApplied(row: LeaseRow | undefined): boolean;
+  /** Recognises, after a try whose COMMIT got no answer, a delivery for which that try had committed. The lease was held then; `isBeforeItsEnd`: it would be still, had nothing been done. */
+  wasApplied(row: LeaseRow | undefined, isBeforeItsEnd: boolean): boolean;
 }
 
 /** Beyond it, a condition of one group per queue and token costs more than it saves. */
@@ -51,11 +51,12 @@ export class Leases {
     requests: readonly Request[],
     verb: LeaseVerb<Request>,
     at: number | undefined,
-    appliedBefore?: ReadonlySet<Receipt>,
+    appliedBefore: readonly Receipt[] = [],
   ): Promise<{ outcomes: ReceiptOutcomes[]; now: number }> {
-    const held = new Set<Receipt>(appliedBefore);
+    /** Leases that a try has found held, and when they end. */
+    const held = new Map<Receipt, number>(appliedBefore.map((receipt) => [receipt, 0]));
     return this.database.transaction(async (tx) => {
-      const mayBeApplied = tx.commitUnknown || appliedBefore !== undefined;
+      const mayBeApplied = tx.commitUnknown || appliedBefore.length > 0;
       await verb.begin?.(tx);
       const { now, find } = await lockLeases(tx, requests, at);
       const ended = new Set<LeaseRow>();
@@ -68,10 +69,11 @@ export class Leases {
           if (isHeld(row, receipt, now)) {
             if (verb.secondOutcome !== null) ended.add(row);
             messageIds.push(receipt.messageId);
-            held.add(receipt);
+            held.set(receipt, row.availableAt - LEASE_GRACE_MS);
             return null;
           }
-          if (mayBeApplied && held.has(receipt) && verb.wasApplied(row)) return null;
+          const end = mayBeApplied ? held.get(receipt) : undefined;
+          if (end !== undefined && verb.wasApplied(row, now < end)) return null;
           return row === undefined ? 'delivery-not-found' : 'lease-lost';
         });
         if (messageIds.length > 0) statements.push(verb.apply(request, messageIds, now));
@@ -88,11 +90,11 @@ export class Leases {
    * Locks: the rows in primary-key order.
    */
   async delete(requests: readonly ReceiptsRequest[], at: number | undefined): Promise<ReceiptOutcomes[]> {
-    let appliedBefore: Set<Receipt> | undefined;
+    let appliedBefore: Receipt[] | undefined;
     try {
       await this.database.transaction(async (tx) => {
         if (tx.commitUnknown) {
-          appliedBefore = new Set(requests.flatMap(({ receipts }) => receipts));
+          appliedBefore = requests.flatMap(({ receipts }) => receipts);
           throw new NotAllHeld();
         }
         await deleteAll(tx, requests, at);

@@ -260,5 +260,6 @@ const NACK: LeaseVerb<ReceiptsRequest & { delaySeconds: number; reason?: string 
     values: [now + delaySeconds * 1000, reason ?? null, queueId, messageIds],
   }),
   secondOutcome: 'lease-lost',
-  wasApplied: (row) => row !== undefined && isNoLease(row.leaseToken),
+  // Before the lease's end nothing else can have taken it away, so whatever is in its place came after.
+  wasApplied: (row, isBeforeItsEnd) => isBeforeItsEnd || (row !== undefined && isNoLease(row.leaseToken)),
 };
