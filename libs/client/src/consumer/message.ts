@@ -8,7 +8,8 @@ export type Settlement =
 
 /** A delivery that a consumer holds under a lease. */
 export class Delivery {
-  readonly abort = new AbortController();
+  /** Made when somebody asks for its signal: most handlers do not, and it costs as much as all the rest of a delivery. */
+  #controller: AbortController | undefined;
   isSettled = false;
   /** By `performance.now()`: when its lease is to be extended, and when it has surely run out. */
   extendAt = 0;
@@ -18,6 +19,17 @@ export class Delivery {
     readonly message: LeasedMessage,
     private readonly onSettle: (delivery: Delivery, settlement: Settlement) => void,
   ) {}
+
+  get signal(): AbortSignal {
+    this.#controller ??= new AbortController();
+    return this.#controller.signal;
+  }
+
+  /** Fires the signal. */
+  abort(reason: Error): void {
+    this.#controller ??= new AbortController();
+    this.#controller.abort(reason);
+  }
 
   /** Only the first call counts. */
   settle(settlement: Settlement): void {
@@ -66,7 +78,7 @@ export class Message<T = unknown> {
 
   /** Fires when the lease is lost (`LeaseLostError`) or the consumer stops without waiting any longer (`ConsumerStoppedError`): what the handler does from then on, another may do as well. */
   get signal(): AbortSignal {
-    return this.#delivery.abort.signal;
+    return this.#delivery.signal;
   }
 
   /** For batch handlers: this one is done, whatever becomes of the others. Of the ways to settle a message the first call counts; a message that is not settled when the handler ends shares its outcome. */

@@ -270,7 +270,7 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
     delivery.isSettled = true;
     const waiting = this.#buffer.indexOf(delivery);
     if (waiting >= 0) this.#buffer.splice(waiting, 1);
-    delivery.abort.abort(new LeaseLostError(delivery.message.id));
+    delivery.abort(new LeaseLostError(delivery.message.id));
     this.#tell('leaseLost', delivery.message);
     this.#done(delivery);
   }
@@ -304,7 +304,7 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
     deadline.abort();
     for (const delivery of [...this.#running.values()].flat()) {
       delivery.settle(STOPPED);
-      delivery.abort.abort(
+      delivery.abort(
         new ConsumerStoppedError(
           `The consumer was stopped, and has waited ${this.settings.shutdownSeconds} s for its handlers.`,
         ),

@@ -34,6 +34,7 @@ import { z } from 'zod';
 import { type CallOptions, BrokerClient } from '../broker-client.js';
 import { BrokerUnreachableError, mayPass } from './broker-unreachable.error.js';
 import { type Endpoint, Endpoints } from './endpoints.js';
+import { exchange, type HttpAnswer } from './exchange.js';
 
 export interface RowmqClientOptions {
   /** The broker's base URL, such as `http://127.0.0.1:8080`; several for brokers that stand in for each other. */
@@ -212,8 +213,21 @@ export class RowmqHttpClient extends BrokerClient {
   async #call<Schema extends z.ZodType>(schema: Schema, call: Call): Promise<z.output<Schema>> {
     call.signal?.throwIfAborted();
     if (this.#closed.signal.aborted) throw new BrokerUnreachableError('The client is closed.', this.url, 'not-sent');
-    if (this.#retries === 0) return this.#try(schema, call);
-    return pRetry(() => this.#try(schema, call), {
+    try {
+      return await this.#try(schema, call);
+    } catch (error) {
+      if (this.#retries === 0 || !this.#mayBeSentAgain(call, error)) throw error;
+      return this.#tryAgain(error, schema, call);
+    }
+  }
+
+  /** After a try that failed. Apart from it, since a call that succeeds at once should not pay for what might follow. */
+  async #tryAgain<Schema extends z.ZodType>(failure: unknown, schema: Schema, call: Call): Promise<z.output<Schema>> {
+    const attempt = async (number: number): Promise<z.output<Schema>> => {
+      if (number === 1) throw failure;
+      return this.#try(schema, call);
+    };
+    return pRetry(attempt, {
       retries: this.#retries,
       minTimeout: FIRST_PAUSE_MS,
       maxTimeout: LONGEST_PAUSE_MS,
@@ -222,9 +236,15 @@ export class RowmqHttpClient extends BrokerClient {
         const seconds = error instanceof RowmqError ? (error.retryAfterSeconds ?? 0) : 0;
         if (seconds > 0) await sleep(Math.min(seconds * 1000, LONGEST_PAUSE_MS), undefined, { signal: call.signal });
       },
-      shouldRetry: ({ error }) => !this.#closed.signal.aborted && mayBeSentAgain(call, error),
+      shouldRetry: ({ error }) => this.#mayBeSentAgain(call, error),
       ...(call.signal && { signal: call.signal }),
     });
+  }
+
+  #mayBeSentAgain(call: Call, error: unknown): boolean {
+    if (this.#closed.signal.aborted || !mayPass(error)) return false;
+    if (!call.once) return true;
+    return error instanceof BrokerUnreachableError ? error.outcome === 'not-sent' : error.code === 'overloaded';
   }
 
   /** Sends a call once. */
@@ -243,41 +263,18 @@ export class RowmqHttpClient extends BrokerClient {
   async #send<Schema extends z.ZodType>(endpoint: Endpoint, schema: Schema, call: Call): Promise<z.output<Schema>> {
     const deadlineMs = Math.min(this.#timeoutMs, call.timeoutMs ?? Infinity) + (call.extraMs ?? 0);
     const body = call.body === undefined ? null : JSON.stringify(call.body);
-    // One controller and one timer per call rather than AbortSignal.any, which keeps every signal it made on a long-lived source.
-    const giveUp = new AbortController();
-    const onAbort = () => giveUp.abort(call.signal?.reason);
-    const timer = setTimeout(() => giveUp.abort(new errors.HeadersTimeoutError()), deadlineMs);
-    call.signal?.addEventListener('abort', onAbort, { once: true });
+    const headers = body === null ? this.#headers : { ...this.#headers, 'content-type': 'application/json' };
     try {
-      const answer = await endpoint.pool.request({
-        method: call.method,
-        path: endpoint.pathPrefix + call.path,
-        headers: body === null ? this.#headers : { ...this.#headers, 'content-type': 'application/json' },
-        body,
-        signal: giveUp.signal,
-      });
-      const text = await answer.body.text();
-      return read(endpoint, schema, call, {
-        status: answer.statusCode,
-        text,
-        retryAfter: answer.headers['retry-after'],
-      });
+      const request = { method: call.method, path: endpoint.pathPrefix + call.path, headers, body };
+      const answer = await exchange(endpoint.pool, request, { deadlineMs, signal: call.signal });
+      return read(endpoint, schema, call, answer);
     } catch (error) {
       if (error instanceof RowmqError || error instanceof BrokerUnreachableError) throw error;
       if (error instanceof errors.InvalidArgumentError) throw error;
       call.signal?.throwIfAborted();
       throw unreachable(endpoint, call, error, deadlineMs);
-    } finally {
-      clearTimeout(timer);
-      call.signal?.removeEventListener('abort', onAbort);
     }
   }
-}
-
-interface HttpAnswer {
-  status: number;
-  text: string;
-  retryAfter: string | string[] | undefined;
 }
 
 function read<Schema extends z.ZodType>(
@@ -318,12 +315,6 @@ function unreachable({ url }: Endpoint, call: Call, cause: unknown, deadlineMs: 
       : `the connection broke (${cause instanceof Error ? cause.message : String(cause)})`;
   const message = `${call.method} ${url}${call.path}: ${what}; it may or may not have been carried out.`;
   return new BrokerUnreachableError(message, url, 'unknown', { cause });
-}
-
-function mayBeSentAgain(call: Call, error: unknown): boolean {
-  if (!mayPass(error)) return false;
-  if (!call.once) return true;
-  return error instanceof BrokerUnreachableError ? error.outcome === 'not-sent' : error.code === 'overloaded';
 }
 
 const queuePath = (queue: string) => `/v1/admin/queues/${encodeURIComponent(queue)}`;
