@@ -1,56 +1,26 @@
-import { execFile } from 'node:child_process';
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { useBroker } from '../support/api.js';
+import { PackedProject } from '../support/packed-project.js';
 
-/* The tarball that users install, in a project of theirs: strict, and with nothing of this repository around it. */
+/* The tarball that users install, in a project of theirs. */
 
-const run = promisify(execFile);
-const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const shared = useBroker();
-let project: string;
+let project: PackedProject;
 
 beforeAll(async () => {
-  project = await mkdtemp(join(tmpdir(), 'rowmq-user-'));
-  const { stdout } = await run('node', ['scripts/pack-client.mjs', project], { cwd: ROOT });
-  const tarball = stdout.trim().split('\n').at(-1) as string;
-  const { dependencies, devDependencies } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'));
-  const versions: Record<string, string> = { ...dependencies, ...devDependencies };
-  const needed = [
+  project = await PackedProject.make('client', [
     '@nestjs/common',
     '@nestjs/core',
     '@nestjs/microservices',
     '@nestjs/testing',
-    '@types/node',
     'reflect-metadata',
     'rxjs',
-    'typescript',
-  ];
-  await writeFile(join(project, 'package.json'), JSON.stringify({ name: 'user', private: true, type: 'module' }));
-  const packages = needed.map((name) => `${name}@${versions[name]}`);
-  await run(
-    'npm',
-    ['install', '--no-audit', '--no-fund', '--loglevel=error', tarball, ...packages, `zod@${versions['zod']}`],
-    { cwd: project },
-  );
-  const compilerOptions = {
-    target: 'es2023',
-    module: 'nodenext',
-    strict: true,
-    exactOptionalPropertyTypes: true,
-    noUncheckedIndexedAccess: true,
-    experimentalDecorators: true,
-    emitDecoratorMetadata: true,
-    outDir: 'dist',
-    types: ['node'],
-  };
-  await writeFile(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['*.ts'] }));
+    'zod',
+  ]);
 }, 300_000);
-afterAll(() => rm(project, { recursive: true, force: true }));
+afterAll(() => rm(project.folder, { recursive: true, force: true }));
 
 const MODULE = `
 import 'reflect-metadata';
@@ -125,36 +95,44 @@ await app.close();
 await client.close();
 `;
 
-it('compiles under strict and passes a round trip, as a module and as a transport', async () => {
-  await writeFile(join(project, 'module.ts'), MODULE);
-  await writeFile(join(project, 'transport.ts'), TRANSPORT);
-  await run('npx', ['tsc', '-p', '.'], { cwd: project }).catch((error: { stdout: string }) => {
-    throw new Error(error.stdout);
-  });
-  const env = { ...process.env, ROWMQ_URL: shared.broker.url };
-  const module = await run('node', ['dist/module.js'], { cwd: project, env, timeout: 60_000 });
-  expect(module).toEqual({ stdout: '{"article":"tea","count":2}\n', stderr: '' });
-  const transport = await run('node', ['dist/transport.js'], { cwd: project, env, timeout: 60_000 });
-  expect(transport).toEqual({ stdout: 'jam 4\n', stderr: '' });
+const REQUIRED = `
+import type { RowmqHttpClient } from '@rowmq/client/core';
+const { RowmqHttpClient: Client } = require('@rowmq/client/core') as { RowmqHttpClient: typeof RowmqHttpClient };
+
+async function main(): Promise<void> {
+  const client = new Client({ url: process.env['ROWMQ_URL'] ?? '' });
+  await client.putQueue('required');
+  await client.enqueue('required', { messages: [{ body: 'honey' }] });
+  const { messages } = await client.dequeue('required');
+  console.log(messages.map(({ body }) => body));
+  await client.close();
+}
+void main();
+`;
+
+it('compiles under strict and passes a round trip, as a module, as a transport, and required by CommonJS', async () => {
+  await project.write('module.ts', MODULE);
+  await project.write('transport.ts', TRANSPORT);
+  await project.write('required.cts', REQUIRED);
+  await project.compile();
+  const env = { ROWMQ_URL: shared.broker.url };
+  expect(await project.run('module.js', env)).toEqual({ stdout: '{"article":"tea","count":2}\n', stderr: '' });
+  expect(await project.run('transport.js', env)).toEqual({ stdout: 'jam 4\n', stderr: '' });
+  expect((await project.run('required.cjs', env)).stdout).toBe("[ 'honey' ]\n");
 }, 180_000);
 
 it('has a README whose samples compile', async () => {
-  const readme = await readFile(join(project, 'node_modules/@rowmq/client/README.md'), 'utf8');
-  const samples = [...readme.matchAll(/```ts\n([^]*?)```/g)].map(([, sample]) => sample as string);
-  expect(samples.length).toBeGreaterThanOrEqual(5);
-  for (const [index, sample] of samples.entries()) await writeFile(join(project, `readme-${index}.ts`), sample);
-  await run('npx', ['tsc', '-p', '.', '--noEmit'], { cwd: project }).catch((error: { stdout: string }) => {
-    throw new Error(error.stdout);
-  });
+  expect(await project.takeReadmeSamples('client')).toBeGreaterThanOrEqual(5);
+  await project.compile('--noEmit');
 }, 120_000);
 
 it('brings no database driver, no ORM, and nothing else of RowMQ’s', async () => {
-  const installed = await readdir(join(project, 'node_modules'));
+  const installed = await readdir(join(project.folder, 'node_modules'));
   expect(installed).toContain('@rowmq');
   for (const name of ['typeorm', 'mysql2']) expect(installed).not.toContain(name);
-  expect(await readdir(join(project, 'node_modules', '@rowmq'))).toEqual(['client']);
+  expect(await readdir(join(project.folder, 'node_modules', '@rowmq'))).toEqual(['client']);
   const { peerDependencies, dependencies, version } = JSON.parse(
-    await readFile(join(project, 'node_modules/@rowmq/client/package.json'), 'utf8'),
+    await project.read('node_modules/@rowmq/client/package.json'),
   );
   expect(version).toMatch(/^\d+\.\d+\.\d+$/);
   expect(Object.keys(peerDependencies).filter((name) => !name.startsWith('@nestjs/'))).toEqual([

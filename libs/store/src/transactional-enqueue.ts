@@ -10,6 +10,8 @@ import type { EntityManager } from 'typeorm';
 import { z } from 'zod';
 import { storeIn } from './enqueue.js';
 
+export { RowmqError };
+
 /** Unlike `NOW_MS` right in every time zone a session may have. */
 const UTC_NOW_MS = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000";
 

@@ -5,9 +5,12 @@ import type { ConsumerOptions } from '../consumer/consumer-options.js';
 import { QueueConsumer } from '../consumer/queue-consumer.js';
 import type { BrokerClient } from '../broker-client.js';
 import { RowmqHttpClient, type RowmqClientOptions } from '../http/rowmq-http-client.js';
+import { type NeededQueue, QueueCheck } from '../nest/queue-check.js';
 import { RowmqConfigurationError } from '../nest/rowmq-configuration.error.js';
 import type { PayloadOptions } from '../queue/payload-codec.js';
 import { RowmqContext } from './rowmq.context.js';
+
+type HandlerOptions = ConsumerOptions & PayloadOptions & Pick<NeededQueue, 'create'>;
 
 /** Which names this transport by in `@EventPattern(queue, ROWMQ)`, where an application has several. */
 export const ROWMQ = Symbol('rowmq');
@@ -15,11 +18,14 @@ export const ROWMQ = Symbol('rowmq');
 export interface RowmqServerOptions extends RowmqClientOptions {
   /** How every queue is consumed, unless it says otherwise: `@EventPattern('orders', { concurrency: 5 })`. */
   consumer?: ConsumerOptions | undefined;
+  /** `true` creates the queues that are not there yet; settings are given to all of them. Needs an API key that may. Default: a queue that does not exist is a fault. */
+  create?: NeededQueue['create'];
 }
 
 /**
  * The server side of the transport: `createMicroservice(AppModule, { strategy: new RowmqServer({ url }) })`. An `@EventPattern(queue)` handler gets the queue's payloads; when it is done the message is
- * acked, when it throws it comes again, as with a `@Consumer`. A pattern is a queue's name. The last argument of `@EventPattern` has options: those of a consumer, `format` and `schema`.
+ * acked, when it throws it comes again, as with a `@Consumer`. A pattern is a queue's name. The last argument of `@EventPattern` has options: those of a consumer, `format`, `schema` and
+ * `create`.
  */
 export class RowmqServer extends Server implements CustomTransportStrategy {
   override readonly transportId = ROWMQ;
@@ -27,32 +33,28 @@ export class RowmqServer extends Server implements CustomTransportStrategy {
   override readonly propagatesEventHandlerErrors = true;
   private readonly client: BrokerClient;
   private readonly consumers: QueueConsumer[] = [];
+  private readonly closing = new AbortController();
+  /** What holds for queues that do not say otherwise. */
+  private readonly usual: HandlerOptions;
 
   /** Throws TypeError for a URL that is none. @param client in place of one over HTTP, such as an `InMemoryBroker` */
-  constructor(
-    private readonly options: RowmqServerOptions,
-    client?: BrokerClient,
-  ) {
+  constructor({ consumer, create, ...options }: RowmqServerOptions, client?: BrokerClient) {
     super();
+    this.usual = { ...consumer, create };
     this.client = client ?? new RowmqHttpClient(options);
     this.initializeSerializer({});
     this.initializeDeserializer({});
   }
 
-  /** Begins to consume. Answers {@link RowmqConfigurationError} for handlers that a queue cannot have. */
+  /** Checks that the queues are there, and begins to consume. Answers {@link RowmqConfigurationError} for queues that are not, and for handlers that a queue cannot have. */
   listen(callback: (error?: unknown) => void): void {
-    try {
-      for (const [queue, handler] of this.getHandlers()) this.consumers.push(this.consumerOf(queue, handler));
-    } catch (error) {
-      callback(error);
-      return;
-    }
-    for (const consumer of this.consumers) consumer.start();
-    callback();
+    // oxlint-disable-next-line promise/no-callback-in-promise -- Nest's signature
+    this.begin().then(() => callback(), callback);
   }
 
   /** Stops as {@link QueueConsumer.stop} does. */
   async close(): Promise<void> {
+    this.closing.abort(new Error('the server is closed'));
     await Promise.all(this.consumers.map((consumer) => consumer.stop()));
     await this.client.close();
   }
@@ -66,6 +68,19 @@ export class RowmqServer extends Server implements CustomTransportStrategy {
   // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- Nest's signature
   unwrap<T = readonly QueueConsumer[]>(): T {
     return this.consumers as T;
+  }
+
+  private async begin(): Promise<void> {
+    const handlers = [...this.getHandlers()];
+    for (const [queue, handler] of handlers) this.consumers.push(this.consumerOf(queue, handler));
+    const needed = handlers.map(([name, handler]) => ({ name, create: this.optionsOf(handler).create }));
+    await new QueueCheck(this.client, this.logger, this.closing.signal).ensureAll(needed);
+    if (this.closing.signal.aborted) return;
+    for (const consumer of this.consumers) consumer.start();
+  }
+
+  private optionsOf(handler: MessageHandler): HandlerOptions {
+    return { ...this.usual, ...(handler.extras as HandlerOptions | undefined) };
   }
 
   private consumerOf(queue: string, handler: MessageHandler): QueueConsumer {
@@ -84,14 +99,14 @@ export class RowmqServer extends Server implements CustomTransportStrategy {
         `Several handlers have @EventPattern('${queue}'): one that fails would have the others do it again. Call them from one handler, or give each a queue.`,
       );
     }
-    const { format, schema, ...extras } = (handler.extras ?? {}) as ConsumerOptions & PayloadOptions;
+    const { create: _, ...options } = this.optionsOf(handler);
     const consumer = new QueueConsumer<unknown>(
       this.client,
       queue,
       {
         message: async (payload, message) => this.handle(handler, payload, new RowmqContext([message])),
       },
-      { ...this.options.consumer, ...extras, format, schema },
+      options,
     );
     consumer.on('handlerFailed', ({ id }, error) =>
       this.logger.warn(`Message ${id} of queue '${queue}' failed: ${text(error)}`),

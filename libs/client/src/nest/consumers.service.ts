@@ -6,21 +6,12 @@ import {
   type OnApplicationShutdown,
   type OnModuleDestroy,
 } from '@nestjs/common';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { RowmqError } from '@rowmq/contract';
 import type { Settlement } from '../consumer/message.js';
 import { QueueConsumer } from '../consumer/queue-consumer.js';
-import { mayPass } from '../http/broker-unreachable.error.js';
 import { BrokerClient } from '../broker-client.js';
 import { ConsumerExplorer } from './consumer-explorer.js';
-import type { RegisteredQueue } from './registered-queue.js';
+import { QueueCheck } from './queue-check.js';
 import { RowmqConfigurationError } from './rowmq-configuration.error.js';
-
-/** No receipt that a broker ever gave: asking about it tells whether there is such a queue, with any API key. */
-const NO_RECEIPT = 'is-there-such-a-queue';
-/** For all checks at boot together. */
-const CHECK_MS = 10_000;
-const CHECK_AGAIN_MS = 2000;
 
 /**
  * The application's consumers: checked and started when it has started (`onApplicationBootstrap`), stopped as soon as it is closed (`onModuleDestroy`). What handlers use must be there until then: close it in
@@ -56,7 +47,8 @@ export class ConsumersService implements OnApplicationBootstrap, OnModuleDestroy
       const { format, schema } = registered.registration;
       return new QueueConsumer(this.client, queue, handler, { ...options, format, schema });
     });
-    await this.ensureAll([...queues.values()]);
+    const needed = [...queues.values()].map(({ name, registration: { create } }) => ({ name, create }));
+    await new QueueCheck(this.client, this.logger, this.closing.signal).ensureAll(needed);
     for (const consumer of consumers) {
       this.running.set(consumer.queue, consumer);
       this.log(consumer);
@@ -72,53 +64,6 @@ export class ConsumersService implements OnApplicationBootstrap, OnModuleDestroy
   /** Last: until then others may enqueue. */
   async onApplicationShutdown(): Promise<void> {
     await this.client.close();
-  }
-
-  /** Makes sure that the queues are there, in the order in which they were registered. What cannot be done because the broker is away is done when it is back, and does not hold up the start. */
-  private async ensureAll(queues: readonly RegisteredQueue[]): Promise<void> {
-    const deadline = AbortSignal.timeout(CHECK_MS);
-    for (const [index, queue] of queues.entries()) {
-      try {
-        await this.ensure(queue, deadline);
-      } catch (error) {
-        if (!mayPass(error) && !deadline.aborted) throw asFault(queue, error);
-        this.logger.warn(`Queue '${queue.name}' could not be checked yet: ${String(error)}`);
-        void this.ensureLater(queues.slice(index).filter(({ registration }) => registration.create));
-        return;
-      }
-    }
-  }
-
-  /** Never rejects. */
-  private async ensureLater(queues: readonly RegisteredQueue[]): Promise<void> {
-    const { signal } = this.closing;
-    for (const queue of queues) {
-      while (!signal.aborted) {
-        try {
-          await this.ensure(queue, signal);
-          break;
-        } catch (error) {
-          if (!mayPass(error)) {
-            if (!signal.aborted) this.logger.error(asFault(queue, error).message);
-            break;
-          }
-          await sleep(CHECK_AGAIN_MS, undefined, { signal }).catch(() => undefined);
-        }
-      }
-    }
-  }
-
-  private async ensure({ name, registration: { create } }: RegisteredQueue, signal: AbortSignal): Promise<void> {
-    if (typeof create === 'object') {
-      await this.client.putQueue(name, create, { signal });
-      return;
-    }
-    try {
-      await this.client.ack(name, { receipts: [NO_RECEIPT] }, { signal });
-    } catch (error) {
-      if (!create || !(error instanceof RowmqError) || error.code !== 'queue-not-found') throw error;
-      await this.client.putQueue(name, {}, { signal });
-    }
   }
 
   private log(consumer: QueueConsumer): void {
@@ -153,16 +98,6 @@ export class ConsumersService implements OnApplicationBootstrap, OnModuleDestroy
       ),
     );
   }
-}
-
-function asFault({ name }: RegisteredQueue, error: unknown): RowmqConfigurationError {
-  if (error instanceof RowmqError && error.code === 'queue-not-found') {
-    return new RowmqConfigurationError(
-      `Queue '${name}' does not exist: create it with PUT /v1/admin/queues/${name}, or register it with create: true.`,
-      { cause: error },
-    );
-  }
-  return new RowmqConfigurationError(`Queue '${name}' cannot be used: ${(error as Error).message}`, { cause: error });
 }
 
 function whatBecomesOf(settlement: Settlement | undefined): string {
