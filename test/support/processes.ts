@@ -60,12 +60,16 @@ export async function startReaper(database: TestDatabase, env: Record<string, st
   return startApp('reaper', { ROWMQ_DATABASE_URL: database.url, ...env });
 }
 
-/** Starts `dist/apps/<name>` and waits until it says that it is ready. Settings of the surrounding environment do not reach it. */
-export async function startApp(name: 'broker' | 'reaper', env: Record<string, string>): Promise<AppProcess> {
+/** Starts `dist/apps/<name>`, of another `dist` if one is given, and waits until it says that it is ready. Settings of the surrounding environment do not reach it. */
+export async function startApp(
+  name: 'broker' | 'reaper',
+  env: Record<string, string>,
+  dist = 'dist',
+): Promise<AppProcess> {
   const inherited = Object.fromEntries(
     Object.entries(process.env).filter(([key]) => !key.startsWith('ROWMQ_') && key !== 'NODE_OPTIONS'),
   );
-  const child = spawn(process.execPath, [`dist/apps/${name}/src/main.js`], {
+  const child = spawn(process.execPath, [`${dist}/apps/${name}/src/main.js`], {
     cwd: ROOT,
     env: { ...inherited, ...env },
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],

@@ -38,6 +38,14 @@ const RETRYABLE = new Set([
 /** What a server says that takes no writes, or not now: a replica, a demoted primary, a member that left its group. */
 const NOT_PRIMARY = new Set([1290, 1792, 1836, 3100]);
 
+/** What a server says that cannot write to its disk: full, read-only, broken. The statement was undone. */
+const DISK_FAILED = new Set([
+  1021, // disk full
+  1026, // error writing a file
+  1030, // an error of the storage engine
+  1114, // a table's file cannot grow
+]);
+
 const DUPLICATE_KEY = 1062;
 
 /** The driver's error inside whatever wrapped it. */
@@ -119,6 +127,13 @@ export function toRowmqError(error: unknown): unknown {
       cause: error,
       retryAfterSeconds: 1,
     });
+  }
+  if (errno !== undefined && DISK_FAILED.has(errno)) {
+    return new RowmqError(
+      'database-unavailable',
+      `The database could not write to its disk (${code ?? errno}): see whether it is full, and try again.`,
+      { cause: error, retryAfterSeconds: 5 },
+    );
   }
   if (isRetryable(error) || message === 'Pool is closed.') {
     return new RowmqError(

@@ -1,0 +1,105 @@
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const PATIENCE_MS = 60_000;
+
+/**
+ * The network between RowMQ's processes and the database, whose faults can be switched on and off while it carries traffic.
+ *
+ * What is on its way while it is cut arrives late, as what TCP sends again does: a COMMIT that a broker has long given up may still be carried out.
+ */
+export class DatabaseProxy {
+  /** Each chunk, in each direction, is on its way for so long. */
+  delayMs = 0;
+  /** The share of COMMITs that the server carries out, and whose answer is lost together with the connection. */
+  lostAnswers = 0;
+  /** How many answers were lost so far. */
+  lost = 0;
+  private readonly sockets = new Set<Socket>();
+  private whole: Promise<void> = Promise.resolve();
+  private mend: (() => void) | undefined;
+
+  private constructor(
+    private readonly server: Server,
+    private readonly target: { host: string; port: number },
+    /** The database's URL, by way of the proxy. */
+    readonly url: string,
+  ) {
+    server.on('connection', (client) => void this.carry(client));
+  }
+
+  static async start(databaseUrl: string): Promise<DatabaseProxy> {
+    const url = new URL(databaseUrl);
+    const target = { host: url.hostname, port: Number(url.port) };
+    const server = createServer({ allowHalfOpen: true }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    url.port = String((server.address() as AddressInfo).port);
+    return new DatabaseProxy(server, target, url.href);
+  }
+
+  /** From now on nothing passes, and nobody is told: connections hang, new ones as well. */
+  cut(): void {
+    if (this.mend !== undefined) return;
+    this.whole = new Promise((resolve) => (this.mend = resolve));
+  }
+
+  /** Back to a network without faults. What was held up arrives. */
+  heal(): void {
+    this.delayMs = 0;
+    this.lostAnswers = 0;
+    this.mend?.();
+    this.mend = undefined;
+  }
+
+  async close(): Promise<void> {
+    this.heal();
+    for (const socket of this.sockets) socket.destroy();
+    this.server.close();
+    await once(this.server, 'close');
+  }
+
+  private async carry(client: Socket): Promise<void> {
+    this.keep(client);
+    await this.whole;
+    const upstream = connect({ ...this.target, allowHalfOpen: true });
+    this.keep(upstream);
+    let isLosing = false;
+    const toServer = this.pump(client, upstream, (chunk) => {
+      isLosing ||= chunk.includes('COMMIT') && Math.random() < this.lostAnswers;
+      return true;
+    });
+    const toClient = this.pump(upstream, client, () => !isLosing);
+    await Promise.all([toServer, toClient]).catch(() => undefined);
+    if (isLosing) this.lost += 1;
+    client.destroy();
+    upstream.destroy();
+  }
+
+  /** Passes on, in order, what `mayPass`; ends both when something may not. */
+  private async pump(from: Socket, to: Socket, mayPass: (chunk: Buffer) => boolean): Promise<void> {
+    try {
+      for await (const chunk of from as AsyncIterable<Buffer>) {
+        const passes = mayPass(chunk);
+        if (this.delayMs > 0) await sleep(this.delayMs);
+        await this.whole;
+        if (!passes) throw new Error('the answer is lost');
+        to.write(chunk);
+      }
+      await this.whole;
+      to.end();
+    } catch (error) {
+      from.destroy();
+      to.destroy();
+      throw error;
+    }
+  }
+
+  private keep(socket: Socket): void {
+    this.sockets.add(socket);
+    // Whoever reads or writes learns of it.
+    socket.on('error', () => undefined);
+    socket.on('close', () => this.sockets.delete(socket));
+    socket.setTimeout(PATIENCE_MS * 10, () => socket.destroy());
+  }
+}
