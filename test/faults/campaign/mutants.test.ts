@@ -78,11 +78,11 @@ const MUTANTS: Mutant[] = [
     broken: ['Nothing is delivered after its expiry'],
   },
   {
-    name: 'lease without a deadline: claimed rows stay available',
+    name: 'lease that others may have a second and a half before it ends',
     file: 'libs/store/src/claim.sql.js',
     line: 'SET available_at = ${leaseExpiresAt + LEASE_GRACE_MS},',
-    instead: 'SET available_at = available_at,',
-    fault: SLOW_CONSUMERS,
+    instead: 'SET available_at = ${leaseExpiresAt + LEASE_GRACE_MS - 1500},',
+    fault: { ...SLOW_CONSUMERS, load: { ...SLOW_CONSUMERS.load, leaseSeconds: 2 } },
     broken: [EXCLUSIVE, FENCED],
   },
   {
@@ -94,6 +94,11 @@ const MUTANTS: Mutant[] = [
     broken: ['Every redelivery has its reason'],
   },
 ];
+
+/** Which guarantee is broken does not depend on the server: a short run shares them out. */
+const HERE = process.env['ROWMQ_FAULT_SECONDS']
+  ? MUTANTS
+  : MUTANTS.filter((_, index) => (index % 2 === 0) === (testServer().kind === 'mysql'));
 
 /** A copy of what was built, in which one line is another. */
 async function mutate({ file, line, instead }: Mutant): Promise<string> {
@@ -109,7 +114,7 @@ async function mutate({ file, line, instead }: Mutant): Promise<string> {
 }
 
 describe('a broken guarantee is noticed', () => {
-  test.each(MUTANTS)('$name', { timeout: 240_000 }, async (mutant) => {
+  test.each(HERE)('$name', { timeout: 240_000 }, async (mutant) => {
     const dist = await mutate(mutant);
     const rig = await FaultRig.start({ kind: testServer().kind, dist });
     try {
