@@ -15,7 +15,7 @@ import {
   type TransactionCost,
 } from './alternatives/transactions.js';
 import { number, table } from './harness/markdown.js';
-import { benchCommand, type BenchOptions } from './harness/options.js';
+import { benchCommand, type BenchOptions, positive } from './harness/options.js';
 import { makePartitions } from './harness/partitions.js';
 import { publish } from './harness/publish.js';
 import { type RunningServer, withServer } from './harness/rig.js';
@@ -30,18 +30,28 @@ interface Alternatives {
   contention: Contention[];
 }
 
+interface Options extends BenchOptions {
+  messages: number;
+}
+
 type Measured = Record<string, Alternatives>;
 
 /** What was decided, beside what was not: tables, transactions, ids, claims, locks (docs/DESIGN.md). In-process, without brokers. */
 export async function main(): Promise<void> {
   const defaults = { runs: 1, seconds: 3, json: 'alternatives' };
   const options = benchCommand('bench:alternatives', 'The storage design beside alternatives to it.', defaults)
+    .option(
+      '--messages <count>',
+      'stored, dead or in a backlog where many are needed; a multiple of 400',
+      positive,
+      100_000,
+    )
     .parse()
-    .opts<BenchOptions>();
+    .opts<Options>();
   const results: Measured = {};
   for (const kind of options.servers) {
     await withServer(kind, options, async (server) => {
-      results[server.name] = await measureServer(server, options.seconds);
+      results[server.name] = await measureServer(server, options);
     });
   }
   await publish({
@@ -53,7 +63,7 @@ export async function main(): Promise<void> {
   });
 }
 
-async function measureServer(server: RunningServer, seconds: number): Promise<Alternatives> {
+async function measureServer(server: RunningServer, { seconds, messages }: Options): Promise<Alternatives> {
   await makePartitions(server.url);
   const step = async <T>(name: string, work: Promise<T>): Promise<T> => {
     const result = await work;
@@ -63,15 +73,15 @@ async function measureServer(server: RunningServer, seconds: number): Promise<Al
   return {
     shapes: await step('tables', measureShapes(server, seconds)),
     transactions: await step('sizes of transactions', measureTransactions(server, seconds)),
-    packing: await step('ids', measurePacking(server)),
-    deadEntries: await step('dead entries', measureDeadEntries(server)),
-    idleLook: await step('a look at idle queues', measureIdleLook(server)),
-    locks: await step('locks', measureLocks(server)),
-    contention: await step('several brokers', measureContention(server, seconds)),
+    packing: await step('ids', measurePacking(server, messages)),
+    deadEntries: await step('dead entries', measureDeadEntries(server, seconds, messages)),
+    idleLook: await step('a look at idle queues', measureIdleLook(server, seconds)),
+    locks: await step('locks', measureLocks(server, seconds)),
+    contention: await step('several brokers', measureContention(server, seconds, 2 * messages)),
   };
 }
 
-function toMarkdown(results: Measured, { seconds }: BenchOptions): string {
+function toMarkdown(results: Measured, { seconds, messages }: Options): string {
   const rows = <T>(part: (of: Alternatives) => readonly T[], cells: (one: T) => string[]): string[][] =>
     Object.entries(results).flatMap(([server, of]) => part(of).map((one) => [server, ...cells(one)]));
   return `SQL as a broker sends it, from this process, on one connection unless said otherwise; the server's CPU, stretches of ${seconds} s.
@@ -112,7 +122,7 @@ ${table(
   ),
 )}
 
-**Claims and dead entries.** Ten deliveries of the sixth priority, 1,000 ready, locked and rolled back; µs as the client sees it, round trips included (one; look, then lock: two):
+**Claims and dead entries.** Ten deliveries of the sixth priority, 1,000 ready, locked and rolled back; the server's CPU, µs a claim:
 
 ${table(
   [
@@ -133,7 +143,7 @@ ${table(
   ),
 )}
 
-**\`delivery\` in partitions.** One look at 50 idle queues, ten priorities; µs:
+**\`delivery\` in partitions.** One look at 50 idle queues, ten priorities; the server's CPU, µs:
 
 ${table(
   ['server', '`delivery`', 'µs'],
@@ -143,7 +153,7 @@ ${table(
   ),
 )}
 
-**Locks without contention.** µs of one round trip of START TRANSACTION, the statement, ROLLBACK:
+**Locks without contention.** START TRANSACTION, the statement, ROLLBACK; the server's CPU, µs:
 
 ${table(
   ['server', 'statement', 'without lock', 'with lock'],
@@ -153,15 +163,25 @@ ${table(
   ),
 )}
 
-**Several brokers on one queue.** A backlog of 200,000, claims of up to 50; each broker has one claim and one ack under way:
+**Several brokers on one queue.** A backlog of ${number(2 * messages)}, claims of up to 50; each broker has one claim and one ack under way:
 
 ${table(
-  ['server', 'brokers', 'acked/s', 'claims', 'deliveries a claim', 'lock waits', 'deadlocks'],
+  [
+    'server',
+    'brokers',
+    'acked/s',
+    "server's CPU µs a message",
+    'claims',
+    'deliveries a claim',
+    'lock waits',
+    'deadlocks',
+  ],
   rows(
     ({ contention }) => contention,
     (one) => [
       String(one.brokers),
       number(one.perSecond, 0),
+      number(one.cpuMicros),
       number(one.claims, 0),
       number(one.claimed),
       String(one.lockWaits),

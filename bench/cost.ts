@@ -188,7 +188,7 @@ ${table(
   cpu,
 )}
 
-How often, per message. \`Innodb_data_fsyncs\` counts files of pages, on MySQL and MariaDB with or without the redo log's; a server that does not count has a dash.
+How often, per message. \`Innodb_data_fsyncs\` are all of InnoDB's, the redo log's included. A server that does not count has a dash.
 
 ${table(
   [

@@ -9,17 +9,16 @@ import {
   QueueRepository,
 } from '@rowmq/store';
 import { fillBacklog } from '../harness/fill-backlog.js';
+import { ownCpuSeconds } from '../harness/process-usage.js';
 import type { RunningServer } from '../harness/rig.js';
 import { microsOf, openSession } from './session.js';
 
 const ROWS = 100;
-const TIMES = 200;
-const BACKLOG = 200_000;
 const CLAIM = 50;
 const LEASE_SECONDS = 600;
 const IDLE_QUEUES = 50;
 
-/** µs of a round trip with a statement, and of the same with locks. */
+/** The server's CPU, µs, of a statement, and of the same with locks. */
 export interface LockCost {
   what: string;
   without: number;
@@ -27,17 +26,15 @@ export interface LockCost {
 }
 
 /** What it costs to lock rather than to read: no contention, transactions that are rolled back or hold one shared lock. */
-export async function measureLocks(server: RunningServer): Promise<LockCost[]> {
+export async function measureLocks(server: RunningServer, seconds: number): Promise<LockCost[]> {
   const session = await openSession(server.url);
   const queue = await backlog(server, 'bench-locks', 10_000);
   const head = `SELECT message_id, priority_rank, available_at, expires_at, receive_count FROM delivery FORCE INDEX (delivery_next)
     WHERE (queue_id = ${queue.id} AND priority_rank = 5 AND available_at BETWEEN 1 AND ${Date.now()}) ORDER BY queue_id, priority_rank, available_at LIMIT ${ROWS}`;
   const settings = `SELECT id, name, max_depth FROM queue FORCE INDEX (PRIMARY) WHERE id IN (${queue.id}) ORDER BY id`;
   const rolledBack = (sql: string): Promise<number> =>
-    microsOf(TIMES, () => session.run(`START TRANSACTION; ${sql}; ROLLBACK`));
+    microsOf(server, seconds, () => session.run(`START TRANSACTION; ${sql}; ROLLBACK`));
   try {
-    // Warm, and with the plans made.
-    await rolledBack(head);
     return [
       {
         what: `a queue's head, ${ROWS} deliveries: FOR UPDATE SKIP LOCKED`,
@@ -61,18 +58,24 @@ export interface Contention {
   brokers: number;
   /** Claimed and acked. */
   perSecond: number;
-  /** Of a claim with what was claimed in it. */
+  /** The server's CPU of one of them. */
+  cpuMicros: number;
   claims: number;
+  /** Deliveries of a claim. */
   claimed: number;
   lockWaits: number;
   deadlocks: number;
 }
 
 /** How claims of one queue by several brokers get on with each other: each broker, here a repository with connections of its own, runs one claim of the queue at a time, and one ack beside it. */
-export async function measureContention(server: RunningServer, seconds: number): Promise<Contention[]> {
+export async function measureContention(
+  server: RunningServer,
+  seconds: number,
+  messages: number,
+): Promise<Contention[]> {
   const measured: Contention[] = [];
   for (const brokers of [1, 2, 4, 8]) {
-    const queue = await backlog(server, `bench-contention-${brokers}`, BACKLOG);
+    const queue = await backlog(server, `bench-contention-${brokers}`, messages);
     measured.push(await contend(server, queue, brokers, seconds));
     await empty(server);
   }
@@ -89,6 +92,7 @@ async function contend(server: RunningServer, queue: Queue, brokers: number, sec
   let [claims, claimed, acked] = [0, 0, 0];
   const demands = [{ maxMessages: CLAIM, leaseSeconds: LEASE_SECONDS }];
   const before = await server.probe.counters();
+  const cpuBefore = await ownCpuSeconds(server.pid);
   const began = performance.now();
   const until = began + seconds * 1000;
   const ack = async (messages: MessageRepository, receipts: readonly LeasedDelivery[]): Promise<void> => {
@@ -118,10 +122,12 @@ async function contend(server: RunningServer, queue: Queue, brokers: number, sec
     await Promise.all(sources.map((source) => source.destroy()));
   }
   const took = (performance.now() - began) / 1000;
+  const cpuSeconds = (await ownCpuSeconds(server.pid)) - cpuBefore;
   const after = await server.probe.counters();
   return {
     brokers,
     perSecond: acked / took,
+    cpuMicros: (cpuSeconds * 1e6) / acked,
     claims,
     claimed: claimed / claims,
     lockWaits: after.lockWaits - before.lockWaits,
@@ -129,25 +135,24 @@ async function contend(server: RunningServer, queue: Queue, brokers: number, sec
   };
 }
 
-/** µs of a look at idle queues, one statement for all. */
+/** The server's CPU, µs, of a look at idle queues, one statement for all. */
 export interface IdleLook {
   pieces: string;
   micros: number;
 }
 
 /** What partitions of `delivery` would cost a look at many idle queues. */
-export async function measureIdleLook(server: RunningServer): Promise<IdleLook[]> {
+export async function measureIdleLook(server: RunningServer, seconds: number): Promise<IdleLook[]> {
   const session = await openSession(server.url);
   const queues = Array.from({ length: IDLE_QUEUES }, (_, index) => index + 1).join(',');
   const look = (table: string): Promise<number> =>
-    microsOf(TIMES, () =>
+    microsOf(server, seconds, () =>
       session.run(`SELECT queue_id, priority_rank, available_at, expires_at FROM ${table} FORCE INDEX (delivery_next)
         WHERE queue_id IN (${queues}) AND priority_rank IN (0,1,2,3,4,5,6,7,8,9) AND available_at BETWEEN 0 AND ${Date.now()} LIMIT 500`),
     );
   try {
     await session.run('CREATE TABLE a_delivery LIKE delivery');
     await session.run('ALTER TABLE a_delivery PARTITION BY KEY (queue_id) PARTITIONS 8');
-    await look('delivery');
     return [
       { pieces: 'one piece', micros: await look('delivery') },
       { pieces: 'eight partitions', micros: await look('a_delivery') },

@@ -1,7 +1,6 @@
 import { performance } from 'node:perf_hooks';
 import { createConnection, type RowDataPacket } from 'mysql2/promise';
 import { writtenBetween } from '../harness/database-probe.js';
-import { median } from '../harness/figures.js';
 import { ownCpuSeconds } from '../harness/process-usage.js';
 import type { RunningServer } from '../harness/rig.js';
 
@@ -52,15 +51,13 @@ export async function costOf(
   };
 }
 
-/** Median µs, as the client sees it, of something that is done so many times. */
-export async function microsOf(times: number, work: () => Promise<unknown>): Promise<number> {
-  const samples: number[] = [];
-  for (let count = 0; count < times; count += 1) {
-    const began = performance.now();
+/** The server's CPU, µs, of something that is done again and again for so many seconds. */
+export async function microsOf(server: RunningServer, seconds: number, work: () => Promise<unknown>): Promise<number> {
+  const { cpuMicros } = await costOf(server, seconds, async () => {
     await work();
-    samples.push((performance.now() - began) * 1000);
-  }
-  return median(samples);
+    return 1;
+  });
+  return cpuMicros;
 }
 
 /** An id as UUIDv7s are, of this time and with this number in place of what is random, as SQL writes it. */

@@ -5,7 +5,6 @@ const BODY = 'x'.repeat(200);
 const TTL_MS = 345_600_000;
 const FLIGHT = 100;
 const WRITERS = 4;
-const STORED = 100_000;
 
 export interface TransactionCost {
   rows: number;
@@ -43,8 +42,8 @@ export interface Packing {
   bytes: number;
 }
 
-/** What a message takes in `message` when ids come in order, and when those of several writers interleave because they were stamped before their flights took off. */
-export async function measurePacking(server: RunningServer): Promise<Packing[]> {
+/** What one of so many messages, a multiple of 400, takes in `message` when ids come in order, and when those of several writers interleave because they were stamped before their flights took off. */
+export async function measurePacking(server: RunningServer, messages: number): Promise<Packing[]> {
   const session = await openSession(server.url);
   const packing: Packing[] = [];
   try {
@@ -54,9 +53,9 @@ export async function measurePacking(server: RunningServer): Promise<Packing[]> 
     ] as const) {
       await session.run('TRUNCATE TABLE delivery');
       await session.run('TRUNCATE TABLE message');
-      await store(session, interleaves);
+      await store(session, messages, interleaves);
       const size = (await server.probe.indexSizes(['message'])).find(({ index }) => index === 'PRIMARY');
-      packing.push({ how, bytes: (size?.leafBytes ?? Number.NaN) / STORED });
+      packing.push({ how, bytes: (size?.leafBytes ?? Number.NaN) / messages });
     }
   } finally {
     await session.run('TRUNCATE TABLE delivery');
@@ -66,9 +65,9 @@ export async function measurePacking(server: RunningServer): Promise<Packing[]> 
   return packing;
 }
 
-async function store(session: SqlSession, interleaves: boolean): Promise<void> {
+async function store(session: SqlSession, messages: number, interleaves: boolean): Promise<void> {
   const now = Date.now();
-  for (let first = 0; first < STORED; first += FLIGHT * WRITERS) {
+  for (let first = 0; first < messages; first += FLIGHT * WRITERS) {
     const ids = Array.from({ length: FLIGHT * WRITERS }, (_, index) =>
       idAt(now + Math.floor(first / 1000), first + index),
     );

@@ -29,7 +29,7 @@ describe('a benchmark', () => {
     ['bench:fanin', ['--consumers', '1,4'], /batch 10, 4 consumers/],
     ['bench:client', [], /batch 100: the client's consumers to bare calls/],
     ['bench:cost', [], /delivery\.delivery_next/],
-    ['bench:alternatives', [], /Several brokers on one queue/],
+    ['bench:alternatives', ['--messages', '2000'], /Several brokers on one queue/],
     ['bench:idle', ['--consumers', '20', '--queues', '4'], /queries/],
   ])(
     '%s runs',
