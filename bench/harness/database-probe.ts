@@ -10,6 +10,28 @@ export interface WrittenBytes {
   binlog: ReadonlyMap<string, number>;
 }
 
+/** What a server has counted so far. One that does not count something has NaN there. */
+export type ServerCounters = Record<
+  'commits' | 'redoFsyncs' | 'dataFsyncs' | 'binlogFsyncs' | 'bytesReceived' | 'bytesSent' | 'lockWaits' | 'deadlocks',
+  number
+>;
+
+const STATUS: Partial<Record<keyof ServerCounters, string>> = {
+  commits: 'Com_commit',
+  redoFsyncs: 'Innodb_os_log_fsyncs',
+  dataFsyncs: 'Innodb_data_fsyncs',
+  bytesReceived: 'Bytes_received',
+  bytesSent: 'Bytes_sent',
+  lockWaits: 'Innodb_row_lock_waits',
+};
+
+/** An index of a table, all its partitions together. */
+export interface IndexSize {
+  table: string;
+  index: string;
+  leafBytes: number;
+}
+
 /** Reads a server's counters, on a connection of its own. */
 export class DatabaseProbe {
   private own = 0;
@@ -53,6 +75,63 @@ export class DatabaseProbe {
     const redo = await this.status('Innodb_os_log_written');
     const files = await this.query<{ Log_name: string; File_size: number }>('SHOW BINARY LOGS');
     return { redo, binlog: new Map(files.map(({ Log_name: name, File_size: size }) => [name, Number(size)])) };
+  }
+
+  /** Counters of what a message costs beside CPU and bytes written. */
+  async counters(): Promise<ServerCounters> {
+    const names = Object.values(STATUS);
+    const rows = await this.query<{ Variable_name: string; Value: string }>(
+      'SHOW GLOBAL STATUS WHERE Variable_name IN (?)',
+      [names],
+    );
+    const known = new Map(rows.map(({ Variable_name: name, Value: value }) => [name, Number(value)]));
+    const of = (counter: keyof ServerCounters): number => known.get(STATUS[counter] ?? '') ?? Number.NaN;
+    return {
+      commits: of('commits'),
+      redoFsyncs: of('redoFsyncs'),
+      dataFsyncs: of('dataFsyncs'),
+      bytesReceived: of('bytesReceived'),
+      bytesSent: of('bytesSent'),
+      lockWaits: of('lockWaits'),
+      binlogFsyncs: await this.binlogFsyncs(),
+      deadlocks: await this.metric('lock_deadlocks'),
+    };
+  }
+
+  /** With sync_binlog=1 each group of commits is one. MariaDB counts groups; MySQL counts what is neither a read nor a write of a binlog's file: its fsyncs, and a few openings. */
+  private async binlogFsyncs(): Promise<number> {
+    const [groups] = await this.query<{ Value: string }>(`SHOW GLOBAL STATUS LIKE 'Binlog_group_commits'`);
+    if (groups !== undefined) return Number(groups.Value);
+    const [file] = await this.query<{ syncs: number }>(
+      `SELECT COUNT_MISC AS syncs FROM performance_schema.file_summary_by_event_name WHERE EVENT_NAME = 'wait/io/file/sql/binlog'`,
+    );
+    return Number(file?.syncs ?? Number.NaN);
+  }
+
+  private async metric(name: string): Promise<number> {
+    const [metric] = await this.query<{ COUNT: number }>(
+      'SELECT * FROM information_schema.INNODB_METRICS WHERE NAME = ?',
+      [name],
+    );
+    return Number(metric?.COUNT ?? Number.NaN);
+  }
+
+  /** What the leaf pages of each index take, whole pages; an empty partition has one. */
+  async indexSizes(tables: readonly string[]): Promise<IndexSize[]> {
+    await this.query(`ANALYZE TABLE ${tables.join(', ')}`);
+    const [{ page } = { page: Number.NaN }] = await this.query<{ page: number }>(
+      'SELECT @@GLOBAL.innodb_page_size AS page',
+    );
+    const rows = await this.query<{ name: string; indexName: string; pages: string }>(
+      `SELECT SUBSTRING_INDEX(LOWER(table_name), '#p#', 1) AS name, index_name AS indexName, SUM(stat_value) AS pages
+       FROM mysql.innodb_index_stats
+       WHERE database_name = DATABASE()
+         AND stat_name = 'n_leaf_pages'
+       GROUP BY name, indexName`,
+    );
+    return rows
+      .filter(({ name }) => tables.includes(name))
+      .map(({ name, indexName, pages }) => ({ table: name, index: indexName, leafBytes: Number(pages) * page }));
   }
 
   /** Transactions whose remains purge has not removed yet. */

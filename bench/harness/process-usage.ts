@@ -24,6 +24,12 @@ export async function ownCpuSeconds(pid: number): Promise<number> {
   return (Number(utime) + Number(stime)) / TICKS_PER_SECOND;
 }
 
+/** Bytes that a process has had written to storage so far, into whatever files; 0 on a file system in memory. */
+export async function bytesToStorage(pid: number): Promise<number> {
+  const io = await readFile(`/proc/${pid}/io`, 'utf8');
+  return Number(/^write_bytes: (\d+)$/m.exec(io)?.[1]);
+}
+
 async function ownResidentMegabytes(pid: number): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8');
   return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) / 1024;

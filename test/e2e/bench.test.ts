@@ -28,6 +28,8 @@ describe('a benchmark', () => {
     ['bench:snapshot', ['--minutes', '2', '--no-peers'], /last minute to first/],
     ['bench:fanin', ['--consumers', '1,4'], /batch 10, 4 consumers/],
     ['bench:client', [], /batch 100: the client's consumers to bare calls/],
+    ['bench:cost', [], /delivery\.delivery_next/],
+    ['bench:alternatives', ['--messages', '2000'], /Several brokers on one queue/],
     ['bench:idle', ['--consumers', '20', '--queues', '4'], /queries/],
   ])(
     '%s runs',

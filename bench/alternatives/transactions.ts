@@ -1,0 +1,88 @@
+import type { RunningServer } from '../harness/rig.js';
+import { costOf, idAt, type MessageCost, openSession, type SqlSession } from './session.js';
+
+const BODY = 'x'.repeat(200);
+const TTL_MS = 345_600_000;
+const FLIGHT = 100;
+const WRITERS = 4;
+
+export interface TransactionCost {
+  rows: number;
+  cost: MessageCost;
+}
+
+/** What a message costs to store in transactions of different sizes: what a commit costs. */
+export async function measureTransactions(server: RunningServer, seconds: number): Promise<TransactionCost[]> {
+  const session = await openSession(server.url);
+  const measured: TransactionCost[] = [];
+  let now = 1_800_000_000_000;
+  try {
+    for (const rows of [1, 10, 100, 1000]) {
+      const cost = await costOf(server, seconds, async () => {
+        now += 1;
+        await insert(
+          session,
+          1,
+          Array.from({ length: rows }, (_, index) => idAt(now, index)),
+          now,
+        );
+        return rows;
+      });
+      measured.push({ rows, cost });
+    }
+  } finally {
+    await session.run('DELETE FROM delivery WHERE queue_id = 1');
+    await session.close();
+  }
+  return measured;
+}
+
+export interface Packing {
+  how: string;
+  bytes: number;
+}
+
+/** What one of so many messages, a multiple of 400, takes in `message` when ids come in order, and when those of several writers interleave because they were stamped before their flights took off. */
+export async function measurePacking(server: RunningServer, messages: number): Promise<Packing[]> {
+  const session = await openSession(server.url);
+  const packing: Packing[] = [];
+  try {
+    for (const [how, interleaves] of [
+      ['stamped when the flight takes off', false],
+      [`${WRITERS} writers whose ids were stamped when requests came`, true],
+    ] as const) {
+      await session.run('TRUNCATE TABLE delivery');
+      await session.run('TRUNCATE TABLE message');
+      await store(session, messages, interleaves);
+      const size = (await server.probe.indexSizes(['message'])).find(({ index }) => index === 'PRIMARY');
+      packing.push({ how, bytes: (size?.leafBytes ?? Number.NaN) / messages });
+    }
+  } finally {
+    await session.run('TRUNCATE TABLE delivery');
+    await session.run('TRUNCATE TABLE message');
+    await session.close();
+  }
+  return packing;
+}
+
+async function store(session: SqlSession, messages: number, interleaves: boolean): Promise<void> {
+  const now = Date.now();
+  for (let first = 0; first < messages; first += FLIGHT * WRITERS) {
+    const ids = Array.from({ length: FLIGHT * WRITERS }, (_, index) =>
+      idAt(now + Math.floor(first / 1000), first + index),
+    );
+    for (let writer = 0; writer < WRITERS; writer += 1) {
+      const flight = interleaves
+        ? ids.filter((_, index) => index % WRITERS === writer)
+        : ids.slice(writer * FLIGHT, (writer + 1) * FLIGHT);
+      await insert(session, 1, flight, now);
+    }
+  }
+}
+
+async function insert(session: SqlSession, queueId: number, ids: readonly string[], now: number): Promise<void> {
+  await session.run(`START TRANSACTION;
+    INSERT INTO message (id, queue_id, body, headers, expires_at) VALUES ${ids.map((id) => `(${id},${queueId},'${BODY}',NULL,${now + TTL_MS})`).join(',')};
+    INSERT INTO delivery (queue_id, message_id, priority_rank, available_at, expires_at, receive_count) VALUES ${ids.map((id) => `(${queueId},${id},5,${now},${now + TTL_MS},0)`).join(',')};
+    COMMIT`);
+}

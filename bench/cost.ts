@@ -1,0 +1,207 @@
+import { type CostedStretch, measureCosts } from './harness/costs.js';
+import type { IndexSize } from './harness/database-probe.js';
+import { median, medians } from './harness/figures.js';
+import { Lifecycles } from './harness/lifecycles.js';
+import { BATCH_1, BATCH_10, BATCH_100, type Load, type LoadShape } from './harness/load.js';
+import { number, table } from './harness/markdown.js';
+import { benchCommand, type BenchOptions } from './harness/options.js';
+import { PacedMessages, type PacedShape } from './harness/paced-messages.js';
+import { publish } from './harness/publish.js';
+import { onEachServer, type Rig } from './harness/rig.js';
+import { assertDepth } from './harness/scenario.js';
+import { runFor, settle } from './harness/stretch.js';
+
+/** What a stored message takes in each index, bytes. */
+interface Footprint {
+  bodyBytes: number;
+  messages: number;
+  perMessage: Record<string, number>;
+}
+
+interface ServerCosts {
+  footprints: Footprint[];
+  lifecycles: Record<string, CostedStretch[]>;
+}
+
+const BODIES = [200, 1000, 2000, 4096];
+const LOADS: Record<string, LoadShape> = {
+  'batch 1': BATCH_1,
+  'batch 10': BATCH_10,
+  'batch 100': BATCH_100,
+  'batch 100, 1,000 B': { ...BATCH_100, bodyBytes: 1000 },
+  'batch 100, 4 KiB': { ...BATCH_100, bodyBytes: 4096 },
+};
+/** Single messages at a steady rate: what one costs that finds little or no company. */
+const PACED: Record<string, Omit<PacedShape, 'queues'>> = {
+  '200 messages/s, one at a time': { consumers: 8, messagesPerSecond: 200, bodyBytes: 200 },
+  '1,000 messages/s, one at a time': { consumers: 50, messagesPerSecond: 1000, bodyBytes: 200 },
+};
+
+/** What a message costs: bytes stored, bytes written, fsyncs, statements, CPU. Capacity is planned from it (docs/DESIGN.md). */
+export async function main(): Promise<void> {
+  const defaults = { runs: 3, seconds: 4, json: 'cost' };
+  const options = benchCommand('bench:cost', 'What a message costs: bytes, fsyncs, statements, CPU.', defaults)
+    .parse()
+    .opts<BenchOptions>();
+  // Each on servers of their own: what is stored takes less where rows were deleted before, and its pages would be written during the lifecycles.
+  const footprints = await onEachServer(options, (rig) => measureFootprints(rig, options));
+  const lifecycles = await onEachServer(options, (rig) => measureLifecycles(rig, options));
+  const results = Object.fromEntries(
+    Object.entries(footprints).map(([server, of]) => [
+      server,
+      { footprints: of, lifecycles: lifecycles[server] ?? {} },
+    ]),
+  );
+  await publish({
+    title: 'What a message costs',
+    script: 'bench:cost',
+    options,
+    results,
+    markdown: toMarkdown(results, options),
+  });
+}
+
+async function measureFootprints(rig: Rig, { seconds }: BenchOptions): Promise<Footprint[]> {
+  const footprints: Footprint[] = [];
+  for (const bodyBytes of BODIES) footprints.push(await measureFootprint(rig, bodyBytes, seconds));
+  return footprints;
+}
+
+/** In rounds, so that a machine that drifts hurts all of them alike, after one that warms the broker up. */
+async function measureLifecycles(rig: Rig, options: BenchOptions): Promise<ServerCosts['lifecycles']> {
+  const lifecycles: Record<string, CostedStretch[]> = {};
+  const keep = (name: string, stretch: CostedStretch): void => {
+    lifecycles[name] = [...(lifecycles[name] ?? []), stretch];
+    console.error(`  ${rig.database.name}, ${name}: ${Math.round(stretch.perSecond)}/s`);
+  };
+  await measureLoad(rig, options, (url, queues) => Lifecycles.start(url, { ...BATCH_100, queues }));
+  for (let run = 1; run <= options.runs; run += 1) {
+    for (const [name, shape] of Object.entries(LOADS)) {
+      keep(name, await measureLoad(rig, options, (url, queues) => Lifecycles.start(url, { ...shape, queues })));
+    }
+    for (const [name, shape] of Object.entries(PACED)) {
+      keep(name, await measureLoad(rig, options, (url, queues) => PacedMessages.start(url, { ...shape, queues })));
+    }
+  }
+  return lifecycles;
+}
+
+/** Enqueues for so long, in requests of a hundred, and looks what the indexes have grown by. */
+async function measureFootprint(rig: Rig, bodyBytes: number, seconds: number): Promise<Footprint> {
+  const broker = await rig.broker();
+  const queues = await rig.newQueues(1);
+  const sizes = (): Promise<IndexSize[]> => rig.database.probe.indexSizes(['message', 'delivery']);
+  const before = await sizes();
+  const load = await Lifecycles.start(broker.url, { ...BATCH_100, bodyBytes, queues }, 'produce');
+  try {
+    await runFor(load, seconds);
+  } finally {
+    await load.stop();
+  }
+  const messages = load.done();
+  const after = await sizes();
+  await assertDepth(rig, queues[0] as string, messages);
+  const grown = after.map(({ table: name, index, leafBytes }) => {
+    const known = before.find((size) => size.table === name && size.index === index);
+    return [`${name}.${index}`, (leafBytes - (known?.leafBytes ?? 0)) / messages] as const;
+  });
+  return { bodyBytes, messages, perMessage: Object.fromEntries(grown) };
+}
+
+async function measureLoad(
+  rig: Rig,
+  options: BenchOptions,
+  start: (url: string, queues: readonly string[]) => Promise<Load>,
+): Promise<CostedStretch> {
+  await settle(rig);
+  const broker = await rig.broker();
+  const queues = await rig.newQueues(1);
+  const stretch = await measureCosts(rig, broker, () => start(broker.url, queues), options);
+  await assertDepth(rig, queues[0] as string, 0);
+  return stretch;
+}
+
+function toMarkdown(results: Record<string, ServerCosts>, { runs, seconds, warmUpSeconds }: BenchOptions): string {
+  const indexes = ['message.PRIMARY', 'delivery.PRIMARY', 'delivery.delivery_next'];
+  const stored = Object.entries(results).flatMap(([server, { footprints }]) =>
+    footprints.map(({ bodyBytes, messages, perMessage }) => [
+      server,
+      number(bodyBytes, 0),
+      number(messages, 0),
+      ...indexes.map((index) => number(perMessage[index] ?? Number.NaN, 0)),
+      `**${number(
+        indexes.reduce((sum, index) => sum + (perMessage[index] ?? Number.NaN), 0),
+        0,
+      )}**`,
+    ]),
+  );
+  const rows = Object.entries(results).flatMap(([server, { lifecycles }]) =>
+    Object.entries(lifecycles).map(([name, of]) => {
+      const { perSecond, cpuMicros, written, costs } = medians(of);
+      const rates = of.map((one) => one.perSecond);
+      return { server, name, perSecond, cpuMicros, written, costs, rates };
+    }),
+  );
+  const cpu = rows.map(({ server, name, rates, cpuMicros, written, costs }) => [
+    server,
+    name,
+    `${number(median(rates), 0)} (${number(Math.min(...rates), 0)} – ${number(Math.max(...rates), 0)})`,
+    number(cpuMicros.broker),
+    number(cpuMicros.database),
+    number(written.redo, 0),
+    number(written.binlog, 0),
+    number(costs.storageBytes, 0),
+    number(costs.bytesReceived, 0),
+    number(costs.bytesSent, 0),
+  ]);
+  const operations = rows.map(({ server, name, costs }) => [
+    server,
+    name,
+    number(costs.statements, 2),
+    number(costs.commits, 3),
+    number(costs.redoFsyncs, 3),
+    number(costs.binlogFsyncs, 3),
+    number(costs.dataFsyncs, 3),
+    number(costs.lockWaits, 4),
+    number(costs.deadlocks, 4),
+  ]);
+  return `What a stored message takes: leaf pages of each index, whole, after so many were enqueued in requests of 100 for ${seconds} s; bytes a message.
+
+${table(['server', 'body, B', 'messages', ...indexes, 'together'], stored)}
+
+Full lifecycles (enqueue, dequeue, ack) over HTTP, loads as in "Throughput and latency over HTTP", and single messages at steady rates; per message, medians of ${runs} stretches of ${seconds} s after ${warmUpSeconds} s of warm-up. Bytes to storage are all that the kernel
+counts for the server's process. The network is that between broker and database, as the server counts it.
+
+${table(
+  [
+    'server',
+    'scenario',
+    'messages/s',
+    'CPU µs: broker',
+    'database',
+    'bytes: redo',
+    'binlog',
+    'to storage',
+    'received by the database',
+    'sent',
+  ],
+  cpu,
+)}
+
+How often, per message. \`Innodb_data_fsyncs\` are all of InnoDB's, the redo log's included. A server that does not count has a dash.
+
+${table(
+  [
+    'server',
+    'scenario',
+    'statements',
+    'commits',
+    'fsyncs: redo',
+    'binlog',
+    'Innodb_data_fsyncs',
+    'lock waits',
+    'deadlocks',
+  ],
+  operations,
+)}`;
+}
