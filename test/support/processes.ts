@@ -7,7 +7,7 @@ import { migrateDatabase } from '@rowmq/store';
 import { createDatabase, type TestDatabase } from './servers.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const READY_MS = 30_000;
+const READY_MS = 60_000;
 const STOP_MS = 30_000;
 
 /** A process of RowMQ's, as users run it: compiled, on its own, reached over real sockets. */
