@@ -221,8 +221,15 @@ export async function storeIn(tx: ForeignTransaction, request: EnqueueRequest, a
   for (const { sql } of rows.inserts) await tx.write(sql);
 }
 
-/** Adds a request's messages to the rows, or says why not. */
+/** Adds a request's messages to the rows, or says why not: first what holds however full the queue is, so that a repeated try, which may find it fuller, says the same. */
 function admit(queue: LockedQueue, { messages }: EnqueueRequest, room: number, rows: NewRows): EnqueueOutcome {
+  let times: Times[];
+  try {
+    times = messages.map((message, index) => schedule(message, queue, index));
+  } catch (error) {
+    if (error instanceof RowmqError) return error;
+    throw error;
+  }
   if (messages.length > room) {
     return new RowmqError(
       'queue-full',
@@ -230,14 +237,8 @@ function admit(queue: LockedQueue, { messages }: EnqueueRequest, room: number, r
       { retryAfterSeconds: 1 },
     );
   }
-  try {
-    const times = messages.map((message, index) => schedule(message, queue, index));
-    for (const [index, message] of messages.entries()) rows.add(queue, message, times[index] as Times);
-    return null;
-  } catch (error) {
-    if (error instanceof RowmqError) return error;
-    throw error;
-  }
+  for (const [index, message] of messages.entries()) rows.add(queue, message, times[index] as Times);
+  return null;
 }
 
 /** Reads queues that still exist and the database's clock, and holds the queues' rows until the transaction ends: in id order, as everybody does who locks more than one. */
