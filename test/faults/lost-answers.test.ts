@@ -41,6 +41,18 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     );
   });
 
+  it('an enqueue is handed out before what is less urgent, in a priority that was not in use', async () => {
+    const queue = await createQueue(direct);
+    // Having looked everywhere the broker looks only where something is in use, until after its next claim.
+    expect(await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 60 })).toEqual([]);
+    await store.messages.enqueue(queue.name, [message({ body: Buffer.from('later') })]);
+    await cutOnce(() => store.messages.enqueue(queue.name, [message({ priority: 9, body: Buffer.from('first') })]));
+    expect(bodies(await store.messages.dequeue(queue, { maxMessages: 2, leaseSeconds: 60 }))).toEqual([
+      'first',
+      'later',
+    ]);
+  });
+
   it('an enqueue into the last places of a bounded queue is not refused for its own messages', async () => {
     const queue = await createQueue(direct, { maxDepth: 10 });
     await store.messages.enqueue(queue.name, [message()]);

@@ -77,6 +77,15 @@ describe('an enqueue flight', () => {
     expect((await stored(roomy)).messages).toEqual(['r1', 'r2', 'r3']);
   });
 
+  it('refuses as invalid what is invalid, however full the queue is', async () => {
+    const full = await createQueue(store, { maxDepth: 1 });
+    const invalid = message({ delaySeconds: 10, expiresInSeconds: 5 });
+    await store.messages.enqueue(full.name, numbered(1));
+    await expect(store.messages.enqueue(full.name, [message(), invalid])).rejects.toMatchObject({
+      code: 'invalid-request',
+    });
+  });
+
   it('of one transaction that fails for a reason of one request’s throws and stores nothing', async () => {
     const tooLarge = message({ body: Buffer.alloc(4097) });
     await expect(

@@ -20,8 +20,11 @@ export interface CuttingProxy {
   close(): Promise<void>;
 }
 
-/** Starts a proxy for a database. */
-export async function startCuttingProxy(databaseUrl: string): Promise<CuttingProxy> {
+/**
+ * Starts a proxy for a database.
+ * @param lateMs how much later a statement that is late reaches the server
+ */
+export async function startCuttingProxy(databaseUrl: string, { lateMs = LATE_MS } = {}): Promise<CuttingProxy> {
   const target = new URL(databaseUrl);
   const sockets = new Set<Socket>();
   let armed: { statement: string; when: Cut; times: number } | undefined;
@@ -53,7 +56,7 @@ export async function startCuttingProxy(databaseUrl: string): Promise<CuttingPro
           // Half closed, the server still reads what comes.
           client.removeAllListeners('close');
           client.destroy();
-          setTimeout(() => upstream.write(chunk), LATE_MS);
+          setTimeout(() => upstream.write(chunk), lateMs);
           return;
         }
       }

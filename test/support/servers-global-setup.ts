@@ -20,7 +20,7 @@ const dataDir = fileURLToPath(new URL('../../.rowmq-test', import.meta.url));
 export async function startTestServer(kind: ServerKind, project: TestProject): Promise<() => Promise<void>> {
   const serversDir = process.env['ROWMQ_SERVERS_DIR'];
   const program = await findServer({ kinds: [kind], dataDir, ...(serversDir ? { serversDir } : {}) });
-  await endLeftOver(kind);
+  await endLeftOver(dataDir, kind);
   const folder = join(dataDir, `${kind}-${process.pid}`);
   const server = await EmbeddedServer.start({ program, dataDir: folder, bufferPoolMegabytes: 512 });
   // SIGINT ends vitest without its teardown; a server left over here would stay for good, as no later run uses its folder.
@@ -36,13 +36,20 @@ export async function startTestServer(kind: ServerKind, project: TestProject): P
   };
 }
 
-/** Ends servers whose test run was killed; a later run never starts on their folder, so nothing else would. */
-async function endLeftOver(kind: ServerKind): Promise<void> {
-  const folders = (await readdir(dataDir).catch(() => [])).filter((name) => name.startsWith(`${kind}-`));
-  for (const name of folders) {
-    if ((await identifyProcess(Number(name.slice(kind.length + 1)))) !== undefined) continue;
-    for (const server of await findProcessesByArgument(`--datadir=${join(dataDir, name, kind, 'data')}`)) {
-      await terminateProcess(server, 30_000);
+/** Ends servers on folders `<parent>/<name>-<process id>` whose test run was killed; a later run never starts on their folder, so nothing else would. Returns these folders. */
+export async function endLeftOver(parent: string, name: string): Promise<string[]> {
+  const found = (await readdir(parent).catch(() => [])).filter(
+    (folder) => folder.startsWith(`${name}-`) && /^\d+$/.test(folder.slice(name.length + 1)),
+  );
+  const leftOver: string[] = [];
+  for (const folder of found) {
+    if ((await identifyProcess(Number(folder.slice(name.length + 1)))) !== undefined) continue;
+    leftOver.push(join(parent, folder));
+    for (const kind of ['mysql', 'mariadb']) {
+      for (const server of await findProcessesByArgument(`--datadir=${join(parent, folder, kind, 'data')}`)) {
+        await terminateProcess(server, 30_000);
+      }
     }
   }
+  return leftOver;
 }

@@ -36,14 +36,14 @@ interface Flight {
   requests: EnqueueRequest[];
   /** Exclusive: a queue with a maximum depth, so that two cannot both take the last place. */
   lock: 'shared' | 'exclusive';
+  /** Where deliveries stand that any try of it made: a COMMIT that got no answer may have stored them. */
+  places: (Place & { queueId: number })[];
 }
 
 interface StoreResult {
   outcomes: Map<EnqueueRequest, EnqueueOutcome>;
   /** Those whose queue has turned out to be another than it was taken for: nothing of them is stored. */
   mistaken: EnqueueRequest[];
-  /** Where the stored deliveries stand. */
-  places: readonly (Place & { queueId: number })[];
 }
 
 /** A queue as it is while its row is locked, and the database's clock. */
@@ -93,10 +93,12 @@ export class Enqueue {
   }
 
   private async carryOut(flight: Flight, at: number | undefined): Promise<StoreResult> {
-    const result = await this.database.transaction((tx) => this.store(tx, flight, at));
-    // A claim that begins from now on finds them, however late they were committed.
-    for (const { queueId, ...place } of result.places) this.floors.lower(queueId, place);
-    return result;
+    try {
+      return await this.database.transaction((tx) => this.store(tx, flight, at));
+    } finally {
+      // A claim that begins from now on finds them, however late they were committed.
+      for (const { queueId, ...place } of flight.places) this.floors.lower(queueId, place);
+    }
   }
 
   /** Where others of the same call are stored, or may be, a failure is the outcome of those alone whom it concerns. */
@@ -104,7 +106,7 @@ export class Enqueue {
     try {
       return await this.carryOut(flight, at);
     } catch (error) {
-      const all: StoreResult = { outcomes: new Map(), mistaken: [], places: [] };
+      const all: StoreResult = { outcomes: new Map(), mistaken: [] };
       for (const request of flight.requests) {
         // It may lie in one of them.
         const mayBeOthers = flight.requests.length > 1 && mayLieInOneRequest(error);
@@ -141,19 +143,20 @@ export class Enqueue {
       const queue = this.known.get(request.queueName);
       if (queue === undefined) continue;
       const key = queue.isBounded ? queue.id : undefined;
-      const flight = flights.get(key) ?? { requests: [], lock: queue.isBounded ? 'exclusive' : 'shared' };
+      const flight = flights.get(key) ?? { requests: [], lock: queue.isBounded ? 'exclusive' : 'shared', places: [] };
       flights.set(key, flight);
       flight.requests.push(request);
     }
     return [...flights.values()];
   }
 
-  private async store(tx: Transaction, { requests, lock }: Flight, at: number | undefined): Promise<StoreResult> {
+  private async store(tx: Transaction, flight: Flight, at: number | undefined): Promise<StoreResult> {
+    const { requests, lock } = flight;
     const queueIds = new Set(requests.map(({ queueName }) => this.known.get(queueName)?.id ?? 0));
     const queues = await lockQueues(tx, [...queueIds], lock, at);
     const stored = tx.commitUnknown ? await alreadyStored(tx, requests) : new Set<EnqueueRequest>();
     const rows = new NewRows();
-    const result: StoreResult = { outcomes: new Map(), mistaken: [], places: rows.places };
+    const result: StoreResult = { outcomes: new Map(), mistaken: [] };
     const admitted: { queue: LockedQueue; request: EnqueueRequest }[] = [];
     for (const request of requests) {
       const queue = queues.get(request.queueName);
@@ -177,6 +180,7 @@ export class Enqueue {
     for (const { queue, request } of admitted) {
       result.outcomes.set(request, admit(queue, request, room - rows.count, rows));
     }
+    flight.places.push(...rows.places);
     try {
       await tx.finish(rows.inserts);
     } catch (error) {
@@ -217,8 +221,15 @@ export async function storeIn(tx: ForeignTransaction, request: EnqueueRequest, a
   for (const { sql } of rows.inserts) await tx.write(sql);
 }
 
-/** Adds a request's messages to the rows, or says why not. */
+/** Adds a request's messages to the rows, or says why not: first what holds however full the queue is, so that a repeated try, which may find it fuller, says the same. */
 function admit(queue: LockedQueue, { messages }: EnqueueRequest, room: number, rows: NewRows): EnqueueOutcome {
+  let times: Times[];
+  try {
+    times = messages.map((message, index) => schedule(message, queue, index));
+  } catch (error) {
+    if (error instanceof RowmqError) return error;
+    throw error;
+  }
   if (messages.length > room) {
     return new RowmqError(
       'queue-full',
@@ -226,14 +237,8 @@ function admit(queue: LockedQueue, { messages }: EnqueueRequest, room: number, r
       { retryAfterSeconds: 1 },
     );
   }
-  try {
-    const times = messages.map((message, index) => schedule(message, queue, index));
-    for (const [index, message] of messages.entries()) rows.add(queue, message, times[index] as Times);
-    return null;
-  } catch (error) {
-    if (error instanceof RowmqError) return error;
-    throw error;
-  }
+  for (const [index, message] of messages.entries()) rows.add(queue, message, times[index] as Times);
+  return null;
 }
 
 /** Reads queues that still exist and the database's clock, and holds the queues' rows until the transaction ends: in id order, as everybody does who locks more than one. */

@@ -1,0 +1,94 @@
+import fc from 'fast-check';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { testServer } from '../support/servers.js';
+import { runHistory, tally } from './run-history.js';
+import { type History, history } from './steps.js';
+import { inWords } from './words.js';
+import { START, World } from './world.js';
+
+/*
+ * The store against the model of the lease protocol: random histories happen to both, and whatever the store answers must be what the model says, or be allowed by it. README.md says how to run more of them, and one again.
+ */
+
+const RUNS = Number(process.env['ROWMQ_MODEL_RUNS'] ?? 200);
+const SEED = process.env['ROWMQ_MODEL_SEED'];
+/** Of one history, as a failure tells it. */
+const PATH = process.env['ROWMQ_MODEL_PATH'];
+/** By far; what a history takes depends on the disk. */
+const LONGEST_MS = 2000;
+/** Shrinking runs a history some hundred times. */
+const SHRINKING_MS = 300_000;
+
+let world: World;
+
+beforeAll(async () => {
+  world = await World.open();
+});
+afterAll(() => world.close());
+
+it('the database’s clock is where it was moved to', async () => {
+  for (const ms of [0, 1, 123, 999, 1000, 86_400_007]) {
+    world.now = START + ms;
+    const rows = await world.database.read<{ now: number }>(
+      'SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS UNSIGNED) AS now',
+    );
+    expect(rows).toEqual([{ now: START + ms }]);
+  }
+});
+
+it(
+  `in ${RUNS} random histories the store does what the model of the lease protocol says`,
+  async () => {
+    const started = Date.now();
+    const property = fc.asyncProperty(history, (one) => runHistory(world, one));
+    const result = await fc.check(property, {
+      numRuns: RUNS,
+      ...(SEED !== undefined && { seed: Number(SEED) }),
+      ...(PATH !== undefined && { path: PATH, endOnFailure: true }),
+    });
+    if (result.failed) throw new Error(failure(result), { cause: result.errorInstance });
+    console.log(
+      `${result.numRuns} histories on ${testServer().kind}, ${((Date.now() - started) / result.numRuns).toFixed(1)} ms each, seed ${result.seed}:`,
+      Object.fromEntries([...tally].toSorted(([one], [other]) => one.localeCompare(other))),
+    );
+    // Histories in which nothing happens would not fail either.
+    for (const event of RUNS < 200 || PATH !== undefined ? [] : COMMON)
+      expect(tally.get(event), event).toBeGreaterThan(0);
+    for (const event of RUNS < 5000 ? [] : RARE) expect(tally.get(event), event).toBeGreaterThan(0);
+  },
+  RUNS * LONGEST_MS + SHRINKING_MS,
+);
+
+/** What happens in some tenth of all histories, at least. */
+const COMMON = [
+  'enqueued',
+  'handed out',
+  'ack',
+  'nack',
+  'extend',
+  'purged',
+  'expired on sight',
+  'dead-lettered on sight',
+  'invalid-request',
+  'lease-lost',
+  'delivery-not-found',
+];
+const RARE = ['reject', 'released', 'redriven', 'cut', 'queue-full', 'queue-not-found'];
+
+/** What differs, the shortest history that shows it, and how to have it again. */
+function failure({ counterexample, counterexamplePath, seed, numRuns, numShrinks, errorInstance }: Failure): string {
+  const [shortest] = counterexample ?? [];
+  return [
+    `Store and model differ. ${String(errorInstance)}`,
+    '',
+    `The history, number ${numRuns}, shrunk ${numShrinks} times to ${shortest?.steps.length} steps:`,
+    ...(shortest === undefined ? [] : inWords(shortest)),
+    '',
+    `Again: npm run test:model -- --server ${testServer().kind} --seed ${seed} --path ${counterexamplePath}`,
+  ].join('\n');
+}
+
+type Failure = Pick<
+  fc.RunDetails<[History]>,
+  'counterexample' | 'counterexamplePath' | 'seed' | 'numRuns' | 'numShrinks' | 'errorInstance'
+>;

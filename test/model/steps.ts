@@ -1,0 +1,202 @@
+import fc from 'fast-check';
+import type { Cut } from '../support/cutting-proxy.js';
+import type { Settings } from './lease-protocol.js';
+
+/*
+ * Random histories: queues with settings, and what then happens to them, step by step. Whatever the steps speak of, they name by number, so that a history is one whatever is left out of it.
+ */
+
+export const QUEUES = ['a', 'b', 'c'] as const;
+/** The only queue whose depth may be limited: its enqueues would wait for what a service has not committed. */
+const BOUNDED = 'a';
+/** Most often the dead-letter queue of the others. */
+const GRAVEYARD = 'c';
+/** The only queue in which services enqueue in transactions of their own. */
+const SERVICED = 'b';
+export const BROKERS = [0, 1] as const;
+
+interface On {
+  broker: number;
+}
+
+/** The connection is lost at the step's first COMMIT. */
+export interface Cuttable {
+  cut: Cut | null;
+}
+
+export interface NewMessage {
+  priority: number;
+  delaySeconds?: number | undefined;
+  expiresInSeconds?: number | undefined;
+}
+
+/** One of the receipts that were handed out, counted from the last. */
+export interface PickedReceipt {
+  nth: number;
+  /** As it was handed out, or a forged one. */
+  as: 'given' | 'sent to another queue' | 'with no token' | 'with another token';
+}
+
+export interface Picks {
+  receipts: PickedReceipt[];
+}
+
+export type Step =
+  | ({ does: 'enqueue'; requests: { queue: string; messages: NewMessage[] }[] } & On & Cuttable)
+  | ({ does: 'dequeue'; requests: { queue: string; demands: Demand[] }[] } & On & Cuttable)
+  | ({ does: 'ack'; requests: Picks[] } & On & Cuttable)
+  | ({ does: 'nack'; requests: (Picks & { delaySeconds: number })[] } & On & Cuttable)
+  | ({ does: 'extend'; requests: (Picks & { leaseSeconds: number })[] } & On & Cuttable)
+  | ({ does: 'reject' } & Picks & On & Cuttable)
+  | ({ does: 'release' } & Picks & On)
+  | ({ does: 'look' } & On)
+  | ({ does: 'expire' | 'deadLetter' } & Cuttable)
+  | ({ does: 'redrive'; queue: string; rows: number } & Cuttable)
+  | ({ does: 'purge'; queue: string } & Cuttable)
+  | ({ does: 'configure'; queue: string; settings: Partial<Settings> } & On)
+  | ({ does: 'pause' | 'resume'; queue: string } & On)
+  | ({ does: 'restart' } & On)
+  | { does: 'begin'; queue: string; messages: NewMessage[] }
+  | { does: 'commit' | 'rollBack' }
+  | { does: 'wait'; ms: number }
+  | { does: 'waitFor'; nth: number; ms: number };
+
+export interface Demand {
+  maxMessages: number;
+  leaseSeconds: number;
+}
+
+export interface History {
+  queues: Record<string, Settings>;
+  steps: Step[];
+}
+
+const broker = fc.constantFrom(...BROKERS);
+/** One more often, so that steps meet. */
+const queue = fc.constantFrom(...QUEUES, 'a', 'a');
+const seconds = (...values: number[]): fc.Arbitrary<number> => fc.constantFrom(...values);
+/** Rare: a retry on another connection takes some tens of milliseconds. */
+const cut: fc.Arbitrary<Cut | null> = fc.oneof(
+  { weight: 200, arbitrary: fc.constant(null) },
+  { weight: 2, arbitrary: fc.constantFrom<Cut>('before', 'after') },
+  { weight: 1, arbitrary: fc.constant<Cut>('late') },
+);
+
+const message: fc.Arbitrary<NewMessage> = fc.record({
+  priority: fc.constantFrom(4, 9, 0),
+  delaySeconds: fc.constantFrom(...Array<undefined>(6).fill(undefined), 0, 1, 5),
+  expiresInSeconds: fc.constantFrom(...Array<undefined>(6).fill(undefined), 1, 2, 10),
+});
+const messages = fc.array(message, { minLength: 1, maxLength: 4 });
+const demand = fc.record({ maxMessages: fc.constantFrom(1, 1, 2, 3, 10), leaseSeconds: seconds(30, 1, 2) });
+const pick: fc.Arbitrary<PickedReceipt> = fc.record({
+  nth: fc.constantFrom(0, 1, 2, 3, 0, 1, 2, 3, 5, 8, 13),
+  as: fc.oneof(
+    { weight: 9, arbitrary: fc.constant('given' as const) },
+    { weight: 1, arbitrary: fc.constantFrom('sent to another queue', 'with no token', 'with another token') },
+  ),
+});
+const receipts = fc.array(pick, { minLength: 1, maxLength: 4 });
+const some = <T>(request: fc.Arbitrary<T>): fc.Arbitrary<T[]> => fc.array(request, { minLength: 1, maxLength: 2 });
+
+const maxDepth = fc.constantFrom(null, null, 3, 6);
+const common = {
+  delaySeconds: fc.constantFrom(0, 0, 0, 1),
+  messageTtlSeconds: fc.constantFrom(345_600, 345_600, 345_600, 5),
+  maxReceives: fc.constantFrom(null, 1, 1, 2),
+};
+const SETTINGS = ['maxReceives', 'deadLetterQueue', 'maxDepth', 'delaySeconds', 'messageTtlSeconds'] as const;
+const othersThan = (name: string): string[] => QUEUES.filter((other) => other !== name);
+const settingsOf = (name: string): fc.Arbitrary<Settings> =>
+  fc.record({
+    ...common,
+    deadLetterQueue: fc.constantFrom(null, ...othersThan(name), name === GRAVEYARD ? null : GRAVEYARD),
+    maxDepth: name === BOUNDED ? maxDepth : fc.constant(null),
+  });
+/** One of a queue's settings, changed. */
+const change = queue.chain((name) =>
+  fc
+    .record({ settings: settingsOf(name), setting: fc.constantFrom(...SETTINGS) })
+    .map(({ settings, setting }) => ({ queue: name, settings: { [setting]: settings[setting] } as Partial<Settings> })),
+);
+
+const does = <const Verb extends string>(verb: Verb): fc.Arbitrary<Verb> => fc.constant(verb);
+
+const queueOrNone = fc.oneof({ weight: 30, arbitrary: queue }, { weight: 1, arbitrary: fc.constant('nowhere') });
+const enqueues = some(fc.record({ queue: queueOrNone, messages }));
+const dequeues = fc.uniqueArray(fc.record({ queue, demands: some(demand) }), {
+  minLength: 1,
+  maxLength: 2,
+  selector: (request) => request.queue,
+});
+const nacks = some(fc.record({ receipts, delaySeconds: seconds(0, 0, 1, 5) }));
+const extensions = some(fc.record({ receipts, leaseSeconds: seconds(30, 1, 5) }));
+const ms = fc.constantFrom(1, 50, 50, 100, 100, 101, 249, 250, 250, 500, 1000, 61_000);
+
+/** Each with how often it comes. */
+const STEPS: [weight: number, fc.Arbitrary<Step>][] = [
+  [9, fc.record({ does: does('enqueue'), broker, requests: enqueues, cut })],
+  [14, fc.record({ does: does('dequeue'), broker, requests: dequeues, cut })],
+  [4, fc.record({ does: does('wait'), ms })],
+  [7, fc.record({ does: does('waitFor'), nth: fc.nat(4), ms: fc.constantFrom(0, -1, 1) })],
+  [4, fc.record({ does: does('ack'), broker, requests: some(fc.record({ receipts })), cut })],
+  [3, fc.record({ does: does('nack'), broker, requests: nacks, cut })],
+  [2, fc.record({ does: does('extend'), broker, requests: extensions, cut })],
+  [4, fc.record({ does: does('reject'), broker, receipts, cut })],
+  [2, fc.record({ does: does('release'), broker, receipts })],
+  [1, fc.record({ does: does('look'), broker })],
+  [1, fc.record({ does: does('expire'), cut })],
+  [1, fc.record({ does: does('deadLetter'), cut })],
+  [
+    6,
+    fc.record({
+      does: does('redrive'),
+      queue: fc.constantFrom(GRAVEYARD, GRAVEYARD, GRAVEYARD, ...QUEUES),
+      rows: fc.constantFrom(500, 1, 2),
+      cut,
+    }),
+  ],
+  [1, fc.record({ does: does('purge'), queue, cut })],
+  [1, fc.record({ does: does('configure'), broker, change }).map(({ change: of, ...rest }) => ({ ...rest, ...of }))],
+  [1, fc.record({ does: fc.constantFrom('resume' as const, 'pause' as const), broker, queue })],
+  [1, fc.record({ does: does('restart'), broker })],
+  [1, fc.record({ does: does('begin'), queue: fc.constant(SERVICED), messages })],
+  [1, fc.record({ does: fc.constantFrom('commit' as const, 'rollBack' as const) })],
+];
+const step = fc.oneof(...STEPS.map(([weight, arbitrary]) => ({ weight, arbitrary })));
+
+const OTHERS = QUEUES.filter((name) => name !== GRAVEYARD);
+const enqueueInOthers = fc.tuple(...OTHERS.map((name) => fc.record({ queue: fc.constant(name), messages })));
+const demands = seconds(30, 1).map((leaseSeconds) => [{ maxMessages: 10, leaseSeconds }]);
+const dequeueFromOthers = fc.tuple(...OTHERS.map((name) => fc.record({ queue: fc.constant(name), demands })));
+/** What rarely comes about by chance: some of these, in this order. */
+const TO_THE_GRAVEYARD_AND_BACK: fc.Arbitrary<Step>[] = [
+  fc.record({ does: does('enqueue'), broker, requests: enqueueInOthers, cut }),
+  fc.record({ does: does('dequeue'), broker, requests: dequeueFromOthers, cut }),
+  fc.record({ does: does('reject'), broker, receipts, cut }),
+  fc.record({ does: does('waitFor'), nth: fc.constantFrom(0, 1), ms: fc.constant(0) }),
+  fc.record({ does: does('dequeue'), broker, requests: dequeueFromOthers, cut }),
+  fc.record({ does: does('deadLetter'), cut }),
+  fc.record({ does: does('redrive'), queue: fc.constant(GRAVEYARD), rows: fc.constantFrom(500, 2), cut }),
+];
+const sequence: fc.Arbitrary<Step[]> = fc
+  .tuple(fc.tuple(...TO_THE_GRAVEYARD_AND_BACK), fc.subarray([...TO_THE_GRAVEYARD_AND_BACK.keys()], { minLength: 1 }))
+  .map(([all, kept]) => kept.map((index) => all[index]!));
+/** Shrunk to nothing first of all: shrinking the array alone leaves much standing. */
+const steps = fc.oneof(
+  { withCrossShrink: true },
+  { weight: 1, arbitrary: fc.constant<Step[]>([]) },
+  { weight: 60, arbitrary: step.map((one) => [one]) },
+  { weight: 5, arbitrary: sequence },
+);
+
+/** Some 18 steps on three queues and two brokers. Biased, most histories would be short. */
+export const history: fc.Arbitrary<History> = fc.noBias(
+  fc.record({
+    queues: fc.record(Object.fromEntries(QUEUES.map((name) => [name, settingsOf(name)]))),
+    // Shrinking an array never leaves out its last element: which is none of the steps.
+    steps: fc
+      .array(steps, { minLength: 2, maxLength: 25, size: 'max' })
+      .map((all) => all.slice(0, -1).toReversed().flat()),
+  }),
+);

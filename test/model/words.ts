@@ -1,0 +1,91 @@
+import type { Settings } from './lease-protocol.js';
+import type { History, NewMessage, PickedReceipt, Step } from './steps.js';
+
+/** A history, for people: a line for what a queue is set to, and one for each step. */
+export function inWords({ queues, steps }: History): string[] {
+  const settings = Object.entries(queues).flatMap(([name, of]) => {
+    const set = Object.entries(of).filter(([key, value]) => value !== DEFAULTS[key as keyof Settings]);
+    return set.length === 0 ? [] : [`   queue ${name}: ${set.map(([key, value]) => `${key} ${value}`).join(', ')}`];
+  });
+  return [...settings, ...steps.map((step, index) => `${String(index + 1).padStart(2)} ${stepInWords(step)}`)];
+}
+
+const DEFAULTS: Settings = {
+  delaySeconds: 0,
+  messageTtlSeconds: 345_600,
+  maxReceives: null,
+  deadLetterQueue: null,
+  maxDepth: null,
+};
+
+const CUTS = {
+  before: ', its connection cut before its COMMIT',
+  late: ', its connection cut while its COMMIT is on its way',
+  after: ', its connection cut before its COMMIT is answered',
+};
+
+function stepInWords(step: Step): string {
+  const who = 'broker' in step ? `broker ${step.broker}` : 'reaper';
+  const cut = 'cut' in step && step.cut !== null ? CUTS[step.cut] : '';
+  switch (step.does) {
+    case 'enqueue':
+      return `${who}: enqueue ${and(step.requests.map((one) => `${messages(one.messages)} in ${one.queue}`))}${cut}`;
+    case 'dequeue':
+      return `${who}: dequeue ${and(step.requests.map((one) => `from ${one.queue} ${and(one.demands.map((demand) => `${demand.maxMessages} for ${demand.leaseSeconds} s`))}`))}${cut}`;
+    case 'ack':
+      return `${who}: ack ${and(step.requests.map((one) => receipts(one.receipts)))}${cut}`;
+    case 'nack':
+      return `${who}: nack ${and(step.requests.map((one) => `${receipts(one.receipts)} with a delay of ${one.delaySeconds} s`))}${cut}`;
+    case 'extend':
+      return `${who}: extend ${and(step.requests.map((one) => `${receipts(one.receipts)} to ${one.leaseSeconds} s`))}${cut}`;
+    case 'reject':
+      return `${who}: nack with deadLetter ${receipts(step.receipts)}${cut}`;
+    case 'release':
+      return `${who}: release ${receipts(step.receipts)}, whose consumers hung up`;
+    case 'look':
+      return `${who}: look which queues have something ready`;
+    case 'expire':
+    case 'deadLetter':
+      return `${who}: ${step.does === 'expire' ? 'expire' : 'dead-letter'} in every queue${cut}`;
+    case 'redrive':
+      return `${who}: redrive up to ${step.rows} of ${step.queue}${cut}`;
+    case 'purge':
+      return `${who}: purge ${step.queue}${cut}`;
+    case 'configure':
+      return `${who}: set ${Object.entries(step.settings)
+        .map(([key, value]) => `${key} ${value}`)
+        .join(', ')} of ${step.queue}`;
+    case 'pause':
+    case 'resume':
+      return `${who}: ${step.does} ${step.queue}`;
+    case 'restart':
+      return `${who}: crashes and starts again`;
+    case 'begin':
+      return `service: begin a transaction and enqueue ${messages(step.messages)} in ${step.queue}`;
+    case 'commit':
+    case 'rollBack':
+      return `service: ${step.does === 'commit' ? 'commit' : 'roll back'}`;
+    case 'wait':
+      return `clock: ${step.ms} ms go by`;
+    default:
+      return `clock: until ${step.ms} ms after deadline ${step.nth}`;
+  }
+}
+
+function messages(all: readonly NewMessage[]): string {
+  return and(
+    all.map(({ priority, delaySeconds, expiresInSeconds }) => {
+      const delay = delaySeconds === undefined ? '' : ` delayed ${delaySeconds} s`;
+      const expiry = expiresInSeconds === undefined ? '' : ` expiring in ${expiresInSeconds} s`;
+      return `a message of priority ${priority}${delay}${expiry}`;
+    }),
+  );
+}
+
+function receipts(all: readonly PickedReceipt[]): string {
+  return and(all.map(({ nth, as }) => `receipt ${nth}${as === 'given' ? '' : ` ${as}`}`));
+}
+
+function and(texts: readonly string[]): string {
+  return texts.join(' and ');
+}

@@ -1,0 +1,315 @@
+import { rm, statfs } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { parseMessageId, RowmqError, type EnqueueRequest } from '@rowmq/contract';
+import {
+  Database,
+  EmbeddedServer,
+  enqueue,
+  findServer,
+  MessageRepository,
+  migrateDatabase,
+  openDataSource,
+  QueueRepository,
+  type Row,
+  SweepRepository,
+  type Transaction,
+  type WriteResult,
+} from '@rowmq/store';
+import type { Pool } from 'mysql2';
+import type { DataSource, QueryRunner } from 'typeorm';
+import { DeadLetterDeliveries } from '../../apps/reaper/src/duties/dead-letter-deliveries.js';
+import { ExpireDeliveries } from '../../apps/reaper/src/duties/expire-deliveries.js';
+import { type Cut, type CuttingProxy, startCuttingProxy } from '../support/cutting-proxy.js';
+import { endLeftOver } from '../support/servers-global-setup.js';
+import { testServer } from '../support/servers.js';
+import type { Settings } from './lease-protocol.js';
+import { BROKERS, QUEUES } from './steps.js';
+
+/** The instant at which every history begins. */
+export const START = 1_800_000_000_000;
+const LATE_MS = 60;
+const TRIES_UNTIL_NOTICED = 500;
+/** Of a server with nothing in it; its binlog files are removed when they are ten minutes old. */
+const ROOM_BYTES = 4 * 1024 ** 3;
+const FOLDER = 'rowmq-model';
+
+/** What of a broker's this is about. */
+export interface Broker {
+  flights: MessageRepository;
+  queues: QueueRepository;
+}
+
+/** A delivery as it is stored. */
+export interface StoredDelivery {
+  queue: string;
+  priority: number;
+  receiveCount: number;
+  availableAt: number;
+  expiresAt: number;
+  token: string | null;
+}
+
+/**
+ * The store that is compared with the model: a database, two brokers, a reaper and a service with a transaction of its own. Its clock stands still until it is moved: that of the database, as the sessions see it
+ * (`SET timestamp`), and that of the brokers (`performance.now`). So everything runs as in production, by the database's clock, and nothing waits.
+ */
+export class World {
+  readonly ids = new Map<string, number>();
+  brokers: Broker[] = [];
+  now = START;
+  private readonly lost: number[] = [];
+  private readonly performanceNow = performance.now.bind(performance);
+  private isCutting = false;
+  private transaction: QueryRunner | undefined;
+
+  private constructor(
+    private readonly server: OwnServer,
+    private readonly proxy: CuttingProxy,
+    private readonly sources: Record<'direct' | 'cut' | 'service', DataSource>,
+    readonly database: WatchedDatabase,
+  ) {
+    const direct = poolOf(sources.direct);
+    const cut = poolOf(sources.cut);
+    const setClock = this.clockSetter();
+    for (const pool of [direct, cut]) {
+      pool.on('acquire', (connection) => setClock(connection, (sql) => connection.query(sql, () => undefined)));
+    }
+    cut.on('connection', (connection) => {
+      const destroy = connection.destroy.bind(connection);
+      connection.destroy = () => {
+        this.lost.push(connection.threadId);
+        destroy();
+      };
+    });
+    const getDirect = direct.getConnection.bind(direct);
+    direct.getConnection = (callback) => (this.isCutting ? cut.getConnection(callback) : getDirect(callback));
+    performance.now = () => this.now - START;
+  }
+
+  static async open(): Promise<World> {
+    const server = await startOwnServer();
+    const { url } = server;
+    const proxy = await startCuttingProxy(url, { lateMs: LATE_MS });
+    const sources = {
+      direct: await openDataSource({ url, poolSize: 6 }),
+      cut: await openDataSource({ url: proxy.url, poolSize: 6 }),
+      service: await openDataSource({ url, poolSize: 1 }),
+    };
+    const world = new World(server, proxy, sources, new WatchedDatabase(sources.direct));
+    const queues = new QueueRepository(world.database);
+    for (const name of QUEUES) world.ids.set(name, (await queues.put(name, {})).queue.id);
+    return world;
+  }
+
+  async close(): Promise<void> {
+    performance.now = this.performanceNow;
+    for (const source of Object.values(this.sources)) await source.destroy();
+    await this.proxy.close();
+    await this.server.stop();
+  }
+
+  /** Nothing is stored, the queues are set to this, and the brokers have just been started. */
+  async reset(queues: Readonly<Record<string, Settings>>): Promise<void> {
+    await this.endTransaction('rollback');
+    await this.database.idle();
+    this.now = START;
+    this.brokers = BROKERS.map(() => this.startBroker());
+    await this.database.transaction(async (tx) =>
+      tx.finish([
+        { sql: 'DELETE FROM delivery' },
+        { sql: 'DELETE FROM message' },
+        ...Object.entries(queues).map(([name, settings]) => ({
+          sql: `UPDATE queue
+                SET paused = 0, delay_seconds = ?, message_ttl_seconds = ?, max_receives = ?, max_depth = ?, dead_letter_queue_id = ?
+                WHERE id = ?`,
+          values: [
+            settings.delaySeconds,
+            settings.messageTtlSeconds,
+            settings.maxReceives,
+            settings.maxDepth,
+            this.ids.get(settings.deadLetterQueue ?? '') ?? null,
+            this.ids.get(name),
+          ],
+        })),
+      ]),
+    );
+  }
+
+  startBroker(): Broker {
+    return { flights: new MessageRepository(this.database), queues: new QueueRepository(this.database) };
+  }
+
+  get sweep(): SweepRepository {
+    return new SweepRepository(this.database);
+  }
+
+  /** The reaper's duties. Each returns how many it took care of. */
+  async reap(duty: 'expire' | 'deadLetter'): Promise<number> {
+    const { flights, queues } = this.startBroker();
+    const Duty = duty === 'expire' ? ExpireDeliveries : DeadLetterDeliveries;
+    return new Duty(queues, this.sweep, flights).run({ signal: new AbortController().signal });
+  }
+
+  /** Does something while the connection is cut at the first COMMIT. Returns whether there was one, and once the server has noticed. */
+  async cutting<T>(cut: Cut | null, work: () => Promise<T>): Promise<{ result: T; wasCut: boolean }> {
+    if (cut === null) return { result: await work(), wasCut: false };
+    const before = this.proxy.cuts();
+    this.proxy.cutAt('COMMIT', cut);
+    this.isCutting = true;
+    try {
+      const result = await work();
+      await this.database.idle();
+      return { result, wasCut: this.proxy.cuts() > before };
+    } finally {
+      this.isCutting = false;
+      this.proxy.cutAt('', cut, 0);
+      await this.noticed();
+    }
+  }
+
+  /** The name behind a queue's id. */
+  nameOf(queueId: number): string {
+    return [...this.ids].find(([, id]) => id === queueId)?.[0] ?? `queue ${queueId}`;
+  }
+
+  /** What is stored in `delivery`, by message id: all of it, or some. */
+  async stored(ids?: readonly string[]): Promise<Map<string, StoredDelivery>> {
+    const rows = await this.database.read<Omit<StoredDelivery, 'queue'> & { id: string; queueId: number }>(
+      `SELECT LOWER(HEX(message_id)) AS id, queue_id AS queueId, 9 - priority_rank AS priority, receive_count AS receiveCount,
+              available_at AS availableAt, expires_at AS expiresAt, LOWER(HEX(NULLIF(lease_token, x'0000000000000000'))) AS token
+       FROM delivery ${ids === undefined ? '' : 'WHERE message_id IN (?)'}`,
+      ids === undefined ? [] : [ids.map((id) => Buffer.from(id, 'hex'))],
+    );
+    return new Map(rows.map(({ id, queueId, ...row }) => [id, { queue: this.nameOf(queueId), ...row }]));
+  }
+
+  async countMessages(): Promise<number> {
+    const [row] = await this.database.read<{ n: number }>('SELECT COUNT(*) AS n FROM message');
+    return Number(row?.n);
+  }
+
+  /** A service begins a transaction of its own and enqueues in it. Returns the messages' ids, or why they were refused. */
+  async beginTransaction(queue: string, messages: EnqueueRequest['messages']): Promise<string[] | string> {
+    const transaction = this.sources.service.createQueryRunner();
+    this.transaction = transaction;
+    await transaction.connect();
+    await transaction.query(setTimestamp(this.now));
+    await transaction.startTransaction();
+    try {
+      const ids = await enqueue(transaction.manager, queue, messages);
+      return ids.map((id) => parseMessageId(id).toString('hex'));
+    } catch (error) {
+      await this.endTransaction('rollback');
+      if (error instanceof RowmqError) return error.code;
+      throw error;
+    }
+  }
+
+  async endTransaction(how: 'commit' | 'rollback'): Promise<void> {
+    const { transaction } = this;
+    this.transaction = undefined;
+    if (transaction === undefined) return;
+    await (how === 'commit' ? transaction.commitTransaction() : transaction.rollbackTransaction());
+    await transaction.release();
+  }
+
+  /** The server ends the transactions of connections that were cut: until then others skip what these have locked. */
+  private async noticed(): Promise<void> {
+    for (let tries = 0; this.lost.length > 0; tries += 1) {
+      if (tries > TRIES_UNTIL_NOTICED) throw new Error('The server did not notice that a connection was cut.');
+      if (tries > 0) await sleep(10);
+      const sessions = await this.database.read<{ Id: number }>('SHOW PROCESSLIST');
+      if (!sessions.some(({ Id }) => this.lost.includes(Number(Id)))) this.lost.length = 0;
+    }
+  }
+
+  /** Sets a session's clock when it is used for the first time since the clock was moved. */
+  private clockSetter(): (session: object, query: (sql: string) => void) => void {
+    const clocks = new WeakMap<object, number>();
+    return (session, query) => {
+      if (clocks.get(session) === this.now) return;
+      clocks.set(session, this.now);
+      query(setTimestamp(this.now));
+    };
+  }
+}
+
+/** Knows what it is still busy with: a claim goes on in the background after it has answered. */
+class WatchedDatabase extends Database {
+  private readonly running = new Set<Promise<unknown>>();
+
+  override async transaction<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
+    return this.watch(super.transaction(work));
+  }
+
+  override async read<T = Row>(sql: string, values?: readonly unknown[]): Promise<T[]> {
+    return this.watch(super.read<T>(sql, values));
+  }
+
+  override async write(sql: string, values?: readonly unknown[]): Promise<WriteResult> {
+    return this.watch(super.write(sql, values));
+  }
+
+  /** Resolves when it is busy with nothing. */
+  async idle(): Promise<void> {
+    while (this.running.size > 0) {
+      await Promise.allSettled(this.running);
+      // What waited for it may begin something else.
+      await turn();
+    }
+  }
+
+  private async watch<T>(work: Promise<T>): Promise<T> {
+    this.running.add(work);
+    try {
+      return await work;
+    } finally {
+      this.running.delete(work);
+    }
+  }
+}
+
+interface OwnServer {
+  url: string;
+  stop(): Promise<void>;
+}
+
+/** A server with its files in memory, if that has room: nothing here is about what survives its crash, and every commit would wait for the disk. */
+async function startOwnServer(): Promise<OwnServer> {
+  const serversDir = process.env['ROWMQ_SERVERS_DIR'];
+  const program = await findServer({
+    kinds: [testServer().kind],
+    dataDir: fileURLToPath(new URL('../../.rowmq-test', import.meta.url)),
+    install: false,
+    ...(serversDir ? { serversDir } : {}),
+  });
+  const memory = await statfs('/dev/shm').catch(() => undefined);
+  const hasRoom = memory !== undefined && memory.bavail * memory.bsize > ROOM_BYTES;
+  const parent = hasRoom ? '/dev/shm' : tmpdir();
+  for (const folder of await endLeftOver(parent, FOLDER)) await rm(folder, { recursive: true, force: true });
+  const dataDir = join(parent, `${FOLDER}-${process.pid}`);
+  const server = await EmbeddedServer.start({ program, dataDir, bufferPoolMegabytes: 128 });
+  const killServer = () => void server.kill();
+  process.once('exit', killServer);
+  await migrateDatabase(server.url);
+  return {
+    url: server.url,
+    stop: async () => {
+      process.off('exit', killServer);
+      await server.stop();
+      await rm(dataDir, { recursive: true, force: true });
+    },
+  };
+}
+
+function poolOf(source: DataSource): Pool {
+  return (source.driver as unknown as { pool: Pool }).pool;
+}
+
+/** A little later than `now`, as MariaDB keeps the clock as a floating-point number and cuts it off. */
+function setTimestamp(now: number): string {
+  return `SET timestamp = ${now}.4 / 1000`;
+}
