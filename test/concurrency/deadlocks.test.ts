@@ -15,7 +15,7 @@ import { CONNECTIONS, Stress } from './stress/stress.js';
 
 const SECONDS = Number(process.env['DEADLOCKS_MINUTES'] ?? 0.2) * 60;
 /** More, on a slow machine, until every pair has met and a partition was dropped. */
-const EXTRA_SECONDS = 60;
+const EXTRA_SECONDS = 180;
 
 let dataDir: string;
 let server: EmbeddedServer;

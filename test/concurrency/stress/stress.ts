@@ -16,7 +16,7 @@ const REAPERS = { count: 2, workers: 4, poolSize: 6, kinds: Object.keys(REAPER_S
 export const CONNECTIONS = BROKERS.count * BROKERS.poolSize + REAPERS.count * REAPERS.poolSize;
 
 /** Of choices, while there are pairs that have not met, those that are for their sake. */
-const SHARE_FOR_MISSING = 0.5;
+const SHARE_FOR_MISSING = 0.8;
 /** More than are copied when the partition that they are in is split. */
 const FIRST_MESSAGES = 12_000;
 const DRAIN_DEADLINE_MS = 60_000;
