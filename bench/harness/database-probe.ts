@@ -144,6 +144,11 @@ export class DatabaseProbe {
     return Number(/History list length (\d+)/.exec(engine?.Status ?? '')?.[1]);
   }
 
+  /** Of all clients, this among them. */
+  async openConnections(): Promise<number> {
+    return this.status('Threads_connected');
+  }
+
   /** Deliveries in a queue. */
   async depth(queue: string): Promise<number> {
     const [row] = await this.query<{ depth: number }>(

@@ -65,7 +65,8 @@ export function numbers(text: string): number[] {
   return text.split(',').map(positive);
 }
 
-function serverKinds(text: string): ServerKind[] {
+/** Parses names of servers with commas between. */
+export function serverKinds(text: string): ServerKind[] {
   return text.split(',').map((name) => {
     const kind = KINDS.find((known) => known === name);
     if (kind === undefined) throw new InvalidArgumentError(`must be of ${KINDS.join(', ')}`);
@@ -73,7 +74,8 @@ function serverKinds(text: string): ServerKind[] {
   });
 }
 
-function addSetting(text: string, settings: Record<string, string>): Record<string, string> {
+/** Adds a setting of a process to those before. */
+export function addSetting(text: string, settings: Record<string, string>): Record<string, string> {
   const [, name, value] = /^(ROWMQ_\w+)=(.*)$/.exec(text) ?? [];
   if (name === undefined || value === undefined) throw new InvalidArgumentError('must look like ROWMQ_WORKERS=2');
   return { ...settings, [name]: value };

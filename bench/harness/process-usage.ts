@@ -1,4 +1,5 @@
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 
 /** What Linux counts CPU in: `getconf CLK_TCK`, the same everywhere for years. */
 const TICKS_PER_SECOND = 100;
@@ -17,9 +18,9 @@ export async function residentMegabytes(pid: number): Promise<number> {
 
 /** CPU seconds, user and system, that a process has used so far, all threads, without its children. */
 export async function ownCpuSeconds(pid: number): Promise<number> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8');
+  const text = await readFile(`/proc/${pid}/stat`, 'utf8');
   // The name in parentheses may itself hold spaces and parentheses, so count from the last one.
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
   const [utime, stime] = [fields[11], fields[12]];
   return (Number(utime) + Number(stime)) / TICKS_PER_SECOND;
 }
@@ -28,6 +29,25 @@ export async function ownCpuSeconds(pid: number): Promise<number> {
 export async function bytesToStorage(pid: number): Promise<number> {
   const io = await readFile(`/proc/${pid}/io`, 'utf8');
   return Number(/^write_bytes: (\d+)$/m.exec(io)?.[1]);
+}
+
+/** Files, sockets and pipes that a process and its children hold open. */
+export async function openHandles(pid: number): Promise<number> {
+  const each = await Promise.all(
+    (await withChildren(pid)).map(async (one) => (await readdir(`/proc/${one}/fd`)).length),
+  );
+  return each.reduce((sum, count) => sum + count, 0);
+}
+
+/** Sizes of all files below a folder in MiB, by their names; what is removed meanwhile is left out. */
+export async function folderMegabytes(folder: string): Promise<Map<string, number>> {
+  const sizes = new Map<string, number>();
+  for (const entry of await readdir(folder, { withFileTypes: true, recursive: true })) {
+    if (!entry.isFile()) continue;
+    const found = await stat(join(entry.parentPath, entry.name)).catch(() => undefined);
+    if (found !== undefined) sizes.set(entry.name, (sizes.get(entry.name) ?? 0) + found.size / 2 ** 20);
+  }
+  return sizes;
 }
 
 async function ownResidentMegabytes(pid: number): Promise<number> {

@@ -28,6 +28,8 @@ export interface RunningServer {
   /** `mysql://…`, of a user who may do everything. */
   url: string;
   pid: number;
+  /** All its files are below it. */
+  folder: string;
   probe: DatabaseProbe;
 }
 
@@ -123,7 +125,7 @@ export async function withServer<T>(
     await migrateDatabase(server.url);
     const probe = await DatabaseProbe.open(server.url);
     await probe.assertDurable();
-    const running = { name: `${kind} ${program.version}`, url: server.url, pid: server.pid, probe };
+    const running = { name: `${kind} ${program.version}`, url: server.url, pid: server.pid, folder: dataDir, probe };
     const result = await Promise.race([work(running), interruption.happened]);
     await probe.close();
     return result;

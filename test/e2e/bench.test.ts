@@ -46,4 +46,30 @@ describe('a benchmark', () => {
     },
     120_000,
   );
+
+  it('soak reads every quantity, draws its page, and does not judge so short a run', async () => {
+    const json = join(folder, 'soak.json');
+    const small = ['--servers', testServer().kind, '--minutes', '0.25', '--rate', '50', '--sample-seconds', '1'];
+    const ended: unknown = await run('npm', ['run', '--silent', 'soak', '--', ...small, '--json', json], {
+      cwd: root,
+      timeout: 110_000,
+      env: { ...process.env, NODE_ENV: 'test' },
+    }).catch((error: unknown) => error);
+    expect(ended).toMatchObject({ code: 2, stdout: expect.stringContaining('Verdict: not judged') });
+
+    const { results } = JSON.parse(await readFile(json, 'utf8')) as { results: Record<string, Soak> };
+    const [soak] = Object.values(results) as [Soak];
+    expect(soak.simulator).toMatchObject({ code: 0, output: expect.stringContaining('Verdict: OK') });
+    expect(soak.flatness.length).toBeGreaterThan(10);
+    // What could not be read is not a number.
+    expect(soak.flatness.filter(({ second, last }) => second === null || last === null)).toEqual([]);
+    const page = await readFile(join(folder, `soak-${testServer().kind}.html`), 'utf8');
+    expect(page).toContain('Verdict: UNPROVEN');
+    for (const title of ['Data folder, MiB', 'History list length']) expect(page).toContain(`aria-label="${title}"`);
+  }, 120_000);
 });
+
+interface Soak {
+  simulator: unknown;
+  flatness: { second: number | null; last: number | null }[];
+}

@@ -2,9 +2,10 @@ import { createConnection } from 'mysql2/promise';
 import { expect } from 'vitest';
 import { testServer } from './servers.js';
 
-/** How many deadlocks the server has met since it started. */
-export async function deadlocks(): Promise<number> {
+/** How many deadlocks a server has met since it started; default: the one that the tests share. */
+export async function deadlocks(url = testServer().url): Promise<number> {
   const [row] = await ask<{ COUNT: number }>(
+    url,
     `SELECT * FROM information_schema.INNODB_METRICS WHERE NAME = 'lock_deadlocks'`,
   );
   if (row === undefined) throw new Error('the server does not count deadlocks');
@@ -12,8 +13,8 @@ export async function deadlocks(): Promise<number> {
 }
 
 /** What the server tells of the last deadlock: who waited for what. For the message of a failed test. */
-export async function lastDeadlock(): Promise<string> {
-  const [row] = await ask<{ Status: string }>('SHOW ENGINE INNODB STATUS');
+export async function lastDeadlock(url = testServer().url): Promise<string> {
+  const [row] = await ask<{ Status: string }>(url, 'SHOW ENGINE INNODB STATUS');
   return /LATEST DETECTED DEADLOCK\n-+\n([\s\S]*?)\n-+\nTRANSACTIONS/.exec(row?.Status ?? '')?.[1] ?? 'none';
 }
 
@@ -36,8 +37,8 @@ export async function expectNoDeadlock(before: number, { leasesRunOut = false } 
   expect(met, last).toBeLessThanOrEqual(allowed);
 }
 
-async function ask<T>(sql: string): Promise<T[]> {
-  const connection = await createConnection({ uri: testServer().url });
+async function ask<T>(url: string, sql: string): Promise<T[]> {
+  const connection = await createConnection({ uri: url });
   try {
     const [rows] = await connection.query(sql);
     return rows as T[];

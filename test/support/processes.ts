@@ -60,16 +60,26 @@ export async function startReaper(database: TestDatabase, env: Record<string, st
   return startApp('reaper', { ROWMQ_DATABASE_URL: database.url, ...env });
 }
 
-/** Starts `dist/apps/<name>`, of another `dist` if one is given, and waits until it says that it is ready. Settings of the surrounding environment do not reach it. */
+interface StartOptions {
+  /** The folder of the compiled processes, if it is another. */
+  dist?: string | undefined;
+  /** A module that is loaded before it. */
+  preload?: string;
+  /** Told what it, or that module, sends its parent. */
+  onMessage?: (message: unknown) => void;
+}
+
+/** Starts `dist/apps/<name>` and waits until it says that it is ready. Settings of the surrounding environment do not reach it. */
 export async function startApp(
   name: 'broker' | 'reaper',
   env: Record<string, string>,
-  dist = 'dist',
+  { dist = 'dist', preload, onMessage }: StartOptions = {},
 ): Promise<AppProcess> {
   const inherited = Object.fromEntries(
     Object.entries(process.env).filter(([key]) => !key.startsWith('ROWMQ_') && key !== 'NODE_OPTIONS'),
   );
-  const child = spawn(process.execPath, [`${dist}/apps/${name}/src/main.js`], {
+  const preloading = preload === undefined ? [] : ['--import', preload];
+  const child = spawn(process.execPath, [...preloading, `${dist}/apps/${name}/src/main.js`], {
     cwd: ROOT,
     env: { ...inherited, ...env },
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
@@ -81,7 +91,10 @@ export async function startApp(
   // Not `exit`, which can come before the last of the output.
   const exited = once(child, 'close') as Promise<[number | null, NodeJS.Signals | null]>;
   const ready = new Promise<void>((resolve) => {
-    child.on('message', (message) => message === 'ready' && resolve());
+    child.on('message', (message) => {
+      if (message === 'ready') resolve();
+      else onMessage?.(message);
+    });
   });
   const outcome = await Promise.race([ready.then(() => 'ready'), exited.then(() => 'exited'), deadline(READY_MS)]);
   if (outcome !== 'ready') {

@@ -8,11 +8,7 @@ export const LOOK_AT_HEAD =
 /** Notes every statement, with its values in place, that is sent through a database's pool from now on. */
 export function recordStatements(database: Database): string[] {
   const statements: string[] = [];
-  const { pool } = database.dataSource.driver as unknown as { pool: Pool };
-  const wrapped = new WeakSet<Connection>();
-  pool.on('acquire', (connection) => {
-    if (wrapped.has(connection)) return;
-    wrapped.add(connection);
+  onEachConnection(database, (connection) => {
     const query = connection.query.bind(connection) as (...args: unknown[]) => unknown;
     connection.query = ((options: { sql: string; values?: unknown[] }, ...rest: unknown[]) => {
       statements.push(...connection.format(options.sql, options.values ?? []).split(/;\s+(?=[A-Z])/));
@@ -20,4 +16,30 @@ export function recordStatements(database: Database): string[] {
     }) as Connection['query'];
   });
   return statements;
+}
+
+/** Counts, by error number, what the server answers statements with that are sent through a database's pool from now on: also what is tried again. */
+export function countErrors(database: Database, counts: Map<number, number>): void {
+  onEachConnection(database, (connection) => {
+    const query = connection.query.bind(connection) as (...args: unknown[]) => unknown;
+    connection.query = ((...args: unknown[]) => {
+      const answer = args.at(-1);
+      if (typeof answer !== 'function') return query(...args);
+      return query(...args.slice(0, -1), (error: { errno?: number } | null, ...rest: unknown[]) => {
+        if (error?.errno !== undefined) counts.set(error.errno, (counts.get(error.errno) ?? 0) + 1);
+        (answer as (...all: unknown[]) => void)(error, ...rest);
+      });
+    }) as Connection['query'];
+  });
+}
+
+/** Does something once to each connection of a database's pool, before it is used next. */
+function onEachConnection(database: Database, work: (connection: Connection) => void): void {
+  const { pool } = database.dataSource.driver as unknown as { pool: Pool };
+  const seen = new WeakSet<Connection>();
+  pool.on('acquire', (connection) => {
+    if (seen.has(connection)) return;
+    seen.add(connection);
+    work(connection);
+  });
 }

@@ -16,6 +16,7 @@ import {
   SweepRepository,
   type Timed,
 } from '@rowmq/store';
+import type { DataSource } from 'typeorm';
 import { createMigratedDatabase } from './processes.js';
 import type { TestDatabase } from './servers.js';
 
@@ -94,11 +95,15 @@ function first<T>([one]: readonly T[]): T {
 }
 
 /** Opens the repositories on a fresh database, or as a further broker would on one that is there. */
-export async function openStore({ poolSize = 8, on }: { poolSize?: number; on?: string } = {}): Promise<TestStore> {
+export async function openStore({
+  poolSize = 8,
+  on,
+  databaseOf = (source) => new Database(source),
+}: { poolSize?: number; on?: string; databaseOf?: (source: DataSource) => Database } = {}): Promise<TestStore> {
   const own: TestDatabase | undefined = on === undefined ? await createMigratedDatabase() : undefined;
   const url = on ?? (own as TestDatabase).url;
   const dataSource = await openDataSource({ url, poolSize });
-  const database = new Database(dataSource);
+  const database = databaseOf(dataSource);
   return {
     url,
     database,

@@ -1,61 +1,33 @@
-import { readFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
 import type { GuaranteeResult } from './guarantee.js';
-import { REPORT_SCRIPT, REPORT_STYLE } from './report-assets.js';
 import { chartsOf } from './report-charts.js';
+import { html, renderPage } from './report-page.js';
 import type { Result } from './simulation.js';
 import type { Span } from './simulator.config.js';
 import { CAUSES, FATES } from './verdict-text.js';
 
-const { resolve } = createRequire(import.meta.url);
-
 /** The page about a run: complete in itself, it loads nothing from anywhere. */
 export async function reportPage(result: Result): Promise<string> {
-  const [uplotScript, uplotStyle] = await Promise.all([
-    readFile(resolve('uplot/dist/uPlot.iife.min.js'), 'utf8'),
-    readFile(resolve('uplot/dist/uPlot.min.css'), 'utf8'),
-  ]);
-  const data = chartsOf(result.samples);
   const { verdict } = result;
-  const figures = data.charts.map(
-    ({ title }, index) =>
-      `<figure><h3>${html(title)}</h3><div data-chart="${index}" role="img" aria-label="${html(title)}"></div></figure>`,
-  );
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>RowMQ simulator: ${verdict.status}</title>
-<style>${uplotStyle}${REPORT_STYLE}</style>
-</head>
-<body>
-<header>
-<div><h1>RowMQ simulator</h1><div class="soft">${html(subtitle(result))}</div></div>
-<div class="verdict ${verdict.status}">Verdict: ${verdict.status}</div>
-</header>
-<div class="tiles">${tiles(result)}</div>
+  return renderPage({
+    heading: 'RowMQ simulator',
+    subtitle: subtitle(result),
+    status: verdict.status,
+    ...chartsOf(result.samples),
+    aboveHtml: `<div class="tiles">${tiles(result)}</div>
 ${result.notes.map((note) => `<p>${html(note)}</p>`).join('')}
 <h2>Guarantees</h2>
 <div class="scroll"><table>
 <thead><tr><th>Guarantee</th><th>Verdict</th><th class="number">Checked</th><th class="number">Broken</th><th class="number">Unproven</th></tr></thead>
 <tbody>${verdict.guarantees.map(guaranteeRow).join('')}</tbody>
 </table></div>
-${verdict.guarantees.map(examples).join('')}
-<h2>Over time</h2>
-<div class="charts">${figures.join('\n')}</div>
-<div class="lists">
+${verdict.guarantees.map(examples).join('')}`,
+    belowHtml: `<div class="lists">
 <section><h2>What became of the messages</h2><table><tbody>${countRows(verdict.fates, FATES)}</tbody></table></section>
 <section><h2>Why messages were delivered again</h2><table><tbody>${countRows(verdict.redeliveries, CAUSES)}</tbody></table>
 <h2>Errors</h2><table><tbody>${errorRows(result.errors)}</tbody></table></section>
 <section><h2>Settings</h2><table><tbody>${settingRows(result.settings)}</tbody></table></section>
-</div>
-<script id="data" type="application/json">${json(data)}</script>
-<script>${uplotScript}</script>
-<script>${REPORT_SCRIPT}</script>
-</body>
-</html>
-`;
+</div>`,
+  });
 }
 
 function subtitle({ startedAt, settings, samples }: Result): string {
@@ -120,15 +92,6 @@ function optionName(setting: string): string {
 
 function text(value: string | number | boolean | Span | undefined): string {
   return typeof value === 'object' ? `${value.min}-${value.max}` : String(value);
-}
-
-function html(value: string): string {
-  return value.replace(/[&<>"']/g, (character) => `&#${character.codePointAt(0)};`);
-}
-
-/** JSON that may stand inside a script element. */
-function json(value: unknown): string {
-  return JSON.stringify(value).replaceAll('<', String.raw`\u003c`);
 }
 
 const n = (value: number) => Math.round(value).toLocaleString('en');

@@ -13,11 +13,13 @@ export interface ReceiptsRequest {
 /** For each receipt, in the order given: null when it was done, else why not. */
 export type ReceiptOutcomes = (Exclude<ReceiptErrorCode, 'invalid-request'> | null)[];
 
-/** A delivery that receipts speak of, and whose row the transaction holds. */
+/** A delivery that receipts speak of. */
 interface LeaseRow {
   messageId: Buffer;
   leaseToken: Buffer;
   availableAt: number;
+  /** The transaction holds its row: it was under one of their leases when it was looked at. */
+  isLocked: boolean;
 }
 
 /** What is done to deliveries whose lease is held. */
@@ -169,35 +171,73 @@ function deleteLeasedByList(queueId: number, receipts: readonly Receipt[], at: n
   };
 }
 
-/** Locks the deliveries that requests speak of: queues in id order, rows in primary-key order. */
+/**
+ * Locks the deliveries among those that requests speak of that are under one of their leases: queues in id order, rows in primary-key order. The others are looked at without locks, to tell what became of
+ * them.
+ *
+ * For a row that can be claimed must not be held while another is waited for: claims lock in another order, and MariaDB's SKIP LOCKED waits for an instant. Of a row that does not fulfil the condition both
+ * servers give the lock back at once.
+ */
 async function lockLeases(
   tx: Transaction,
   requests: readonly ReceiptsRequest[],
   at: number | undefined,
 ): Promise<{ now: number; find: (queueId: number, messageId: Buffer) => LeaseRow | undefined }> {
   const byQueue = receiptsByQueue(requests);
+  const rows = new Map<string, LeaseRow>();
+  const add = (
+    queues: readonly (readonly [number, unknown])[],
+    answers: readonly unknown[],
+    isLocked: boolean,
+  ): void => {
+    for (const [index, [queueId]] of queues.entries()) {
+      for (const row of answers[index] as Omit<LeaseRow, 'isLocked'>[]) {
+        rows.set(rowKey(queueId, row.messageId), { ...row, isLocked });
+      }
+    }
+  };
   const answers = await tx.all([
-    ...byQueue.map(([queueId, receipts]): Statement => ({
-      sql: `SELECT message_id AS messageId, lease_token AS leaseToken, available_at AS availableAt
-         FROM delivery FORCE INDEX (PRIMARY)
-         WHERE queue_id = ?
-           AND message_id IN (?)
-         ORDER BY message_id
-         FOR UPDATE`,
-      values: [queueId, receipts.map(({ messageId }) => messageId)],
-    })),
+    ...byQueue.map(([queueId, receipts]) => lockHeld(queueId, receipts, at)),
     // Read when the rows are held: waiting for them may have outlasted the leases.
     { sql: `SELECT ${clock(at)} AS now` },
   ]);
-  const key = (queueId: number, messageId: Buffer): string => `${queueId} ${messageId.toString('latin1')}`;
-  const rows = new Map<string, LeaseRow>();
-  for (const [index, [queueId]] of byQueue.entries()) {
-    for (const row of answers[index] as LeaseRow[]) rows.set(key(queueId, row.messageId), row);
-  }
+  add(byQueue, answers, true);
+  const others = byQueue
+    .map(([queueId, receipts]): [number, Buffer[]] => [
+      queueId,
+      receipts.map(({ messageId }) => messageId).filter((messageId) => !rows.has(rowKey(queueId, messageId))),
+    ])
+    .filter(([, messageIds]) => messageIds.length > 0);
+  add(others, await tx.all(others.map(([queueId, messageIds]) => lookAt(queueId, messageIds))), false);
   return {
     now: (answers.at(-1) as [{ now: number }])[0].now,
-    find: (queueId, messageId) => rows.get(key(queueId, messageId)),
+    find: (queueId, messageId) => rows.get(rowKey(queueId, messageId)),
   };
+}
+
+function rowKey(queueId: number, messageId: Buffer): string {
+  return `${queueId} ${messageId.toString('latin1')}`;
+}
+
+const FIND_ROWS = `SELECT message_id AS messageId, lease_token AS leaseToken, available_at AS availableAt
+         FROM delivery FORCE INDEX (PRIMARY)
+         WHERE queue_id = ?
+           AND message_id IN (?)`;
+
+function lockHeld(queueId: number, receipts: readonly Receipt[], at: number | undefined): Statement {
+  const tokens = new Map(receipts.map(({ leaseToken }) => [leaseToken.toString('latin1'), leaseToken]));
+  return {
+    sql: `${FIND_ROWS}
+           AND lease_token IN (?)
+           AND available_at > ${clock(at)} + ${LEASE_GRACE_MS}
+         ORDER BY message_id
+         FOR UPDATE`,
+    values: [queueId, receipts.map(({ messageId }) => messageId), [...tokens.values()]],
+  };
+}
+
+function lookAt(queueId: number, messageIds: readonly Buffer[]): Statement {
+  return { sql: FIND_ROWS, values: [queueId, messageIds] };
 }
 
 /** Receipts by queue, the queues in id order. */
@@ -215,7 +255,7 @@ function receiptsByQueue(requests: readonly ReceiptsRequest[]): [number, Receipt
 /** Whether a receipt names the lease that a delivery is under at this instant. */
 function isHeld(row: LeaseRow | undefined, receipt: Receipt, now: number): row is LeaseRow {
   return (
-    row !== undefined &&
+    row?.isLocked === true &&
     !isNoLease(row.leaseToken) &&
     row.leaseToken.equals(receipt.leaseToken) &&
     row.availableAt - LEASE_GRACE_MS > now

@@ -1,7 +1,7 @@
 import { QUEUE_DEFAULTS, RowmqError, type PutQueueRequest } from '@rowmq/contract';
 import { NOW_MS } from './clock.js';
 import type { Database, Transaction } from './database.js';
-import { isDuplicateKey } from './database-errors.js';
+import { TryAgain } from './database-errors.js';
 
 /** A queue that exists, with its settings. */
 export interface Queue {
@@ -88,21 +88,19 @@ export class QueueRepository {
 
   /** Creates a queue, or changes the settings that are given. Throws `invalid-request` for a dead-letter queue that does not exist or is the queue itself. */
   async put(name: string, settings: PutQueueRequest): Promise<{ queue: Queue; created: boolean }> {
-    const attempt = async (tx: Transaction): Promise<boolean> => {
+    const created = await this.database.transaction(async (tx) => {
+      const mayCreate = !(await exists(tx, name));
+      if (mayCreate) await tx.read(TAKE_TURN);
       const existing = await this.lockForChange(tx, name, settings.deadLetterQueue ?? undefined);
       const deadLetterQueueId =
         settings.deadLetterQueue === undefined ? undefined : (existing.deadLetterQueue?.id ?? null);
-      if (existing.self === undefined) {
-        await insertQueue(tx, name, settings, deadLetterQueueId ?? null);
-        return true;
+      if (existing.self !== undefined) {
+        await updateQueue(tx, existing.self.id, settings, deadLetterQueueId);
+        return false;
       }
-      await updateQueue(tx, existing.self.id, settings, deadLetterQueueId);
-      return false;
-    };
-    const created = await this.database.transaction(attempt).catch((error: unknown) => {
-      // Another request created it after we had looked: now it is there to be changed.
-      if (isDuplicateKey(error)) return this.database.transaction(attempt);
-      throw error;
+      if (!mayCreate) throw new TryAgain(`queue '${name}' was deleted meanwhile`);
+      await insertQueue(tx, name, settings, deadLetterQueueId ?? null);
+      return true;
     });
     return { queue: await this.getFresh(name), created };
   }
@@ -184,6 +182,16 @@ export class QueueRepository {
     }
     return { ...(self && { self }), ...(deadLetter && { deadLetterQueue: deadLetter }) };
   }
+}
+
+/**
+ * Those who create queues take turns. Two INSERTs of one name that wait for the same entry of `queue_by_name`, of a queue that is just being deleted, share a lock on it and on the gap behind it once it is free;
+ * then each waits for the other to let it insert. The row is the reaper's because that one is always there; who holds it waits for queues' rows, never the other way round.
+ */
+const TAKE_TURN = `SELECT 1 FROM reaper_lease WHERE name = 'reaper' FOR UPDATE`;
+
+async function exists(tx: Transaction, name: string): Promise<boolean> {
+  return (await tx.read('SELECT 1 FROM queue WHERE name = ?', [name])).length > 0;
 }
 
 /** A `queue` row as {@link SELECT_QUEUE} reads it. */

@@ -34,7 +34,7 @@ export class Restartable {
 
   /** @param env settings of this start alone. */
   async start(env: Record<string, string> = {}): Promise<void> {
-    this.running ??= await startApp(this.app, { ...this.settings, ...env }, this.dist);
+    this.running ??= await startApp(this.app, { ...this.settings, ...env }, { dist: this.dist });
   }
 
   async kill(): Promise<void> {

@@ -1,0 +1,203 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import type { ServerKind } from '@rowmq/store';
+import { Command, InvalidArgumentError } from 'commander';
+import { freePort, startApp } from '../test/support/processes.js';
+import { number, table } from './harness/markdown.js';
+import { addSetting, positive, serverKinds } from './harness/options.js';
+import { publish } from './harness/publish.js';
+import { ROOT, type RunningServer, withServer } from './harness/rig.js';
+import { type Flatness, judgeFlatness } from './soak/flatness.js';
+import { soakPage } from './soak/page.js';
+import type { Sample } from './soak/quantities.js';
+import { sampleUntil } from './soak/sampler.js';
+import { runSimulator, type SimulatorEnd } from './soak/simulator-load.js';
+
+interface Options {
+  minutes: number;
+  servers: ServerKind[];
+  rate: number;
+  queues: number;
+  sampleSeconds: number;
+  bufferPoolMegabytes: number;
+  brokerEnv: Record<string, string>;
+  json: string;
+}
+
+interface SoakResult {
+  verdict: 'flat' | 'not flat' | 'not judged';
+  simulator: SimulatorEnd;
+  flatness: Flatness[];
+  samples: Sample[];
+}
+
+/** As the simulator has them. */
+const EXIT = { flat: 0, 'not flat': 1, 'not judged': 2 } as const;
+
+/** What is reaped within a run: the shortest retention and the narrowest partitions that there are. */
+const REAPER = {
+  ROWMQ_RETENTION_SECONDS: '60',
+  ROWMQ_PARTITION_MINUTES: '1',
+  ROWMQ_PARTITIONS_AHEAD_MINUTES: '10',
+  ROWMQ_REAPER_INTERVAL_SECONDS: '1',
+};
+/** The binlog, too, is to be as long in the second quarter as in the last. */
+const BINLOG = 'SET GLOBAL binlog_expire_logs_seconds = 60, GLOBAL max_binlog_size = 4194304';
+/** From the start, until as much is reaped as is written: the retention, a partition's span, and two rounds of the reaper's drops. */
+const SETTLED_SECONDS = 180;
+
+/** Loads a broker steadily for so long, and judges whether everything that could grow stays as it is. */
+export async function main(): Promise<void> {
+  const options = readOptions();
+  const results: Record<string, SoakResult> = {};
+  for (const kind of options.servers) {
+    await withServer(kind, options, async (server) => {
+      const result = await soak(server, options);
+      results[server.name] = result;
+      await writePage(kind, server.name, result, options);
+      console.error(`  ${server.name}: ${result.verdict}`);
+    });
+  }
+  const title = options.servers.length === 1 ? `Soak: ${options.servers.join()}` : 'Soak';
+  await publish({ title, script: 'soak', options, results, markdown: toMarkdown(results, options) });
+  const verdicts = new Set(Object.values(results).map(({ verdict }) => verdict));
+  const worst = (['not flat', 'not judged'] as const).find((verdict) => verdicts.has(verdict)) ?? 'flat';
+  console.log(`\nVerdict: ${worst}`);
+  process.exitCode = EXIT[worst];
+}
+
+function readOptions(): Options {
+  return new Command('npm run soak --')
+    .description(
+      'A broker, a reaper and a database under a steady load with faults: does anything grow? Exit codes: 0 flat; 1 something grew, or a guarantee was broken; 2 too short to be judged.',
+    )
+    .helpOption('--help')
+    .option('--minutes <minutes>', 'length on each server; judged from 12 on', minutes, 60)
+    .option('--servers <kinds>', 'which servers, one after the other', serverKinds, ['mysql', 'mariadb'])
+    .option('--rate <messages>', 'a second', positive, 300)
+    .option('--queues <count>', 'that the messages are spread over', positive, 4)
+    .option('--sample-seconds <seconds>', 'between two readings', positive, 5)
+    .option(
+      '--buffer-pool-megabytes <megabytes>',
+      "the servers' buffer pool: one that is full within the first quarter",
+      positive,
+      32,
+    )
+    .option('--broker-env <NAME=VALUE>', 'a setting of the broker; may be repeated', addSetting, {})
+    .option(
+      '--json <file>',
+      'where the readings go, and beside it a page for each server; only those in bench/results show in bench/RESULTS.md',
+      join(ROOT, 'bench', 'results', 'soak.json'),
+    )
+    .parse()
+    .opts<Options>();
+}
+
+function minutes(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !(value > 0 && value <= 10_080)) {
+    throw new InvalidArgumentError('must be a number of minutes above 0, and a week at most');
+  }
+  return value;
+}
+
+async function soak(database: RunningServer, options: Options): Promise<SoakResult> {
+  await database.probe.query(BINLOG);
+  let heapBytes: number | undefined;
+  const reaper = await startApp(
+    'reaper',
+    { ROWMQ_DATABASE_URL: database.url, ...REAPER },
+    {
+      preload: join(ROOT, 'bench', 'harness', 'tell-heap.mjs'),
+      onMessage: (message) => {
+        heapBytes = (message as { heapBytes?: number }).heapBytes ?? heapBytes;
+      },
+    },
+  );
+  const port = await freePort();
+  const env = { ROWMQ_DATABASE_URL: database.url, ROWMQ_PORT: String(port), ...options.brokerEnv };
+  const broker = { ...(await startApp('broker', env)), url: `http://127.0.0.1:${port}` };
+  const samples: Sample[] = [];
+  const stopSampling = new AbortController();
+  const seconds = options.minutes * 60;
+  try {
+    const subjects = { database, broker, reaper, reaperHeapBytes: () => heapBytes };
+    const sampling = sampleUntil(stopSampling.signal, options.sampleSeconds, subjects, (sample) => {
+      samples.push(sample);
+      log(database.name, sample);
+    });
+    const simulator = await Promise.race([
+      runSimulator(broker.url, { ...options, seconds }),
+      // Only ever fails first.
+      sampling.then(() => Promise.reject(new Error('the readings ended early'))),
+    ]);
+    stopSampling.abort();
+    await sampling;
+    const flatness = judgeFlatness(samples, seconds);
+    return { verdict: verdictOf(flatness, simulator, seconds), simulator, flatness, samples };
+  } finally {
+    stopSampling.abort();
+    await broker.stop();
+    await reaper.stop();
+  }
+}
+
+function verdictOf(flatness: readonly Flatness[], { code }: SimulatorEnd, seconds: number): SoakResult['verdict'] {
+  if (code === 1) return 'not flat';
+  if (code !== 0 || seconds / 4 < SETTLED_SECONDS) return 'not judged';
+  return flatness.every(({ isFlat }) => isFlat) ? 'flat' : 'not flat';
+}
+
+function log(server: string, { at, values }: Sample): void {
+  const { brokerMegabytes, reaperMegabytes, folderMegabytes, claimTailMs, historyListLength, deliveries } = values;
+  const shown = { brokerMegabytes, reaperMegabytes, folderMegabytes, claimTailMs, historyListLength, deliveries };
+  const texts = Object.entries(shown).map(([name, value]) => `${name} ${number(value ?? Number.NaN)}`);
+  console.error(`  ${server}, ${Math.round(at)} s: ${texts.join(', ')}`);
+}
+
+async function writePage(kind: ServerKind, name: string, result: SoakResult, options: Options): Promise<void> {
+  const { json, minutes: length, rate, queues } = options;
+  const file = join(dirname(json), `${basename(json, '.json')}-${kind}.html`);
+  const page = await soakPage({
+    ...result,
+    subtitle: `${name} · ${length} minutes · ${rate} messages a second on ${queues} queues · ${new Date().toISOString().slice(0, 16).replace('T', ' ')} UTC`,
+    simulator: result.simulator.output,
+  });
+  await mkdir(dirname(file), { recursive: true });
+  await writeFile(file, page);
+  console.error(`  Page: ${file}`);
+}
+
+function toMarkdown(
+  results: Record<string, SoakResult>,
+  { minutes: length, rate, queues, sampleSeconds }: Options,
+): string {
+  const rows = Object.entries(results).flatMap(([server, { flatness }]) =>
+    flatness.map(({ quantity, second, last, allowed, isFlat }) => [
+      server,
+      [quantity.name, quantity.unit].filter(Boolean).join(', '),
+      number(second),
+      number(last),
+      number(allowed ?? Number.NaN),
+      allowed === null ? '–' : isFlat ? 'flat' : '**not flat**',
+    ]),
+  );
+  const verdicts = Object.entries(results).map(
+    ([server, { verdict, simulator }]) =>
+      `${server}: **${verdict}**; the simulator's ledger: ${ledgerLines(simulator)}`,
+  );
+  return `${number(length)} minutes of ${rate} messages a second on ${queues} queues, in batches of 5 with bodies of 64 to 1,024 bytes, by the simulator: 8 consumers, some of which vanish with their leases, hang up, are slower
+than their leases, or give messages back; some messages expire. Read every ${sampleSeconds} s; a quarter's figure is the median of its readings. Reaped within the run: retention of 60 s, partitions of a
+minute; the binlog is kept for a minute. Allowed growth is what \`bench/soak/quantities.ts\` says.
+
+${table(['server', 'quantity', 'second quarter', 'last quarter', 'flat up to', ''], rows)}
+
+${verdicts.join('\n\n')}`;
+}
+
+/** What was sent, and the verdict. */
+function ledgerLines({ output }: SimulatorEnd): string {
+  const sent = /^[\d,]+ messages sent.*$/m.exec(output)?.[0];
+  const verdict = /^Verdict: \w+$/m.exec(output)?.[0];
+  return [sent, verdict].filter((line) => line !== undefined).join(' ') || 'no verdict.';
+}

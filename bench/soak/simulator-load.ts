@@ -1,0 +1,61 @@
+import { spawn } from 'node:child_process';
+import { ROOT } from '../harness/rig.js';
+
+/** How much load, and for how long. */
+export interface LoadOptions {
+  seconds: number;
+  /** Messages a second. */
+  rate: number;
+  queues: number;
+}
+
+/** How a simulator ended. */
+export interface SimulatorEnd {
+  /** 0: every guarantee was kept; 1: one was broken; 2: it could not be judged. */
+  code: number;
+  output: string;
+}
+
+/** Kinds of misbehaviour, each often enough to be there in every sample. */
+const FAULTS = '--crash-rate 0.01 --slow-rate 0.02 --nack-rate 0.05 --expire-rate 0.05 --lease-seconds 3'.split(' ');
+const SHAPE = '--producers 4 --consumers 8 --batch 5 --body-bytes 64-1024 --priorities 3-5'.split(' ');
+/** Of what the pace would make, what the ledger has room for. */
+const LEDGER_ROOM = 1.2;
+
+/** What it says before its verdict. */
+const JUDGING = 'judging …\n';
+/** The verdict is at the end. */
+const MOST_OUTPUT = 20_000;
+
+/** Lets the simulator drive a broker, as a process of its own; its ledger judges at the end whether every message was treated as promised. */
+export async function runSimulator(url: string, { seconds, rate, queues }: LoadOptions): Promise<SimulatorEnd> {
+  const room = Math.ceil(rate * seconds * LEDGER_ROOM) + 1000;
+  const amount = { url, seconds: Math.ceil(seconds), rate, queues, 'max-messages': room };
+  const options = Object.entries(amount).flatMap(([name, value]) => [`--${name}`, String(value)]);
+  const child = spawn(process.execPath, ['dist/apps/simulator/src/main.js', ...options, ...SHAPE, ...FAULTS], {
+    cwd: ROOT,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  // It does not end by itself when its parent is gone.
+  const kill = (): void => void child.kill('SIGKILL');
+  process.once('exit', kill);
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      output += text;
+      // Its progress, a line every five seconds.
+      if (output.length > MOST_OUTPUT) output = output.slice(-MOST_OUTPUT);
+    });
+  }
+  try {
+    const code = await new Promise<number | null>((resolve, reject) => {
+      child.once('error', reject);
+      child.once('close', resolve);
+    });
+    if (code === null) throw new Error(`the simulator was killed:\n${output}`);
+    // Without what it told of its progress.
+    return { code, output: output.slice(Math.max(0, output.lastIndexOf(JUDGING))) };
+  } finally {
+    process.off('exit', kill);
+  }
+}

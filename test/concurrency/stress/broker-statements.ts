@@ -1,0 +1,276 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { newMessageId, RowmqError, type PutQueueRequest } from '@rowmq/contract';
+import { enqueue, FIRST_ID, isLockWaitTimeout, type NewMessage, type Queue } from '@rowmq/store';
+import { message, type TestStore } from '../../support/store.js';
+import { type Held, requestsFor } from './held-leases.js';
+import { LAST_ID, oneOf, type Plan, planForQueue, type Scene, SETTINGS, someOf, type Statements } from './scene.js';
+
+/** Producers rest while so many deliveries are owed. */
+const MOST_OWED = 3000;
+const LONGEST_DELAY_SECONDS = 1;
+/** Of leases, those whose consumers are slower than they last. */
+const SHARE_SLOW = 0.4;
+const PURGED_AT_ONCE = 50;
+
+/** The queue was deleted by others, and made anew, while a change waited for its row, at each of its tries; or right after it. */
+const DELETED_BY_OTHERS: RowmqError['code'][] = ['database-unavailable', 'queue-not-found'];
+
+/** What brokers send, on behalf of producers, consumers and operators. */
+export const BROKER_STATEMENTS = {
+  enqueue: {
+    weight: 3,
+    plan: (scene, store) => planEnqueue(scene, store, false),
+  },
+  'enqueue, bounded': {
+    weight: 2,
+    plan: (scene, store) => planEnqueue(scene, store, true),
+  },
+  'enqueue, transactional': {
+    weight: 2,
+    // In this instant the queue got a maximum depth; or the caller's transaction gave way to a change of the table.
+    refusals: ['queue-not-found', 'queue-full', 'overloaded'],
+    givesWay: true,
+    plan: planTransactionalEnqueue,
+  },
+  dequeue: { weight: 8, plan: planDequeue },
+  ack: {
+    weight: 8,
+    plan: (scene, store) => planAck(scene, store, scene.held.takeRunning(30)),
+  },
+  'ack, stale': {
+    weight: 6,
+    plan: (scene, store) => planAck(scene, store, scene.held.takeStale(30)),
+  },
+  nack: {
+    weight: 4,
+    plan: (scene, { messages }) =>
+      planForHeld([...scene.held.takeRunning(8), ...scene.held.takeStale(4)], async (held) => {
+        const requests = requestsFor(held).map((request) => ({
+          ...request,
+          delaySeconds: oneOf([0, 0, LONGEST_DELAY_SECONDS]),
+        }));
+        await messages.flights.nack(requests);
+      }),
+  },
+  'nack, dead-letter': {
+    weight: 2,
+    // Without a dead-letter queue.
+    refusals: ['invalid-request'],
+    plan: (scene, { messages }) =>
+      planForHeld([...scene.held.takeRunning(8), ...scene.held.takeStale(4)], async (held) => {
+        for (const request of requestsFor(held)) await messages.flights.reject({ ...request, reason: 'stress' });
+      }),
+  },
+  extend: {
+    weight: 4,
+    plan: (scene, { messages }) =>
+      planForHeld([...scene.held.takeRunning(12), ...scene.held.takeStale(4)], async (held) => {
+        const begun = performance.now();
+        const requests = requestsFor(held).map((request) => ({ ...request, leaseSeconds: 1 }));
+        const answers = await messages.flights.extend(requests);
+        const extended = new Set(
+          requests.flatMap(({ receipts }, index) =>
+            receipts.filter((_, place) => answers[index]?.outcomes[place] === null),
+          ),
+        );
+        const still = held.filter(({ lease }) => extended.has(lease));
+        scene.held.add(still.map((one) => ({ ...one, until: begun + 1000, isSlow: Math.random() < SHARE_SLOW })));
+      }),
+  },
+  release: {
+    weight: 2,
+    plan: (scene, { messages }) =>
+      planForHeld([...scene.held.takeRunning(8), ...scene.held.takeStale(4)], async (held) => {
+        for (const request of requestsFor(held)) await messages.flights.release(request);
+      }),
+  },
+  redrive: {
+    weight: 2,
+    plan: (scene, store) =>
+      planForQueue(scene, store, async ({ id }) => void (await store.sweep.redrive(id, FIRST_ID, 50))),
+  },
+  purge: {
+    weight: 0.3,
+    plan: (scene, store) =>
+      planForQueue(scene, store, ({ id }) =>
+        scene.account.recordPurge(PURGED_AT_ONCE, store.sweep.purge(id, FIRST_ID, LAST_ID, PURGED_AT_ONCE)),
+      ),
+  },
+  'create queue': {
+    weight: 1,
+    refusals: DELETED_BY_OTHERS,
+    plan: (scene, { queues }) => (scene.isThere ? undefined : planPut(scene, queues, scene.passing, SETTINGS)),
+  },
+  'change queue': {
+    weight: 0.5,
+    refusals: DELETED_BY_OTHERS,
+    plan: (scene, { queues }) => {
+      const name = scene.anyQueue();
+      if (name === scene.passing && !scene.isThere) return undefined;
+      return planPut(scene, queues, name, anySettings(scene, name));
+    },
+  },
+  'pause queue': {
+    weight: 0.3,
+    refusals: ['queue-not-found'],
+    plan: (scene, { queues }) => {
+      const name = scene.anyQueue();
+      return { queues: [name], carryOut: () => queues.setPaused(name, Math.random() < 0.5) };
+    },
+  },
+  'delete queue': {
+    weight: 0.2,
+    // It is another's dead-letter queue, which is known only when its row is locked.
+    refusals: ['invalid-request', 'queue-not-found'],
+    plan: (scene, { queues }) => {
+      const name = scene.anyQueue();
+      return {
+        queues: [name],
+        carryOut: async () => {
+          await queues.delete(name);
+          scene.isThere = false;
+        },
+      };
+    },
+  },
+  browse: {
+    weight: 1,
+    plan: (scene, store) =>
+      planForQueue(scene, store, async ({ id }) => {
+        if (Math.random() < 0.5) await store.browse.stats(id);
+        else await store.browse.browse(id, oneOf(['ready', 'delayed', 'leased']), 100, undefined);
+      }),
+  },
+} satisfies Record<string, Statements>;
+
+function planEnqueue(scene: Scene, { messages: { flights } }: TestStore, isBounded: boolean): Plan | undefined {
+  const queues = someOf(scene.queues).filter((name) => flights.isBounded(name) === isBounded);
+  if (queues.length === 0 || scene.account.owed > MOST_OWED) return undefined;
+  return {
+    queues,
+    carryOut: async () => {
+      const requests = queues.map((queueName) => ({ queueName, messages: someMessages(scene) }));
+      const outcomes = await flights.enqueue(requests);
+      for (const [index, outcome] of outcomes.entries()) {
+        if (outcome === null) scene.account.stored += requests[index]?.messages.length ?? 0;
+        else if (!isRefusal(outcome)) throw outcome;
+      }
+    },
+  };
+}
+
+/** The queue is gone, or full, or others hold its row for too long. */
+function isRefusal(outcome: Error): boolean {
+  if (!(outcome instanceof RowmqError)) return false;
+  return ['queue-not-found', 'queue-full'].includes(outcome.code) || isLockWaitTimeout(outcome.cause);
+}
+
+/** In a transaction of somebody else's, of either isolation level, which may be rolled back. */
+function planTransactionalEnqueue(scene: Scene, { database }: TestStore): Plan | undefined {
+  if (scene.account.owed > MOST_OWED) return undefined;
+  const name = scene.anyQueue();
+  const isolation = oneOf(['READ COMMITTED', 'REPEATABLE READ'] as const);
+  const changesItsMind = Math.random() < 0.2;
+  const body = JSON.stringify({ from: 'stress' });
+  const batch = Array.from({ length: 5 }, () => ({
+    body,
+    bodyEncoding: 'utf8' as const,
+    priority: 4,
+    expiresInSeconds: 3,
+  }));
+  return {
+    queues: [name],
+    carryOut: () =>
+      scene.meetings.during(async () => {
+        try {
+          await database.dataSource.transaction(isolation, async (manager) => {
+            await enqueue(manager, name, batch);
+            await sleep(Math.random() * 5);
+            if (changesItsMind) throw new ChangeOfMind();
+          });
+          scene.account.stored += batch.length;
+        } catch (error) {
+          if (!(error instanceof ChangeOfMind)) throw error;
+        }
+      }),
+  };
+}
+
+class ChangeOfMind extends Error {}
+
+/** As in a broker, one claim of a queue at a time. */
+async function planDequeue(scene: Scene, store: TestStore): Promise<Plan | undefined> {
+  const busy = scene.claimedBy(store);
+  const known = await store.queues.getAll(someOf(scene.queues));
+  const queues = [...known.values()].filter(({ name }) => !busy.has(name));
+  if (queues.length === 0) return undefined;
+  for (const { name } of queues) busy.add(name);
+  return {
+    queues: queues.map(({ name }) => name),
+    carryOut: async () => {
+      try {
+        await dequeue(scene, store, queues);
+      } finally {
+        for (const { name } of queues) busy.delete(name);
+      }
+    },
+  };
+}
+
+async function dequeue(scene: Scene, { messages }: TestStore, queues: readonly Queue[]): Promise<void> {
+  // Long enough for a consumer, or hardly longer than a round trip.
+  const leases = [1, 0.5, 0.1].map((leaseSeconds) => ({ leaseSeconds, maxMessages: 10 }));
+  const begunAt = performance.now();
+  const outcomes = await messages.flights.dequeue(queues.map((queue) => ({ queue, demands: leases })));
+  for (const [index, { leased }] of outcomes.entries()) {
+    const { id: queueId, name: queue } = queues[index] as Queue;
+    for (const [place, some] of leased.entries()) {
+      const until = begunAt + (leases[place]?.leaseSeconds ?? 0) * 1000;
+      scene.account.recordLeased(some, begunAt);
+      scene.held.add(some.map((lease) => ({ queue, queueId, lease, until, isSlow: Math.random() < SHARE_SLOW })));
+    }
+  }
+  await Promise.all(outcomes.map(({ lookAgain }) => lookAgain));
+}
+
+function planAck(scene: Scene, { messages }: TestStore, some: Held[]): Plan | undefined {
+  return planForHeld(some, async (held) => {
+    const requests = requestsFor(held);
+    const outcomes = await messages.flights.ack(requests);
+    for (const [index, { receipts }] of requests.entries()) scene.account.recordAcks(receipts, outcomes[index] ?? []);
+  });
+}
+
+function planForHeld(held: Held[], carryOut: (held: Held[]) => Promise<void>): Plan | undefined {
+  if (held.length === 0) return undefined;
+  return { queues: [...new Set(held.map(({ queue }) => queue))], carryOut: () => carryOut(held) };
+}
+
+function planPut(scene: Scene, queues: TestStore['queues'], name: string, settings: PutQueueRequest): Plan {
+  return {
+    queues: settings.deadLetterQueue ? [name, settings.deadLetterQueue] : [name],
+    carryOut: async () => {
+      await queues.put(name, settings);
+      if (name === scene.passing) scene.isThere = true;
+    },
+  };
+}
+
+/** The lasting queues stay each other's dead-letter queues. */
+function anySettings({ lasting, passing }: Scene, name: string): PutQueueRequest {
+  const [one, other] = lasting;
+  const deadLetterQueue = name === passing ? oneOf([...lasting, null]) : name === one ? other : one;
+  return { ...SETTINGS, maxReceives: oneOf([1, 2, 3, null]), maxDepth: oneOf([null, null, 50_000]), deadLetterQueue };
+}
+
+function someMessages(scene: Scene): NewMessage[] {
+  return Array.from({ length: 1 + Math.floor(Math.random() * 20) }, () => {
+    const { at, isLongLived } = scene.stamp();
+    return message({
+      id: newMessageId(at),
+      priority: oneOf([3, 4, 5]),
+      ...(isLongLived ? {} : { expiresInSeconds: 2 + Math.ceil(Math.random() * 3) }),
+      ...(Math.random() < 0.05 ? { delaySeconds: LONGEST_DELAY_SECONDS } : {}),
+    });
+  });
+}

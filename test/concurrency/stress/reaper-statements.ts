@@ -1,0 +1,142 @@
+import { lowestMessageId } from '@rowmq/contract';
+import { FIRST_ID, type Partition } from '@rowmq/store';
+import type { TestStore } from '../../support/store.js';
+import { LAST_ID, oneOf, type Plan, planForQueue, type Scene, type Statements } from './scene.js';
+
+const STRETCH = 500;
+/** In the time that messages are stamped with. */
+const RETENTION_SECONDS = 180;
+const AHEAD_MINUTES = 3;
+/** Beyond it a split swaps rows out and in. */
+const ROWS_COPIED = 10_000;
+/** Between two changes of the table by one reaper: each stops all writers. Shorter while there are pairs that have not met. */
+const DDL_PAUSE_MS = { usual: 1500, hurried: 200 };
+
+/** What reapers send. */
+export const REAPER_STATEMENTS = {
+  expire: {
+    weight: 4,
+    plan: (scene, store) =>
+      planForQueue(scene, store, async ({ id }) => {
+        const { found } = await store.sweep.findExpired(id, FIRST_ID, STRETCH);
+        const expired = await store.messages.expire(id, found);
+        scene.account.expired += expired;
+      }),
+  },
+  'dead-letter': {
+    weight: 4,
+    plan: (scene, store) =>
+      planForQueue(scene, store, async (queue) => {
+        const { found } = await store.sweep.findOverReceived(queue, FIRST_ID, STRETCH);
+        await store.messages.deadLetter(queue, found);
+      }),
+  },
+  'remove deleted queue': {
+    weight: 1,
+    plan: async (scene, { queues, sweep }) => {
+      const [id] = await queues.deletedIds();
+      if (id === undefined) return undefined;
+      return {
+        queues: [scene.passing],
+        carryOut: async () => {
+          await scene.account.recordPurge(STRETCH, sweep.purge(id, FIRST_ID, LAST_ID, STRETCH));
+          await queues.forget(id);
+        },
+      };
+    },
+  },
+  'take the lease': {
+    weight: 0.5,
+    plan: ({ queues }, { reaper }) => ({
+      queues,
+      carryOut: async () => {
+        await reaper.takeLease(oneOf(['one', 'other']), 1);
+        await reaper.record({
+          duty: 'stress',
+          reaper: 'one',
+          startedAt: Date.now(),
+          durationMs: 1,
+          count: 1,
+          error: null,
+        });
+        await reaper.pruneRuns('stress', 10, 100);
+      },
+    }),
+  },
+  'split partitions': {
+    weight: 0.5,
+    givesWay: true,
+    plan: (scene, store) =>
+      scene.isSplitting
+        ? planDdl(scene, store, async () => {
+            const isOverfull = await holdsMoreThan(store, ROWS_COPIED);
+            const ahead = { widthMinutes: 1, aheadMinutes: AHEAD_MINUTES, now: scene.stampedNow };
+            const made = await store.partitions.createAhead(ahead);
+            scene.done.made += made;
+            if (made > 0 && isOverfull) scene.done.overfull += 1;
+          })
+        : undefined,
+  },
+  'drop partitions': {
+    weight: 0.5,
+    givesWay: true,
+    plan: (scene, store) =>
+      planDdl(scene, store, async () => {
+        const settled = { retentionSeconds: RETENTION_SECONDS, locks: 1, now: scene.stampedNow };
+        const dropped = await store.partitions.dropSettled(settled);
+        scene.done.dropped += dropped.length;
+      }),
+  },
+  'thin partition': {
+    weight: 1,
+    givesWay: true,
+    plan: async (scene, store) => {
+      const partition = await keptPartition(scene, store);
+      return (
+        partition && {
+          queues: scene.queues,
+          carryOut: async () => {
+            const first = lowestMessageId(partition.from ?? 0);
+            const { deleted } = await store.partitions.thin(partition, first, STRETCH);
+            scene.done.thinned += deleted;
+          },
+        }
+      );
+    },
+  },
+  'rebuild partition': {
+    weight: 0.3,
+    givesWay: true,
+    plan: async (scene, store) => {
+      const partition = await keptPartition(scene, store);
+      return (
+        partition &&
+        planDdl(scene, store, async () => {
+          if (await store.partitions.rebuild(partition)) scene.done.rebuilt += 1;
+        })
+      );
+    },
+  },
+} satisfies Record<string, Statements>;
+
+/** One past retention in which something is owed. */
+async function keptPartition({ stampedNow }: Scene, { partitions }: TestStore): Promise<Partition | undefined> {
+  const kept = await partitions.listKept({ retentionSeconds: RETENTION_SECONDS, now: stampedNow });
+  return kept.length === 0 ? undefined : oneOf(kept);
+}
+
+/** Whether the catch-all partition does. */
+async function holdsMoreThan({ database }: TestStore, rows: number): Promise<boolean> {
+  return (await database.read('SELECT 1 FROM message PARTITION (p_max) LIMIT ?, 1', [rows])).length > 0;
+}
+
+function planDdl(
+  { queues, changedAt, meetings }: Scene,
+  store: TestStore,
+  carryOut: () => Promise<void>,
+): Plan | undefined {
+  const pause = meetings.missing.length > 0 ? DDL_PAUSE_MS.hurried : DDL_PAUSE_MS.usual;
+  if ((changedAt.get(store) ?? 0) + pause > performance.now()) return undefined;
+  changedAt.set(store, performance.now());
+  return { queues, carryOut };
+}

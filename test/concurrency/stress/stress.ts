@@ -1,0 +1,160 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { newMessageId, RowmqError } from '@rowmq/contract';
+import { FIRST_ID, isLockWaitTimeout, type Queue } from '@rowmq/store';
+import { countErrors } from '../../support/statements.js';
+import { message, openStore, type TestStore } from '../../support/store.js';
+import { BROKER_STATEMENTS } from './broker-statements.js';
+import { Meetings, ObservedDatabase } from './meetings.js';
+import { REAPER_STATEMENTS } from './reaper-statements.js';
+import { LAST_ID, oneOf, Scene, SETTINGS, type Statements } from './scene.js';
+
+const STATEMENTS: Record<string, Statements> = { ...BROKER_STATEMENTS, ...REAPER_STATEMENTS };
+
+/** Together 64 connections. */
+const BROKERS = { count: 4, workers: 12, poolSize: 13, kinds: Object.keys(BROKER_STATEMENTS) };
+const REAPERS = { count: 2, workers: 4, poolSize: 6, kinds: Object.keys(REAPER_STATEMENTS) };
+export const CONNECTIONS = BROKERS.count * BROKERS.poolSize + REAPERS.count * REAPERS.poolSize;
+
+/** Of choices, while there are pairs that have not met, those that are for their sake. */
+const SHARE_FOR_MISSING = 0.8;
+/** More than are copied when the partition that they are in is split. */
+const FIRST_MESSAGES = 12_000;
+const DRAIN_DEADLINE_MS = 60_000;
+
+/** Brokers and reapers, each of whose workers does whatever comes to its mind to whichever of three queues. */
+export class Stress {
+  readonly meetings = new Meetings(Object.keys(STATEMENTS), new Set(['browse']));
+  readonly scene = new Scene(this.meetings);
+  readonly carriedOut = new Map(Object.keys(STATEMENTS).map((kind) => [kind, 0]));
+  /** Operations that ended with a refusal that is as it should be, or gave way, by kind. */
+  readonly refused = new Map<string, number>();
+  /** What the database answered with, by error number, whether or not it was tried again. */
+  readonly errors = new Map<number, number>();
+  private readonly brokers: TestStore[] = [];
+  private readonly reapers: TestStore[] = [];
+  private failure: unknown;
+
+  /** On a database with RowMQ's schema and nothing else. */
+  static async open(url: string): Promise<Stress> {
+    const stress = new Stress();
+    while (stress.brokers.length < BROKERS.count) stress.brokers.push(await stress.openStore(url, BROKERS.poolSize));
+    while (stress.reapers.length < REAPERS.count) stress.reapers.push(await stress.openStore(url, REAPERS.poolSize));
+    await stress.prepare(stress.brokers[0] as TestStore);
+    return stress;
+  }
+
+  async close(): Promise<void> {
+    for (const store of [...this.reapers, ...this.brokers]) await store.close();
+  }
+
+  /** Lets everybody work until `isOver`. Throws what was not to be expected. */
+  async run(isOver: () => boolean): Promise<void> {
+    const ends = (): boolean => this.failure !== undefined || isOver();
+    const workers = [
+      ...this.brokers.map((store) => ({ ...BROKERS, store })),
+      ...this.reapers.map((store) => ({ ...REAPERS, store })),
+    ].flatMap(({ store, workers: count, kinds }) => Array.from({ length: count }, () => this.work(store, kinds, ends)));
+    await Promise.all(workers);
+    if (this.failure !== undefined) throw this.failure;
+  }
+
+  /** Takes and acks, or removes, whatever is left. Returns how many deliveries the database holds then: none, unless there are some that nobody can get. */
+  async drain(): Promise<number> {
+    const [store] = this.brokers as [TestStore];
+    // Nothing is to be dead-lettered any more.
+    for (const name of this.scene.queues) await store.queues.put(name, { ...SETTINGS, maxReceives: null });
+    const until = performance.now() + DRAIN_DEADLINE_MS;
+    for (;;) {
+      for (const id of await store.queues.deletedIds()) await this.purge(store, id);
+      for (const name of this.scene.queues) await this.drainQueue(store, await store.queues.getFresh(name));
+      const [row] = await store.database.read<{ n: number }>('SELECT COUNT(*) AS n FROM delivery');
+      if (Number(row?.n) === 0 || performance.now() > until) return Number(row?.n);
+      await sleep(100);
+    }
+  }
+
+  private async work(store: TestStore, kinds: readonly string[], isOver: () => boolean): Promise<void> {
+    while (!isOver()) {
+      const kind = this.choose(kinds);
+      const statements = STATEMENTS[kind] as Statements;
+      try {
+        const plan = await statements.plan(this.scene, store);
+        if (plan === undefined) {
+          await sleep(1 + Math.random() * 5);
+        } else {
+          await this.meetings.carryOut({ kind, queues: plan.queues }, () => plan.carryOut());
+          this.carriedOut.set(kind, (this.carriedOut.get(kind) ?? 0) + 1);
+        }
+      } catch (error) {
+        if (this.isExpected(statements, error)) this.refused.set(kind, (this.refused.get(kind) ?? 0) + 1);
+        else this.failure ??= new Error(`${kind} failed`, { cause: error });
+      }
+    }
+  }
+
+  private choose(kinds: readonly string[]): string {
+    const { missing } = this.meetings;
+    if (missing.length > 0 && Math.random() < SHARE_FOR_MISSING) {
+      const wanted = oneOf(missing).filter((kind) => kinds.includes(kind));
+      if (wanted.length > 0) return oneOf(wanted);
+    }
+    const weight = (kind: string): number => STATEMENTS[kind]?.weight ?? 0;
+    let rest = Math.random() * kinds.reduce((sum, kind) => sum + weight(kind), 0);
+    return kinds.find((kind) => (rest -= weight(kind)) < 0) ?? oneOf(kinds);
+  }
+
+  /** A refusal, or a lock that was waited for in vain, at each try: the machine is too slow for so many. */
+  private isExpected({ refusals = [], givesWay = false }: Statements, error: unknown): boolean {
+    if (!(error instanceof RowmqError)) return givesWay && isLockWaitTimeout(error);
+    return refusals.includes(error.code) || isLockWaitTimeout(error.cause);
+  }
+
+  private async openStore(url: string, poolSize: number): Promise<TestStore> {
+    const store = await openStore({
+      on: url,
+      poolSize,
+      databaseOf: (source) => new ObservedDatabase(source, this.meetings),
+    });
+    countErrors(store.database, this.errors);
+    store.messages.flights.events.onSight = (event, _queue, count) => {
+      if (event === 'expired') this.scene.account.expired += count;
+    };
+    return store;
+  }
+
+  /** Makes the queues, and fills the catch-all partition, as if no reaper had been there for long. */
+  private async prepare({ queues, messages }: TestStore): Promise<void> {
+    const { scene } = this;
+    const [one, other] = scene.lasting;
+    for (const name of scene.queues) await queues.put(name, SETTINGS);
+    await queues.put(one, { deadLetterQueue: other });
+    await queues.put(other, { deadLetterQueue: one });
+    scene.isThere = true;
+    while (scene.account.stored < FIRST_MESSAGES) {
+      const batch = Array.from({ length: 1000 }, () =>
+        message({ id: newMessageId(scene.stamp().at), expiresInSeconds: 10 }),
+      );
+      await messages.enqueue(one, batch);
+      scene.account.stored += batch.length;
+    }
+  }
+
+  private async drainQueue({ sweep, messages }: TestStore, queue: Queue): Promise<void> {
+    const { account } = this.scene;
+    const { found } = await sweep.findExpired(queue.id, FIRST_ID, 1000);
+    const expired = await messages.expire(queue.id, found);
+    account.expired += expired;
+    for (;;) {
+      const begunAt = performance.now();
+      const leased = await messages.dequeue(queue, { maxMessages: 200, leaseSeconds: 60 });
+      if (leased.length === 0) return;
+      account.recordLeased(leased, begunAt);
+      account.recordAcks(leased, await messages.ack(queue.id, leased));
+    }
+  }
+
+  private async purge({ sweep }: TestStore, queueId: number): Promise<void> {
+    const { purged } = await sweep.purge(queueId, FIRST_ID, LAST_ID, 500);
+    this.scene.account.purged += purged;
+  }
+}
