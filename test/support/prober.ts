@@ -1,0 +1,105 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { mayPass, type RowmqHttpClient } from '@rowmq/client/core';
+import { eventually } from './wait.js';
+
+const EVERY_MS = 50;
+const CALL_DEADLINE_MS = 2000;
+/** Rounds under way at most; each ends by its calls' deadlines. */
+const MOST_UNDER_WAY = 100;
+/** Rounds remembered: somewhat over an hour's. */
+const MOST_REMEMBERED = 80_000;
+/** Messages that a broken round leaves behind come back soon, and none outlives the next minute. */
+const QUEUE = { leaseSeconds: 5, messageTtlSeconds: 60 };
+
+interface Round {
+  /** By `performance.now()`. */
+  began: number;
+  ended: number;
+}
+
+/**
+ * Measures service as a client sees it: every 50 ms it begins a round trip (enqueue, dequeue, ack of one small message), whether or not the earlier ones are
+ * answered, and remembers those that succeeded. Give it a client without retries, which would hide how long a broker needs.
+ */
+export class Prober {
+  readonly #client: RowmqHttpClient;
+  readonly #queue: string;
+  readonly #stopping = new AbortController();
+  readonly #underWay = new Set<Promise<void>>();
+  readonly #succeeded: Round[] = [];
+  #running: Promise<void> = Promise.resolve();
+  #unexpected: unknown;
+
+  private constructor(client: RowmqHttpClient, queue: string) {
+    this.#client = client;
+    this.#queue = queue;
+  }
+
+  /** Creates or changes the queue, which nobody else may use, and begins. Throws when the broker refuses the queue. */
+  static async start(client: RowmqHttpClient, queue: string): Promise<Prober> {
+    await client.putQueue(queue, QUEUE);
+    const prober = new Prober(client, queue);
+    prober.#running = prober.#run();
+    return prober;
+  }
+
+  /** Milliseconds from `at`, by `performance.now()`, to the end of the first round trip that began after it and succeeded; undefined if there is none yet. */
+  gapAfter(at: number): number | undefined {
+    const ends = this.#succeeded.filter(({ began }) => began > at).map(({ ended }) => ended);
+    return ends.length === 0 ? undefined : Math.min(...ends) - at;
+  }
+
+  /** The same, waiting for it. Throws when the deadline passes, and when a call failed for a reason that will not pass. */
+  async recovered(at: number, deadlineMs: number): Promise<number> {
+    return eventually(
+      'a message enqueued, dequeued and acked',
+      () => {
+        this.#throwUnexpected();
+        return this.gapAfter(at);
+      },
+      deadlineMs,
+    );
+  }
+
+  /** Ends the measuring and waits for the round trips under way. Throws when a call failed for a reason that will not pass. Idempotent. */
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    await this.#running;
+    await Promise.all(this.#underWay);
+    this.#throwUnexpected();
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#stopping.signal.aborted) {
+      if (this.#underWay.size < MOST_UNDER_WAY) this.#begin();
+      await sleep(EVERY_MS, undefined, { signal: this.#stopping.signal }).catch(() => undefined);
+    }
+  }
+
+  #begin(): void {
+    const round = this.#roundTrip()
+      .catch((error: unknown) => {
+        if (!mayPass(error)) this.#unexpected ??= error;
+      })
+      .finally(() => this.#underWay.delete(round));
+    this.#underWay.add(round);
+  }
+
+  async #roundTrip(): Promise<void> {
+    const began = performance.now();
+    const options = { timeoutMs: CALL_DEADLINE_MS };
+    await this.#client.enqueue(this.#queue, { messages: [{ body: 'probe' }] }, options);
+    // Another round's message does as well; that round finds this one's.
+    const { messages } = await this.#client.dequeue(this.#queue, { maxMessages: 1, waitSeconds: 1 }, options);
+    const receipts = messages.map(({ receipt }) => receipt);
+    if (receipts.length === 0) return;
+    const { acked } = await this.#client.ack(this.#queue, { receipts }, options);
+    if (acked.length === 0) return;
+    this.#succeeded.push({ began, ended: performance.now() });
+    if (this.#succeeded.length > MOST_REMEMBERED) this.#succeeded.splice(0, MOST_REMEMBERED / 2);
+  }
+
+  #throwUnexpected(): void {
+    if (this.#unexpected !== undefined) throw this.#unexpected;
+  }
+}
