@@ -49,7 +49,8 @@ export default defineConfig({
         test: {
           name: kind,
           include: ['test/**/*.test.ts'],
-          exclude: ['test/**/*.unit.test.ts'],
+          // Group replication is MySQL's.
+          exclude: ['test/**/*.unit.test.ts', ...(kind === 'mysql' ? [] : ['test/ha/**'])],
           globalSetup: [`test/support/${kind}-global-setup.ts`],
           testTimeout: 60_000,
           hookTimeout: 120_000,

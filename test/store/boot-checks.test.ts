@@ -4,7 +4,15 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createConnection } from 'mysql2/promise';
 import { describe, expect, test } from 'vitest';
-import { checkServer, EmbeddedServer, findServer, judgeServer, migrateDatabase, openDataSource } from '@rowmq/store';
+import {
+  checkServer,
+  EmbeddedServer,
+  findServer,
+  judgeGroup,
+  judgeServer,
+  migrateDatabase,
+  openDataSource,
+} from '@rowmq/store';
 import { startApp } from '../support/processes.js';
 import { createDatabase, testServer } from '../support/servers.js';
 
@@ -64,6 +72,41 @@ describe('the judgement of a server', () => {
       expect.stringMatching(/^sync_binlog is 0: .*set it to 1/),
     ]);
     expect(judgeServer({ ...FINE, flushLog: 0, syncBinlog: 1000 })).toHaveLength(2);
+  });
+});
+
+describe('the judgement of a group', () => {
+  const judge = (variables: Record<string, string>): string[] =>
+    judgeGroup(
+      new Map(
+        Object.entries({
+          group_name: 'aaaaaaaa-0000-4000-8000-000000000000',
+          single_primary_mode: 'ON',
+          consistency: 'BEFORE_ON_PRIMARY_FAILOVER',
+          unreachable_majority_timeout: '5',
+          ...variables,
+        }).map(([name, value]) => [`group_replication_${name}`, value]),
+      ),
+    );
+
+  test('a server in no group needs nothing of it', () => {
+    expect(judgeGroup(new Map())).toEqual([]);
+    expect(judge({ group_name: '', single_primary_mode: 'OFF', consistency: 'EVENTUAL' })).toEqual([]);
+  });
+
+  test('several primaries are refused', () => {
+    expect(() => judge({ single_primary_mode: 'OFF' })).toThrow('group_replication_single_primary_mode=ON');
+  });
+
+  test('settings that a failover or a cut shows the want of are warned of, each by its name', () => {
+    expect(judge({})).toEqual([]);
+    expect(judge({ consistency: 'BEFORE' })).toEqual([]);
+    expect(judge({ consistency: 'EVENTUAL' })).toEqual([
+      expect.stringMatching(/^group_replication_consistency is EVENTUAL: .*BEFORE_ON_PRIMARY_FAILOVER/),
+    ]);
+    expect(judge({ unreachable_majority_timeout: '0' })).toEqual([
+      expect.stringMatching(/^group_replication_unreachable_majority_timeout is 0: /),
+    ]);
   });
 });
 

@@ -40,6 +40,21 @@ async function schema(): Promise<Record<string, string>> {
 }
 
 describe('migrations', () => {
+  test('give every table a primary key, without which Group Replication does not replicate it, and no foreign keys', async () => {
+    await migrateDatabase(database.url);
+    const keys = await query(
+      `SELECT t.table_name AS name, GROUP_CONCAT(c.constraint_type ORDER BY c.constraint_type) AS kinds
+       FROM information_schema.tables t
+       LEFT JOIN information_schema.table_constraints c
+         ON c.table_schema = t.table_schema AND c.table_name = t.table_name
+       WHERE t.table_schema = DATABASE()
+       GROUP BY t.table_name
+       ORDER BY t.table_name`,
+    );
+    expect(keys.map(({ name }) => name)).toEqual([...TABLES, 'rowmq_migration'].toSorted());
+    for (const { name, kinds } of keys) expect(kinds, name).toMatch(/^PRIMARY KEY(,UNIQUE)*$/);
+  });
+
   test('up makes the tables, down takes them away, and up again makes the same ones', async () => {
     expect(await pendingMigrations(database.url)).toEqual(NAMES);
     expect(await migrateDatabase(database.url)).toEqual(NAMES);

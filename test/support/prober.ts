@@ -6,7 +6,7 @@ const EVERY_MS = 50;
 const CALL_DEADLINE_MS = 2000;
 /** Rounds under way at most; each ends by its calls' deadlines. */
 const MOST_UNDER_WAY = 100;
-/** Rounds remembered: somewhat over an hour's. */
+/** Rounds remembered: half an hour's at least. */
 const MOST_REMEMBERED = 80_000;
 /** Messages that a broken round leaves behind come back soon, and none outlives the next minute. */
 const QUEUE = { leaseSeconds: 5, messageTtlSeconds: 60 };
@@ -59,6 +59,13 @@ export class Prober {
       },
       deadlineMs,
     );
+  }
+
+  /** The longest time, within the one from `from` to `until` by `performance.now()`, in which no round trip came to its end. */
+  longestGap(from: number, until: number): number {
+    const ends = this.#succeeded.map(({ ended }) => ended).filter((ended) => ended > from && ended < until);
+    const marks = [from, ...ends.toSorted((one, other) => one - other), until];
+    return Math.max(...marks.slice(1).map((mark, index) => mark - (marks[index] as number)));
   }
 
   /** Ends the measuring and waits for the round trips under way. Throws when a call failed for a reason that will not pass. Idempotent. */

@@ -1,7 +1,7 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { Supervisor } from '@rowmq/runtime';
+import { databaseName, Supervisor } from '@rowmq/runtime';
 import {
   EmbeddedServer,
   FolderLockedError,
@@ -40,8 +40,7 @@ export async function launchDatabase(
   signal: AbortSignal,
 ): Promise<LaunchedDatabase> {
   if (config.databaseUrl !== undefined) {
-    const { host, pathname } = new URL(config.databaseUrl);
-    const description = `ROWMQ_DATABASE_URL, ${host}${pathname}`;
+    const description = `ROWMQ_DATABASE_URL, ${databaseName(config.databaseUrl)}`;
     return { url: config.databaseUrl, description, folder: undefined, stop: nothing, kill: nothing };
   }
   try {

@@ -1,4 +1,3 @@
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { Supervisor } from '@rowmq/runtime';
 import { migrateDatabase } from '@rowmq/store';
@@ -6,6 +5,7 @@ import { startApp } from './app-process.js';
 import { type LaunchedDatabase, launchDatabase } from './database.js';
 import type { LauncherConfig } from './launcher.config.js';
 import { ChildRecord } from './left-over.js';
+import { aborted, allOrFirstFailure, refuseTakenPort } from './starting.js';
 import { createDemoQueue, welcome } from './welcome.js';
 
 /** Starts database, migrations, broker and reaper in this order, keeps them running, and stops them in the opposite order. */
@@ -86,30 +86,4 @@ export class Launcher {
     if (this.database?.folder !== undefined) this.log('Stopping the database …');
     await this.database?.stop();
   }
-}
-
-/** Waits for all, and only then fails with the first failure: so that nothing starts behind the back of a stop. */
-async function allOrFirstFailure(starts: Promise<void>[]): Promise<void> {
-  const failed = (await Promise.allSettled(starts)).find((result) => result.status === 'rejected');
-  if (failed !== undefined) throw failed.reason;
-}
-
-async function aborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return;
-  await new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }));
-}
-
-/** Finds the commonest reason for a failing first start before anything fails on it. */
-async function refuseTakenPort({ host, port }: LauncherConfig): Promise<void> {
-  await new Promise<void>((done, fail) => {
-    const probe = createServer();
-    probe.once('error', (error: NodeJS.ErrnoException) =>
-      fail(
-        error.code === 'EADDRINUSE'
-          ? new Error(`Port ${port} on ${host} is taken. Stop what uses it, or set ROWMQ_PORT to another port.`)
-          : new Error(`Cannot listen on ${host}, port ${port}: ${error.message}. See ROWMQ_HOST and ROWMQ_PORT.`),
-      ),
-    );
-    probe.listen(port, host, () => probe.close(() => done()));
-  });
 }

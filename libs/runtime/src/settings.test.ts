@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { describe, expect, test } from 'vitest';
-import { databaseUrl, KNOWN_SETTINGS, readSettings, SettingsError, unknownSettings, wholeNumber } from './settings.js';
+import { databaseUrl } from './database-url.js';
+import { KNOWN_SETTINGS, readSettings, SettingsError, unknownSettings, wholeNumber } from './settings.js';
 
 describe('settings', () => {
   const shape = { ROWMQ_PORT: wholeNumber(0, 65_535).default(8080), ROWMQ_DATABASE_URL: databaseUrl };
@@ -51,16 +52,4 @@ describe('a whole number', () => {
   test.each(['0', '101', '-1', '1.5', '1e2', '0x10', ' 1', '1 ', '', '١', '9'.repeat(400)])('is not %j', (text) => {
     expect(number.safeParse(text)).toMatchObject({ success: false });
   });
-});
-
-describe('a database URL', () => {
-  test.each(['mysql://u:p@h:3306/db', 'mariadb://h/db', 'mysql://u:p%40ss@[::1]:3306/db'])('is %s', (text) => {
-    expect(databaseUrl.parse(text)).toBe(text);
-  });
-  test.each(['', 'h:3306/db', 'postgres://h/db', 'mysql://h', 'mysql://h/', 'mysql:', 'http://h/db'])(
-    'is not %j',
-    (text) => {
-      expect(databaseUrl.safeParse(text)).toMatchObject({ success: false });
-    },
-  );
 });

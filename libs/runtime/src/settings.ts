@@ -37,17 +37,6 @@ export function wholeNumber(min: number, max: number): z.ZodType<number> {
     .refine((value) => value >= min && value <= max, message);
 }
 
-/** The database's address, which every process that needs one takes from the same setting. */
-export const databaseUrl = z
-  .string({
-    error:
-      'is needed: mysql://user:password@host:port/database; or run `npm start`, which brings a database of its own',
-  })
-  .refine((value) => {
-    const url = URL.parse?.(value) ?? (URL.canParse(value) ? new URL(value) : null);
-    return url !== null && /^(?:mysql|mariadb):$/.test(url.protocol) && url.pathname.length > 1;
-  }, 'must look like mysql://user:password@host:port/database');
-
 /** Reads settings from the environment, once, at start. Empty ones count as absent. Throws {@link SettingsError} that lists every fault. */
 export function readSettings<T extends z.ZodRawShape>(shape: T, env: NodeJS.ProcessEnv): z.output<z.ZodObject<T>> {
   const given = Object.fromEntries(Object.keys(shape).map((name) => [name, env[name] === '' ? undefined : env[name]]));

@@ -22,7 +22,7 @@ const OLDEST = { MySQL: [8, 4], MariaDB: [10, 6] } as const;
 
 /**
  * Checks the server before anything is built on it. Returns warnings about settings that weaken durability.
- * Throws {@link StartupError} for a server that is too old, whose binlog cannot carry READ COMMITTED, or that takes too small packets.
+ * Throws {@link StartupError} for a server that is too old, whose binlog cannot carry READ COMMITTED, that takes too small packets, or whose group has several primaries.
  */
 export async function checkServer(dataSource: DataSource): Promise<string[]> {
   const [facts] = await dataSource.query<ServerFacts[]>(
@@ -30,7 +30,13 @@ export async function checkServer(dataSource: DataSource): Promise<string[]> {
             @@GLOBAL.innodb_flush_log_at_trx_commit AS flushLog, @@GLOBAL.sync_binlog AS syncBinlog,
             @@GLOBAL.max_allowed_packet AS maxAllowedPacket`,
   );
-  return judgeServer(facts as ServerFacts);
+  const group = await dataSource.query<{ Variable_name: string; Value: string }[]>(
+    `SHOW GLOBAL VARIABLES LIKE 'group_replication_%'`,
+  );
+  return [
+    ...judgeServer(facts as ServerFacts),
+    ...judgeGroup(new Map(group.map(({ Variable_name: name, Value: value }) => [name, value]))),
+  ];
 }
 
 /** The judgement of {@link checkServer}, on facts. */
@@ -71,5 +77,26 @@ export function judgeServer({
     );
   if (Number(logBin) === 1 && Number(syncBinlog) !== 1)
     warnings.push(`sync_binlog is ${syncBinlog}: a crash can lose answered requests on replicas; set it to 1.`);
+  return warnings;
+}
+
+/** The same of a server's `group_replication_…` variables; there are none where the plugin is not loaded. */
+export function judgeGroup(variables: ReadonlyMap<string, string>): string[] {
+  const valueOf = (name: string): string => variables.get(`group_replication_${name}`) ?? '';
+  if (valueOf('group_name') === '') return [];
+  if (valueOf('single_primary_mode') === 'OFF') {
+    throw new StartupError(
+      'The server is in a group with several primaries, which do not see each other’s locks; RowMQ needs group_replication_single_primary_mode=ON.',
+    );
+  }
+  const warnings: string[] = [];
+  if (valueOf('consistency') === 'EVENTUAL')
+    warnings.push(
+      'group_replication_consistency is EVENTUAL: after a failover, what was acked may be handed out again; set it to BEFORE_ON_PRIMARY_FAILOVER.',
+    );
+  if (valueOf('unreachable_majority_timeout') === '0')
+    warnings.push(
+      'group_replication_unreachable_majority_timeout is 0: a primary that is cut off never becomes read-only, and brokers that can reach it wait there; set it to some seconds.',
+    );
   return warnings;
 }

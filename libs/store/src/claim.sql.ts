@@ -250,6 +250,29 @@ export function giveBack(
   };
 }
 
+/**
+ * Undoes what a claim has leased whose COMMIT got no answer, and whose leases therefore nobody has: like {@link giveBack}, but also where the lease ran out meanwhile, as it may while the database fails over, unless
+ * another claim has taken the delivery since. Of such a delivery only the count is changed, which is in no index: so this takes no index entry after a row, and cannot meet a claim in the opposite order.
+ */
+export function undoLease(
+  queueId: number,
+  messageIds: readonly Buffer[],
+  leaseToken: Buffer,
+  at: number | undefined,
+): Statement {
+  return {
+    sql: `UPDATE delivery FORCE INDEX (PRIMARY)
+     SET available_at = IF(available_at > ${clock(at)} + ${LEASE_GRACE_MS}, ${clock(at)}, available_at),
+         lease_token = ${NO_LEASE},
+         receive_count = receive_count - 1
+     WHERE queue_id = ?
+       AND message_id IN (?)
+       AND lease_token = ?
+       AND lease_token <> ${NO_LEASE}`,
+    values: [queueId, messageIds, leaseToken],
+  };
+}
+
 /** A message as a claim reads it. */
 export interface StoredMessage {
   id: Buffer;

@@ -3,7 +3,7 @@ import { LIMITS } from '@rowmq/contract';
 import {
   byRank,
   type Candidate,
-  giveBack,
+  undoLease,
   type Head,
   leaseDeliveries,
   lockHeads,
@@ -194,7 +194,7 @@ export class Claim {
         const { queueId } = (jobs[index] as Job).head;
         if (expired.length > 0) statements.push(deleteDeliveries(queueId, ids(expired)));
         for (const [leaseSeconds, messageIds] of idsByLease(shares)) {
-          undo.push(giveBack(queueId, messageIds, leaseToken, at));
+          undo.push(undoLease(queueId, messageIds, leaseToken, at));
           leases.set(leaseSeconds, [...(leases.get(leaseSeconds) ?? []), [queueId, messageIds]]);
         }
       }

@@ -1,10 +1,12 @@
+import { databaseHosts } from '@rowmq/runtime';
 import { format } from 'mysql2';
 import { DataSource, type DataSourceOptions } from 'typeorm';
 import { MIGRATIONS } from '../../../migrations/index.js';
 import { ENTITIES } from './entities/index.js';
+import { Primary } from './primary.js';
 
 export interface DatabaseSettings {
-  /** `mysql://user:password@host:port/database` */
+  /** `mysql://user:password@host:port/database`; with several hosts, connections go to the one that takes writes. */
   url: string;
   /** Connections at most. */
   poolSize?: number;
@@ -12,11 +14,17 @@ export interface DatabaseSettings {
   waitingRequests?: number;
 }
 
+/** TypeORM's options, and which of several hosts its connections go to. */
+export type StoreOptions = DataSourceOptions & { readonly primary: Primary | undefined };
+
 /** TypeORM's options for RowMQ's database. Nothing is synchronized: the schema is the migrations'. */
-export function dataSourceOptions({ url, poolSize = 10, waitingRequests = 1000 }: DatabaseSettings): DataSourceOptions {
+export function dataSourceOptions({ url, poolSize = 10, waitingRequests = 1000 }: DatabaseSettings): StoreOptions {
+  const primary = Primary.of(url);
   return {
     type: 'mysql',
-    url,
+    // User, password and database are the same on every host.
+    url: databaseHosts(url)[0] as string,
+    primary,
     entities: ENTITIES,
     migrations: MIGRATIONS,
     migrationsTableName: 'rowmq_migration',
@@ -29,7 +37,13 @@ export function dataSourceOptions({ url, poolSize = 10, waitingRequests = 1000 }
     multipleStatements: true,
     supportBigNumbers: true,
     bigNumberStrings: false,
-    extra: { queueLimit: waitingRequests, enableKeepAlive: true, keepAliveInitialDelay: 10_000, queryFormat },
+    extra: {
+      queueLimit: waitingRequests,
+      enableKeepAlive: true,
+      keepAliveInitialDelay: 10_000,
+      queryFormat,
+      ...(primary && { stream: primary.open }),
+    },
   };
 }
 
@@ -41,7 +55,19 @@ function queryFormat(sql: string, values: Values, timezone: Timezone): string {
 type Values = Parameters<typeof format>[1];
 type Timezone = Parameters<typeof format>[3];
 
+/** Which of several hosts this data source's connections go to; undefined where there is one host only. */
+export function primaryOf(dataSource: DataSource): Primary | undefined {
+  return (dataSource.options as Partial<StoreOptions>).primary;
+}
+
+/** Opens the pool, to the primary if there are several hosts. Throws what the database says, and `NoPrimaryError`. */
+export async function connectDataSource(options: DataSourceOptions): Promise<DataSource> {
+  const dataSource = new DataSource(options);
+  await primaryOf(dataSource)?.find();
+  return dataSource.initialize();
+}
+
 /** Opens a pool of its own, for scripts and tests; applications get theirs from `StoreModule`. Close it with `destroy()`. */
 export async function openDataSource(settings: DatabaseSettings): Promise<DataSource> {
-  return new DataSource(dataSourceOptions(settings)).initialize();
+  return connectDataSource(dataSourceOptions(settings));
 }

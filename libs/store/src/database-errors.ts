@@ -18,6 +18,7 @@ const CONNECTION_LOST = new Set([
   'ER_CLIENT_INTERACTION_TIMEOUT',
   'ER_NEW_ABORTING_CONNECTION',
   'ER_CONNECTION_KILLED',
+  'ER_SESSION_WAS_KILLED',
   'ER_QUERY_INTERRUPTED',
 ]);
 
@@ -31,12 +32,22 @@ const RETRYABLE = new Set([
   1290, // read-only (a primary that was just demoted)
   1792, // read-only transaction
   1836, // read-only mode
+  3032, // offline mode: a member that left its group
   3100, // group replication refused the commit, which rolled back
-  3101, // the same, by certification
+  3101, // the same, by certification, or because the member left its group meanwhile
+  3796, // group replication cannot say whether what is read is up to date: the member left its group
+  3797, // the same
+  3798, // the same
 ]);
 
 /** What a server says that takes no writes, or not now: a replica, a demoted primary, a member that left its group. */
-const NOT_PRIMARY = new Set([1290, 1792, 1836, 3100]);
+const NOT_PRIMARY = new Set([1290, 1792, 1836, 3032, 3100, 3796, 3797, 3798]);
+
+/**
+ * What group replication says when it rolls a commit back. The member that says so may have left its group after it had sent the transaction there, and then the others carry it out: as far as a client can
+ * know, that is a commit without an answer.
+ */
+const COMMIT_LEFT_TO_GROUP = new Set([3100, 3101]);
 
 /** What a server says that cannot write to its disk: full, read-only, broken. The statement was undone. */
 const DISK_FAILED = new Set([
@@ -61,6 +72,21 @@ export function isConnectionLost(error: unknown): boolean {
   return fatal === true || (code !== undefined && CONNECTION_LOST.has(code));
 }
 
+/** True when a COMMIT that failed like this may have been carried out all the same. */
+export function mayHaveCommitted(error: unknown): boolean {
+  const { errno } = driverError(error);
+  return isConnectionLost(error) || (errno !== undefined && COMMIT_LEFT_TO_GROUP.has(errno));
+}
+
+/** A connection leads to a server that takes no writes. */
+export class ReadOnlyServerError extends Error {
+  override readonly name = 'ReadOnlyServerError';
+
+  constructor() {
+    super('the server is read-only');
+  }
+}
+
 /** Thrown by a transaction's work to have it tried again. */
 export class TryAgain extends Error {
   constructor(cause: unknown) {
@@ -70,13 +96,14 @@ export class TryAgain extends Error {
 
 /** True for a failure that another try of the whole transaction can mend. */
 export function isRetryable(error: unknown): boolean {
-  if (error instanceof TryAgain) return true;
+  if (error instanceof TryAgain || driverError(error) instanceof ReadOnlyServerError) return true;
   const { errno } = driverError(error);
   return isConnectionLost(error) || (errno !== undefined && RETRYABLE.has(errno));
 }
 
 /** True when the server takes no writes: another connection may lead to one that does. */
 export function isNotPrimary(error: unknown): boolean {
+  if (driverError(error) instanceof ReadOnlyServerError) return true;
   const { errno } = driverError(error);
   return errno !== undefined && NOT_PRIMARY.has(errno);
 }

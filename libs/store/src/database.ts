@@ -2,7 +2,16 @@ import { RowmqError } from '@rowmq/contract';
 import pRetry, { type Options } from 'p-retry';
 import type { Pool, PoolConnection, QueryOptions } from 'mysql2';
 import type { DataSource } from 'typeorm';
-import { isConnectionLost, isDatabaseFailure, isNotPrimary, isRetryable, toRowmqError } from './database-errors.js';
+import { primaryOf } from './data-source.js';
+import {
+  isConnectionLost,
+  isDatabaseFailure,
+  isNotPrimary,
+  isRetryable,
+  mayHaveCommitted,
+  toRowmqError,
+} from './database-errors.js';
+import { type Primary, refuseReadOnly } from './primary.js';
 
 /** A row as mysql2 answers it. */
 export type Row = Record<string, unknown>;
@@ -48,6 +57,9 @@ const RETRIES: Options = {
   shouldRetry: ({ error }) => isRetryable(error),
 };
 
+/** A statement that takes longer makes one ask whether another host is the primary by now: one that hangs answers nothing, also not that it is no primary. */
+const SLOW_MS = 3000;
+
 /**
  * What every connection is set to when it is opened. READ COMMITTED takes no gap locks; UTC makes {@link NOW_MS} true; a lock wait is short, since
  * nothing here should wait for long, and the retry comes sooner than the client's patience ends; the mode is strict, and backslashes escape, as mysql2 takes for granted.
@@ -60,17 +72,20 @@ const SESSION_SETUP = [
 
 /**
  * The one way to the database: short READ COMMITTED transactions on TypeORM's connection pool, retried when they fail for a passing reason, with a
- * deadline on every statement. SQL goes to mysql2 directly: TypeORM's own `query` copies every result and broadcasts every statement.
+ * deadline on every statement. A server that is read-only is not used; of several hosts, the one that takes writes is. SQL goes to mysql2 directly: TypeORM's own `query` copies every result and broadcasts every statement.
  */
 export class Database {
   private readonly prepared = new WeakSet<PoolConnection>();
+  private readonly primary: Primary | undefined;
   private serverIsMariaDb = true;
 
   /** @param statementDeadlineMs after which a statement is given up and its connection closed. */
   constructor(
     readonly dataSource: DataSource,
     private readonly statementDeadlineMs = 10_000,
-  ) {}
+  ) {
+    this.primary = primaryOf(dataSource);
+  }
 
   /** Whether the server is MariaDB, as its connections say: assumed until the first is open, since what is right for MariaDB is right, if slower, for MySQL. */
   get isMariaDb(): boolean {
@@ -78,7 +93,7 @@ export class Database {
   }
 
   /**
-   * Runs `work` in a transaction and commits it; what `work` throws rolls it back. A deadlock, a lock wait timeout or a lost connection is tried again
+   * Runs `work` in a transaction and commits it; what `work` throws rolls it back. A deadlock, a lock wait timeout, a lost connection or a server that takes no writes is tried again
    * from the start, so `work` must be repeatable, and must look at `commitUnknown` where doing it twice would differ from doing it once.
    *
    * Throws `database-unavailable` when no try succeeded, `overloaded` when no connection was to be had, and what `work` threw.
@@ -94,7 +109,7 @@ export class Database {
             await attempt.commit();
             return result;
           } catch (error) {
-            commitUnknown ||= attempt.commitSent && isConnectionLost(error);
+            commitUnknown ||= attempt.commitSent && mayHaveCommitted(error);
             if (attempt.begun && !isConnectionLost(error)) await this.rollBack(connection);
             throw error;
           }
@@ -116,6 +131,16 @@ export class Database {
   /** Runs one SELECT by itself, retried like a transaction. */
   async read<T = Row>(sql: string, values?: readonly unknown[]): Promise<T[]> {
     return this.retry(() => this.withConnection((connection) => this.session(connection).read<T>(sql, values)));
+  }
+
+  /** Throws unless the database is there and takes writes: `database-unavailable`, `overloaded`. */
+  async ping(): Promise<void> {
+    await this.retry(() =>
+      this.withConnection(async (connection) => {
+        const [row] = await this.session(connection).read('SELECT @@GLOBAL.read_only AS readOnly');
+        refuseReadOnly(row?.['readOnly']);
+      }),
+    );
   }
 
   /** Runs several SELECTs in one round trip, each by itself, retried like a transaction. */
@@ -140,12 +165,14 @@ export class Database {
     work: (session: Session) => Promise<T>,
     statementDeadlineMs = this.statementDeadlineMs,
   ): Promise<T> {
-    const connection = await this.connect();
-    try {
-      return await work(this.session(connection, statementDeadlineMs));
-    } finally {
-      connection.destroy();
-    }
+    return this.doubting(async () => {
+      const connection = await this.connect();
+      try {
+        return await work(this.session(connection, statementDeadlineMs));
+      } finally {
+        connection.destroy();
+      }
+    });
   }
 
   private async retry<T>(attempt: () => Promise<T>): Promise<T> {
@@ -157,15 +184,28 @@ export class Database {
   }
 
   private async withConnection<T>(work: (connection: PoolConnection) => Promise<T>): Promise<T> {
-    const connection = await this.connect();
+    return this.doubting(async () => {
+      const connection = await this.connect();
+      try {
+        const result = await work(connection);
+        connection.release();
+        return result;
+      } catch (error) {
+        // A statement may still be running on it, or it leads to a server that is no longer the primary: never hand such a connection to the next request.
+        if (isConnectionLost(error) || isNotPrimary(error)) connection.destroy();
+        else connection.release();
+        throw error;
+      }
+    });
+  }
+
+  /** Of several hosts, has the primary looked for when `work` fails in a way that a change of the primary looks like. Whoever connects next waits for the answer. */
+  private async doubting<T>(work: () => Promise<T>): Promise<T> {
+    const host = this.primary?.host;
     try {
-      const result = await work(connection);
-      connection.release();
-      return result;
+      return await work();
     } catch (error) {
-      // A statement may still be running on it, or it leads to a server that is no longer the primary: never hand such a connection to the next request.
-      if (isConnectionLost(error) || isNotPrimary(error)) connection.destroy();
-      else connection.release();
+      if (host !== undefined && (isConnectionLost(error) || isNotPrimary(error))) this.primary?.doubt(host);
       throw error;
     }
   }
@@ -181,11 +221,15 @@ export class Database {
   }
 
   private async connect(): Promise<PoolConnection> {
+    await this.primary?.ready();
     const connection = await this.takeConnection();
     if (!this.prepared.has(connection)) {
       try {
         for (const sql of SESSION_SETUP) await this.session(connection).write(sql);
-        const [server] = await this.session(connection).read<{ version: string }>('SELECT VERSION() AS version');
+        const [server] = await this.session(connection).read<{ version: string; readOnly: unknown }>(
+          'SELECT VERSION() AS version, @@GLOBAL.read_only AS readOnly',
+        );
+        refuseReadOnly(server?.readOnly);
         this.serverIsMariaDb = /mariadb/i.test(server?.version ?? '');
         this.prepared.add(connection);
       } catch (error) {
@@ -222,9 +266,21 @@ export class Database {
       new Promise((resolve, reject) => {
         // Without values there is nothing to look for in the text.
         const options: QueryOptions = { sql, ...(values.length > 0 && { values: [...values] }), timeout };
-        connection.query(options, (error, result) => (error ? reject(error) : resolve(result as T)));
+        const slow = this.doubtLater();
+        connection.query(options, (error, result) => {
+          clearTimeout(slow);
+          if (error) reject(error);
+          else resolve(result as T);
+        });
       });
     return { read: run, write: run };
+  }
+
+  private doubtLater(): NodeJS.Timeout | undefined {
+    const { primary } = this;
+    if (primary === undefined) return undefined;
+    const { host } = primary;
+    return setTimeout(() => primary.doubt(host), SLOW_MS);
   }
 }
 

@@ -1,9 +1,10 @@
 import { type DynamicModule, Global, Logger, Module, type OnApplicationBootstrap } from '@nestjs/common';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
+import { databaseName } from '@rowmq/runtime';
 import { DataSource, type DataSourceOptions } from 'typeorm';
 import { checkServer, StartupError } from './boot-checks.js';
 import { BrowseRepository } from './browse.repository.js';
-import { type DatabaseSettings, dataSourceOptions } from './data-source.js';
+import { connectDataSource, type DatabaseSettings, dataSourceOptions } from './data-source.js';
 import { Database } from './database.js';
 import { isRetryable } from './database-errors.js';
 import { MessageRepository } from './message.repository.js';
@@ -23,14 +24,12 @@ const REPOSITORIES = [
 ];
 
 /** Opens the pool. Throws {@link StartupError} that names the database, without the password. */
-async function connect(options?: DataSourceOptions): Promise<DataSource> {
-  const dataSource = new DataSource(options as DataSourceOptions);
+async function connect(url: string, options?: DataSourceOptions): Promise<DataSource> {
   try {
-    return await dataSource.initialize();
+    return await connectDataSource(options as DataSourceOptions);
   } catch (error) {
-    const { host, pathname } = new URL((options as { url: string }).url);
     throw new StartupError(
-      `Cannot use the database at ${host}${pathname}: ${(error as Error).message}. Check that it runs, and ROWMQ_DATABASE_URL.`,
+      `Cannot use the database at ${databaseName(url)}: ${(error as Error).message}. Check that it runs, and ROWMQ_DATABASE_URL.`,
       { cause: error },
     );
   }
@@ -56,7 +55,7 @@ export class StoreModule implements OnApplicationBootstrap {
             // A server that is still starting is waited for; a wrong password does not become right.
             toRetry: (error: unknown) => isRetryable((error as Error).cause),
           }),
-          dataSourceFactory: connect,
+          dataSourceFactory: (options) => connect(settings.url, options),
         }),
       ],
       providers: [

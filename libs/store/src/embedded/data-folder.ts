@@ -19,9 +19,11 @@ export class DataFolder {
   readonly pidFile: string;
   readonly initFile: string;
 
+  /** @param sharedPassword of the user `rowmq`, where several servers have to have the same. */
   constructor(
     dataDir: string,
     readonly kind: ServerKind,
+    private readonly sharedPassword?: string,
   ) {
     this.path = resolve(dataDir, kind);
     this.data = join(this.path, 'data');
@@ -40,8 +42,9 @@ export class DataFolder {
     return exists(this.data);
   }
 
-  /** The password of the user `rowmq`: made once, readable by the owner only. */
+  /** The password of the user `rowmq`: the one given, else made once, readable by the owner only. */
   async password(): Promise<string> {
+    if (this.sharedPassword !== undefined) return this.sharedPassword;
     const file = join(this.path, 'password');
     const known = await readFile(file, 'utf8').catch(() => '');
     if (known !== '') return known;
@@ -123,7 +126,7 @@ export async function exists(path: string): Promise<boolean> {
 }
 
 /** Writes a private file so that a crash leaves either the old content or the new. */
-async function replaceFile(file: string, content: string): Promise<void> {
+export async function replaceFile(file: string, content: string): Promise<void> {
   const temporary = `${file}.new`;
   await rm(temporary, { force: true });
   await writeFile(temporary, content, { mode: 0o600, flush: true });
@@ -131,7 +134,7 @@ async function replaceFile(file: string, content: string): Promise<void> {
 }
 
 /** The port if it can be had on 127.0.0.1 (0: any), or undefined. */
-async function freePort(port: number): Promise<number | undefined> {
+export async function freePort(port: number): Promise<number | undefined> {
   return new Promise((done) => {
     const server = createServer();
     server.once('error', () => done(undefined));

@@ -25,6 +25,12 @@ export interface EmbeddedServerOptions {
   readonly bufferPoolMegabytes?: number | undefined;
   /** Recovery after a crash counts in. Default 5 minutes. */
   readonly startDeadlineMs?: number | undefined;
+  /** Of the user `rowmq`, where several servers have to have the same. Default: made at the first start. */
+  readonly password?: string | undefined;
+  /** Leave the accounts as they are. Default: they are made again at each start, should they be missing. */
+  readonly keepAccounts?: boolean | undefined;
+  /** Further options of the server, which override RowMQ's own. */
+  readonly extraArguments?: readonly string[] | undefined;
   /** Gives the start up; whatever it had started is stopped first. */
   readonly signal?: AbortSignal | undefined;
   /** Told what takes long and what was found. */
@@ -69,7 +75,7 @@ export class EmbeddedServer {
    */
   static async start(options: EmbeddedServerOptions): Promise<EmbeddedServer> {
     const { program, log } = options;
-    const folder = new DataFolder(options.dataDir, program.kind);
+    const folder = new DataFolder(options.dataDir, program.kind, options.password);
     await folder.create();
     const lock = await FolderLock.acquire(folder.path);
     try {

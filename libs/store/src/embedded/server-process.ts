@@ -33,6 +33,8 @@ export interface LaunchOptions {
   readonly port?: number | undefined;
   readonly bufferPoolMegabytes?: number | undefined;
   readonly startDeadlineMs?: number | undefined;
+  readonly keepAccounts?: boolean | undefined;
+  readonly extraArguments?: readonly string[] | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -46,20 +48,21 @@ export async function launchServer(
   options: LaunchOptions,
 ): Promise<ServerProcess> {
   const password = await folder.password();
-  await folder.writeInitFile(password);
+  if (options.keepAccounts !== true) await folder.writeInitFile(password);
   const port = options.port ?? (await folder.choosePort());
   const socket = await folder.socket();
   // The folder is ours and its last server gone: a lock file it left would keep the next from starting if another process has its number now.
   for (const stale of [socket, `${socket}.lock`]) await rm(stale, { force: true });
-  const commandLine = serverArguments({
+  const settings = serverArguments({
     kind: program.kind,
     data: folder.data,
     port,
     socket,
     pidFile: folder.pidFile,
-    initFile: folder.initFile,
+    initFile: options.keepAccounts === true ? undefined : folder.initFile,
     bufferPoolMegabytes: options.bufferPoolMegabytes ?? defaultBufferPoolMegabytes(),
   });
+  const commandLine = [...settings, ...(options.extraArguments ?? [])];
 
   const log = await open(folder.errorLog, 'a', 0o600);
   const logStart = (await log.stat()).size;

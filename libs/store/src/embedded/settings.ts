@@ -9,7 +9,8 @@ export interface ServerSettings {
   readonly port: number;
   readonly socket: string;
   readonly pidFile: string;
-  readonly initFile: string;
+  /** Undefined: no statements at the start. */
+  readonly initFile: string | undefined;
   readonly bufferPoolMegabytes: number;
 }
 
@@ -30,7 +31,7 @@ export function serverArguments(settings: ServerSettings): string[] {
     `--port=${settings.port}`,
     `--socket=${settings.socket}`,
     `--pid-file=${settings.pidFile}`,
-    `--init-file=${settings.initFile}`,
+    ...(settings.initFile === undefined ? [] : [`--init-file=${settings.initFile}`]),
     '--bind-address=127.0.0.1',
     '--skip-name-resolve',
 

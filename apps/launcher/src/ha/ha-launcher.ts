@@ -1,0 +1,149 @@
+import { join } from 'node:path';
+import { Supervisor } from '@rowmq/runtime';
+import { EmbeddedGroup, findServer, type GroupMember, migrateDatabase } from '@rowmq/store';
+import { startApp } from '../app-process.js';
+import type { LauncherConfig } from '../launcher.config.js';
+import { ChildRecord } from '../left-over.js';
+import { aborted, allOrFirstFailure, refuseTakenPort } from '../starting.js';
+import { brokerAddress, createDemoQueue } from '../welcome.js';
+import { haWelcome } from './ha-welcome.js';
+
+/** Of each: two are enough for one to stand in for the other. */
+const COUNT = 2;
+/** Three servers on one machine: small unless told otherwise. */
+const BUFFER_POOL_MB = 256;
+
+/** Starts three MySQL servers as one group, migrations, two brokers and two reapers on this machine, keeps them running, and stops them in the opposite order. */
+export class HaLauncher {
+  private readonly stopping = new AbortController();
+  private readonly endCare = new AbortController();
+  private group: EmbeddedGroup | undefined;
+  private servers: Supervisor[] = [];
+  private apps: Supervisor[] = [];
+  private care: Promise<void> | undefined;
+
+  constructor(
+    private readonly config: LauncherConfig,
+    private readonly environment: NodeJS.ProcessEnv,
+    private readonly log: (line: string) => void,
+  ) {}
+
+  /** Resolves when {@link requestStop} was called and everything is stopped; rejects, everything stopped too, when the first start fails. */
+  async run(): Promise<void> {
+    try {
+      await this.start();
+      await aborted(this.stopping.signal);
+    } catch (error) {
+      // Giving the start up is what was asked for, and no failure.
+      if (!this.stopping.signal.aborted) throw error;
+    } finally {
+      await this.stop();
+    }
+  }
+
+  /** Begins to stop; {@link run} resolves when that is done. */
+  requestStop(): void {
+    this.stopping.abort();
+  }
+
+  /** Ends everything at once. */
+  async kill(): Promise<void> {
+    this.stopping.abort();
+    this.endCare.abort();
+    await Promise.all([...this.apps, ...this.servers].map((process) => process.kill()));
+  }
+
+  private async start(): Promise<void> {
+    const { config, log } = this;
+    const { signal } = this.stopping;
+    const folder = join(config.dataDir, 'ha');
+    const program = await findServer({
+      kinds: ['mysql'],
+      dataDir: config.dataDir,
+      serversDir: config.serversDir,
+      log,
+      signal,
+    });
+    const bufferPoolMegabytes = config.bufferPoolMegabytes ?? BUFFER_POOL_MB;
+    const group = await EmbeddedGroup.prepare({ program, folder, bufferPoolMegabytes, log }, signal);
+    this.group = group;
+    this.servers = group.members.map((member) => this.superviseServer(member));
+    log(`Starting three MySQL ${program.version} servers …`);
+    await allOrFirstFailure(this.servers.map((server) => server.start()));
+    // The members' folders are locked by now, so what the record names is an earlier run's.
+    const record = new ChildRecord(join(folder, 'children.json'));
+    await record.endLeftOver(log);
+    for (const address of this.addresses()) await refuseTakenPort(address);
+    await group.care.form(signal);
+    this.care = group.care.keepTogether(this.endCare.signal);
+
+    const applied = await migrateDatabase(group.url);
+    if (applied.length > 0) log(`Migrated the database: ${applied.join(', ')}`);
+    signal.throwIfAborted();
+    this.apps = this.superviseApps(group.url, record);
+    await allOrFirstFailure(this.apps.map((app) => app.start()));
+    await createDemoQueue(config);
+    log(haWelcome(this.addresses().map(brokerAddress), group, config.adminKey !== undefined));
+  }
+
+  private async stop(): Promise<void> {
+    this.stopping.abort();
+    if (this.apps.length > 0) this.log('Stopping brokers and reapers …');
+    await Promise.all(this.apps.map((app) => app.stop()));
+    this.endCare.abort();
+    await this.care;
+    if (this.servers.length > 0) this.log('Stopping the database …');
+    const primary = await this.group?.primary().catch(() => undefined);
+    const isPrimary = (_: Supervisor, index: number): boolean => this.group?.members[index] === primary;
+    await Promise.all(this.servers.filter((server, index) => !isPrimary(server, index)).map((server) => server.stop()));
+    await Promise.all(this.servers.filter(isPrimary).map((server) => server.stop()));
+  }
+
+  private superviseServer(member: GroupMember): Supervisor {
+    const startOnce = async (stopping: AbortSignal) => {
+      const server = await member.start(AbortSignal.any([this.stopping.signal, stopping]));
+      return {
+        pid: server.pid,
+        exited: server.exited.then((exit) => exit.signal ?? `exit code ${exit.code}`),
+        stop: () => server.stop(),
+        kill: () => server.kill(),
+      };
+    };
+    return new Supervisor(member.name, startOnce, this.log);
+  }
+
+  private superviseApps(url: string, record: ChildRecord): Supervisor[] {
+    const { stopSeconds } = this.config;
+    const supervise = (app: 'broker' | 'reaper', name: string, settings: NodeJS.ProcessEnv): Supervisor => {
+      const environment = {
+        ...this.environment,
+        ROWMQ_DATABASE_URL: url,
+        ROWMQ_STOP_SECONDS: String(stopSeconds),
+        ...settings,
+      };
+      const startOnce = async (stopping: AbortSignal) => {
+        const running = await startApp(
+          app,
+          environment,
+          stopSeconds,
+          AbortSignal.any([this.stopping.signal, stopping]),
+        );
+        await record.note(name, running.pid);
+        return running;
+      };
+      return new Supervisor(name, startOnce, this.log);
+    };
+    return [
+      ...this.addresses().map(({ host, port }, index) =>
+        supervise('broker', `broker ${index + 1}`, { ROWMQ_HOST: host, ROWMQ_PORT: String(port) }),
+      ),
+      ...Array.from({ length: COUNT }, (_, index) => supervise('reaper', `reaper ${index + 1}`, {})),
+    ];
+  }
+
+  /** Where the brokers listen: at the configured port and the next. */
+  private addresses(): Pick<LauncherConfig, 'host' | 'port'>[] {
+    const { host, port } = this.config;
+    return Array.from({ length: COUNT }, (_, index) => ({ host, port: port + index }));
+  }
+}

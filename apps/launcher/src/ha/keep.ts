@@ -1,0 +1,23 @@
+import { databaseHosts, databaseUrl, readSettings } from '@rowmq/runtime';
+import { GroupCare, GroupServer } from '@rowmq/store';
+import { runUntilStopped } from '../until-stopped.js';
+
+// keep.js [form]: forms the group of the servers that ROWMQ_DATABASE_URL names, whose user must be one who may do everything; without `form`, keeps them together from then on.
+const log = (line: string): void => console.log(line);
+const stopping = new AbortController();
+
+await runUntilStopped(
+  () => ({
+    run: async () => {
+      const { ROWMQ_DATABASE_URL: url } = readSettings({ ROWMQ_DATABASE_URL: databaseUrl }, process.env);
+      const servers = databaseHosts(url).map((single) => new GroupServer(new URL(single).host, single));
+      const care = new GroupCare(servers, log);
+      if (process.argv[2] === 'form') await care.form(stopping.signal);
+      else await care.keepTogether(stopping.signal);
+    },
+    requestStop: () => stopping.abort(),
+    kill: async () => stopping.abort(),
+  }),
+  'ha:keep',
+  log,
+);

@@ -1,0 +1,60 @@
+import { describe, expect, test } from 'vitest';
+import { databaseHosts, databaseName, databaseUrl } from './database-url.js';
+
+describe('a database URL', () => {
+  test.each([
+    'mysql://u:p@h:3306/db',
+    'mariadb://h/db',
+    'mysql://u:p%40ss@[::1]:3306/db',
+    'mysql://u:p@a:3306,b:3307,c/db',
+    'mysql://u:p@[::1]:3306,[::2]:3306/db',
+  ])('is %s', (text) => {
+    expect(databaseUrl.parse(text)).toBe(text);
+  });
+
+  test.each([
+    '',
+    'h:3306/db',
+    'postgres://h/db',
+    'mysql://h',
+    'mysql://h/',
+    'mysql:',
+    'http://h/db',
+    'mysql:///db',
+    'mysql://a,b',
+    'mysql://u:p@a,/db',
+    'mysql://u:p@,a/db',
+    'mysql://u:p@a,,b/db',
+    'mysql://u:p@a:70000,b/db',
+    'mysql://u:p@a:x,b/db',
+    'mysql://u:p@a b,c/db',
+    'mysql://a,b,a/db',
+    'mysql://a:3306,a/db',
+    'mysql://a,b,c,d,e,f,g,h,i,j/db',
+  ])('is not %j', (text) => {
+    expect(databaseUrl.safeParse(text)).toMatchObject({ success: false });
+  });
+
+  test.each([
+    ['mysql://u:secret@a:3306,b:99999/db', "has a host that is none: 'b:99999'"],
+    ['mysql://u:secret@a,b,a/db', 'names the host a twice'],
+    ['mysql://u:secret@1,2,3,4,5,6,7,8,9,10/db', 'names 10 hosts; at most 9'],
+    ['mysql://u:secret@a,b', 'must look like mysql://user:password@host:port/database'],
+  ])('that is not one is refused with its reason, and without its password: %s', (text, reason) => {
+    const message = databaseUrl.safeParse(text).error?.issues[0]?.message;
+    expect(message).toContain(reason);
+    expect(message).not.toContain('secret');
+  });
+
+  test('names hosts, each of which has a URL of its own', () => {
+    expect(databaseHosts('mysql://u:p,%40@a:3306,b/db?x=1,2')).toEqual([
+      'mysql://u:p,%40@a:3306/db?x=1,2',
+      'mysql://u:p,%40@b/db?x=1,2',
+    ]);
+    expect(databaseHosts('mariadb://h/db')).toEqual(['mariadb://h/db']);
+  });
+
+  test('can be shown without its password', () => {
+    expect(databaseName('mysql://u:secret@a:3306,b/db')).toBe('a:3306,b/db');
+  });
+});

@@ -1,0 +1,51 @@
+import { describe, expect, test } from 'vitest';
+import { isConnectionLost, isNotPrimary, isRetryable, mayHaveCommitted } from './database-errors.js';
+
+const serverError = (errno: number, code: string): Error => Object.assign(new Error(code), { errno, code });
+
+describe('what a server says when it is no primary, or no longer', () => {
+  test.each([
+    [1290, 'ER_OPTION_PREVENTS_STATEMENT'],
+    [1792, 'ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION'],
+    [1836, 'ER_READ_ONLY_MODE'],
+    [3032, 'ER_SERVER_OFFLINE_MODE'],
+    [3100, 'ER_RUN_HOOK_ERROR'],
+    [3796, 'ER_GRP_TRX_CONSISTENCY_NOT_ALLOWED'],
+    [3797, 'ER_GRP_TRX_CONSISTENCY_BEFORE'],
+    [3798, 'ER_GRP_TRX_CONSISTENCY_AFTER_ON_TRX_BEGIN'],
+  ])('%i %s: another connection may lead to one that is', (errno, code) => {
+    expect(isNotPrimary(serverError(errno, code))).toBe(true);
+    expect(isRetryable(serverError(errno, code))).toBe(true);
+    expect(isConnectionLost(serverError(errno, code))).toBe(false);
+  });
+
+  test.each([
+    [1205, 'ER_LOCK_WAIT_TIMEOUT'],
+    [1213, 'ER_LOCK_DEADLOCK'],
+    [1062, 'ER_DUP_ENTRY'],
+  ])('not %i %s', (errno, code) => {
+    expect(isNotPrimary(serverError(errno, code))).toBe(false);
+  });
+});
+
+describe('a COMMIT that failed', () => {
+  test.each([
+    [3100, 'ER_RUN_HOOK_ERROR'],
+    [3101, 'ER_TRANSACTION_ROLLBACK_DURING_COMMIT'],
+    [1053, 'ER_SERVER_SHUTDOWN'],
+    [3169, 'ER_SESSION_WAS_KILLED'],
+    [-1, 'ECONNRESET'],
+    [-1, 'PROTOCOL_SEQUENCE_TIMEOUT'],
+  ])('with %i %s may have been carried out: the group may have it, or nobody answered', (errno, code) => {
+    expect(mayHaveCommitted(serverError(errno, code))).toBe(true);
+    expect(isRetryable(serverError(errno, code))).toBe(true);
+  });
+
+  test.each([
+    [1213, 'ER_LOCK_DEADLOCK'],
+    [1290, 'ER_OPTION_PREVENTS_STATEMENT'],
+    [1836, 'ER_READ_ONLY_MODE'],
+  ])('with %i %s was not', (errno, code) => {
+    expect(mayHaveCommitted(serverError(errno, code))).toBe(false);
+  });
+});

@@ -1,0 +1,106 @@
+import { createConnection, type Connection, type RowDataPacket } from 'mysql2/promise';
+
+const CONNECT_DEADLINE_MS = 2000;
+const LOOK_DEADLINE_MS = 5000;
+/** Joining counts in what the server has to fetch from the others. */
+const JOIN_DEADLINE_MS = 5 * 60_000;
+
+/** What a server says of itself. */
+export interface MemberState {
+  /** `OFFLINE`: runs, but not in a group; `ERROR`: had to leave it. */
+  state: 'ONLINE' | 'RECOVERING' | 'OFFLINE' | 'ERROR' | 'UNREACHABLE';
+  isPrimary: boolean;
+  readOnly: boolean;
+  /** Whether it hears most of its group. */
+  hasMajority: boolean;
+  /** Its identity. */
+  uuid: string;
+  /** Those of its group's members, as it knows them. */
+  members: string[];
+  /** How many of those are `ONLINE`, as far as it knows: one that was cut off may not know yet. */
+  online: number;
+  /** Every transaction it has, those included that it received and has yet to apply. */
+  transactions: string;
+}
+
+/** One server of a group (Group Replication), for its administrator. Each call opens a connection, and throws when the server cannot be asked. */
+export class GroupServer {
+  /**
+   * @param name for people
+   * @param url of a user who may do everything
+   */
+  constructor(
+    readonly name: string,
+    readonly url: string,
+  ) {}
+
+  async look(): Promise<MemberState> {
+    return this.use(async (connection) => {
+      const [[row]] = await connection.query<RowDataPacket[]>({
+        sql: `SELECT COALESCE(own.member_state, 'OFFLINE') AS state, COALESCE(own.member_role, '') AS role,
+                     @@GLOBAL.super_read_only AS readOnly, @@GLOBAL.server_uuid AS uuid, members.uuids, members.heard, members.online,
+                     CONCAT_WS(',', NULLIF(@@GLOBAL.gtid_executed, ''), NULLIF(received.received_transaction_set, '')) AS transactions
+              FROM (SELECT GROUP_CONCAT(member_id) AS uuids, SUM(member_state <> 'UNREACHABLE') AS heard, SUM(member_state = 'ONLINE') AS online
+                    FROM performance_schema.replication_group_members) AS members
+              LEFT JOIN performance_schema.replication_group_members AS own
+                ON own.member_id = @@GLOBAL.server_uuid
+              LEFT JOIN performance_schema.replication_connection_status AS received
+                ON received.channel_name = 'group_replication_applier'`,
+        timeout: LOOK_DEADLINE_MS,
+      });
+      const members = String(row?.['uuids'] ?? '').split(',');
+      return {
+        state: row?.['state'],
+        isPrimary: row?.['role'] === 'PRIMARY' && row['state'] === 'ONLINE',
+        readOnly: Number(row?.['readOnly']) === 1,
+        hasMajority: Number(row?.['heard']) * 2 > members.length,
+        uuid: row?.['uuid'],
+        members,
+        online: Number(row?.['online']),
+        transactions: row?.['transactions'],
+      };
+    });
+  }
+
+  /** Takes it into the group that there is. */
+  async join(): Promise<void> {
+    await this.use(async (connection) => {
+      // Does nothing to one that is in no group; one that had to leave is still half in it.
+      await connection.query({ sql: 'STOP GROUP_REPLICATION', timeout: JOIN_DEADLINE_MS });
+      await connection.query({ sql: 'START GROUP_REPLICATION', timeout: JOIN_DEADLINE_MS });
+    });
+  }
+
+  /** Makes it the first member of the group. Only where no other is in it: there would be two groups. */
+  async bootstrap(): Promise<void> {
+    await this.use(async (connection) => {
+      await connection.query({ sql: 'STOP GROUP_REPLICATION', timeout: JOIN_DEADLINE_MS });
+      await connection.query('SET GLOBAL group_replication_bootstrap_group = ON');
+      try {
+        await connection.query({ sql: 'START GROUP_REPLICATION', timeout: JOIN_DEADLINE_MS });
+      } finally {
+        await connection.query('SET GLOBAL group_replication_bootstrap_group = OFF');
+      }
+    });
+  }
+
+  /** Whether these transactions are all among those. Any server can tell. */
+  async isSubset(these: string, those: string): Promise<boolean> {
+    return this.use(async (connection) => {
+      const [[row]] = await connection.query<RowDataPacket[]>('SELECT GTID_SUBSET(?, ?) AS isSubset', [these, those]);
+      return Number(row?.['isSubset']) === 1;
+    });
+  }
+
+  private async use<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
+    const connection = await createConnection({ uri: this.url, connectTimeout: CONNECT_DEADLINE_MS });
+    try {
+      // Else it would wait for what a new primary has yet to apply.
+      const sql = `SET SESSION group_replication_consistency = 'EVENTUAL'`;
+      await connection.query({ sql, timeout: LOOK_DEADLINE_MS });
+      return await work(connection);
+    } finally {
+      connection.destroy();
+    }
+  }
+}

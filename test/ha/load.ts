@@ -1,0 +1,87 @@
+import { RowmqHttpClient } from '@rowmq/client/core';
+import { expect } from 'vitest';
+import { type Result, simulate } from '../../apps/simulator/src/simulation.js';
+import { readSimulatorSettings, type SimulatorSettings } from '../../apps/simulator/src/simulator.config.js';
+import { verdictText } from '../../apps/simulator/src/verdict-text.js';
+import { eventually } from '../support/wait.js';
+
+/**
+ * Modest, for a machine that runs three database servers besides; consumers that vanish and messages that are nacked among it. Leases last for as long as a broker tries a claim again: it undoes one
+ * whose COMMIT got no answer, but not if another has taken the messages since, and then nobody can say why they count as handed out twice.
+ */
+const ARGUMENTS =
+  '--producers 4 --consumers 6 --rate 200 --batch 5 --queues 2 --seconds 3600 --drain-seconds 90 --lease-seconds 15 --max-backlog 5000 ' +
+  '--crash-rate 0.01 --nack-rate 0.02 --body-bytes 50-500 --max-messages 500000';
+
+/** Producers and consumers at work, who keep a ledger of everything. */
+export class Load {
+  #requestsInFlight = 0;
+  #sent = 0;
+  readonly #stop = new AbortController();
+  readonly #client: RowmqHttpClient;
+  readonly #result: Promise<Result>;
+
+  private constructor(urls: readonly string[], settings: SimulatorSettings) {
+    this.#client = new RowmqHttpClient({
+      url: urls,
+      timeoutMs: settings.timeoutSeconds * 1000,
+      // Each call is sent once: the ledger has to know what became of it.
+      retries: 0,
+      maxConnections: settings.producers + 2 * settings.consumers + settings.queues + 8,
+    });
+    const watcher = {
+      phase: () => undefined,
+      sample: ({ requestsInFlight, counts }: { requestsInFlight: number; counts: { enqueued: number } }) => {
+        this.#requestsInFlight = requestsInFlight;
+        this.#sent += counts.enqueued;
+      },
+    };
+    this.#result = simulate(this.#client, settings, watcher, this.#stop.signal);
+    // Looked at when it is judged.
+    this.#result.catch(() => undefined);
+  }
+
+  /** Begins, and waits until messages flow. */
+  static async start(urls: readonly string[], seed = 1): Promise<Load> {
+    const settings = readSimulatorSettings([...ARGUMENTS.split(' '), '--seed', String(seed)], {});
+    const load = new Load(urls, settings);
+    await load.flows();
+    return load;
+  }
+
+  /** Requests of the load that are under way, as of the last second. */
+  get requestsInFlight(): number {
+    return this.#requestsInFlight;
+  }
+
+  /** Waits until messages are enqueued from here on. */
+  async flows(): Promise<void> {
+    const before = this.#sent;
+    const ended = this.#result.then(
+      () => Promise.reject(new Error('the load ended by itself')),
+      (error: unknown) => Promise.reject(error as Error),
+    );
+    await Promise.race([eventually('messages are enqueued', () => this.#sent > before + 100, 60_000), ended]);
+  }
+
+  /** Ends the producing, lets the consumers empty the queues, and fails unless every guarantee was kept. */
+  async judge(): Promise<Result> {
+    this.#stop.abort();
+    const result = await this.#result;
+    await this.#client.close();
+    expect(result.verdict.status, verdictText(result)).not.toBe('BROKEN');
+    // Of the messages of which nothing can be said, there may be those only whose ack got no answer.
+    for (const { guarantee, broken, checked } of result.verdict.guarantees) {
+      expect(broken, guarantee).toBe(0);
+      if (guarantee === 'Nothing is lost') expect(checked).toBeGreaterThan(100);
+    }
+    return result;
+  }
+
+  /** After a test that failed before it could judge. */
+  async abandon(): Promise<void> {
+    this.#stop.abort();
+    await this.#client.close();
+    await this.#result.catch(() => undefined);
+  }
+}

@@ -1,0 +1,73 @@
+// node relay.mjs FOLDER OWN SQL_PORT,… GROUP_PORT,…: runs in the network namespace of one database server, which has nothing but its own loopback, and is its only way in and out.
+// The others are reached at the ports that they have in their own namespaces, by sockets in FOLDER, which namespaces do not separate.
+// While FOLDER/cut-N is there, nothing gets through between server N and the other servers, in neither direction; whoever waits for an answer waits.
+import { existsSync, rmSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
+import { join } from 'node:path';
+
+const LOOK_MS = 50;
+const [folder, ownText, sqlPorts, groupPorts] = process.argv.slice(2);
+const own = Number(ownText);
+const ports = { sql: sqlPorts.split(',').map(Number), group: groupPorts.split(',').map(Number) };
+const server = process.ppid;
+
+/** Pairs of sockets between this server and another. */
+const pairs = new Set();
+
+function relay(from, to, other) {
+  const pair = { from, to, other, isHeld: false };
+  if (other !== undefined) pairs.add(pair);
+  for (const [one, far] of [
+    [from, to],
+    [to, from],
+  ]) {
+    one.setNoDelay?.(true);
+    one.on('error', () => undefined);
+    one.on('close', () => {
+      pairs.delete(pair);
+      far.destroy();
+    });
+  }
+  if (other !== undefined && isCut(other)) hold(pair);
+  else letThrough(pair);
+}
+
+function letThrough({ from, to }) {
+  from.pipe(to);
+  to.pipe(from);
+}
+
+function hold(pair) {
+  pair.isHeld = true;
+  for (const socket of [pair.from, pair.to]) socket.unpipe().pause();
+}
+
+const isCut = (other) => [own, other].some((index) => existsSync(join(folder, `cut-${index}`)));
+
+for (const index of ports.sql.keys()) {
+  for (const kind of ['sql', 'group']) {
+    const port = ports[kind][index];
+    if (index !== own) {
+      createServer((socket) => relay(socket, connect(join(folder, `${kind}-${index}`)), index)).listen(
+        port,
+        '127.0.0.1',
+      );
+      continue;
+    }
+    for (const name of kind === 'sql' ? [`sql-${own}`, `outside-${own}`] : [`group-${own}`]) {
+      rmSync(join(folder, name), { force: true });
+      createServer((socket) => relay(socket, connect(port, '127.0.0.1'))).listen(join(folder, name));
+    }
+  }
+}
+
+setInterval(() => {
+  // The server that this was started with is gone.
+  if (process.ppid !== server) process.exit(0);
+  for (const pair of pairs) {
+    const cut = isCut(pair.other);
+    if (cut && !pair.isHeld) hold(pair);
+    // What was in flight is lost; both ends connect again.
+    if (!cut && pair.isHeld) pair.from.destroy();
+  }
+}, LOOK_MS);

@@ -1,0 +1,145 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { RowmqHttpClient } from '@rowmq/client/core';
+import { EmbeddedGroup, findServer, type GroupMember, migrateDatabase } from '@rowmq/store';
+import { type Connection, createConnection } from 'mysql2/promise';
+import { type AppProcess, type Broker, startBroker, startReaper } from '../support/processes.js';
+import { Prober } from '../support/prober.js';
+import type { TestDatabase } from '../support/servers.js';
+import { openStore } from '../support/store.js';
+import { eventually } from '../support/wait.js';
+import { Isolation } from './isolation.js';
+
+const testFolder = fileURLToPath(new URL('../../.rowmq-test', import.meta.url));
+const DAY_MINUTES = 24 * 60;
+/** A failover, or a member's return, takes seconds; on a machine that is busy with other tests as well, more. */
+export const DEADLINE_MS = 90_000;
+/** Nothing that a test has put into an old partition is dropped behind its back. */
+export const KEEP_PARTITIONS = { ROWMQ_RETENTION_SECONDS: '31536000', ROWMQ_REAPER_INTERVAL_SECONDS: '1' };
+
+/** Three database servers, two brokers and two reapers, all real, on this machine. */
+export class HaRig {
+  readonly brokers: Broker[] = [];
+  readonly reapers: AppProcess[] = [];
+  readonly database: TestDatabase;
+  prober!: Prober;
+  readonly #care = new AbortController();
+  #caring: Promise<void> | undefined;
+  #proberClient: RowmqHttpClient | undefined;
+  // SIGINT ends vitest without its teardown, and nobody would find these servers again.
+  readonly #killAtExit = (): void => void this.group.kill();
+
+  private constructor(
+    readonly group: EmbeddedGroup,
+    private readonly folder: string,
+    private readonly lines: string[],
+    /** With which a member can be cut off from the others; undefined if it was not asked for, or the machine does not have it. */
+    readonly isolation: Isolation | undefined,
+  ) {
+    process.once('exit', this.#killAtExit);
+    this.database = { name: 'rowmq', url: group.url, drop: async () => undefined };
+  }
+
+  /** @param isolated each server in a network of its own, if that can be had. */
+  static async start({ isolated }: { isolated: boolean }): Promise<HaRig> {
+    const serversDir = process.env['ROWMQ_SERVERS_DIR'];
+    const found = await findServer({
+      kinds: ['mysql'],
+      dataDir: testFolder,
+      install: false,
+      ...(serversDir ? { serversDir } : {}),
+    });
+    const folder = await mkdtemp(join(tmpdir(), 'rowmq-ha-'));
+    const lines: string[] = [];
+    const log = (line: string): void => void lines.push(`${new Date().toISOString()} ${line}`);
+    const isolation = isolated ? await Isolation.create(found, folder) : undefined;
+    const program = isolation?.program ?? found;
+    const group = await EmbeddedGroup.prepare({ program, folder, bufferPoolMegabytes: 128, log });
+    const rig = new HaRig(group, folder, lines, isolation);
+    try {
+      await isolation?.open(
+        group.members,
+        group.members.map(({ groupPort }) => groupPort),
+      );
+      await Promise.all(group.members.map((member) => member.start()));
+      await group.care.form();
+      rig.#caring = group.care.keepTogether(rig.#care.signal);
+      await migrateDatabase(group.url);
+      await rig.makePastPartitions();
+      rig.brokers.push(...(await Promise.all([rig.newBroker(), rig.newBroker()])));
+      rig.reapers.push(...(await Promise.all([rig.newReaper(), rig.newReaper()])));
+      rig.#proberClient = new RowmqHttpClient({ url: rig.brokerUrls, retries: 0 });
+      rig.prober = await Prober.start(rig.#proberClient, 'probe');
+    } catch (error) {
+      await rig.end();
+      throw new Error(`The rig does not come up:\n${rig.log}`, { cause: error });
+    }
+    return rig;
+  }
+
+  /** What the group told. */
+  get log(): string {
+    return this.lines.join('\n');
+  }
+
+  get brokerUrls(): string[] {
+    return this.brokers.map(({ url }) => url);
+  }
+
+  async newBroker(env: Record<string, string> = {}): Promise<Broker> {
+    return startBroker({ database: this.database, env });
+  }
+
+  async newReaper(): Promise<AppProcess> {
+    return startReaper(this.database, KEEP_PARTITIONS);
+  }
+
+  /** Waits until there is a primary, other than the one given. */
+  async primary(otherThan?: GroupMember): Promise<GroupMember> {
+    return eventually(
+      `a primary\n${this.log}`,
+      async () => {
+        const primary = await this.group.primary();
+        return primary !== undefined && primary !== otherThan && primary;
+      },
+      DEADLINE_MS,
+    );
+  }
+
+  /** Waits until all three members are in the group. */
+  async whole(): Promise<void> {
+    await eventually(`three members\n${this.log}`, () => this.group.care.whole(), DEADLINE_MS);
+  }
+
+  /** A connection of the user who may do everything, to one member. */
+  async admin(member: GroupMember): Promise<Connection> {
+    const connection = await createConnection({ uri: member.url, connectTimeout: 2000 });
+    connection.on('error', () => undefined);
+    return connection;
+  }
+
+  /** Ends everything; the folder stays if it is to be looked at. */
+  async end({ keep = false }: { keep?: boolean } = {}): Promise<void> {
+    const unexpected = await this.prober?.stop().catch((error: unknown) => error);
+    await this.#proberClient?.close();
+    await Promise.all([...this.brokers, ...this.reapers].map((app) => app.kill()));
+    this.#care.abort();
+    await this.#caring;
+    await this.group.kill();
+    await this.isolation?.close();
+    if (keep) console.log(`The data of the group is kept in ${this.folder}\n${this.log}`);
+    else await rm(this.folder, { recursive: true, force: true });
+    process.off('exit', this.#killAtExit);
+    if (unexpected !== undefined) throw unexpected as Error;
+  }
+
+  /** Before any reaper makes those of the future, after which none before them can be made. */
+  private async makePastPartitions(): Promise<void> {
+    const store = await openStore({ on: this.group.url });
+    const now = Date.now() - 2 * DAY_MINUTES * 60_000;
+    await store.partitions.createAhead({ widthMinutes: 60, aheadMinutes: 2 * DAY_MINUTES, now });
+    await store.close();
+  }
+}

@@ -1,0 +1,92 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { GroupMember } from '@rowmq/store';
+import { type Connection, createConnection } from 'mysql2/promise';
+
+const HELD = 4;
+const EVERY_MS = 20;
+/** A commit that waits for its group is given up after this long: a write that nobody confirmed. */
+const STATEMENT_MS = 2000;
+
+/**
+ * Somebody who may do everything and tries, on one member, to write: on connections from before, whose statements reach a member that hangs as soon as it wakes, and on new ones, again and
+ * again.
+ */
+export class WriteAttempts {
+  /** Writes that the member confirmed. */
+  readonly accepted: string[] = [];
+  /** What it said instead, and how often. */
+  readonly refusals = new Map<string, number>();
+  tried = 0;
+  #going = true;
+  #working: Promise<unknown> | undefined;
+
+  private constructor(
+    private readonly member: GroupMember,
+    private readonly held: readonly Connection[],
+  ) {}
+
+  /** Opens the connections from before, while the member is well. `ha_marker` is there afterwards, empty. */
+  static async prepare(member: GroupMember): Promise<WriteAttempts> {
+    const held = await Promise.all(Array.from({ length: HELD }, () => open(member)));
+    await held[0]?.query('CREATE TABLE IF NOT EXISTS ha_marker (note VARCHAR(60) PRIMARY KEY)');
+    await held[0]?.query('DELETE FROM ha_marker');
+    return new WriteAttempts(member, held);
+  }
+
+  /** Begins to write. */
+  begin(): void {
+    const onHeld = this.held.map(async (connection, index) => {
+      for (let time = 0; this.#going && time < 1000; time += 1) {
+        if (!(await this.#write(connection, `held ${index} ${time}`))) return;
+        await sleep(EVERY_MS);
+      }
+    });
+    const onNew = Array.from({ length: 2 }, async (_, index) => {
+      for (let time = 0; this.#going; time += 1) {
+        const connection = await open(this.member).catch((error: unknown) => this.#refused(error));
+        if (connection !== undefined) await this.#write(connection, `new ${index} ${time}`);
+        connection?.destroy();
+        await sleep(EVERY_MS);
+      }
+    });
+    this.#working = Promise.all([...onHeld, ...onNew]);
+  }
+
+  /** Ends, and waits for the attempts under way. */
+  async end(): Promise<void> {
+    this.#going = false;
+    await this.#working;
+    for (const connection of this.held) connection.destroy();
+  }
+
+  /** What the member said to the attempts, in one line. */
+  told(): string {
+    return [...this.refusals].map(([what, times]) => `${times} ${what}`).join(', ');
+  }
+
+  /** Whether the connection may be used again. */
+  async #write(connection: Connection, note: string): Promise<boolean> {
+    this.tried += 1;
+    try {
+      await connection.query({ sql: 'INSERT INTO ha_marker (note) VALUES (?)', values: [note], timeout: STATEMENT_MS });
+      this.accepted.push(note);
+      return true;
+    } catch (error) {
+      this.#refused(error);
+      const { fatal, code } = error as { fatal?: boolean; code?: string };
+      return fatal !== true && code !== 'PROTOCOL_SEQUENCE_TIMEOUT';
+    }
+  }
+
+  #refused(error: unknown): undefined {
+    const { code, message } = error as { code?: string; message: string };
+    const what = code ?? message;
+    this.refusals.set(what, (this.refusals.get(what) ?? 0) + 1);
+  }
+}
+
+async function open(member: GroupMember): Promise<Connection> {
+  const connection = await createConnection({ uri: member.url, connectTimeout: 2000 });
+  connection.on('error', () => undefined);
+  return connection;
+}

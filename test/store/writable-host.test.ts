@@ -1,0 +1,213 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Database, EmbeddedServer, findServer, migrateDatabase, NoPrimaryError, openDataSource } from '@rowmq/store';
+import { type Connection, createConnection, type RowDataPacket } from 'mysql2/promise';
+import type { DataSource } from 'typeorm';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { openGateway } from '../support/gateway.js';
+import { freePort } from '../support/processes.js';
+import { testServer } from '../support/servers.js';
+import { eventually } from '../support/wait.js';
+
+const testFolder = fileURLToPath(new URL('../../.rowmq-test', import.meta.url));
+const PASSWORD = 'rowmq-of-two-servers';
+/** Longer than a try, and a search for a primary, and the pause after it. */
+const MOMENT_MS = 20_000;
+
+interface Host {
+  server: EmbeddedServer;
+  admin: Connection;
+  /** `127.0.0.1:port` */
+  name: string;
+}
+
+let folder: string;
+let hosts: [Host, Host];
+let opened: DataSource[] = [];
+
+beforeAll(async () => {
+  const serversDir = process.env['ROWMQ_SERVERS_DIR'];
+  const program = await findServer({
+    kinds: [testServer().kind],
+    dataDir: testFolder,
+    install: false,
+    ...(serversDir ? { serversDir } : {}),
+  });
+  folder = await mkdtemp(join(tmpdir(), 'rowmq-hosts-'));
+  const start = async (name: string): Promise<Host> => {
+    const server = await EmbeddedServer.start({
+      program,
+      dataDir: join(folder, name),
+      bufferPoolMegabytes: 128,
+      password: PASSWORD,
+    });
+    const admin = await createConnection({ uri: server.url });
+    await admin.query(`CREATE USER app@'127.0.0.1' IDENTIFIED BY '${PASSWORD}'`);
+    await admin.query(`GRANT ALL ON rowmq.* TO app@'127.0.0.1'`);
+    await admin.query('CREATE TABLE note (id INT PRIMARY KEY AUTO_INCREMENT, text VARCHAR(100))');
+    return { server, admin, name: `127.0.0.1:${server.port}` };
+  };
+  hosts = [await start('first'), await start('second')];
+});
+
+afterAll(async () => {
+  for (const { server, admin } of hosts ?? []) {
+    admin.destroy();
+    await server.stop();
+  }
+  await rm(folder, { recursive: true, force: true });
+});
+
+beforeEach(async () => {
+  for (const { admin } of hosts) await admin.query('DELETE FROM note');
+  await makePrimary(1);
+});
+
+afterEach(async () => {
+  for (const dataSource of opened) await dataSource.destroy();
+  opened = [];
+});
+
+/** As a failover does: first nobody takes writes, then the other. -1: nobody. */
+async function makePrimary(index: number): Promise<void> {
+  for (const { admin } of hosts) await admin.query('SET GLOBAL read_only = ON');
+  if (index >= 0) await hosts[index]?.admin.query('SET GLOBAL read_only = OFF');
+}
+
+/** A user whom read-only servers refuse. */
+const url = (...names: string[]): string => `mysql://app:${PASSWORD}@${names.join(',')}/rowmq`;
+const both = (): string => url(hosts[0].name, hosts[1].name);
+
+async function open(address: string, statementDeadlineMs?: number): Promise<Database> {
+  const dataSource = await openDataSource({ url: address, poolSize: 4 });
+  opened.push(dataSource);
+  return new Database(dataSource, statementDeadlineMs);
+}
+
+async function note(database: Database, text: string): Promise<void> {
+  await database.write('INSERT INTO note (text) VALUES (?)', [text]);
+}
+
+async function notes(index: 0 | 1): Promise<string[]> {
+  const [rows] = await hosts[index].admin.query<RowDataPacket[]>('SELECT text FROM note ORDER BY id');
+  return rows.map(({ text }) => text as string);
+}
+
+async function connections(index: 0 | 1): Promise<number> {
+  const [rows] = await hosts[index].admin.query<RowDataPacket[]>(
+    `SELECT 1 FROM information_schema.processlist WHERE user = 'app'`,
+  );
+  return rows.length;
+}
+
+describe('a database of several hosts', () => {
+  test('is used at the one that takes writes, wherever it stands in the list', async () => {
+    await note(await open(both()), 'to the second');
+    await makePrimary(0);
+    await note(await open(both()), 'to the first');
+    expect([await notes(0), await notes(1)]).toEqual([['to the first'], ['to the second']]);
+  });
+
+  test('is used although a host of the list is not there', async () => {
+    const nobody = `127.0.0.1:${await freePort()}`;
+    await note(await open(url(nobody, hosts[0].name, hosts[1].name)), 'all the same');
+    expect(await notes(1)).toEqual(['all the same']);
+  });
+
+  test('is followed when another host takes the writes: the next write gets there, and no connection to the old one stays', async () => {
+    const database = await open(both());
+    await Promise.all([1, 2, 3, 4].map((number) => note(database, `before ${number}`)));
+    expect(await connections(1)).toBe(4);
+    await makePrimary(0);
+    await note(database, 'after');
+    expect(await notes(0)).toEqual(['after']);
+    expect(await notes(1)).toHaveLength(4);
+    await eventually('the connections are closed', async () => (await connections(1)) === 0);
+  });
+
+  test('is followed by a transaction that was under way: it is carried out once, as a whole', async () => {
+    const database = await open(both());
+    let tries = 0;
+    await database.transaction(async (tx) => {
+      tries += 1;
+      await tx.read('SELECT 1');
+      if (tries === 1) await makePrimary(0);
+      await tx.write('INSERT INTO note (text) VALUES (?)', ['one']);
+      await tx.write('INSERT INTO note (text) VALUES (?)', ['two']);
+    });
+    expect([await notes(0), await notes(1)]).toEqual([['one', 'two'], []]);
+    expect(tries).toBeGreaterThan(1);
+  });
+
+  test('is unavailable while no host takes writes, for reads as well, and used again by itself when one does', async () => {
+    const database = await open(both());
+    await note(database, 'before');
+    await makePrimary(-1);
+    await expect(note(database, 'refused')).rejects.toMatchObject({ code: 'database-unavailable' });
+    await expect(database.read('SELECT 1')).rejects.toMatchObject({ code: 'database-unavailable' });
+    await makePrimary(0);
+    await note(database, 'after');
+    expect([await notes(0), await notes(1)]).toEqual([['after'], ['before']]);
+  });
+
+  test('is not opened while no host takes writes: the error names each and its reason', async () => {
+    await makePrimary(-1);
+    const error = await openDataSource({ url: both() }).catch((thrown: unknown) => thrown);
+    expect(error).toBeInstanceOf(NoPrimaryError);
+    expect((error as Error).message).toBe(
+      `no host takes writes: ${hosts[0].name} (the server is read-only), ${hosts[1].name} (the server is read-only)`,
+    );
+  });
+
+  test('is not opened when two hosts take writes', async () => {
+    for (const { admin } of hosts) await admin.query('SET GLOBAL read_only = OFF');
+    await expect(openDataSource({ url: both() })).rejects.toThrow('both take writes');
+  });
+
+  test('is followed from a host that cannot be reached any more', async () => {
+    const gateway = await openGateway(hosts[1].server.url);
+    const database = await open(url(hosts[0].name, new URL(gateway.url).host));
+    await note(database, 'before');
+    await gateway.shut();
+    await makePrimary(0);
+    await note(database, 'after');
+    expect([await notes(0), await notes(1)]).toEqual([['after'], ['before']]);
+  });
+
+  test('is followed from a host that hangs, before the deadline of the statement that waits for it', async () => {
+    const database = await open(both(), 60_000);
+    await note(database, 'before');
+    await makePrimary(-1);
+    process.kill(hosts[1].server.pid, 'SIGSTOP');
+    try {
+      await hosts[0].admin.query('SET GLOBAL read_only = OFF');
+      const started = performance.now();
+      await note(database, 'after');
+      expect(performance.now() - started).toBeLessThan(MOMENT_MS);
+    } finally {
+      process.kill(hosts[1].server.pid, 'SIGCONT');
+    }
+    expect(await notes(0)).toEqual(['after']);
+    expect(await notes(1)).toEqual(['before']);
+  });
+
+  test('gets its schema at the host that takes writes', async () => {
+    await makePrimary(0);
+    await migrateDatabase(both());
+    const [tables] = await hosts[0].admin.query<RowDataPacket[]>(`SHOW TABLES LIKE 'rowmq_migration'`);
+    const [elsewhere] = await hosts[1].admin.query<RowDataPacket[]>(`SHOW TABLES LIKE 'rowmq_migration'`);
+    expect([tables.length, elsewhere.length]).toEqual([1, 0]);
+  });
+});
+
+describe('a database of one host', () => {
+  test('that is read-only is unavailable, for reads as well: behind a name that moves, the next connection may lead to the primary', async () => {
+    const database = await open(url(hosts[0].name));
+    await expect(database.read('SELECT 1')).rejects.toMatchObject({ code: 'database-unavailable' });
+    await makePrimary(0);
+    await note(database, 'after');
+    expect(await notes(0)).toEqual(['after']);
+  });
+});
