@@ -1,11 +1,10 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { EmbeddedServer, findServer, migrateDatabase } from '@rowmq/store';
+import { EmbeddedServer, migrateDatabase } from '@rowmq/store';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { deadlocks, lastDeadlock } from '../support/deadlocks.js';
-import { testServer } from '../support/servers.js';
+import { serverProgram, testServer } from '../support/servers.js';
 import { CONNECTIONS, Stress } from './stress/stress.js';
 
 /*
@@ -25,13 +24,7 @@ let passed = false;
 const killServer = (): void => void server.kill();
 
 beforeAll(async () => {
-  const serversDir = process.env['ROWMQ_SERVERS_DIR'];
-  const program = await findServer({
-    kinds: [testServer().kind],
-    dataDir: fileURLToPath(new URL('../../.rowmq-test', import.meta.url)),
-    install: false,
-    ...(serversDir ? { serversDir } : {}),
-  });
+  const program = await serverProgram();
   dataDir = await mkdtemp(join(tmpdir(), 'rowmq-deadlocks-'));
   server = await EmbeddedServer.start({ program, dataDir, bufferPoolMegabytes: 256 });
   process.once('exit', killServer);

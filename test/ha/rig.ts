@@ -1,18 +1,16 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { RowmqHttpClient } from '@rowmq/client/core';
-import { EmbeddedGroup, findServer, type GroupMember, migrateDatabase } from '@rowmq/store';
+import { EmbeddedGroup, type GroupMember, migrateDatabase } from '@rowmq/store';
 import { type Connection, createConnection } from 'mysql2/promise';
 import { type AppProcess, type Broker, startBroker, startReaper } from '../support/processes.js';
 import { Prober } from '../support/prober.js';
-import type { TestDatabase } from '../support/servers.js';
+import { serverProgram, type TestDatabase } from '../support/servers.js';
 import { openStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 import { Isolation } from './isolation.js';
 
-const testFolder = fileURLToPath(new URL('../../.rowmq-test', import.meta.url));
 const DAY_MINUTES = 24 * 60;
 /** A failover, or a member's return, takes seconds; on a machine that is busy with other tests as well, more. */
 export const DEADLINE_MS = 90_000;
@@ -44,13 +42,7 @@ export class HaRig {
 
   /** @param isolated each server in a network of its own, if that can be had. */
   static async start({ isolated }: { isolated: boolean }): Promise<HaRig> {
-    const serversDir = process.env['ROWMQ_SERVERS_DIR'];
-    const found = await findServer({
-      kinds: ['mysql'],
-      dataDir: testFolder,
-      install: false,
-      ...(serversDir ? { serversDir } : {}),
-    });
+    const found = await serverProgram('mysql');
     const folder = await mkdtemp(join(tmpdir(), 'rowmq-ha-'));
     const lines: string[] = [];
     const log = (line: string): void => void lines.push(`${new Date().toISOString()} ${line}`);

@@ -2,13 +2,11 @@ import { rm, statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { parseMessageId, RowmqError, type EnqueueRequest } from '@rowmq/contract';
 import {
   Database,
   EmbeddedServer,
   enqueue,
-  findServer,
   MessageRepository,
   migrateDatabase,
   openDataSource,
@@ -24,7 +22,7 @@ import { DeadLetterDeliveries } from '../../apps/reaper/src/duties/dead-letter-d
 import { ExpireDeliveries } from '../../apps/reaper/src/duties/expire-deliveries.js';
 import { type Cut, type CuttingProxy, startCuttingProxy } from '../support/cutting-proxy.js';
 import { endLeftOver } from '../support/servers-global-setup.js';
-import { testServer } from '../support/servers.js';
+import { serverProgram } from '../support/servers.js';
 import type { Settings } from './lease-protocol.js';
 import { BROKERS, QUEUES } from './steps.js';
 
@@ -279,13 +277,7 @@ interface OwnServer {
 
 /** A server with its files in memory, if that has room: nothing here is about what survives its crash, and every commit would wait for the disk. */
 async function startOwnServer(): Promise<OwnServer> {
-  const serversDir = process.env['ROWMQ_SERVERS_DIR'];
-  const program = await findServer({
-    kinds: [testServer().kind],
-    dataDir: fileURLToPath(new URL('../../.rowmq-test', import.meta.url)),
-    install: false,
-    ...(serversDir ? { serversDir } : {}),
-  });
+  const program = await serverProgram();
   const memory = await statfs('/dev/shm').catch(() => undefined);
   const hasRoom = memory !== undefined && memory.bavail * memory.bsize > ROOM_BYTES;
   const parent = hasRoom ? '/dev/shm' : tmpdir();

@@ -1,20 +1,11 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { createConnection } from 'mysql2/promise';
 import { describe, expect, test } from 'vitest';
-import {
-  checkServer,
-  EmbeddedServer,
-  findServer,
-  judgeGroup,
-  judgeServer,
-  migrateDatabase,
-  openDataSource,
-} from '@rowmq/store';
+import { checkServer, EmbeddedServer, judgeGroup, judgeServer, migrateDatabase, openDataSource } from '@rowmq/store';
 import { startApp } from '../support/processes.js';
-import { createDatabase, testServer } from '../support/servers.js';
+import { createDatabase, serverProgram } from '../support/servers.js';
 
 const FINE = {
   version: '9.7.0',
@@ -126,13 +117,7 @@ describe('a process that is started', () => {
 
   test('on a server with a statement binlog: processes and migrations refuse, and say what to set', async () => {
     const dataDir = await mkdtemp(join(tmpdir(), 'rowmq-boot-'));
-    const serversDir = process.env['ROWMQ_SERVERS_DIR'];
-    const program = await findServer({
-      kinds: [testServer().kind],
-      dataDir: fileURLToPath(new URL('../../.rowmq-test', import.meta.url)),
-      install: false,
-      ...(serversDir ? { serversDir } : {}),
-    });
+    const program = await serverProgram();
     const server = await EmbeddedServer.start({ program, dataDir, bufferPoolMegabytes: 128 });
     try {
       await migrateDatabase(server.url);

@@ -3,7 +3,6 @@ import { mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { type Connection, createConnection } from 'mysql2/promise';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import {
@@ -12,13 +11,10 @@ import {
   FolderLockedError,
   type ServerProgram,
   findProcessesByArgument,
-  findServer,
 } from '../../libs/store/src/embedded/index.js';
 import { DataFolder } from '../../libs/store/src/embedded/data-folder.js';
 import { serverArguments } from '../../libs/store/src/embedded/settings.js';
-import { createDatabase, testServer } from '../support/servers.js';
-
-const testFolder = fileURLToPath(new URL('../../.rowmq-test', import.meta.url));
+import { createDatabase, serverProgram, testServer } from '../support/servers.js';
 
 let program: ServerProgram;
 let dataDir: string;
@@ -27,13 +23,7 @@ const running: EmbeddedServer[] = [];
 
 beforeEach(async () => {
   const { kind } = testServer();
-  const serversDir = process.env['ROWMQ_SERVERS_DIR'];
-  program = await findServer({
-    kinds: [kind],
-    dataDir: testFolder,
-    install: false,
-    ...(serversDir ? { serversDir } : {}),
-  });
+  program = await serverProgram(kind);
   dataDir = await mkdtemp(join(tmpdir(), 'rowmq-embedded-'));
   folder = join(dataDir, kind);
 });

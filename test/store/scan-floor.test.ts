@@ -2,19 +2,11 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { newMessageId } from '@rowmq/contract';
-import {
-  EmbeddedServer,
-  findServer,
-  type LeasedDelivery,
-  MessageRepository,
-  migrateDatabase,
-  type Queue,
-} from '@rowmq/store';
+import { EmbeddedServer, type LeasedDelivery, MessageRepository, migrateDatabase, type Queue } from '@rowmq/store';
 import { type Connection, createConnection } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { testServer } from '../support/servers.js';
+import { serverProgram } from '../support/servers.js';
 import { LOOK_AT_HEAD, recordStatements } from '../support/statements.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
@@ -51,13 +43,7 @@ describe('while a snapshot is held and purge stands still', () => {
 
   // A server of its own: what a statement reads is told for the whole server, and a purge that stands still does so for all.
   beforeAll(async () => {
-    const serversDir = process.env['ROWMQ_SERVERS_DIR'];
-    const program = await findServer({
-      kinds: [testServer().kind],
-      dataDir: fileURLToPath(new URL('../../.rowmq-test', import.meta.url)),
-      install: false,
-      ...(serversDir ? { serversDir } : {}),
-    });
+    const program = await serverProgram();
     dataDir = await mkdtemp(join(tmpdir(), 'rowmq-floor-'));
     server = await EmbeddedServer.start({ program, dataDir, bufferPoolMegabytes: 256 });
     await migrateDatabase(server.url);

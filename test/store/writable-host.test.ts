@@ -1,17 +1,15 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { Database, EmbeddedServer, findServer, migrateDatabase, NoPrimaryError, openDataSource } from '@rowmq/store';
+import { Database, EmbeddedServer, migrateDatabase, NoPrimaryError, openDataSource } from '@rowmq/store';
 import { type Connection, createConnection, type RowDataPacket } from 'mysql2/promise';
 import type { DataSource } from 'typeorm';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { openGateway } from '../support/gateway.js';
 import { freePort } from '../support/processes.js';
-import { testServer } from '../support/servers.js';
+import { serverProgram } from '../support/servers.js';
 import { eventually } from '../support/wait.js';
 
-const testFolder = fileURLToPath(new URL('../../.rowmq-test', import.meta.url));
 const PASSWORD = 'rowmq-of-two-servers';
 /** Longer than a try, and a search for a primary, and the pause after it. */
 const MOMENT_MS = 20_000;
@@ -28,13 +26,7 @@ let hosts: [Host, Host];
 let opened: DataSource[] = [];
 
 beforeAll(async () => {
-  const serversDir = process.env['ROWMQ_SERVERS_DIR'];
-  const program = await findServer({
-    kinds: [testServer().kind],
-    dataDir: testFolder,
-    install: false,
-    ...(serversDir ? { serversDir } : {}),
-  });
+  const program = await serverProgram();
   folder = await mkdtemp(join(tmpdir(), 'rowmq-hosts-'));
   const start = async (name: string): Promise<Host> => {
     const server = await EmbeddedServer.start({

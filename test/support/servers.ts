@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { createConnection } from 'mysql2/promise';
+import { fileURLToPath } from 'node:url';
 import { inject } from 'vitest';
-import type { ServerKind } from '@rowmq/store';
+import { findServer, type ServerKind, type ServerProgram } from '@rowmq/store';
 
 /** The database server that the tests of this project share. */
 export interface TestServer {
@@ -29,6 +30,17 @@ declare module 'vitest' {
 /** The server this test file runs against; the same file runs once per kind of server. */
 export function testServer(): TestServer {
   return inject('server');
+}
+
+/** The program of a kind of server, for tests that run one of their own; it is unpacked before any test begins. */
+export async function serverProgram(kind: ServerKind = testServer().kind): Promise<ServerProgram> {
+  const serversDir = process.env['ROWMQ_SERVERS_DIR'];
+  return findServer({
+    kinds: [kind],
+    dataDir: fileURLToPath(new URL('../../.rowmq-test', import.meta.url)),
+    install: false,
+    ...(serversDir ? { serversDir } : {}),
+  });
 }
 
 /** Creates an empty database with a fresh name on the server of this project. */

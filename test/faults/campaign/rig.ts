@@ -1,16 +1,15 @@
 import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { RowmqHttpClient } from '@rowmq/client/core';
-import { migrateDatabase, type ServerKind } from '@rowmq/store';
+import { EmbeddedServer, migrateDatabase, type ServerKind } from '@rowmq/store';
 import { type Connection, createConnection, type ResultSetHeader, type RowDataPacket } from 'mysql2/promise';
-import { EmbeddedServer, findServer } from '../../../libs/store/src/embedded/index.js';
 import { DatabaseProxy } from '../../support/database-proxy.js';
 import { type AppProcess, freePort, startApp } from '../../support/processes.js';
+import { serverProgram } from '../../support/servers.js';
 import { openStore, type TestStore } from '../../support/store.js';
 import { eventually } from '../../support/wait.js';
 
-const TEST_FOLDER = fileURLToPath(new URL('../../../.rowmq-test', import.meta.url));
 /** All that docs/operations.md says that RowMQ's user needs. */
 const PRIVILEGES = 'SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, LOCK TABLES';
 const DATABASE = 'rowmq_faults';
@@ -82,6 +81,8 @@ export class FaultRig {
   network!: DatabaseProxy;
   private server: EmbeddedServer | undefined;
   private serverIsUp = false;
+  /** A run that is interrupted ends without its clean-up. */
+  private readonly killAtExit = (): void => void this.server?.kill();
   private adminConnection: Connection | undefined;
 
   private constructor(
@@ -91,8 +92,9 @@ export class FaultRig {
   ) {}
 
   static async start({ kind, folder, dist, bufferPoolMegabytes = 256 }: RigOptions): Promise<FaultRig> {
-    const own = folder ?? (await mkdtemp(join(TEST_FOLDER, `faults-${kind}-`)));
+    const own = folder ?? (await mkdtemp(join(tmpdir(), 'rowmq-faults-')));
     const rig = new FaultRig(kind, own, bufferPoolMegabytes);
+    process.once('exit', rig.killAtExit);
     try {
       await rig.begin(dist);
       return rig;
@@ -142,11 +144,7 @@ export class FaultRig {
   /** Starts the database where it was, if it does not run. */
   async startServer(): Promise<void> {
     if (this.serverIsUp) return;
-    const program = await findServer({
-      kinds: [this.kind],
-      dataDir: TEST_FOLDER,
-      ...(process.env['ROWMQ_SERVERS_DIR'] && { serversDir: process.env['ROWMQ_SERVERS_DIR'] }),
-    });
+    const program = await serverProgram(this.kind);
     const { bufferPoolMegabytes } = this;
     const port = this.server?.port;
     const server = await EmbeddedServer.start({ program, dataDir: this.folder, bufferPoolMegabytes, port });
@@ -233,6 +231,7 @@ export class FaultRig {
     await this.adminConnection?.end().catch(() => undefined);
     await this.network?.close();
     await this.server?.kill();
+    process.off('exit', this.killAtExit);
     await rm(this.folder, { recursive: true, force: true });
   }
 }
