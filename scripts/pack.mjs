@@ -17,8 +17,10 @@ const stage = await mkdtemp(join(tmpdir(), `rowmq-${name}-`));
 try {
   const dist = join(stage, 'dist');
   await step('npx', ['tsc', '-p', join(library, 'tsconfig.json'), '--outDir', dist]);
+  const contents = await manifest();
   await pointAtContract(dist);
-  await writeFile(join(stage, 'package.json'), `${JSON.stringify(await manifest(), undefined, 2)}\n`);
+  await removeUnreachable(dist, contents.exports);
+  await writeFile(join(stage, 'package.json'), `${JSON.stringify(contents, undefined, 2)}\n`);
   await copyFile(join(root, library, 'README.md'), join(stage, 'README.md'));
   const options = { cwd: stage, encoding: 'utf8' };
   const packed = execFileSync('npm', ['pack', '--silent', '--pack-destination', folder], options);
@@ -29,15 +31,37 @@ try {
 
 /** Imports of the contract become relative: it is in the package, and no package of its own. */
 async function pointAtContract(dist) {
-  const contract = join(dist, 'contract', 'src', 'index.js');
-  for (const entry of await readdir(dist, { recursive: true, withFileTypes: true })) {
-    if (!entry.isFile()) continue;
-    const file = join(entry.parentPath, entry.name);
+  const files = await filesIn(dist);
+  const contract = files.find((file) => file.endsWith(join('contract', 'src', 'index.js')));
+  for (const file of files) {
     const text = await readFile(file, 'utf8');
     if (!text.includes(CONTRACT)) continue;
     const path = relative(dirname(file), contract);
     await writeFile(file, text.replaceAll(`'${CONTRACT}'`, `'${path}'`).replaceAll(`"${CONTRACT}"`, `"${path}"`));
   }
+}
+
+/** What no entry imports was compiled for its types alone. */
+async function removeUnreachable(dist, entries) {
+  const reachable = new Set();
+  const open = Object.values(entries)
+    .flatMap((entry) => (typeof entry === 'string' ? [] : Object.values(entry)))
+    .map((path) => join(dirname(dist), path));
+  for (let file = open.pop(); file !== undefined; file = open.pop()) {
+    if (reachable.has(file)) continue;
+    reachable.add(file);
+    const text = await readFile(file, 'utf8');
+    for (const [, path] of text.matchAll(/(?:from|import)\s*\(?\s*['"](\.[^'"]+)['"]/g)) {
+      const imported = join(dirname(file), path);
+      open.push(file.endsWith('.d.ts') ? imported.replace(/\.js$/, '.d.ts') : imported);
+    }
+  }
+  for (const file of await filesIn(dist)) if (!reachable.has(file)) await rm(file);
+}
+
+async function filesIn(path) {
+  const entries = await readdir(path, { recursive: true, withFileTypes: true });
+  return entries.filter((entry) => entry.isFile()).map(({ parentPath, name: file }) => join(parentPath, file));
 }
 
 /** The library's package.json with the project's version, and the versions of dependencies that the project is tested with. */
