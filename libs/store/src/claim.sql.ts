@@ -236,18 +236,8 @@ export function giveBack(
   leaseToken: Buffer,
   at: number | undefined,
 ): Statement {
-  return {
-    sql: `UPDATE delivery FORCE INDEX (PRIMARY)
-     SET available_at = ${clock(at)},
-         lease_token = ${NO_LEASE},
-         receive_count = receive_count - 1
-     WHERE queue_id = ?
-       AND message_id IN (?)
-       AND lease_token = ?
-       AND lease_token <> ${NO_LEASE}
-       AND available_at > ${clock(at)} + ${LEASE_GRACE_MS}`,
-    values: [queueId, messageIds, leaseToken],
-  };
+  const { sql, values = [] } = endLease(clock(at), queueId, messageIds, leaseToken);
+  return { sql: `${sql} AND ${isLeased(at)}`, values };
 }
 
 /**
@@ -260,9 +250,17 @@ export function undoLease(
   leaseToken: Buffer,
   at: number | undefined,
 ): Statement {
+  return endLease(`IF(${isLeased(at)}, ${clock(at)}, available_at)`, queueId, messageIds, leaseToken);
+}
+
+/** For who holds a lease it has not run out. */
+const isLeased = (at: number | undefined): string => `available_at > ${clock(at)} + ${LEASE_GRACE_MS}`;
+
+/** Of the deliveries that no claim has taken since: the receive is not counted. */
+function endLease(availableAt: string, queueId: number, messageIds: readonly Buffer[], leaseToken: Buffer): Statement {
   return {
     sql: `UPDATE delivery FORCE INDEX (PRIMARY)
-     SET available_at = IF(available_at > ${clock(at)} + ${LEASE_GRACE_MS}, ${clock(at)}, available_at),
+     SET available_at = ${availableAt},
          lease_token = ${NO_LEASE},
          receive_count = receive_count - 1
      WHERE queue_id = ?

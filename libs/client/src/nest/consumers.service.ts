@@ -47,7 +47,7 @@ export class ConsumersService implements OnApplicationBootstrap, OnModuleDestroy
       const { format, schema } = registered.registration;
       return new QueueConsumer(this.client, queue, handler, { ...options, format, schema });
     });
-    const needed = [...queues.values()].map(({ name, registration: { create } }) => ({ name, create }));
+    const needed = [...queues.values()].map(({ registration }) => registration);
     await new QueueCheck(this.client, this.logger, this.closing.signal).ensureAll(needed);
     for (const consumer of consumers) {
       this.running.set(consumer.queue, consumer);

@@ -7,8 +7,9 @@ import { RowmqConfigurationError } from './rowmq-configuration.error.js';
 
 /** A queue that an application uses, and whether it is to be created. */
 export interface NeededQueue {
+  /** 1 to 80 of the characters A-Z a-z 0-9 . _ - */
   name: string;
-  /** `true` creates the queue if there is none; settings are given to it, whether it was there or not. */
+  /** `true` creates the queue at boot if there is none; settings are given to it at every boot, whether it was there or not. Needs an API key that may. Default: a queue that does not exist is a fault. */
   create?: boolean | PutQueueRequest | undefined;
 }
 
