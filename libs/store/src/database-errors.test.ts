@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { isConnectionLost, isNotPrimary, isRetryable, mayHaveCommitted } from './database-errors.js';
+import { isConnectionLost, isNotPrimary, isRetryable, mayHaveCommitted, toRowmqError } from './database-errors.js';
 
 const serverError = (errno: number, code: string): Error => Object.assign(new Error(code), { errno, code });
 
@@ -47,5 +47,21 @@ describe('a COMMIT that failed', () => {
     [1836, 'ER_READ_ONLY_MODE'],
   ])('with %i %s was not', (errno, code) => {
     expect(mayHaveCommitted(serverError(errno, code))).toBe(false);
+  });
+});
+
+describe('a disk that the server cannot write to', () => {
+  test.each([
+    [1021, 'ER_DISK_FULL'],
+    [1026, 'ER_ERROR_ON_WRITE'],
+    [1030, 'ER_GET_ERRNO'],
+    [1114, 'ER_RECORD_FILE_FULL'],
+  ])('%i %s is told to the caller as database-unavailable, and is not tried again at once', (errno, code) => {
+    expect(toRowmqError(serverError(errno, code))).toMatchObject({
+      code: 'database-unavailable',
+      message: expect.stringContaining(code),
+      retryAfterSeconds: 5,
+    });
+    expect(isRetryable(serverError(errno, code))).toBe(false);
   });
 });
