@@ -9,6 +9,7 @@ import { eventually } from '../support/wait.js';
 Logger.overrideLogger(false);
 
 const OFTEN = 0.05;
+const NEVER = 4_102_444_800_000;
 
 let store: TestStore;
 const started: ReaperService[] = [];
@@ -47,15 +48,26 @@ async function lapse(): Promise<void> {
   await store.database.write('UPDATE reaper_lease SET expires_at = 0');
 }
 
-/** Waits until the lease has been asked for a few times more, with this outcome. */
+/** Somebody else holds the lease from now on: one statement, so that no reaper can renew it in between. */
+async function usurp(): Promise<void> {
+  await store.database.write(`UPDATE reaper_lease SET holder = 'somebody else', expires_at = ${NEVER}`);
+}
+
+/** Waits until each reaper at work has asked for the lease a few times more, with this outcome: none is then in a round that began before. */
 async function asked(outcome: 'refused' | 'failed'): Promise<void> {
   const asking = vi.spyOn(store.reaper, 'takeLease');
-  const settled = (): unknown[] =>
-    asking.mock.settledResults.filter(({ type, value }) =>
-      outcome === 'failed' ? type === 'rejected' : value === false,
-    );
-  await eventually(`the lease is asked for and that is ${outcome}`, () => settled().length >= 3);
+  const times = (reaper: string): number =>
+    asking.mock.settledResults.filter(
+      ({ type, value }, call) =>
+        asking.mock.calls[call]![0] === reaper && (outcome === 'failed' ? type === 'rejected' : value === false),
+    ).length;
+  await eventually(`each asks for the lease and that is ${outcome}`, () => started.every(({ id }) => times(id) >= 3));
   asking.mockRestore();
+}
+
+async function stop(service: ReaperService): Promise<void> {
+  started.splice(started.indexOf(service), 1);
+  await service.beforeApplicationShutdown();
 }
 
 describe('reapers', () => {
@@ -67,15 +79,14 @@ describe('reapers', () => {
     expect(duties.map(({ runs }) => runs).slice(1)).toEqual([0, 0]);
     expect(await store.reaper.leader()).toMatchObject({ holder: services[0]!.id });
 
-    await services[0]!.beforeApplicationShutdown();
+    await stop(services[0]!);
     const ran = duties[0]!.runs;
     await eventually('another works', () => duties[1]!.runs + duties[2]!.runs >= 3, 5000);
     expect(duties[0]!.runs).toBe(ran);
     const next = duties[1]!.runs > 0 ? 1 : 2;
     expect(duties[3 - next]!.runs).toBe(0);
 
-    await lapse();
-    await store.reaper.takeLease('somebody else', 30);
+    await usurp();
     await asked('refused');
     const before = duties[1]!.runs + duties[2]!.runs;
     await asked('refused');
@@ -90,15 +101,14 @@ describe('reapers', () => {
     const first = new Counting('first', async () => {
       if (!loses) return 0;
       loses = false;
-      await lapse();
-      expect(await store.reaper.takeLease('another', 30)).toBe(true);
+      await usurp();
       return 1;
     });
     await start(first, second);
     await eventually('its run is recorded', async () => (await store.reaper.lastRuns('first', 1)).length === 1);
     await asked('refused');
     expect(second.runs).toBe(0);
-    await store.reaper.dropLease('another');
+    await lapse();
     await eventually('it works again', () => second.runs > 0);
   });
 

@@ -5,12 +5,12 @@ import { startApp } from './app-process.js';
 import { type LaunchedDatabase, launchDatabase } from './database.js';
 import type { LauncherConfig } from './launcher.config.js';
 import { ChildRecord } from './left-over.js';
-import { aborted, allOrFirstFailure, refuseTakenPort } from './starting.js';
+import { allOrFirstFailure, refuseTakenPort } from './starting.js';
+import { type Program, startThenStop } from './until-stopped.js';
 import { createDemoQueue, welcome } from './welcome.js';
 
 /** Starts database, migrations, broker and reaper in this order, keeps them running, and stops them in the opposite order. */
-export class Launcher {
-  private readonly stopping = new AbortController();
+export class Launcher implements Program {
   private database: LaunchedDatabase | undefined;
   private apps: Supervisor[] = [];
 
@@ -20,34 +20,21 @@ export class Launcher {
     private readonly log: (line: string) => void,
   ) {}
 
-  /** Resolves when {@link requestStop} was called and everything is stopped; rejects, everything stopped too, when the first start fails. */
-  async run(): Promise<void> {
-    try {
-      await this.start();
-      await aborted(this.stopping.signal);
-    } catch (error) {
-      // Giving the start up is what was asked for, and no failure.
-      if (!this.stopping.signal.aborted) throw error;
-    } finally {
-      await this.stop();
-    }
+  run(stopping: AbortSignal): Promise<void> {
+    return startThenStop(
+      stopping,
+      () => this.start(stopping),
+      () => this.stop(),
+    );
   }
 
-  /** Begins to stop; {@link run} resolves when that is done. */
-  requestStop(): void {
-    this.stopping.abort();
-  }
-
-  /** Ends everything at once. */
   async kill(): Promise<void> {
-    this.stopping.abort();
     await Promise.all(this.apps.map((app) => app.kill()));
     await this.database?.kill();
   }
 
-  private async start(): Promise<void> {
+  private async start(signal: AbortSignal): Promise<void> {
     const { config, log } = this;
-    const { signal } = this.stopping;
     this.database = await launchDatabase(config, log, signal);
     const { url, folder, description } = this.database;
     // Without a folder of our own there is no lock, so nobody can tell our children from those of another launcher.
@@ -80,7 +67,6 @@ export class Launcher {
   }
 
   private async stop(): Promise<void> {
-    this.stopping.abort();
     if (this.apps.length > 0) this.log('Stopping broker and reaper …');
     await Promise.all(this.apps.map((app) => app.stop()));
     if (this.database?.folder !== undefined) this.log('Stopping the database …');

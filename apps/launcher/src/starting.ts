@@ -7,12 +7,6 @@ export async function allOrFirstFailure(starts: Promise<void>[]): Promise<void> 
   if (failed !== undefined) throw failed.reason;
 }
 
-/** Resolves when the signal is aborted. */
-export async function aborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return;
-  await new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }));
-}
-
 /** Finds the commonest reason for a failing first start before anything fails on it. */
 export async function refuseTakenPort({ host, port }: Pick<LauncherConfig, 'host' | 'port'>): Promise<void> {
   await new Promise<void>((done, fail) => {

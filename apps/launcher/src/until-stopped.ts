@@ -1,14 +1,15 @@
+import { once } from 'node:events';
+
 /** npm passes on the Ctrl-C that the terminal already delivered: two signals this close together are one request. */
 const SAME_REQUEST_MS = 1_000;
 
 const PARENT_POLL_MS = 250;
 
 /** What runs until it is told to stop. */
-export interface Stoppable {
-  /** Resolves when {@link requestStop} was called and everything is stopped; rejects when it does not start. */
-  run(): Promise<void>;
-  requestStop(): void;
-  /** Ends everything at once. */
+export interface Program {
+  /** Resolves when `stopping` was aborted and everything is stopped, or its work is done; rejects when it does not start. */
+  run(stopping: AbortSignal): Promise<void>;
+  /** Ends everything at once, after `stopping` was aborted. */
   kill(): Promise<void>;
 }
 
@@ -17,15 +18,16 @@ export interface Stoppable {
  * A failure to start is one message and exit code 1.
  */
 export async function runUntilStopped(
-  make: () => Stoppable,
+  make: () => Program,
   script: string,
   log: (line: string) => void,
 ): Promise<never> {
+  const stopping = new AbortController();
   try {
     const program = make();
-    stopOnSignal(program, log);
-    stopWithNpm(program, script, log);
-    await program.run();
+    stopOnSignal(stopping, program, log);
+    stopWithNpm(stopping, script, log);
+    await program.run(stopping.signal);
     process.exit(0);
   } catch (error) {
     console.error(error instanceof Error ? error.message : error);
@@ -33,7 +35,24 @@ export async function runUntilStopped(
   }
 }
 
-function stopOnSignal(program: Stoppable, log: (line: string) => void): void {
+/** Starts, waits for `stopping`, and stops: also what a start that failed or was given up has left behind. Rejects if the start failed. */
+export async function startThenStop(
+  stopping: AbortSignal,
+  start: () => Promise<void>,
+  stop: () => Promise<void>,
+): Promise<void> {
+  try {
+    await start();
+    if (!stopping.aborted) await once(stopping, 'abort');
+  } catch (error) {
+    // Giving the start up is what was asked for, and no failure.
+    if (!stopping.aborted) throw error;
+  } finally {
+    await stop();
+  }
+}
+
+function stopOnSignal(stopping: AbortController, program: Program, log: (line: string) => void): void {
   let requestedAt: number | undefined;
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => {
@@ -41,7 +60,7 @@ function stopOnSignal(program: Stoppable, log: (line: string) => void): void {
       if (requestedAt === undefined) {
         requestedAt = now;
         log(`${signal}: stopping in order. Once more to stop at once.`);
-        program.requestStop();
+        stopping.abort();
       } else if (now - requestedAt >= SAME_REQUEST_MS) {
         log(`${signal} again: killing.`);
         void program.kill().finally(() => process.exit(130));
@@ -51,14 +70,14 @@ function stopOnSignal(program: Stoppable, log: (line: string) => void): void {
 }
 
 /** A killed npm cannot pass anything on: run by npm, the program stops when npm is gone, as its user believes it to be. */
-function stopWithNpm(program: Stoppable, script: string, log: (line: string) => void): void {
+function stopWithNpm(stopping: AbortController, script: string, log: (line: string) => void): void {
   if (process.env['npm_lifecycle_event'] !== script) return;
   const npm = process.ppid;
   const timer = setInterval(() => {
     if (process.ppid === npm) return;
     clearInterval(timer);
     log('npm is gone: stopping in order.');
-    program.requestStop();
+    stopping.abort();
   }, PARENT_POLL_MS);
   timer.unref();
 }

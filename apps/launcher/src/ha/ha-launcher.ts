@@ -4,7 +4,8 @@ import { EmbeddedGroup, findServer, type GroupMember, migrateDatabase } from '@r
 import { startApp } from '../app-process.js';
 import type { LauncherConfig } from '../launcher.config.js';
 import { ChildRecord } from '../left-over.js';
-import { aborted, allOrFirstFailure, refuseTakenPort } from '../starting.js';
+import { allOrFirstFailure, refuseTakenPort } from '../starting.js';
+import { type Program, startThenStop } from '../until-stopped.js';
 import { brokerAddress, createDemoQueue } from '../welcome.js';
 import { haWelcome } from './ha-welcome.js';
 
@@ -14,8 +15,7 @@ const COUNT = 2;
 const BUFFER_POOL_MB = 256;
 
 /** Starts three MySQL servers as one group, migrations, two brokers and two reapers on this machine, keeps them running, and stops them in the opposite order. */
-export class HaLauncher {
-  private readonly stopping = new AbortController();
+export class HaLauncher implements Program {
   private readonly endCare = new AbortController();
   private group: EmbeddedGroup | undefined;
   private servers: Supervisor[] = [];
@@ -28,34 +28,21 @@ export class HaLauncher {
     private readonly log: (line: string) => void,
   ) {}
 
-  /** Resolves when {@link requestStop} was called and everything is stopped; rejects, everything stopped too, when the first start fails. */
-  async run(): Promise<void> {
-    try {
-      await this.start();
-      await aborted(this.stopping.signal);
-    } catch (error) {
-      // Giving the start up is what was asked for, and no failure.
-      if (!this.stopping.signal.aborted) throw error;
-    } finally {
-      await this.stop();
-    }
+  run(stopping: AbortSignal): Promise<void> {
+    return startThenStop(
+      stopping,
+      () => this.start(stopping),
+      () => this.stop(),
+    );
   }
 
-  /** Begins to stop; {@link run} resolves when that is done. */
-  requestStop(): void {
-    this.stopping.abort();
-  }
-
-  /** Ends everything at once. */
   async kill(): Promise<void> {
-    this.stopping.abort();
     this.endCare.abort();
     await Promise.all([...this.apps, ...this.servers].map((process) => process.kill()));
   }
 
-  private async start(): Promise<void> {
+  private async start(signal: AbortSignal): Promise<void> {
     const { config, log } = this;
-    const { signal } = this.stopping;
     const folder = join(config.dataDir, 'ha');
     const program = await findServer({
       kinds: ['mysql'],
@@ -67,7 +54,7 @@ export class HaLauncher {
     const bufferPoolMegabytes = config.bufferPoolMegabytes ?? BUFFER_POOL_MB;
     const group = await EmbeddedGroup.prepare({ program, folder, bufferPoolMegabytes, log }, signal);
     this.group = group;
-    this.servers = group.members.map((member) => this.superviseServer(member));
+    this.servers = group.members.map((member) => this.superviseServer(member, signal));
     log(`Starting three MySQL ${program.version} servers …`);
     await allOrFirstFailure(this.servers.map((server) => server.start()));
     // The members' folders are locked by now, so what the record names is an earlier run's.
@@ -80,14 +67,13 @@ export class HaLauncher {
     const applied = await migrateDatabase(group.url);
     if (applied.length > 0) log(`Migrated the database: ${applied.join(', ')}`);
     signal.throwIfAborted();
-    this.apps = this.superviseApps(group.url, record);
+    this.apps = this.superviseApps(group.url, record, signal);
     await allOrFirstFailure(this.apps.map((app) => app.start()));
     await createDemoQueue(config);
     log(haWelcome(this.addresses().map(brokerAddress), group, config.adminKey !== undefined));
   }
 
   private async stop(): Promise<void> {
-    this.stopping.abort();
     if (this.apps.length > 0) this.log('Stopping brokers and reapers …');
     await Promise.all(this.apps.map((app) => app.stop()));
     this.endCare.abort();
@@ -99,9 +85,9 @@ export class HaLauncher {
     await Promise.all(this.servers.filter(isPrimary).map((server) => server.stop()));
   }
 
-  private superviseServer(member: GroupMember): Supervisor {
+  private superviseServer(member: GroupMember, signal: AbortSignal): Supervisor {
     const startOnce = async (stopping: AbortSignal) => {
-      const server = await member.start(AbortSignal.any([this.stopping.signal, stopping]));
+      const server = await member.start(AbortSignal.any([signal, stopping]));
       return {
         pid: server.pid,
         exited: server.exited.then((exit) => exit.signal ?? `exit code ${exit.code}`),
@@ -112,7 +98,7 @@ export class HaLauncher {
     return new Supervisor(member.name, startOnce, this.log);
   }
 
-  private superviseApps(url: string, record: ChildRecord): Supervisor[] {
+  private superviseApps(url: string, record: ChildRecord, signal: AbortSignal): Supervisor[] {
     const { stopSeconds } = this.config;
     const supervise = (app: 'broker' | 'reaper', name: string, settings: NodeJS.ProcessEnv): Supervisor => {
       const environment = {
@@ -126,7 +112,7 @@ export class HaLauncher {
           app,
           environment,
           stopSeconds,
-          AbortSignal.any([this.stopping.signal, stopping]),
+          AbortSignal.any([signal, stopping]),
         );
         await record.note(name, running.pid);
         return running;

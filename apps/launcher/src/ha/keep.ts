@@ -4,19 +4,17 @@ import { runUntilStopped } from '../until-stopped.js';
 
 // keep.js [form]: forms the group of the servers that ROWMQ_DATABASE_URL names, whose user must be one who may do everything; without `form`, keeps them together from then on.
 const log = (line: string): void => console.log(line);
-const stopping = new AbortController();
 
 await runUntilStopped(
   () => ({
-    run: async () => {
+    run: async (stopping) => {
       const { ROWMQ_DATABASE_URL: url } = readSettings({ ROWMQ_DATABASE_URL: databaseUrl }, process.env);
       const servers = databaseHosts(url).map((single) => new GroupServer(new URL(single).host, single));
       const care = new GroupCare(servers, log);
-      if (process.argv[2] === 'form') await care.form(stopping.signal);
-      else await care.keepTogether(stopping.signal);
+      if (process.argv[2] === 'form') await care.form(stopping);
+      else await care.keepTogether(stopping);
     },
-    requestStop: () => stopping.abort(),
-    kill: async () => stopping.abort(),
+    kill: async () => undefined,
   }),
   'ha:keep',
   log,
