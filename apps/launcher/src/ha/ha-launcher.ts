@@ -108,12 +108,7 @@ export class HaLauncher implements Program {
         ...settings,
       };
       const startOnce = async (stopping: AbortSignal) => {
-        const running = await startApp(
-          app,
-          environment,
-          stopSeconds,
-          AbortSignal.any([signal, stopping]),
-        );
+        const running = await startApp(app, environment, stopSeconds, AbortSignal.any([signal, stopping]));
         await record.note(name, running.pid);
         return running;
       };
