@@ -82,6 +82,16 @@ describe.concurrent('/metrics', () => {
       );
   });
 
+  test('shows which queues are paused', async () => {
+    const queue = await shared.newQueue();
+    const isPaused = async (): Promise<number> => shared.api.metric(`rowmq_queue_paused{queue="${queue.name}"}`);
+    expect(await isPaused()).toBe(0);
+    await queue.admin('pause');
+    expect(await isPaused()).toBe(1);
+    await queue.admin('resume');
+    expect(await isPaused()).toBe(0);
+  });
+
   test('counts calls by what they answered', async () => {
     const refused = 'rowmq_request_duration_seconds_count{call="dequeue",status="404"}';
     const before = await shared.api.metric(refused);

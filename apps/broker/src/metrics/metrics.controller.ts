@@ -39,11 +39,16 @@ export class MetricsController {
       '# HELP rowmq_queue_oldest_ready_age_seconds How long the oldest ready delivery has been ready',
       '# TYPE rowmq_queue_oldest_ready_age_seconds gauge',
     ];
-    for (const { name, stats } of await this.stats.all()) {
+    const paused = [
+      '# HELP rowmq_queue_paused Whether hand-out is stopped: 1 while it is',
+      '# TYPE rowmq_queue_paused gauge',
+    ];
+    for (const { name, queue, stats } of await this.stats.all()) {
       for (const state of ['ready', 'delayed', 'leased'] as const)
         lines.push(`rowmq_queue_deliveries{queue="${name}",state="${state}"} ${stats[state]}`);
       ages.push(`rowmq_queue_oldest_ready_age_seconds{queue="${name}"} ${stats.oldestReadyAgeSeconds ?? 0}`);
+      paused.push(`rowmq_queue_paused{queue="${name}"} ${queue.paused ? 1 : 0}`);
     }
-    return `${[...lines, ...ages].join('\n')}\n`;
+    return `${[...lines, ...ages, ...paused].join('\n')}\n`;
   }
 }
