@@ -6,7 +6,7 @@ const TTL_MS = 345_600_000;
 const FLIGHT = 100;
 const WRITERS = 4;
 
-export interface TransactionCost {
+export type TransactionCost = {
   rows: number;
   cost: MessageCost;
 }
