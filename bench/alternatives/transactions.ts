@@ -9,7 +9,7 @@ const WRITERS = 4;
 export type TransactionCost = {
   rows: number;
   cost: MessageCost;
-}
+};
 
 /** What a message costs to store in transactions of different sizes: what a commit costs. */
 export async function measureTransactions(server: RunningServer, seconds: number): Promise<TransactionCost[]> {
