@@ -14,6 +14,9 @@ export interface DatabaseSettings {
   waitingRequests?: number;
 }
 
+/** A connection that has had nothing to do for so long is closed. */
+const IDLE_MS = 20_000;
+
 /** TypeORM's options, and which of several hosts its connections go to. */
 export type StoreOptions = DataSourceOptions & { readonly primary: Primary | undefined };
 
@@ -39,6 +42,10 @@ export function dataSourceOptions({ url, poolSize = 10, waitingRequests = 1000 }
     bigNumberStrings: false,
     extra: {
       queueLimit: waitingRequests,
+      // Before the server does it (see SILENT_DEADLINES). mysql2 closes idle connections only where fewer may stay than there may be.
+      idleTimeout: IDLE_MS,
+      maxIdle: Math.max(poolSize - 1, 1),
+      gracefulEnd: true,
       enableKeepAlive: true,
       keepAliveInitialDelay: 10_000,
       queryFormat,

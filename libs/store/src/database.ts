@@ -61,14 +61,10 @@ const RETRIES: Options = {
 const SLOW_MS = 3000;
 
 /**
- * What every connection is set to when it is opened. READ COMMITTED takes no gap locks; UTC makes {@link NOW_MS} true; a lock wait is short, since
- * nothing here should wait for long, and the retry comes sooner than the client's patience ends; the mode is strict, and backslashes escape, as mysql2 takes for granted.
+ * The server ends a session whose client has been silent for so many statement deadlines, and with it the transaction: nobody who works is silent for one. Without that a process that is frozen, or whose machine
+ * is gone, keeps its locks for hours, until TCP gives up.
  */
-const SESSION_SETUP = [
-  'SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED',
-  `SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 2, lock_wait_timeout = 2, autocommit = 1,
-               sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'`,
-];
+const SILENT_DEADLINES = 3;
 
 /**
  * The one way to the database: short READ COMMITTED transactions on TypeORM's connection pool, retried when they fail for a passing reason, with a
@@ -76,6 +72,7 @@ const SESSION_SETUP = [
  */
 export class Database {
   private readonly prepared = new WeakSet<PoolConnection>();
+  private readonly sessionSetup: readonly string[];
   private readonly primary: Primary | undefined;
   private serverIsMariaDb = true;
 
@@ -85,6 +82,7 @@ export class Database {
     private readonly statementDeadlineMs = 10_000,
   ) {
     this.primary = primaryOf(dataSource);
+    this.sessionSetup = sessionSetup(Math.ceil((SILENT_DEADLINES * statementDeadlineMs) / 1000));
   }
 
   /** Whether the server is MariaDB, as its connections say: assumed until the first is open, since what is right for MariaDB is right, if slower, for MySQL. */
@@ -225,7 +223,7 @@ export class Database {
     const connection = await this.takeConnection();
     if (!this.prepared.has(connection)) {
       try {
-        for (const sql of SESSION_SETUP) await this.session(connection).write(sql);
+        for (const sql of this.sessionSetup) await this.session(connection).write(sql);
         const [server] = await this.session(connection).read<{ version: string; readOnly: unknown }>(
           'SELECT VERSION() AS version, @@GLOBAL.read_only AS readOnly',
         );
@@ -282,6 +280,18 @@ export class Database {
     const { host } = primary;
     return setTimeout(() => primary.doubt(host), SLOW_MS);
   }
+}
+
+/**
+ * What every connection is set to when it is opened. READ COMMITTED takes no gap locks; UTC makes {@link NOW_MS} true; a lock wait is short, since
+ * nothing here should wait for long, and the retry comes sooner than the client's patience ends; the mode is strict, and backslashes escape, as mysql2 takes for granted.
+ */
+function sessionSetup(silentSeconds: number): string[] {
+  return [
+    'SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED',
+    `SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 2, lock_wait_timeout = 2, wait_timeout = ${silentSeconds}, autocommit = 1,
+                 sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'`,
+  ];
 }
 
 /**

@@ -29,6 +29,8 @@ const CACHE_MS = 1000;
  */
 export class QueueRepository {
   private readonly cache = new Map<string, { queue: Queue; until: number }>();
+  /** Looks under way, so that those who come while one is share it. */
+  private readonly looks = new Map<string, Promise<Queue>>();
 
   constructor(private readonly database: Database) {}
 
@@ -36,7 +38,11 @@ export class QueueRepository {
   async get(name: string): Promise<Queue> {
     const cached = this.cache.get(name);
     if (cached !== undefined && cached.until > performance.now()) return cached.queue;
-    return this.getFresh(name);
+    const underWay = this.looks.get(name);
+    if (underWay !== undefined) return underWay;
+    const look = this.getFresh(name).finally(() => this.looks.delete(name));
+    this.looks.set(name, look);
+    return look;
   }
 
   /** The queue of this name as it is now. Throws `queue-not-found`. */
