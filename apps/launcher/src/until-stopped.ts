@@ -1,7 +1,5 @@
 import { once } from 'node:events';
-
-/** npm passes on the Ctrl-C that the terminal already delivered: two signals this close together are one request. */
-const SAME_REQUEST_MS = 1_000;
+import { onStopRequest } from '@rowmq/runtime';
 
 const PARENT_POLL_MS = 250;
 
@@ -53,20 +51,16 @@ export async function startThenStop(
 }
 
 function stopOnSignal(stopping: AbortController, program: Program, log: (line: string) => void): void {
-  let requestedAt: number | undefined;
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.on(signal, () => {
-      const now = performance.now();
-      if (requestedAt === undefined) {
-        requestedAt = now;
-        log(`${signal}: stopping in order. Once more to stop at once.`);
-        stopping.abort();
-      } else if (now - requestedAt >= SAME_REQUEST_MS) {
-        log(`${signal} again: killing.`);
-        void program.kill().finally(() => process.exit(130));
-      }
-    });
-  }
+  onStopRequest(
+    (signal) => {
+      log(`${signal}: stopping in order. Once more to stop at once.`);
+      stopping.abort();
+    },
+    (signal) => {
+      log(`${signal} again: killing.`);
+      void program.kill().finally(() => process.exit(130));
+    },
+  );
 }
 
 /** A killed npm cannot pass anything on: run by npm, the program stops when npm is gone, as its user believes it to be. */
