@@ -38,8 +38,8 @@ export class Launcher implements Program {
     this.database = await launchDatabase(config, log, signal);
     const { url, folder, description } = this.database;
     // Without a folder of our own there is no lock, so nobody can tell our children from those of another launcher.
-    const record = folder === undefined ? undefined : new ChildRecord(join(folder, 'children.json'));
-    await record?.endLeftOver(log);
+    const record = folder === undefined ? undefined : new ChildRecord(join(folder, 'children.json'), log);
+    await record?.endLeftOver();
     await refuseTakenPort(config);
 
     const applied = await migrateDatabase(url);

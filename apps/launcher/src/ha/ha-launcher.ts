@@ -62,8 +62,8 @@ export class HaLauncher implements Program {
     log(`Starting three MySQL ${program.version} servers …`);
     await allOrFirstFailure(this.servers.map((server) => server.start()));
     // The members' folders are locked by now, so what the record names is an earlier run's.
-    const record = new ChildRecord(join(folder, 'children.json'));
-    await record.endLeftOver(log);
+    const record = new ChildRecord(join(folder, 'children.json'), log);
+    await record.endLeftOver();
     for (const address of this.addresses()) await refuseTakenPort(address);
     await group.care.form(signal);
     this.care = group.care.keepTogether(this.endCare.signal);
