@@ -7,7 +7,7 @@ import { LiveTable } from './live-table.js';
 import { reportPage } from './report.js';
 import { simulate, type Result } from './simulation.js';
 import { readSimulatorSettings, UsageError, type SimulatorSettings } from './simulator.config.js';
-import { isReady, startBroker, type StartedBroker } from './started-broker.js';
+import { startBroker, type StartedBroker } from './started-broker.js';
 import { verdictText } from './verdict-text.js';
 
 const EXIT = { kept: 0, broken: 1, notJudged: 2 } as const;
@@ -56,6 +56,16 @@ async function findBroker(settings: SimulatorSettings): Promise<string | undefin
     return url;
   } finally {
     await client.close();
+  }
+}
+
+/** Whether a broker answers and reaches its database. */
+async function isReady(client: RowmqHttpClient): Promise<boolean> {
+  try {
+    await client.ready();
+    return true;
+  } catch {
+    return false;
   }
 }
 
