@@ -12,6 +12,7 @@ import {
 } from '@rowmq/store';
 import { startDockerDatabase } from './docker-database.js';
 import type { LauncherConfig } from './launcher.config.js';
+import { asRunning } from './supervised.js';
 
 /** An earlier start that is just stopping gives the folder free within this. */
 const LOCK_PATIENCE_MS = 15_000;
@@ -98,13 +99,7 @@ async function launchEmbedded(
         signal: AbortSignal.any([signal, stopping]),
         log,
       });
-      const running = server;
-      return {
-        pid: running.pid,
-        exited: running.exited.then((exit) => exit.signal ?? `exit code ${exit.code}`),
-        stop: () => running.stop(),
-        kill: () => running.kill(),
-      };
+      return asRunning(server);
     },
     log,
   );
