@@ -1,8 +1,8 @@
 import { once } from 'node:events';
-import { connect } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { Api, type QueueApi } from '../support/api.js';
 import { type Broker, createMigratedDatabase, startBroker } from '../support/processes.js';
+import { openSocket, postBytes } from '../support/raw-http.js';
 import type { TestDatabase } from '../support/servers.js';
 import { eventually } from '../support/wait.js';
 
@@ -43,8 +43,7 @@ describe.concurrent('a broker that is told to stop', () => {
   test('stops although clients keep connections open, used or not', async () => {
     const { broker, queue } = await startOn('idle');
     await Promise.all(Array.from({ length: 10 }, async () => queue.dequeue()));
-    const silent = connect(Number(new URL(broker.url).port), '127.0.0.1');
-    await once(silent, 'connect');
+    const silent = await openSocket(broker.url);
     silent.resume();
     const closed = once(silent, 'close');
     await broker.stop();
@@ -91,5 +90,18 @@ describe.concurrent('a broker that is told to stop', () => {
     await eventually('they wait', async () => (await queue.api.metric('rowmq_waiting_consumers')) === 5);
     await broker.stop();
     expect((await Promise.all(consumers)).flat()).toEqual([]);
+  });
+
+  test('is not held up by requests in a row whose connection broke', async () => {
+    const { broker, queue } = await startOn('in-a-row');
+    const waiting = async (): Promise<number> => queue.api.metric('rowmq_waiting_consumers');
+    const socket = await openSocket(broker.url);
+    socket.write(postBytes(`${queue.messagesPath}/dequeue`, { waitSeconds: 20 }).repeat(3));
+    await eventually('they wait', async () => (await waiting()) === 3);
+    socket.destroy();
+    await eventually('they are gone', async () => (await waiting()) === 0);
+    const silent = await openSocket(broker.url);
+    await broker.stop();
+    silent.destroy();
   });
 });
