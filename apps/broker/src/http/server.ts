@@ -14,6 +14,8 @@ import { toProblem } from './problem.filter.js';
 /** A client that is slower than this with its request, or with its next one, is hung up on. */
 const REQUEST_MS = 30_000;
 const KEEP_ALIVE_MS = 65_000;
+/** And so is one on whose connection nothing moves for so long, longer than a long poll and all retries behind it: what it does not read of its answer would stay with the broker, under leases. */
+const STANDSTILL_MS = 120_000;
 
 /** Fastify's reply, as far as it is used here. */
 interface RawReply {
@@ -26,6 +28,7 @@ interface RawReply {
 export async function createBroker(config: BrokerConfig, name: string): Promise<NestFastifyApplication> {
   const adapter = new FastifyAdapter({
     bodyLimit: LIMITS.requestBytes,
+    connectionTimeout: STANDSTILL_MS,
     requestTimeout: REQUEST_MS,
     keepAliveTimeout: KEEP_ALIVE_MS,
     // What still comes while the broker stops is answered like everything else, not with an error of Fastify's own.
