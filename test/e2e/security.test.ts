@@ -1,6 +1,8 @@
+import { once } from 'node:events';
 import { describe, expect, test, vi } from 'vitest';
 import { Api, expectProblem, useBroker } from '../support/api.js';
 import { createMigratedDatabase, freePort, startApp } from '../support/processes.js';
+import { openSocket } from '../support/raw-http.js';
 import { createDatabase, testServer } from '../support/servers.js';
 
 vi.setConfig({ maxConcurrency: 10 });
@@ -66,6 +68,25 @@ describe.concurrent('a broker with an API key', () => {
     expect(status, text).toBeOneOf([400, 401, 404]);
   });
 
+  test('asks for it before it reads the body', async () => {
+    const socket = await openSocket(shared.broker.url);
+    socket.write(
+      'POST /v1/queues/q/messages HTTP/1.1\r\nHost: q\r\nContent-Type: application/json\r\nContent-Length: 4194304\r\n\r\n{',
+    );
+    const [answer] = (await once(socket, 'data', { signal: AbortSignal.timeout(15_000) })) as [Buffer];
+    expect(answer.toString()).toMatch(/^HTTP\/1\.1 401 /);
+    socket.destroy();
+  });
+
+  test.each([
+    ['/v1/queues/q/messages', '{', 'application/json'],
+    ['/v1/queues/q/messages', '{}', 'text/plain'],
+    ['/v1/no-such-call', '{', 'application/json'],
+    ['/metrics', '{', 'application/json'],
+  ])('says nothing about the body of who has none: POST %s with %s as %s', async (path, body, type) => {
+    expectProblem(await shared.api.call('POST', path, body, { 'content-type': type }), 401, 'unauthorized');
+  });
+
   test('changes nothing when it refuses', async () => {
     const authorized = new Api(shared.broker.url, { authorization: `Bearer ${KEY}` });
     await shared.api.put('/v1/admin/queues/never-created');
@@ -81,9 +102,13 @@ describe.concurrent('a broker with an API key', () => {
     }
   });
 
-  test.each(['/health/live', '/health/ready', '/metrics', '/docs', '/openapi.json'])('leaves %s open', async (path) => {
-    expect((await shared.api.get(path)).status).toBe(200);
-  });
+  test.each(['/health/live', '/health/ready', '/metrics', '/docs', '/docs/swagger-ui-bundle.js', '/openapi.json'])(
+    'leaves %s open',
+    async (path) => {
+      for (const method of ['GET', 'HEAD'])
+        expect((await fetch(`${shared.broker.url}${path}`, { method })).status, method).toBe(200);
+    },
+  );
 
   test('keeps the key out of what it writes', async () => {
     expect(shared.broker.output()).not.toContain(KEY);

@@ -8,6 +8,7 @@ import type { BrokerConfig } from '../broker.config.js';
 import { BrokerModule } from '../broker.module.js';
 import { Metrics } from '../metrics/metrics.js';
 import type { CallConfig } from './api-call.js';
+import { requireApiKey } from './api-key.js';
 import { closeConnectionsOnStop } from './close-on-stop.js';
 import { toProblem } from './problem.filter.js';
 
@@ -57,6 +58,7 @@ export async function createBroker(config: BrokerConfig, name: string): Promise<
     }
   });
   closeConnectionsOnStop(adapter);
+  if (config.adminKey !== undefined) requireApiKey(adapter, config.adminKey);
   measureCalls(adapter, app.get(Metrics));
   serveDocs(app);
   return app;

@@ -3,11 +3,9 @@ import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
 import { QueueStatsService } from '../admin/queue-stats.service.js';
 import { CombinedDemand } from '../messages/combined-demand.js';
 import { Metrics } from './metrics.js';
-import { Open } from '../http/api-key.guard.js';
 
 /** Prometheus scrapes here. */
 @ApiTags('operations')
-@Open()
 @Controller('metrics')
 export class MetricsController {
   constructor(
