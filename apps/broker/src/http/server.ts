@@ -58,7 +58,9 @@ export async function createBroker(config: BrokerConfig, name: string): Promise<
     }
   });
   closeConnectionsOnStop(adapter);
-  if (config.adminKey !== undefined) requireApiKey(adapter, config.adminKey);
+  // Loopback keeps other machines out, but not the web pages that a browser on this one shows.
+  if (config.adminKey === undefined) app.enableCsrfProtection();
+  else requireApiKey(adapter, config.adminKey);
   measureCalls(adapter, app.get(Metrics));
   serveDocs(app);
   return app;
