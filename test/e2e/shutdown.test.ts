@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { createConnection, type RowDataPacket } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { Api, type QueueApi } from '../support/api.js';
 import { type Broker, createMigratedDatabase, startBroker } from '../support/processes.js';
@@ -103,5 +104,32 @@ describe.concurrent('a broker that is told to stop', () => {
     const silent = await openSocket(broker.url);
     await broker.stop();
     silent.destroy();
+  });
+});
+
+describe('a broker that is told to stop while it claims for a consumer who is gone', () => {
+  test('gives the claimed back before it ends', async () => {
+    const { broker, queue, afterwards } = await startOn('gone');
+    const [id] = await afterwards.enqueue('for somebody else');
+    const lock = await createConnection({ uri: database.url });
+    const watcher = await createConnection({ uri: database.url });
+    // The last that a claim does before its COMMIT is to read bodies.
+    await lock.query('LOCK TABLES message WRITE');
+    const socket = await openSocket(broker.url);
+    socket.write(postBytes(`${queue.messagesPath}/dequeue`, { leaseSeconds: 43_200 }));
+    await eventually('the claim waits', async () => {
+      const [rows] = await watcher.query<RowDataPacket[]>(
+        "SELECT 1 FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND STATE LIKE 'Waiting for%metadata lock'",
+      );
+      return rows.length > 0;
+    });
+    socket.destroy();
+    const stopped = broker.stop();
+    await eventually('it stops', () => broker.output().includes('stopping: SIGTERM'));
+    await lock.end();
+    await stopped;
+    await watcher.end();
+    expect(broker.output()).not.toContain('could not give back');
+    expect(await afterwards.dequeue({ waitSeconds: 5 })).toMatchObject([{ id, receiveCount: 1 }]);
   });
 });
