@@ -82,6 +82,19 @@ describe.concurrent('/metrics', () => {
       );
   });
 
+  test('forgets a queue that was deleted, also through another broker', async () => {
+    const queue = await shared.newQueue();
+    const broker = await startBroker({ database: shared.broker.database });
+    const api = new Api(broker.url);
+    await api.queue(queue.name).enqueue('b');
+    expect(await api.metric(`rowmq_messages_total{event="enqueued",queue="${queue.name}"}`)).toBe(1);
+    expect((await shared.api.delete(queue.adminPath)).status).toBe(204);
+    // That one notices it.
+    await api.get('/metrics');
+    expect((await api.get('/metrics')).text).not.toContain(`"${queue.name}"`);
+    await broker.stop();
+  });
+
   test('counts calls by what they answered', async () => {
     const refused = 'rowmq_request_duration_seconds_count{call="dequeue",status="404"}';
     const before = await shared.api.metric(refused);

@@ -19,6 +19,8 @@ export interface Queue {
 
 /** How long a broker may go on with settings that another broker has changed. */
 const CACHE_MS = 1000;
+/** Those that were deleted through other brokers would stay for good. */
+const QUEUES_REMEMBERED = 10_000;
 
 /**
  * Queues and their settings.
@@ -58,6 +60,7 @@ export class QueueRepository {
   }
 
   private remember(queue: Queue): void {
+    if (this.cache.size >= QUEUES_REMEMBERED) this.cache.clear();
     this.cache.set(queue.name, { queue, until: performance.now() + CACHE_MS });
   }
 

@@ -111,6 +111,18 @@ describe('the metrics of several workers', () => {
     expect(all).toContain('queue="other"');
   });
 
+  test('leave out a queue that is gone although a worker ends before it reports again', async () => {
+    workers[1]!.enqueue(1);
+    workers[1]!.enqueue(1, 'other');
+    await text();
+    reports.forget('q');
+    reports.retire(2);
+    workers.pop();
+    const all = await text();
+    expect(all).not.toContain('queue="q"');
+    expect(all).toContain('queue="other"');
+  });
+
   test('are gathered once for all who ask while others are answered', async () => {
     const answers = [text(), text(), text()];
     await vi.waitFor(() => expect(workers[0]!.asked).toBe(1));

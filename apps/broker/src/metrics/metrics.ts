@@ -18,6 +18,8 @@ const EVENTS = [
   'redriven',
 ] as const;
 
+const COUNTED_QUEUE = /^rowmq_messages_total\{.*queue="([^"]+)"/gm;
+
 /** The broker's Prometheus metrics. `docs/operations.md` says which to watch. */
 @Injectable()
 export class Metrics {
@@ -83,6 +85,12 @@ export class Metrics {
 
   count(event: MessageEvent, queue: string, messages: number): void {
     if (messages > 0) this.messages.inc({ event, queue }, messages);
+  }
+
+  /** Stops reporting queues of this text that do not exist any more, wherever they were deleted: requests that were under way then, and other workers, count on after {@link forget}. */
+  forgetAllBut(existing: ReadonlySet<string>, text: string): void {
+    const counted = new Set([...text.matchAll(COUNTED_QUEUE)].map(([, queue]) => queue as string));
+    for (const queue of counted) if (!existing.has(queue)) this.forget(queue);
   }
 
   /** Stops reporting a queue that is gone. */
