@@ -278,7 +278,7 @@ export class Database {
     const { primary } = this;
     if (primary === undefined) return undefined;
     const { host } = primary;
-    return setTimeout(() => primary.doubt(host), SLOW_MS);
+    return setTimeout(() => primary.suspect(host), SLOW_MS);
   }
 }
 
