@@ -1,13 +1,23 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Database, EmbeddedServer, migrateDatabase, NoPrimaryError, openDataSource } from '@rowmq/store';
+import type { RowmqError } from '@rowmq/contract';
+import {
+  Database,
+  EmbeddedServer,
+  MessageRepository,
+  migrateDatabase,
+  NoPrimaryError,
+  openDataSource,
+  QueueRepository,
+} from '@rowmq/store';
 import { type Connection, createConnection, type RowDataPacket } from 'mysql2/promise';
 import type { DataSource } from 'typeorm';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { openGateway } from '../support/gateway.js';
 import { freePort } from '../support/processes.js';
 import { serverProgram } from '../support/servers.js';
+import { message } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
 const PASSWORD = 'rowmq-of-two-servers';
@@ -72,8 +82,8 @@ async function makePrimary(index: number): Promise<void> {
 const url = (...names: string[]): string => `mysql://app:${PASSWORD}@${names.join(',')}/rowmq`;
 const both = (): string => url(hosts[0].name, hosts[1].name);
 
-async function open(address: string, statementDeadlineMs?: number): Promise<Database> {
-  const dataSource = await openDataSource({ url: address, poolSize: 4 });
+async function open(address: string, statementDeadlineMs?: number, poolSize = 4): Promise<Database> {
+  const dataSource = await openDataSource({ url: address, poolSize });
   opened.push(dataSource);
   return new Database(dataSource, statementDeadlineMs);
 }
@@ -185,6 +195,24 @@ describe('a database of several hosts', () => {
     expect(await notes(1)).toEqual(['before']);
   });
 
+  test('is not followed to a second host that takes writes: nothing is stored on either until one stops', async () => {
+    const database = await open(both());
+    await note(database, 'before');
+    for (const { admin } of hosts) await admin.query('SET GLOBAL read_only = OFF');
+    // Slow enough to be suspected.
+    await database.read('SELECT SLEEP(3.2)');
+    await eventually('it is refused', () =>
+      note(database, 'meanwhile').then(
+        () => false,
+        (error: Error) => error.message.includes('more than one host takes writes'),
+      ),
+    );
+    await hosts[0].admin.query('SET GLOBAL read_only = ON');
+    await note(database, 'after');
+    expect(await notes(0)).toEqual([]);
+    expect((await notes(1)).filter((text) => text !== 'meanwhile')).toEqual(['before', 'after']);
+  });
+
   test('gets its schema at the host that takes writes', async () => {
     await makePrimary(0);
     await migrateDatabase(both());
@@ -192,9 +220,50 @@ describe('a database of several hosts', () => {
     const [elsewhere] = await hosts[1].admin.query<RowDataPacket[]>(`SHOW TABLES LIKE 'rowmq_migration'`);
     expect([tables.length, elsewhere.length]).toEqual([1, 0]);
   });
+
+  test('is followed by a broker whose queues are empty, which writes nothing', async () => {
+    for (const index of [0, 1] as const) {
+      await makePrimary(index);
+      await migrateDatabase(both());
+    }
+    // One connection: a new one would be asked.
+    const database = await open(both(), undefined, 1);
+    const { queue } = await new QueueRepository(database).put('idle', {});
+    const broker = new MessageRepository(database);
+    const dequeue = () => broker.dequeue([{ queue, demands: [{ maxMessages: 1, leaseSeconds: 60 }] }]);
+    const [nothing] = await dequeue();
+    expect(nothing?.leased).toEqual([[]]);
+    await makePrimary(0);
+    const elsewhere = await open(url(hosts[0].name));
+    const { queue: same } = await new QueueRepository(elsewhere).put('idle', {});
+    expect(same.id).toBe(queue.id);
+    const [refusal] = await new MessageRepository(elsewhere).enqueue([{ queueName: 'idle', messages: [message()] }]);
+    expect(refusal).toBeNull();
+    const [delivery] = await eventually('its consumers get what others have enqueued at the new primary', async () => {
+      const [outcome] = await dequeue();
+      const leased = outcome?.leased.flat() ?? [];
+      return leased.length > 0 && leased;
+    });
+    expect(delivery?.body.toString()).toBe('body');
+    expect(await connections(1)).toBe(0);
+  });
 });
 
 describe('a database of one host', () => {
+  test('that has become read-only is not read from for long on connections that are open: behind a name that moves, the next may lead to the primary', async () => {
+    const database = await open(url(hosts[1].name));
+    await database.read('SELECT 1');
+    await makePrimary(-1);
+    await eventually('reads are refused', () =>
+      database.read('SELECT 1').then(
+        () => false,
+        (error: RowmqError) => error.code === 'database-unavailable',
+      ),
+    );
+    await makePrimary(1);
+    expect(await database.read('SELECT 1 AS one')).toEqual([{ one: 1 }]);
+  });
+
   test('that is read-only is unavailable, for reads as well: behind a name that moves, the next connection may lead to the primary', async () => {
     const database = await open(url(hosts[0].name));
     await expect(database.read('SELECT 1')).rejects.toMatchObject({ code: 'database-unavailable' });

@@ -96,7 +96,7 @@ export function judgeGroup(variables: ReadonlyMap<string, string>): string[] {
     );
   if (valueOf('unreachable_majority_timeout') === '0')
     warnings.push(
-      'group_replication_unreachable_majority_timeout is 0: a primary that is cut off never becomes read-only, and brokers that can reach it wait there; set it to some seconds.',
+      'group_replication_unreachable_majority_timeout is 0: a primary that is cut off never becomes read-only, and brokers that reach it and its successor use neither; set it to a second.',
     );
   return warnings;
 }

@@ -78,12 +78,12 @@ export function mayHaveCommitted(error: unknown): boolean {
   return isConnectionLost(error) || (errno !== undefined && COMMIT_LEFT_TO_GROUP.has(errno));
 }
 
-/** A connection leads to a server that takes no writes. */
+/** A connection leads to a server that takes no writes, or that is not alone in taking them. */
 export class ReadOnlyServerError extends Error {
   override readonly name = 'ReadOnlyServerError';
 
-  constructor() {
-    super('the server is read-only');
+  constructor(message = 'the server is read-only') {
+    super(message);
   }
 }
 

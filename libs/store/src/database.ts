@@ -61,6 +61,13 @@ const RETRIES: Options = {
 const SLOW_MS = 3000;
 
 /**
+ * A server that has not said for this long, on the connection in use, that it takes writes is asked along with the next SELECT. A write would be refused, but who only looks for work would go on looking where there
+ * will never be any: a primary that was demoted answers.
+ */
+const PROOF_MS = 1000;
+const ASK_FOR_PROOF = 'SELECT @@GLOBAL.read_only AS readOnly';
+
+/**
  * The server ends a session whose client has been silent for so many statement deadlines, and with it the transaction: nobody who works is silent for one. Without that a process that is frozen, or whose machine
  * is gone, keeps its locks for hours, until TCP gives up.
  */
@@ -71,7 +78,8 @@ const SILENT_DEADLINES = 3;
  * deadline on every statement. A server that is read-only is not used; of several hosts, the one that takes writes is. SQL goes to mysql2 directly: TypeORM's own `query` copies every result and broadcasts every statement.
  */
 export class Database {
-  private readonly prepared = new WeakSet<PoolConnection>();
+  /** When the server at a connection's end last said that it takes writes; none of a connection that was not set up yet. */
+  private readonly provenAt = new WeakMap<PoolConnection, number>();
   private readonly sessionSetup: readonly string[];
   private readonly primary: Primary | undefined;
   private serverIsMariaDb = true;
@@ -126,17 +134,25 @@ export class Database {
     }
   }
 
-  /** Runs one SELECT by itself, retried like a transaction. */
+  /** Runs one SELECT by itself, retried like a transaction. What a server answers that takes no writes is not used for longer than a second. */
   async read<T = Row>(sql: string, values?: readonly unknown[]): Promise<T[]> {
-    return this.retry(() => this.withConnection((connection) => this.session(connection).read<T>(sql, values)));
+    return this.retry(() =>
+      this.withConnection(async (connection) => {
+        const session = this.session(connection);
+        if (performance.now() - (this.provenAt.get(connection) ?? 0) < PROOF_MS) return session.read<T>(sql, values);
+        const answers = await session.read<Row[]>(`${sql};\n${ASK_FOR_PROOF}`, values);
+        this.prove(connection, answers.pop()?.[0]);
+        return (answers.length === 1 ? answers[0] : answers) as T[];
+      }),
+    );
   }
 
   /** Throws unless the database is there and takes writes: `database-unavailable`, `overloaded`. */
   async ping(): Promise<void> {
     await this.retry(() =>
       this.withConnection(async (connection) => {
-        const [row] = await this.session(connection).read('SELECT @@GLOBAL.read_only AS readOnly');
-        refuseReadOnly(row?.['readOnly']);
+        const [row] = await this.session(connection).read(ASK_FOR_PROOF);
+        this.prove(connection, row);
       }),
     );
   }
@@ -147,6 +163,12 @@ export class Database {
     const answers = await this.read<unknown>(sql, values);
     // One statement's answer comes bare.
     return statements.length === 1 ? [answers] : answers;
+  }
+
+  /** Throws `ReadOnlyServerError` if the server has said that it takes no writes. */
+  private prove(connection: PoolConnection, answer: Row | undefined): void {
+    refuseReadOnly(answer?.['readOnly']);
+    this.provenAt.set(connection, performance.now());
   }
 
   /** Runs one INSERT, UPDATE or DELETE by itself, retried like a transaction: it must be repeatable. */
@@ -221,15 +243,14 @@ export class Database {
   private async connect(): Promise<PoolConnection> {
     await this.primary?.ready();
     const connection = await this.takeConnection();
-    if (!this.prepared.has(connection)) {
+    if (!this.provenAt.has(connection)) {
       try {
         for (const sql of this.sessionSetup) await this.session(connection).write(sql);
         const [server] = await this.session(connection).read<{ version: string; readOnly: unknown }>(
           'SELECT VERSION() AS version, @@GLOBAL.read_only AS readOnly',
         );
-        refuseReadOnly(server?.readOnly);
         this.serverIsMariaDb = /mariadb/i.test(server?.version ?? '');
-        this.prepared.add(connection);
+        this.prove(connection, server);
       } catch (error) {
         connection.destroy();
         throw error;
@@ -278,7 +299,7 @@ export class Database {
     const { primary } = this;
     if (primary === undefined) return undefined;
     const { host } = primary;
-    return setTimeout(() => primary.doubt(host), SLOW_MS);
+    return setTimeout(() => primary.suspect(host), SLOW_MS);
   }
 }
 

@@ -8,7 +8,7 @@ export * from './group/group-care.js';
 export * from './group/group-server.js';
 export * from './message.repository.js';
 export type { Demand, DequeueRequest, LeasedDelivery } from './claim.js';
-export type { EnqueueOutcome, EnqueueRequest, NewMessage } from './enqueue.js';
+export { BoundedQueueError, type EnqueueOutcome, type EnqueueRequest, type NewMessage } from './enqueue.js';
 export type { ReceiptOutcomes, ReceiptsRequest } from './leases.js';
 export * from './migrate.js';
 export * from './partition.repository.js';

@@ -129,9 +129,13 @@ export class QueueRepository {
    * {@link forget}). Returns its id. Throws `queue-not-found`, and `invalid-request` while it is another queue's dead-letter queue.
    */
   async delete(name: string): Promise<number> {
+    let found: number | undefined;
     const id = await this.database.transaction(async (tx) => {
       const [row] = await tx.read<{ id: number }>('SELECT id FROM queue WHERE name = ? FOR UPDATE', [name]);
+      // Whoever has the name by now is not who was to be deleted.
+      if (tx.commitUnknown && found !== undefined && row?.id !== found) return found;
       if (row === undefined) throw queueNotFound(name);
+      found = row.id;
       // Not locked: whoever is about to name this queue as its dead-letter queue holds this queue's row, which is ours now.
       const [user] = await tx.read<{ name: string }>(
         'SELECT name FROM queue WHERE dead_letter_queue_id = ? AND id <> ? AND name IS NOT NULL LIMIT 1',
