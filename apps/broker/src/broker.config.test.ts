@@ -44,6 +44,23 @@ describe('the broker’s settings', () => {
     expect(() => readBrokerConfig({ ...URL_SETTING, ROWMQ_ADMIN_KEY: KEY.slice(1) })).toThrow(/at least 16/);
   });
 
+  test.each([
+    'a key with spaces in it',
+    ' leading-space-1234',
+    'tab\tin-the-middle',
+    'schlüssel-schlüssel',
+    `${KEY}\u0000`,
+  ])('take no key that no client could send: %j', (key) => {
+    expect(() => readBrokerConfig({ ...URL_SETTING, ROWMQ_ADMIN_KEY: key })).toThrow(
+      /ROWMQ_ADMIN_KEY must have no spaces and only ASCII/,
+    );
+  });
+
+  test('take a key of all that a header can carry', () => {
+    const key = Array.from({ length: 94 }, (_, index) => String.fromCharCode(0x21 + index)).join('');
+    expect(readBrokerConfig({ ...URL_SETTING, ROWMQ_ADMIN_KEY: key }).adminKey).toBe(key);
+  });
+
   test.each(['0', '65', '-1', '2.5', 'all'])('take no %s for a number of workers', (workers) => {
     expect(() => readBrokerConfig({ ...URL_SETTING, ROWMQ_WORKERS: workers })).toThrow(
       /ROWMQ_WORKERS must be a whole number from 1 to 64/,

@@ -38,6 +38,7 @@ const SHAPE = {
   ROWMQ_ADMIN_KEY: z
     .string()
     .min(16, 'must have at least 16 characters; make one with `openssl rand -hex 24`')
+    .regex(/^[\x21-\x7e]*$/, 'must have no spaces and only ASCII characters, or no client can send it in a header')
     .optional(),
   ROWMQ_STOP_SECONDS: wholeNumber(1, 600).default(25),
 };
