@@ -8,6 +8,7 @@ describe('the broker’s settings', () => {
   test('are defaults but for the database', () => {
     expect(readBrokerConfig(URL_SETTING)).toEqual({
       databaseUrl: URL_SETTING.ROWMQ_DATABASE_URL,
+      databaseTls: undefined,
       workers: 1,
       poolSize: 16,
       flightRequests: 1000,
@@ -59,6 +60,13 @@ describe('the broker’s settings', () => {
   test('take a key of all that a header can carry', () => {
     const key = Array.from({ length: 94 }, (_, index) => String.fromCharCode(0x21 + index)).join('');
     expect(readBrokerConfig({ ...URL_SETTING, ROWMQ_ADMIN_KEY: key }).adminKey).toBe(key);
+  });
+
+  test('say how the way to the database is encrypted', () => {
+    expect(readBrokerConfig({ ...URL_SETTING, ROWMQ_DATABASE_TLS: 'require' }).databaseTls).toEqual({
+      rejectUnauthorized: false,
+      verifyIdentity: false,
+    });
   });
 
   test.each(['0', '65', '-1', '2.5', 'all'])('take no %s for a number of workers', (workers) => {

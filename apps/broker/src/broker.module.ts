@@ -27,6 +27,7 @@ export class BrokerModule {
       imports: [
         StoreModule.forRoot({
           url: config.databaseUrl,
+          tls: config.databaseTls,
           poolSize: config.poolSize,
           waitingRequests: config.maxWaitingRequests,
         }),

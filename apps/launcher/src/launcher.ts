@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { Supervisor } from '@rowmq/runtime';
 import { migrateDatabase } from '@rowmq/store';
 import { startApp } from './app-process.js';
-import { type LaunchedDatabase, launchDatabase } from './database.js';
+import { type LaunchedDatabase, launchDatabase, NOT_ENCRYPTED } from './database.js';
 import type { LauncherConfig } from './launcher.config.js';
 import { ChildRecord } from './left-over.js';
 import { allOrFirstFailure, refuseTakenPort } from './starting.js';
@@ -36,19 +36,20 @@ export class Launcher implements Program {
   private async start(signal: AbortSignal): Promise<void> {
     const { config, log } = this;
     this.database = await launchDatabase(config, log, signal);
-    const { url, folder, description } = this.database;
+    const { url, tls, folder, description } = this.database;
     // Without a folder of our own there is no lock, so nobody can tell our children from those of another launcher.
     const record = folder === undefined ? undefined : new ChildRecord(join(folder, 'children.json'));
     await record?.endLeftOver(log);
     await refuseTakenPort(config);
 
-    const applied = await migrateDatabase(url);
+    const applied = await migrateDatabase(url, tls);
     if (applied.length > 0) log(`Migrated the database: ${applied.join(', ')}`);
     signal.throwIfAborted();
 
     const environment = {
       ...this.environment,
       ROWMQ_DATABASE_URL: url,
+      ...(tls === undefined && NOT_ENCRYPTED),
       ROWMQ_HOST: config.host,
       ROWMQ_PORT: String(config.port),
       ROWMQ_STOP_SECONDS: String(config.stopSeconds),

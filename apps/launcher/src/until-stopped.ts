@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { reason } from '@rowmq/runtime';
 
 /** npm passes on the Ctrl-C that the terminal already delivered: two signals this close together are one request. */
 const SAME_REQUEST_MS = 1_000;
@@ -30,7 +31,7 @@ export async function runUntilStopped(
     await program.run(stopping.signal);
     process.exit(0);
   } catch (error) {
-    console.error(error instanceof Error ? error.message : error);
+    console.error(reason(error));
     process.exit(1);
   }
 }

@@ -1,6 +1,6 @@
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { databaseHosts } from '@rowmq/runtime';
+import { databaseHosts, databaseParts, type DatabaseTls, reason } from '@rowmq/runtime';
 import { createConnection, type RowDataPacket } from 'mysql2/promise';
 import { isRetryable, ReadOnlyServerError } from './database-errors.js';
 
@@ -17,7 +17,11 @@ export class NoPrimaryError extends Error {
   override readonly name = 'NoPrimaryError';
   readonly driverError: unknown;
 
-  constructor(hosts: readonly string[], reasons: readonly unknown[]) {
+  /** @param reasons of each host */
+  constructor(
+    hosts: readonly string[],
+    readonly reasons: readonly unknown[],
+  ) {
     super(`no host takes writes: ${hosts.map((host, index) => `${host} (${reason(reasons[index])})`).join(', ')}`);
     this.driverError = reasons.find((error) => isRetryable(error)) ?? reasons[0];
   }
@@ -33,6 +37,8 @@ export class NoPrimaryError extends Error {
 export class Primary {
   readonly #urls: readonly string[];
   readonly #look: Look;
+  /** Told the host that has become the primary. */
+  onMove: (host: string) => void = () => undefined;
   readonly #sockets = new Map<Socket, number>();
   #current = 0;
   /** Set while no host is known to take writes: then it is asked again before anybody connects. */
@@ -45,9 +51,9 @@ export class Primary {
   }
 
   /** For a URL that names several hosts; undefined for one, of which there is nothing to choose. Throws TypeError for what is no database URL. */
-  static of(url: string): Primary | undefined {
+  static of(url: string, tls?: DatabaseTls): Primary | undefined {
     const urls = databaseHosts(url);
-    return urls.length === 1 ? undefined : new Primary(urls);
+    return urls.length === 1 ? undefined : new Primary(urls, (single) => lookAt(single, tls));
   }
 
   /** `host:port` of the server that connections go to. */
@@ -72,13 +78,14 @@ export class Primary {
     this.#use(writable[0]);
   }
 
-  /** A socket to the primary, for mysql2. */
-  readonly open = (): Socket => {
+  /** A socket to the primary, for a connection of mysql2: which is told where it leads, since that is what the server's certificate has to name. */
+  readonly open = ({ config }: { config: { host?: string; port?: number } }): Socket => {
     const index = this.#current;
-    const { hostname, port } = new URL(this.#urls[index] as string);
+    const { host, port } = databaseParts(this.#urls[index] as string);
+    Object.assign(config, { host, port });
     const socket = connect({
-      host: hostname.replace(/^\[|\]$/g, ''),
-      port: Number(port || 3306),
+      host,
+      port,
       noDelay: true,
       keepAlive: true,
       keepAliveInitialDelay: 10_000,
@@ -124,9 +131,11 @@ export class Primary {
   }
 
   #use(index: number): void {
+    const isAnother = index !== this.#current;
     this.#lost = undefined;
     this.#current = index;
     for (const [socket, leadsTo] of this.#sockets) if (leadsTo !== index) socket.destroy();
+    if (isAnother) this.onMove(this.host);
   }
 
   #noPrimary(answers: readonly PromiseSettledResult<void>[]): NoPrimaryError {
@@ -143,8 +152,12 @@ export function refuseReadOnly(readOnly: unknown): void {
   if (!['0', 'OFF'].includes(String(readOnly))) throw new ReadOnlyServerError();
 }
 
-async function lookAt(url: string): Promise<void> {
-  const connection = await createConnection({ uri: url, connectTimeout: LOOK_DEADLINE_MS });
+async function lookAt(url: string, tls?: DatabaseTls): Promise<void> {
+  const connection = await createConnection({
+    uri: url,
+    connectTimeout: LOOK_DEADLINE_MS,
+    ...(tls && { ssl: tls }),
+  });
   try {
     const sql = 'SELECT @@GLOBAL.read_only AS readOnly';
     const [[row]] = await connection.query<RowDataPacket[]>({ sql, timeout: LOOK_DEADLINE_MS });
@@ -156,10 +169,4 @@ async function lookAt(url: string): Promise<void> {
 
 function hostOf(url: string): string {
   return new URL(url).host;
-}
-
-function reason(error: unknown): string {
-  if (!(error instanceof Error)) return 'no answer';
-  // Node's errors for a name with several addresses have no message of their own.
-  return error.message || ((error as NodeJS.ErrnoException).code ?? error.name);
 }

@@ -1,6 +1,5 @@
 import { type DynamicModule, Global, Logger, Module, type OnApplicationBootstrap } from '@nestjs/common';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
-import { databaseName } from '@rowmq/runtime';
 import { DataSource, type DataSourceOptions } from 'typeorm';
 import { checkServer, StartupError } from './boot-checks.js';
 import { BrowseRepository } from './browse.repository.js';
@@ -23,18 +22,6 @@ const REPOSITORIES = [
   ReaperRepository,
 ];
 
-/** Opens the pool. Throws {@link StartupError} that names the database, without the password. */
-async function connect(url: string, options?: DataSourceOptions): Promise<DataSource> {
-  try {
-    return await connectDataSource(options as DataSourceOptions);
-  } catch (error) {
-    throw new StartupError(
-      `Cannot use the database at ${databaseName(url)}: ${(error as Error).message}. Check that it runs, and ROWMQ_DATABASE_URL.`,
-      { cause: error },
-    );
-  }
-}
-
 /** RowMQ's storage for a Nest application: one connection pool and the repositories on it. The application does not start on a database that will not do. */
 @Global()
 @Module({})
@@ -55,7 +42,7 @@ export class StoreModule implements OnApplicationBootstrap {
             // A server that is still starting is waited for; a wrong password does not become right.
             toRetry: (error: unknown) => isRetryable((error as Error).cause),
           }),
-          dataSourceFactory: (options) => connect(settings.url, options),
+          dataSourceFactory: (options) => connectDataSource(options as DataSourceOptions),
         }),
       ],
       providers: [

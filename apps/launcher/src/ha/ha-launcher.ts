@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { Supervisor } from '@rowmq/runtime';
 import { EmbeddedGroup, findServer, type GroupMember, migrateDatabase } from '@rowmq/store';
 import { startApp } from '../app-process.js';
+import { NOT_ENCRYPTED } from '../database.js';
 import type { LauncherConfig } from '../launcher.config.js';
 import { ChildRecord } from '../left-over.js';
 import { allOrFirstFailure, refuseTakenPort } from '../starting.js';
@@ -104,16 +105,12 @@ export class HaLauncher implements Program {
       const environment = {
         ...this.environment,
         ROWMQ_DATABASE_URL: url,
+        ...NOT_ENCRYPTED,
         ROWMQ_STOP_SECONDS: String(stopSeconds),
         ...settings,
       };
       const startOnce = async (stopping: AbortSignal) => {
-        const running = await startApp(
-          app,
-          environment,
-          stopSeconds,
-          AbortSignal.any([signal, stopping]),
-        );
+        const running = await startApp(app, environment, stopSeconds, AbortSignal.any([signal, stopping]));
         await record.note(name, running.pid);
         return running;
       };
