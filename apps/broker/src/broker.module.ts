@@ -15,6 +15,7 @@ import { CombinedDemand } from './messages/combined-demand.js';
 import { Flights } from './messages/flights.js';
 import { MessagesController } from './messages/messages.controller.js';
 import { MessagesService } from './messages/messages.service.js';
+import { DatabaseMetrics } from './metrics/database-metrics.js';
 import { Metrics } from './metrics/metrics.js';
 import { MetricsController } from './metrics/metrics.controller.js';
 
@@ -46,6 +47,7 @@ export class BrokerModule {
         QueuesService,
         QueueStatsService,
         Metrics,
+        DatabaseMetrics,
       ],
     };
   }

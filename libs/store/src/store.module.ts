@@ -1,9 +1,9 @@
 import { type DynamicModule, Global, Logger, Module, type OnApplicationBootstrap } from '@nestjs/common';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
 import { DataSource, type DataSourceOptions } from 'typeorm';
-import { checkServer, StartupError } from './boot-checks.js';
+import { checkServer, describeServer, StartupError } from './boot-checks.js';
 import { BrowseRepository } from './browse.repository.js';
-import { connectDataSource, type DatabaseSettings, dataSourceOptions } from './data-source.js';
+import { addressOf, connectDataSource, type DatabaseSettings, dataSourceOptions, primaryOf } from './data-source.js';
 import { Database } from './database.js';
 import { isRetryable } from './database-errors.js';
 import { MessageRepository } from './message.repository.js';
@@ -48,7 +48,11 @@ export class StoreModule implements OnApplicationBootstrap {
       providers: [
         {
           provide: Database,
-          useFactory: (dataSource: DataSource) => new Database(dataSource),
+          useFactory: (dataSource: DataSource) => {
+            const database = new Database(dataSource);
+            database.health.logger = new Logger(Database.name);
+            return database;
+          },
           inject: [getDataSourceToken()],
         },
         ...REPOSITORIES.map((Repository) => ({
@@ -62,6 +66,9 @@ export class StoreModule implements OnApplicationBootstrap {
   }
 
   async onApplicationBootstrap(): Promise<void> {
+    const primary = primaryOf(this.dataSource);
+    const which = primary === undefined ? '' : `; the primary is ${primary.host}`;
+    this.logger.log(`database ${addressOf(this.dataSource)}: ${await describeServer(this.dataSource)}${which}`);
     for (const warning of await checkServer(this.dataSource)) this.logger.warn(warning);
     const pending = await pendingOf(this.dataSource);
     if (pending.length > 0) {

@@ -1,7 +1,7 @@
 import { Controller, Get, Header } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
-import { QueueStatsService } from '../admin/queue-stats.service.js';
 import { CombinedDemand } from '../messages/combined-demand.js';
+import { DatabaseMetrics } from './database-metrics.js';
 import { Metrics } from './metrics.js';
 import { Open } from '../http/api-key.guard.js';
 
@@ -12,7 +12,7 @@ import { Open } from '../http/api-key.guard.js';
 export class MetricsController {
   constructor(
     private readonly metrics: Metrics,
-    private readonly stats: QueueStatsService,
+    private readonly ofDatabase: DatabaseMetrics,
     demand: CombinedDemand,
   ) {
     metrics.gauge('rowmq_waiting_consumers', 'Consumers that wait for messages on this broker', () => demand.size);
@@ -27,23 +27,8 @@ export class MetricsController {
     },
   })
   async scrape(): Promise<string> {
-    // When the database is away, what the process knows by itself is wanted all the more.
-    const depths = await this.depths().catch(() => '');
-    return `${await this.metrics.text()}\n${depths}`;
-  }
-
-  /** Depths come from the database, are the same on every broker, and are as old as their cost allows. */
-  private async depths(): Promise<string> {
-    const lines = ['# HELP rowmq_queue_deliveries Deliveries by state', '# TYPE rowmq_queue_deliveries gauge'];
-    const ages = [
-      '# HELP rowmq_queue_oldest_ready_age_seconds How long the oldest ready delivery has been ready',
-      '# TYPE rowmq_queue_oldest_ready_age_seconds gauge',
-    ];
-    for (const { name, stats } of await this.stats.all()) {
-      for (const state of ['ready', 'delayed', 'leased'] as const)
-        lines.push(`rowmq_queue_deliveries{queue="${name}",state="${state}"} ${stats[state]}`);
-      ages.push(`rowmq_queue_oldest_ready_age_seconds{queue="${name}"} ${stats.oldestReadyAgeSeconds ?? 0}`);
-    }
-    return `${[...lines, ...ages].join('\n')}\n`;
+    // First, since it finds out whether the database is up. When that is away, what the process knows by itself is wanted all the more.
+    const ofDatabase = await this.ofDatabase.text();
+    return `${await this.metrics.text()}\n${ofDatabase}`;
   }
 }
