@@ -129,6 +129,24 @@ describe('a database of several hosts', () => {
     await eventually('the connections are closed', async () => (await connections(1)) === 0);
   });
 
+  test('is followed with a line in the log, and one each for the trouble before and its end', async () => {
+    const database = await open(both());
+    const lines: string[] = [];
+    database.health.logger = { log: (line) => lines.push(line), warn: (line) => lines.push(`warn: ${line}`) };
+    await Promise.all([1, 2, 3, 4].map((number) => note(database, `before ${number}`)));
+    expect(lines).toEqual([]);
+    await makePrimary(0);
+    await Promise.all(Array.from({ length: 20 }, async (_, number) => note(database, `after ${number}`)));
+    await eventually('it is over', () => lines.length >= 3);
+    expect(lines).toEqual([
+      expect.stringMatching(/^warn: Trouble with the database: .*read.only.* It is tried again\.$/i),
+      `The primary is now ${hosts[0].name}.`,
+      expect.stringMatching(/^The database answers again: the trouble lasted \d+\.\d s, in which \d+ tries failed\.$/),
+    ]);
+    expect(database.health.isUp).toBe(true);
+    expect([...database.health.failures.values()].some((count) => count > 0)).toBe(true);
+  });
+
   test('is followed by a transaction that was under way: it is carried out once, as a whole', async () => {
     const database = await open(both());
     let tries = 0;
@@ -157,9 +175,9 @@ describe('a database of several hosts', () => {
   test('is not opened while no host takes writes: the error names each and its reason', async () => {
     await makePrimary(-1);
     const error = await openDataSource({ url: both() }).catch((thrown: unknown) => thrown);
-    expect(error).toBeInstanceOf(NoPrimaryError);
-    expect((error as Error).message).toBe(
-      `no host takes writes: ${hosts[0].name} (the server is read-only), ${hosts[1].name} (the server is read-only)`,
+    expect((error as Error).cause).toBeInstanceOf(NoPrimaryError);
+    expect((error as Error).message).toContain(
+      `Cannot use the database at ${hosts[0].name},${hosts[1].name}/rowmq: no host takes writes: ${hosts[0].name} (the server is read-only), ${hosts[1].name} (the server is read-only). `,
     );
   });
 

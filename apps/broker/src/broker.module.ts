@@ -14,6 +14,7 @@ import { CombinedDemand } from './messages/combined-demand.js';
 import { Flights } from './messages/flights.js';
 import { MessagesController } from './messages/messages.controller.js';
 import { MessagesService } from './messages/messages.service.js';
+import { DatabaseMetrics } from './metrics/database-metrics.js';
 import { Metrics } from './metrics/metrics.js';
 import { MetricsController } from './metrics/metrics.controller.js';
 
@@ -26,6 +27,7 @@ export class BrokerModule {
       imports: [
         StoreModule.forRoot({
           url: config.databaseUrl,
+          tls: config.databaseTls,
           poolSize: config.poolSize,
           waitingRequests: config.maxWaitingRequests,
         }),
@@ -42,6 +44,7 @@ export class BrokerModule {
         QueuesService,
         QueueStatsService,
         Metrics,
+        DatabaseMetrics,
       ],
     };
   }

@@ -1,3 +1,4 @@
+import { DATABASE_SETTINGS, type DatabaseTls, databaseTls, readSettings, reason } from '@rowmq/runtime';
 import { migrateDatabase, pendingMigrations, revertDatabase } from '@rowmq/store';
 import { Command, InvalidArgumentError } from 'commander';
 
@@ -11,7 +12,8 @@ program
   .command('up', { isDefault: true })
   .description('apply every pending migration')
   .action(async () => {
-    const applied = await migrateDatabase(databaseUrl());
+    const { url, tls } = database();
+    const applied = await migrateDatabase(url, tls);
     console.log(applied.length === 0 ? 'Nothing to do: no migration is pending.' : `Applied: ${applied.join(', ')}`);
   });
 
@@ -20,7 +22,8 @@ program
   .description('revert the last migrations; this drops tables and what is in them')
   .argument('[steps]', 'how many', positiveInteger, 1)
   .action(async (steps: number) => {
-    const reverted = await revertDatabase(databaseUrl(), steps);
+    const { url, tls } = database();
+    const reverted = await revertDatabase(url, steps, tls);
     console.log(
       reverted.length === 0 ? 'Nothing to do: no migration was applied.' : `Reverted: ${reverted.join(', ')}`,
     );
@@ -30,7 +33,8 @@ program
   .command('status')
   .description('list the pending migrations; exit code 1 if there are any')
   .action(async () => {
-    const pending = await pendingMigrations(databaseUrl());
+    const { url, tls } = database();
+    const pending = await pendingMigrations(url, tls);
     console.log(pending.length === 0 ? 'Up to date.' : `Pending: ${pending.join(', ')}`);
     process.exitCode = pending.length === 0 ? 0 : 1;
   });
@@ -38,14 +42,13 @@ program
 try {
   await program.parseAsync();
 } catch (error) {
-  console.error(error instanceof Error ? error.message : error);
+  console.error(reason(error));
   process.exitCode = 1;
 }
 
-function databaseUrl(): string {
-  const url = process.env['ROWMQ_DATABASE_URL'];
-  if (url) return url;
-  throw new Error('Set ROWMQ_DATABASE_URL=mysql://user:password@host:3306/database first.');
+function database(): { url: string; tls: DatabaseTls | undefined } {
+  const settings = readSettings(DATABASE_SETTINGS, process.env);
+  return { url: settings.ROWMQ_DATABASE_URL, tls: databaseTls(settings) };
 }
 
 function positiveInteger(text: string): number {

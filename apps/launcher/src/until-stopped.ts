@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { onStopRequest } from '@rowmq/runtime';
+import { onStopRequest, reason } from '@rowmq/runtime';
 
 const PARENT_POLL_MS = 250;
 
@@ -30,7 +30,7 @@ export async function runUntilStopped(
     await program.run(stopping.signal);
     process.exit(0);
   } catch (error) {
-    console.error(error instanceof Error ? error.message : error);
+    console.error(reason(error));
     process.exit(1);
   }
 }

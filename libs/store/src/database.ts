@@ -3,6 +3,7 @@ import pRetry, { type Options } from 'p-retry';
 import type { Pool, PoolConnection, QueryOptions } from 'mysql2';
 import type { DataSource } from 'typeorm';
 import { primaryOf } from './data-source.js';
+import { DatabaseHealth } from './database-health.js';
 import {
   isConnectionLost,
   isDatabaseFailure,
@@ -78,6 +79,8 @@ const SILENT_DEADLINES = 3;
  * deadline on every statement. A server that is read-only is not used; of several hosts, the one that takes writes is. SQL goes to mysql2 directly: TypeORM's own `query` copies every result and broadcasts every statement.
  */
 export class Database {
+  /** Told of every try, whether it failed or was answered. */
+  readonly health = new DatabaseHealth();
   /** When the server at a connection's end last said that it takes writes; none of a connection that was not set up yet. */
   private readonly provenAt = new WeakMap<PoolConnection, number>();
   private readonly sessionSetup: readonly string[];
@@ -91,6 +94,7 @@ export class Database {
   ) {
     this.primary = primaryOf(dataSource);
     this.sessionSetup = sessionSetup(Math.ceil((SILENT_DEADLINES * statementDeadlineMs) / 1000));
+    if (this.primary !== undefined) this.primary.onMove = (host) => this.health.moved(host);
   }
 
   /** Whether the server is MariaDB, as its connections say: assumed until the first is open, since what is right for MariaDB is right, if slower, for MySQL. */
@@ -147,14 +151,27 @@ export class Database {
     );
   }
 
-  /** Throws unless the database is there and takes writes: `database-unavailable`, `overloaded`. */
-  async ping(): Promise<void> {
-    await this.retry(() =>
+  /** Throws unless the database says by the deadline that it takes writes: `database-unavailable`, `overloaded`. */
+  async ping(deadlineMs: number): Promise<void> {
+    const asked = this.retry(() =>
       this.withConnection(async (connection) => {
         const [row] = await this.session(connection).read(ASK_FOR_PROOF);
         this.prove(connection, row);
       }),
     );
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        const error = new RowmqError('database-unavailable', `no answer within ${deadlineMs / 1000} s`);
+        this.health.failed(error);
+        reject(error);
+      }, deadlineMs);
+    });
+    try {
+      await Promise.race([asked, late]);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** Runs several SELECTs in one round trip, each by itself, retried like a transaction. */
@@ -185,7 +202,7 @@ export class Database {
     work: (session: Session) => Promise<T>,
     statementDeadlineMs = this.statementDeadlineMs,
   ): Promise<T> {
-    return this.doubting(async () => {
+    return this.watched(async () => {
       const connection = await this.connect();
       try {
         return await work(this.session(connection, statementDeadlineMs));
@@ -204,7 +221,7 @@ export class Database {
   }
 
   private async withConnection<T>(work: (connection: PoolConnection) => Promise<T>): Promise<T> {
-    return this.doubting(async () => {
+    return this.watched(async () => {
       const connection = await this.connect();
       try {
         const result = await work(connection);
@@ -219,12 +236,15 @@ export class Database {
     });
   }
 
-  /** Of several hosts, has the primary looked for when `work` fails in a way that a change of the primary looks like. Whoever connects next waits for the answer. */
-  private async doubting<T>(work: () => Promise<T>): Promise<T> {
+  /** One try, whose outcome the health is told. Of several hosts, has the primary looked for when it fails in a way that a change of the primary looks like: whoever connects next waits for the answer. */
+  private async watched<T>(work: () => Promise<T>): Promise<T> {
     const host = this.primary?.host;
     try {
-      return await work();
+      const result = await work();
+      this.health.succeeded();
+      return result;
     } catch (error) {
+      this.health.failed(error);
       if (host !== undefined && (isConnectionLost(error) || isNotPrimary(error))) this.primary?.doubt(host);
       throw error;
     }

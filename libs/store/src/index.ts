@@ -2,6 +2,7 @@ export * from './boot-checks.js';
 export * from './browse.repository.js';
 export * from './data-source.js';
 export * from './database.js';
+export * from './database-health.js';
 export * from './embedded/index.js';
 export * from './entities/index.js';
 export * from './group/group-care.js';

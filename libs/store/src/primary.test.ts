@@ -45,7 +45,7 @@ const lost = (): Error => Object.assign(new Error('connect ECONNREFUSED'), { cod
 const never = new Promise<never>(() => undefined);
 
 async function connected(primary: Primary): Promise<Socket> {
-  const socket = primary.open().on('error', () => undefined);
+  const socket = primary.open({ config: {} }).on('error', () => undefined);
   await once(socket, 'connect');
   return socket;
 }
@@ -176,6 +176,38 @@ describe('the primary of several hosts', () => {
     primary.suspect(primary.host);
     await once(before, 'close');
     await expectMovedTo(primary, 1);
+  });
+
+  test('tells who it is whenever that changes, and only then', async () => {
+    const primary = new Primary(urls, look);
+    const told: string[] = [];
+    primary.onMove = (moved) => told.push(moved);
+    await primary.find();
+    primary.doubt(host(0));
+    await expectMovedTo(primary, 0);
+    expect(told).toEqual([]);
+    says = [new ReadOnlyServerError(), undefined, lost()];
+    primary.doubt(host(0));
+    await expectMovedTo(primary, 1);
+    says = [lost(), lost(), lost()];
+    primary.doubt(host(1));
+    await expect(primary.ready()).rejects.toThrow(NoPrimaryError);
+    says = [lost(), undefined, lost()];
+    await expectMovedTo(primary, 1);
+    expect(told).toEqual([host(1)]);
+  });
+
+  test('is what a connection to it is told that it leads to, for the certificate to name', async () => {
+    const primary = new Primary(['mysql://u:p@[::1]:3307/db', ...urls.slice(1)], async (url) =>
+      url.includes('3307') ? undefined : Promise.reject(lost()),
+    );
+    const config = { host: 'another', port: 1 };
+    await primary.find();
+    primary
+      .open({ config })
+      .on('error', () => undefined)
+      .destroy();
+    expect(config).toEqual({ host: '::1', port: 3307 });
   });
 
   test('stays if it was in doubt for nothing', async () => {

@@ -1,6 +1,6 @@
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { databaseHosts } from '@rowmq/runtime';
+import { databaseHosts, databaseParts, type DatabaseTls, reason } from '@rowmq/runtime';
 import { createConnection, type RowDataPacket } from 'mysql2/promise';
 import { isRetryable, ReadOnlyServerError } from './database-errors.js';
 
@@ -14,15 +14,20 @@ const PAUSE_MS = { min: 100, max: 200 };
 /** Resolves when the server at this URL says that it takes writes; throws why it does not. */
 export type Look = (url: string) => Promise<void>;
 
-/** There is no host to write to now. Retryable where `driverError` is. */
+/** There is no host to write to now. Retryable where the reason of one of the hosts is. */
 export class NoPrimaryError extends Error {
   override readonly name = 'NoPrimaryError';
 
+  readonly driverError: unknown;
+
+  /** @param reasons of each host */
   constructor(
     message: string,
-    readonly driverError: unknown,
+    readonly reasons: readonly unknown[],
   ) {
     super(message);
+    // A password that is wrong everywhere does not become right.
+    this.driverError = reasons.find((error) => isRetryable(error)) ?? reasons[0];
   }
 }
 
@@ -36,6 +41,8 @@ export class NoPrimaryError extends Error {
 export class Primary {
   readonly #urls: readonly string[];
   readonly #look: Look;
+  /** Told the host that has become the primary. */
+  onMove: (host: string) => void = () => undefined;
   readonly #sockets = new Map<Socket, number>();
   #current = 0;
   /** Set while no host is known to take writes: then it is asked again before anybody connects. */
@@ -52,9 +59,9 @@ export class Primary {
   }
 
   /** For a URL that names several hosts; undefined for one, of which there is nothing to choose. Throws TypeError for what is no database URL. */
-  static of(url: string): Primary | undefined {
+  static of(url: string, tls?: DatabaseTls): Primary | undefined {
     const urls = databaseHosts(url);
-    return urls.length === 1 ? undefined : new Primary(urls);
+    return urls.length === 1 ? undefined : new Primary(urls, (single) => lookAt(single, tls));
   }
 
   /** `host:port` of the server that connections go to. */
@@ -74,13 +81,14 @@ export class Primary {
     this.#use(writable[0]);
   }
 
-  /** A socket to the primary, for mysql2. */
-  readonly open = (): Socket => {
+  /** A socket to the primary, for a connection of mysql2: which is told where it leads, since that is what the server's certificate has to name. */
+  readonly open = ({ config }: { config: { host?: string; port?: number } }): Socket => {
     const index = this.#current;
-    const { hostname, port } = new URL(this.#urls[index] as string);
+    const { host, port } = databaseParts(this.#urls[index] as string);
+    Object.assign(config, { host, port });
     const socket = connect({
-      host: hostname.replace(/^\[|\]$/g, ''),
-      port: Number(port || 3306),
+      host,
+      port,
       noDelay: true,
       keepAlive: true,
       keepAliveInitialDelay: 10_000,
@@ -131,10 +139,9 @@ export class Primary {
     if (found !== undefined && others.length === 0) return this.#use(found);
     if (found === undefined) this.#lost = this.#noPrimary(await all);
     else
-      this.#lost = new NoPrimaryError(
-        this.#allTakeWrites(writable),
+      this.#lost = new NoPrimaryError(this.#allTakeWrites(writable), [
         new ReadOnlyServerError('more than one host takes writes'),
-      );
+      ]);
     await sleep(PAUSE_MS.min + Math.random() * (PAUSE_MS.max - PAUSE_MS.min));
   }
 
@@ -145,20 +152,18 @@ export class Primary {
   }
 
   #use(index: number): void {
+    const isAnother = index !== this.#current;
     this.#lost = undefined;
     this.#isProven = true;
     this.#current = index;
     for (const [socket, leadsTo] of this.#sockets) if (leadsTo !== index) socket.destroy();
+    if (isAnother) this.onMove(this.host);
   }
 
-  /** Retryable where one host's reason is: a password that is wrong everywhere does not become right. */
   #noPrimary(answers: readonly PromiseSettledResult<void>[]): NoPrimaryError {
     const reasons = answers.map((answer): unknown => (answer.status === 'rejected' ? answer.reason : undefined));
     const hosts = this.#urls.map((url, index) => `${hostOf(url)} (${reason(reasons[index])})`);
-    return new NoPrimaryError(
-      `no host takes writes: ${hosts.join(', ')}`,
-      reasons.find((error) => isRetryable(error)) ?? reasons[0],
-    );
+    return new NoPrimaryError(`no host takes writes: ${hosts.join(', ')}`, reasons);
   }
 
   #allTakeWrites(indexes: readonly number[]): string {
@@ -173,8 +178,12 @@ export function refuseReadOnly(readOnly: unknown): void {
   if (!['0', 'OFF'].includes(String(readOnly))) throw new ReadOnlyServerError();
 }
 
-async function lookAt(url: string): Promise<void> {
-  const connection = await createConnection({ uri: url, connectTimeout: LOOK_DEADLINE_MS });
+async function lookAt(url: string, tls?: DatabaseTls): Promise<void> {
+  const connection = await createConnection({
+    uri: url,
+    connectTimeout: LOOK_DEADLINE_MS,
+    ...(tls && { ssl: tls }),
+  });
   try {
     const sql = 'SELECT @@GLOBAL.read_only AS readOnly';
     const [[row]] = await connection.query<RowDataPacket[]>({ sql, timeout: LOOK_DEADLINE_MS });
@@ -186,10 +195,4 @@ async function lookAt(url: string): Promise<void> {
 
 function hostOf(url: string): string {
   return new URL(url).host;
-}
-
-function reason(error: unknown): string {
-  if (!(error instanceof Error)) return 'no answer';
-  // Node's errors for a name with several addresses have no message of their own.
-  return error.message || ((error as NodeJS.ErrnoException).code ?? error.name);
 }

@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { type Aggregator, collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 
 /** What can happen to messages, as the `event` label names it. */
 export type MessageEvent = (typeof EVENTS)[number];
@@ -108,10 +108,25 @@ export class Metrics {
     this.requests.observe({ call, status }, seconds);
   }
 
-  /** A gauge that is read when it is scraped. */
-  gauge(name: string, help: string, read: () => number): void {
-    const gauge: Gauge = new Gauge({ name, help, registers: [], collect: () => gauge.set(read()) });
+  /** A gauge that is read when it is scraped. `aggregator` says what becomes of several workers'. */
+  gauge(name: string, help: string, read: () => number, aggregator: Aggregator = 'sum'): void {
+    const gauge: Gauge = new Gauge({ name, help, registers: [], aggregator, collect: () => gauge.set(read()) });
     this.registry.registerMetric(gauge);
+  }
+
+  /** A counter that is kept elsewhere, by one label, and read when it is scraped. */
+  counter(name: string, help: string, label: string, read: () => Iterable<readonly [string, number]>): void {
+    const counter: Counter = new Counter({
+      name,
+      help,
+      labelNames: [label],
+      registers: [],
+      collect: () => {
+        counter.reset();
+        for (const [value, count] of read()) counter.inc({ [label]: value }, count);
+      },
+    });
+    this.registry.registerMetric(counter);
   }
 
   observeFlight(verb: string, { rows, ms }: { rows: number; ms: number }): void {

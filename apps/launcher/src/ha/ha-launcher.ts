@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { Supervisor } from '@rowmq/runtime';
 import { EmbeddedGroup, findServer, migrateDatabase } from '@rowmq/store';
+import { NOT_ENCRYPTED } from '../database.js';
 import type { LauncherConfig } from '../launcher.config.js';
 import { ChildRecord } from '../left-over.js';
 import { allOrFirstFailure, refuseTakenPort } from '../starting.js';
@@ -71,7 +72,7 @@ export class HaLauncher implements Program {
     const applied = await migrateDatabase(group.url);
     if (applied.length > 0) log(`Migrated the database: ${applied.join(', ')}`);
     signal.throwIfAborted();
-    const environment = { ...this.environment, ROWMQ_DATABASE_URL: group.url };
+    const environment = { ...this.environment, ROWMQ_DATABASE_URL: group.url, ...NOT_ENCRYPTED };
     this.apps = this.superviseApps({ environment, stopSeconds: config.stopSeconds, record, log, signal });
     await allOrFirstFailure(this.apps.map((app) => app.start()));
     await createDemoQueue(config);

@@ -1,3 +1,4 @@
+import type { DatabaseTls } from '@rowmq/runtime';
 import { createConnection, type Connection, type RowDataPacket } from 'mysql2/promise';
 
 const CONNECT_DEADLINE_MS = 2000;
@@ -28,10 +29,12 @@ export class GroupServer {
   /**
    * @param name for people
    * @param url of a user who may do everything
+   * @param tls how connections are encrypted; undefined: not at all
    */
   constructor(
     readonly name: string,
     readonly url: string,
+    private readonly tls?: DatabaseTls,
   ) {}
 
   async look(): Promise<MemberState> {
@@ -94,7 +97,11 @@ export class GroupServer {
   }
 
   private async use<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
-    const connection = await createConnection({ uri: this.url, connectTimeout: CONNECT_DEADLINE_MS });
+    const connection = await createConnection({
+      uri: this.url,
+      connectTimeout: CONNECT_DEADLINE_MS,
+      ...(this.tls && { ssl: this.tls }),
+    });
     try {
       // Else it would wait for what a new primary has yet to apply.
       const sql = `SET SESSION group_replication_consistency = 'EVENTUAL'`;
