@@ -14,6 +14,7 @@ import {
   type Packing,
   type TransactionCost,
 } from './alternatives/transactions.js';
+import { type Figures, medians } from './harness/figures.js';
 import { number, table } from './harness/markdown.js';
 import { benchCommand, type BenchOptions, positive } from './harness/options.js';
 import { makePartitions } from './harness/partitions.js';
@@ -38,7 +39,7 @@ type Measured = Record<string, Alternatives>;
 
 /** What was decided, beside what was not: tables, transactions, ids, claims, locks (docs/DESIGN.md). In-process, without brokers. */
 export async function main(): Promise<void> {
-  const defaults = { runs: 1, seconds: 3, json: 'alternatives' };
+  const defaults = { runs: 3, seconds: 3, json: 'alternatives' };
   const options = benchCommand('bench:alternatives', 'The storage design beside alternatives to it.', defaults)
     .option(
       '--messages <count>',
@@ -63,7 +64,7 @@ export async function main(): Promise<void> {
   });
 }
 
-async function measureServer(server: RunningServer, { seconds, messages }: Options): Promise<Alternatives> {
+async function measureServer(server: RunningServer, { runs, seconds, messages }: Options): Promise<Alternatives> {
   await makePartitions(server.url);
   const step = async <T>(name: string, work: Promise<T>): Promise<T> => {
     const result = await work;
@@ -71,20 +72,39 @@ async function measureServer(server: RunningServer, { seconds, messages }: Optio
     return result;
   };
   return {
-    shapes: await step('tables', measureShapes(server, seconds)),
-    transactions: await step('sizes of transactions', measureTransactions(server, seconds)),
+    shapes: await step(
+      'tables',
+      inRounds(runs, () => measureShapes(server, seconds)),
+    ),
+    transactions: await step(
+      'sizes of transactions',
+      inRounds(runs, () => measureTransactions(server, seconds)),
+    ),
     packing: await step('ids', measurePacking(server, messages)),
     deadEntries: await step('dead entries', measureDeadEntries(server, seconds, messages)),
     idleLook: await step('a look at idle queues', measureIdleLook(server, seconds)),
-    locks: await step('locks', measureLocks(server, seconds)),
-    contention: await step('several brokers', measureContention(server, seconds, 2 * messages)),
+    locks: await step(
+      'locks',
+      inRounds(runs, () => measureLocks(server, seconds)),
+    ),
+    contention: await step(
+      'several brokers',
+      inRounds(runs, () => measureContention(server, seconds, 2 * messages)),
+    ),
   };
 }
 
-function toMarkdown(results: Measured, { seconds, messages }: Options): string {
+/** All of it so many times, in rounds, so that a machine that drifts hurts every alternative alike; the median of each figure. */
+async function inRounds<T extends Figures>(runs: number, measure: () => Promise<readonly T[]>): Promise<T[]> {
+  const rounds: (readonly T[])[] = [];
+  for (let run = 1; run <= runs; run += 1) rounds.push(await measure());
+  return (rounds[0] ?? []).map((_, index) => medians(rounds.map((round) => round[index] as T)));
+}
+
+function toMarkdown(results: Measured, { runs, seconds, messages }: Options): string {
   const rows = <T>(part: (of: Alternatives) => readonly T[], cells: (one: T) => string[]): string[][] =>
     Object.entries(results).flatMap(([server, of]) => part(of).map((one) => [server, ...cells(one)]));
-  return `SQL as a broker sends it, from this process, on one connection unless said otherwise; the server's CPU, stretches of ${seconds} s.
+  return `SQL as a broker sends it, from this process, on one connection unless said otherwise; the server's CPU, stretches of ${seconds} s; tables, sizes of transactions, locks and several brokers are medians of ${runs}.
 
 **Tables.** Lifecycles in flights of 100, one transaction each for enqueue, claim and ack; per message:
 

@@ -8,6 +8,8 @@ const root = new URL('../', import.meta.url);
 
 interface Service {
   image: string;
+  build?: string;
+  pull_policy?: string;
   command?: string[];
   environment?: Record<string, string>;
   depends_on?: Record<string, { condition: string }>;
@@ -51,6 +53,9 @@ describe.each(['docker-compose.yml', 'docker-compose.ha.yml'])('%s', (file) => {
         expect(await exists(program.replace(/^dist\//, '').replace(/\.js$/, '.ts')), program).toBe(true);
       }
     }
+    const own = Object.values(services).filter(({ image }) => image === 'rowmq');
+    expect(own.filter(({ build }) => build === '.')).toHaveLength(1);
+    for (const { pull_policy: pull } of own) expect(pull).toBe('never');
     expect(Object.keys(services).filter((name) => name.startsWith('broker-'))).toHaveLength(2);
     expect(Object.keys(services).filter((name) => name.startsWith('reaper-'))).toHaveLength(2);
   });
@@ -93,9 +98,8 @@ describe('docker-compose.ha.yml', () => {
       const [, name, value] = /^(?:loose_)?(\w+) = (.+)$/.exec(line) ?? [];
       if (name !== undefined && name !== 'plugin_load_add') inCompose.set(name, value as string);
     }
-    /** What differs between machines, and what docs/high-availability.md leaves to the machine's size. */
-    const own =
-      /name|seeds|address|report_host|relay_log|server_id|super_read_only|plugin_load|expire|message_cache_size/;
+    /** What differs between machines. */
+    const own = /name|seeds|address|report_host|server_id|super_read_only|plugin_load|expire/;
     const members = [1, 2, 3].map((number) => ({ port: number, groupPort: number }));
     const wanted = memberArguments({ name: 'x', password: 'x', members }, 0)
       .map((argument) => argument.replace(/^--/, '').split('='))

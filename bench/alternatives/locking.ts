@@ -19,11 +19,7 @@ const LEASE_SECONDS = 600;
 const IDLE_QUEUES = 50;
 
 /** The server's CPU, µs, of a statement, and of the same with locks. */
-export interface LockCost {
-  what: string;
-  without: number;
-  with: number;
-}
+export type LockCost = { what: string; without: number; with: number };
 
 /** What it costs to lock rather than to read: no contention, transactions that are rolled back or hold one shared lock. */
 export async function measureLocks(server: RunningServer, seconds: number): Promise<LockCost[]> {
@@ -54,7 +50,7 @@ export async function measureLocks(server: RunningServer, seconds: number): Prom
 }
 
 /** Consumers of one queue through so many brokers. */
-export interface Contention {
+export type Contention = {
   brokers: number;
   /** Claimed and acked. */
   perSecond: number;
@@ -65,7 +61,7 @@ export interface Contention {
   claimed: number;
   lockWaits: number;
   deadlocks: number;
-}
+};
 
 /** How claims of one queue by several brokers get on with each other: each broker, here a repository with connections of its own, runs one claim of the queue at a time, and one ack beside it. */
 export async function measureContention(

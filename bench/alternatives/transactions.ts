@@ -6,10 +6,10 @@ const TTL_MS = 345_600_000;
 const FLIGHT = 100;
 const WRITERS = 4;
 
-export interface TransactionCost {
+export type TransactionCost = {
   rows: number;
   cost: MessageCost;
-}
+};
 
 /** What a message costs to store in transactions of different sizes: what a commit costs. */
 export async function measureTransactions(server: RunningServer, seconds: number): Promise<TransactionCost[]> {
@@ -31,7 +31,7 @@ export async function measureTransactions(server: RunningServer, seconds: number
       measured.push({ rows, cost });
     }
   } finally {
-    await session.run('DELETE FROM delivery WHERE queue_id = 1');
+    await session.run('TRUNCATE TABLE delivery; TRUNCATE TABLE message');
     await session.close();
   }
   return measured;

@@ -1,5 +1,5 @@
-/** Numbers under names, nested: what one run of a scenario measures. */
-export type Figures = { readonly [name: string]: number | Figures };
+/** Numbers under names, nested: what one run of a scenario measures. Words say of what. */
+export type Figures = { readonly [name: string]: number | string | Figures };
 
 /** Of latencies, in ms. */
 export type Quantiles = { count: number; p50: number; p99: number; max: number };
@@ -20,6 +20,7 @@ export function median(values: readonly number[]): number {
 export function medians<T extends Figures>(runs: readonly T[]): T {
   const entries = Object.entries(runs[0] ?? {}).map(([name, first]) => {
     const values = runs.map((run) => run[name]);
+    if (typeof first === 'string') return [name, first];
     return [name, typeof first === 'number' ? median(values as number[]) : medians(values as Figures[])];
   });
   return Object.fromEntries(entries) as T;

@@ -1,9 +1,9 @@
-import { once } from 'node:events';
-import { connect, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { DequeueRequest } from '@rowmq/contract';
 import { Api, expectProblem, type QueueApi, useBroker } from '../support/api.js';
 import { type Broker, startBroker } from '../support/processes.js';
+import { openSocket, postBytes } from '../support/raw-http.js';
 import { eventually } from '../support/wait.js';
 
 vi.setConfig({ maxConcurrency: 20 });
@@ -41,18 +41,8 @@ function report(what: string, samples: number[]): void {
 
 /** Sends a dequeue as raw bytes, for a consumer who can vanish at any moment. */
 async function rawDequeue(queue: QueueApi, request: DequeueRequest): Promise<Socket> {
-  const { hostname, port } = new URL(queue.api.url);
-  const socket = connect({ host: hostname, port: Number(port) });
-  socket.on('error', () => undefined);
-  await once(socket, 'connect');
-  const body = JSON.stringify(request);
-  const head = [
-    `POST ${queue.messagesPath}/dequeue HTTP/1.1`,
-    `Host: ${hostname}`,
-    'Content-Type: application/json',
-    `Content-Length: ${Buffer.byteLength(body)}`,
-  ];
-  socket.write(`${head.join('\r\n')}\r\n\r\n${body}`);
+  const socket = await openSocket(queue.api.url);
+  socket.write(postBytes(`${queue.messagesPath}/dequeue`, request));
   return socket;
 }
 

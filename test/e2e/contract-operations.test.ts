@@ -91,9 +91,23 @@ describe.concurrent('/metrics', () => {
     const isPaused = async (): Promise<number> => shared.api.metric(`rowmq_queue_paused{queue="${queue.name}"}`);
     expect(await isPaused()).toBe(0);
     await queue.admin('pause');
-    expect(await isPaused()).toBe(1);
+    // Who is asked while another is answered may answer as of before.
+    await eventually('it is paused', async () => (await isPaused()) === 1);
     await queue.admin('resume');
-    expect(await isPaused()).toBe(0);
+    await eventually('it is not', async () => (await isPaused()) === 0);
+  });
+
+  test('forgets a queue that was deleted, also through another broker', async () => {
+    const queue = await shared.newQueue();
+    const broker = await startBroker({ database: shared.broker.database });
+    const api = new Api(broker.url);
+    await api.queue(queue.name).enqueue('b');
+    expect(await api.metric(`rowmq_messages_total{event="enqueued",queue="${queue.name}"}`)).toBe(1);
+    expect((await shared.api.delete(queue.adminPath)).status).toBe(204);
+    // That one notices it.
+    await api.get('/metrics');
+    expect((await api.get('/metrics')).text).not.toContain(`"${queue.name}"`);
+    await broker.stop();
   });
 
   test('counts calls by what they answered', async () => {

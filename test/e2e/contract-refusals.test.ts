@@ -408,4 +408,27 @@ describe.concurrent('a queue', () => {
     const queue = await shared.newQueue();
     expectProblem(await shared.api.post(`${queue.adminPath}/redrive`, request), 400, 'invalid-request');
   });
+
+  test.each(['purge', 'pause', 'resume'])('is not asked to %s with a field, which would do nothing', async (action) => {
+    const queue = await shared.newQueue();
+    if (action === 'resume') await queue.admin('pause');
+    await queue.enqueue('untouched');
+    for (const request of [{ maxMessages: 10 }, { queue: queue.name }, [], '"text"', '1', 'true'])
+      expectProblem(await shared.api.post(`${queue.adminPath}/${action}`, request), 400, 'invalid-request');
+    expect(await queue.browse('ready')).toHaveLength(1);
+    expect((await queue.get()).paused).toBe(action === 'resume');
+  });
+
+  test.each(['purge', 'pause', 'resume'])('is asked to %s without a body, or with an empty one', async (action) => {
+    const queue = await shared.newQueue();
+    const path = `${queue.adminPath}/${action}`;
+    for (const answer of [
+      await shared.api.post(path),
+      await shared.api.post(path, {}),
+      await shared.api.post(path, ''),
+      await shared.api.post(path, 'null'),
+      await shared.api.call('POST', path, undefined, { 'content-type': 'application/json' }),
+    ])
+      expect(answer.status, answer.text).toBe(200);
+  });
 });

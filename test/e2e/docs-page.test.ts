@@ -1,3 +1,6 @@
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import type { Browser } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { useBroker } from '../support/api.js';
@@ -63,5 +66,34 @@ describe('the page at /docs, in a real browser', () => {
     expect(complaints).toEqual([]);
     expect(elsewhere).toEqual([]);
     await page.close();
+  });
+});
+
+describe('a page of somebody else’s, in a real browser', () => {
+  test('cannot use a broker on its reader’s machine', async () => {
+    const queue = await shared.newQueue();
+    await queue.enqueue('untouched');
+    const site = createServer((_request, response) => response.setHeader('content-type', 'text/html').end('<p>Hi'));
+    site.listen(0, '127.0.0.1');
+    await once(site, 'listening');
+    const { port } = site.address() as AddressInfo;
+
+    const page = await browser.newPage();
+    // Another port is the same site, and another name is another.
+    for (const host of ['127.0.0.1', 'localhost']) {
+      await page.goto(`http://${host}:${port}/`);
+      const kind = await page.evaluate(async (url) => {
+        // A request that a browser sends without asking the other side first, and whose answer it hides.
+        const answer = await fetch(url, { method: 'POST', mode: 'no-cors' });
+        return answer.type;
+      }, `${shared.broker.url}${queue.adminPath}/purge`);
+      expect(kind).toBe('opaque');
+    }
+    expect(await queue.browse('ready')).toHaveLength(1);
+    const refused = 'rowmq_request_duration_seconds_count{call="purge",status="403"}';
+    expect(await shared.api.metric(refused)).toBe(2);
+    await page.close();
+    site.closeAllConnections();
+    site.close();
   });
 });

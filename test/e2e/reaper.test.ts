@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { newMessageId, type ReaperAnswer } from '@rowmq/contract';
+import { Api } from '../support/api.js';
 import { DAY, enqueueStamped, HOUR, settleAll, stored } from '../support/partitions.js';
 import { type AppProcess, type Broker, startApp, startBroker, startReaper } from '../support/processes.js';
 import { createDatabase } from '../support/servers.js';
@@ -101,8 +102,19 @@ describe('a reaper', () => {
     expect(total['drop-partitions']).toBeGreaterThanOrEqual(1);
     for (const { runs } of duties)
       for (const run of runs) expect(run).toMatchObject({ error: null, reaper: leader!.reaper });
+    const api = new Api(broker.url);
+    expect(await api.metric('rowmq_reaper_leader')).toBe(1);
+    expect(await api.metric('rowmq_reaper_handled_last_hour{duty="thin-partitions"}')).toBe(500);
+    const { text } = await api.get('/metrics');
+    for (const { duty } of duties) {
+      const age = new RegExp(`^rowmq_reaper_last_success_age_seconds\\{duty="${duty}"\\} ([\\d.]+)$`, 'm').exec(
+        text,
+      )?.[1];
+      expect(Number(age), duty).toBeLessThan(120);
+    }
     await reaper.stop();
     expect((await shown()).leader).toBeNull();
+    await eventually('that is scraped', async () => (await api.metric('rowmq_reaper_leader')) === 0);
   });
 
   test('hands over at once when it is stopped, and the one that stood by goes on', async () => {

@@ -1,6 +1,8 @@
+import { once } from 'node:events';
 import { describe, expect, test, vi } from 'vitest';
 import { Api, expectProblem, useBroker } from '../support/api.js';
 import { createMigratedDatabase, freePort, startApp } from '../support/processes.js';
+import { openSocket } from '../support/raw-http.js';
 import { createDatabase, testServer } from '../support/servers.js';
 
 vi.setConfig({ maxConcurrency: 10 });
@@ -8,6 +10,7 @@ vi.setConfig({ maxConcurrency: 10 });
 const KEY = 'a key of sixteen+'.replaceAll(' ', '-');
 const shared = useBroker({ ROWMQ_ADMIN_KEY: KEY });
 const RECEIPT = 'A'.repeat(32);
+const ELSEWHERE = 'http://elsewhere.example';
 
 const V1_CALLS: [string, string, unknown?][] = [
   ['POST', '/v1/queues/q/messages', { messages: [{ body: 'b' }] }],
@@ -66,6 +69,25 @@ describe.concurrent('a broker with an API key', () => {
     expect(status, text).toBeOneOf([400, 401, 404]);
   });
 
+  test('asks for it before it reads the body', async () => {
+    const socket = await openSocket(shared.broker.url);
+    socket.write(
+      'POST /v1/queues/q/messages HTTP/1.1\r\nHost: q\r\nContent-Type: application/json\r\nContent-Length: 4194304\r\n\r\n{',
+    );
+    const [answer] = (await once(socket, 'data', { signal: AbortSignal.timeout(15_000) })) as [Buffer];
+    expect(answer.toString()).toMatch(/^HTTP\/1\.1 401 /);
+    socket.destroy();
+  });
+
+  test.each([
+    ['/v1/queues/q/messages', '{', 'application/json'],
+    ['/v1/queues/q/messages', '{}', 'text/plain'],
+    ['/v1/no-such-call', '{', 'application/json'],
+    ['/metrics', '{', 'application/json'],
+  ])('says nothing about the body of who has none: POST %s with %s as %s', async (path, body, type) => {
+    expectProblem(await shared.api.call('POST', path, body, { 'content-type': type }), 401, 'unauthorized');
+  });
+
   test('changes nothing when it refuses', async () => {
     const authorized = new Api(shared.broker.url, { authorization: `Bearer ${KEY}` });
     await shared.api.put('/v1/admin/queues/never-created');
@@ -81,13 +103,86 @@ describe.concurrent('a broker with an API key', () => {
     }
   });
 
-  test.each(['/health/live', '/health/ready', '/metrics', '/docs', '/openapi.json'])('leaves %s open', async (path) => {
-    expect((await shared.api.get(path)).status).toBe(200);
+  test.each(['/health/live', '/health/ready', '/metrics', '/docs', '/docs/swagger-ui-bundle.js', '/openapi.json'])(
+    'leaves %s open',
+    async (path) => {
+      for (const method of ['GET', 'HEAD'])
+        expect((await fetch(`${shared.broker.url}${path}`, { method })).status, method).toBe(200);
+    },
+  );
+
+  test('serves web pages of any origin that have it', async () => {
+    const page = { authorization: `Bearer ${KEY}`, origin: ELSEWHERE, 'sec-fetch-site': 'cross-site' };
+    expect((await shared.api.call('PUT', '/v1/admin/queues/of-a-page', {}, page)).status).toBe(201);
   });
 
   test('keeps the key out of what it writes', async () => {
     expect(shared.broker.output()).not.toContain(KEY);
     expect((await shared.api.get('/openapi.json')).text).not.toContain(KEY);
+  });
+});
+
+describe.concurrent('a broker without an API key', () => {
+  const open = useBroker();
+
+  test.each(V1_CALLS.filter(([method]) => method !== 'GET'))(
+    'refuses %s %s to web pages of other origins',
+    async (method, path, body) => {
+      const { origin } = new URL(open.broker.url);
+      const pages: Record<string, string>[] = [
+        { origin: ELSEWHERE },
+        { origin: 'null' },
+        { origin: `${origin}0` },
+        { origin: origin.replace('127.0.0.1', 'localhost') },
+        { 'sec-fetch-site': 'cross-site' },
+        { 'sec-fetch-site': 'same-site', origin },
+        { 'sec-fetch-site': 'none of these', origin },
+      ];
+      for (const headers of pages) {
+        const problem = expectProblem(await open.api.call(method, path, body, headers), 403, 'forbidden');
+        expect(problem.detail).toContain('web page of another origin');
+      }
+    },
+  );
+
+  test('does nothing of what it refuses', async () => {
+    const queue = await open.newQueue();
+    const [id] = await queue.enqueue('b');
+    for (const path of [`${queue.adminPath}/purge`, `${queue.adminPath}/pause`, `${queue.messagesPath}/dequeue`])
+      expectProblem(await open.api.call('POST', path, undefined, { origin: ELSEWHERE }), 403, 'forbidden');
+    expect(await queue.browse('ready')).toMatchObject([{ id, receiveCount: 0 }]);
+    expect((await queue.get()).paused).toBe(false);
+  });
+
+  test('serves programs and its own pages, behind whatever proxy', async () => {
+    const queue = await open.newQueue();
+    const { origin } = new URL(open.broker.url);
+    const served: Record<string, string>[] = [
+      {},
+      { origin },
+      { 'sec-fetch-site': 'same-origin' },
+      { 'sec-fetch-site': 'same-origin', origin: ELSEWHERE },
+      { 'sec-fetch-site': 'none' },
+      { 'sec-fetch-mode': 'cors', referer: ELSEWHERE },
+    ];
+    for (const headers of served)
+      expect((await open.api.call('POST', `${queue.adminPath}/purge`, undefined, headers)).status).toBe(200);
+  });
+
+  test('lets pages of other origins read nothing', async () => {
+    for (const path of ['/v1/admin/queues', '/health/live']) {
+      const answer = await open.api.call('GET', path, undefined, { origin: ELSEWHERE, 'sec-fetch-site': 'cross-site' });
+      // The browser keeps the answer from the page.
+      expect(answer.headers.has('access-control-allow-origin')).toBe(false);
+    }
+    expectProblem(
+      await open.api.call('OPTIONS', '/v1/admin/queues/q', undefined, {
+        origin: ELSEWHERE,
+        'access-control-request-method': 'PUT',
+      }),
+      404,
+      'invalid-request',
+    );
   });
 });
 

@@ -1,8 +1,9 @@
 import { once } from 'node:events';
-import { connect } from 'node:net';
+import { createConnection, type RowDataPacket } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { Api, type QueueApi } from '../support/api.js';
 import { type Broker, createMigratedDatabase, startBroker } from '../support/processes.js';
+import { openSocket, postBytes } from '../support/raw-http.js';
 import type { TestDatabase } from '../support/servers.js';
 import { eventually } from '../support/wait.js';
 
@@ -43,8 +44,7 @@ describe.concurrent('a broker that is told to stop', () => {
   test('stops although clients keep connections open, used or not', async () => {
     const { broker, queue } = await startOn('idle');
     await Promise.all(Array.from({ length: 10 }, async () => queue.dequeue()));
-    const silent = connect(Number(new URL(broker.url).port), '127.0.0.1');
-    await once(silent, 'connect');
+    const silent = await openSocket(broker.url);
     silent.resume();
     const closed = once(silent, 'close');
     await broker.stop();
@@ -91,5 +91,45 @@ describe.concurrent('a broker that is told to stop', () => {
     await eventually('they wait', async () => (await queue.api.metric('rowmq_waiting_consumers')) === 5);
     await broker.stop();
     expect((await Promise.all(consumers)).flat()).toEqual([]);
+  });
+
+  test('is not held up by requests in a row whose connection broke', async () => {
+    const { broker, queue } = await startOn('in-a-row');
+    const waiting = async (): Promise<number> => queue.api.metric('rowmq_waiting_consumers');
+    const socket = await openSocket(broker.url);
+    socket.write(postBytes(`${queue.messagesPath}/dequeue`, { waitSeconds: 20 }).repeat(3));
+    await eventually('they wait', async () => (await waiting()) === 3);
+    socket.destroy();
+    await eventually('they are gone', async () => (await waiting()) === 0);
+    const silent = await openSocket(broker.url);
+    await broker.stop();
+    silent.destroy();
+  });
+});
+
+describe('a broker that is told to stop while it claims for a consumer who is gone', () => {
+  test('gives the claimed back before it ends', async () => {
+    const { broker, queue, afterwards } = await startOn('gone');
+    const [id] = await afterwards.enqueue('for somebody else');
+    const lock = await createConnection({ uri: database.url });
+    const watcher = await createConnection({ uri: database.url });
+    // The last that a claim does before its COMMIT is to read bodies.
+    await lock.query('LOCK TABLES message WRITE');
+    const socket = await openSocket(broker.url);
+    socket.write(postBytes(`${queue.messagesPath}/dequeue`, { leaseSeconds: 43_200 }));
+    await eventually('the claim waits', async () => {
+      const [rows] = await watcher.query<RowDataPacket[]>(
+        "SELECT 1 FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND STATE LIKE 'Waiting for%metadata lock'",
+      );
+      return rows.length > 0;
+    });
+    socket.destroy();
+    const stopped = broker.stop();
+    await eventually('it stops', () => broker.output().includes('stopping: SIGTERM'));
+    await lock.end();
+    await stopped;
+    await watcher.end();
+    expect(broker.output()).not.toContain('could not give back');
+    expect(await afterwards.dequeue({ waitSeconds: 5 })).toMatchObject([{ id, receiveCount: 1 }]);
   });
 });

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { QueuesAnswer } from '@rowmq/contract';
+import { findProcessesByArgument, isRunning, type ProcessIdentity, terminateProcess } from '@rowmq/store';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { type Broker, freePort, startBroker } from '../support/broker.js';
 import {
@@ -17,9 +18,12 @@ import {
   swallowsAcks,
 } from '../support/lying-proxy.js';
 import { testServer } from '../support/servers.js';
+import { eventually } from '../support/wait.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const DEADLINE_MS = 80_000;
+/** Broker, reaper and database have stopped by then. */
+const STOP_MS = 40_000;
 
 // Each run is a load of its own, and they share the machine.
 vi.setConfig({ maxConcurrency: 3, testTimeout: 90_000 });
@@ -52,6 +56,16 @@ afterAll(async () => {
   await broker.stop();
   await rm(folder, { recursive: true, force: true });
 });
+
+/** Environment of a simulator that starts a broker of its own, with everything of it in this folder. */
+function ownBroker(own: string): Record<string, string> {
+  return {
+    TMPDIR: own,
+    ROWMQ_SERVERS_DIR: process.env['ROWMQ_SERVERS_DIR'] ?? join(ROOT, '.rowmq-test', 'servers'),
+    ROWMQ_EMBEDDED_SERVER: testServer().kind,
+    ROWMQ_BUFFER_POOL_MB: '128',
+  };
+}
 
 /** Runs the simulator as a user does, and answers how it ended. `interruptAt`: sends SIGINT once it has printed this. */
 async function simulate(
@@ -166,20 +180,53 @@ describe.concurrent('the simulator', () => {
     expect(code).toBe(0);
   });
 
+  test('ends with exit code 2 once a consumer cannot go on, however long it was to run and its slow handlers are', async () => {
+    const faults = '--nack-rate 1 --slow-rate 0.3 --lease-seconds 600'.split(' ');
+    // Nothing is ever acked, so the ledger has room for the messages, but not for their leases.
+    const traffic = '--producers 2 --consumers 2 --seconds 600 --batch 1 --rate 50 --max-backlog 40 --max-messages 100';
+    const { code, output } = await simulate(['--url', broker.url, ...traffic.split(' '), ...faults]);
+    expect(output).toMatch(/The ledger is full after 300 leases of \d\d messages/);
+    expect(output).not.toContain('draining');
+    expect(code).toBe(2);
+  });
+
   test('starts a broker of its own when told to, and leaves nothing of it behind', async () => {
     const own = await mkdtemp(join(folder, 'own-'));
-    const env = {
-      TMPDIR: own,
-      ROWMQ_SERVERS_DIR: process.env['ROWMQ_SERVERS_DIR'] ?? join(ROOT, '.rowmq-test', 'servers'),
-      ROWMQ_EMBEDDED_SERVER: testServer().kind,
-      ROWMQ_BUFFER_POOL_MB: '128',
-    };
     const traffic = '--producers 2 --consumers 2 --seconds 2 --rate 200'.split(' ');
-    const { code, output } = await simulate(['--start', ...traffic], { env });
+    const { code, output } = await simulate(['--start', ...traffic], { env: ownBroker(own) });
     expect(output).toContain('Verdict: OK');
     expect(code).toBe(0);
     const url = /against (\S+) for/.exec(output)?.[1] ?? '';
     await expect(fetch(`${url}/health/live`)).rejects.toThrow('fetch failed');
     expect(await readdir(own)).toEqual([]);
+  });
+
+  test('is followed by its own broker when it is killed', { timeout: 2 * DEADLINE_MS }, async () => {
+    const own = await mkdtemp(join(folder, 'killed-'));
+    const traffic = '--producers 1 --consumers 1 --seconds 600 --rate 20'.split(' ');
+    const child = spawn(process.execPath, ['dist/apps/simulator/src/main.js', '--start', ...traffic], {
+      cwd: ROOT,
+      env: { ...process.env, ...ownBroker(own) },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    let output = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
+    let launcher: ProcessIdentity | undefined;
+    try {
+      const [, url] = await eventually('it runs', () => /against (\S+) for/.exec(output), DEADLINE_MS);
+      const [data = ''] = await readdir(own);
+      const kindFolder = join(own, data, 'data', testServer().kind);
+      const holder: ProcessIdentity = JSON.parse(await readFile(join(kindFolder, 'lock.1'), 'utf8'));
+      launcher = holder;
+      const servers = () => findProcessesByArgument(`--datadir=${join(kindFolder, 'data')}`);
+      expect(await servers()).toHaveLength(1);
+      child.kill('SIGKILL');
+      await eventually('its broker has stopped', async () => !(await isRunning(holder)), STOP_MS);
+      expect(await servers()).toEqual([]);
+      await expect(fetch(`${url}/health/live`)).rejects.toThrow('fetch failed');
+    } finally {
+      child.kill('SIGKILL');
+      if (launcher !== undefined) await terminateProcess(launcher, STOP_MS);
+    }
   });
 });

@@ -153,6 +153,19 @@ describe('three workers', () => {
       async () => !(await clients[2]!.get('/metrics')).text.includes(name),
     );
   });
+
+  test('forget a queue that was deleted through another broker, whichever is asked', async () => {
+    const [here, there] = clients as [OneConnection, OneConnection];
+    const { name } = await newQueue(here);
+    await there.queue(name).enqueue('b');
+    expect(await here.metric(`rowmq_messages_total{event="enqueued",queue="${name}"}`)).toBe(1);
+    const other = await startBroker({ database });
+    started.push(other);
+    expect((await new Api(other.url).delete(`/v1/admin/queues/${name}`)).status).toBe(204);
+    await other.stop();
+    await eventually('they forget it', async () => !(await here.get('/metrics')).text.includes(`"${name}"`));
+    for (const client of clients) expect((await client.get('/metrics')).text).not.toContain(`"${name}"`);
+  });
 });
 
 describe('a worker that is killed', { timeout: 120_000 }, () => {

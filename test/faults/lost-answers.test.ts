@@ -1,5 +1,5 @@
 import type { RowmqError } from '@rowmq/contract';
-import { LEASE_GRACE_MS, type LeasedDelivery, type Queue } from '@rowmq/store';
+import { Database, LEASE_GRACE_MS, type LeasedDelivery, type Queue, type Transaction } from '@rowmq/store';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type CuttingProxy, startCuttingProxy } from '../support/cutting-proxy.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
@@ -8,6 +8,8 @@ import { eventually } from '../support/wait.js';
 /*
  * The connection is cut while a COMMIT is under way: before the server sees it, after it has carried it out, or while it is still on its way. The broker cannot tell which; the outcome must be the same.
  */
+
+const T0 = 1_800_000_000_000;
 
 let direct: TestStore;
 let store: TestStore;
@@ -82,6 +84,13 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
       'delivery-not-found',
     ]);
     expect(await direct.sweep.lastId(queue.id)).toBeNull();
+  });
+
+  it('a queue is deleted, and said to be', async () => {
+    const queue = await createQueue(direct);
+    expect(await cutOnce(() => store.queues.delete(queue.name))).toBe(queue.id);
+    expect((await direct.queues.list()).map(({ name }) => name)).not.toContain(queue.name);
+    await expect(store.queues.delete(queue.name)).rejects.toMatchObject({ code: 'queue-not-found' });
   });
 
   it('a nack is answered as done, and done once', async () => {
@@ -280,6 +289,61 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     const { queue } = await cutOnce(() => store.queues.put(`cut-${when}`, { leaseSeconds: 77 }));
     expect(queue.leaseSeconds).toBe(77);
     expect((await direct.queues.list()).filter(({ name }) => name === `cut-${when}`)).toHaveLength(1);
+  });
+});
+
+describe('what happens between a COMMIT without an answer and the next try', () => {
+  let meanwhile: () => Promise<void>;
+  let interrupted: TestStore;
+
+  class Interrupted extends Database {
+    override async transaction<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
+      return super.transaction(async (tx) => {
+        if (tx.commitUnknown) await meanwhile();
+        return work(tx);
+      });
+    }
+  }
+
+  beforeAll(async () => {
+    interrupted = await openStore({ on: proxy.url, databaseOf: (source) => new Interrupted(source) });
+    // READ COMMITTED, which a connection is set to when it is opened, is not to be taken for a COMMIT.
+    await interrupted.queues.list();
+  });
+  afterAll(() => interrupted.close());
+
+  it.each(['all are held', 'some are not'])(
+    'an ack that was not carried out is not confirmed when the lease ends and the message is dead-lettered (%s)',
+    async (which) => {
+      const dead = await createQueue(direct);
+      const queue = await createQueue(direct, { maxReceives: 1, deadLetterQueue: dead.name });
+      const claim = { maxMessages: 1, leaseSeconds: 60 };
+      await direct.messages.enqueue(queue.name, numbered(1), { now: T0 });
+      const leased = await direct.messages.dequeue(queue, { ...claim, now: T0 });
+      expect(leased).toHaveLength(1);
+      const unknown = { ...(leased[0] as LeasedDelivery), messageId: message().id };
+      meanwhile = async () => {
+        expect(await direct.messages.dequeue(queue, { ...claim, now: T0 + 100_000 })).toEqual([]);
+        expect(await direct.sweep.lastId(dead.id)).not.toBeNull();
+      };
+      proxy.cutAt('COMMIT', 'before');
+      const receipts = which === 'all are held' ? leased : [...leased, unknown];
+      const outcomes = await interrupted.messages.ack(queue.id, receipts, { now: T0 });
+      expect(new Set(outcomes)).toEqual(new Set(['delivery-not-found']));
+      expect(bodies(await direct.messages.dequeue(dead, { ...claim, now: T0 + 100_000 }))).toEqual(['0']);
+    },
+  );
+
+  it('a queue that is made under the name of one that was deleted stays', async () => {
+    const queue = await createQueue(direct);
+    let namesake: number | undefined;
+    meanwhile = async () => {
+      namesake = (await direct.queues.put(queue.name, {})).queue.id;
+    };
+    proxy.cutAt('COMMIT', 'after');
+    expect(await interrupted.queues.delete(queue.name)).toBe(queue.id);
+    expect((await direct.queues.getFresh(queue.name)).id).toBe(namesake);
+    expect(namesake).not.toBe(queue.id);
   });
 });
 

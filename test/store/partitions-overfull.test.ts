@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { lowestMessageId } from '@rowmq/contract';
-import type { Queue } from '@rowmq/store';
+import { FIRST_ID, type Queue } from '@rowmq/store';
 import { DAY, enqueueStamped, hex, HOUR, settleAll, START, takeAll } from '../support/partitions.js';
 import { bodies, createQueue, openStore, type TestStore } from '../support/store.js';
 
@@ -35,6 +35,19 @@ async function fillCatchAll(rows: number): Promise<Buffer[]> {
   }
   expect(await count('message PARTITION (p_max)')).toBe(ids.length);
   return ids;
+}
+
+/** Dead letters are found and go back to the queue they came from. */
+async function expectBrowsedAndRedriven(ids: readonly Buffer[]): Promise<void> {
+  expect(hex((await store.browse.messages(ids)).map(({ id }) => id)).toSorted()).toEqual(hex(ids).toSorted());
+  const graveyard = await createQueue(store);
+  await store.database.write('UPDATE delivery SET queue_id = ? WHERE queue_id = ? AND message_id IN (?)', [
+    graveyard.id,
+    queue.id,
+    ids,
+  ]);
+  const { moved, skipped } = await store.sweep.redrive(graveyard.id, FIRST_ID, 100, { now: WEEK_LATER });
+  expect([moved, skipped]).toEqual([new Map([[queue.id, ids.length]]), 0]);
 }
 
 async function expectEverythingReadable(ids: readonly Buffer[]): Promise<void> {
@@ -120,6 +133,7 @@ describe('a split without copying that is cut short', () => {
       const some = await store.messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 30, now: WEEK_LATER });
       expect(some).toHaveLength(100);
       await store.messages.ack(queue.id, some, { now: WEEK_LATER });
+      await expectBrowsedAndRedriven(ids.slice(-3));
 
       expect(await store.partitions.createAhead({ ...HOURLY, now: WEEK_LATER })).toBe(done === 1 ? 4 : 3);
       expect(await count('message_overflow')).toBe(0);

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from 'vitest';
-import { START } from '../support/partitions.js';
+import { HOUR, START } from '../support/partitions.js';
 import { openStore, type TestStore } from '../support/store.js';
 
 let store: TestStore;
@@ -60,6 +60,25 @@ describe("the reaper's run log", () => {
     ]);
     expect(await store.reaper.lastRuns('expire', 1)).toMatchObject([{ ...run, count: 2, error: 'é'.repeat(1000) }]);
     expect(await store.reaper.lastRuns('nothing', 10)).toEqual([]);
+  });
+
+  test('tells of each duty how long ago it last succeeded, and how much it did in the last hour', async () => {
+    expect(await store.reaper.dutyStates()).toEqual([]);
+    const busy = { ...run, error: 'the table is busy' };
+    await store.reaper.record({ ...run, startedAt: START - HOUR, count: 1000 });
+    await store.reaper.record({ ...run, startedAt: START - HOUR + 1, count: 20 });
+    await store.reaper.record({ ...run, startedAt: START - 60_005, count: 3 });
+    await store.reaper.record({ ...busy, startedAt: START - 10_000, count: 0 });
+    await store.reaper.record({ ...busy, duty: 'drop', startedAt: START - 2 * HOUR, count: 0 });
+    await store.reaper.record({ ...busy, duty: 'drop', startedAt: START - 5000, count: 0 });
+    await store.reaper.record({ ...run, duty: 'ahead', startedAt: START + 5000, count: 0 });
+    expect(await store.reaper.dutyStates({ now: START })).toEqual([
+      // By a reaper whose clock is ahead of the database's.
+      { duty: 'ahead', lastSuccessAgeMs: 0, handledLastHour: 0 },
+      // It never succeeded: since the first of the runs that are kept.
+      { duty: 'drop', lastSuccessAgeMs: 2 * HOUR, handledLastHour: 0 },
+      { duty: 'expire', lastSuccessAgeMs: 60_000, handledLastHour: 23 },
+    ]);
   });
 
   test('forgets all but the last runs of a duty, some at a time, and none of another', async () => {

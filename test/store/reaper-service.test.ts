@@ -37,7 +37,11 @@ class Counting implements Duty {
 }
 
 async function start(...duties: Duty[]): Promise<ReaperService> {
-  const service = new ReaperService(store.reaper, new SchedulerRegistry(), duties, { intervalSeconds: OFTEN });
+  return startWith(OFTEN, duties);
+}
+
+async function startWith(intervalSeconds: number, duties: Duty[]): Promise<ReaperService> {
+  const service = new ReaperService(store.reaper, new SchedulerRegistry(), duties, { intervalSeconds });
   started.push(service);
   await service.onApplicationBootstrap();
   return service;
@@ -93,6 +97,26 @@ describe('reapers', () => {
     expect(duties[1]!.runs + duties[2]!.runs).toBe(before);
     await lapse();
     await eventually('one of the two works again', () => duties[1]!.runs + duties[2]!.runs > before);
+  });
+
+  test('one keeps the lease also between rounds that are further apart than it lasts; one that stands by does not take it then', async () => {
+    const [working, standingBy] = [new Counting(), new Counting()];
+    const holder = await startWith(3600, [working]);
+    await startWith(3600, [standingBy]);
+    await eventually('the round is over', () => working.runs === 1);
+    const lease = async (): Promise<number> => (await store.reaper.leader())?.expiresAt ?? 0;
+    const before = await lease();
+    await eventually('it is renewed', async () => (await lease()) > before, 20_000);
+    expect(await store.reaper.leader()).toMatchObject({ holder: holder.id });
+    await stop(holder);
+    const asking = vi.spyOn(store.reaper, 'takeLease');
+    // One heartbeat and a moment.
+    const until = performance.now() + 11_000;
+    await eventually('a heartbeat has passed', () => performance.now() > until);
+    expect(asking).not.toHaveBeenCalled();
+    expect(await store.reaper.leader()).toBeNull();
+    expect([working.runs, standingBy.runs]).toEqual([1, 0]);
+    asking.mockRestore();
   });
 
   test('one that loses the lease in the middle of a round does not go on with the next duty', async () => {

@@ -1,13 +1,23 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Database, EmbeddedServer, migrateDatabase, NoPrimaryError, openDataSource } from '@rowmq/store';
+import type { RowmqError } from '@rowmq/contract';
+import {
+  Database,
+  EmbeddedServer,
+  MessageRepository,
+  migrateDatabase,
+  NoPrimaryError,
+  openDataSource,
+  QueueRepository,
+} from '@rowmq/store';
 import { type Connection, createConnection, type RowDataPacket } from 'mysql2/promise';
 import type { DataSource } from 'typeorm';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { openGateway } from '../support/gateway.js';
 import { freePort } from '../support/processes.js';
 import { serverProgram } from '../support/servers.js';
+import { message } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
 const PASSWORD = 'rowmq-of-two-servers';
@@ -72,8 +82,8 @@ async function makePrimary(index: number): Promise<void> {
 const url = (...names: string[]): string => `mysql://app:${PASSWORD}@${names.join(',')}/rowmq`;
 const both = (): string => url(hosts[0].name, hosts[1].name);
 
-async function open(address: string, statementDeadlineMs?: number): Promise<Database> {
-  const dataSource = await openDataSource({ url: address, poolSize: 4 });
+async function open(address: string, statementDeadlineMs?: number, poolSize = 4): Promise<Database> {
+  const dataSource = await openDataSource({ url: address, poolSize });
   opened.push(dataSource);
   return new Database(dataSource, statementDeadlineMs);
 }
@@ -119,6 +129,24 @@ describe('a database of several hosts', () => {
     await eventually('the connections are closed', async () => (await connections(1)) === 0);
   });
 
+  test('is followed with a line in the log, and one each for the trouble before and its end', async () => {
+    const database = await open(both());
+    const lines: string[] = [];
+    database.health.logger = { log: (line) => lines.push(line), warn: (line) => lines.push(`warn: ${line}`) };
+    await Promise.all([1, 2, 3, 4].map((number) => note(database, `before ${number}`)));
+    expect(lines).toEqual([]);
+    await makePrimary(0);
+    await Promise.all(Array.from({ length: 20 }, async (_, number) => note(database, `after ${number}`)));
+    await eventually('it is over', () => lines.length >= 3);
+    expect(lines).toEqual([
+      expect.stringMatching(/^warn: Trouble with the database: .*read.only.* It is tried again\.$/i),
+      `The primary is now ${hosts[0].name}.`,
+      expect.stringMatching(/^The database answers again: the trouble lasted \d+\.\d s, in which \d+ tries failed\.$/),
+    ]);
+    expect(database.health.isUp).toBe(true);
+    expect([...database.health.failures.values()].some((count) => count > 0)).toBe(true);
+  });
+
   test('is followed by a transaction that was under way: it is carried out once, as a whole', async () => {
     const database = await open(both());
     let tries = 0;
@@ -147,9 +175,9 @@ describe('a database of several hosts', () => {
   test('is not opened while no host takes writes: the error names each and its reason', async () => {
     await makePrimary(-1);
     const error = await openDataSource({ url: both() }).catch((thrown: unknown) => thrown);
-    expect(error).toBeInstanceOf(NoPrimaryError);
-    expect((error as Error).message).toBe(
-      `no host takes writes: ${hosts[0].name} (the server is read-only), ${hosts[1].name} (the server is read-only)`,
+    expect((error as Error).cause).toBeInstanceOf(NoPrimaryError);
+    expect((error as Error).message).toContain(
+      `Cannot use the database at ${hosts[0].name},${hosts[1].name}/rowmq: no host takes writes: ${hosts[0].name} (the server is read-only), ${hosts[1].name} (the server is read-only). `,
     );
   });
 
@@ -185,6 +213,24 @@ describe('a database of several hosts', () => {
     expect(await notes(1)).toEqual(['before']);
   });
 
+  test('is not followed to a second host that takes writes: nothing is stored on either until one stops', async () => {
+    const database = await open(both());
+    await note(database, 'before');
+    for (const { admin } of hosts) await admin.query('SET GLOBAL read_only = OFF');
+    // Slow enough to be suspected.
+    await database.read('SELECT SLEEP(3.2)');
+    await eventually('it is refused', () =>
+      note(database, 'meanwhile').then(
+        () => false,
+        (error: Error) => error.message.includes('more than one host takes writes'),
+      ),
+    );
+    await hosts[0].admin.query('SET GLOBAL read_only = ON');
+    await note(database, 'after');
+    expect(await notes(0)).toEqual([]);
+    expect((await notes(1)).filter((text) => text !== 'meanwhile')).toEqual(['before', 'after']);
+  });
+
   test('gets its schema at the host that takes writes', async () => {
     await makePrimary(0);
     await migrateDatabase(both());
@@ -192,9 +238,50 @@ describe('a database of several hosts', () => {
     const [elsewhere] = await hosts[1].admin.query<RowDataPacket[]>(`SHOW TABLES LIKE 'rowmq_migration'`);
     expect([tables.length, elsewhere.length]).toEqual([1, 0]);
   });
+
+  test('is followed by a broker whose queues are empty, which writes nothing', async () => {
+    for (const index of [0, 1] as const) {
+      await makePrimary(index);
+      await migrateDatabase(both());
+    }
+    // One connection: a new one would be asked.
+    const database = await open(both(), undefined, 1);
+    const { queue } = await new QueueRepository(database).put('idle', {});
+    const broker = new MessageRepository(database);
+    const dequeue = () => broker.dequeue([{ queue, demands: [{ maxMessages: 1, leaseSeconds: 60 }] }]);
+    const [nothing] = await dequeue();
+    expect(nothing?.leased).toEqual([[]]);
+    await makePrimary(0);
+    const elsewhere = await open(url(hosts[0].name));
+    const { queue: same } = await new QueueRepository(elsewhere).put('idle', {});
+    expect(same.id).toBe(queue.id);
+    const [refusal] = await new MessageRepository(elsewhere).enqueue([{ queueName: 'idle', messages: [message()] }]);
+    expect(refusal).toBeNull();
+    const [delivery] = await eventually('its consumers get what others have enqueued at the new primary', async () => {
+      const [outcome] = await dequeue();
+      const leased = outcome?.leased.flat() ?? [];
+      return leased.length > 0 && leased;
+    });
+    expect(delivery?.body.toString()).toBe('body');
+    expect(await connections(1)).toBe(0);
+  });
 });
 
 describe('a database of one host', () => {
+  test('that has become read-only is not read from for long on connections that are open: behind a name that moves, the next may lead to the primary', async () => {
+    const database = await open(url(hosts[1].name));
+    await database.read('SELECT 1');
+    await makePrimary(-1);
+    await eventually('reads are refused', () =>
+      database.read('SELECT 1').then(
+        () => false,
+        (error: RowmqError) => error.code === 'database-unavailable',
+      ),
+    );
+    await makePrimary(1);
+    expect(await database.read('SELECT 1 AS one')).toEqual([{ one: 1 }]);
+  });
+
   test('that is read-only is unavailable, for reads as well: behind a name that moves, the next connection may lead to the primary', async () => {
     const database = await open(url(hosts[0].name));
     await expect(database.read('SELECT 1')).rejects.toMatchObject({ code: 'database-unavailable' });

@@ -8,6 +8,7 @@ describe('the broker’s settings', () => {
   test('are defaults but for the database', () => {
     expect(readBrokerConfig(URL_SETTING)).toEqual({
       databaseUrl: URL_SETTING.ROWMQ_DATABASE_URL,
+      databaseTls: undefined,
       workers: 1,
       poolSize: 16,
       flightRequests: 1000,
@@ -42,6 +43,30 @@ describe('the broker’s settings', () => {
 
   test('take a key of sixteen characters and no shorter one', () => {
     expect(() => readBrokerConfig({ ...URL_SETTING, ROWMQ_ADMIN_KEY: KEY.slice(1) })).toThrow(/at least 16/);
+  });
+
+  test.each([
+    'a key with spaces in it',
+    ' leading-space-1234',
+    'tab\tin-the-middle',
+    'schlüssel-schlüssel',
+    `${KEY}\u0000`,
+  ])('take no key that no client could send: %j', (key) => {
+    expect(() => readBrokerConfig({ ...URL_SETTING, ROWMQ_ADMIN_KEY: key })).toThrow(
+      /ROWMQ_ADMIN_KEY must have no spaces and only ASCII/,
+    );
+  });
+
+  test('take a key of all that a header can carry', () => {
+    const key = Array.from({ length: 94 }, (_, index) => String.fromCharCode(0x21 + index)).join('');
+    expect(readBrokerConfig({ ...URL_SETTING, ROWMQ_ADMIN_KEY: key }).adminKey).toBe(key);
+  });
+
+  test('say how the way to the database is encrypted', () => {
+    expect(readBrokerConfig({ ...URL_SETTING, ROWMQ_DATABASE_TLS: 'require' }).databaseTls).toEqual({
+      rejectUnauthorized: false,
+      verifyIdentity: false,
+    });
   });
 
   test.each(['0', '65', '-1', '2.5', 'all'])('take no %s for a number of workers', (workers) => {

@@ -1,10 +1,19 @@
 import { isIP } from 'node:net';
-import { databaseUrl, readSettings, SettingsError, wholeNumber } from '@rowmq/runtime';
+import {
+  DATABASE_SETTINGS,
+  type DatabaseTls,
+  databaseTls,
+  readSettings,
+  SettingsError,
+  wholeNumber,
+} from '@rowmq/runtime';
 import { z } from 'zod';
 
 /** The broker's settings. Limits are the whole broker's; {@link shareOfWorker} says what of them is a worker's. */
 export interface BrokerConfig {
   databaseUrl: string;
+  /** How connections to the database are encrypted; undefined: not at all. */
+  databaseTls: DatabaseTls | undefined;
   /** Processes that serve, behind one port. */
   workers: number;
   /** Database connections of this broker. */
@@ -27,7 +36,7 @@ export interface BrokerConfig {
 export const BROKER_CONFIG = Symbol('BROKER_CONFIG');
 
 const SHAPE = {
-  ROWMQ_DATABASE_URL: databaseUrl,
+  ...DATABASE_SETTINGS,
   ROWMQ_WORKERS: wholeNumber(1, 64).default(1),
   ROWMQ_DATABASE_POOL_SIZE: wholeNumber(1, 1000).default(16),
   ROWMQ_FLIGHT_REQUESTS: wholeNumber(1, 1000).default(1000),
@@ -38,6 +47,7 @@ const SHAPE = {
   ROWMQ_ADMIN_KEY: z
     .string()
     .min(16, 'must have at least 16 characters; make one with `openssl rand -hex 24`')
+    .regex(/^[\x21-\x7e]*$/, 'must have no spaces and only ASCII characters, or no client can send it in a header')
     .optional(),
   ROWMQ_STOP_SECONDS: wholeNumber(1, 600).default(25),
 };
@@ -52,6 +62,7 @@ export function readBrokerConfig(env: NodeJS.ProcessEnv): BrokerConfig {
   }
   return {
     databaseUrl: settings.ROWMQ_DATABASE_URL,
+    databaseTls: databaseTls(settings),
     workers: settings.ROWMQ_WORKERS,
     poolSize: settings.ROWMQ_DATABASE_POOL_SIZE,
     flightRequests: settings.ROWMQ_FLIGHT_REQUESTS,

@@ -1,5 +1,5 @@
 import { type DynamicModule, Module } from '@nestjs/common';
-import { APP_FILTER, APP_GUARD, APP_PIPE } from '@nestjs/core';
+import { APP_FILTER, APP_PIPE } from '@nestjs/core';
 import { TerminusModule } from '@nestjs/terminus';
 import { StoreModule } from '@rowmq/store';
 import { BrowseController } from './admin/browse.controller.js';
@@ -8,13 +8,13 @@ import { QueuesController } from './admin/queues.controller.js';
 import { QueuesService } from './admin/queues.service.js';
 import { BROKER_CONFIG, type BrokerConfig } from './broker.config.js';
 import { HealthController } from './health/health.controller.js';
-import { ApiKeyGuard } from './http/api-key.guard.js';
 import { ProblemFilter } from './http/problem.filter.js';
 import { createValidationPipe } from './http/validation.js';
 import { CombinedDemand } from './messages/combined-demand.js';
 import { Flights } from './messages/flights.js';
 import { MessagesController } from './messages/messages.controller.js';
 import { MessagesService } from './messages/messages.service.js';
+import { DatabaseMetrics } from './metrics/database-metrics.js';
 import { Metrics } from './metrics/metrics.js';
 import { MetricsController } from './metrics/metrics.controller.js';
 
@@ -27,6 +27,7 @@ export class BrokerModule {
       imports: [
         StoreModule.forRoot({
           url: config.databaseUrl,
+          tls: config.databaseTls,
           poolSize: config.poolSize,
           waitingRequests: config.maxWaitingRequests,
         }),
@@ -35,8 +36,6 @@ export class BrokerModule {
       controllers: [MessagesController, QueuesController, BrowseController, HealthController, MetricsController],
       providers: [
         { provide: BROKER_CONFIG, useValue: config },
-        // A guard costs every request: without a key there is nothing to guard.
-        ...(config.adminKey === undefined ? [] : [{ provide: APP_GUARD, useClass: ApiKeyGuard }]),
         { provide: APP_PIPE, useFactory: createValidationPipe },
         { provide: APP_FILTER, useClass: ProblemFilter },
         MessagesService,
@@ -45,6 +44,7 @@ export class BrokerModule {
         QueuesService,
         QueueStatsService,
         Metrics,
+        DatabaseMetrics,
       ],
     };
   }

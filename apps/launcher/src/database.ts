@@ -1,7 +1,7 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { databaseName, Supervisor } from '@rowmq/runtime';
+import { databaseName, type DatabaseTls, Supervisor } from '@rowmq/runtime';
 import {
   EmbeddedServer,
   FolderLockedError,
@@ -12,16 +12,22 @@ import {
 } from '@rowmq/store';
 import { startDockerDatabase } from './docker-database.js';
 import type { LauncherConfig } from './launcher.config.js';
+import { asRunning } from './supervised.js';
 
 /** An earlier start that is just stopping gives the folder free within this. */
 const LOCK_PATIENCE_MS = 15_000;
 const LOCK_POLL_MS = 200;
+
+/** For the apps on a database of ours, which does without: the settings for TLS are those of ROWMQ_DATABASE_URL. */
+export const NOT_ENCRYPTED = { ROWMQ_DATABASE_TLS: '', ROWMQ_DATABASE_TLS_CA: '' };
 
 const nothing = (): Promise<void> => Promise.resolve();
 
 /** The database the apps use, and how to stop it where it is ours to stop. */
 export interface LaunchedDatabase {
   readonly url: string;
+  /** How it is reached; undefined: without encryption. */
+  readonly tls?: DatabaseTls | undefined;
   /** Where it came from, for people. */
   readonly description: string;
   /** Folder that only this launcher uses while it runs; undefined when the database is not ours. */
@@ -41,7 +47,8 @@ export async function launchDatabase(
 ): Promise<LaunchedDatabase> {
   if (config.databaseUrl !== undefined) {
     const description = `ROWMQ_DATABASE_URL, ${databaseName(config.databaseUrl)}`;
-    return { url: config.databaseUrl, description, folder: undefined, stop: nothing, kill: nothing };
+    const { databaseUrl: url, databaseTls: tls } = config;
+    return { url, tls, description, folder: undefined, stop: nothing, kill: nothing };
   }
   try {
     return await launchEmbedded(config, await chooseServer(config, log, signal), log, signal);
@@ -98,13 +105,7 @@ async function launchEmbedded(
         signal: AbortSignal.any([signal, stopping]),
         log,
       });
-      const running = server;
-      return {
-        pid: running.pid,
-        exited: running.exited.then((exit) => exit.signal ?? `exit code ${exit.code}`),
-        stop: () => running.stop(),
-        kill: () => running.kill(),
-      };
+      return asRunning(server);
     },
     log,
   );

@@ -8,6 +8,8 @@ import type { LaunchedDatabase } from './database.js';
 
 const run = promisify(execFile);
 const PROJECT = fileURLToPath(new URL('../../../../', import.meta.url));
+/** Not the file's own name: what runs under that is none of ours, and has another password. */
+const NAME = 'rowmq-start';
 const PULL_AND_START_MS = 15 * 60_000;
 
 /** Runs the MySQL of docker-compose.yml, or returns undefined where no Docker engine answers. */
@@ -27,14 +29,19 @@ export async function startDockerDatabase(
   // The file wants a key for the brokers too, which are not started here.
   const env = { ...process.env, ROWMQ_MYSQL_PASSWORD: password, ROWMQ_ADMIN_KEY: 'unused' };
   const compose = (args: string[], timeout: number, abort?: AbortSignal) =>
-    run('docker', ['compose', ...args], { cwd: PROJECT, env, timeout, ...(abort ? { signal: abort } : {}) });
+    run('docker', ['compose', '--project-name', NAME, ...args], {
+      cwd: PROJECT,
+      env,
+      timeout,
+      ...(abort ? { signal: abort } : {}),
+    });
 
   log('No database server can be had on this machine: running MySQL with docker compose …');
   await compose(['up', '--detach', '--wait', 'mysql'], PULL_AND_START_MS, signal);
   const { stdout } = await compose(['port', 'mysql', '3306'], 10_000);
   return {
     url: `mysql://rowmq:${password}@127.0.0.1:${stdout.trim().split(':').at(-1)}/rowmq`,
-    description: 'MySQL in a container (docker compose, service mysql)',
+    description: `MySQL in a container (docker compose --project-name ${NAME}, service mysql)`,
     folder: undefined,
     stop: async () => void (await compose(['stop', 'mysql'], 120_000)),
     kill: async () => void (await compose(['kill', 'mysql'], 30_000)),

@@ -6,6 +6,7 @@ describe('the settings of the launcher', () => {
   test('have defaults, and an empty one counts as unset', () => {
     expect(readLauncherConfig({ ROWMQ_DATABASE_URL: '', ROWMQ_PORT: '' })).toEqual({
       databaseUrl: undefined,
+      databaseTls: undefined,
       dataDir: resolve('.rowmq'),
       embeddedServer: undefined,
       serversDir: undefined,

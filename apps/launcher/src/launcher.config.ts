@@ -1,8 +1,17 @@
 import { resolve } from 'node:path';
-import { databaseUrl, readSettings, SettingsError, wholeNumber } from '@rowmq/runtime';
+import {
+  DATABASE_SETTINGS,
+  type DatabaseTls,
+  databaseTls,
+  databaseUrl,
+  readSettings,
+  SettingsError,
+  wholeNumber,
+} from '@rowmq/runtime';
 import { z } from 'zod';
 
 const SHAPE = {
+  ...DATABASE_SETTINGS,
   /** A database of your own; unset: an embedded server is run. */
   ROWMQ_DATABASE_URL: databaseUrl.optional(),
   /** Folder of the embedded server. */
@@ -26,6 +35,8 @@ const SHAPE = {
 /** What the launcher is told by its environment. */
 export interface LauncherConfig {
   readonly databaseUrl: string | undefined;
+  /** How connections to that database are encrypted; undefined: not at all. */
+  readonly databaseTls: DatabaseTls | undefined;
   /** Absolute. */
   readonly dataDir: string;
   readonly embeddedServer: 'mysql' | 'mariadb' | undefined;
@@ -42,6 +53,7 @@ export function readLauncherConfig(env: NodeJS.ProcessEnv): LauncherConfig {
   const settings = readSettings(SHAPE, env);
   return {
     databaseUrl: settings.ROWMQ_DATABASE_URL,
+    databaseTls: databaseTls(settings),
     dataDir: resolve(settings.ROWMQ_DATA_DIR),
     embeddedServer: settings.ROWMQ_EMBEDDED_SERVER,
     serversDir: settings.ROWMQ_SERVERS_DIR,

@@ -1,11 +1,11 @@
 import { join } from 'node:path';
-import { Supervisor } from '@rowmq/runtime';
+import type { Supervisor } from '@rowmq/runtime';
 import { migrateDatabase } from '@rowmq/store';
-import { startApp } from './app-process.js';
-import { type LaunchedDatabase, launchDatabase } from './database.js';
+import { type LaunchedDatabase, launchDatabase, NOT_ENCRYPTED } from './database.js';
 import type { LauncherConfig } from './launcher.config.js';
 import { ChildRecord } from './left-over.js';
 import { allOrFirstFailure, refuseTakenPort } from './starting.js';
+import { superviseApp } from './supervised.js';
 import { type Program, startThenStop } from './until-stopped.js';
 import { createDemoQueue, welcome } from './welcome.js';
 
@@ -36,31 +36,20 @@ export class Launcher implements Program {
   private async start(signal: AbortSignal): Promise<void> {
     const { config, log } = this;
     this.database = await launchDatabase(config, log, signal);
-    const { url, folder, description } = this.database;
+    const { url, tls, folder, description } = this.database;
     // Without a folder of our own there is no lock, so nobody can tell our children from those of another launcher.
-    const record = folder === undefined ? undefined : new ChildRecord(join(folder, 'children.json'));
-    await record?.endLeftOver(log);
+    const record = folder === undefined ? undefined : new ChildRecord(join(folder, 'children.json'), log);
+    await record?.endLeftOver();
     await refuseTakenPort(config);
 
-    const applied = await migrateDatabase(url);
+    const applied = await migrateDatabase(url, tls);
     if (applied.length > 0) log(`Migrated the database: ${applied.join(', ')}`);
     signal.throwIfAborted();
 
-    const environment = {
-      ...this.environment,
-      ROWMQ_DATABASE_URL: url,
-      ROWMQ_HOST: config.host,
-      ROWMQ_PORT: String(config.port),
-      ROWMQ_STOP_SECONDS: String(config.stopSeconds),
-    };
-    this.apps = (['broker', 'reaper'] as const).map((name) => {
-      const startOnce = async (stopping: AbortSignal) => {
-        const app = await startApp(name, environment, config.stopSeconds, AbortSignal.any([signal, stopping]));
-        await record?.note(name, app.pid);
-        return app;
-      };
-      return new Supervisor(name, startOnce, log);
-    });
+    const environment = { ...this.environment, ROWMQ_DATABASE_URL: url, ...(tls === undefined && NOT_ENCRYPTED) };
+    const family = { environment, stopSeconds: config.stopSeconds, record, log, signal };
+    const settings = { ROWMQ_HOST: config.host, ROWMQ_PORT: String(config.port) };
+    this.apps = [superviseApp(family, 'broker', { settings }), superviseApp(family, 'reaper')];
     await allOrFirstFailure(this.apps.map((app) => app.start()));
     await createDemoQueue(config);
     log(welcome(config, description));

@@ -15,23 +15,32 @@ export class ChildRecord {
   private readonly entries = new Map<string, Entry>();
   private writing: Promise<void> = Promise.resolve();
 
-  constructor(private readonly file: string) {}
+  constructor(
+    private readonly file: string,
+    private readonly log: (line: string) => void,
+  ) {}
 
   /** Ends the children of an earlier run that still run. Call only while holding the lock of the data folder. */
-  async endLeftOver(log: (line: string) => void): Promise<void> {
+  async endLeftOver(): Promise<void> {
     for (const child of await this.read()) {
       if (!(await isRunning(child))) continue;
-      log(`Ending the ${child.name} (process ${child.pid}) that an earlier run left behind …`);
+      this.log(`Ending the ${child.name} (process ${child.pid}) that an earlier run left behind …`);
       await terminateProcess(child, STOP_DEADLINE_MS);
     }
   }
 
-  /** Notes the process that now runs under this name. */
+  /** Notes the process that now runs under this name. Never rejects: that it cannot be written down is told, and is no reason to end the process. */
   async note(name: string, pid: number): Promise<void> {
     const identity = await identifyProcess(pid);
     if (identity === undefined) return;
     this.entries.set(name, { name, ...identity });
-    this.writing = this.writing.then(() => this.write());
+    this.writing = this.writing
+      .then(() => this.write())
+      .catch((error: unknown) =>
+        this.log(
+          `Could not note the ${name} (process ${pid}) in ${this.file}: ${error instanceof Error ? error.message : String(error)}`,
+        ),
+      );
     await this.writing;
   }
 

@@ -1,3 +1,4 @@
+import { DATABASE_SETTINGS, type DatabaseTls, databaseTls, readSettings, reason } from '@rowmq/runtime';
 import { migrateDatabase, pendingMigrations, revertDatabase } from '@rowmq/store';
 import { Command, InvalidArgumentError } from 'commander';
 
@@ -14,7 +15,8 @@ program
   .command('up', { isDefault: true })
   .description('apply every pending migration')
   .action(async () => {
-    const applied = await migrateDatabase(databaseUrl());
+    const { url, tls } = database();
+    const applied = await migrateDatabase(url, tls);
     console.log(applied.length === 0 ? 'Nothing to do: no migration is pending.' : `Applied: ${applied.join(', ')}`);
   });
 
@@ -29,7 +31,8 @@ program
         'Reverting changes tables back, and the first migration drops them all with every message in them. Stop all brokers and reapers, back up, and say it again with --yes.',
       );
     }
-    const reverted = await revertDatabase(databaseUrl(), steps);
+    const { url, tls } = database();
+    const reverted = await revertDatabase(url, steps, tls);
     console.log(
       reverted.length === 0 ? 'Nothing to do: no migration was applied.' : `Reverted: ${reverted.join(', ')}`,
     );
@@ -40,7 +43,8 @@ program
   .description('list the pending migrations; exit code 0: none, 1: there are some, 3: the database cannot be asked')
   .action(async () => {
     process.exitCode = CANNOT_TELL;
-    const pending = await pendingMigrations(databaseUrl());
+    const { url, tls } = database();
+    const pending = await pendingMigrations(url, tls);
     console.log(pending.length === 0 ? 'Up to date.' : `Pending: ${pending.join(', ')}`);
     process.exitCode = pending.length === 0 ? 0 : 1;
   });
@@ -48,14 +52,13 @@ program
 try {
   await program.parseAsync();
 } catch (error) {
-  console.error(error instanceof Error ? error.message : error);
+  console.error(reason(error));
   process.exitCode ??= 1;
 }
 
-function databaseUrl(): string {
-  const url = process.env['ROWMQ_DATABASE_URL'];
-  if (url) return url;
-  throw new Error('Set ROWMQ_DATABASE_URL=mysql://user:password@host:3306/database first.');
+function database(): { url: string; tls: DatabaseTls | undefined } {
+  const settings = readSettings(DATABASE_SETTINGS, process.env);
+  return { url: settings.ROWMQ_DATABASE_URL, tls: databaseTls(settings) };
 }
 
 function positiveInteger(text: string): number {

@@ -1,7 +1,5 @@
 import { once } from 'node:events';
-
-/** npm passes on the Ctrl-C that the terminal already delivered: two signals this close together are one request. */
-const SAME_REQUEST_MS = 1_000;
+import { onStopRequest, reason } from '@rowmq/runtime';
 
 const PARENT_POLL_MS = 250;
 
@@ -14,7 +12,8 @@ export interface Program {
 }
 
 /**
- * Runs it as this process, and ends the process: in order at the first signal, or when the npm that runs it as `script` is gone; at once at the second signal.
+ * Runs it as this process, and ends the process: in order at the first signal, or when the npm that runs it as `script`, or the process that forked it, is gone; at once at
+ * the second signal.
  * A failure to start is one message and exit code 1.
  */
 export async function runUntilStopped(
@@ -27,15 +26,16 @@ export async function runUntilStopped(
     const program = make();
     stopOnSignal(stopping, program, log);
     stopWithNpm(stopping, script, log);
+    stopWithParent(stopping, log);
     await program.run(stopping.signal);
     process.exit(0);
   } catch (error) {
-    console.error(error instanceof Error ? error.message : error);
+    console.error(reason(error));
     process.exit(1);
   }
 }
 
-/** Starts, waits for `stopping`, and stops: also what a start that failed or was given up has left behind. Rejects if the start failed. */
+/** Starts, tells a parent process `ready`, waits for `stopping`, and stops: also what a start that failed or was given up has left behind. Rejects if the start failed. */
 export async function startThenStop(
   stopping: AbortSignal,
   start: () => Promise<void>,
@@ -43,6 +43,8 @@ export async function startThenStop(
 ): Promise<void> {
   try {
     await start();
+    // A parent that is gone just now is not told; that it is gone is noticed elsewhere.
+    process.send?.('ready', () => undefined);
     if (!stopping.aborted) await once(stopping, 'abort');
   } catch (error) {
     // Giving the start up is what was asked for, and no failure.
@@ -53,20 +55,16 @@ export async function startThenStop(
 }
 
 function stopOnSignal(stopping: AbortController, program: Program, log: (line: string) => void): void {
-  let requestedAt: number | undefined;
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.on(signal, () => {
-      const now = performance.now();
-      if (requestedAt === undefined) {
-        requestedAt = now;
-        log(`${signal}: stopping in order. Once more to stop at once.`);
-        stopping.abort();
-      } else if (now - requestedAt >= SAME_REQUEST_MS) {
-        log(`${signal} again: killing.`);
-        void program.kill().finally(() => process.exit(130));
-      }
-    });
-  }
+  onStopRequest(
+    (signal) => {
+      log(`${signal}: stopping in order. Once more to stop at once.`);
+      stopping.abort();
+    },
+    (signal) => {
+      log(`${signal} again: killing.`);
+      void program.kill().finally(() => process.exit(130));
+    },
+  );
 }
 
 /** A killed npm cannot pass anything on: run by npm, the program stops when npm is gone, as its user believes it to be. */
@@ -80,4 +78,16 @@ function stopWithNpm(stopping: AbortController, script: string, log: (line: stri
     stopping.abort();
   }, PARENT_POLL_MS);
   timer.unref();
+}
+
+/** Forked with a channel, the program stops when the channel closes, as a parent's does that is gone. */
+function stopWithParent(stopping: AbortController, log: (line: string) => void): void {
+  const stop = (): void => {
+    log('The parent process is gone: stopping in order.');
+    stopping.abort();
+  };
+  if (process.send === undefined) return;
+  // It may have gone before it was listened for.
+  if (process.connected) process.once('disconnect', stop);
+  else stop();
 }

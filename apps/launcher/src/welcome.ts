@@ -9,17 +9,15 @@ export function brokerAddress({ host, port }: Pick<LauncherConfig, 'host' | 'por
   return `http://${reachable.includes(':') ? `[${reachable}]` : reachable}:${port}`;
 }
 
-/** Creates the queue that the printed commands use, unless it is there. */
+/** Creates the queue that the printed commands use, or leaves it as it is. Throws with the broker's answer when it does neither. */
 export async function createDemoQueue(config: LauncherConfig): Promise<void> {
   const url = `${brokerAddress(config)}/v1/admin/queues/${QUEUE}`;
   const headers = {
     'content-type': 'application/json',
     ...(config.adminKey === undefined ? {} : { authorization: `Bearer ${config.adminKey}` }),
   };
-  const found = await fetch(url, { headers, signal: AbortSignal.timeout(DEADLINE_MS) });
-  if (found.status !== 404) return;
-  const created = await fetch(url, { method: 'PUT', headers, body: '{}', signal: AbortSignal.timeout(DEADLINE_MS) });
-  if (!created.ok) throw new Error(`Could not create the queue ${QUEUE}: ${created.status} ${await created.text()}`);
+  const answer = await fetch(url, { method: 'PUT', headers, body: '{}', signal: AbortSignal.timeout(DEADLINE_MS) });
+  if (!answer.ok) throw new Error(`Could not create the queue ${QUEUE}: ${answer.status} ${await answer.text()}`);
 }
 
 /** What is printed when everything runs: where it is, and three commands to try it with. */

@@ -7,6 +7,7 @@ describe("the reaper's settings", () => {
   test('have defaults for all but the database', () => {
     expect(readReaperConfig({ ROWMQ_DATABASE_URL: URL, ROWMQ_RETENTION_SECONDS: '' })).toEqual({
       databaseUrl: URL,
+      databaseTls: undefined,
       poolSize: 4,
       intervalSeconds: 5,
       retentionSeconds: 3600,

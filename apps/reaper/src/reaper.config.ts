@@ -1,8 +1,17 @@
-import { databaseUrl, readSettings, SettingsError, wholeNumber } from '@rowmq/runtime';
+import {
+  DATABASE_SETTINGS,
+  type DatabaseTls,
+  databaseTls,
+  readSettings,
+  SettingsError,
+  wholeNumber,
+} from '@rowmq/runtime';
 
 /** The reaper's settings. */
 export interface ReaperConfig {
   databaseUrl: string;
+  /** How connections to the database are encrypted; undefined: not at all. */
+  databaseTls: DatabaseTls | undefined;
   poolSize: number;
   /** Pause between two rounds. */
   intervalSeconds: number;
@@ -22,7 +31,7 @@ export const REAPER_CONFIG = Symbol('REAPER_CONFIG');
 const LEAST_CONNECTIONS = 4;
 
 const SHAPE = {
-  ROWMQ_DATABASE_URL: databaseUrl,
+  ...DATABASE_SETTINGS,
   ROWMQ_DATABASE_POOL_SIZE: wholeNumber(1, 1000).default(LEAST_CONNECTIONS),
   ROWMQ_REAPER_INTERVAL_SECONDS: wholeNumber(1, 3600).default(5),
   // A minute at least: for so long an enqueue that is repeated after a lost connection must find what it stored.
@@ -46,6 +55,7 @@ export function readReaperConfig(env: NodeJS.ProcessEnv): ReaperConfig {
   }
   return {
     databaseUrl: settings.ROWMQ_DATABASE_URL,
+    databaseTls: databaseTls(settings),
     poolSize: Math.max(settings.ROWMQ_DATABASE_POOL_SIZE, LEAST_CONNECTIONS),
     intervalSeconds: settings.ROWMQ_REAPER_INTERVAL_SECONDS,
     retentionSeconds: settings.ROWMQ_RETENTION_SECONDS,

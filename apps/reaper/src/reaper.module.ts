@@ -29,7 +29,10 @@ export class ReaperModule {
   static forRoot(config: ReaperConfig): DynamicModule {
     return {
       module: ReaperModule,
-      imports: [StoreModule.forRoot({ url: config.databaseUrl, poolSize: config.poolSize }), ScheduleModule.forRoot()],
+      imports: [
+        StoreModule.forRoot({ url: config.databaseUrl, tls: config.databaseTls, poolSize: config.poolSize }),
+        ScheduleModule.forRoot(),
+      ],
       providers: [
         { provide: REAPER_CONFIG, useValue: config },
         ...ALL,

@@ -16,7 +16,7 @@ import { REAPER_CONFIG, type ReaperConfig } from './reaper.config.js';
 /** DI token of the list of duties, in the order in which a round goes through them. */
 export const DUTIES = Symbol('DUTIES');
 
-/** A reaper that dies is followed by the next after this long. Renewed before each duty and, during long ones, by the heartbeat. */
+/** A reaper that dies is followed by the next after this long, and that one's interval. Renewed before each duty, and by the heartbeat: during long ones, and during long pauses between two rounds. */
 const LEASE_SECONDS = 30;
 const HEARTBEAT_MS = 10_000;
 const FIRST_ROUND_MS = 5000;
@@ -36,6 +36,11 @@ export class ReaperService implements OnApplicationBootstrap, BeforeApplicationS
   private readonly dueAt = new Map<Duty, number>();
   private readonly failures = new Map<Duty, number>();
   private round: Promise<void> | undefined;
+  private beating: Promise<void> | undefined;
+  /** Whether this reaper held the lease when it last asked. */
+  private leads = false;
+  /** Ends the round under way when the lease is lost. */
+  private lost = new AbortController();
 
   constructor(
     private readonly reaper: ReaperRepository,
@@ -50,6 +55,12 @@ export class ReaperService implements OnApplicationBootstrap, BeforeApplicationS
       'reaper-round',
       setInterval(() => this.startRound(), this.config.intervalSeconds * 1000),
     );
+    this.scheduler.addInterval(
+      'reaper-heartbeat',
+      setInterval(() => {
+        this.beating = this.beat();
+      }, HEARTBEAT_MS),
+    );
     this.startRound();
     await Promise.race([this.round, sleep(FIRST_ROUND_MS, undefined, { ref: false })]);
   }
@@ -57,8 +68,10 @@ export class ReaperService implements OnApplicationBootstrap, BeforeApplicationS
   /** Ends the round after the batch under way and hands the lease on. */
   async beforeApplicationShutdown(): Promise<void> {
     this.scheduler.deleteInterval('reaper-round');
+    this.scheduler.deleteInterval('reaper-heartbeat');
     this.stop.abort();
     await this.round;
+    await this.beating;
     await this.reaper
       .dropLease(this.id)
       .catch((error: unknown) => this.logger.warn(`could not hand the lease on: ${String(error)}`));
@@ -74,24 +87,26 @@ export class ReaperService implements OnApplicationBootstrap, BeforeApplicationS
   }
 
   private async runRound(): Promise<void> {
-    const lost = new AbortController();
-    const heartbeat = setInterval(() => void this.beat(lost), HEARTBEAT_MS);
-    try {
-      const signal = AbortSignal.any([this.stop.signal, lost.signal]);
-      for (const duty of this.duties) {
-        if (signal.aborted) return;
-        if ((this.dueAt.get(duty) ?? 0) > performance.now()) continue;
-        if (!(await this.reaper.takeLease(this.id, LEASE_SECONDS))) return;
-        await this.runDuty(duty, { signal });
-      }
-    } finally {
-      clearInterval(heartbeat);
+    this.lost = new AbortController();
+    const signal = AbortSignal.any([this.stop.signal, this.lost.signal]);
+    for (const duty of this.duties) {
+      if (signal.aborted) return;
+      if ((this.dueAt.get(duty) ?? 0) > performance.now()) continue;
+      if (!(await this.takeLease())) return;
+      await this.runDuty(duty, { signal });
     }
   }
 
-  private async beat(lost: AbortController): Promise<void> {
-    const kept = await this.reaper.takeLease(this.id, LEASE_SECONDS).catch(() => false);
-    if (!kept) lost.abort();
+  private async takeLease(): Promise<boolean> {
+    this.leads = await this.reaper.takeLease(this.id, LEASE_SECONDS);
+    return this.leads;
+  }
+
+  /** Never rejects. Whoever stands by leaves the lease alone between its rounds. */
+  private async beat(): Promise<void> {
+    if (!this.leads) return;
+    const kept = await this.takeLease().catch(() => false);
+    if (!kept) this.lost.abort();
   }
 
   /** Runs one duty and records it. */

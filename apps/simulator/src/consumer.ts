@@ -29,7 +29,7 @@ export class Consumer {
     this.#queue = this.#random.between(0, run.queues.length - 1);
   }
 
-  /** Works until `stop`, and then until its slow handlers are done. */
+  /** Works until `stop`, and then until its slow handlers are done; after a failure of the run they dawdle no more. */
   async work(stop: AbortSignal): Promise<void> {
     while (!stop.aborted && this.#fault === undefined) await this.#round(stop);
     await Promise.all(this.#slow);
@@ -139,7 +139,7 @@ export class Consumer {
   async #handleSlowly(queue: number, leases: HeldLease[], fate: DequeueFate, forMs: number): Promise<void> {
     if (fate === 'slowExtending') await this.#settle(queue, await this.#extendFor(queue, leases, forMs));
     else {
-      await pause(forMs);
+      await pause(forMs, this.#run.failure.signal);
       await this.#settle(queue, leases);
     }
   }
@@ -149,7 +149,7 @@ export class Consumer {
     const stepMs = (this.#run.settings.leaseSeconds * 1000) / 3;
     let held = leases;
     for (let leftMs = forMs; leftMs > 0 && held.length > 0; leftMs -= stepMs) {
-      await pause(stepMs);
+      await pause(stepMs, this.#run.failure.signal);
       held = await extendLeases(this.#run, queue, held);
     }
     return held;

@@ -10,7 +10,7 @@ import type { Random } from './random.js';
  */
 export type DequeueFate = 'work' | 'vanish' | 'hangUp' | 'slow' | 'slowExtending';
 
-export interface FaultRates {
+interface FaultRates {
   crashRate: number;
   slowRate: number;
   nackRate: number;

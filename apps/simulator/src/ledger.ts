@@ -17,8 +17,7 @@ export const SETTLE = { none: 0, ack: 1, nack: 2, extend: 3 } as const;
 export const OUTCOME = { none: 0, confirmed: 1, leaseLost: 2, notFound: 3, unknown: 4 } as const;
 
 type ValueOf<T> = T[keyof T];
-export type EnqueueState = ValueOf<typeof ENQUEUE>;
-export type SettleKind = ValueOf<typeof SETTLE>;
+type SettleKind = ValueOf<typeof SETTLE>;
 export type Outcome = ValueOf<typeof OUTCOME>;
 
 /** Thrown when a run has more to remember than it was allowed to; says which option to change. */
@@ -27,12 +26,12 @@ export class LedgerFullError extends Error {
 }
 
 /** Something wrong that a single answer shows by itself. */
-export interface Finding {
+interface Finding {
   kind: 'stranger' | 'doubled' | 'wrong-queue' | 'expiry-changed';
   text: string;
 }
 
-export interface DequeueWithoutAnswer {
+interface DequeueWithoutAnswer {
   queue: number;
   askedAt: number;
   /** When the consumer stopped listening. */

@@ -2,16 +2,15 @@ import { writeFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { BrokerUnreachableError, RowmqHttpClient } from '@rowmq/client/core';
 import { RowmqError } from '@rowmq/contract';
+import { onStopRequest } from '@rowmq/runtime';
 import { LiveTable } from './live-table.js';
 import { reportPage } from './report.js';
 import { simulate, type Result } from './simulation.js';
 import { readSimulatorSettings, UsageError, type SimulatorSettings } from './simulator.config.js';
-import { isReady, startBroker, type StartedBroker } from './started-broker.js';
+import { startBroker, type StartedBroker } from './started-broker.js';
 import { verdictText } from './verdict-text.js';
 
 const EXIT = { kept: 0, broken: 1, notJudged: 2 } as const;
-/** npm passes on the Ctrl-C that the terminal already delivered: two signals this close together are one request. */
-const SAME_REQUEST_MS = 1000;
 
 process.exitCode = await main();
 
@@ -60,6 +59,16 @@ async function findBroker(settings: SimulatorSettings): Promise<string | undefin
   }
 }
 
+/** Whether a broker answers and reaches its database. */
+async function isReady(client: RowmqHttpClient): Promise<boolean> {
+  try {
+    await client.ready();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 async function runAgainst(url: string, settings: SimulatorSettings, stop: AbortSignal): Promise<Result> {
   const client = new RowmqHttpClient({
     url,
@@ -99,19 +108,13 @@ async function writeFiles(result: Result): Promise<void> {
 /** The first request to stop ends producing, then drains and judges; a second one ends the process. */
 function stopOnSignal(broker: () => StartedBroker | undefined): AbortSignal {
   const stopping = new AbortController();
-  let requestedAt: number | undefined;
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.on(signal, () => {
-      const at = performance.now();
-      if (requestedAt === undefined) {
-        requestedAt = at;
-        console.error('\nStopping: draining the queues for the verdict. Once more to end at once.');
-        stopping.abort();
-      } else if (at - requestedAt >= SAME_REQUEST_MS) {
-        void Promise.resolve(broker()?.stop()).finally(() => process.exit(EXIT.notJudged));
-      }
-    });
-  }
+  onStopRequest(
+    () => {
+      console.error('\nStopping: draining the queues for the verdict. Once more to end at once.');
+      stopping.abort();
+    },
+    () => void Promise.resolve(broker()?.stop()).finally(() => process.exit(EXIT.notJudged)),
+  );
   return stopping.signal;
 }
 

@@ -1,6 +1,6 @@
 import { build, type Histogram } from 'hdr-histogram-js';
 
-export const TIMED = ['enqueue', 'dequeue', 'ack', 'endToEnd'] as const;
+const TIMED = ['enqueue', 'dequeue', 'ack', 'endToEnd'] as const;
 export type Timed = (typeof TIMED)[number];
 
 const COUNTED = [
@@ -15,7 +15,7 @@ const COUNTED = [
   'hungUp',
   'slow',
 ] as const;
-export type Counted = (typeof COUNTED)[number];
+type Counted = (typeof COUNTED)[number];
 
 /** Milliseconds; null where nothing was measured. */
 export interface Percentiles {

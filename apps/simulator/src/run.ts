@@ -16,6 +16,8 @@ export interface Run {
   queues: readonly string[];
   ledger: Ledger;
   meter: Meter;
+  /** Aborted with what a consumer failed with: without it the run proves nothing, so nobody goes on. */
+  failure: AbortController;
 }
 
 /** Refusals that say for certain that nothing was done. After `database-unavailable` and `internal-error` a COMMIT may have gone through. */

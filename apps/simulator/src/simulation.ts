@@ -52,7 +52,15 @@ export async function simulate(
 ): Promise<Result> {
   const id = randomBytes(4).toString('hex');
   const queues = Array.from({ length: settings.queues }, (_, index) => `sim-${id}-${index + 1}`);
-  const run: Run = { id, client, settings, queues, ledger: new Ledger(settings.maxMessages), meter: new Meter() };
+  const run: Run = {
+    id,
+    client,
+    settings,
+    queues,
+    ledger: new Ledger(settings.maxMessages),
+    meter: new Meter(),
+    failure: manyListeners(),
+  };
   for (const queue of queues) await client.putQueue(queue, { leaseSeconds: settings.leaseSeconds });
   const simulation = new Simulation(run, watcher);
   const result = await simulation.run(stop);
@@ -79,25 +87,27 @@ class Simulation {
   }
 
   async run(stop: AbortSignal): Promise<Result> {
-    const { settings, ledger, meter } = this.#run;
+    const { settings, ledger, meter, failure } = this.#run;
     const stopConsumers = manyListeners();
     const stopSampling = new AbortController();
     const sampling = this.#sampleUntil(stopSampling.signal);
     const consumers = Array.from({ length: settings.consumers }, (_, index) => new Consumer(this.#run, index));
     const consuming = Promise.all(consumers.map((consumer) => consumer.work(stopConsumers.signal)));
-    // A consumer that fails ends everything: without it the run proves nothing.
-    const consumersFailed = new Promise<never>((_, reject) => void consuming.catch(reject));
+    consuming.catch((error: unknown) => failure.abort(error));
     try {
       this.#watcher.phase('producing');
-      await Promise.race([this.#produce(stop), consumersFailed]);
+      await this.#produce(stop);
+      failure.signal.throwIfAborted();
       this.#watcher.phase('draining');
       for (const { faults } of consumers) faults.end();
-      if (settings.consumers > 0) await Promise.race([this.#drain(stop), consumersFailed]);
+      if (settings.consumers > 0) await this.#drain(stop);
     } finally {
       stopConsumers.abort();
-      await consuming.finally(() => stopSampling.abort());
+      await Promise.allSettled([consuming]);
+      stopSampling.abort();
       await sampling;
     }
+    await consuming;
     this.#watcher.phase('judging');
     const verdict = judge(ledger, await gatherEvidence(this.#run, now()));
     return {
@@ -116,14 +126,14 @@ class Simulation {
   }
 
   async #produce(stop: AbortSignal): Promise<void> {
-    const { settings } = this.#run;
+    const { settings, failure } = this.#run;
     const ended = manyListeners();
     const pace = new Pace(settings.rate, () => settings.maxBacklog > 0 && this.#backlog() >= settings.maxBacklog);
     const producers = Array.from({ length: settings.producers }, (_, index) => new Producer(this.#run, index, pace));
     const producing = Promise.all(producers.map((producer) => producer.work(ended.signal)));
     const allStopped = new AbortController();
     void producing.finally(() => allStopped.abort()).catch(() => undefined);
-    const until = AbortSignal.any([stop, ...(settings.producers > 0 ? [allStopped.signal] : [])]);
+    const until = AbortSignal.any([stop, failure.signal, ...(settings.producers > 0 ? [allStopped.signal] : [])]);
     await pause(settings.seconds * 1000, until);
     ended.abort();
     const full = (await producing).find((reason) => reason !== undefined);
@@ -133,10 +143,10 @@ class Simulation {
 
   /** Lets the consumers work until nothing is left, everything short-lived has expired, or the time is up. */
   async #drain(stop: AbortSignal): Promise<void> {
-    const { settings, ledger } = this.#run;
+    const { settings, ledger, failure } = this.#run;
     const deadline = now() + settings.drainSeconds * 1000;
     // Who stopped the producing wants the verdict; only a stop that comes now ends the draining.
-    const giveUp = stop.aborted ? new AbortController().signal : stop;
+    const giveUp = AbortSignal.any([failure.signal, ...(stop.aborted ? [] : [stop])]);
     while (now() < deadline && !giveUp.aborted) {
       if (now() > ledger.lastExpiryAt && isEmpty(await depthOf(this.#run))) return;
       await pause(DRAIN_LOOK_MS, giveUp);

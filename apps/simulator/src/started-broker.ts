@@ -1,12 +1,11 @@
-import { spawn, type ChildProcess } from 'node:child_process';
+import { type ChildProcess, fork } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdtemp, open, readFile, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { RowmqHttpClient } from '@rowmq/client/core';
+import { untilReady } from '@rowmq/runtime';
 
 /** A broker that was started for one run, with a database of its own. */
 export interface StartedBroker {
@@ -16,44 +15,48 @@ export interface StartedBroker {
 }
 
 /** A first start may have to fetch and unpack a database server. */
-const START_DEADLINE_MS = 10 * 60_000;
-const STOP_DEADLINE_MS = 60_000;
-const LOOK_MS = 200;
+const READY_DEADLINE_MS = 10 * 60_000;
+/** Broker and reaper stop first, and then the database. */
+const STOP_SECONDS = 55;
 const LOG_LINES_SHOWN = 20;
 
 /** Starts everything (database, broker, reaper) on a free port, as `npm start` does, and waits until it is ready. Gives up at `stop`. */
 export async function startBroker(apiKey: string | undefined, stop: AbortSignal): Promise<StartedBroker> {
   const folder = await mkdtemp(join(tmpdir(), 'rowmq-simulator-'));
-  const url = `http://127.0.0.1:${await freePort()}`;
+  const removeFolder = () => rm(folder, { recursive: true, force: true });
+  const port = await freePort();
   const logFile = join(folder, 'start.log');
-  const child = await launch(folder, url, apiKey, logFile);
-  let stopping: Promise<void> | undefined;
-  const stopOnce = () => (stopping ??= endAndRemove(child, folder));
   try {
-    await untilReady(child, url, apiKey, stop);
-    return { url, stop: stopOnce };
+    const child = await launch(folder, port, apiKey, logFile);
+    const running = await untilReady('broker', child, STOP_SECONDS, stop, READY_DEADLINE_MS);
+    const stopAndRemove = async () => {
+      await running.stop();
+      await removeFolder();
+    };
+    let stopping: Promise<void> | undefined;
+    return { url: `http://127.0.0.1:${port}`, stop: () => (stopping ??= stopAndRemove()) };
   } catch (error) {
     const log = await readFile(logFile, 'utf8').catch(() => '');
-    await stopOnce();
-    if (stop.aborted) throw error;
+    await removeFolder();
+    if (stop.aborted) throw new Error('Stopped before the broker was ready.', { cause: error });
     const tail = log.trimEnd().split('\n').slice(-LOG_LINES_SHOWN).join('\n');
-    throw new Error(
-      `The broker could not be started: ${error instanceof Error ? error.message : String(error)}\n${tail}`,
-      {
-        cause: error,
-      },
-    );
+    throw new Error(`${error instanceof Error ? error.message : String(error)}\n${tail}`, { cause: error });
   }
 }
 
-async function launch(folder: string, url: string, apiKey: string | undefined, logFile: string): Promise<ChildProcess> {
+async function launch(
+  folder: string,
+  port: number,
+  apiKey: string | undefined,
+  logFile: string,
+): Promise<ChildProcess> {
   const log = await open(logFile, 'a');
   try {
     const root = projectRoot();
-    return spawn(process.execPath, [join(root, 'scripts', 'start.mjs')], {
+    return fork(join(root, 'scripts', 'start.mjs'), [], {
       // A process group of its own: Ctrl-C in the terminal is for the simulator, which still needs the broker to finish.
       detached: true,
-      stdio: ['ignore', log.fd, log.fd],
+      stdio: ['ignore', log.fd, log.fd, 'ipc'],
       env: {
         ...process.env,
         ROWMQ_DATA_DIR: join(folder, 'data'),
@@ -61,65 +64,13 @@ async function launch(folder: string, url: string, apiKey: string | undefined, l
         ROWMQ_SERVERS_DIR: process.env['ROWMQ_SERVERS_DIR'] ?? join(root, '.rowmq', 'servers'),
         ROWMQ_DATABASE_URL: '',
         ROWMQ_HOST: '127.0.0.1',
-        ROWMQ_PORT: new URL(url).port,
+        ROWMQ_PORT: String(port),
         ROWMQ_ADMIN_KEY: apiKey ?? '',
-        // Under this name the launcher stops when its parent process is gone, so that a killed simulator leaves nothing behind.
-        npm_lifecycle_event: 'start',
       },
     });
   } finally {
     await log.close();
   }
-}
-
-async function untilReady(
-  child: ChildProcess,
-  url: string,
-  apiKey: string | undefined,
-  stop: AbortSignal,
-): Promise<void> {
-  const client = new RowmqHttpClient({ url, apiKey, timeoutMs: 5000, retries: 0 });
-  const deadline = performance.now() + START_DEADLINE_MS;
-  try {
-    for (;;) {
-      stop.throwIfAborted();
-      if (child.exitCode !== null || child.signalCode !== null) {
-        throw new Error(`it ended with ${child.signalCode ?? `exit code ${child.exitCode}`}`);
-      }
-      if (await isReady(client)) return;
-      if (performance.now() > deadline) throw new Error(`it was not ready after ${START_DEADLINE_MS / 60_000} minutes`);
-      await sleep(LOOK_MS, undefined, { signal: stop });
-    }
-  } finally {
-    await client.close();
-  }
-}
-
-/** Whether a broker answers and reaches its database. */
-export async function isReady(client: RowmqHttpClient): Promise<boolean> {
-  try {
-    await client.ready();
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-async function endAndRemove(child: ChildProcess, folder: string): Promise<void> {
-  try {
-    await end(child);
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
-}
-
-async function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-  child.kill('SIGTERM');
-  const timer = setTimeout(() => child.kill('SIGKILL'), STOP_DEADLINE_MS);
-  await ended;
-  clearTimeout(timer);
 }
 
 async function freePort(): Promise<number> {

@@ -54,7 +54,7 @@ export interface Fault {
 export const PROBLEMS: Record<ErrorCode, { status: number; title: string }> = {
   'invalid-request': { status: 400, title: 'The request is not valid' },
   unauthorized: { status: 401, title: 'An API key is needed' },
-  forbidden: { status: 403, title: 'The API key does not allow this' },
+  forbidden: { status: 403, title: 'This is not allowed' },
   'queue-not-found': { status: 404, title: 'There is no such queue' },
   'delivery-not-found': { status: 404, title: 'There is no such delivery' },
   'lease-lost': { status: 409, title: 'The lease is no longer held' },

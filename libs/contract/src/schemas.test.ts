@@ -5,6 +5,7 @@ import {
   ackRequest,
   browseQuery,
   dequeueRequest,
+  emptyRequest,
   enqueueMessage,
   enqueueRequest,
   extendRequest,
@@ -23,6 +24,7 @@ describe('every request', () => {
     ['extend', extendRequest, { receipts: ['r'], leaseSeconds: 1 }],
     ['PUT of a queue', putQueueRequest, {}],
     ['redrive', redriveRequest, {}],
+    ['purge, pause and resume', emptyRequest, {}],
     ['browse', browseQuery, {}],
   ])('refuses fields it does not know: %s', (_, schema, minimal) => {
     expect(schema.safeParse(minimal)).toMatchObject({ success: true });

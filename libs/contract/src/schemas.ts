@@ -179,6 +179,9 @@ export const queueAnswer = queueSettings.extend({
 });
 export const queuesAnswer = z.object({ queues: z.array(queueAnswer) });
 
+/** Of a call that has nothing to be set: a field would be one that does not do what it says. */
+export const emptyRequest = z.strictObject({}).nullish().meta({ example: {} });
+
 export const purgeAnswer = z.object({
   purged: z.int().meta({ example: 1200 }),
   complete: z.boolean().meta({ description: 'false: the time for one call ran out; call again' }),

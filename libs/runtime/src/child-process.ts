@@ -13,6 +13,7 @@ class StartupError extends Error {
 /**
  * Waits until a process of ours that was just forked says `ready` over its IPC channel. It stops by itself when the channel closes, so that
  * it does not outlive a parent that was killed.
+ * @param stopSeconds what it gives itself for a stop; it is killed a little later
  * @throws StartupError when it ends, the deadline passes or the signal gives the start up first; it is gone by then
  */
 export async function untilReady(
@@ -20,6 +21,7 @@ export async function untilReady(
   child: ChildProcess,
   stopSeconds: number,
   signal: AbortSignal,
+  readyMs = READY_DEADLINE_MS,
 ): Promise<Running> {
   const exited = new Promise<string>((done) => {
     child.once('error', (error) => child.pid === undefined && done(error.message));
@@ -36,15 +38,21 @@ export async function untilReady(
     clearTimeout(killer);
   };
 
-  const outcome = await firstOutcome(child, exited, signal);
+  const outcome = await firstOutcome(child, exited, signal, readyMs);
   if (outcome === 'ready') return { pid: child.pid!, exited, stop, kill };
-  await (outcome === 'aborted' ? stop() : kill());
+  // Not killed at once: it may have started others by now, which only an ordered stop takes down with it.
+  await stop();
   signal.throwIfAborted();
   throw new StartupError(`The ${name} did not start: ${outcome}.`);
 }
 
 /** `ready`, `aborted`, or in words why neither. */
-async function firstOutcome(child: ChildProcess, exited: Promise<string>, signal: AbortSignal): Promise<string> {
+async function firstOutcome(
+  child: ChildProcess,
+  exited: Promise<string>,
+  signal: AbortSignal,
+  readyMs: number,
+): Promise<string> {
   let timer: NodeJS.Timeout | undefined;
   let abort: (() => void) | undefined;
   try {
@@ -55,7 +63,7 @@ async function firstOutcome(child: ChildProcess, exited: Promise<string>, signal
         abort = () => done('aborted');
         if (signal.aborted) abort();
         signal.addEventListener('abort', abort);
-        timer = setTimeout(() => done(`it was not ready within ${READY_DEADLINE_MS / 1000} s`), READY_DEADLINE_MS);
+        timer = setTimeout(() => done(`it was not ready within ${readyMs / 1000} s`), readyMs);
       }),
     ]);
   } finally {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { databaseHosts, databaseName, databaseUrl } from './database-url.js';
+import { databaseHosts, databaseName, databaseParts, databaseUrl } from './database-url.js';
 
 describe('a database URL', () => {
   test.each([
@@ -39,6 +39,14 @@ describe('a database URL', () => {
     ['mysql://u:secret@a:3306,b:99999/db', "has a host that is none: 'b:99999'"],
     ['mysql://u:secret@a,b,a/db', 'names the host a twice'],
     ['mysql://u:secret@1,2,3,4,5,6,7,8,9,10/db', 'names 10 hosts; at most 9'],
+    [
+      'mysql://u:secret@a/db?ssl=true',
+      'takes no parameters, so it may have no ? or #: for encryption set ROWMQ_DATABASE_TLS',
+    ],
+    ['mysql://u:secret?@a/db', 'in a password write them as %3F and %23'],
+    ['mysql://u:secret#@a/db', 'in a password write them as %3F and %23'],
+    ['mysql://u:secret%@a/db', 'a % itself is written %25'],
+    ['mysql://u:secret%ff@a/db', 'has a % that begins no escape'],
     ['mysql://u:secret@a,b', 'must look like mysql://user:password@host:port/database'],
   ])('that is not one is refused with its reason, and without its password: %s', (text, reason) => {
     const message = databaseUrl.safeParse(text).error?.issues[0]?.message;
@@ -47,11 +55,19 @@ describe('a database URL', () => {
   });
 
   test('names hosts, each of which has a URL of its own', () => {
-    expect(databaseHosts('mysql://u:p,%40@a:3306,b/db?x=1,2')).toEqual([
-      'mysql://u:p,%40@a:3306/db?x=1,2',
-      'mysql://u:p,%40@b/db?x=1,2',
-    ]);
+    expect(databaseHosts('mysql://u:p,%40@a:3306,b/db')).toEqual(['mysql://u:p,%40@a:3306/db', 'mysql://u:p,%40@b/db']);
     expect(databaseHosts('mariadb://h/db')).toEqual(['mariadb://h/db']);
+  });
+
+  test.each([
+    [
+      'mysql://u:p%40%3F%2Fss@h:3307/d%23b',
+      { host: 'h', port: 3307, username: 'u', password: 'p@?/ss', database: 'd#b' },
+    ],
+    ['mysql://u:p@ss@h/db', { host: 'h', port: 3306, username: 'u', password: 'p@ss', database: 'db' }],
+    ['mysql://u@[::1]/db', { host: '::1', port: 3306, username: 'u', password: '', database: 'db' }],
+  ])('%s has parts', (url, parts) => {
+    expect(databaseParts(url)).toEqual(parts);
   });
 
   test('can be shown without its password', () => {

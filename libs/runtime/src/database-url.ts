@@ -11,6 +11,12 @@ const MOST_HOSTS = 9;
  * Throws TypeError that says what is wrong, without the password.
  */
 export function databaseHosts(url: string): string[] {
+  if (/^(?:mysql|mariadb):.*[?#]/.test(url)) {
+    throw new TypeError(
+      'takes no parameters, so it may have no ? or #: for encryption set ROWMQ_DATABASE_TLS; in a password write them as %3F and %23',
+    );
+  }
+  if (!canDecode(url)) throw new TypeError('has a % that begins no escape such as %40; a % itself is written %25');
   // A password may have commas, and is percent-encoded where it has more than that.
   const [, scheme, user = '', hosts, database] =
     /^((?:mysql|mariadb):\/\/)([^/?#]*@)?([^/?#@]*)(\/[^/?#].*)$/.exec(url) ?? [];
@@ -31,6 +37,24 @@ export function databaseHosts(url: string): string[] {
   });
 }
 
+/** What the URL of one host says, decoded; the host is without the brackets of an IPv6 address. */
+export function databaseParts(url: string): {
+  host: string;
+  port: number;
+  username: string;
+  password: string;
+  database: string;
+} {
+  const { hostname, port, username, password, pathname } = new URL(url);
+  return {
+    host: hostname.replace(/^\[|\]$/g, ''),
+    port: Number(port || 3306),
+    username: decodeURIComponent(username),
+    password: decodeURIComponent(password),
+    database: decodeURIComponent(pathname.slice(1)),
+  };
+}
+
 /** A database's address as people may see it, without user and password: `a:3306,b:3306/d`. */
 export function databaseName(url: string): string {
   const hosts = databaseHosts(url).map((single) => new URL(single));
@@ -49,3 +73,12 @@ export const databaseUrl = z
       context.addIssue({ code: 'custom', message: (error as TypeError).message });
     }
   });
+
+function canDecode(text: string): boolean {
+  try {
+    decodeURIComponent(text);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,8 +1,59 @@
+import { reason } from '@rowmq/runtime';
 import type { DataSource } from 'typeorm';
+import { driverError } from './database-errors.js';
+import { NoPrimaryError } from './primary.js';
 
 /** RowMQ cannot run on this database as it is; the message says what to change. */
 export class StartupError extends Error {
   override readonly name = 'StartupError';
+}
+
+/** Why a database at this address (without user and password) cannot be used, and what to do about it. */
+export function cannotUse(address: string, error: unknown): StartupError {
+  const what = reason(error).replace(/\.$/, '');
+  const errors = error instanceof NoPrimaryError ? error.reasons : [error];
+  const [advice = 'Check that it runs, and ROWMQ_DATABASE_URL.'] = errors.flatMap(
+    (each) => adviceOn(each, address) ?? [],
+  );
+  return new StartupError(`Cannot use the database at ${address}: ${what}. ${advice}`, { cause: error });
+}
+
+const ENCRYPT = 'Set ROWMQ_DATABASE_TLS to require, verify-ca or verify.';
+
+/** Undefined where the error says all that there is to say. */
+function adviceOn(error: unknown, address: string): string | undefined {
+  const { code, errno } = driverError(error);
+  switch (code) {
+    case 'HANDSHAKE_NO_SSL_SUPPORT':
+      return 'Give the server a certificate (ssl_cert and ssl_key), or set ROWMQ_DATABASE_TLS=off.';
+    case 'HANDSHAKE_SSL_ERROR':
+      return "Check the server's certificate, ROWMQ_DATABASE_TLS_CA and ROWMQ_DATABASE_TLS.";
+  }
+  switch (errno) {
+    case 1044:
+    case 1045:
+      // So says MariaDB with require_secure_transport, and both where a user REQUIREs SSL.
+      return `Check user and password in ROWMQ_DATABASE_URL. The same is said where only encrypted connections are taken: ${ENCRYPT}`;
+    case 1049:
+      return `Create it (CREATE DATABASE \`${address.split('/').at(-1)}\` CHARACTER SET utf8mb4), or name another in ROWMQ_DATABASE_URL.`;
+    case 3159:
+      return ENCRYPT;
+  }
+  return undefined;
+}
+
+/** What the server is and how it is reached, for the log: `MySQL 9.7.4, not encrypted`. */
+export async function describeServer(dataSource: DataSource): Promise<string> {
+  const [server] = await dataSource.query<{ version: string }[]>('SELECT VERSION() AS version');
+  const [cipher] = await dataSource.query<{ Value: string }[]>(`SHOW SESSION STATUS LIKE 'Ssl_cipher'`);
+  const { kind, number } = parseVersion(server?.version ?? '');
+  return `${kind} ${number}, ${cipher?.Value ? `encrypted with ${cipher.Value}` : 'not encrypted'}`;
+}
+
+function parseVersion(version: string): { kind: keyof typeof OLDEST; number: string } {
+  // MariaDB hides its version behind the 5.5.5- prefix of old replication protocols on some paths.
+  const [number = ''] = version.replace(/^5\.5\.5-/, '').split('-');
+  return { kind: /mariadb/i.test(version) ? 'MariaDB' : 'MySQL', number };
 }
 
 interface ServerFacts {
@@ -48,12 +99,8 @@ export function judgeServer({
   syncBinlog,
   maxAllowedPacket,
 }: ServerFacts): string[] {
-  const kind = /mariadb/i.test(version) ? 'MariaDB' : 'MySQL';
-  // MariaDB hides its version behind the 5.5.5- prefix of old replication protocols on some paths.
-  const [major = 0, minor = 0] = version
-    .replace(/^5\.5\.5-/, '')
-    .split('.')
-    .map(Number);
+  const { kind, number } = parseVersion(version);
+  const [major = 0, minor = 0] = number.split('.').map(Number);
   const [oldestMajor, oldestMinor] = OLDEST[kind];
   if (major < oldestMajor || (major === oldestMajor && minor < oldestMinor)) {
     throw new StartupError(
@@ -96,7 +143,7 @@ export function judgeGroup(variables: ReadonlyMap<string, string>): string[] {
     );
   if (valueOf('unreachable_majority_timeout') === '0')
     warnings.push(
-      'group_replication_unreachable_majority_timeout is 0: a primary that is cut off never becomes read-only, and brokers that can reach it wait there; set it to some seconds.',
+      'group_replication_unreachable_majority_timeout is 0: a primary that is cut off never becomes read-only, and brokers that reach it and its successor use neither; set it to a second.',
     );
   return warnings;
 }

@@ -107,8 +107,10 @@ export class BrowseRepository {
   async messages(ids: readonly Buffer[]): Promise<MessageView[]> {
     if (ids.length === 0) return [];
     return this.database.read<MessageView>(
-      'SELECT id, queue_id AS queueId, body, headers, expires_at AS expiresAt FROM message FORCE INDEX (PRIMARY) WHERE id IN (?)',
-      [ids],
+      `SELECT id, queue_id AS queueId, body, headers, expires_at AS expiresAt FROM message FORCE INDEX (PRIMARY) WHERE id IN (?)
+       UNION ALL
+       SELECT id, queue_id, body, headers, expires_at FROM message_overflow FORCE INDEX (PRIMARY) WHERE id IN (?)`,
+      [ids, ids],
     );
   }
 

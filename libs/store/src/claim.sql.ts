@@ -42,7 +42,7 @@ export interface SeenHead {
   limit: number;
   /** Most urgent first. */
   ranks: SeenRank[];
-  /** Of all ranks together. */
+  /** How many are to be locked: all that was seen, unless that is more than is wanted. */
   count: number;
   /** How many more may stand in the same ranges. */
   ties: number;
@@ -301,14 +301,14 @@ export async function readBelow(database: Database, queueId: number, floors: Flo
   );
 }
 
-/** Deliveries of queues that are ready, in these priorities and from an `available_at` on, whoever holds them: no locks. */
+/** Deliveries of queues that are ready, in these priorities and from an `available_at` on, whoever holds them: no locks. All of them, or as many as a look reads. */
 export async function readReady(
   database: Database,
   queueIds: readonly number[],
   ranks: readonly number[],
   from: number,
-): Promise<(Place & { queueId: number })[]> {
-  return database.read<Place & { queueId: number }>(
+): Promise<{ places: (Place & { queueId: number })[]; isWhole: boolean }> {
+  const places = await database.read<Place & { queueId: number }>(
     `SELECT queue_id AS queueId, priority_rank AS priorityRank, available_at AS availableAt, ${NOT_IN_THE_INDEX}
      FROM delivery FORCE INDEX (delivery_next)
      WHERE queue_id IN (?)
@@ -317,4 +317,5 @@ export async function readReady(
      LIMIT ${LOOK_ROWS}`,
     [queueIds, ranks, from],
   );
+  return { places, isWhole: places.length < LOOK_ROWS };
 }

@@ -78,6 +78,8 @@ const READ_AHEAD = 200;
 const READ_AHEAD_OF_A_FLIGHT = 2000;
 /** Rows a claim locks, at least, after one that met rows which it had to remove. */
 const LOOK_AFTER_REMOVAL = 200;
+/** So far does a claim look after one that saw only what others hold: as many as another claim may hold, so that it sees behind them what is less urgent. */
+const LOOK_PAST_OTHERS = 1000;
 /** So long does a queue count as contended after a claim that met others. */
 const CONTENDED_MS = 10_000;
 const CONTENDED_QUEUES_REMEMBERED = 10_000;
@@ -88,6 +90,8 @@ const FULL_LOOK_PAUSE_FACTOR = 20;
 export class Claim {
   /** Queues whose head held something to be removed when last claimed from. */
   private readonly obstructed = new Set<number>();
+  /** Queues of which everything that was seen, when last claimed from, was held by others. */
+  private readonly occupied = new Set<number>();
   /** Queues in which others held, or had taken, some of what was seen, and until when they count as shared with others. */
   private readonly contended = new Map<number, number>();
   private fullLookFrom = 0;
@@ -103,21 +107,23 @@ export class Claim {
     if (requests.length === 0) return [];
     const heads = requests.map(({ queue, demands }) => {
       const wanted = demands.reduce((sum, { maxMessages }) => sum + maxMessages, 0);
-      const limit = this.obstructed.has(queue.id) ? Math.max(wanted, LOOK_AFTER_REMOVAL) : wanted;
-      return { queueId: queue.id, limit, demands, wanted };
+      const most = this.obstructed.has(queue.id) ? Math.max(wanted, LOOK_AFTER_REMOVAL) : wanted;
+      const limit = this.occupied.has(queue.id) ? Math.max(most, LOOK_PAST_OTHERS) : most;
+      return { queueId: queue.id, limit, most, demands, wanted };
     });
     const places = await this.placesAt(heads, at);
-    const jobs = heads.flatMap(({ demands, wanted, ...head }, index): Job[] => {
+    const jobs = heads.flatMap(({ demands, wanted, most, ...head }, index): Job[] => {
       const { places: seen, ties } = places[index] as Places;
-      const count = seen.length;
+      const count = Math.min(seen.length, most);
       if (count === 0) return [];
       const isApart = heads.length === 1 || this.isContended(head.queueId) || ties === undefined || ties > count;
       return [{ head: { ...head, ranks: byRank(seen), count, ties: ties ?? 0, isApart }, demands, wanted }];
     });
     const claims = jobs.length === 0 ? new Map<number, Claimed>() : await this.lease(jobs, at);
-    for (const [queueId, { head, metOthers }] of claims) {
+    for (const [queueId, { head, missed, metOthers }] of claims) {
       if (metOthers) this.contend(queueId);
       this.obstructed[head.expired.length + head.overReceived.length > 0 ? 'add' : 'delete'](queueId);
+      this.occupied[missed > 0 && head.live.length === 0 ? 'add' : 'delete'](queueId);
     }
     return requests.map(({ queue, demands }) => claims.get(queue.id) ?? nothing(demands));
   }
@@ -257,7 +263,10 @@ export class Claim {
     return isEmpty && found;
   }
 
-  /** Which of these queues have something ready: one statement for all, no locks. From the left edge on, as often as that may cost; in between from their scan floors on. */
+  /**
+   * Which of these queues have something ready: one statement for all, no locks. From the left edge on, as often as that may cost; in between from their scan floors on. Where one queue's many leave no room for
+   * the others, those are looked at once more; any that are still not reached are named as if they had something.
+   */
   async look(queueIds: readonly number[]): Promise<Set<number>> {
     const started = performance.now();
     const isFull = started >= this.fullLookFrom;
@@ -265,10 +274,18 @@ export class Claim {
     const ranks = isFull ? RANKS : [...new Set(floors.map(([rank]) => rank))];
     if (ranks.length === 0) return new Set();
     const from = isFull ? 0 : Math.min(...floors.map(([, floor]) => floor));
-    const places = await readReady(this.database, queueIds, ranks, from);
+    const ready = new Set<number>();
+    let unknown = queueIds;
+    for (let looks = 0; looks < 2 && unknown.length > 0; looks += 1) {
+      const { places, isWhole } = await readReady(this.database, unknown, ranks, from);
+      for (const { queueId, ...place } of places) {
+        this.floors.lower(queueId, place);
+        ready.add(queueId);
+      }
+      unknown = isWhole ? [] : unknown.filter((queueId) => !ready.has(queueId));
+    }
     if (isFull) this.fullLookFrom = performance.now() + (performance.now() - started) * FULL_LOOK_PAUSE_FACTOR;
-    for (const { queueId, ...place } of places) this.floors.lower(queueId, place);
-    return new Set(places.map(({ queueId }) => queueId));
+    return new Set([...ready, ...unknown]);
   }
 }
 

@@ -28,6 +28,23 @@ describe('what a server says when it is no primary, or no longer', () => {
   });
 });
 
+describe('too many connections', () => {
+  test.each([
+    [1040, 'ER_CON_COUNT_ERROR'],
+    [1203, 'ER_TOO_MANY_USER_CONNECTIONS'],
+    [1226, 'ER_USER_LIMIT_REACHED'],
+  ])(
+    '%i %s, of the server, the user or the account: it is tried again, and told as database-unavailable',
+    (errno, code) => {
+      expect(isRetryable(serverError(errno, code))).toBe(true);
+      expect(toRowmqError(serverError(errno, code))).toMatchObject({
+        code: 'database-unavailable',
+        message: expect.stringContaining(code),
+      });
+    },
+  );
+});
+
 describe('a COMMIT that failed', () => {
   test.each([
     [3100, 'ER_RUN_HOOK_ERROR'],

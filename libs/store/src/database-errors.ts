@@ -29,6 +29,7 @@ const RETRYABLE = new Set([
   1203, // too many connections for this user
   1205, // lock wait timeout
   1213, // deadlock
+  1226, // too many connections, or statements an hour, of this account
   1290, // read-only (a primary that was just demoted)
   1792, // read-only transaction
   1836, // read-only mode
@@ -60,7 +61,7 @@ const DISK_FAILED = new Set([
 const DUPLICATE_KEY = 1062;
 
 /** The driver's error inside whatever wrapped it. */
-function driverError(error: unknown): { code?: string; errno?: number; fatal?: boolean; message?: string } {
+export function driverError(error: unknown): { code?: string; errno?: number; fatal?: boolean; message?: string } {
   if (typeof error !== 'object' || error === null) return {};
   const inner = (error as { driverError?: unknown }).driverError;
   return typeof inner === 'object' && inner !== null ? inner : error;
@@ -78,12 +79,12 @@ export function mayHaveCommitted(error: unknown): boolean {
   return isConnectionLost(error) || (errno !== undefined && COMMIT_LEFT_TO_GROUP.has(errno));
 }
 
-/** A connection leads to a server that takes no writes. */
+/** A connection leads to a server that takes no writes, or that is not alone in taking them. */
 export class ReadOnlyServerError extends Error {
   override readonly name = 'ReadOnlyServerError';
 
-  constructor() {
-    super('the server is read-only');
+  constructor(message = 'the server is read-only') {
+    super(message);
   }
 }
 
@@ -144,6 +145,22 @@ export function mayLieInOneRequest(error: unknown): boolean {
   if (error instanceof RowmqError) return false;
   const { errno } = driverError(error);
   return errno === undefined || OF_VALUES.has(errno);
+}
+
+/** What a database says in the course of its work: others were at the same rows or partitions, or a value does not fit. */
+const ORDINARY = new Set([...OF_VALUES, 1020, 1205, 1213, 1412, 1507, 1735]);
+
+/** How a failure of the database, or of the way to it, is counted: the driver's code for it. Undefined for what is none. */
+export function failureCode(error: unknown): string | undefined {
+  if (driverError(error) instanceof ReadOnlyServerError) return 'READ_ONLY';
+  const isFailure = isDatabaseFailure(error) || toRowmqError(error) !== error;
+  if (!isFailure || error instanceof TryAgain) return undefined;
+  return driverError(error).code ?? 'other';
+}
+
+/** True for a failure that says something of the database and the way to it, and not of one request. */
+export function isTrouble(error: unknown): boolean {
+  return failureCode(error) !== undefined && !ORDINARY.has(driverError(error).errno ?? 0);
 }
 
 /** Names a database failure for the caller, once no retry is left. Anything that is not one is returned unchanged. */

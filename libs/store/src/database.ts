@@ -3,6 +3,7 @@ import pRetry, { type Options } from 'p-retry';
 import type { Pool, PoolConnection, QueryOptions } from 'mysql2';
 import type { DataSource } from 'typeorm';
 import { primaryOf } from './data-source.js';
+import { DatabaseHealth } from './database-health.js';
 import {
   isConnectionLost,
   isDatabaseFailure,
@@ -61,21 +62,28 @@ const RETRIES: Options = {
 const SLOW_MS = 3000;
 
 /**
- * What every connection is set to when it is opened. READ COMMITTED takes no gap locks; UTC makes {@link NOW_MS} true; a lock wait is short, since
- * nothing here should wait for long, and the retry comes sooner than the client's patience ends; the mode is strict, and backslashes escape, as mysql2 takes for granted.
+ * A server that has not said for this long, on the connection in use, that it takes writes is asked along with the next SELECT. A write would be refused, but who only looks for work would go on looking where there
+ * will never be any: a primary that was demoted answers.
  */
-const SESSION_SETUP = [
-  'SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED',
-  `SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 2, lock_wait_timeout = 2, autocommit = 1,
-               sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'`,
-];
+const PROOF_MS = 1000;
+const ASK_FOR_PROOF = 'SELECT @@GLOBAL.read_only AS readOnly';
+
+/**
+ * The server ends a session whose client has been silent for so many statement deadlines, and with it the transaction: nobody who works is silent for one. Without that a process that is frozen, or whose machine
+ * is gone, keeps its locks for hours, until TCP gives up.
+ */
+const SILENT_DEADLINES = 3;
 
 /**
  * The one way to the database: short READ COMMITTED transactions on TypeORM's connection pool, retried when they fail for a passing reason, with a
  * deadline on every statement. A server that is read-only is not used; of several hosts, the one that takes writes is. SQL goes to mysql2 directly: TypeORM's own `query` copies every result and broadcasts every statement.
  */
 export class Database {
-  private readonly prepared = new WeakSet<PoolConnection>();
+  /** Told of every try, whether it failed or was answered. */
+  readonly health = new DatabaseHealth();
+  /** When the server at a connection's end last said that it takes writes; none of a connection that was not set up yet. */
+  private readonly provenAt = new WeakMap<PoolConnection, number>();
+  private readonly sessionSetup: readonly string[];
   private readonly primary: Primary | undefined;
   private serverIsMariaDb = true;
 
@@ -85,6 +93,8 @@ export class Database {
     private readonly statementDeadlineMs = 10_000,
   ) {
     this.primary = primaryOf(dataSource);
+    this.sessionSetup = sessionSetup(Math.ceil((SILENT_DEADLINES * statementDeadlineMs) / 1000));
+    if (this.primary !== undefined) this.primary.onMove = (host) => this.health.moved(host);
   }
 
   /** Whether the server is MariaDB, as its connections say: assumed until the first is open, since what is right for MariaDB is right, if slower, for MySQL. */
@@ -128,19 +138,40 @@ export class Database {
     }
   }
 
-  /** Runs one SELECT by itself, retried like a transaction. */
+  /** Runs one SELECT by itself, retried like a transaction. What a server answers that takes no writes is not used for longer than a second. */
   async read<T = Row>(sql: string, values?: readonly unknown[]): Promise<T[]> {
-    return this.retry(() => this.withConnection((connection) => this.session(connection).read<T>(sql, values)));
-  }
-
-  /** Throws unless the database is there and takes writes: `database-unavailable`, `overloaded`. */
-  async ping(): Promise<void> {
-    await this.retry(() =>
+    return this.retry(() =>
       this.withConnection(async (connection) => {
-        const [row] = await this.session(connection).read('SELECT @@GLOBAL.read_only AS readOnly');
-        refuseReadOnly(row?.['readOnly']);
+        const session = this.session(connection);
+        if (performance.now() - (this.provenAt.get(connection) ?? 0) < PROOF_MS) return session.read<T>(sql, values);
+        const answers = await session.read<Row[]>(`${sql};\n${ASK_FOR_PROOF}`, values);
+        this.prove(connection, answers.pop()?.[0]);
+        return (answers.length === 1 ? answers[0] : answers) as T[];
       }),
     );
+  }
+
+  /** Throws unless the database says by the deadline that it takes writes: `database-unavailable`, `overloaded`. */
+  async ping(deadlineMs: number): Promise<void> {
+    const asked = this.retry(() =>
+      this.withConnection(async (connection) => {
+        const [row] = await this.session(connection).read(ASK_FOR_PROOF);
+        this.prove(connection, row);
+      }),
+    );
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        const error = new RowmqError('database-unavailable', `no answer within ${deadlineMs / 1000} s`);
+        this.health.failed(error);
+        reject(error);
+      }, deadlineMs);
+    });
+    try {
+      await Promise.race([asked, late]);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** Runs several SELECTs in one round trip, each by itself, retried like a transaction. */
@@ -149,6 +180,12 @@ export class Database {
     const answers = await this.read<unknown>(sql, values);
     // One statement's answer comes bare.
     return statements.length === 1 ? [answers] : answers;
+  }
+
+  /** Throws `ReadOnlyServerError` if the server has said that it takes no writes. */
+  private prove(connection: PoolConnection, answer: Row | undefined): void {
+    refuseReadOnly(answer?.['readOnly']);
+    this.provenAt.set(connection, performance.now());
   }
 
   /** Runs one INSERT, UPDATE or DELETE by itself, retried like a transaction: it must be repeatable. */
@@ -165,7 +202,7 @@ export class Database {
     work: (session: Session) => Promise<T>,
     statementDeadlineMs = this.statementDeadlineMs,
   ): Promise<T> {
-    return this.doubting(async () => {
+    return this.watched(async () => {
       const connection = await this.connect();
       try {
         return await work(this.session(connection, statementDeadlineMs));
@@ -184,7 +221,7 @@ export class Database {
   }
 
   private async withConnection<T>(work: (connection: PoolConnection) => Promise<T>): Promise<T> {
-    return this.doubting(async () => {
+    return this.watched(async () => {
       const connection = await this.connect();
       try {
         const result = await work(connection);
@@ -199,12 +236,15 @@ export class Database {
     });
   }
 
-  /** Of several hosts, has the primary looked for when `work` fails in a way that a change of the primary looks like. Whoever connects next waits for the answer. */
-  private async doubting<T>(work: () => Promise<T>): Promise<T> {
+  /** One try, whose outcome the health is told. Of several hosts, has the primary looked for when it fails in a way that a change of the primary looks like: whoever connects next waits for the answer. */
+  private async watched<T>(work: () => Promise<T>): Promise<T> {
     const host = this.primary?.host;
     try {
-      return await work();
+      const result = await work();
+      this.health.succeeded();
+      return result;
     } catch (error) {
+      this.health.failed(error);
       if (host !== undefined && (isConnectionLost(error) || isNotPrimary(error))) this.primary?.doubt(host);
       throw error;
     }
@@ -223,15 +263,14 @@ export class Database {
   private async connect(): Promise<PoolConnection> {
     await this.primary?.ready();
     const connection = await this.takeConnection();
-    if (!this.prepared.has(connection)) {
+    if (!this.provenAt.has(connection)) {
       try {
-        for (const sql of SESSION_SETUP) await this.session(connection).write(sql);
+        for (const sql of this.sessionSetup) await this.session(connection).write(sql);
         const [server] = await this.session(connection).read<{ version: string; readOnly: unknown }>(
           'SELECT VERSION() AS version, @@GLOBAL.read_only AS readOnly',
         );
-        refuseReadOnly(server?.readOnly);
         this.serverIsMariaDb = /mariadb/i.test(server?.version ?? '');
-        this.prepared.add(connection);
+        this.prove(connection, server);
       } catch (error) {
         connection.destroy();
         throw error;
@@ -280,8 +319,20 @@ export class Database {
     const { primary } = this;
     if (primary === undefined) return undefined;
     const { host } = primary;
-    return setTimeout(() => primary.doubt(host), SLOW_MS);
+    return setTimeout(() => primary.suspect(host), SLOW_MS);
   }
+}
+
+/**
+ * What every connection is set to when it is opened. READ COMMITTED takes no gap locks; UTC makes {@link NOW_MS} true; a lock wait is short, since
+ * nothing here should wait for long, and the retry comes sooner than the client's patience ends; the mode is strict, and backslashes escape, as mysql2 takes for granted.
+ */
+function sessionSetup(silentSeconds: number): string[] {
+  return [
+    'SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED',
+    `SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 2, lock_wait_timeout = 2, wait_timeout = ${silentSeconds}, autocommit = 1,
+                 sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'`,
+  ];
 }
 
 /**

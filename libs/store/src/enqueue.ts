@@ -31,6 +31,15 @@ export interface EnqueueRequest {
 /** Null: stored. Otherwise why nothing of the request was: a `RowmqError`, or what the database said. */
 export type EnqueueOutcome = Error | null;
 
+/** The outcome of a request that was to be stored with others for queues without a maximum depth only: its queue has one. Nothing of it is stored. */
+export class BoundedQueueError extends Error {
+  override readonly name = 'BoundedQueueError';
+
+  constructor() {
+    super('The queue has a maximum depth.');
+  }
+}
+
 /** Requests that share a transaction. */
 interface Flight {
   requests: EnqueueRequest[];
@@ -63,9 +72,14 @@ export class Enqueue {
     private readonly floors: ScanFloors,
   ) {}
 
-  async run(requests: readonly EnqueueRequest[], at: number | undefined): Promise<EnqueueOutcome[]> {
+  /** @param isForUnbounded requests for queues with a maximum depth are not carried out */
+  async run(
+    requests: readonly EnqueueRequest[],
+    at: number | undefined,
+    isForUnbounded: boolean,
+  ): Promise<EnqueueOutcome[]> {
     const outcomes = new Map<EnqueueRequest, EnqueueOutcome>();
-    let left = requests;
+    let left = [...requests];
     for (let round = 0; left.length > 0 && round < ROUNDS; round += 1) {
       const before = left;
       try {
@@ -76,13 +90,16 @@ export class Enqueue {
         for (const request of before) outcomes.set(request, error as Error);
         break;
       }
-      const results = await Promise.all(
-        this.flightsOf(before).map((flight) =>
-          flight.requests.length === requests.length ? this.carryOut(flight, at) : this.carryOutOrSayWhyNot(flight, at),
-        ),
-      );
-      left = results.flatMap(({ mistaken }) => mistaken);
-      for (const result of results) {
+      left = [];
+      // One after the other: a call takes one connection, however many queues it meets that have a maximum depth.
+      for (const flight of this.flightsOf(before)) {
+        if (isForUnbounded && flight.lock === 'exclusive') {
+          for (const request of flight.requests) outcomes.set(request, new BoundedQueueError());
+          continue;
+        }
+        const isAll = flight.requests.length === requests.length;
+        const result = await (isAll ? this.carryOut(flight, at) : this.carryOutOrSayWhyNot(flight, at));
+        left.push(...result.mistaken);
         for (const [request, outcome] of result.outcomes) outcomes.set(request, outcome);
       }
     }

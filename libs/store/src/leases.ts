@@ -29,8 +29,11 @@ export interface LeaseVerb<Request> {
   apply(request: Request, messageIds: readonly Buffer[], now: number): Statement;
   /** What a second request with the same receipt is told; null: it succeeds as well. */
   secondOutcome: ReceiptOutcomes[number];
-  /** Recognises, after a try whose COMMIT got no answer, a delivery for which that try had committed. The lease was held then; `isBeforeItsEnd`: it would be still, had nothing been done. */
-  wasApplied(row: LeaseRow | undefined, isBeforeItsEnd: boolean): boolean;
+  /**
+   * Recognises, after a try whose COMMIT got no answer, a delivery for which that try had committed. The lease was held then; `isBeforeItsEnd`: it would be still, had nothing been done. `isDeadLettered`: the
+   * delivery is in the dead-letter queue.
+   */
+  wasApplied(row: LeaseRow | undefined, isBeforeItsEnd: boolean, isDeadLettered: boolean): boolean;
 }
 
 /** Beyond it, a condition of one group per queue and token costs more than it saves. */
@@ -61,6 +64,7 @@ export class Leases {
       const mayBeApplied = tx.commitUnknown || appliedBefore.length > 0;
       await verb.begin?.(tx);
       const { now, find } = await lockLeases(tx, requests, at);
+      const deadLettered = mayBeApplied ? await findDeadLettered(tx, requests) : new Set<string>();
       const ended = new Set<LeaseRow>();
       const statements: Statement[] = [];
       const outcomes = requests.map((request) => {
@@ -75,7 +79,8 @@ export class Leases {
             return null;
           }
           const end = mayBeApplied ? held.get(receipt) : undefined;
-          if (end !== undefined && verb.wasApplied(row, now < end)) return null;
+          const isDeadLettered = deadLettered.has(rowKey(request.queueId, receipt.messageId));
+          if (end !== undefined && verb.wasApplied(row, now < end, isDeadLettered)) return null;
           return row === undefined ? 'delivery-not-found' : 'lease-lost';
         });
         if (messageIds.length > 0) statements.push(verb.apply(request, messageIds, now));
@@ -108,7 +113,8 @@ export class Leases {
     const verb: LeaseVerb<ReceiptsRequest> = {
       apply: ({ queueId }, messageIds) => deleteDeliveries(queueId, messageIds),
       secondOutcome: 'delivery-not-found',
-      wasApplied: (row) => row === undefined,
+      // What is in the dead-letter queue was not deleted: its lease ran out before the next try, and a claim moved it.
+      wasApplied: (row, _isBeforeItsEnd, isDeadLettered) => row === undefined && !isDeadLettered,
     };
     return (await this.change(requests, verb, at, appliedBefore)).outcomes;
   }
@@ -213,6 +219,25 @@ async function lockLeases(
     now: (answers.at(-1) as [{ now: number }])[0].now,
     find: (queueId, messageId) => rows.get(rowKey(queueId, messageId)),
   };
+}
+
+/** Which of these deliveries are in their queues' dead-letter queues by now. Takes no locks. */
+async function findDeadLettered(tx: Transaction, requests: readonly ReceiptsRequest[]): Promise<Set<string>> {
+  const byQueue = receiptsByQueue(requests);
+  const answers = await tx.all(
+    byQueue.map(([queueId, receipts]) => ({
+      sql: `SELECT d.message_id AS messageId
+         FROM queue q
+         STRAIGHT_JOIN delivery d FORCE INDEX (PRIMARY) ON d.queue_id = q.dead_letter_queue_id
+         WHERE q.id = ?
+           AND d.message_id IN (?)`,
+      values: [queueId, receipts.map(({ messageId }) => messageId)],
+    })),
+  );
+  const found = (answers as { messageId: Buffer }[][]).map((rows, index) =>
+    rows.map(({ messageId }) => rowKey(byQueue[index]?.[0] ?? 0, messageId)),
+  );
+  return new Set(found.flat());
 }
 
 function rowKey(queueId: number, messageId: Buffer): string {

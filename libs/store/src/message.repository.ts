@@ -65,14 +65,18 @@ export class MessageRepository {
    * Stores messages with their deliveries: those of one request all or none. A request that is not stored has as its outcome `queue-not-found`, `queue-full`, or `invalid-request` for a
    * message that would expire before its delay ends.
    *
-   * Locks: the queues' rows, shared, in id order; then new rows, which nobody else can want. A queue with a maximum depth has a transaction of its own, which holds its row
+   * Locks: the queues' rows, shared, in id order; then new rows, which nobody else can want. A queue with a maximum depth has a transaction of its own, after those before it, which holds its row
    * exclusively. A try whose COMMIT got no answer is repeated with the same ids: meeting them means that it had committed.
+   * @param isForUnbounded keeps requests for such queues from holding up the others: they are not carried out, and their outcome is {@link BoundedQueueError}
    */
-  async enqueue(requests: readonly EnqueueRequest[], { now }: Timed = {}): Promise<EnqueueOutcome[]> {
-    return this.enqueuing.run(requests, now);
+  async enqueue(
+    requests: readonly EnqueueRequest[],
+    { now, isForUnbounded = false }: Timed & { isForUnbounded?: boolean } = {},
+  ): Promise<EnqueueOutcome[]> {
+    return this.enqueuing.run(requests, now, isForUnbounded);
   }
 
-  /** Whether this queue had a maximum depth when an enqueue last met it: its enqueues may wait for each other, and hold up others that fly with them. */
+  /** Whether this queue had a maximum depth when an enqueue last met it: its enqueues wait for each other, and hold up others that fly with them. */
   isBounded(queueName: string): boolean {
     return this.enqueuing.isBounded(queueName);
   }

@@ -1,7 +1,8 @@
+import type { DatabaseTls } from '@rowmq/runtime';
 import type { DataSource } from 'typeorm';
 import { TABLES } from '../../../migrations/1700000000000-initial-schema.js';
 import { checkServer, StartupError } from './boot-checks.js';
-import { openDataSource } from './data-source.js';
+import { type DatabaseSettings, openDataSource } from './data-source.js';
 
 /** Only one process migrates at a time; the others wait this long for it. */
 const LOCK_SECONDS = 60;
@@ -10,10 +11,10 @@ const LOCK_NAME = `CONCAT('rowmq-migrate.', LEFT(SHA2(DATABASE(), 256), 40))`;
 
 /**
  * Brings the schema up to date; returns the names of the migrations it applied. Several processes may call it at once: one does it, the others wait.
- * Throws `StartupError` for a server that RowMQ cannot run on, and for a database that has tables of its names without their migrations.
+ * Throws `StartupError` for a server that cannot be reached, or that RowMQ cannot run on, and for a database that has tables of its names without their migrations.
  */
-export async function migrateDatabase(url: string): Promise<string[]> {
-  return withMigrationLock(url, async (dataSource) => {
+export async function migrateDatabase(url: string, tls?: DatabaseTls): Promise<string[]> {
+  return withMigrationLock({ url, tls }, async (dataSource) => {
     await refuseForeignTables(dataSource);
     const applied = await dataSource.runMigrations();
     return applied.map(({ name }) => name);
@@ -21,8 +22,8 @@ export async function migrateDatabase(url: string): Promise<string[]> {
 }
 
 /** Takes back the last `steps` migrations; returns their names. The data in their tables is gone. */
-export async function revertDatabase(url: string, steps = 1): Promise<string[]> {
-  return withMigrationLock(url, async (dataSource) => {
+export async function revertDatabase(url: string, steps = 1, tls?: DatabaseTls): Promise<string[]> {
+  return withMigrationLock({ url, tls }, async (dataSource) => {
     const reverted: string[] = [];
     for (let step = 0; step < steps; step += 1) {
       const before = await appliedMigrations(dataSource);
@@ -36,8 +37,8 @@ export async function revertDatabase(url: string, steps = 1): Promise<string[]> 
 }
 
 /** Names of the migrations that this version knows and the database has not had. */
-export async function pendingMigrations(url: string): Promise<string[]> {
-  const dataSource = await openDataSource({ url, poolSize: 1 });
+export async function pendingMigrations(url: string, tls?: DatabaseTls): Promise<string[]> {
+  const dataSource = await openDataSource({ url, tls, poolSize: 1 });
   try {
     return await pendingOf(dataSource);
   } finally {
@@ -77,8 +78,11 @@ async function appliedMigrations(dataSource: DataSource): Promise<string[]> {
   return rows.map(({ name }) => name);
 }
 
-async function withMigrationLock<T>(url: string, work: (dataSource: DataSource) => Promise<T>): Promise<T> {
-  const dataSource = await openDataSource({ url, poolSize: 2 });
+async function withMigrationLock<T>(
+  database: Pick<DatabaseSettings, 'url' | 'tls'>,
+  work: (dataSource: DataSource) => Promise<T>,
+): Promise<T> {
+  const dataSource = await openDataSource({ ...database, poolSize: 2 });
   try {
     await checkServer(dataSource);
     // A name lock does: it only spares two starting processes each other's half-done DDL, on one server.

@@ -17,8 +17,12 @@ export interface Partition {
 /** Queues whose deliveries one statement looks through. */
 const QUEUES_AT_ONCE = 200;
 
-/** A waiting DDL blocks everybody behind it: a second, then it gives way. Fresh row estimates, which MySQL (not MariaDB) keeps for a day. */
-const DDL_SESSION = 'SET SESSION lock_wait_timeout = 1 /*!80000 , information_schema_stats_expiry = 0 */';
+/**
+ * A waiting DDL blocks everybody behind it: a second, then it gives way. So does a lock whose holder is frozen or gone, until the server ends the session: DDL that finds its lock lost so fails. Fresh row estimates,
+ * which MySQL (not MariaDB) keeps for a day.
+ */
+const DDL_SESSION =
+  'SET SESSION lock_wait_timeout = 1, wait_timeout = 10 /*!80000 , information_schema_stats_expiry = 0 */';
 
 export async function withTablesLocked<T>(session: Session, tables: string, work: () => Promise<T>): Promise<T> {
   await session.write(DDL_SESSION);

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { isNotPrimary, isRetryable, ReadOnlyServerError } from './database-errors.js';
 import { NoPrimaryError, Primary, refuseReadOnly } from './primary.js';
@@ -7,8 +8,8 @@ import { NoPrimaryError, Primary, refuseReadOnly } from './primary.js';
 const servers: Server[] = [];
 const accepted: Socket[] = [];
 let urls: string[];
-/** What each host says when it is asked; `undefined`: that it takes writes. */
-let says: (Error | Promise<never> | undefined)[];
+/** What each host says when it is asked, at once or when the promise resolves; `undefined`: that it takes writes. */
+let says: (Error | Promise<void> | undefined)[];
 let asked: number[];
 
 beforeEach(async () => {
@@ -35,8 +36,8 @@ async function look(url: string): Promise<void> {
   const index = urls.indexOf(url);
   asked[index] = (asked[index] ?? 0) + 1;
   const answer = says[index];
-  if (answer instanceof Promise) await answer;
-  if (answer !== undefined) throw answer as Error;
+  if (answer instanceof Promise) return answer;
+  if (answer !== undefined) throw answer;
 }
 
 const host = (index: number): string => new URL(urls[index] as string).host;
@@ -44,7 +45,7 @@ const lost = (): Error => Object.assign(new Error('connect ECONNREFUSED'), { cod
 const never = new Promise<never>(() => undefined);
 
 async function connected(primary: Primary): Promise<Socket> {
-  const socket = primary.open().on('error', () => undefined);
+  const socket = primary.open({ config: {} }).on('error', () => undefined);
   await once(socket, 'connect');
   return socket;
 }
@@ -105,7 +106,7 @@ describe('the primary of several hosts', () => {
     after.destroy();
   });
 
-  test('is taken at once where the one before hangs', async () => {
+  test('is taken where the one before hangs', async () => {
     const primary = new Primary(urls, look);
     await primary.find();
     says = [never, new ReadOnlyServerError(), undefined];
@@ -113,12 +114,100 @@ describe('the primary of several hosts', () => {
     await expectMovedTo(primary, 2);
   });
 
-  test('is the other one if that takes writes too: the one in doubt may be cut off and not know it yet', async () => {
+  test('is none of them while two take writes, whichever says so first: the one in doubt may be cut off, or the other have come back from the past', async () => {
+    for (const late of [0, 2]) {
+      says = [undefined, new ReadOnlyServerError(), new ReadOnlyServerError()];
+      const primary = new Primary(urls, look);
+      await primary.find();
+      says = [undefined, new ReadOnlyServerError(), undefined];
+      says[late] = sleep(20);
+      primary.doubt(primary.host);
+      const error = await primary.ready().catch((thrown: unknown) => thrown);
+      expect(error).toBeInstanceOf(NoPrimaryError);
+      expect((error as Error).message).toContain(`${host(0)} and ${host(2)} both take writes`);
+      expect(isRetryable(error)).toBe(true);
+      expect(primary.host).toBe(host(0));
+      says = [new ReadOnlyServerError(), new ReadOnlyServerError(), undefined];
+      await expectMovedTo(primary, 2);
+    }
+  });
+
+  test('is not left for another because its answer comes late, also after both were heard', async () => {
     const primary = new Primary(urls, look);
     await primary.find();
-    says = [undefined, new ReadOnlyServerError(), undefined];
+    for (let searches = 0; searches < 2; searches += 1) {
+      says = [sleep(1000), new ReadOnlyServerError(), undefined];
+      primary.doubt(primary.host);
+      await expect(primary.ready()).rejects.toThrow('both take writes');
+    }
+    says = [undefined, new ReadOnlyServerError(), new ReadOnlyServerError()];
+    await expectMovedTo(primary, 0);
+  });
+
+  test('that was in doubt for nothing is used again, though another host cannot be reached', async () => {
+    const primary = new Primary(urls, look);
+    await primary.find();
+    says = [undefined, new ReadOnlyServerError(), never];
     primary.doubt(primary.host);
-    await expectMovedTo(primary, 2);
+    await expectMovedTo(primary, 0);
+  });
+
+  test('that is slow keeps nobody waiting while it is looked for; one that has failed does', async () => {
+    const primary = new Primary(urls, look);
+    await primary.find();
+    let answer = (): void => undefined;
+    const answered = new Promise<void>((resolve) => (answer = resolve));
+    says = [answered, new ReadOnlyServerError(), new ReadOnlyServerError()];
+    primary.suspect(primary.host);
+    await primary.ready();
+    primary.doubt(primary.host);
+    const ready = primary.ready();
+    expect(await Promise.race([ready, sleep(20, 'it waits')])).toBe('it waits');
+    answer();
+    await ready;
+    expect(primary.host).toBe(host(0));
+  });
+
+  test('is followed where the one before was only slow', async () => {
+    const primary = new Primary(urls, look);
+    await primary.find();
+    const before = await connected(primary);
+    says = [new ReadOnlyServerError(), undefined, lost()];
+    primary.suspect(primary.host);
+    await once(before, 'close');
+    await expectMovedTo(primary, 1);
+  });
+
+  test('tells who it is whenever that changes, and only then', async () => {
+    const primary = new Primary(urls, look);
+    const told: string[] = [];
+    primary.onMove = (moved) => told.push(moved);
+    await primary.find();
+    primary.doubt(host(0));
+    await expectMovedTo(primary, 0);
+    expect(told).toEqual([]);
+    says = [new ReadOnlyServerError(), undefined, lost()];
+    primary.doubt(host(0));
+    await expectMovedTo(primary, 1);
+    says = [lost(), lost(), lost()];
+    primary.doubt(host(1));
+    await expect(primary.ready()).rejects.toThrow(NoPrimaryError);
+    says = [lost(), undefined, lost()];
+    await expectMovedTo(primary, 1);
+    expect(told).toEqual([host(1)]);
+  });
+
+  test('is what a connection to it is told that it leads to, for the certificate to name', async () => {
+    const primary = new Primary(['mysql://u:p@[::1]:3307/db', ...urls.slice(1)], async (url) =>
+      url.includes('3307') ? undefined : Promise.reject(lost()),
+    );
+    const config = { host: 'another', port: 1 };
+    await primary.find();
+    primary
+      .open({ config })
+      .on('error', () => undefined)
+      .destroy();
+    expect(config).toEqual({ host: '::1', port: 3307 });
   });
 
   test('stays if it was in doubt for nothing', async () => {

@@ -1,24 +1,32 @@
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { databaseHosts } from '@rowmq/runtime';
+import { databaseHosts, databaseParts, type DatabaseTls, reason } from '@rowmq/runtime';
 import { createConnection, type RowDataPacket } from 'mysql2/promise';
 import { isRetryable, ReadOnlyServerError } from './database-errors.js';
 
 /** For a host's answer: connecting, logging in and one statement, each. */
 const LOOK_DEADLINE_MS = 2000;
+/** So long do hosts have to say that they take writes, when another does: two are to be noticed, but one that hangs is not to hold everybody up. */
+const GRACE_MS = 500;
 /** After a search in vain, until the next: whoever asks meanwhile shares it. */
 const PAUSE_MS = { min: 100, max: 200 };
 
 /** Resolves when the server at this URL says that it takes writes; throws why it does not. */
 export type Look = (url: string) => Promise<void>;
 
-/** None of the hosts takes writes now. Retryable where that of one of them is: a password that is wrong everywhere does not become right. */
+/** There is no host to write to now. Retryable where the reason of one of the hosts is. */
 export class NoPrimaryError extends Error {
   override readonly name = 'NoPrimaryError';
+
   readonly driverError: unknown;
 
-  constructor(hosts: readonly string[], reasons: readonly unknown[]) {
-    super(`no host takes writes: ${hosts.map((host, index) => `${host} (${reason(reasons[index])})`).join(', ')}`);
+  /** @param reasons of each host */
+  constructor(
+    message: string,
+    readonly reasons: readonly unknown[],
+  ) {
+    super(message);
+    // A password that is wrong everywhere does not become right.
     this.driverError = reasons.find((error) => isRetryable(error)) ?? reasons[0];
   }
 }
@@ -27,17 +35,23 @@ export class NoPrimaryError extends Error {
  * Which of several servers that stand in for each other takes writes. New connections go there; when another takes its place, the connections to it are closed, so that
  * nothing is read from, or waits for, a server that is no longer the primary.
  *
- * It is looked for when something goes wrong, not all the time: all hosts are asked at once whether they are read-only, and whoever needs a connection meanwhile waits for
- * the answer, two seconds or so at most.
+ * It is looked for when something goes wrong, not all the time: all hosts are asked at once whether they are read-only, and where the primary has failed, whoever needs a connection meanwhile waits for
+ * the answer, half a second or two mostly. While several take writes, none is used: they are two databases, or one of them is cut off and will notice.
  */
 export class Primary {
   readonly #urls: readonly string[];
   readonly #look: Look;
+  /** Told the host that has become the primary. */
+  onMove: (host: string) => void = () => undefined;
   readonly #sockets = new Map<Socket, number>();
   #current = 0;
   /** Set while no host is known to take writes: then it is asked again before anybody connects. */
   #lost: NoPrimaryError | undefined;
   #search: Promise<void> | undefined;
+  /** The search under way is for one that has failed. */
+  #hasFailed = false;
+  /** When last asked, the host that connections go to said that it takes writes. */
+  #isProven = true;
 
   constructor(urls: readonly string[], look: Look = lookAt) {
     this.#urls = urls;
@@ -45,9 +59,9 @@ export class Primary {
   }
 
   /** For a URL that names several hosts; undefined for one, of which there is nothing to choose. Throws TypeError for what is no database URL. */
-  static of(url: string): Primary | undefined {
+  static of(url: string, tls?: DatabaseTls): Primary | undefined {
     const urls = databaseHosts(url);
-    return urls.length === 1 ? undefined : new Primary(urls);
+    return urls.length === 1 ? undefined : new Primary(urls, (single) => lookAt(single, tls));
   }
 
   /** `host:port` of the server that connections go to. */
@@ -62,23 +76,19 @@ export class Primary {
   async find(): Promise<void> {
     const answers = await Promise.allSettled(this.#urls.map((url) => this.#look(url)));
     const writable = answers.flatMap(({ status }, index) => (status === 'fulfilled' ? [index] : []));
-    if (writable.length > 1) {
-      const hosts = writable.map((index) => hostOf(this.#urls[index] as string));
-      throw new Error(
-        `${hosts.join(' and ')} both take writes; all but the primary must be read-only (super_read_only=ON or read_only=ON)`,
-      );
-    }
+    if (writable.length > 1) throw new Error(this.#allTakeWrites(writable));
     if (writable[0] === undefined) throw this.#noPrimary(answers);
     this.#use(writable[0]);
   }
 
-  /** A socket to the primary, for mysql2. */
-  readonly open = (): Socket => {
+  /** A socket to the primary, for a connection of mysql2: which is told where it leads, since that is what the server's certificate has to name. */
+  readonly open = ({ config }: { config: { host?: string; port?: number } }): Socket => {
     const index = this.#current;
-    const { hostname, port } = new URL(this.#urls[index] as string);
+    const { host, port } = databaseParts(this.#urls[index] as string);
+    Object.assign(config, { host, port });
     const socket = connect({
-      host: hostname.replace(/^\[|\]$/g, ''),
-      port: Number(port || 3306),
+      host,
+      port,
       noDelay: true,
       keepAlive: true,
       keepAliveInitialDelay: 10_000,
@@ -88,52 +98,77 @@ export class Primary {
     return socket;
   };
 
-  /** Resolves when a connection may be opened: at once, or when the search under way has an answer. Throws {@link NoPrimaryError} when there is no primary. */
+  /** Resolves when a connection may be opened: at once, or when the search for one that has failed or was lost is over. Throws {@link NoPrimaryError} when there is no primary. */
   async ready(): Promise<void> {
     if (this.#search === undefined && this.#lost !== undefined) this.#begin();
-    await this.#search;
+    if (this.#hasFailed || this.#lost !== undefined) await this.#search;
     if (this.#lost !== undefined) throw this.#lost;
   }
 
-  /** Begins to look for the primary, because this host (as {@link host} named it before) failed, was read-only or is slow to answer. Does nothing if another has taken its place already. */
+  /** Begins to look for the primary, because this host (as {@link host} named it before) failed or is read-only. Does nothing if another has taken its place already. */
   doubt(host: string): void {
+    if (host !== this.host) return;
+    this.#hasFailed = true;
+    this.#begin();
+  }
+
+  /** The same for a host that is slow to answer. Nobody waits for the result, since most that are slow are well. */
+  suspect(host: string): void {
     if (host === this.host) this.#begin();
   }
 
   #begin(): void {
-    this.#search ??= this.#find(this.#current).finally(() => {
+    this.#search ??= this.#find().finally(() => {
       this.#search = undefined;
+      this.#hasFailed = false;
     });
   }
 
-  /** Never rejects. Prefers another to the one in doubt: one that is cut off from the others may not know yet that it takes no writes. */
-  async #find(doubtful: number): Promise<void> {
-    const looks = this.#urls.map((url) => this.#look(url));
+  /** Never rejects. */
+  async #find(): Promise<void> {
+    const writable: number[] = [];
+    const looks = this.#urls.map(async (url, index) => {
+      await this.#look(url);
+      writable.push(index);
+    });
     const all = Promise.allSettled(looks);
-    const found = looks.flatMap((look, index) => (index === doubtful ? [] : [look.then(() => index)]));
-    try {
-      this.#use(await Promise.any(found));
-    } catch {
-      const answers = await all;
-      if (answers[doubtful]?.status === 'fulfilled') this.#use(doubtful);
-      else {
-        this.#lost = this.#noPrimary(answers);
-        await sleep(PAUSE_MS.min + Math.random() * (PAUSE_MS.max - PAUSE_MS.min));
-      }
-    }
+    const heard = looks.map(async (look, index) => Promise.race([look.catch(() => undefined), this.#patience(index)]));
+    await Promise.all([Promise.any(looks), ...heard]).catch(() => all);
+    const [found, ...others] = writable;
+    this.#isProven = writable.includes(this.#current);
+    if (found !== undefined && others.length === 0) return this.#use(found);
+    if (found === undefined) this.#lost = this.#noPrimary(await all);
+    else
+      this.#lost = new NoPrimaryError(this.#allTakeWrites(writable), [
+        new ReadOnlyServerError('more than one host takes writes'),
+      ]);
+    await sleep(PAUSE_MS.min + Math.random() * (PAUSE_MS.max - PAUSE_MS.min));
+  }
+
+  /** How long a host is waited for when another takes writes: the one in use longer, unless that was in vain before, since to leave it wrongly is to write to another database. */
+  async #patience(index: number): Promise<void> {
+    const isInUse = index === this.#current && this.#isProven;
+    await sleep(isInUse ? LOOK_DEADLINE_MS : GRACE_MS, undefined, { ref: false });
   }
 
   #use(index: number): void {
+    const isAnother = index !== this.#current;
     this.#lost = undefined;
+    this.#isProven = true;
     this.#current = index;
     for (const [socket, leadsTo] of this.#sockets) if (leadsTo !== index) socket.destroy();
+    if (isAnother) this.onMove(this.host);
   }
 
   #noPrimary(answers: readonly PromiseSettledResult<void>[]): NoPrimaryError {
-    return new NoPrimaryError(
-      this.#urls.map(hostOf),
-      answers.map((answer) => (answer.status === 'rejected' ? answer.reason : undefined)),
-    );
+    const reasons = answers.map((answer): unknown => (answer.status === 'rejected' ? answer.reason : undefined));
+    const hosts = this.#urls.map((url, index) => `${hostOf(url)} (${reason(reasons[index])})`);
+    return new NoPrimaryError(`no host takes writes: ${hosts.join(', ')}`, reasons);
+  }
+
+  #allTakeWrites(indexes: readonly number[]): string {
+    const hosts = indexes.toSorted((one, other) => one - other).map((index) => hostOf(this.#urls[index] as string));
+    return `${hosts.join(' and ')} both take writes; all but the primary must be read-only (super_read_only=ON or read_only=ON)`;
   }
 }
 
@@ -143,8 +178,12 @@ export function refuseReadOnly(readOnly: unknown): void {
   if (!['0', 'OFF'].includes(String(readOnly))) throw new ReadOnlyServerError();
 }
 
-async function lookAt(url: string): Promise<void> {
-  const connection = await createConnection({ uri: url, connectTimeout: LOOK_DEADLINE_MS });
+async function lookAt(url: string, tls?: DatabaseTls): Promise<void> {
+  const connection = await createConnection({
+    uri: url,
+    connectTimeout: LOOK_DEADLINE_MS,
+    ...(tls && { ssl: tls }),
+  });
   try {
     const sql = 'SELECT @@GLOBAL.read_only AS readOnly';
     const [[row]] = await connection.query<RowDataPacket[]>({ sql, timeout: LOOK_DEADLINE_MS });
@@ -156,10 +195,4 @@ async function lookAt(url: string): Promise<void> {
 
 function hostOf(url: string): string {
   return new URL(url).host;
-}
-
-function reason(error: unknown): string {
-  if (!(error instanceof Error)) return 'no answer';
-  // Node's errors for a name with several addresses have no message of their own.
-  return error.message || ((error as NodeJS.ErrnoException).code ?? error.name);
 }

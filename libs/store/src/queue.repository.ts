@@ -19,6 +19,8 @@ export interface Queue {
 
 /** How long a broker may go on with settings that another broker has changed. */
 const CACHE_MS = 1000;
+/** Those that were deleted through other brokers would stay for good. */
+const QUEUES_REMEMBERED = 10_000;
 
 /**
  * Queues and their settings.
@@ -29,6 +31,8 @@ const CACHE_MS = 1000;
  */
 export class QueueRepository {
   private readonly cache = new Map<string, { queue: Queue; until: number }>();
+  /** Looks under way, so that those who come while one is share it. */
+  private readonly looks = new Map<string, Promise<Queue>>();
 
   constructor(private readonly database: Database) {}
 
@@ -36,7 +40,11 @@ export class QueueRepository {
   async get(name: string): Promise<Queue> {
     const cached = this.cache.get(name);
     if (cached !== undefined && cached.until > performance.now()) return cached.queue;
-    return this.getFresh(name);
+    const underWay = this.looks.get(name);
+    if (underWay !== undefined) return underWay;
+    const look = this.getFresh(name).finally(() => this.looks.delete(name));
+    this.looks.set(name, look);
+    return look;
   }
 
   /** The queue of this name as it is now. Throws `queue-not-found`. */
@@ -52,6 +60,7 @@ export class QueueRepository {
   }
 
   private remember(queue: Queue): void {
+    if (this.cache.size >= QUEUES_REMEMBERED) this.cache.clear();
     this.cache.set(queue.name, { queue, until: performance.now() + CACHE_MS });
   }
 
@@ -120,9 +129,13 @@ export class QueueRepository {
    * {@link forget}). Returns its id. Throws `queue-not-found`, and `invalid-request` while it is another queue's dead-letter queue.
    */
   async delete(name: string): Promise<number> {
+    let found: number | undefined;
     const id = await this.database.transaction(async (tx) => {
       const [row] = await tx.read<{ id: number }>('SELECT id FROM queue WHERE name = ? FOR UPDATE', [name]);
+      // Whoever has the name by now is not who was to be deleted.
+      if (tx.commitUnknown && found !== undefined && row?.id !== found) return found;
       if (row === undefined) throw queueNotFound(name);
+      found = row.id;
       // Not locked: whoever is about to name this queue as its dead-letter queue holds this queue's row, which is ours now.
       const [user] = await tx.read<{ name: string }>(
         'SELECT name FROM queue WHERE dead_letter_queue_id = ? AND id <> ? AND name IS NOT NULL LIMIT 1',

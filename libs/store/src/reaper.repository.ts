@@ -14,7 +14,17 @@ export interface ReaperRun {
   error: string | null;
 }
 
+/** How a duty has fared, by those of its runs that are kept. */
+export interface DutyState {
+  duty: string;
+  /** Since a run of it last succeeded, ms; if none of them did, since the first of them began. */
+  lastSuccessAgeMs: number;
+  /** Rows or partitions it took care of in the last hour, of which all runs are kept. */
+  handledLastHour: number;
+}
+
 const LEASE = 'reaper';
+const HOUR_MS = 3_600_000;
 const ERROR_CHARS = 1000;
 
 /** Who reaps, and what was reaped. */
@@ -73,6 +83,24 @@ export class ReaperRepository {
   async duties(): Promise<string[]> {
     const rows = await this.database.read<{ duty: string }>('SELECT DISTINCT duty FROM reaper_run ORDER BY duty');
     return rows.map(({ duty }) => duty);
+  }
+
+  /** How each duty that ever ran has fared: looks at every run that is kept, some thousands. Ages mix two clocks, the database's and that of the reaper that ran. */
+  async dutyStates({ now }: Timed = {}): Promise<DutyState[]> {
+    const rows = await this.database.read<{ duty: string; succeededAt: number; handled: string; now: number }>(
+      `SELECT duty,
+              COALESCE(MAX(IF(error IS NULL, started_at + duration_ms, NULL)), MIN(started_at)) AS succeededAt,
+              SUM(IF(started_at > ${clock(now)} - ${HOUR_MS}, count, 0)) AS handled,
+              ${clock(now)} AS now
+       FROM reaper_run
+       GROUP BY duty
+       ORDER BY duty`,
+    );
+    return rows.map(({ duty, succeededAt, handled, now: at }) => ({
+      duty,
+      lastSuccessAgeMs: Math.max(0, at - succeededAt),
+      handledLastHour: Number(handled),
+    }));
   }
 
   /** Forgets all but the last `keep` runs of a duty, `rows` at a time; returns how many it forgot. */

@@ -1,10 +1,9 @@
 import { type DynamicModule, Global, Logger, Module, type OnApplicationBootstrap } from '@nestjs/common';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
-import { databaseName } from '@rowmq/runtime';
 import { DataSource, type DataSourceOptions } from 'typeorm';
-import { checkServer, StartupError } from './boot-checks.js';
+import { checkServer, describeServer, StartupError } from './boot-checks.js';
 import { BrowseRepository } from './browse.repository.js';
-import { connectDataSource, type DatabaseSettings, dataSourceOptions } from './data-source.js';
+import { addressOf, connectDataSource, type DatabaseSettings, dataSourceOptions, primaryOf } from './data-source.js';
 import { Database } from './database.js';
 import { isRetryable } from './database-errors.js';
 import { MessageRepository } from './message.repository.js';
@@ -22,18 +21,6 @@ const REPOSITORIES = [
   PartitionRepository,
   ReaperRepository,
 ];
-
-/** Opens the pool. Throws {@link StartupError} that names the database, without the password. */
-async function connect(url: string, options?: DataSourceOptions): Promise<DataSource> {
-  try {
-    return await connectDataSource(options as DataSourceOptions);
-  } catch (error) {
-    throw new StartupError(
-      `Cannot use the database at ${databaseName(url)}: ${(error as Error).message}. Check that it runs, and ROWMQ_DATABASE_URL.`,
-      { cause: error },
-    );
-  }
-}
 
 /** RowMQ's storage for a Nest application: one connection pool and the repositories on it. The application does not start on a database that will not do. */
 @Global()
@@ -55,13 +42,17 @@ export class StoreModule implements OnApplicationBootstrap {
             // A server that is still starting is waited for; a wrong password does not become right.
             toRetry: (error: unknown) => isRetryable((error as Error).cause),
           }),
-          dataSourceFactory: (options) => connect(settings.url, options),
+          dataSourceFactory: (options) => connectDataSource(options as DataSourceOptions),
         }),
       ],
       providers: [
         {
           provide: Database,
-          useFactory: (dataSource: DataSource) => new Database(dataSource),
+          useFactory: (dataSource: DataSource) => {
+            const database = new Database(dataSource);
+            database.health.logger = new Logger(Database.name);
+            return database;
+          },
           inject: [getDataSourceToken()],
         },
         ...REPOSITORIES.map((Repository) => ({
@@ -75,6 +66,9 @@ export class StoreModule implements OnApplicationBootstrap {
   }
 
   async onApplicationBootstrap(): Promise<void> {
+    const primary = primaryOf(this.dataSource);
+    const which = primary === undefined ? '' : `; the primary is ${primary.host}`;
+    this.logger.log(`database ${addressOf(this.dataSource)}: ${await describeServer(this.dataSource)}${which}`);
     for (const warning of await checkServer(this.dataSource)) this.logger.warn(warning);
     const pending = await pendingOf(this.dataSource);
     if (pending.length > 0) {

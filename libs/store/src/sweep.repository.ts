@@ -149,9 +149,12 @@ export class SweepRepository {
   private async origins(positions: readonly Position[]): Promise<Map<number, Position[]>> {
     const groups = new Map<number, Position[]>();
     if (positions.length === 0) return groups;
+    const ids = positions.map(({ messageId }) => messageId);
     const rows = await this.database.read<{ id: Buffer; queueId: number }>(
-      'SELECT id, queue_id AS queueId FROM message FORCE INDEX (PRIMARY) WHERE id IN (?)',
-      [positions.map(({ messageId }) => messageId)],
+      `SELECT id, queue_id AS queueId FROM message FORCE INDEX (PRIMARY) WHERE id IN (?)
+       UNION ALL
+       SELECT id, queue_id FROM message_overflow FORCE INDEX (PRIMARY) WHERE id IN (?)`,
+      [ids, ids],
     );
     const queueOf = new Map(rows.map(({ id, queueId }) => [id.toString('latin1'), queueId]));
     for (const position of positions) {

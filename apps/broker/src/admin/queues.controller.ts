@@ -1,6 +1,7 @@
 import { Body, Controller, Delete, Get, HttpCode, HttpStatus, Param, Post, Put, Res } from '@nestjs/common';
-import { ApiBearerAuth, ApiResponse, ApiTags } from '@nestjs/swagger';
+import { ApiBearerAuth, ApiBody, ApiResponse, ApiTags } from '@nestjs/swagger';
 import {
+  emptyRequest,
   pauseAnswer,
   type PauseAnswer,
   purgeAnswer,
@@ -81,7 +82,11 @@ export class QueuesController {
     answer: purgeAnswer,
     problems: ['invalid-request', 'queue-not-found'],
   })
-  async purge(@Param('queue', { schema: queueName }) queue: string): Promise<PurgeAnswer> {
+  @ApiBody({ required: false })
+  async purge(
+    @Param('queue', { schema: queueName }) queue: string,
+    @Body({ schema: emptyRequest }) _request: unknown,
+  ): Promise<PurgeAnswer> {
     return this.queues.purge(queue);
   }
 
@@ -93,7 +98,11 @@ export class QueuesController {
     answer: pauseAnswer,
     problems: ['invalid-request', 'queue-not-found'],
   })
-  async pause(@Param('queue', { schema: queueName }) queue: string): Promise<PauseAnswer> {
+  @ApiBody({ required: false })
+  async pause(
+    @Param('queue', { schema: queueName }) queue: string,
+    @Body({ schema: emptyRequest }) _request: unknown,
+  ): Promise<PauseAnswer> {
     return this.queues.setPaused(queue, true);
   }
 
@@ -105,7 +114,11 @@ export class QueuesController {
     answer: pauseAnswer,
     problems: ['invalid-request', 'queue-not-found'],
   })
-  async resume(@Param('queue', { schema: queueName }) queue: string): Promise<PauseAnswer> {
+  @ApiBody({ required: false })
+  async resume(
+    @Param('queue', { schema: queueName }) queue: string,
+    @Body({ schema: emptyRequest }) _request: unknown,
+  ): Promise<PauseAnswer> {
     return this.queues.setPaused(queue, false);
   }
 

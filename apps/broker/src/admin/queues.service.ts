@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Injectable } from '@nestjs/common';
 import type { PurgeAnswer, PutQueueRequest, QueueAnswer, RedriveAnswer } from '@rowmq/contract';
 import { FIRST_ID, type Queue, QueueRepository, SweepRepository } from '@rowmq/store';
@@ -10,6 +11,8 @@ import { QueueStatsService } from './queue-stats.service.js';
 const BATCH = 500;
 /** A call that touches a whole queue answers after this long, with what it has done and that more is left. */
 const CALL_MS = 10_000;
+/** After a pass that removed nothing: what is left, others hold. */
+const PAUSE_MS = 50;
 
 /** Creating, changing, emptying and deleting queues. */
 @Injectable()
@@ -90,6 +93,7 @@ export class QueuesService {
     let purged = 0;
     for (let left = last === null ? 0 : 1; last !== null && left > 0;) {
       left = 0;
+      const before = purged;
       for (let after: Buffer | null = FIRST_ID; after !== null;) {
         if (performance.now() > until) return { purged, complete: false };
         const batch: Awaited<ReturnType<SweepRepository['purge']>> = await this.sweep.purge(
@@ -102,6 +106,7 @@ export class QueuesService {
         left += batch.left;
         after = batch.next;
       }
+      if (left > 0 && purged === before) await sleep(PAUSE_MS);
     }
     return { purged, complete: true };
   }

@@ -18,10 +18,14 @@ afterEach(() => {
 class Worker {
   readonly metrics = new Metrics();
   isBusy = false;
+  isUp = true;
+  errors = new Map<string, number>();
   asked = 0;
 
   constructor(readonly number: number) {
     this.metrics.gauge('rowmq_waiting_consumers', 'waiting', () => number);
+    this.metrics.gauge('rowmq_database_up', 'up', () => Number(this.isUp), 'min');
+    this.metrics.counter('rowmq_database_errors_total', 'errors', 'code', () => this.errors);
   }
 
   ask(): void {
@@ -56,6 +60,20 @@ describe('the metrics of several workers', () => {
     expect(await sample('rowmq_waiting_consumers')).toBe(3);
     expect(await sample('rowmq_request_duration_seconds_bucket{le="0.0025",call="enqueue",status="201"}')).toBe(2);
     expect(await sample('rowmq_request_duration_seconds_count{call="enqueue",status="201"}')).toBe(2);
+  });
+
+  test('of the database are the worst where a worker cannot reach it, and the sum of its failures', async () => {
+    expect(await sample('rowmq_database_up')).toBe(1);
+    workers[1]!.isUp = false;
+    workers[0]!.errors.set('ECONNRESET', 1);
+    workers[1]!.errors.set('ECONNRESET', 2).set('other', 1);
+    expect(await sample('rowmq_database_up')).toBe(0);
+    expect(await sample('rowmq_database_errors_total{code="ECONNRESET"}')).toBe(3);
+    expect(await sample('rowmq_database_errors_total{code="other"}')).toBe(1);
+    reports.retire(2);
+    workers.pop();
+    expect(await sample('rowmq_database_up')).toBe(1);
+    expect(await sample('rowmq_database_errors_total{code="ECONNRESET"}')).toBe(3);
   });
 
   test('are each worker’s own where they are about its process', async () => {
@@ -106,6 +124,18 @@ describe('the metrics of several workers', () => {
     reports.retire(2);
     workers.pop();
     reports.forget('q');
+    const all = await text();
+    expect(all).not.toContain('queue="q"');
+    expect(all).toContain('queue="other"');
+  });
+
+  test('leave out a queue that is gone although a worker ends before it reports again', async () => {
+    workers[1]!.enqueue(1);
+    workers[1]!.enqueue(1, 'other');
+    await text();
+    reports.forget('q');
+    reports.retire(2);
+    workers.pop();
     const all = await text();
     expect(all).not.toContain('queue="q"');
     expect(all).toContain('queue="other"');

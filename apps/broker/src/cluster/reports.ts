@@ -50,10 +50,9 @@ export class Reports {
 
   /** A queue is gone. */
   forget(queue: string): void {
-    this.ended = this.ended.map((metric) => ({
-      ...metric,
-      values: metric.values.filter(({ labels }) => labels['queue'] !== queue),
-    }));
+    this.ended = without(this.ended, queue);
+    // Or a worker that ends before it reports again would bring it back.
+    for (const [number, report] of this.last) this.last.set(number, without(report, queue));
   }
 
   private async make(reporters: readonly Reporter[]): Promise<string> {
@@ -74,6 +73,13 @@ export class Reports {
   private arrived(number: number): void {
     if (this.missing.delete(number) && this.missing.size === 0) this.onComplete();
   }
+}
+
+function without(report: MetricReport[], queue: string): MetricReport[] {
+  return report.map((metric) => ({
+    ...metric,
+    values: metric.values.filter(({ labels }) => labels['queue'] !== queue),
+  }));
 }
 
 function isOurs(name: string): boolean {

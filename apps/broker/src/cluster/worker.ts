@@ -1,16 +1,13 @@
 import cluster from 'node:cluster';
 import { type INestApplicationContext, Logger } from '@nestjs/common';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
-import { RowmqError } from '@rowmq/contract';
 import { type BrokerConfig, shareOfWorker } from '../broker.config.js';
 import { createBroker } from '../http/server.js';
 import { CombinedDemand } from '../messages/combined-demand.js';
 import { Metrics } from '../metrics/metrics.js';
 import { Announcements } from './announcements.js';
+import { Scrapes } from './scrapes.js';
 import type { FromWorker, ToWorker } from './worker-messages.js';
-
-/** Longer than the primary waits for the other workers. */
-const SCRAPE_MS = 5000;
 
 /** Serves: alone, or as one of several workers behind the same port. */
 export async function serve(config: BrokerConfig): Promise<{ app: NestFastifyApplication }> {
@@ -30,7 +27,7 @@ export async function serve(config: BrokerConfig): Promise<{ app: NestFastifyApp
 function joinWorkers(app: INestApplicationContext): void {
   const demand = app.get(CombinedDemand);
   const metrics = app.get(Metrics);
-  const scrapes = new Scrapes();
+  const scrapes = new Scrapes((id) => tellPrimary({ kind: 'scrape', id }));
   const announcements = new Announcements((queues, sent) => tellPrimary({ kind: 'available', queues }, sent));
 
   demand.onUntaken = (queue) => announcements.add(queue);
@@ -63,32 +60,4 @@ function tellPrimary(message: FromWorker, sent?: () => void): void {
 
 async function report(metrics: Metrics): Promise<void> {
   tellPrimary({ kind: 'report', metrics: await metrics.registry.getMetricsAsJSON() });
-}
-
-/** Asks the primary for the metrics of all workers. */
-class Scrapes {
-  private readonly waiting = new Map<number, (text: string) => void>();
-  private lastId = 0;
-
-  /** Throws `overloaded` when no answer comes in time: a part would look as if counters had been reset. */
-  async ask(): Promise<string> {
-    const id = (this.lastId += 1);
-    try {
-      return await new Promise<string>((resolve, reject) => {
-        this.waiting.set(id, resolve);
-        setTimeout(() => {
-          reject(
-            new RowmqError('overloaded', 'The other workers do not answer; try again later.', { retryAfterSeconds: 1 }),
-          );
-        }, SCRAPE_MS).unref();
-        tellPrimary({ kind: 'scrape', id });
-      });
-    } finally {
-      this.waiting.delete(id);
-    }
-  }
-
-  answer(id: number, text: string): void {
-    this.waiting.get(id)?.(text);
-  }
 }

@@ -10,8 +10,8 @@ export interface CallConfig {
   call: string;
 }
 
-/** Failures every call can answer with. */
-const EVERYWHERE: ErrorCode[] = ['unauthorized', 'overloaded', 'database-unavailable'];
+/** Failures every call can answer with: with a key the first, without one the second. */
+const EVERYWHERE: ErrorCode[] = ['unauthorized', 'forbidden', 'overloaded', 'database-unavailable'];
 
 /** Describes a call for OpenAPI: what it does, its answer, and each problem it can answer with, by example. Metrics name it by its handler's name, which is its verb's. */
 export function ApiCall(call: {

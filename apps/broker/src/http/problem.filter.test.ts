@@ -1,5 +1,6 @@
 import {
   type ArgumentsHost,
+  ForbiddenException,
   ImATeapotException,
   Logger,
   NotFoundException,
@@ -59,6 +60,7 @@ describe('an error of RowMQ’s', () => {
 describe('an error of somebody else’s', () => {
   test.each<[string, unknown, number, string]>([
     ['a path that does not exist', new NotFoundException('Cannot GET /x'), 404, 'invalid-request'],
+    ['a page of another origin', new ForbiddenException('Cross-origin request'), 403, 'forbidden'],
     ['what only HTTP has a number for', new ImATeapotException('short and stout'), 418, 'invalid-request'],
     ['a request that is too large', Object.assign(new Error('big'), { statusCode: 413 }), 413, 'message-too-large'],
     ['a content type nobody reads', Object.assign(new Error('xml'), { statusCode: 415 }), 415, 'invalid-request'],

@@ -58,6 +58,11 @@ function toRowmqError(thrown: unknown): RowmqError {
     return new RowmqError('message-too-large', 'The request is larger than 4 MiB; send fewer messages at a time.');
   if (status === 415)
     return new RowmqError('invalid-request', 'Send the body as JSON, with `Content-Type: application/json`.');
+  if (status === 403)
+    return new RowmqError(
+      'forbidden',
+      'By what the browser says, this comes from a web page of another origin: a broker without an API key serves none but its own. Call it from a program, or from a server of yours.',
+    );
   if (status === 404) return new RowmqError('invalid-request', `${message}; GET /openapi.json lists every call.`);
   if (status === 503) return new RowmqError('database-unavailable', unreadyDetail(thrown), { retryAfterSeconds: 1 });
   if (status !== undefined && status >= 400 && status < 500) return new RowmqError('invalid-request', message);

@@ -8,11 +8,15 @@ import type { BrokerConfig } from '../broker.config.js';
 import { BrokerModule } from '../broker.module.js';
 import { Metrics } from '../metrics/metrics.js';
 import type { CallConfig } from './api-call.js';
+import { requireApiKey } from './api-key.js';
+import { closeConnectionsOnStop } from './close-on-stop.js';
 import { toProblem } from './problem.filter.js';
 
-/** A client that is slower than this with its request, headers or the pause between two, is hung up on. */
+/** A client that is slower than this with its request, or with its next one, is hung up on. */
 const REQUEST_MS = 30_000;
 const KEEP_ALIVE_MS = 65_000;
+/** And so is one on whose connection nothing moves for so long, longer than a long poll and all retries behind it: what it does not read of its answer would stay with the broker, under leases. */
+const STANDSTILL_MS = 120_000;
 
 /** Fastify's reply, as far as it is used here. */
 interface RawReply {
@@ -25,6 +29,7 @@ interface RawReply {
 export async function createBroker(config: BrokerConfig, name: string): Promise<NestFastifyApplication> {
   const adapter = new FastifyAdapter({
     bodyLimit: LIMITS.requestBytes,
+    connectionTimeout: STANDSTILL_MS,
     requestTimeout: REQUEST_MS,
     keepAliveTimeout: KEEP_ALIVE_MS,
     // What still comes while the broker stops is answered like everything else, not with an error of Fastify's own.
@@ -53,36 +58,12 @@ export async function createBroker(config: BrokerConfig, name: string): Promise<
     }
   });
   closeConnectionsOnStop(adapter);
+  // Loopback keeps other machines out, but not the web pages that a browser on this one shows.
+  if (config.adminKey === undefined) app.enableCsrfProtection();
+  else requireApiKey(adapter, config.adminKey);
   measureCalls(adapter, app.get(Metrics));
   serveDocs(app);
   return app;
-}
-
-/** Lets the server close as soon as what it has begun is answered. By itself it waits for clients that keep their connections open, for longer than a stop may take. */
-function closeConnectionsOnStop(adapter: FastifyAdapter): void {
-  const instance = adapter.getInstance();
-  let answering = 0;
-  let stopping = false;
-  const closeWhenIdle = (): void => {
-    if (stopping && answering === 0) instance.server.closeAllConnections();
-  };
-  instance.addHook('onRequest', (_request, reply, done) => {
-    answering += 1;
-    reply.raw.once('close', () => {
-      answering -= 1;
-      closeWhenIdle();
-    });
-    done();
-  });
-  instance.addHook('onSend', (_request, reply, _payload, done) => {
-    if (stopping) void reply.header('connection', 'close');
-    done();
-  });
-  instance.addHook('preClose', (done) => {
-    stopping = true;
-    closeWhenIdle();
-    done();
-  });
 }
 
 /** A hook and not an interceptor: Nest wraps every request in Observables for those, a tenth of the time of a small one. */

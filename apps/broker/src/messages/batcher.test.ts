@@ -38,7 +38,7 @@ class Airfield {
   readonly carriedOut: string[] = [];
   readonly batcher: Batcher<Request, string>;
 
-  constructor(limits: Partial<BatcherLimits> = {}) {
+  constructor(limits: Partial<BatcherLimits> = {}, lanesApart = false) {
     this.batcher = new Batcher<Request, string>({
       fly: async (requests) =>
         new Promise((resolve, reject) => {
@@ -58,6 +58,7 @@ class Airfield {
         }),
       weigh: ({ rows = 1, bytes = 1 }) => ({ rows, bytes }),
       limits: { ...LIMITS, ...limits },
+      lanesApart,
       onFlight: (flight) => this.landed.push(flight),
     });
   }
@@ -312,6 +313,45 @@ describe('those who wait', () => {
   });
 });
 
+describe('lanes apart', () => {
+  test('have flights of their own, in turn', async () => {
+    const field = new Airfield({ requests: 2 }, true);
+    for (const name of ['a0', 'a1', 'a2', 'b0', 'c0']) void field.submit(name.charAt(0), name);
+    await field.landAll();
+    expect(await field.flights()).toEqual([['a0', 'a1'], ['b0'], ['c0'], ['a2']]);
+  });
+
+  test('have one flight at a time each, however slow; the others fly past it', async () => {
+    const field = new Airfield({ flights: 4 }, true);
+    void field.submit('a', 'a0');
+    await turns();
+    for (const name of ['a1', 'b0', 'c0']) void field.submit(name.charAt(0), name);
+    await vi.waitFor(async () => expect(await field.flights()).toEqual([['a0'], ['b0'], ['c0']]));
+    field.departed[1]?.land();
+    void field.submit('a', 'a2');
+    expect(await field.flights()).toHaveLength(3);
+    expect(field.batcher.waiting).toBe(2);
+    field.departed[0]?.land();
+    await vi.waitFor(async () => expect((await field.flights()).slice(3)).toEqual([['a1', 'a2']]));
+  });
+
+  test('do not stop for a lane all of whose requests have waited too long', async () => {
+    vi.useFakeTimers({ toFake: ['performance'] });
+    try {
+      const field = new Airfield({}, true);
+      const answers = [field.submit('slow', 'slow flight')];
+      await turn();
+      answers.push(field.submit('old', 'old'));
+      vi.advanceTimersByTime(10_001);
+      answers.push(field.submit('young', 'young'));
+      await field.landAll();
+      expect(await Promise.all(answers)).toEqual(['slow flight', 'overloaded', 'young']);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+});
+
 describe('a flight that fails', () => {
   test('for a reason that may lie in one request is halved until only that one fails; each other is carried out once', async () => {
     for (const poisoned of [0, 3, 7, 12]) {
@@ -392,12 +432,16 @@ describe('any sequence of requests and landings', () => {
     { weight: 3, arbitrary: fc.nat(3).map((land) => ({ land })) },
     { weight: 1, arbitrary: fc.constant({ pause: true }) },
   );
-  const limits = fc.record({ requests: fc.integer({ min: 1, max: 6 }), flights: fc.integer({ min: 1, max: 4 }) });
+  const limits = fc.record({
+    requests: fc.integer({ min: 1, max: 6 }),
+    flights: fc.integer({ min: 1, max: 4 }),
+    lanesApart: fc.boolean(),
+  });
 
   test('answers each request once, with its own answer, carries each out once, and takes off in order within a lane', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(step, { maxLength: 60 }), limits, async (steps, { requests, flights }) => {
-        const field = new Airfield({ requests, flights, rows: 20, bytes: 60 });
+      fc.asyncProperty(fc.array(step, { maxLength: 60 }), limits, async (steps, { requests, flights, lanesApart }) => {
+        const field = new Airfield({ requests, flights, rows: 20, bytes: 60 }, lanesApart);
         const sent: { lane: string; name: string; expected: string; rows: number; bytes: number }[] = [];
         const answers: Promise<string>[] = [];
         let landed = 0;
@@ -434,6 +478,7 @@ describe('any sequence of requests and landings', () => {
         for (const flight of field.departed) {
           const weights = flight.names.map((name) => known.get(name));
           expect(flight.names.length).toBeLessThanOrEqual(requests);
+          if (lanesApart) expect(new Set(weights.map((request) => request?.lane)).size).toBe(1);
           if (weights.length === 1) continue;
           expect(weights.reduce((sum, request) => sum + (request?.rows ?? 0), 0)).toBeLessThanOrEqual(20);
           expect(weights.reduce((sum, request) => sum + (request?.bytes ?? 0), 0)).toBeLessThanOrEqual(60);

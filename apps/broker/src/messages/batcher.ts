@@ -27,6 +27,8 @@ export interface BatcherOptions<Request, Answer> {
   fly: (requests: readonly Request[]) => Promise<readonly (Answer | Error)[]>;
   weigh: (request: Request) => Weight;
   limits: BatcherLimits;
+  /** A flight takes requests of one lane only, and each lane has one flight at a time: two would wait for each other. */
+  lanesApart?: boolean;
   /** Told of every flight that landed. */
   onFlight?: (flight: { requests: number; rows: number; ms: number }) => void;
 }
@@ -35,6 +37,8 @@ export interface BatcherOptions<Request, Answer> {
 const SLOW_MS = 100;
 /** A request that waits this long for its flight is refused: whoever sent it has given up, or will soon. */
 const WAIT_MS = 10_000;
+
+type Lanes<Request, Answer> = Map<string, Waiting<Request, Answer>[]>;
 
 interface Waiting<Request, Answer> {
   request: Request;
@@ -48,11 +52,14 @@ interface Waiting<Request, Answer> {
  * Natural batching (group commit) of one verb: while a flight is under way, the requests that come queue up and become the next one. There is no timer: a request that finds nothing under way flies with
  * those that arrived in the same turn of the event loop.
  *
- * Each queue has a lane, and a flight takes one request of each lane in turn, so a busy queue cannot hold up the others. How many flights are under way: {@link AdaptiveLimit}; beside a slow one there may be one more, up to the
+ * Each queue has a lane, and a flight takes one request of each lane in turn, so a busy queue cannot hold up the others; or, with lanes apart, one lane's requests. How many flights are under way: {@link AdaptiveLimit}; beside a slow one there may be one more, up to the
  * most there may be at all.
  */
 export class Batcher<Request, Answer> {
-  private readonly lanes = new Map<string, Waiting<Request, Answer>[]>();
+  /** Who waits, in lanes that may board. */
+  private readonly lanes: Lanes<Request, Answer> = new Map();
+  /** Lanes apart that have a flight under way. */
+  private readonly away: Lanes<Request, Answer> = new Map();
   private readonly limit: AdaptiveLimit;
   private flying = 0;
   /** Of those, the slow ones. */
@@ -88,7 +95,7 @@ export class Batcher<Request, Answer> {
     this.waitingBytes += weight.bytes;
     return new Promise((resolve, reject) => {
       const waiting = { request, weight, since: performance.now(), resolve, reject };
-      const others = this.lanes.get(lane);
+      const others = this.lanes.get(lane) ?? this.away.get(lane);
       if (others === undefined) this.lanes.set(lane, [waiting]);
       else others.push(waiting);
       this.schedule();
@@ -101,9 +108,10 @@ export class Batcher<Request, Answer> {
     this.isScheduled = true;
     setImmediate(() => {
       this.isScheduled = false;
-      while (this.mayTakeOff() && this.waitingRequests > 0) {
-        const flight = this.board();
-        if (flight.length > 0) void this.fly(flight);
+      while (this.mayTakeOff() && this.lanes.size > 0) {
+        const [lane = ''] = this.lanes.keys();
+        const flight = this.options.lanesApart ? this.boardApart(lane) : this.board(this.lanes);
+        if (flight.length > 0) void this.fly(flight, lane);
       }
     });
   }
@@ -113,20 +121,20 @@ export class Batcher<Request, Answer> {
   }
 
   /** Takes what fits into a flight, one request of each lane in turn. Lanes that were served go to the end of the line. */
-  private board(): Waiting<Request, Answer>[] {
+  private board(lanes: Lanes<Request, Answer>): Waiting<Request, Answer>[] {
     const { requests, rows, bytes } = this.options.limits;
     const flight: Waiting<Request, Answer>[] = [];
     const weight: Weight = { rows: 0, bytes: 0 };
     const latest = performance.now() - WAIT_MS;
     // A lane that was served is put at the end, and so met again if there is still room.
-    for (const [lane, waiting] of this.lanes) {
+    for (const [lane, waiting] of lanes) {
       const next = waiting[0] as Waiting<Request, Answer>;
       const isFull =
         flight.length >= requests || weight.rows + next.weight.rows > rows || weight.bytes + next.weight.bytes > bytes;
       if (isFull && flight.length > 0) break;
       waiting.shift();
-      this.lanes.delete(lane);
-      if (waiting.length > 0) this.lanes.set(lane, waiting);
+      lanes.delete(lane);
+      if (waiting.length > 0) lanes.set(lane, waiting);
       this.waitingRequests -= 1;
       this.waitingBytes -= next.weight.bytes;
       if (next.since < latest) {
@@ -140,7 +148,16 @@ export class Batcher<Request, Answer> {
     return flight;
   }
 
-  private async fly(flight: Waiting<Request, Answer>[]): Promise<void> {
+  /** The same from one lane, out of which nobody boards again before the flight has landed. */
+  private boardApart(lane: string): Waiting<Request, Answer>[] {
+    const waiting = this.lanes.get(lane) ?? [];
+    this.lanes.delete(lane);
+    const flight = this.board(new Map([[lane, waiting]]));
+    if (flight.length > 0) this.away.set(lane, waiting);
+    return flight;
+  }
+
+  private async fly(flight: Waiting<Request, Answer>[], lane: string): Promise<void> {
     this.flying += 1;
     const started = performance.now();
     let isSlow = false;
@@ -153,9 +170,12 @@ export class Batcher<Request, Answer> {
     clearTimeout(timer);
     this.flying -= 1;
     if (isSlow) this.slow -= 1;
+    const behind = this.away.get(lane) ?? [];
+    this.away.delete(lane);
+    if (behind.length > 0) this.lanes.set(lane, behind);
     const rows = flight.reduce((sum, { weight }) => sum + weight.rows, 0);
     const ms = performance.now() - started;
-    this.limit.landed(rows, ms, this.waitingRequests > 0);
+    this.limit.landed(rows, ms, this.lanes.size > 0);
     this.options.onFlight?.({ requests: flight.length, rows, ms });
     this.schedule();
   }

@@ -1,6 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { newMessageId } from '@rowmq/contract';
 import {
+  BoundedQueueError,
   type EnqueueRequest,
   MessageRepository,
   type NewMessage,
@@ -59,7 +60,7 @@ type ExtendRequest = ReceiptsRequest & { leaseSeconds: number };
 @Injectable()
 export class Flights {
   private readonly enqueues: Batcher<NewRequest, Buffer[]>;
-  /** Of queues with a maximum depth, whose rows are locked exclusively: nobody else is to wait for those. */
+  /** Of queues with a maximum depth, whose rows are locked exclusively: nobody else is to wait for those, and they are not to take more than their share of the pool. */
   private readonly boundedEnqueues: Batcher<NewRequest, Buffer[]>;
   private readonly acks: Batcher<ReceiptsRequest, ReceiptOutcomes>;
   private readonly nacks: Batcher<NackRequest, ReceiptOutcomes>;
@@ -71,19 +72,19 @@ export class Flights {
     private readonly metrics: Metrics,
     @Inject(BROKER_CONFIG) private readonly config: FlightConfig,
   ) {
-    const enqueue: Pick<BatcherOptions<NewRequest, Buffer[]>, 'fly' | 'weigh'> = {
+    const enqueue = (isForUnbounded: boolean): Pick<BatcherOptions<NewRequest, Buffer[]>, 'fly' | 'weigh'> => ({
       fly: async (requests) => {
         const stamped = requests.map(stamp);
-        const outcomes = await messages.enqueue(stamped);
+        const outcomes = await messages.enqueue(stamped, { isForUnbounded });
         return outcomes.map((refusal, index) => refusal ?? (stamped[index]?.messages ?? []).map(({ id }) => id));
       },
       weigh: ({ messages: sent }) => ({
         rows: sent.length,
         bytes: sent.reduce((sum, { body, headers }) => sum + body.length + (headers?.length ?? 0), 0),
       }),
-    };
-    this.enqueues = this.batcher('enqueue', enqueue);
-    this.boundedEnqueues = this.batcher('enqueue bounded', enqueue);
+    });
+    this.enqueues = this.batcher('enqueue', enqueue(true));
+    this.boundedEnqueues = this.batcher('enqueue bounded', { ...enqueue(false), lanesApart: true });
     const weigh = ({ receipts }: ReceiptsRequest) => ({ rows: receipts.length, bytes: 0 });
     this.acks = this.batcher('ack', { fly: (requests) => messages.ack(requests), weigh });
     this.nacks = this.batcher<NackRequest, ReceiptOutcomes>('nack', {
@@ -107,8 +108,15 @@ export class Flights {
 
   /** Returns the messages' ids. Throws `queue-not-found`, `queue-full`, `invalid-request`, `overloaded`, `database-unavailable`. */
   async enqueue(request: NewRequest): Promise<Buffer[]> {
-    const batcher = this.messages.isBounded(request.queueName) ? this.boundedEnqueues : this.enqueues;
-    return batcher.submit(request.queueName, request);
+    const { queueName } = request;
+    if (!this.messages.isBounded(queueName)) {
+      try {
+        return await this.enqueues.submit(queueName, request);
+      } catch (error) {
+        if (!(error instanceof BoundedQueueError)) throw error;
+      }
+    }
+    return this.boundedEnqueues.submit(queueName, request);
   }
 
   /** Throws `overloaded`, `database-unavailable`. So do the others. */
@@ -131,7 +139,7 @@ export class Flights {
 
   private batcher<Request, Answer>(
     verb: string,
-    options: Pick<BatcherOptions<Request, Answer>, 'fly' | 'weigh'>,
+    options: Pick<BatcherOptions<Request, Answer>, 'fly' | 'weigh' | 'lanesApart'>,
   ): Batcher<Request, Answer> {
     const batcher = new Batcher({
       ...options,

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { type LeasedDelivery, type MessageRepository, type Queue, type QueueRepository } from '@rowmq/store';
 import { newMessageId } from '@rowmq/contract';
 import { describe, expect, test, vi } from 'vitest';
@@ -70,5 +71,34 @@ describe('what was claimed for a consumer', () => {
     const { service, release } = newService(async () => []);
     expect(await service.dequeue('q', REQUEST, AbortSignal.abort())).toEqual({ messages: [] });
     expect(release).not.toHaveBeenCalled();
+  });
+
+  test('is given back before a stop goes on, also where the claim was still under way', async () => {
+    let [endClaim, endRelease] = [() => undefined as void, () => undefined as void];
+    const claim = vi.fn<() => Promise<LeasedDelivery[]>>(
+      async () => new Promise((resolve) => (endClaim = () => resolve(leased))),
+    );
+    const { service, release } = newService(claim);
+    release.mockImplementation(async () => new Promise((resolve) => (endRelease = resolve)));
+    const consumer = new AbortController();
+    const answer = service.dequeue('q', REQUEST, consumer.signal);
+    await vi.waitFor(() => expect(claim).toHaveBeenCalledOnce());
+    consumer.abort();
+    const seen: string[] = [];
+    const stopped = service.onApplicationShutdown().then(() => seen.push('stopped'));
+    endClaim();
+    expect(await answer).toEqual({ messages: [] });
+    await vi.waitFor(() => expect(release).toHaveBeenCalledOnce());
+    await setImmediate();
+    seen.push('given back');
+    endRelease();
+    await stopped;
+    expect(seen).toEqual(['given back', 'stopped']);
+  });
+
+  test('holds up no stop when nothing is under way', async () => {
+    const { service } = newService();
+    await service.dequeue('q', REQUEST, new AbortController().signal);
+    await expect(service.onApplicationShutdown()).resolves.toBeUndefined();
   });
 });

@@ -1,8 +1,9 @@
-import { Injectable, Logger } from '@nestjs/common';
+import { Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
 import {
   type AckAnswer,
-  type DequeueAnswer,
   decodeReceipt,
+  type DequeueAnswer,
+  type dequeueRequest,
   type EnqueueAnswer,
   type EnqueueMessage,
   type ExtendAnswer,
@@ -22,8 +23,10 @@ import { formatTime, toLeasedMessage, toNewMessage } from './message.codec.js';
 
 /** A message's life as the REST contract tells it. */
 @Injectable()
-export class MessagesService {
+export class MessagesService implements OnApplicationShutdown {
   private readonly logger = new Logger(MessagesService.name);
+  /** Claims and give-backs that are under way, whoever still waits for them. */
+  private readonly underWay = new Set<Promise<unknown>>();
 
   constructor(
     private readonly messages: MessageRepository,
@@ -53,21 +56,10 @@ export class MessagesService {
    */
   async dequeue(
     queueName: string,
-    request: { maxMessages: number; waitSeconds: number; leaseSeconds?: number | undefined },
+    request: z.output<typeof dequeueRequest>,
     hungUp: AbortSignal,
   ): Promise<DequeueAnswer> {
-    const { maxMessages, waitSeconds, leaseSeconds } = request;
-    const leased = await this.demand.take(queueName, { maxMessages, leaseSeconds, waitMs: waitSeconds * 1000 }, hungUp);
-    if (leased.length === 0) return { messages: [] };
-    const giveBack = (): void => void this.giveBack(queueName, leased);
-    if (hungUp.aborted) {
-      giveBack();
-      return { messages: [] };
-    }
-    hungUp.addEventListener('abort', giveBack, { once: true });
-    this.metrics.count('dequeued', queueName, leased.length);
-    this.metrics.count('redelivered', queueName, leased.filter(({ receiveCount }) => receiveCount > 1).length);
-    return { messages: leased.map(toLeasedMessage) };
+    return this.watch(this.lease(queueName, request, hungUp));
   }
 
   /** Settles deliveries. Each receipt is answered for by itself. Throws `queue-not-found`. */
@@ -126,6 +118,29 @@ export class MessagesService {
     return { extended: done.map((receipt) => ({ receipt, leaseExpiresAt: formatTime(leaseExpiresAt) })), failed };
   }
 
+  /** The end of a stop, before the connections to the database close: waits for claims whose consumers are gone, and until what was leased in vain is given back. */
+  async onApplicationShutdown(): Promise<void> {
+    while (this.underWay.size > 0) await Promise.allSettled(this.underWay);
+  }
+
+  private async lease(
+    queueName: string,
+    { maxMessages, waitSeconds, leaseSeconds }: z.output<typeof dequeueRequest>,
+    hungUp: AbortSignal,
+  ): Promise<DequeueAnswer> {
+    const leased = await this.demand.take(queueName, { maxMessages, leaseSeconds, waitMs: waitSeconds * 1000 }, hungUp);
+    if (leased.length === 0) return { messages: [] };
+    const giveBack = (): void => void this.watch(this.giveBack(queueName, leased));
+    if (hungUp.aborted) {
+      giveBack();
+      return { messages: [] };
+    }
+    hungUp.addEventListener('abort', giveBack, { once: true });
+    this.metrics.count('dequeued', queueName, leased.length);
+    this.metrics.count('redelivered', queueName, leased.filter(({ receiveCount }) => receiveCount > 1).length);
+    return { messages: leased.map(toLeasedMessage) };
+  }
+
   /** Decodes receipts, each counted once however often it was sent, and sorts them by what became of them. */
   private async perReceipt(
     queueName: string,
@@ -161,6 +176,15 @@ export class MessagesService {
     } catch (error) {
       // Their lease runs out all the same: late, not lost.
       this.logger.warn(`could not give back ${leased.length} deliveries of a consumer that hung up: ${String(error)}`);
+    }
+  }
+
+  private async watch<T>(work: Promise<T>): Promise<T> {
+    this.underWay.add(work);
+    try {
+      return await work;
+    } finally {
+      this.underWay.delete(work);
     }
   }
 }

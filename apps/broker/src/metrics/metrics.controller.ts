@@ -1,18 +1,16 @@
 import { Controller, Get, Header } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
-import { QueueStatsService } from '../admin/queue-stats.service.js';
 import { CombinedDemand } from '../messages/combined-demand.js';
+import { DatabaseMetrics } from './database-metrics.js';
 import { Metrics } from './metrics.js';
-import { Open } from '../http/api-key.guard.js';
 
 /** Prometheus scrapes here. */
 @ApiTags('operations')
-@Open()
 @Controller('metrics')
 export class MetricsController {
   constructor(
     private readonly metrics: Metrics,
-    private readonly stats: QueueStatsService,
+    private readonly ofDatabase: DatabaseMetrics,
     demand: CombinedDemand,
   ) {
     metrics.gauge('rowmq_waiting_consumers', 'Consumers that wait for messages on this broker', () => demand.size);
@@ -27,28 +25,8 @@ export class MetricsController {
     },
   })
   async scrape(): Promise<string> {
-    // When the database is away, what the process knows by itself is wanted all the more.
-    const depths = await this.depths().catch(() => '');
-    return `${await this.metrics.text()}\n${depths}`;
-  }
-
-  /** Depths come from the database, are the same on every broker, and are as old as their cost allows. */
-  private async depths(): Promise<string> {
-    const lines = ['# HELP rowmq_queue_deliveries Deliveries by state', '# TYPE rowmq_queue_deliveries gauge'];
-    const ages = [
-      '# HELP rowmq_queue_oldest_ready_age_seconds How long the oldest ready delivery has been ready',
-      '# TYPE rowmq_queue_oldest_ready_age_seconds gauge',
-    ];
-    const paused = [
-      '# HELP rowmq_queue_paused Whether hand-out is stopped: 1 while it is',
-      '# TYPE rowmq_queue_paused gauge',
-    ];
-    for (const { name, queue, stats } of await this.stats.all()) {
-      for (const state of ['ready', 'delayed', 'leased'] as const)
-        lines.push(`rowmq_queue_deliveries{queue="${name}",state="${state}"} ${stats[state]}`);
-      ages.push(`rowmq_queue_oldest_ready_age_seconds{queue="${name}"} ${stats.oldestReadyAgeSeconds ?? 0}`);
-      paused.push(`rowmq_queue_paused{queue="${name}"} ${queue.paused ? 1 : 0}`);
-    }
-    return `${[...lines, ...ages, ...paused].join('\n')}\n`;
+    // First, since it finds out whether the database is up. When that is away, what the process knows by itself is wanted all the more.
+    const ofDatabase = await this.ofDatabase.text();
+    return `${await this.metrics.text()}\n${ofDatabase}`;
   }
 }

@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { type Aggregator, collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 
 /** What can happen to messages, as the `event` label names it. */
 export type MessageEvent = (typeof EVENTS)[number];
@@ -17,6 +17,8 @@ const EVENTS = [
   'purged',
   'redriven',
 ] as const;
+
+const COUNTED_QUEUE = /^rowmq_messages_total\{.*queue="([^"]+)"/gm;
 
 /** The broker's Prometheus metrics. `docs/operations.md` says which to watch. */
 @Injectable()
@@ -86,6 +88,12 @@ export class Metrics {
     if (messages > 0) this.messages.inc({ event, queue }, messages);
   }
 
+  /** Stops reporting queues of this text that do not exist any more, wherever they were deleted: requests that were under way then, and other workers, count on after {@link forget}. */
+  forgetAllBut(existing: ReadonlySet<string>, text: string): void {
+    const counted = new Set([...text.matchAll(COUNTED_QUEUE)].map(([, queue]) => queue as string));
+    for (const queue of counted) if (!existing.has(queue)) this.forget(queue);
+  }
+
   /** Stops reporting a queue that is gone. */
   forget(queue: string): void {
     this.drop(queue);
@@ -101,10 +109,25 @@ export class Metrics {
     this.requests.observe({ call, status }, seconds);
   }
 
-  /** A gauge that is read when it is scraped. */
-  gauge(name: string, help: string, read: () => number): void {
-    const gauge: Gauge = new Gauge({ name, help, registers: [], collect: () => gauge.set(read()) });
+  /** A gauge that is read when it is scraped. `aggregator` says what becomes of several workers'. */
+  gauge(name: string, help: string, read: () => number, aggregator: Aggregator = 'sum'): void {
+    const gauge: Gauge = new Gauge({ name, help, registers: [], aggregator, collect: () => gauge.set(read()) });
     this.registry.registerMetric(gauge);
+  }
+
+  /** A counter that is kept elsewhere, by one label, and read when it is scraped. */
+  counter(name: string, help: string, label: string, read: () => Iterable<readonly [string, number]>): void {
+    const counter: Counter = new Counter({
+      name,
+      help,
+      labelNames: [label],
+      registers: [],
+      collect: () => {
+        counter.reset();
+        for (const [value, count] of read()) counter.inc({ [label]: value }, count);
+      },
+    });
+    this.registry.registerMetric(counter);
   }
 
   observeFlight(verb: string, { rows, ms }: { rows: number; ms: number }): void {

@@ -1,10 +1,11 @@
 import { join } from 'node:path';
 import { Supervisor } from '@rowmq/runtime';
-import { EmbeddedGroup, findServer, type GroupMember, migrateDatabase } from '@rowmq/store';
-import { startApp } from '../app-process.js';
+import { EmbeddedGroup, findServer, migrateDatabase } from '@rowmq/store';
+import { NOT_ENCRYPTED } from '../database.js';
 import type { LauncherConfig } from '../launcher.config.js';
 import { ChildRecord } from '../left-over.js';
 import { allOrFirstFailure, refuseTakenPort } from '../starting.js';
+import { asRunning, type Family, superviseApp } from '../supervised.js';
 import { type Program, startThenStop } from '../until-stopped.js';
 import { brokerAddress, createDemoQueue } from '../welcome.js';
 import { haWelcome } from './ha-welcome.js';
@@ -54,12 +55,16 @@ export class HaLauncher implements Program {
     const bufferPoolMegabytes = config.bufferPoolMegabytes ?? BUFFER_POOL_MB;
     const group = await EmbeddedGroup.prepare({ program, folder, bufferPoolMegabytes, log }, signal);
     this.group = group;
-    this.servers = group.members.map((member) => this.superviseServer(member, signal));
+    this.servers = group.members.map((member) => {
+      const startOnce = async (stopping: AbortSignal) =>
+        asRunning(await member.start(AbortSignal.any([signal, stopping])));
+      return new Supervisor(member.name, startOnce, log);
+    });
     log(`Starting three MySQL ${program.version} servers …`);
     await allOrFirstFailure(this.servers.map((server) => server.start()));
     // The members' folders are locked by now, so what the record names is an earlier run's.
-    const record = new ChildRecord(join(folder, 'children.json'));
-    await record.endLeftOver(log);
+    const record = new ChildRecord(join(folder, 'children.json'), log);
+    await record.endLeftOver();
     for (const address of this.addresses()) await refuseTakenPort(address);
     await group.care.form(signal);
     this.care = group.care.keepTogether(this.endCare.signal);
@@ -67,7 +72,8 @@ export class HaLauncher implements Program {
     const applied = await migrateDatabase(group.url);
     if (applied.length > 0) log(`Migrated the database: ${applied.join(', ')}`);
     signal.throwIfAborted();
-    this.apps = this.superviseApps(group.url, record, signal);
+    const environment = { ...this.environment, ROWMQ_DATABASE_URL: group.url, ...NOT_ENCRYPTED };
+    this.apps = this.superviseApps({ environment, stopSeconds: config.stopSeconds, record, log, signal });
     await allOrFirstFailure(this.apps.map((app) => app.start()));
     await createDemoQueue(config);
     log(haWelcome(this.addresses().map(brokerAddress), group, config.adminKey !== undefined));
@@ -85,40 +91,15 @@ export class HaLauncher implements Program {
     await Promise.all(this.servers.filter(isPrimary).map((server) => server.stop()));
   }
 
-  private superviseServer(member: GroupMember, signal: AbortSignal): Supervisor {
-    const startOnce = async (stopping: AbortSignal) => {
-      const server = await member.start(AbortSignal.any([signal, stopping]));
-      return {
-        pid: server.pid,
-        exited: server.exited.then((exit) => exit.signal ?? `exit code ${exit.code}`),
-        stop: () => server.stop(),
-        kill: () => server.kill(),
-      };
-    };
-    return new Supervisor(member.name, startOnce, this.log);
-  }
-
-  private superviseApps(url: string, record: ChildRecord, signal: AbortSignal): Supervisor[] {
-    const { stopSeconds } = this.config;
-    const supervise = (app: 'broker' | 'reaper', name: string, settings: NodeJS.ProcessEnv): Supervisor => {
-      const environment = {
-        ...this.environment,
-        ROWMQ_DATABASE_URL: url,
-        ROWMQ_STOP_SECONDS: String(stopSeconds),
-        ...settings,
-      };
-      const startOnce = async (stopping: AbortSignal) => {
-        const running = await startApp(app, environment, stopSeconds, AbortSignal.any([signal, stopping]));
-        await record.note(name, running.pid);
-        return running;
-      };
-      return new Supervisor(name, startOnce, this.log);
-    };
+  private superviseApps(family: Family): Supervisor[] {
     return [
       ...this.addresses().map(({ host, port }, index) =>
-        supervise('broker', `broker ${index + 1}`, { ROWMQ_HOST: host, ROWMQ_PORT: String(port) }),
+        superviseApp(family, 'broker', {
+          name: `broker ${index + 1}`,
+          settings: { ROWMQ_HOST: host, ROWMQ_PORT: String(port) },
+        }),
       ),
-      ...Array.from({ length: COUNT }, (_, index) => supervise('reaper', `reaper ${index + 1}`, {})),
+      ...Array.from({ length: COUNT }, (_, index) => superviseApp(family, 'reaper', { name: `reaper ${index + 1}` })),
     ];
   }
 

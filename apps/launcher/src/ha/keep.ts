@@ -1,4 +1,4 @@
-import { databaseHosts, databaseUrl, readSettings } from '@rowmq/runtime';
+import { DATABASE_SETTINGS, databaseHosts, databaseTls, readSettings } from '@rowmq/runtime';
 import { GroupCare, GroupServer } from '@rowmq/store';
 import { runUntilStopped } from '../until-stopped.js';
 
@@ -8,8 +8,11 @@ const log = (line: string): void => console.log(line);
 await runUntilStopped(
   () => ({
     run: async (stopping) => {
-      const { ROWMQ_DATABASE_URL: url } = readSettings({ ROWMQ_DATABASE_URL: databaseUrl }, process.env);
-      const servers = databaseHosts(url).map((single) => new GroupServer(new URL(single).host, single));
+      const settings = readSettings(DATABASE_SETTINGS, process.env);
+      const tls = databaseTls(settings);
+      const servers = databaseHosts(settings.ROWMQ_DATABASE_URL).map(
+        (single) => new GroupServer(new URL(single).host, single, tls),
+      );
       const care = new GroupCare(servers, log);
       if (process.argv[2] === 'form') await care.form(stopping);
       else await care.keepTogether(stopping);

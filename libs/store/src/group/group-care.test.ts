@@ -102,6 +102,13 @@ describe('care for a group', () => {
     expect(done()).toEqual(['bootstrap 2']);
   });
 
+  test('begins it from the same server whoever does it, in whatever order he knows them', async () => {
+    const [first, second, third] = servers;
+    await new GroupCare([third, first, second]).heal();
+    await new GroupCare([second, third, first]).heal();
+    expect(done()).toEqual(['bootstrap 1', 'bootstrap 1']);
+  });
+
   test('does not begin it anew while a server cannot be asked: that may be the one with every transaction', async () => {
     servers[0].says = gone;
     expect(await care.heal()).toBe(false);

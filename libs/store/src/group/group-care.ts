@@ -119,9 +119,9 @@ function primaryOf(found: readonly Found[]): GroupServer | undefined {
   return found.find(({ look }) => look.isPrimary && look.hasMajority)?.server;
 }
 
-/** The server that has every transaction that any of them has. */
+/** The server that has every transaction that any of them has; of several the same for everybody, in whatever order they know the servers: two who keep one group must not start two. */
 async function mostAdvanced(found: readonly Found[]): Promise<GroupServer> {
-  for (const { server, look } of found) {
+  for (const { server, look } of found.toSorted((a, b) => (a.look.uuid < b.look.uuid ? -1 : 1))) {
     const others = await Promise.all(found.map((other) => server.isSubset(other.look.transactions, look.transactions)));
     if (others.every(Boolean)) return server;
   }

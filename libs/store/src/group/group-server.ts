@@ -1,3 +1,4 @@
+import type { DatabaseTls } from '@rowmq/runtime';
 import { createConnection, type Connection, type RowDataPacket } from 'mysql2/promise';
 
 const CONNECT_DEADLINE_MS = 2000;
@@ -28,10 +29,12 @@ export class GroupServer {
   /**
    * @param name for people
    * @param url of a user who may do everything
+   * @param tls how connections are encrypted; undefined: not at all
    */
   constructor(
     readonly name: string,
     readonly url: string,
+    private readonly tls?: DatabaseTls,
   ) {}
 
   async look(): Promise<MemberState> {
@@ -71,9 +74,10 @@ export class GroupServer {
     });
   }
 
-  /** Makes it the first member of the group. Only where no other is in it: there would be two groups. */
+  /** Makes it the first member of the group, unless it is in one by now or somebody else is about to. Only where no other is in it: there would be two groups. */
   async bootstrap(): Promise<void> {
     await this.use(async (connection) => {
+      if (!(await takeTurn(connection))) return;
       await connection.query({ sql: 'STOP GROUP_REPLICATION', timeout: JOIN_DEADLINE_MS });
       await connection.query('SET GLOBAL group_replication_bootstrap_group = ON');
       try {
@@ -93,7 +97,11 @@ export class GroupServer {
   }
 
   private async use<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
-    const connection = await createConnection({ uri: this.url, connectTimeout: CONNECT_DEADLINE_MS });
+    const connection = await createConnection({
+      uri: this.url,
+      connectTimeout: CONNECT_DEADLINE_MS,
+      ...(this.tls && { ssl: this.tls }),
+    });
     try {
       // Else it would wait for what a new primary has yet to apply.
       const sql = `SET SESSION group_replication_consistency = 'EVENTUAL'`;
@@ -103,4 +111,15 @@ export class GroupServer {
       connection.destroy();
     }
   }
+}
+
+/** For as long as the connection lives. False when another has the turn, or had it since one looked: then the server is in a group. */
+async function takeTurn(connection: Connection): Promise<boolean> {
+  const [[turn]] = await connection.query<RowDataPacket[]>(`SELECT GET_LOCK('rowmq_bootstrap', 0) AS isOurs`);
+  if (Number(turn?.['isOurs']) !== 1) return false;
+  const [members] = await connection.query<RowDataPacket[]>(
+    `SELECT 1 FROM performance_schema.replication_group_members
+     WHERE member_id = @@GLOBAL.server_uuid AND member_state NOT IN ('OFFLINE', 'ERROR')`,
+  );
+  return members.length === 0;
 }

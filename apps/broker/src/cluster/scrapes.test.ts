@@ -1,0 +1,31 @@
+import { RowmqError } from '@rowmq/contract';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { Scrapes } from './scrapes.js';
+
+beforeEach(() => {
+  vi.useFakeTimers();
+});
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+test('an answer goes to who asked for it, and leaves nothing behind', async () => {
+  const asked: number[] = [];
+  const scrapes = new Scrapes((id) => asked.push(id));
+  const answers = [scrapes.ask(), scrapes.ask()];
+  expect(vi.getTimerCount()).toBe(2);
+  scrapes.answer(asked[1] as number, 'second');
+  scrapes.answer(asked[0] as number, 'first');
+  expect(await Promise.all(answers)).toEqual(['first', 'second']);
+  expect(vi.getTimerCount()).toBe(0);
+});
+
+test('who gets no answer in time is told to come back', async () => {
+  const asked: number[] = [];
+  const scrapes = new Scrapes((id) => asked.push(id));
+  const refusal = scrapes.ask().catch((error: unknown) => error);
+  await vi.advanceTimersByTimeAsync(5000);
+  expect(await refusal).toBeInstanceOf(RowmqError);
+  expect(await refusal).toMatchObject({ code: 'overloaded', retryAfterSeconds: 1 });
+  scrapes.answer(asked[0] as number, 'late');
+});

@@ -1,0 +1,67 @@
+import { describe, expect, test } from 'vitest';
+import { runEntry } from '../support/commands.js';
+import { freePort } from '../support/processes.js';
+import { testServer } from '../support/servers.js';
+
+/** The database of the tests, with something about it changed. */
+function changed(change: (url: URL) => void): string {
+  const url = new URL(testServer().url);
+  change(url);
+  return url.href;
+}
+
+/** What is said on a database that cannot be used: one line, exit code 1, nothing of the password. */
+async function refusal(entry: string, url: string): Promise<string> {
+  const { code, stdout, stderr } = await runEntry(entry, {
+    ROWMQ_DATABASE_URL: url,
+    ROWMQ_PORT: String(await freePort()),
+  });
+  expect(code, stdout + stderr).toBe(1);
+  const { password } = new URL(testServer().url);
+  expect(stdout + stderr).not.toContain(password);
+  return stderr;
+}
+
+describe.concurrent.each([
+  ['npm run migrate', 'migrate'],
+  ['npm start', 'main'],
+])('%s', (_, entry) => {
+  test('on a host where nothing listens says which, and why, for each of its addresses', async () => {
+    const port = await freePort();
+    const stderr = await refusal(entry, `mysql://u:p@localhost:${port}/rowmq`);
+    expect(stderr).toMatch(
+      new RegExp(
+        `^Cannot use the database at localhost:${port}/rowmq: .*ECONNREFUSED 127.0.0.1:${port}.*ROWMQ_DATABASE_URL\\.\n$`,
+      ),
+    );
+  });
+
+  test('on a database that is not there says how to create it', async () => {
+    const stderr = await refusal(
+      entry,
+      changed((url) => {
+        url.pathname = '/not_there';
+      }),
+    );
+    expect(stderr).toMatch(
+      /^Cannot use the database at 127\.0\.0\.1:\d+\/not_there: Unknown database 'not_there'\. Create it \(CREATE DATABASE `not_there` .*ROWMQ_DATABASE_URL\.\n$/,
+    );
+  });
+
+  test('with a wrong password says whose, and what to look at', async () => {
+    const stderr = await refusal(
+      entry,
+      changed((url) => {
+        url.password = 'another';
+      }),
+    );
+    expect(stderr).toMatch(/^Cannot use the database at .*: Access denied for user 'rowmq'@.*ROWMQ_DATABASE_URL.*\n$/);
+  });
+
+  test('with a URL that is none, or with parameters, says so of the setting', async () => {
+    expect(await refusal(entry, 'localhost/rowmq')).toContain('ROWMQ_DATABASE_URL must look like mysql://');
+    const stderr = await refusal(entry, `${testServer().url}?ssl=true`);
+    expect(stderr).toContain('ROWMQ_DATABASE_URL takes no parameters');
+    expect(stderr).toContain('for encryption set ROWMQ_DATABASE_TLS');
+  });
+});

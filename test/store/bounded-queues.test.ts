@@ -1,0 +1,105 @@
+import type { Pool } from 'mysql2';
+import { MessageRepository, type Queue } from '@rowmq/store';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { Flights } from '../../apps/broker/src/messages/flights.js';
+import { Metrics } from '../../apps/broker/src/metrics/metrics.js';
+import { openSession } from '../support/partitions.js';
+import { bodies, createQueue, message, openStore, type TestStore } from '../support/store.js';
+import { eventually } from '../support/wait.js';
+
+/*
+ * Enqueues to queues with a maximum depth hold their queue's row, and wait for who else holds it. Nobody else is to wait with them.
+ */
+
+const POOL = 8;
+/** A quarter of the pool. */
+const FLIGHTS = 2;
+
+let store: TestStore;
+/** Connections of the pool that are in use, and the most there were at a time. */
+const used = { now: 0, most: 0 };
+
+beforeAll(async () => {
+  store = await openStore({ poolSize: POOL });
+  const { pool } = store.database.dataSource.driver as unknown as { pool: Pool };
+  pool.on('acquire', () => {
+    used.now += 1;
+    used.most = Math.max(used.most, used.now);
+  });
+  pool.on('release', () => (used.now -= 1));
+});
+afterAll(() => store.close());
+
+/** As one that has just started: it knows of no queue yet whether it is bounded. */
+function newBroker(): { flights: Flights; enqueue(queueName: string, text: string): Promise<Buffer[]> } {
+  const config = { poolSize: POOL, flightRequests: 1000, maxWaitingRequests: 1000 };
+  const flights = new Flights(new MessageRepository(store.database), new Metrics(), config);
+  const enqueue = (queueName: string, text: string): Promise<Buffer[]> =>
+    flights.enqueue({ queueName, messages: [{ ...message({ body: Buffer.from(text) }), id: undefined }] });
+  return { flights, enqueue };
+}
+
+/** Holds the rows of queues, as services do that enqueue in transactions of their own. */
+async function hold(queues: readonly Queue[]): Promise<{ release(): Promise<void> }> {
+  const session = await openSession(store);
+  await session.write('START TRANSACTION');
+  await session.read('SELECT 1 FROM queue FORCE INDEX (PRIMARY) WHERE id IN (?) FOR UPDATE', [
+    queues.map(({ id }) => id),
+  ]);
+  return { release: () => session.write('COMMIT').then(() => session.end()) };
+}
+
+test('enqueues to bounded queues whose rows others hold take their share of the pool, and others are served meanwhile', async () => {
+  const free = await createQueue(store);
+  const held = await Promise.all(Array.from({ length: POOL }, () => createQueue(store, { maxDepth: 10 })));
+  await store.messages.enqueue(free.name, [message()]);
+  const leased = await store.messages.dequeue(free, { maxMessages: 1, leaseSeconds: 600 });
+  const { flights, enqueue } = newBroker();
+  const holder = await hold(held);
+  used.most = used.now;
+  const enqueues = held.map(({ name }) => enqueue(name, 'held up'));
+  await eventually('as many wait as may', () => used.now === FLIGHTS);
+  expect(await flights.ack({ queueId: free.id, receipts: leased })).toEqual([null]);
+  expect(await enqueue(free.name, 'not held up')).toHaveLength(1);
+  expect(bodies(await store.messages.dequeue(free, { maxMessages: 1, leaseSeconds: 600 }))).toEqual(['not held up']);
+  // Beside them one request at a time, and a rescan.
+  expect(used.most).toBeLessThanOrEqual(FLIGHTS + 2);
+  await holder.release();
+  expect((await Promise.all(enqueues)).map((ids) => ids.length)).toEqual(held.map(() => 1));
+  for (const { id } of held) expect(await store.browse.stats(id)).toMatchObject({ ready: 1 });
+});
+
+test('a bounded queue whose row others hold does not hold up another', async () => {
+  const [held, free] = [await createQueue(store, { maxDepth: 10 }), await createQueue(store, { maxDepth: 10 })];
+  const { enqueue } = newBroker();
+  for (const { name } of [held, free]) await enqueue(name, 'it is bounded');
+  const holder = await hold([held]);
+  let isStored = false;
+  const heldUp = enqueue(held.name, 'held up').finally(() => (isStored = true));
+  expect(await enqueue(free.name, 'not held up')).toHaveLength(1);
+  expect(isStored).toBe(false);
+  await holder.release();
+  expect(await heldUp).toHaveLength(1);
+});
+
+test('a call for many bounded queues takes one connection', async () => {
+  const queues = await Promise.all(Array.from({ length: POOL }, () => createQueue(store, { maxDepth: 10 })));
+  used.most = used.now;
+  const requests = queues.map(({ name }) => ({ queueName: name, messages: [message()] }));
+  expect(await store.messages.flights.enqueue(requests)).toEqual(queues.map(() => null));
+  expect(used.most).toBe(1);
+});
+
+test('a queue that was given a maximum depth, or is no longer bounded, is enqueued to all the same', async () => {
+  const queue = await createQueue(store);
+  const broker = newBroker();
+  const enqueue = () => broker.enqueue(queue.name, 'x');
+  expect(await enqueue()).toHaveLength(1);
+  await store.queues.put(queue.name, { maxDepth: 2 });
+  expect(await enqueue()).toHaveLength(1);
+  await expect(enqueue()).rejects.toMatchObject({ code: 'queue-full' });
+  await store.queues.put(queue.name, { maxDepth: null });
+  expect(await enqueue()).toHaveLength(1);
+  await store.queues.delete(queue.name);
+  await expect(enqueue()).rejects.toMatchObject({ code: 'queue-not-found' });
+});

@@ -1,0 +1,90 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { MessageRepository, type Queue } from '@rowmq/store';
+import { recordStatements } from '../support/statements.js';
+import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
+
+/*
+ * What others hold, or hold up, at the head of a queue hides neither what stands behind it nor what stands in other queues.
+ */
+
+let store: TestStore;
+let other: TestStore;
+let queue: Queue;
+
+beforeAll(async () => {
+  store = await openStore();
+  other = await openStore({ on: store.url });
+});
+afterAll(async () => {
+  await other.close();
+  await store.close();
+});
+beforeEach(async () => {
+  queue = await createQueue(store);
+});
+
+/** While somebody holds the locks of everything in a queue that is there by now. */
+async function whileHeld(work: (held: number) => Promise<void>): Promise<void> {
+  await other.database.exclusive(async (holder) => {
+    await holder.write('START TRANSACTION');
+    const held = await holder.read(
+      'SELECT message_id FROM delivery FORCE INDEX (delivery_next) WHERE queue_id = ? AND priority_rank >= 0 FOR UPDATE',
+      [queue.id],
+    );
+    await work(held.length);
+    await holder.write('ROLLBACK');
+  });
+}
+
+describe('urgent deliveries that others hold', () => {
+  test.each([1, 300])('%i of them do not keep less urgent ones from being handed out', async (urgent) => {
+    await store.messages.enqueue(queue.name, numbered(urgent, { priority: 9 }));
+    await whileHeld(async (held) => {
+      expect(held).toBe(urgent);
+      await store.messages.enqueue(queue.name, numbered(3, { priority: 1 }));
+      const leased = await store.messages.dequeue(queue, { maxMessages: 2, leaseSeconds: 60 });
+      expect(bodies(leased)).toEqual(['0', '1']);
+      const last = await store.messages.dequeue(queue, { maxMessages: 2, leaseSeconds: 60 });
+      expect(bodies(last)).toEqual(['2']);
+    });
+    const rest = await store.messages.dequeue(queue, { maxMessages: 1000, leaseSeconds: 60 });
+    expect(rest.map(({ priority }) => priority)).toEqual(Array.from({ length: urgent }, () => 9));
+  });
+
+  test('are not locked by the hundred for one consumer', async () => {
+    await store.messages.enqueue(queue.name, [message({ priority: 9 })]);
+    await whileHeld(async () => {
+      await store.messages.enqueue(queue.name, numbered(50, { priority: 1 }));
+      const statements = recordStatements(store.database);
+      expect(await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 60 })).toHaveLength(1);
+      const limits = statements
+        .filter((sql) => sql.endsWith('FOR UPDATE SKIP LOCKED'))
+        .map((sql) => /LIMIT (\d+)/.exec(sql)?.[1]);
+      expect(new Set(limits)).toEqual(new Set(['1']));
+    });
+  });
+});
+
+test('a look at many queues finds what stands in one behind another with more than a look reads', async () => {
+  const [behind, empty] = [await createQueue(store), await createQueue(store)];
+  await store.messages.enqueue(queue.name, numbered(501));
+  await store.messages.enqueue(behind.name, [message()]);
+  const watcher = new MessageRepository(other.database);
+  expect(await watcher.look([queue.id, behind.id, empty.id])).toEqual(new Set([queue.id, behind.id]));
+});
+
+test('a look names those it did not reach as well', async () => {
+  const full = [queue, await createQueue(store)];
+  const unknown = await createQueue(store);
+  for (const { name } of full) await store.messages.enqueue(name, numbered(501));
+  const watcher = new MessageRepository(other.database);
+  const ids = [...full, unknown].map(({ id }) => id);
+  expect(await watcher.look(ids)).toEqual(new Set(ids));
+});
+
+test('those who ask for a queue at the same time share one look at it', async () => {
+  const statements = recordStatements(other.database);
+  const found = await Promise.all(Array.from({ length: 50 }, () => other.queues.get(queue.name)));
+  expect(new Set(found.map(({ id }) => id))).toEqual(new Set([queue.id]));
+  expect(statements.filter((sql) => /FROM queue WHERE name/.test(sql))).toHaveLength(1);
+});

@@ -1,0 +1,37 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { text } from 'node:stream/consumers';
+import { fileURLToPath } from 'node:url';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const DEADLINE_MS = 60_000;
+
+/** How a command ended, and what it wrote. */
+export interface Ended {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs a compiled entry of the launcher to its end: `migrate`, or `main`, which is `npm start`. Settings of the surrounding environment do not reach it. */
+export async function runEntry(entry: string, env: Record<string, string>): Promise<Ended> {
+  return startEntry(entry, env).ended;
+}
+
+/** The same, without waiting for its end. `stop` asks it to stop. */
+export function startEntry(entry: string, env: Record<string, string>): { ended: Promise<Ended>; stop(): void } {
+  const inherited = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith('ROWMQ_')));
+  const child = spawn(process.execPath, [`dist/apps/launcher/src/${entry}.js`], {
+    cwd: ROOT,
+    env: { ...inherited, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: DEADLINE_MS,
+  });
+  const closed = once(child, 'close') as Promise<[number | null]>;
+  const ended = Promise.all([closed, text(child.stdout), text(child.stderr)]).then(([[code], stdout, stderr]) => ({
+    code,
+    stdout,
+    stderr,
+  }));
+  return { ended, stop: () => void child.kill('SIGTERM') };
+}
