@@ -20,6 +20,7 @@ USER node
 # Inside a container loopback is out of everyone's reach; the broker insists on ROWMQ_ADMIN_KEY with this.
 ENV ROWMQ_HOST=0.0.0.0 ROWMQ_PORT=8080
 EXPOSE 8080
+# Whether the process runs, not whether its database does: what restarts unhealthy containers would end every broker when the database is away.
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 \
-  CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.ROWMQ_PORT}/health/ready`).then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
+  CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.ROWMQ_PORT}/health/live`).then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
 CMD ["node", "dist/apps/broker/src/main.js"]

@@ -1,5 +1,8 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 
+/** Every table that this migration makes, in the order in which they are dropped. */
+export const TABLES = ['reaper_run', 'reaper_lease', 'delivery', 'message_overflow', 'message', 'queue'] as const;
+
 /**
  * The tables. Times are milliseconds since 1970 on the database's clock.
  *
@@ -99,8 +102,6 @@ export class InitialSchema1700000000000 implements MigrationInterface {
   }
 
   async down(runner: QueryRunner): Promise<void> {
-    for (const table of ['reaper_run', 'reaper_lease', 'delivery', 'message_overflow', 'message', 'queue']) {
-      await runner.query(`DROP TABLE IF EXISTS ${table}`);
-    }
+    for (const table of TABLES) await runner.query(`DROP TABLE IF EXISTS ${table}`);
   }
 }

@@ -16,7 +16,13 @@ process.exitCode = worst;
 
 function options() {
   try {
-    const { values } = parseArgs({ options: { minutes: { type: 'string' }, servers: { type: 'string' } } });
+    const { values } = parseArgs({
+      options: { minutes: { type: 'string' }, servers: { type: 'string' }, help: { type: 'boolean' } },
+    });
+    if (values.help) {
+      console.log(usage);
+      process.exit(0);
+    }
     const [chosen, length] = [(values.servers ?? KINDS.join(',')).split(','), Number(values.minutes ?? 10)];
     if (!(length > 0)) fail(`--minutes must be a number above 0\n${usage}`, 2);
     const unknown = chosen.find((kind) => !KINDS.includes(kind));

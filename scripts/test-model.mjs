@@ -25,8 +25,13 @@ function options() {
         server: { type: 'string' },
         seed: { type: 'string' },
         path: { type: 'string' },
+        help: { type: 'boolean' },
       },
     });
+    if (values.help) {
+      console.log(USAGE);
+      process.exit(0);
+    }
     if (!/^[1-9]\d*$/.test(values.runs)) throw new Error(`--runs must be a whole number from 1, not ${values.runs}.`);
     if (values.server !== undefined && !['mysql', 'mariadb'].includes(values.server)) {
       throw new Error(`--server must be mysql or mariadb, not ${values.server}.`);

@@ -1,7 +1,8 @@
 import 'reflect-metadata';
 import { Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
-import { Consumer, type Message, OnMessage, Reject, RowmqModule } from '@rowmq/client';
+import { Consumer, type Message, OnMessage, Reject } from '@rowmq/client';
+import { broker } from './broker.js';
 import { type Order, ORDERS, ordersQueues } from './order.js';
 
 @Consumer(ORDERS, { concurrency: 10, leaseSeconds: 10 })
@@ -22,7 +23,7 @@ async function sendMail(_to: string, _text: string, signal: AbortSignal): Promis
 }
 
 @Module({
-  imports: [RowmqModule.forRoot({ url: process.env['ROWMQ_URL'] ?? 'http://127.0.0.1:8080' }), ordersQueues],
+  imports: [broker, ordersQueues],
   providers: [Mailer],
 })
 class MailerModule {}

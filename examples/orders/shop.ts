@@ -2,7 +2,8 @@ import 'reflect-metadata';
 import { Body, Controller, Module, Post, StandardSchemaValidationPipe } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
-import { InjectQueue, type Queue, RowmqModule } from '@rowmq/client';
+import { InjectQueue, type Queue } from '@rowmq/client';
+import { broker } from './broker.js';
 import { order, type Order, ORDERS, ordersQueues } from './order.js';
 
 @Controller('orders')
@@ -17,7 +18,7 @@ class OrdersController {
 }
 
 @Module({
-  imports: [RowmqModule.forRoot({ url: process.env['ROWMQ_URL'] ?? 'http://127.0.0.1:8080' }), ordersQueues],
+  imports: [broker, ordersQueues],
   controllers: [OrdersController],
 })
 class ShopModule {}

@@ -1,12 +1,16 @@
+import { execFile } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { promisify } from 'node:util';
 import { describe, expect, test, vi } from 'vitest';
 import { Api, expectProblem, useBroker } from '../support/api.js';
 import { openGateway } from '../support/gateway.js';
-import { startBroker } from '../support/processes.js';
+import { freePort, startBroker } from '../support/processes.js';
 import { eventually } from '../support/wait.js';
 
 vi.setConfig({ maxConcurrency: 10 });
 
 const shared = useBroker();
+const run = promisify(execFile);
 
 const NAME = '[a-zA-Z_:][a-zA-Z0-9_:]*';
 const LABEL = '[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\\\\n]|\\\\["\\\\n])*"';
@@ -95,6 +99,16 @@ describe.concurrent('/metrics', () => {
     await broker.stop();
   });
 
+  test('shows which queues are paused', async () => {
+    const queue = await shared.newQueue();
+    const isPaused = async (): Promise<number> => shared.api.metric(`rowmq_queue_paused{queue="${queue.name}"}`);
+    expect(await isPaused()).toBe(0);
+    await queue.admin('pause');
+    expect(await isPaused()).toBe(1);
+    await queue.admin('resume');
+    expect(await isPaused()).toBe(0);
+  });
+
   test('counts calls by what they answered', async () => {
     const refused = 'rowmq_request_duration_seconds_count{call="dequeue",status="404"}';
     const before = await shared.api.metric(refused);
@@ -102,6 +116,18 @@ describe.concurrent('/metrics', () => {
     expect(await shared.api.metric(refused)).toBe(before + 1);
   });
 });
+
+/** What Docker takes a container for whose broker is at this address: the command of the image's HEALTHCHECK, run here. */
+async function imageIsHealthy(url: string): Promise<boolean> {
+  const dockerfile = await readFile(new URL('../../Dockerfile', import.meta.url), 'utf8');
+  const command = /^HEALTHCHECK [^]*?\n  CMD (\[.*\])$/m.exec(dockerfile)?.[1] as string;
+  const [program, ...args] = JSON.parse(command) as [string, ...string[]];
+  const env = { ...process.env, ROWMQ_PORT: new URL(url).port };
+  return run(program, args, { env, timeout: 20_000 }).then(
+    () => true,
+    () => false,
+  );
+}
 
 describe('/health', () => {
   test('says that the broker lives and is ready', async () => {
@@ -125,6 +151,7 @@ describe('/health', () => {
     expect(detail).toContain('database');
     expect(unready.headers.get('retry-after')).toMatch(/^[1-9]\d*$/);
     expect((await api.get('/health/live')).status).toBe(200);
+    expect(await imageIsHealthy(broker.url)).toBe(true);
     const refused = await api.post('/v1/queues/nowhere/messages', { messages: [{ body: 'b' }] });
     expectProblem(refused, 503, 'database-unavailable');
     expect(refused.headers.get('retry-after')).toMatch(/^[1-9]\d*$/);
@@ -134,5 +161,10 @@ describe('/health', () => {
     expectProblem(await api.get('/v1/admin/queues/nowhere'), 404, 'queue-not-found');
     await broker.stop();
     await gateway.shut();
+  });
+
+  test('is not good where nobody listens, for the image either', async () => {
+    expect(await imageIsHealthy(shared.broker.url)).toBe(true);
+    expect(await imageIsHealthy(`http://127.0.0.1:${await freePort()}`)).toBe(false);
   });
 });

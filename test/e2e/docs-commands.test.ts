@@ -1,89 +1,79 @@
 import { execFile } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { createConnection } from 'mysql2/promise';
-import { migrateDatabase } from '@rowmq/store';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Broker, startBroker, startReaper } from '../support/processes.js';
-import { createDatabase, testServer } from '../support/servers.js';
-import { eventually } from '../support/wait.js';
+import { Api } from '../support/api.js';
+import { blocksOf, exceptionOf, pages } from '../support/docs.js';
+import { type Broker, startBroker } from '../support/processes.js';
 
-const root = new URL('../../', import.meta.url);
+/* What readers are told to type at a broker, typed. */
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
 const run = promisify(execFile);
+const KEY = 'a-key-of-the-documentation';
 
-let broker: Broker;
-
-beforeAll(async () => {
-  broker = await startBroker();
-});
-afterAll(async () => {
-  await broker.stop();
-  await broker.database.drop();
-});
-
-/** The shell commands of a page that talk to a broker, in the order in which a reader would type them. */
-async function commands(page: string): Promise<string> {
-  const text = await readFile(new URL(page, root), 'utf8');
-  return [...text.matchAll(/```sh\n([\s\S]*?)```/g)]
-    .map(([, block]) => block as string)
-    .filter((block) => block.includes('curl'))
-    .join('\n');
+/** The shell blocks of a page that speak to a broker, in the order in which a reader would type them. */
+async function commandsOf(page: string): Promise<string[]> {
+  const blocks = await blocksOf(page, 'sh');
+  return blocks
+    .filter((block) => block.text.includes('curl') && exceptionOf(block) === undefined)
+    .map(({ text }) => text);
 }
 
-describe.each(['README.md', 'docs/protocol.md'])('the commands of %s', (page) => {
-  it('work as they stand', async () => {
-    const script = await commands(page);
-    expect(script.match(/curl/g)?.length).toBeGreaterThan(3);
-    const { stdout } = await run('bash', ['-euo', 'pipefail', '-c', script], {
-      env: { ...process.env, ROWMQ: broker.url },
-      cwd: fileURLToPath(root),
-      timeout: 30_000,
-    });
-    expect(stdout).toContain('"acked":["');
-    expect(stdout).toContain('"failed":[]');
-  });
+const PAGES = (await pages()).filter((page) => !page.startsWith('test/'));
+const COMMANDS = new Map(
+  await Promise.all(PAGES.map(async (page): Promise<[string, string[]]> => [page, await commandsOf(page)])),
+);
+const PAGES_WITH_COMMANDS = PAGES.filter((page) => COMMANDS.get(page)?.length);
+
+/** What is to come of a page's commands. */
+const EXPECTED: Record<string, string[]> = {
+  'README.md': ['"acked":["', '"failed":[]'],
+  'docs/protocol.md': ['"acked":["', '"failed":[]', '"redriven":', 'rowmq_messages_total'],
+  'docs/operations.md': ['"paused":true', '"paused":false', '"purged":1', '"leader":'],
+};
+
+let open: Broker;
+let keyed: Broker;
+
+beforeAll(async () => {
+  [open, keyed] = await Promise.all([startBroker(), startBroker({ env: { ROWMQ_ADMIN_KEY: KEY } })]);
+});
+afterAll(async () => {
+  for (const broker of [open, keyed]) {
+    await broker.stop();
+    await broker.database.drop();
+  }
 });
 
-describe('docs/operations.md', () => {
-  it('names the privileges that suffice', async () => {
-    const text = await readFile(new URL('docs/operations.md', root), 'utf8');
-    const privileges = /user needs `([A-Z, ]+)` on its own database/.exec(text)?.[1] as string;
-    const database = await createDatabase();
-    const admin = await createConnection({ uri: testServer().url });
-    const user = `u_${database.name.slice(-12)}`;
-    await admin.query(`CREATE USER '${user}'@'127.0.0.1' IDENTIFIED BY 'secret'`);
-    await admin.query(`GRANT ${privileges} ON ${database.name}.* TO '${user}'@'127.0.0.1'`);
-    const url = new URL(database.url);
-    url.username = user;
-    url.password = 'secret';
-    const restricted = { ...database, url: url.href };
-    await migrateDatabase(restricted.url);
-    const own = await startBroker({ database: restricted });
-    const reaper = await startReaper(restricted, { ROWMQ_REAPER_INTERVAL_SECONDS: '1' });
-    try {
-      const answer = await eventually('every duty has run', async () => {
-        const response = await fetch(`${own.url}/v1/admin/reaper`);
-        const { duties } = (await response.json()) as { duties: { duty: string; runs: { error: string | null }[] }[] };
-        return duties.length >= 7 && duties;
-      });
-      expect(answer.flatMap(({ runs }) => runs.map(({ error }) => error)).filter((error) => error !== null)).toEqual(
-        [],
-      );
-    } finally {
-      await reaper.stop();
-      await own.stop();
-      await admin.query(`DROP USER '${user}'@'127.0.0.1'`);
-      await admin.end();
-      await database.drop();
-    }
-  });
+/** The queue in question, which is paused, and its dead letters. */
+async function prepareTrouble(api: Api): Promise<void> {
+  await api.queue('orders-dead').put();
+  await api.queue('orders').put({ deadLetterQueue: 'orders-dead' });
+  await api.queue('orders').admin('pause');
+  await api.queue('orders-dead').enqueue('dead');
+}
 
-  it('lists every setting that there is', async () => {
-    const { KNOWN_SETTINGS } = await import('@rowmq/runtime');
-    const text = await readFile(new URL('docs/operations.md', root), 'utf8');
-    expect(KNOWN_SETTINGS.filter((setting) => !text.includes(`\`${setting}\``))).toEqual([]);
-    const named = new Set([...text.matchAll(/`(ROWMQ_[A-Z_]+)`/g)].map(([, name]) => name as string));
-    expect([...named].filter((name) => !(KNOWN_SETTINGS as readonly string[]).includes(name))).toEqual([]);
+it('are those of three pages', () => {
+  expect(PAGES_WITH_COMMANDS.toSorted()).toEqual(Object.keys(EXPECTED).toSorted());
+});
+
+describe.each(PAGES_WITH_COMMANDS)('the commands of %s', (page) => {
+  it.each(['without', 'with'])('work as they stand at a broker %s a key', async (which) => {
+    const hasKey = which === 'with';
+    const broker = hasKey ? keyed : open;
+    const api = new Api(broker.url, hasKey ? { authorization: `Bearer ${KEY}` } : {});
+    if (page === 'docs/operations.md') await prepareTrouble(api);
+    const commands = COMMANDS.get(page) as string[];
+    const definesKey = (text: string): boolean => text.startsWith('curl() {');
+    expect(commands.filter(definesKey)).toHaveLength(1);
+    const script = commands.filter((text) => hasKey || !definesKey(text)).join('\n');
+    expect(script.match(/curl/g)?.length).toBeGreaterThan(3);
+    const { stdout } = await run('bash', ['-euo', 'pipefail', '-c', script], {
+      env: { ...process.env, ROWMQ: broker.url, ROWMQ_ADMIN_KEY: hasKey ? KEY : '' },
+      cwd: root,
+      timeout: 30_000,
+    });
+    for (const expected of EXPECTED[page] as string[]) expect(stdout).toContain(expected);
   });
 });

@@ -1,17 +1,28 @@
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { expect, it } from 'vitest';
-import { useBroker } from '../support/api.js';
+import { Api, useBroker } from '../support/api.js';
+import { blocksOf } from '../support/docs.js';
 import { freePort } from '../support/processes.js';
 import { eventually } from '../support/wait.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const shared = useBroker();
+const KEY = 'a-key-of-the-example';
+const shared = useBroker({ ROWMQ_ADMIN_KEY: KEY });
+const run = promisify(execFile);
+
+/** What the example's page has people type to order a teapot. */
+async function orderCommand(port: number): Promise<string> {
+  const blocks = await blocksOf('examples/orders/README.md', 'sh');
+  return (blocks.find(({ text }) => text.startsWith('curl'))?.text ?? '').replace(':3000', `:${port}`);
+}
 
 it('examples/orders mails what is ordered, dead-letters what cannot be mailed, and stops in order', async () => {
   const port = await freePort();
-  const env = { ...process.env, ROWMQ_URL: shared.broker.url, SHOP_PORT: String(port) };
+  const api = new Api(shared.broker.url, { authorization: `Bearer ${KEY}` });
+  const env = { ...process.env, ROWMQ_URL: shared.broker.url, ROWMQ_ADMIN_KEY: KEY, SHOP_PORT: String(port) };
   // What npm run example:orders runs; without npm between, whose exit code is its own.
   const example = spawn(process.execPath, ['scripts/run.mjs', 'examples/orders/main'], {
     cwd: ROOT,
@@ -34,15 +45,15 @@ it('examples/orders mails what is ordered, dead-letters what cannot be mailed, a
         headers: { 'content-type': 'application/json' },
         body: JSON.stringify(order),
       });
-    const placed = await place({ customer: 'jo@example.com', article: 'teapot', count: 1 });
-    const { id } = (await placed.json()) as { id: string };
+    const { stdout } = await run('bash', ['-euc', await orderCommand(port)], { timeout: 20_000 });
+    const { id } = JSON.parse(stdout) as { id: string };
     await eventually('the mail', () =>
       output.includes(`mailed jo@example.com about teapot (message ${id}, received 1 times)`),
     );
     expect((await place({ customer: 'nobody', article: 'teapot', count: 0 })).status).toBe(400);
     await place({ customer: 'jo@example.invalid', article: 'teapot', count: 1 });
     const dead = await eventually('the dead letter', async () => {
-      const [first] = await shared.api.queue('orders-dead').browse('ready');
+      const [first] = await api.queue('orders-dead').browse('ready');
       return first;
     });
     expect(dead.lastNackReason).toBe('nobody can be mailed at jo@example.invalid');
@@ -51,5 +62,5 @@ it('examples/orders mails what is ordered, dead-letters what cannot be mailed, a
   }
   const [code] = (await ended) as [number | null];
   expect(code, output).toBe(0);
-  expect((await shared.api.queue('orders').get()).stats).toMatchObject({ ready: 0, leased: 0 });
+  expect((await api.queue('orders').get()).stats).toMatchObject({ ready: 0, leased: 0 });
 });

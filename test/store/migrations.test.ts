@@ -75,6 +75,18 @@ describe('migrations', () => {
     expect(await migrateDatabase(database.url)).toEqual([]);
   });
 
+  test('a first one that was cut short is told, and what to drop; tables of others are left alone', async () => {
+    await query('CREATE TABLE orders (id INT PRIMARY KEY)');
+    await query('CREATE TABLE message (id INT PRIMARY KEY)');
+    await query('CREATE TABLE queue (id INT PRIMARY KEY)');
+    const refusal: unknown = await migrateDatabase(database.url).catch((error: unknown) => error);
+    expect(refusal).toMatchObject({ name: 'StartupError', message: expect.stringContaining('(message, queue)') });
+    const [drop] = /DROP TABLE [\w, ]+(?=\))/.exec((refusal as Error).message) as [string];
+    await query(drop);
+    expect(await migrateDatabase(database.url)).toEqual(NAMES);
+    expect(Object.keys(await schema())).toEqual([...TABLES, 'orders', 'rowmq_migration'].toSorted());
+  });
+
   test('several processes that start at once apply them once', async () => {
     const applied = await Promise.all([1, 2, 3, 4].map(() => migrateDatabase(database.url)));
     expect(applied.filter((names) => names.length > 0)).toEqual([NAMES]);

@@ -15,7 +15,7 @@ export class PackedProject {
   /** @param packages what is installed beside it, in the versions of this repository. */
   static async make(library: 'client' | 'store', packages: readonly string[]): Promise<PackedProject> {
     const folder = await mkdtemp(join(tmpdir(), 'rowmq-user-'));
-    const { stdout } = await run('node', ['scripts/pack.mjs', library, folder], { cwd: ROOT });
+    const { stdout } = await run('npm', ['run', '--silent', `pack:${library}`, '--', folder], { cwd: ROOT });
     const tarball = stdout.trim().split('\n').at(-1) as string;
     const { dependencies, devDependencies } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'));
     const versions: Record<string, string> = { ...dependencies, ...devDependencies };

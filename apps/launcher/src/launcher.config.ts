@@ -5,6 +5,7 @@ import {
   databaseTls,
   databaseUrl,
   readSettings,
+  SettingsError,
   wholeNumber,
 } from '@rowmq/runtime';
 import { z } from 'zod';
@@ -62,4 +63,20 @@ export function readLauncherConfig(env: NodeJS.ProcessEnv): LauncherConfig {
     adminKey: settings.ROWMQ_ADMIN_KEY,
     stopSeconds: settings.ROWMQ_STOP_SECONDS,
   };
+}
+
+/** The same for `npm run ha:up`, which runs three MySQL servers of its own: throws `SettingsError` for settings that ask for another database. */
+export function readHaConfig(env: NodeJS.ProcessEnv): LauncherConfig {
+  const config = readLauncherConfig(env);
+  const faults = [
+    ...(config.databaseUrl === undefined
+      ? []
+      : ['ROWMQ_DATABASE_URL is set: unset it, or run `npm start` for a broker on that database.']),
+    ...(config.embeddedServer === 'mariadb'
+      ? ['ROWMQ_EMBEDDED_SERVER is mariadb, which has no Group Replication: unset it.']
+      : []),
+  ];
+  if (faults.length > 0)
+    throw new SettingsError(`npm run ha:up runs three MySQL servers of its own.\n  ${faults.join('\n  ')}`);
+  return config;
 }

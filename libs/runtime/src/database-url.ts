@@ -1,7 +1,8 @@
 import { z } from 'zod';
 
 const SHAPE =
-  'mysql://user:password@host:port/database, or with several hosts mysql://user:password@host1:port,host2:port/database';
+  'mysql://user:password@host:port/database, or with several hosts mysql://user:password@host1:port,host2:port/database; ' +
+  'percent-encode what is neither letter nor digit in user and password';
 /** As many servers as MySQL lets into a group. */
 const MOST_HOSTS = 9;
 

@@ -1,6 +1,7 @@
 import type { DatabaseTls } from '@rowmq/runtime';
 import type { DataSource } from 'typeorm';
-import { checkServer } from './boot-checks.js';
+import { TABLES } from '../../../migrations/1700000000000-initial-schema.js';
+import { checkServer, StartupError } from './boot-checks.js';
 import { type DatabaseSettings, openDataSource } from './data-source.js';
 
 /** Only one process migrates at a time; the others wait this long for it. */
@@ -10,10 +11,11 @@ const LOCK_NAME = `CONCAT('rowmq-migrate.', LEFT(SHA2(DATABASE(), 256), 40))`;
 
 /**
  * Brings the schema up to date; returns the names of the migrations it applied. Several processes may call it at once: one does it, the others wait.
- * Throws `StartupError` for a server that cannot be reached, or that RowMQ cannot run on.
+ * Throws `StartupError` for a server that cannot be reached, or that RowMQ cannot run on, and for a database that has tables of its names without their migrations.
  */
 export async function migrateDatabase(url: string, tls?: DatabaseTls): Promise<string[]> {
   return withMigrationLock({ url, tls }, async (dataSource) => {
+    await refuseForeignTables(dataSource);
     const applied = await dataSource.runMigrations();
     return applied.map(({ name }) => name);
   });
@@ -50,6 +52,21 @@ export async function pendingOf(dataSource: DataSource): Promise<string[]> {
   return dataSource.migrations
     .map((migration) => migration.name ?? migration.constructor.name)
     .filter((name) => !applied.has(name));
+}
+
+/** The servers commit each CREATE TABLE by itself, so a first migration that was cut short leaves tables behind, over which every later one would stumble; so it would over tables of somebody else. */
+async function refuseForeignTables(dataSource: DataSource): Promise<void> {
+  if ((await appliedMigrations(dataSource)).length > 0) return;
+  const rows = await dataSource.query<{ name: string }[]>(
+    'SELECT TABLE_NAME AS name FROM information_schema.tables WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN (?)',
+    [TABLES],
+  );
+  const present = TABLES.filter((table) => rows.some(({ name }) => name === table));
+  if (present.length === 0) return;
+  throw new StartupError(
+    `The database has tables of RowMQ's names (${present.join(', ')}), but no migration of RowMQ's is recorded there. ` +
+      `If a first \`npm run migrate\` was cut short, drop them (DROP TABLE ${present.join(', ')}) and run it again; if they are somebody else's, give RowMQ a database of its own.`,
+  );
 }
 
 async function appliedMigrations(dataSource: DataSource): Promise<string[]> {

@@ -19,6 +19,7 @@ export class DatabaseMetrics {
     'How long the oldest ready delivery has been ready',
     ['queue'],
   );
+  private readonly paused = this.gauge('rowmq_queue_paused', 'Whether hand-out is stopped: 1 while it is', ['queue']);
   private readonly leader = this.gauge('rowmq_reaper_leader', 'Whether a reaper holds the lease to work', []);
   private readonly succeeded = this.gauge(
     'rowmq_reaper_last_success_age_seconds',
@@ -86,10 +87,11 @@ export class DatabaseMetrics {
         this.succeeded.set({ duty }, lastSuccessAgeMs / 1000);
         this.handled.set({ duty }, handledLastHour);
       }
-      for (const { name: queue, stats } of queues) {
+      for (const { name: queue, queue: settings, stats } of queues) {
         for (const state of ['ready', 'delayed', 'leased'] as const)
           this.deliveries.set({ queue, state }, stats[state]);
         this.oldestReady.set({ queue }, stats.oldestReadyAgeSeconds ?? 0);
+        this.paused.set({ queue }, Number(settings.paused));
       }
       this.last = await this.registry.metrics();
     } catch {

@@ -1,0 +1,333 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { migrateDatabase } from '@rowmq/store';
+import { type Connection, createConnection, type RowDataPacket } from 'mysql2/promise';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { parse } from 'yaml';
+import { Api, useBroker } from '../support/api.js';
+import { blocksOf, readPage } from '../support/docs.js';
+import { DAY, enqueueStamped, HOUR, settleAll, START } from '../support/partitions.js';
+import { freePort, startBroker, startReaper } from '../support/processes.js';
+import { createDatabase, testServer } from '../support/servers.js';
+import { createQueue, openStore } from '../support/store.js';
+import { eventually } from '../support/wait.js';
+
+/* What docs/operations.md says, done: its commands, its SQL, its privileges, its alerts. */
+
+const PAGE = 'docs/operations.md';
+const root = fileURLToPath(new URL('../../', import.meta.url));
+const run = promisify(execFile);
+/** Far more than it takes on a machine that is not busy. */
+const PATIENCE_MS = 60_000;
+
+let admin: Connection;
+
+beforeAll(async () => {
+  admin = await createConnection({ uri: testServer().url, multipleStatements: true });
+});
+afterAll(() => admin.end());
+
+interface ReaperReport {
+  leader: unknown;
+  duties: { duty: string; runs: { error: string | null }[] }[];
+}
+
+/** Waits until every duty has run at least once. */
+async function everyDuty(api: Api): Promise<ReaperReport['duties']> {
+  return eventually(
+    'every duty has run',
+    async () => {
+      const { json } = await api.get<ReaperReport>('/v1/admin/reaper');
+      return json.leader !== null && json.duties.length >= 7 && json.duties;
+    },
+    PATIENCE_MS,
+  );
+}
+
+const errorsOf = (duties: ReaperReport['duties']): (string | null)[] =>
+  duties.flatMap(({ runs }) => runs.map(({ error }) => error)).filter((error) => error !== null);
+
+/** The block of a language that has this in it. */
+async function blockWith(language: string, part: string): Promise<string> {
+  const [found, ...others] = (await blocksOf(PAGE, language)).filter(({ text }) => text.includes(part));
+  expect(others).toEqual([]);
+  return (found as { text: string }).text;
+}
+
+describe('beside the MySQL you have', () => {
+  const name = `rowmq_d_${randomBytes(6).toString('hex')}`;
+  const PASSWORD = 'p@ss/w?r:d#100% é';
+  let shell: ChildProcess | undefined;
+  let output = '';
+
+  /** For names and password of this test, in place of the page's. */
+  const adapted = (text: string): string => text.replaceAll('a-long-password', PASSWORD).replaceAll(/\browmq\b/g, name);
+
+  afterAll(async () => {
+    if (shell?.exitCode === null && shell.signalCode === null) process.kill(-(shell.pid as number), 'SIGKILL');
+    await admin.query(`DROP DATABASE IF EXISTS ${name}; DROP USER IF EXISTS '${name}'@'%'`);
+  });
+
+  /** Runs the page's block as a shell would, with a database of this server and a port that is free. */
+  function start(block: string, encoded: string, port: number): ChildProcess {
+    const { host } = new URL(testServer().url);
+    const script = block.replace(
+      'mysql://rowmq:a-long-password@127.0.0.1:3306/rowmq',
+      `mysql://${name}:${encoded}@${host}/${name}`,
+    );
+    expect(script).toContain(encoded);
+    const inherited = Object.entries(process.env).filter(
+      ([key]) => !key.startsWith('ROWMQ_') && key !== 'NODE_OPTIONS',
+    );
+    const child = spawn('bash', ['-euc', script], {
+      cwd: root,
+      env: { ...Object.fromEntries(inherited), ROWMQ_PORT: String(port) },
+      stdio: ['ignore', 'pipe', 'pipe'],
+      // A process group of its own, as a terminal gives it.
+      detached: true,
+    });
+    for (const stream of [child.stdout, child.stderr])
+      stream?.setEncoding('utf8').on('data', (text: string) => (output += text));
+    return child;
+  }
+
+  it('the commands set it up and run it, whatever the password; and a changed password is told as the page says', async () => {
+    await admin.query(adapted(await blockWith('sql', 'CREATE USER')));
+    const encode = (await blockWith('sh', 'encodeURIComponent')).replace("'p@ss/word?'", `'${PASSWORD}'`);
+    const encoded = (await run('bash', ['-euc', encode])).stdout.trim();
+    const port = await freePort();
+    shell = start(await blockWith('sh', 'migrate.js up'), encoded, port);
+    // When it closes, everybody who could write to it has ended.
+    const ended = once(shell, 'close');
+    const api = new Api(`http://127.0.0.1:${port}`);
+    await eventually(
+      'the broker is ready',
+      async () => {
+        if (shell?.exitCode !== null) throw new Error(`it ended:\n${output}`);
+        return (await api.get('/health/ready').catch(() => undefined))?.status === 200;
+      },
+      PATIENCE_MS,
+    );
+    expect(errorsOf(await everyDuty(api))).toEqual([]);
+    const queue = api.queue('orders');
+    await queue.put();
+    const [id] = await queue.enqueue('beside');
+    expect(await queue.dequeueOne()).toMatchObject({ id, body: 'beside' });
+
+    await admin.query(`ALTER USER '${name}'@'%' IDENTIFIED BY 'another-password'`);
+    const [connections] = await admin.query<RowDataPacket[]>(
+      'SELECT ID AS id FROM information_schema.PROCESSLIST WHERE USER = ?',
+      [name],
+    );
+    for (const { id: connection } of connections)
+      await admin.query(`KILL ${Number(connection)}`).catch(() => undefined);
+    const fails = async (): Promise<boolean> => (await api.get('/v1/admin/queues/orders')).status === 500;
+    await eventually('calls fail', fails, PATIENCE_MS);
+    const lines = (): string[] => output.split('\n').filter((line) => line.includes('"process":"broker"'));
+    await eventually('the broker’s log says why', () =>
+      lines().some((line) => line.includes('ER_ACCESS_DENIED_ERROR')),
+    );
+
+    process.kill(-(shell.pid as number), 'SIGTERM');
+    await ended;
+  }, 300_000);
+});
+
+describe('the privileges that the page names', () => {
+  it('suffice for the tables, for every change of partitions, for a broker and for every duty of a reaper', async () => {
+    const privileges = /user needs `([A-Z, ]+)` on its own database/.exec(await readPage(PAGE))?.[1] as string;
+    expect(await blockWith('sql', 'CREATE USER')).toContain(`GRANT ${privileges} ON rowmq.* TO 'rowmq'@'%'`);
+    const database = await createDatabase();
+    const user = `u_${database.name.slice(-12)}`;
+    await admin.query(`CREATE USER '${user}'@'127.0.0.1' IDENTIFIED BY 'secret'`);
+    await admin.query(`GRANT ${privileges} ON ${database.name}.* TO '${user}'@'127.0.0.1'`);
+    const url = new URL(database.url);
+    url.username = user;
+    url.password = 'secret';
+    const restricted = { ...database, url: url.href };
+    await migrateDatabase(restricted.url);
+    await changePartitions(restricted.url);
+
+    const broker = await startBroker({ database: restricted });
+    const reaper = await startReaper(restricted, { ROWMQ_REAPER_INTERVAL_SECONDS: '1' });
+    try {
+      expect(errorsOf(await everyDuty(new Api(broker.url)))).toEqual([]);
+    } finally {
+      await reaper.stop();
+      await broker.stop();
+    }
+    await admin.query(`DROP USER '${user}'@'127.0.0.1'`);
+    await database.drop();
+  }, 300_000);
+
+  /** Splits with and without copying, rebuilds and drops partitions, as a reaper does over days: REORGANIZE, EXCHANGE, REBUILD and DROP. */
+  async function changePartitions(url: string): Promise<void> {
+    const store = await openStore({ on: url });
+    const queue = await createQueue(store, { messageTtlSeconds: 30 * 86_400 });
+    const hourly = { widthMinutes: 60, aheadMinutes: 180 };
+    expect(await store.partitions.createAhead({ ...hourly, now: START })).toBeGreaterThan(0);
+    // More than a split copies.
+    await enqueueStamped(store, queue, { at: START + DAY, count: 10_500 });
+    expect(await store.partitions.createAhead({ ...hourly, now: START + 2 * DAY })).toBeGreaterThan(0);
+    const [first] = await store.partitions.list();
+    expect(await store.partitions.rebuild(first!)).toBe(true);
+    await settleAll(store, queue, START + 2 * DAY);
+    const dropped = await store.partitions.dropSettled({ retentionSeconds: 3600, now: START + 2 * DAY + 3 * HOUR });
+    expect(dropped.length).toBeGreaterThan(1);
+    await store.close();
+  }
+});
+
+describe('the SQL for 3 a.m.', () => {
+  /** The page's statements for this kind of server, about a database of this test. */
+  async function statements(database: string): Promise<string[]> {
+    const kind = { mysql: 'MySQL', mariadb: 'MariaDB' }[testServer().kind];
+    const blocks = (await blocksOf(PAGE, 'sql'))
+      .map(({ text }) => text)
+      .filter((text) => !text.includes('CREATE USER'));
+    const [known, unknown] = [true, false].map((isKnown) =>
+      blocks.filter((text) => /^-- (?:MySQL|MariaDB)/.test(text) === isKnown),
+    );
+    expect(unknown).toEqual([]);
+    return (known as string[])
+      .filter((text) => text.slice(0, text.indexOf('\n')).includes(kind))
+      .map((text) => text.replaceAll(/\browmq\b/g, database));
+  }
+
+  it('runs, and finds who keeps the table open, whose KILL lets partitions be dropped', async () => {
+    const store = await openStore();
+    const database = new URL(store.url).pathname.slice(1);
+    const queue = await createQueue(store);
+    await store.partitions.createAhead({ widthMinutes: 60, aheadMinutes: 60, now: START });
+    await enqueueStamped(store, queue, { at: START, count: 10 });
+    await settleAll(store, queue, START);
+    const holder = await createConnection({ uri: store.url });
+    holder.on('error', () => undefined);
+    await holder.query('START TRANSACTION WITH CONSISTENT SNAPSHOT');
+    await holder.query('SELECT id FROM message LIMIT 1');
+    const drop = () => store.partitions.dropSettled({ retentionSeconds: 60, now: START + DAY });
+    await expect(drop()).rejects.toThrow(/[Ll]ock wait timeout/);
+
+    const answers = new Map<string, RowDataPacket[]>();
+    for (const sql of await statements(database)) {
+      // MariaDB's list of transactions may be a moment old.
+      const [rows] = await admin.query<RowDataPacket[]>(`DO SLEEP(0.2); ${sql}`);
+      answers.set(sql, rows);
+    }
+    const answerOf = (part: string): unknown[] => [...answers].find(([sql]) => sql.includes(part))?.[1].flat() ?? [];
+    expect(answerOf(testServer().kind === 'mysql' ? 'metadata_locks' : 'p.HOST')).toContainEqual(
+      expect.objectContaining({ id: holder.threadId }),
+    );
+    const history = answerOf('trx_rseg_history_len');
+    expect(history).toContainEqual({ length: expect.any(Number) });
+    expect(history).toContainEqual(expect.objectContaining({ id: holder.threadId }));
+    const disk = answerOf('SHOW BINARY LOGS');
+    expect(disk).toContainEqual(expect.objectContaining({ Log_name: expect.stringContaining('binlog') }));
+    for (const table of ['message', 'delivery'])
+      expect(disk).toContainEqual(expect.objectContaining({ TABLE_NAME: table, mib: expect.any(Number) }));
+    expect(answerOf('OPTIMIZE TABLE')).toContainEqual(expect.objectContaining({ Msg_type: 'status', Msg_text: 'OK' }));
+    expect(answers.size).toBe(5);
+
+    await admin.query(`KILL ${holder.threadId}`);
+    await eventually('partitions can be dropped', () => drop().then(({ length }) => length > 0));
+    await store.close();
+  });
+});
+
+interface Rule {
+  alert: string;
+  expr: string;
+  for: string;
+  labels: { severity: string };
+  annotations: { summary: string };
+}
+
+describe('docs/alerts.yml', () => {
+  const shared = useBroker();
+
+  const rules = async (): Promise<Rule[]> => {
+    const { groups } = parse(await readFile(`${root}docs/alerts.yml`, 'utf8')) as { groups: { rules: Rule[] }[] };
+    return groups.flatMap((group) => group.rules);
+  };
+
+  it('has rules with a name of their own, a delay, a severity and a summary', async () => {
+    const all = await rules();
+    expect(all.length).toBeGreaterThan(5);
+    expect(new Set(all.map(({ alert }) => alert)).size).toBe(all.length);
+    for (const rule of all) {
+      expect(rule).toMatchObject({ alert: expect.stringMatching(/^Rowmq[A-Z]\w+$/), expr: expect.any(String) });
+      expect(rule.for).toMatch(/^\d+[mh]$/);
+      expect(rule.labels.severity).toMatch(/^(?:critical|warning)$/);
+      expect(rule.annotations.summary).toMatch(/\w/);
+    }
+  });
+
+  it('names metrics, labels and values that a broker exports', async () => {
+    const dead = shared.api.queue('orders-dead');
+    await dead.put();
+    await dead.enqueue('a');
+    const { receipt } = await dead.dequeueOne();
+    await dead.nack([receipt]);
+    await dead.dequeueOne();
+    const samples = (await shared.api.get('/metrics')).text.split('\n').filter((line) => !line.startsWith('#'));
+    for (const { alert, expr, annotations } of await rules()) {
+      const byLabels = [...expr.matchAll(/\b(?:by|on) \(([^)]*)\)/g)].flatMap(([, names]) => (names ?? '').split(', '));
+      const told = [...annotations.summary.matchAll(/\$labels\.(\w+)/g)].map(([, label]) => label as string);
+      const selectors = selectorsOf(expr).filter(({ metric }) => metric !== 'up');
+      for (const { metric, matchers } of selectors) {
+        const own = samples.filter((line) => line.startsWith(`${metric}{`) || line.startsWith(`${metric} `));
+        expect(own, `${alert}: ${metric} is not exported`).not.toEqual([]);
+        for (const { label, operator, value } of matchers) {
+          const wanted = operator === '=' ? `${label}="${value}"` : `${label}="`;
+          expect(
+            own.some((line) => line.includes(wanted)),
+            `${alert}: ${metric} without ${wanted}`,
+          ).toBe(true);
+        }
+        // Prometheus adds the instance.
+        for (const label of byLabels.filter((one) => one !== 'instance'))
+          expect(
+            own.every((line) => line.includes(`${label}="`)),
+            `${alert}: ${metric} without ${label}`,
+          ).toBe(true);
+      }
+      if (selectors.length > 0) for (const label of told) expect(byLabels, alert).toContain(label);
+    }
+  });
+
+  /** Every metric that an expression names, and what it wants of its labels. */
+  function selectorsOf(expr: string) {
+    const bare = expr.replaceAll(/\b(?:by|on) \([^)]*\)/g, '').replaceAll(/\[\w+\]/g, '');
+    const found = bare.matchAll(/\b(?!(?:unless|and|or)\b)([a-z]\w*)\b(?!\s*\()(?:\{([^}]*)\})?(?![^{]*\})/g);
+    return [...found].map(([, metric, inside = '']) => ({
+      metric: metric as string,
+      matchers: [...inside.matchAll(/(\w+)(=~|!~|!=|=)"([^"]*)"/g)].map(([, label, operator, value]) => ({
+        label: label as string,
+        operator: operator as string,
+        value: value as string,
+      })),
+    }));
+  }
+});
+
+describe('the sample for Kubernetes', () => {
+  const shared = useBroker();
+
+  interface Spec {
+    terminationGracePeriodSeconds: number;
+    containers: Record<'livenessProbe' | 'readinessProbe', { httpGet: { path: string } }>[];
+  }
+
+  it('probes what a broker answers, and gives it time to stop', async () => {
+    const { spec } = parse(await blockWith('yaml', 'livenessProbe')) as { spec: Spec };
+    expect(spec.terminationGracePeriodSeconds).toBeGreaterThan(25);
+    const [container] = spec.containers;
+    expect(container?.livenessProbe.httpGet.path).toBe('/health/live');
+    for (const probe of ['livenessProbe', 'readinessProbe'] as const)
+      expect((await shared.api.get(container?.[probe].httpGet.path as string)).status).toBe(200);
+  });
+});

@@ -1,0 +1,63 @@
+import { execFile } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { pendingMigrations } from '@rowmq/store';
+import { expect, test } from 'vitest';
+import { freePort } from '../support/processes.js';
+import { createDatabase } from '../support/servers.js';
+
+/* The command that people and containers call, as a process. */
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const run = promisify(execFile);
+
+interface Ended {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+async function migrate(url: string, ...args: string[]): Promise<Ended> {
+  const options = { cwd: ROOT, env: { ...process.env, ROWMQ_DATABASE_URL: url }, timeout: 60_000 };
+  return run(process.execPath, ['dist/apps/launcher/src/migrate.js', ...args], options).then(
+    (done) => ({ code: 0, ...done }),
+    (error: unknown) => error as Ended,
+  );
+}
+
+test(
+  'migrate tells by its exit code what is missing, and takes nothing away unless told twice',
+  { timeout: 180_000 },
+  async () => {
+    const database = await createDatabase();
+    expect(await migrate(database.url, 'status')).toMatchObject({
+      code: 1,
+      stdout: expect.stringMatching(/^Pending: /),
+    });
+    expect(await migrate(database.url)).toMatchObject({ code: 0, stdout: expect.stringMatching(/^Applied: /) });
+    expect(await migrate(database.url, 'status')).toMatchObject({ code: 0, stdout: 'Up to date.\n' });
+
+    expect(await migrate(database.url, 'down')).toMatchObject({ code: 1, stderr: expect.stringContaining('--yes') });
+    expect(await pendingMigrations(database.url)).toEqual([]);
+    expect(await migrate(database.url, 'down', '--yes')).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/^Reverted: /),
+    });
+    expect(await pendingMigrations(database.url)).toHaveLength(1);
+    await database.drop();
+  },
+);
+
+test(
+  'migrate status has an exit code of its own where the database cannot be asked',
+  { timeout: 180_000 },
+  async () => {
+    const nobody = `mysql://u:p@127.0.0.1:${await freePort()}/d`;
+    expect(await migrate(nobody, 'status')).toMatchObject({ code: 3, stderr: expect.stringContaining('ECONNREFUSED') });
+    expect(await migrate('', 'status')).toMatchObject({
+      code: 3,
+      stderr: expect.stringContaining('Set ROWMQ_DATABASE_URL'),
+    });
+    expect(await migrate(nobody)).toMatchObject({ code: 1 });
+  },
+);
