@@ -1,7 +1,8 @@
 import type { RowmqError } from '@rowmq/contract';
-import { LEASE_GRACE_MS, type LeasedDelivery, type Queue } from '@rowmq/store';
+import { Database, LEASE_GRACE_MS, type LeasedDelivery, type Queue } from '@rowmq/store';
+import type { Pool } from 'mysql2';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { type CuttingProxy, startCuttingProxy } from '../support/cutting-proxy.js';
+import { type CuttingProxy, endsWithCommit, startCuttingProxy } from '../support/cutting-proxy.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
@@ -27,7 +28,7 @@ afterAll(async () => {
 describe.each(['before', 'late', 'after'] as const)('a connection cut around its COMMIT (%s)', (when) => {
   async function cutOnce<T>(work: () => Promise<T>): Promise<T> {
     const before = proxy.cuts();
-    proxy.cutAt('COMMIT', when);
+    proxy.cutAt(endsWithCommit, when);
     const result = await work();
     expect(proxy.cuts()).toBe(before + 1);
     return result;
@@ -281,6 +282,28 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     expect(queue.leaseSeconds).toBe(77);
     expect((await direct.queues.list()).filter(({ name }) => name === `cut-${when}`)).toHaveLength(1);
   });
+});
+
+it('an ack that was carried out is answered as done although the broker gets one connection, and no third, to find that out', async () => {
+  const queue = await createQueue(direct);
+  await direct.messages.enqueue(queue.name, numbered(3));
+  const leased = await direct.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 600 });
+  const scarce = await openStore({ on: proxy.url, poolSize: 1, databaseOf: (source) => new Database(source, 1000) });
+  try {
+    const { pool } = scarce.database.dataSource.driver as unknown as { pool: Pool };
+    const getConnection = pool.getConnection.bind(pool);
+    let given = 0;
+    pool.getConnection = (callback) => {
+      given += 1;
+      if (given <= 2) getConnection(callback);
+    };
+    proxy.cutAt(endsWithCommit, 'after');
+    expect(await scarce.messages.ack(queue.id, leased)).toEqual([null, null, null]);
+    expect(given).toBe(2);
+    expect(await direct.sweep.lastId(queue.id)).toBeNull();
+  } finally {
+    await scarce.close();
+  }
 });
 
 it('a connection cut in the middle of a transaction leaves nothing half-done', async () => {
