@@ -96,7 +96,7 @@ async function measureServer(server: RunningServer, { runs, seconds, messages }:
 
 /** All of it so many times, in rounds, so that a machine that drifts hurts every alternative alike; the median of each figure. */
 async function inRounds<T extends Figures>(runs: number, measure: () => Promise<readonly T[]>): Promise<T[]> {
-  const rounds = [];
+  const rounds: (readonly T[])[] = [];
   for (let run = 1; run <= runs; run += 1) rounds.push(await measure());
   return (rounds[0] ?? []).map((_, index) => medians(rounds.map((round) => round[index] as T)));
 }
