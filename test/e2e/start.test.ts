@@ -6,8 +6,9 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { isRunning } from '@rowmq/store';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { freePort } from '../support/processes.js';
 import { testServer } from '../support/servers.js';
-import { StartedRowmq, freePort } from '../support/start.js';
+import { StartedRowmq } from '../support/start.js';
 
 const run = promisify(execFile);
 const SLOW = 180_000;
