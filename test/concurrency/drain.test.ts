@@ -96,7 +96,7 @@ describe(`${CONSUMERS} consumers`, () => {
     expect([...taken.keys()].filter((id) => !sent.has(id))).toEqual([]);
     expect(await store.sweep.lastId(queue.id)).toBeNull();
     await expectNoDeadlock(deadlocks() - before);
-  }, 180_000);
+  }, 600_000);
 
   it('whose leases keep running out while their old holders ack, extend and nack: no deadlock, one winner for each lease', async () => {
     const queue = await createQueue(store);
@@ -191,7 +191,7 @@ describe(`${CONSUMERS} consumers`, () => {
       loop(() => store.browse.stats(queue.id)),
     ]);
     await expectNoDeadlock(deadlocks() - before, { leasesRunOut: true });
-  }, 60_000);
+  }, 240_000);
 });
 
 async function clock(): Promise<number> {
