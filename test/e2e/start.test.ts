@@ -11,7 +11,7 @@ import { testServer } from '../support/servers.js';
 import { StartedRowmq } from '../support/start.js';
 
 const run = promisify(execFile);
-const SLOW = 180_000;
+const SLOW = 600_000;
 
 let dataDir: string;
 let port: number;

@@ -6,7 +6,7 @@ import { vi } from 'vitest';
 import { type ServerKind, findProcessesByArgument, identifyProcess, isRunning } from '@rowmq/store';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const READY_MS = 90_000;
+const READY_MS = 240_000;
 
 /** What `npm start` runs, as a process of its own on a data folder and port of its own. */
 export class StartedRowmq {
