@@ -1,9 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer } from 'node:net';
-import type { AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { migrateDatabase } from '@rowmq/store';
+import { freePort, migrateDatabase } from '@rowmq/store';
 import { createDatabase, type TestDatabase } from './servers.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -35,15 +33,7 @@ export interface Broker extends AppProcess {
   database: TestDatabase;
 }
 
-/** A port nobody listens on at this moment. */
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
-}
+export { freePort };
 
 /** A fresh database with the schema in it. */
 export async function createMigratedDatabase(): Promise<TestDatabase> {
