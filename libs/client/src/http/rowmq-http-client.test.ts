@@ -1,5 +1,8 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
+import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { afterEach, describe, expect, it } from 'vitest';
+import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { RowmqHttpClient, type RowmqClientOptions } from './rowmq-http-client.js';
 
 type Handler = (request: IncomingMessage, body: string, response: ServerResponse) => void;
@@ -33,6 +36,28 @@ function clientOf(options: RowmqClientOptions): RowmqHttpClient {
 
 const json = (response: ServerResponse, status: number, answer: unknown, headers = {}) =>
   response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(answer));
+
+/** Takes connections and says nothing on them, so that none over TLS comes about. */
+async function listenInSilence(): Promise<{ url: string; sockets: readonly Socket[] }> {
+  const sockets: Socket[] = [];
+  const server = createTcpServer((socket) => sockets.push(socket.on('error', () => undefined)));
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  opened.push(async () => {
+    for (const socket of sockets) socket.destroy();
+    await new Promise((resolve) => server.close(resolve));
+  });
+  return { url: `https://127.0.0.1:${(server.address() as AddressInfo).port}`, sockets };
+}
+
+/** The client's ends of connections, as requests are sent on them. */
+function watchSockets(): readonly Socket[] {
+  const sockets: Socket[] = [];
+  const onSend = (sent: unknown): void => void sockets.push((sent as { socket: Socket }).socket);
+  subscribe('undici:client:sendHeaders', onSend);
+  opened.push(async () => unsubscribe('undici:client:sendHeaders', onSend));
+  return sockets;
+}
 
 describe('RowmqHttpClient', () => {
   it('sends one request per call, with the key, and answers what the broker answers', async () => {
@@ -91,6 +116,28 @@ describe('RowmqHttpClient', () => {
     });
   });
 
+  it('says that nothing was sent when no connection was free in time, and does not send it later', async () => {
+    const paths: (string | undefined)[] = [];
+    let answer = (): void => undefined;
+    const { url } = await listen((request, _body, response) => {
+      paths.push(request.url);
+      answer = () => void json(response, 200, { messages: [] });
+    });
+    const client = clientOf({ url, maxConnections: 1, timeoutMs: 50 });
+    for (const count of [1, 2]) {
+      const waiting = client.dequeue('orders', { waitSeconds: 20 });
+      await vi.waitUntil(() => paths.length === count, { timeout: 10_000 });
+      await expect(client.enqueue('orders', { messages: [{ body: 'x' }] })).rejects.toMatchObject({
+        name: 'BrokerUnreachableError',
+        outcome: 'not-sent',
+        message: expect.stringMatching(/no connection for it within 50 ms, nothing was sent; .*maxConnections/),
+      });
+      answer();
+      await waiting;
+    }
+    expect(paths).toEqual(['/v1/queues/orders/messages/dequeue', '/v1/queues/orders/messages/dequeue']);
+  });
+
   it('says that the outcome is unknown when the deadline passes', async () => {
     const { url } = await listen(() => undefined);
     await expect(clientOf({ url, timeoutMs: 50 }).ack('orders', { receipts: ['r'] })).rejects.toMatchObject({
@@ -114,6 +161,21 @@ describe('RowmqHttpClient', () => {
       name: 'BrokerUnreachableError',
       outcome: 'unknown',
     });
+  });
+
+  it('says that the outcome is unknown, and does not enqueue again, when the way to the host is lost under way', async () => {
+    const sockets = watchSockets();
+    let calls = 0;
+    const { url } = await listen(() => {
+      calls += 1;
+      sockets.at(-1)?.destroy(Object.assign(new Error('read EHOSTUNREACH'), { code: 'EHOSTUNREACH' }));
+    });
+    const call = clientOf({ url, retries: 4 }).enqueue('orders', { messages: [{ body: 'x' }] });
+    await expect(call).rejects.toMatchObject({
+      outcome: 'unknown',
+      message: expect.stringContaining('the connection broke (read EHOSTUNREACH)'),
+    });
+    expect(calls).toBe(1);
   });
 
   it("does not take a stranger's answer for that of a broker", async () => {
@@ -217,8 +279,44 @@ describe('what may pass', () => {
     expect(good.calls()).toBe(40);
   });
 
-  it('ends with its signal, also in a pause', async () => {
-    const always = await failing(99, refuse, undefined);
+  it('is tried on the next broker where one takes no connection', async () => {
+    const silent = await listenInSilence();
+    const good = await failing(0, refuse, stored);
+    // Begins at the first.
+    const random = vi.spyOn(Math, 'random').mockReturnValueOnce(0);
+    const client = clientOf({ url: [silent.url, good.url], timeoutMs: 500, retries: 4 });
+    random.mockRestore();
+    await expect(client.enqueue('orders', { messages: [{ body: 'x' }] })).resolves.toEqual(stored);
+    expect(silent.sockets).toHaveLength(1);
+    expect(good.calls()).toBe(1);
+  });
+
+  it('stays unknown after a try that may have been carried out, although the next was not sent', async () => {
+    const { server, url } = await listen((request) => {
+      server.close();
+      request.socket.destroy();
+    });
+    await expect(clientOf({ url, retries: 1 }).ack('orders', { receipts: ['r'] })).rejects.toMatchObject({
+      outcome: 'unknown',
+      message: expect.stringMatching(/ECONNREFUSED.*A try before may have been carried out\./),
+    });
+  });
+
+  it('is not tried again once the client is closed', async () => {
+    const { server, url } = await listen(() => undefined);
+    await new Promise((resolve) => server.close(resolve));
+    const client = clientOf({ url, retries: 30 });
+    const call = client.ack('orders', { receipts: ['r'] });
+    setTimeout(() => void client.close(), 50);
+    await expect(call).rejects.toMatchObject({ outcome: 'not-sent', message: 'The client is closed.' });
+  });
+
+  it.each([
+    ['of its own', {}],
+    ['that the broker asked for', { 'retry-after': '1' }],
+  ])('ends with its signal, also in a pause %s', async (_, headers) => {
+    const refuseFor: Handler = (_request, _body, response) => json(response, 503, overloaded, headers);
+    const always = await failing(99, refuseFor, undefined);
     const giveUp = new AbortController();
     const call = clientOf({ url: always.url, retries: 30 }).ack(
       'orders',
