@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import type { PurgeAnswer, PutQueueRequest, QueueAnswer, RedriveAnswer } from '@rowmq/contract';
+import { LIMITS, type PurgeAnswer, type PutQueueRequest, type QueueAnswer, type RedriveAnswer } from '@rowmq/contract';
 import { FIRST_ID, type Queue, QueueRepository, SweepRepository } from '@rowmq/store';
 import { CombinedDemand } from '../messages/combined-demand.js';
 import { formatTime } from '../messages/message.codec.js';
@@ -9,7 +9,7 @@ import { QueueStatsService } from './queue-stats.service.js';
 /** Deliveries touched in one transaction. */
 const BATCH = 500;
 /** A call that touches a whole queue answers after this long, with what it has done and that more is left. */
-const CALL_MS = 10_000;
+const CALL_MS = LIMITS.sweepSeconds * 1000;
 
 /** Creating, changing, emptying and deleting queues. */
 @Injectable()

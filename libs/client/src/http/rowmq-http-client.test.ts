@@ -2,6 +2,7 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net';
+import type { RowmqError } from '@rowmq/contract';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { RowmqHttpClient, type RowmqClientOptions } from './rowmq-http-client.js';
 
@@ -147,6 +148,21 @@ describe('RowmqHttpClient', () => {
     });
   });
 
+  it('gives a purge and a delete the time that they may take on top of its deadline', async () => {
+    const calls: unknown[] = [];
+    const { url } = await listen(({ method }, _body, response) => {
+      calls.push(method);
+      setTimeout(() => {
+        if (method === 'DELETE') response.writeHead(204).end();
+        else json(response, 200, { purged: 17, complete: false });
+      }, 150);
+    });
+    const client = clientOf({ url, timeoutMs: 50, retries: 4 });
+    await expect(client.purge('orders')).resolves.toEqual({ purged: 17, complete: false });
+    await expect(client.deleteQueue('orders')).resolves.toBeUndefined();
+    expect(calls).toEqual(['POST', 'DELETE']);
+  });
+
   it('gives a dequeue the time it waits for on top of its deadline', async () => {
     const { url } = await listen((_request, _body, response) => {
       setTimeout(() => json(response, 200, { messages: [] }), 150);
@@ -224,6 +240,8 @@ describe('what may pass', () => {
 
   const refuse: Handler = (_request, _body, response) => json(response, 503, overloaded);
   const breakOff: Handler = (request) => request.socket.destroy();
+  const databaseAway: Handler = (_request, _body, response) =>
+    json(response, 503, { ...overloaded, code: 'database-unavailable' });
 
   it('is tried again, a few times', async () => {
     const twice = await failing(2, refuse, { acked: ['r'], failed: [] });
@@ -299,6 +317,28 @@ describe('what may pass', () => {
     await expect(clientOf({ url, retries: 1 }).ack('orders', { receipts: ['r'] })).rejects.toMatchObject({
       outcome: 'unknown',
       message: expect.stringMatching(/ECONNREFUSED.*A try before may have been carried out\./),
+    });
+  });
+
+  it.each([
+    ['the answer was lost', breakOff, undefined],
+    ['the database went away', databaseAway, undefined],
+    ['it was refused', refuse, 'queue-not-found'],
+  ])('of a delete after which there is no such queue: %s', async (_, fail, code) => {
+    let calls = 0;
+    const { url } = await listen((request, body, response) => {
+      calls += 1;
+      if (calls === 1) fail(request, body, response);
+      else json(response, 404, { ...overloaded, status: 404, code: 'queue-not-found' });
+    });
+    const outcome = clientOf({ url, retries: 4 })
+      .deleteQueue('orders')
+      .catch((error: unknown) => (error as RowmqError).code);
+    await expect(outcome).resolves.toBe(code);
+    expect(calls).toBe(2);
+    // Of its first try.
+    await expect(clientOf({ url, retries: 4 }).deleteQueue('orders')).rejects.toMatchObject({
+      code: 'queue-not-found',
     });
   });
 

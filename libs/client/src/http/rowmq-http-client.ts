@@ -4,6 +4,7 @@ import {
   dequeueAnswer,
   enqueueAnswer,
   extendAnswer,
+  LIMITS,
   messageAnswer,
   nackAnswer,
   purgeAnswer,
@@ -17,6 +18,7 @@ import {
   type DequeueRequest,
   type EnqueueAnswer,
   type EnqueueRequest,
+  type ErrorCode,
   type ExtendAnswer,
   type ExtendRequest,
   type MessageAnswer,
@@ -41,7 +43,7 @@ export interface RowmqClientOptions {
   url: string | readonly string[];
   /** Sent as a bearer token; absent for a broker without keys. */
   apiKey?: string | undefined;
-  /** Deadline of every try, in milliseconds; a dequeue gets its `waitSeconds` on top. Default 10,000. */
+  /** Deadline of every try, in milliseconds; a dequeue gets its `waitSeconds` on top, a purge or a delete the 10 seconds that it may take. Default 10,000. */
   timeoutMs?: number | undefined;
   /** How often a call is tried again after a failure that may pass, with growing pauses of up to 2 seconds. Default 4; 0 for a client that sends each call once. */
   retries?: number | undefined;
@@ -53,9 +55,12 @@ interface Call {
   method: Dispatcher.HttpMethod;
   path: string;
   body?: unknown;
+  /** What the broker may take before it answers. */
   extraMs?: number;
   /** Sent twice it does more than sent once. */
   once?: boolean;
+  /** With this it is refused once it has been carried out. */
+  doneCode?: ErrorCode;
   signal?: AbortSignal | undefined;
   timeoutMs?: number | undefined;
 }
@@ -75,6 +80,9 @@ const optionsSchema = z.strictObject({
 
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 2000;
+
+/** What the broker takes for a purge or a delete, if the queue is large. */
+const SWEEP_MS = LIMITS.sweepSeconds * 1000;
 
 /**
  * RowMQ over HTTP, on pools of kept-alive connections: one method per verb of the REST contract. Needs no framework.
@@ -165,12 +173,23 @@ export class RowmqHttpClient extends BrokerClient {
 
   /** Deletes the queue and every delivery in it. */
   async deleteQueue(queue: string, options: CallOptions = {}): Promise<void> {
-    await this.#call(NOTHING, { method: 'DELETE', path: queuePath(queue), ...options });
+    await this.#call(NOTHING, {
+      method: 'DELETE',
+      path: queuePath(queue),
+      extraMs: SWEEP_MS,
+      doneCode: 'queue-not-found',
+      ...options,
+    });
   }
 
   /** Drops every delivery of the queue; `complete: false` asks for another call. */
   purge(queue: string, options: CallOptions = {}): Promise<PurgeAnswer> {
-    return this.#call(purgeAnswer, { method: 'POST', path: `${queuePath(queue)}/purge`, ...options });
+    return this.#call(purgeAnswer, {
+      method: 'POST',
+      path: `${queuePath(queue)}/purge`,
+      extraMs: SWEEP_MS,
+      ...options,
+    });
   }
 
   /** One page of a queue's messages in one state, without leasing them. */
@@ -233,6 +252,7 @@ export class RowmqHttpClient extends BrokerClient {
       });
     } catch (error) {
       if (doubts.length === 0) throw error;
+      if (error instanceof RowmqError && error.code === call.doneCode) return schema.parse(undefined);
       throw error instanceof BrokerUnreachableError ? afterDoubt(error) : error;
     }
   }
