@@ -56,7 +56,7 @@ test(
     expect(await migrate(nobody, 'status')).toMatchObject({ code: 3, stderr: expect.stringContaining('ECONNREFUSED') });
     expect(await migrate('', 'status')).toMatchObject({
       code: 3,
-      stderr: expect.stringContaining('Set ROWMQ_DATABASE_URL'),
+      stderr: expect.stringContaining('ROWMQ_DATABASE_URL is needed'),
     });
     expect(await migrate(nobody)).toMatchObject({ code: 1 });
   },
