@@ -183,9 +183,9 @@ describe.concurrent('the simulator', () => {
   test('ends with exit code 2 once a consumer cannot go on, however long it was to run and its slow handlers are', async () => {
     const faults = '--nack-rate 1 --slow-rate 0.3 --lease-seconds 600'.split(' ');
     // Nothing is ever acked, so the ledger has room for the messages, but not for their leases.
-    const traffic = '--producers 2 --consumers 2 --seconds 600 --batch 1 --rate 50 --max-backlog 40 --max-messages 100';
+    const traffic = '--producers 2 --consumers 2 --seconds 600 --batch 1 --rate 50 --max-backlog 40 --max-messages 60';
     const { code, output } = await simulate(['--url', broker.url, ...traffic.split(' '), ...faults]);
-    expect(output).toMatch(/The ledger is full after 300 leases of \d\d messages/);
+    expect(output).toMatch(/The ledger is full after 180 leases of \d\d messages/);
     expect(output).not.toContain('draining');
     expect(code).toBe(2);
   });

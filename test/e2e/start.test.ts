@@ -6,11 +6,12 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { isRunning } from '@rowmq/store';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { freePort } from '../support/processes.js';
 import { testServer } from '../support/servers.js';
-import { StartedRowmq, freePort } from '../support/start.js';
+import { StartedRowmq } from '../support/start.js';
 
 const run = promisify(execFile);
-const SLOW = 180_000;
+const SLOW = 600_000;
 
 let dataDir: string;
 let port: number;

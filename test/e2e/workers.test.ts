@@ -139,8 +139,11 @@ describe('three workers', () => {
       await client.queue(name).enqueue(...Array.from({ length: index + 1 }, String));
     for (const client of clients) {
       expect(await client.metric(`rowmq_messages_total{event="enqueued",queue="${name}"}`)).toBe(6);
-      // From the database, and not once for each worker.
-      expect(await client.metric(`rowmq_queue_deliveries{queue="${name}",state="ready"}`)).toBe(6);
+      // From the database, as it was when it was counted last, and not once for each worker.
+      await eventually(
+        'it has counted them',
+        async () => (await client.metric(`rowmq_queue_deliveries{queue="${name}",state="ready"}`)) === 6,
+      );
       const { text } = await client.get('/metrics');
       expect(text.match(/^process_start_time_seconds\{worker="[123]"\} /gm)).toHaveLength(3);
       expect(text.match(/^rowmq_flights_limit\{verb="ack"\} /gm)).toHaveLength(1);

@@ -1,7 +1,8 @@
 import type { RowmqError } from '@rowmq/contract';
 import { Database, LEASE_GRACE_MS, type LeasedDelivery, type Queue, type Transaction } from '@rowmq/store';
+import type { Pool } from 'mysql2';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { type CuttingProxy, startCuttingProxy } from '../support/cutting-proxy.js';
+import { type CuttingProxy, endsWithCommit, startCuttingProxy } from '../support/cutting-proxy.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
@@ -29,7 +30,7 @@ afterAll(async () => {
 describe.each(['before', 'late', 'after'] as const)('a connection cut around its COMMIT (%s)', (when) => {
   async function cutOnce<T>(work: () => Promise<T>): Promise<T> {
     const before = proxy.cuts();
-    proxy.cutAt('COMMIT', when);
+    proxy.cutAt(endsWithCommit, when);
     const result = await work();
     expect(proxy.cuts()).toBe(before + 1);
     return result;
@@ -307,8 +308,6 @@ describe('what happens between a COMMIT without an answer and the next try', () 
 
   beforeAll(async () => {
     interrupted = await openStore({ on: proxy.url, databaseOf: (source) => new Interrupted(source) });
-    // READ COMMITTED, which a connection is set to when it is opened, is not to be taken for a COMMIT.
-    await interrupted.queues.list();
   });
   afterAll(() => interrupted.close());
 
@@ -326,7 +325,7 @@ describe('what happens between a COMMIT without an answer and the next try', () 
         expect(await direct.messages.dequeue(queue, { ...claim, now: T0 + 100_000 })).toEqual([]);
         expect(await direct.sweep.lastId(dead.id)).not.toBeNull();
       };
-      proxy.cutAt('COMMIT', 'before');
+      proxy.cutAt(endsWithCommit, 'before');
       const receipts = which === 'all are held' ? leased : [...leased, unknown];
       const outcomes = await interrupted.messages.ack(queue.id, receipts, { now: T0 });
       expect(new Set(outcomes)).toEqual(new Set(['delivery-not-found']));
@@ -340,11 +339,33 @@ describe('what happens between a COMMIT without an answer and the next try', () 
     meanwhile = async () => {
       namesake = (await direct.queues.put(queue.name, {})).queue.id;
     };
-    proxy.cutAt('COMMIT', 'after');
+    proxy.cutAt(endsWithCommit, 'after');
     expect(await interrupted.queues.delete(queue.name)).toBe(queue.id);
     expect((await direct.queues.getFresh(queue.name)).id).toBe(namesake);
     expect(namesake).not.toBe(queue.id);
   });
+});
+
+it('an ack that was carried out is answered as done although the broker gets one connection, and no third, to find that out', async () => {
+  const queue = await createQueue(direct);
+  await direct.messages.enqueue(queue.name, numbered(3));
+  const leased = await direct.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 600 });
+  const scarce = await openStore({ on: proxy.url, poolSize: 1, databaseOf: (source) => new Database(source, 1000) });
+  try {
+    const { pool } = scarce.database.dataSource.driver as unknown as { pool: Pool };
+    const getConnection = pool.getConnection.bind(pool);
+    let given = 0;
+    pool.getConnection = (callback) => {
+      given += 1;
+      if (given <= 2) getConnection(callback);
+    };
+    proxy.cutAt(endsWithCommit, 'after');
+    expect(await scarce.messages.ack(queue.id, leased)).toEqual([null, null, null]);
+    expect(given).toBe(2);
+    expect(await direct.sweep.lastId(queue.id)).toBeNull();
+  } finally {
+    await scarce.close();
+  }
 });
 
 it('a connection cut in the middle of a transaction leaves nothing half-done', async () => {

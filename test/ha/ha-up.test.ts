@@ -5,9 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { RowmqHttpClient } from '@rowmq/client/core';
-import { findProcessesByArgument, isRunning } from '@rowmq/store';
+import { findProcessesByArgument, freePort, isRunning } from '@rowmq/store';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { freePort } from '../support/processes.js';
 import { eventually } from '../support/wait.js';
 import { DEADLINE_MS } from './rig.js';
 
@@ -23,7 +22,7 @@ let output = '';
 
 beforeAll(async () => {
   dataDir = await mkdtemp(join(tmpdir(), 'rowmq-ha-up-'));
-  port = await freePort();
+  port = await freePort(2);
   // Retries are on, as they are for services.
   client = new RowmqHttpClient({ url: [0, 1].map((offset) => `http://127.0.0.1:${port + offset}`) });
 });
@@ -57,7 +56,7 @@ async function up(): Promise<ChildProcess> {
   launcher = child;
   for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text) => (output += text));
   await eventually(
-    `it runs: ${output}`,
+    () => `it runs: ${output}`,
     () => {
       if (child.exitCode !== null) throw new Error(`ha:up ended:\n${output}`);
       return output.includes('RowMQ is running, highly available.');
@@ -124,7 +123,7 @@ describe.runIf(ROUNDS > 0)('npm run ha:up', () => {
         DEADLINE_MS,
       );
       await eventually(
-        `it is whole again: ${output}`,
+        () => `it is whole again: ${output}`,
         async () =>
           output.includes(`server ${primary} (port`) && (await servers()).length === 3 && (await apps()).length === 4,
         DEADLINE_MS,

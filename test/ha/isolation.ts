@@ -1,11 +1,13 @@
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { chmod, mkdir, rm, writeFile } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import type { GroupMember, ServerProgram } from '@rowmq/store';
+import { eventually } from '../support/wait.js';
 
 const run = promisify(execFile);
 const RELAY = fileURLToPath(new URL('relay.mjs', import.meta.url));
@@ -64,9 +66,13 @@ export class Isolation {
     }
   }
 
-  /** From now on nothing gets through between this member and the others. */
+  /** Cuts a member off. Once this has returned nothing gets through between it and the others; all of them have to run. */
   async cut({ number }: GroupMember): Promise<void> {
+    const held = this.#servers.map((_, index) => join(this.folder, `held-${number - 1}-${index}`));
+    // Of an earlier cut.
+    await Promise.all(held.map((file) => rm(file, { force: true })));
     await writeFile(this.#cutFile(number), '');
+    await eventually('every relay holds what it had', () => held.every((file) => existsSync(file)), 60_000);
   }
 
   async mend({ number }: GroupMember): Promise<void> {

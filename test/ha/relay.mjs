@@ -1,7 +1,7 @@
 // node relay.mjs FOLDER OWN SQL_PORT,… GROUP_PORT,…: runs in the network namespace of one database server, which has nothing but its own loopback, and is its only way in and out.
 // The others are reached at the ports that they have in their own namespaces, by sockets in FOLDER, which namespaces do not separate.
-// While FOLDER/cut-N is there, nothing gets through between server N and the other servers, in neither direction; whoever waits for an answer waits.
-import { existsSync, rmSync } from 'node:fs';
+// While FOLDER/cut-N is there, nothing gets through between server N and the other servers, in neither direction; whoever waits for an answer waits. FOLDER/held-N-OWN says that it is so here.
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 
@@ -42,7 +42,8 @@ function hold(pair) {
   for (const socket of [pair.from, pair.to]) socket.unpipe().pause();
 }
 
-const isCut = (other) => [own, other].some((index) => existsSync(join(folder, `cut-${index}`)));
+const isOff = (index) => existsSync(join(folder, `cut-${index}`));
+const isCut = (other) => isOff(own) || isOff(other);
 
 for (const index of ports.sql.keys()) {
   for (const kind of ['sql', 'group']) {
@@ -61,13 +62,20 @@ for (const index of ports.sql.keys()) {
   }
 }
 
+/** Holds what is cut, and says so; new pairs are held as they come. */
+function look() {
+  const cut = [...ports.sql.keys()].filter((index) => isOff(index));
+  for (const pair of pairs) {
+    const isHeld = cut.includes(own) || cut.includes(pair.other);
+    if (isHeld && !pair.isHeld) hold(pair);
+    // What was in flight is lost; both ends connect again.
+    if (!isHeld && pair.isHeld) pair.from.destroy();
+  }
+  for (const index of cut) writeFileSync(join(folder, `held-${index}-${own}`), '');
+}
+
 setInterval(() => {
   // The server that this was started with is gone.
   if (process.ppid !== server) process.exit(0);
-  for (const pair of pairs) {
-    const cut = isCut(pair.other);
-    if (cut && !pair.isHeld) hold(pair);
-    // What was in flight is lost; both ends connect again.
-    if (!cut && pair.isHeld) pair.from.destroy();
-  }
+  look();
 }, LOOK_MS);

@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { RowmqHttpClient } from '@rowmq/client/core';
-import { EmbeddedGroup, type GroupMember, migrateDatabase } from '@rowmq/store';
+import { EmbeddedGroup, type EmbeddedServer, type GroupMember, migrateDatabase } from '@rowmq/store';
 import { type Connection, createConnection } from 'mysql2/promise';
 import { type AppProcess, type Broker, startBroker, startReaper } from '../support/processes.js';
 import { Prober } from '../support/prober.js';
@@ -26,6 +26,8 @@ export class HaRig {
   readonly #care = new AbortController();
   #caring: Promise<void> | undefined;
   #proberClient: RowmqHttpClient | undefined;
+  /** Brokers and reapers that were started, whether or not they still run. */
+  readonly #started: AppProcess[] = [];
   // SIGINT ends vitest without its teardown, and nobody would find these servers again.
   readonly #killAtExit = (): void => void this.group.kill();
 
@@ -80,18 +82,32 @@ export class HaRig {
     return this.brokers.map(({ url }) => url);
   }
 
-  async newBroker(env: Record<string, string> = {}): Promise<Broker> {
-    return startBroker({ database: this.database, env });
+  /** Starts a broker that is the test's own: of the group, or of one member alone. */
+  async newBroker(env: Record<string, string> = {}, member?: GroupMember): Promise<Broker> {
+    const database = member === undefined ? this.database : { ...this.database, url: member.url };
+    const broker = await startBroker({ database, env });
+    this.#started.push(broker);
+    return broker;
   }
 
+  /** Starts a reaper that is the test's own. */
   async newReaper(): Promise<AppProcess> {
-    return startReaper(this.database, KEEP_PARTITIONS);
+    const reaper = await startReaper(this.database, KEEP_PARTITIONS);
+    this.#started.push(reaper);
+    return reaper;
+  }
+
+  /** Kills what tests have started and not stopped. */
+  async endTests(): Promise<void> {
+    const kept = new Set([...this.brokers, ...this.reapers]);
+    await Promise.all(this.#started.filter((app) => !kept.has(app)).map((app) => app.kill()));
+    this.#started.splice(0, Infinity, ...kept);
   }
 
   /** Waits until there is a primary, other than the one given. */
   async primary(otherThan?: GroupMember): Promise<GroupMember> {
     return eventually(
-      `a primary\n${this.log}`,
+      () => `a primary\n${this.log}`,
       async () => {
         const primary = await this.group.primary();
         return primary !== undefined && primary !== otherThan && primary;
@@ -102,7 +118,11 @@ export class HaRig {
 
   /** Waits until all three members are in the group. */
   async whole(): Promise<void> {
-    await eventually(`three members\n${this.log}`, () => this.group.care.whole(), DEADLINE_MS);
+    await eventually(
+      () => `three members\n${this.log}`,
+      () => this.group.care.whole(),
+      DEADLINE_MS,
+    );
   }
 
   /** A connection of the user who may do everything, to one member. */
@@ -116,7 +136,7 @@ export class HaRig {
   async end({ keep = false }: { keep?: boolean } = {}): Promise<void> {
     const unexpected = await this.prober?.stop().catch((error: unknown) => error);
     await this.#proberClient?.close();
-    await Promise.all([...this.brokers, ...this.reapers].map((app) => app.kill()));
+    await Promise.all(this.#started.map((app) => app.kill()));
     this.#care.abort();
     await this.#caring;
     await this.group.kill();
@@ -133,5 +153,20 @@ export class HaRig {
     const now = Date.now() - 2 * DAY_MINUTES * 60_000;
     await store.partitions.createAhead({ widthMinutes: 60, aheadMinutes: 2 * DAY_MINUTES, now });
     await store.close();
+  }
+}
+
+/** The process of a member. Throws if it does not run. */
+export function serverOf(member: GroupMember): EmbeddedServer {
+  if (member.server === undefined) throw new Error(`member ${member.number} does not run`);
+  return member.server;
+}
+
+/** Lets a process go on that was stopped, if it is still there. */
+export function wake(pid: number): void {
+  try {
+    process.kill(pid, 'SIGCONT');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
   }
 }

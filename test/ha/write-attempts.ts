@@ -1,11 +1,18 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { GroupMember } from '@rowmq/store';
 import { type Connection, createConnection } from 'mysql2/promise';
+import { eventually } from '../support/wait.js';
 
 const HELD = 4;
 const EVERY_MS = 20;
 /** A commit that waits for its group is given up after this long: a write that nobody confirmed. */
 const STATEMENT_MS = 2000;
+/** What a member says that takes no writes, or whose group does not take this one. */
+const REFUSED = new Set([
+  1290, // read-only
+  3100, // at its commit
+  3101, // the same, by certification
+]);
 
 /**
  * Somebody who may do everything and tries, on one member, to write: on connections from before, whose statements reach a member that hangs as soon as it wakes, and on new ones, again and
@@ -16,7 +23,8 @@ export class WriteAttempts {
   readonly accepted: string[] = [];
   /** What it said instead, and how often. */
   readonly refusals = new Map<string, number>();
-  tried = 0;
+  /** Attempts that reached the member, and that it refused: not those that broke, or were given up. */
+  refusedByMember = 0;
   #going = true;
   #working: Promise<unknown> | undefined;
 
@@ -52,6 +60,16 @@ export class WriteAttempts {
     this.#working = Promise.all([...onHeld, ...onNew]);
   }
 
+  /** Waits until the member refuses a further attempt. */
+  async refused(deadlineMs: number): Promise<void> {
+    const before = this.refusedByMember;
+    await eventually(
+      () => `the member refuses a write; it said: ${this.told()}`,
+      () => this.refusedByMember > before,
+      deadlineMs,
+    );
+  }
+
   /** Ends, and waits for the attempts under way. */
   async end(): Promise<void> {
     this.#going = false;
@@ -66,7 +84,6 @@ export class WriteAttempts {
 
   /** Whether the connection may be used again. */
   async #write(connection: Connection, note: string): Promise<boolean> {
-    this.tried += 1;
     try {
       await connection.query({ sql: 'INSERT INTO ha_marker (note) VALUES (?)', values: [note], timeout: STATEMENT_MS });
       this.accepted.push(note);
@@ -79,7 +96,8 @@ export class WriteAttempts {
   }
 
   #refused(error: unknown): undefined {
-    const { code, message } = error as { code?: string; message: string };
+    const { code, errno, message } = error as { code?: string; errno?: number; message: string };
+    if (errno !== undefined && REFUSED.has(errno)) this.refusedByMember += 1;
     const what = code ?? message;
     this.refusals.set(what, (this.refusals.get(what) ?? 0) + 1);
   }

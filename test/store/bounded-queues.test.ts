@@ -31,7 +31,7 @@ beforeAll(async () => {
 afterAll(() => store.close());
 
 /** As one that has just started: it knows of no queue yet whether it is bounded. */
-function newBroker(): { flights: Flights; enqueue(queueName: string, text: string): Promise<Buffer[]> } {
+function newBroker(): { flights: Flights; enqueue: (queueName: string, text: string) => Promise<Buffer[]> } {
   const config = { poolSize: POOL, flightRequests: 1000, maxWaitingRequests: 1000 };
   const flights = new Flights(new MessageRepository(store.database), new Metrics(), config);
   const enqueue = (queueName: string, text: string): Promise<Buffer[]> =>

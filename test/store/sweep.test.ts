@@ -146,6 +146,26 @@ describe('purge', () => {
     expect(await store.sweep.lastId((await createQueue(store)).id)).toBeNull();
   });
 
+  test('tells of what was deleted when the database fails before the rest is, and throws when nothing was', async () => {
+    await store.messages.enqueue(queue.name, [message(), message()]);
+    const leased = await store.messages.dequeue(queue, { maxMessages: 2, leaseSeconds: 600 });
+    const free = [message(), message(), message()];
+    await store.messages.enqueue(queue.name, free);
+    // Fails what deletes deliveries that are under no lease, as if others held them for too long.
+    await store.database.write(
+      `CREATE TRIGGER refuse BEFORE DELETE ON delivery FOR EACH ROW
+       IF OLD.lease_token = x'0000000000000000' THEN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1205; END IF`,
+    );
+    const purge = (): Promise<{ purged: number; left: number }> =>
+      store.sweep.purge(queue.id, FIRST_ID, Buffer.alloc(16, 255), 10);
+    expect(leased).toHaveLength(2);
+    expect(await purge()).toMatchObject({ purged: 2, left: 3 });
+    expect(await left(queue)).toEqual(hex(free.map(({ id }) => id)));
+    await expect(purge()).rejects.toMatchObject({ code: 'database-unavailable' });
+    await store.database.write('DROP TRIGGER refuse');
+    expect(await purge()).toMatchObject({ purged: 3, left: 0 });
+  });
+
   test("a deleted queue's remains go, then its row, and other queues keep theirs", async () => {
     const doomed = await createQueue(store);
     await enqueue(2500, {}, doomed);

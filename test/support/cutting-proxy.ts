@@ -8,13 +8,17 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 export type Cut = 'before' | 'late' | 'after';
 
 const LATE_MS = 300;
+const COMMIT = Buffer.from('COMMIT');
+
+/** Whether a packet carries a COMMIT: with other statements or alone, it comes last. (Every new connection sends READ COMMITTED.) */
+export const endsWithCommit = (packet: Buffer): boolean => packet.subarray(-COMMIT.length).equals(COMMIT);
 
 /** A proxy between client and database that cuts connections on which a certain statement is sent. */
 export interface CuttingProxy {
   /** The database's URL, by way of the proxy. */
   url: string;
-  /** Cuts at the next statements that contain this text, one unless said otherwise. */
-  cutAt(statement: string, when: Cut, times?: number): void;
+  /** Cuts at the next packets that contain this text or are such as these, one unless said otherwise. */
+  cutAt(statement: string | ((packet: Buffer) => boolean), when: Cut, times?: number): void;
   /** How often it has cut. */
   cuts(): number;
   close(): Promise<void>;
@@ -27,7 +31,7 @@ export interface CuttingProxy {
 export async function startCuttingProxy(databaseUrl: string, { lateMs = LATE_MS } = {}): Promise<CuttingProxy> {
   const target = new URL(databaseUrl);
   const sockets = new Set<Socket>();
-  let armed: { statement: string; when: Cut; times: number } | undefined;
+  let armed: { isMeant: (packet: Buffer) => boolean; when: Cut; times: number } | undefined;
   let cuts = 0;
   const server = createServer((client) => {
     const upstream = connect(Number(target.port), target.hostname);
@@ -45,7 +49,7 @@ export async function startCuttingProxy(databaseUrl: string, { lateMs = LATE_MS 
       });
     }
     client.on('data', (chunk) => {
-      if (armed !== undefined && chunk.includes(armed.statement)) {
+      if (armed !== undefined && armed.isMeant(chunk)) {
         const { when } = armed;
         armed.times -= 1;
         if (armed.times === 0) armed = undefined;
@@ -71,7 +75,8 @@ export async function startCuttingProxy(databaseUrl: string, { lateMs = LATE_MS 
   return {
     url: url.href,
     cutAt: (statement, when, times = 1) => {
-      armed = times > 0 ? { statement, when, times } : undefined;
+      const isMeant = typeof statement === 'string' ? (packet: Buffer) => packet.includes(statement) : statement;
+      armed = times > 0 ? { isMeant, when, times } : undefined;
     },
     cuts: () => cuts,
     close: async () => {

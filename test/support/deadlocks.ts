@@ -1,9 +1,13 @@
+import type { Database } from '@rowmq/store';
 import { createConnection } from 'mysql2/promise';
 import { expect } from 'vitest';
 import { testServer } from './servers.js';
+import { countErrors } from './statements.js';
 
-/** How many deadlocks a server has met since it started; default: the one that the tests share. */
-export async function deadlocks(url = testServer().url): Promise<number> {
+const DEADLOCK = 1213;
+
+/** How many deadlocks a server has met since it started: of all its clients, so ask for it where there are no others. */
+export async function deadlocks(url: string): Promise<number> {
   const [row] = await ask<{ COUNT: number }>(
     url,
     `SELECT * FROM information_schema.INNODB_METRICS WHERE NAME = 'lock_deadlocks'`,
@@ -12,26 +16,36 @@ export async function deadlocks(url = testServer().url): Promise<number> {
   return Number(row.COUNT);
 }
 
-/** What the server tells of the last deadlock: who waited for what. For the message of a failed test. */
-export async function lastDeadlock(url = testServer().url): Promise<string> {
+/** What the server tells of the last deadlock, whoever met it: who waited for what. For the message of a failed test. */
+export async function lastDeadlock(url: string): Promise<string> {
   const [row] = await ask<{ Status: string }>(url, 'SHOW ENGINE INNODB STATUS');
   return /LATEST DETECTED DEADLOCK\n-+\n([\s\S]*?)\n-+\nTRANSACTIONS/.exec(row?.Status ?? '')?.[1] ?? 'none';
+}
+
+/**
+ * Counts the deadlocks between these databases' connections from now on, also where a transaction is tried again: each has a victim, which is told so. The server's own counter would count those of other tests, too.
+ *
+ * Returns what tells how many there were.
+ */
+export function countDeadlocks(databases: readonly Database[]): () => number {
+  const errors = new Map<number | string, number>();
+  for (const database of databases) countErrors(database, errors);
+  return () => errors.get(DEADLOCK) ?? 0;
 }
 
 /** Deadlocks that MariaDB may meet in one test in which leases run out. */
 const OVERSLEPT = 5;
 
 /**
- * Expects that the server has met no deadlock since.
+ * Expects that so many deadlocks are none.
  *
  * @param leasesRunOut while their holders still use them. An ack, nack or extend has LEASE_GRACE_MS from the end of its lease before a claim can want the same delivery. On a machine so loaded that one
  * takes longer, the two meet in opposite order. MySQL's claim skips the row all the same, and so there may be none there either; MariaDB's waits for an instant, and its deadlock detection rolls one of
- * them back, which is tried again. InnoDB's report tells a transaction's age in whole seconds, so these cannot be told from others: there they are bounded and shown. A wrong lock order would be met
+ * them back, which is tried again. The server tells a transaction's age in whole seconds, so these cannot be told from others: there they are bounded and shown. A wrong lock order would be met
  * again and again.
  */
-export async function expectNoDeadlock(before: number, { leasesRunOut = false } = {}): Promise<void> {
-  const met = (await deadlocks()) - before;
-  const last = met === 0 ? '' : await lastDeadlock();
+export async function expectNoDeadlock(met: number, { leasesRunOut = false } = {}): Promise<void> {
+  const last = met === 0 ? '' : await lastDeadlock(testServer().url);
   const allowed = leasesRunOut && testServer().kind === 'mariadb' ? OVERSLEPT : 0;
   if (met > 0 && met <= allowed) console.warn(`${met} deadlock(s), of at most ${allowed} here; the last:\n${last}`);
   expect(met, last).toBeLessThanOrEqual(allowed);

@@ -1,9 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer } from 'node:net';
-import type { AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { migrateDatabase } from '@rowmq/store';
+import { freePort, migrateDatabase } from '@rowmq/store';
 import { createDatabase, type TestDatabase } from './servers.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -21,21 +19,21 @@ export interface AppProcess {
   kill(): Promise<void>;
 }
 
+/** A process that may be killed before it has come up, or end by itself. */
+export interface SpawnedApp extends AppProcess {
+  /** Resolves when it says that it is ready; rejects if it ends before, or takes too long. */
+  ready: Promise<void>;
+  isReady(): boolean;
+  isAlive(): boolean;
+}
+
 export interface Broker extends AppProcess {
   /** `http://127.0.0.1:port` */
   url: string;
   database: TestDatabase;
 }
 
-/** A port nobody listens on at this moment. */
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
-}
+export { freePort };
 
 /** A fresh database with the schema in it. */
 export async function createMigratedDatabase(): Promise<TestDatabase> {
@@ -69,12 +67,23 @@ interface StartOptions {
   onMessage?: (message: unknown) => void;
 }
 
-/** Starts `dist/apps/<name>` and waits until it says that it is ready. Settings of the surrounding environment do not reach it. */
+/** Starts `dist/apps/<name>` and waits until it says that it is ready. */
 export async function startApp(
   name: 'broker' | 'reaper',
   env: Record<string, string>,
-  { dist = 'dist', preload, onMessage }: StartOptions = {},
+  options: StartOptions = {},
 ): Promise<AppProcess> {
+  const app = spawnApp(name, env, options);
+  await app.ready;
+  return app;
+}
+
+/** Starts `dist/apps/<name>` without waiting for it. Settings of the surrounding environment do not reach it. */
+export function spawnApp(
+  name: 'broker' | 'reaper',
+  env: Record<string, string>,
+  { dist = 'dist', preload, onMessage }: StartOptions = {},
+): SpawnedApp {
   const inherited = Object.fromEntries(
     Object.entries(process.env).filter(([key]) => !key.startsWith('ROWMQ_') && key !== 'NODE_OPTIONS'),
   );
@@ -90,19 +99,32 @@ export async function startApp(
   child.stderr?.on('data', keep);
   // Not `exit`, which can come before the last of the output.
   const exited = once(child, 'close') as Promise<[number | null, NodeJS.Signals | null]>;
-  const ready = new Promise<void>((resolve) => {
+  let isReady = false;
+  const saysReady = new Promise<void>((resolve) => {
     child.on('message', (message) => {
-      if (message === 'ready') resolve();
-      else onMessage?.(message);
+      if (message !== 'ready') return onMessage?.(message);
+      isReady = true;
+      resolve();
     });
   });
-  const outcome = await Promise.race([ready.then(() => 'ready'), exited.then(() => 'exited'), deadline(READY_MS)]);
-  if (outcome !== 'ready') {
+  const comesUp = async (): Promise<void> => {
+    const outcome = await Promise.race([
+      saysReady.then(() => 'ready'),
+      exited.then(() => 'exited'),
+      deadline(READY_MS),
+    ]);
+    if (outcome === 'ready') return;
     child.kill('SIGKILL');
     throw new Error(`${name} did not become ready (${outcome}):\n${output}`);
-  }
+  };
+  const ready = comesUp();
+  // Who does not wait for it will see that it has ended.
+  ready.catch(() => undefined);
   return {
     pid: child.pid as number,
+    ready,
+    isReady: () => isReady,
+    isAlive: () => child.exitCode === null && child.signalCode === null,
     output: () => output,
     stop: () => stopChild(name, child, exited, () => output),
     kill: async () => {

@@ -1,13 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { vi } from 'vitest';
 import { type ServerKind, findProcessesByArgument, identifyProcess, isRunning } from '@rowmq/store';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const READY_MS = 90_000;
+const READY_MS = 240_000;
 
 /** What `npm start` runs, as a process of its own on a data folder and port of its own. */
 export class StartedRowmq {
@@ -100,14 +99,4 @@ export class StartedRowmq {
     }
     await this.exited;
   }
-}
-
-/** A TCP port that nothing listens on right now. */
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
-  const address = server.address();
-  await new Promise((done) => server.close(done));
-  if (typeof address !== 'object' || address === null) throw new Error('no free port');
-  return address.port;
 }

@@ -18,15 +18,16 @@ export function recordStatements(database: Database): string[] {
   return statements;
 }
 
-/** Counts, by error number, what the server answers statements with that are sent through a database's pool from now on: also what is tried again. */
-export function countErrors(database: Database, counts: Map<number, number>): void {
+/** Counts, by error number, what the server answers statements with that are sent through a database's pool from now on: also what is tried again. What is no answer of the server counts by its code. */
+export function countErrors(database: Database, counts: Map<number | string, number>): void {
   onEachConnection(database, (connection) => {
     const query = connection.query.bind(connection) as (...args: unknown[]) => unknown;
     connection.query = ((...args: unknown[]) => {
       const answer = args.at(-1);
       if (typeof answer !== 'function') return query(...args);
-      return query(...args.slice(0, -1), (error: { errno?: number } | null, ...rest: unknown[]) => {
-        if (error?.errno !== undefined) counts.set(error.errno, (counts.get(error.errno) ?? 0) + 1);
+      return query(...args.slice(0, -1), (error: { errno?: number; code?: string } | null, ...rest: unknown[]) => {
+        const which = error?.errno ?? error?.code;
+        if (which !== undefined) counts.set(which, (counts.get(which) ?? 0) + 1);
         (answer as (...all: unknown[]) => void)(error, ...rest);
       });
     }) as Connection['query'];

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** Waits until a condition gives something other than false, null or undefined, and returns that. Fails, saying what it waited for, when the deadline passes. */
+/** Waits until a condition gives something other than false, null or undefined, and returns that. Fails, saying what it waited for, when the deadline passes: `what` may be a function that tells what is known by then. */
 export async function eventually<T>(
-  what: string,
+  what: string | (() => string),
   condition: () => Promise<T> | T,
   deadlineMs = 15_000,
 ): Promise<NonNullable<Exclude<T, false>>> {
@@ -10,7 +10,9 @@ export async function eventually<T>(
   for (;;) {
     const value = await condition();
     if (value !== false && value !== null && value !== undefined) return value as NonNullable<Exclude<T, false>>;
-    if (performance.now() > until) throw new Error(`Waited ${deadlineMs} ms in vain: ${what}`);
+    if (performance.now() > until) {
+      throw new Error(`Waited ${deadlineMs} ms in vain: ${typeof what === 'string' ? what : what()}`);
+    }
     await sleep(20);
   }
 }

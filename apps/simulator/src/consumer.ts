@@ -76,6 +76,7 @@ export class Consumer {
       const receivedAt = now();
       if (answer.messages.length > 0) meter.time('dequeue', receivedAt - askedAt);
       meter.count('dequeued', answer.messages.length);
+      ledger.dequeueAnswered({ queue, askedAt, endedAt: receivedAt }, leaseSeconds * 1000);
       return answer.messages.flatMap((message) => this.#take(message, queue, askedAt, receivedAt));
     } catch (error) {
       const endedAt = now();

@@ -34,21 +34,28 @@ export function judgeLeases(
     if (before !== undefined || lease.receiveCount > 1) guarantees.explained.checked();
     const fault = before === undefined ? undefined : judgePair(guarantees, record.message, before, lease);
     if (fault === undefined) judgeReason(guarantees, causes, ledger, record, before, lease);
-    judgeRefusal(guarantees, ledger, record, lease);
+    judgeAnswer(guarantees, record, lease);
   }
 }
 
-/** A consumer that surely held its lease must be able to settle and extend it. */
-function judgeRefusal({ fenced }: Guarantees, ledger: Ledger, record: MessageRecord, lease: LeaseRecord): void {
+/** A consumer that surely held its lease must be able to settle and extend it; one whose lease had surely run out must not, whoever had the message since. */
+function judgeAnswer({ fenced }: Guarantees, record: MessageRecord, lease: LeaseRecord): void {
+  if (lease.extendedLateMs > CLOCK_SLACK_MS) {
+    fenced.broken(record.message, 'an extend was accepted after the lease had surely run out');
+  }
   if (lease.settle === 'none' || lease.outcome === 'unknown') return;
   fenced.checked();
-  if (lease.outcome === 'confirmed' || lease.settleAnsweredAt >= lease.heldUntil - HELD_SLACK_MS) return;
+  if (lease.outcome === 'confirmed') {
+    if (lease.settleSentAt > lease.overAt + CLOCK_SLACK_MS) {
+      fenced.broken(record.message, `${lease.settle} was accepted after the lease had surely run out`);
+    }
+    return;
+  }
+  if (lease.settleAnsweredAt >= lease.heldUntil - HELD_SLACK_MS) return;
   // An expired message may be removed from under its lease.
   const earliestExpiry = record.expiresInSeconds === 0 ? Infinity : record.sentAt + record.expiresInSeconds * 1000;
   if (lease.settleAnsweredAt >= earliestExpiry) return;
-  const why = `${lease.settle} was refused although the lease was surely still held`;
-  if (ledger.outageSeen && lease.outcome === 'notFound') fenced.unproven(record.message, `${why}, after an outage`);
-  else fenced.broken(record.message, why);
+  fenced.broken(record.message, `${lease.settle} was refused although the lease was surely still held`);
 }
 
 /** Finds what is wrong between two consecutive leases of a message; answers it, or undefined. */
@@ -62,7 +69,7 @@ function judgePair(
     exclusive.broken(message, 'delivered twice under one lease');
     return 'fault';
   }
-  if (before.settle === 'ack' && before.outcome === 'confirmed') {
+  if (before.settle === 'ack' && before.outcome === 'confirmed' && !mayBeTheNextOnes(before, lease)) {
     // Either the ack came first, and the hand-out is wrong, or the hand-out came first, and the ack should have been refused.
     if (lease.receivedAt < before.settleSentAt) {
       fenced.broken(message, 'an ack was accepted after the message had been handed out again');
@@ -75,10 +82,7 @@ function judgePair(
     fenced.broken(message, 'an extend was accepted after the message had been handed out again');
     return 'fault';
   }
-  const nackMayHaveComeFirst =
-    before.settle === 'nack' &&
-    (before.outcome === 'confirmed' || before.outcome === 'unknown') &&
-    lease.receivedAt >= before.settleSentAt;
+  const nackMayHaveComeFirst = mayFollowNack(before, lease);
   // An ack never gives back: if it was carried out the message is gone, if not the lease goes on. So only a nack ends a lease early.
   if (lease.handedOutOnDatabase < before.endsOnDatabase && !nackMayHaveComeFirst) {
     const overlapMs = before.endsOnDatabase - lease.handedOutOnDatabase;
@@ -95,6 +99,32 @@ function judgePair(
   return undefined;
 }
 
+/**
+ * Whether an ack may have been confirmed because the next holder's was carried out: it was answered only when its lease may have run out, since its COMMIT got no answer and the database was away; then others may have had
+ * the message, and acked it. Whoever finds it gone cannot know whose ack that was. What it says is true: the message is settled, and was handed out before that was said.
+ */
+function mayBeTheNextOnes(before: LeaseRecord, lease: LeaseRecord): boolean {
+  const isAckedNext = lease.settle === 'ack' && (lease.outcome === 'confirmed' || lease.outcome === 'unknown');
+  return (
+    before.settleAnsweredAt > before.heldUntil &&
+    lease.handedOutOnDatabase >= before.endsOnDatabase &&
+    isAckedNext &&
+    lease.settleSentAt < before.settleAnsweredAt
+  );
+}
+
+/** Whether the nack of one lease may be what made the next possible. If that is in doubt its delay must be over, too; if it was confirmed, the delay is judged with the reasons. */
+function mayFollowNack(before: LeaseRecord, lease: LeaseRecord): boolean {
+  if (before.settle !== 'nack' || lease.receivedAt < before.settleSentAt) return false;
+  if (before.outcome === 'confirmed') return true;
+  // Refused only when the lease may have run out: its COMMIT may have got no answer, and others have had the message when that was looked into.
+  const isInDoubt = before.outcome === 'unknown' || before.settleAnsweredAt > before.heldUntil;
+  return isInDoubt && lease.receivedAt >= delayOverAt(before) - CLOCK_SLACK_MS;
+}
+
+/** The earliest end of a nack's delay. */
+const delayOverAt = (nacked: LeaseRecord): number => nacked.settleSentAt + nacked.nackDelaySeconds * 1000;
+
 /** Every hand-out but the first needs a reason, and receiveCount counts them all, the unseen ones too. */
 function judgeReason(
   { explained }: Guarantees,
@@ -110,19 +140,24 @@ function judgeReason(
     return;
   }
   if (unseen > 0) {
-    if (unseen > unansweredBetween(ledger, record, before, lease)) {
+    if (unseen > doubtfulBetween(ledger, record, before, lease)) {
       explained.broken(
         record.message,
         `receiveCount tells of ${unseen} more hand-outs than dequeues without an answer allow`,
       );
       return;
     }
+    // A hand-out that is taken back is not counted, and without a receipt nobody ends it early: so each of these lasted for a whole lease, one after the other.
+    const roomMs = timeBetween(record, before, lease);
+    if (roomMs < unseen * ledger.shortestLeaseMs - CLOCK_SLACK_MS) {
+      explained.broken(record.message, `${unseen} hand-outs that nobody saw do not fit into ${Math.round(roomMs)} ms`);
+      return;
+    }
     causes.answerLost++;
   }
   if (before === undefined) return;
   const nacked = before.settle === 'nack' && before.outcome === 'confirmed';
-  const delayOverAt = before.settleSentAt + before.nackDelaySeconds * 1000;
-  if (nacked && lease.receivedAt < delayOverAt - CLOCK_SLACK_MS) {
+  if (nacked && lease.receivedAt < delayOverAt(before) - CLOCK_SLACK_MS) {
     explained.broken(
       record.message,
       `handed out again before the nack's delay of ${before.nackDelaySeconds} s was over`,
@@ -133,15 +168,24 @@ function judgeReason(
   else causes.nackUnanswered++;
 }
 
-/** How many dequeues without an answer may have taken the message between two hand-outs. */
-function unansweredBetween(
+/** For how long, at most, the message may have been available or under leases that nobody saw before it was handed out. */
+function timeBetween(record: MessageRecord, before: LeaseRecord | undefined, lease: LeaseRecord): number {
+  if (before === undefined) return lease.receivedAt - record.sentAt;
+  const sinceEnd = lease.handedOutOnDatabase - before.endsOnDatabase;
+  if (!mayFollowNack(before, lease)) return sinceEnd;
+  const sinceNack = lease.receivedAt - delayOverAt(before);
+  return before.outcome === 'confirmed' ? sinceNack : Math.max(sinceNack, sinceEnd);
+}
+
+/** How many dequeues may have taken the message between two hand-outs without anybody having seen it. */
+function doubtfulBetween(
   ledger: Ledger,
   record: MessageRecord,
   before: LeaseRecord | undefined,
   lease: LeaseRecord,
 ): number {
   const from = (before?.askedAt ?? record.sentAt) - UNANSWERED_HORIZON_MS;
-  return ledger.unanswered.filter(
+  return ledger.doubtful.filter(
     ({ queue, askedAt, endedAt }) => queue === record.queue && askedAt < lease.receivedAt && endedAt >= from,
   ).length;
 }

@@ -25,6 +25,8 @@ export interface LeaseRecord {
   askedAt: number;
   receivedAt: number;
   heldUntil: number;
+  overAt: number;
+  extendedLateMs: number;
   settle: keyof typeof SETTLE;
   outcome: keyof typeof OUTCOME;
   settleSentAt: number;
@@ -73,6 +75,8 @@ function readLease(ledger: Ledger, lease: number): LeaseRecord {
     askedAt: row.askedAt[lease] ?? 0,
     receivedAt: row.receivedAt[lease] ?? 0,
     heldUntil: row.heldUntil[lease] ?? 0,
+    overAt: row.overAt[lease] ?? 0,
+    extendedLateMs: row.extendedLateMs[lease] ?? 0,
     settle: SETTLES.get(row.settle[lease] ?? 0) ?? 'none',
     outcome: OUTCOMES.get(row.outcome[lease] ?? 0) ?? 'none',
     settleSentAt: row.settleSentAt[lease] ?? 0,

@@ -31,10 +31,11 @@ interface Finding {
   text: string;
 }
 
-interface DequeueWithoutAnswer {
+/** A dequeue for which the broker may have taken leases that nobody saw. */
+export interface DoubtfulDequeue {
   queue: number;
   askedAt: number;
-  /** When the consumer stopped listening. */
+  /** When it was answered, or its consumer stopped listening. */
   endedAt: number;
 }
 
@@ -60,7 +61,7 @@ const FINDINGS_KEPT = 20;
  * Everything a run knows: each message with its enqueue, and each lease with what was done under it. Filled by producers and consumers, read
  * by the verdict. It only records; it judges nothing but what one answer shows by itself.
  *
- * A message takes 63 bytes and a lease 84; up to `maxMessages` messages and three times as many leases are kept.
+ * A message takes 63 bytes and a lease 100; up to `maxMessages` messages and three times as many leases are kept.
  */
 export class Ledger {
   readonly #messages: Columns;
@@ -71,7 +72,7 @@ export class Ledger {
   /** Per lease, by number. Row 0 is no lease. */
   readonly lease;
 
-  readonly unanswered: DequeueWithoutAnswer[] = [];
+  readonly doubtful: DoubtfulDequeue[] = [];
   readonly findings: Finding[] = [];
   /** How many findings of each kind there were; only the first few are kept in {@link findings}. */
   readonly findingCounts: Record<Finding['kind'], number> = {
@@ -80,10 +81,10 @@ export class Ledger {
     'wrong-queue': 0,
     'expiry-changed': 0,
   };
-  /** When the last of the short-lived messages has surely expired, as far as enqueues were answered. */
+  /** When the last of the short-lived messages that are surely stored has surely expired. */
   lastExpiryAt = 0;
-  /** Set once the broker or its database failed a call: from then on an answer of "no such delivery" can have an innocent cause. */
-  outageSeen = false;
+  /** Of the leases that were asked for. */
+  shortestLeaseMs = Number.POSITIVE_INFINITY;
 
   constructor(maxMessages: number) {
     const messages = new Columns(maxMessages + 1);
@@ -118,6 +119,10 @@ export class Ledger {
       receivedAt: leases.column(Float64Array),
       /** Until then the lease has certainly not run out. */
       heldUntil: leases.column(Float64Array),
+      /** From then on it has certainly run out; Infinity when an extend got no answer. */
+      overAt: leases.column(Float64Array),
+      /** How long after {@link overAt} an extend was sent that was accepted; 0 if none was. */
+      extendedLateMs: leases.column(Float64Array),
       settleSentAt: leases.column(Float64Array),
       settleAnsweredAt: leases.column(Float64Array),
       message: leases.column(Uint32Array),
@@ -178,8 +183,7 @@ export class Ledger {
       const message = first + offset;
       this.message.state[message] = ENQUEUE.confirmed;
       this.message.answeredAt[message] = at;
-      const lifeMs = (this.message.expiresInSeconds[message] ?? 0) * 1000;
-      if (lifeMs > 0) this.lastExpiryAt = Math.max(this.lastExpiryAt, at + lifeMs);
+      this.#expiresAfter(message, at);
       this.#identify(message, id);
     }
   }
@@ -207,19 +211,27 @@ export class Ledger {
     row.askedAt[lease] = handout.askedAt;
     row.receivedAt[lease] = handout.receivedAt;
     row.heldUntil[lease] = handout.askedAt + handout.leaseMs;
+    row.overAt[lease] = handout.receivedAt + handout.leaseMs;
+    this.shortestLeaseMs = Math.min(this.shortestLeaseMs, handout.leaseMs);
     row.receiveCount[lease] = handout.receiveCount;
     row.consumer[lease] = handout.consumer;
     row.bodyAltered[lease] = Number(handout.content.bodyCrc !== this.message.bodyCrc[message]);
     row.headersAltered[lease] = Number(handout.content.headersCrc !== this.message.headersCrc[message]);
     this.#compareWithEnqueue(handout);
+    if (this.message.state[message] !== ENQUEUE.confirmed) this.#expiresAfter(message, handout.receivedAt);
     return lease;
   }
 
   /** A confirmed extend replaces the lease's deadline. */
-  extended(lease: number, leaseMs: number, expiresOnDatabase: number, sentAt: number): void {
-    this.lease.extendedOnDatabase[lease] = expiresOnDatabase - leaseMs;
-    this.lease.endsOnDatabase[lease] = expiresOnDatabase;
-    this.lease.heldUntil[lease] = sentAt + leaseMs;
+  extended(lease: number, leaseMs: number, expiresOnDatabase: number, sentAt: number, answeredAt: number): void {
+    const row = this.lease;
+    row.extendedOnDatabase[lease] = expiresOnDatabase - leaseMs;
+    row.endsOnDatabase[lease] = expiresOnDatabase;
+    row.heldUntil[lease] = sentAt + leaseMs;
+    const overAt = row.overAt[lease] ?? 0;
+    row.extendedLateMs[lease] = Math.max(row.extendedLateMs[lease] ?? 0, sentAt - overAt);
+    // An earlier one without an answer may still be carried out after this one.
+    row.overAt[lease] = Math.max(overAt, answeredAt + leaseMs);
   }
 
   /** An extend without an answer may have moved the deadline either way: what is certain is the earlier of the two. */
@@ -228,6 +240,7 @@ export class Ledger {
     row.heldUntil[lease] = Math.min(row.heldUntil[lease] ?? 0, sentAt + leaseMs);
     const earliestOnDatabase = (row.handedOutOnDatabase[lease] ?? 0) + leaseMs;
     row.endsOnDatabase[lease] = Math.min(row.endsOnDatabase[lease] ?? 0, earliestOnDatabase);
+    row.overAt[lease] = Number.POSITIVE_INFINITY;
   }
 
   settling(lease: number, kind: SettleKind, sentAt: number, nackDelaySeconds = 0): void {
@@ -252,8 +265,17 @@ export class Ledger {
     }
   }
 
-  dequeueUnanswered(dequeue: DequeueWithoutAnswer): void {
-    this.unanswered.push(dequeue);
+  /** No answer reached the consumer: what the broker leased for it, nobody has. */
+  dequeueUnanswered(dequeue: DoubtfulDequeue): void {
+    this.doubtful.push(dequeue);
+  }
+
+  /**
+   * Answered, with or without messages. Of one that took longer than a lease, the broker may have made the claim twice: the first got no answer from the database, and when it was to be undone others had
+   * the messages, since its leases had run out.
+   */
+  dequeueAnswered(dequeue: DoubtfulDequeue, leaseMs: number): void {
+    if (dequeue.endedAt - dequeue.askedAt >= leaseMs) this.doubtful.push(dequeue);
   }
 
   found(kind: Finding['kind'], text: string): void {
@@ -286,6 +308,12 @@ export class Ledger {
       if (this.message.identified[message] === 1 && this.#sameId(message, bytes)) return message;
     }
     return undefined;
+  }
+
+  /** @param storedBy when its life had begun, at the latest. */
+  #expiresAfter(message: number, storedBy: number): void {
+    const lifeMs = (this.message.expiresInSeconds[message] ?? 0) * 1000;
+    if (lifeMs > 0) this.lastExpiryAt = Math.max(this.lastExpiryAt, storedBy + lifeMs);
   }
 
   #compareWithEnqueue({ message, queue, id, expiresOnDatabase }: Handout): void {

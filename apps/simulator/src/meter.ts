@@ -15,7 +15,7 @@ const COUNTED = [
   'hungUp',
   'slow',
 ] as const;
-type Counted = (typeof COUNTED)[number];
+export type Counted = (typeof COUNTED)[number];
 
 /** Milliseconds; null where nothing was measured. */
 export interface Percentiles {

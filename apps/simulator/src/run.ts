@@ -41,13 +41,10 @@ export const now = (): number => performance.now();
 export function failed(run: Run, error: unknown): 'nothing-done' | 'unknown' {
   if (error instanceof RowmqError) {
     run.meter.error(error.code);
-    if (NOTHING_DONE.has(error.code)) return 'nothing-done';
-    run.ledger.outageSeen = true;
-    return 'unknown';
+    return NOTHING_DONE.has(error.code) ? 'nothing-done' : 'unknown';
   }
   if (error instanceof BrokerUnreachableError) {
     run.meter.error(error.outcome === 'not-sent' ? 'unreachable' : 'no-answer');
-    run.ledger.outageSeen = true;
     return error.outcome === 'not-sent' ? 'nothing-done' : 'unknown';
   }
   throw error;

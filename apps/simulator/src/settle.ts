@@ -63,7 +63,7 @@ export async function extendLeases(run: Run, queue: number, leases: readonly Hel
     return leases.filter(({ lease, receipt }) => {
       const expiresOnDatabase = extended.get(receipt);
       const code = refused.get(receipt);
-      if (expiresOnDatabase !== undefined) run.ledger.extended(lease, leaseMs, expiresOnDatabase, sentAt);
+      if (expiresOnDatabase !== undefined) run.ledger.extended(lease, leaseMs, expiresOnDatabase, sentAt, answeredAt);
       else if (code === undefined) {
         run.meter.error('answer-incomplete');
         run.ledger.extendUnanswered(lease, leaseMs, sentAt);

@@ -153,7 +153,7 @@ function commandLine(defaultUrl: string): Command {
     .addOption(
       option(
         '--max-messages <n>',
-        'messages to remember at most (about 315 bytes each); producing stops there',
+        'messages to remember at most (about 365 bytes each); producing stops there',
         whole(1, 50_000_000),
         3_000_000,
       ),

@@ -170,11 +170,102 @@ describe('a broker that keeps its word', () => {
     expect(verdict.redeliveries.answerLost).toBe(1);
   });
 
+  it('may confirm an ack, in doubt for longer than its lease, when the next holder has acked the message', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    const inDoubt = story.handOut(message, 20);
+    story.settle(inDoubt, 'ack', 30, 'unknown');
+    story.settle(story.handOut(message, 3300, { receiveCount: 2 }), 'ack', 3310);
+    story.ledger.settled(inDoubt, OUTCOME.confirmed, 3400);
+    const verdict = story.judge();
+    expect(faults(verdict)).toEqual({});
+    expect(verdict.redeliveries.ranOut).toBe(1);
+  });
+
+  it('may refuse a nack, in doubt for longer than its lease, that it has carried out', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    const inDoubt = story.handOut(message, 20);
+    story.settle(inDoubt, 'nack', 30, 'unknown');
+    story.settle(story.handOut(message, 2000, { receiveCount: 2 }), 'ack', 2010);
+    story.ledger.settled(inDoubt, OUTCOME.leaseLost, 3400);
+    expect(faults(story.judge())).toEqual({});
+  });
+
+  it('may have handed a message to a dequeue that it answered so late that its first claim had run out', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.ledger.dequeueAnswered({ queue: 0, askedAt: 10, endedAt: 10 + LEASE_MS }, LEASE_MS);
+    story.settle(story.handOut(message, 3100, { receiveCount: 2 }), 'ack', 3200);
+    expect(faults(story.judge())).toEqual({});
+  });
+
+  it('may have given a message to one unanswered dequeue after the other, each for a whole lease, after a nack', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.settle(story.handOut(message, 20), 'nack', 30, 'confirmed', 1);
+    for (const askedAt of [1030, 4040]) story.ledger.dequeueUnanswered({ queue: 0, askedAt, endedAt: askedAt + 5 });
+    story.settle(story.handOut(message, 1030 + 2 * LEASE_MS, { receiveCount: 4 }), 'ack', 7100);
+    expect(faults(story.judge())).toEqual({});
+  });
+
+  it('may have given it to an unanswered dequeue when the lease of an unanswered nack had run out', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.settle(story.handOut(message, 20), 'nack', 30, 'unknown', 60);
+    story.ledger.dequeueUnanswered({ queue: 0, askedAt: 3020, endedAt: 3025 });
+    story.settle(story.handOut(message, 20 + 2 * LEASE_MS, { receiveCount: 3 }), 'ack', 6100);
+    expect(faults(story.judge())).toEqual({});
+  });
+
+  it('may accept an ack that was sent while the lease may still have been held', () => {
+    const story = new Story();
+    const lease = story.handOut(story.enqueue(), 20, { receivedAt: 500 });
+    story.settle(lease, 'ack', 500 + LEASE_MS + 50);
+    expect(faults(story.judge())).toEqual({});
+  });
+
+  it('may accept an ack long after an extend that got no answer', () => {
+    const story = new Story();
+    const lease = story.handOut(story.enqueue(), 20);
+    story.ledger.extendUnanswered(lease, LEASE_MS, 1000);
+    story.settle(lease, 'ack', 5000);
+    expect(faults(story.judge())).toEqual({});
+  });
+
+  it('may accept an ack, and a further extend, under an extended lease', () => {
+    const story = new Story();
+    const lease = story.handOut(story.enqueue(), 20);
+    for (const at of [2000, 4000]) story.ledger.extended(lease, LEASE_MS, EPOCH + at + LEASE_MS, at - 2, at + 2);
+    story.settle(lease, 'ack', 6900);
+    expect(faults(story.judge())).toEqual({});
+  });
+
+  it('need not have stored what it did not confirm; a delivery shows that it did', () => {
+    const story = new Story();
+    story.enqueue({ outcome: 'unknown' });
+    story.enqueue({ outcome: 'refused' });
+    story.settle(story.handOut(story.enqueue({ outcome: 'unknown' }), 20), 'ack', 30);
+    story.settle(story.handOut(story.enqueue(), 20), 'ack', 30);
+    const { status, stored } = story.judge();
+    expect({ status, stored }).toEqual({ status: 'OK', stored: { atLeast: 2, atMost: 3 } });
+  });
+
+  it('may let go what it delivered without having confirmed it, once it has expired', () => {
+    const story = new Story();
+    const message = story.enqueue({ expiresInSeconds: 1, outcome: 'unknown' });
+    story.settle(story.handOut(message, 500), 'nack', 510);
+    expect(story.ledger.lastExpiryAt).toBe(1502);
+    const verdict = story.judge();
+    expect(faults(verdict)).toEqual({});
+    expect(verdict.fates.expired).toBe(1);
+  });
+
   it('may extend a lease, and then redeliver after the new deadline only', () => {
     const story = new Story();
     const message = story.enqueue();
     const lease = story.handOut(message, 20);
-    story.ledger.extended(lease, LEASE_MS, EPOCH + 2000 + LEASE_MS, 1998);
+    story.ledger.extended(lease, LEASE_MS, EPOCH + 2000 + LEASE_MS, 1998, 2002);
     story.settle(story.handOut(message, 5000, { receiveCount: 2 }), 'ack', 5010);
     expect(faults(story.judge())).toEqual({});
   });
@@ -202,6 +293,38 @@ describe('a broker that breaks its word', () => {
     const story = new Story();
     story.handOut(story.enqueue(), 20);
     expect(faults(story.judge())).toHaveProperty([LOST]);
+  });
+
+  it('is caught losing a message that it delivered, though it had not confirmed it', () => {
+    const story = new Story();
+    story.handOut(story.enqueue({ outcome: 'unknown' }), 20);
+    expect(faults(story.judge())).toEqual({
+      [LOST]: 'BROKEN: delivered, neither acked nor expired, and gone from the broker',
+    });
+  });
+
+  it('is caught deleting a message from under a lease that is held, whatever else failed in the run', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.settle(story.handOut(message, 20), 'ack', 30, 'notFound');
+    // An outage, with unknown outcomes of all kinds.
+    story.enqueue({ at: 40_000, outcome: 'unknown' });
+    story.ledger.dequeueUnanswered({ queue: 0, askedAt: 40_000, endedAt: 50_000 });
+    story.settle(story.handOut(story.enqueue({ at: 40_000 }), 40_020), 'ack', 40_030, 'unknown');
+    const verdict = story.judge();
+    expect(verdict.status).toBe('BROKEN');
+    expect(faults(verdict)).toEqual({
+      [LOST]: 'BROKEN: confirmed, neither acked nor expired, and gone from the broker',
+      [FENCED]: 'BROKEN: ack was refused although the lease was surely still held',
+    });
+  });
+
+  it('is not excused by an unanswered ack of an earlier lease: what could be handed out again had not been acked', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.settle(story.handOut(message, 20), 'ack', 30, 'unknown');
+    story.handOut(message, 20 + LEASE_MS, { receiveCount: 2 });
+    expect(faults(story.judge())).toHaveProperty([LOST], expect.stringContaining('BROKEN'));
   });
 
   it('is not called a loser on a guess: a message that cannot be looked up is unproven', () => {
@@ -239,6 +362,20 @@ describe('a broker that breaks its word', () => {
     const message = story.enqueue();
     story.settle(story.handOut(message, 20), 'ack', 30);
     story.handOut(message, 3100, { receiveCount: 2 });
+    expect(faults(story.judge())).toEqual({ [AFTER_ACK]: 'BROKEN: handed out again after a confirmed ack' });
+  });
+
+  it.each([
+    ['before the next holder acked the message', 3305, 'ack'],
+    ['though the next holder did not ack the message', 3400, 'nack'],
+    ['while its lease was held', 2900, 'ack'],
+  ] as const)('is caught delivering after an ack that it confirmed %s', (_, answeredAt, kind) => {
+    const story = new Story();
+    const message = story.enqueue();
+    const first = story.handOut(message, 20);
+    story.settle(first, 'ack', 30, 'unknown');
+    story.settle(story.handOut(message, 3300, { receiveCount: 2 }), kind, 3310);
+    story.ledger.settled(first, OUTCOME.confirmed, answeredAt);
     expect(faults(story.judge())).toEqual({ [AFTER_ACK]: 'BROKEN: handed out again after a confirmed ack' });
   });
 
@@ -284,6 +421,14 @@ describe('a broker that breaks its word', () => {
     });
   });
 
+  it('is caught giving two valid leases, the first of which it refused to nack', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.settle(story.handOut(message, 20), 'nack', 30, 'leaseLost');
+    story.settle(story.handOut(message, 2000, { receiveCount: 2 }), 'ack', 2010);
+    expect(faults(story.judge())).toHaveProperty([EXCLUSIVE]);
+  });
+
   it('is caught giving the same lease to two consumers', () => {
     const story = new Story();
     const message = story.enqueue();
@@ -296,7 +441,7 @@ describe('a broker that breaks its word', () => {
     const story = new Story();
     const message = story.enqueue();
     const lease = story.handOut(message, 20);
-    story.ledger.extended(lease, LEASE_MS, EPOCH + 2000 + LEASE_MS, 1998);
+    story.ledger.extended(lease, LEASE_MS, EPOCH + 2000 + LEASE_MS, 1998, 2002);
     story.settle(story.handOut(message, 3100, { receiveCount: 2 }), 'ack', 3110);
     expect(faults(story.judge())).toHaveProperty([EXCLUSIVE]);
   });
@@ -324,8 +469,39 @@ describe('a broker that breaks its word', () => {
     const message = story.enqueue();
     const stale = story.handOut(message, 20);
     story.settle(story.handOut(message, 3100, { receiveCount: 2 }), 'ack', 3400);
-    story.ledger.extended(stale, LEASE_MS, EPOCH + 3200 + LEASE_MS, 3198);
+    story.ledger.extended(stale, LEASE_MS, EPOCH + 3200 + LEASE_MS, 3198, 3202);
     expect(faults(story.judge())).toHaveProperty([FENCED], expect.stringContaining('an extend was accepted after'));
+  });
+
+  it.each(['ack', 'nack'] as const)(
+    'is caught accepting the %s of a lease that ran out, though nobody has had the message since',
+    (kind) => {
+      const story = new Story();
+      const message = story.enqueue();
+      story.settle(story.handOut(message, 20), kind, 20 + LEASE_MS + 60);
+      if (kind === 'nack') story.settle(story.handOut(message, 4000, { receiveCount: 2 }), 'ack', 4010);
+      expect(faults(story.judge())).toEqual({
+        [FENCED]: `BROKEN: ${kind} was accepted after the lease had surely run out`,
+      });
+    },
+  );
+
+  it('is caught accepting the extend of a lease that ran out, though nobody has had the message since', () => {
+    const story = new Story();
+    const lease = story.handOut(story.enqueue(), 20);
+    story.ledger.extended(lease, LEASE_MS, EPOCH + 3200 + LEASE_MS, 3198, 3202);
+    story.settle(lease, 'ack', 3300);
+    expect(faults(story.judge())).toEqual({
+      [FENCED]: 'BROKEN: an extend was accepted after the lease had surely run out',
+    });
+  });
+
+  it('is caught accepting an ack after the deadline that an extend had set', () => {
+    const story = new Story();
+    const lease = story.handOut(story.enqueue(), 20);
+    story.ledger.extended(lease, LEASE_MS, EPOCH + 2000 + LEASE_MS, 1998, 2002);
+    story.settle(lease, 'ack', 2002 + LEASE_MS + 60);
+    expect(faults(story.judge())).toHaveProperty([FENCED], expect.stringContaining('surely run out'));
   });
 
   it('is caught refusing the ack of a lease that is held', () => {
@@ -344,10 +520,56 @@ describe('a broker that breaks its word', () => {
     expect(faults(story.judge())).toHaveProperty([EXPLAINED], expect.stringContaining('delay of 2 s'));
   });
 
+  it('is caught redelivering before the delay of a nack is over that got no answer: carried out or not, nobody may have the message yet', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.settle(story.handOut(message, 20), 'nack', 30, 'unknown', 2);
+    story.settle(story.handOut(message, 200, { receiveCount: 2 }), 'ack', 210);
+    expect(faults(story.judge())).toEqual({
+      [EXCLUSIVE]: "BROKEN: handed out again 2820 ms before the lease before it ended, by the database's clock",
+    });
+  });
+
   it('is caught handing out more often than anybody asked', () => {
     const story = new Story();
     story.settle(story.handOut(story.enqueue(), 20, { receiveCount: 3 }), 'ack', 30);
     expect(faults(story.judge())).toHaveProperty([EXPLAINED], expect.stringContaining('2 more hand-outs'));
+  });
+
+  it.each([
+    // The nack makes room for nothing: 60 ms later two more hand-outs are said to have been.
+    ['after a nack', { nackedAt: 30, at: 100, receiveCount: 4 }],
+    ['after a lease that ran out', { nackedAt: undefined, at: 20 + LEASE_MS + 1000, receiveCount: 3 }],
+  ])(
+    'is caught counting hand-outs for which there was no time, however many dequeues got no answer: %s',
+    (_, { nackedAt, at, receiveCount }) => {
+      const story = new Story();
+      const message = story.enqueue();
+      const lease = story.handOut(message, 20);
+      if (nackedAt !== undefined) story.settle(lease, 'nack', nackedAt);
+      for (let index = 0; index < 10; index++)
+        story.ledger.dequeueUnanswered({ queue: 0, askedAt: -20_000, endedAt: -19_000 });
+      story.settle(story.handOut(message, at, { receiveCount }), 'ack', at + 10);
+      expect(faults(story.judge())).toEqual({
+        [EXPLAINED]: expect.stringMatching(/BROKEN: \d hand-outs that nobody saw do not fit/),
+      });
+    },
+  );
+
+  it('is caught counting a hand-out before the first for which there was no time', () => {
+    const story = new Story();
+    const message = story.enqueue({ at: 1000 });
+    story.ledger.dequeueUnanswered({ queue: 0, askedAt: 1001, endedAt: 1005 });
+    story.settle(story.handOut(message, 1020, { receiveCount: 2 }), 'ack', 1030);
+    expect(faults(story.judge())).toHaveProperty([EXPLAINED], expect.stringContaining('do not fit into 22 ms'));
+  });
+
+  it('is caught counting what nobody asked for, though a dequeue was answered, and in time', () => {
+    const story = new Story();
+    const message = story.enqueue();
+    story.ledger.dequeueAnswered({ queue: 0, askedAt: 10, endedAt: 9 + LEASE_MS }, LEASE_MS);
+    story.settle(story.handOut(message, 3100, { receiveCount: 2 }), 'ack', 3200);
+    expect(faults(story.judge())).toHaveProperty([EXPLAINED], expect.stringContaining('1 more hand-outs'));
   });
 
   it('is caught not counting a redelivery', () => {

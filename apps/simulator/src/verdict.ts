@@ -22,13 +22,15 @@ export interface Verdict {
   guarantees: GuaranteeResult[];
   fates: Record<Fate, number>;
   redeliveries: RedeliveryCauses;
+  /** How many messages the broker has stored, delivered since or not: an enqueue without an answer may or may not have stored its own. */
+  stored: { atLeast: number; atMost: number };
 }
 
 /**
  * Judges a run: every message and every lease in the ledger is looked at.
  *
  * Where an answer was lost, only what follows for certain is held against the broker: an unanswered enqueue may or may not have stored its batch, an unanswered
- * ack may or may not have settled, an unanswered nack may or may not have given back, an unanswered dequeue may have taken leases that nobody saw.
+ * ack may or may not have settled, an unanswered nack may or may not have given back, an unanswered dequeue may have taken leases that nobody saw. That some call failed excuses nothing else.
  */
 export function judge(ledger: Ledger, evidence: Evidence): Verdict {
   const guarantees = guaranteesOf(ledger);
@@ -41,13 +43,16 @@ export function judge(ledger: Ledger, evidence: Evidence): Verdict {
     neverConfirmed: 0,
   };
   const redeliveries: RedeliveryCauses = { ranOut: 0, nack: 0, nackUnanswered: 0, answerLost: 0 };
+  const stored = { atLeast: 0, atMost: 0 };
   for (let message = 1; message <= ledger.messages; message++) {
     const record = readMessage(ledger, message);
     if (record.state === 'planned') continue;
     const leases = readLeases(ledger, message);
     const fate = fateOf(record, leases, evidence.endedAt);
     fates[fate]++;
-    judgeFate(guarantees, ledger, record, leases, fate, evidence);
+    if (isStored(record, leases)) stored.atLeast++;
+    if (isStored(record, leases) || record.state === 'unknown') stored.atMost++;
+    judgeFate(guarantees, record, leases, fate, evidence);
     judgeContents(guarantees.unaltered, message, leases);
     judgeExpiry(guarantees.notAfterExpiry, record, leases);
     judgeLeases(guarantees, redeliveries, ledger, record, leases);
@@ -55,10 +60,14 @@ export function judge(ledger: Ledger, evidence: Evidence): Verdict {
   judgeBatches(guarantees.whole, ledger, evidence);
   judgeFindings(guarantees, ledger);
   const results = Object.values(guarantees).map((guarantee) => guarantee.result());
-  return { status: worst(results), guarantees: results, fates, redeliveries };
+  return { status: worst(results), guarantees: results, fates, redeliveries, stored };
 }
 
-/** The messages about which the broker has to be asked before anything can be said: confirmed, and neither acked nor surely expired. */
+/** Whether it is certain that the broker had the message. */
+const isStored = (record: MessageRecord, leases: readonly LeaseRecord[]): boolean =>
+  record.state === 'confirmed' || leases.length > 0;
+
+/** The messages about which the broker has to be asked before anything can be said: surely stored, and neither acked nor surely expired. */
 export function unaccounted(ledger: Ledger, endedAt: number): number[] {
   const messages: number[] = [];
   for (let message = 1; message <= ledger.messages; message++) {
@@ -70,23 +79,23 @@ export function unaccounted(ledger: Ledger, endedAt: number): number[] {
 
 function judgeFate(
   { kept, notAfterAck }: Guarantees,
-  ledger: Ledger,
   record: MessageRecord,
   leases: readonly LeaseRecord[],
   fate: Fate,
   { stillThere, unverified }: Evidence,
 ): void {
   const { message } = record;
-  if (record.state === 'confirmed') kept.checked();
+  if (isStored(record, leases)) kept.checked();
   if (fate === 'acked' && stillThere.has(message)) {
     notAfterAck.broken(message, 'its ack was confirmed, and the broker still has a delivery of it');
   }
   if (fate !== 'unaccounted' || stillThere.has(message)) return;
-  if (unverified.has(message))
+  if (unverified.has(message)) {
     kept.unproven(message, 'not acked, not expired, and the broker could not be asked for it');
-  else if (ledger.outageSeen && leases.some(({ outcome }) => outcome === 'notFound')) {
-    kept.unproven(message, 'gone; perhaps acked by a call that the outage interrupted');
-  } else kept.broken(message, 'confirmed, neither acked nor expired, and gone from the broker');
+  } else {
+    const known = record.state === 'confirmed' ? 'confirmed' : 'delivered';
+    kept.broken(message, `${known}, neither acked nor expired, and gone from the broker`);
+  }
 }
 
 function judgeContents(unaltered: Guarantee, message: number, leases: readonly LeaseRecord[]): void {

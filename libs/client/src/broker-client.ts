@@ -15,7 +15,7 @@ import type {
 export interface CallOptions {
   /** Gives the call up. For a dequeue the connection is dropped, so the broker gives back what it claimed for it, unless its answer was on its way. */
   signal?: AbortSignal | undefined;
-  /** Deadline of each try, in milliseconds, if it is to be sooner than the client's own. */
+  /** Takes the place of the client's own `timeoutMs` where it is sooner. */
   timeoutMs?: number | undefined;
 }
 

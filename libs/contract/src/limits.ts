@@ -18,6 +18,8 @@ export const LIMITS = {
   maxReceives: 1000,
   maxDepth: 1_000_000_000,
   reasonChars: 200,
+  /** A purge, redrive or delete that is not complete by then is answered as soon as its current batch is done. */
+  sweepSeconds: 10,
   /** Rows on one page of a browse. */
   page: 100,
   /** A whole request as JSON: 100 messages of 4 KiB, each byte written as a six-character JSON escape, and their headers. */

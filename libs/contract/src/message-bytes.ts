@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { RowmqError } from './errors.js';
 import { LIMITS } from './limits.js';
 import type { EnqueueMessage } from './schemas.js';
@@ -10,6 +11,11 @@ const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$
  */
 export function messageBytes(message: EnqueueMessage, index: number): { body: Buffer; headers: Buffer | null } {
   return { body: decodeBody(message, index), headers: encodeHeaders(message.headers, index) };
+}
+
+/** As what a body travels: one that is not valid UTF-8 as base64, however it was sent. */
+export function bodyEncodingOf(body: Buffer): 'utf8' | 'base64' {
+  return isUtf8(body) ? 'utf8' : 'base64';
 }
 
 function decodeBody({ body, bodyEncoding }: EnqueueMessage, index: number): Buffer {

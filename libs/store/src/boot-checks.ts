@@ -139,7 +139,7 @@ export function judgeGroup(variables: ReadonlyMap<string, string>): string[] {
   const warnings: string[] = [];
   if (valueOf('consistency') === 'EVENTUAL')
     warnings.push(
-      'group_replication_consistency is EVENTUAL: after a failover, what was acked may be handed out again; set it to BEFORE_ON_PRIMARY_FAILOVER.',
+      'group_replication_consistency is EVENTUAL: after a failover, a new primary that is behind may answer as if what was confirmed were not there; set it to BEFORE_ON_PRIMARY_FAILOVER.',
     );
   if (valueOf('unreachable_majority_timeout') === '0')
     warnings.push(

@@ -50,45 +50,14 @@ export class Leases {
    * Does something to the deliveries whose lease is held, by token and by time, and tells for each receipt what became of it.
    *
    * Locks: the rows, in primary-key order, for as long as `apply` and the COMMIT take.
-   * @param appliedBefore those of an earlier transaction that may have committed.
    */
   async change<Request extends ReceiptsRequest>(
     requests: readonly Request[],
     verb: LeaseVerb<Request>,
     at: number | undefined,
-    appliedBefore: readonly Receipt[] = [],
   ): Promise<{ outcomes: ReceiptOutcomes[]; now: number }> {
-    /** Leases that a try has found held, and when they end. */
-    const held = new Map<Receipt, number>(appliedBefore.map((receipt) => [receipt, 0]));
-    return this.database.transaction(async (tx) => {
-      const mayBeApplied = tx.commitUnknown || appliedBefore.length > 0;
-      await verb.begin?.(tx);
-      const { now, find } = await lockLeases(tx, requests, at);
-      const deadLettered = mayBeApplied ? await findDeadLettered(tx, requests) : new Set<string>();
-      const ended = new Set<LeaseRow>();
-      const statements: Statement[] = [];
-      const outcomes = requests.map((request) => {
-        const messageIds: Buffer[] = [];
-        const outcome = request.receipts.map((receipt): ReceiptOutcomes[number] => {
-          const row = find(request.queueId, receipt.messageId);
-          if (row !== undefined && ended.has(row)) return verb.secondOutcome;
-          if (isHeld(row, receipt, now)) {
-            if (verb.secondOutcome !== null) ended.add(row);
-            messageIds.push(receipt.messageId);
-            held.set(receipt, row.availableAt - LEASE_GRACE_MS);
-            return null;
-          }
-          const end = mayBeApplied ? held.get(receipt) : undefined;
-          const isDeadLettered = deadLettered.has(rowKey(request.queueId, receipt.messageId));
-          if (end !== undefined && verb.wasApplied(row, now < end, isDeadLettered)) return null;
-          return row === undefined ? 'delivery-not-found' : 'lease-lost';
-        });
-        if (messageIds.length > 0) statements.push(verb.apply(request, messageIds, now));
-        return outcome;
-      });
-      await tx.finish(statements);
-      return { outcomes, now };
-    });
+    const held: HeldLeases = new Map();
+    return this.database.transaction((tx) => changeHeld(tx, requests, verb, at, held));
   }
 
   /**
@@ -97,27 +66,65 @@ export class Leases {
    * Locks: the rows in primary-key order.
    */
   async delete(requests: readonly ReceiptsRequest[], at: number | undefined): Promise<ReceiptOutcomes[]> {
-    let appliedBefore: Receipt[] | undefined;
+    const allHeld: HeldLeases = new Map(requests.flatMap(({ receipts }) => receipts.map((receipt) => [receipt, 0])));
     try {
-      await this.database.transaction(async (tx) => {
-        if (tx.commitUnknown) {
-          appliedBefore = requests.flatMap(({ receipts }) => receipts);
-          throw new NotAllHeld();
-        }
+      return await this.database.transaction(async (tx) => {
+        // Within the same transaction, which knows that the COMMIT of a try got no answer: in another, a failure would look as if nothing could have been done.
+        if (tx.commitUnknown) return (await changeHeld(tx, requests, DELETE, at, allHeld)).outcomes;
         await deleteAll(tx, requests, at);
+        return requests.map(({ receipts }) => receipts.map(() => null));
       });
-      return requests.map(({ receipts }) => receipts.map(() => null));
     } catch (error) {
       if (!(error instanceof NotAllHeld)) throw error;
     }
-    const verb: LeaseVerb<ReceiptsRequest> = {
-      apply: ({ queueId }, messageIds) => deleteDeliveries(queueId, messageIds),
-      secondOutcome: 'delivery-not-found',
-      // What is in the dead-letter queue was not deleted: its lease ran out before the next try, and a claim moved it.
-      wasApplied: (row, _isBeforeItsEnd, isDeadLettered) => row === undefined && !isDeadLettered,
-    };
-    return (await this.change(requests, verb, at, appliedBefore)).outcomes;
+    return (await this.change(requests, DELETE, at)).outcomes;
   }
+}
+
+const DELETE: LeaseVerb<ReceiptsRequest> = {
+  apply: ({ queueId }, messageIds) => deleteDeliveries(queueId, messageIds),
+  secondOutcome: 'delivery-not-found',
+  // What is in the dead-letter queue was not deleted: its lease ran out before the next try, and a claim moved it.
+  wasApplied: (row, _isBeforeItsEnd, isDeadLettered) => row === undefined && !isDeadLettered,
+};
+
+/** Leases that a try has found held, and when they end. */
+type HeldLeases = Map<Receipt, number>;
+
+/** One try of {@link Leases.change}. Adds to `held`. */
+async function changeHeld<Request extends ReceiptsRequest>(
+  tx: Transaction,
+  requests: readonly Request[],
+  verb: LeaseVerb<Request>,
+  at: number | undefined,
+  held: HeldLeases,
+): Promise<{ outcomes: ReceiptOutcomes[]; now: number }> {
+  await verb.begin?.(tx);
+  const { now, find } = await lockLeases(tx, requests, at);
+  const deadLettered = tx.commitUnknown ? await findDeadLettered(tx, requests) : new Set<string>();
+  const ended = new Set<LeaseRow>();
+  const statements: Statement[] = [];
+  const outcomes = requests.map((request) => {
+    const messageIds: Buffer[] = [];
+    const outcome = request.receipts.map((receipt): ReceiptOutcomes[number] => {
+      const row = find(request.queueId, receipt.messageId);
+      if (row !== undefined && ended.has(row)) return verb.secondOutcome;
+      if (isHeld(row, receipt, now)) {
+        if (verb.secondOutcome !== null) ended.add(row);
+        messageIds.push(receipt.messageId);
+        held.set(receipt, row.availableAt - LEASE_GRACE_MS);
+        return null;
+      }
+      const end = tx.commitUnknown ? held.get(receipt) : undefined;
+      const isDeadLettered = deadLettered.has(rowKey(request.queueId, receipt.messageId));
+      if (end !== undefined && verb.wasApplied(row, now < end, isDeadLettered)) return null;
+      return row === undefined ? 'delivery-not-found' : 'lease-lost';
+    });
+    if (messageIds.length > 0) statements.push(verb.apply(request, messageIds, now));
+    return outcome;
+  });
+  await tx.finish(statements);
+  return { outcomes, now };
 }
 
 /** Throws {@link NotAllHeld}, so that nothing is deleted, if not all can be. */

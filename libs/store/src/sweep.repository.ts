@@ -1,5 +1,6 @@
 import { clock } from './clock.js';
 import type { Database, Transaction } from './database.js';
+import { isDatabaseFailure } from './database-errors.js';
 import { deleteDeliveries, moveDeliveries, NO_LEASE, type Position, takeUnleased } from './delivery.sql.js';
 import type { Timed } from './message.repository.js';
 import type { Queue } from './queue.repository.js';
@@ -69,6 +70,7 @@ export class SweepRepository {
 
   /**
    * Deletes up to `rows` deliveries after an id and up to another, whatever their state. Those that others hold at this moment, or whose lease is about to end, are left: `left` counts them.
+   * If the database fails after some were deleted, it tells of those, and counts the rest as left: the next call fails, or takes them. Throws what it says while none were.
    *
    * Locks: first those under a lease, by primary key as their holders do; then, in a transaction of its own, the others like a claim.
    */
@@ -93,10 +95,9 @@ export class SweepRepository {
     const others = found.filter((row) => row.leased === 0 && row.ending === 0);
     const purgedLeased =
       leased.length === 0 ? 0 : await this.database.transaction((tx) => purgeLeased(tx, queueId, leased));
-    const purgedOthers = await this.database.transaction(async (tx) => {
-      const taken = await takeUnleased(tx, queueId, others, 'TRUE', undefined);
-      if (taken.length > 0) await tx.finish([deleteDeliveries(queueId, taken)]);
-      return taken.length;
+    const purgedOthers = await this.purgeUnleased(queueId, others).catch((error: unknown) => {
+      if (purgedLeased > 0 && isDatabaseFailure(error)) return 0;
+      throw error;
     });
     const purged = purgedLeased + purgedOthers;
     return {
@@ -143,6 +144,14 @@ export class SweepRepository {
       left: wanted - total,
       next: found.length < rows ? null : (found.at(-1)?.messageId ?? null),
     };
+  }
+
+  private async purgeUnleased(queueId: number, found: readonly Position[]): Promise<number> {
+    return this.database.transaction(async (tx) => {
+      const taken = await takeUnleased(tx, queueId, found, 'TRUE', undefined);
+      if (taken.length > 0) await tx.finish([deleteDeliveries(queueId, taken)]);
+      return taken.length;
+    });
   }
 
   /** Groups deliveries by the queue their messages were enqueued in. */

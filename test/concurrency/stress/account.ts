@@ -7,8 +7,6 @@ export class Account {
   stored = 0;
   expired = 0;
   purged = 0;
-  /** Deliveries at most that were purged without being counted: a purge that gives up in its second transaction does not tell of its first. */
-  purgedUntold = 0;
   /** Receipts that were refused. */
   refused = 0;
   /** What must never be, the first few. */
@@ -23,17 +21,6 @@ export class Account {
   /** Deliveries that the database should hold. */
   get owed(): number {
     return this.stored - this.acked - this.expired - this.purged;
-  }
-
-  /** Counts what a purge of at most so many rows answers. */
-  async recordPurge(rows: number, purge: Promise<{ purged: number }>): Promise<void> {
-    try {
-      const { purged } = await purge;
-      this.purged += purged;
-    } catch (error) {
-      this.purgedUntold += rows;
-      throw error;
-    }
   }
 
   /** @param begunAt when the claim was sent: a message whose ack had been answered by then must not be handed out. */

@@ -92,9 +92,10 @@ export const BROKER_STATEMENTS = {
   purge: {
     weight: 0.3,
     plan: (scene, store) =>
-      planForQueue(scene, store, ({ id }) =>
-        scene.account.recordPurge(PURGED_AT_ONCE, store.sweep.purge(id, FIRST_ID, LAST_ID, PURGED_AT_ONCE)),
-      ),
+      planForQueue(scene, store, async ({ id }) => {
+        const { purged } = await store.sweep.purge(id, FIRST_ID, LAST_ID, PURGED_AT_ONCE);
+        scene.account.purged += purged;
+      }),
   },
   'create queue': {
     weight: 1,

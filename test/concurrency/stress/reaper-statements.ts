@@ -39,7 +39,8 @@ export const REAPER_STATEMENTS = {
       return {
         queues: [scene.passing],
         carryOut: async () => {
-          await scene.account.recordPurge(STRETCH, sweep.purge(id, FIRST_ID, LAST_ID, STRETCH));
+          const { purged } = await sweep.purge(id, FIRST_ID, LAST_ID, STRETCH);
+          scene.account.purged += purged;
           await queues.forget(id);
         },
       };

@@ -29,7 +29,7 @@ export class Stress {
   /** Operations that ended with a refusal that is as it should be, or gave way, by kind. */
   readonly refused = new Map<string, number>();
   /** What the database answered with, by error number, whether or not it was tried again. */
-  readonly errors = new Map<number, number>();
+  readonly errors = new Map<number | string, number>();
   private readonly brokers: TestStore[] = [];
   private readonly reapers: TestStore[] = [];
   private failure: unknown;
@@ -41,6 +41,16 @@ export class Stress {
     while (stress.reapers.length < REAPERS.count) stress.reapers.push(await stress.openStore(url, REAPERS.poolSize));
     await stress.prepare(stress.brokers[0] as TestStore);
     return stress;
+  }
+
+  /** How many were carried out. */
+  get operations(): number {
+    return [...this.carriedOut.values()].reduce((sum, count) => sum + count, 0);
+  }
+
+  /** Statements that were given up after their deadline. One may have carried out what it was to do, and its COMMIT, without anybody being told how much that was. */
+  get givenUp(): number {
+    return this.errors.get('PROTOCOL_SEQUENCE_TIMEOUT') ?? 0;
   }
 
   async close(): Promise<void> {

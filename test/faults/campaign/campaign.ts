@@ -1,11 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { RowmqHttpClient } from '@rowmq/client/core';
+import { mayPass, RowmqHttpClient } from '@rowmq/client/core';
+import { type Counted, Meter } from '../../../apps/simulator/src/meter.js';
 import { simulate, type Result, type Watcher } from '../../../apps/simulator/src/simulation.js';
 import type { SimulatorSettings } from '../../../apps/simulator/src/simulator.config.js';
 import { CAUSES, FATES } from '../../../apps/simulator/src/verdict-text.js';
 import { Prober } from '../../support/prober.js';
 import { eventually } from '../../support/wait.js';
-import type { Fault } from './faults.js';
+import { DEADLINE_MS, type Fault, type Prepared } from './fault.js';
 import type { FaultRig } from './rig.js';
 
 /** What a fault did to a load. */
@@ -13,16 +14,23 @@ export interface Outcome {
   fault: Fault;
   result: Result;
   strikes: number;
-  /** When it struck: the most of them all, and at least some in every strike that is worth its name. */
+  /** When it struck: the most of them all. */
   requestsInFlight: number;
   /** After each strike, until a message went from end to end again. */
   recoveryMs: number[];
-  /** That the database has still, of the load's queues. */
-  left: number;
+  /** What the database has of the load's queues. */
+  deliveriesLeft: number;
+  messagesStored: number;
 }
 
 /** Between two strikes. */
 const PAUSE_MS = 1500;
+const RECOVERY_MS = 30_000;
+/** Messages acked, at least. */
+const LEAST_WORK = 100;
+/** The deadline of calls that are all to be answered, however busy the machine is. */
+const PATIENCE_MS = 60_000;
+const USUAL_DEADLINE_MS = 10_000;
 const PROBED_QUEUE = 'probed';
 
 const LOAD: SimulatorSettings = {
@@ -46,7 +54,7 @@ const LOAD: SimulatorSettings = {
   nackRate: 0.05,
   expireRate: 0.05,
   drainSeconds: 60,
-  timeoutSeconds: 10,
+  timeoutSeconds: USUAL_DEADLINE_MS / 1000,
   maxMessages: 1_000_000,
   keepQueues: true,
   seed: 1,
@@ -54,42 +62,134 @@ const LOAD: SimulatorSettings = {
   json: undefined,
 };
 
-/** Has a fault strike again and again, for `seconds` and at least once, while producers and consumers work through both brokers and record every request and every answer. Then judges. */
+/**
+ * Has a fault strike again and again, for `seconds` and at least once, while producers and consumers work through both brokers and record every request and every answer. Then judges.
+ *
+ * Throws when nothing went wrong, when RowMQ does not recover, or when the load does not get on; the rig has to be repaired then, but nothing of it is under way any more.
+ */
 export async function underFault(rig: FaultRig, fault: Fault, seconds: number): Promise<Outcome> {
-  const undo = await fault.prepare?.(rig);
-  const prober = await Prober.start(rig.client, PROBED_QUEUE);
-  const stop = new AbortController();
-  let inFlight = 0;
-  let isUnderWay = false;
-  const watcher: Watcher = {
-    phase: () => undefined,
-    sample: ({ requestsInFlight, counts }) => {
-      inFlight = requestsInFlight;
-      isUnderWay ||= counts.acked > 0;
-    },
-  };
-  const settings = { ...LOAD, seed: Math.floor(Math.random() * 2 ** 31), ...fault.load };
-  const running = simulate(inTurns(rig.clients), settings, watcher, stop.signal);
-  const outcome = { strikes: 0, requestsInFlight: 0, recoveryMs: [] as number[] };
+  const prepared = await fault.prepare?.(rig);
+  let outcome: Outcome;
   try {
-    await Promise.race([eventually('the load is under way', () => isUnderWay, 60_000), running]);
-    const until = performance.now() + seconds * 1000;
-    do {
-      await Promise.race([sleep(PAUSE_MS), running]);
-      if (fault.strike === undefined) continue;
-      outcome.requestsInFlight = Math.max(outcome.requestsInFlight, inFlight);
-      const since = await fault.strike(rig);
-      outcome.strikes += 1;
-      outcome.recoveryMs.push(await prober.recovered(since, fault.recoveryMs ?? 15_000));
-    } while (performance.now() < until);
-  } finally {
-    stop.abort();
-    await prober.stop();
+    outcome = await underLoad(rig, fault, seconds, prepared);
+  } catch (error) {
+    await Promise.allSettled([prepared?.undo()]);
+    throw error;
   }
-  const result = await running;
-  await undo?.();
-  const left = await rig.countDeliveries(`sim-${result.run}-%`);
-  return { fault, result, ...outcome, left };
+  await prepared?.undo();
+  return outcome;
+}
+
+async function underLoad(
+  rig: FaultRig,
+  fault: Fault,
+  seconds: number,
+  prepared: Prepared | undefined,
+): Promise<Outcome> {
+  const prober = await Prober.start(rig.client, PROBED_QUEUE);
+  const load = new Load(rig, fault);
+  try {
+    const seen = await strikeAgainAndAgain(rig, fault, { prober, load, seconds });
+    load.stop();
+    await prober.stop();
+    const result = await load.result;
+    await prepared?.check?.();
+    const queues = `sim-${result.run}-%`;
+    const [deliveriesLeft, messagesStored] = [await rig.countDeliveries(queues), await rig.countMessages(queues)];
+    return { fault, result, ...seen, deliveriesLeft, messagesStored };
+  } finally {
+    load.stop();
+    // Whatever failed first is what is told.
+    await Promise.allSettled([prober.stop(), load.result]);
+    await load.close();
+  }
+}
+
+async function strikeAgainAndAgain(
+  rig: FaultRig,
+  fault: Fault,
+  { prober, load, seconds }: { prober: Prober; load: Load; seconds: number },
+): Promise<Pick<Outcome, 'strikes' | 'requestsInFlight' | 'recoveryMs'>> {
+  const seen = { strikes: 0, requestsInFlight: 0, recoveryMs: [] as number[] };
+  await load.until('it is under way', ({ acked }) => acked > 0);
+  const until = performance.now() + seconds * 1000;
+  do {
+    await load.during(sleep(PAUSE_MS));
+    if (fault.strike === undefined) continue;
+    await load.until('requests are in flight', () => load.requestsInFlight > 0);
+    seen.requestsInFlight = Math.max(seen.requestsInFlight, load.requestsInFlight);
+    const since = await fault.strike(rig, prober);
+    seen.strikes += 1;
+    const deadlineMs = fault.recoveryMs ?? RECOVERY_MS;
+    seen.recoveryMs.push(await prober.recovered(since, deadlineMs));
+    // Each by itself: calls turn from one that fails to the other.
+    await Promise.all(rig.clients.map((client) => serves(client, deadlineMs)));
+  } while (performance.now() < until);
+  await load.until('it has worked', (counts) => counts.acked >= LEAST_WORK && fault.hasStruck?.(counts) !== false);
+  return seen;
+}
+
+/** Waits until a message goes from end to end through this broker. */
+async function serves(client: RowmqHttpClient, deadlineMs: number): Promise<void> {
+  const options = { timeoutMs: 2000 };
+  const roundTrip = async (): Promise<boolean> => {
+    await client.enqueue(PROBED_QUEUE, { messages: [{ body: 'round trip' }] }, options);
+    const { messages } = await client.dequeue(PROBED_QUEUE, { maxMessages: 1, waitSeconds: 1 }, options);
+    const receipts = messages.map(({ receipt }) => receipt);
+    return receipts.length > 0 && (await client.ack(PROBED_QUEUE, { receipts }, options)).acked.length > 0;
+  };
+  const passing = (error: unknown): boolean => {
+    if (mayPass(error)) return false;
+    throw error;
+  };
+  await eventually(`broker ${client.url} serves again`, () => roundTrip().catch(passing), deadlineMs);
+}
+
+/** Producers and consumers at work, from now on. */
+class Load {
+  /** This and the counts, which are of the whole load: as of the last second. */
+  requestsInFlight = 0;
+  readonly counts = new Meter().totals;
+  readonly result: Promise<Result>;
+  private readonly stopping = new AbortController();
+  private readonly clients: RowmqHttpClient[];
+
+  constructor(rig: FaultRig, fault: Fault) {
+    const timeoutMs = fault.mayEndIn.includes('no-answer') ? USUAL_DEADLINE_MS : PATIENCE_MS;
+    this.clients = rig.clients.map(({ url }) => new RowmqHttpClient({ url, retries: 0, timeoutMs }));
+    const watcher: Watcher = {
+      phase: () => undefined,
+      sample: ({ requestsInFlight, counts }) => {
+        this.requestsInFlight = requestsInFlight;
+        for (const what of Object.keys(counts) as Counted[]) this.counts[what] += counts[what];
+      },
+    };
+    const settings = { ...LOAD, seed: Math.floor(Math.random() * 2 ** 31), ...fault.load };
+    this.result = simulate(inTurns(this.clients), settings, watcher, this.stopping.signal);
+    // Whoever waits for it learns of it.
+    this.result.catch(() => undefined);
+  }
+
+  /** Ends the producing; what there is is consumed and judged. */
+  stop(): void {
+    this.stopping.abort();
+  }
+
+  /** When its result is there. */
+  async close(): Promise<void> {
+    await Promise.all(this.clients.map((client) => client.close()));
+  }
+
+  /** Waits for what happens while it works; throws if it ends. */
+  async during<T>(work: Promise<T>): Promise<T> {
+    const ended = this.result.then(() => Promise.reject(new Error('the load ended by itself')));
+    return Promise.race([work, ended]);
+  }
+
+  /** Waits until it has counted so much. */
+  async until(what: string, condition: (counts: Record<Counted, number>) => boolean): Promise<void> {
+    await this.during(eventually(`the load: ${what}`, () => condition(this.counts), 3 * DEADLINE_MS));
+  }
 }
 
 /** As a load balancer has it: each call goes to the next broker, so that what one leased another settles. */
@@ -124,7 +224,7 @@ export const COLUMNS = [
 ];
 
 /** Its {@link COLUMNS}, as a row of a Markdown table. */
-export function outcomeRow({ fault, result, strikes, requestsInFlight, recoveryMs, left }: Outcome): string {
+export function outcomeRow({ fault, result, strikes, requestsInFlight, recoveryMs, deliveriesLeft }: Outcome): string {
   const { verdict } = result;
   const lost = verdict.guarantees.find(({ guarantee }) => guarantee === 'Nothing is lost')?.broken ?? 0;
   const cells = [
@@ -136,7 +236,7 @@ export function outcomeRow({ fault, result, strikes, requestsInFlight, recoveryM
     lost,
     words(verdict.redeliveries, CAUSES),
     words(verdict.fates, FATES),
-    left,
+    deliveriesLeft,
     recoveryMs.length === 0 ? '' : `${seconds(median(recoveryMs))} (${seconds(Math.max(...recoveryMs))})`,
     verdict.status,
   ];

@@ -1,11 +1,13 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { RowmqHttpClient } from '@rowmq/client/core';
+import type { ReaperAnswer } from '@rowmq/contract';
 import { EmbeddedServer, migrateDatabase, type ServerKind } from '@rowmq/store';
 import { type Connection, createConnection, type ResultSetHeader, type RowDataPacket } from 'mysql2/promise';
 import { DatabaseProxy } from '../../support/database-proxy.js';
-import { type AppProcess, freePort, startApp } from '../../support/processes.js';
+import { freePort, type SpawnedApp, spawnApp } from '../../support/processes.js';
 import { serverProgram } from '../../support/servers.js';
 import { openStore, type TestStore } from '../../support/store.js';
 import { eventually } from '../../support/wait.js';
@@ -13,47 +15,76 @@ import { eventually } from '../../support/wait.js';
 /** All that docs/operations.md says that RowMQ's user needs. */
 const PRIVILEGES = 'SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, LOCK TABLES';
 const DATABASE = 'rowmq_faults';
+const PASSWORD = 'of-the-rig';
+/** Each process is a user of its own, so that it can be told what it is doing. */
+const USERS = { brokers: ['broker1', 'broker2'], reapers: ['reaper1', 'reaper2'] } as const;
+const OF_ROWMQ = `(USER LIKE 'broker%' OR USER LIKE 'reaper%')`;
+/** Of each broker: few, so that they can be exhausted. */
+export const POOL_SIZE = 4;
+/** Longer than all tests together: no row of the load's messages goes meanwhile. */
+export const RETENTION_SECONDS = 6 * 3600;
+/** Of the database, unless they are exhausted. */
+export const MAX_CONNECTIONS = 500;
 
 /** A process that can be killed and started again at the same place. */
 export class Restartable {
-  private running: AppProcess | undefined;
+  /** The folder of the compiled processes. Default: what was built. */
+  dist: string | undefined;
+  private running: SpawnedApp | undefined;
   /** What the instances that are gone had written. */
   private written = '';
 
   constructor(
+    /** In the database it is a user of this name. */
+    readonly user: string,
     private readonly app: 'broker' | 'reaper',
     private readonly settings: Record<string, string>,
-    /** The folder of the compiled processes. */
-    private readonly dist: string | undefined,
   ) {}
 
-  get isRunning(): boolean {
-    return this.running !== undefined;
+  /** False also for one that has ended by itself. */
+  isAlive(): boolean {
+    return this.running?.isAlive() === true;
   }
 
-  /** @param env settings of this start alone. */
+  isReady(): boolean {
+    return this.running?.isReady() === true;
+  }
+
+  /** Starts it, unless it is alive, and waits until it is ready. @param env settings of this start alone. */
   async start(env: Record<string, string> = {}): Promise<void> {
-    this.running ??= await startApp(this.app, { ...this.settings, ...env }, { dist: this.dist });
+    if (!this.isAlive()) this.spawn(env);
+    await this.running?.ready;
   }
 
+  /** Starts it without waiting for it. */
+  spawn(env: Record<string, string> = {}): void {
+    this.written = this.output();
+    this.running = spawnApp(this.app, { ...this.settings, ...env }, { dist: this.dist });
+  }
+
+  /** SIGKILL. Throws if it has ended by itself, or was never started: then nothing is killed. */
   async kill(): Promise<void> {
     await this.end((process) => process.kill());
   }
 
+  /** Stops it in order. Throws as {@link kill} does. */
   async stop(): Promise<void> {
     await this.end((process) => process.stop());
+  }
+
+  /** Ends it, however it stands. */
+  async remove(): Promise<void> {
+    await this.running?.kill();
   }
 
   output(): string {
     return this.written + (this.running?.output() ?? '');
   }
 
-  private async end(how: (process: AppProcess) => Promise<void>): Promise<void> {
+  private async end(how: (process: SpawnedApp) => Promise<void>): Promise<void> {
     const process = this.running;
-    if (process === undefined) return;
-    this.running = undefined;
+    if (process?.isAlive() !== true) throw new Error(`${this.user} has ended by itself:\n${this.output()}`);
     await how(process);
-    this.written += process.output();
   }
 }
 
@@ -61,15 +92,13 @@ export interface RigOptions {
   kind: ServerKind;
   /** Where the server keeps its data. Default: a folder of its own, removed at the end. */
   folder?: string;
-  /** Default: what was built. */
-  dist?: string;
   bufferPoolMegabytes?: number;
 }
 
 /**
  * A whole RowMQ of its own that may be broken: a database server, a network in front of it, two brokers and two reapers, each a real process.
  *
- * RowMQ's user has no more rights than it needs.
+ * RowMQ's users have no more rights than they need.
  */
 export class FaultRig {
   readonly brokers: Restartable[] = [];
@@ -91,12 +120,12 @@ export class FaultRig {
     private readonly bufferPoolMegabytes: number,
   ) {}
 
-  static async start({ kind, folder, dist, bufferPoolMegabytes = 256 }: RigOptions): Promise<FaultRig> {
+  static async start({ kind, folder, bufferPoolMegabytes = 256 }: RigOptions): Promise<FaultRig> {
     const own = folder ?? (await mkdtemp(join(tmpdir(), 'rowmq-faults-')));
     const rig = new FaultRig(kind, own, bufferPoolMegabytes);
     process.once('exit', rig.killAtExit);
     try {
-      await rig.begin(dist);
+      await rig.begin();
       return rig;
     } catch (error) {
       await rig.stop();
@@ -104,25 +133,46 @@ export class FaultRig {
     }
   }
 
-  private async begin(dist: string | undefined): Promise<void> {
+  private async begin(): Promise<void> {
     await this.startServer();
     await this.admin(`CREATE DATABASE ${DATABASE} CHARACTER SET utf8mb4`);
     await this.admin(`USE ${DATABASE}`);
-    await this.admin(`CREATE USER broker@'%' IDENTIFIED BY 'of-the-rig'`);
-    await this.admin(`GRANT ${PRIVILEGES} ON ${DATABASE}.* TO broker@'%'`);
-    const url = new URL(this.serverUrl);
-    [url.username, url.password, url.pathname] = ['broker', 'of-the-rig', `/${DATABASE}`];
-    await migrateDatabase(url.href);
-    this.network = await DatabaseProxy.start(url.href);
-    const database = { ROWMQ_DATABASE_URL: this.network.url };
-    for (let index = 0; index < 2; index += 1) {
+    for (const user of [...USERS.brokers, ...USERS.reapers]) {
+      await this.admin(`CREATE USER ${user}@'%' IDENTIFIED BY '${PASSWORD}'`);
+      await this.admin(`GRANT ${PRIVILEGES} ON ${DATABASE}.* TO ${user}@'%'`);
+    }
+    this.network = await DatabaseProxy.start(this.serverUrl);
+    await migrateDatabase(this.urlOf(USERS.brokers[0]));
+    for (const user of USERS.brokers) {
       const port = await freePort();
       this.clients.push(new RowmqHttpClient({ url: `http://127.0.0.1:${port}`, retries: 0 }));
-      this.brokers.push(new Restartable('broker', { ...database, ROWMQ_PORT: String(port) }, dist));
-      const often = { ROWMQ_REAPER_INTERVAL_SECONDS: '1', ROWMQ_RETENTION_SECONDS: '60' };
-      this.reapers.push(new Restartable('reaper', { ...database, ...often }, dist));
+      const settings = { ROWMQ_PORT: String(port), ROWMQ_DATABASE_POOL_SIZE: String(POOL_SIZE) };
+      this.brokers.push(new Restartable(user, 'broker', { ROWMQ_DATABASE_URL: this.urlOf(user), ...settings }));
+    }
+    for (const user of USERS.reapers) {
+      const settings = { ROWMQ_REAPER_INTERVAL_SECONDS: '1', ROWMQ_RETENTION_SECONDS: String(RETENTION_SECONDS) };
+      this.reapers.push(new Restartable(user, 'reaper', { ROWMQ_DATABASE_URL: this.urlOf(user), ...settings }));
     }
     this.client = new RowmqHttpClient({ url: this.clients.map((client) => client.url), retries: 0 });
+    await this.repair();
+  }
+
+  /** The database's URL for one of RowMQ's users, by way of the network. */
+  private urlOf(user: string): string {
+    const url = new URL(this.network.url);
+    [url.username, url.password, url.pathname] = [user, PASSWORD, `/${DATABASE}`];
+    return url.href;
+  }
+
+  /** Brokers and reapers. */
+  get processes(): Restartable[] {
+    return [...this.brokers, ...this.reapers];
+  }
+
+  /** Has other compiled processes take the place of those that run. */
+  async use(dist: string | undefined): Promise<void> {
+    await Promise.all(this.processes.map((process) => process.remove()));
+    for (const process of this.processes) process.dist = dist;
     await this.repair();
   }
 
@@ -138,7 +188,8 @@ export class FaultRig {
     this.network.heal();
     await this.startServer();
     await this.setReadOnly(false);
-    await Promise.all([...this.brokers, ...this.reapers].map((process) => process.start()));
+    await this.admin(`SET GLOBAL max_connections = ${MAX_CONNECTIONS}`);
+    await Promise.all(this.processes.map((process) => process.start()));
   }
 
   /** Starts the database where it was, if it does not run. */
@@ -189,6 +240,8 @@ export class FaultRig {
     const connection = await createConnection({ uri: this.serverUrl });
     connection.on('error', () => undefined);
     await connection.query(`USE ${DATABASE}`).catch(() => undefined);
+    // The server's own is a year, and who waits for so long holds up everybody behind.
+    await connection.query('SET SESSION lock_wait_timeout = 60');
     return connection;
   }
 
@@ -201,18 +254,40 @@ export class FaultRig {
 
   /** Ends every connection of brokers and reapers. Returns how many. */
   async killConnections(): Promise<number> {
-    const rows = await this.admin<{ ID: number }>(
-      `SELECT ID FROM information_schema.PROCESSLIST WHERE USER = 'broker'`,
-    );
+    const rows = await this.admin<{ ID: number }>(`SELECT ID FROM information_schema.PROCESSLIST WHERE ${OF_ROWMQ}`);
     // Some end by themselves meanwhile.
     for (const { ID } of rows) await this.admin(`KILL ${ID}`).catch(() => undefined);
     return rows.length;
   }
 
-  /** Waits until a statement like this is under way. */
-  async untilUnderWay(pattern: string, deadlineMs: number): Promise<void> {
-    const sql = `SELECT 1 FROM information_schema.PROCESSLIST WHERE USER = 'broker' AND INFO LIKE '${pattern}'`;
-    await eventually(`a statement like ${pattern}`, async () => (await this.admin(sql)).length > 0, deadlineMs);
+  /** How many statements like this are under way, by user. */
+  async underWay(condition: string): Promise<Map<string, number>> {
+    const rows = await this.admin<{ user: string; n: number }>(
+      `SELECT USER AS user, COUNT(*) AS n FROM information_schema.PROCESSLIST WHERE ${OF_ROWMQ} AND ${condition} GROUP BY USER`,
+    );
+    return new Map(rows.map(({ user, n }) => [user, Number(n)]));
+  }
+
+  /** Waits until a reaper has begun one of its duties after this moment, and has carried it out. */
+  async untilReaping(deadlineMs = 60_000): Promise<void> {
+    const since = Date.now();
+    const works = async (): Promise<boolean> => {
+      await sleep(200);
+      const answer = await fetch(`${this.client.url}/v1/admin/reaper`, { signal: AbortSignal.timeout(deadlineMs) });
+      if (!answer.ok) return false;
+      const { duties } = (await answer.json()) as ReaperAnswer;
+      const runs = duties.flatMap((duty) => duty.runs);
+      return runs.some(({ startedAt, error }) => Date.parse(startedAt) > since && error === null);
+    };
+    await eventually('a reaper at work', works, deadlineMs);
+  }
+
+  /** How many messages there are, of queues with these names, settled ones among them. */
+  async countMessages(namesLike: string): Promise<number> {
+    const [row] = await this.admin<{ n: number }>(
+      `SELECT COUNT(*) AS n FROM ${DATABASE}.message m JOIN ${DATABASE}.queue q ON q.id = m.queue_id WHERE q.name LIKE '${namesLike}'`,
+    );
+    return Number(row?.n);
   }
 
   /** How many deliveries there are of queues with these names. */
@@ -226,7 +301,7 @@ export class FaultRig {
   /** Ends everything, however it stands, and removes the data. */
   async stop(): Promise<void> {
     this.network?.heal();
-    await Promise.all([...this.brokers, ...this.reapers].map((process) => process.kill()));
+    await Promise.all(this.processes.map((process) => process.remove()));
     await Promise.all([...this.clients, this.client].map((client) => client?.close()));
     await this.adminConnection?.end().catch(() => undefined);
     await this.network?.close();

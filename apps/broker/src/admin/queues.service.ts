@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Injectable } from '@nestjs/common';
-import type { PurgeAnswer, PutQueueRequest, QueueAnswer, RedriveAnswer } from '@rowmq/contract';
+import { Injectable, Logger } from '@nestjs/common';
+import { LIMITS, type PurgeAnswer, type PutQueueRequest, type QueueAnswer, type RedriveAnswer } from '@rowmq/contract';
 import { FIRST_ID, type Queue, QueueRepository, SweepRepository } from '@rowmq/store';
 import { CombinedDemand } from '../messages/combined-demand.js';
 import { formatTime } from '../messages/message.codec.js';
@@ -10,13 +10,15 @@ import { QueueStatsService } from './queue-stats.service.js';
 /** Deliveries touched in one transaction. */
 const BATCH = 500;
 /** A call that touches a whole queue answers after this long, with what it has done and that more is left. */
-const CALL_MS = 10_000;
+const CALL_MS = LIMITS.sweepSeconds * 1000;
 /** After a pass that removed nothing: what is left, others hold. */
 const PAUSE_MS = 50;
 
 /** Creating, changing, emptying and deleting queues. */
 @Injectable()
 export class QueuesService {
+  private readonly logger = new Logger(QueuesService.name);
+
   constructor(
     private readonly queues: QueueRepository,
     private readonly sweep: SweepRepository,
@@ -45,8 +47,13 @@ export class QueuesService {
   async delete(name: string): Promise<void> {
     const id = await this.queues.delete(name);
     this.metrics.forget(name);
-    const { complete } = await this.removeDeliveries(id);
-    if (complete) await this.queues.forget(id);
+    try {
+      const { complete } = await this.removeDeliveries(id);
+      if (complete) await this.queues.forget(id);
+    } catch (error) {
+      // The queue is gone: to answer with a failure would be to have it deleted again, and not found.
+      this.logger.warn(`left what was in the deleted queue '${name}' to the reaper: ${String(error)}`);
+    }
   }
 
   /** Drops every delivery that is in the queue now, leased ones included. Throws `queue-not-found`. */

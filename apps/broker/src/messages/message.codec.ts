@@ -1,5 +1,5 @@
-import { isUtf8 } from 'node:buffer';
 import {
+  bodyEncodingOf,
   encodeReceipt,
   type EnqueueMessage,
   formatMessageId,
@@ -28,7 +28,7 @@ export function toNewMessage(message: EnqueueMessage, index: number): UnstampedM
 
 /** A leased delivery as dequeue answers it. Written out: spread from parts, it was a sixth of a busy broker's time. */
 export function toLeasedMessage(delivery: LeasedDelivery): LeasedMessage {
-  const bodyEncoding = encodingOf(delivery.body);
+  const bodyEncoding = bodyEncodingOf(delivery.body);
   return {
     id: formatMessageId(delivery.messageId),
     body: delivery.body.toString(bodyEncoding),
@@ -45,7 +45,7 @@ export function toLeasedMessage(delivery: LeasedDelivery): LeasedMessage {
 
 /** The immutable part of a message, as every call answers it. A body that is not valid UTF-8 travels as base64. */
 export function toContent(message: { id: Buffer; body: Buffer; headers: Buffer | null; expiresAt: number }) {
-  const bodyEncoding = encodingOf(message.body);
+  const bodyEncoding = bodyEncodingOf(message.body);
   return {
     id: formatMessageId(message.id),
     body: message.body.toString(bodyEncoding),
@@ -54,10 +54,6 @@ export function toContent(message: { id: Buffer; body: Buffer; headers: Buffer |
     enqueuedAt: formatTime(messageIdTime(message.id)),
     expiresAt: formatTime(message.expiresAt),
   };
-}
-
-function encodingOf(body: Buffer): 'utf8' | 'base64' {
-  return isUtf8(body) ? 'utf8' : 'base64';
 }
 
 function readHeaders(headers: Buffer | null): Record<string, string> {

@@ -30,7 +30,7 @@ export class LeaseLostError extends Error {
   }
 }
 
-/** The consumer was stopped and a handler did not end before the deadline: its message was given back. The reason of the handler's `AbortSignal`. */
+/** The consumer was stopped and a handler did not end before the deadline: its message was given back. The reason of the handler's `AbortSignal`; told with `settleFailed` where the broker did not answer in time either. */
 export class ConsumerStoppedError extends Error {
   override readonly name = 'ConsumerStoppedError';
 }

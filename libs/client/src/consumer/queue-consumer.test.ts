@@ -15,6 +15,8 @@ import { type Handler, QueueConsumer } from './queue-consumer.js';
 class Watched extends InMemoryBroker {
   readonly asked: number[] = [];
   readonly acks: number[] = [];
+  /** Also of those that fail. */
+  ackTries = 0;
   extended = 0;
   isAway = false;
   forgetsLeases = false;
@@ -26,6 +28,7 @@ class Watched extends InMemoryBroker {
   }
 
   override async ack(queue: string, request: { receipts: string[] }) {
+    this.ackTries += 1;
     if (this.isAway) throw new BrokerUnreachableError('away', 'http://nowhere', 'unknown');
     this.acks.push(request.receipts.length);
     return super.ack(queue, request);
@@ -379,6 +382,22 @@ describe('a consumer that is stopped', () => {
     expect(left.map(({ body }) => body)).toEqual(['2', '3', '4', '5', '6', '7', '8', '9']);
     expect(left.every(({ availableAt }) => availableAt.getTime() <= Date.now())).toBe(true);
     expect(broker.asked).toHaveLength(asked);
+  });
+
+  it('settles nothing any more when the broker has not answered for ten seconds, however long its leases last', async () => {
+    const broker = await filled(1);
+    const consumer = consume(broker, { message: () => void (broker.isAway = true) }, { leaseSeconds: 43_200 });
+    const failed = vi.fn<(error: unknown, messages: unknown[]) => void>();
+    consumer.on('settleFailed', failed);
+    await vi.waitUntil(() => broker.ackTries > 0);
+    await consumer.stop();
+    await vi.waitUntil(() => failed.mock.calls.length > 0);
+    const tries = broker.ackTries;
+    await sleep(1000);
+    expect(broker.ackTries).toBe(tries);
+    expect(failed).toHaveBeenCalledExactlyOnceWith(expect.any(BrokerUnreachableError), [
+      expect.objectContaining({ body: '0' }),
+    ]);
   });
 
   it('takes messages from handlers that do not finish by the deadline', async () => {

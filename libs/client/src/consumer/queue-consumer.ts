@@ -102,7 +102,7 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
 
   /**
    * Takes no more messages, gives back what no handler has begun with, lets handlers finish until the deadline, then aborts their signals and gives back their messages, and returns when the broker
-   * has answered for all of it. Idempotent; never rejects.
+   * has answered for all of it, 10 seconds later at most: what is not settled by then comes again when its lease has run out. Idempotent; never rejects.
    */
   stop(): Promise<void> {
     this.#stopped ??= this.#stop();
@@ -291,6 +291,7 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
     clearTimeout(timer);
     await this.#finishHandlers();
     await Promise.race([this.#settler.flush(), sleep(FLUSH_DEADLINE_MS, undefined, { ref: false })]);
+    this.#settler.close(new ConsumerStoppedError('The consumer was stopped, and the broker has not answered in time.'));
     this.#keeper.close();
   }
 

@@ -1,5 +1,6 @@
 import { type FailedReceipt, LIMITS, RowmqError } from '@rowmq/contract';
 import { setTimeout as sleep } from 'node:timers/promises';
+import pLimit from 'p-limit';
 import type { BrokerClient } from '../broker-client.js';
 import { mayPass } from '../http/broker-unreachable.error.js';
 import type { Delivery, Settlement } from './message.js';
@@ -23,13 +24,14 @@ export interface SettlerEvents {
 
 /** Before what the broker could not settle now is sent again. */
 const AGAIN_AFTER_MS = 250;
-/** Requests that are not acks, at a time: each has a reason or a delay of its own, and they may be many. */
+/** Requests of a lane at a time. Those that are not acks have a reason or a delay each of their own, and may be many. */
 const REQUESTS_AT_ONCE = 4;
 
 /** Tells the broker what became of deliveries, many with one request: while requests are under way, what is settled meanwhile gathers for the next. Nobody waits for it, and acks wait for nothing else. */
 export class Settler {
   private readonly acks: Lane;
   private readonly others: Lane;
+  private readonly closed = new AbortController();
 
   constructor(
     private readonly client: BrokerClient,
@@ -47,6 +49,11 @@ export class Settler {
   /** Resolves when the broker has answered for all that was settled so far. Never rejects. */
   async flush(): Promise<void> {
     await Promise.all([this.acks.flush(), this.others.flush()]);
+  }
+
+  /** Gives up what is not settled yet: it is told as a failure. */
+  close(reason: Error): void {
+    this.closed.abort(reason);
   }
 
   /** Never rejects. */
@@ -71,26 +78,41 @@ export class Settler {
     }
     const now = performance.now();
     const held = mayPass(error) ? deliveries.filter(({ leaseEndsAt }) => leaseEndsAt > now) : [];
-    const over = deliveries.filter((delivery) => !held.includes(delivery));
-    if (over.length > 0) this.events.onFailure(error, over);
-    for (const delivery of over) this.events.onDone(delivery);
+    this.giveUp(
+      error,
+      deliveries.filter((delivery) => !held.includes(delivery)),
+    );
     if (held.length === 0) return;
-    await sleep(AGAIN_AFTER_MS * (0.5 + Math.random()));
-    for (const delivery of held) this.add(delivery, settlement);
+    await this.pause();
+    if (this.closed.signal.aborted) this.giveUp(error, held);
+    else for (const delivery of held) this.add(delivery, settlement);
+  }
+
+  private async pause(): Promise<void> {
+    const { signal } = this.closed;
+    await sleep(AGAIN_AFTER_MS * (0.5 + Math.random()), undefined, { signal }).catch(() => undefined);
+  }
+
+  private giveUp(error: unknown, deliveries: readonly Delivery[]): void {
+    if (deliveries.length === 0) return;
+    this.events.onFailure(error, deliveries);
+    for (const delivery of deliveries) this.events.onDone(delivery);
   }
 
   /** Returns those that could not be settled. */
   private async ask(settlement: Settlement, deliveries: readonly Delivery[]): Promise<FailedReceipt[]> {
     const receipts = deliveries.map(({ message }) => message.receipt);
-    if (settlement.verb === 'ack') return (await this.client.ack(this.queue, { receipts })).failed;
+    const options = { signal: this.closed.signal };
+    if (settlement.verb === 'ack') return (await this.client.ack(this.queue, { receipts }, options)).failed;
     const reason = settlement.reason?.slice(0, LIMITS.reasonChars).toWellFormed();
     const how = settlement.verb === 'reject' ? { deadLetter: true } : { delaySeconds: settlement.delaySeconds };
-    return (await this.client.nack(this.queue, { receipts, ...how, ...(reason && { reason }) })).failed;
+    return (await this.client.nack(this.queue, { receipts, ...how, ...(reason && { reason }) }, options)).failed;
   }
 }
 
 /** Sends what gathers, one round after the other. */
 class Lane {
+  private readonly limit = pLimit(REQUESTS_AT_ONCE);
   private groups = new Map<string, Group>();
   private working: Promise<void> | undefined;
 
@@ -115,7 +137,7 @@ class Lane {
     while (this.groups.size > 0) {
       const groups = [...this.groups.values()].flatMap(requests);
       this.groups = new Map();
-      while (groups.length > 0) await Promise.all(groups.splice(0, REQUESTS_AT_ONCE).map((group) => this.send(group)));
+      await Promise.all(groups.map((group) => this.limit(() => this.send(group))));
     }
     this.working = undefined;
   }

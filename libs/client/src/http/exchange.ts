@@ -13,8 +13,22 @@ export interface HttpAnswer {
   retryAfter: string | string[] | undefined;
 }
 
+/** A request has no answer. */
+export class NoAnswer extends Error {
+  /**
+   * @param cause undici's HeadersTimeoutError at the deadline, the signal's reason, or what the connection came to
+   * @param neverLeft nothing of it was written to a connection, and nothing will be
+   */
+  constructor(
+    override readonly cause: unknown,
+    readonly neverLeft: boolean,
+  ) {
+    super('no answer');
+  }
+}
+
 /**
- * Sends a request and reads its whole answer. Throws undici's HeadersTimeoutError at the deadline, the signal's reason when that fires, and what the connection came to.
+ * Sends a request and reads its whole answer. Throws {@link NoAnswer}.
  *
  * On undici's `dispatch`: its `request` makes a stream of every answer, which costs as much again as all the rest. One timer and one listener per call rather than AbortSignal.any, which keeps every signal it
  * made on a long-lived source.
@@ -31,6 +45,8 @@ export async function exchange(
   try {
     dispatcher.dispatch(request, answer);
     return await answer.whole;
+  } catch (error) {
+    throw new NoAnswer(error, answer.neverLeft);
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener('abort', onAbort);
@@ -54,6 +70,10 @@ class AnswerReader implements Dispatcher.DispatchHandler {
     });
   }
 
+  get neverLeft(): boolean {
+    return this.controller === undefined;
+  }
+
   /** Whoever waits is told at once; a request that has not left yet never does. */
   giveUp(reason: Error): void {
     this.givenUp = reason;
@@ -61,9 +81,10 @@ class AnswerReader implements Dispatcher.DispatchHandler {
     this.controller?.abort(reason);
   }
 
+  /** Called just before the first byte is written. What is given up here is not written. */
   onRequestStart(controller: Dispatcher.DispatchController): void {
-    this.controller = controller;
-    if (this.givenUp !== undefined) controller.abort(this.givenUp);
+    if (this.givenUp === undefined) this.controller = controller;
+    else controller.abort(this.givenUp);
   }
 
   onResponseStart(

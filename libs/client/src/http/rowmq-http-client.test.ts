@@ -1,5 +1,9 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
+import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { afterEach, describe, expect, it } from 'vitest';
+import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net';
+import type { RowmqError } from '@rowmq/contract';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { RowmqHttpClient, type RowmqClientOptions } from './rowmq-http-client.js';
 
 type Handler = (request: IncomingMessage, body: string, response: ServerResponse) => void;
@@ -33,6 +37,28 @@ function clientOf(options: RowmqClientOptions): RowmqHttpClient {
 
 const json = (response: ServerResponse, status: number, answer: unknown, headers = {}) =>
   response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(answer));
+
+/** Takes connections and says nothing on them, so that none over TLS comes about. */
+async function listenInSilence(): Promise<{ url: string; sockets: readonly Socket[] }> {
+  const sockets: Socket[] = [];
+  const server = createTcpServer((socket) => sockets.push(socket.on('error', () => undefined)));
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  opened.push(async () => {
+    for (const socket of sockets) socket.destroy();
+    await new Promise((resolve) => server.close(resolve));
+  });
+  return { url: `https://127.0.0.1:${(server.address() as AddressInfo).port}`, sockets };
+}
+
+/** The client's ends of connections, as requests are sent on them. */
+function watchSockets(): readonly Socket[] {
+  const sockets: Socket[] = [];
+  const onSend = (sent: unknown): void => void sockets.push((sent as { socket: Socket }).socket);
+  subscribe('undici:client:sendHeaders', onSend);
+  opened.push(async () => unsubscribe('undici:client:sendHeaders', onSend));
+  return sockets;
+}
 
 describe('RowmqHttpClient', () => {
   it('sends one request per call, with the key, and answers what the broker answers', async () => {
@@ -91,6 +117,28 @@ describe('RowmqHttpClient', () => {
     });
   });
 
+  it('says that nothing was sent when no connection was free in time, and does not send it later', async () => {
+    const paths: (string | undefined)[] = [];
+    let answer = (): void => undefined;
+    const { url } = await listen((request, _body, response) => {
+      paths.push(request.url);
+      answer = () => void json(response, 200, { messages: [] });
+    });
+    const client = clientOf({ url, maxConnections: 1, timeoutMs: 50 });
+    for (const count of [1, 2]) {
+      const waiting = client.dequeue('orders', { waitSeconds: 20 });
+      await vi.waitUntil(() => paths.length === count, { timeout: 10_000 });
+      await expect(client.enqueue('orders', { messages: [{ body: 'x' }] })).rejects.toMatchObject({
+        name: 'BrokerUnreachableError',
+        outcome: 'not-sent',
+        message: expect.stringMatching(/no connection for it within 50 ms, nothing was sent; .*maxConnections/),
+      });
+      answer();
+      await waiting;
+    }
+    expect(paths).toEqual(['/v1/queues/orders/messages/dequeue', '/v1/queues/orders/messages/dequeue']);
+  });
+
   it('says that the outcome is unknown when the deadline passes', async () => {
     const { url } = await listen(() => undefined);
     await expect(clientOf({ url, timeoutMs: 50 }).ack('orders', { receipts: ['r'] })).rejects.toMatchObject({
@@ -98,6 +146,21 @@ describe('RowmqHttpClient', () => {
       outcome: 'unknown',
       message: expect.stringContaining('no answer within 50 ms'),
     });
+  });
+
+  it('gives a purge and a delete the time that they may take on top of its deadline', async () => {
+    const calls: unknown[] = [];
+    const { url } = await listen(({ method }, _body, response) => {
+      calls.push(method);
+      setTimeout(() => {
+        if (method === 'DELETE') response.writeHead(204).end();
+        else json(response, 200, { purged: 17, complete: false });
+      }, 150);
+    });
+    const client = clientOf({ url, timeoutMs: 50, retries: 4 });
+    await expect(client.purge('orders')).resolves.toEqual({ purged: 17, complete: false });
+    await expect(client.deleteQueue('orders')).resolves.toBeUndefined();
+    expect(calls).toEqual(['POST', 'DELETE']);
   });
 
   it('gives a dequeue the time it waits for on top of its deadline', async () => {
@@ -114,6 +177,21 @@ describe('RowmqHttpClient', () => {
       name: 'BrokerUnreachableError',
       outcome: 'unknown',
     });
+  });
+
+  it('says that the outcome is unknown, and does not enqueue again, when the way to the host is lost under way', async () => {
+    const sockets = watchSockets();
+    let calls = 0;
+    const { url } = await listen(() => {
+      calls += 1;
+      sockets.at(-1)?.destroy(Object.assign(new Error('read EHOSTUNREACH'), { code: 'EHOSTUNREACH' }));
+    });
+    const call = clientOf({ url, retries: 4 }).enqueue('orders', { messages: [{ body: 'x' }] });
+    await expect(call).rejects.toMatchObject({
+      outcome: 'unknown',
+      message: expect.stringContaining('the connection broke (read EHOSTUNREACH)'),
+    });
+    expect(calls).toBe(1);
   });
 
   it("does not take a stranger's answer for that of a broker", async () => {
@@ -162,6 +240,8 @@ describe('what may pass', () => {
 
   const refuse: Handler = (_request, _body, response) => json(response, 503, overloaded);
   const breakOff: Handler = (request) => request.socket.destroy();
+  const databaseAway: Handler = (_request, _body, response) =>
+    json(response, 503, { ...overloaded, code: 'database-unavailable' });
 
   it('is tried again, a few times', async () => {
     const twice = await failing(2, refuse, { acked: ['r'], failed: [] });
@@ -217,8 +297,66 @@ describe('what may pass', () => {
     expect(good.calls()).toBe(40);
   });
 
-  it('ends with its signal, also in a pause', async () => {
-    const always = await failing(99, refuse, undefined);
+  it('is tried on the next broker where one takes no connection', async () => {
+    const silent = await listenInSilence();
+    const good = await failing(0, refuse, stored);
+    // Begins at the first.
+    const random = vi.spyOn(Math, 'random').mockReturnValueOnce(0);
+    const client = clientOf({ url: [silent.url, good.url], timeoutMs: 500, retries: 4 });
+    random.mockRestore();
+    await expect(client.enqueue('orders', { messages: [{ body: 'x' }] })).resolves.toEqual(stored);
+    expect(silent.sockets).toHaveLength(1);
+    expect(good.calls()).toBe(1);
+  });
+
+  it('stays unknown after a try that may have been carried out, although the next was not sent', async () => {
+    const { server, url } = await listen((request) => {
+      server.close();
+      request.socket.destroy();
+    });
+    await expect(clientOf({ url, retries: 1 }).ack('orders', { receipts: ['r'] })).rejects.toMatchObject({
+      outcome: 'unknown',
+      message: expect.stringMatching(/ECONNREFUSED.*A try before may have been carried out\./),
+    });
+  });
+
+  it.each([
+    ['the answer was lost', breakOff, undefined],
+    ['the database went away', databaseAway, undefined],
+    ['it was refused', refuse, 'queue-not-found'],
+  ])('of a delete after which there is no such queue: %s', async (_, fail, code) => {
+    let calls = 0;
+    const { url } = await listen((request, body, response) => {
+      calls += 1;
+      if (calls === 1) fail(request, body, response);
+      else json(response, 404, { ...overloaded, status: 404, code: 'queue-not-found' });
+    });
+    const outcome = clientOf({ url, retries: 4 })
+      .deleteQueue('orders')
+      .catch((error: unknown) => (error as RowmqError).code);
+    await expect(outcome).resolves.toBe(code);
+    expect(calls).toBe(2);
+    // Of its first try.
+    await expect(clientOf({ url, retries: 4 }).deleteQueue('orders')).rejects.toMatchObject({
+      code: 'queue-not-found',
+    });
+  });
+
+  it('is not tried again once the client is closed', async () => {
+    const { server, url } = await listen(() => undefined);
+    await new Promise((resolve) => server.close(resolve));
+    const client = clientOf({ url, retries: 30 });
+    const call = client.ack('orders', { receipts: ['r'] });
+    setTimeout(() => void client.close(), 50);
+    await expect(call).rejects.toMatchObject({ outcome: 'not-sent', message: 'The client is closed.' });
+  });
+
+  it.each([
+    ['of its own', {}],
+    ['that the broker asked for', { 'retry-after': '1' }],
+  ])('ends with its signal, also in a pause %s', async (_, headers) => {
+    const refuseFor: Handler = (_request, _body, response) => json(response, 503, overloaded, headers);
+    const always = await failing(99, refuseFor, undefined);
     const giveUp = new AbortController();
     const call = clientOf({ url: always.url, retries: 30 }).ack(
       'orders',

@@ -4,9 +4,9 @@ import {
   dequeueAnswer,
   enqueueAnswer,
   extendAnswer,
+  LIMITS,
   messageAnswer,
   nackAnswer,
-  problem,
   purgeAnswer,
   queueAnswer,
   RowmqError,
@@ -18,6 +18,7 @@ import {
   type DequeueRequest,
   type EnqueueAnswer,
   type EnqueueRequest,
+  type ErrorCode,
   type ExtendAnswer,
   type ExtendRequest,
   type MessageAnswer,
@@ -32,16 +33,17 @@ import pRetry from 'p-retry';
 import { errors, type Dispatcher } from 'undici';
 import { z } from 'zod';
 import { type CallOptions, BrokerClient } from '../broker-client.js';
+import { read, unreachable } from './answer.js';
 import { BrokerUnreachableError, mayPass } from './broker-unreachable.error.js';
 import { type Endpoint, Endpoints } from './endpoints.js';
-import { exchange, type HttpAnswer } from './exchange.js';
+import { exchange, NoAnswer } from './exchange.js';
 
 export interface RowmqClientOptions {
   /** The broker's base URL, such as `http://127.0.0.1:8080`; several for brokers that stand in for each other. */
   url: string | readonly string[];
   /** Sent as a bearer token; absent for a broker without keys. */
   apiKey?: string | undefined;
-  /** Deadline of every try, in milliseconds; a dequeue gets its `waitSeconds` on top. Default 10,000. */
+  /** Deadline of every try, in milliseconds; a dequeue gets its `waitSeconds` on top, a purge or a delete the 10 seconds that it may take. Default 10,000. */
   timeoutMs?: number | undefined;
   /** How often a call is tried again after a failure that may pass, with growing pauses of up to 2 seconds. Default 4; 0 for a client that sends each call once. */
   retries?: number | undefined;
@@ -53,9 +55,12 @@ interface Call {
   method: Dispatcher.HttpMethod;
   path: string;
   body?: unknown;
+  /** What the broker may take before it answers. */
   extraMs?: number;
   /** Sent twice it does more than sent once. */
   once?: boolean;
+  /** With this it is refused once it has been carried out. */
+  doneCode?: ErrorCode;
   signal?: AbortSignal | undefined;
   timeoutMs?: number | undefined;
 }
@@ -76,15 +81,8 @@ const optionsSchema = z.strictObject({
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 2000;
 
-/** The system's and undici's codes for "no connection came about": the broker has seen nothing of the call. */
-const NOT_SENT = new Set([
-  'ECONNREFUSED',
-  'ENOTFOUND',
-  'EAI_AGAIN',
-  'EHOSTUNREACH',
-  'ENETUNREACH',
-  'UND_ERR_CONNECT_TIMEOUT',
-]);
+/** What the broker takes for a purge or a delete, if the queue is large. */
+const SWEEP_MS = LIMITS.sweepSeconds * 1000;
 
 /**
  * RowMQ over HTTP, on pools of kept-alive connections: one method per verb of the REST contract. Needs no framework.
@@ -175,12 +173,23 @@ export class RowmqHttpClient extends BrokerClient {
 
   /** Deletes the queue and every delivery in it. */
   async deleteQueue(queue: string, options: CallOptions = {}): Promise<void> {
-    await this.#call(NOTHING, { method: 'DELETE', path: queuePath(queue), ...options });
+    await this.#call(NOTHING, {
+      method: 'DELETE',
+      path: queuePath(queue),
+      extraMs: SWEEP_MS,
+      doneCode: 'queue-not-found',
+      ...options,
+    });
   }
 
   /** Drops every delivery of the queue; `complete: false` asks for another call. */
   purge(queue: string, options: CallOptions = {}): Promise<PurgeAnswer> {
-    return this.#call(purgeAnswer, { method: 'POST', path: `${queuePath(queue)}/purge`, ...options });
+    return this.#call(purgeAnswer, {
+      method: 'POST',
+      path: `${queuePath(queue)}/purge`,
+      extraMs: SWEEP_MS,
+      ...options,
+    });
   }
 
   /** One page of a queue's messages in one state, without leasing them. */
@@ -212,7 +221,6 @@ export class RowmqHttpClient extends BrokerClient {
 
   async #call<Schema extends z.ZodType>(schema: Schema, call: Call): Promise<z.output<Schema>> {
     call.signal?.throwIfAborted();
-    if (this.#closed.signal.aborted) throw new BrokerUnreachableError('The client is closed.', this.url, 'not-sent');
     try {
       return await this.#try(schema, call);
     } catch (error) {
@@ -223,28 +231,43 @@ export class RowmqHttpClient extends BrokerClient {
 
   /** After a try that failed. Apart from it, since a call that succeeds at once should not pay for what might follow. */
   async #tryAgain<Schema extends z.ZodType>(failure: unknown, schema: Schema, call: Call): Promise<z.output<Schema>> {
+    /** Of tries that may have been carried out. */
+    const doubts: unknown[] = [];
     const attempt = async (number: number): Promise<z.output<Schema>> => {
       if (number === 1) throw failure;
       return this.#try(schema, call);
     };
-    return pRetry(attempt, {
-      retries: this.#retries,
-      minTimeout: FIRST_PAUSE_MS,
-      maxTimeout: LONGEST_PAUSE_MS,
-      randomize: true,
-      onFailedAttempt: async ({ error }) => {
-        const seconds = error instanceof RowmqError ? (error.retryAfterSeconds ?? 0) : 0;
-        if (seconds > 0) await sleep(Math.min(seconds * 1000, LONGEST_PAUSE_MS), undefined, { signal: call.signal });
-      },
-      shouldRetry: ({ error }) => this.#mayBeSentAgain(call, error),
-      ...(call.signal && { signal: call.signal }),
-    });
+    try {
+      return await pRetry(attempt, {
+        retries: this.#retries,
+        minTimeout: FIRST_PAUSE_MS,
+        maxTimeout: LONGEST_PAUSE_MS,
+        randomize: true,
+        onFailedAttempt: async ({ error, retriesLeft }) => {
+          if (mayBeDone(error)) doubts.push(error);
+          if (retriesLeft > 0) await this.#pauseAsAsked(call, error);
+        },
+        shouldRetry: ({ error }) => this.#mayBeSentAgain(call, error),
+        ...(call.signal && { signal: call.signal }),
+      });
+    } catch (error) {
+      if (doubts.length === 0) throw error;
+      if (error instanceof RowmqError && error.code === call.doneCode) return schema.parse(undefined);
+      throw error instanceof BrokerUnreachableError ? afterDoubt(error) : error;
+    }
+  }
+
+  /** As long as the broker said. */
+  async #pauseAsAsked({ signal }: Call, error: unknown): Promise<void> {
+    const seconds = error instanceof RowmqError ? (error.retryAfterSeconds ?? 0) : 0;
+    if (seconds === 0) return;
+    await sleep(Math.min(seconds * 1000, LONGEST_PAUSE_MS), undefined, { signal }).catch(() => undefined);
+    signal?.throwIfAborted();
   }
 
   #mayBeSentAgain(call: Call, error: unknown): boolean {
     if (this.#closed.signal.aborted || !mayPass(error)) return false;
-    if (!call.once) return true;
-    return error instanceof BrokerUnreachableError ? error.outcome === 'not-sent' : error.code === 'overloaded';
+    return !call.once || !mayBeDone(error);
   }
 
   /** Sends a call once. */
@@ -264,70 +287,31 @@ export class RowmqHttpClient extends BrokerClient {
     const deadlineMs = Math.min(this.#timeoutMs, call.timeoutMs ?? Infinity) + (call.extraMs ?? 0);
     const body = call.body === undefined ? null : JSON.stringify(call.body);
     const headers = body === null ? this.#headers : { ...this.#headers, 'content-type': 'application/json' };
+    const request = { method: call.method, path: endpoint.pathPrefix + call.path, headers, body };
+    const asked = { method: call.method, url: endpoint.url, path: call.path };
     try {
-      const request = { method: call.method, path: endpoint.pathPrefix + call.path, headers, body };
-      const answer = await exchange(endpoint.pool, request, { deadlineMs, signal: call.signal });
-      return read(endpoint, schema, call, answer);
+      return read(schema, asked, await exchange(endpoint.pool, request, { deadlineMs, signal: call.signal }));
     } catch (error) {
-      if (error instanceof RowmqError || error instanceof BrokerUnreachableError) throw error;
-      if (error instanceof errors.InvalidArgumentError) throw error;
+      if (!(error instanceof NoAnswer)) throw error;
+      if (error.cause instanceof errors.InvalidArgumentError) throw error.cause;
       call.signal?.throwIfAborted();
-      throw unreachable(endpoint, call, error, deadlineMs);
+      throw unreachable(asked, error, deadlineMs);
     }
   }
 }
 
-function read<Schema extends z.ZodType>(
-  { url }: Endpoint,
-  schema: Schema,
-  call: Call,
-  { status, text, retryAfter }: HttpAnswer,
-): z.output<Schema> {
-  const answer = text === '' ? undefined : parseJson(text);
-  const success = status < 300 ? schema.safeParse(answer) : undefined;
-  if (success?.success) return success.data;
-  const refusal = problem.safeParse(answer);
-  if (refusal.success) {
-    const { code, detail, faults } = refusal.data;
-    const retryAfterSeconds = Number(retryAfter ?? Number.NaN);
-    throw new RowmqError(code, detail, {
-      ...(faults === undefined ? {} : { faults }),
-      ...(Number.isFinite(retryAfterSeconds) ? { retryAfterSeconds } : {}),
-    });
-  }
-  throw new BrokerUnreachableError(
-    `${call.method} ${url}${call.path} was answered with status ${status} and something that is not RowMQ's answer to it; ` +
-      'check that the URL is a RowMQ broker and not something in front of it.',
-    url,
-    'unknown',
-  );
+/** Whether a try that failed so may have been carried out all the same. */
+function mayBeDone(error: unknown): boolean {
+  if (error instanceof BrokerUnreachableError) return error.outcome === 'unknown';
+  return error instanceof RowmqError && error.code === 'database-unavailable';
 }
 
-function unreachable({ url }: Endpoint, call: Call, cause: unknown, deadlineMs: number): BrokerUnreachableError {
-  const code = errorCode(cause);
-  if (NOT_SENT.has(code)) {
-    const message = `No broker can be reached at ${url} (${code}); start one with npm start, or correct the URL.`;
-    return new BrokerUnreachableError(message, url, 'not-sent', { cause });
-  }
-  const what =
-    cause instanceof errors.HeadersTimeoutError
-      ? `no answer within ${deadlineMs} ms`
-      : `the connection broke (${cause instanceof Error ? cause.message : String(cause)})`;
-  const message = `${call.method} ${url}${call.path}: ${what}; it may or may not have been carried out.`;
-  return new BrokerUnreachableError(message, url, 'unknown', { cause });
+/** What is known of a call of which an earlier try may have been carried out. */
+function afterDoubt(error: BrokerUnreachableError): BrokerUnreachableError {
+  if (error.outcome === 'unknown') return error;
+  const message = `${error.message} A try before may have been carried out.`;
+  return new BrokerUnreachableError(message, error.url, 'unknown', { cause: error });
 }
 
 const queuePath = (queue: string) => `/v1/admin/queues/${encodeURIComponent(queue)}`;
 const messagesPath = (queue: string) => `/v1/queues/${encodeURIComponent(queue)}/messages`;
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    return undefined;
-  }
-}
-
-function errorCode(error: unknown): string {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : '';
-}

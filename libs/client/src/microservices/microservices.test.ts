@@ -1,9 +1,12 @@
 import 'reflect-metadata';
-import { Controller, Module, type Type } from '@nestjs/common';
+import { Controller, type LoggerService, Module, type Type } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { Ctx, EventPattern, MessagePattern, Payload } from '@nestjs/microservices';
+import type { DequeueRequest } from '@rowmq/contract';
 import { firstValueFrom, of } from 'rxjs';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import type { CallOptions } from '../broker-client.js';
+import { BrokerUnreachableError } from '../http/broker-unreachable.error.js';
 import { InMemoryBroker } from '../testing/in-memory-broker.js';
 import { RowmqClient, RowmqRecord } from './rowmq.client.js';
 import type { RowmqContext } from './rowmq.context.js';
@@ -16,14 +19,46 @@ afterEach(async () => {
   for (const close of opened.splice(0).toReversed()) await close();
 });
 
-async function serve(broker: InMemoryBroker, controller: Type): Promise<RowmqServer> {
+async function serve(
+  broker: InMemoryBroker,
+  controller: Type,
+  logger: LoggerService | false = false,
+): Promise<RowmqServer> {
   @Module({ controllers: [controller] })
   class ServiceModule {}
   const strategy = new RowmqServer({ ...NOWHERE, consumer: { waitSeconds: 1 } }, broker);
-  const app = await NestFactory.createMicroservice(ServiceModule, { strategy, logger: false });
+  const app = await NestFactory.createMicroservice(ServiceModule, { strategy, logger });
   opened.push(() => app.close());
   await app.listen();
   return strategy;
+}
+
+/** Is not there for its first dequeues. */
+class LateBroker extends InMemoryBroker {
+  constructor(private triesLeft: number) {
+    super();
+  }
+
+  override async dequeue(queue: string, request?: DequeueRequest, options?: CallOptions) {
+    if (this.triesLeft > 0) {
+      this.triesLeft -= 1;
+      throw new BrokerUnreachableError('away', 'http://nowhere', 'not-sent');
+    }
+    return super.dequeue(queue, request, options);
+  }
+}
+
+/** Keeps what is logged. */
+class Log implements LoggerService {
+  readonly lines: string[] = [];
+  private readonly keep = (level: string) => (line: unknown) => void this.lines.push(`${level}: ${String(line)}`);
+  readonly log = this.keep('log');
+  readonly warn = this.keep('warn');
+  readonly error = this.keep('error');
+
+  about(words: RegExp): string[] {
+    return this.lines.filter((line) => words.test(line));
+  }
 }
 
 describe('the transport', () => {
@@ -82,6 +117,30 @@ describe('the transport', () => {
     await expect.poll(() => broker.messages('dead')).toMatchObject([{ body: '"reject"', nackReason: 'never' }]);
     const [retried] = broker.messages('orders');
     expect((retried?.availableAt.getTime() ?? 0) - Date.now()).toBeGreaterThan(90_000);
+  });
+
+  it('logs once that the broker is away, and that it is back, and what becomes of a message that failed', async () => {
+    const broker = new LateBroker(3);
+    @Controller()
+    class Orders {
+      @EventPattern('orders')
+      handle(@Payload() payload: number): void {
+        throw new Error(`a defect with ${payload}`);
+      }
+    }
+    const log = new Log();
+    await serve(broker, Orders, log);
+    await broker.enqueue('orders', { messages: [{ body: '1' }] });
+    await vi.waitUntil(() => log.about(/failed/).length > 0, { timeout: 10_000 });
+    expect(log.about(/gives/)).toEqual([
+      "warn: Queue 'orders' gives no messages, and is asked again: BrokerUnreachableError: away",
+      "log: Queue 'orders' gives messages again.",
+    ]);
+    expect(log.about(/failed/)).toEqual([
+      expect.stringMatching(
+        /^warn: Message \S+ of queue 'orders' failed, received 1 times; it comes again in 1 s: .*Internal server error/,
+      ),
+    ]);
   });
 
   it('refuses to ask for answers, and to give them, and says why', async () => {

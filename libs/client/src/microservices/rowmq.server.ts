@@ -5,6 +5,7 @@ import type { ConsumerOptions } from '../consumer/consumer-options.js';
 import { QueueConsumer } from '../consumer/queue-consumer.js';
 import type { BrokerClient } from '../broker-client.js';
 import { RowmqHttpClient, type RowmqClientOptions } from '../http/rowmq-http-client.js';
+import { logConsumer } from '../nest/consumer-log.js';
 import { type NeededQueue, QueueCheck } from '../nest/queue-check.js';
 import { RowmqConfigurationError } from '../nest/rowmq-configuration.error.js';
 import type { PayloadOptions } from '../queue/payload-codec.js';
@@ -108,11 +109,7 @@ export class RowmqServer extends Server implements CustomTransportStrategy {
       },
       options,
     );
-    consumer.on('handlerFailed', ({ id }, error) =>
-      this.logger.warn(`Message ${id} of queue '${queue}' failed: ${text(error)}`),
-    );
-    consumer.on('dequeueFailed', (error) => this.logger.warn(`Queue '${queue}' gives no messages: ${text(error)}`));
-    consumer.on('settleFailed', (error) => this.logger.error(`Queue '${queue}': messages come again: ${text(error)}`));
+    logConsumer(consumer, this.logger);
     return consumer;
   }
 
@@ -133,8 +130,4 @@ export class RowmqServer extends Server implements CustomTransportStrategy {
       this.onProcessingStartHook(this.transportId, context, work);
     });
   }
-}
-
-function text(error: unknown): string {
-  return error instanceof Error ? String(error) : JSON.stringify(error);
 }

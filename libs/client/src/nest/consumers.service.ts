@@ -6,10 +6,10 @@ import {
   type OnApplicationShutdown,
   type OnModuleDestroy,
 } from '@nestjs/common';
-import type { Settlement } from '../consumer/message.js';
 import { QueueConsumer } from '../consumer/queue-consumer.js';
 import { BrokerClient } from '../broker-client.js';
 import { ConsumerExplorer } from './consumer-explorer.js';
+import { logConsumer } from './consumer-log.js';
 import { QueueCheck } from './queue-check.js';
 import { RowmqConfigurationError } from './rowmq-configuration.error.js';
 
@@ -49,9 +49,11 @@ export class ConsumersService implements OnApplicationBootstrap, OnModuleDestroy
     });
     const needed = [...queues.values()].map(({ registration }) => registration);
     await new QueueCheck(this.client, this.logger, this.closing.signal).ensureAll(needed);
+    // Nest does not wait for the end of this when an HTTP application is closed meanwhile.
+    if (this.closing.signal.aborted) return;
     for (const consumer of consumers) {
       this.running.set(consumer.queue, consumer);
-      this.log(consumer);
+      logConsumer(consumer, this.logger);
       consumer.start();
     }
   }
@@ -65,42 +67,4 @@ export class ConsumersService implements OnApplicationBootstrap, OnModuleDestroy
   async onApplicationShutdown(): Promise<void> {
     await this.client.close();
   }
-
-  private log(consumer: QueueConsumer): void {
-    const { queue } = consumer;
-    let isAway = false;
-    consumer.on('dequeueFailed', (error) => {
-      // Once for a time of trouble, not for each try.
-      if (!isAway) this.logger.warn(`Queue '${queue}' gives no messages, and is asked again: ${String(error)}`);
-      isAway = true;
-    });
-    consumer.on('dequeued', () => {
-      if (isAway) this.logger.log(`Queue '${queue}' gives messages again.`);
-      isAway = false;
-    });
-    consumer.on('handlerFailed', ({ id, receiveCount }, error, settlement) => {
-      const what = whatBecomesOf(settlement);
-      this.logger.warn(
-        `Message ${id} of queue '${queue}' failed, received ${receiveCount} times; ${what}: ${String(error)}`,
-      );
-    });
-    consumer.on('leaseLost', ({ id }) =>
-      this.logger.warn(`The lease of message ${id} of queue '${queue}' was lost: it is handed out again.`),
-    );
-    consumer.on('extendFailed', (error) =>
-      this.logger.warn(`Leases of queue '${queue}' could not be extended, and are tried again: ${String(error)}`),
-    );
-    consumer.on('settleFailed', (error, messages) =>
-      this.logger.error(
-        messages.length === 0
-          ? `Messages of queue '${queue}' could not be dead-lettered, and were given back: ${String(error)}`
-          : `${messages.length} messages of queue '${queue}' could not be settled, and come again: ${String(error)}`,
-      ),
-    );
-  }
-}
-
-function whatBecomesOf(settlement: Settlement | undefined): string {
-  if (settlement === undefined) return 'it had been settled before';
-  return settlement.verb === 'nack' ? `it comes again in ${settlement.delaySeconds} s` : 'it is dead-lettered';
 }

@@ -1,8 +1,11 @@
 import 'reflect-metadata';
 import { Inject, Injectable, Module, Scope, type Type } from '@nestjs/common';
+import { FastifyAdapter } from '@nestjs/platform-fastify';
 import { Test, type TestingModule } from '@nestjs/testing';
+import type { AckRequest, DequeueRequest } from '@rowmq/contract';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { z } from 'zod';
+import type { CallOptions } from '../broker-client.js';
 import { Queue } from '../queue/queue.js';
 import { RowmqHttpClient } from '../http/rowmq-http-client.js';
 import { InMemoryBroker } from '../testing/in-memory-broker.js';
@@ -34,6 +37,25 @@ async function start(
   apps.push(app);
   app.useLogger(false);
   return app.init();
+}
+
+/** Answers whether there is such a queue only when it is let go. */
+class HeldBroker extends InMemoryBroker {
+  dequeues = 0;
+  isAsked = false;
+  letGo: () => void = () => undefined;
+  private readonly held = new Promise<void>((resolve) => (this.letGo = resolve));
+
+  override async ack(queue: string, request: AckRequest) {
+    this.isAsked = true;
+    await this.held;
+    return super.ack(queue, request);
+  }
+
+  override async dequeue(queue: string, request?: DequeueRequest, options?: CallOptions) {
+    this.dequeues += 1;
+    return super.dequeue(queue, request, options);
+  }
 }
 
 describe('an application', () => {
@@ -71,6 +93,29 @@ describe('an application', () => {
     await app.close();
     expect(finished).toBe(true);
     expect(app.get(InMemoryBroker).messages('orders')).toEqual([]);
+  });
+
+  it('starts no consumers any more if it is closed while its queues are checked', async () => {
+    @Consumer('orders')
+    class Mailer {
+      @OnMessage()
+      mail(): void {}
+    }
+    @Module({ imports: [RowmqModule.registerQueue({ name: 'orders' })], providers: [Mailer] })
+    class ServiceModule {}
+    const broker = new HeldBroker();
+    const module = await Test.createTestingModule({ imports: [RowmqTestingModule.forRoot(), ServiceModule] })
+      .overrideProvider(InMemoryBroker)
+      .useValue(broker)
+      .compile();
+    const app = module.createNestApplication(new FastifyAdapter(), { logger: false });
+    const started = app.init();
+    await vi.waitUntil(() => broker.isAsked);
+    await app.close();
+    broker.letGo();
+    await started;
+    expect(() => app.get(ConsumersService).get('orders')).toThrow(/no consumer of queue 'orders' that has started/);
+    expect(broker.dequeues).toBe(0);
   });
 
   it('calls the method as it is then, so that tests can spy on it', async () => {

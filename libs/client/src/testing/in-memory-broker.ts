@@ -1,9 +1,15 @@
+import { randomBytes } from 'node:crypto';
 import {
   type AckAnswer,
+  ackRequest,
   type AckRequest,
+  bodyEncodingOf,
+  decodeReceipt,
   type DequeueAnswer,
   dequeueRequest,
+  encodeReceipt,
   type EnqueueAnswer,
+  type EnqueueMessage,
   enqueueRequest,
   type EnqueueRequest,
   type DequeueRequest,
@@ -12,8 +18,8 @@ import {
   extendRequest,
   type FailedReceipt,
   formatMessageId,
-  LIMITS,
   type LeasedMessage,
+  messageBytes,
   type NackAnswer,
   type NackRequest,
   nackRequest,
@@ -22,29 +28,42 @@ import {
   type PutQueueRequest,
   QUEUE_DEFAULTS,
   type QueueSettings,
+  type Receipt,
   RowmqError,
 } from '@rowmq/contract';
 import { type CallOptions, BrokerClient } from '../broker-client.js';
 
 /** A delivery in memory. Times: ms since 1970, by this process's clock. */
 interface Entry {
-  id: string;
-  body: string;
-  bodyEncoding: 'utf8' | 'base64';
+  id: Buffer;
+  body: Buffer;
   headers: Record<string, string>;
   priority: number;
   enqueuedAt: number;
   expiresAt: number;
   availableAt: number;
   receiveCount: number;
-  receipt: string | undefined;
+  /** Of the lease that it is or was under; undefined if it was given back, or there was none. */
+  leaseToken: Buffer | undefined;
   nackReason: string | undefined;
 }
 
 interface MemoryQueue {
   settings: QueueSettings;
+  /** By message id. */
   entries: Map<string, Entry>;
 }
+
+/** What {@link InMemoryBroker.messages} tells of a delivery. */
+export type MemoryMessage = Pick<
+  LeasedMessage,
+  'id' | 'body' | 'bodyEncoding' | 'headers' | 'priority' | 'receiveCount'
+> & {
+  nackReason: string | undefined;
+  availableAt: Date;
+};
+
+const TOKEN_BYTES = 8;
 
 const POLL_MS = 5;
 
@@ -54,40 +73,21 @@ const POLL_MS = 5;
  */
 export class InMemoryBroker extends BrokerClient {
   readonly #queues = new Map<string, MemoryQueue>();
-  #receipts = 0;
   #isClosed = false;
 
   async enqueue(queue: string, request: EnqueueRequest): Promise<EnqueueAnswer> {
     const { messages } = valid(enqueueRequest, request);
     const { settings, entries } = this.#queue(queue);
-    const now = Date.now();
-    if (settings.maxDepth !== null && entries.size + messages.length > settings.maxDepth) {
+    const made = messages.map((message, index) => newEntry(message, index, settings));
+    if (settings.maxDepth !== null && entries.size + made.length > settings.maxDepth) {
       throw new RowmqError('queue-full', `The queue holds ${entries.size} of at most ${settings.maxDepth} deliveries.`);
     }
-    const made = messages.map((message, index): Entry => {
-      if (Buffer.byteLength(message.body, message.bodyEncoding) > LIMITS.bodyBytes) {
-        throw new RowmqError(
-          'message-too-large',
-          `Message ${index}: the body has more than ${LIMITS.bodyBytes} bytes.`,
-        );
-      }
-      const lifeSeconds = Math.min(message.expiresInSeconds ?? Infinity, settings.messageTtlSeconds);
-      return {
-        id: formatMessageId(newMessageId()),
-        body: message.body,
-        bodyEncoding: message.bodyEncoding,
-        headers: message.headers ?? {},
-        priority: message.priority,
-        enqueuedAt: now,
-        expiresAt: now + lifeSeconds * 1000,
-        availableAt: now + (message.delaySeconds ?? settings.delaySeconds) * 1000,
-        receiveCount: 0,
-        receipt: undefined,
-        nackReason: undefined,
-      };
+    const ids = made.map((entry) => {
+      const id = formatMessageId(entry.id);
+      entries.set(id, entry);
+      return { id };
     });
-    for (const entry of made) entries.set(entry.id, entry);
-    return { messages: made.map(({ id }) => ({ id })) };
+    return { messages: ids };
   }
 
   async dequeue(queue: string, request: DequeueRequest = {}, { signal }: CallOptions = {}): Promise<DequeueAnswer> {
@@ -102,7 +102,10 @@ export class InMemoryBroker extends BrokerClient {
   }
 
   async ack(queue: string, request: AckRequest): Promise<AckAnswer> {
-    const { done, failed } = this.#settle(queue, request.receipts, (entry, { entries }) => entries.delete(entry.id));
+    const { receipts } = valid(ackRequest, request);
+    const { done, failed } = this.#settle(queue, receipts, (entry, { entries }) => {
+      entries.delete(formatMessageId(entry.id));
+    });
     return { acked: done, failed };
   }
 
@@ -113,7 +116,11 @@ export class InMemoryBroker extends BrokerClient {
       throw new RowmqError('invalid-request', `Queue '${queue}' has no dead-letter queue.`);
     }
     const { done, failed } = this.#settle(queue, receipts, (entry, from) => {
-      Object.assign(entry, { availableAt: Date.now() + delaySeconds * 1000, receipt: undefined, nackReason: reason });
+      Object.assign(entry, {
+        availableAt: Date.now() + delaySeconds * 1000,
+        leaseToken: undefined,
+        nackReason: reason,
+      });
       if (deadLetter) this.#move(entry, from, deadLetterQueue as string);
     });
     return { nacked: done, failed };
@@ -128,7 +135,11 @@ export class InMemoryBroker extends BrokerClient {
   }
 
   async putQueue(queue: string, settings: PutQueueRequest = {}): Promise<void> {
-    Object.assign(this.#queue(queue).settings, valid(putQueueRequest, settings));
+    const given = valid(putQueueRequest, settings);
+    if (given.deadLetterQueue === queue) {
+      throw new RowmqError('invalid-request', 'A queue cannot be its own dead-letter queue; name another, or null.');
+    }
+    Object.assign(this.#queue(queue).settings, given);
   }
 
   async close(): Promise<void> {
@@ -136,20 +147,13 @@ export class InMemoryBroker extends BrokerClient {
   }
 
   /** What is in a queue, in whatever state, in the order in which it was enqueued. */
-  messages(
-    queue: string,
-  ): (Pick<Entry, 'id' | 'body' | 'headers' | 'priority' | 'receiveCount' | 'nackReason'> & { availableAt: Date })[] {
-    return [...this.#queue(queue).entries.values()].map(
-      ({ id, body, headers, priority, receiveCount, nackReason, availableAt }) => ({
-        id,
-        body,
-        headers,
-        priority,
-        receiveCount,
-        nackReason,
-        availableAt: new Date(availableAt),
-      }),
-    );
+  messages(queue: string): MemoryMessage[] {
+    return [...this.#queue(queue).entries.values()].map((entry) => ({
+      ...contentOf(entry),
+      receiveCount: entry.receiveCount,
+      nackReason: entry.nackReason,
+      availableAt: new Date(entry.availableAt),
+    }));
   }
 
   /** Resolves when nothing is in a queue any more. Throws Error after `timeoutMs`, which says what is left. */
@@ -178,8 +182,9 @@ export class InMemoryBroker extends BrokerClient {
     const queue = this.#queue(name);
     const now = Date.now();
     const ready: Entry[] = [];
-    for (const entry of queue.entries.values()) {
-      if (entry.expiresAt <= now) queue.entries.delete(entry.id);
+    for (const [id, entry] of queue.entries) {
+      // What is leased is its holder's to settle, also when it is expired.
+      if (entry.expiresAt <= now && !isLeased(entry, now)) queue.entries.delete(id);
       else if (entry.availableAt <= now && !this.#isOverReceived(entry, queue)) ready.push(entry);
     }
     const first = ready.toSorted((one, other) => other.priority - one.priority || one.availableAt - other.availableAt);
@@ -187,14 +192,10 @@ export class InMemoryBroker extends BrokerClient {
     return first.slice(0, maxMessages).map((entry) => {
       entry.receiveCount += 1;
       entry.availableAt = leaseEnd;
-      entry.receipt = `memory-${(this.#receipts += 1)}`;
+      entry.leaseToken = randomBytes(TOKEN_BYTES);
       return {
-        id: entry.id,
-        body: entry.body,
-        bodyEncoding: entry.bodyEncoding,
-        headers: entry.headers,
-        priority: entry.priority,
-        receipt: entry.receipt,
+        ...contentOf(entry),
+        receipt: encodeReceipt(entry.id, entry.leaseToken),
         receiveCount: entry.receiveCount,
         enqueuedAt: new Date(entry.enqueuedAt).toISOString(),
         expiresAt: new Date(entry.expiresAt).toISOString(),
@@ -213,10 +214,11 @@ export class InMemoryBroker extends BrokerClient {
   }
 
   #move(entry: Entry, from: MemoryQueue, to: string): void {
-    from.entries.delete(entry.id);
+    const id = formatMessageId(entry.id);
+    from.entries.delete(id);
     entry.receiveCount = 0;
-    entry.receipt = undefined;
-    this.#queue(to).entries.set(entry.id, entry);
+    entry.leaseToken = undefined;
+    this.#queue(to).entries.set(id, entry);
   }
 
   #settle(
@@ -225,19 +227,67 @@ export class InMemoryBroker extends BrokerClient {
     work: (entry: Entry, queue: MemoryQueue) => void,
   ): { done: string[]; failed: FailedReceipt[] } {
     const queue = this.#queue(name);
-    const held = new Map([...queue.entries.values()].map((entry) => [entry.receipt, entry]));
     const [done, failed]: [string[], FailedReceipt[]] = [[], []];
     for (const receipt of new Set(receipts)) {
-      const entry = held.get(receipt);
-      if (entry !== undefined && entry.availableAt > Date.now()) {
-        work(entry, queue);
-        done.push(receipt);
+      const found = find(receipt, queue);
+      if (typeof found === 'string') {
+        failed.push({ receipt, code: found });
       } else {
-        failed.push({ receipt, code: entry === undefined ? 'delivery-not-found' : 'lease-lost' });
+        work(found, queue);
+        done.push(receipt);
       }
     }
     return { done, failed };
   }
+}
+
+/** Throws as the broker does: `message-too-large`, and `invalid-request` for what is not the base64 it is said to be, or would expire before it is available. */
+function newEntry(message: EnqueueMessage, index: number, settings: QueueSettings): Entry {
+  const { body } = messageBytes(message, index);
+  const delaySeconds = message.delaySeconds ?? settings.delaySeconds;
+  const lifeSeconds = Math.min(message.expiresInSeconds ?? Infinity, settings.messageTtlSeconds);
+  if (delaySeconds >= lifeSeconds) {
+    throw new RowmqError(
+      'invalid-request',
+      `Message ${index} would expire after ${lifeSeconds} s, before its delay of ${delaySeconds} s ends, and never be delivered; shorten the delay or let it live longer.`,
+    );
+  }
+  const now = Date.now();
+  return {
+    id: newMessageId(),
+    body,
+    headers: message.headers ?? {},
+    priority: message.priority,
+    enqueuedAt: now,
+    expiresAt: now + lifeSeconds * 1000,
+    availableAt: now + delaySeconds * 1000,
+    receiveCount: 0,
+    leaseToken: undefined,
+    nackReason: undefined,
+  };
+}
+
+function contentOf({ id, body, headers, priority }: Entry) {
+  const bodyEncoding = bodyEncodingOf(body);
+  return { id: formatMessageId(id), body: body.toString(bodyEncoding), bodyEncoding, headers, priority };
+}
+
+function isLeased({ leaseToken, availableAt }: Entry, now: number): boolean {
+  return leaseToken !== undefined && availableAt > now;
+}
+
+/** The delivery whose lease a receipt proves, or why it proves none. */
+function find(receipt: string, { entries }: MemoryQueue): Entry | FailedReceipt['code'] {
+  let named: Receipt;
+  try {
+    named = decodeReceipt(receipt);
+  } catch {
+    return 'invalid-request';
+  }
+  const entry = entries.get(formatMessageId(named.messageId));
+  if (entry === undefined) return 'delivery-not-found';
+  const isHeld = isLeased(entry, Date.now()) && entry.leaseToken?.equals(named.leaseToken) === true;
+  return isHeld ? entry : 'lease-lost';
 }
 
 interface Schema<Out> {

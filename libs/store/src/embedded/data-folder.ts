@@ -1,8 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { freePort, isPortFree } from './ports.js';
 import type { ServerKind } from './server-program.js';
 
 /** A socket's path must fit into sockaddr_un: 107 bytes on Linux, 103 on macOS. */
@@ -72,9 +72,8 @@ export class DataFolder {
   async choosePort(): Promise<number> {
     const file = join(this.path, 'port');
     const remembered = Number(await readFile(file, 'utf8').catch(() => ''));
-    if (remembered > 0 && (await freePort(remembered)) === remembered) return remembered;
-    const port = await freePort(0);
-    if (port === undefined) throw new Error('No free TCP port on 127.0.0.1.');
+    if (remembered > 0 && (await isPortFree(remembered))) return remembered;
+    const port = await freePort();
     await replaceFile(file, String(port));
     return port;
   }
@@ -131,16 +130,4 @@ export async function replaceFile(file: string, content: string): Promise<void> 
   await rm(temporary, { force: true });
   await writeFile(temporary, content, { mode: 0o600, flush: true });
   await rename(temporary, file);
-}
-
-/** The port if it can be had on 127.0.0.1 (0: any), or undefined. */
-export async function freePort(port: number): Promise<number | undefined> {
-  return new Promise((done) => {
-    const server = createServer();
-    server.once('error', () => done(undefined));
-    server.listen(port, '127.0.0.1', () => {
-      const address = server.address();
-      server.close(() => done(typeof address === 'object' && address !== null ? address.port : undefined));
-    });
-  });
 }

@@ -3,6 +3,7 @@ export { EmbeddedServerError, FolderLockedError, ServerNotFoundError } from './e
 export * from './folder-lock.js';
 export * from './group/embedded-group.js';
 export type { GroupMember } from './group/group-member.js';
+export { freePort } from './ports.js';
 export * from './processes.js';
 export * from './server-program.js';
 export type { ServerExit } from './server-process.js';

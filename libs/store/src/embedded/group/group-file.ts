@@ -2,7 +2,8 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { freePort, replaceFile } from '../data-folder.js';
+import { replaceFile } from '../data-folder.js';
+import { freePort, isPortFree } from '../ports.js';
 
 /** Three: the least of which one may be lost. */
 export const MEMBERS = 3;
@@ -24,7 +25,8 @@ export async function loadGroupFile(folder: string): Promise<GroupFile> {
   const text = await readFile(path, 'utf8').catch(() => undefined);
   const known = text === undefined ? undefined : schema.parse(JSON.parse(text));
   const ports = await choosePorts(
-    known?.members.flatMap((member) => [member.port, member.groupPort]) ?? Array.from({ length: 2 * MEMBERS }, () => 0),
+    known?.members.flatMap((member) => [member.port, member.groupPort]) ??
+      Array.from({ length: 2 * MEMBERS }, () => undefined),
   );
   const file = {
     name: known?.name ?? randomUUID(),
@@ -40,11 +42,11 @@ export async function loadGroupFile(folder: string): Promise<GroupFile> {
 }
 
 /** Each wanted port if it is free, else another. */
-async function choosePorts(wanted: readonly number[]): Promise<number[]> {
+async function choosePorts(wanted: readonly (number | undefined)[]): Promise<number[]> {
   const chosen: number[] = [];
   for (const wish of wanted) {
-    let found = await freePort(wish);
-    while (found === undefined || chosen.includes(found)) found = await freePort(0);
+    let found = wish !== undefined && (await isPortFree(wish)) ? wish : await freePort();
+    while (chosen.includes(found)) found = await freePort();
     chosen.push(found);
   }
   return chosen;

@@ -1,0 +1,23 @@
+import { expect } from 'vitest';
+import { verdictText } from '../../../apps/simulator/src/verdict-text.js';
+import type { Outcome } from './campaign.js';
+import type { FaultRig } from './rig.js';
+
+/**
+ * Fails unless every guarantee was kept, for certain; the database has exactly what the ledger says; no call ended in what the fault is no reason for; and all of RowMQ's processes are alive, those that were
+ * not struck, too.
+ */
+export function expectAllKept({ fault, result, deliveriesLeft, messagesStored }: Outcome, rig: FaultRig): void {
+  const told = verdictText(result);
+  const { status, stored } = result.verdict;
+  expect(status, told).toBe('OK');
+  expect(deliveriesLeft, told).toBe(0);
+  expect(messagesStored, told).toBeGreaterThanOrEqual(stored.atLeast);
+  expect(messagesStored, told).toBeLessThanOrEqual(stored.atMost);
+  const allowed: readonly string[] = fault.mayEndIn;
+  expect(
+    Object.keys(result.errors).filter((trouble) => !allowed.includes(trouble)),
+    told,
+  ).toEqual([]);
+  for (const process of rig.processes) expect(process.isAlive(), `${process.user}:\n${process.output()}`).toBe(true);
+}

@@ -1,0 +1,46 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { eventually } from '../../support/wait.js';
+import { DEADLINE_MS, type Fault, now, oneOf } from './fault.js';
+
+export const NETWORK_SLOW: Fault = {
+  name: 'network to the database slow (50 ms each way)',
+  expected: 'Everything is slower; nothing fails.',
+  mayEndIn: [],
+  strike: async (rig) => {
+    rig.network.delayMs = 50;
+    await sleep(2000);
+    rig.network.heal();
+    return now();
+  },
+};
+
+export const ANSWERS_LOST: Fault = {
+  name: 'one in five answers to a COMMIT lost',
+  expected:
+    'The broker repeats the transaction with the same ids and tokens, and finds out what had been done: stored once, leased once, settled once.',
+  // Six times in a row.
+  mayEndIn: ['database-unavailable'],
+  strike: async (rig) => {
+    const before = rig.network.lost;
+    rig.network.lostAnswers = 0.2;
+    await eventually('lost answers', () => rig.network.lost > before + 3, DEADLINE_MS);
+    await sleep(1000);
+    rig.network.heal();
+    return now();
+  },
+};
+
+export const NETWORK_CUT: Fault = {
+  name: 'network to the database cut, and mended',
+  expected:
+    'Statements hang until their deadline of 10 s, and their connections are closed. COMMITs that were held up arrive late and are carried out; repeating them changes nothing.',
+  mayEndIn: ['database-unavailable', 'overloaded', 'no-answer'],
+  recoveryMs: 45_000,
+  strike: async (rig) => {
+    rig.network.cut();
+    // Shorter and longer than a statement's deadline.
+    await sleep(oneOf([3000, 12_000]));
+    rig.network.heal();
+    return now();
+  },
+};

@@ -1,0 +1,111 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { HOUR } from '../../support/partitions.js';
+import { createQueue, numbered } from '../../support/store.js';
+import { eventually } from '../../support/wait.js';
+import { DEADLINE_MS, type Fault, now, oneOf } from './fault.js';
+import type { FaultRig, Restartable } from './rig.js';
+
+/** Whether a process is killed at the right moment is a matter of luck; how often that is tried. */
+const TRIES = 5;
+
+export const BROKER_KILLED: Fault = {
+  name: 'broker killed (SIGKILL)',
+  expected:
+    'Its connections break; what was under way is unknown, or done. Clients turn to the other broker. What it had leased comes again when the leases run out.',
+  mayEndIn: ['unreachable', 'no-answer'],
+  strike: async (rig) => {
+    const broker = oneOf(rig.brokers);
+    await broker.kill();
+    const since = now();
+    await broker.start();
+    return since;
+  },
+};
+
+export const REAPERS_KILLED: Fault = {
+  name: 'reapers killed (SIGKILL) in the middle of their batches',
+  expected: 'Nobody notices: brokers need no reaper, and a batch is a transaction. The next reapers go on.',
+  mayEndIn: [],
+  strike: async (rig) => {
+    const store = await rig.openStore();
+    try {
+      for (let rows = 2000, tries = 1; ; rows *= 2, tries += 1) {
+        const queue = await createQueue(store);
+        const left = (): Promise<number> => rig.countDeliveries(queue.name);
+        for (let done = 0; done < rows; done += 1000) {
+          await store.messages.enqueue(queue.name, numbered(1000, { expiresInSeconds: 1 }), { now: Date.now() - HOUR });
+        }
+        await eventually('a reaper removes some', async () => (await left()) < rows, DEADLINE_MS);
+        await Promise.all(rig.reapers.map((reaper) => reaper.kill()));
+        const since = now();
+        const unfinished = (await left()) > 0;
+        await begin(rig, rig.reapers);
+        if (unfinished) {
+          await eventually('the next go on', async () => (await left()) === 0, DEADLINE_MS);
+          return since;
+        }
+        if (tries === TRIES) throw new Error(`${TRIES} times their batches were over before they were killed`);
+      }
+    } finally {
+      await store.close();
+    }
+  },
+};
+
+/** Starts reapers, of which the one that held the lease was killed: the next would wait half a minute for it. */
+async function begin(rig: FaultRig, reapers: readonly Restartable[]): Promise<void> {
+  await rig.admin('UPDATE reaper_lease SET expires_at = 0');
+  await Promise.all(reapers.map((reaper) => reaper.start()));
+}
+
+export const REAPER_KILLED_IN_DDL: Fault = {
+  name: 'reaper killed (SIGKILL) in its DDL',
+  expected:
+    'A statement that nobody waits for ends by itself or is undone by the server; the table keeps its rows. The next reaper finishes the work.',
+  mayEndIn: [],
+  strike: async (rig) => {
+    const [doomed] = rig.reapers as [Restartable];
+    // Before they are killed: those that have been through other faults still work.
+    await rig.untilReaping();
+    await Promise.all(rig.reapers.map((reaper) => reaper.kill()));
+    const count = (await partitions(rig)).length;
+    for (let tries = 1; !(await killedInDdl(rig, doomed)); tries += 1) {
+      if (tries === TRIES) throw new Error(`${TRIES} times its DDL was over before it was killed`);
+    }
+    const since = now();
+    await begin(rig, rig.reapers);
+    await eventually('all partitions', async () => (await partitions(rig)).length >= count, DEADLINE_MS);
+    return since;
+  },
+};
+
+/** Gives a reaper partitions to make, and kills it while it does. Returns whether it did. */
+async function killedInDdl(rig: FaultRig, doomed: Restartable): Promise<boolean> {
+  // Those of the next hours are written to.
+  const empty = (await partitions(rig)).slice(-40);
+  if (empty.length > 0) await rig.admin(`ALTER TABLE message DROP PARTITION ${empty.join(', ')}`);
+  await rig.admin('UPDATE reaper_lease SET expires_at = 0');
+  doomed.spawn();
+  const isAltering = async (): Promise<boolean> => {
+    const statements = await rig.underWay(`INFO LIKE 'ALTER TABLE message REORGANIZE%'`);
+    return statements.has(doomed.user);
+  };
+  // In its first round, at whose end it says that it is ready: then it is too late.
+  for (const until = now() + DEADLINE_MS; !doomed.isReady() && now() < until; await sleep(1)) {
+    if (!(await isAltering())) continue;
+    await doomed.kill();
+    return !doomed.isReady();
+  }
+  await doomed.kill();
+  return false;
+}
+
+/** Names of the partitions that were made ahead and before, oldest first. */
+export async function partitions(rig: FaultRig): Promise<string[]> {
+  const rows = await rig.admin<{ name: string }>(
+    `SELECT PARTITION_NAME AS name FROM information_schema.PARTITIONS
+     WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'message' AND PARTITION_NAME <> 'p_max'
+     ORDER BY PARTITION_ORDINAL_POSITION`,
+  );
+  return rows.map(({ name }) => name);
+}

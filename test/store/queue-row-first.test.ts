@@ -1,0 +1,106 @@
+import { FIRST_ID, type LeasedDelivery, type Queue } from '@rowmq/store';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { deadLetterAll, enqueueStamped, hex, MINUTE, openSession, START, takeAll } from '../support/partitions.js';
+import { createQueue, openStore, type TestStore } from '../support/store.js';
+import { eventually } from '../support/wait.js';
+
+/*
+ * Whoever needs a queue's row locks it before any delivery. In the other order it would wait for the row with deliveries in its hands, behind a change of that queue that waits for the row of a dead-letter
+ * queue, whose holder may be a dead-lettering nack that waits for one of these deliveries: a circle of three, which hardly ever closes by chance.
+ *
+ * In either order the statement that waits here is the same; what is held meanwhile differs.
+ */
+
+const LATER = START + 5 * MINUTE;
+
+/** The statement that is under way, of others in this database; a batch shows the one that it is at. Not INNODB_TRX, whose cache may be old. */
+const WAITING = `SELECT 1 FROM information_schema.PROCESSLIST
+  WHERE DB = DATABASE()
+    AND ID <> CONNECTION_ID()
+    AND INFO LIKE 'SELECT %FROM queue %LOCK IN SHARE MODE%'`;
+
+const FREE = `SELECT message_id AS messageId FROM delivery FORCE INDEX (PRIMARY)
+  WHERE queue_id = ?
+    AND message_id IN (?)
+  FOR UPDATE SKIP LOCKED`;
+
+/** What is about to be done to deliveries of one queue. */
+interface Work {
+  /** The queue whose row it waits for. */
+  locked: Queue;
+  /** Where the deliveries are. */
+  holds: Queue;
+  ids: Buffer[];
+  done: unknown;
+  carryOut: () => Promise<unknown>;
+}
+
+let store: TestStore;
+
+beforeAll(async () => {
+  store = await openStore();
+});
+afterAll(() => store.close());
+
+async function createGraveyard(): Promise<Queue> {
+  return createQueue(store, { messageTtlSeconds: 3600 });
+}
+
+/** A queue whose messages are dead-lettered when their first lease has run out, with three of them under that lease. */
+async function createOrigin(graveyard: Queue): Promise<{ origin: Queue; ids: Buffer[]; leases: LeasedDelivery[] }> {
+  const settings = { messageTtlSeconds: 3600, maxReceives: 1, deadLetterQueue: graveyard.name };
+  const origin = await createQueue(store, settings);
+  const ids = await enqueueStamped(store, origin, { at: START, count: 3 });
+  return { origin, ids, leases: await takeAll(store, origin, START) };
+}
+
+const prepare: Record<'redrive' | 'dead-letter' | 'nack, dead-letter', () => Promise<Work>> = {
+  redrive: async () => {
+    const graveyard = await createGraveyard();
+    const targets = [await createOrigin(graveyard), await createOrigin(graveyard)] as const;
+    for (const { origin } of targets) expect(await deadLetterAll(store, origin, START + 2 * MINUTE)).toBe(3);
+    return {
+      // The last of its targets: by then it must not have taken what goes to the first.
+      locked: targets[1].origin,
+      holds: graveyard,
+      ids: targets.flatMap(({ ids }) => ids),
+      done: { moved: new Map(targets.map(({ origin }) => [origin.id, 3])), skipped: 0, left: 0, next: null },
+      carryOut: () => store.sweep.redrive(graveyard.id, FIRST_ID, 100, { now: LATER }),
+    };
+  },
+  'dead-letter': async () => {
+    const { origin, ids } = await createOrigin(await createGraveyard());
+    const { found } = await store.sweep.findOverReceived(origin, FIRST_ID, 100, { now: LATER });
+    const carryOut = (): Promise<number> => store.messages.deadLetter(origin, found, { now: LATER });
+    return { locked: origin, holds: origin, ids, done: 3, carryOut };
+  },
+  'nack, dead-letter': async () => {
+    const { origin, ids, leases } = await createOrigin(await createGraveyard());
+    const request = { queueId: origin.id, receipts: leases };
+    const carryOut = (): Promise<unknown> => store.messages.flights.reject(request, { now: START + 1000 });
+    return { locked: origin, holds: origin, ids, done: [null, null, null], carryOut };
+  },
+};
+
+test.each(['redrive', 'dead-letter', 'nack, dead-letter'] as const)(
+  '%s waits for a queue’s row with no delivery in its hands',
+  async (verb) => {
+    const { locked, holds, ids, done, carryOut } = await prepare[verb]();
+    const [holder, other] = [await openSession(store), await openSession(store)];
+    try {
+      await holder.write('START TRANSACTION');
+      await holder.read('SELECT 1 FROM queue WHERE id = ? FOR UPDATE', [locked.id]);
+      const working = carryOut();
+      // Whoever fails to get here is told so by what is expected below.
+      working.catch(() => undefined);
+      await eventually('it waits for the row', async () => (await other.read(WAITING)).length > 0);
+      const free = await other.read<{ messageId: Buffer }>(FREE, [holds.id, ids]);
+      await holder.write('ROLLBACK');
+      expect(hex(free.map(({ messageId }) => messageId))).toEqual(hex(ids));
+      expect(await working).toEqual(done);
+    } finally {
+      await holder.end();
+      await other.end();
+    }
+  },
+);
