@@ -267,6 +267,9 @@ describe('docs/alerts.yml', () => {
   });
 
   it('names metrics, labels and values that a broker exports', async () => {
+    const reaper = await startReaper(shared.broker.database);
+    await everyDuty(shared.api);
+    await reaper.stop();
     const dead = shared.api.queue('orders-dead');
     await dead.put();
     await dead.enqueue('a');
@@ -297,7 +300,7 @@ describe('docs/alerts.yml', () => {
       }
       if (selectors.length > 0) for (const label of told) expect(byLabels, alert).toContain(label);
     }
-  });
+  }, 180_000);
 
   /** Every metric that an expression names, and what it wants of its labels. */
   function selectorsOf(expr: string) {
