@@ -20,7 +20,7 @@ import type { Pool } from 'mysql2';
 import type { DataSource, QueryRunner } from 'typeorm';
 import { DeadLetterDeliveries } from '../../apps/reaper/src/duties/dead-letter-deliveries.js';
 import { ExpireDeliveries } from '../../apps/reaper/src/duties/expire-deliveries.js';
-import { type Cut, type CuttingProxy, startCuttingProxy } from '../support/cutting-proxy.js';
+import { type Cut, type CuttingProxy, endsWithCommit, startCuttingProxy } from '../support/cutting-proxy.js';
 import { endLeftOver } from '../support/servers-global-setup.js';
 import { serverProgram } from '../support/servers.js';
 import type { Settings } from './lease-protocol.js';
@@ -155,7 +155,7 @@ export class World {
   async cutting<T>(cut: Cut | null, work: () => Promise<T>): Promise<{ result: T; wasCut: boolean }> {
     if (cut === null) return { result: await work(), wasCut: false };
     const before = this.proxy.cuts();
-    this.proxy.cutAt('COMMIT', cut);
+    this.proxy.cutAt(endsWithCommit, cut);
     this.isCutting = true;
     try {
       const result = await work();
