@@ -79,6 +79,14 @@ test('the servers are set up as they are meant to be, and no process warns of th
   for (const app of [...rig.brokers, ...rig.reapers]) expect(app.output()).not.toMatch(/group_replication_\w+ is /);
 });
 
+test('a member that somebody takes for the one to start the group from is left in the group that it is in', async () => {
+  await rig.whole();
+  const primary = await rig.primary();
+  await Promise.all(rig.group.members.map(async (member) => member.bootstrap()));
+  for (const member of rig.group.members) expect(await member.look()).toMatchObject({ state: 'ONLINE', online: 3 });
+  expect((await rig.primary()).number).toBe(primary.number);
+});
+
 describe.each(rounds)('round %i', () => {
   test('a primary that is killed is followed by another', { timeout: TEST_MS }, async () => {
     await expectAllKept('primary killed (SIGKILL)', async () => {
