@@ -47,6 +47,25 @@ describe('a floor', () => {
   });
 });
 
+describe('a first look that found enough before it came to the end', () => {
+  const seen = [{ priorityRank: 5, availableAt: 9000 }];
+
+  test('leaves what is behind to the next one, from the left edge on', () => {
+    const floors = new ScanFloors();
+    floors.endLook(QUEUE, { ...look(floors.now(), 10_000, seen), isWhole: false });
+    expect(floors.of(QUEUE)).toEqual(new Map([[5, 8900], ...[6, 7, 8, 9].map((rank): [number, number] => [rank, 0])]));
+    floors.endLook(QUEUE, { ...look(floors.now(), 11_000, seen), isWhole: false });
+    expect(floors.of(QUEUE)?.get(7)).toBe(0);
+  });
+
+  test('costs the others nothing once there was one that came to the end', () => {
+    const floors = new ScanFloors();
+    floors.endLook(QUEUE, { ...look(floors.now(), 10_000, seen), isWhole: false });
+    floors.endLook(QUEUE, look(floors.now(), 11_000, [...seen, { priorityRank: 8, availableAt: 500 }]));
+    expect([...(floors.of(QUEUE)?.keys() ?? [])]).toEqual([5, 8]);
+  });
+});
+
 describe('what a look saw beyond its claim', () => {
   const at = (availableAt: number, priorityRank = 5): Place => ({ priorityRank, availableAt });
   const places = [at(100), at(200), at(200), at(200), at(300), at(50, 6)];

@@ -1,3 +1,5 @@
+import { LIMITS } from '@rowmq/contract';
+
 /** For each priority rank that is in use, the `available_at` at which a claim begins to look. */
 export type Floors = ReadonlyMap<number, number>;
 
@@ -126,12 +128,17 @@ export class ScanFloors {
    */
   endLook(queueId: number, look: FinishedLook): Places {
     this.keepAhead(queueId, look);
+    const isFirst = !this.queues.has(queueId);
     const queue = this.remember(queueId);
     const { ranks } = queue;
     queue.isDeep = !look.isWhole || look.seen.length >= look.taken * DEEP_FACTOR;
     const first = new Map(look.seen.toReversed().map(({ priorityRank, availableAt }) => [priorityRank, availableAt]));
     for (const rank of first.keys()) if (!ranks.has(rank)) ranks.set(rank, { floor: 0, seenAt: 0, loweredAt: 0 });
     const last = look.isWhole ? Infinity : (look.seen.at(-1)?.priorityRank ?? Infinity);
+    // What lies behind the end of a queue's first look, nobody has looked at.
+    for (let rank = last + 1; isFirst && rank <= LIMITS.priorityMax; rank += 1) {
+      ranks.set(rank, { floor: 0, seenAt: -Infinity, loweredAt: 0 });
+    }
     for (const [rank, known] of ranks) {
       if (rank > last || known.loweredAt > look.begunAt) continue;
       if (first.has(rank)) known.seenAt = performance.now();
@@ -220,7 +227,7 @@ export class ScanFloors {
       this.queues.clear();
       this.aheads.clear();
     }
-    // The claim that is remembered first looked at everything.
+    // Its first look begins with everything.
     const queue = {
       ranks: new Map(),
       rescannedAt: performance.now(),
