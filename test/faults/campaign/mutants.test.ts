@@ -75,8 +75,9 @@ const MUTANTS: Mutant[] = [
     file: 'libs/store/src/message.repository.js',
     edits: [
       {
-        line: 'return this.enqueuing.run(requests, now);',
-        instead: 'if (Math.random() < 0.5) return this.enqueuing.run(requests, now); return requests.map(() => null);',
+        line: 'return this.enqueuing.run(requests, now, isForUnbounded);',
+        instead:
+          'if (Math.random() < 0.5) return this.enqueuing.run(requests, now, isForUnbounded); return requests.map(() => null);',
       },
     ],
     fault: SLOW_CONSUMERS,
