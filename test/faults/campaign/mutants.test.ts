@@ -14,6 +14,8 @@ import { FaultRig } from './rig.js';
 
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
 const SECONDS = 2;
+/** Whether a load meets what was taken out is chance: it is repeated so often before that counts as not noticed. */
+const LOADS = 3;
 
 interface Mutant {
   name: string;
@@ -189,13 +191,18 @@ describe('a broken guarantee is noticed', () => {
     // What is lost would be waited for.
     const drainSeconds = mutant.broken.length === 0 ? 60 : 8;
     const fault = { ...mutant.fault, load: { ...mutant.fault.load, drainSeconds } };
-    const { status, guarantees } = (await underFault(rig, fault, SECONDS)).result.verdict;
-    const broken = guarantees.filter((guarantee) => guarantee.status === 'BROKEN').map(({ guarantee }) => guarantee);
-    if (mutant.broken.length === 0) expect({ status, broken }).toEqual({ status: 'OK', broken: [] });
-    else
-      expect(
-        mutant.broken.filter((name) => broken.includes(name)),
-        `broken: ${broken.join(', ')}`,
-      ).not.toEqual([]);
+    const judge = async (): Promise<{ status: string; broken: string[] }> => {
+      const { status, guarantees } = (await underFault(rig, fault, SECONDS)).result.verdict;
+      const broken = guarantees.filter((guarantee) => guarantee.status === 'BROKEN');
+      return { status, broken: broken.map(({ guarantee }) => guarantee) };
+    };
+    let verdict = await judge();
+    if (mutant.broken.length === 0) {
+      expect(verdict).toEqual({ status: 'OK', broken: [] });
+      return;
+    }
+    const isNoticed = (): boolean => mutant.broken.some((name) => verdict.broken.includes(name));
+    for (let load = 1; load < LOADS && !isNoticed(); load += 1) verdict = await judge();
+    expect(isNoticed(), `broken: ${verdict.broken.join(', ')}`).toBe(true);
   });
 });
