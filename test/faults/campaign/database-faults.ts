@@ -33,8 +33,7 @@ export const DATABASE_KILLED: Fault = {
     await rig.admin('SET GLOBAL innodb_max_dirty_pages_pct = 90');
     await rig.admin('SET GLOBAL innodb_max_dirty_pages_pct_lwm = 0');
     await sleep(500);
-    const [dirty] = await rig.admin<{ Value: string }>(`SHOW GLOBAL STATUS LIKE 'Innodb_buffer_pool_pages_dirty'`);
-    if (Number(dirty?.Value) === 0) throw new Error('every page was flushed');
+    if ((await statusOf(rig, 'Innodb_buffer_pool_pages_dirty')) === 0) throw new Error('every page was flushed');
     const log = await logFromHere(rig);
     await rig.killServer();
     await rig.startServer();
@@ -78,7 +77,11 @@ export const CONNECTIONS_EXHAUSTED: Fault = {
 
 /** How often the server had no connection left to give. */
 async function turnedAway(rig: FaultRig): Promise<number> {
-  const [row] = await rig.admin<{ Value: string }>(`SHOW GLOBAL STATUS LIKE 'Connection_errors_max_connections'`);
+  return statusOf(rig, 'Connection_errors_max_connections');
+}
+
+async function statusOf(rig: FaultRig, variable: string): Promise<number> {
+  const [row] = await rig.admin<{ Value: string }>(`SHOW GLOBAL STATUS LIKE '${variable}'`);
   return Number(row?.Value);
 }
 

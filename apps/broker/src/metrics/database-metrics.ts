@@ -55,26 +55,29 @@ export class DatabaseMetrics {
     );
   }
 
-  /** In the Prometheus text format; empty while the database does not answer. Where it takes longer to count than a scrape may, as it was counted last. */
-  async text(): Promise<string> {
+  /**
+   * What the broker tells of itself, in the Prometheus text format, and this behind it: nothing while the database does not answer; where it takes longer to count than a scrape may, as it was counted last.
+   * What the broker tells of queues that are gone it tells no more from the next time on.
+   */
+  async withOwn(): Promise<string> {
     const late = sleep(READ_MS, undefined, { ref: false });
-    try {
-      await this.database.ping(PING_MS);
-    } catch {
-      return '';
-    }
-    this.reading ??= this.read().finally(() => {
+    const isUp = await this.database.ping(PING_MS).then(
+      () => true,
+      () => false,
+    );
+    // After that, as it tells whether the database is up, and when that is away is wanted all the more.
+    const own = await this.metrics.text();
+    if (!isUp) return `${own}\n`;
+    this.reading ??= this.read(own).finally(() => {
       this.reading = undefined;
     });
     await Promise.race([this.reading, late]);
-    return this.last;
+    return `${own}\n${this.last}`;
   }
 
-  /** Never rejects. */
-  private async read(): Promise<void> {
+  /** Never rejects. What is reported is from before it is asked which queues there are: so one that is created meanwhile is not taken for gone. */
+  private async read(reported: string): Promise<void> {
     try {
-      // Before it is asked which queues there are: one that is created meanwhile is not taken for gone.
-      const reported = await this.metrics.text();
       const [leader, duties, queues] = [
         await this.reaper.leader(),
         await this.reaper.dutyStates(),

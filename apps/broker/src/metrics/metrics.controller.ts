@@ -9,7 +9,7 @@ import { Metrics } from './metrics.js';
 @Controller('metrics')
 export class MetricsController {
   constructor(
-    private readonly metrics: Metrics,
+    metrics: Metrics,
     private readonly ofDatabase: DatabaseMetrics,
     demand: CombinedDemand,
   ) {
@@ -25,8 +25,6 @@ export class MetricsController {
     },
   })
   async scrape(): Promise<string> {
-    // First, since it finds out whether the database is up. When that is away, what the process knows by itself is wanted all the more.
-    const ofDatabase = await this.ofDatabase.text();
-    return `${await this.metrics.text()}\n${ofDatabase}`;
+    return this.ofDatabase.withOwn();
   }
 }
