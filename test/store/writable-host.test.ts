@@ -2,9 +2,9 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { RowmqError } from '@rowmq/contract';
+import { EmbeddedServer } from '@rowmq/mysql-server';
 import {
   Database,
-  EmbeddedServer,
   MessageRepository,
   migrateDatabase,
   NoPrimaryError,

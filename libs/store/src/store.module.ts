@@ -1,17 +1,23 @@
 import { type DynamicModule, Global, Logger, Module, type OnApplicationBootstrap } from '@nestjs/common';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
 import { DataSource, type DataSourceOptions } from 'typeorm';
-import { checkServer, describeServer, StartupError } from './boot-checks.js';
-import { BrowseRepository } from './browse.repository.js';
-import { addressOf, connectDataSource, type DatabaseSettings, dataSourceOptions, primaryOf } from './data-source.js';
-import { Database } from './database.js';
-import { isRetryable } from './database-errors.js';
-import { MessageRepository } from './message.repository.js';
-import { pendingOf } from './migrate.js';
-import { PartitionRepository } from './partition.repository.js';
-import { QueueRepository } from './queue.repository.js';
-import { ReaperRepository } from './reaper.repository.js';
-import { SweepRepository } from './sweep.repository.js';
+import { checkServer, describeServer, StartupError } from './database/boot-checks.js';
+import { BrowseRepository } from './queues/browse.repository.js';
+import {
+  addressOf,
+  connectDataSource,
+  type DatabaseSettings,
+  dataSourceOptions,
+  primaryOf,
+} from './database/data-source.js';
+import { Database } from './database/database.js';
+import { isRetryable } from './database/database-errors.js';
+import { MessageRepository } from './messages/message.repository.js';
+import { pendingOf } from './database/migrate.js';
+import { PartitionRepository } from './partitions/partition.repository.js';
+import { QueueRepository } from './queues/queue.repository.js';
+import { ReaperRepository } from './partitions/reaper.repository.js';
+import { SweepRepository } from './messages/unleased.repository.js';
 
 const REPOSITORIES = [
   MessageRepository,
