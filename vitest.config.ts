@@ -1,18 +1,12 @@
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
-import { type ServerKind, findServer } from './libs/store/src/embedded/server-program.js';
+import { type ServerKind, findServer } from '@rowmq/mysql-server';
 
 const root = fileURLToPath(new URL('.', import.meta.url));
-const tsconfig: { compilerOptions: { paths: Record<string, [string]> } } = JSON.parse(
-  readFileSync(join(root, 'tsconfig.json'), 'utf8'),
-);
-/** The libraries by their names, as TypeScript knows them. */
-const alias = Object.fromEntries(
-  Object.entries(tsconfig.compilerOptions.paths).map(([name, [source]]) => [name, join(root, source)]),
-);
-const shared = { resolve: { alias } };
+/** The workspaces as they are written, not as they were built last. */
+const conditions = ['rowmq-source'];
+const shared = { resolve: { conditions }, ssr: { resolve: { conditions } } };
 
 /** Every test under test/ runs once against each kind of server; a kind that cannot be had is left out, and said so. */
 const kinds: ServerKind[] = [];
@@ -39,7 +33,7 @@ export default defineConfig({
         ...shared,
         test: {
           name: 'unit',
-          include: ['apps/**/*.test.ts', 'libs/**/*.test.ts', 'test/**/*.unit.test.ts'],
+          include: ['apps/**/*.test.ts', 'libs/**/*.test.ts', 'tools/**/*.test.ts', 'test/**/*.unit.test.ts'],
           testTimeout: 60_000,
           hookTimeout: 120_000,
         },

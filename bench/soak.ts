@@ -1,6 +1,6 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import type { ServerKind } from '@rowmq/store';
+import type { ServerKind } from '@rowmq/mysql-server';
 import { Command, InvalidArgumentError } from 'commander';
 import { freePort, startApp } from '../test/support/processes.js';
 import { number, table } from './harness/markdown.js';

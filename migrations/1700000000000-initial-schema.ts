@@ -67,14 +67,14 @@ export class InitialSchema1700000000000 implements MigrationInterface {
           COMMENT 'the whole state machine: whatever has available_at <= now can be claimed',
         expires_at BIGINT UNSIGNED NOT NULL,
         receive_count SMALLINT UNSIGNED NOT NULL,
-        lease_token BINARY(8) NULL COMMENT 'the fence: fresh random bytes of the last claim; NULL when it was given back',
+        lease_token BINARY(8) NOT NULL DEFAULT 0x0000000000000000
+          COMMENT 'the fence: fresh random bytes of the last claim; zeros when no lease was taken or it was released',
         nack_reason VARCHAR(200) NULL,
         -- ack, nack, extend, reap, redrive, purge: rows by id, locked in this order
         PRIMARY KEY (queue_id, message_id),
         -- claim: what is next in hand-out order
         KEY delivery_next (queue_id, priority_rank, available_at)
-      ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4
-      PARTITION BY KEY (queue_id) PARTITIONS 8`);
+      ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`);
 
     // Who works this round: one row, taken over by a conditional UPDATE when its time has run out.
     await runner.query(`

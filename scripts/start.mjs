@@ -4,4 +4,4 @@ import { join } from 'node:path';
 import { prepare, root } from './prepare.mjs';
 
 await prepare();
-await import(pathToFileURL(join(root, 'dist/apps/launcher/src/main.js')).href);
+await import(pathToFileURL(join(root, 'tools/launcher/dist/main.js')).href);

@@ -33,7 +33,7 @@ async function installBrowser() {
 
 /** Finds, or unpacks, each kind of server before anything else, so that what is missing is known at once. */
 async function kindsThatCannotBeHad() {
-  const { findServer } = await import(pathToFileURL(join(root, 'dist/libs/store/src/embedded/index.js')).href);
+  const { findServer } = await import(pathToFileURL(join(root, 'tools/mysql-server/dist/index.js')).href);
   const missing = [];
   for (const kind of ['mysql', 'mariadb']) {
     try {

@@ -2,7 +2,7 @@ import { access, readFile } from 'node:fs/promises';
 import { databaseHosts, KNOWN_SETTINGS } from '@rowmq/runtime';
 import { describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
-import { memberArguments } from '../libs/store/src/embedded/group/group-settings.js';
+import { memberArguments } from '../tools/mysql-server/src/group/group-settings.js';
 
 const root = new URL('../', import.meta.url);
 
@@ -47,10 +47,10 @@ describe.each(['docker-compose.yml', 'docker-compose.ha.yml'])('%s', (file) => {
       for (const volume of service.volumes ?? []) expect(Object.keys(volumes)).toContain(volume.split(':')[0]);
       for (const { source } of service.configs ?? []) expect(Object.keys(configs)).toContain(source);
       const programs = [...(service.command ?? []), ...(service.healthcheck?.test ?? [])].filter((word) =>
-        word.startsWith('dist/'),
+        word.includes('/dist/'),
       );
       for (const program of programs) {
-        expect(await exists(program.replace(/^dist\//, '').replace(/\.js$/, '.ts')), program).toBe(true);
+        expect(await exists(program.replace('/dist/', '/src/').replace(/\.js$/, '.ts')), program).toBe(true);
       }
     }
     const own = Object.values(services).filter(({ image }) => image === 'rowmq');

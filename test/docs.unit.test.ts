@@ -6,10 +6,10 @@ import { promisify } from 'node:util';
 import { KNOWN_SETTINGS } from '@rowmq/runtime';
 import { describe, expect, test } from 'vitest';
 import { readBrokerConfig } from '../apps/broker/src/broker.config.js';
-import { haWelcome } from '../apps/launcher/src/ha/ha-welcome.js';
-import { readLauncherConfig } from '../apps/launcher/src/launcher.config.js';
+import { haWelcome } from '../tools/launcher/src/ha/ha-welcome.js';
+import { readLauncherConfig } from '../tools/launcher/src/launcher.config.js';
 import { readReaperConfig } from '../apps/reaper/src/reaper.config.js';
-import { readSimulatorSettings } from '../apps/simulator/src/simulator.config.js';
+import { readSimulatorSettings } from '../tools/simulator/src/simulator.config.js';
 import { consumerSettings } from '../libs/client/src/consumer/consumer-options.js';
 import { blocksOf, exceptionOf, NOT_RUN_AS_WRITTEN, pages, readPage } from './support/docs.js';
 
@@ -64,8 +64,8 @@ describe('a page', () => {
     const { scripts } = JSON.parse(await textOf('package.json')) as { scripts: Record<string, string> };
     for (const [command, name] of text.matchAll(/npm run (?:--silent )?([a-z][\w:]*)/g))
       expect(Object.keys(scripts), command).toContain(name);
-    for (const [command, program] of text.matchAll(/node dist\/([\w/-]+)\.js/g))
-      expect(await exists(`${program}.ts`), command).toBe(true);
+    for (const [command, workspace, program] of text.matchAll(/node ([\w/-]+)\/dist\/([\w/-]+)\.js/g))
+      expect(await exists(`${workspace}/src/${program}.ts`), command).toBe(true);
   });
 
   test.each(PAGES)('%s links to pages and headings that are there', async (page) => {
@@ -97,7 +97,7 @@ describe('a page', () => {
     }
   });
 
-  test.each(['client', 'store'])('libs/%s names the tarball that is made', async (library) => {
+  test.each(['client', 'typeorm'])('libs/%s names the tarball that is made', async (library) => {
     const { version } = JSON.parse(await textOf('package.json')) as { version: string };
     expect(await readPage(`libs/${library}/README.md`)).toContain(`npm install ./rowmq-${library}-${version}.tgz`);
   });
@@ -158,8 +158,11 @@ describe('docs/operations.md', () => {
       [...(unit?.text ?? '').matchAll(/^(\w+)=(.*)$/gm)].map(([, name, value]) => [name as string, value as string]),
     );
     for (const instance of ['broker', 'reaper']) {
-      const program = /^\/usr\/bin\/node dist\/(\S+)\.js$/.exec(settings.get('ExecStart') ?? '')?.[1];
-      expect(await exists(`${program?.replace('%i', instance)}.ts`), settings.get('ExecStart')).toBe(true);
+      const [, workspace, program] =
+        /^\/usr\/bin\/node (\S+)\/dist\/(\S+)\.js$/.exec(settings.get('ExecStart') ?? '') ?? [];
+      expect(await exists(`${workspace?.replace('%i', instance)}/src/${program}.ts`), settings.get('ExecStart')).toBe(
+        true,
+      );
     }
     expect(Number(settings.get('TimeoutStopSec'))).toBeGreaterThan(readBrokerConfig(URL_SETTING).stopSeconds);
     expect(settings.get('Restart')).toBe('always');

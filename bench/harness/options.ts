@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { ServerKind } from '@rowmq/store';
+import type { ServerKind } from '@rowmq/mysql-server';
 import { Command, InvalidArgumentError } from 'commander';
 import { type RigOptions, ROOT } from './rig.js';
 import type { Timing } from './stretch.js';

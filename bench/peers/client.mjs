@@ -1,12 +1,14 @@
 // client.mjs NAME: runs bench/peers/clients/NAME.ts, the client's side of a peer, for the process that forked this one.
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { runnerImport } from 'vite';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const { paths } = JSON.parse(readFileSync(join(root, 'tsconfig.json'), 'utf8')).compilerOptions;
-const alias = Object.fromEntries(Object.entries(paths).map(([library, [source]]) => [library, join(root, source)]));
 const entry = join(root, 'bench', 'peers', 'clients', `${process.argv[2]}.ts`);
-const { module } = await runnerImport(entry, { root, configFile: false, logLevel: 'warn', resolve: { alias } });
+const { module } = await runnerImport(entry, {
+  root,
+  configFile: false,
+  logLevel: 'warn',
+  resolve: { conditions: ['rowmq-source'] },
+});
 module.main();

@@ -1,4 +1,4 @@
-import type { ServerKind } from '@rowmq/store';
+import type { ServerKind } from '@rowmq/mysql-server';
 import type { Hands, Peer, PeerServer, StretchKind } from './peer.js';
 import { NATS_DURABILITY, startNats } from './servers/nats.js';
 import { POSTGRES_DURABILITY, startPostgres } from './servers/postgres.js';

@@ -1,5 +1,5 @@
-import type { Chart } from '../../apps/simulator/src/report-charts.js';
-import { html, renderPage } from '../../apps/simulator/src/report-page.js';
+import type { Chart } from '../../tools/simulator/src/report-charts.js';
+import { html, renderPage } from '../../tools/simulator/src/report-page.js';
 import { number } from '../harness/markdown.js';
 import type { Flatness } from './flatness.js';
 import { quantities, type Sample } from './quantities.js';

@@ -32,7 +32,7 @@ export async function runSimulator(url: string, { seconds, rate, queues }: LoadO
   const room = Math.ceil(rate * seconds * LEDGER_ROOM) + 1000;
   const amount = { url, seconds: Math.ceil(seconds), rate, queues, 'max-messages': room };
   const options = Object.entries(amount).flatMap(([name, value]) => [`--${name}`, String(value)]);
-  const child = spawn(process.execPath, ['dist/apps/simulator/src/main.js', ...options, ...SHAPE, ...FAULTS], {
+  const child = spawn(process.execPath, ['tools/simulator/dist/main.js', ...options, ...SHAPE, ...FAULTS], {
     cwd: ROOT,
     stdio: ['ignore', 'pipe', 'pipe'],
   });

@@ -1,7 +1,8 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { EmbeddedServer, migrateDatabase, type Session } from '@rowmq/store';
+import { EmbeddedServer } from '@rowmq/mysql-server';
+import { migrateDatabase, type Session } from '@rowmq/store';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { type Deadlocked, readDeadlocks } from '../support/deadlock-log.js';
 import { deadlocks, lastDeadlock } from '../support/deadlocks.js';

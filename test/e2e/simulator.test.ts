@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { QueuesAnswer } from '@rowmq/contract';
-import { findProcessesByArgument, isRunning, type ProcessIdentity, terminateProcess } from '@rowmq/store';
+import { findProcessesByArgument, isRunning, type ProcessIdentity, terminateProcess } from '@rowmq/mysql-server';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { type Broker, freePort, startBroker } from '../support/broker.js';
 import {
@@ -72,7 +72,7 @@ async function simulate(
   args: readonly string[],
   { interruptAt, env = {} }: { interruptAt?: string; env?: Record<string, string> } = {},
 ): Promise<{ code: number; output: string }> {
-  const child = spawn(process.execPath, ['dist/apps/simulator/src/main.js', ...args], {
+  const child = spawn(process.execPath, ['tools/simulator/dist/main.js', ...args], {
     cwd: ROOT,
     env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -204,7 +204,7 @@ describe.concurrent('the simulator', () => {
   test('is followed by its own broker when it is killed', { timeout: 2 * DEADLINE_MS }, async () => {
     const own = await mkdtemp(join(folder, 'killed-'));
     const traffic = '--producers 1 --consumers 1 --seconds 600 --rate 20'.split(' ');
-    const child = spawn(process.execPath, ['dist/apps/simulator/src/main.js', '--start', ...traffic], {
+    const child = spawn(process.execPath, ['tools/simulator/dist/main.js', '--start', ...traffic], {
       cwd: ROOT,
       env: { ...process.env, ...ownBroker(own) },
       stdio: ['ignore', 'pipe', 'inherit'],

@@ -1,4 +1,4 @@
-import { identifyProcess, isRunning, type ProcessIdentity } from '@rowmq/store';
+import { identifyProcess, isRunning, type ProcessIdentity } from '@rowmq/mysql-server';
 import { createConnection, type RowDataPacket } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Api, newQueueName, type QueueApi } from '../support/api.js';

@@ -31,7 +31,7 @@ afterEach(async () => {
 
 /** Starts a reaper without waiting until it is ready: it is to be killed in its first round. */
 function spawnReaper(): ChildProcess {
-  child = spawn(process.execPath, ['dist/apps/reaper/src/main.js'], {
+  child = spawn(process.execPath, ['apps/reaper/dist/main.js'], {
     cwd: ROOT,
     env: { PATH: process.env['PATH'], ROWMQ_DATABASE_URL: database.url, ...OFTEN },
     stdio: 'ignore',

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { RowmqHttpClient } from '@rowmq/client/core';
-import { findProcessesByArgument, freePort, isRunning } from '@rowmq/store';
+import { findProcessesByArgument, freePort, isRunning } from '@rowmq/mysql-server';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { eventually } from '../support/wait.js';
 import { DEADLINE_MS } from './rig.js';

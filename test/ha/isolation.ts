@@ -6,7 +6,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import type { GroupMember, ServerProgram } from '@rowmq/store';
+import type { GroupMember, ServerProgram } from '@rowmq/mysql-server';
 import { eventually } from '../support/wait.js';
 
 const run = promisify(execFile);

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RowmqHttpClient } from '@rowmq/client/core';
 import { expect } from 'vitest';
-import { type Result, simulate } from '../../apps/simulator/src/simulation.js';
-import { readSimulatorSettings, type SimulatorSettings } from '../../apps/simulator/src/simulator.config.js';
-import { verdictText } from '../../apps/simulator/src/verdict-text.js';
+import { type Result, simulate } from '../../tools/simulator/src/simulation.js';
+import { readSimulatorSettings, type SimulatorSettings } from '../../tools/simulator/src/simulator.config.js';
+import { verdictText } from '../../tools/simulator/src/verdict-text.js';
 import { eventually } from '../support/wait.js';
 
 /**

@@ -1,5 +1,5 @@
 import { parseMessageId } from '@rowmq/contract';
-import type { GroupMember } from '@rowmq/store';
+import type { GroupMember } from '@rowmq/mysql-server';
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { expect } from 'vitest';
 import { Api, type QueueApi } from '../support/api.js';

@@ -1,4 +1,4 @@
-import type { Result } from '../../apps/simulator/src/simulation.js';
+import type { Result } from '../../tools/simulator/src/simulation.js';
 
 /** One kind of fault, and what came of it, over all its rounds. */
 interface Row {

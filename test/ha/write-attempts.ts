@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { GroupMember } from '@rowmq/store';
+import type { GroupMember } from '@rowmq/mysql-server';
 import { type Connection, createConnection } from 'mysql2/promise';
 import { eventually } from '../support/wait.js';
 

@@ -3,10 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { parseMessageId, RowmqError, type EnqueueRequest } from '@rowmq/contract';
+import { EmbeddedServer } from '@rowmq/mysql-server';
 import {
   Database,
-  EmbeddedServer,
-  enqueue,
   MessageRepository,
   migrateDatabase,
   openDataSource,
@@ -16,6 +15,7 @@ import {
   type Transaction,
   type WriteResult,
 } from '@rowmq/store';
+import { enqueue } from '@rowmq/typeorm';
 import type { Pool } from 'mysql2';
 import type { DataSource, QueryRunner } from 'typeorm';
 import { DeadLetterDeliveries } from '../../apps/reaper/src/duties/dead-letter-deliveries.js';

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createConnection } from 'mysql2/promise';
 import { describe, expect, test } from 'vitest';
-import { checkServer, EmbeddedServer, judgeGroup, judgeServer, migrateDatabase, openDataSource } from '@rowmq/store';
+import { EmbeddedServer } from '@rowmq/mysql-server';
+import { checkServer, judgeGroup, judgeServer, migrateDatabase, openDataSource } from '@rowmq/store';
 import { startApp } from '../support/processes.js';
 import { createDatabase, serverProgram } from '../support/servers.js';
 

@@ -11,9 +11,9 @@ import {
   FolderLockedError,
   type ServerProgram,
   findProcessesByArgument,
-} from '../../libs/store/src/embedded/index.js';
-import { DataFolder } from '../../libs/store/src/embedded/data-folder.js';
-import { serverArguments } from '../../libs/store/src/embedded/settings.js';
+} from '@rowmq/mysql-server';
+import { DataFolder } from '../../tools/mysql-server/src/data-folder.js';
+import { serverArguments } from '../../tools/mysql-server/src/settings.js';
 import { createDatabase, serverProgram, testServer } from '../support/servers.js';
 
 let program: ServerProgram;

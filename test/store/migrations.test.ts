@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { createConnection, type RowDataPacket } from 'mysql2/promise';
 import { DataSource } from 'typeorm';
 import { migrateDatabase, openDataSource, pendingMigrations, revertDatabase } from '@rowmq/store';
-import { MIGRATIONS } from '../../migrations/index.js';
+import { MIGRATIONS } from '@rowmq/migrations';
 import { createDatabase, type TestDatabase } from '../support/servers.js';
 
 const NAMES = MIGRATIONS.map((Migration) => new Migration().name);

@@ -1,7 +1,7 @@
 import { Database, openDataSource, type Queue } from '@rowmq/store';
 import type { DataSource } from 'typeorm';
 import { beforeEach, expect, test } from 'vitest';
-import { withTablesLocked } from '../../libs/store/src/partition.sql.js';
+import { withTablesLocked } from '../../libs/store/src/partitions/partition.sql.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 

@@ -1,4 +1,5 @@
-import { enqueue, MessageRepository, type Queue } from '@rowmq/store';
+import { MessageRepository, type Queue } from '@rowmq/store';
+import { enqueue } from '@rowmq/typeorm';
 import { DataSource } from 'typeorm';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bodies, createQueue, openStore, type TestStore } from '../support/store.js';

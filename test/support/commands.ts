@@ -21,7 +21,7 @@ export async function runEntry(entry: string, env: Record<string, string>): Prom
 /** The same, without waiting for its end. `stop` asks it to stop. */
 export function startEntry(entry: string, env: Record<string, string>): { ended: Promise<Ended>; stop(): void } {
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith('ROWMQ_')));
-  const child = spawn(process.execPath, [`dist/apps/launcher/src/${entry}.js`], {
+  const child = spawn(process.execPath, [`tools/launcher/dist/${entry}.js`], {
     cwd: ROOT,
     env: { ...inherited, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -3,7 +3,7 @@ import 'reflect-metadata';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
-import { Consumer, OnMessage, RowmqModule } from '../../dist/libs/client/src/index.js';
+import { Consumer, OnMessage, RowmqModule } from '@rowmq/client';
 
 const { url, queue, handlerMs, options } = JSON.parse(process.argv[2]);
 

@@ -1,7 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { freePort, migrateDatabase } from '@rowmq/store';
+import { freePort } from '@rowmq/mysql-server';
+import { migrateDatabase } from '@rowmq/store';
 import { createDatabase, type TestDatabase } from './servers.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -59,15 +60,15 @@ export async function startReaper(database: TestDatabase, env: Record<string, st
 }
 
 interface StartOptions {
-  /** The folder of the compiled processes, if it is another. */
-  dist?: string | undefined;
+  /** The folder that holds `apps`, if it is another than the repository. */
+  root?: string | undefined;
   /** A module that is loaded before it. */
   preload?: string;
   /** Told what it, or that module, sends its parent. */
   onMessage?: (message: unknown) => void;
 }
 
-/** Starts `dist/apps/<name>` and waits until it says that it is ready. */
+/** Starts `apps/<name>` and waits until it says that it is ready. */
 export async function startApp(
   name: 'broker' | 'reaper',
   env: Record<string, string>,
@@ -78,17 +79,17 @@ export async function startApp(
   return app;
 }
 
-/** Starts `dist/apps/<name>` without waiting for it. Settings of the surrounding environment do not reach it. */
+/** Starts `apps/<name>` without waiting for it. Settings of the surrounding environment do not reach it. */
 export function spawnApp(
   name: 'broker' | 'reaper',
   env: Record<string, string>,
-  { dist = 'dist', preload, onMessage }: StartOptions = {},
+  { root = ROOT, preload, onMessage }: StartOptions = {},
 ): SpawnedApp {
   const inherited = Object.fromEntries(
     Object.entries(process.env).filter(([key]) => !key.startsWith('ROWMQ_') && key !== 'NODE_OPTIONS'),
   );
   const preloading = preload === undefined ? [] : ['--import', preload];
-  const child = spawn(process.execPath, [...preloading, `${dist}/apps/${name}/src/main.js`], {
+  const child = spawn(process.execPath, [...preloading, `${root}/apps/${name}/dist/main.js`], {
     cwd: ROOT,
     env: { ...inherited, ...env },
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],

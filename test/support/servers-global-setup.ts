@@ -9,7 +9,7 @@ import {
   findServer,
   identifyProcess,
   terminateProcess,
-} from '../../libs/store/src/embedded/index.js';
+} from '@rowmq/mysql-server';
 
 const dataDir = fileURLToPath(new URL('../../.rowmq-test', import.meta.url));
 

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { createConnection } from 'mysql2/promise';
 import { fileURLToPath } from 'node:url';
 import { inject } from 'vitest';
-import { findServer, type ServerKind, type ServerProgram } from '@rowmq/store';
+import { findServer, type ServerKind, type ServerProgram } from '@rowmq/mysql-server';
 
 /** The database server that the tests of this project share. */
 export interface TestServer {

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { vi } from 'vitest';
-import { type ServerKind, findProcessesByArgument, identifyProcess, isRunning } from '@rowmq/store';
+import { type ServerKind, findProcessesByArgument, identifyProcess, isRunning } from '@rowmq/mysql-server';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const READY_MS = 240_000;

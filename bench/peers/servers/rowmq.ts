@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { EmbeddedServer, findServer, migrateDatabase, type ServerKind } from '@rowmq/store';
+import { EmbeddedServer, findServer, type ServerKind } from '@rowmq/mysql-server';
+import { migrateDatabase } from '@rowmq/store';
 import { freePort, startApp } from '../../../test/support/processes.js';
 import { DatabaseProbe } from '../../harness/database-probe.js';
 import { makePartitions } from '../../harness/partitions.js';

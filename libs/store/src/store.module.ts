@@ -1,26 +1,26 @@
 import { type DynamicModule, Global, Logger, Module, type OnApplicationBootstrap } from '@nestjs/common';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
 import { DataSource, type DataSourceOptions } from 'typeorm';
-import { checkServer, describeServer, StartupError } from './boot-checks.js';
-import { BrowseRepository } from './browse.repository.js';
-import { addressOf, connectDataSource, type DatabaseSettings, dataSourceOptions, primaryOf } from './data-source.js';
-import { Database } from './database.js';
-import { isRetryable } from './database-errors.js';
-import { MessageRepository } from './message.repository.js';
-import { pendingOf } from './migrate.js';
-import { PartitionRepository } from './partition.repository.js';
-import { QueueRepository } from './queue.repository.js';
-import { ReaperRepository } from './reaper.repository.js';
-import { SweepRepository } from './sweep.repository.js';
+import { checkServer, describeServer, StartupError } from './database/boot-checks.js';
+import { BrowseRepository } from './queues/browse.repository.js';
+import {
+  addressOf,
+  connectDataSource,
+  type DatabaseSettings,
+  dataSourceOptions,
+  primaryOf,
+} from './database/data-source.js';
+import { Database } from './database/database.js';
+import { isRetryable } from './database/database-errors.js';
+import { MessageRepository } from './messages/message.repository.js';
+import { pendingOf } from './database/migrate.js';
+import { PartitionRepository } from './partitions/partition.repository.js';
+import { QueueRepository } from './queues/queue.repository.js';
+import { ReaperRepository } from './partitions/reaper.repository.js';
+import { SweepRepository } from './messages/unleased.repository.js';
+import { STORE_OBSERVER, type StoreObserver } from './store-observer.js';
 
-const REPOSITORIES = [
-  MessageRepository,
-  QueueRepository,
-  SweepRepository,
-  BrowseRepository,
-  PartitionRepository,
-  ReaperRepository,
-];
+const REPOSITORIES = [QueueRepository, SweepRepository, BrowseRepository, PartitionRepository, ReaperRepository];
 
 /** RowMQ's storage for a Nest application: one connection pool and the repositories on it. The application does not start on a database that will not do. */
 @Global()
@@ -36,7 +36,7 @@ export class StoreModule implements OnApplicationBootstrap {
       imports: [
         TypeOrmModule.forRootAsync({
           useFactory: () => ({
-            ...dataSourceOptions(settings),
+            ...dataSourceOptions({ ...settings, log: new Logger(Database.name) }),
             retryAttempts: 10,
             retryDelay: 1000,
             // A server that is still starting is waited for; a wrong password does not become right.
@@ -48,12 +48,13 @@ export class StoreModule implements OnApplicationBootstrap {
       providers: [
         {
           provide: Database,
-          useFactory: (dataSource: DataSource) => {
-            const database = new Database(dataSource);
-            database.health.logger = new Logger(Database.name);
-            return database;
-          },
+          useFactory: (dataSource: DataSource) => new Database(dataSource),
           inject: [getDataSourceToken()],
+        },
+        {
+          provide: MessageRepository,
+          useFactory: (database: Database, observer?: StoreObserver) => new MessageRepository(database, observer),
+          inject: [Database, { token: STORE_OBSERVER, optional: true }],
         },
         ...REPOSITORIES.map((Repository) => ({
           provide: Repository,
@@ -61,7 +62,7 @@ export class StoreModule implements OnApplicationBootstrap {
           inject: [Database],
         })),
       ],
-      exports: [Database, ...REPOSITORIES],
+      exports: [Database, MessageRepository, ...REPOSITORIES],
     };
   }
 

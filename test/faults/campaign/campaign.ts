@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { mayPass, RowmqHttpClient } from '@rowmq/client/core';
-import { type Counted, Meter } from '../../../apps/simulator/src/meter.js';
-import { simulate, type Result, type Watcher } from '../../../apps/simulator/src/simulation.js';
-import type { SimulatorSettings } from '../../../apps/simulator/src/simulator.config.js';
-import { CAUSES, FATES } from '../../../apps/simulator/src/verdict-text.js';
+import { type Counted, Meter } from '../../../tools/simulator/src/meter.js';
+import { simulate, type Result, type Watcher } from '../../../tools/simulator/src/simulation.js';
+import type { SimulatorSettings } from '../../../tools/simulator/src/simulator.config.js';
+import { CAUSES, FATES } from '../../../tools/simulator/src/verdict-text.js';
 import { Prober } from '../../support/prober.js';
 import { eventually } from '../../support/wait.js';
 import { DEADLINE_MS, type Fault, type Prepared } from './fault.js';

@@ -3,7 +3,7 @@ import { open, readFile, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Connection } from 'mysql2/promise';
-import { definePartition } from '../../../libs/store/src/partition.sql.js';
+import { definePartition } from '../../../libs/store/src/partitions/partition.sql.js';
 import { enqueueStamped, HOUR, settleAll } from '../../support/partitions.js';
 import { createQueue } from '../../support/store.js';
 import { eventually } from '../../support/wait.js';

@@ -1,5 +1,5 @@
 import { expect } from 'vitest';
-import { verdictText } from '../../../apps/simulator/src/verdict-text.js';
+import { verdictText } from '../../../tools/simulator/src/verdict-text.js';
 import type { Outcome } from './campaign.js';
 import type { FaultRig } from './rig.js';
 

@@ -1,6 +1,6 @@
 import type { ErrorCode } from '@rowmq/contract';
-import type { Counted } from '../../../apps/simulator/src/meter.js';
-import type { SimulatorSettings } from '../../../apps/simulator/src/simulator.config.js';
+import type { Counted } from '../../../tools/simulator/src/meter.js';
+import type { SimulatorSettings } from '../../../tools/simulator/src/simulator.config.js';
 import type { Prober } from '../../support/prober.js';
 import type { FaultRig } from './rig.js';
 

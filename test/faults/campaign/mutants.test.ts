@@ -1,5 +1,5 @@
-import { cp, readFile, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { cp, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { testServer } from '../../support/servers.js';
@@ -19,7 +19,7 @@ const LOADS = 3;
 
 interface Mutant {
   name: string;
-  /** Below dist. */
+  /** Below the repository. */
   file: string;
   /** What must be there, so many times (default: once), and what is put in its place. */
   edits: { line: string; instead: string; times?: number }[];
@@ -60,7 +60,7 @@ const EXPLAINED = 'Every redelivery has its reason';
 const MUTANTS: Mutant[] = [
   {
     name: 'ack answered before its commit',
-    file: 'libs/store/src/message.repository.js',
+    file: 'libs/store/dist/messages/message.repository.js',
     edits: [
       {
         line: 'return this.leases.delete(requests, now);',
@@ -74,7 +74,7 @@ const MUTANTS: Mutant[] = [
   },
   {
     name: 'enqueue answered before its commit, and not tried again',
-    file: 'libs/store/src/message.repository.js',
+    file: 'libs/store/dist/messages/message.repository.js',
     edits: [
       {
         line: 'return this.enqueuing.run(requests, now, isForUnbounded);',
@@ -87,21 +87,21 @@ const MUTANTS: Mutant[] = [
   },
   {
     name: 'token not compared by ack',
-    file: 'libs/store/src/leases.js',
+    file: 'libs/store/dist/messages/receipts.js',
     edits: [{ line: ' AND d.lease_token = ${token})`);', instead: ')`);' }],
     fault: SLOW_CONSUMERS,
     broken: [FENCED, AFTER_ACK],
   },
   {
     name: 'expiry filter removed from the claim',
-    file: 'libs/store/src/claim.sql.js',
+    file: 'libs/store/dist/messages/claim.sql.js',
     edits: [{ line: 'if (row.expiresAt <= now)', instead: 'if (row.expiresAt <= 0)' }],
     fault: SHORT_LIVES,
     broken: ['Nothing is delivered after its expiry'],
   },
   {
     name: 'lease that others may have a second and a half before it ends',
-    file: 'libs/store/src/claim.sql.js',
+    file: 'libs/store/dist/messages/claim.sql.js',
     edits: [
       {
         line: 'SET available_at = ${leaseExpiresAt + LEASE_GRACE_MS},',
@@ -113,7 +113,7 @@ const MUTANTS: Mutant[] = [
   },
   {
     name: 'nack ignores its delay',
-    file: 'libs/store/src/message.repository.js',
+    file: 'libs/store/dist/messages/message.repository.js',
     edits: [
       {
         line: 'values: [now + delaySeconds * 1000, reason ?? null, queueId, messageIds],',
@@ -125,7 +125,7 @@ const MUTANTS: Mutant[] = [
   },
   {
     name: 'deadline not compared',
-    file: 'libs/store/src/leases.js',
+    file: 'libs/store/dist/messages/receipts.js',
     edits: [
       { line: ' AND d.available_at > ${clock(at)} + ${LEASE_GRACE_MS}', instead: '', times: 2 },
       { line: ' AND available_at > ${clock(at)} + ${LEASE_GRACE_MS}', instead: '' },
@@ -136,20 +136,20 @@ const MUTANTS: Mutant[] = [
   },
   {
     name: 'half of what is enqueued stored',
-    file: 'libs/store/src/enqueue.js',
+    file: 'libs/store/dist/messages/enqueue.js',
     edits: [{ line: "${this.deliveries.join(',')}", instead: "${this.deliveries.slice(this.count / 2).join(',')}" }],
     fault: SLOW_CONSUMERS,
     broken: ['Nothing is lost'],
   },
   {
     name: 'hand-out counted that was taken back',
-    file: 'libs/store/src/claim.sql.js',
+    file: 'libs/store/dist/messages/claim.sql.js',
     edits: [{ line: 'receive_count = receive_count - 1', instead: 'receive_count = receive_count' }],
     fault: HANG_UPS,
     broken: [EXPLAINED],
   },
-  { name: 'nothing (slow consumers)', file: 'apps/broker/src/main.js', edits: [], fault: SLOW_CONSUMERS, broken: [] },
-  { name: 'nothing (short lives)', file: 'apps/broker/src/main.js', edits: [], fault: SHORT_LIVES, broken: [] },
+  { name: 'nothing (slow consumers)', file: 'apps/broker/dist/main.js', edits: [], fault: SLOW_CONSUMERS, broken: [] },
+  { name: 'nothing (short lives)', file: 'apps/broker/dist/main.js', edits: [], fault: SHORT_LIVES, broken: [] },
 ];
 
 /** Which guarantee is broken does not depend on the server: a short run shares them out. */
@@ -170,19 +170,25 @@ afterAll(async () => {
   await rm(COPIES, { recursive: true, force: true });
 });
 
-/** A copy of what was built, in which lines are others. */
+/** A copy of the broker and its libraries as they were built, in which lines are others. Other packages are found in the repository around it. */
 async function mutate({ name, file, edits }: Mutant): Promise<string> {
-  const dist = join(COPIES, name.replaceAll(' ', '-'));
-  await rm(dist, { recursive: true, force: true });
-  await cp(join(ROOT, 'dist'), dist, { recursive: true });
-  let source = await readFile(join(dist, file), 'utf8');
+  const root = join(COPIES, name.replaceAll(' ', '-'));
+  await rm(root, { recursive: true, force: true });
+  await mkdir(join(root, 'node_modules', '@rowmq'), { recursive: true });
+  for (const workspace of ['apps/broker', 'libs/contract', 'libs/runtime', 'libs/store', 'migrations']) {
+    for (const part of ['dist', 'package.json']) {
+      await cp(join(ROOT, workspace, part), join(root, workspace, part), { recursive: true });
+    }
+    await symlink(join(root, workspace), join(root, 'node_modules', '@rowmq', basename(workspace)));
+  }
+  let source = await readFile(join(root, file), 'utf8');
   for (const { line, instead, times = 1 } of edits) {
     const parts = source.split(line);
     expect(parts, `${file} has this, ${times}×: ${line}`).toHaveLength(times + 1);
     source = parts.join(instead);
   }
-  await writeFile(join(dist, file), source);
-  return dist;
+  await writeFile(join(root, file), source);
+  return root;
 }
 
 describe('a broken guarantee is noticed', () => {

@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RowmqHttpClient } from '@rowmq/client/core';
 import type { ReaperAnswer } from '@rowmq/contract';
-import { EmbeddedServer, migrateDatabase, type ServerKind } from '@rowmq/store';
+import { EmbeddedServer, type ServerKind } from '@rowmq/mysql-server';
+import { migrateDatabase } from '@rowmq/store';
 import { type Connection, createConnection, type ResultSetHeader, type RowDataPacket } from 'mysql2/promise';
 import { DatabaseProxy } from '../../support/database-proxy.js';
 import { freePort, type SpawnedApp, spawnApp } from '../../support/processes.js';
@@ -29,7 +30,7 @@ export const MAX_CONNECTIONS = 500;
 /** A process that can be killed and started again at the same place. */
 export class Restartable {
   /** The folder of the compiled processes. Default: what was built. */
-  dist: string | undefined;
+  root: string | undefined;
   private running: SpawnedApp | undefined;
   /** What the instances that are gone had written. */
   private written = '';
@@ -59,7 +60,7 @@ export class Restartable {
   /** Starts it without waiting for it. */
   spawn(env: Record<string, string> = {}): void {
     this.written = this.output();
-    this.running = spawnApp(this.app, { ...this.settings, ...env }, { dist: this.dist });
+    this.running = spawnApp(this.app, { ...this.settings, ...env }, { root: this.root });
   }
 
   /** SIGKILL. Throws if it has ended by itself, or was never started: then nothing is killed. */
@@ -170,9 +171,9 @@ export class FaultRig {
   }
 
   /** Has other compiled processes take the place of those that run. */
-  async use(dist: string | undefined): Promise<void> {
+  async use(root: string | undefined): Promise<void> {
     await Promise.all(this.processes.map((process) => process.remove()));
-    for (const process of this.processes) process.dist = dist;
+    for (const process of this.processes) process.root = root;
     await this.repair();
   }
 

@@ -1,0 +1,109 @@
+import type { DatabaseTls } from '@rowmq/runtime';
+import type { DataSource } from 'typeorm';
+import { TABLES } from '@rowmq/migrations';
+import { checkServer, StartupError } from './boot-checks.js';
+import { type DatabaseSettings, openDataSource } from './data-source.js';
+
+/** Only one process migrates at a time; the others wait this long for it. */
+const LOCK_SECONDS = 60;
+/** Lock names are the server's, not the database's, and at most 64 characters long: as long as a database's name alone may be. */
+const LOCK_NAME = `CONCAT('rowmq-migrate.', LEFT(SHA2(DATABASE(), 256), 40))`;
+
+/**
+ * Brings the schema up to date; returns the names of the migrations it applied. Several processes may call it at once: one does it, the others wait.
+ * Throws `StartupError` for a server that cannot be reached, or that RowMQ cannot run on, and for a database that has tables of its names without their migrations.
+ */
+export async function migrateDatabase(url: string, tls?: DatabaseTls): Promise<string[]> {
+  return withMigrationLock({ url, tls }, async (dataSource) => {
+    await refuseForeignTables(dataSource);
+    const applied = await dataSource.runMigrations();
+    return applied.map(({ name }) => name);
+  });
+}
+
+/** Takes back the last `steps` migrations; returns their names. The data in their tables is gone. */
+export async function revertDatabase(url: string, steps = 1, tls?: DatabaseTls): Promise<string[]> {
+  return withMigrationLock({ url, tls }, async (dataSource) => {
+    const reverted: string[] = [];
+    for (let step = 0; step < steps; step += 1) {
+      const before = await appliedMigrations(dataSource);
+      const last = before.at(-1);
+      if (last === undefined) break;
+      await dataSource.undoLastMigration();
+      reverted.push(last);
+    }
+    return reverted;
+  });
+}
+
+/** Names of the migrations that this version knows and the database has not had. */
+export async function pendingMigrations(url: string, tls?: DatabaseTls): Promise<string[]> {
+  const dataSource = await openDataSource({ url, tls, poolSize: 1 });
+  try {
+    return await pendingOf(dataSource);
+  } finally {
+    await dataSource.destroy();
+  }
+}
+
+/** The same, on an open data source. */
+export async function pendingOf(dataSource: DataSource): Promise<string[]> {
+  const applied = new Set(await appliedMigrations(dataSource));
+  return dataSource.migrations
+    .map((migration) => migration.name ?? migration.constructor.name)
+    .filter((name) => !applied.has(name));
+}
+
+/** The servers commit each CREATE TABLE by itself, so a first migration that was cut short leaves tables behind, over which every later one would stumble; so it would over tables of somebody else. */
+async function refuseForeignTables(dataSource: DataSource): Promise<void> {
+  if ((await appliedMigrations(dataSource)).length > 0) return;
+  const rows = await dataSource.query<{ name: string }[]>(
+    'SELECT TABLE_NAME AS name FROM information_schema.tables WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN (?)',
+    [TABLES],
+  );
+  const present = TABLES.filter((table) => rows.some(({ name }) => name === table));
+  if (present.length === 0) return;
+  throw new StartupError(
+    `The database has tables of RowMQ's names (${present.join(', ')}), but no migration of RowMQ's is recorded there. ` +
+      `If a first \`npm run migrate\` was cut short, drop them (DROP TABLE ${present.join(', ')}) and run it again; if they are somebody else's, give RowMQ a database of its own.`,
+  );
+}
+
+async function appliedMigrations(dataSource: DataSource): Promise<string[]> {
+  const [table] = await dataSource.query<{ n: number }[]>(
+    `SELECT COUNT(*) AS n FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'rowmq_migration'`,
+  );
+  if (Number(table?.n) === 0) return [];
+  const rows = await dataSource.query<{ name: string }[]>('SELECT name FROM rowmq_migration ORDER BY id');
+  return rows.map(({ name }) => name);
+}
+
+async function withMigrationLock<T>(
+  database: Pick<DatabaseSettings, 'url' | 'tls'>,
+  work: (dataSource: DataSource) => Promise<T>,
+): Promise<T> {
+  const dataSource = await openDataSource({ ...database, poolSize: 2 });
+  try {
+    await checkServer(dataSource);
+    // A name lock does: it only spares two starting processes each other's half-done DDL, on one server.
+    const runner = dataSource.createQueryRunner();
+    try {
+      const [lock] = (await runner.query(`SELECT GET_LOCK(${LOCK_NAME}, ?) AS got`, [LOCK_SECONDS])) as {
+        got: number;
+      }[];
+      if (Number(lock?.got) !== 1)
+        throw new Error(
+          `Another process has been migrating this database for ${LOCK_SECONDS} s; look at what it does, then start again.`,
+        );
+      try {
+        return await work(dataSource);
+      } finally {
+        await runner.query(`DO RELEASE_LOCK(${LOCK_NAME})`);
+      }
+    } finally {
+      await runner.release();
+    }
+  } finally {
+    await dataSource.destroy();
+  }
+}

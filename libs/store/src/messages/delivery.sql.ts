@@ -1,0 +1,110 @@
+import { clock } from '../database/clock.js';
+import type { Statement, Transaction } from '../database/database.js';
+
+/**
+ * A delivery can be claimed again this long after its lease has run out. An ack, nack or extend that begins while the lease is held has that long to finish before a claim can want the same
+ * delivery: it locks row before index entry, a claim entry before row, and so the two would deadlock (on MySQL only the ack would wait; MariaDB's SKIP LOCKED waits for an instant, too).
+ */
+export const LEASE_GRACE_MS = 250;
+
+/** The token of a delivery that is under no lease: no claim draws it. Not NULL, which would make a row grow when it is claimed. */
+export const NO_LEASE = `x'${'00'.repeat(8)}'`;
+
+/** Whether a token is that of {@link NO_LEASE}. A receipt may name it, and must open nothing. */
+export function isNoLease(token: Buffer): boolean {
+  return token.every((byte) => byte === 0);
+}
+
+/** Where a delivery stands in hand-out order: what leads to its entry in the index `delivery_next`. */
+export interface Position {
+  messageId: Buffer;
+  priorityRank: number;
+  availableAt: number;
+}
+
+/**
+ * Locks those of these deliveries that still stand where they were seen, are under no lease and fulfil a condition; skips what others hold. Returns their ids.
+ *
+ * Locks the index entry first and the row after it, in the way of a claim. By primary key it would be the other way round, and two transactions that want the same delivery would each
+ * hold what the other waits for. (MySQL's SKIP LOCKED never waits; MariaDB's does for an instant, long enough for its deadlock detection.)
+ */
+export async function takeUnleased(
+  tx: Transaction,
+  queueId: number,
+  positions: readonly Position[],
+  condition: string,
+  at: number | undefined,
+): Promise<Buffer[]> {
+  if (positions.length === 0) return [];
+  const groups = groupByPlace(positions);
+  const rows = await tx.read<{ messageId: Buffer }>(
+    `SELECT message_id AS messageId
+     FROM delivery FORCE INDEX (delivery_next)
+     WHERE queue_id = ?
+       AND (${groups.map(() => '(priority_rank = ? AND available_at = ? AND message_id IN (?))').join('\n         OR ')})
+       AND (lease_token = ${NO_LEASE} OR available_at <= ${clock(at)})
+       AND ${condition}
+     FOR UPDATE SKIP LOCKED`,
+    [
+      queueId,
+      ...groups.flatMap(({ priorityRank, availableAt, messageIds }) => [priorityRank, availableAt, messageIds]),
+    ],
+  );
+  return rows.map(({ messageId }) => messageId);
+}
+
+interface Place {
+  priorityRank: number;
+  availableAt: number;
+  messageIds: Buffer[];
+}
+
+/** Deliveries of one enqueue stand in one place: a short list of ranges instead of a long one. */
+function groupByPlace(positions: readonly Position[]): Place[] {
+  const places = new Map<string, Place>();
+  for (const { messageId, priorityRank, availableAt } of positions) {
+    const key = `${priorityRank}.${availableAt}`;
+    const place = places.get(key);
+    if (place === undefined) places.set(key, { priorityRank, availableAt, messageIds: [messageId] });
+    else place.messageIds.push(messageId);
+  }
+  return [...places.values()];
+}
+
+/**
+ * Deletes deliveries by primary key, in its order.
+ *
+ * The join with a list is what makes both servers look rows up one by one at every table size. With `message_id IN (…)` MySQL (unless hinted) scans a small table, and MariaDB, which
+ * takes no hint here, walks the whole queue: both then wait for rows that others hold. `docs/decisions/0001-delete-by-primary-key.md` has the plans and times.
+ */
+export const DELETE_DELIVERIES = `
+  DELETE d
+  FROM JSON_TABLE(?, '$[*]' COLUMNS (id CHAR(32) PATH '$')) ids
+  STRAIGHT_JOIN delivery d FORCE INDEX (PRIMARY)
+    ON d.queue_id = ? AND d.message_id = UNHEX(ids.id)`;
+
+export function deleteDeliveries(queueId: number, messageIds: readonly Buffer[]): Statement {
+  const sorted = messageIds.map((id) => id.toString('hex')).toSorted();
+  return { sql: DELETE_DELIVERIES, values: [JSON.stringify(sorted), queueId] };
+}
+
+/** Moves deliveries, whose rows the transaction holds, to another queue as if they were new there: available now, never received. Expiry stays, and the reason unless another is given. */
+export function moveDeliveries(
+  from: number,
+  to: number,
+  messageIds: readonly Buffer[],
+  at: number | undefined,
+  reason?: string,
+): Statement {
+  return {
+    sql: `UPDATE delivery FORCE INDEX (PRIMARY)
+     SET queue_id = ?,
+         available_at = ${clock(at)},
+         receive_count = 0,
+         lease_token = ${NO_LEASE},
+         nack_reason = COALESCE(?, nack_reason)
+     WHERE queue_id = ?
+       AND message_id IN (?)`,
+    values: [to, reason ?? null, from, messageIds],
+  };
+}

@@ -1,0 +1,341 @@
+import { LIMITS, RowmqError } from '@rowmq/contract';
+import { clock } from '../database/clock.js';
+import { hex } from '../database/hex.js';
+import type { Database, Statement, Transaction } from '../database/database.js';
+import { isDuplicateKey, mayLieInOneRequest, TryAgain } from '../database/database-errors.js';
+import { DepthGauge } from './depth-gauge.js';
+import { type Queue, queueNotFound, type QueueRow, SELECT_QUEUE } from '../queues/queue.repository.js';
+import type { Place, ScanFloors } from './scan-floors.js';
+
+/** A message as a producer sends it; sizes are checked by whoever made it. */
+export interface NewMessage {
+  /** UUIDv7, made before anything is stored, so that a repeated try is recognised. */
+  id: Buffer;
+  body: Buffer;
+  /** JSON object of strings, or null. */
+  headers: Buffer | null;
+  /** 0-9, 9 the most urgent. */
+  priority: number;
+  /** The queue's when absent. */
+  delaySeconds?: number | undefined;
+  /** Capped by the queue's TTL, which also applies when absent. */
+  expiresInSeconds?: number | undefined;
+}
+
+/** Messages for one queue, stored all or none. */
+export interface EnqueueRequest {
+  queueName: string;
+  messages: readonly NewMessage[];
+}
+
+/** Null: stored. Otherwise why nothing of the request was: a `RowmqError`, or what the database said. */
+export type EnqueueOutcome = Error | null;
+
+/** The outcome of a request that was to be stored with others for queues without a maximum depth only: its queue has one. Nothing of it is stored. */
+export class BoundedQueueError extends Error {
+  override readonly name = 'BoundedQueueError';
+
+  constructor() {
+    super('The queue has a maximum depth.');
+  }
+}
+
+/** Requests that share a transaction. */
+interface Flight {
+  requests: EnqueueRequest[];
+  /** Exclusive: a queue with a maximum depth, so that two cannot both take the last place. */
+  lock: 'shared' | 'exclusive';
+  /** Where deliveries stand that any try of it made: a COMMIT that got no answer may have stored them. */
+  places: (Place & { queueId: number })[];
+}
+
+interface StoreResult {
+  outcomes: Map<EnqueueRequest, EnqueueOutcome>;
+  /** Those whose queue has turned out to be another than it was taken for: nothing of them is stored. */
+  mistaken: EnqueueRequest[];
+}
+
+/** A queue as it is while its row is locked, and the database's clock. */
+type LockedQueue = Queue & { now: number };
+
+/** How often requests may find their queues other than they took them for. */
+const ROUNDS = 4;
+
+/** Storing messages. */
+export class Enqueue {
+  private readonly depths = new DepthGauge();
+  /** Ids of queues by name, and whether they had a maximum depth, when last seen. */
+  private readonly known = new Map<string, { id: number; isBounded: boolean }>();
+
+  constructor(
+    private readonly database: Database,
+    private readonly floors: ScanFloors,
+  ) {}
+
+  /** @param isForUnbounded requests for queues with a maximum depth are not carried out */
+  async run(
+    requests: readonly EnqueueRequest[],
+    at: number | undefined,
+    isForUnbounded: boolean,
+  ): Promise<EnqueueOutcome[]> {
+    const outcomes = new Map<EnqueueRequest, EnqueueOutcome>();
+    let left = [...requests];
+    for (let round = 0; left.length > 0 && round < ROUNDS; round += 1) {
+      const before = left;
+      try {
+        await this.learn(before);
+      } catch (error) {
+        // Nothing is stored yet in the first round; after it, this concerns only those who are left.
+        if (round === 0) throw error;
+        for (const request of before) outcomes.set(request, error as Error);
+        break;
+      }
+      left = [];
+      // One after the other: a call takes one connection, however many queues it meets that have a maximum depth.
+      for (const flight of this.flightsOf(before)) {
+        if (isForUnbounded && flight.lock === 'exclusive') {
+          for (const request of flight.requests) outcomes.set(request, new BoundedQueueError());
+          continue;
+        }
+        const isAll = flight.requests.length === requests.length;
+        const result = await (isAll ? this.carryOut(flight, at) : this.carryOutOrSayWhyNot(flight, at));
+        left.push(...result.mistaken);
+        for (const [request, outcome] of result.outcomes) outcomes.set(request, outcome);
+      }
+    }
+    return requests.map((request) => {
+      const outcome = outcomes.get(request);
+      return outcome === undefined ? queueNotFound(request.queueName) : outcome;
+    });
+  }
+
+  private async carryOut(flight: Flight, at: number | undefined): Promise<StoreResult> {
+    try {
+      return await this.database.transaction((tx) => this.store(tx, flight, at));
+    } finally {
+      // A claim that begins from now on finds them, however late they were committed.
+      for (const { queueId, ...place } of flight.places) this.floors.lower(queueId, place);
+    }
+  }
+
+  /** Where others of the same call are stored, or may be, a failure is the outcome of those alone whom it concerns. */
+  private async carryOutOrSayWhyNot(flight: Flight, at: number | undefined): Promise<StoreResult> {
+    try {
+      return await this.carryOut(flight, at);
+    } catch (error) {
+      const all: StoreResult = { outcomes: new Map(), mistaken: [] };
+      for (const request of flight.requests) {
+        // It may lie in one of them.
+        const mayBeOthers = flight.requests.length > 1 && mayLieInOneRequest(error);
+        if (!mayBeOthers) all.outcomes.set(request, error as Error);
+        else {
+          const one = await this.carryOutOrSayWhyNot({ ...flight, requests: [request] }, at);
+          for (const [, outcome] of one.outcomes) all.outcomes.set(request, outcome);
+          all.mistaken.push(...one.mistaken);
+        }
+      }
+      return all;
+    }
+  }
+
+  isBounded(queueName: string): boolean {
+    return this.known.get(queueName)?.isBounded ?? false;
+  }
+
+  /** Finds out the ids of queues that are not known yet. */
+  private async learn(requests: readonly EnqueueRequest[]): Promise<void> {
+    const names = new Set(requests.flatMap(({ queueName }) => (this.known.has(queueName) ? [] : [queueName])));
+    if (names.size === 0) return;
+    const found = await this.database.read<{ id: number; name: string; maxDepth: number | null }>(
+      'SELECT id, name, max_depth AS maxDepth FROM queue WHERE name IN (?)',
+      [[...names]],
+    );
+    for (const { id, name, maxDepth } of found) this.known.set(name, { id, isBounded: maxDepth !== null });
+  }
+
+  /** All queues without a maximum depth share a transaction, each other queue has its own. Requests for unknown queues are in none. */
+  private flightsOf(requests: readonly EnqueueRequest[]): Flight[] {
+    const flights = new Map<number | undefined, Flight>();
+    for (const request of requests) {
+      const queue = this.known.get(request.queueName);
+      if (queue === undefined) continue;
+      const key = queue.isBounded ? queue.id : undefined;
+      const flight = flights.get(key) ?? { requests: [], lock: queue.isBounded ? 'exclusive' : 'shared', places: [] };
+      flights.set(key, flight);
+      flight.requests.push(request);
+    }
+    return [...flights.values()];
+  }
+
+  private async store(tx: Transaction, flight: Flight, at: number | undefined): Promise<StoreResult> {
+    const { requests, lock } = flight;
+    const queueIds = new Set(requests.map(({ queueName }) => this.known.get(queueName)?.id ?? 0));
+    const queues = await lockQueues(tx, [...queueIds], lock, at);
+    const stored = tx.commitUnknown ? await alreadyStored(tx, requests) : new Set<EnqueueRequest>();
+    const rows = new NewRows();
+    const result: StoreResult = { outcomes: new Map(), mistaken: [] };
+    const admitted: { queue: LockedQueue; request: EnqueueRequest }[] = [];
+    for (const request of requests) {
+      const queue = queues.get(request.queueName);
+      if (stored.has(request)) {
+        result.outcomes.set(request, null);
+      } else if (queue === undefined || (queue.maxDepth !== null && lock === 'shared')) {
+        this.known.delete(request.queueName);
+        result.mistaken.push(request);
+      } else {
+        this.known.set(request.queueName, { id: queue.id, isBounded: queue.maxDepth !== null });
+        admitted.push({ queue, request });
+      }
+    }
+    // Of a queue with a maximum depth, the flight has requests for this queue only.
+    const bounded = lock === 'exclusive' ? admitted[0]?.queue : undefined;
+    const wanted = admitted.reduce((sum, { request }) => sum + request.messages.length, 0);
+    let room = Infinity;
+    if (bounded !== undefined && bounded.maxDepth !== null) {
+      room = await this.depths.room(tx, bounded.id, bounded.maxDepth, wanted);
+    }
+    for (const { queue, request } of admitted) {
+      result.outcomes.set(request, admit(queue, request, room - rows.count, rows));
+    }
+    flight.places.push(...rows.places);
+    try {
+      await tx.finish(rows.inserts);
+    } catch (error) {
+      // The earlier try commits only now: the next will find its messages.
+      throw tx.commitUnknown && isDuplicateKey(error) ? new TryAgain(error) : error;
+    }
+    if (bounded !== undefined) this.depths.take(bounded.id, rows.count);
+    return result;
+  }
+}
+
+/** What a transaction of somebody else's, on a connection of somebody else's, can do. */
+export type ForeignTransaction = Pick<Transaction, 'read' | 'write'>;
+
+/**
+ * Stores the messages of one request in a transaction that is not ours: nothing is committed or retried, and nobody is told. `at`: ms since 1970 on the database's clock.
+ * Throws `queue-not-found`, `queue-full`, `invalid-request`; `overloaded` if the queue was given a maximum depth in this instant.
+ *
+ * Locks until that transaction ends: the queue's row, shared; exclusively if the queue has a maximum depth.
+ */
+export async function storeIn(tx: ForeignTransaction, request: EnqueueRequest, at: number): Promise<void> {
+  const { queueName, messages } = request;
+  const [known] = await tx.read<QueueRow>(`${SELECT_QUEUE} WHERE name = ?`, [queueName]);
+  if (known === undefined) throw queueNotFound(queueName);
+  const lock = known.maxDepth === null ? 'shared' : 'exclusive';
+  const locked = (await lockQueues(tx, [known.id], lock, at)).get(queueName);
+  if (locked === undefined) throw queueNotFound(queueName);
+  // The connection may be set to answer large numbers as text.
+  const queue = { ...locked, now: at };
+  let room = Infinity;
+  if (queue.maxDepth !== null) {
+    if (lock === 'shared') throw new RowmqError('overloaded', `Queue '${queueName}' was changed meanwhile; try again.`);
+    room = await new DepthGauge().room(tx, queue.id, queue.maxDepth, messages.length);
+  }
+  const rows = new NewRows();
+  const refusal = admit(queue, request, room, rows);
+  if (refusal !== null) throw refusal;
+  for (const { sql } of rows.inserts) await tx.write(sql);
+}
+
+/** Adds a request's messages to the rows, or says why not: first what holds however full the queue is, so that a repeated try, which may find it fuller, says the same. */
+function admit(queue: LockedQueue, { messages }: EnqueueRequest, room: number, rows: NewRows): EnqueueOutcome {
+  let times: Times[];
+  try {
+    times = messages.map((message, index) => schedule(message, queue, index));
+  } catch (error) {
+    if (error instanceof RowmqError) return error;
+    throw error;
+  }
+  if (messages.length > room) {
+    return new RowmqError(
+      'queue-full',
+      `The queue holds ${(queue.maxDepth ?? 0) - room} of at most ${queue.maxDepth} deliveries, no room for ${messages.length} more; try again when consumers have caught up.`,
+      { retryAfterSeconds: 1 },
+    );
+  }
+  for (const [index, message] of messages.entries()) rows.add(queue, message, times[index] as Times);
+  return null;
+}
+
+/** Reads queues that still exist and the database's clock, and holds the queues' rows until the transaction ends: in id order, as everybody does who locks more than one. */
+async function lockQueues(
+  tx: ForeignTransaction,
+  queueIds: readonly number[],
+  lock: Flight['lock'],
+  at: number | undefined,
+): Promise<Map<string | null, LockedQueue>> {
+  const rows = await tx.read<QueueRow & { now: number }>(
+    `${SELECT_QUEUE.replace('FROM queue', `, ${clock(at)} AS now FROM queue`)} FORCE INDEX (PRIMARY)
+     WHERE id IN (?)
+     ORDER BY id
+     ${lock === 'shared' ? 'LOCK IN SHARE MODE' : 'FOR UPDATE'}`,
+    [queueIds],
+  );
+  return new Map(rows.map((row) => [row.name, { ...row, name: row.name ?? '', paused: row.paused !== 0 }]));
+}
+
+/** Which of these requests an earlier try has stored. */
+async function alreadyStored(tx: Transaction, requests: readonly EnqueueRequest[]): Promise<Set<EnqueueRequest>> {
+  const firstIds = requests.map(({ messages }) => messages[0]?.id);
+  const found = await tx.read<{ id: Buffer }>(
+    `SELECT id FROM message FORCE INDEX (PRIMARY) WHERE id IN (?)
+     UNION ALL
+     SELECT id FROM message_overflow FORCE INDEX (PRIMARY) WHERE id IN (?)`,
+    [firstIds, firstIds],
+  );
+  const there = new Set(found.map(({ id }) => id.toString('hex')));
+  return new Set(requests.filter((_, index) => there.has(firstIds[index]?.toString('hex') ?? '')));
+}
+
+interface Times {
+  availableAt: number;
+  expiresAt: number;
+}
+
+/** When a message becomes available and when it expires, on the database's clock. Throws `invalid-request` if it would never be delivered. */
+function schedule(message: NewMessage, queue: LockedQueue, index: number): Times {
+  const delaySeconds = message.delaySeconds ?? queue.delaySeconds;
+  const lifeSeconds = Math.min(message.expiresInSeconds ?? queue.messageTtlSeconds, queue.messageTtlSeconds);
+  if (delaySeconds >= lifeSeconds) {
+    throw new RowmqError(
+      'invalid-request',
+      `Message ${index} would expire after ${lifeSeconds} s, before its delay of ${delaySeconds} s ends, and never be delivered; shorten the delay or let it live longer.`,
+    );
+  }
+  return { availableAt: queue.now + delaySeconds * 1000, expiresAt: queue.now + lifeSeconds * 1000 };
+}
+
+/** The rows of a flight, as text: for mysql2 to escape them value by value costs a third more. */
+class NewRows {
+  private readonly messages: string[] = [];
+  private readonly deliveries: string[] = [];
+  /** Where none of them stands before: for each queue and priority, the time at which they were stored. */
+  readonly places: (Place & { queueId: number })[] = [];
+
+  get count(): number {
+    return this.messages.length;
+  }
+
+  add(queue: LockedQueue, { id, body, headers, priority }: NewMessage, { availableAt, expiresAt }: Times): void {
+    const priorityRank = LIMITS.priorityMax - priority;
+    const messageId = hex(id);
+    this.messages.push(
+      `(${messageId},${queue.id},${hex(body)},${headers === null ? 'NULL' : hex(headers)},${expiresAt})`,
+    );
+    this.deliveries.push(`(${queue.id},${messageId},${priorityRank},${availableAt},${expiresAt},0)`);
+    if (!this.places.some((place) => place.queueId === queue.id && place.priorityRank === priorityRank)) {
+      this.places.push({ queueId: queue.id, priorityRank, availableAt: queue.now });
+    }
+  }
+
+  get inserts(): Statement[] {
+    if (this.count === 0) return [];
+    return [
+      { sql: `INSERT INTO message (id, queue_id, body, headers, expires_at) VALUES ${this.messages.join(',')}` },
+      {
+        sql: `INSERT INTO delivery (queue_id, message_id, priority_rank, available_at, expires_at, receive_count) VALUES ${this.deliveries.join(',')}`,
+      },
+    ];
+  }
+}

@@ -1,0 +1,115 @@
+import { lowestMessageId } from '@rowmq/contract';
+import { clock } from '../database/clock.js';
+import { isConnectionLost } from '../database/database-errors.js';
+import type { Session } from '../database/database.js';
+
+/** A span of the message table. */
+export interface Partition {
+  name: string;
+  /** Ids stamped from this instant on (ms since 1970); null: from the beginning. */
+  from: number | null;
+  /** Ids stamped before this instant; null: without end, the one that catches what no other takes. */
+  until: number | null;
+  /** The server's estimate. */
+  rows: number;
+}
+
+/** Queues whose deliveries one statement looks through. */
+const QUEUES_AT_ONCE = 200;
+
+/**
+ * A waiting DDL blocks everybody behind it: a second, then it gives way. So does a lock whose holder is frozen or gone, until the server ends the session: DDL that finds its lock lost so fails. Fresh row estimates,
+ * which MySQL (not MariaDB) keeps for a day.
+ */
+const DDL_SESSION =
+  'SET SESSION lock_wait_timeout = 1, wait_timeout = 10 /*!80000 , information_schema_stats_expiry = 0 */';
+
+export async function withTablesLocked<T>(session: Session, tables: string, work: () => Promise<T>): Promise<T> {
+  await session.write(DDL_SESSION);
+  await session.write(`LOCK TABLES ${tables}`);
+  try {
+    const result = await work();
+    await session.write('UNLOCK TABLES');
+    return result;
+  } catch (error) {
+    // On a connection that hangs, the unlock would wait behind what hangs; closing it, which the caller does, ends the lock as well.
+    if (!isConnectionLost(error)) await session.write('UNLOCK TABLES');
+    throw error;
+  }
+}
+
+export async function readClock(session: Session, now: number | undefined): Promise<number> {
+  const [row] = await session.read<{ now: number }>(`SELECT ${clock(now)} AS now`);
+  return Number(row?.now);
+}
+
+export async function listPartitions(session: Session): Promise<Partition[]> {
+  await session.write(DDL_SESSION);
+  const rows = await session.read<{ name: string; description: string; rows_: number }>(
+    `SELECT PARTITION_NAME AS name, PARTITION_DESCRIPTION AS description, TABLE_ROWS AS rows_
+     FROM information_schema.PARTITIONS
+     WHERE TABLE_SCHEMA = DATABASE()
+       AND TABLE_NAME = 'message'
+     ORDER BY PARTITION_ORDINAL_POSITION`,
+  );
+  let from: number | null = null;
+  return rows.map(({ name, description, rows_ }) => {
+    // Both servers describe a bound of binary(16) as `_binary 0x…`; its first six bytes are the time.
+    const hex = /0x([0-9a-f]{12})/i.exec(description)?.[1];
+    const partition = { name, from, until: hex === undefined ? null : Number.parseInt(hex, 16), rows: Number(rows_) };
+    from = partition.until;
+    return partition;
+  });
+}
+
+export async function pastRetention(
+  session: Session,
+  retentionSeconds: number,
+  now: number | undefined,
+): Promise<Partition[]> {
+  const horizon = (await readClock(session, now)) - retentionSeconds * 1000;
+  return (await listPartitions(session)).filter(({ until }) => until !== null && until <= horizon);
+}
+
+/** The ids from one partition's first to another's last, the second excluded. Neither is the catch-all. */
+export function range(first: Partition, last: Partition): [Buffer, Buffer] {
+  if (last.until === null) throw new TypeError('the catch-all partition has no end');
+  return [lowestMessageId(first.from ?? 0), lowestMessageId(last.until)];
+}
+
+/** Every queue's id, the deleted ones' included, as many at a time as one statement looks through. */
+export async function queueIds(session: Session): Promise<number[][]> {
+  const ids = (await session.read<{ id: number }>('SELECT id FROM queue ORDER BY id')).map(({ id }) => id);
+  return Array.from({ length: Math.ceil(ids.length / QUEUES_AT_ONCE) }, (_, chunk) =>
+    ids.slice(chunk * QUEUES_AT_ONCE, (chunk + 1) * QUEUES_AT_ONCE),
+  );
+}
+
+/** Does any queue, a deleted one included, still owe a message of these partitions? One index look-up a queue. */
+export async function isOwed(session: Session, first: Partition, last: Partition): Promise<boolean> {
+  for (const queues of await queueIds(session)) {
+    const [owed] = await session.read(
+      'SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id IN (?) AND message_id >= ? AND message_id < ? LIMIT 1',
+      [queues, ...range(first, last)],
+    );
+    if (owed !== undefined) return true;
+  }
+  return false;
+}
+
+/** From here on the session sees one state of all tables, until its next COMMIT. */
+export async function startSnapshot(session: Session): Promise<void> {
+  // Ends one that failed.
+  await session.write('ROLLBACK');
+  await session.write('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ');
+  await session.write('START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY');
+}
+
+export function partitionName(until: number): string {
+  const [date, time] = new Date(until).toISOString().split('T') as [string, string];
+  return `p_${date.replaceAll('-', '')}_${time.slice(0, 5).replace(':', '')}`;
+}
+
+export function definePartition(until: number): string {
+  return `PARTITION ${partitionName(until)} VALUES LESS THAN (x'${lowestMessageId(until).toString('hex')}')`;
+}

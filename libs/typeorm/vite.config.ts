@@ -1,0 +1,14 @@
+import { defineConfig } from 'vite';
+
+/* The published package carries the store's enqueue inside: nobody else needs the rest of the store. */
+export default defineConfig({
+  build: {
+    outDir: 'dist',
+    emptyOutDir: false,
+    target: 'node20',
+    minify: false,
+    lib: { entry: 'src/index.ts', formats: ['es'], fileName: 'index' },
+    rolldownOptions: { external: [/^node:/, /^@rowmq\/contract$/, 'typeorm', 'zod'] },
+  },
+  resolve: { conditions: ['rowmq-source'] },
+});
