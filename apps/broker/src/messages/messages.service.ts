@@ -34,10 +34,7 @@ export class MessagesService implements OnApplicationShutdown {
     private readonly flights: Flights,
     private readonly demand: CombinedDemand,
     private readonly metrics: Metrics,
-  ) {
-    messages.events.onSight = (event, queue, count) => metrics.count(event, queue.name, count);
-    messages.events.onRescan = (ms, found) => metrics.observeRescan(ms, found);
-  }
+  ) {}
 
   /** Stores messages, all or none; answers after COMMIT. Throws `queue-not-found`, `message-too-large`, `queue-full`, `invalid-request`. */
   async enqueue(queueName: string, messages: EnqueueMessage[]): Promise<EnqueueAnswer> {

@@ -1,4 +1,5 @@
 import { Injectable } from '@nestjs/common';
+import type { StoreObserver } from '@rowmq/store';
 import { type Aggregator, collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 
 /** What can happen to messages, as the `event` label names it. */
@@ -22,7 +23,7 @@ const COUNTED_QUEUE = /^rowmq_messages_total\{.*queue="([^"]+)"/gm;
 
 /** The broker's Prometheus metrics. `docs/operations.md` says which to watch. */
 @Injectable()
-export class Metrics {
+export class Metrics implements StoreObserver {
   /** This process's. */
   readonly registry = new Registry();
   /** Called for a queue that is gone. */
@@ -140,8 +141,12 @@ export class Metrics {
     this.batchers.set(verb, batcher);
   }
 
-  observeRescan(ms: number, found: number): void {
-    this.rescans.observe(ms / 1000);
+  removedInClaim(event: 'expired' | 'dead-lettered', queueName: string, count: number): void {
+    this.count(event, queueName, count);
+  }
+
+  rescanned(durationMs: number, found: number): void {
+    this.rescans.observe(durationMs / 1000);
     this.belowFloor.inc(found);
   }
 
