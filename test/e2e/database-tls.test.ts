@@ -211,6 +211,7 @@ describe('processes on a server that takes encrypted connections only', () => {
     for (const entry of ['migrate', 'main']) {
       const { code, stderr } = await runEntry(entry, {
         ...settings(),
+        ROWMQ_PORT: String(await freePort()),
         ROWMQ_DATABASE_TLS: '',
         ROWMQ_DATABASE_TLS_CA: '',
       });

@@ -2,6 +2,8 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
+import { expect } from 'vitest';
+import { freePort, startApp } from './processes.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const DEADLINE_MS = 60_000;
@@ -34,4 +36,18 @@ export function startEntry(entry: string, env: Record<string, string>): { ended:
     stderr,
   }));
   return { ended, stop: () => void child.kill('SIGTERM') };
+}
+
+/** Starts a broker that must not come up, and returns its output. Fails if the broker starts, or prints a stack. */
+export async function brokerRefusal(env: Record<string, string>): Promise<string> {
+  const outcome = await startApp('broker', { ROWMQ_PORT: String(await freePort()), ...env }).then(
+    async (app) => {
+      await app.stop();
+      throw new Error(`It started:\n${app.output()}`);
+    },
+    (error: unknown) => (error as Error).message,
+  );
+  expect(outcome).toContain('did not become ready (exited)');
+  expect(outcome).not.toMatch(/\n\s+at /);
+  return outcome;
 }
