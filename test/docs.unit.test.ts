@@ -98,7 +98,7 @@ describe('a page', () => {
     }
   });
 
-  test.each(['client', 'store'])('libs/%s names the tarball that is made', async (library) => {
+  test.each(['client', 'typeorm'])('libs/%s names the tarball that is made', async (library) => {
     const { version } = JSON.parse(await textOf('package.json')) as { version: string };
     expect(await readPage(`libs/${library}/README.md`)).toContain(`npm install ./rowmq-${library}-${version}.tgz`);
   });

@@ -15,7 +15,7 @@ import {
   type Transaction,
   type WriteResult,
 } from '@rowmq/store';
-import { enqueue } from '@rowmq/typeorm';
+import { enqueue } from '../../libs/typeorm/src/index.js';
 import type { Pool } from 'mysql2';
 import type { DataSource, QueryRunner } from 'typeorm';
 import { DeadLetterDeliveries } from '../../apps/reaper/src/duties/dead-letter-deliveries.js';

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const FOLDERS = ['docs', 'examples', 'libs', 'test'];
+const FOLDERS = ['bench', 'docs', 'examples', 'libs', 'test'];
 
 /** A fenced block of a page. */
 export interface Block {
@@ -33,7 +33,7 @@ export const NOT_RUN_AS_WRITTEN: readonly Exception[] = [
   },
   { page: 'README.md', firstLine: 'npm test', coveredBy: 'scripts/test.mjs', because: 'it is what runs these tests' },
   {
-    page: 'README.md',
+    page: 'docs/operations.md',
     firstLine: 'npm run simulate -- ',
     coveredBy: 'test/e2e/simulator.test.ts',
     because: 'it runs the same program, shorter; that the options exist is tested beside this list',
@@ -76,14 +76,14 @@ export const NOT_RUN_AS_WRITTEN: readonly Exception[] = [
   },
   {
     page: 'libs/client/README.md',
-    firstLine: 'npm run pack:client',
+    firstLine: 'npm pack -w @rowmq/client',
     coveredBy: 'test/e2e/client-package.test.ts',
     because: 'it packs and installs the same in a folder of its own',
   },
   {
-    page: 'libs/store/README.md',
-    firstLine: 'npm run pack:store',
-    coveredBy: 'test/e2e/store-package.test.ts',
+    page: 'libs/typeorm/README.md',
+    firstLine: 'npm pack -w @rowmq/typeorm',
+    coveredBy: 'test/e2e/typeorm-package.test.ts',
     because: 'it packs and installs the same in a folder of its own',
   },
   {

@@ -13,6 +13,7 @@ import {
   QueueRepository,
   ReaperRepository,
   type ReceiptOutcomes,
+  type StoreObserver,
   SweepRepository,
   type Timed,
 } from '@rowmq/store';
@@ -99,7 +100,13 @@ export async function openStore({
   poolSize = 8,
   on,
   databaseOf = (source) => new Database(source),
-}: { poolSize?: number; on?: string; databaseOf?: (source: DataSource) => Database } = {}): Promise<TestStore> {
+  observer,
+}: {
+  poolSize?: number;
+  on?: string;
+  databaseOf?: (source: DataSource) => Database;
+  observer?: StoreObserver;
+} = {}): Promise<TestStore> {
   const own: TestDatabase | undefined = on === undefined ? await createMigratedDatabase() : undefined;
   const url = on ?? (own as TestDatabase).url;
   const dataSource = await openDataSource({ url, poolSize });
@@ -107,7 +114,7 @@ export async function openStore({
   return {
     url,
     database,
-    messages: new SingleMessages(new MessageRepository(database)),
+    messages: new SingleMessages(new MessageRepository(database, observer)),
     queues: new QueueRepository(database),
     sweep: new SweepRepository(database),
     browse: new BrowseRepository(database),

@@ -15,8 +15,8 @@ import { Flights } from './messages/flights.js';
 import { MessagesController } from './messages/messages.controller.js';
 import { MessagesService } from './messages/messages.service.js';
 import { DatabaseMetrics } from './metrics/database-metrics.js';
-import { Metrics } from './metrics/metrics.js';
 import { MetricsController } from './metrics/metrics.controller.js';
+import { MetricsModule } from './metrics/metrics.module.js';
 
 /** The broker: REST over the store, and nothing that must survive it. */
 @Module({})
@@ -25,6 +25,7 @@ export class BrokerModule {
     return {
       module: BrokerModule,
       imports: [
+        MetricsModule,
         StoreModule.forRoot({
           url: config.databaseUrl,
           tls: config.databaseTls,
@@ -43,7 +44,6 @@ export class BrokerModule {
         Flights,
         QueuesService,
         QueueStatsService,
-        Metrics,
         DatabaseMetrics,
       ],
     };

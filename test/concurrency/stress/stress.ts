@@ -124,11 +124,14 @@ export class Stress {
       on: url,
       poolSize,
       databaseOf: (source) => new ObservedDatabase(source, this.meetings),
+      observer: {
+        removedInClaim: (event, _queueName, count) => {
+          if (event === 'expired') this.scene.account.expired += count;
+        },
+        rescanned: () => undefined,
+      },
     });
     countErrors(store.database, this.errors);
-    store.messages.flights.events.onSight = (event, _queue, count) => {
-      if (event === 'expired') this.scene.account.expired += count;
-    };
     return store;
   }
 

@@ -4,7 +4,6 @@ import { type LeasedDelivery, MessageRepository, type Queue, QueueRepository } f
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import { Metrics } from '../metrics/metrics.js';
 import { Batcher } from './batcher.js';
-import { DueTimes } from './due-times.js';
 import { type EmptyQueue, EmptyQueueWatch, SHORTEST_PAUSE_MS } from './empty-queue-watch.js';
 import { FLIGHT_ROWS, flightLimits, type FlightConfig } from './flights.js';
 
@@ -45,8 +44,8 @@ const LOOKS_AGAIN = 5;
  * Dequeue by combined demand: all consumers of a queue share one claim, which takes as much as they want together and serves them in the order in which they came. Claims of several queues share a
  * transaction.
  *
- * Who waits costs the database nothing: an enqueue, nack or give-back on this broker wakes its queue at once, and so does the end of a delay that began here. What
- * happens on other brokers, and leases that run out, {@link EmptyQueueWatch} finds, with one look for all queues.
+ * Who waits costs the database nothing: an enqueue, nack or give-back on this broker wakes its queue at once. What
+ * happens on other brokers, delays that end and leases that run out, {@link EmptyQueueWatch} finds, with one look for all queues.
  */
 @Injectable()
 export class CombinedDemand implements BeforeApplicationShutdown {
@@ -55,7 +54,6 @@ export class CombinedDemand implements BeforeApplicationShutdown {
   private readonly lists = new Map<string, DemandList>();
   private readonly claims: Batcher<DemandList, void>;
   private readonly watch: EmptyQueueWatch<DemandList>;
-  private readonly dueTimes = new DueTimes((queueName) => this.wake(queueName));
   private waiting = 0;
   private isClosed = false;
 
@@ -127,12 +125,8 @@ export class CombinedDemand implements BeforeApplicationShutdown {
     }
   }
 
-  /** Something in this queue is, or will be in so many ms, available. */
-  wake(queueName: string, inMs = 0): void {
-    if (inMs > 0) {
-      this.dueTimes.add(queueName, inMs);
-      return;
-    }
+  /** Something in this queue became available. */
+  wake(queueName: string): void {
     const list = this.wakeHere(queueName);
     if (list === undefined) this.onUntaken(queueName);
     else list.isFresh = true;
@@ -151,7 +145,6 @@ export class CombinedDemand implements BeforeApplicationShutdown {
   beforeApplicationShutdown(): void {
     this.isClosed = true;
     this.watch.close();
-    this.dueTimes.clear();
     for (const list of this.lists.values()) {
       for (const consumer of list.consumers.slice()) this.giveUp(list, consumer);
     }

@@ -21,6 +21,7 @@ import type { Database, Statement } from '../database/database.js';
 import { deleteDeliveries } from './delivery.sql.js';
 import type { Queue } from '../queues/queue.repository.js';
 import type { Place, Places, ScanFloors } from './scan-floors.js';
+import type { StoreObserver } from '../store-observer.js';
 
 /** What one consumer wants. */
 export interface Demand {
@@ -99,7 +100,7 @@ export class Claim {
   constructor(
     private readonly database: Database,
     private readonly floors: ScanFloors,
-    private readonly onRescan: (ms: number, found: number) => void,
+    private readonly observer: StoreObserver,
   ) {}
 
   /** One claim for each request's queue, all in one transaction. */
@@ -255,7 +256,7 @@ export class Claim {
       const started = performance.now();
       const places = await readBelow(this.database, queueId, this.floors.of(queueId) ?? new Map());
       for (const place of places) this.floors.lower(queueId, place);
-      this.onRescan(performance.now() - started, places.length);
+      this.observer.rescanned(performance.now() - started, places.length);
       return places.length > 0;
     });
     // If it fails, the next one will do.

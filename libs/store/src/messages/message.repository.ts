@@ -16,6 +16,7 @@ import { Enqueue, type EnqueueOutcome, type EnqueueRequest } from './enqueue.js'
 import { Leases, type LeaseVerb, type ReceiptOutcomes, type ReceiptsRequest } from './receipts.js';
 import type { Queue } from '../queues/queue.repository.js';
 import { ScanFloors } from './scan-floors.js';
+import { NO_OBSERVER, type StoreObserver } from '../store-observer.js';
 
 /** Moves time in tests: ms since 1970 instead of the database's clock. */
 export interface Timed {
@@ -29,14 +30,6 @@ export interface DequeueOutcome {
   lookAgain: Promise<boolean>;
 }
 
-/** What messages live through without anybody asking for it, for who keeps count. */
-export interface StoreEvents {
-  /** A claim met deliveries and removed them. */
-  onSight(event: 'expired' | 'dead-lettered', queue: Queue, count: number): void;
-  /** A rescan looked below a scan floor. */
-  onRescan(ms: number, found: number): void;
-}
-
 /**
  * A message's life, in the order in which it is lived. Each method carries out a flight: requests of any number of clients and queues, in one short READ COMMITTED transaction where possible, since
  * the commit is what costs. It returns after COMMIT and answers for every request by itself; what it throws, nothing was carried out (or, where it says so, nobody knows).
@@ -46,18 +39,19 @@ export interface StoreEvents {
  * lease that just runs out. Enqueue locks nothing that exists but the queues' rows.
  */
 export class MessageRepository {
-  /** Told after the fact. */
-  readonly events: StoreEvents = { onSight: () => undefined, onRescan: () => undefined };
   private readonly enqueuing: Enqueue;
   private readonly claims: Claim;
   private readonly leases: Leases;
   /** Queues of which deliveries are being dead-lettered on sight. */
   private readonly moving = new Set<number>();
 
-  constructor(private readonly database: Database) {
+  constructor(
+    private readonly database: Database,
+    private readonly observer: StoreObserver = NO_OBSERVER,
+  ) {
     const floors = new ScanFloors();
     this.enqueuing = new Enqueue(database, floors);
-    this.claims = new Claim(database, floors, (ms, found) => this.events.onRescan(ms, found));
+    this.claims = new Claim(database, floors, observer);
     this.leases = new Leases(database);
   }
 
@@ -92,7 +86,8 @@ export class MessageRepository {
     const claimed = await this.claims.run(requests, now);
     return claimed.map((claim, index) => {
       const { queue } = requests[index] as DequeueRequest;
-      if (claim.head.expired.length > 0) this.events.onSight('expired', queue, claim.head.expired.length);
+      const expired = claim.head.expired.length;
+      if (expired > 0) this.observer.removedInClaim('expired', queue.name, expired);
       return { leased: claim.leased, lookAgain: this.mayFindMore(queue, claim, now) };
     });
   }
@@ -222,7 +217,7 @@ export class MessageRepository {
     this.moving.add(queue.id);
     try {
       const moved = await this.deadLetter(queue, positions, now === undefined ? {} : { now });
-      if (moved > 0) this.events.onSight('dead-lettered', queue, moved);
+      if (moved > 0) this.observer.removedInClaim('dead-lettered', queue.name, moved);
     } finally {
       this.moving.delete(queue.id);
     }
