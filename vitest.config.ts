@@ -35,6 +35,7 @@ const WORKERS = Math.max(3, Math.min(availableParallelism() + 1, 5));
 
 class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    // oxlint-disable-next-line unicorn/no-array-sort -- the sequencer's method, not an array's
     const sorted = await super.sort(files);
     const rank = ({ moduleId }: TestSpecification): number => {
       const index = LONGEST.findIndex((path) => moduleId.endsWith(path));

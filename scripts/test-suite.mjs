@@ -115,13 +115,13 @@ function read() {
     console.log(usage);
     process.exit(0);
   }
-  const read = {};
+  const checked = {};
   for (const [option, { hint, isValid, needs, fallback }] of own) {
     const value = given[option] ?? fallback;
     if (value === undefined) continue;
     if (typeof value !== 'string' || !isValid(value)) fail(`--${option} must be ${hint}\n${usage}`, 2);
     if (needs !== undefined && given[needs] === undefined) fail(`--${option} needs --${needs}\n${usage}`, 2);
-    read[option] = value;
+    checked[option] = value;
   }
   const taken = new Set();
   for (const token of tokens) {
@@ -129,7 +129,7 @@ function read() {
     taken.add(token.index);
     if (token.inlineValue === false) taken.add(token.index + 1);
   }
-  return { values: read, rest: args.filter((_, index) => !taken.has(index)) };
+  return { values: checked, rest: args.filter((_, index) => !taken.has(index)) };
 }
 
 async function printResults() {

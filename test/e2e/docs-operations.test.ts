@@ -100,7 +100,7 @@ describe('beside the MySQL you have', () => {
     const encode = (await blockWith('sh', 'encodeURIComponent')).replace("'p@ss/word?'", `'${PASSWORD}'`);
     const encoded = (await run('bash', ['-euc', encode])).stdout.trim();
     const port = await freePort();
-    shell = start(await blockWith('sh', 'migrate.js up'), encoded, port);
+    shell = start(await blockWith('sh', 'apps/migrate/dist/main.js up'), encoded, port);
     // When it closes, everybody who could write to it has ended.
     const ended = once(shell, 'close');
     const api = new Api(`http://127.0.0.1:${port}`);

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { brokerRefusal, runEntry } from '../support/commands.js';
+import { brokerRefusal, type Entry, runEntry } from '../support/commands.js';
 import { freePort } from '../support/processes.js';
 import { createDatabase, testServer } from '../support/servers.js';
 
@@ -11,7 +11,7 @@ function changed(change: (url: URL) => void): string {
 }
 
 /** What is said on a database that cannot be used: one line, exit code 1, nothing of the password. */
-async function refusal(entry: string, url: string): Promise<string> {
+async function refusal(entry: Entry, url: string): Promise<string> {
   const { code, stdout, stderr } = await runEntry(entry, {
     ROWMQ_DATABASE_URL: url,
     ROWMQ_PORT: String(await freePort()),
@@ -24,8 +24,8 @@ async function refusal(entry: string, url: string): Promise<string> {
 
 describe.concurrent.each([
   ['npm run migrate', 'migrate'],
-  ['npm start', 'main'],
-])('%s', (_, entry) => {
+  ['npm start', 'start'],
+] as const)('%s', (_, entry) => {
   test('on a host where nothing listens says which, and why, for each of its addresses', async () => {
     const port = await freePort();
     const stderr = await refusal(entry, `mysql://u:p@localhost:${port}/rowmq`);
