@@ -166,8 +166,8 @@ async function assertDropped(database: Database, before: number): Promise<void> 
 
 /** Requests at a constant rate. A latency counts from when the request was due, so a stall shows in all that it delayed. */
 function loadOf({ rate, batch, body }: Options): LoadShape {
-  const hands = { perSecond: rate };
-  return { producers: hands, consumers: hands, batch, bodyBytes: body, countsFromDue: true };
+  const side = { perSecond: rate };
+  return { producers: side, consumers: side, batch, bodyBytes: body, countsFromDue: true };
 }
 
 /** Settled messages, as if they had been acked, evenly over the partitions that begin at an instant. */
