@@ -1,16 +1,17 @@
-import { isUtf8 } from 'node:buffer';
+import type { ValueProvider } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import { DocumentBuilder, SwaggerModule } from '@nestjs/swagger';
 import { LIMITS, RowmqError } from '@rowmq/contract';
 import { createLogger } from '@rowmq/runtime';
-import type { BrokerConfig } from '../broker.config.js';
-import { BrokerModule } from '../broker.module.js';
-import { Metrics } from '../metrics/metrics.js';
-import type { CallConfig } from './api-call.js';
-import { requireApiKey } from './api-key.js';
-import { closeConnectionsOnStop } from './close-on-stop.js';
-import { toProblem } from './problem.filter.js';
+import type { BrokerConfig } from './broker.config.js';
+import { BrokerModule } from './broker.module.js';
+import { requireApiKey } from './http/api-key.js';
+import { closeConnectionsOnStop } from './http/close-on-stop.js';
+import { acceptJson } from './http/json-body.js';
+import { toProblem } from './http/problem.filter.js';
+import { measureCalls } from './metrics/measure-calls.js';
+import { Metrics } from './metrics/metrics.js';
 
 /** A client that is slower than this with its request, or with its next one, is hung up on. */
 const REQUEST_MS = 30_000;
@@ -25,8 +26,16 @@ interface RawReply {
   send(payload: never): unknown;
 }
 
-/** Builds the broker's HTTP application, whose log carries this name; it does not listen yet. */
-export async function createBroker(config: BrokerConfig, name: string): Promise<NestFastifyApplication> {
+/**
+ * Builds the broker's HTTP application. It does not listen yet.
+ * @param name the process's name in its log
+ * @param ports see {@link BrokerModule}
+ */
+export async function createBroker(
+  config: BrokerConfig,
+  name: string,
+  ports: readonly ValueProvider[] = [],
+): Promise<NestFastifyApplication> {
   const adapter = new FastifyAdapter({
     bodyLimit: LIMITS.requestBytes,
     connectionTimeout: STANDSTILL_MS,
@@ -44,19 +53,12 @@ export async function createBroker(config: BrokerConfig, name: string): Promise<
         .send(JSON.stringify(problem) as never);
     },
   });
-  const app = await NestFactory.create<NestFastifyApplication>(BrokerModule.forRoot(config), adapter, {
+  const app = await NestFactory.create<NestFastifyApplication>(BrokerModule.forRoot(config, ports), adapter, {
     logger: createLogger(name),
     bodyParser: false,
     abortOnError: false,
   });
-  adapter.getInstance().removeAllContentTypeParsers();
-  adapter.getInstance().addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => {
-    try {
-      done(null, parseJson(body as Buffer));
-    } catch (error) {
-      done(error as Error);
-    }
-  });
+  acceptJson(adapter);
   closeConnectionsOnStop(adapter);
   // Loopback keeps other machines out, but not the web pages that a browser on this one shows.
   if (config.adminKey === undefined) app.enableCsrfProtection();
@@ -64,42 +66,6 @@ export async function createBroker(config: BrokerConfig, name: string): Promise<
   measureCalls(adapter, app.get(Metrics));
   serveDocs(app);
   return app;
-}
-
-/** A hook and not an interceptor: Nest wraps every request in Observables for those, a tenth of the time of a small one. */
-function measureCalls(adapter: FastifyAdapter, metrics: Metrics): void {
-  adapter.getInstance().addHook('onResponse', (request, reply, done) => {
-    const { call } = request.routeOptions.config as Partial<CallConfig>;
-    if (call !== undefined) metrics.observe(call, reply.statusCode, reply.elapsedTime / 1000);
-    done();
-  });
-}
-
-/** Parses a request's body. JSON.parse alone would turn broken UTF-8 into replacement characters, and so store something other than what was sent. */
-function parseJson(body: Buffer): unknown {
-  if (body.length === 0) return undefined;
-  if (!isUtf8(body))
-    throw new RowmqError(
-      'invalid-request',
-      'The request is not valid UTF-8; send a body that is not text with bodyEncoding base64.',
-    );
-  const text = body.toString();
-  try {
-    return JSON.parse(text, MAY_NAME_PROTO.test(text) ? refuseProto : undefined) as unknown;
-  } catch (error) {
-    if (error instanceof RowmqError) throw error;
-    throw new RowmqError('invalid-request', `The request is not JSON: ${(error as Error).message}.`, { cause: error });
-  }
-}
-
-/** Matches every text in which a key could be `__proto__`, written out or with escapes, and hardly any other. */
-const MAY_NAME_PROTO = /__proto__|\\u00[4-7]/i;
-
-/** Zod drops a key of this name, and so would lose a header quietly. */
-function refuseProto(key: string, value: unknown): unknown {
-  if (key === '__proto__')
-    throw new RowmqError('invalid-request', "'__proto__' cannot be the name of a field or of a header.");
-  return value;
 }
 
 function serveDocs(app: NestFastifyApplication): void {
