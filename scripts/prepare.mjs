@@ -20,8 +20,8 @@ export async function prepare() {
     // Also where NODE_ENV=production is set: the build needs the compiler.
     await step('npm', ['ci', '--include=dev', '--no-audit', '--no-fund', '--loglevel=error']);
   }
-  // Takes a second if nothing changed. The compiler writes over the old files, so a broker that runs
-  // from them keeps running.
+  // Takes a second if nothing changed. The compiler writes over the old files, so a broker that
+  // runs from them keeps running.
   await step('npm', ['run', '--silent', 'build']);
 }
 

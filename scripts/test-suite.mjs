@@ -1,5 +1,5 @@
-// test-suite.mjs SUITE [options]: installs and builds what is missing, then runs one suite with vitest.
-// Arguments that are no options of the suite go to vitest.
+// test-suite.mjs SUITE [options]: installs and builds what is missing, then runs one suite with
+// vitest. Arguments that are no options of the suite go to vitest.
 import { readFile, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -22,7 +22,8 @@ const anything = { hint: 'a text', isValid: () => true };
 
 /**
  * Each suite has options, projects and files for vitest. The value of an option becomes the
- * environment variable `env`. A project is a kind of server; `isSequential` runs one after the other.
+ * environment variable `env`. A project is a kind of server; `isSequential` runs one after the
+ * other.
  */
 const SUITES = {
   unit: {

@@ -8,20 +8,29 @@ vi.setConfig({ maxConcurrency: 40 });
 const shared = useBroker();
 const LONG = 600;
 
-/** Waits until a lease's deadline has passed: the message is ready again. Nobody takes it meanwhile. */
+/**
+ * Waits until a lease's deadline has passed: the message is ready again. Nobody takes it
+ * meanwhile.
+ */
 async function leaseRunsOut(queue: QueueApi, { id }: LeasedMessage): Promise<void> {
   await eventually('the lease runs out', async () =>
     (await queue.browse('ready')).some((message) => message.id === id),
   );
 }
 
-/** A leased message comes back when its lease has run out: not before its holder's deadline, and not long after. */
+/**
+ * A leased message comes back when its lease has run out: not before its holder's deadline, and
+ * not long after.
+ */
 function expectAvailableAfter({ availableAt }: { availableAt: string }, leaseExpiresAt: string): void {
   expect(Date.parse(availableAt)).toBeGreaterThanOrEqual(Date.parse(leaseExpiresAt));
   expect(Date.parse(availableAt)).toBeLessThanOrEqual(Date.parse(leaseExpiresAt) + 1000);
 }
 
-/** Everything a holder may do with its receipt is refused with this code, and nothing changes by it. */
+/**
+ * Everything a holder may do with its receipt is refused with this code, and nothing changes by
+ * it.
+ */
 async function expectUseless(
   queue: QueueApi,
   receipt: string,

@@ -118,7 +118,10 @@ describe.concurrent('/metrics', () => {
   });
 });
 
-/** What Docker takes a container for whose broker is at this address: the command of the image's HEALTHCHECK, run here. */
+/**
+ * What Docker takes a container for whose broker is at this address: the command of the image's
+ * HEALTHCHECK, run here.
+ */
 async function imageIsHealthy(url: string): Promise<boolean> {
   const dockerfile = await readFile(new URL('../../Dockerfile', import.meta.url), 'utf8');
   const command = /^HEALTHCHECK [^]*?\n  CMD (\[.*\])$/m.exec(dockerfile)?.[1] as string;

@@ -12,7 +12,10 @@ const root = fileURLToPath(new URL('../../', import.meta.url));
 const run = promisify(execFile);
 const KEY = 'a-key-of-the-documentation';
 
-/** The shell blocks of a page that speak to a broker, in the order in which a reader would type them. */
+/**
+ * The shell blocks of a page that speak to a broker, in the order in which a reader would type
+ * them.
+ */
 async function commandsOf(page: string): Promise<string[]> {
   const blocks = await blocksOf(page, 'sh');
   return blocks

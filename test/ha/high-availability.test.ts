@@ -46,7 +46,10 @@ async function startLoad(urls = rig.brokerUrls, seed?: number): Promise<Load> {
   return load;
 }
 
-/** Lets something happen under load, `happen` answering how long there was no service; fails unless every guarantee was kept and all is well in the end. Adds it to the table. */
+/**
+ * Lets something happen under load, `happen` answering how long there was no service; fails unless
+ * every guarantee was kept and all is well in the end. Adds it to the table.
+ */
 async function expectAllKept(fault: string, happen: () => Promise<number[]>): Promise<void> {
   const load = await startLoad();
   const inFlight = load.requestsInFlight;

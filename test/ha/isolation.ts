@@ -16,7 +16,9 @@ const isRoot = process.getuid?.() === 0;
 const UNSHARE = ['--net', ...(isRoot ? [] : ['--map-root-user']), '--'];
 
 /**
- * Gives each server of a group a network of its own (Linux network namespaces), with a relay as its only way to the others: so the others can be taken from it while everybody else still reaches it.
+ * Gives each server of a group a network of its own (Linux network namespaces), with a relay as
+ * its only way to the others: so the others can be taken from it while everybody else still
+ * reaches it.
  */
 export class Isolation {
   readonly #servers: Server[] = [];
@@ -66,7 +68,10 @@ export class Isolation {
     }
   }
 
-  /** Cuts a member off. Once this has returned nothing gets through between it and the others; all of them have to run. */
+  /**
+   * Cuts a member off. Once this has returned nothing gets through between it and the others; all
+   * of them have to run.
+   */
   async cut({ number }: GroupMember): Promise<void> {
     const held = this.#servers.map((_, index) => join(this.folder, `held-${number - 1}-${index}`));
     // Of an earlier cut.

@@ -31,7 +31,8 @@ interface Confirmed {
 }
 
 /**
- * Kills the primary when it has confirmed a message and its lease, which neither of those that may follow it has applied. `look` is called while one of them is the primary and still behind.
+ * Kills the primary when it has confirmed a message and its lease, which neither of those that may
+ * follow it has applied. `look` is called while one of them is the primary and still behind.
  * Returns when all is well again.
  *
  * @param level of the consistency that they give to new connections.
@@ -66,7 +67,9 @@ export async function failOverToLaggard(
 }
 
 /**
- * The secondary members of a group, who receive what the primary commits but do not apply it, as if they were far behind: a change of a table waits for a reader, and all that was committed after it waits for the change.
+ * The secondary members of a group, who receive what the primary commits but do not apply it, as
+ * if they were far behind: a change of a table waits for a reader, and all that was committed
+ * after it waits for the change.
  */
 class Laggards {
   private constructor(

@@ -15,7 +15,8 @@ const REFUSED = new Set([
 ]);
 
 /**
- * Somebody who may do everything and tries, on one member, to write: on connections from before, whose statements reach a member that hangs as soon as it wakes, and on new ones, again and
+ * Somebody who may do everything and tries, on one member, to write: on connections from before,
+ * whose statements reach a member that hangs as soon as it wakes, and on new ones, again and
  * again.
  */
 export class WriteAttempts {
@@ -23,7 +24,9 @@ export class WriteAttempts {
   readonly accepted: string[] = [];
   /** What it said instead, and how often. */
   readonly refusals = new Map<string, number>();
-  /** Attempts that reached the member, and that it refused: not those that broke, or were given up. */
+  /**
+   * Attempts that reached the member, and that it refused: not those that broke, or were given up.
+   */
   refusedByMember = 0;
   #going = true;
   #working: Promise<unknown> | undefined;
@@ -33,7 +36,10 @@ export class WriteAttempts {
     private readonly held: readonly Connection[],
   ) {}
 
-  /** Opens the connections from before, while the member is well. `ha_marker` is there afterwards, empty. */
+  /**
+   * Opens the connections from before, while the member is well. `ha_marker` is there afterwards,
+   * empty.
+   */
   static async prepare(member: GroupMember): Promise<WriteAttempts> {
     const held = await Promise.all(Array.from({ length: HELD }, () => open(member)));
     await held[0]?.query('CREATE TABLE IF NOT EXISTS ha_marker (note VARCHAR(60) PRIMARY KEY)');

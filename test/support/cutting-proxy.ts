@@ -2,7 +2,8 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 
 /**
- * When a connection is cut: before the server has seen the statement, after it has carried it out but before its answer arrives, or at once while the statement reaches the server a little later,
+ * When a connection is cut: before the server has seen the statement, after it has carried it out
+ * but before its answer arrives, or at once while the statement reaches the server a little later,
  * when the client may already be trying again.
  */
 export type Cut = 'before' | 'late' | 'after';
@@ -10,14 +11,22 @@ export type Cut = 'before' | 'late' | 'after';
 const LATE_MS = 300;
 const COMMIT = Buffer.from('COMMIT');
 
-/** Whether a packet carries a COMMIT: with other statements or alone, it comes last. (Every new connection sends READ COMMITTED.) */
+/**
+ * Whether a packet carries a COMMIT: with other statements or alone, it comes last. (Every new
+ * connection sends READ COMMITTED.)
+ */
 export const endsWithCommit = (packet: Buffer): boolean => packet.subarray(-COMMIT.length).equals(COMMIT);
 
-/** A proxy between client and database that cuts connections on which a certain statement is sent. */
+/**
+ * A proxy between client and database that cuts connections on which a certain statement is sent.
+ */
 export interface CuttingProxy {
   /** The database's URL, by way of the proxy. */
   url: string;
-  /** Cuts at the next packets that contain this text or are such as these, one unless said otherwise. */
+  /**
+   * Cuts at the next packets that contain this text or are such as these, one unless said
+   * otherwise.
+   */
   cutAt(statement: string | ((packet: Buffer) => boolean), when: Cut, times?: number): void;
   /** How often it has cut. */
   cuts(): number;

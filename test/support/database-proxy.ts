@@ -6,14 +6,19 @@ import { endsWithCommit } from './cutting-proxy.js';
 const PATIENCE_MS = 60_000;
 
 /**
- * The network between RowMQ's processes and the database, whose faults can be switched on and off while it carries traffic.
+ * The network between RowMQ's processes and the database, whose faults can be switched on and off
+ * while it carries traffic.
  *
- * What is on its way while it is cut arrives late, as what TCP sends again does: a COMMIT that a broker has long given up may still be carried out.
+ * What is on its way while it is cut arrives late, as what TCP sends again does: a COMMIT that a
+ * broker has long given up may still be carried out.
  */
 export class DatabaseProxy {
   /** Each chunk, in each direction, is on its way for so long. */
   delayMs = 0;
-  /** The share of COMMITs that the server carries out, and whose answer is lost together with the connection. */
+  /**
+   * The share of COMMITs that the server carries out, and whose answer is lost together with the
+   * connection.
+   */
   lostAnswers = 0;
   /** How many answers were lost so far. */
   lost = 0;

@@ -7,7 +7,8 @@ export interface Deadlocked {
 }
 
 /**
- * Reads the deadlocks out of the log of a MariaDB server that prints them all (`innodb_print_all_deadlocks`): for each, its transactions.
+ * Reads the deadlocks out of the log of a MariaDB server that prints them all
+ * (`innodb_print_all_deadlocks`): for each, its transactions.
  *
  * What cannot be read leaves a statement empty, never a deadlock out.
  */

@@ -79,7 +79,10 @@ export async function startApp(
   return app;
 }
 
-/** Starts `apps/<name>` without waiting for it. Settings of the surrounding environment do not reach it. */
+/**
+ * Starts `apps/<name>` without waiting for it. Settings of the surrounding environment do not
+ * reach it.
+ */
 export function spawnApp(
   name: 'broker' | 'reaper',
   env: Record<string, string>,

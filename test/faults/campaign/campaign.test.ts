@@ -7,8 +7,10 @@ import { recordOutcome } from './results.js';
 import { FaultRig } from './rig.js';
 
 /*
- * Faults under load, each with its expected behaviour beside it in *-faults.ts. The load's ledger is judged afterwards by the simulator's verdict, which is itself tested against doctored ledgers (verdict.test.ts), against a
- * lying broker (simulator.test.ts), and against brokers with a guarantee taken out (mutants.test.ts).
+ * Faults under load, each with its expected behaviour beside it in *-faults.ts. The load's ledger
+ * is judged afterwards by the simulator's verdict, which is itself tested against doctored ledgers
+ * (verdict.test.ts), against a lying broker (simulator.test.ts), and against brokers with a
+ * guarantee taken out (mutants.test.ts).
  */
 
 /** How long each fault keeps striking. */

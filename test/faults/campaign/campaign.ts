@@ -62,9 +62,11 @@ const LOAD: SimulatorSettings = {
 };
 
 /**
- * Has a fault strike again and again, for `seconds` and at least once, while producers and consumers work through both brokers and record every request and every answer. Then judges.
+ * Has a fault strike again and again, for `seconds` and at least once, while producers and
+ * consumers work through both brokers and record every request and every answer. Then judges.
  *
- * Throws when nothing went wrong, when RowMQ does not recover, or when the load does not get on; the rig has to be repaired then, but nothing of it is under way any more.
+ * Throws when nothing went wrong, when RowMQ does not recover, or when the load does not get on;
+ * the rig has to be repaired then, but nothing of it is under way any more.
  */
 export async function underFault(rig: FaultRig, fault: Fault, seconds: number): Promise<Outcome> {
   const prepared = await fault.prepare?.(rig);
@@ -191,7 +193,10 @@ class Load {
   }
 }
 
-/** As a load balancer has it: each call goes to the next broker, so that what one leased another settles. */
+/**
+ * As a load balancer has it: each call goes to the next broker, so that what one leased another
+ * settles.
+ */
 function inTurns(clients: readonly RowmqHttpClient[]): RowmqHttpClient {
   let turn = 0;
   return new Proxy(clients[0] as RowmqHttpClient, {
@@ -203,7 +208,10 @@ function inTurns(clients: readonly RowmqHttpClient[]): RowmqHttpClient {
   });
 }
 
-/** Requests that were not answered, or whose answer says that nobody knows: whatever they asked for was done, or was not. */
+/**
+ * Requests that were not answered, or whose answer says that nobody knows: whatever they asked for
+ * was done, or was not.
+ */
 export function unknownOutcomes({ errors }: Result): number {
   return (errors['no-answer'] ?? 0) + (errors['database-unavailable'] ?? 0) + (errors['internal-error'] ?? 0);
 }

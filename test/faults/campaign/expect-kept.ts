@@ -4,8 +4,9 @@ import type { Outcome } from './campaign.js';
 import type { FaultRig } from './rig.js';
 
 /**
- * Fails unless every guarantee was kept, for certain; the database has exactly what the ledger says; no call ended in what the fault is no reason for; and all of RowMQ's processes are alive, those that were
- * not struck, too.
+ * Fails unless every guarantee was kept, for certain; the database has exactly what the ledger
+ * says; no call ended in what the fault is no reason for; and all of RowMQ's processes are alive,
+ * those that were not struck, too.
  */
 export function expectAllKept({ fault, result, deliveriesLeft, messagesStored }: Outcome, rig: FaultRig): void {
   const told = verdictText(result);

@@ -23,9 +23,15 @@ export interface Fault {
   mayEndIn: readonly Trouble[];
   /** Before the load begins. Throws if it did not take effect. */
   prepare?(rig: FaultRig): Promise<Prepared>;
-  /** Goes wrong once, under load, and is over. Returns since when RowMQ has had all that it needs (`performance.now()`), and throws if nothing went wrong. */
+  /**
+   * Goes wrong once, under load, and is over. Returns since when RowMQ has had all that it needs
+   * (`performance.now()`), and throws if nothing went wrong.
+   */
   strike?(rig: FaultRig, prober: Prober): Promise<number>;
-  /** Where the load itself is what goes wrong: whether it has, as it counts. The load goes on until then. */
+  /**
+   * Where the load itself is what goes wrong: whether it has, as it counts. The load goes on until
+   * then.
+   */
   hasStruck?(counts: Record<Counted, number>): boolean;
   /** How the load differs from the usual one. */
   load?: Partial<SimulatorSettings>;

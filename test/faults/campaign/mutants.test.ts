@@ -8,13 +8,17 @@ import type { Fault } from './fault.js';
 import { FaultRig } from './rig.js';
 
 /*
- * Brokers from which one guarantee was taken out, under the same load: the verdict must say which; and of the broker as it is, that nothing is broken. What is run is the compiled broker with a line changed, so
- * a change of that line's source fails here first.
+ * Brokers from which one guarantee was taken out, under the same load: the verdict must say which;
+ * and of the broker as it is, that nothing is broken. What is run is the compiled broker with a
+ * line changed, so a change of that line's source fails here first.
  */
 
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
 const SECONDS = 2;
-/** Whether a load meets what was taken out is chance: it is repeated so often before that counts as not noticed. */
+/**
+ * Whether a load meets what was taken out is chance: it is repeated so often before that counts as
+ * not noticed.
+ */
 const LOADS = 3;
 
 interface Mutant {
@@ -170,7 +174,10 @@ afterAll(async () => {
   await rm(COPIES, { recursive: true, force: true });
 });
 
-/** A copy of the broker and its libraries as they were built, in which lines are others. Other packages are found in the repository around it. */
+/**
+ * A copy of the broker and its libraries as they were built, in which lines are others. Other
+ * packages are found in the repository around it.
+ */
 async function mutate({ name, file, edits }: Mutant): Promise<string> {
   const root = join(COPIES, name.replaceAll(' ', '-'));
   await rm(root, { recursive: true, force: true });

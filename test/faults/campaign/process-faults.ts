@@ -52,7 +52,10 @@ export const REAPERS_KILLED: Fault = {
   },
 };
 
-/** Starts reapers, of which the one that held the lease was killed: the next would wait half a minute for it. */
+/**
+ * Starts reapers, of which the one that held the lease was killed: the next would wait half a
+ * minute for it.
+ */
 async function begin(rig: FaultRig, reapers: readonly Restartable[]): Promise<void> {
   await rig.admin('UPDATE reaper_lease SET expires_at = 0');
   await Promise.all(reapers.map((reaper) => reaper.start()));

@@ -6,7 +6,10 @@ import { COLUMNS, type Outcome, outcomeRow } from './campaign.js';
 
 const RESULTS = fileURLToPath(new URL('../../../.rowmq-test/results', import.meta.url));
 
-/** Prints what a fault did as a row of a Markdown table, and keeps it in .rowmq-test/results, under the server's kind. */
+/**
+ * Prints what a fault did as a row of a Markdown table, and keeps it in .rowmq-test/results, under
+ * the server's kind.
+ */
 export async function recordOutcome(outcome: Outcome): Promise<void> {
   const row = outcomeRow(outcome);
   console.log(row);

@@ -51,7 +51,10 @@ export class Restartable {
     return this.running?.isReady() === true;
   }
 
-  /** Starts it, unless it is alive, and waits until it is ready. @param env settings of this start alone. */
+  /**
+   * Starts it, unless it is alive, and waits until it is ready. @param env settings of this start
+   * alone.
+   */
   async start(env: Record<string, string> = {}): Promise<void> {
     if (!this.isAlive()) this.spawn(env);
     await this.running?.ready;
@@ -97,7 +100,8 @@ export interface RigOptions {
 }
 
 /**
- * A whole RowMQ of its own that may be broken: a database server, a network in front of it, two brokers and two reapers, each a real process.
+ * A whole RowMQ of its own that may be broken: a database server, a network in front of it, two
+ * brokers and two reapers, each a real process.
  *
  * RowMQ's users have no more rights than they need.
  */
@@ -184,7 +188,10 @@ export class FaultRig {
     return openStore({ on: url.href });
   }
 
-  /** Everything up, the network whole, the database ready for writes: for what a fault that failed left behind. */
+  /**
+   * Everything up, the network whole, the database ready for writes: for what a fault that failed
+   * left behind.
+   */
   async repair(): Promise<void> {
     this.network.heal();
     await this.startServer();

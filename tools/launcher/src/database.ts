@@ -18,7 +18,10 @@ import { asRunning } from './supervised.js';
 const LOCK_PATIENCE_MS = 15_000;
 const LOCK_POLL_MS = 200;
 
-/** For the apps on a database of ours, which does without: the settings for TLS are those of ROWMQ_DATABASE_URL. */
+/**
+ * For the apps on a database of ours, which does without: the settings for TLS are those of
+ * ROWMQ_DATABASE_URL.
+ */
 export const NOT_ENCRYPTED = { ROWMQ_DATABASE_TLS: '', ROWMQ_DATABASE_TLS_CA: '' };
 
 const nothing = (): Promise<void> => Promise.resolve();
@@ -119,7 +122,10 @@ async function launchEmbedded(
   };
 }
 
-/** Starts the server, giving another start on the same folder, which may be about to end, some time to do so. */
+/**
+ * Starts the server, giving another start on the same folder, which may be about to end, some time
+ * to do so.
+ */
 async function startOnceFree(supervisor: Supervisor, log: (line: string) => void, signal: AbortSignal): Promise<void> {
   const deadline = performance.now() + LOCK_PATIENCE_MS;
   for (let told = false; ; told = true) {

@@ -9,7 +9,10 @@ export function brokerAddress({ host, port }: Pick<LauncherConfig, 'host' | 'por
   return `http://${reachable.includes(':') ? `[${reachable}]` : reachable}:${port}`;
 }
 
-/** Creates the queue that the printed commands use, or leaves it as it is. Throws with the broker's answer when it does neither. */
+/**
+ * Creates the queue that the printed commands use, or leaves it as it is. Throws with the broker's
+ * answer when it does neither.
+ */
 export async function createDemoQueue(config: LauncherConfig): Promise<void> {
   const url = `${brokerAddress(config)}/v1/admin/queues/${QUEUE}`;
   const headers = {

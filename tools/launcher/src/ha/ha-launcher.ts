@@ -16,7 +16,10 @@ const COUNT = 2;
 /** Three servers on one machine: small unless told otherwise. */
 const BUFFER_POOL_MB = 256;
 
-/** Starts three MySQL servers as one group, migrations, two brokers and two reapers on this machine, keeps them running, and stops them in the opposite order. */
+/**
+ * Starts three MySQL servers as one group, migrations, two brokers and two reapers on this
+ * machine, keeps them running, and stops them in the opposite order.
+ */
 export class HaLauncher implements Program {
   private readonly endCare = new AbortController();
   private group: EmbeddedGroup | undefined;

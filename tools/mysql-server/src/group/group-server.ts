@@ -24,7 +24,10 @@ export interface MemberState {
   transactions: string;
 }
 
-/** One server of a group (Group Replication), for its administrator. Each call opens a connection, and throws when the server cannot be asked. */
+/**
+ * One server of a group (Group Replication), for its administrator. Each call opens a connection,
+ * and throws when the server cannot be asked.
+ */
 export class GroupServer {
   /**
    * @param name for people
@@ -74,7 +77,10 @@ export class GroupServer {
     });
   }
 
-  /** Makes it the first member of the group, unless it is in one by now or somebody else is about to. Only where no other is in it: there would be two groups. */
+  /**
+   * Makes it the first member of the group, unless it is in one by now or somebody else is about
+   * to. Only where no other is in it: there would be two groups.
+   */
   async bootstrap(): Promise<void> {
     await this.use(async (connection) => {
       if (!(await takeTurn(connection))) return;
@@ -113,7 +119,10 @@ export class GroupServer {
   }
 }
 
-/** For as long as the connection lives. False when another has the turn, or had it since one looked: then the server is in a group. */
+/**
+ * For as long as the connection lives. False when another has the turn, or had it since one
+ * looked: then the server is in a group.
+ */
 async function takeTurn(connection: Connection): Promise<boolean> {
   const [[turn]] = await connection.query<RowDataPacket[]>(`SELECT GET_LOCK('rowmq_bootstrap', 0) AS isOurs`);
   if (Number(turn?.['isOurs']) !== 1) return false;

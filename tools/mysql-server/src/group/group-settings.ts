@@ -1,14 +1,21 @@
 import type { GroupFile } from './group-file.js';
 
 /**
- * A member that is silent for five seconds, which cannot be changed, is excluded at once, and was it the primary, another is elected. Whoever is to be given longer is given up to 15 s more than that: suspects are
- * only looked at so often.
+ * A member that is silent for five seconds, which cannot be changed, is excluded at once, and was
+ * it the primary, another is elected. Whoever is to be given longer is given up to 15 s more than
+ * that: suspects are only looked at so often.
  */
 const EXPEL_SECONDS = 0;
-/** A primary that has not heard most of the others for those five seconds and this one more becomes read-only. */
+/**
+ * A primary that has not heard most of the others for those five seconds and this one more becomes
+ * read-only.
+ */
 const CUT_OFF_SECONDS = 1;
 
-/** What makes a server a member of a group, on top of an embedded server's options. docs/high-availability.md says what each is for. */
+/**
+ * What makes a server a member of a group, on top of an embedded server's options.
+ * docs/high-availability.md says what each is for.
+ */
 export function memberArguments({ name, members }: GroupFile, index: number): string[] {
   const addresses = members.map(({ groupPort }) => `127.0.0.1:${groupPort}`);
   return [
@@ -28,7 +35,8 @@ export function memberArguments({ name, members }: GroupFile, index: number): st
     `--group-replication-group-name=${name}`,
     `--group-replication-local-address=${addresses[index]}`,
     `--group-replication-group-seeds=${addresses.join(',')}`,
-    // A group that stopped as a whole must be started from its most advanced member, which one member alone cannot know.
+    // A group that stopped as a whole must be started from its most advanced member, which one
+    // member alone cannot know.
     '--group-replication-start-on-boot=OFF',
     '--group-replication-single-primary-mode=ON',
     '--group-replication-consistency=BEFORE_ON_PRIMARY_FAILOVER',
@@ -37,7 +45,8 @@ export function memberArguments({ name, members }: GroupFile, index: number): st
     `--group-replication-member-expel-timeout=${EXPEL_SECONDS}`,
     '--group-replication-autorejoin-tries=3',
     '--group-replication-recovery-get-public-key=ON',
-    // Of messages for members that were away for moments; 1 GiB for each member is much on one machine.
+    // Of messages for members that were away for moments; 1 GiB for each member is much on one
+    // machine.
     '--group-replication-message-cache-size=134217728',
   ];
 }
