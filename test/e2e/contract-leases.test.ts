@@ -120,7 +120,7 @@ describe.concurrent('a lease', () => {
     expect(await shared.api.message(id)).toMatchObject({ settled: true, deliveries: [] });
   });
 
-  test('is over once the message is given back', async () => {
+  test('is over once the message is nacked', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('given back', 'given back for later');
     const [first, second] = await queue.dequeue({ maxMessages: 2 });

@@ -21,7 +21,7 @@ afterAll(async () => {
 
 const bodies = (messages: { body: string }[]): string[] => messages.map(({ body }) => body);
 
-/** What a waiting dequeue brought, and when. */
+/** The value of an answer, and the time at which it came. */
 async function timed<T>(answer: Promise<T>): Promise<{ value: T; at: number }> {
   const value = await answer;
   return { value, at: performance.now() };
@@ -52,7 +52,7 @@ async function waiting(api: Api, consumers: number): Promise<void> {
   );
 }
 
-describe('how soon a waiting consumer gets a message', () => {
+describe('the delay until a waiting consumer gets a message', () => {
   const WAIT_SECONDS = 20;
 
   test('that is enqueued on its own broker', async () => {

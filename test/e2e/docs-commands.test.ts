@@ -6,7 +6,7 @@ import { Api } from '../support/api.js';
 import { blocksOf, exceptionOf, pages } from '../support/docs.js';
 import { type Broker, startBroker } from '../support/processes.js';
 
-/* What readers are told to type at a broker, typed. */
+/* Types the commands that the docs tell readers to type at a broker. */
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const run = promisify(execFile);
@@ -29,7 +29,7 @@ const COMMANDS = new Map(
 );
 const PAGES_WITH_COMMANDS = PAGES.filter((page) => COMMANDS.get(page)?.length);
 
-/** What is to come of a page's commands. */
+/** The answers that a page's commands must bring. */
 const EXPECTED: Record<string, string[]> = {
   'README.md': ['"acked":["', '"failed":[]'],
   'docs/protocol.md': ['"acked":["', '"failed":[]', '"redriven":', 'rowmq_messages_total'],

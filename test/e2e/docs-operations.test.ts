@@ -16,7 +16,7 @@ import { createDatabase, testServer } from '../support/servers.js';
 import { createQueue, openStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
-/* What docs/operations.md says, done: its commands, its SQL, its privileges, its alerts. */
+/* Follows docs/operations.md: its commands, its SQL, its privileges and its alerts. */
 
 const PAGE = 'docs/operations.md';
 const root = fileURLToPath(new URL('../../', import.meta.url));

@@ -148,7 +148,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     expect(await direct.messages.ack(queue.id, leased)).toEqual([null]);
   });
 
-  describe('of a flight of several clients’ requests for several queues', () => {
+  describe('in a batch of several clients’ requests for several queues', () => {
     let a: Queue;
     let b: Queue;
 
@@ -296,7 +296,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
   });
 });
 
-describe('what happens between a COMMIT without an answer and the next try', () => {
+describe('between a COMMIT without an answer and the next try', () => {
   let meanwhile: () => Promise<void>;
   let interrupted: TestStore;
 

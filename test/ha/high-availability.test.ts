@@ -227,7 +227,7 @@ describe.each(rounds)('round %i', () => {
           const attempts = await WriteAttempts.prepare(primary);
           const pids = others.map((other) => serverOf(other).pid);
           try {
-            // Who does not answer looks the same as who cannot be reached.
+            // A broker that does not answer looks like one that cannot be reached.
             for (const pid of pids) process.kill(pid, 'SIGSTOP');
             attempts.begin();
             await eventually(

@@ -8,9 +8,9 @@ import { eventually } from '../support/wait.js';
 
 /**
  * Modest, for a machine that runs three database servers besides; consumers that vanish and
- * messages that are nacked among it. Leases last for as long as a broker tries a claim again: it
- * undoes one whose COMMIT got no answer, but not if another has taken the messages since, and then
- * nobody can say why they count as handed out twice.
+ * messages that are nacked among it. Leases last as long as a broker retries a claim. The broker
+ * undoes a claim whose COMMIT got no answer, unless another consumer has leased the messages
+ * since. After a shorter lease nobody could explain the second receive count.
  */
 const ARGUMENTS =
   '--producers 4 --consumers 6 --rate 200 --batch 5 --queues 2 --seconds 3600 --drain-seconds 300 --lease-seconds 15 --max-backlog 5000 ' +
@@ -80,7 +80,7 @@ export class Load {
     const { status, fates, guarantees } = result.verdict;
     const told = verdictText(result);
     expect(status, told).toBe('OK');
-    // What is still there may be stuck for good: nothing is.
+    // A message that is still there may be stuck for good.
     expect(fates.unaccounted, told).toBe(0);
     expect(result.notes.filter((note) => note.includes('not empty'))).toEqual([]);
     expect(guarantees.find(({ guarantee }) => guarantee === 'Nothing is lost')?.checked).toBeGreaterThan(100);

@@ -71,7 +71,7 @@ function look() {
   for (const pair of pairs) {
     const isHeld = cut.includes(own) || cut.includes(pair.other);
     if (isHeld && !pair.isHeld) hold(pair);
-    // What was in flight is lost; both ends connect again.
+    // Data in flight is lost, and both ends connect again.
     if (!isHeld && pair.isHeld) pair.from.destroy();
   }
   for (const index of cut) writeFileSync(join(folder, `held-${index}-${own}`), '');

@@ -80,7 +80,7 @@ export class HaRig {
     return rig;
   }
 
-  /** What the group told. */
+  /** The group's log. */
   get log(): string {
     return this.lines.join('\n');
   }

@@ -25,7 +25,7 @@ export interface Exception {
 
 /**
  * All other shell blocks speak to a broker, and `docs-commands.test.ts` runs them as they stand.
- * Whoever adds a block that does not has it run by a test, and says here by which.
+ * If you add a block that does not, write a test that runs it, and name the test here.
  */
 export const NOT_RUN_AS_WRITTEN: readonly Exception[] = [
   {

@@ -58,7 +58,7 @@ export async function deadLetterAll(store: TestStore, queue: Queue, now: number)
   return store.messages.deadLetter(queue, found, { now });
 }
 
-/** How many of these messages' rows are still stored, in `message`. */
+/** Counts the rows of `message` that still store one of these messages. */
 export async function stored(store: TestStore, ids: readonly Buffer[]): Promise<number> {
   if (ids.length === 0) return 0;
   const [row] = await store.database.read<{ n: number }>('SELECT COUNT(*) AS n FROM message WHERE id IN (?)', [ids]);

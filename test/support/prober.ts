@@ -18,8 +18,8 @@ interface Round {
 }
 
 /**
- * Measures service as a client sees it: every 50 ms it begins a round trip (enqueue, dequeue, ack
- * of one small message), whether or not the earlier ones are answered, and remembers those that
+ * Measures the service that a client sees. Every 50 ms it begins a round trip: enqueue, dequeue
+ * and ack of one small message. It does not wait for earlier round trips, and remembers those that
  * succeeded. Give it a client without retries, which would hide how long a broker needs.
  */
 export class Prober {

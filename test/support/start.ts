@@ -10,7 +10,7 @@ import { testServer } from './servers.js';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const READY_MS = 240_000;
 
-/** What `npm start` runs, as a process of its own on a data folder and port of its own. */
+/** The program of `npm start`, as a process with its own data folder and port. */
 export class StartedRowmq {
   /** Everything it printed so far. */
   output = '';

@@ -23,8 +23,8 @@ export function recordStatements(database: Database): string[] {
 
 /**
  * Counts, by error number, what the server answers statements with that are sent through a
- * database's pool from now on: also what is tried again. What is no answer of the server counts by
- * its code.
+ * database's pool from now on: also what is tried again. An error that does not come from the
+ * server counts by its code.
  */
 export function countErrors(database: Database, counts: Map<number | string, number>): void {
   onEachConnection(database, (connection) => {

@@ -14,7 +14,7 @@ import { type FaultRig, MAX_CONNECTIONS, POOL_SIZE, type Restartable, RETENTION_
 /** MariaDB's least. */
 const FEWEST_CONNECTIONS = 10;
 
-/** What the database writes into its error log from now on. */
+/** The lines that the database appends to its error log from now on. */
 async function logFromHere(rig: FaultRig): Promise<() => Promise<string>> {
   const { size, ino } = await stat(rig.errorLog);
   return async () => {
@@ -75,7 +75,7 @@ export const CONNECTIONS_EXHAUSTED: Fault = {
   },
 };
 
-/** How often the server had no connection left to give. */
+/** Counts the connections that the server refused because it had none left. */
 async function turnedAway(rig: FaultRig): Promise<number> {
   return statusOf(rig, 'Connection_errors_max_connections');
 }

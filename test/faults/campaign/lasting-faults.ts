@@ -6,7 +6,7 @@ import type { Fault } from './fault.js';
 import type { FaultRig } from './rig.js';
 
 /*
- * What is wrong for as long as the load runs.
+ * Faults that last as long as the load runs.
  */
 
 export const CONSUMERS_DIE: Fault = {

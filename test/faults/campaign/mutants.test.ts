@@ -9,8 +9,8 @@ import { FaultRig } from './rig.js';
 
 /*
  * Brokers from which one guarantee was taken out, under the same load: the verdict must say which;
- * and of the broker as it is, that nothing is broken. What is run is the compiled broker with a
- * line changed, so a change of that line's source fails here first.
+ * and of the broker as it is, that nothing is broken. The test changes lines of the compiled
+ * broker, so a change of their source fails here first.
  */
 
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
@@ -25,7 +25,7 @@ interface Mutant {
   name: string;
   /** Below the repository. */
   file: string;
-  /** What must be there, so many times (default: once), and what is put in its place. */
+  /** Each line must occur `times` times (default: once), and `instead` replaces it. */
   edits: { line: string; instead: string; times?: number }[];
   fault: Fault;
   /** Any of these guarantees; none: all are kept. */
@@ -72,7 +72,7 @@ const MUTANTS: Mutant[] = [
           'this.leases.delete(requests, now).catch(() => undefined); return requests.map(({ receipts }) => receipts.map(() => null));',
       },
     ],
-    // Of an ack that comes too late the answer is known before it is refused.
+    // A consumer knows the answer to a late ack before the store refuses the ack.
     fault: SLOW_CONSUMERS,
     broken: [AFTER_ACK, FENCED],
   },
@@ -161,7 +161,7 @@ const HERE = process.env['ROWMQ_FAULT_SECONDS']
   ? MUTANTS
   : MUTANTS.filter((_, index) => (index % 2 === 0) === (testServer().kind === 'mysql'));
 
-/** Where the copies of what was built are. Those of a run that was interrupted are overwritten. */
+/** The folder of the changed copies. A run overwrites the copies of an interrupted run. */
 const COPIES = join(ROOT, '.rowmq-test', `mutants-${testServer().kind}`);
 let rig: FaultRig;
 
@@ -201,7 +201,7 @@ async function mutate({ name, file, edits }: Mutant): Promise<string> {
 describe('a broken guarantee is noticed', () => {
   test.each(HERE)('$name', { timeout: 400_000 }, async (mutant) => {
     await rig.use(await mutate(mutant));
-    // What is lost would be waited for.
+    // The load would wait for lost messages until this deadline.
     const drainSeconds = mutant.broken.length === 0 ? 60 : 8;
     const fault = { ...mutant.fault, load: { ...mutant.fault.load, drainSeconds } };
     const judge = async (): Promise<{ status: string; broken: string[] }> => {

@@ -84,7 +84,7 @@ export const REAPER_KILLED_IN_DDL: Fault = {
 
 /** Gives a reaper partitions to make, and kills it while it does. Returns whether it did. */
 async function killedInDdl(rig: FaultRig, doomed: Restartable): Promise<boolean> {
-  // Those of the next hours are written to.
+  // The load writes into the partitions of the next hours.
   const empty = (await partitions(rig)).slice(-40);
   if (empty.length > 0) await rig.admin(`ALTER TABLE message DROP PARTITION ${empty.join(', ')}`);
   await rig.admin('UPDATE reaper_lease SET expires_at = 0');

@@ -16,7 +16,7 @@ export async function recordOutcome(outcome: Outcome): Promise<void> {
   await mkdir(RESULTS, { recursive: true });
   const file = join(RESULTS, `faults-${testServer().kind}.md`);
   const head = [COLUMNS, COLUMNS.map(() => '---')].map((cells) => `| ${cells.join(' | ')} |\n`).join('');
-  // Whoever comes first.
+  // Only the first test of a run writes the head.
   await writeFile(file, head, { flag: 'wx' }).catch(() => undefined);
   await appendFile(file, `${row}\n`);
 }

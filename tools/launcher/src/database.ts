@@ -31,7 +31,7 @@ export interface LaunchedDatabase {
   readonly url: string;
   /** How it is reached; undefined: without encryption. */
   readonly tls?: DatabaseTls | undefined;
-  /** Where it came from, for people. */
+  /** Its origin, for people. */
   readonly description: string;
   /** Folder that only this launcher uses while it runs; undefined when the database is not ours. */
   readonly folder: string | undefined;
@@ -76,7 +76,10 @@ async function chooseServer(
   return program;
 }
 
-/** What is asked for; else what holds the data of an earlier run; else both, MySQL first. */
+/**
+ * The kind that the settings name; else the kind that holds an earlier run's data; else both,
+ * MySQL first.
+ */
 async function eligibleKinds(config: LauncherConfig): Promise<readonly ServerKind[]> {
   if (config.embeddedServer !== undefined) return [config.embeddedServer];
   for (const kind of ['mysql', 'mariadb'] as const) {

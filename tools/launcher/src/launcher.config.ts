@@ -37,7 +37,7 @@ const SHAPE = {
   ROWMQ_STOP_SECONDS: wholeNumber(1, 600).default(25),
 };
 
-/** What the launcher is told by its environment. */
+/** The launcher's settings, from its environment. */
 export interface LauncherConfig {
   readonly databaseUrl: string | undefined;
   /** How connections to that database are encrypted; undefined: not at all. */

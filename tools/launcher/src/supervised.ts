@@ -4,10 +4,10 @@ import { type Running, Supervisor, untilReady } from '@rowmq/runtime';
 import type { EmbeddedServer } from '@rowmq/mysql-server';
 import type { ChildRecord } from './left-over.js';
 
-/** What the apps of one launcher have in common. */
+/** Settings that the apps of one launcher share. */
 export interface Family {
   readonly environment: NodeJS.ProcessEnv;
-  /** What each gives itself for a stop. */
+  /** The time that each app gives itself for a stop. */
   readonly stopSeconds: number;
   /** Undefined where no folder of our own tells our children from those of another launcher. */
   readonly record: ChildRecord | undefined;

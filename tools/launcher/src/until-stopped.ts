@@ -3,7 +3,7 @@ import { onStopRequest, reason } from '@rowmq/runtime';
 
 const PARENT_POLL_MS = 250;
 
-/** What runs until it is told to stop. */
+/** A program that runs until it is told to stop. */
 export interface Program {
   /**
    * Resolves when `stopping` was aborted and everything is stopped, or its work is done; rejects
@@ -15,8 +15,8 @@ export interface Program {
 }
 
 /**
- * Runs it as this process, and ends the process: in order at the first signal, or when the npm
- * that runs it as `script`, or the process that forked it, is gone; at once at the second signal.
+ * Runs the program as this process. The first signal ends it in order, and the second at once. It
+ * also ends in order when the npm that runs it as `script` is gone, or the process that forked it.
  * A failure to start is one message and exit code 1.
  */
 export async function runUntilStopped(

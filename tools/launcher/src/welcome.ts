@@ -23,7 +23,9 @@ export async function createDemoQueue(config: LauncherConfig): Promise<void> {
   if (!answer.ok) throw new Error(`Could not create the queue ${QUEUE}: ${answer.status} ${await answer.text()}`);
 }
 
-/** What is printed when everything runs: where it is, and three commands to try it with. */
+/**
+ * The text that the launcher prints when everything runs: the address, and three commands to try.
+ */
 export function welcome(config: LauncherConfig, database: string): string {
   const address = brokerAddress(config);
   const messages = `${address}/v1/queues/${QUEUE}/messages`;

@@ -22,7 +22,7 @@ export class DataFolder {
   readonly pidFile: string;
   readonly initFile: string;
 
-  /** @param sharedPassword of the user `rowmq`, where several servers have to have the same. */
+  /** @param sharedPassword password of the user `rowmq`, for servers that must share one. */
   constructor(
     dataDir: string,
     readonly kind: ServerKind,
@@ -59,8 +59,8 @@ export class DataFolder {
   }
 
   /**
-   * The statements that run at each start, before the first connection: they make the user and
-   * database again should they be missing, and close the account `root`, which an initialisation
+   * The statements that run at each start, before the first connection. They create the user and
+   * the database if these are missing. They also lock the account `root`, which an initialisation
    * leaves without a password.
    */
   async writeInitFile(password: string): Promise<void> {

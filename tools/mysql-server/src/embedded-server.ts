@@ -29,7 +29,7 @@ export interface EmbeddedServerOptions {
   /** Recovery after a crash counts in. Default 5 minutes. */
   readonly startDeadlineMs?: number | undefined;
   /**
-   * Of the user `rowmq`, where several servers have to have the same. Default: made at the first
+   * The password of the user `rowmq`, for servers that must share one. Default: made at the first
    * start.
    */
   readonly password?: string | undefined;
@@ -74,7 +74,7 @@ export class EmbeddedServer {
     this.port = server.port;
     this.pid = server.pid;
     this.exited = server.exited.then(async (exit) => {
-      // A folder that was deleted under the server has no lock left to give back.
+      // If somebody deleted the folder under the server, there is no lock left to release.
       await lock.release().catch(() => undefined);
       return exit;
     });

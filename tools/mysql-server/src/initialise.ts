@@ -62,8 +62,7 @@ async function runServer(
 }
 
 /**
- * What the most puzzling failure looks like: the distribution's profile keeps its own mysqld out
- * of any other folder.
+ * The most puzzling failure: the distribution's AppArmor profile keeps mysqld out of other folders.
  */
 async function hint(program: ServerProgram): Promise<string> {
   if (program.origin !== 'installed on this machine' || !(await exists('/sys/kernel/security/apparmor'))) return '';
@@ -89,7 +88,7 @@ async function mariadbSystemTables(program: string): Promise<string> {
     'use mysql;',
     'set @auth_root_socket=NULL;',
     ...files,
-    // Of the accounts without a password only root@localhost stays; each start gives it one.
+    // Only root@localhost stays of the accounts without a password; each start gives it one.
     "delete from global_priv where User = '' or (User = 'root' and Host <> 'localhost');",
     "delete from proxies_priv where Host <> 'localhost';",
     '',

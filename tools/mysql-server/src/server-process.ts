@@ -28,7 +28,7 @@ export interface ServerProcess {
   readonly exited: Promise<ServerExit>;
 }
 
-/** What a start may be told, beyond the program and folder. */
+/** The options of a start, beyond the program and folder. */
 export interface LaunchOptions {
   readonly port?: number | undefined;
   readonly bufferPoolMegabytes?: number | undefined;

@@ -10,7 +10,7 @@ const run = promisify(execFile);
 /** The two families of servers RowMQ runs on. */
 export type ServerKind = 'mysql' | 'mariadb';
 
-/** Where a server program came from. */
+/** The origin of a server program. */
 export type ServerOrigin = 'unpacked earlier' | 'installed on this machine' | 'unpacked just now';
 
 /** A database server that can be run here. */
@@ -23,7 +23,7 @@ export interface ServerProgram {
   readonly origin: ServerOrigin;
 }
 
-/** What {@link findServer} looks for, and where. */
+/** The options of {@link findServer}. */
 export interface FindServerOptions {
   /** Servers are unpacked into `<dataDir>/servers/<kind>`. */
   readonly dataDir: string;
@@ -48,8 +48,8 @@ const INSTALL_DEADLINE_MS = 15 * 60_000;
 
 /**
  * Finds a database server: one unpacked earlier, else one installed on the machine, else (on
- * Debian and Ubuntu) one unpacked now from the distribution's packages. Where several kinds will
- * do, each step tries them in the order given.
+ * Debian and Ubuntu) one unpacked now from the distribution's packages. If several kinds will do,
+ * each step tries them in the order given.
  * @throws ServerNotFoundError when there is none; its message says what to do
  */
 export async function findServer(options: FindServerOptions): Promise<ServerProgram> {

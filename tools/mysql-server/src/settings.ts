@@ -2,7 +2,7 @@ import { dirname } from 'node:path';
 import { totalmem } from 'node:os';
 import type { ServerKind } from './server-program.js';
 
-/** What the command line of an embedded server depends on. */
+/** The inputs of an embedded server's command line. */
 export interface ServerSettings {
   readonly kind: ServerKind;
   readonly data: string;
@@ -60,7 +60,7 @@ export function serverArguments(settings: ServerSettings): string[] {
     `--innodb-buffer-pool-size=${bufferPoolMegabytes}M`,
     ...(kind === 'mysql'
       ? [`--innodb-redo-log-capacity=${redoMegabytes}M`, '--mysqlx=OFF']
-      : // Else the binlog has every statement's text beside its rows: two and a half times the size.
+      : // MariaDB's default also logs each statement's text: two and a half times the size.
         [`--innodb-log-file-size=${redoMegabytes}M`, '--binlog-annotate-row-events=OFF']),
   ];
 }

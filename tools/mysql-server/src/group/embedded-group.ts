@@ -18,7 +18,7 @@ export interface EmbeddedGroupOptions {
   readonly program: ServerProgram;
   /** The members' files go below it. */
   readonly folder: string;
-  /** Of each member. */
+  /** The size of each member's buffer pool. */
   readonly bufferPoolMegabytes: number;
   /** Told what takes long and what was found. */
   readonly log?: ((line: string) => void) | undefined;
@@ -72,8 +72,8 @@ export class EmbeddedGroup {
   }
 
   /**
-   * Members begin as copies of one server, made while it is in no group and writes no binlog: so
-   * they have the same accounts, and no transaction of their own, with which they could not join.
+   * Members begin as copies of one server that is in no group and writes no binlog. So they share
+   * accounts and have no transactions of their own, which would keep them from joining.
    */
   private async make(members: readonly GroupMember[], signal?: AbortSignal): Promise<void> {
     const { program, folder, file, bufferPoolMegabytes, log } = this.options;

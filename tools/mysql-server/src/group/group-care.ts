@@ -11,9 +11,9 @@ interface Found {
 
 /**
  * Keeps servers together in one group (Group Replication, single primary): what a person would do
- * after a restart. Servers take part with `group_replication_start_on_boot=OFF`, so that a group
- * that stopped as a whole begins anew from the server that has every transaction, which none of
- * them can know by itself.
+ * after a restart. Servers run with `group_replication_start_on_boot=OFF`. A group that stopped as
+ * a whole must begin from the server that has every transaction, and no server knows by itself
+ * which one that is.
  */
 export class GroupCare {
   private lastPrimary: GroupServer | undefined;
@@ -100,7 +100,7 @@ export class GroupCare {
     return agree.length === length && agree.some(({ look }) => look.isPrimary && !look.readOnly);
   }
 
-  /** Those that can be asked. */
+  /** The servers that answer. */
   private async look(): Promise<Found[]> {
     const looks = await Promise.all(this.servers.map((server) => server.look().catch(() => undefined)));
     return this.servers.flatMap((server, index) => {
@@ -131,8 +131,8 @@ function primaryOf(found: readonly Found[]): GroupServer | undefined {
 }
 
 /**
- * The server that has every transaction that any of them has; of several the same for everybody,
- * in whatever order they know the servers: two who keep one group must not start two.
+ * The server that has every transaction of all servers. Among several, every keeper picks the same
+ * one, in whatever order it knows the servers. Two keepers of one group must not start two groups.
  */
 async function mostAdvanced(found: readonly Found[]): Promise<GroupServer> {
   for (const { server, look } of found.toSorted((a, b) => (a.look.uuid < b.look.uuid ? -1 : 1))) {

@@ -16,8 +16,8 @@ const schema = z.object({
 });
 
 /**
- * What the members of a group have in common, and where each is: kept in one private file, since
- * it must stay the same.
+ * The settings that a group's members share, and the ports of each. One private file keeps them,
+ * because they must stay the same.
  */
 export type GroupFile = z.infer<typeof schema>;
 

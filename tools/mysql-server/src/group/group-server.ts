@@ -6,7 +6,7 @@ const LOOK_DEADLINE_MS = 5000;
 /** Joining counts in what the server has to fetch from the others. */
 const JOIN_DEADLINE_MS = 5 * 60_000;
 
-/** What a server says of itself. */
+/** The state that a server reports. */
 export interface MemberState {
   /** `OFFLINE`: runs, but not in a group; `ERROR`: had to leave it. */
   state: 'ONLINE' | 'RECOVERING' | 'OFFLINE' | 'ERROR' | 'UNREACHABLE';
@@ -16,9 +16,12 @@ export interface MemberState {
   hasMajority: boolean;
   /** Its identity. */
   uuid: string;
-  /** Those of its group's members, as it knows them. */
+  /** The number of its group's members, as it knows them. */
   members: string[];
-  /** How many of those are `ONLINE`, as far as it knows: one that was cut off may not know yet. */
+  /**
+   * The number of members that it believes to be `ONLINE`. A server that was cut off may not know
+   * better yet.
+   */
   online: number;
   /** Every transaction it has, those included that it received and has yet to apply. */
   transactions: string;
@@ -31,7 +34,7 @@ export interface MemberState {
 export class GroupServer {
   /**
    * @param name for people
-   * @param url of a user who may do everything
+   * @param url URL of a user with every right
    * @param tls how connections are encrypted; undefined: not at all
    */
   constructor(
