@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { newMessageId } from '@rowmq/contract';
 import { Database, openDataSource, PartitionRepository, QueueRepository, ReaperRepository } from '@rowmq/store';
+import { SessionClock } from '../test/support/clock.js';
 import { freePort, startApp } from '../test/support/processes.js';
 import { BrokerLoad } from './harness/broker-load.js';
 import { median, type Quantiles } from './harness/figures.js';
@@ -86,7 +87,7 @@ async function measure(url: string, options: Options): Promise<ServerResult> {
   const now = Date.now();
   // Partitions can only be made towards the future, so those of every run come first; the retention says which run's go.
   const eras = Array.from({ length: options.runs }, (_, run) => now - (options.runs - run) * 10 * DAY);
-  await makePartitions(database, eras, now, options);
+  await makePartitions(url, eras, options);
   const port = await freePort();
   const broker = await startApp('broker', { ROWMQ_DATABASE_URL: url, ROWMQ_PORT: String(port), ...options.brokerEnv });
   const bench = { database, url, brokerUrl: `http://127.0.0.1:${port}`, queue, options };
@@ -102,12 +103,20 @@ async function measure(url: string, options: Options): Promise<ServerResult> {
   return result;
 }
 
-async function makePartitions(database: Database, eras: number[], now: number, options: Options): Promise<void> {
-  const partitions = new PartitionRepository(database);
+async function makePartitions(url: string, eras: number[], options: Options): Promise<void> {
+  const dataSource = await openDataSource({ url, poolSize: 1 });
+  let now: number | undefined;
+  new SessionClock(() => now).drive(dataSource);
+  const partitions = new PartitionRepository(new Database(dataSource, 60_000));
   const width = { widthMinutes: 60, aheadMinutes: options.partitions * 60 };
-  for (const era of eras) await partitions.createAhead({ ...width, now: era });
+  for (const era of eras) {
+    now = era;
+    await partitions.createAhead(width);
+  }
   // As many as the reaper would make, so that it does not.
-  await partitions.createAhead({ widthMinutes: 60, aheadMinutes: 3 * 1440, now });
+  now = undefined;
+  await partitions.createAhead({ widthMinutes: 60, aheadMinutes: 3 * 1440 });
+  await dataSource.destroy();
 }
 
 /** Two stretches on a table full of settled messages, the second with the reaper dropping them. */
@@ -166,8 +175,8 @@ async function assertDropped(database: Database, before: number): Promise<void> 
 
 /** Requests at a constant rate. A latency counts from when the request was due, so a stall shows in all that it delayed. */
 function loadOf({ rate, batch, body }: Options): LoadShape {
-  const hands = { perSecond: rate };
-  return { producers: hands, consumers: hands, batch, bodyBytes: body, countsFromDue: true };
+  const side = { perSecond: rate };
+  return { producers: side, consumers: side, batch, bodyBytes: body, countsFromDue: true };
 }
 
 /** Settled messages, as if they had been acked, evenly over the partitions that begin at an instant. */

@@ -5,7 +5,7 @@ import { LoadGenerator, type Pace, Tally, type Turn } from '@rowmq/load';
 import type { Quantiles } from './figures.js';
 import { ConnectionClosedError } from './http-connection.js';
 import { LatencyRecorder } from './latency-recorder.js';
-import type { Hands, Load, QueueLoadShape } from './load.js';
+import type { Side, Load, QueueLoadShape } from './load.js';
 import { QueueClient } from './queue-client.js';
 
 /** Name of the latency from the start of an enqueue request to the dequeue answer with its message. */
@@ -50,7 +50,7 @@ export class BrokerLoad implements Load {
     private readonly latencies: LatencyRecorder,
   ) {
     const { batch, backlogBatches = BACKLOG_BATCHES } = shape;
-    const { producers, consumers } = handsOf(shape, mode);
+    const { producers, consumers } = sidesOf(shape, mode);
     const bound = backlogBatches * batch * (typeof consumers === 'number' ? consumers : 0);
     const hasRoom = (): boolean => mode === 'produce' || tally.outstanding < bound;
     const hasStock = (): boolean => mode !== 'steady' || tally.sent - this.asked >= batch;
@@ -72,7 +72,7 @@ export class BrokerLoad implements Load {
     produced = new Tally<Key>(mode !== 'steady'),
   ): Promise<BrokerLoad> {
     const latencies = new LatencyRecorder();
-    const { producers, consumers } = handsOf(shape, mode);
+    const { producers, consumers } = sidesOf(shape, mode);
     const clients = {
       producers: await Clients.open(url, shape.queues, producers, latencies),
       consumers: await Clients.open(url, shape.queues, consumers, latencies),
@@ -174,17 +174,12 @@ class Clients {
     private readonly clients: QueueClient[] = [],
   ) {}
 
-  static async open(
-    url: string,
-    queues: readonly string[],
-    hands: Hands,
-    latencies: LatencyRecorder,
-  ): Promise<Clients> {
+  static async open(url: string, queues: readonly string[], side: Side, latencies: LatencyRecorder): Promise<Clients> {
     const openOne = async (worker: number): Promise<QueueClient> => {
-      const queue = queues[isPaced(hands) ? 0 : worker % queues.length] as string;
+      const queue = queues[isPaced(side) ? 0 : worker % queues.length] as string;
       return QueueClient.open(url, queue, latencies);
     };
-    const workers = Array.from({ length: isPaced(hands) ? 0 : hands }, (_, worker) => worker);
+    const workers = Array.from({ length: isPaced(side) ? 0 : side }, (_, worker) => worker);
     return new Clients(openOne, await Promise.all(workers.map(openOne)));
   }
 
@@ -199,18 +194,18 @@ class Clients {
   }
 }
 
-function isPaced(hands: Hands): hands is { perSecond: number } {
-  return typeof hands !== 'number';
+function isPaced(side: Side): side is { perSecond: number } {
+  return typeof side !== 'number';
 }
 
 /** Who works in a mode. */
-function handsOf({ producers, consumers }: QueueLoadShape, mode: Mode): { producers: Hands; consumers: Hands } {
+function sidesOf({ producers, consumers }: QueueLoadShape, mode: Mode): { producers: Side; consumers: Side } {
   return { producers: mode === 'drain' ? 0 : producers, consumers: mode === 'produce' ? 0 : consumers };
 }
 
-function paceOf(hands: Hands, mayCall: () => boolean, shift = 0): Pace {
-  if (!isPaced(hands)) return { workers: hands, mayCall };
-  return { ...hands, afterMs: (shift * 1000) / hands.perSecond };
+function paceOf(side: Side, mayCall: () => boolean, shift = 0): Pace {
+  if (!isPaced(side)) return { workers: side, mayCall };
+  return { ...side, afterMs: (shift * 1000) / side.perSecond };
 }
 
 /** A closed load sends the same requests again and again, so they are made once: one for each priority to begin with. */

@@ -13,11 +13,11 @@ export interface Load {
 }
 
 /** How many workers make requests in closed loops, or how many requests are made a second. */
-export type Hands = number | { perSecond: number };
+export type Side = number | { perSecond: number };
 
 export interface LoadShape {
-  producers: Hands;
-  consumers: Hands;
+  producers: Side;
+  consumers: Side;
   /** Messages of each enqueue, dequeue and ack. */
   batch: number;
   bodyBytes: number;

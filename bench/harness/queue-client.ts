@@ -12,8 +12,8 @@ const VERBS = {
 export type Verb = keyof typeof VERBS;
 
 /**
- * A connection that works on one queue, one call at a time. It records each call's latency under
- * the verb, from `since` or from the call. Any answer but success is an error.
+ * A connection that works on one queue, one call at a time. If there is a recorder, it records each
+ * call's latency under the verb, from `since` or from the call. Any answer but success is an error.
  */
 export class QueueClient {
   private readonly path: string;
@@ -21,12 +21,12 @@ export class QueueClient {
   private constructor(
     private readonly connection: HttpConnection,
     queue: string,
-    private readonly latencies: LatencyRecorder,
+    private readonly latencies: LatencyRecorder | undefined,
   ) {
     this.path = `/v1/queues/${queue}/messages`;
   }
 
-  static async open(url: string, queue: string, latencies: LatencyRecorder): Promise<QueueClient> {
+  static async open(url: string, queue: string, latencies?: LatencyRecorder): Promise<QueueClient> {
     return new QueueClient(await HttpConnection.open(url), queue, latencies);
   }
 
@@ -56,7 +56,7 @@ export class QueueClient {
   private async call<T>(verb: Verb, request: string, since = performance.now()): Promise<T> {
     const { path, status } = VERBS[verb];
     const answer = await this.connection.post(this.path + path, request);
-    this.latencies.record(verb, since);
+    this.latencies?.record(verb, since);
     if (answer.status !== status) throw new Error(`${verb} answered ${answer.status}: ${answer.text.slice(0, 500)}`);
     return JSON.parse(answer.text) as T;
   }

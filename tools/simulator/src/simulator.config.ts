@@ -153,9 +153,9 @@ function commandLine(defaultUrl: string): Command {
     .addOption(
       option(
         '--max-messages <n>',
-        'messages to remember at most (about 365 bytes each); producing stops there',
+        'messages to remember at most, about 750 bytes each; producing stops there',
         whole(1, 50_000_000),
-        3_000_000,
+        1_000_000,
       ),
     )
     .option('--keep-queues', 'leave the queues on the broker; done anyway when a guarantee was broken', false)

@@ -1,4 +1,4 @@
-import { type BeforeApplicationShutdown, Inject, Injectable } from '@nestjs/common';
+import { type BeforeApplicationShutdown, Inject, Injectable, Optional } from '@nestjs/common';
 import { RowmqError } from '@rowmq/contract';
 import { type LeasedDelivery, MessageRepository, type Queue, QueueRepository } from '@rowmq/store';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
@@ -6,6 +6,7 @@ import { Metrics } from '../metrics/metrics.js';
 import { Batcher } from './batcher.js';
 import { type EmptyQueue, EmptyQueueWatch, SHORTEST_PAUSE_MS } from './empty-queue-watch.js';
 import { FLIGHT_ROWS, flightLimits, type FlightConfig } from './flights.js';
+import { NO_PEERS, PEERS, type Peers } from './peers.js';
 
 /** What a consumer asks for. */
 export interface ConsumerDemand {
@@ -49,8 +50,6 @@ const LOOKS_AGAIN = 5;
  */
 @Injectable()
 export class CombinedDemand implements BeforeApplicationShutdown {
-  /** Called when more may have become available here than consumers who wait here take. */
-  onUntaken: (queueName: string) => void = () => undefined;
   private readonly lists = new Map<string, DemandList>();
   private readonly claims: Batcher<DemandList, void>;
   private readonly watch: EmptyQueueWatch<DemandList>;
@@ -62,6 +61,7 @@ export class CombinedDemand implements BeforeApplicationShutdown {
     private readonly queues: QueueRepository,
     metrics: Metrics,
     @Inject(BROKER_CONFIG) private readonly config: FlightConfig & Pick<BrokerConfig, 'maxLongPolls'>,
+    @Optional() @Inject(PEERS) private readonly peers: Peers = NO_PEERS,
   ) {
     this.claims = new Batcher({
       fly: (lists) => this.claim(lists),
@@ -70,6 +70,7 @@ export class CombinedDemand implements BeforeApplicationShutdown {
       onFlight: (flight) => metrics.observeFlight('dequeue', flight),
     });
     metrics.watchFlights('dequeue', this.claims);
+    metrics.gauge('rowmq_waiting_consumers', 'Consumers that wait for messages on this broker', () => this.waiting);
     this.watch = new EmptyQueueWatch(messages, queues, {
       onReady: (list) => this.claimFor(list),
       onGone: (list, error) => this.dismiss(list, error),
@@ -128,7 +129,7 @@ export class CombinedDemand implements BeforeApplicationShutdown {
   /** Something in this queue became available. */
   wake(queueName: string): void {
     const list = this.wakeHere(queueName);
-    if (list === undefined) this.onUntaken(queueName);
+    if (list === undefined) this.peers.wake(queueName);
     else list.isFresh = true;
   }
 
@@ -270,7 +271,7 @@ export class CombinedDemand implements BeforeApplicationShutdown {
     list.state = 'idle';
     if (list.consumers.length === 0) {
       this.lists.delete(list.queueName);
-      if (list.isFresh) this.onUntaken(list.queueName);
+      if (list.isFresh) this.peers.wake(list.queueName);
     } else if (list.isWoken || mayFindMore || list.consumers.some(({ waitMs }) => waitMs === 0)) {
       this.claimFor(list);
     } else {

@@ -1,6 +1,7 @@
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable, Optional } from '@nestjs/common';
 import type { StoreObserver } from '@rowmq/store';
 import { type Aggregator, collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { PEER_METRICS, type PeerMetrics } from './peer-metrics.js';
 
 /** What can happen to messages, as the `event` label names it. */
 export type MessageEvent = (typeof EVENTS)[number];
@@ -29,9 +30,6 @@ const COUNTED_QUEUE = /^rowmq_messages_total\{.*queue="([^"]+)"/gm;
 export class Metrics implements StoreObserver {
   /** This process's. */
   readonly registry = new Registry();
-  /** Called for a queue that is gone. */
-  onForget: (queue: string) => void = () => undefined;
-
   private readonly messages = new Counter({
     name: 'rowmq_messages_total',
     help: 'Messages by what happened to them, on this broker',
@@ -75,7 +73,7 @@ export class Metrics implements StoreObserver {
   });
   private readonly batchers = new Map<string, { readonly waiting: number }>();
 
-  constructor() {
+  constructor(@Optional() @Inject(PEER_METRICS) private readonly peers?: PeerMetrics) {
     collectDefaultMetrics({ register: this.registry });
     const waiting: Gauge<'verb'> = new Gauge({
       name: 'rowmq_waiting_requests',
@@ -88,8 +86,10 @@ export class Metrics implements StoreObserver {
     });
   }
 
-  /** In the Prometheus text format: of the whole broker, whatever it consists of. */
-  text: () => Promise<string> = async () => this.registry.metrics();
+  /** The whole broker's metrics in the Prometheus text format. */
+  async text(): Promise<string> {
+    return this.peers === undefined ? this.registry.metrics() : this.peers.text();
+  }
 
   count(event: MessageEvent, queue: string, messages: number): void {
     if (messages > 0) this.messages.inc({ event, queue }, messages);
@@ -104,7 +104,7 @@ export class Metrics implements StoreObserver {
   /** Stops reporting a queue that is gone. */
   forget(queue: string): void {
     this.drop(queue);
-    this.onForget(queue);
+    this.peers?.forget(queue);
   }
 
   /** Stops reporting a queue here, which is gone elsewhere. */

@@ -1,9 +1,9 @@
 import { now, pause } from './run.js';
 
-const LOOK_AGAIN_MS = 25;
+const POLL_MS = 25;
 
-/** How fast the producers together may go: at most so many messages a second, and only while the backlog is small enough. */
-export class Pace {
+/** Holds producers back: together they send so many messages a second at most, and none while the backlog is full. */
+export class Throttle {
   readonly #messagesPerSecond: number | undefined;
   readonly #backlogIsFull: () => boolean;
   #nextAt = 0;
@@ -20,6 +20,6 @@ export class Pace {
       this.#nextAt = at + (count / this.#messagesPerSecond) * 1000;
       if (at > now()) await pause(at - now(), stop);
     }
-    while (!stop.aborted && this.#backlogIsFull()) await pause(LOOK_AGAIN_MS, stop);
+    while (!stop.aborted && this.#backlogIsFull()) await pause(POLL_MS, stop);
   }
 }
