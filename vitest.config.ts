@@ -30,7 +30,7 @@ for (const kind of ['mysql', 'mariadb'] as const) {
 const hasChromium = findChromium() !== undefined;
 if (!hasChromium) console.warn('NOT TESTED: web pages. npm test, run by root, installs Chromium.');
 
-/** Tests wait for servers and leases as much as they compute: one worker more than cores keeps the cores busy. */
+/** Tests wait for servers and leases about half of the time: a worker more than cores fills it. */
 const WORKERS = Math.max(3, Math.min(availableParallelism() + 1, 5));
 
 class LongestFirst extends BaseSequencer {

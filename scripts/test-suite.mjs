@@ -1,5 +1,5 @@
-// test-suite.mjs SUITE [options]: prepares what is missing, then runs one of the suites below with vitest.
-// What is no option of the suite goes to vitest.
+// test-suite.mjs SUITE [options]: installs and builds what is missing, then runs one suite with
+// vitest. Arguments that are no options of the suite go to vitest.
 import { readFile, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -21,8 +21,9 @@ const kindsOfServer = {
 const anything = { hint: 'a text', isValid: () => true };
 
 /**
- * For each suite: its options, where an option becomes the environment variable `env`; the projects (kinds of server)
- * and files for vitest; whether the kinds run one after the other; and what happens before and after.
+ * Each suite has options, projects and files for vitest. The value of an option becomes the
+ * environment variable `env`. A project is a kind of server; `isSequential` runs one after the
+ * other.
  */
 const SUITES = {
   unit: {
@@ -103,7 +104,7 @@ function usageOf() {
   return [`usage: npm run test:${name} -- [options] [arguments for vitest]`, suite.does, ...lines].join('\n');
 }
 
-/** The suite's own options, checked, and what is left for vitest. Ends the process for --help and for faults. */
+/** Checks the suite's options and returns the other arguments. Ends the process for --help. */
 function read() {
   const own = Object.entries(suite.options);
   const options = {

@@ -1,4 +1,4 @@
-// npm test: prepares what is missing, then runs lint, the type check and every test on every kind of server.
+// npm test: installs and builds what is missing, then runs lint, the type check and every test.
 // Arguments go to vitest.
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -32,7 +32,7 @@ for (const [index, { name, command, args }] of steps.entries()) {
 }
 for (const part of untested) console.log(`NOT TESTED: ${part} (the reason is at the top)`);
 
-/** Finds or unpacks each kind of server. Returns what cannot be tested for want of one. */
+/** Finds or unpacks each kind of server. Returns the kinds that are missing. */
 async function findServers() {
   const { findServer } = await import(pathToFileURL(join(root, 'tools/mysql-server/dist/index.js')).href);
   const missing = [];
@@ -58,7 +58,7 @@ async function findServers() {
   return missing;
 }
 
-/** Finds or installs a browser for the tests of web pages. Returns what cannot be tested for want of one. */
+/** Finds or installs a browser. Returns what cannot be tested without one. */
 async function findBrowser() {
   const usual = JSON.parse(await readFile(join(root, 'test/support/chromium-paths.json'), 'utf8'));
   if ([process.env.CHROMIUM, ...usual].some((path) => path && existsSync(path))) return [];

@@ -108,7 +108,7 @@ describe('docs/operations.md', () => {
   const URL_SETTING = { ROWMQ_DATABASE_URL: 'mysql://u:p@h:3306/d' };
   const readers = [readBrokerConfig, readReaperConfig, readLauncherConfig];
 
-  /** What the processes say of a setting's value. */
+  /** The processes' answer to the value of a setting. */
   function faultsOf(setting: string, value: string): string {
     return readers
       .map((read) => {

@@ -68,8 +68,16 @@ test('the image holds the packages of its programs, and no compiler, chart, hist
   ]);
   // The control: if the list were cut short, the next expectation would hold of anything.
   expect(names).toEqual(expect.arrayContaining(['@nestjs/core', 'fastify', 'mysql2', 'typeorm', 'zod']));
-  const unwanted = ['commander', 'hdr-histogram-js', 'playwright-core', 'typescript', 'uplot', 'vite', 'vitest'];
-  expect(names.filter((name) => unwanted.includes(name))).toEqual([]);
+  const unwanted = new Set([
+    'commander',
+    'hdr-histogram-js',
+    'playwright-core',
+    'typescript',
+    'uplot',
+    'vite',
+    'vitest',
+  ]);
+  expect(names.filter((name) => unwanted.has(name))).toEqual([]);
 });
 
 test('the image installs no development packages, and copies no tool but the one for database servers', async () => {

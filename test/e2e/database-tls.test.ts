@@ -14,9 +14,9 @@ import { serverProgram, testServer } from '../support/servers.js';
 import { eventually } from '../support/wait.js';
 
 const PASSWORD = 'rowmq-over-tls';
-/** What the server's certificate names. */
+/** The name in the server's certificate. */
 const HOST = 'localhost';
-/** What it does not name, and where nothing listens at port 1. */
+/** A host that the certificate does not name. Nothing listens at its port 1. */
 const OTHER_HOST = hostname();
 
 const isMySql = testServer().kind === 'mysql';
@@ -57,7 +57,7 @@ beforeEach(async () => {
   await admin.query('SET GLOBAL require_secure_transport = OFF');
 });
 
-/** Of a user whom the server lets in over TLS only. */
+/** The URL of a user whom the server accepts over TLS only. */
 const url = (hosts = `${HOST}:${server.port}`, user = 'app'): string => `mysql://${user}:${PASSWORD}@${hosts}/rowmq`;
 
 const REQUIRE: DatabaseTls = { rejectUnauthorized: false, verifyIdentity: false };
@@ -66,7 +66,7 @@ async function verify({ ca }: Certificates, verifyIdentity = true): Promise<Data
   return { rejectUnauthorized: true, verifyIdentity, ca: await readFile(ca, 'utf8') };
 }
 
-/** What a session says that it is encrypted with; empty: nothing. */
+/** The session's cipher; empty if it is not encrypted. */
 async function cipher(address: string, tls?: DatabaseTls): Promise<string> {
   const dataSource = await openDataSource({ url: address, tls, poolSize: 1 });
   try {

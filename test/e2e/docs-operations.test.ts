@@ -16,7 +16,7 @@ import { createDatabase, testServer } from '../support/servers.js';
 import { createQueue, openStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
-/* What docs/operations.md says, done: its commands, its SQL, its privileges, its alerts. */
+/* Follows docs/operations.md: its commands, its SQL, its privileges and its alerts. */
 
 const PAGE = 'docs/operations.md';
 const root = fileURLToPath(new URL('../../', import.meta.url));
@@ -72,7 +72,10 @@ describe('beside the MySQL you have', () => {
     await admin.query(`DROP DATABASE IF EXISTS ${name}; DROP USER IF EXISTS '${name}'@'%'`);
   });
 
-  /** Runs the page's block as a shell would, with a database of this server and a port that is free. */
+  /**
+   * Runs the page's block as a shell would, with a database of this server and a port that is
+   * free.
+   */
   function start(block: string, encoded: string, port: number): ChildProcess {
     const { host } = new URL(testServer().url);
     const script = block.replace(
@@ -164,7 +167,10 @@ describe('the privileges that the page names', () => {
     await database.drop();
   }, 300_000);
 
-  /** Splits with and without copying, rebuilds and drops partitions, as a reaper does over days: REORGANIZE, EXCHANGE, REBUILD and DROP. */
+  /**
+   * Splits with and without copying, rebuilds and drops partitions, as a reaper does over days:
+   * REORGANIZE, EXCHANGE, REBUILD and DROP.
+   */
   async function changePartitions(url: string): Promise<void> {
     const store = await openStore({ on: url });
     const queue = await createQueue(store, { messageTtlSeconds: 30 * 86_400 });

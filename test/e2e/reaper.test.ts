@@ -50,7 +50,8 @@ describe('a reaper', () => {
       deadLetterQueue: graveyard.name,
     });
     const { queue: doomed } = await store.queues.put(`${name}-doomed`, {});
-    // Three days ago there was a reaper; a settled partition is left of that time, and one with a message in it that is still owed.
+    // Three days ago there was a reaper; a settled partition is left of that time, and one with a
+    // message in it that is still owed.
     const past = now - 3 * DAY;
     await store.at(past).partitions.createAhead({ widthMinutes: 60, aheadMinutes: 120 });
     const settled = await enqueueStamped(store, queue, { at: past, count: 500 });

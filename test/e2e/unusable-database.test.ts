@@ -10,7 +10,9 @@ function changed(change: (url: URL) => void): string {
   return url.href;
 }
 
-/** What is said on a database that cannot be used: one line, exit code 1, nothing of the password. */
+/**
+ * The message about an unusable database: one line, exit code 1, and no password.
+ */
 async function refusal(entry: Entry, url: string): Promise<string> {
   const { code, stdout, stderr } = await runEntry(entry, {
     ROWMQ_DATABASE_URL: url,

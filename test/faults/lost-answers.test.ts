@@ -6,7 +6,9 @@ import { bodies, createQueue, message, numbered, openStore, type TestStore } fro
 import { eventually } from '../support/wait.js';
 
 /*
- * The connection is cut while a COMMIT is under way: before the server sees it, after it has carried it out, or while it is still on its way. The broker cannot tell which; the outcome must be the same.
+ * The connection is cut while a COMMIT is under way: before the server sees it, after it has
+ * carried it out, or while it is still on its way. The broker cannot tell which; the outcome must
+ * be the same.
  */
 
 const T0 = 1_800_000_000_000;
@@ -45,7 +47,8 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
 
   it('an enqueue is handed out before what is less urgent, in a priority that was not in use', async () => {
     const queue = await createQueue(direct);
-    // Having looked everywhere the broker looks only where something is in use, until after its next claim.
+    // Having looked everywhere the broker looks only where something is in use, until after its
+    // next claim.
     expect(await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 60 })).toEqual([]);
     await store.messages.enqueue(queue.name, [message({ body: Buffer.from('later') })]);
     await cutOnce(() => store.messages.enqueue(queue.name, [message({ priority: 9, body: Buffer.from('first') })]));
@@ -144,7 +147,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     expect(await direct.messages.ack(queue.id, leased)).toEqual([null]);
   });
 
-  describe('of a flight of several clients’ requests for several queues', () => {
+  describe('in a batch of several clients’ requests for several queues', () => {
     let a: Queue;
     let b: Queue;
 
@@ -292,7 +295,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
   });
 });
 
-describe('what happens between a COMMIT without an answer and the next try', () => {
+describe('between a COMMIT without an answer and the next try', () => {
   let meanwhile: () => Promise<void>;
   let interrupted: TestStore;
 
@@ -382,7 +385,8 @@ it('a look below a scan floor that fails for one queue does not cost the consume
     );
   await take();
   await store.messages.enqueue(a.name, numbered(3));
-  // Wherever it stands: the look below the floor is the statement that begins at the left edge of every priority.
+  // Wherever it stands: the look below the floor is the statement that begins at the left edge of
+  // every priority.
   proxy.cutAt('available_at BETWEEN 0 AND', 'before', 1000);
   try {
     await expect

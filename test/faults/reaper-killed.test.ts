@@ -44,7 +44,7 @@ async function kill(reaper: ChildProcess): Promise<void> {
   if (reaper.exitCode === null && reaper.signalCode === null) await once(reaper, 'exit');
 }
 
-/** What half a minute does to a lease that nobody renews. */
+/** Ends the leader's lease, as half a minute without a renewal does. */
 async function lapse(): Promise<void> {
   const leader = await store.reaper.leader();
   if (leader !== null) expect(await store.reaper.takeLease('too early', 30)).toBe(false);

@@ -136,7 +136,7 @@ describe.runIf(ROUNDS > 0)('npm run ha:up', () => {
       await down(first);
 
       const second = await up();
-      // What was not answered may be there all the same, twice then.
+      // A retry of an enqueue without an answer may store the message twice.
       expect([...new Set(await bodies())]).toEqual(['after a failover', 'before']);
       second.kill('SIGKILL');
       for (const { pid } of await servers()) process.kill(pid, 'SIGKILL');

@@ -19,7 +19,9 @@ export interface Ended {
 const ENTRIES = { migrate: 'apps/migrate/dist/main.js', start: 'tools/launcher/dist/main.js' } as const;
 export type Entry = keyof typeof ENTRIES;
 
-/** Runs a program to its end. The ROWMQ_ settings of the surrounding environment do not reach it. */
+/**
+ * Runs a program to its end. The ROWMQ_ settings of the surrounding environment do not reach it.
+ */
 export async function runEntry(entry: Entry, env: Record<string, string>): Promise<Ended> {
   return startEntry(entry, env).ended;
 }
@@ -42,7 +44,10 @@ export function startEntry(entry: Entry, env: Record<string, string>): { ended: 
   return { ended, stop: () => void child.kill('SIGTERM') };
 }
 
-/** Starts a broker that must not come up, and returns its output. Fails if the broker starts, or prints a stack. */
+/**
+ * Starts a broker that must not come up, and returns its output. Fails if the broker starts, or
+ * prints a stack.
+ */
 export async function brokerRefusal(env: Record<string, string>): Promise<string> {
   const outcome = await startApp('broker', { ROWMQ_PORT: String(await freePort()), ...env }).then(
     async (app) => {

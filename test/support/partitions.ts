@@ -11,7 +11,10 @@ export const START = Date.UTC(2026, 0, 1);
 
 const BATCH = 1000;
 
-/** Enqueues messages whose ids are stamped at an instant, by a broker whose clock may be wrong: the database's says `now`. Returns the ids. */
+/**
+ * Enqueues messages whose ids are stamped at an instant, by a broker whose clock may be wrong: the
+ * database's says `now`. Returns the ids.
+ */
 export async function enqueueStamped(
   store: TestStore,
   queue: Queue,
@@ -55,7 +58,7 @@ export async function deadLetterAll(store: TestStore, queue: Queue, now: number)
   return store.at(now).messages.deadLetter(queue, found);
 }
 
-/** How many of these messages' rows are still stored, in `message`. */
+/** Counts the rows of `message` that still store one of these messages. */
 export async function stored(store: TestStore, ids: readonly Buffer[]): Promise<number> {
   if (ids.length === 0) return 0;
   const [row] = await store.database.read<{ n: number }>('SELECT COUNT(*) AS n FROM message WHERE id IN (?)', [ids]);

@@ -3,7 +3,8 @@
  * Everything else below test/ runs on every kind. Paths are relative to the repository.
  */
 export const RUN_ONCE: readonly string[] = [
-  // Programs around the broker: they reach it through its API, and the contract tests check that API on every kind.
+  // Programs around the broker: they reach it through its API, and the contract tests check that
+  // API on every kind.
   'test/e2e/bench.test.ts',
   'test/e2e/client.test.ts',
   'test/e2e/client-package.test.ts',
@@ -18,7 +19,8 @@ export const RUN_ONCE: readonly string[] = [
   'test/e2e/openapi.test.ts',
   'test/e2e/security.test.ts',
   'test/e2e/slow-clients.test.ts',
-  // Processes and signals. unusable-database.test.ts and database-trouble.test.ts check on every kind what the server answers.
+  // Processes and signals. unusable-database.test.ts and database-trouble.test.ts check on every
+  // kind what the server answers.
   'test/e2e/shutdown.test.ts',
   'test/e2e/start-recovery.test.ts',
   'test/e2e/workers.test.ts',
@@ -27,7 +29,10 @@ export const RUN_ONCE: readonly string[] = [
 /** Tests that need a browser. */
 export const NEED_CHROMIUM: readonly string[] = ['test/e2e/docs-page.test.ts'];
 
-/** The longest tests, longest first. They start first, so that none of them ends the run alone on one core. */
+/**
+ * The longest tests, longest first. They start first, so that none of them ends the run alone on
+ * one core.
+ */
 export const LONGEST: readonly string[] = [
   'test/e2e/bench.test.ts',
   'test/faults/campaign/campaign.test.ts',

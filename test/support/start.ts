@@ -10,7 +10,7 @@ import { testServer } from './servers.js';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const READY_MS = 240_000;
 
-/** What `npm start` runs, as a process of its own on a data folder and port of its own. */
+/** The program of `npm start`, as a process with its own data folder and port. */
 export class StartedRowmq {
   /** Everything it printed so far. */
   output = '';
@@ -66,7 +66,10 @@ export class StartedRowmq {
     return answer.messages[0]!.id;
   }
 
-  /** Ids of all messages that wait in `demo`. The lease lasts a second, so that the next call finds them again. */
+  /**
+   * Ids of all messages that wait in `demo`. The lease lasts a second, so that the next call finds
+   * them again.
+   */
   async waiting(): Promise<string[]> {
     const answer = await this.post('messages/dequeue', { maxMessages: 100, leaseSeconds: 1, waitSeconds: 5 });
     return answer.messages.map((message) => message.id);
@@ -133,7 +136,10 @@ export class StartedRowmq {
   }
 }
 
-/** Gives the tests of a file one data folder and one port, and returns what starts `npm start` on them. */
+/**
+ * Gives the tests of a file one data folder and one port, and returns what starts `npm start` on
+ * them.
+ */
 export function useStart(): (port?: number) => StartedRowmq {
   let dataDir: string;
   let port: number;
