@@ -8,7 +8,7 @@ export default defineConfig({
     target: 'node20',
     minify: false,
     lib: { entry: 'src/index.ts', formats: ['es'], fileName: 'index' },
-    rolldownOptions: { external: [/^node:/, /^@rowmq\/contract$/, 'typeorm', 'zod'] },
+    rolldownOptions: { external: [/^node:/, /^@rowmq\/contract$/, 'typeorm'] },
   },
   resolve: { conditions: ['rowmq-source'] },
 });

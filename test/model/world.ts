@@ -23,7 +23,7 @@ import { ExpireDeliveries } from '../../apps/reaper/src/duties/expire-deliveries
 import { type Cut, type CuttingProxy, endsWithCommit, startCuttingProxy } from '../support/cutting-proxy.js';
 import { endLeftOver } from '../support/servers-global-setup.js';
 import { serverProgram } from '../support/servers.js';
-import type { Settings } from './lease-protocol.js';
+import type { Settings } from '@rowmq/client/testing';
 import { BROKERS, QUEUES } from './steps.js';
 
 /** The instant at which every history begins. */

@@ -35,3 +35,11 @@ export const QUEUE_DEFAULTS = {
   deadLetterQueue: null,
   maxDepth: null,
 } as const;
+
+/**
+ * A delivery can be claimed again this long after its lease has ended. An ack, nack or extend that
+ * begins under the lease has this time to finish before a claim can want the same delivery. It
+ * locks the row before the index entry, and a claim the entry before the row. On MariaDB the two
+ * would deadlock, because SKIP LOCKED waits for an instant there; on MySQL only the ack would wait.
+ */
+export const LEASE_GRACE_MS = 250;

@@ -4,10 +4,10 @@ import {
   type EnqueueRequest,
   messageBytes,
   newMessageId,
+  readRequest,
   RowmqError,
 } from '@rowmq/contract';
 import type { EntityManager } from 'typeorm';
-import { z } from 'zod';
 import { storeIn } from '@rowmq/store/enqueue';
 
 export { RowmqError };
@@ -46,9 +46,8 @@ export async function enqueue(
       'enqueue needs the EntityManager of an open transaction: dataSource.transaction((manager) => enqueue(manager, …)). Without one, use the HTTP client.',
     );
   }
-  const request = enqueueRequest.safeParse({ messages });
-  if (!request.success) throw new RowmqError('invalid-request', z.prettifyError(request.error));
-  const stamped = request.data.messages.map((message, index) => ({
+  const request = readRequest(enqueueRequest, { messages });
+  const stamped = request.messages.map((message, index) => ({
     ...message,
     ...messageBytes(message, index),
     id: newMessageId(),
