@@ -20,13 +20,20 @@ export class LeaseKeeper {
   #timer: NodeJS.Timeout | undefined;
   #wakesAt = Infinity;
 
+  readonly #ask: (receipts: string[], timeoutMs: number) => Promise<ExtendAnswer>;
+  readonly #onLost: (delivery: Delivery) => void;
+  readonly #onFailure: (error: unknown) => void;
+
   /** @param onLost is told once of a delivery whose lease is lost; it is no longer kept then. */
   constructor(
     leaseSeconds: number,
-    private readonly extend: (receipts: string[], timeoutMs: number) => Promise<ExtendAnswer>,
-    private readonly onLost: (delivery: Delivery) => void,
-    private readonly onFailure: (error: unknown) => void,
+    extend: (receipts: string[], timeoutMs: number) => Promise<ExtendAnswer>,
+    onLost: (delivery: Delivery) => void,
+    onFailure: (error: unknown) => void,
   ) {
+    this.#ask = extend;
+    this.#onLost = onLost;
+    this.#onFailure = onFailure;
     this.#leaseMs = leaseSeconds * 1000;
   }
 
@@ -86,7 +93,7 @@ export class LeaseKeeper {
   async #extend(deliveries: readonly Delivery[]): Promise<void> {
     const sentAt = performance.now();
     try {
-      const { extended, failed } = await this.extend(
+      const { extended, failed } = await this.#ask(
         deliveries.map(({ message }) => message.receipt),
         this.#leaseMs * GIVE_UP_AFTER,
       );
@@ -100,7 +107,7 @@ export class LeaseKeeper {
       }
       this.#wakeForNext();
     } catch (error) {
-      this.onFailure(error);
+      this.#onFailure(error);
       const again = performance.now() + this.#leaseMs * AGAIN_AFTER;
       for (const delivery of deliveries) delivery.extendAt = Math.min(again, delivery.leaseEndsAt);
       this.#wakeForNext();
@@ -109,6 +116,6 @@ export class LeaseKeeper {
 
   #lose(delivery: Delivery): void {
     this.#held.delete(delivery);
-    this.onLost(delivery);
+    this.#onLost(delivery);
   }
 }

@@ -15,10 +15,14 @@ export class Delivery {
   extendAt = 0;
   leaseEndsAt = 0;
 
+  readonly #onSettle: (delivery: Delivery, settlement: Settlement) => void;
+
   constructor(
     readonly message: LeasedMessage,
-    private readonly onSettle: (delivery: Delivery, settlement: Settlement) => void,
-  ) {}
+    onSettle: (delivery: Delivery, settlement: Settlement) => void,
+  ) {
+    this.#onSettle = onSettle;
+  }
 
   get signal(): AbortSignal {
     this.#controller ??= new AbortController();
@@ -35,7 +39,7 @@ export class Delivery {
   settle(settlement: Settlement): void {
     if (this.isSettled) return;
     this.isSettled = true;
-    this.onSettle(this, settlement);
+    this.#onSettle(this, settlement);
   }
 }
 

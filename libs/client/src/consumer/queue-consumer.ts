@@ -65,14 +65,19 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
   #stopped: Promise<void> | undefined;
   #notify: () => void = () => undefined;
 
+  readonly #client: BrokerClient;
+  readonly #handler: Handler<T>;
+
   /** Throws TypeError that names every option that is out of its range. */
   constructor(
-    private readonly client: BrokerClient,
+    client: BrokerClient,
     readonly queue: string,
-    private readonly handler: Handler<T>,
+    handler: Handler<T>,
     options: ConsumerOptions & PayloadOptions<unknown, T> = {},
   ) {
     super();
+    this.#client = client;
+    this.#handler = handler;
     this.settings = consumerSettings(queue, 'batch' in handler, options);
     this.#codec = new PayloadCodec(queue, options);
     const { leaseSeconds } = this.settings;
@@ -123,7 +128,7 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
       const began = performance.now();
       try {
         const { waitSeconds, leaseSeconds } = this.settings;
-        const { messages } = await this.client.dequeue(
+        const { messages } = await this.#client.dequeue(
           this.queue,
           { maxMessages, waitSeconds, leaseSeconds },
           { signal: this.#givingUp.signal },
@@ -213,11 +218,11 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
   }
 
   async #callHandler(messages: Message<T>[]): Promise<void> {
-    if ('batch' in this.handler) {
-      await this.handler.batch(messages);
+    if ('batch' in this.#handler) {
+      await this.#handler.batch(messages);
     } else {
       const [message] = messages as [Message<T>];
-      await this.handler.message(message.payload, message);
+      await this.#handler.message(message.payload, message);
     }
   }
 

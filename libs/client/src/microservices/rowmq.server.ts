@@ -32,17 +32,17 @@ export class RowmqServer extends Server implements CustomTransportStrategy {
   override readonly transportId = ROWMQ;
   /** What a handler throws is the consumer's to settle and to tell. */
   override readonly propagatesEventHandlerErrors = true;
-  private readonly client: BrokerClient;
-  private readonly consumers: QueueConsumer[] = [];
-  private readonly closing = new AbortController();
+  readonly #client: BrokerClient;
+  readonly #consumers: QueueConsumer[] = [];
+  readonly #closing = new AbortController();
   /** What holds for queues that do not say otherwise. */
-  private readonly usual: HandlerOptions;
+  readonly #usual: HandlerOptions;
 
   /** Throws TypeError for a URL that is none. @param client in place of one over HTTP, such as an `InMemoryBroker` */
   constructor({ consumer, create, ...options }: RowmqServerOptions, client?: BrokerClient) {
     super();
-    this.usual = { ...consumer, create };
-    this.client = client ?? new RowmqHttpClient(options);
+    this.#usual = { ...consumer, create };
+    this.#client = client ?? new RowmqHttpClient(options);
     this.initializeSerializer({});
     this.initializeDeserializer({});
   }
@@ -50,14 +50,14 @@ export class RowmqServer extends Server implements CustomTransportStrategy {
   /** Checks that the queues are there, and begins to consume. Answers {@link RowmqConfigurationError} for queues that are not, and for handlers that a queue cannot have. */
   listen(callback: (error?: unknown) => void): void {
     // oxlint-disable-next-line promise/no-callback-in-promise -- Nest's signature
-    this.begin().then(() => callback(), callback);
+    this.#begin().then(() => callback(), callback);
   }
 
   /** Stops as {@link QueueConsumer.stop} does. */
   async close(): Promise<void> {
-    this.closing.abort(new Error('the server is closed'));
-    await Promise.all(this.consumers.map((consumer) => consumer.stop()));
-    await this.client.close();
+    this.#closing.abort(new Error('the server is closed'));
+    await Promise.all(this.#consumers.map((consumer) => consumer.stop()));
+    await this.#client.close();
   }
 
   /** There are no events of a connection: what happens is told by consumers. */
@@ -68,23 +68,23 @@ export class RowmqServer extends Server implements CustomTransportStrategy {
   /** The consumers, one for each queue. */
   // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- Nest's signature
   unwrap<T = readonly QueueConsumer[]>(): T {
-    return this.consumers as T;
+    return this.#consumers as T;
   }
 
-  private async begin(): Promise<void> {
+  async #begin(): Promise<void> {
     const handlers = [...this.getHandlers()];
-    for (const [queue, handler] of handlers) this.consumers.push(this.consumerOf(queue, handler));
-    const needed = handlers.map(([name, handler]) => ({ name, create: this.optionsOf(handler).create }));
-    await new QueueCheck(this.client, this.logger, this.closing.signal).ensureAll(needed);
-    if (this.closing.signal.aborted) return;
-    for (const consumer of this.consumers) consumer.start();
+    for (const [queue, handler] of handlers) this.#consumers.push(this.#consumerOf(queue, handler));
+    const needed = handlers.map(([name, handler]) => ({ name, create: this.#optionsOf(handler).create }));
+    await new QueueCheck(this.#client, this.logger, this.#closing.signal).ensureAll(needed);
+    if (this.#closing.signal.aborted) return;
+    for (const consumer of this.#consumers) consumer.start();
   }
 
-  private optionsOf(handler: MessageHandler): HandlerOptions {
-    return { ...this.usual, ...(handler.extras as HandlerOptions | undefined) };
+  #optionsOf(handler: MessageHandler): HandlerOptions {
+    return { ...this.#usual, ...(handler.extras as HandlerOptions | undefined) };
   }
 
-  private consumerOf(queue: string, handler: MessageHandler): QueueConsumer {
+  #consumerOf(queue: string, handler: MessageHandler): QueueConsumer {
     if (!queueName.safeParse(queue).success) {
       throw new RowmqConfigurationError(
         `@EventPattern(${queue}) names no queue: a pattern is a queue's name, 1 to 80 of the characters A-Z a-z 0-9 . _ -`,
@@ -100,12 +100,12 @@ export class RowmqServer extends Server implements CustomTransportStrategy {
         `Several handlers have @EventPattern('${queue}'): one that fails would have the others do it again. Call them from one handler, or give each a queue.`,
       );
     }
-    const { create: _, ...options } = this.optionsOf(handler);
+    const { create: _, ...options } = this.#optionsOf(handler);
     const consumer = new QueueConsumer<unknown>(
-      this.client,
+      this.#client,
       queue,
       {
-        message: async (payload, message) => this.handle(handler, payload, new RowmqContext([message])),
+        message: async (payload, message) => this.#handle(handler, payload, new RowmqContext([message])),
       },
       options,
     );
@@ -114,7 +114,7 @@ export class RowmqServer extends Server implements CustomTransportStrategy {
   }
 
   /** Within Nest's hooks, for who instruments all transports alike. */
-  private async handle(handler: MessageHandler, payload: unknown, context: RowmqContext): Promise<void> {
+  async #handle(handler: MessageHandler, payload: unknown, context: RowmqContext): Promise<void> {
     await new Promise<void>((resolve, reject) => {
       const work = async (): Promise<void> => {
         try {

@@ -16,16 +16,20 @@ type Method = (...args: unknown[]) => unknown;
 /** Finds what an application registered with RowMQ. Throws {@link RowmqConfigurationError} for what cannot work. */
 @Injectable()
 export class ConsumerExplorer {
-  constructor(
-    private readonly discovery: DiscoveryService,
-    private readonly scanner: MetadataScanner,
-    private readonly reflector: Reflector,
-  ) {}
+  readonly #discovery: DiscoveryService;
+  readonly #scanner: MetadataScanner;
+  readonly #reflector: Reflector;
+
+  constructor(discovery: DiscoveryService, scanner: MetadataScanner, reflector: Reflector) {
+    this.#discovery = discovery;
+    this.#scanner = scanner;
+    this.#reflector = reflector;
+  }
 
   /** Every registered queue, by name; of one that several modules register, the one that says how to create it. */
   queues(): Map<string, RegisteredQueue> {
     const queues = new Map<string, RegisteredQueue>();
-    for (const { instance } of this.discovery.getProviders()) {
+    for (const { instance } of this.#discovery.getProviders()) {
       if (!(instance instanceof RegisteredQueue)) continue;
       const known = queues.get(instance.name);
       if (known !== undefined && known !== instance) assertSame(known, instance);
@@ -38,11 +42,11 @@ export class ConsumerExplorer {
   consumers(): FoundConsumer[] {
     const byQueue = new Map<string, FoundConsumer>();
     const instances = new Set<unknown>();
-    for (const wrapper of this.discovery.getProviders()) {
+    for (const wrapper of this.#discovery.getProviders()) {
       // Also of a provider that is made by a factory, or is there already.
       const type: unknown = (wrapper.instance as object | undefined)?.constructor ?? wrapper.metatype;
       if (typeof type !== 'function') continue;
-      const metadata = this.reflector.get<ConsumerMetadata | undefined>(CONSUMER_METADATA, type);
+      const metadata = this.#reflector.get<ConsumerMetadata | undefined>(CONSUMER_METADATA, type);
       if (metadata === undefined || instances.has(wrapper.instance)) continue;
       instances.add(wrapper.instance);
       const { name } = type as Type;
@@ -51,7 +55,7 @@ export class ConsumerExplorer {
           `${name} consumes queue '${metadata.queue}' and is request-scoped, or depends on something that is: there is no request. Make it a singleton.`,
         );
       }
-      const found = { ...metadata, className: name, handler: this.handlerOf(name, wrapper.instance as object) };
+      const found = { ...metadata, className: name, handler: this.#handlerOf(name, wrapper.instance as object) };
       const other = byQueue.get(metadata.queue);
       if (other !== undefined) {
         throw new RowmqConfigurationError(
@@ -63,11 +67,11 @@ export class ConsumerExplorer {
     return [...byQueue.values()];
   }
 
-  private handlerOf(className: string, instance: object): Handler<unknown> {
+  #handlerOf(className: string, instance: object): Handler<unknown> {
     const prototype = Object.getPrototypeOf(instance) as Record<string, Method>;
-    const handlers = this.scanner.getAllMethodNames(prototype).flatMap((name) => {
+    const handlers = this.#scanner.getAllMethodNames(prototype).flatMap((name) => {
       const method = prototype[name] as Method;
-      const kind = this.reflector.get<HandlerKind | undefined>(HANDLER_METADATA, method);
+      const kind = this.#reflector.get<HandlerKind | undefined>(HANDLER_METADATA, method);
       return kind === undefined ? [] : [{ kind, name, method }];
     });
     const [handler, ...others] = handlers;

@@ -21,12 +21,20 @@ const CHECK_AGAIN_MS = 2000;
 
 /** Makes sure, when an application starts, that the queues it uses are there. */
 export class QueueCheck {
+  readonly #client: BrokerClient;
+  readonly #logger: Pick<Logger, 'warn' | 'error'>;
+  readonly #closing: AbortSignal;
+
   constructor(
-    private readonly client: BrokerClient,
-    private readonly logger: Pick<Logger, 'warn' | 'error'>,
+    client: BrokerClient,
+    logger: Pick<Logger, 'warn' | 'error'>,
     /** Ends what is still to be done. */
-    private readonly closing: AbortSignal,
-  ) {}
+    closing: AbortSignal,
+  ) {
+    this.#client = client;
+    this.#logger = logger;
+    this.#closing = closing;
+  }
 
   /**
    * In the order given. What cannot be done because the broker is away is done when it is back, and does not hold up the start.
@@ -36,44 +44,44 @@ export class QueueCheck {
     const deadline = AbortSignal.timeout(CHECK_MS);
     for (const [index, queue] of queues.entries()) {
       try {
-        await this.ensure(queue, deadline);
+        await this.#ensure(queue, deadline);
       } catch (error) {
         if (!mayPass(error) && !deadline.aborted) throw asFault(queue, error);
-        this.logger.warn(`Queue '${queue.name}' could not be checked yet: ${String(error)}`);
-        void this.ensureLater(queues.slice(index).filter(({ create }) => create));
+        this.#logger.warn(`Queue '${queue.name}' could not be checked yet: ${String(error)}`);
+        void this.#ensureLater(queues.slice(index).filter(({ create }) => create));
         return;
       }
     }
   }
 
   /** Never rejects. */
-  private async ensureLater(queues: readonly NeededQueue[]): Promise<void> {
+  async #ensureLater(queues: readonly NeededQueue[]): Promise<void> {
     for (const queue of queues) {
-      while (!this.closing.aborted) {
+      while (!this.#closing.aborted) {
         try {
-          await this.ensure(queue, this.closing);
+          await this.#ensure(queue, this.#closing);
           break;
         } catch (error) {
           if (!mayPass(error)) {
-            if (!this.closing.aborted) this.logger.error(asFault(queue, error).message);
+            if (!this.#closing.aborted) this.#logger.error(asFault(queue, error).message);
             break;
           }
-          await sleep(CHECK_AGAIN_MS, undefined, { signal: this.closing }).catch(() => undefined);
+          await sleep(CHECK_AGAIN_MS, undefined, { signal: this.#closing }).catch(() => undefined);
         }
       }
     }
   }
 
-  private async ensure({ name, create }: NeededQueue, signal: AbortSignal): Promise<void> {
+  async #ensure({ name, create }: NeededQueue, signal: AbortSignal): Promise<void> {
     if (typeof create === 'object') {
-      await this.client.putQueue(name, create, { signal });
+      await this.#client.putQueue(name, create, { signal });
       return;
     }
     try {
-      await this.client.ack(name, { receipts: [NO_RECEIPT] }, { signal });
+      await this.#client.ack(name, { receipts: [NO_RECEIPT] }, { signal });
     } catch (error) {
       if (!create || !(error instanceof RowmqError) || error.code !== 'queue-not-found') throw error;
-      await this.client.putQueue(name, {}, { signal });
+      await this.#client.putQueue(name, {}, { signal });
     }
   }
 }

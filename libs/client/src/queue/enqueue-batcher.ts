@@ -21,10 +21,13 @@ export class EnqueueBatcher {
   #units: Unit[] = [];
   #messages = 0;
 
-  constructor(
-    private readonly client: BrokerClient,
-    private readonly queue: string,
-  ) {}
+  readonly #client: BrokerClient;
+  readonly #queue: string;
+
+  constructor(client: BrokerClient, queue: string) {
+    this.#client = client;
+    this.#queue = queue;
+  }
 
   /**
    * Stores 1 to 100 messages, all or none. Returns their ids once they are durable.
@@ -34,7 +37,7 @@ export class EnqueueBatcher {
     if (this.#messages + messages.length > MOST_MESSAGES) {
       throw new RowmqError(
         'overloaded',
-        `${this.#messages} messages for queue '${this.queue}' wait for the broker's answer already; await enqueues before making more.`,
+        `${this.#messages} messages for queue '${this.#queue}' wait for the broker's answer already; await enqueues before making more.`,
       );
     }
     this.#messages += messages.length;
@@ -65,7 +68,9 @@ export class EnqueueBatcher {
   /** Never rejects. */
   async #carryOut(units: readonly Unit[]): Promise<void> {
     try {
-      const { messages } = await this.client.enqueue(this.queue, { messages: units.flatMap((unit) => unit.messages) });
+      const { messages } = await this.#client.enqueue(this.#queue, {
+        messages: units.flatMap((unit) => unit.messages),
+      });
       let first = 0;
       for (const unit of units) {
         unit.resolve(messages.slice(first, first + unit.messages.length).map(({ id }) => id));

@@ -18,64 +18,67 @@ type Body = Pick<EnqueueMessage, 'body' | 'bodyEncoding'>;
 
 /** Turns payloads into bodies and back. */
 export class PayloadCodec<In = unknown, Out = In> {
-  constructor(
-    private readonly queue: string,
-    private readonly options: PayloadOptions<In, Out> = {},
-  ) {}
+  readonly #queue: string;
+  readonly #options: PayloadOptions<In, Out>;
+
+  constructor(queue: string, options: PayloadOptions<In, Out> = {}) {
+    this.#queue = queue;
+    this.#options = options;
+  }
 
   /**
    * A payload as a body. What is sent is the payload as it is given, not what the schema makes of it: that is for the consumer. At once unless the schema takes its time.
    * Throws {@link PayloadError}, and `message-too-large`.
    */
   encode(payload: In): Body | Promise<Body> {
-    if (this.options.format === 'bytes') return this.encodeBytes(payload);
+    if (this.#options.format === 'bytes') return this.#encodeBytes(payload);
     const body = JSON.stringify(payload) as string | undefined;
     if (body === undefined) {
-      throw new PayloadError(`A payload for queue '${this.queue}' is ${typeof payload}, which JSON cannot carry.`);
+      throw new PayloadError(`A payload for queue '${this.#queue}' is ${typeof payload}, which JSON cannot carry.`);
     }
-    this.assertFits(Buffer.byteLength(body));
+    this.#assertFits(Buffer.byteLength(body));
     const encoded: Body = { body, bodyEncoding: 'utf8' };
-    if (this.options.schema === undefined) return encoded;
+    if (this.#options.schema === undefined) return encoded;
     // As the consumer will have it: a Date, or what JSON leaves out, is another thing there.
-    const checked = this.check(JSON.parse(body));
+    const checked = this.#check(JSON.parse(body));
     return checked instanceof Promise ? checked.then(() => encoded) : encoded;
   }
 
   /** A body's payload, as the schema has it. Throws {@link PayloadError}. */
   decode({ body, bodyEncoding }: Pick<LeasedMessage, 'body' | 'bodyEncoding'>): Out | Promise<Out> {
     const bytes = Buffer.from(body, bodyEncoding);
-    if (this.options.format === 'bytes') return bytes as Out;
-    return this.check(parse(this.queue, bodyEncoding === 'utf8' ? body : bytes.toString()));
+    if (this.#options.format === 'bytes') return bytes as Out;
+    return this.#check(parse(this.#queue, bodyEncoding === 'utf8' ? body : bytes.toString()));
   }
 
-  private encodeBytes(payload: In): Body {
+  #encodeBytes(payload: In): Body {
     if (!(payload instanceof Uint8Array)) {
-      throw new PayloadError(`A payload for queue '${this.queue}', whose format is bytes, is no Uint8Array.`);
+      throw new PayloadError(`A payload for queue '${this.#queue}', whose format is bytes, is no Uint8Array.`);
     }
-    this.assertFits(payload.byteLength);
+    this.#assertFits(payload.byteLength);
     const { buffer, byteOffset, byteLength } = payload;
     return { body: Buffer.from(buffer, byteOffset, byteLength).toString('base64'), bodyEncoding: 'base64' };
   }
 
-  private assertFits(bytes: number): void {
+  #assertFits(bytes: number): void {
     if (bytes <= LIMITS.bodyBytes) return;
     throw new RowmqError(
       'message-too-large',
-      `A payload for queue '${this.queue}' takes ${bytes} bytes, and ${LIMITS.bodyBytes} are allowed; store it elsewhere and enqueue where it is.`,
+      `A payload for queue '${this.#queue}' takes ${bytes} bytes, and ${LIMITS.bodyBytes} are allowed; store it elsewhere and enqueue where it is.`,
     );
   }
 
-  private check(payload: unknown): Out | Promise<Out> {
-    const { schema } = this.options;
+  #check(payload: unknown): Out | Promise<Out> {
+    const { schema } = this.#options;
     if (schema === undefined) return payload as Out;
     const result = schema['~standard'].validate(payload);
-    return result instanceof Promise ? result.then((outcome) => this.valid(outcome)) : this.valid(result);
+    return result instanceof Promise ? result.then((outcome) => this.#valid(outcome)) : this.#valid(result);
   }
 
-  private valid(result: StandardSchemaV1.Result<Out>): Out {
+  #valid(result: StandardSchemaV1.Result<Out>): Out {
     if (result.issues === undefined) return result.value;
     const faults = result.issues.map(({ path, message }) => `${pathOf(path)}${message}`).join('; ');
-    throw new PayloadError(`The payload does not fit the schema of queue '${this.queue}': ${faults}`);
+    throw new PayloadError(`The payload does not fit the schema of queue '${this.#queue}': ${faults}`);
   }
 }
 
