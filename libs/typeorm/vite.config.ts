@@ -1,6 +1,9 @@
 import { defineConfig } from 'vite';
 
-/* The published package carries the store's enqueue inside: nobody else needs the rest of the store. */
+/*
+ * The published package carries the store's enqueue inside. Its users need nothing else of the
+ * store.
+ */
 export default defineConfig({
   build: {
     outDir: 'dist',

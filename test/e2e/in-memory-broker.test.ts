@@ -5,7 +5,7 @@ import { type EnqueueRequest, type LeasedMessage, PROBLEMS, type PutQueueRequest
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { newQueueName, useBroker } from '../support/api.js';
 
-/* What services are tested with does as what they run with: each test passes on a real broker, and on the one in memory. */
+/* InMemoryBroker behaves like a broker: each test passes on both. */
 
 const shared = useBroker();
 
@@ -45,7 +45,7 @@ describe.each(brokers)('%s', (_, make) => {
     return messages[0] as LeasedMessage;
   }
 
-  /** Whatever its holder does with a receipt is refused with this code. */
+  /** Every verb refuses the receipt with this code. */
   async function expectUseless(queue: string, receipt: string, code: string): Promise<void> {
     const failed = [{ receipt, code }];
     expect(await broker.ack(queue, { receipts: [receipt] })).toEqual({ acked: [], failed });
@@ -193,7 +193,7 @@ describe.each(brokers)('%s', (_, make) => {
   });
 });
 
-/** A request that both brokers are asked. `queue` is a queue of its own without a dead-letter queue. */
+/** A request that both brokers get. `queue` exists and has no dead-letter queue. */
 type Ask = (broker: BrokerClient, queue: string) => Promise<unknown>;
 
 const enqueueOf =

@@ -6,7 +6,7 @@ import { useBroker } from '../support/api.js';
 import { FORMATS, NEST_MAJORS, PackedProject } from '../support/packed-project.js';
 import { createDatabase, type TestDatabase } from '../support/servers.js';
 
-/* The tarball of the transactional enqueue, in a service with a database of its own beside RowMQ's. */
+/* The tarball of the transactional enqueue, in a service with a database beside RowMQ's. */
 
 const shared = useBroker();
 let own: TestDatabase;

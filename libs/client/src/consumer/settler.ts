@@ -5,29 +5,37 @@ import type { BrokerClient } from '../broker-client.js';
 import { mayPass } from '../http/broker-unreachable.error.js';
 import type { Delivery, Settlement } from './message.js';
 
-/** Deliveries that are settled in the same way. */
+/** Deliveries with the same settlement. */
 interface Group {
   settlement: Settlement;
   deliveries: Delivery[];
 }
 
 export interface SettlerEvents {
-  /** The broker has answered for it, or its lease is over: whatever becomes of it, it is no longer in hand. */
+  /** The broker has answered for it, or its lease has ended. The consumer no longer holds it. */
   onDone(delivery: Delivery): void;
-  /** The lease was lost before. */
+  /** The lease had been lost before. */
   onLost(delivery: Delivery): void;
-  /** Not settled: their leases run out, and they come again. None: the queue has no dead-letter queue, and another way was taken. */
+  /**
+   * These were not settled: their leases end, and they come again. An empty list: the queue has no
+   * dead-letter queue, and the settler used `instead`.
+   */
   onFailure(error: unknown, deliveries: readonly Delivery[]): void;
-  /** That way. */
+  /** The settlement that replaces a refused reject. */
   instead(delivery: Delivery, reason: string | undefined): Settlement;
 }
 
-/** Before what the broker could not settle now is sent again. */
+/** The pause before a failed settlement is sent again. */
 const AGAIN_AFTER_MS = 250;
-/** Requests of a lane at a time. Those that are not acks have a reason or a delay each of their own, and may be many. */
+/**
+ * Requests in flight per sender. Nacks have a reason or a delay each of their own, and may be many.
+ */
 const REQUESTS_AT_ONCE = 4;
 
-/** Tells the broker what became of deliveries, many with one request: while requests are under way, what is settled meanwhile gathers for the next. Nobody waits for it, and acks wait for nothing else. */
+/**
+ * Sends settlements to the broker, many with one request. While requests are in flight, further
+ * settlements collect for the next. No handler waits for it, and acks wait for nothing else.
+ */
 export class Settler {
   readonly #acks: Lane;
   readonly #others: Lane;
@@ -49,12 +57,12 @@ export class Settler {
     (settlement.verb === 'ack' ? this.#acks : this.#others).add(delivery, settlement);
   }
 
-  /** Resolves when the broker has answered for all that was settled so far. Never rejects. */
+  /** Resolves when the broker has answered for everything settled so far. Never rejects. */
   async flush(): Promise<void> {
     await Promise.all([this.#acks.flush(), this.#others.flush()]);
   }
 
-  /** Gives up what is not settled yet: it is told as a failure. */
+  /** Stops retrying. Deliveries that are not settled yet are reported as failures. */
   close(reason: Error): void {
     this.#closed.abort(reason);
   }
@@ -64,7 +72,8 @@ export class Settler {
     try {
       const failed = new Map((await this.#ask(settlement, deliveries)).map(({ receipt, code }) => [receipt, code]));
       for (const delivery of deliveries) {
-        // One that is not found was settled by a try whose answer was lost, or is over in another way.
+        // A delivery that is not found was settled by a try whose answer was lost, or is over in
+        // another way.
         if (failed.get(delivery.message.receipt) === 'lease-lost') this.#events.onLost(delivery);
         this.#events.onDone(delivery);
       }
@@ -102,7 +111,7 @@ export class Settler {
     for (const delivery of deliveries) this.#events.onDone(delivery);
   }
 
-  /** Returns those that could not be settled. */
+  /** Returns the receipts that failed. */
   async #ask(settlement: Settlement, deliveries: readonly Delivery[]): Promise<FailedReceipt[]> {
     const receipts = deliveries.map(({ message }) => message.receipt);
     const options = { signal: this.#closed.signal };
@@ -113,7 +122,7 @@ export class Settler {
   }
 }
 
-/** Sends what gathers, one round after the other. */
+/** Collects settlements, and sends them round by round. */
 class Lane {
   readonly #limit = pLimit(REQUESTS_AT_ONCE);
   #groups = new Map<string, Group>();
@@ -139,7 +148,7 @@ class Lane {
   }
 
   async #work(): Promise<void> {
-    // What is settled in the same turn of the event loop goes together.
+    // Settlements of the same turn of the event loop share a request.
     await new Promise((resolve) => setImmediate(resolve));
     while (this.#groups.size > 0) {
       const groups = [...this.#groups.values()].flatMap(requests);

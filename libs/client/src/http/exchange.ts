@@ -13,10 +13,11 @@ export interface HttpAnswer {
   retryAfter: string | string[] | undefined;
 }
 
-/** A request has no answer. */
+/** A request got no answer. */
 export class NoAnswer extends Error {
   /**
-   * @param cause undici's HeadersTimeoutError at the deadline, the signal's reason, or what the connection came to
+   * @param cause undici's HeadersTimeoutError at the deadline, the signal's reason, or the
+   * connection's error
    * @param neverLeft nothing of it was written to a connection, and nothing will be
    */
   constructor(
@@ -30,7 +31,8 @@ export class NoAnswer extends Error {
 /**
  * Sends a request and reads its whole answer. Throws {@link NoAnswer}.
  *
- * On undici's `dispatch`: its `request` makes a stream of every answer, which costs as much again as all the rest. One timer and one listener per call rather than AbortSignal.any, which keeps every signal it
+ * It uses undici's `dispatch`: `request` makes a stream of every answer, which doubles the cost.
+ * One timer and one listener per call replace AbortSignal.any, which keeps every signal that it
  * made on a long-lived source.
  */
 export async function exchange(
@@ -74,14 +76,14 @@ class AnswerReader implements Dispatcher.DispatchHandler {
     return this.#controller === undefined;
   }
 
-  /** Whoever waits is told at once; a request that has not left yet never does. */
+  /** Rejects at once. A request that has not left yet never leaves. */
   giveUp(reason: Error): void {
     this.#givenUp = reason;
     this.#reject(reason);
     this.#controller?.abort(reason);
   }
 
-  /** Called just before the first byte is written. What is given up here is not written. */
+  /** undici calls it just before the first byte. A cancelled request is not written. */
   onRequestStart(controller: Dispatcher.DispatchController): void {
     if (this.#givenUp === undefined) this.#controller = controller;
     else controller.abort(this.#givenUp);

@@ -13,18 +13,24 @@ export class RowmqRecord<T = unknown> {
   ) {}
 }
 
-/** The client side of the transport: `emit(queue, payload)` enqueues, and completes with the message's id once it is durable. A queue is no RPC channel: `send` is refused. */
+/**
+ * The client side of the transport. `emit(queue, payload)` enqueues, and completes with the
+ * message's id once it is durable. It refuses `send`: a queue is not an RPC channel.
+ */
 export class RowmqClient extends ClientProxy {
   readonly #client: BrokerClient;
   readonly #queues = new Map<string, Queue>();
 
-  /** Throws TypeError for a URL that is none. @param client in place of one over HTTP, such as an `InMemoryBroker` */
+  /**
+   * Throws TypeError that names every invalid option.
+   * @param client replaces the HTTP client, for example with an `InMemoryBroker`
+   */
   constructor(options: RowmqClientOptions, client?: BrokerClient) {
     super();
     this.#client = client ?? new RowmqHttpClient(options);
   }
 
-  /** Nothing to do: connections are made when they are needed. */
+  /** Connections are made when they are needed. */
   async connect(): Promise<void> {}
 
   async close(): Promise<void> {

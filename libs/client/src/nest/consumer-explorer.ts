@@ -13,7 +13,10 @@ export interface FoundConsumer extends ConsumerMetadata {
 
 type Method = (...args: unknown[]) => unknown;
 
-/** Finds what an application registered with RowMQ. Throws {@link RowmqConfigurationError} for what cannot work. */
+/**
+ * Finds the queues and consumers of an application.
+ * @throws {@link RowmqConfigurationError} for a configuration that cannot work
+ */
 @Injectable()
 export class ConsumerExplorer {
   readonly #discovery: DiscoveryService;
@@ -26,7 +29,10 @@ export class ConsumerExplorer {
     this.#reflector = reflector;
   }
 
-  /** Every registered queue, by name; of one that several modules register, the one that says how to create it. */
+  /**
+   * Every registered queue, by name. If several modules register one, the one that says how to
+   * create it.
+   */
   queues(): Map<string, RegisteredQueue> {
     const queues = new Map<string, RegisteredQueue>();
     for (const { instance } of this.#discovery.getProviders()) {
@@ -38,12 +44,12 @@ export class ConsumerExplorer {
     return queues;
   }
 
-  /** Every consumer, at most one for a queue. */
+  /** Every consumer, at most one per queue. */
   consumers(): FoundConsumer[] {
     const byQueue = new Map<string, FoundConsumer>();
     const instances = new Set<unknown>();
     for (const wrapper of this.#discovery.getProviders()) {
-      // Also of a provider that is made by a factory, or is there already.
+      // The class of a provider from a factory, or of a given value, too.
       const type: unknown = (wrapper.instance as object | undefined)?.constructor ?? wrapper.metatype;
       if (typeof type !== 'function') continue;
       const metadata = this.#reflector.get<ConsumerMetadata | undefined>(CONSUMER_METADATA, type);
@@ -85,7 +91,7 @@ export class ConsumerExplorer {
         `${className} has several handlers (${handlers.map(({ name }) => name).join(', ')}): a consumer has one. Leave @OnMessage() or @OnBatch() on one of them.`,
       );
     }
-    // Looked up when it is called, so that who wraps or spies on the method is heard.
+    // Looked up at each call, so that a wrapper or a spy on the method takes effect.
     const call: Method = (...args) => (instance as Record<string, Method>)[handler.name]?.(...args);
     return handler.kind === 'batch' ? { batch: call } : { message: call };
   }

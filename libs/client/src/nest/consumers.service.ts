@@ -14,7 +14,8 @@ import { QueueCheck } from './queue-check.js';
 import { RowmqConfigurationError } from './rowmq-configuration.error.js';
 
 /**
- * The application's consumers: checked and started when it has started (`onApplicationBootstrap`), stopped as soon as it is closed (`onModuleDestroy`). What handlers use must be there until then: close it in
+ * The application's consumers. They are checked and started in `onApplicationBootstrap`, and
+ * stopped in `onModuleDestroy`. Resources of handlers have to stay open until then: close them in
  * `beforeApplicationShutdown` or `onApplicationShutdown`.
  */
 @Injectable()
@@ -31,7 +32,10 @@ export class ConsumersService implements OnApplicationBootstrap, OnModuleDestroy
     this.#explorer = explorer;
   }
 
-  /** The running consumer of a queue, for who wants its events. Throws {@link RowmqConfigurationError} if this application has none. */
+  /**
+   * The running consumer of a queue, for access to its events.
+   * @throws {@link RowmqConfigurationError} if this application has none
+   */
   get(queue: string): QueueConsumer {
     const consumer = this.#running.get(queue);
     if (consumer !== undefined) return consumer;
@@ -52,7 +56,7 @@ export class ConsumersService implements OnApplicationBootstrap, OnModuleDestroy
     });
     const needed = [...queues.values()].map(({ registration }) => registration);
     await new QueueCheck(this.#client, this.#logger, this.#closing.signal).ensureAll(needed);
-    // Nest does not wait for the end of this when an HTTP application is closed meanwhile.
+    // If an HTTP application is closed meanwhile, Nest does not wait for the end of this.
     if (this.#closing.signal.aborted) return;
     for (const consumer of consumers) {
       this.#running.set(consumer.queue, consumer);
@@ -66,7 +70,7 @@ export class ConsumersService implements OnApplicationBootstrap, OnModuleDestroy
     await Promise.all([...this.#running.values()].map((consumer) => consumer.stop()));
   }
 
-  /** Last: until then others may enqueue. */
+  /** The client closes last, because other providers may enqueue until then. */
   async onApplicationShutdown(): Promise<void> {
     await this.#client.close();
   }

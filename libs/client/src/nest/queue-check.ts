@@ -5,21 +5,26 @@ import type { BrokerClient } from '../broker-client.js';
 import { mayPass } from '../http/broker-unreachable.error.js';
 import { RowmqConfigurationError } from './rowmq-configuration.error.js';
 
-/** A queue that an application uses, and whether it is to be created. */
+/** A queue that an application uses, and whether to create it. */
 export interface NeededQueue {
   /** 1 to 80 of the characters A-Z a-z 0-9 . _ - */
   name: string;
-  /** `true` creates the queue at boot if there is none; settings are given to it at every boot, whether it was there or not. Needs an API key that may. Default: a queue that does not exist is a fault. */
+  /**
+   * `true` creates the queue at boot if it is missing. Settings are applied at every boot. Needs an
+   * API key with that right. By default a missing queue is an error.
+   */
   create?: boolean | PutQueueRequest | undefined;
 }
 
-/** No receipt that a broker ever gave: asking about it tells whether there is such a queue, with any API key. */
+/**
+ * No broker ever gave this receipt. An ack of it tells with any API key whether the queue exists.
+ */
 const NO_RECEIPT = 'is-there-such-a-queue';
-/** For all checks at boot together. */
+/** The time for all checks at boot together. */
 const CHECK_MS = 10_000;
 const CHECK_AGAIN_MS = 2000;
 
-/** Makes sure, when an application starts, that the queues it uses are there. */
+/** Makes sure at boot that the queues of an application exist. */
 export class QueueCheck {
   readonly #client: BrokerClient;
   readonly #logger: Pick<Logger, 'warn' | 'error'>;
@@ -28,7 +33,7 @@ export class QueueCheck {
   constructor(
     client: BrokerClient,
     logger: Pick<Logger, 'warn' | 'error'>,
-    /** Ends what is still to be done. */
+    /** Ends the checks that are left. */
     closing: AbortSignal,
   ) {
     this.#client = client;
@@ -37,8 +42,9 @@ export class QueueCheck {
   }
 
   /**
-   * In the order given. What cannot be done because the broker is away is done when it is back, and does not hold up the start.
-   * @throws RowmqConfigurationError for a queue that is not there, or that the broker refuses
+   * Checks the queues in the order given. If the broker is unreachable, the check is repeated later
+   * and does not delay the start.
+   * @throws RowmqConfigurationError for a queue that is missing, or that the broker refuses
    */
   async ensureAll(queues: readonly NeededQueue[]): Promise<void> {
     const deadline = AbortSignal.timeout(CHECK_MS);

@@ -1,15 +1,18 @@
 import { type EnqueueMessage, type LeasedMessage, LIMITS, RowmqError } from '@rowmq/contract';
 import type { StandardSchemaV1 } from '@standard-schema/spec';
 
-/** What a queue's messages carry. */
+/** The format of a queue's payloads. */
 export interface PayloadOptions<In = unknown, Out = In> {
   /** `json` (default), or `bytes`: payloads are `Uint8Array`s that are stored as they are. */
   format?: 'json' | 'bytes' | undefined;
-  /** Any Standard Schema (Zod, Valibot, ArkType …): what does not fit is neither enqueued nor handed to a consumer. A consumer gets what the schema makes of the payload. */
+  /**
+   * Any Standard Schema (Zod, Valibot, ArkType …). A payload that does not fit is neither enqueued
+   * nor handed to a consumer. A consumer gets the output of the schema.
+   */
   schema?: StandardSchemaV1<In, Out> | undefined;
 }
 
-/** A message's payload is not what the queue's schema, or its format, says. */
+/** A message's payload does not fit the queue's schema or format. */
 export class PayloadError extends Error {
   override readonly name = 'PayloadError';
 }
@@ -27,7 +30,9 @@ export class PayloadCodec<In = unknown, Out = In> {
   }
 
   /**
-   * A payload as a body. What is sent is the payload as it is given, not what the schema makes of it: that is for the consumer. At once unless the schema takes its time.
+   * Encodes a payload as a body. The body is the payload as given, not the output of the schema,
+   * which is for the consumer. Synchronous unless the schema is asynchronous.
+   *
    * Throws {@link PayloadError}, and `message-too-large`.
    */
   encode(payload: In): Body | Promise<Body> {
@@ -39,12 +44,12 @@ export class PayloadCodec<In = unknown, Out = In> {
     this.#assertFits(Buffer.byteLength(body));
     const encoded: Body = { body, bodyEncoding: 'utf8' };
     if (this.#options.schema === undefined) return encoded;
-    // As the consumer will have it: a Date, or what JSON leaves out, is another thing there.
+    // Checked as the consumer will see it: JSON changes a Date, and drops some fields.
     const checked = this.#check(JSON.parse(body));
     return checked instanceof Promise ? checked.then(() => encoded) : encoded;
   }
 
-  /** A body's payload, as the schema has it. Throws {@link PayloadError}. */
+  /** Decodes a body with the queue's schema. Throws {@link PayloadError}. */
   decode({ body, bodyEncoding }: Pick<LeasedMessage, 'body' | 'bodyEncoding'>): Out | Promise<Out> {
     const bytes = Buffer.from(body, bodyEncoding);
     if (this.#options.format === 'bytes') return bytes as Out;

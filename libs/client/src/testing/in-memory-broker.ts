@@ -181,7 +181,7 @@ export class InMemoryBroker extends BrokerClient {
     }
   }
 
-  /** The queue's settings. Every call comes through here first: it moves the protocol's clock on. */
+  /** The queue's settings. Every call starts here: it moves the protocol's clock on. */
   #use(queue: string): QueueSettings {
     const name = readRequest(queueName, queue);
     this.#protocol.now = Date.now();
