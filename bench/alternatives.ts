@@ -37,7 +37,10 @@ interface Options extends BenchOptions {
 
 type Measured = Record<string, Alternatives>;
 
-/** What was decided, beside what was not: tables, transactions, ids, claims, locks (docs/DESIGN.md). In-process, without brokers. */
+/**
+ * Measures the storage design beside alternatives to it: tables, transactions, ids, claims, locks
+ * (docs/DESIGN.md). It works in this process, without brokers.
+ */
 export async function main(): Promise<void> {
   const defaults = { runs: 3, seconds: 3, json: 'alternatives' };
   const options = benchCommand('bench:alternatives', 'The storage design beside alternatives to it.', defaults)
@@ -94,7 +97,10 @@ async function measureServer(server: RunningServer, { runs, seconds, messages }:
   };
 }
 
-/** All of it so many times, in rounds, so that a machine that drifts hurts every alternative alike; the median of each figure. */
+/**
+ * Measures everything `runs` times, in rounds, so that a machine that drifts hurts every
+ * alternative alike. Returns the median of each figure.
+ */
 async function inRounds<T extends Figures>(runs: number, measure: () => Promise<readonly T[]>): Promise<T[]> {
   const rounds: (readonly T[])[] = [];
   for (let run = 1; run <= runs; run += 1) rounds.push(await measure());

@@ -10,7 +10,7 @@ import { type Comparison, rateTable, ratioTable } from './harness/tables.js';
 const BATCHES: Record<string, ClosedShape> = { 'batch 1': BATCH_1, 'batch 10': BATCH_10, 'batch 100': BATCH_100 };
 const HOWS = ['bare calls', "the client's consumers"] as const;
 
-/** What the client's consumers cost beside bare HTTP calls. */
+/** Measures the client's consumers beside bare HTTP calls. */
 export async function main(): Promise<void> {
   const defaults = { runs: 3, seconds: 4, json: 'client' };
   const options = benchCommand('bench:client', "The client's consumers beside bare HTTP calls.", defaults)

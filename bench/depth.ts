@@ -18,7 +18,7 @@ interface Depths {
   fillRates: number[];
 }
 
-/** A queue, and how many messages lie in it. */
+/** A queue, and the number of messages in it. */
 interface Standing {
   queue: string;
   depth: number;
@@ -27,10 +27,10 @@ interface Standing {
 const DAY = 86_400_000;
 const BATCHES: Record<string, LoadShape> = { 'batch 1': BATCH_1, 'batch 100': BATCH_100 };
 const NOTHING_STORED = 'nothing stored';
-/** What the load itself may leave standing: little, so that an empty queue is one. */
+/** Backlog that the load itself may leave: small, so that an empty queue stays one. */
 const BACKLOG_BATCHES = 2;
 
-/** How the rate depends on how much lies in the queue. */
+/** Measures how the rate depends on the depth of the queue. */
 export async function main(): Promise<void> {
   const options = readOptions();
   const from = Date.now() - DAY;
@@ -53,7 +53,10 @@ function readOptions(): Options {
     .opts<Options>();
 }
 
-/** First with nothing in the tables; then with each backlog, and in the same rounds on an empty queue beside it. */
+/**
+ * Measures first with nothing in the tables. Then it measures each backlog and, in the same rounds,
+ * an empty queue beside it.
+ */
 async function measureDepths(rig: Rig, options: Options, from: number): Promise<Depths> {
   const [empty, deep] = (await rig.newQueues(2)).map((queue): Standing => ({ queue, depth: 0 })) as [
     Standing,

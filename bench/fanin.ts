@@ -12,7 +12,7 @@ interface Options extends BenchOptions {
 const PRODUCERS = 16;
 const BATCHES = { 'batch 1': BATCH_1, 'batch 10': BATCH_10 };
 
-/** How the rate depends on the number of consumers. */
+/** Measures how the rate depends on the number of consumers. */
 export async function main(): Promise<void> {
   const options = readOptions();
   const scenarios = Object.entries(BATCHES).flatMap(([batch, shape]) =>

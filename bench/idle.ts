@@ -12,7 +12,7 @@ interface Options extends BenchOptions {
   rate: number;
 }
 
-/** What consumers cost that wait for messages which do not come. */
+/** Measures consumers that wait for messages which do not come. */
 export async function main(): Promise<void> {
   const options = readOptions();
   const scenarios = [

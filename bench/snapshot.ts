@@ -18,7 +18,10 @@ interface Options extends BenchOptions {
   peers: boolean;
 }
 
-/** How the rate depends on how long a snapshot has been held open, which keeps purge from removing anything. */
+/**
+ * Measures how the rate depends on the age of an open snapshot, which keeps purge from removing
+ * anything.
+ */
 export async function main(): Promise<void> {
   const options = readOptions();
   const runs = await onEachServer(options, (rig) => eachRun(rig, options));
@@ -86,7 +89,7 @@ async function measurePeer(peer: Peer, { minutes, seconds, warmUpSeconds }: Opti
   });
 }
 
-/** A transaction that has read something, and stays. Returns what ends it. */
+/** Opens a transaction, reads with it, and keeps it open. Returns the function that ends it. */
 async function openSnapshot(rig: Rig): Promise<() => Promise<void>> {
   const connection = await createConnection({ uri: rig.database.url });
   await connection.query('SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ');

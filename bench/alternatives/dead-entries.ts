@@ -18,8 +18,9 @@ export interface DeadEntries {
 }
 
 /**
- * What a claim costs when the index entries of claimed deliveries lie before the head of the queue, with purge running and with a snapshot that holds it up. The dead have lain in the queue's priorities before the one that is in use
- * as well as in that one.
+ * Measures a claim while index entries of claimed deliveries lie at the front of the queue: with
+ * purge running, and with a snapshot that holds purge up. Dead entries lie in the priority in use
+ * and in the priorities before it.
  */
 export async function measureDeadEntries(server: RunningServer, seconds: number, dead: number): Promise<DeadEntries[]> {
   const session = await openSession(server.url);

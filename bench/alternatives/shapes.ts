@@ -4,10 +4,10 @@ import { costOf, idAt, type MessageCost, openSession } from './session.js';
 const FLIGHT = 100;
 const LEASE_MS = 30_000;
 const TTL_MS = 345_600_000;
-/** Marked rows are deleted so many at a time. */
+/** One statement deletes so many marked rows. */
 const DELETE_ROWS = 1000;
 
-/** Rows of a flight. */
+/** The rows of one batch. */
 interface Flight {
   ids: readonly string[];
   body: string;
@@ -21,9 +21,9 @@ interface Shape {
   enqueue(flight: Flight): string;
   claim(flight: Flight): string;
   ack(flight: Flight): string;
-  /** Once for every {@link DELETE_ROWS} messages. */
+  /** Runs once for every {@link DELETE_ROWS} messages. */
   tidy?: string;
-  /** What of a row goes into the binlog; FULL unless said otherwise. */
+  /** `binlog_row_image`; FULL when absent. */
   rowImage?: 'MINIMAL';
 }
 
@@ -75,7 +75,7 @@ const ONE_TABLE: Shape = {
   ack: (flight) => remove('a_delivery', flight),
 };
 
-/** Settled rows stand where nothing is ever claimed, in priority 255, until they are deleted. */
+/** Settled rows stay in priority 255, where nothing is ever claimed, until they are deleted. */
 const MARKED: Shape = {
   ...ONE_TABLE,
   name: 'one table; ack marks, DELETE later',
@@ -100,7 +100,10 @@ const SHAPES: readonly Shape[] = [
 
 export type ShapeCost = { shape: string; bodyBytes: number; cost: MessageCost };
 
-/** Lifecycles in flights of 100 on one connection, each of the three transactions committed, on tables of different shapes. */
+/**
+ * Lifecycles in batches of 100 on one connection, on tables of different shapes. Each of the three
+ * transactions is committed.
+ */
 export async function measureShapes(server: RunningServer, seconds: number): Promise<ShapeCost[]> {
   const measured: ShapeCost[] = [];
   for (const bodyBytes of [200, 2000]) {

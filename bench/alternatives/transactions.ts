@@ -11,7 +11,10 @@ export type TransactionCost = {
   cost: MessageCost;
 };
 
-/** What a message costs to store in transactions of different sizes: what a commit costs. */
+/**
+ * Measures the cost of a stored message in transactions of different sizes. The difference is the
+ * commit.
+ */
 export async function measureTransactions(server: RunningServer, seconds: number): Promise<TransactionCost[]> {
   const session = await openSession(server.url);
   const measured: TransactionCost[] = [];
@@ -42,7 +45,10 @@ export interface Packing {
   bytes: number;
 }
 
-/** What one of so many messages, a multiple of 400, takes in `message` when ids come in order, and when those of several writers interleave because they were stamped before their flights took off. */
+/**
+ * Measures the bytes of a message in `message`. Once, ids come in order. Once, the ids of several
+ * writers interleave, because they were made when requests came. @param messages a multiple of 400
+ */
 export async function measurePacking(server: RunningServer, messages: number): Promise<Packing[]> {
   const session = await openSession(server.url);
   const packing: Packing[] = [];

@@ -105,7 +105,7 @@ function latencies(result: PeerResult): string[] {
   });
 }
 
-/** Each process of the servers apart, if there are several. */
+/** Shows each process of the servers if there are several. */
 function costs(result: PeerResult, kind: StretchKind): string[] {
   const names = Object.keys(result.rounds[0]?.[kind]?.cpuPerMessage ?? {});
   const cost = (name: string): string =>
