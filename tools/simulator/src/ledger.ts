@@ -2,8 +2,8 @@ import type { Content } from './payload.js';
 
 /*
  * Two clocks appear here. Times named `…At` or `…Until` are milliseconds on the simulator's own
- * steady clock. Times named `…OnDatabase` are milliseconds since 1970 on the database's clock, as the
- * broker's answers give them. The two are never compared with each other.
+ * steady clock. Times named `…OnDatabase` are milliseconds since 1970 on the database's clock, as
+ * the broker's answers give them. The two are never compared with each other.
  */
 
 /**
