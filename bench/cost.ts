@@ -167,12 +167,15 @@ function toMarkdown(results: Record<string, ServerCosts>, { runs, seconds, warmU
     number(costs.lockWaits, 4),
     number(costs.deadlocks, 4),
   ]);
-  return `What a stored message takes: leaf pages of each index, whole, after so many were enqueued in requests of 100 for ${seconds} s; bytes a message.
+  return `Space of a stored message, in bytes a message: whole leaf pages of each index, after the given
+number of messages was enqueued in requests of 100 for ${seconds} s.
 
 ${table(['server', 'body, B', 'messages', ...indexes, 'together'], stored)}
 
-Full lifecycles (enqueue, dequeue, ack) over HTTP, loads as in "Throughput and latency over HTTP", and single messages at steady rates; per message, medians of ${runs} stretches of ${seconds} s after ${warmUpSeconds} s of warm-up. Bytes to storage are all that the kernel
-counts for the server's process. The network is that between broker and database, as the server counts it.
+The load is full lifecycles (enqueue, dequeue, ack) over HTTP, as in "Throughput and latency over
+HTTP", and single messages at steady rates. Figures are per message, and medians of ${runs} stretches of
+${seconds} s after ${warmUpSeconds} s of warm-up. The kernel counts the bytes to storage for the server's process. The
+server counts the bytes that it receives from the broker and sends to it.
 
 ${table(
   [
@@ -190,7 +193,8 @@ ${table(
   cpu,
 )}
 
-How often, per message. \`Innodb_data_fsyncs\` are all of InnoDB's, the redo log's included. A server that does not count has a dash.
+Events per message. \`Innodb_data_fsyncs\` counts all fsyncs of InnoDB, including the redo log's. A
+dash means that the server does not count the event.
 
 ${table(
   [

@@ -121,9 +121,12 @@ function toMarkdown(depths: Record<string, Depths>, { backlogs, runs, seconds, w
   const fills = Object.entries(depths).map(
     ([server, { fillRates }]) => `${server} ${fillRates.map((rate) => number(rate)).join(' and ')}`,
   );
-  return `Full lifecycles over HTTP, bodies of 200 bytes; consumers ask for as much as was enqueued, so that the backlog stays, and take the oldest. Medians (lowest – highest) of ${runs} stretches of
-${seconds} s after ${warmUpSeconds} s of warm-up; the empty queue and the deep one in the same rounds, except where nothing is stored. Afterwards the database holds exactly as many
-deliveries as it should. The backlogs were put in with ${fills.join(', ')} messages/s.
+  return `The load is full lifecycles over HTTP with bodies of 200 bytes. Consumers ask for as many messages
+as were enqueued, so the backlog stays, and get the oldest ones. Figures are medians (lowest –
+highest) of ${runs} stretches of ${seconds} s after ${warmUpSeconds} s of warm-up. The empty queue and the deep one run in the
+same rounds, except where nothing is stored. Afterwards, the database holds exactly as many
+deliveries as it should. The backlogs were filled at these rates:
+${fills.join(', ')} messages/s.
 
 ${rateTable(results)}
 

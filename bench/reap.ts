@@ -210,8 +210,9 @@ function toMarkdown(results: Record<string, ServerResult>, options: Options): st
   const drops = Object.entries(results).map(
     ([server, { dropMs }]) => `${server}: the drops took ${dropMs.map((each) => each.join(' + ')).join('; ')} ms.`,
   );
-  return `${rate} enqueues/s of ${batch} messages of ${body} bytes, as many dequeues/s, and acks of what was dequeued; ${number(messages)} settled messages in ${partitions} partitions.
-Medians of ${runs} stretches of ${seconds} s each, alternating; ms.
+  return `The load is ${rate} enqueues/s of ${batch} messages of ${body} bytes, as many dequeues/s, and an ack of each
+message. ${partitions} partitions hold ${number(messages)} settled messages, and the reaper drops all of them within the
+second stretch. Figures are medians of ${runs} stretches of ${seconds} s each, alternating. Latencies are in ms.
 
 ${table(['server', 'call', 'off: p50', 'p99', 'max', 'dropping: p50', 'p99', 'max', 'p99 ratio'], rows)}
 

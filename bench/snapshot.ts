@@ -110,8 +110,11 @@ function toMarkdown(runs: Record<string, Minute[][]>, { minutes, seconds }: Opti
     ]),
   );
   const ratios = all.map(({ server, each }) => [server, lastToFirst(each).toFixed(2)]);
-  return `Full lifecycles over HTTP, batch 100, 8 producers and 8 consumers, bodies of 200 bytes; ${minutes} stretches of ${seconds} s while one connection holds a consistent snapshot open, after one
-without. Every message is accounted for by its id, and the queue is empty in the database at the end. Queues on PostgreSQL run in-process, batch 100, under a snapshot from the start.
+  return `The load is full lifecycles over HTTP at batch 100, with 8 producers, 8 consumers and bodies of 200
+bytes. In ${minutes} stretches of ${seconds} s, one connection holds a consistent snapshot open; one stretch before
+them has no snapshot. Every message is accounted for by its id, and the queue is empty in the
+database at the end. Queues on PostgreSQL run in-process at batch 100, with a snapshot from the
+start.
 
 ${table(['server', 'minute', 'messages/s', 'history list length', 'broker MiB'], rows)}
 

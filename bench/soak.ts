@@ -176,9 +176,12 @@ function toMarkdown(
     ([server, { verdict, simulator }]) =>
       `${server}: **${verdict}**; the simulator's ledger: ${ledgerLines(simulator)}`,
   );
-  return `${number(length)} minutes of ${rate} messages a second on ${queues} queues, in batches of 5 with bodies of 64 to 1,024 bytes, by the simulator: 8 consumers, some of which vanish with their leases, hang up, are slower
-than their leases, or give messages back; some messages expire. Read every ${sampleSeconds} s; a quarter's figure is the median of its readings. Reaped within the run: retention of 60 s, partitions of a
-minute; the binlog is kept for a minute. Allowed growth is what \`bench/soak/quantities.ts\` says.
+  return `For ${number(length)} minutes, the simulator sends ${rate} messages a second to ${queues} queues, in batches of 5 with bodies
+of 64 to 1,024 bytes. Some of its 8 consumers vanish with their leases, hang up, are slower than
+their leases, or nack messages. Some messages expire. Quantities are read every ${sampleSeconds} s; a quarter's
+figure is the median of its readings. The reaper works within the run: the retention is 60 s, and
+partitions are a minute wide. The binlog is kept for a minute. \`bench/soak/quantities.ts\` has the
+allowed growth.
 
 ${table(['server', 'quantity', 'second quarter', 'last quarter', 'flat up to', ''], rows)}
 

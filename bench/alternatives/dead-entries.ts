@@ -14,7 +14,7 @@ export interface DeadEntries {
   when: string;
   leftEdge: number;
   floors: number;
-  lookThenLock: number;
+  peekThenLock: number;
 }
 
 /**
@@ -77,7 +77,7 @@ async function measure(
     when,
     leftEdge: await claim(leftEdge),
     floors: await claim(floors),
-    lookThenLock: await microsOf(server, seconds, async () => {
+    peekThenLock: await microsOf(server, seconds, async () => {
       const seen = await session.run(statement([range(RANK, floor, now)], ''));
       const [first, last] = [seen[0]?.['available_at'] as number, seen.at(-1)?.['available_at'] as number];
       if (seen.length !== CLAIM) throw new Error(`saw ${seen.length} deliveries instead of ${CLAIM}`);

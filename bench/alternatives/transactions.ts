@@ -3,7 +3,7 @@ import { costOf, idAt, type MessageCost, openSession, type SqlSession } from './
 
 const BODY = 'x'.repeat(200);
 const TTL_MS = 345_600_000;
-const FLIGHT = 100;
+const BATCH = 100;
 const WRITERS = 4;
 
 export type TransactionCost = {
@@ -54,8 +54,8 @@ export async function measurePacking(server: RunningServer, messages: number): P
   const packing: Packing[] = [];
   try {
     for (const [how, interleaves] of [
-      ['stamped when the flight takes off', false],
-      [`${WRITERS} writers whose ids were stamped when requests came`, true],
+      ['made when the batch is sent', false],
+      [`made when requests arrive, ${WRITERS} writers`, true],
     ] as const) {
       await session.run('TRUNCATE TABLE delivery');
       await session.run('TRUNCATE TABLE message');
@@ -73,15 +73,15 @@ export async function measurePacking(server: RunningServer, messages: number): P
 
 async function store(session: SqlSession, messages: number, interleaves: boolean): Promise<void> {
   const now = Date.now();
-  for (let first = 0; first < messages; first += FLIGHT * WRITERS) {
-    const ids = Array.from({ length: FLIGHT * WRITERS }, (_, index) =>
+  for (let first = 0; first < messages; first += BATCH * WRITERS) {
+    const ids = Array.from({ length: BATCH * WRITERS }, (_, index) =>
       idAt(now + Math.floor(first / 1000), first + index),
     );
     for (let writer = 0; writer < WRITERS; writer += 1) {
-      const flight = interleaves
+      const batch = interleaves
         ? ids.filter((_, index) => index % WRITERS === writer)
-        : ids.slice(writer * FLIGHT, (writer + 1) * FLIGHT);
-      await insert(session, 1, flight, now);
+        : ids.slice(writer * BATCH, (writer + 1) * BATCH);
+      await insert(session, 1, batch, now);
     }
   }
 }

@@ -47,7 +47,8 @@ function header({ script, results }: Pick<Report, 'script' | 'results'>, circums
     `\`${command}\``,
     '',
     `${date}, commit ${of}; ${on}; Node ${process.version}, ${Object.keys(results).join(', ')}.`,
-    'Broker, database and load generator share the machine. Durable: innodb_flush_log_at_trx_commit=1, sync_binlog=1, binlog on, as the server itself says.',
+    'Broker, database and load generator share the machine. The server itself reports durable settings:',
+    'innodb_flush_log_at_trx_commit=1, sync_binlog=1, binlog on.',
   ].join('\n');
 }
 
