@@ -11,7 +11,7 @@ interface Options extends BenchOptions {
 }
 
 const FULL_BODY = { bodyBytes: 4096 };
-const ONE_COMMIT_PER_REQUEST = { brokerEnv: { ROWMQ_FLIGHT_REQUESTS: '1' } };
+const ONE_COMMIT_PER_REQUEST = { brokerEnv: { ROWMQ_BATCH_REQUESTS: '1' } };
 const PACED = { consumers: 8, messagesPerSecond: 200, bodyBytes: 200 };
 
 /** What is compared stands side by side, so that it is measured one right after the other. */

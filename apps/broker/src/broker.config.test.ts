@@ -11,7 +11,7 @@ describe('the broker’s settings', () => {
       databaseTls: undefined,
       workers: 1,
       poolSize: 16,
-      flightRequests: 1000,
+      batchRequests: 1000,
       maxWaitingRequests: 5000,
       maxLongPolls: 10_000,
       host: '127.0.0.1',

@@ -8,6 +8,7 @@ export class SettingsError extends Error {
 /** Every setting of every process, so that a misspelt one is noticed whichever process meets it. */
 export const KNOWN_SETTINGS = [
   'ROWMQ_ADMIN_KEY',
+  'ROWMQ_BATCH_REQUESTS',
   'ROWMQ_BUFFER_POOL_MB',
   'ROWMQ_DATABASE_POOL_SIZE',
   'ROWMQ_DATABASE_TLS',
@@ -17,7 +18,6 @@ export const KNOWN_SETTINGS = [
   'ROWMQ_EMBEDDED_SERVER',
   'ROWMQ_HOST',
   'ROWMQ_MAX_LONG_POLLS',
-  'ROWMQ_FLIGHT_REQUESTS',
   'ROWMQ_MAX_WAITING_REQUESTS',
   'ROWMQ_PARTITIONS_AHEAD_MINUTES',
   'ROWMQ_PARTITION_MINUTES',

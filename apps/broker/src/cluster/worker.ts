@@ -2,8 +2,8 @@ import cluster from 'node:cluster';
 import { type INestApplicationContext, Logger, type ValueProvider } from '@nestjs/common';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { type BrokerConfig, shareOfWorker } from '../broker.config.js';
-import { CombinedDemand } from '../messages/combined-demand.js';
 import { PEERS, type Peers } from '../messages/peers.js';
+import { WaitingConsumers } from '../messages/waiting-consumers.js';
 import { Metrics } from '../metrics/metrics.js';
 import { PEER_METRICS, type PeerMetrics } from '../metrics/peer-metrics.js';
 import { createBroker } from '../server.js';
@@ -55,12 +55,12 @@ class PrimaryLink {
 
   /** Passes on to the application what the primary tells. */
   listen(app: INestApplicationContext): void {
-    const demand = app.get(CombinedDemand);
+    const consumers = app.get(WaitingConsumers);
     const metrics = app.get(Metrics);
     process.on('message', (message: ToWorker) => {
       switch (message.kind) {
         case 'available':
-          for (const queue of message.queues) demand.wakeHere(queue);
+          for (const queue of message.queues) consumers.wakeFromPeer(queue);
           break;
         case 'deleted':
           metrics.drop(message.queue);

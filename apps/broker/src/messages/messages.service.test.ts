@@ -3,12 +3,12 @@ import { type LeasedDelivery, type MessageRepository, type Queue, type QueueRepo
 import { newMessageId } from '@rowmq/contract';
 import { describe, expect, test, vi } from 'vitest';
 import { Metrics } from '../metrics/metrics.js';
-import { CombinedDemand } from './combined-demand.js';
-import { Flights } from './flights.js';
+import { Commits } from './commits.js';
 import { MessagesService } from './messages.service.js';
+import { WaitingConsumers } from './waiting-consumers.js';
 
 const QUEUE = { id: 7, name: 'q', leaseSeconds: 30, paused: false } as Queue;
-const CONFIG = { poolSize: 16, flightRequests: 1000, maxWaitingRequests: 100, maxLongPolls: 10 };
+const CONFIG = { poolSize: 16, batchRequests: 1000, maxWaitingRequests: 100, maxLongPolls: 10 };
 const REQUEST = { maxMessages: 10, waitSeconds: 0 };
 
 const leased: LeasedDelivery[] = ['a', 'b'].map((body) => ({
@@ -31,10 +31,10 @@ function newService(claim: () => Promise<LeasedDelivery[]> = async () => leased)
   const messages = { dequeue, release } as unknown as MessageRepository;
   const queues = { get: async () => QUEUE } as unknown as QueueRepository;
   const metrics = new Metrics();
-  const demand = new CombinedDemand(messages, queues, metrics, CONFIG);
-  const wake = vi.spyOn(demand, 'wake');
-  const flights = new Flights(messages, metrics, CONFIG);
-  return { service: new MessagesService(messages, queues, flights, demand, metrics), release, wake };
+  const consumers = new WaitingConsumers(messages, queues, metrics, CONFIG);
+  const wake = vi.spyOn(consumers, 'wake');
+  const commits = new Commits(messages, metrics, CONFIG);
+  return { service: new MessagesService(messages, queues, commits, consumers, metrics), release, wake };
 }
 
 describe('what was claimed for a consumer', () => {

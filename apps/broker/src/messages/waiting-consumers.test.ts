@@ -12,13 +12,13 @@ import {
 } from '@rowmq/store';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { Metrics } from '../metrics/metrics.js';
-import { CombinedDemand } from './combined-demand.js';
+import { WaitingConsumers } from './waiting-consumers.js';
 
 const LONG = 60_000;
 const never = new AbortController().signal;
 setMaxListeners(0, never);
 const one = { maxMessages: 1, leaseSeconds: undefined, waitMs: LONG };
-const CONFIG = { poolSize: 16, flightRequests: 1000, maxWaitingRequests: 100, maxLongPolls: 100 };
+const CONFIG = { poolSize: 16, batchRequests: 1000, maxWaitingRequests: 100, maxLongPolls: 100 };
 
 const delivery = (body: string): LeasedDelivery => ({
   messageId: Buffer.alloc(16),
@@ -123,21 +123,21 @@ class StoreByHand {
 }
 
 let store: StoreByHand;
-let demand: CombinedDemand;
+let consumers: WaitingConsumers;
 
-function newDemand(config: Partial<typeof CONFIG> = {}): CombinedDemand {
-  return new CombinedDemand(store.messages, store.queues, new Metrics(), { ...CONFIG, ...config });
+function newConsumers(config: Partial<typeof CONFIG> = {}): WaitingConsumers {
+  return new WaitingConsumers(store.messages, store.queues, new Metrics(), { ...CONFIG, ...config });
 }
 
 beforeEach(() => {
   store = new StoreByHand();
-  demand = newDemand();
-  return () => demand.beforeApplicationShutdown();
+  consumers = newConsumers();
+  return () => consumers.beforeApplicationShutdown();
 });
 
 /** A consumer that waits, on a queue that was found empty. */
 async function parked(queueName = 'q', waitMs = LONG, signal = never): Promise<{ waiting: Promise<LeasedDelivery[]> }> {
-  const waiting = demand.take(queueName, { ...one, waitMs }, signal);
+  const waiting = consumers.dequeue(queueName, { ...one, waitMs }, signal);
   (await store.claim()).bring([]);
   await turn();
   return { waiting };
@@ -147,7 +147,7 @@ describe('a claim', () => {
   test('is one for all who want something, and serves them in the order in which they came', async () => {
     const served: string[] = [];
     const takes = [2, 1, 3].map(async (maxMessages, place) => {
-      const leased = await demand.take('q', { ...one, maxMessages }, never);
+      const leased = await consumers.dequeue('q', { ...one, maxMessages }, never);
       served.push(`${place}: ${bodies(leased).join(' ')}`);
     });
     const claim = await store.claim();
@@ -159,7 +159,7 @@ describe('a claim', () => {
   });
 
   test('takes leases of different lengths, the queue’s where none was asked for', async () => {
-    const takes = [undefined, 5, 300].map((leaseSeconds) => demand.take('q', { ...one, leaseSeconds }, never));
+    const takes = [undefined, 5, 300].map((leaseSeconds) => consumers.dequeue('q', { ...one, leaseSeconds }, never));
     const claim = await store.claim();
     expect(claim.requests[0]?.demands.map(({ leaseSeconds }) => leaseSeconds)).toEqual([30, 5, 300]);
     claim.bring(['a'], ['b'], ['c']);
@@ -167,9 +167,9 @@ describe('a claim', () => {
   });
 
   test('leaves those who come while it is under way to the next', async () => {
-    const first = demand.take('q', one, never);
+    const first = consumers.dequeue('q', one, never);
     const claim = await store.claim();
-    const second = demand.take('q', { ...one, maxMessages: 7 }, never);
+    const second = consumers.dequeue('q', { ...one, maxMessages: 7 }, never);
     await turn();
     expect(store.claimsMade).toBe(1);
     claim.bring(['1']);
@@ -180,9 +180,9 @@ describe('a claim', () => {
   });
 
   test('that brings too little leaves those who got nothing ahead of those who came later', async () => {
-    const early = [demand.take('q', one, never), demand.take('q', { ...one, maxMessages: 5 }, never)];
+    const early = [consumers.dequeue('q', one, never), consumers.dequeue('q', { ...one, maxMessages: 5 }, never)];
     const claim = await store.claim();
-    const late = demand.take('q', { ...one, maxMessages: 9 }, never);
+    const late = consumers.dequeue('q', { ...one, maxMessages: 9 }, never);
     claim.bring(['1'], []);
     const next = await store.claim();
     expect(next.wanted).toEqual([[5, 9]]);
@@ -191,16 +191,16 @@ describe('a claim', () => {
   });
 
   test('is made for several queues at once', async () => {
-    const takes = ['a', 'b', 'c'].map((queueName) => demand.take(queueName, one, never));
+    const takes = ['a', 'b', 'c'].map((queueName) => consumers.dequeue(queueName, one, never));
     const claim = await store.claim();
     expect(claim.queues).toEqual(['a', 'b', 'c']);
     claim.answer([[['1']], [['2']], [['3']]]);
     expect((await Promise.all(takes)).map(bodies)).toEqual([['1'], ['2'], ['3']]);
   });
 
-  test('is made for no more consumers than a flight may have', async () => {
-    demand = newDemand({ flightRequests: 2 });
-    const takes = [1, 2, 3].map((maxMessages) => demand.take('q', { ...one, maxMessages }, never));
+  test('is made for no more consumers than a batch may have', async () => {
+    consumers = newConsumers({ batchRequests: 2 });
+    const takes = [1, 2, 3].map((maxMessages) => consumers.dequeue('q', { ...one, maxMessages }, never));
     const claim = await store.claim();
     expect(claim.wanted).toEqual([[1, 2]]);
     claim.bring(['a'], ['b']);
@@ -210,8 +210,8 @@ describe('a claim', () => {
     expect((await Promise.all(takes)).map(bodies)).toEqual([['a'], ['b'], ['c']]);
   });
 
-  test('is made for no more rows than a flight may have', async () => {
-    const takes = Array.from({ length: 11 }, () => demand.take('q', { ...one, maxMessages: 100 }, never));
+  test('is made for no more rows than a batch may have', async () => {
+    const takes = Array.from({ length: 11 }, () => consumers.dequeue('q', { ...one, maxMessages: 100 }, never));
     const claim = await store.claim();
     expect(claim.wanted).toEqual([Array.from({ length: 10 }, () => 100)]);
     claim.bring(...Array.from({ length: 10 }, () => ['x']));
@@ -221,15 +221,16 @@ describe('a claim', () => {
     await Promise.all(takes);
   });
 
-  test('of several queues has no more rows than a flight may have, though their consumers came while it waited', async () => {
-    demand = newDemand({ poolSize: 4 });
-    const first = demand.take('first', one, never);
+  test('for several queues has no more rows than a batch may have, though more consumers came while it waited', async () => {
+    consumers = newConsumers({ poolSize: 4 });
+    const first = consumers.dequeue('first', one, never);
     const blocking = await store.claim();
     const queueNames = ['a', 'b', 'c', 'd', 'e'];
-    const takes = queueNames.map((queueName) => demand.take(queueName, one, never));
+    const takes = queueNames.map((queueName) => consumers.dequeue(queueName, one, never));
     await turn();
     for (const queueName of queueNames) {
-      for (let more = 0; more < 9; more += 1) takes.push(demand.take(queueName, { ...one, maxMessages: 100 }, never));
+      for (let more = 0; more < 9; more += 1)
+        takes.push(consumers.dequeue(queueName, { ...one, maxMessages: 100 }, never));
     }
     blocking.bring(['x']);
     await first;
@@ -244,12 +245,12 @@ describe('a claim', () => {
   });
 
   test('that only removed what stood in the way is made again for who does not wait, but not for ever', async () => {
-    const impatient = demand.take('q', { ...one, waitMs: 0 }, never);
+    const impatient = consumers.dequeue('q', { ...one, waitMs: 0 }, never);
     for (let look = 0; look < 2; look += 1) (await store.claim()).answer([], true);
     (await store.claim()).bring(['behind it']);
     expect(bodies(await impatient)).toEqual(['behind it']);
 
-    const hopeless = demand.take('q', { ...one, waitMs: 0 }, never);
+    const hopeless = consumers.dequeue('q', { ...one, waitMs: 0 }, never);
     for (let look = 0; look < 5; look += 1) (await store.claim()).answer([], true);
     expect(await hopeless).toEqual([]);
     expect(store.claimsMade).toBe(8);
@@ -265,7 +266,7 @@ describe('a wait', () => {
     store.ready.add('q');
     (await store.claim()).bring(['at last']);
     expect(bodies(await waiting)).toEqual(['at last']);
-    expect(demand.size).toBe(0);
+    expect(consumers.size).toBe(0);
   });
 
   test('ends at most 250 ms after a message becomes ready of which nobody told the broker', async () => {
@@ -294,11 +295,11 @@ describe('a wait', () => {
 
   test('costs no claim when others wait already', async () => {
     const { waiting } = await parked();
-    const others = Array.from({ length: 50 }, () => demand.take('q', one, never));
+    const others = Array.from({ length: 50 }, () => consumers.dequeue('q', one, never));
     await turn();
     expect(store.claimsMade).toBe(1);
-    expect(demand.size).toBe(51);
-    demand.wake('q');
+    expect(consumers.size).toBe(51);
+    consumers.wake('q');
     const claim = await store.claim();
     expect(claim.wanted[0]).toHaveLength(51);
     claim.bring(...Array.from({ length: 51 }, (_, place) => [String(place)]));
@@ -309,7 +310,7 @@ describe('a wait', () => {
 
   test('of those who do not wait leads to a claim at once, which those who waited before them profit from first', async () => {
     const { waiting } = await parked();
-    const impatient = demand.take('q', { ...one, waitMs: 0 }, never);
+    const impatient = consumers.dequeue('q', { ...one, waitMs: 0 }, never);
     const claim = await store.claim();
     expect(claim.wanted).toEqual([[1, 1]]);
     claim.bring(['the only one'], []);
@@ -318,9 +319,9 @@ describe('a wait', () => {
   });
 
   test('leads to another claim at once when it is woken during one, as that may have been too early', async () => {
-    const waiting = demand.take('q', one, never);
+    const waiting = consumers.dequeue('q', one, never);
     const claim = await store.claim();
-    demand.wake('q');
+    consumers.wake('q');
     claim.bring([]);
     (await store.claim()).bring(['seen']);
     expect(bodies(await waiting)).toEqual(['seen']);
@@ -329,7 +330,7 @@ describe('a wait', () => {
 
   test('is not woken by what happens in other queues', async () => {
     const { waiting } = await parked('q', 100);
-    demand.wake('other');
+    consumers.wake('other');
     expect(await waiting).toEqual([]);
     expect(store.claimsMade).toBe(1);
   });
@@ -337,7 +338,7 @@ describe('a wait', () => {
   test('ends with nothing when its time is up', async () => {
     const { waiting } = await parked('q', 30);
     expect(await waiting).toEqual([]);
-    expect(demand.size).toBe(0);
+    expect(consumers.size).toBe(0);
     const looks = store.looksMade;
     await sleep(60);
     expect(store.looksMade).toBe(looks);
@@ -345,7 +346,7 @@ describe('a wait', () => {
 
   test('whose time is up while a claim is under way still gets what that brings', async () => {
     let ended = false;
-    const waiting = demand.take('q', { ...one, waitMs: 10 }, never).finally(() => (ended = true));
+    const waiting = consumers.dequeue('q', { ...one, waitMs: 10 }, never).finally(() => (ended = true));
     const claim = await store.claim();
     await sleep(50);
     expect(ended).toBe(false);
@@ -354,19 +355,19 @@ describe('a wait', () => {
   });
 
   test('whose time is up while a claim is under way that brings nothing ends without another', async () => {
-    const waiting = demand.take('q', { ...one, waitMs: 10 }, never);
+    const waiting = consumers.dequeue('q', { ...one, waitMs: 10 }, never);
     const claim = await store.claim();
     await sleep(30);
     claim.answer([], true);
     expect(await waiting).toEqual([]);
     expect(store.claimsMade).toBe(1);
-    expect(demand.size).toBe(0);
+    expect(consumers.size).toBe(0);
   });
 
   test('whose consumer hangs up while a claim is under way hands on what that brings, to be given back', async () => {
     const consumer = new AbortController();
-    const waiting = demand.take('q', one, consumer.signal);
-    const other = demand.take('q', one, never);
+    const waiting = consumers.dequeue('q', one, consumer.signal);
+    const other = consumers.dequeue('q', one, never);
     const claim = await store.claim();
     consumer.abort();
     claim.bring(['claimed for nobody'], ['for the other']);
@@ -375,12 +376,12 @@ describe('a wait', () => {
   });
 
   test('whose consumer hangs up before its claim took off is not in it', async () => {
-    demand = newDemand({ poolSize: 4 });
-    const first = demand.take('first', one, never);
+    consumers = newConsumers({ poolSize: 4 });
+    const first = consumers.dequeue('first', one, never);
     const blocking = await store.claim();
     const consumer = new AbortController();
-    const hungUp = demand.take('q', { ...one, maxMessages: 50 }, consumer.signal);
-    const other = demand.take('q', one, never);
+    const hungUp = consumers.dequeue('q', { ...one, maxMessages: 50 }, consumer.signal);
+    const other = consumers.dequeue('q', one, never);
     consumer.abort();
     expect(await hungUp).toEqual([]);
     blocking.bring(['1']);
@@ -396,14 +397,14 @@ describe('a wait', () => {
     const { waiting } = await parked('q', LONG, consumer.signal);
     consumer.abort();
     expect(await waiting).toEqual([]);
-    demand.wake('q');
+    consumers.wake('q');
     await turn();
     expect(store.claimsMade).toBe(1);
-    expect(demand.size).toBe(0);
+    expect(consumers.size).toBe(0);
   });
 
   test('does not begin for a consumer who has hung up already', async () => {
-    expect(await demand.take('q', one, AbortSignal.abort())).toEqual([]);
+    expect(await consumers.dequeue('q', one, AbortSignal.abort())).toEqual([]);
     await turn();
     expect(store.claimsMade).toBe(0);
   });
@@ -411,10 +412,10 @@ describe('a wait', () => {
   test('leads to no claim while the queue is paused, and ends soon after it is resumed', async () => {
     store.paused.add('q');
     store.ready.add('q');
-    expect(await demand.take('q', { ...one, waitMs: 0 }, never)).toEqual([]);
-    expect(await demand.take('q', { ...one, waitMs: 80 }, never)).toEqual([]);
-    const waiting = demand.take('q', one, never);
-    await expect.poll(() => demand.size).toBe(1);
+    expect(await consumers.dequeue('q', { ...one, waitMs: 0 }, never)).toEqual([]);
+    expect(await consumers.dequeue('q', { ...one, waitMs: 80 }, never)).toEqual([]);
+    const waiting = consumers.dequeue('q', one, never);
+    await expect.poll(() => consumers.size).toBe(1);
     expect(store.claimsMade).toBe(0);
     store.paused.delete('q');
     (await store.claim()).bring(['resumed']);
@@ -424,18 +425,18 @@ describe('a wait', () => {
 
 describe('a failure', () => {
   test('hits those whom the claim was made for; the others go on', async () => {
-    const served = [demand.take('q', one, never), demand.take('q', one, never)];
+    const served = [consumers.dequeue('q', one, never), consumers.dequeue('q', one, never)];
     const claim = await store.claim();
-    const later = demand.take('q', one, never);
+    const later = consumers.dequeue('q', one, never);
     claim.fail(new RowmqError('database-unavailable', 'gone'));
     for (const take of served) await expect(take).rejects.toMatchObject({ code: 'database-unavailable' });
     (await store.claim()).bring(['for the later one']);
     expect(bodies(await later)).toEqual(['for the later one']);
-    expect(demand.size).toBe(0);
+    expect(consumers.size).toBe(0);
   });
 
   test('that lies in one queue hits its consumers only', async () => {
-    const [good, bad, alsoGood] = ['a', 'b', 'c'].map((queueName) => demand.take(queueName, one, never));
+    const [good, bad, alsoGood] = ['a', 'b', 'c'].map((queueName) => consumers.dequeue(queueName, one, never));
     const outcome = bad?.catch((error: unknown) => error);
     for (;;) {
       const claim = await store.claim();
@@ -459,59 +460,61 @@ describe('a failure', () => {
 
   test('to find the queue is told to everybody who waits for it', async () => {
     store.gone.add('q');
-    await expect(demand.take('q', one, never)).rejects.toMatchObject({ code: 'queue-not-found' });
-    await expect(demand.take('q', { ...one, waitMs: 0 }, never)).rejects.toMatchObject({ code: 'queue-not-found' });
+    await expect(consumers.dequeue('q', one, never)).rejects.toMatchObject({ code: 'queue-not-found' });
+    await expect(consumers.dequeue('q', { ...one, waitMs: 0 }, never)).rejects.toMatchObject({
+      code: 'queue-not-found',
+    });
   });
 
   test('to find it because it was deleted meanwhile ends every wait', async () => {
     const { waiting } = await parked();
-    const others = [demand.take('q', one, never), demand.take('q', one, never)];
+    const others = [consumers.dequeue('q', one, never), consumers.dequeue('q', one, never)];
     store.gone.add('q');
     for (const take of [waiting, ...others]) await expect(take).rejects.toMatchObject({ code: 'queue-not-found' });
-    expect(demand.size).toBe(0);
+    expect(consumers.size).toBe(0);
   });
 });
 
 describe('those who wait', () => {
   test('are as many as the setting says, and one more is refused', async () => {
-    demand = newDemand({ maxLongPolls: 2 });
-    const waits = [demand.take('q', one, never), demand.take('q', one, never)];
+    consumers = newConsumers({ maxLongPolls: 2 });
+    const waits = [consumers.dequeue('q', one, never), consumers.dequeue('q', one, never)];
     const refused = { code: 'overloaded', retryAfterSeconds: 1 };
-    await expect(demand.take('other', one, never)).rejects.toMatchObject(refused);
+    await expect(consumers.dequeue('other', one, never)).rejects.toMatchObject(refused);
     (await store.claim()).bring(['1'], ['2']);
     await Promise.all(waits);
-    const later = demand.take('q', one, never);
+    const later = consumers.dequeue('q', one, never);
     (await store.claim()).bring(['3']);
     expect(bodies(await later)).toEqual(['3']);
   });
 
   test('leave room for those who do not wait, which is bounded as well', async () => {
-    demand = newDemand({ maxLongPolls: 2, maxWaitingRequests: 3 });
-    const takes = [demand.take('q', one, never), demand.take('q', one, never)];
-    for (let more = 0; more < 3; more += 1) takes.push(demand.take('q', { ...one, waitMs: 0 }, never));
-    await expect(demand.take('q', { ...one, waitMs: 0 }, never)).rejects.toMatchObject({ code: 'overloaded' });
+    consumers = newConsumers({ maxLongPolls: 2, maxWaitingRequests: 3 });
+    const takes = [consumers.dequeue('q', one, never), consumers.dequeue('q', one, never)];
+    for (let more = 0; more < 3; more += 1) takes.push(consumers.dequeue('q', { ...one, waitMs: 0 }, never));
+    await expect(consumers.dequeue('q', { ...one, waitMs: 0 }, never)).rejects.toMatchObject({ code: 'overloaded' });
     (await store.claim()).bring(['1'], ['2'], ['3'], ['4'], ['5']);
     expect((await Promise.all(takes)).flatMap(bodies)).toEqual(['1', '2', '3', '4', '5']);
   });
 
   test('are let go by a stop, but for those whom a claim is under way for, who get it; nobody waits afterwards', async () => {
-    const served = demand.take('q', one, never);
+    const served = consumers.dequeue('q', one, never);
     const claim = await store.claim();
-    const idle = demand.take('q', one, never);
+    const idle = consumers.dequeue('q', one, never);
     const { waiting } = await parked('other');
-    demand.beforeApplicationShutdown();
+    consumers.beforeApplicationShutdown();
     expect(await idle).toEqual([]);
     expect(await waiting).toEqual([]);
     claim.bring(['the last']);
     expect(bodies(await served)).toEqual(['the last']);
-    expect(await demand.take('q', one, never)).toEqual([]);
-    expect(demand.size).toBe(0);
+    expect(await consumers.dequeue('q', one, never)).toEqual([]);
+    expect(consumers.size).toBe(0);
   });
 
   test('whom a claim brings nothing during a stop are let go as well', async () => {
-    const served = demand.take('q', one, never);
+    const served = consumers.dequeue('q', one, never);
     const claim = await store.claim();
-    demand.beforeApplicationShutdown();
+    consumers.beforeApplicationShutdown();
     claim.answer([], true);
     expect(await served).toEqual([]);
     expect(store.claimsMade).toBe(1);
