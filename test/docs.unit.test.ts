@@ -78,9 +78,10 @@ describe('a page', () => {
     }
   });
 
-  test.each(['test-deadlocks', 'test-faults', 'test-ha', 'test-model'])('scripts/%s.mjs takes --help', async (name) => {
-    const { stdout } = await run(process.execPath, [`scripts/${name}.mjs`, '--help'], { cwd: fileURLToPath(root) });
-    expect(stdout).toContain(`usage: npm run ${name.replace('-', ':')}`);
+  test.each(['deadlocks', 'faults', 'ha', 'model'])('npm run test:%s prints its options for --help', async (suite) => {
+    const command = ['scripts/test-suite.mjs', suite, '--help'];
+    const { stdout } = await run(process.execPath, command, { cwd: fileURLToPath(root) });
+    expect(stdout).toContain(`usage: npm run test:${suite}`);
   });
 
   test('asks the simulator for what it knows', async () => {

@@ -193,7 +193,7 @@ describe('processes on a server that takes encrypted connections only', () => {
 
   test('run under npm start', async () => {
     const port = String(await freePort());
-    const launcher = startEntry('main', { ...settings(), ROWMQ_PORT: port });
+    const launcher = startEntry('start', { ...settings(), ROWMQ_PORT: port });
     const api = new Api(`http://127.0.0.1:${port}`);
     try {
       const isReady = async () => (await api.get('/health/ready').catch(() => undefined))?.status === 200;
@@ -208,9 +208,10 @@ describe('processes on a server that takes encrypted connections only', () => {
   });
 
   test('say what to set without it', async () => {
-    for (const entry of ['migrate', 'main']) {
+    for (const entry of ['migrate', 'start'] as const) {
       const { code, stderr } = await runEntry(entry, {
         ...settings(),
+        ROWMQ_PORT: String(await freePort()),
         ROWMQ_DATABASE_TLS: '',
         ROWMQ_DATABASE_TLS_CA: '',
       });

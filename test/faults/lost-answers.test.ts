@@ -1,6 +1,5 @@
 import type { RowmqError } from '@rowmq/contract';
-import { Database, LEASE_GRACE_MS, type LeasedDelivery, type Queue, type Transaction } from '@rowmq/store';
-import type { Pool } from 'mysql2';
+import { Database, LEASE_GRACE_MS, type LeasedDelivery, poolOf, type Queue, type Transaction } from '@rowmq/store';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type CuttingProxy, endsWithCommit, startCuttingProxy } from '../support/cutting-proxy.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
@@ -317,19 +316,19 @@ describe('what happens between a COMMIT without an answer and the next try', () 
       const dead = await createQueue(direct);
       const queue = await createQueue(direct, { maxReceives: 1, deadLetterQueue: dead.name });
       const claim = { maxMessages: 1, leaseSeconds: 60 };
-      await direct.messages.enqueue(queue.name, numbered(1), { now: T0 });
-      const leased = await direct.messages.dequeue(queue, { ...claim, now: T0 });
+      await direct.at(T0).messages.enqueue(queue.name, numbered(1));
+      const leased = await direct.at(T0).messages.dequeue(queue, { ...claim });
       expect(leased).toHaveLength(1);
       const unknown = { ...(leased[0] as LeasedDelivery), messageId: message().id };
       meanwhile = async () => {
-        expect(await direct.messages.dequeue(queue, { ...claim, now: T0 + 100_000 })).toEqual([]);
+        expect(await direct.at(T0 + 100_000).messages.dequeue(queue, { ...claim })).toEqual([]);
         expect(await direct.sweep.lastId(dead.id)).not.toBeNull();
       };
       proxy.cutAt(endsWithCommit, 'before');
       const receipts = which === 'all are held' ? leased : [...leased, unknown];
-      const outcomes = await interrupted.messages.ack(queue.id, receipts, { now: T0 });
+      const outcomes = await interrupted.at(T0).messages.ack(queue.id, receipts);
       expect(new Set(outcomes)).toEqual(new Set(['delivery-not-found']));
-      expect(bodies(await direct.messages.dequeue(dead, { ...claim, now: T0 + 100_000 }))).toEqual(['0']);
+      expect(bodies(await direct.at(T0 + 100_000).messages.dequeue(dead, { ...claim }))).toEqual(['0']);
     },
   );
 
@@ -352,7 +351,7 @@ it('an ack that was carried out is answered as done although the broker gets one
   const leased = await direct.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 600 });
   const scarce = await openStore({ on: proxy.url, poolSize: 1, databaseOf: (source) => new Database(source, 1000) });
   try {
-    const { pool } = scarce.database.dataSource.driver as unknown as { pool: Pool };
+    const pool = poolOf(scarce.database.dataSource);
     const getConnection = pool.getConnection.bind(pool);
     let given = 0;
     pool.getConnection = (callback) => {

@@ -70,10 +70,9 @@ describe('a reaper that is killed', () => {
     const now = Date.now();
     const living = await enqueueStamped(store, queue, { at: now, count: 500 });
     for (let batch = 0; batch < 30; batch += 1) {
-      await store.messages.enqueue(
+      await store.at(now - HOUR).messages.enqueue(
         queue.name,
         Array.from({ length: 1000 }, () => message({ expiresInSeconds: 60 })),
-        { now: now - HOUR },
       );
     }
     const first = spawnReaper();

@@ -42,7 +42,7 @@ afterAll(async () => {
 async function up(): Promise<ChildProcess> {
   const { ROWMQ_SERVERS_DIR: serversDir = join(ROOT, '.rowmq-test', 'servers') } = process.env;
   output = '';
-  const child = spawn(process.execPath, ['scripts/run.mjs', 'apps/launcher/src/ha/main'], {
+  const child = spawn(process.execPath, ['scripts/run.mjs', 'tools/launcher/dist/ha/main.js'], {
     cwd: ROOT,
     env: {
       PATH: process.env['PATH'],

@@ -262,7 +262,7 @@ describe.each(rounds)('round %i', () => {
         const before = (await store.partitions.list()).length;
         const primary = await rig.primary();
         const observer = await rig.admin(primary);
-        const reap = (): Promise<string[]> => store.partitions.dropSettled({ retentionSeconds: 3600, now });
+        const reap = (): Promise<string[]> => store.at(now).partitions.dropSettled({ retentionSeconds: 3600 });
         const reaping = reap().then(
           (dropped) => dropped,
           (error: unknown) => error as Error,

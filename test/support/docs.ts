@@ -83,7 +83,7 @@ export const NOT_RUN_AS_WRITTEN: readonly Exception[] = [
   {
     page: 'libs/typeorm/README.md',
     firstLine: 'npm pack -w @rowmq/typeorm',
-    coveredBy: 'test/e2e/store-package.test.ts',
+    coveredBy: 'test/e2e/typeorm-package.test.ts',
     because: 'it packs and installs the same in a folder of its own',
   },
   {

@@ -23,7 +23,7 @@ export async function enqueueStamped(
       ...message,
       id: newMessageId(at),
     }));
-    await store.messages.enqueue(queue.name, messages, { now });
+    await store.at(now).messages.enqueue(queue.name, messages);
     ids.push(...messages.map(({ id }) => id));
   }
   return ids;
@@ -33,7 +33,7 @@ export async function enqueueStamped(
 export async function takeAll(store: TestStore, queue: Queue, now: number): Promise<LeasedDelivery[]> {
   const taken: LeasedDelivery[] = [];
   for (;;) {
-    const some = await store.messages.dequeue(queue, { maxMessages: BATCH, leaseSeconds: 60, now });
+    const some = await store.at(now).messages.dequeue(queue, { maxMessages: BATCH, leaseSeconds: 60 });
     if (some.length === 0) return taken;
     taken.push(...some);
   }
@@ -43,7 +43,7 @@ export async function takeAll(store: TestStore, queue: Queue, now: number): Prom
 export async function settleAll(store: TestStore, queue: Queue, now: number): Promise<LeasedDelivery[]> {
   const taken = await takeAll(store, queue, now);
   for (let done = 0; done < taken.length; done += BATCH) {
-    const outcomes = await store.messages.ack(queue.id, taken.slice(done, done + BATCH), { now });
+    const outcomes = await store.at(now).messages.ack(queue.id, taken.slice(done, done + BATCH));
     if (outcomes.some((outcome) => outcome !== null)) throw new Error('an ack failed');
   }
   return taken;
@@ -51,8 +51,8 @@ export async function settleAll(store: TestStore, queue: Queue, now: number): Pr
 
 /** Dead-letters whatever was received too often; returns how many. */
 export async function deadLetterAll(store: TestStore, queue: Queue, now: number): Promise<number> {
-  const { found } = await store.sweep.findOverReceived(queue, FIRST_ID, BATCH, { now });
-  return store.messages.deadLetter(queue, found, { now });
+  const { found } = await store.at(now).sweep.findOverReceived(queue, FIRST_ID, BATCH);
+  return store.at(now).messages.deadLetter(queue, found);
 }
 
 /** How many of these messages' rows are still stored, in `message`. */

@@ -19,7 +19,7 @@ const dataDir = fileURLToPath(new URL('../../.rowmq-test', import.meta.url));
  */
 export async function startTestServer(kind: ServerKind, project: TestProject): Promise<() => Promise<void>> {
   const serversDir = process.env['ROWMQ_SERVERS_DIR'];
-  const program = await findServer({ kinds: [kind], dataDir, ...(serversDir ? { serversDir } : {}) });
+  const program = await findServer({ kinds: [kind], dataDir, install: false, ...(serversDir ? { serversDir } : {}) });
   await endLeftOver(dataDir, kind);
   const folder = join(dataDir, `${kind}-${process.pid}`);
   const server = await EmbeddedServer.start({ program, dataDir: folder, bufferPoolMegabytes: 512 });

@@ -1,5 +1,5 @@
-import type { Connection, Pool } from 'mysql2';
-import type { Database } from '@rowmq/store';
+import type { Connection } from 'mysql2';
+import { type Database, poolOf } from '@rowmq/store';
 
 /** How a claim looks at the head of a queue, from the scan floors on. */
 export const LOOK_AT_HEAD =
@@ -36,9 +36,8 @@ export function countErrors(database: Database, counts: Map<number | string, num
 
 /** Does something once to each connection of a database's pool, before it is used next. */
 function onEachConnection(database: Database, work: (connection: Connection) => void): void {
-  const { pool } = database.dataSource.driver as unknown as { pool: Pool };
   const seen = new WeakSet<Connection>();
-  pool.on('acquire', (connection) => {
+  poolOf(database.dataSource).on('acquire', (connection) => {
     if (seen.has(connection)) return;
     seen.add(connection);
     work(connection);

@@ -59,7 +59,6 @@ const LOAD: SimulatorSettings = {
   keepQueues: true,
   seed: 1,
   report: undefined,
-  json: undefined,
 };
 
 /**

@@ -33,7 +33,7 @@ export const REAPERS_KILLED: Fault = {
         const queue = await createQueue(store);
         const left = (): Promise<number> => rig.countDeliveries(queue.name);
         for (let done = 0; done < rows; done += 1000) {
-          await store.messages.enqueue(queue.name, numbered(1000, { expiresInSeconds: 1 }), { now: Date.now() - HOUR });
+          await store.at(Date.now() - HOUR).messages.enqueue(queue.name, numbered(1000, { expiresInSeconds: 1 }));
         }
         await eventually('a reaper removes some', async () => (await left()) < rows, DEADLINE_MS);
         await Promise.all(rig.reapers.map((reaper) => reaper.kill()));

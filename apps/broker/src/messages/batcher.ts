@@ -113,7 +113,7 @@ export class Batcher<Request, Answer> {
       this.isScheduled = false;
       while (this.mayStart() && this.lists.size > 0) {
         const [queue = ''] = this.lists.keys();
-        const batch = this.options.perQueue ? this.fillFromOne(queue) : this.fill(this.lists);
+        const batch = this.options.perQueue ? this.collectFrom(queue) : this.collect(this.lists);
         if (batch.length > 0) void this.run(batch, queue);
       }
     });
@@ -123,8 +123,8 @@ export class Batcher<Request, Answer> {
     return this.inFlight - this.slow < BATCHES_AT_A_TIME && this.inFlight < this.options.limits.batches;
   }
 
-  /** Fills a batch with one request of each list in turn. */
-  private fill(lists: Lists<Request, Answer>): Waiting<Request, Answer>[] {
+  /** Collects the next batch, one request of each list in turn. */
+  private collect(lists: Lists<Request, Answer>): Waiting<Request, Answer>[] {
     const { requests, rows, bytes } = this.options.limits;
     const batch: Waiting<Request, Answer>[] = [];
     const weight: Weight = { rows: 0, bytes: 0 };
@@ -151,11 +151,11 @@ export class Batcher<Request, Answer> {
     return batch;
   }
 
-  /** Fills a batch from one list, which then waits until the batch has ended. */
-  private fillFromOne(queue: string): Waiting<Request, Answer>[] {
+  /** Collects the next batch from one list, which then waits until the batch has ended. */
+  private collectFrom(queue: string): Waiting<Request, Answer>[] {
     const list = this.lists.get(queue) ?? [];
     this.lists.delete(queue);
-    const batch = this.fill(new Map([[queue, list]]));
+    const batch = this.collect(new Map([[queue, list]]));
     if (batch.length > 0) this.busy.set(queue, list);
     return batch;
   }
