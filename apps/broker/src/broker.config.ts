@@ -9,7 +9,10 @@ import {
 } from '@rowmq/runtime';
 import { z } from 'zod';
 
-/** The broker's settings. Limits are the whole broker's. {@link shareOfWorker} is one worker's share. */
+/**
+ * The broker's settings. Limits are the whole broker's. {@link shareOfWorker} is one worker's
+ * share.
+ */
 export interface BrokerConfig {
   databaseUrl: string;
   /** Encryption of connections to the database; undefined: none. */
@@ -20,7 +23,9 @@ export interface BrokerConfig {
   poolSize: number;
   /** Requests in one batch, which is one transaction. */
   batchRequests: number;
-  /** Requests of one verb that may wait for a batch, and for a connection; beyond it: `overloaded`. */
+  /**
+   * Requests of one verb that may wait for a batch, and for a connection; beyond it: `overloaded`.
+   */
   maxWaitingRequests: number;
   /** Consumers that may wait for messages; beyond it: `overloaded`. */
   maxLongPolls: number;

@@ -11,21 +11,22 @@ import { Announcements } from './announcements.js';
 import { Scrapes } from './scrapes.js';
 import type { FromWorker, ToWorker } from './worker-messages.js';
 
-/** Runs a broker that listens: alone, or as one of several workers behind the same port. */
+/** Starts a broker that listens, alone or as one of several workers behind the same port. */
 export async function serve(config: BrokerConfig): Promise<{ app: NestFastifyApplication }> {
-  // A worker that is started again has the number of the one before.
+  // A restarted worker has the same number as the one before.
   const number = cluster.isWorker ? process.argv[3] : undefined;
   const app = await (number === undefined ? createBroker(config, 'broker') : createWorker(config, number));
   await app.listen(config.port, config.host);
   new Logger('broker').log(`listening on ${await app.getUrl()}`);
-  // By default, Node ends a worker whose primary is gone. This one stops in order, as every process of RowMQ does.
+  // By default, Node ends a worker whose primary is gone. This one stops in order, as every process
+  // of RowMQ does.
   if (cluster.worker !== undefined) cluster.worker.exitedAfterDisconnect = true;
   return { app };
 }
 
 /**
- * A broker that is one of several. Its consumers hear of messages that other workers stored, and the
- * other way round. Each worker answers a scrape with the metrics of all.
+ * A broker process that is one of several. Each wakes the others' consumers for messages that its
+ * own do not want. Each answers a scrape with the metrics of all.
  */
 async function createWorker(config: BrokerConfig, number: string): Promise<NestFastifyApplication> {
   const link = new PrimaryLink();
@@ -53,7 +54,7 @@ class PrimaryLink {
     ];
   }
 
-  /** Passes on to the application what the primary tells. */
+  /** Passes the primary's messages on to the application. */
   listen(app: INestApplicationContext): void {
     const consumers = app.get(WaitingConsumers);
     const metrics = app.get(Metrics);

@@ -8,7 +8,7 @@ export interface Weight {
 }
 
 export interface BatcherLimits {
-  /** Of one batch. Its first request may be larger by itself. */
+  /** The most of one batch. Its first request may be larger by itself. */
   requests: number;
   rows: number;
   bytes: number;
@@ -41,9 +41,13 @@ export interface BatcherOptions<Request, Answer> {
  * next batch. On two cores that run everything, one at a time did 20 to 50 % more than three.
  */
 const BATCHES_AT_A_TIME = 1;
-/** A batch that takes this long waits for something, mostly a lock. Another one may start beside it. */
+/**
+ * A batch that takes this long waits for something, mostly a lock. Another one may start beside it.
+ */
 const SLOW_MS = 100;
-/** A request that waits this long for its batch is refused: its client has given up, or soon will. */
+/**
+ * A request that waits this long for its batch is refused: its client has given up, or soon will.
+ */
 const WAIT_MS = 10_000;
 
 type Lists<Request, Answer> = Map<string, Waiting<Request, Answer>[]>;
@@ -58,8 +62,8 @@ interface Waiting<Request, Answer> {
 
 /**
  * Group commit of one verb. While a batch is in flight, new requests wait and form the next one.
- * There is no timer: a request that finds no batch in flight goes with the requests of the same turn
- * of the event loop.
+ * There is no timer: a request that finds no batch in flight goes with the requests of the same
+ * turn of the event loop.
  *
  * Each queue has a list. A batch takes one request of each list in turn, so a busy queue does not
  * hold up the others. With `perQueue`, it takes requests of one list. One batch is in flight at a
@@ -86,7 +90,8 @@ export class Batcher<Request, Answer> {
 
   /**
    * Carries out a request with others. Throws the request's refusal, or the failure of its batch.
-   * Throws `overloaded`, with nothing carried out, if too many requests wait or this one waited too long.
+   * Throws `overloaded`, with nothing carried out, if too many requests wait or this one waited too
+   * long.
    */
   async submit(queue: string, request: Request): Promise<Answer> {
     const { limits, weigh } = this.options;

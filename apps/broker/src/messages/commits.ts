@@ -12,7 +12,10 @@ import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import { Metrics } from '../metrics/metrics.js';
 import { Batcher, type BatcherLimits, type BatcherOptions } from './batcher.js';
 
-/** Rows of one batch. A batch up to this size is cheaper per row. A larger one only holds its locks for longer. */
+/**
+ * Rows of one batch. A batch up to this size is cheaper per row. A larger one only holds its locks
+ * for longer.
+ */
 export const BATCH_ROWS = 1000;
 /**
  * Bodies and headers of one batch. As SQL they take twice that, which fits the smallest default of
@@ -47,9 +50,10 @@ interface NewRequest {
 }
 
 /**
- * Gives messages their ids when their batch starts; retries keep them. Ids that were made on arrival
- * would interleave between batches and brokers, and InnoDB would split its pages in the middle. A
- * message of 200 bytes then takes 549 bytes instead of 270 (`docs/decisions/0009-storage.md`).
+ * Gives messages their ids when their batch starts; retries keep them. Ids that were made on
+ * arrival would interleave between batches and brokers, and InnoDB would split its pages in the
+ * middle. A message of 200 bytes then takes 549 bytes instead of 270
+ * (`docs/decisions/0009-storage.md`).
  */
 function stamp({ queueName, messages }: NewRequest): EnqueueRequest {
   for (const message of messages) message.id ??= newMessageId();
@@ -68,8 +72,8 @@ type ExtendRequest = ReceiptsRequest & { leaseSeconds: number };
 export class Commits {
   private readonly enqueues: Batcher<NewRequest, Buffer[]>;
   /**
-   * Enqueues into queues with a maximum depth. They lock the queue's row exclusively. Other enqueues
-   * must not wait for them, and they must not take more than their share of the pool.
+   * Enqueues into queues with a maximum depth. They lock the queue's row exclusively. Other
+   * enqueues must not wait for them, and they must not take more than their share of the pool.
    */
   private readonly boundedEnqueues: Batcher<NewRequest, Buffer[]>;
   private readonly acks: Batcher<ReceiptsRequest, ReceiptOutcomes>;
@@ -101,7 +105,8 @@ export class Commits {
       commit: (requests) => messages.nack(requests),
       weigh,
     });
-    // Each has a transaction of its own. They are rare, and run one after the other to spare the pool.
+    // Each has a transaction of its own. They are rare, and run one after the other to spare the
+    // pool.
     this.rejects = this.batcher<RejectRequest, ReceiptOutcomes>('reject', {
       commit: async (requests) => {
         const outcomes: (ReceiptOutcomes | Error)[] = [];
@@ -116,7 +121,10 @@ export class Commits {
     });
   }
 
-  /** Returns the messages' ids. Throws `queue-not-found`, `queue-full`, `invalid-request`, `overloaded`, `database-unavailable`. */
+  /**
+   * Returns the messages' ids. Throws `queue-not-found`, `queue-full`, `invalid-request`,
+   * `overloaded`, `database-unavailable`.
+   */
   async enqueue(request: NewRequest): Promise<Buffer[]> {
     const { queueName } = request;
     if (!this.messages.isBounded(queueName)) {

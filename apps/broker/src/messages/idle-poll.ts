@@ -1,8 +1,14 @@
 import { queueNotFound, type MessageRepository, type QueueRepository } from '@rowmq/store';
 
-/** The first pause before the poll of an idle queue. Each pause is half as long again as the one before. */
+/**
+ * The first pause before the poll of an idle queue. Each pause is half as long again as the one
+ * before.
+ */
 export const SHORTEST_PAUSE_MS = 20;
-/** The longest pause. A delay that ends, or a message of another broker, is noticed this late at most. */
+/**
+ * The longest pause. A delay that ends, or a message of another broker, is noticed this late at
+ * most.
+ */
 const LONGEST_PAUSE_MS = 250;
 const QUEUES_PER_POLL = 500;
 

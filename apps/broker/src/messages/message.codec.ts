@@ -11,9 +11,10 @@ import type { LeasedDelivery } from '@rowmq/store';
 import type { UnstampedMessage } from './commits.js';
 
 /**
- * Makes a message of a producer's request. It gets its id when its batch starts.
- * Throws `message-too-large`, and `invalid-request` for a body that is not base64 although the request says so.
- * @param index of the message in the request
+ * Makes a message of a producer's request. It gets its id when its batch starts. Throws
+ * `message-too-large`, and `invalid-request` for a body that is not base64 although the request
+ * says so.
+ * @param index the message's index in the request
  */
 export function toNewMessage(message: EnqueueMessage, index: number): UnstampedMessage {
   const { body, headers } = messageBytes(message, index);
@@ -27,7 +28,10 @@ export function toNewMessage(message: EnqueueMessage, index: number): UnstampedM
   };
 }
 
-/** A leased delivery as dequeue answers it. Spreading it from parts took a sixth of a busy broker's time. */
+/**
+ * A leased delivery as dequeue answers it. Spreading it from parts took a sixth of a busy broker's
+ * time.
+ */
 export function toLeasedMessage(delivery: LeasedDelivery): LeasedMessage {
   const bodyEncoding = bodyEncodingOf(delivery.body);
   return {
@@ -44,7 +48,10 @@ export function toLeasedMessage(delivery: LeasedDelivery): LeasedMessage {
   };
 }
 
-/** The immutable part of a message, as every call answers it. A body that is not valid UTF-8 becomes base64. */
+/**
+ * The immutable part of a message, as every call answers it. A body that is not valid UTF-8 becomes
+ * base64.
+ */
 export function toContent(message: { id: Buffer; body: Buffer; headers: Buffer | null; expiresAt: number }) {
   const bodyEncoding = bodyEncodingOf(message.body);
   return {

@@ -70,7 +70,10 @@ export class MessagesService implements OnApplicationShutdown {
     return { acked: done, failed };
   }
 
-  /** Settles one delivery. Throws `lease-lost`, `delivery-not-found`, `queue-not-found`, `invalid-request`. */
+  /**
+   * Settles one delivery. Throws `lease-lost`, `delivery-not-found`, `queue-not-found`,
+   * `invalid-request`.
+   */
   async ackOne(queueName: string, receipt: string): Promise<void> {
     decodeReceipt(receipt);
     const { failed } = await this.ack(queueName, [receipt]);
@@ -121,8 +124,8 @@ export class MessagesService implements OnApplicationShutdown {
   }
 
   /**
-   * Waits for claims whose consumers are gone, and for the release of their messages. Nest calls this
-   * at the end of a stop, before the connections to the database close.
+   * Waits for claims whose consumers are gone, and for the release of their messages. Nest calls
+   * this at the end of a stop, before the connections to the database close.
    */
   async onApplicationShutdown(): Promise<void> {
     while (this.inFlight.size > 0) await Promise.allSettled(this.inFlight);

@@ -32,7 +32,7 @@ const delivery = (body: string): LeasedDelivery => ({
 });
 const bodies = (deliveries: LeasedDelivery[]): string[] => deliveries.map(({ body }) => body.toString());
 
-/** A claim that is under way, to be answered by the test. */
+/** A claim in flight, which the test answers. */
 class HandClaim {
   constructor(
     readonly requests: readonly DequeueRequest[],
@@ -40,41 +40,44 @@ class HandClaim {
     readonly fail: (error: Error) => void,
   ) {}
 
-  /** Queues it is made for. */
+  /** The claim's queues. */
   get queues(): string[] {
     return this.requests.map(({ queue }) => queue.name);
   }
 
-  /** What it is to bring to each consumer, queue by queue. */
+  /** The number of messages that each consumer wants, queue by queue. */
   get wanted(): number[][] {
     return this.requests.map(({ demands }) => demands.map(({ maxMessages }) => maxMessages));
   }
 
-  /** Brings the consumers of its first queue these bodies, and nobody else anything. */
+  /** Leases these bodies to the consumers of its first queue, and nothing to others. */
   bring(...shares: string[][]): void {
     this.answer([shares]);
   }
 
   answer(shares: string[][][], lookAgain = false): void {
     this.resolve(
-      this.requests.map(({ demands }, place) => ({
-        leased: demands.map((_, index) => (shares[place]?.[index] ?? []).map(delivery)),
+      this.requests.map(({ demands }, queue) => ({
+        leased: demands.map((_, index) => (shares[queue]?.[index] ?? []).map(delivery)),
         lookAgain: Promise.resolve(lookAgain),
       })),
     );
   }
 }
 
-/** A store whose claims are answered by the test, one by one and when it likes: what a database cannot be told to do. */
+/**
+ * A store whose claims the test answers, one by one at the time it chooses. A database cannot do
+ * that.
+ */
 class StoreByHand {
   readonly paused = new Set<string>();
   readonly gone = new Set<string>();
-  /** Queues that a look finds something in. */
+  /** Queues in which a poll finds a message. */
   readonly ready = new Set<string>();
-  /** Looks that are still to fail. */
+  /** Polls that are still to fail. */
   failures = 0;
   claimsMade = 0;
-  looksMade = 0;
+  pollsMade = 0;
   private readonly ids = new Map<string, number>();
   private readonly underWay: HandClaim[] = [];
   private readonly awaited: ((claim: HandClaim) => void)[] = [];
@@ -91,7 +94,7 @@ class StoreByHand {
       });
     },
     look: async (queueIds: readonly number[]) => {
-      this.looksMade += 1;
+      this.pollsMade += 1;
       if (this.failures > 0) {
         this.failures -= 1;
         throw new RowmqError('database-unavailable', 'gone');
@@ -110,7 +113,7 @@ class StoreByHand {
       new Map(names.filter((name) => !this.gone.has(name)).map((name) => [name, this.queue(name)])),
   } as unknown as QueueRepository;
 
-  /** The next claim, when it has begun. */
+  /** The next claim, as soon as it has begun. */
   async claim(): Promise<HandClaim> {
     return this.underWay.shift() ?? new Promise((resolve) => this.awaited.push(resolve));
   }
@@ -135,7 +138,7 @@ beforeEach(() => {
   return () => consumers.beforeApplicationShutdown();
 });
 
-/** A consumer that waits, on a queue that was found empty. */
+/** A consumer that is parked, after a claim that found its queue empty. */
 async function parked(queueName = 'q', waitMs = LONG, signal = never): Promise<{ waiting: Promise<LeasedDelivery[]> }> {
   const waiting = consumers.dequeue(queueName, { ...one, waitMs }, signal);
   (await store.claim()).bring([]);
@@ -144,7 +147,7 @@ async function parked(queueName = 'q', waitMs = LONG, signal = never): Promise<{
 }
 
 describe('a claim', () => {
-  test('is one for all who want something, and serves them in the order in which they came', async () => {
+  test('is one for all consumers of a queue, and the first to come get messages first', async () => {
     const served: string[] = [];
     const takes = [2, 1, 3].map(async (maxMessages, place) => {
       const leased = await consumers.dequeue('q', { ...one, maxMessages }, never);
@@ -158,7 +161,7 @@ describe('a claim', () => {
     expect(store.claimsMade).toBe(1);
   });
 
-  test('takes leases of different lengths, the queue’s where none was asked for', async () => {
+  test('makes leases of different lengths, and of the queue’s length by default', async () => {
     const takes = [undefined, 5, 300].map((leaseSeconds) => consumers.dequeue('q', { ...one, leaseSeconds }, never));
     const claim = await store.claim();
     expect(claim.requests[0]?.demands.map(({ leaseSeconds }) => leaseSeconds)).toEqual([30, 5, 300]);
@@ -166,7 +169,7 @@ describe('a claim', () => {
     await Promise.all(takes);
   });
 
-  test('leaves those who come while it is under way to the next', async () => {
+  test('leaves consumers that come while it is in flight to the next claim', async () => {
     const first = consumers.dequeue('q', one, never);
     const claim = await store.claim();
     const second = consumers.dequeue('q', { ...one, maxMessages: 7 }, never);
@@ -179,7 +182,7 @@ describe('a claim', () => {
     expect([bodies(await first), bodies(await second)]).toEqual([['1'], ['2']]);
   });
 
-  test('that brings too little leaves those who got nothing ahead of those who came later', async () => {
+  test('that brings too little leaves the consumers without a message first in line for the next', async () => {
     const early = [consumers.dequeue('q', one, never), consumers.dequeue('q', { ...one, maxMessages: 5 }, never)];
     const claim = await store.claim();
     const late = consumers.dequeue('q', { ...one, maxMessages: 9 }, never);
@@ -244,24 +247,24 @@ describe('a claim', () => {
     await Promise.all(takes);
   });
 
-  test('that only removed what stood in the way is made again for who does not wait, but not for ever', async () => {
+  test('that only removed deliveries is repeated for a consumer that does not wait, but not for ever', async () => {
     const impatient = consumers.dequeue('q', { ...one, waitMs: 0 }, never);
-    for (let look = 0; look < 2; look += 1) (await store.claim()).answer([], true);
+    for (let repeat = 0; repeat < 2; repeat += 1) (await store.claim()).answer([], true);
     (await store.claim()).bring(['behind it']);
     expect(bodies(await impatient)).toEqual(['behind it']);
 
     const hopeless = consumers.dequeue('q', { ...one, waitMs: 0 }, never);
-    for (let look = 0; look < 5; look += 1) (await store.claim()).answer([], true);
+    for (let repeat = 0; repeat < 5; repeat += 1) (await store.claim()).answer([], true);
     expect(await hopeless).toEqual([]);
     expect(store.claimsMade).toBe(8);
   });
 });
 
-describe('a wait', () => {
-  test('ends when a look finds that there is something', async () => {
+describe('a parked consumer', () => {
+  test('gets a message when a poll finds one', async () => {
     const { waiting } = await parked();
-    const looks = store.looksMade;
-    await expect.poll(() => store.looksMade).toBeGreaterThan(looks + 2);
+    const polls = store.pollsMade;
+    await expect.poll(() => store.pollsMade).toBeGreaterThan(polls + 2);
     expect(store.claimsMade).toBe(1);
     store.ready.add('q');
     (await store.claim()).bring(['at last']);
@@ -269,7 +272,7 @@ describe('a wait', () => {
     expect(consumers.size).toBe(0);
   });
 
-  test('ends at most 250 ms after a message becomes ready of which nobody told the broker', async () => {
+  test('gets a claim at most 250 ms after a message that the broker did not hear of becomes ready', async () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
     try {
       const { waiting } = await parked();
@@ -285,7 +288,7 @@ describe('a wait', () => {
     }
   });
 
-  test('goes on when what a look found is gone by the time of the claim', async () => {
+  test('goes on waiting when the message that a poll found is gone by the time of the claim', async () => {
     const { waiting } = await parked();
     store.ready.add('q');
     (await store.claim()).bring([]);
@@ -293,7 +296,7 @@ describe('a wait', () => {
     expect(bodies(await waiting)).toEqual(['the next']);
   });
 
-  test('costs no claim when others wait already', async () => {
+  test('makes no claim if others are parked already', async () => {
     const { waiting } = await parked();
     const others = Array.from({ length: 50 }, () => consumers.dequeue('q', one, never));
     await turn();
@@ -308,7 +311,7 @@ describe('a wait', () => {
     );
   });
 
-  test('of those who do not wait leads to a claim at once, which those who waited before them profit from first', async () => {
+  test('gets a message first when a consumer that does not wait causes a claim', async () => {
     const { waiting } = await parked();
     const impatient = consumers.dequeue('q', { ...one, waitMs: 0 }, never);
     const claim = await store.claim();
@@ -318,33 +321,33 @@ describe('a wait', () => {
     expect(await impatient).toEqual([]);
   });
 
-  test('leads to another claim at once when it is woken during one, as that may have been too early', async () => {
+  test('gets another claim at once when it is woken during one, which may have been too early', async () => {
     const waiting = consumers.dequeue('q', one, never);
     const claim = await store.claim();
     consumers.wake('q');
     claim.bring([]);
     (await store.claim()).bring(['seen']);
     expect(bodies(await waiting)).toEqual(['seen']);
-    expect(store.looksMade).toBe(0);
+    expect(store.pollsMade).toBe(0);
   });
 
-  test('is not woken by what happens in other queues', async () => {
+  test('is not woken for other queues', async () => {
     const { waiting } = await parked('q', 100);
     consumers.wake('other');
     expect(await waiting).toEqual([]);
     expect(store.claimsMade).toBe(1);
   });
 
-  test('ends with nothing when its time is up', async () => {
+  test('gets no message when its time is up', async () => {
     const { waiting } = await parked('q', 30);
     expect(await waiting).toEqual([]);
     expect(consumers.size).toBe(0);
-    const looks = store.looksMade;
+    const polls = store.pollsMade;
     await sleep(60);
-    expect(store.looksMade).toBe(looks);
+    expect(store.pollsMade).toBe(polls);
   });
 
-  test('whose time is up while a claim is under way still gets what that brings', async () => {
+  test('whose time is up while a claim is in flight still gets its messages', async () => {
     let ended = false;
     const waiting = consumers.dequeue('q', { ...one, waitMs: 10 }, never).finally(() => (ended = true));
     const claim = await store.claim();
@@ -354,7 +357,7 @@ describe('a wait', () => {
     expect(bodies(await waiting)).toEqual(['just in time']);
   });
 
-  test('whose time is up while a claim is under way that brings nothing ends without another', async () => {
+  test('whose time is up while a claim is in flight that brings nothing gets no other claim', async () => {
     const waiting = consumers.dequeue('q', { ...one, waitMs: 10 }, never);
     const claim = await store.claim();
     await sleep(30);
@@ -364,7 +367,7 @@ describe('a wait', () => {
     expect(consumers.size).toBe(0);
   });
 
-  test('whose consumer hangs up while a claim is under way hands on what that brings, to be given back', async () => {
+  test('that hangs up while a claim is in flight returns its messages, for the caller to release', async () => {
     const consumer = new AbortController();
     const waiting = consumers.dequeue('q', one, consumer.signal);
     const other = consumers.dequeue('q', one, never);
@@ -375,7 +378,7 @@ describe('a wait', () => {
     expect(bodies(await other)).toEqual(['for the other']);
   });
 
-  test('whose consumer hangs up before its claim took off is not in it', async () => {
+  test('that hangs up before its claim starts is not in it', async () => {
     consumers = newConsumers({ poolSize: 4 });
     const first = consumers.dequeue('first', one, never);
     const blocking = await store.claim();
@@ -392,7 +395,7 @@ describe('a wait', () => {
     expect(bodies(await other)).toEqual(['2']);
   });
 
-  test('whose consumer hangs up between claims ends without another', async () => {
+  test('that hangs up between claims gets no other claim', async () => {
     const consumer = new AbortController();
     const { waiting } = await parked('q', LONG, consumer.signal);
     consumer.abort();
@@ -403,13 +406,13 @@ describe('a wait', () => {
     expect(consumers.size).toBe(0);
   });
 
-  test('does not begin for a consumer who has hung up already', async () => {
+  test('that has hung up already causes no claim', async () => {
     expect(await consumers.dequeue('q', one, AbortSignal.abort())).toEqual([]);
     await turn();
     expect(store.claimsMade).toBe(0);
   });
 
-  test('leads to no claim while the queue is paused, and ends soon after it is resumed', async () => {
+  test('gets no claim while the queue is paused, and one soon after it is resumed', async () => {
     store.paused.add('q');
     store.ready.add('q');
     expect(await consumers.dequeue('q', { ...one, waitMs: 0 }, never)).toEqual([]);
@@ -423,8 +426,8 @@ describe('a wait', () => {
   });
 });
 
-describe('a failure', () => {
-  test('hits those whom the claim was made for; the others go on', async () => {
+describe('a failed claim or poll', () => {
+  test('fails the consumers of the claim; the others go on', async () => {
     const served = [consumers.dequeue('q', one, never), consumers.dequeue('q', one, never)];
     const claim = await store.claim();
     const later = consumers.dequeue('q', one, never);
@@ -435,7 +438,7 @@ describe('a failure', () => {
     expect(consumers.size).toBe(0);
   });
 
-  test('that lies in one queue hits its consumers only', async () => {
+  test('because of one queue fails the consumers of that queue only', async () => {
     const [good, bad, alsoGood] = ['a', 'b', 'c'].map((queueName) => consumers.dequeue(queueName, one, never));
     const outcome = bad?.catch((error: unknown) => error);
     for (;;) {
@@ -449,7 +452,7 @@ describe('a failure', () => {
     expect(String(await outcome)).toBe('Error: odd');
   });
 
-  test('of a look is made up for by the next', async () => {
+  test('is made up for by the next poll', async () => {
     const { waiting } = await parked();
     store.failures = 2;
     await expect.poll(() => store.failures).toBe(0);
@@ -458,7 +461,7 @@ describe('a failure', () => {
     expect(bodies(await waiting)).toEqual(['after all']);
   });
 
-  test('to find the queue is told to everybody who waits for it', async () => {
+  test('because the queue does not exist fails every consumer of it', async () => {
     store.gone.add('q');
     await expect(consumers.dequeue('q', one, never)).rejects.toMatchObject({ code: 'queue-not-found' });
     await expect(consumers.dequeue('q', { ...one, waitMs: 0 }, never)).rejects.toMatchObject({
@@ -466,7 +469,7 @@ describe('a failure', () => {
     });
   });
 
-  test('to find it because it was deleted meanwhile ends every wait', async () => {
+  test('because the queue was deleted meanwhile ends every wait', async () => {
     const { waiting } = await parked();
     const others = [consumers.dequeue('q', one, never), consumers.dequeue('q', one, never)];
     store.gone.add('q');
@@ -475,7 +478,7 @@ describe('a failure', () => {
   });
 });
 
-describe('those who wait', () => {
+describe('the consumers that wait', () => {
   test('are as many as the setting says, and one more is refused', async () => {
     consumers = newConsumers({ maxLongPolls: 2 });
     const waits = [consumers.dequeue('q', one, never), consumers.dequeue('q', one, never)];
@@ -488,7 +491,7 @@ describe('those who wait', () => {
     expect(bodies(await later)).toEqual(['3']);
   });
 
-  test('leave room for those who do not wait, which is bounded as well', async () => {
+  test('leave room for consumers that do not wait, which is bounded as well', async () => {
     consumers = newConsumers({ maxLongPolls: 2, maxWaitingRequests: 3 });
     const takes = [consumers.dequeue('q', one, never), consumers.dequeue('q', one, never)];
     for (let more = 0; more < 3; more += 1) takes.push(consumers.dequeue('q', { ...one, waitMs: 0 }, never));
@@ -497,7 +500,7 @@ describe('those who wait', () => {
     expect((await Promise.all(takes)).flatMap(bodies)).toEqual(['1', '2', '3', '4', '5']);
   });
 
-  test('are let go by a stop, but for those whom a claim is under way for, who get it; nobody waits afterwards', async () => {
+  test('are let go by a stop, except those with a claim in flight, and nobody waits afterwards', async () => {
     const served = consumers.dequeue('q', one, never);
     const claim = await store.claim();
     const idle = consumers.dequeue('q', one, never);
@@ -511,7 +514,7 @@ describe('those who wait', () => {
     expect(consumers.size).toBe(0);
   });
 
-  test('whom a claim brings nothing during a stop are let go as well', async () => {
+  test('without a message from a claim that ends during a stop are let go as well', async () => {
     const served = consumers.dequeue('q', one, never);
     const claim = await store.claim();
     consumers.beforeApplicationShutdown();

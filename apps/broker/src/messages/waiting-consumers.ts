@@ -39,18 +39,18 @@ interface ConsumerList extends IdleQueue {
 }
 
 /**
- * A claim that only removed deliveries is repeated. After this many in a row, a consumer that does not
- * wait is told that there is no message.
+ * A claim that only removed deliveries is repeated. After this many in a row, a consumer that does
+ * not wait is told that there is no message.
  */
 const MOST_REPEATS = 5;
 
 /**
- * Dequeue: all consumers of a queue share one claim. It leases as much as they want together, and the
- * first to come gets messages first. Claims of several queues share a transaction.
+ * Dequeue: all consumers of a queue share one claim. It leases as much as they want together, and
+ * the first to come gets messages first. Claims of several queues share a transaction.
  *
- * A parked consumer costs the database nothing. An enqueue, nack or release on this broker wakes its
- * queue at once. {@link IdlePoll} finds what other brokers enqueued, delays that ended and leases that
- * ran out, with one poll for all queues.
+ * A parked consumer costs the database nothing. An enqueue, nack or release on this broker wakes
+ * its queue at once. {@link IdlePoll} finds what other brokers enqueued, delays that ended and
+ * leases that ran out, with one poll for all queues.
  */
 @Injectable()
 export class WaitingConsumers implements BeforeApplicationShutdown {
@@ -87,11 +87,10 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
   }
 
   /**
-   * Leases messages, at once or as soon as there are some within `waitMs`. Returns none when the time
-   * is up, the consumer hangs up or the broker stops. The caller releases messages of a consumer that
-   * has hung up.
-   *
-   * Throws `queue-not-found`, `database-unavailable`, and `overloaded` when too many wait.
+   * Leases messages, at once or as soon as there are some within `waitMs`. Returns none when the
+   * time is up, the consumer hangs up or the broker stops. The caller releases messages of a
+   * consumer that has hung up. Throws `queue-not-found`, `database-unavailable`, and `overloaded`
+   * when too many wait.
    */
   async dequeue(queueName: string, demand: ConsumerDemand, hungUp: AbortSignal): Promise<LeasedDelivery[]> {
     if (this.isClosed || hungUp.aborted) return [];
@@ -148,8 +147,8 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
   }
 
   /**
-   * Lets all consumers go for whom no claim is in flight, so that the server can close. From then on
-   * none may wait.
+   * Lets all consumers go for whom no claim is in flight, so that the server can close. From then
+   * on none may wait.
    */
   beforeApplicationShutdown(): void {
     this.isClosed = true;
@@ -181,7 +180,9 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
     this.claimFor(list);
   }
 
-  /** A consumer whose claim is in flight waits for it: the messages that it brings must not be lost. */
+  /**
+   * A consumer whose claim is in flight waits for it: the messages that it brings must not be lost.
+   */
   private giveUp(list: ConsumerList, consumer: Consumer): void {
     const index = list.consumers.indexOf(consumer);
     consumer.isOver = true;
@@ -250,7 +251,7 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
     });
   }
 
-  /** How many consumers one claim of at most so many rows is for, from the first; at least one. */
+  /** The number of consumers, from the first, that fit one claim of so many rows; at least one. */
   private countForClaim({ consumers }: ConsumerList, mostRows: number): number {
     let rows = 0;
     const most = Math.min(consumers.length, this.config.batchRequests);

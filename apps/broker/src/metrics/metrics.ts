@@ -96,8 +96,8 @@ export class Metrics implements StoreObserver {
   }
 
   /**
-   * Stops reporting queues of this text that no longer exist. Another broker may have deleted them, or
-   * a request that was in flight has counted them again after {@link forget}.
+   * Stops reporting queues of this text that no longer exist. Another broker may have deleted them,
+   * or a request that was in flight has counted them again after {@link forget}.
    */
   forgetAllBut(existing: ReadonlySet<string>, text: string): void {
     const counted = new Set([...text.matchAll(COUNTED_QUEUE)].map(([, queue]) => queue as string));
@@ -119,7 +119,9 @@ export class Metrics implements StoreObserver {
     this.requests.observe({ call, status }, seconds);
   }
 
-  /** A gauge that each scrape reads. `aggregator` says how the gauges of several workers become one. */
+  /**
+   * A gauge that each scrape reads. `aggregator` says how the gauges of several workers become one.
+   */
   gauge(name: string, help: string, read: () => number, aggregator: Aggregator = 'sum'): void {
     const gauge: Gauge = new Gauge({ name, help, registers: [], aggregator, collect: () => gauge.set(read()) });
     this.registry.registerMetric(gauge);

@@ -6,11 +6,7 @@ import { QueueStatsService } from './queue-stats.service.js';
 /** Gauges of what is in each queue. */
 @Injectable()
 export class QueueMetrics {
-  constructor(
-    shared: DatabaseMetrics,
-    metrics: Metrics,
-    counts: QueueStatsService,
-  ) {
+  constructor(shared: DatabaseMetrics, metrics: Metrics, counts: QueueStatsService) {
     const deliveries = shared.gauge('rowmq_queue_deliveries', 'Deliveries by state', ['queue', 'state']);
     const oldestReady = shared.gauge(
       'rowmq_queue_oldest_ready_age_seconds',

@@ -2,7 +2,10 @@ import { Injectable } from '@nestjs/common';
 import type { QueueStats } from '@rowmq/contract';
 import { BrowseRepository, type Queue, QueueRepository } from '@rowmq/store';
 
-/** A count is reused for ten times as long as it took. This holds for one queue, and for a scrape of all. */
+/**
+ * A count is reused for ten times as long as it took. This holds for one queue, and for a scrape of
+ * all.
+ */
 const REUSE_FACTOR = 10;
 
 /** A queue and its counts. */
@@ -51,8 +54,8 @@ export class QueueStatsService {
   }
 
   /**
-   * The counts of every queue that exists now. Counts may be older, so that counting takes at most a
-   * tenth of the time, however often it is called.
+   * The counts of every queue that exists now. Counts may be older, so that counting takes at most
+   * a tenth of the time, however often it is called.
    */
   async sample(): Promise<CountedQueue[]> {
     // One sample at a time: the others reuse the counts of the first.

@@ -7,7 +7,7 @@ import { QueuesService } from './queues.service.js';
 
 const HELD_MS = 300;
 
-test('a purge waits a little before it goes over what others hold again', async () => {
+test('a purge pauses before its next pass over deliveries that others hold', async () => {
   const started = performance.now();
   const purge = vi.fn<SweepRepository['purge']>(async () => {
     const isHeld = performance.now() - started < HELD_MS;

@@ -9,7 +9,9 @@ import { QueueStatsService } from './queue-stats.service.js';
 
 /** Deliveries that one transaction removes or moves. */
 const BATCH = 500;
-/** A call for a whole queue answers after this long, with its counts so far and `complete: false`. */
+/**
+ * A call for a whole queue answers after this long, with its counts so far and `complete: false`.
+ */
 const CALL_MS = LIMITS.sweepSeconds * 1000;
 /** The pause after a pass that removed nothing: others hold the deliveries that are left. */
 const PAUSE_MS = 50;
@@ -44,8 +46,8 @@ export class QueuesService {
   }
 
   /**
-   * Deletes a queue and its deliveries. The reaper removes deliveries for which one call has no time.
-   * Throws `queue-not-found`, `invalid-request`.
+   * Deletes a queue and its deliveries. The reaper removes deliveries for which one call has no
+   * time. Throws `queue-not-found`, `invalid-request`.
    */
   async delete(name: string): Promise<void> {
     const id = await this.queues.delete(name);
@@ -59,7 +61,10 @@ export class QueuesService {
     }
   }
 
-  /** Removes every delivery that is in the queue now, leased ones included. Throws `queue-not-found`. */
+  /**
+   * Removes every delivery that is in the queue now, leased ones included. Throws
+   * `queue-not-found`.
+   */
   async purge(name: string): Promise<PurgeAnswer> {
     const queue = await this.queues.getFresh(name);
     const answer = await this.removeDeliveries(queue.id);
@@ -74,7 +79,9 @@ export class QueuesService {
     return { name, paused };
   }
 
-  /** Moves a dead-letter queue's deliveries back to their original queues. Throws `queue-not-found`. */
+  /**
+   * Moves a dead-letter queue's deliveries back to their original queues. Throws `queue-not-found`.
+   */
   async redrive(name: string, maxMessages = Number.POSITIVE_INFINITY): Promise<RedriveAnswer> {
     const queue = await this.queues.getFresh(name);
     const until = performance.now() + CALL_MS;
@@ -97,8 +104,8 @@ export class QueuesService {
   }
 
   /**
-   * Passes over the queue until nothing is left that was there at the start. A pass skips deliveries
-   * that others hold; the next one removes them.
+   * Passes over the queue until nothing is left that was there at the start. A pass skips
+   * deliveries that others hold; the next one removes them.
    */
   private async removeDeliveries(queueId: number): Promise<PurgeAnswer> {
     const until = performance.now() + CALL_MS;
