@@ -11,7 +11,7 @@ interface Options extends BenchOptions {
 }
 
 const FULL_BODY = { bodyBytes: 4096 };
-const ONE_COMMIT_PER_REQUEST = { brokerEnv: { ROWMQ_FLIGHT_REQUESTS: '1' } };
+const ONE_COMMIT_PER_REQUEST = { brokerEnv: { ROWMQ_BATCH_REQUESTS: '1' } };
 const PACED: LoadShape = { batch: 1, producers: { perSecond: 200 }, consumers: 8, bodyBytes: 200 };
 
 /**

@@ -25,7 +25,7 @@ export class BrokerMetrics {
     const now = {
       at: performance.now(),
       acked: total(text, 'rowmq_messages_total', 'event="acked"'),
-      claims: buckets(text, 'rowmq_flight_duration_seconds_bucket', 'verb="dequeue"'),
+      claims: buckets(text, 'rowmq_batch_duration_seconds_bucket', 'verb="dequeue"'),
     };
     const { before } = this;
     this.before = now;
