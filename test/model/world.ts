@@ -137,7 +137,8 @@ export class World {
   }
 
   startBroker(): Broker {
-    return { flights: new MessageRepository(this.database), queues: new QueueRepository(this.database) };
+    const queues = new QueueRepository(this.database);
+    return { flights: new MessageRepository(this.database, undefined, queues), queues };
   }
 
   get sweep(): SweepRepository {

@@ -118,11 +118,12 @@ export async function openStore({
   let now = clock;
   new SessionClock(() => now()).drive(dataSource);
   const database = databaseOf(dataSource);
+  const queues = new QueueRepository(database);
   const store: TestStore = {
     url,
     database,
-    messages: new SingleMessages(new MessageRepository(database, observer)),
-    queues: new QueueRepository(database),
+    messages: new SingleMessages(new MessageRepository(database, observer, queues)),
+    queues,
     sweep: new SweepRepository(database),
     browse: new BrowseRepository(database),
     partitions: new PartitionRepository(database),

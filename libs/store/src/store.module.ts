@@ -53,8 +53,9 @@ export class StoreModule implements OnApplicationBootstrap {
         },
         {
           provide: MessageRepository,
-          useFactory: (database: Database, observer?: StoreObserver) => new MessageRepository(database, observer),
-          inject: [Database, { token: STORE_OBSERVER, optional: true }],
+          useFactory: (database: Database, queues: QueueRepository, observer?: StoreObserver) =>
+            new MessageRepository(database, observer, queues),
+          inject: [Database, QueueRepository, { token: STORE_OBSERVER, optional: true }],
         },
         ...REPOSITORIES.map((Repository) => ({
           provide: Repository,

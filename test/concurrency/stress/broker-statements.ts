@@ -145,8 +145,12 @@ export const BROKER_STATEMENTS = {
   },
 } satisfies Record<string, Statements>;
 
-function planEnqueue(scene: Scene, { messages: { flights } }: TestStore, isBounded: boolean): Plan | undefined {
-  const queues = someOf(scene.queues).filter((name) => flights.isBounded(name) === isBounded);
+function planEnqueue(
+  scene: Scene,
+  { messages: { flights }, queues: known }: TestStore,
+  isBounded: boolean,
+): Plan | undefined {
+  const queues = someOf(scene.queues).filter((name) => known.isBounded(name) === isBounded);
   if (queues.length === 0 || scene.account.owed > MOST_OWED) return undefined;
   return {
     queues,

@@ -5,6 +5,7 @@ import {
   type EnqueueRequest,
   MessageRepository,
   type NewMessage,
+  QueueRepository,
   type ReceiptOutcomes,
   type ReceiptsRequest,
 } from '@rowmq/store';
@@ -68,7 +69,8 @@ export class Flights {
   private readonly extends: Batcher<ExtendRequest, { outcomes: ReceiptOutcomes; leaseExpiresAt: number }>;
 
   constructor(
-    private readonly messages: MessageRepository,
+    messages: MessageRepository,
+    private readonly queues: QueueRepository,
     private readonly metrics: Metrics,
     @Inject(BROKER_CONFIG) private readonly config: FlightConfig,
   ) {
@@ -109,7 +111,7 @@ export class Flights {
   /** Returns the messages' ids. Throws `queue-not-found`, `queue-full`, `invalid-request`, `overloaded`, `database-unavailable`. */
   async enqueue(request: NewRequest): Promise<Buffer[]> {
     const { queueName } = request;
-    if (!this.messages.isBounded(queueName)) {
+    if (!this.queues.isBounded(queueName)) {
       try {
         return await this.enqueues.submit(queueName, request);
       } catch (error) {

@@ -33,7 +33,7 @@ function newService(claim: () => Promise<LeasedDelivery[]> = async () => leased)
   const metrics = new Metrics();
   const demand = new CombinedDemand(messages, queues, metrics, CONFIG);
   const wake = vi.spyOn(demand, 'wake');
-  const flights = new Flights(messages, metrics, CONFIG);
+  const flights = new Flights(messages, queues, metrics, CONFIG);
   return { service: new MessagesService(messages, queues, flights, demand, metrics), release, wake };
 }
 

@@ -85,7 +85,6 @@ export class Database {
   private readonly provenAt = new WeakMap<PoolConnection, number>();
   private readonly sessionSetup: readonly string[];
   private readonly primary: Primary | undefined;
-  private serverIsMariaDb = true;
 
   /** @param statementDeadlineMs after which a statement is given up and its connection closed. */
   constructor(
@@ -95,11 +94,6 @@ export class Database {
     this.health = healthOf(dataSource);
     this.primary = primaryOf(dataSource);
     this.sessionSetup = sessionSetup(Math.ceil((SILENT_DEADLINES * statementDeadlineMs) / 1000));
-  }
-
-  /** Whether the server is MariaDB, as its connections say: assumed until the first is open, since what is right for MariaDB is right, if slower, for MySQL. */
-  get isMariaDb(): boolean {
-    return this.serverIsMariaDb;
   }
 
   /**
@@ -266,10 +260,7 @@ export class Database {
     if (!this.provenAt.has(connection)) {
       try {
         for (const sql of this.sessionSetup) await this.session(connection).write(sql);
-        const [server] = await this.session(connection).read<{ version: string; readOnly: unknown }>(
-          'SELECT VERSION() AS version, @@GLOBAL.read_only AS readOnly',
-        );
-        this.serverIsMariaDb = /mariadb/i.test(server?.version ?? '');
+        const [server] = await this.session(connection).read(ASK_FOR_PROOF);
         this.prove(connection, server);
       } catch (error) {
         connection.destroy();

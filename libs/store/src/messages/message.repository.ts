@@ -14,7 +14,8 @@ import {
 } from './delivery.sql.js';
 import { Enqueue, type EnqueueOutcome, type EnqueueRequest } from './enqueue.js';
 import { Leases, type LeaseVerb, type ReceiptOutcomes, type ReceiptsRequest } from './receipts.js';
-import type { Queue } from '../queues/queue.repository.js';
+import { groupBy } from '../group-by.js';
+import { type Queue, QueueRepository } from '../queues/queue.repository.js';
 import { ScanFloors } from './scan-floors.js';
 import { NO_OBSERVER, type StoreObserver } from '../store-observer.js';
 
@@ -43,9 +44,10 @@ export class MessageRepository {
   constructor(
     private readonly database: Database,
     private readonly observer: StoreObserver = NO_OBSERVER,
+    queues = new QueueRepository(database),
   ) {
     const floors = new ScanFloors();
-    this.enqueuing = new Enqueue(database, floors);
+    this.enqueuing = new Enqueue(database, queues, floors);
     this.claims = new Claim(database, floors, observer);
     this.leases = new Leases(database);
   }
@@ -63,11 +65,6 @@ export class MessageRepository {
     { isForUnbounded = false }: { isForUnbounded?: boolean } = {},
   ): Promise<EnqueueOutcome[]> {
     return this.enqueuing.run(requests, isForUnbounded);
-  }
-
-  /** Whether this queue had a maximum depth when an enqueue last met it: its enqueues wait for each other, and hold up others that fly with them. */
-  isBounded(queueName: string): boolean {
-    return this.enqueuing.isBounded(queueName);
   }
 
   /**
@@ -151,12 +148,8 @@ export class MessageRepository {
    * are left alone. Locks: the rows in primary-key order.
    */
   async release({ queueId, receipts }: ReceiptsRequest): Promise<void> {
-    const groups = new Map<string, Buffer[]>();
-    for (const { messageId, leaseToken } of receipts) {
-      const token = leaseToken.toString('latin1');
-      groups.set(token, [...(groups.get(token) ?? []), messageId]);
-    }
-    for (const [token, messageIds] of groups) {
+    for (const [token, group] of groupBy(receipts, ({ leaseToken }) => leaseToken.toString('latin1'))) {
+      const messageIds = group.map(({ messageId }) => messageId);
       const { sql, values } = giveBack(queueId, messageIds, Buffer.from(token, 'latin1'));
       await this.database.write(sql, values);
     }

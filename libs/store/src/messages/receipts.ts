@@ -2,6 +2,7 @@ import type { Receipt, ReceiptErrorCode } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import type { Database, Statement, Transaction, WriteResult } from '../database/database.js';
 import { deleteDeliveries, isNoLease, LEASE_GRACE_MS, NO_LEASE } from './delivery.sql.js';
+import { groupBy } from '../group-by.js';
 import { hex, hexList } from '../database/hex.js';
 
 /** Receipts of one queue, of one client. */
@@ -140,17 +141,11 @@ async function deleteAll(tx: Transaction, requests: readonly ReceiptsRequest[]):
  */
 function deleteLeased(byQueue: ReturnType<typeof receiptsByQueue>): Statement[] {
   const groups = byQueue.flatMap(([queueId, receipts]) => {
-    const byToken = new Map<string, Buffer[]>();
-    for (const { messageId, leaseToken } of receipts) {
-      const token = hex(leaseToken);
-      const group = byToken.get(token) ?? [];
-      byToken.set(token, group);
-      group.push(messageId);
-    }
-    return [...byToken].map(
-      ([token, messageIds]) =>
-        `(d.queue_id = ${queueId} AND d.message_id IN (${hexList(messageIds)}) AND d.lease_token = ${token})`,
-    );
+    const byToken = groupBy(receipts, ({ leaseToken }) => hex(leaseToken));
+    return Array.from(byToken, ([token, group]) => {
+      const messageIds = group.map(({ messageId }) => messageId);
+      return `(d.queue_id = ${queueId} AND d.message_id IN (${hexList(messageIds)}) AND d.lease_token = ${token})`;
+    });
   });
   if (groups.length > GROUPS_IN_ONE_CONDITION) {
     return byQueue.map(([queueId, receipts]) => deleteLeasedByList(queueId, receipts));
@@ -271,14 +266,14 @@ function lookAt(queueId: number, messageIds: readonly Buffer[]): Statement {
 
 /** Receipts by queue, the queues in id order. */
 function receiptsByQueue(requests: readonly ReceiptsRequest[]): [number, Receipt[]][] {
-  const groups = new Map<number, Receipt[]>();
-  for (const { queueId, receipts } of requests) {
-    if (receipts.length === 0) continue;
-    const group = groups.get(queueId) ?? [];
-    groups.set(queueId, group);
-    group.push(...receipts);
-  }
-  return [...groups].toSorted(([one], [other]) => one - other);
+  const groups = groupBy(
+    requests.filter(({ receipts }) => receipts.length > 0),
+    ({ queueId }) => queueId,
+  );
+  return Array.from(groups, ([queueId, group]): [number, Receipt[]] => [
+    queueId,
+    group.flatMap(({ receipts }) => receipts),
+  ]).toSorted(([one], [other]) => one - other);
 }
 
 /** Whether a receipt names the lease that a delivery is under at this instant. */

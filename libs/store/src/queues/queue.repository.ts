@@ -84,6 +84,16 @@ export class QueueRepository {
     return found;
   }
 
+  /** Whether this queue had a maximum depth when it was last read: its enqueues wait for each other. */
+  isBounded(name: string): boolean {
+    return (this.cache.get(name)?.queue.maxDepth ?? null) !== null;
+  }
+
+  /** The next who asks for this queue is told how it is then. */
+  evict(name: string): void {
+    this.cache.delete(name);
+  }
+
   /** Every queue, by name. */
   async list(): Promise<Queue[]> {
     const rows = await this.database.read<QueueRow>(`${SELECT_QUEUE} WHERE name IS NOT NULL ORDER BY name`);
