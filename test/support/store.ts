@@ -14,7 +14,7 @@ import {
   ReaperRepository,
   type ReceiptOutcomes,
   type StoreObserver,
-  SweepRepository,
+  UnleasedRepository,
 } from '@rowmq/store';
 import type { DataSource } from 'typeorm';
 import { SessionClock } from './clock.js';
@@ -27,7 +27,7 @@ export interface TestStore {
   database: Database;
   messages: SingleMessages;
   queues: QueueRepository;
-  sweep: SweepRepository;
+  unleased: UnleasedRepository;
   browse: BrowseRepository;
   partitions: PartitionRepository;
   reaper: ReaperRepository;
@@ -124,7 +124,7 @@ export async function openStore({
     database,
     messages: new SingleMessages(new MessageRepository(database, observer, queues)),
     queues,
-    sweep: new SweepRepository(database),
+    unleased: new UnleasedRepository(database),
     browse: new BrowseRepository(database),
     partitions: new PartitionRepository(database),
     reaper: new ReaperRepository(database),

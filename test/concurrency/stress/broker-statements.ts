@@ -88,13 +88,13 @@ export const BROKER_STATEMENTS = {
   redrive: {
     weight: 2,
     plan: (scene, store) =>
-      planForQueue(scene, store, async ({ id }) => void (await store.sweep.redrive(id, FIRST_ID, 50))),
+      planForQueue(scene, store, async ({ id }) => void (await store.unleased.redrive(id, FIRST_ID, 50))),
   },
   purge: {
     weight: 0.3,
     plan: (scene, store) =>
       planForQueue(scene, store, async ({ id }) => {
-        const { purged } = await store.sweep.purge(id, FIRST_ID, LAST_ID, PURGED_AT_ONCE);
+        const { purged } = await store.unleased.purge(id, FIRST_ID, LAST_ID, PURGED_AT_ONCE);
         scene.account.purged += purged;
       }),
   },

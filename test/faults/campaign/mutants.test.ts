@@ -63,9 +63,9 @@ const MUTANTS: Mutant[] = [
     file: 'libs/store/dist/messages/message.repository.js',
     edits: [
       {
-        line: 'return this.leases.delete(requests);',
+        line: 'return this.receipts.delete(requests);',
         instead:
-          'this.leases.delete(requests).catch(() => undefined); return requests.map(({ receipts }) => receipts.map(() => null));',
+          'this.receipts.delete(requests).catch(() => undefined); return requests.map(({ receipts }) => receipts.map(() => null));',
       },
     ],
     // Of an ack that comes too late the answer is known before it is refused.

@@ -24,7 +24,7 @@ interface LeaseRow {
 }
 
 /** What is done to deliveries whose lease is held. */
-export interface LeaseVerb<Request> {
+export interface ReceiptVerb<Request> {
   /** What has to be locked before the deliveries. */
   begin?(tx: Transaction): Promise<void>;
   apply(request: Request, messageIds: readonly Buffer[], now: number): Statement;
@@ -44,7 +44,7 @@ const GROUPS_IN_ONE_CONDITION = 50;
 class NotAllHeld extends Error {}
 
 /** What holders of leases do to their deliveries. */
-export class Leases {
+export class Receipts {
   constructor(private readonly database: Database) {}
 
   /**
@@ -54,7 +54,7 @@ export class Leases {
    */
   async change<Request extends ReceiptsRequest>(
     requests: readonly Request[],
-    verb: LeaseVerb<Request>,
+    verb: ReceiptVerb<Request>,
   ): Promise<{ outcomes: ReceiptOutcomes[]; now: number }> {
     const held: HeldLeases = new Map();
     return this.database.transaction((tx) => changeHeld(tx, requests, verb, held));
@@ -81,7 +81,7 @@ export class Leases {
   }
 }
 
-const DELETE: LeaseVerb<ReceiptsRequest> = {
+const DELETE: ReceiptVerb<ReceiptsRequest> = {
   apply: ({ queueId }, messageIds) => deleteDeliveries(queueId, messageIds),
   secondOutcome: 'delivery-not-found',
   // What is in the dead-letter queue was not deleted: its lease ran out before the next try, and a claim moved it.
@@ -91,11 +91,11 @@ const DELETE: LeaseVerb<ReceiptsRequest> = {
 /** Leases that a try has found held, and when they end. */
 type HeldLeases = Map<Receipt, number>;
 
-/** One try of {@link Leases.change}. Adds to `held`. */
+/** One try of {@link Receipts.change}. Adds to `held`. */
 async function changeHeld<Request extends ReceiptsRequest>(
   tx: Transaction,
   requests: readonly Request[],
-  verb: LeaseVerb<Request>,
+  verb: ReceiptVerb<Request>,
   held: HeldLeases,
 ): Promise<{ outcomes: ReceiptOutcomes[]; now: number }> {
   await verb.begin?.(tx);

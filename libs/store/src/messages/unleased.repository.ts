@@ -36,7 +36,7 @@ export const FIRST_ID = Buffer.alloc(16);
  * Walks whole queues a bounded stretch at a time: for what has no index of its own (an index on the expiry would cost every enqueue and ack more than this walk costs in all) and for
  * the admin calls that touch everything.
  */
-export class SweepRepository {
+export class UnleasedRepository {
   constructor(private readonly database: Database) {}
 
   /** Looks at the next `rows` deliveries after an id for expired ones under no lease. Takes no locks. */

@@ -135,7 +135,7 @@ export class QueueRepository {
   }
 
   /**
-   * Deletes a queue: from the commit on no request finds it. Its row stays, nameless, until its deliveries are removed ({@link SweepRepository.purge},
+   * Deletes a queue: from the commit on no request finds it. Its row stays, nameless, until its deliveries are removed ({@link UnleasedRepository.purge},
    * {@link forget}). Returns its id. Throws `queue-not-found`, and `invalid-request` while it is another queue's dead-letter queue.
    */
   async delete(name: string): Promise<number> {
