@@ -17,7 +17,8 @@ import {
   sortHead,
   type StoredMessage,
 } from './claim.sql.js';
-import type { Database, Statement } from '../database/database.js';
+import type { Database } from '../database/database.js';
+import type { Statement } from '../database/session.js';
 import { deleteDeliveries } from './delivery.sql.js';
 import type { Queue } from '../queues/queue.repository.js';
 import { groupBy } from '../group-by.js';

@@ -1,5 +1,6 @@
 import { NOW_MS } from '../database/clock.js';
-import type { Statement, Transaction } from '../database/database.js';
+import type { Transaction } from '../database/database.js';
+import type { Statement } from '../database/session.js';
 import { groupBy } from '../group-by.js';
 
 /**

@@ -1,7 +1,8 @@
 import { LIMITS, RowmqError } from '@rowmq/contract';
 import { NOW_MS, UTC_NOW_MS } from '../database/clock.js';
 import { hex } from '../database/hex.js';
-import type { Database, Statement, Transaction } from '../database/database.js';
+import type { Database, Transaction } from '../database/database.js';
+import type { Statement } from '../database/session.js';
 import { isDuplicateKey, TryAgain } from '../database/database-errors.js';
 import { DepthGauge } from './depth-gauge.js';
 import { groupBy } from '../group-by.js';

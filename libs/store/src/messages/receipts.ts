@@ -1,6 +1,7 @@
 import type { Receipt, ReceiptErrorCode } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
-import type { Database, Statement, Transaction, WriteResult } from '../database/database.js';
+import type { Database, Transaction } from '../database/database.js';
+import type { Statement, WriteResult } from '../database/session.js';
 import { deleteDeliveries, isNoLease, LEASE_GRACE_MS, NO_LEASE } from './delivery.sql.js';
 import { groupBy } from '../group-by.js';
 import { hex, hexList } from '../database/hex.js';
