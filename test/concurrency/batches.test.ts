@@ -152,7 +152,7 @@ it('batches of every verb for several queues, from several brokers, with leases 
   expect(acked.size).toBe(sent.size);
   expect([...acked.values()].filter((count) => count !== 1)).toEqual([]);
   expect([...acked.keys()].filter((id) => !sent.has(id))).toEqual([]);
-  for (const queue of queues) expect(await store.sweep.lastId(queue.id)).toBeNull();
+  for (const queue of queues) expect(await store.unleased.lastId(queue.id)).toBeNull();
   // It was a fight: some lost.
   expect(lost).toBeGreaterThan(20);
   await expectNoDeadlock(deadlocks(), { leasesRunOut: true });

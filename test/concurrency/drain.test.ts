@@ -94,7 +94,7 @@ describe(`${CONSUMERS} consumers`, () => {
     expect(taken.size).toBe(sent.size);
     expect([...taken.values()].filter((count) => count !== 1)).toEqual([]);
     expect([...taken.keys()].filter((id) => !sent.has(id))).toEqual([]);
-    expect(await store.sweep.lastId(queue.id)).toBeNull();
+    expect(await store.unleased.lastId(queue.id)).toBeNull();
     await expectNoDeadlock(deadlocks() - before);
   }, 600_000);
 
@@ -121,7 +121,7 @@ describe(`${CONSUMERS} consumers`, () => {
           if (consumer % 8 === 0 && old.length > 0) await messages.extend(queue.id, old, { leaseSeconds: 1 });
           if (consumer % 8 === 1 && old.length > 0) await messages.nack(queue.id, old, { delaySeconds: 0 });
           if (consumer % 8 === 2)
-            await messages.expire(queue.id, (await store.sweep.findExpired(queue.id, Buffer.alloc(16), 50)).found);
+            await messages.expire(queue.id, (await store.unleased.findExpired(queue.id, Buffer.alloc(16), 50)).found);
           if (consumer % 8 === 3) await messages.release(queue.id, old);
           const outcomes = await messages.ack(queue.id, [...old, ...leased]);
           for (const [index, outcome] of outcomes.entries()) {
@@ -170,16 +170,16 @@ describe(`${CONSUMERS} consumers`, () => {
       ),
       ...Array.from({ length: 2 }, () =>
         loop(async () =>
-          store.messages.expire(queue.id, (await store.sweep.findExpired(queue.id, Buffer.alloc(16), 500)).found),
+          store.messages.expire(queue.id, (await store.unleased.findExpired(queue.id, Buffer.alloc(16), 500)).found),
         ),
       ),
       ...Array.from({ length: 2 }, () =>
         loop(async () =>
-          store.messages.deadLetter(queue, (await store.sweep.findOverReceived(queue, Buffer.alloc(16), 500)).found),
+          store.messages.deadLetter(queue, (await store.unleased.findOverReceived(queue, Buffer.alloc(16), 500)).found),
         ),
       ),
-      ...Array.from({ length: 4 }, () => loop(() => store.sweep.redrive(dead.id, Buffer.alloc(16), 50))),
-      loop(() => store.sweep.purge(queue.id, Buffer.alloc(16), Buffer.alloc(16, 255), 200)),
+      ...Array.from({ length: 4 }, () => loop(() => store.unleased.redrive(dead.id, Buffer.alloc(16), 50))),
+      loop(() => store.unleased.purge(queue.id, Buffer.alloc(16), Buffer.alloc(16, 255), 200)),
       loop(() => store.queues.put(queue.name, { leaseSeconds: 1, deadLetterQueue: dead.name })),
       loop(() => store.queues.put(dead.name, { leaseSeconds: 1 })),
       loop(() =>

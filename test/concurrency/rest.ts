@@ -5,7 +5,7 @@ import { eventually } from '../support/wait.js';
 const DEADLINE_MS = 120_000;
 
 /** Takes and acks what a test that had its time has left in a queue, as on a machine too slow for it. Returns the ids, as text, of what was acked. */
-export async function ackRest({ messages, sweep }: TestStore, queue: Queue): Promise<string[]> {
+export async function ackRest({ messages, unleased }: TestStore, queue: Queue): Promise<string[]> {
   const acked: string[] = [];
   await eventually(
     'the rest is acked',
@@ -15,7 +15,7 @@ export async function ackRest({ messages, sweep }: TestStore, queue: Queue): Pro
       acked.push(
         ...leased.flatMap(({ messageId }, index) => (outcomes[index] === null ? messageId.toString('hex') : [])),
       );
-      return leased.length === 0 && (await sweep.lastId(queue.id)) === null;
+      return leased.length === 0 && (await unleased.lastId(queue.id)) === null;
     },
     DEADLINE_MS,
   );

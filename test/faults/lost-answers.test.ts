@@ -86,7 +86,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
       null,
       'delivery-not-found',
     ]);
-    expect(await direct.sweep.lastId(queue.id)).toBeNull();
+    expect(await direct.unleased.lastId(queue.id)).toBeNull();
   });
 
   it('a queue is deleted, and said to be', async () => {
@@ -133,7 +133,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     const leased = await direct.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 600 });
     const request = { queueId: queue.id, receipts: leased, reason: 'broken' };
     expect(await cutOnce(() => store.messages.flights.reject(request))).toEqual([null, null, null]);
-    expect(await direct.sweep.lastId(queue.id)).toBeNull();
+    expect(await direct.unleased.lastId(queue.id)).toBeNull();
     const moved = await direct.messages.dequeue(dead, { maxMessages: 10, leaseSeconds: 600 });
     expect(bodies(moved).toSorted()).toEqual(['0', '1', '2']);
   });
@@ -230,7 +230,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
         [null, null, null],
       ]);
       expect(await direct.browse.stats(a.id)).toMatchObject({ leased: 1 });
-      expect(await direct.sweep.lastId(b.id)).toBeNull();
+      expect(await direct.unleased.lastId(b.id)).toBeNull();
     });
 
     it('an ack with some that are not tells what became of each', async () => {
@@ -325,7 +325,7 @@ describe('between a COMMIT without an answer and the next try', () => {
       const unknown = { ...(leased[0] as LeasedDelivery), messageId: message().id };
       meanwhile = async () => {
         expect(await direct.at(T0 + 100_000).messages.dequeue(queue, { ...claim })).toEqual([]);
-        expect(await direct.sweep.lastId(dead.id)).not.toBeNull();
+        expect(await direct.unleased.lastId(dead.id)).not.toBeNull();
       };
       proxy.cutAt(endsWithCommit, 'before');
       const receipts = which === 'all are held' ? leased : [...leased, unknown];
@@ -364,7 +364,7 @@ it('an ack that was carried out is answered as done although the broker gets one
     proxy.cutAt(endsWithCommit, 'after');
     expect(await scarce.messages.ack(queue.id, leased)).toEqual([null, null, null]);
     expect(given).toBe(2);
-    expect(await direct.sweep.lastId(queue.id)).toBeNull();
+    expect(await direct.unleased.lastId(queue.id)).toBeNull();
   } finally {
     await scarce.close();
   }

@@ -343,7 +343,7 @@ class Run {
       [...moved.values()].reduce((sum, some) => sum + some, 0),
     );
     const work = async () => {
-      const batch = await this.world.sweep.redrive(this.id(queue), FIRST_ID, most);
+      const batch = await this.world.unleased.redrive(this.id(queue), FIRST_ID, most);
       const named = [...batch.moved].map(([target, some]): [string, number] => [this.world.nameOf(target), some]);
       return { moved: new Map(named), skipped: batch.skipped, left: batch.left };
     };
@@ -354,9 +354,9 @@ class Run {
     const expected = this.protocol.purge(queue);
     count('purged', expected.purged);
     const work = async () => {
-      const last = await this.world.sweep.lastId(this.id(queue));
+      const last = await this.world.unleased.lastId(this.id(queue));
       if (last === null) return { purged: 0, left: 0 };
-      const { purged, left } = await this.world.sweep.purge(this.id(queue), FIRST_ID, last, 500);
+      const { purged, left } = await this.world.unleased.purge(this.id(queue), FIRST_ID, last, 500);
       return { purged, left };
     };
     return this.sweep({ cut }, work, expected);

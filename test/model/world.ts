@@ -12,7 +12,7 @@ import {
   poolOf,
   QueueRepository,
   type Row,
-  SweepRepository,
+  UnleasedRepository,
   type Transaction,
   type WriteResult,
 } from '@rowmq/store';
@@ -137,18 +137,19 @@ export class World {
   }
 
   startBroker(): Broker {
-    return { flights: new MessageRepository(this.database), queues: new QueueRepository(this.database) };
+    const queues = new QueueRepository(this.database);
+    return { flights: new MessageRepository(this.database, undefined, queues), queues };
   }
 
-  get sweep(): SweepRepository {
-    return new SweepRepository(this.database);
+  get unleased(): UnleasedRepository {
+    return new UnleasedRepository(this.database);
   }
 
   /** The reaper's duties. Each returns how many it took care of. */
   async reap(duty: 'expire' | 'deadLetter'): Promise<number> {
     const { flights, queues } = this.startBroker();
     const Duty = duty === 'expire' ? ExpireDeliveries : DeadLetterDeliveries;
-    return new Duty(queues, this.sweep, flights).run({ signal: new AbortController().signal });
+    return new Duty(queues, this.unleased, flights).run({ signal: new AbortController().signal });
   }
 
   /** Does something while the connection is cut at the first COMMIT. Returns whether there was one, and once the server has noticed. */

@@ -1,4 +1,4 @@
-import { MessageRepository, poolOf, type Queue } from '@rowmq/store';
+import { MessageRepository, poolOf, type Queue, QueueRepository } from '@rowmq/store';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Commits } from '../../apps/broker/src/messages/commits.js';
 import { Metrics } from '../../apps/broker/src/metrics/metrics.js';
@@ -30,11 +30,12 @@ beforeAll(async () => {
 afterAll(() => store.close());
 
 /** As one that has just started: it knows of no queue yet whether it is bounded. */
-function newBroker(): { commits: Commits; enqueue: (queueName: string, text: string) => Promise<Buffer[]> } {
+function newBroker(): { commits: Commits; enqueue: (queueName: string, body: string | Buffer) => Promise<Buffer[]> } {
   const config = { poolSize: POOL, batchRequests: 1000, maxWaitingRequests: 1000 };
-  const commits = new Commits(new MessageRepository(store.database), new Metrics(), config);
-  const enqueue = (queueName: string, text: string): Promise<Buffer[]> =>
-    commits.enqueue({ queueName, messages: [{ ...message({ body: Buffer.from(text) }), id: undefined }] });
+  const queues = new QueueRepository(store.database);
+  const commits = new Commits(new MessageRepository(store.database, undefined, queues), queues, new Metrics(), config);
+  const enqueue = (queueName: string, body: string | Buffer): Promise<Buffer[]> =>
+    commits.enqueue({ queueName, messages: [{ ...message({ body: Buffer.from(body) }), id: undefined }] });
   return { commits, enqueue };
 }
 
@@ -102,3 +103,21 @@ test('a queue that was given a maximum depth, or is no longer bounded, is enqueu
   await store.queues.delete(queue.name);
   await expect(enqueue()).rejects.toMatchObject({ code: 'queue-not-found' });
 });
+
+test.each([null, 100])(
+  'a request that the database cannot store fails alone, and the others of its batch are stored (maximum depth: %s)',
+  async (maxDepth) => {
+    const queue = await createQueue(store, { maxDepth });
+    const { enqueue } = newBroker();
+    const sent = ['1', '2', Buffer.alloc(4097), '3', '4'].map((body) => enqueue(queue.name, body));
+    const outcomes = await Promise.allSettled([...sent, enqueue('nowhere', 'lost')]);
+    const refusals = outcomes.map((outcome) => (outcome.status === 'rejected' ? String(outcome.reason) : null));
+    const [tooLong, unknown] = [
+      expect.stringMatching(/too long/i),
+      expect.stringContaining("'nowhere' does not exist"),
+    ];
+    expect(refusals).toEqual([null, null, tooLong, null, null, unknown]);
+    const leased = await store.messages.dequeue(queue, { maxMessages: 10, leaseSeconds: 600 });
+    expect(bodies(leased).toSorted()).toEqual(['1', '2', '3', '4']);
+  },
+);

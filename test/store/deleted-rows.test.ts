@@ -52,7 +52,7 @@ test.each([
   try {
     await stale.query(statement as string);
     // Waiting would end it with database-unavailable, as the other transaction stays open.
-    const { moved, left } = await store.sweep.redrive(graveyard.id, FIRST_ID, 10);
+    const { moved, left } = await store.unleased.redrive(graveyard.id, FIRST_ID, 10);
     expect({ moved, left }).toEqual({ moved: new Map([[queue.id, 3]]), left: 0 });
   } finally {
     await stale.query('ROLLBACK');

@@ -198,7 +198,7 @@ describe('expiry', () => {
       oldestReadyAgeSeconds: null,
     });
     expect(await dequeue(queue, T0 + 1000 * SECOND)).toEqual([]);
-    expect(await store.sweep.lastId(queue.id)).toBeNull();
+    expect(await store.unleased.lastId(queue.id)).toBeNull();
   });
 
   it('can come while the message is leased: its holder may ack, nobody else gets it', async () => {
@@ -249,7 +249,7 @@ describe('dead-lettering', () => {
     const [moved] = (await dequeue(dead, at(2))) as [never];
     expect(moved).toMatchObject({ receiveCount: 1, body: Buffer.from('1') });
     await store.at(at(2)).messages.nack(dead.id, [moved], { delaySeconds: 0 });
-    expect(await store.at(at(3)).sweep.redrive(dead.id, Buffer.alloc(16), 10)).toMatchObject({
+    expect(await store.at(at(3)).unleased.redrive(dead.id, Buffer.alloc(16), 10)).toMatchObject({
       moved: new Map([[queue.id, 1]]),
       skipped: 0,
     });

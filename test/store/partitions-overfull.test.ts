@@ -46,7 +46,7 @@ async function expectBrowsedAndRedriven(ids: readonly Buffer[]): Promise<void> {
     queue.id,
     ids,
   ]);
-  const { moved, skipped } = await store.at(WEEK_LATER).sweep.redrive(graveyard.id, FIRST_ID, 100);
+  const { moved, skipped } = await store.at(WEEK_LATER).unleased.redrive(graveyard.id, FIRST_ID, 100);
   expect([moved, skipped]).toEqual([new Map([[queue.id, ids.length]]), 0]);
 }
 

@@ -168,7 +168,7 @@ describe('thinning while deliveries move between queues', () => {
         await takeAll(store, strict, now);
         now += 2 * MINUTE;
         expect(await deadLetterAll(store, strict, now)).toBe(200);
-        const { moved } = await store.at(now).sweep.redrive(graveyard.id, Buffer.alloc(16), 1000);
+        const { moved } = await store.at(now).unleased.redrive(graveyard.id, Buffer.alloc(16), 1000);
         expect(moved.get(strict.id)).toBe(200);
         moves += 1;
       }

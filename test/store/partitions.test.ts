@@ -156,13 +156,13 @@ describe('nothing owed is ever dropped', () => {
     },
     'an expired one that no claim and no reaper has met': async () => async () => {
       const now = START + 61 * DAY;
-      const { found } = await store.at(now).sweep.findExpired(queue.id, FIRST_ID, 10);
+      const { found } = await store.at(now).unleased.findExpired(queue.id, FIRST_ID, 10);
       expect(await store.at(now).messages.expire(queue.id, found)).toBe(1);
     },
     "what is left of a deleted queue's deliveries": async () => {
       await store.queues.delete(queue.name);
       return async () => {
-        expect(await store.sweep.purge(queue.id, FIRST_ID, id, 10)).toMatchObject({ purged: 1, next: null });
+        expect(await store.unleased.purge(queue.id, FIRST_ID, id, 10)).toMatchObject({ purged: 1, next: null });
         await store.queues.forget(queue.id);
       };
     },

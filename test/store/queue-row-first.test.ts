@@ -65,12 +65,12 @@ const prepare: Record<'redrive' | 'dead-letter' | 'nack, dead-letter', () => Pro
       holds: graveyard,
       ids: targets.flatMap(({ ids }) => ids),
       done: { moved: new Map(targets.map(({ origin }) => [origin.id, 3])), skipped: 0, left: 0, next: null },
-      carryOut: () => store.at(LATER).sweep.redrive(graveyard.id, FIRST_ID, 100),
+      carryOut: () => store.at(LATER).unleased.redrive(graveyard.id, FIRST_ID, 100),
     };
   },
   'dead-letter': async () => {
     const { origin, ids } = await createOrigin(await createGraveyard());
-    const { found } = await store.at(LATER).sweep.findOverReceived(origin, FIRST_ID, 100);
+    const { found } = await store.at(LATER).unleased.findOverReceived(origin, FIRST_ID, 100);
     const carryOut = (): Promise<number> => store.at(LATER).messages.deadLetter(origin, found);
     return { locked: origin, holds: origin, ids, done: 3, carryOut };
   },

@@ -38,9 +38,9 @@ function duties(of: TestStore): Duty[] {
   });
   return [
     new CreatePartitions(of.partitions, config),
-    new ExpireDeliveries(of.queues, of.sweep, of.messages.flights),
-    new DeadLetterDeliveries(of.queues, of.sweep, of.messages.flights),
-    new RemoveDeletedQueues(of.queues, of.sweep),
+    new ExpireDeliveries(of.queues, of.unleased, of.messages.flights),
+    new DeadLetterDeliveries(of.queues, of.unleased, of.messages.flights),
+    new RemoveDeletedQueues(of.queues, of.unleased),
     new DropPartitions(of.partitions, config),
     new ThinPartitions(of.partitions, config),
     new PruneRuns(of.reaper),

@@ -54,7 +54,7 @@ export async function settleAll(store: TestStore, queue: Queue, now: number): Pr
 
 /** Dead-letters whatever was received too often; returns how many. */
 export async function deadLetterAll(store: TestStore, queue: Queue, now: number): Promise<number> {
-  const { found } = await store.at(now).sweep.findOverReceived(queue, FIRST_ID, BATCH);
+  const { found } = await store.at(now).unleased.findOverReceived(queue, FIRST_ID, BATCH);
   return store.at(now).messages.deadLetter(queue, found);
 }
 

@@ -14,7 +14,7 @@ import {
   ReaperRepository,
   type ReceiptOutcomes,
   type StoreObserver,
-  SweepRepository,
+  UnleasedRepository,
 } from '@rowmq/store';
 import type { DataSource } from 'typeorm';
 import { SessionClock } from './clock.js';
@@ -27,7 +27,7 @@ export interface TestStore {
   database: Database;
   messages: SingleMessages;
   queues: QueueRepository;
-  sweep: SweepRepository;
+  unleased: UnleasedRepository;
   browse: BrowseRepository;
   partitions: PartitionRepository;
   reaper: ReaperRepository;
@@ -118,12 +118,13 @@ export async function openStore({
   let now = clock;
   new SessionClock(() => now()).drive(dataSource);
   const database = databaseOf(dataSource);
+  const queues = new QueueRepository(database);
   const store: TestStore = {
     url,
     database,
-    messages: new SingleMessages(new MessageRepository(database, observer)),
-    queues: new QueueRepository(database),
-    sweep: new SweepRepository(database),
+    messages: new SingleMessages(new MessageRepository(database, observer, queues)),
+    queues,
+    unleased: new UnleasedRepository(database),
     browse: new BrowseRepository(database),
     partitions: new PartitionRepository(database),
     reaper: new ReaperRepository(database),

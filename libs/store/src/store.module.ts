@@ -17,10 +17,10 @@ import { pendingOf } from './database/migrate.js';
 import { PartitionRepository } from './partitions/partition.repository.js';
 import { QueueRepository } from './queues/queue.repository.js';
 import { ReaperRepository } from './partitions/reaper.repository.js';
-import { SweepRepository } from './messages/unleased.repository.js';
+import { UnleasedRepository } from './messages/unleased.repository.js';
 import { STORE_OBSERVER, type StoreObserver } from './store-observer.js';
 
-const REPOSITORIES = [QueueRepository, SweepRepository, BrowseRepository, PartitionRepository, ReaperRepository];
+const REPOSITORIES = [QueueRepository, UnleasedRepository, BrowseRepository, PartitionRepository, ReaperRepository];
 
 /** RowMQ's storage for a Nest application: one connection pool and the repositories on it. The application does not start on a database that will not do. */
 @Global()
@@ -53,8 +53,9 @@ export class StoreModule implements OnApplicationBootstrap {
         },
         {
           provide: MessageRepository,
-          useFactory: (database: Database, observer?: StoreObserver) => new MessageRepository(database, observer),
-          inject: [Database, { token: STORE_OBSERVER, optional: true }],
+          useFactory: (database: Database, queues: QueueRepository, observer?: StoreObserver) =>
+            new MessageRepository(database, observer, queues),
+          inject: [Database, QueueRepository, { token: STORE_OBSERVER, optional: true }],
         },
         ...REPOSITORIES.map((Repository) => ({
           provide: Repository,

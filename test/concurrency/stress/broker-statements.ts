@@ -88,13 +88,13 @@ export const BROKER_STATEMENTS = {
   redrive: {
     weight: 2,
     plan: (scene, store) =>
-      planForQueue(scene, store, async ({ id }) => void (await store.sweep.redrive(id, FIRST_ID, 50))),
+      planForQueue(scene, store, async ({ id }) => void (await store.unleased.redrive(id, FIRST_ID, 50))),
   },
   purge: {
     weight: 0.3,
     plan: (scene, store) =>
       planForQueue(scene, store, async ({ id }) => {
-        const { purged } = await store.sweep.purge(id, FIRST_ID, LAST_ID, PURGED_AT_ONCE);
+        const { purged } = await store.unleased.purge(id, FIRST_ID, LAST_ID, PURGED_AT_ONCE);
         scene.account.purged += purged;
       }),
   },
@@ -145,8 +145,12 @@ export const BROKER_STATEMENTS = {
   },
 } satisfies Record<string, Statements>;
 
-function planEnqueue(scene: Scene, { messages: { flights } }: TestStore, isBounded: boolean): Plan | undefined {
-  const queues = someOf(scene.queues).filter((name) => flights.isBounded(name) === isBounded);
+function planEnqueue(
+  scene: Scene,
+  { messages: { flights }, queues: known }: TestStore,
+  isBounded: boolean,
+): Plan | undefined {
+  const queues = someOf(scene.queues).filter((name) => known.isBounded(name) === isBounded);
   if (queues.length === 0 || scene.account.owed > MOST_OWED) return undefined;
   return {
     queues,

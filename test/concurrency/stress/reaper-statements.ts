@@ -18,7 +18,7 @@ export const REAPER_STATEMENTS = {
     weight: 4,
     plan: (scene, store) =>
       planForQueue(scene, store, async ({ id }) => {
-        const { found } = await store.sweep.findExpired(id, FIRST_ID, STRETCH);
+        const { found } = await store.unleased.findExpired(id, FIRST_ID, STRETCH);
         const expired = await store.messages.expire(id, found);
         scene.account.expired += expired;
       }),
@@ -27,19 +27,19 @@ export const REAPER_STATEMENTS = {
     weight: 4,
     plan: (scene, store) =>
       planForQueue(scene, store, async (queue) => {
-        const { found } = await store.sweep.findOverReceived(queue, FIRST_ID, STRETCH);
+        const { found } = await store.unleased.findOverReceived(queue, FIRST_ID, STRETCH);
         await store.messages.deadLetter(queue, found);
       }),
   },
   'remove deleted queue': {
     weight: 1,
-    plan: async (scene, { queues, sweep }) => {
+    plan: async (scene, { queues, unleased }) => {
       const [id] = await queues.deletedIds();
       if (id === undefined) return undefined;
       return {
         queues: [scene.passing],
         carryOut: async () => {
-          const { purged } = await sweep.purge(id, FIRST_ID, LAST_ID, STRETCH);
+          const { purged } = await unleased.purge(id, FIRST_ID, LAST_ID, STRETCH);
           scene.account.purged += purged;
           await queues.forget(id);
         },

@@ -169,9 +169,9 @@ export class Stress {
     }
   }
 
-  private async drainQueue({ sweep, messages }: TestStore, queue: Queue): Promise<void> {
+  private async drainQueue({ unleased, messages }: TestStore, queue: Queue): Promise<void> {
     const { account } = this.scene;
-    const { found } = await sweep.findExpired(queue.id, FIRST_ID, 1000);
+    const { found } = await unleased.findExpired(queue.id, FIRST_ID, 1000);
     const expired = await messages.expire(queue.id, found);
     account.expired += expired;
     for (;;) {
@@ -183,8 +183,8 @@ export class Stress {
     }
   }
 
-  private async purge({ sweep }: TestStore, queueId: number): Promise<void> {
-    const { purged } = await sweep.purge(queueId, FIRST_ID, LAST_ID, 500);
+  private async purge({ unleased }: TestStore, queueId: number): Promise<void> {
+    const { purged } = await unleased.purge(queueId, FIRST_ID, LAST_ID, 500);
     this.scene.account.purged += purged;
   }
 }

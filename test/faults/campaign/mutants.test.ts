@@ -67,9 +67,9 @@ const MUTANTS: Mutant[] = [
     file: 'libs/store/dist/messages/message.repository.js',
     edits: [
       {
-        line: 'return this.leases.delete(requests, now);',
+        line: 'return this.receipts.delete(requests);',
         instead:
-          'this.leases.delete(requests, now).catch(() => undefined); return requests.map(({ receipts }) => receipts.map(() => null));',
+          'this.receipts.delete(requests).catch(() => undefined); return requests.map(({ receipts }) => receipts.map(() => null));',
       },
     ],
     // A consumer knows the answer to a late ack before the store refuses the ack.
@@ -81,9 +81,9 @@ const MUTANTS: Mutant[] = [
     file: 'libs/store/dist/messages/message.repository.js',
     edits: [
       {
-        line: 'return this.enqueuing.run(requests, now, isForUnbounded);',
+        line: 'return this.enqueuing.run(requests, isForUnbounded);',
         instead:
-          'if (Math.random() < 0.5) return this.enqueuing.run(requests, now, isForUnbounded); return requests.map(() => null);',
+          'if (Math.random() < 0.5) return this.enqueuing.run(requests, isForUnbounded); return requests.map(() => null);',
       },
     ],
     fault: SLOW_CONSUMERS,
@@ -92,7 +92,7 @@ const MUTANTS: Mutant[] = [
   {
     name: 'token not compared by ack',
     file: 'libs/store/dist/messages/receipts.js',
-    edits: [{ line: ' AND d.lease_token = ${token})`);', instead: ')`);' }],
+    edits: [{ line: ' AND d.lease_token = ${token})`;', instead: ')`;' }],
     fault: SLOW_CONSUMERS,
     broken: [FENCED, AFTER_ACK],
   },
@@ -131,8 +131,8 @@ const MUTANTS: Mutant[] = [
     name: 'deadline not compared',
     file: 'libs/store/dist/messages/receipts.js',
     edits: [
-      { line: ' AND d.available_at > ${clock(at)} + ${LEASE_GRACE_MS}', instead: '', times: 2 },
-      { line: ' AND available_at > ${clock(at)} + ${LEASE_GRACE_MS}', instead: '' },
+      { line: ' AND d.available_at > ${NOW_MS} + ${LEASE_GRACE_MS}', instead: '', times: 2 },
+      { line: ' AND available_at > ${NOW_MS} + ${LEASE_GRACE_MS}', instead: '' },
       { line: 'row.availableAt - LEASE_GRACE_MS > now', instead: 'true' },
     ],
     fault: SLOW_CONSUMERS,

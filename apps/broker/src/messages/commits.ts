@@ -5,6 +5,7 @@ import {
   type EnqueueRequest,
   MessageRepository,
   type NewMessage,
+  QueueRepository,
   type ReceiptOutcomes,
   type ReceiptsRequest,
 } from '@rowmq/store';
@@ -82,7 +83,8 @@ export class Commits {
   private readonly extends: Batcher<ExtendRequest, { outcomes: ReceiptOutcomes; leaseExpiresAt: number }>;
 
   constructor(
-    private readonly messages: MessageRepository,
+    messages: MessageRepository,
+    private readonly queues: QueueRepository,
     private readonly metrics: Metrics,
     @Inject(BROKER_CONFIG) private readonly config: BatchConfig,
   ) {
@@ -127,7 +129,7 @@ export class Commits {
    */
   async enqueue(request: NewRequest): Promise<Buffer[]> {
     const { queueName } = request;
-    if (!this.messages.isBounded(queueName)) {
+    if (!this.queues.isBounded(queueName)) {
       try {
         return await this.enqueues.submit(queueName, request);
       } catch (error) {

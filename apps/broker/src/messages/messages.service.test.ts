@@ -33,7 +33,7 @@ function newService(claim: () => Promise<LeasedDelivery[]> = async () => leased)
   const metrics = new Metrics();
   const consumers = new WaitingConsumers(messages, queues, metrics, CONFIG);
   const wake = vi.spyOn(consumers, 'wake');
-  const commits = new Commits(messages, metrics, CONFIG);
+  const commits = new Commits(messages, queues, metrics, CONFIG);
   return { service: new MessagesService(messages, queues, commits, consumers, metrics), release, wake };
 }
 

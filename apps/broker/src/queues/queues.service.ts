@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Injectable, Logger } from '@nestjs/common';
 import { LIMITS, type PurgeAnswer, type PutQueueRequest, type QueueAnswer, type RedriveAnswer } from '@rowmq/contract';
-import { FIRST_ID, type Queue, QueueRepository, SweepRepository } from '@rowmq/store';
+import { FIRST_ID, type Queue, QueueRepository, UnleasedRepository } from '@rowmq/store';
 import { formatTime } from '../messages/message.codec.js';
 import { WaitingConsumers } from '../messages/waiting-consumers.js';
 import { Metrics } from '../metrics/metrics.js';
@@ -23,7 +23,7 @@ export class QueuesService {
 
   constructor(
     private readonly queues: QueueRepository,
-    private readonly sweep: SweepRepository,
+    private readonly unleased: UnleasedRepository,
     private readonly stats: QueueStatsService,
     private readonly consumers: WaitingConsumers,
     private readonly metrics: Metrics,
@@ -89,7 +89,7 @@ export class QueuesService {
     let [redriven, skipped, left] = [0, 0, 0];
     let after: Buffer | null = FIRST_ID;
     while (after !== null && redriven < maxMessages && performance.now() < until) {
-      const batch = await this.sweep.redrive(queue.id, after, Math.min(BATCH, maxMessages - redriven));
+      const batch = await this.unleased.redrive(queue.id, after, Math.min(BATCH, maxMessages - redriven));
       for (const [target, count] of batch.moved) {
         redriven += count;
         const targetName = names.get(target);
@@ -109,14 +109,14 @@ export class QueuesService {
    */
   private async removeDeliveries(queueId: number): Promise<PurgeAnswer> {
     const until = performance.now() + CALL_MS;
-    const last = await this.sweep.lastId(queueId);
+    const last = await this.unleased.lastId(queueId);
     let purged = 0;
     for (let left = last === null ? 0 : 1; last !== null && left > 0;) {
       left = 0;
       const before = purged;
       for (let after: Buffer | null = FIRST_ID; after !== null;) {
         if (performance.now() > until) return { purged, complete: false };
-        const batch: Awaited<ReturnType<SweepRepository['purge']>> = await this.sweep.purge(
+        const batch: Awaited<ReturnType<UnleasedRepository['purge']>> = await this.unleased.purge(
           queueId,
           after,
           last,

@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import { MessageRepository, QueueRepository, SweepRepository } from '@rowmq/store';
+import { MessageRepository, QueueRepository, UnleasedRepository } from '@rowmq/store';
 import { QueueWalk } from '../queue-walk.js';
 import type { Duty, Round } from './duty.js';
 
@@ -15,7 +15,7 @@ export class DeadLetterDeliveries implements Duty {
 
   constructor(
     private readonly queues: QueueRepository,
-    private readonly sweep: SweepRepository,
+    private readonly unleased: UnleasedRepository,
     private readonly messages: MessageRepository,
   ) {}
 
@@ -24,7 +24,7 @@ export class DeadLetterDeliveries implements Duty {
       (queue) => queue.maxReceives !== null && queue.deadLetterQueueId !== null,
     );
     return this.walk.run(queues, signal, async (queue, after, rows) => {
-      const { found, next } = await this.sweep.findOverReceived(queue, after, rows);
+      const { found, next } = await this.unleased.findOverReceived(queue, after, rows);
       return { count: found.length === 0 ? 0 : await this.messages.deadLetter(queue, found), next };
     });
   }

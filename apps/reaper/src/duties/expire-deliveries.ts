@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import { MessageRepository, QueueRepository, SweepRepository } from '@rowmq/store';
+import { MessageRepository, QueueRepository, UnleasedRepository } from '@rowmq/store';
 import { QueueWalk } from '../queue-walk.js';
 import type { Duty, Round } from './duty.js';
 
@@ -14,13 +14,13 @@ export class ExpireDeliveries implements Duty {
 
   constructor(
     private readonly queues: QueueRepository,
-    private readonly sweep: SweepRepository,
+    private readonly unleased: UnleasedRepository,
     private readonly messages: MessageRepository,
   ) {}
 
   async run({ signal }: Round): Promise<number> {
     return this.walk.run(await this.queues.list(), signal, async (queue, after, rows) => {
-      const { found, next } = await this.sweep.findExpired(queue.id, after, rows);
+      const { found, next } = await this.unleased.findExpired(queue.id, after, rows);
       return { count: found.length === 0 ? 0 : await this.messages.expire(queue.id, found), next };
     });
   }

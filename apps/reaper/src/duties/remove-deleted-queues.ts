@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import { FIRST_ID, QueueRepository, SweepRepository } from '@rowmq/store';
+import { FIRST_ID, QueueRepository, UnleasedRepository } from '@rowmq/store';
 import { Batches } from '../batches.js';
 import { LARGEST_STRETCH } from '../queue-walk.js';
 import type { Duty, Round } from './duty.js';
@@ -15,20 +15,20 @@ export class RemoveDeletedQueues implements Duty {
 
   constructor(
     private readonly queues: QueueRepository,
-    private readonly sweep: SweepRepository,
+    private readonly unleased: UnleasedRepository,
   ) {}
 
   async run({ signal }: Round): Promise<number> {
     const until = performance.now() + RUN_MS;
     let count = 0;
     for (const id of await this.queues.deletedIds()) {
-      const last = await this.sweep.lastId(id);
+      const last = await this.unleased.lastId(id);
       let after: Buffer | null = last === null ? null : FIRST_ID;
       while (last !== null && after !== null) {
         if (signal.aborted || performance.now() > until) return count;
         const from: Buffer = after;
         const step: { purged: number; left: number; next: Buffer | null } = await this.batches.run(signal, (rows) =>
-          this.sweep.purge(id, from, last, rows),
+          this.unleased.purge(id, from, last, rows),
         );
         count += step.purged;
         after = step.next;

@@ -79,6 +79,8 @@ export class Primary {
     const writable = answers.flatMap(({ status }, index) => (status === 'fulfilled' ? [index] : []));
     if (writable.length > 1) throw new Error(this.#allTakeWrites(writable));
     if (writable[0] === undefined) throw this.#noPrimary(answers);
+    // The first primary of a process is no move.
+    this.#current = writable[0];
     this.#use(writable[0]);
   }
 

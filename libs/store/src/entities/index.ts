@@ -1,8 +1,7 @@
-import { DeliveryEntity } from './delivery.entity.js';
-import { MessageEntity } from './message.entity.js';
 import { QueueEntity } from './queue.entity.js';
 import { ReaperLeaseEntity, ReaperRunEntity } from './reaper.entities.js';
 
-export { DeliveryEntity, MessageEntity, QueueEntity, ReaperLeaseEntity, ReaperRunEntity };
+export { QueueEntity, ReaperLeaseEntity, ReaperRunEntity };
 
-export const ENTITIES = [QueueEntity, MessageEntity, DeliveryEntity, ReaperLeaseEntity, ReaperRunEntity];
+/** The tables that TypeORM's repositories read and write. Messages and deliveries have hand-written SQL only. */
+export const ENTITIES = [QueueEntity, ReaperLeaseEntity, ReaperRunEntity];

@@ -1,6 +1,7 @@
 import { LIMITS } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
-import type { Database, Statement, Transaction } from '../database/database.js';
+import type { Database, Transaction } from '../database/database.js';
+import type { Statement } from '../database/session.js';
 import { LEASE_GRACE_MS, NO_LEASE, type Position } from './delivery.sql.js';
 import { hex, hexList } from '../database/hex.js';
 import type { Queue } from '../queues/queue.repository.js';

@@ -17,9 +17,11 @@ import {
   sortHead,
   type StoredMessage,
 } from './claim.sql.js';
-import type { Database, Statement } from '../database/database.js';
+import type { Database } from '../database/database.js';
+import type { Statement } from '../database/session.js';
 import { deleteDeliveries } from './delivery.sql.js';
 import type { Queue } from '../queues/queue.repository.js';
+import { groupBy } from '../group-by.js';
 import type { Place, Places, ScanFloors } from './scan-floors.js';
 import type { StoreObserver } from '../store-observer.js';
 
@@ -190,16 +192,17 @@ export class Claim {
         return { live, ...removed, shares: share(live, demands), missed, metOthers };
       });
       const statements: Statement[] = [];
-      const leases = new Map<number, [number, Buffer[]][]>();
+      const leases: { leaseSeconds: number; queueId: number; messageIds: Buffer[] }[] = [];
       for (const [index, { expired, shares }] of sorted.entries()) {
         const { queueId } = (jobs[index] as Job).head;
         if (expired.length > 0) statements.push(deleteDeliveries(queueId, ids(expired)));
         for (const [leaseSeconds, messageIds] of idsByLease(shares)) {
           undo.push(undoLease(queueId, messageIds, leaseToken));
-          leases.set(leaseSeconds, [...(leases.get(leaseSeconds) ?? []), [queueId, messageIds]]);
+          leases.push({ leaseSeconds, queueId, messageIds });
         }
       }
-      for (const [leaseSeconds, deliveries] of leases) {
+      for (const [leaseSeconds, group] of groupBy(leases, (lease) => lease.leaseSeconds)) {
+        const deliveries = group.map(({ queueId, messageIds }) => [queueId, messageIds] as const);
         statements.push(leaseDeliveries(deliveries, leaseToken, locked.now + leaseSeconds * 1000));
       }
       const live = sorted.flatMap((one) => ids(one.live));
@@ -308,14 +311,11 @@ function share(rows: readonly Candidate[], demands: readonly Demand[]): Share[] 
 }
 
 function idsByLease(shares: readonly Share[]): Map<number, Buffer[]> {
-  const groups = new Map<number, Buffer[]>();
-  for (const { leaseSeconds, rows } of shares) {
-    if (rows.length === 0) continue;
-    const group = groups.get(leaseSeconds) ?? [];
-    groups.set(leaseSeconds, group);
-    for (const { messageId } of rows) group.push(messageId);
-  }
-  return groups;
+  const groups = groupBy(
+    shares.filter(({ rows }) => rows.length > 0),
+    ({ leaseSeconds }) => leaseSeconds,
+  );
+  return new Map([...groups].map(([leaseSeconds, group]) => [leaseSeconds, group.flatMap(({ rows }) => ids(rows))]));
 }
 
 function toLeased(

@@ -1,6 +1,8 @@
 import { LEASE_GRACE_MS } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
-import type { Statement, Transaction } from '../database/database.js';
+import type { Transaction } from '../database/database.js';
+import type { Statement } from '../database/session.js';
+import { groupBy } from '../group-by.js';
 
 export { LEASE_GRACE_MS };
 
@@ -32,39 +34,26 @@ export async function takeUnleased(
   condition: string,
 ): Promise<Buffer[]> {
   if (positions.length === 0) return [];
-  const groups = groupByPlace(positions);
+  // The deliveries of one enqueue stand together: a short list of ranges instead of a long one.
+  const groups = groupBy(positions, ({ priorityRank, availableAt }) => `${priorityRank}.${availableAt}`);
   const rows = await tx.read<{ messageId: Buffer }>(
     `SELECT message_id AS messageId
      FROM delivery FORCE INDEX (delivery_next)
      WHERE queue_id = ?
-       AND (${groups.map(() => '(priority_rank = ? AND available_at = ? AND message_id IN (?))').join('\n         OR ')})
+       AND (${Array.from(groups, () => '(priority_rank = ? AND available_at = ? AND message_id IN (?))').join('\n         OR ')})
        AND (lease_token = ${NO_LEASE} OR available_at <= ${NOW_MS})
        AND ${condition}
      FOR UPDATE SKIP LOCKED`,
     [
       queueId,
-      ...groups.flatMap(({ priorityRank, availableAt, messageIds }) => [priorityRank, availableAt, messageIds]),
+      ...[...groups.values()].flatMap((group) => [
+        group[0]?.priorityRank,
+        group[0]?.availableAt,
+        group.map(({ messageId }) => messageId),
+      ]),
     ],
   );
   return rows.map(({ messageId }) => messageId);
-}
-
-interface Place {
-  priorityRank: number;
-  availableAt: number;
-  messageIds: Buffer[];
-}
-
-/** Deliveries of one enqueue stand in one place: a short list of ranges instead of a long one. */
-function groupByPlace(positions: readonly Position[]): Place[] {
-  const places = new Map<string, Place>();
-  for (const { messageId, priorityRank, availableAt } of positions) {
-    const key = `${priorityRank}.${availableAt}`;
-    const place = places.get(key);
-    if (place === undefined) places.set(key, { priorityRank, availableAt, messageIds: [messageId] });
-    else place.messageIds.push(messageId);
-  }
-  return [...places.values()];
 }
 
 /**

@@ -1,10 +1,18 @@
 import { LIMITS, RowmqError } from '@rowmq/contract';
 import { NOW_MS, UTC_NOW_MS } from '../database/clock.js';
 import { hex } from '../database/hex.js';
-import type { Database, Statement, Transaction } from '../database/database.js';
-import { isDuplicateKey, mayLieInOneRequest, TryAgain } from '../database/database-errors.js';
+import type { Database, Transaction } from '../database/database.js';
+import type { Statement } from '../database/session.js';
+import { isDuplicateKey, TryAgain } from '../database/database-errors.js';
 import { DepthGauge } from './depth-gauge.js';
-import { type Queue, queueNotFound, type QueueRow, QUEUE_COLUMNS } from '../queues/queue.repository.js';
+import { groupBy } from '../group-by.js';
+import {
+  type Queue,
+  QUEUE_COLUMNS,
+  queueNotFound,
+  type QueueRepository,
+  type QueueRow,
+} from '../queues/queue.repository.js';
 import type { Place, ScanFloors } from './scan-floors.js';
 
 /** A message as a producer sends it; sizes are checked by whoever made it. */
@@ -43,6 +51,7 @@ export class BoundedQueueError extends Error {
 /** Requests that share a transaction. */
 interface Flight {
   requests: EnqueueRequest[];
+  queueIds: Set<number>;
   /** Exclusive: a queue with a maximum depth, so that two cannot both take the last place. */
   lock: 'shared' | 'exclusive';
   /** Where deliveries stand that any try of it made: a COMMIT that got no answer may have stored them. */
@@ -64,39 +73,47 @@ const ROUNDS = 4;
 /** Storing messages. */
 export class Enqueue {
   private readonly depths = new DepthGauge();
-  /** Ids of queues by name, and whether they had a maximum depth, when last seen. */
-  private readonly known = new Map<string, { id: number; isBounded: boolean }>();
 
   constructor(
     private readonly database: Database,
+    private readonly queues: QueueRepository,
     private readonly floors: ScanFloors,
   ) {}
 
   /** @param isForUnbounded requests for queues with a maximum depth are not carried out */
   async run(requests: readonly EnqueueRequest[], isForUnbounded: boolean): Promise<EnqueueOutcome[]> {
     const outcomes = new Map<EnqueueRequest, EnqueueOutcome>();
+    let isAnyStored = false;
     let left = [...requests];
+    const refuse = (refused: readonly EnqueueRequest[], error: unknown): void => {
+      // The caller may repeat a call that stored nothing. After that a failure is the outcome of those it concerns.
+      if (!isAnyStored) throw error;
+      for (const request of refused) outcomes.set(request, error as Error);
+    };
     for (let round = 0; left.length > 0 && round < ROUNDS; round += 1) {
       const before = left;
+      left = [];
+      let flights: Flight[];
       try {
-        await this.learn(before);
+        flights = flightsOf(before, await this.queues.getAll([...new Set(before.map(({ queueName }) => queueName))]));
       } catch (error) {
-        // Nothing is stored yet in the first round; after it, this concerns only those who are left.
-        if (round === 0) throw error;
-        for (const request of before) outcomes.set(request, error as Error);
+        refuse(before, error);
         break;
       }
-      left = [];
       // One after the other: a call takes one connection, however many queues it meets that have a maximum depth.
-      for (const flight of this.flightsOf(before)) {
+      for (const flight of flights) {
         if (isForUnbounded && flight.lock === 'exclusive') {
           for (const request of flight.requests) outcomes.set(request, new BoundedQueueError());
           continue;
         }
-        const isAll = flight.requests.length === requests.length;
-        const result = await (isAll ? this.carryOut(flight) : this.carryOutOrSayWhyNot(flight));
-        left.push(...result.mistaken);
-        for (const [request, outcome] of result.outcomes) outcomes.set(request, outcome);
+        try {
+          const result = await this.carryOut(flight);
+          isAnyStored = true;
+          left.push(...result.mistaken);
+          for (const [request, outcome] of result.outcomes) outcomes.set(request, outcome);
+        } catch (error) {
+          refuse(flight.requests, error);
+        }
       }
     }
     return requests.map((request) => {
@@ -114,59 +131,9 @@ export class Enqueue {
     }
   }
 
-  /** Where others of the same call are stored, or may be, a failure is the outcome of those alone whom it concerns. */
-  private async carryOutOrSayWhyNot(flight: Flight): Promise<StoreResult> {
-    try {
-      return await this.carryOut(flight);
-    } catch (error) {
-      const all: StoreResult = { outcomes: new Map(), mistaken: [] };
-      for (const request of flight.requests) {
-        // It may lie in one of them.
-        const mayBeOthers = flight.requests.length > 1 && mayLieInOneRequest(error);
-        if (!mayBeOthers) all.outcomes.set(request, error as Error);
-        else {
-          const one = await this.carryOutOrSayWhyNot({ ...flight, requests: [request] });
-          for (const [, outcome] of one.outcomes) all.outcomes.set(request, outcome);
-          all.mistaken.push(...one.mistaken);
-        }
-      }
-      return all;
-    }
-  }
-
-  isBounded(queueName: string): boolean {
-    return this.known.get(queueName)?.isBounded ?? false;
-  }
-
-  /** Finds out the ids of queues that are not known yet. */
-  private async learn(requests: readonly EnqueueRequest[]): Promise<void> {
-    const names = new Set(requests.flatMap(({ queueName }) => (this.known.has(queueName) ? [] : [queueName])));
-    if (names.size === 0) return;
-    const found = await this.database.read<{ id: number; name: string; maxDepth: number | null }>(
-      'SELECT id, name, max_depth AS maxDepth FROM queue WHERE name IN (?)',
-      [[...names]],
-    );
-    for (const { id, name, maxDepth } of found) this.known.set(name, { id, isBounded: maxDepth !== null });
-  }
-
-  /** All queues without a maximum depth share a transaction, each other queue has its own. Requests for unknown queues are in none. */
-  private flightsOf(requests: readonly EnqueueRequest[]): Flight[] {
-    const flights = new Map<number | undefined, Flight>();
-    for (const request of requests) {
-      const queue = this.known.get(request.queueName);
-      if (queue === undefined) continue;
-      const key = queue.isBounded ? queue.id : undefined;
-      const flight = flights.get(key) ?? { requests: [], lock: queue.isBounded ? 'exclusive' : 'shared', places: [] };
-      flights.set(key, flight);
-      flight.requests.push(request);
-    }
-    return [...flights.values()];
-  }
-
   private async store(tx: Transaction, flight: Flight): Promise<StoreResult> {
     const { requests, lock } = flight;
-    const queueIds = new Set(requests.map(({ queueName }) => this.known.get(queueName)?.id ?? 0));
-    const queues = await lockQueues(tx, [...queueIds], lock);
+    const queues = await lockQueues(tx, [...flight.queueIds], lock);
     const stored = tx.commitUnknown ? await alreadyStored(tx, requests) : new Set<EnqueueRequest>();
     const rows = new NewRows();
     const result: StoreResult = { outcomes: new Map(), mistaken: [] };
@@ -176,10 +143,9 @@ export class Enqueue {
       if (stored.has(request)) {
         result.outcomes.set(request, null);
       } else if (queue === undefined || (queue.maxDepth !== null && lock === 'shared')) {
-        this.known.delete(request.queueName);
+        this.queues.evict(request.queueName);
         result.mistaken.push(request);
       } else {
-        this.known.set(request.queueName, { id: queue.id, isBounded: queue.maxDepth !== null });
         admitted.push({ queue, request });
       }
     }
@@ -203,6 +169,21 @@ export class Enqueue {
     if (bounded !== undefined) this.depths.take(bounded.id, rows.count);
     return result;
   }
+}
+
+/** All queues without a maximum depth share a transaction, each other queue has its own. Requests for unknown queues are in none. */
+function flightsOf(requests: readonly EnqueueRequest[], queues: ReadonlyMap<string, Queue>): Flight[] {
+  const known = requests.flatMap((request) => {
+    const queue = queues.get(request.queueName);
+    return queue === undefined ? [] : [{ request, queue }];
+  });
+  const groups = groupBy(known, ({ queue }) => (queue.maxDepth === null ? undefined : queue.id));
+  return Array.from(groups, ([bounded, group]) => ({
+    requests: group.map(({ request }) => request),
+    queueIds: new Set(group.map(({ queue }) => queue.id)),
+    lock: bounded === undefined ? 'shared' : 'exclusive',
+    places: [],
+  }));
 }
 
 /** What a transaction of somebody else's, on a connection of somebody else's, can do. */

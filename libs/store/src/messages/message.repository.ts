@@ -13,8 +13,9 @@ import {
   takeUnleased,
 } from './delivery.sql.js';
 import { Enqueue, type EnqueueOutcome, type EnqueueRequest } from './enqueue.js';
-import { Leases, type LeaseVerb, type ReceiptOutcomes, type ReceiptsRequest } from './receipts.js';
-import type { Queue } from '../queues/queue.repository.js';
+import { Receipts, type ReceiptVerb, type ReceiptOutcomes, type ReceiptsRequest } from './receipts.js';
+import { groupBy } from '../group-by.js';
+import { type Queue, QueueRepository } from '../queues/queue.repository.js';
 import { ScanFloors } from './scan-floors.js';
 import { NO_OBSERVER, type StoreObserver } from '../store-observer.js';
 
@@ -36,18 +37,19 @@ export interface DequeueOutcome {
 export class MessageRepository {
   private readonly enqueuing: Enqueue;
   private readonly claims: Claim;
-  private readonly leases: Leases;
+  private readonly receipts: Receipts;
   /** Queues of which deliveries are being dead-lettered on sight. */
   private readonly moving = new Set<number>();
 
   constructor(
     private readonly database: Database,
     private readonly observer: StoreObserver = NO_OBSERVER,
+    queues = new QueueRepository(database),
   ) {
     const floors = new ScanFloors();
-    this.enqueuing = new Enqueue(database, floors);
+    this.enqueuing = new Enqueue(database, queues, floors);
     this.claims = new Claim(database, floors, observer);
-    this.leases = new Leases(database);
+    this.receipts = new Receipts(database);
   }
 
   /**
@@ -63,11 +65,6 @@ export class MessageRepository {
     { isForUnbounded = false }: { isForUnbounded?: boolean } = {},
   ): Promise<EnqueueOutcome[]> {
     return this.enqueuing.run(requests, isForUnbounded);
-  }
-
-  /** Whether this queue had a maximum depth when an enqueue last met it: its enqueues wait for each other, and hold up others that fly with them. */
-  isBounded(queueName: string): boolean {
-    return this.enqueuing.isBounded(queueName);
   }
 
   /**
@@ -105,7 +102,7 @@ export class MessageRepository {
   async extend(
     requests: readonly (ReceiptsRequest & { leaseSeconds: number })[],
   ): Promise<{ outcomes: ReceiptOutcomes; leaseExpiresAt: number }[]> {
-    const { outcomes, now } = await this.leases.change(requests, EXTEND);
+    const { outcomes, now } = await this.receipts.change(requests, EXTEND);
     return requests.map(({ leaseSeconds }, index) => ({
       outcomes: outcomes[index] as ReceiptOutcomes,
       leaseExpiresAt: now + leaseSeconds * 1000,
@@ -116,7 +113,7 @@ export class MessageRepository {
   async nack(
     requests: readonly (ReceiptsRequest & { delaySeconds: number; reason?: string | undefined })[],
   ): Promise<ReceiptOutcomes[]> {
-    const { outcomes } = await this.leases.change(requests, NACK);
+    const { outcomes } = await this.receipts.change(requests, NACK);
     this.claims.forgetAhead(requests.map(({ queueId }) => queueId));
     return outcomes;
   }
@@ -128,7 +125,7 @@ export class MessageRepository {
    */
   async reject(request: ReceiptsRequest & { reason?: string | undefined }): Promise<ReceiptOutcomes> {
     let deadLetterQueueId: number | null = null;
-    const verb: LeaseVerb<ReceiptsRequest> = {
+    const verb: ReceiptVerb<ReceiptsRequest> = {
       begin: async (tx) => {
         deadLetterQueueId = (await lockSettings(tx, request.queueId))?.deadLetterQueueId ?? null;
         if (deadLetterQueueId !== null) return;
@@ -142,7 +139,7 @@ export class MessageRepository {
       secondOutcome: 'delivery-not-found',
       wasApplied: (row) => row === undefined,
     };
-    const { outcomes } = await this.leases.change([request], verb);
+    const { outcomes } = await this.receipts.change([request], verb);
     return outcomes[0] as ReceiptOutcomes;
   }
 
@@ -151,12 +148,8 @@ export class MessageRepository {
    * are left alone. Locks: the rows in primary-key order.
    */
   async release({ queueId, receipts }: ReceiptsRequest): Promise<void> {
-    const groups = new Map<string, Buffer[]>();
-    for (const { messageId, leaseToken } of receipts) {
-      const token = leaseToken.toString('latin1');
-      groups.set(token, [...(groups.get(token) ?? []), messageId]);
-    }
-    for (const [token, messageIds] of groups) {
+    for (const [token, group] of groupBy(receipts, ({ leaseToken }) => leaseToken.toString('latin1'))) {
+      const messageIds = group.map(({ messageId }) => messageId);
       const { sql, values } = giveBack(queueId, messageIds, Buffer.from(token, 'latin1'));
       await this.database.write(sql, values);
     }
@@ -165,7 +158,7 @@ export class MessageRepository {
 
   /** Settles leased deliveries: they are deleted and never handed out again. The messages' rows stay until they are reaped. Locks: the rows in primary-key order. */
   async ack(requests: readonly ReceiptsRequest[]): Promise<ReceiptOutcomes[]> {
-    return this.leases.delete(requests);
+    return this.receipts.delete(requests);
   }
 
   /**
@@ -222,7 +215,7 @@ async function lockSettings(
   return settings;
 }
 
-const EXTEND: LeaseVerb<ReceiptsRequest & { leaseSeconds: number }> = {
+const EXTEND: ReceiptVerb<ReceiptsRequest & { leaseSeconds: number }> = {
   apply: ({ queueId, leaseSeconds }, messageIds, now) => ({
     sql: `UPDATE delivery FORCE INDEX (PRIMARY)
            SET available_at = ?
@@ -234,7 +227,7 @@ const EXTEND: LeaseVerb<ReceiptsRequest & { leaseSeconds: number }> = {
   wasApplied: () => false,
 };
 
-const NACK: LeaseVerb<ReceiptsRequest & { delaySeconds: number; reason?: string | undefined }> = {
+const NACK: ReceiptVerb<ReceiptsRequest & { delaySeconds: number; reason?: string | undefined }> = {
   apply: ({ queueId, delaySeconds, reason }, messageIds, now) => ({
     sql: `UPDATE delivery FORCE INDEX (PRIMARY)
            SET available_at = ?,

@@ -1,7 +1,9 @@
 import type { Receipt, ReceiptErrorCode } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
-import type { Database, Statement, Transaction, WriteResult } from '../database/database.js';
+import type { Database, Transaction } from '../database/database.js';
+import type { Statement, WriteResult } from '../database/session.js';
 import { deleteDeliveries, isNoLease, LEASE_GRACE_MS, NO_LEASE } from './delivery.sql.js';
+import { groupBy } from '../group-by.js';
 import { hex, hexList } from '../database/hex.js';
 
 /** Receipts of one queue, of one client. */
@@ -23,7 +25,7 @@ interface LeaseRow {
 }
 
 /** What is done to deliveries whose lease is held. */
-export interface LeaseVerb<Request> {
+export interface ReceiptVerb<Request> {
   /** What has to be locked before the deliveries. */
   begin?(tx: Transaction): Promise<void>;
   apply(request: Request, messageIds: readonly Buffer[], now: number): Statement;
@@ -43,7 +45,7 @@ const GROUPS_IN_ONE_CONDITION = 50;
 class NotAllHeld extends Error {}
 
 /** What holders of leases do to their deliveries. */
-export class Leases {
+export class Receipts {
   constructor(private readonly database: Database) {}
 
   /**
@@ -53,7 +55,7 @@ export class Leases {
    */
   async change<Request extends ReceiptsRequest>(
     requests: readonly Request[],
-    verb: LeaseVerb<Request>,
+    verb: ReceiptVerb<Request>,
   ): Promise<{ outcomes: ReceiptOutcomes[]; now: number }> {
     const held: HeldLeases = new Map();
     return this.database.transaction((tx) => changeHeld(tx, requests, verb, held));
@@ -80,7 +82,7 @@ export class Leases {
   }
 }
 
-const DELETE: LeaseVerb<ReceiptsRequest> = {
+const DELETE: ReceiptVerb<ReceiptsRequest> = {
   apply: ({ queueId }, messageIds) => deleteDeliveries(queueId, messageIds),
   secondOutcome: 'delivery-not-found',
   // What is in the dead-letter queue was not deleted: its lease ran out before the next try, and a claim moved it.
@@ -90,11 +92,11 @@ const DELETE: LeaseVerb<ReceiptsRequest> = {
 /** Leases that a try has found held, and when they end. */
 type HeldLeases = Map<Receipt, number>;
 
-/** One try of {@link Leases.change}. Adds to `held`. */
+/** One try of {@link Receipts.change}. Adds to `held`. */
 async function changeHeld<Request extends ReceiptsRequest>(
   tx: Transaction,
   requests: readonly Request[],
-  verb: LeaseVerb<Request>,
+  verb: ReceiptVerb<Request>,
   held: HeldLeases,
 ): Promise<{ outcomes: ReceiptOutcomes[]; now: number }> {
   await verb.begin?.(tx);
@@ -140,17 +142,11 @@ async function deleteAll(tx: Transaction, requests: readonly ReceiptsRequest[]):
  */
 function deleteLeased(byQueue: ReturnType<typeof receiptsByQueue>): Statement[] {
   const groups = byQueue.flatMap(([queueId, receipts]) => {
-    const byToken = new Map<string, Buffer[]>();
-    for (const { messageId, leaseToken } of receipts) {
-      const token = hex(leaseToken);
-      const group = byToken.get(token) ?? [];
-      byToken.set(token, group);
-      group.push(messageId);
-    }
-    return [...byToken].map(
-      ([token, messageIds]) =>
-        `(d.queue_id = ${queueId} AND d.message_id IN (${hexList(messageIds)}) AND d.lease_token = ${token})`,
-    );
+    const byToken = groupBy(receipts, ({ leaseToken }) => hex(leaseToken));
+    return Array.from(byToken, ([token, group]) => {
+      const messageIds = group.map(({ messageId }) => messageId);
+      return `(d.queue_id = ${queueId} AND d.message_id IN (${hexList(messageIds)}) AND d.lease_token = ${token})`;
+    });
   });
   if (groups.length > GROUPS_IN_ONE_CONDITION) {
     return byQueue.map(([queueId, receipts]) => deleteLeasedByList(queueId, receipts));
@@ -271,14 +267,14 @@ function lookAt(queueId: number, messageIds: readonly Buffer[]): Statement {
 
 /** Receipts by queue, the queues in id order. */
 function receiptsByQueue(requests: readonly ReceiptsRequest[]): [number, Receipt[]][] {
-  const groups = new Map<number, Receipt[]>();
-  for (const { queueId, receipts } of requests) {
-    if (receipts.length === 0) continue;
-    const group = groups.get(queueId) ?? [];
-    groups.set(queueId, group);
-    group.push(...receipts);
-  }
-  return [...groups].toSorted(([one], [other]) => one - other);
+  const groups = groupBy(
+    requests.filter(({ receipts }) => receipts.length > 0),
+    ({ queueId }) => queueId,
+  );
+  return Array.from(groups, ([queueId, group]): [number, Receipt[]] => [
+    queueId,
+    group.flatMap(({ receipts }) => receipts),
+  ]).toSorted(([one], [other]) => one - other);
 }
 
 /** Whether a receipt names the lease that a delivery is under at this instant. */

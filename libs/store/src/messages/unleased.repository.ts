@@ -2,6 +2,7 @@ import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
 import { isDatabaseFailure } from '../database/database-errors.js';
 import { deleteDeliveries, moveDeliveries, NO_LEASE, type Position, takeUnleased } from './delivery.sql.js';
+import { groupBy } from '../group-by.js';
 import type { Queue } from '../queues/queue.repository.js';
 
 /** A stretch of a queue's deliveries, in primary-key order. */
@@ -35,7 +36,7 @@ export const FIRST_ID = Buffer.alloc(16);
  * Walks whole queues a bounded stretch at a time: for what has no index of its own (an index on the expiry would cost every enqueue and ack more than this walk costs in all) and for
  * the admin calls that touch everything.
  */
-export class SweepRepository {
+export class UnleasedRepository {
   constructor(private readonly database: Database) {}
 
   /** Looks at the next `rows` deliveries after an id for expired ones under no lease. Takes no locks. */
@@ -155,8 +156,7 @@ export class SweepRepository {
 
   /** Groups deliveries by the queue their messages were enqueued in. */
   private async origins(positions: readonly Position[]): Promise<Map<number, Position[]>> {
-    const groups = new Map<number, Position[]>();
-    if (positions.length === 0) return groups;
+    if (positions.length === 0) return new Map();
     const ids = positions.map(({ messageId }) => messageId);
     const rows = await this.database.read<{ id: Buffer; queueId: number }>(
       `SELECT id, queue_id AS queueId FROM message FORCE INDEX (PRIMARY) WHERE id IN (?)
@@ -165,14 +165,9 @@ export class SweepRepository {
       [ids, ids],
     );
     const queueOf = new Map(rows.map(({ id, queueId }) => [id.toString('latin1'), queueId]));
-    for (const position of positions) {
-      const origin = queueOf.get(position.messageId.toString('latin1'));
-      if (origin === undefined) continue;
-      const group = groups.get(origin);
-      if (group === undefined) groups.set(origin, [position]);
-      else group.push(position);
-    }
-    return groups;
+    const origin = ({ messageId }: Position): number | undefined => queueOf.get(messageId.toString('latin1'));
+    const groups = groupBy(positions, origin);
+    return new Map([...groups].flatMap(([queueId, group]) => (queueId === undefined ? [] : [[queueId, group]])));
   }
 
   private async find(queueId: number, after: Buffer, rows: number, condition: string): Promise<Stretch> {

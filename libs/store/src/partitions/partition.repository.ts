@@ -1,7 +1,8 @@
 import { messageIdTime } from '@rowmq/contract';
 import pRetry from 'p-retry';
 import { isDefinitionChanged, isUnknownPartition } from '../database/database-errors.js';
-import type { Database, Session } from '../database/database.js';
+import type { Database } from '../database/database.js';
+import type { Session } from '../database/session.js';
 import {
   definePartition,
   isOwed,

@@ -1,7 +1,7 @@
 import { lowestMessageId } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import { isConnectionLost } from '../database/database-errors.js';
-import type { Session } from '../database/database.js';
+import type { Session } from '../database/session.js';
 
 /** A span of the message table. */
 export interface Partition {

@@ -1,6 +1,7 @@
+import { Raw } from 'typeorm';
 import { NOW_MS } from '../database/clock.js';
 import type { Database } from '../database/database.js';
-import type { ReaperLeaseEntity } from '../entities/index.js';
+import { ReaperLeaseEntity, ReaperRunEntity } from '../entities/index.js';
 
 /** What one run of a duty did. */
 export interface ReaperRun {
@@ -35,66 +36,69 @@ export class ReaperRepository {
    * which a replicated database does not carry over to its next primary.
    */
   async takeLease(holder: string, seconds: number): Promise<boolean> {
-    const { affectedRows } = await this.database.write(
-      `UPDATE reaper_lease
-       SET holder = ?, expires_at = ${NOW_MS} + ?
-       WHERE name = ?
-         AND (holder = ? OR expires_at <= ${NOW_MS})`,
-      [holder, seconds * 1000, LEASE, holder],
+    const { affected } = await this.database.manager.update(
+      ReaperLeaseEntity,
+      [
+        { name: LEASE, holder },
+        { name: LEASE, expiresAt: Raw((column) => `${column} <= ${NOW_MS}`) },
+      ],
+      { holder, expiresAt: () => `${NOW_MS} + ${Math.round(seconds * 1000)}` },
     );
-    return affectedRows === 1;
+    return affected === 1;
   }
 
   /** Gives the lease up, so that the next reaper need not wait for it to run out. */
   async dropLease(holder: string): Promise<void> {
-    await this.database.write('UPDATE reaper_lease SET expires_at = 0 WHERE name = ? AND holder = ?', [LEASE, holder]);
+    await this.database.manager.update(ReaperLeaseEntity, { name: LEASE, holder }, { expiresAt: 0 });
   }
 
   /** Who holds the lease, until when (ms since 1970, the database's clock); null when nobody does. */
   async leader(): Promise<{ holder: string; expiresAt: number } | null> {
-    const [row] = await this.database.read<Pick<ReaperLeaseEntity, 'holder' | 'expiresAt'>>(
-      `SELECT holder, expires_at AS expiresAt FROM reaper_lease WHERE name = ? AND expires_at > ${NOW_MS}`,
-      [LEASE],
-    );
-    return row === undefined || row.holder === null ? null : { holder: row.holder, expiresAt: row.expiresAt };
+    const lease = await this.database.manager.findOneBy(ReaperLeaseEntity, {
+      name: LEASE,
+      expiresAt: Raw((column) => `${column} > ${NOW_MS}`),
+    });
+    return lease === null || lease.holder === null ? null : { holder: lease.holder, expiresAt: lease.expiresAt };
   }
 
-  async record({ duty, reaper, startedAt, durationMs, count, error }: ReaperRun): Promise<void> {
-    await this.database.write(
-      'INSERT INTO reaper_run (duty, reaper, started_at, duration_ms, count, error) VALUES (?)',
-      [[duty, reaper, startedAt, durationMs, count, error?.slice(0, ERROR_CHARS) ?? null]],
-    );
+  async record(run: ReaperRun): Promise<void> {
+    const error = run.error?.slice(0, ERROR_CHARS) ?? null;
+    await this.database.manager.insert(ReaperRunEntity, { ...run, error });
   }
 
   /** The last runs of a duty, newest first. */
   async lastRuns(duty: string, limit: number): Promise<ReaperRun[]> {
-    return this.database.read<ReaperRun>(
-      `SELECT duty, reaper, started_at AS startedAt, duration_ms AS durationMs, count, error
-       FROM reaper_run
-       WHERE duty = ?
-       ORDER BY id DESC
-       LIMIT ?`,
-      [duty, limit],
-    );
+    const runs = await this.database.manager.find(ReaperRunEntity, {
+      where: { duty },
+      order: { id: 'DESC' },
+      take: limit,
+    });
+    return runs.map(({ id: _, ...run }) => run);
   }
 
   /** Names of the duties that ever ran. */
   async duties(): Promise<string[]> {
-    const rows = await this.database.read<{ duty: string }>('SELECT DISTINCT duty FROM reaper_run ORDER BY duty');
+    const rows = await this.database.manager
+      .createQueryBuilder(ReaperRunEntity, 'run')
+      .select('run.duty', 'duty')
+      .distinct()
+      .orderBy('run.duty')
+      .getRawMany<{ duty: string }>();
     return rows.map(({ duty }) => duty);
   }
 
   /** How each duty that ever ran has fared: looks at every run that is kept, some thousands. Ages mix two clocks, the database's and that of the reaper that ran. */
   async dutyStates(): Promise<DutyState[]> {
-    const rows = await this.database.read<{ duty: string; succeededAt: number; handled: string; now: number }>(
-      `SELECT duty,
-              COALESCE(MAX(IF(error IS NULL, started_at + duration_ms, NULL)), MIN(started_at)) AS succeededAt,
-              SUM(IF(started_at > ${NOW_MS} - ${HOUR_MS}, count, 0)) AS handled,
-              ${NOW_MS} AS now
-       FROM reaper_run
-       GROUP BY duty
-       ORDER BY duty`,
-    );
+    const lastSuccess = 'MAX(IF(run.error IS NULL, run.startedAt + run.durationMs, NULL))';
+    const rows = await this.database.manager
+      .createQueryBuilder(ReaperRunEntity, 'run')
+      .select('run.duty', 'duty')
+      .addSelect(`COALESCE(${lastSuccess}, MIN(run.startedAt))`, 'succeededAt')
+      .addSelect(`SUM(IF(run.startedAt > ${NOW_MS} - ${HOUR_MS}, run.count, 0))`, 'handled')
+      .addSelect(NOW_MS, 'now')
+      .groupBy('run.duty')
+      .orderBy('run.duty')
+      .getRawMany<{ duty: string; succeededAt: number; handled: string; now: number }>();
     return rows.map(({ duty, succeededAt, handled, now: at }) => ({
       duty,
       lastSuccessAgeMs: Math.max(0, at - succeededAt),
@@ -104,11 +108,15 @@ export class ReaperRepository {
 
   /** Forgets all but the last `keep` runs of a duty, `rows` at a time; returns how many it forgot. */
   async pruneRuns(duty: string, keep: number, rows: number): Promise<number> {
-    const [oldestKept] = await this.database.read<{ id: number }>(
-      'SELECT id FROM reaper_run WHERE duty = ? ORDER BY id DESC LIMIT ?, 1',
-      [duty, keep - 1],
-    );
+    const [oldestKept] = await this.database.manager.find(ReaperRunEntity, {
+      select: { id: true },
+      where: { duty },
+      order: { id: 'DESC' },
+      skip: keep - 1,
+      take: 1,
+    });
     if (oldestKept === undefined) return 0;
+    // TypeORM's DELETE knows no LIMIT.
     const { affectedRows } = await this.database.write(
       'DELETE FROM reaper_run WHERE duty = ? AND id < ? ORDER BY id LIMIT ?',
       [duty, oldestKept.id, rows],

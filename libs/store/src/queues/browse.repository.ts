@@ -84,7 +84,7 @@ export class BrowseRepository {
        FROM delivery FORCE INDEX (delivery_next)
        WHERE queue_id = ?
          AND priority_rank BETWEEN ? AND ${LIMITS.priorityMax}
-         AND ${STATE_CONDITIONS[state](NOW_MS)}
+         AND ${STATE_CONDITIONS[state]}
          ${position === undefined ? '' : 'AND (priority_rank > ? OR available_at > ? OR (available_at = ? AND message_id > ?))'}
        ORDER BY priority_rank, available_at
        LIMIT ?`,
@@ -126,10 +126,10 @@ export class BrowseRepository {
   }
 }
 
-const STATE_CONDITIONS: Record<DeliveryState, (now: string) => string> = {
-  ready: (now) => `available_at <= ${now} AND expires_at > ${now}`,
-  delayed: (now) => `available_at > ${now} AND lease_token = ${NO_LEASE} AND expires_at > ${now}`,
-  leased: (now) => `available_at > ${now} AND lease_token <> ${NO_LEASE}`,
+const STATE_CONDITIONS: Record<DeliveryState, string> = {
+  ready: `available_at <= ${NOW_MS} AND expires_at > ${NOW_MS}`,
+  delayed: `available_at > ${NOW_MS} AND lease_token = ${NO_LEASE} AND expires_at > ${NOW_MS}`,
+  leased: `available_at > ${NOW_MS} AND lease_token <> ${NO_LEASE}`,
 };
 
 function toView({ priorityRank, leased, now, ...row }: DeliveryRow): DeliveryView {

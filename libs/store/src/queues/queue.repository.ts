@@ -1,5 +1,7 @@
+import { IsNull, Not } from 'typeorm';
 import { QUEUE_DEFAULTS, RowmqError, type PutQueueRequest } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
+import { QueueEntity } from '../entities/index.js';
 import type { Database, Transaction } from '../database/database.js';
 import { TryAgain } from '../database/database-errors.js';
 
@@ -84,10 +86,23 @@ export class QueueRepository {
     return found;
   }
 
+  /** Whether this queue had a maximum depth when it was last read: its enqueues wait for each other. */
+  isBounded(name: string): boolean {
+    return (this.cache.get(name)?.queue.maxDepth ?? null) !== null;
+  }
+
+  /** The next who asks for this queue is told how it is then. */
+  evict(name: string): void {
+    this.cache.delete(name);
+  }
+
   /** Every queue, by name. */
   async list(): Promise<Queue[]> {
-    const rows = await this.database.read<QueueRow>(`${SELECT_QUEUE} WHERE name IS NOT NULL ORDER BY name`);
-    return rows.map(toQueue);
+    const queues = await this.database.manager.find(QueueEntity, {
+      where: { name: Not(IsNull()) },
+      order: { name: 'ASC' },
+    });
+    return queues.map((queue) => ({ ...queue, name: queue.name as string }));
   }
 
   /** The names behind ids, of queues that still exist. */
@@ -98,7 +113,7 @@ export class QueueRepository {
   /** Creates a queue, or changes the settings that are given. Throws `invalid-request` for a dead-letter queue that does not exist or is the queue itself. */
   async put(name: string, settings: PutQueueRequest): Promise<{ queue: Queue; created: boolean }> {
     const created = await this.database.transaction(async (tx) => {
-      const mayCreate = !(await exists(tx, name));
+      const mayCreate = !(await tx.manager.existsBy(QueueEntity, { name }));
       if (mayCreate) await tx.read(TAKE_TURN);
       const existing = await this.lockForChange(tx, name, settings.deadLetterQueue ?? undefined);
       const deadLetterQueueId =
@@ -116,16 +131,13 @@ export class QueueRepository {
 
   /** Stops or resumes hand-out. Enqueue goes on. Throws `queue-not-found`. */
   async setPaused(name: string, paused: boolean): Promise<void> {
-    const { affectedRows } = await this.database.write('UPDATE queue SET paused = ? WHERE name = ?', [
-      paused ? 1 : 0,
-      name,
-    ]);
+    const { affected } = await this.database.manager.update(QueueEntity, { name }, { paused });
     this.cache.delete(name);
-    if (affectedRows === 0) throw queueNotFound(name);
+    if (affected === 0) throw queueNotFound(name);
   }
 
   /**
-   * Deletes a queue: from the commit on no request finds it. Its row stays, nameless, until its deliveries are removed ({@link SweepRepository.purge},
+   * Deletes a queue: from the commit on no request finds it. Its row stays, nameless, until its deliveries are removed ({@link UnleasedRepository.purge},
    * {@link forget}). Returns its id. Throws `queue-not-found`, and `invalid-request` while it is another queue's dead-letter queue.
    */
   async delete(name: string): Promise<number> {
@@ -156,8 +168,12 @@ export class QueueRepository {
 
   /** Ids of deleted queues whose rows are still there. */
   async deletedIds(): Promise<number[]> {
-    const rows = await this.database.read<{ id: number }>('SELECT id FROM queue WHERE name IS NULL ORDER BY id');
-    return rows.map((row) => row.id);
+    const queues = await this.database.manager.find(QueueEntity, {
+      select: { id: true },
+      where: { name: IsNull() },
+      order: { id: 'ASC' },
+    });
+    return queues.map(({ id }) => id);
   }
 
   /** Removes the row of a deleted queue that has no deliveries left. */
@@ -203,10 +219,6 @@ export class QueueRepository {
  */
 const TAKE_TURN = `SELECT 1 FROM reaper_lease WHERE name = 'reaper' FOR UPDATE`;
 
-async function exists(tx: Transaction, name: string): Promise<boolean> {
-  return (await tx.read('SELECT 1 FROM queue WHERE name = ?', [name])).length > 0;
-}
-
 /** A `queue` row as {@link SELECT_QUEUE} reads it. */
 export type QueueRow = Omit<Queue, 'paused' | 'name'> & { name: string | null; paused: number };
 
@@ -232,38 +244,22 @@ async function insertQueue(
   settings: PutQueueRequest,
   deadLetterQueueId: number | null,
 ): Promise<void> {
-  const { leaseSeconds, messageTtlSeconds, delaySeconds, maxReceives, maxDepth } = { ...QUEUE_DEFAULTS, ...settings };
-  await tx.write(
-    `INSERT INTO queue
-       (name, lease_seconds, message_ttl_seconds, delay_seconds, max_receives, dead_letter_queue_id, max_depth, created_at)
-     VALUES (?, ?, ?, ?, ?, ?, ?, ${NOW_MS})`,
-    [name, leaseSeconds, messageTtlSeconds, delaySeconds, maxReceives, deadLetterQueueId, maxDepth],
-  );
+  const { deadLetterQueue: _, ...columns } = { ...QUEUE_DEFAULTS, ...settings };
+  await tx.manager.insert(QueueEntity, {
+    ...columns,
+    name,
+    deadLetterQueueId,
+    paused: false,
+    createdAt: () => NOW_MS,
+  });
 }
-
-const COLUMNS = {
-  leaseSeconds: 'lease_seconds',
-  messageTtlSeconds: 'message_ttl_seconds',
-  delaySeconds: 'delay_seconds',
-  maxReceives: 'max_receives',
-  maxDepth: 'max_depth',
-} as const;
 
 async function updateQueue(
   tx: Transaction,
   id: number,
-  settings: PutQueueRequest,
+  { deadLetterQueue: _, ...settings }: PutQueueRequest,
   deadLetterQueueId: number | null | undefined,
 ): Promise<void> {
-  const changes: [string, number | null][] = [];
-  for (const [setting, column] of Object.entries(COLUMNS) as [keyof typeof COLUMNS, string][]) {
-    const value = settings[setting];
-    if (value !== undefined) changes.push([column, value]);
-  }
-  if (deadLetterQueueId !== undefined) changes.push(['dead_letter_queue_id', deadLetterQueueId]);
-  if (changes.length === 0) return;
-  await tx.write(`UPDATE queue SET ${changes.map(([column]) => `${column} = ?`).join(', ')} WHERE id = ?`, [
-    ...changes.map(([, value]) => value),
-    id,
-  ]);
+  const changes = Object.entries({ ...settings, deadLetterQueueId }).filter(([, value]) => value !== undefined);
+  if (changes.length > 0) await tx.manager.update(QueueEntity, { id }, Object.fromEntries(changes));
 }

@@ -48,9 +48,9 @@ describe('redrive', () => {
     const moved = new Map<number, number>();
     let batches = 0;
     for (let after: Buffer | null = FIRST_ID; after !== null; batches += 1) {
-      const batch: Awaited<ReturnType<typeof store.sweep.redrive>> = await store
+      const batch: Awaited<ReturnType<typeof store.unleased.redrive>> = await store
         .at(LATER)
-        .sweep.redrive(graveyard.id, after, 3);
+        .unleased.redrive(graveyard.id, after, 3);
       for (const [to, count] of batch.moved) moved.set(to, (moved.get(to) ?? 0) + count);
       expect(batch.skipped).toBe(0);
       after = batch.next;
@@ -90,7 +90,7 @@ describe('redrive', () => {
     ]);
     const goes = await bury(origin, 2);
 
-    const batch = await store.at(LATER).sweep.redrive(graveyard.id, FIRST_ID, 100);
+    const batch = await store.at(LATER).unleased.redrive(graveyard.id, FIRST_ID, 100);
     expect(batch).toEqual({ moved: new Map([[origin.id, 2]]), skipped: 2, left: 1, next: null });
     expect(await idsIn(origin)).toEqual(hex(goes));
     expect(await idsIn(graveyard)).toEqual(hex([orphan!, ...expired, leased!, native.id, held!]));
@@ -99,7 +99,7 @@ describe('redrive', () => {
     await other.end();
     // The lease is as good as before.
     expect(await store.at(LATER).messages.ack(graveyard.id, [taken!])).toEqual([null]);
-    expect(await store.at(LATER).sweep.redrive(graveyard.id, FIRST_ID, 100)).toMatchObject({
+    expect(await store.at(LATER).unleased.redrive(graveyard.id, FIRST_ID, 100)).toMatchObject({
       moved: new Map([[origin.id, 1]]),
     });
   });

@@ -45,7 +45,7 @@ async function enqueue(
 describe('expire', () => {
   let duty: ExpireDeliveries;
   beforeEach(() => {
-    duty = new ExpireDeliveries(store.queues, store.sweep, store.messages.flights);
+    duty = new ExpireDeliveries(store.queues, store.unleased, store.messages.flights);
   });
 
   test('removes what is expired and under no lease, to the millisecond, and nothing else', async () => {
@@ -92,8 +92,8 @@ describe('expire', () => {
     await enqueue(100, { expiresInSeconds: 10 }, kept);
     const steps: { after: string; rows: number }[] = [];
     const stopping = new AbortController();
-    const findExpired = store.sweep.findExpired.bind(store.sweep);
-    store.sweep.findExpired = (queueId, after, rows) => {
+    const findExpired = store.unleased.findExpired.bind(store.unleased);
+    store.unleased.findExpired = (queueId, after, rows) => {
       if (queueId === kept.id) steps.push({ after: after.toString('hex'), rows });
       if (steps.length === 4) stopping.abort();
       return findExpired(queueId, after, rows);
@@ -120,7 +120,7 @@ describe('dead-letter', () => {
       maxReceives: 2,
       deadLetterQueue: graveyard.name,
     });
-    const duty = new DeadLetterDeliveries(store.queues, store.sweep, store.messages.flights);
+    const duty = new DeadLetterDeliveries(store.queues, store.unleased, store.messages.flights);
     const spent = await enqueue(5, { priority: 9 }, strict);
     await takeAll(store, strict, START);
     const once = await enqueue(3, {}, strict);
@@ -143,14 +143,14 @@ describe('purge', () => {
     await enqueue(6);
     await store.at(START).messages.dequeue(queue, { maxMessages: 2, leaseSeconds: 60 });
     await enqueue(4, { delaySeconds: 60 });
-    const upTo = await store.sweep.lastId(queue.id);
+    const upTo = await store.unleased.lastId(queue.id);
     const late = await enqueue(3);
-    const first = await store.sweep.purge(queue.id, FIRST_ID, upTo!, 7);
+    const first = await store.unleased.purge(queue.id, FIRST_ID, upTo!, 7);
     expect(first.purged).toBe(7);
-    const second = await store.sweep.purge(queue.id, first.next!, upTo!, 7);
+    const second = await store.unleased.purge(queue.id, first.next!, upTo!, 7);
     expect(second).toMatchObject({ purged: 3, next: null });
     expect(await left(queue)).toEqual(hex(late));
-    expect(await store.sweep.lastId((await createQueue(store)).id)).toBeNull();
+    expect(await store.unleased.lastId((await createQueue(store)).id)).toBeNull();
   });
 
   test('tells of what was deleted when the database fails before the rest is, and throws when nothing was', async () => {
@@ -164,7 +164,7 @@ describe('purge', () => {
        IF OLD.lease_token = x'0000000000000000' THEN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1205; END IF`,
     );
     const purge = (): Promise<{ purged: number; left: number }> =>
-      store.sweep.purge(queue.id, FIRST_ID, Buffer.alloc(16, 255), 10);
+      store.unleased.purge(queue.id, FIRST_ID, Buffer.alloc(16, 255), 10);
     expect(leased).toHaveLength(2);
     expect(await purge()).toMatchObject({ purged: 2, left: 3 });
     expect(await left(queue)).toEqual(hex(free.map(({ id }) => id)));
@@ -179,7 +179,7 @@ describe('purge', () => {
     const others = await enqueueStamped(store, queue, { at: START, count: 5 });
     await store.queues.delete(doomed.name);
     expect(await store.queues.deletedIds()).toEqual([doomed.id]);
-    const duty = new RemoveDeletedQueues(store.queues, store.sweep);
+    const duty = new RemoveDeletedQueues(store.queues, store.unleased);
     expect(await duty.run({ signal: AbortSignal.abort() })).toBe(0);
     expect(await duty.run({ signal })).toBe(2500);
     expect(await store.queues.deletedIds()).toEqual([]);
