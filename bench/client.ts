@@ -1,13 +1,13 @@
 import { ClientDrain } from './harness/client-drain.js';
-import { Lifecycles } from './harness/lifecycles.js';
-import { BATCH_1, BATCH_10, BATCH_100, type LoadShape } from './harness/load.js';
+import { BrokerLoad } from './harness/broker-load.js';
+import { BATCH_1, BATCH_10, BATCH_100, type ClosedShape } from './harness/load.js';
 import { benchCommand, type BenchOptions } from './harness/options.js';
 import { publish } from './harness/publish.js';
 import { onEachServer } from './harness/rig.js';
 import { assertDepth, interleave, measureAndStop, type Scenario } from './harness/scenario.js';
 import { type Comparison, rateTable, ratioTable } from './harness/tables.js';
 
-const BATCHES: Record<string, LoadShape> = { 'batch 1': BATCH_1, 'batch 10': BATCH_10, 'batch 100': BATCH_100 };
+const BATCHES: Record<string, ClosedShape> = { 'batch 1': BATCH_1, 'batch 10': BATCH_10, 'batch 100': BATCH_100 };
 const HOWS = ['bare calls', "the client's consumers"] as const;
 
 /** What the client's consumers cost beside bare HTTP calls. */
@@ -37,19 +37,19 @@ ${ratioTable(results, () => comparisons)}`,
   });
 }
 
-function drain(batch: string, shape: LoadShape, how: (typeof HOWS)[number]): Scenario {
+function drain(batch: string, shape: ClosedShape, how: (typeof HOWS)[number]): Scenario {
   const name = `${batch}, ${how}`;
   return {
     name,
     run: async (rig, timing) => {
       const broker = await rig.broker();
       const queues = (await rig.newQueues(1)) as [string];
-      const producing = await Lifecycles.start(broker.url, { ...shape, queues }, 'produce');
+      const producing = await BrokerLoad.start(broker.url, { ...shape, queues }, 'produce');
       await measureAndStop(rig, broker, producing, { ...timing, warmUpSeconds: 0 });
       const draining =
         how === 'bare calls'
-          ? await Lifecycles.start(broker.url, { ...shape, queues }, 'drain', producing.ledger)
-          : new ClientDrain(broker.url, queues[0], shape, producing.ledger);
+          ? await BrokerLoad.start(broker.url, { ...shape, queues }, 'drain', producing.tally)
+          : new ClientDrain(broker.url, queues[0], shape, producing.tally);
       const stretch = await measureAndStop(rig, broker, draining, { ...timing, warmUpSeconds: 0 });
       await assertDepth(rig, queues[0], 0);
       return { [name]: stretch };

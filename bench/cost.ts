@@ -1,11 +1,10 @@
 import { type CostedStretch, measureCosts } from './harness/costs.js';
 import type { IndexSize } from './harness/database-probe.js';
 import { median, medians } from './harness/figures.js';
-import { Lifecycles } from './harness/lifecycles.js';
-import { BATCH_1, BATCH_10, BATCH_100, type Load, type LoadShape } from './harness/load.js';
+import { BrokerLoad } from './harness/broker-load.js';
+import { BATCH_1, BATCH_10, BATCH_100, type LoadShape } from './harness/load.js';
 import { number, table } from './harness/markdown.js';
 import { benchCommand, type BenchOptions } from './harness/options.js';
-import { PacedMessages, type PacedShape } from './harness/paced-messages.js';
 import { publish } from './harness/publish.js';
 import { onEachServer, type Rig } from './harness/rig.js';
 import { assertDepth } from './harness/scenario.js';
@@ -32,9 +31,9 @@ const LOADS: Record<string, LoadShape> = {
   'batch 100, 4 KiB': { ...BATCH_100, bodyBytes: 4096 },
 };
 /** Single messages at a steady rate: what one costs that finds little or no company. */
-const PACED: Record<string, Omit<PacedShape, 'queues'>> = {
-  '200 messages/s, one at a time': { consumers: 8, messagesPerSecond: 200, bodyBytes: 200 },
-  '1,000 messages/s, one at a time': { consumers: 50, messagesPerSecond: 1000, bodyBytes: 200 },
+const PACED: Record<string, LoadShape> = {
+  '200 messages/s, one at a time': { batch: 1, producers: { perSecond: 200 }, consumers: 8, bodyBytes: 200 },
+  '1,000 messages/s, one at a time': { batch: 1, producers: { perSecond: 1000 }, consumers: 50, bodyBytes: 200 },
 };
 
 /** What a message costs: bytes stored, bytes written, fsyncs, statements, CPU. Capacity is planned from it (docs/DESIGN.md). */
@@ -74,13 +73,10 @@ async function measureLifecycles(rig: Rig, options: BenchOptions): Promise<Serve
     lifecycles[name] = [...(lifecycles[name] ?? []), stretch];
     console.error(`  ${rig.database.name}, ${name}: ${Math.round(stretch.perSecond)}/s`);
   };
-  await measureLoad(rig, options, (url, queues) => Lifecycles.start(url, { ...BATCH_100, queues }));
+  await measureLoad(rig, options, BATCH_100);
   for (let run = 1; run <= options.runs; run += 1) {
-    for (const [name, shape] of Object.entries(LOADS)) {
-      keep(name, await measureLoad(rig, options, (url, queues) => Lifecycles.start(url, { ...shape, queues })));
-    }
-    for (const [name, shape] of Object.entries(PACED)) {
-      keep(name, await measureLoad(rig, options, (url, queues) => PacedMessages.start(url, { ...shape, queues })));
+    for (const [name, shape] of Object.entries({ ...LOADS, ...PACED })) {
+      keep(name, await measureLoad(rig, options, shape));
     }
   }
   return lifecycles;
@@ -92,7 +88,7 @@ async function measureFootprint(rig: Rig, bodyBytes: number, seconds: number): P
   const queues = await rig.newQueues(1);
   const sizes = (): Promise<IndexSize[]> => rig.database.probe.indexSizes(['message', 'delivery']);
   const before = await sizes();
-  const load = await Lifecycles.start(broker.url, { ...BATCH_100, bodyBytes, queues }, 'produce');
+  const load = await BrokerLoad.start(broker.url, { ...BATCH_100, bodyBytes, queues }, 'produce');
   try {
     await runFor(load, seconds);
   } finally {
@@ -108,15 +104,11 @@ async function measureFootprint(rig: Rig, bodyBytes: number, seconds: number): P
   return { bodyBytes, messages, perMessage: Object.fromEntries(grown) };
 }
 
-async function measureLoad(
-  rig: Rig,
-  options: BenchOptions,
-  start: (url: string, queues: readonly string[]) => Promise<Load>,
-): Promise<CostedStretch> {
+async function measureLoad(rig: Rig, options: BenchOptions, shape: LoadShape): Promise<CostedStretch> {
   await settle(rig);
   const broker = await rig.broker();
   const queues = await rig.newQueues(1);
-  const stretch = await measureCosts(rig, broker, () => start(broker.url, queues), options);
+  const stretch = await measureCosts(rig, broker, () => BrokerLoad.start(broker.url, { ...shape, queues }), options);
   await assertDepth(rig, queues[0] as string, 0);
   return stretch;
 }

@@ -1,5 +1,5 @@
 import { fillBacklog } from './harness/fill-backlog.js';
-import { Lifecycles } from './harness/lifecycles.js';
+import { BrokerLoad } from './harness/broker-load.js';
 import { BATCH_1, BATCH_100, type LoadShape } from './harness/load.js';
 import { number } from './harness/markdown.js';
 import { benchCommand, type BenchOptions, numbers } from './harness/options.js';
@@ -83,9 +83,9 @@ function steadyLoads(standing: Standing, label: string): Scenario[] {
     run: async (rig, timing) => {
       const broker = await rig.broker();
       const queues = [standing.queue];
-      const load = await Lifecycles.start(broker.url, { ...shape, queues, backlogBatches: BACKLOG_BATCHES }, 'steady');
+      const load = await BrokerLoad.start(broker.url, { ...shape, queues, backlogBatches: BACKLOG_BATCHES }, 'steady');
       const stretch = await measureAndStop(rig, broker, load, timing);
-      standing.depth += load.ledger.backlog;
+      standing.depth += load.tally.outstanding;
       return { [`${batch}, ${label}`]: stretch };
     },
   }));

@@ -1,6 +1,6 @@
 import { number, table } from './harness/markdown.js';
 import { benchCommand, type BenchOptions, positive } from './harness/options.js';
-import { END_TO_END, PacedMessages } from './harness/paced-messages.js';
+import { BrokerLoad, END_TO_END } from './harness/broker-load.js';
 import { publish } from './harness/publish.js';
 import { onEachServer } from './harness/rig.js';
 import { interleave, measureAndStop, type Scenario } from './harness/scenario.js';
@@ -39,13 +39,14 @@ function readOptions(): Options {
     .opts<Options>();
 }
 
-function waiting(name: string, { consumers, queues }: Options, messagesPerSecond: number): Scenario {
+function waiting(name: string, { consumers, queues }: Options, perSecond: number): Scenario {
   return {
     name,
     run: async (rig, timing) => {
       const broker = await rig.broker();
-      const shape = { queues: await rig.newQueues(queues), consumers, messagesPerSecond, bodyBytes: 200 };
-      const load = await PacedMessages.start(broker.url, shape);
+      const producers = perSecond === 0 ? 0 : { perSecond };
+      const shape = { producers, consumers, batch: 1, bodyBytes: 200 };
+      const load = await BrokerLoad.start(broker.url, { ...shape, queues: await rig.newQueues(queues) });
       return { [name]: await measureAndStop(rig, broker, load, timing) };
     },
   };

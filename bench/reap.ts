@@ -2,19 +2,23 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { newMessageId } from '@rowmq/contract';
 import { Database, openDataSource, PartitionRepository, QueueRepository, ReaperRepository } from '@rowmq/store';
+import { SessionClock } from '../test/support/clock.js';
 import { freePort, startApp } from '../test/support/processes.js';
+import { BrokerLoad } from './harness/broker-load.js';
 import { median, type Quantiles } from './harness/figures.js';
+import type { LoadShape } from './harness/load.js';
 import { number, table } from './harness/markdown.js';
 import { benchCommand, type BenchOptions, positive } from './harness/options.js';
 import { publish } from './harness/publish.js';
 import { withServer } from './harness/rig.js';
-import { type Load, type Operation, OPERATIONS, steadyLoad } from './steady-load.js';
+import { runFor } from './harness/stretch.js';
 
 const DAY = 86_400_000;
 const HOUR = 3_600_000;
 /** Of a stretch, after which the reaper begins. */
 const REAPER_STARTS_AFTER = 0.1;
 const ROWS_PER_INSERT = 5000;
+const OPERATIONS = ['enqueue', 'dequeue', 'ack'] as const;
 
 /** Each run is a pair of stretches. */
 interface Options extends BenchOptions {
@@ -27,7 +31,7 @@ interface Options extends BenchOptions {
 
 interface Stretch {
   reaper: 'off' | 'dropping';
-  latencies: Record<Operation, Quantiles>;
+  latencies: Record<string, Quantiles>;
 }
 
 interface ServerResult {
@@ -83,7 +87,7 @@ async function measure(url: string, options: Options): Promise<ServerResult> {
   const now = Date.now();
   // Partitions can only be made towards the future, so those of every run come first; the retention says which run's go.
   const eras = Array.from({ length: options.runs }, (_, run) => now - (options.runs - run) * 10 * DAY);
-  await makePartitions(database, eras, now, options);
+  await makePartitions(url, eras, options);
   const port = await freePort();
   const broker = await startApp('broker', { ROWMQ_DATABASE_URL: url, ROWMQ_PORT: String(port), ...options.brokerEnv });
   const bench = { database, url, brokerUrl: `http://127.0.0.1:${port}`, queue, options };
@@ -99,12 +103,20 @@ async function measure(url: string, options: Options): Promise<ServerResult> {
   return result;
 }
 
-async function makePartitions(database: Database, eras: number[], now: number, options: Options): Promise<void> {
-  const partitions = new PartitionRepository(database);
+async function makePartitions(url: string, eras: number[], options: Options): Promise<void> {
+  const dataSource = await openDataSource({ url, poolSize: 1 });
+  let now: number | undefined;
+  new SessionClock(() => now).drive(dataSource);
+  const partitions = new PartitionRepository(new Database(dataSource, 60_000));
   const width = { widthMinutes: 60, aheadMinutes: options.partitions * 60 };
-  for (const era of eras) await partitions.createAhead({ ...width, now: era });
+  for (const era of eras) {
+    now = era;
+    await partitions.createAhead(width);
+  }
   // As many as the reaper would make, so that it does not.
-  await partitions.createAhead({ widthMinutes: 60, aheadMinutes: 3 * 1440, now });
+  now = undefined;
+  await partitions.createAhead({ widthMinutes: 60, aheadMinutes: 3 * 1440 });
+  await dataSource.destroy();
 }
 
 /** Two stretches on a table full of settled messages, the second with the reaper dropping them. */
@@ -115,8 +127,15 @@ async function measurePair(
 ): Promise<{ stretches: Stretch[]; dropMs: number[] }> {
   const { database, url, brokerUrl, queue, options } = bench;
   const reaper = new ReaperRepository(database);
-  const load = async (seconds: number): Promise<Stretch['latencies']> =>
-    steadyLoad(brokerUrl, queue.name, loadOf(options), seconds);
+  const load = async (seconds: number): Promise<Stretch['latencies']> => {
+    const running = await BrokerLoad.start(brokerUrl, { ...loadOf(options), queues: [queue.name] }, 'steady');
+    try {
+      await runFor(running, seconds);
+    } finally {
+      await running.stop();
+    }
+    return running.takeLatencies();
+  };
   await fill(database, queue.id, era, options);
   await reaper.takeLease('bench', 3600);
   await load(options.warmUpSeconds);
@@ -154,8 +173,10 @@ async function assertDropped(database: Database, before: number): Promise<void> 
   if (left.length > 0) throw new Error(`the reaper did not drop ${left.map(({ name }) => name).join(', ')} in time`);
 }
 
-function loadOf({ rate, batch, body }: Options): Load {
-  return { requestsPerSecond: rate, messagesPerRequest: batch, bodyBytes: body };
+/** Requests at a constant rate. A latency counts from when the request was due, so a stall shows in all that it delayed. */
+function loadOf({ rate, batch, body }: Options): LoadShape {
+  const side = { perSecond: rate };
+  return { producers: side, consumers: side, batch, bodyBytes: body, countsFromDue: true };
 }
 
 /** Settled messages, as if they had been acked, evenly over the partitions that begin at an instant. */
@@ -179,7 +200,9 @@ function toMarkdown(results: Record<string, ServerResult>, options: Options): st
     OPERATIONS.map((operation) => {
       const of = (reaper: Stretch['reaper'], what: keyof Quantiles): number =>
         median(
-          stretches.filter((stretch) => stretch.reaper === reaper).map(({ latencies }) => latencies[operation][what]),
+          stretches
+            .filter((stretch) => stretch.reaper === reaper)
+            .map(({ latencies }) => latencies[operation]?.[what] ?? Number.NaN),
         );
       const figures = (['off', 'dropping'] as const).flatMap((reaper) =>
         (['p50', 'p99', 'max'] as const).map((what) => number(of(reaper, what))),

@@ -1,5 +1,5 @@
 import { createConnection } from 'mysql2/promise';
-import { Lifecycles } from './harness/lifecycles.js';
+import { BrokerLoad } from './harness/broker-load.js';
 import { BATCH_100 } from './harness/load.js';
 import { number, table } from './harness/markdown.js';
 import { lastToFirst, type Minute, measureMinutes } from './harness/minutes.js';
@@ -50,7 +50,7 @@ async function eachRun(rig: Rig, options: Options): Promise<Minute[][]> {
 async function measureRun(rig: Rig, { minutes, seconds, warmUpSeconds }: Options): Promise<Minute[]> {
   const broker = await rig.broker();
   const queues = await rig.newQueues(1);
-  const load = await Lifecycles.start(broker.url, { ...BATCH_100, queues });
+  const load = await BrokerLoad.start(broker.url, { ...BATCH_100, queues });
   try {
     await runFor(load, warmUpSeconds);
     return await measureMinutes({

@@ -1,5 +1,4 @@
-import { mkdir, writeFile } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { join } from 'node:path';
 import type { ServerKind } from '@rowmq/mysql-server';
 import { Command, InvalidArgumentError } from 'commander';
 import { freePort, startApp } from '../test/support/processes.js';
@@ -8,7 +7,6 @@ import { addSetting, positive, serverKinds } from './harness/options.js';
 import { publish } from './harness/publish.js';
 import { ROOT, type RunningServer, withServer } from './harness/rig.js';
 import { type Flatness, judgeFlatness } from './soak/flatness.js';
-import { soakPage } from './soak/page.js';
 import type { Sample } from './soak/quantities.js';
 import { sampleUntil } from './soak/sampler.js';
 import { runSimulator, type SimulatorEnd } from './soak/simulator-load.js';
@@ -54,7 +52,6 @@ export async function main(): Promise<void> {
     await withServer(kind, options, async (server) => {
       const result = await soak(server, options);
       results[server.name] = result;
-      await writePage(kind, server.name, result, options);
       console.error(`  ${server.name}: ${result.verdict}`);
     });
   }
@@ -86,7 +83,7 @@ function readOptions(): Options {
     .option('--broker-env <NAME=VALUE>', 'a setting of the broker; may be repeated', addSetting, {})
     .option(
       '--json <file>',
-      'where the readings go, and beside it a page for each server; only those in bench/results show in bench/RESULTS.md',
+      'where the readings go; only those in bench/results show in bench/RESULTS.md',
       join(ROOT, 'bench', 'results', 'soak.json'),
     )
     .parse()
@@ -153,19 +150,6 @@ function log(server: string, { at, values }: Sample): void {
   const shown = { brokerMegabytes, reaperMegabytes, folderMegabytes, claimTailMs, historyListLength, deliveries };
   const texts = Object.entries(shown).map(([name, value]) => `${name} ${number(value ?? Number.NaN)}`);
   console.error(`  ${server}, ${Math.round(at)} s: ${texts.join(', ')}`);
-}
-
-async function writePage(kind: ServerKind, name: string, result: SoakResult, options: Options): Promise<void> {
-  const { json, minutes: length, rate, queues } = options;
-  const file = join(dirname(json), `${basename(json, '.json')}-${kind}.html`);
-  const page = await soakPage({
-    ...result,
-    subtitle: `${name} · ${length} minutes · ${rate} messages a second on ${queues} queues · ${new Date().toISOString().slice(0, 16).replace('T', ' ')} UTC`,
-    simulator: result.simulator.output,
-  });
-  await mkdir(dirname(file), { recursive: true });
-  await writeFile(file, page);
-  console.error(`  Page: ${file}`);
 }
 
 function toMarkdown(

@@ -1,4 +1,4 @@
-import { END_TO_END } from './harness/paced-messages.js';
+import { END_TO_END } from './harness/broker-load.js';
 import type { Timing } from './harness/stretch.js';
 import { type Comparison, latencyTable, rateTable, ratioTable, type ServerResults } from './harness/tables.js';
 

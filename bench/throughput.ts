@@ -1,6 +1,6 @@
-import { BATCH_1, BATCH_10, BATCH_100 } from './harness/load.js';
+import { BATCH_1, BATCH_10, BATCH_100, type LoadShape } from './harness/load.js';
 import { benchCommand, type BenchOptions, collect } from './harness/options.js';
-import { PacedMessages } from './harness/paced-messages.js';
+import { BrokerLoad } from './harness/broker-load.js';
 import { publish } from './harness/publish.js';
 import { onEachServer } from './harness/rig.js';
 import { enqueueThenDrain, interleave, lifecycles, measureAndStop, type Scenario } from './harness/scenario.js';
@@ -12,7 +12,7 @@ interface Options extends BenchOptions {
 
 const FULL_BODY = { bodyBytes: 4096 };
 const ONE_COMMIT_PER_REQUEST = { brokerEnv: { ROWMQ_FLIGHT_REQUESTS: '1' } };
-const PACED = { consumers: 8, messagesPerSecond: 200, bodyBytes: 200 };
+const PACED: LoadShape = { batch: 1, producers: { perSecond: 200 }, consumers: 8, bodyBytes: 200 };
 
 /** What is compared stands side by side, so that it is measured one right after the other. */
 const SCENARIOS: readonly Scenario[] = [
@@ -69,7 +69,7 @@ function paced(name: string): Scenario {
     name,
     run: async (rig, timing) => {
       const broker = await rig.broker();
-      const load = await PacedMessages.start(broker.url, { ...PACED, queues: await rig.newQueues(1) });
+      const load = await BrokerLoad.start(broker.url, { ...PACED, queues: await rig.newQueues(1) });
       return { [name]: await measureAndStop(rig, broker, load, timing) };
     },
   };

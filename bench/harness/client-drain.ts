@@ -1,28 +1,24 @@
 import { QueueConsumer, RowmqHttpClient } from '@rowmq/client/core';
+import type { Tally } from '@rowmq/load';
 import type { Quantiles } from './figures.js';
-import { Gate } from './gate.js';
-import type { Ledger } from './ledger.js';
-import type { Load, LoadShape } from './load.js';
+import type { ClosedShape, Load } from './load.js';
 
 /** What a queue holds, taken by the client's consumers, whose handlers do nothing: as many, with batches as large, as a `drain` of bare calls has. */
 export class ClientDrain implements Load {
   readonly ended: Promise<void>;
-  private readonly balance: Gate;
   private readonly consumers: QueueConsumer[];
   private readonly client: RowmqHttpClient;
 
   constructor(
     url: string,
     queue: string,
-    { consumers, batch }: LoadShape,
-    private readonly ledger: Ledger,
+    { consumers, batch }: ClosedShape,
+    private readonly tally: Tally<string | number>,
   ) {
-    this.balance = new Gate(() => ledger.backlog === 0);
     this.client = new RowmqHttpClient({ url });
     const handler = {
       message: (_: unknown, message: { id: string }): void => {
-        ledger.recordAcked([message]);
-        if (ledger.backlog === 0) this.balance.wakeAll();
+        tally.return([message.id]);
       },
     };
     this.consumers = Array.from(
@@ -37,11 +33,11 @@ export class ClientDrain implements Load {
     );
     for (const consumer of this.consumers) consumer.start();
     // The last acks included.
-    this.ended = this.balance.pass().then(() => this.stopConsumers());
+    this.ended = tally.allReturned().then(() => this.stopConsumers());
   }
 
   done(): number {
-    return this.ledger.acked;
+    return this.tally.returned;
   }
 
   takeLatencies(): Record<string, Quantiles> {
@@ -55,6 +51,6 @@ export class ClientDrain implements Load {
   async stop(): Promise<void> {
     await this.ended;
     await this.client.close();
-    this.ledger.assertBalanced();
+    this.tally.assertBalanced();
   }
 }

@@ -2,33 +2,44 @@ import type { Quantiles } from './figures.js';
 
 /** Work that goes on until it is stopped, and counts what it has done. */
 export interface Load {
-  /** Messages of which all is done that the load does to a message. */
+  /** Messages with which the load is done. */
   done(): number;
   /** Latencies since the last call, by the name of what took them. */
   takeLatencies(): Record<string, Quantiles>;
-  /** Resolves when there is nothing left to do; rejects when something fails. Most loads only ever reject. */
+  /** Resolves when there is nothing left to do. Rejects when something fails. Most loads only ever reject. */
   readonly ended: Promise<void>;
-  /** Ends the work in order. Fails if a message was lost or came twice. */
+  /** Ends the work in order. Throws if a message was lost or came twice. */
   stop(): Promise<void>;
 }
 
-/** Messages that are enqueued, dequeued and acked again and again. */
-export interface LifecycleShape {
-  /** Producers and consumers are dealt to the queues in turn. */
-  queues: readonly string[];
-  producers: number;
-  consumers: number;
+/** How many workers make requests in closed loops, or how many requests are made a second. */
+export type Side = number | { perSecond: number };
+
+export interface LoadShape {
+  producers: Side;
+  consumers: Side;
   /** Messages of each enqueue, dequeue and ack. */
   batch: number;
   bodyBytes: number;
-  /** How many priorities are in use; absent: the default one. */
+  /** How many priorities closed producers use; absent: the default one. */
   priorities?: number;
-  /** Backlog, in batches per consumer, at which producers pause. */
+  /** Backlog, in batches per consumer, at which closed producers pause. */
   backlogBatches?: number;
+  /** Whether the latency of a paced request counts from when it was due, so that a stall shows in every request that it delayed. */
+  countsFromDue?: boolean;
 }
 
-/** A load by the size of its batches: together they are what the tables call batch 1, 10 and 100. */
-export type LoadShape = Omit<LifecycleShape, 'queues'>;
-export const BATCH_1: LoadShape = { batch: 1, producers: 50, consumers: 50, bodyBytes: 200 };
-export const BATCH_10: LoadShape = { batch: 10, producers: 16, consumers: 16, bodyBytes: 200 };
-export const BATCH_100: LoadShape = { batch: 100, producers: 8, consumers: 8, bodyBytes: 200 };
+/** A load, and on which queues. Closed workers are dealt to the queues in turn; paced requests go to the first. */
+export interface QueueLoadShape extends LoadShape {
+  queues: readonly string[];
+}
+
+export interface ClosedShape extends LoadShape {
+  producers: number;
+  consumers: number;
+}
+
+/** Closed loads by the size of their batches. The tables call them batch 1, 10 and 100. */
+export const BATCH_1: ClosedShape = { batch: 1, producers: 50, consumers: 50, bodyBytes: 200 };
+export const BATCH_10: ClosedShape = { batch: 10, producers: 16, consumers: 16, bodyBytes: 200 };
+export const BATCH_100: ClosedShape = { batch: 100, producers: 8, consumers: 8, bodyBytes: 200 };

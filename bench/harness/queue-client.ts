@@ -11,30 +11,33 @@ const VERBS = {
 
 export type Verb = keyof typeof VERBS;
 
-/** A connection that works on one queue, one call at a time; each call's latency is recorded under its verb. Whatever is no success is an error. */
+/**
+ * A connection that works on one queue, one call at a time. If there is a recorder, it records each
+ * call's latency under the verb, from `since` or from the call. Any answer but success is an error.
+ */
 export class QueueClient {
   private readonly path: string;
 
   private constructor(
     private readonly connection: HttpConnection,
     queue: string,
-    private readonly latencies: LatencyRecorder,
+    private readonly latencies: LatencyRecorder | undefined,
   ) {
     this.path = `/v1/queues/${queue}/messages`;
   }
 
-  static async open(url: string, queue: string, latencies: LatencyRecorder): Promise<QueueClient> {
+  static async open(url: string, queue: string, latencies?: LatencyRecorder): Promise<QueueClient> {
     return new QueueClient(await HttpConnection.open(url), queue, latencies);
   }
 
   /** Takes the request as JSON, so that a load that always sends the same builds it once. Returns the ids. */
-  async enqueue(request: string): Promise<string[]> {
-    const { messages } = await this.call<EnqueueAnswer>('enqueue', request);
+  async enqueue(request: string, since?: number): Promise<string[]> {
+    const { messages } = await this.call<EnqueueAnswer>('enqueue', request, since);
     return messages.map(({ id }) => id);
   }
 
-  async dequeue(request: DequeueRequest): Promise<LeasedMessage[]> {
-    return (await this.call<DequeueAnswer>('dequeue', JSON.stringify(request))).messages;
+  async dequeue(request: DequeueRequest, since?: number): Promise<LeasedMessage[]> {
+    return (await this.call<DequeueAnswer>('dequeue', JSON.stringify(request), since)).messages;
   }
 
   /** Fails unless every message is acked. */
@@ -45,27 +48,16 @@ export class QueueClient {
     throw new Error(`acked ${acked.length} of ${messages.length}; failed: ${JSON.stringify(failed.slice(0, 3))}`);
   }
 
-  /** Closes at once; a call under way fails with `ConnectionClosedError`. */
+  /** Closes at once; a call in flight fails with `ConnectionClosedError`. */
   close(): void {
     this.connection.close();
   }
 
-  private async call<T>(verb: Verb, request: string): Promise<T> {
+  private async call<T>(verb: Verb, request: string, since = performance.now()): Promise<T> {
     const { path, status } = VERBS[verb];
-    const began = performance.now();
     const answer = await this.connection.post(this.path + path, request);
-    this.latencies.record(verb, began);
+    this.latencies?.record(verb, since);
     if (answer.status !== status) throw new Error(`${verb} answered ${answer.status}: ${answer.text.slice(0, 500)}`);
     return JSON.parse(answer.text) as T;
   }
-}
-
-/** An enqueue request of so many messages as JSON. `priorityOf` a message's place in it; absent: the default. */
-export function enqueueRequest(messages: number, bodyBytes: number, priorityOf?: (place: number) => number): string {
-  const body = 'x'.repeat(bodyBytes);
-  return JSON.stringify({
-    messages: Array.from({ length: messages }, (_, place) =>
-      priorityOf ? { body, priority: priorityOf(place) } : { body },
-    ),
-  });
 }

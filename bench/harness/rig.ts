@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { RowmqHttpClient } from '@rowmq/client/core';
 import { EmbeddedServer, findServer, type ServerKind } from '@rowmq/mysql-server';
 import { migrateDatabase } from '@rowmq/store';
 import { type AppProcess, freePort, startApp } from '../../test/support/processes.js';
@@ -9,6 +10,9 @@ import { DatabaseProbe } from './database-probe.js';
 import { makePartitions } from './partitions.js';
 
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+
+/** Longer than any measurement. */
+const LEASE_SECONDS = 3600;
 
 export interface RigOptions {
   bufferPoolMegabytes: number;
@@ -52,18 +56,13 @@ export class Rig {
     return broker;
   }
 
-  /** Fresh queues, whose leases outlast any measurement. Returns their names. */
+  /** Fresh queues. Returns their names. */
   async newQueues(count: number): Promise<string[]> {
     const { url } = await this.broker();
+    const client = new RowmqHttpClient({ url });
     const names = Array.from({ length: count }, () => `bench-${(this.queues += 1)}`);
-    for (const name of names) {
-      const response = await fetch(`${url}/v1/admin/queues/${name}`, {
-        method: 'PUT',
-        headers: { 'content-type': 'application/json' },
-        body: JSON.stringify({ leaseSeconds: 3600 }),
-      });
-      if (!response.ok) throw new Error(`creating ${name} answered ${response.status}: ${await response.text()}`);
-    }
+    for (const name of names) await client.putQueue(name, { leaseSeconds: LEASE_SECONDS });
+    await client.close();
     return names;
   }
 

@@ -1,5 +1,5 @@
 import { medians } from './figures.js';
-import { Lifecycles } from './lifecycles.js';
+import { BrokerLoad } from './broker-load.js';
 import type { Load, LoadShape } from './load.js';
 import type { Rig, RunningBroker } from './rig.js';
 import { measure, settle, type Stretch, type Timing } from './stretch.js';
@@ -57,7 +57,7 @@ export function lifecycles(name: string, shape: LoadShape, setup: Setup = {}): S
     run: async (rig, timing) => {
       const broker = await rig.broker(setup.brokerEnv);
       const queues = await rig.newQueues(setup.queues ?? 1);
-      const load = await Lifecycles.start(broker.url, { ...shape, queues });
+      const load = await BrokerLoad.start(broker.url, { ...shape, queues });
       const stretch = await measureAndStop(rig, broker, load, timing);
       for (const queue of queues) await assertDepth(rig, queue, 0);
       return { [name]: stretch };
@@ -72,9 +72,9 @@ export function enqueueThenDrain(name: string, shape: LoadShape): Scenario {
     run: async (rig, timing) => {
       const broker = await rig.broker();
       const queues = await rig.newQueues(1);
-      const producing = await Lifecycles.start(broker.url, { ...shape, queues }, 'produce');
+      const producing = await BrokerLoad.start(broker.url, { ...shape, queues }, 'produce');
       const enqueue = await measureAndStop(rig, broker, producing, timing);
-      const draining = await Lifecycles.start(broker.url, { ...shape, queues }, 'drain', producing.ledger);
+      const draining = await BrokerLoad.start(broker.url, { ...shape, queues }, 'drain', producing.tally);
       // No warm-up, which could take all there is: the broker is warm already.
       const drain = await measureAndStop(rig, broker, draining, { ...timing, warmUpSeconds: 0 });
       for (const queue of queues) await assertDepth(rig, queue, 0);

@@ -1,7 +1,8 @@
-import type { Hands, StretchKind } from './peer.js';
+import { LoadGenerator } from '@rowmq/load';
+import type { WorkerCounts, StretchKind } from './peer.js';
 
 /** One stretch of load. */
-export interface Plan extends Hands {
+export interface Plan extends WorkerCounts {
   kind: StretchKind;
   /** A name that no stretch before had. */
   queue: string;
@@ -28,7 +29,7 @@ export interface Sink {
 }
 
 /** A queue under load. */
-export interface Lane {
+export interface PeerQueue {
   /** Resolves when the messages are stored durably. Called by so many producers at a time as the plan says. */
   enqueue(bodies: string[]): Promise<void>;
   /** Starts the consumers; they go on until `close`. */
@@ -42,7 +43,7 @@ export interface Lane {
 /** A peer's client library at work: in the process that is measured as the client. */
 export interface PeerClient {
   connect(address: string, options: Readonly<Record<string, string | number>>): Promise<void>;
-  openLane(plan: Plan): Promise<Lane>;
+  openQueue(plan: Plan): Promise<PeerQueue>;
   /** Brings the optimizer's statistics up to date; called under load, after the warm-up. */
   analyse?(): Promise<void>;
   close(): Promise<void>;
@@ -51,26 +52,22 @@ export interface PeerClient {
 /** Consumers that ask for messages: each asks, hands them on, settles them, and asks again. */
 export class PullConsumers {
   private running = true;
-  private readonly loops: Promise<void>[] = [];
+  private readonly rounds: LoadGenerator;
 
-  /** @param round one fetch and its settling; returns how many messages there were. Where the server does not wait for some, it pauses itself. */
+  /**
+   * @param round one fetch and its settling. It returns the number of messages. Where the server does
+   * not wait for messages, the round pauses by itself.
+   */
   constructor(consumers: number, sink: Sink, round: (consumer: number) => Promise<number>) {
-    for (let consumer = 0; consumer < consumers; consumer += 1) {
-      this.loops.push(this.loop(consumer, sink, round));
-    }
+    this.rounds = new LoadGenerator({ workers: consumers }, async ({ worker }) => sink.completed(await round(worker)));
+    this.rounds.ended.catch((error: unknown) => {
+      if (this.running) sink.failed(error);
+    });
   }
 
-  /** Resolves when the last round is over. */
+  /** Resolves when the last round is over. A round that fails meanwhile is no fault: its connection was closed. */
   async stop(): Promise<void> {
     this.running = false;
-    await Promise.all(this.loops);
-  }
-
-  private async loop(consumer: number, sink: Sink, round: (consumer: number) => Promise<number>): Promise<void> {
-    try {
-      while (this.running) sink.completed(await round(consumer));
-    } catch (error) {
-      if (this.running) sink.failed(error);
-    }
+    await Promise.allSettled([this.rounds.stop()]);
   }
 }

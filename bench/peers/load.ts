@@ -1,9 +1,11 @@
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { LoadGenerator, Tally } from '@rowmq/load';
 import { type Quantiles, quantiles } from '../harness/figures.js';
-import type { Lane, PeerClient, Plan, Sink } from './client.js';
-import { Ledger } from './ledger.js';
+import type { PeerQueue, PeerClient, Plan, Sink } from './client.js';
 
+/** Every body begins with its message's number. */
+const NUMBER_WIDTH = 12;
 /** After the statistics are fresh, plans that were made before must go first. */
 const AFTER_ANALYSE_MS = 1000;
 const DRAIN_DEADLINE_MS = 60_000;
@@ -23,37 +25,13 @@ export interface StretchResult {
   latency?: Quantiles;
 }
 
-/** Keeps at most so many messages between the producers' hands and their completion. */
-class Outstanding {
-  private readonly waiting: { count: number; proceed: () => void }[] = [];
-
-  constructor(private free: number) {}
-
-  async take(count: number): Promise<void> {
-    if (this.waiting.length === 0 && this.free >= count) {
-      this.free -= count;
-      return;
-    }
-    await new Promise<void>((proceed) => this.waiting.push({ count, proceed }));
-  }
-
-  give(count: number): void {
-    this.free += count;
-    for (let next = this.waiting[0]; next !== undefined && this.free >= next.count; next = this.waiting[0]) {
-      this.free -= next.count;
-      this.waiting.shift();
-      next.proceed();
-    }
-  }
-}
-
 /** One stretch from an empty queue to an empty queue. `mark` is called when the measured time begins and ends. Throws if a message was lost, doubled or changed. */
 export class Stretch {
-  private readonly ledger: Ledger;
-  private readonly outstanding: Outstanding;
+  private readonly tally = new Tally<number>();
+  private readonly filler: string;
   private readonly latencies: number[] = [];
+  private producing: LoadGenerator | undefined;
   private completed = 0;
-  private producing = true;
   private measuring = false;
   private fail: (error: unknown) => void = () => undefined;
   private readonly failure = new Promise<never>((_, reject) => (this.fail = reject));
@@ -62,73 +40,77 @@ export class Stretch {
     private readonly plan: Plan,
     private readonly mark: (moment: 'begin' | 'end') => void,
   ) {
-    this.ledger = new Ledger(plan.bodyBytes);
-    this.outstanding = new Outstanding(plan.outstanding);
-    // Whoever races with it sees it; here it only must not end the process.
+    this.filler = 'x'.repeat(plan.bodyBytes - NUMBER_WIDTH);
+    // `run` awaits it later. Until then, a failure is not an unhandled one.
     this.failure.catch(() => undefined);
   }
 
   async run(client: PeerClient): Promise<StretchResult> {
-    const lane = await client.openLane(this.plan);
+    const queue = await client.openQueue(this.plan);
     const unlessFailed = async <T>(work: Promise<T>): Promise<T> => Promise.race([work, this.failure]);
-    await unlessFailed(lane.consume(this.sink()));
-    const producers = this.plan.kind === 'steady' ? [this.produceSteadily(lane)] : this.produceInLoops(lane);
-    for (const producer of producers) producer.catch(this.fail);
+    await unlessFailed(queue.consume(this.sink()));
+    const producing = this.produce(queue);
     await unlessFailed(sleep(this.plan.warmUpSeconds * 1000));
     if (client.analyse !== undefined) {
       await unlessFailed(client.analyse());
       await unlessFailed(sleep(AFTER_ANALYSE_MS));
     }
     const result = await unlessFailed(this.measure());
-    this.producing = false;
-    await unlessFailed(Promise.all(producers));
-    await unlessFailed(this.drain(lane));
-    await lane.close();
-    this.ledger.verify();
+    await unlessFailed(producing.stop());
+    await unlessFailed(this.drain(queue));
+    await queue.close();
+    this.tally.assertBalanced();
     return result;
   }
 
   private sink(): Sink {
     return {
-      received: (body) => {
-        const due = this.ledger.receive(body);
-        if (this.measuring) this.latencies.push(performance.now() - due);
-      },
+      received: (body) => this.receive(body),
       completed: (count) => {
         this.completed += count;
-        this.outstanding.give(count);
+        this.producing?.wake();
       },
       failed: (error) => this.fail(error),
     };
   }
 
-  private produceInLoops(lane: Lane): Promise<void>[] {
-    return Array.from({ length: this.plan.producers }, async () => {
-      while (this.producing) {
-        await this.outstanding.take(this.plan.batch);
-        await lane.enqueue(this.ledger.bodies(this.plan.batch));
+  /** Producers in closed loops; in a steady stretch, one message at each of evenly spaced moments. */
+  private produce(queue: PeerQueue): LoadGenerator {
+    const { kind, batch, producers, messagesPerSecond, outstanding } = this.plan;
+    const isSteady = kind === 'steady';
+    const mayCall = (): boolean => this.inFlight() + batch <= outstanding;
+    const pace = isSteady ? { perSecond: messagesPerSecond } : { workers: producers, mayCall };
+    this.producing = new LoadGenerator(pace, async ({ due }) => {
+      if (isSteady && this.inFlight() > STEADY_BACKLOG_LIMIT) {
+        throw new Error(`cannot keep up with ${messagesPerSecond} messages/s`);
       }
+      await queue.enqueue(this.bodies(isSteady ? 1 : batch, due));
     });
+    this.producing.ended.catch(this.fail);
+    return this.producing;
   }
 
-  /** One message at each of evenly spaced moments, whatever became of those before. */
-  private async produceSteadily(lane: Lane): Promise<void> {
-    const started = performance.now();
-    const underWay = new Set<Promise<void>>();
-    for (let tick = 0; this.producing; tick += 1) {
-      const due = started + (tick * 1000) / this.plan.messagesPerSecond;
-      const wait = due - performance.now();
-      if (wait > 0) await sleep(wait);
-      if (this.ledger.sent - this.completed > STEADY_BACKLOG_LIMIT) {
-        throw new Error(`cannot keep up with ${this.plan.messagesPerSecond} messages/s`);
-      }
-      const sending: Promise<void> = lane
-        .enqueue(this.ledger.bodies(1, due))
-        .catch(this.fail)
-        .finally(() => underWay.delete(sending));
-      underWay.add(sending);
+  /** Messages that were sent and that no consumer has completed. */
+  private inFlight(): number {
+    return this.tally.sent - this.completed;
+  }
+
+  /** The next bodies to send. Each begins with its message's number. */
+  private bodies(count: number, due: number): string[] {
+    const numbers = Array.from({ length: count }, (_, index) => this.tally.sent + index);
+    this.tally.send(numbers, due);
+    return numbers.map((number) => number.toString().padStart(NUMBER_WIDTH, '0') + this.filler);
+  }
+
+  private receive(body: string): void {
+    const number = Number(body.slice(0, NUMBER_WIDTH));
+    if (!Number.isInteger(number) || body.length !== NUMBER_WIDTH + this.filler.length) {
+      this.fail(new Error(`an unknown message came: ${body.slice(0, 40)}`));
+      return;
     }
-    await Promise.all(underWay);
+    const due = this.tally.sentAt(number);
+    this.tally.return([number]);
+    if (this.measuring && due !== undefined) this.latencies.push(performance.now() - due);
   }
 
   private async measure(): Promise<StretchResult> {
@@ -151,13 +133,13 @@ export class Stretch {
   }
 
   /** Until every message has come and the server has settled it. */
-  private async drain(lane: Lane): Promise<void> {
+  private async drain(queue: PeerQueue): Promise<void> {
     for (const deadline = Date.now() + DRAIN_DEADLINE_MS; ; await sleep(TICK_MS)) {
-      const here = this.ledger.sent - this.completed;
-      if (here === 0 && (await lane.remaining()) === 0) return;
+      const here = this.inFlight();
+      if (here === 0 && (await queue.remaining()) === 0) return;
       if (Date.now() < deadline) continue;
       throw new Error(
-        `after ${DRAIN_DEADLINE_MS / 1000} s: ${here} of ${this.ledger.sent} messages not completed, ${await lane.remaining()} still on the server`,
+        `after ${DRAIN_DEADLINE_MS / 1000} s: ${here} of ${this.tally.sent} messages not completed, ${await queue.remaining()} still on the server`,
       );
     }
   }

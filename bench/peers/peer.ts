@@ -7,7 +7,7 @@ export const STRETCH_KINDS = ['batch', 'single', 'steady'] as const;
 export type StretchKind = (typeof STRETCH_KINDS)[number];
 
 /** How many take part on the client's side; a producer has one call under way at a time. */
-export interface Hands {
+export interface WorkerCounts {
   producers: number;
   consumers: number;
 }
@@ -22,7 +22,7 @@ export interface Peer {
   /** What the client module is told, beyond the address. */
   clientOptions?: Record<string, string | number>;
   /** What is measured of it, and with how many hands. */
-  stretches: Partial<Record<StretchKind, Hands>>;
+  stretches: Partial<Record<StretchKind, WorkerCounts>>;
   /** What makes an answered message survive a crash of the machine. */
   durability: string;
   /** How it was set up for throughput, and what batches. */

@@ -1,5 +1,5 @@
 import type { ServerKind } from '@rowmq/mysql-server';
-import type { Hands, Peer, PeerServer, StretchKind } from './peer.js';
+import type { WorkerCounts, Peer, PeerServer, StretchKind } from './peer.js';
 import { NATS_DURABILITY, startNats } from './servers/nats.js';
 import { POSTGRES_DURABILITY, startPostgres } from './servers/postgres.js';
 import { RABBITMQ_DURABILITY, startRabbitMq } from './servers/rabbitmq.js';
@@ -7,7 +7,7 @@ import { REDIS_DURABILITY, startRedis } from './servers/redis.js';
 import { ROWMQ_DURABILITY, startBroker, startDatabase } from './servers/rowmq.js';
 
 /** One at a time: the same for everybody, by the question. */
-const SINGLE: Hands = { producers: 50, consumers: 50 };
+const SINGLE: WorkerCounts = { producers: 50, consumers: 50 };
 
 /** Connections for producers and pull consumers of the PostgreSQL peers: more did not make them faster on two cores. */
 const POSTGRES_POOL = 20;
@@ -39,7 +39,7 @@ function rowmqRepository(kind: ServerKind, title: string): Peer {
   };
 }
 
-function graphileWorker(localQueue: number, stretches: Partial<Record<StretchKind, Hands>>): Peer {
+function graphileWorker(localQueue: number, stretches: Partial<Record<StretchKind, WorkerCounts>>): Peer {
   return {
     name: `graphile-worker-${localQueue}`,
     title: `Graphile Worker, local queue ${localQueue}`,

@@ -3,19 +3,9 @@ export interface Quantity {
   /** Such as `memory of the broker`. */
   name: string;
   unit: string;
-  /** Title of the chart that it is in, and its name and colour there. */
-  chart: string;
-  series: string;
-  color: 'one' | 'two' | 'three';
   /** How much higher the last quarter's median may be than the second's: this share of it, and so much. Absent: it is shown, not judged. */
   growth?: { share: number; slack: number };
 }
-
-const MEMORY = 'Resident memory, MiB';
-const HEAP = 'JavaScript heap in use, MiB';
-const HANDLES = 'Open file handles';
-const FOLDER = 'Data folder, MiB';
-const CLAIMS = 'Claim: one transaction, ms';
 
 /** V8 sizes its heap by what it meets, and the server its caches. */
 const MEMORY_GROWTH = { share: 0.05, slack: 10 };
@@ -27,137 +17,86 @@ export const QUANTITIES = {
   brokerMegabytes: {
     name: 'memory of the broker',
     unit: 'MiB',
-    chart: MEMORY,
-    series: 'broker',
-    color: 'one',
     growth: MEMORY_GROWTH,
   },
   reaperMegabytes: {
     name: 'memory of the reaper',
     unit: 'MiB',
-    chart: MEMORY,
-    series: 'reaper',
-    color: 'two',
     growth: MEMORY_GROWTH,
   },
   databaseMegabytes: {
     name: 'memory of the database',
     unit: 'MiB',
-    chart: MEMORY,
-    series: 'database',
-    color: 'three',
     growth: MEMORY_GROWTH,
   },
   brokerHeapMegabytes: {
     name: 'heap of the broker',
     unit: 'MiB',
-    chart: HEAP,
-    series: 'broker',
-    color: 'one',
     growth: MEMORY_GROWTH,
   },
   reaperHeapMegabytes: {
     name: 'heap of the reaper',
     unit: 'MiB',
-    chart: HEAP,
-    series: 'reaper',
-    color: 'two',
     growth: MEMORY_GROWTH,
   },
   brokerHandles: {
     name: 'file handles of the broker',
     unit: '',
-    chart: HANDLES,
-    series: 'broker',
-    color: 'one',
     growth: HANDLE_GROWTH,
   },
   reaperHandles: {
     name: 'file handles of the reaper',
     unit: '',
-    chart: HANDLES,
-    series: 'reaper',
-    color: 'two',
     growth: HANDLE_GROWTH,
   },
   databaseHandles: {
     name: 'file handles of the database',
     unit: '',
-    chart: HANDLES,
-    series: 'database',
-    color: 'three',
     growth: HANDLE_GROWTH,
   },
   connections: {
     name: 'database connections',
     unit: '',
-    chart: 'Database connections',
-    series: 'open',
-    color: 'one',
     growth: { share: 0, slack: 3 },
   },
   folderMegabytes: {
     name: 'data folder',
     unit: 'MiB',
-    chart: FOLDER,
-    series: 'all',
-    color: 'one',
     growth: { share: 0.05, slack: 16 },
   },
   tableMegabytes: {
     name: 'of it tables',
     unit: 'MiB',
-    chart: FOLDER,
-    series: 'tables',
-    color: 'two',
     growth: { share: 0.1, slack: 16 },
   },
   binlogMegabytes: {
     name: 'of it binlog',
     unit: 'MiB',
-    chart: FOLDER,
-    series: 'binlog',
-    color: 'three',
     growth: { share: 0.1, slack: 16 },
   },
   claimMedianMs: {
     name: 'claim, p50',
     unit: 'ms',
-    chart: CLAIMS,
-    series: 'p50',
-    color: 'one',
     growth: { share: 0.25, slack: 1 },
   },
   claimTailMs: {
     name: 'claim, p99',
     unit: 'ms',
-    chart: CLAIMS,
-    series: 'p99',
-    color: 'two',
     growth: { share: 0.5, slack: 10 },
   },
   historyListLength: {
     name: 'history list length',
     unit: '',
-    chart: 'History list length',
-    series: 'transactions not purged',
-    color: 'one',
     growth: { share: 0.5, slack: 500 },
   },
   deliveries: {
     name: 'deliveries in the queues',
     unit: '',
-    chart: 'Deliveries in the queues',
-    series: 'ready, delayed or leased',
-    color: 'one',
     growth: { share: 0.25, slack: 100 },
   },
   ackedPerSecond: {
     name: 'messages acked per second',
     unit: '/s',
-    chart: 'Messages acked per second',
-    series: 'acked',
-    color: 'one',
   },
 } as const satisfies Record<string, Quantity>;
 

@@ -22,6 +22,10 @@ const SHAPE = '--producers 4 --consumers 8 --batch 5 --body-bytes 64-1024 --prio
 /** Of what the pace would make, what the ledger has room for. */
 const LEDGER_ROOM = 1.2;
 
+/** What the simulator's process needs for each message, and for the rest. */
+const MEGABYTES_PER_MESSAGE = 0.001;
+const BASE_MEGABYTES = 512;
+
 /** What it says before its verdict. */
 const JUDGING = 'judging …\n';
 /** The verdict is at the end. */
@@ -32,7 +36,8 @@ export async function runSimulator(url: string, { seconds, rate, queues }: LoadO
   const room = Math.ceil(rate * seconds * LEDGER_ROOM) + 1000;
   const amount = { url, seconds: Math.ceil(seconds), rate, queues, 'max-messages': room };
   const options = Object.entries(amount).flatMap(([name, value]) => [`--${name}`, String(value)]);
-  const child = spawn(process.execPath, ['tools/simulator/dist/main.js', ...options, ...SHAPE, ...FAULTS], {
+  const heap = `--max-old-space-size=${BASE_MEGABYTES + Math.ceil(room * MEGABYTES_PER_MESSAGE)}`;
+  const child = spawn(process.execPath, [heap, 'tools/simulator/dist/main.js', ...options, ...SHAPE, ...FAULTS], {
     cwd: ROOT,
     stdio: ['ignore', 'pipe', 'pipe'],
   });

@@ -47,7 +47,7 @@ describe('a benchmark', () => {
     120_000,
   );
 
-  it('soak reads every quantity, draws its page, and does not judge so short a run', async () => {
+  it('the soak reads every quantity, and does not judge a run of 15 seconds', async () => {
     const json = join(folder, 'soak.json');
     const small = ['--servers', testServer().kind, '--minutes', '0.25', '--rate', '50', '--sample-seconds', '1'];
     const ended: unknown = await run('npm', ['run', '--silent', 'soak', '--', ...small, '--json', json], {
@@ -63,9 +63,6 @@ describe('a benchmark', () => {
     expect(soak.flatness.length).toBeGreaterThan(10);
     // What could not be read is not a number.
     expect(soak.flatness.filter(({ second, last }) => second === null || last === null)).toEqual([]);
-    const page = await readFile(join(folder, `soak-${testServer().kind}.html`), 'utf8');
-    expect(page).toContain('Verdict: UNPROVEN');
-    for (const title of ['Data folder, MiB', 'History list length']) expect(page).toContain(`aria-label="${title}"`);
   }, 120_000);
 });
 

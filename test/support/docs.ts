@@ -12,7 +12,10 @@ export interface Block {
   text: string;
 }
 
-/** A shell block that no test runs as it is written, what covers it instead, and why it is not run. It is told by its page and its first line. */
+/**
+ * A shell block that no test runs as it is written, what covers it instead, and why it is not run.
+ * It is told by its page and its first line.
+ */
 export interface Exception {
   page: string;
   firstLine: string;
@@ -21,7 +24,8 @@ export interface Exception {
 }
 
 /**
- * All other shell blocks speak to a broker, and `docs-commands.test.ts` runs them as they stand. Whoever adds a block that does not has it run by a test, and says here by which.
+ * All other shell blocks speak to a broker, and `docs-commands.test.ts` runs them as they stand.
+ * If you add a block that does not, write a test that runs it, and name the test here.
  */
 export const NOT_RUN_AS_WRITTEN: readonly Exception[] = [
   {
@@ -121,7 +125,10 @@ export async function readPage(page: string): Promise<string> {
   return readFile(join(ROOT, page), 'utf8');
 }
 
-/** A page's fenced blocks, without the indentation of a list that they stand in; of one language, or all. */
+/**
+ * A page's fenced blocks, without the indentation of a list that they stand in; of one language,
+ * or all.
+ */
 export async function blocksOf(page: string, language?: string): Promise<Block[]> {
   const found = (await readPage(page)).matchAll(/^( *)```(\w*)\n([^]*?)^\1```$/gm);
   return [...found]

@@ -1,4 +1,4 @@
-import type { Lane, PeerClient, Plan } from '../client.js';
+import type { PeerQueue, PeerClient, Plan } from '../client.js';
 import { serve } from '../serve.js';
 import { peerPackage } from './peer-package.js';
 
@@ -59,7 +59,7 @@ class BullMqClient implements PeerClient {
     return Promise.resolve();
   }
 
-  async openLane(plan: Plan): Promise<Lane> {
+  async openQueue(plan: Plan): Promise<PeerQueue> {
     const { connection } = this;
     const queue = new this.library.Queue(plan.queue, { connection });
     let worker: Worker | undefined;

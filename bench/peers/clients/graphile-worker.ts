@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events';
-import type { Lane, PeerClient, Plan, Sink } from '../client.js';
+import type { PeerQueue, PeerClient, Plan, Sink } from '../client.js';
 import { serve } from '../serve.js';
 import { peerPackage } from './peer-package.js';
 import { openPool, type PgPool, queryCount } from './postgres.js';
@@ -62,7 +62,7 @@ class GraphileWorkerClient implements PeerClient {
     await this.utils.migrate();
   }
 
-  async openLane(plan: Plan): Promise<Lane> {
+  async openQueue(plan: Plan): Promise<PeerQueue> {
     const { checks, utils } = this;
     const identifier = plan.queue;
     let runner: { stop(): Promise<void> } | undefined;

@@ -1,4 +1,4 @@
-import type { Lane, PeerClient, Plan, Sink } from '../client.js';
+import type { PeerQueue, PeerClient, Plan, Sink } from '../client.js';
 import { serve } from '../serve.js';
 import { peerPackage } from './peer-package.js';
 
@@ -77,7 +77,7 @@ class NatsClient implements PeerClient {
     this.manager = await jetstreamManager(this.connection);
   }
 
-  async openLane(plan: Plan): Promise<Lane> {
+  async openQueue(plan: Plan): Promise<PeerQueue> {
     const { manager, stream } = this;
     const { queue } = plan;
     await manager.streams.add({

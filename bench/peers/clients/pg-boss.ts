@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Lane, type PeerClient, type Plan, PullConsumers, type Sink } from '../client.js';
+import { type PeerQueue, type PeerClient, type Plan, PullConsumers, type Sink } from '../client.js';
 import { serve } from '../serve.js';
 import { peerPackage } from './peer-package.js';
 import { openPool, type PgPool, queryCount } from './postgres.js';
@@ -52,7 +52,7 @@ class PgBossClient implements PeerClient {
     this.checks = openPool(address, 1);
   }
 
-  async openLane(plan: Plan): Promise<Lane> {
+  async openQueue(plan: Plan): Promise<PeerQueue> {
     const { boss, checks } = this;
     const { queue } = plan;
     const steady = plan.kind === 'steady';

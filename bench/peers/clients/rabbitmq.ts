@@ -1,4 +1,4 @@
-import type { Lane, PeerClient, Plan, Sink } from '../client.js';
+import type { PeerQueue, PeerClient, Plan, Sink } from '../client.js';
 import { serve } from '../serve.js';
 import { peerPackage } from './peer-package.js';
 
@@ -52,7 +52,7 @@ class RabbitMqClient implements PeerClient {
     }
   }
 
-  async openLane(plan: Plan): Promise<Lane> {
+  async openQueue(plan: Plan): Promise<PeerQueue> {
     const { queue } = plan;
     const admin = await this.consuming.createChannel();
     await admin.assertQueue(queue, { durable: true, arguments: { 'x-queue-type': 'quorum' } });

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { newMessageId } from '@rowmq/contract';
 import { Database, MessageRepository, openDataSource, type Queue, QueueRepository } from '@rowmq/store';
-import { type Lane, type PeerClient, type Plan, PullConsumers, type Sink } from '../client.js';
+import { type PeerQueue, type PeerClient, type Plan, PullConsumers, type Sink } from '../client.js';
 import { serve } from '../serve.js';
 
 const PRIORITY = 4;
@@ -20,7 +20,7 @@ class RowmqRepositoryClient implements PeerClient {
     this.messages = new MessageRepository(this.database);
   }
 
-  async openLane(plan: Plan): Promise<Lane> {
+  async openQueue(plan: Plan): Promise<PeerQueue> {
     const { queue } = await this.queues.put(plan.queue, {});
     let consumers: PullConsumers | undefined;
     return {

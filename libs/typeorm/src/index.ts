@@ -12,9 +12,6 @@ import { storeIn } from '@rowmq/store/enqueue';
 
 export { RowmqError };
 
-/** Unlike `NOW_MS`, it is right in every time zone of a session. */
-const UTC_NOW_MS = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000";
-
 export interface TransactionalEnqueueOptions {
   /** The database with RowMQ's tables, on the same server. Default: the connection's own. */
   database?: string | undefined;
@@ -64,15 +61,16 @@ export async function enqueue(
   }));
   const query = async <T>(sql: string, values: readonly unknown[] = []): Promise<T> =>
     (await manager.query(sql, [...values])) as T;
-  const [before] = await query<[{ now: number | string; own: string | null }]>(
-    `SELECT ${UTC_NOW_MS} AS now, DATABASE() AS own`,
-  );
-  const elsewhere = database !== undefined && database !== before.own;
-  if (elsewhere) await query(`USE ${quoted(database)}`);
-  try {
-    await storeIn({ read: query, write: query }, { queueName, messages: stamped }, Number(before.now));
-  } finally {
-    if (elsewhere && before.own !== null) await query(`USE ${quoted(before.own)}`);
+  const store = (): Promise<void> => storeIn({ read: query, write: query }, { queueName, messages: stamped });
+  if (database === undefined) await store();
+  else {
+    const [{ own }] = await query<[{ own: string | null }]>('SELECT DATABASE() AS own');
+    await query(`USE ${quoted(database)}`);
+    try {
+      await store();
+    } finally {
+      if (own !== null) await query(`USE ${quoted(own)}`);
+    }
   }
   return stamped.map(({ id }) => formatMessageId(id));
 }

@@ -35,7 +35,7 @@ export async function gatherEvidence(run: Run, endedAt: number): Promise<Evidenc
   const queue = open.slice(0, LOOK_UPS).values();
   const lookUp = async () => {
     for (const message of queue) {
-      const presence = await presenceOf(run, run.ledger.idOf(message) ?? '');
+      const presence = await presenceOf(run, run.ledger.messageOf(message)?.id ?? '');
       if (presence === 'there') stillThere.add(message);
       if (presence === 'unknown') unverified.add(message);
     }
@@ -62,13 +62,8 @@ async function leftovers(run: Run): Promise<Set<number>> {
   for (const queue of run.queues) {
     for (const state of ['ready', 'delayed', 'leased'] as const) await browse(run, queue, state, ids);
   }
-  const found = new Set<number>();
-  if (ids.size === 0) return found;
-  for (let message = 1; message <= run.ledger.messages; message++) {
-    const id = run.ledger.idOf(message);
-    if (id !== undefined && ids.has(id)) found.add(message);
-  }
-  return found;
+  const found = run.ledger.messages.filter(({ id }) => id !== undefined && ids.has(id));
+  return new Set(found.map(({ number }) => number));
 }
 
 async function browse(run: Run, queue: string, state: 'ready' | 'delayed' | 'leased', ids: Set<string>): Promise<void> {

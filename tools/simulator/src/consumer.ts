@@ -1,5 +1,6 @@
 import type { LeasedMessage } from '@rowmq/contract';
 import { Faults, type DequeueFate } from './faults.js';
+import type { Message } from './ledger.js';
 import { contentOf, KEY_HEADER } from './payload.js';
 import { Random } from './random.js';
 import { backOff, failed, inFlight, now, pause, type Run } from './run.js';
@@ -29,14 +30,15 @@ export class Consumer {
     this.#queue = this.#random.between(0, run.queues.length - 1);
   }
 
-  /** Works until `stop`, and then until its slow handlers are done; after a failure of the run they dawdle no more. */
-  async work(stop: AbortSignal): Promise<void> {
-    while (!stop.aborted && this.#fault === undefined) await this.#round(stop);
+  /** Waits for the slow handlers. After a failure of the run they handle no more. Throws what a slow handler threw. */
+  async finish(): Promise<void> {
     await Promise.all(this.#slow);
     if (this.#fault !== undefined) throw this.#fault;
   }
 
-  async #round(stop: AbortSignal): Promise<void> {
+  /** One dequeue, and what follows from its answer. Throws what a slow handler threw before. */
+  async round(stop: AbortSignal): Promise<void> {
+    if (this.#fault !== undefined) throw this.#fault;
     const { settings, meter } = this.#run;
     const queue = this.#queue;
     const fate = this.faults.dequeueFate();
@@ -101,9 +103,9 @@ export class Consumer {
       ledger.found('stranger', `queue ${queue + 1} delivered ${leased.id}, which this run never enqueued`);
       return [];
     }
-    const again = leased.receiveCount > 1 || ledger.message.lastLease[message] !== 0;
+    const again = leased.receiveCount > 1 || message.leases.length > 0;
     if (again) meter.count('redelivered');
-    else meter.time('endToEnd', receivedAt - (ledger.message.sentAt[message] ?? receivedAt));
+    else meter.time('endToEnd', receivedAt - message.sentAt);
     const lease = ledger.handedOut({
       message,
       queue,
@@ -121,11 +123,11 @@ export class Consumer {
   }
 
   /** By the key among its headers; by its id if they were damaged. */
-  #messageOf(leased: LeasedMessage): number | undefined {
+  #messageOf(leased: LeasedMessage): Message | undefined {
+    const { id, ledger } = this.#run;
     const [run, number] = (leased.headers[KEY_HEADER] ?? '').split('.');
-    const message = Number(number);
-    const known = run === this.#run.id && message >= 1 && message <= this.#run.ledger.messages;
-    return known && Number.isInteger(message) ? message : this.#run.ledger.findById(leased.id);
+    const keyed = run === id ? ledger.messageOf(Number(number)) : undefined;
+    return keyed ?? ledger.findById(leased.id);
   }
 
   #beginSlowly(queue: number, leases: HeldLease[], fate: DequeueFate, forMs: number): void {

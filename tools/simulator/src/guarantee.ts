@@ -1,5 +1,5 @@
 import { historyOf } from './history.js';
-import type { Ledger } from './ledger.js';
+import type { Message } from './ledger.js';
 
 export type Status = 'OK' | 'BROKEN' | 'UNPROVEN';
 
@@ -21,7 +21,6 @@ const EXAMPLES_KEPT = 3;
 
 /** Collects what is found about one guarantee. */
 export class Guarantee {
-  readonly #ledger: Ledger;
   readonly #title: string;
   readonly #unit: string;
   #checked = 0;
@@ -29,8 +28,7 @@ export class Guarantee {
   #unproven = 0;
   readonly #examples: { why: string; history: string[] }[] = [];
 
-  constructor(ledger: Ledger, title: string, unit: string) {
-    this.#ledger = ledger;
+  constructor(title: string, unit: string) {
     this.#title = title;
     this.#unit = unit;
   }
@@ -39,8 +37,8 @@ export class Guarantee {
     this.#checked += count;
   }
 
-  broken(message: number, why: string): void {
-    this.brokenBy(why, 1, () => historyOf(this.#ledger, message));
+  broken(message: Message, why: string): void {
+    this.brokenBy(why, 1, () => historyOf(message));
   }
 
   /** For what is wrong with something that is not a known message. */
@@ -49,9 +47,9 @@ export class Guarantee {
     if (this.#examples.length < EXAMPLES_KEPT) this.#examples.push({ why, history: history() });
   }
 
-  unproven(message: number, why: string): void {
+  unproven(message: Message, why: string): void {
     this.#unproven++;
-    if (this.#examples.length < EXAMPLES_KEPT) this.#examples.push({ why, history: historyOf(this.#ledger, message) });
+    if (this.#examples.length < EXAMPLES_KEPT) this.#examples.push({ why, history: historyOf(message) });
   }
 
   result(): GuaranteeResult {
@@ -69,18 +67,18 @@ export class Guarantee {
 }
 
 /** A collector for each guarantee, in the order in which they are shown. */
-export function guaranteesOf(ledger: Ledger) {
+export function newGuarantees() {
   return {
-    kept: new Guarantee(ledger, 'Nothing is lost', 'messages'),
-    whole: new Guarantee(ledger, 'A batch is stored whole or not at all', 'batches'),
-    unaltered: new Guarantee(ledger, 'Nothing is altered', 'deliveries'),
-    genuine: new Guarantee(ledger, 'Nothing is doubled or invented', 'deliveries'),
-    notAfterAck: new Guarantee(ledger, 'Nothing is delivered after its ack', 'acks'),
-    notAfterExpiry: new Guarantee(ledger, 'Nothing is delivered after its expiry', 'deliveries'),
-    exclusive: new Guarantee(ledger, 'A message has one valid lease at a time', 'leases'),
-    fenced: new Guarantee(ledger, 'Only the current lease settles or extends', 'answers'),
-    explained: new Guarantee(ledger, 'Every redelivery has its reason', 'redeliveries'),
+    kept: new Guarantee('Nothing is lost', 'messages'),
+    whole: new Guarantee('A batch is stored whole or not at all', 'batches'),
+    unaltered: new Guarantee('Nothing is altered', 'deliveries'),
+    genuine: new Guarantee('Nothing is doubled or invented', 'deliveries'),
+    notAfterAck: new Guarantee('Nothing is delivered after its ack', 'acks'),
+    notAfterExpiry: new Guarantee('Nothing is delivered after its expiry', 'deliveries'),
+    exclusive: new Guarantee('A message has one valid lease at a time', 'leases'),
+    fenced: new Guarantee('Only the current lease settles or extends', 'answers'),
+    explained: new Guarantee('Every redelivery has its reason', 'redeliveries'),
   };
 }
 
-export type Guarantees = ReturnType<typeof guaranteesOf>;
+export type Guarantees = ReturnType<typeof newGuarantees>;

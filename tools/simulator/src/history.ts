@@ -1,27 +1,25 @@
-import type { Ledger } from './ledger.js';
-import { readLeases, readMessage, type LeaseRecord } from './ledger-records.js';
+import { type Lease, leasesInOrder, type Message } from './ledger.js';
 
 /** What the ledger knows about one message, line by line, for a person who looks for the fault. */
-export function historyOf(ledger: Ledger, message: number): string[] {
-  const record = readMessage(ledger, message);
+export function historyOf(message: Message): string[] {
   const enqueue =
-    record.state === 'confirmed'
-      ? `sent ${since(record.sentAt)}, confirmed ${since(record.answeredAt)}`
-      : `sent ${since(record.sentAt)}, ${record.state === 'unknown' ? 'no answer' : record.state}`;
+    message.state === 'confirmed'
+      ? `sent ${since(message.sentAt)}, confirmed ${since(message.answeredAt)}`
+      : `sent ${since(message.sentAt)}, ${message.state === 'unknown' ? 'no answer' : message.state}`;
   const expiry = [
-    record.expiresInSeconds === 0 ? '' : `, expires after ${record.expiresInSeconds} s`,
-    record.expiresOnDatabase === 0 ? '' : `, expiresAt ${onDatabase(record.expiresOnDatabase)}`,
+    message.expiresInSeconds === 0 ? '' : `, expires after ${message.expiresInSeconds} s`,
+    message.expiresOnDatabase === 0 ? '' : `, expiresAt ${onDatabase(message.expiresOnDatabase)}`,
   ].join('');
   return [
-    `message ${ledger.idOf(message) ?? '(id not known)'}, number ${message}, queue ${record.queue + 1}`,
+    `message ${message.id ?? '(id not known)'}, number ${message.number}, queue ${message.queue + 1}`,
     `enqueue: ${enqueue}${expiry}`,
-    ...readLeases(ledger, message).flatMap(leaseHistory),
+    ...leasesInOrder(message).flatMap(leaseHistory),
   ];
 }
 
-function leaseHistory(lease: LeaseRecord): string[] {
+function leaseHistory(lease: Lease): string[] {
   const lines = [
-    `lease ${lease.lease} (receiveCount ${lease.receiveCount}) to consumer ${lease.consumer + 1}: ` +
+    `lease ${lease.number} (receiveCount ${lease.receiveCount}) to consumer ${lease.consumer + 1}: ` +
       `asked ${since(lease.askedAt)}, received ${since(lease.receivedAt)}; ` +
       `database: ${onDatabase(lease.handedOutOnDatabase)} to ${onDatabase(lease.endsOnDatabase)}`,
   ];
@@ -45,7 +43,7 @@ const OUTCOME_WORDS = {
 } as const;
 
 /** Which parts of the delivered message differ from what was sent. */
-export function alteredParts(lease: LeaseRecord): string {
+export function alteredParts(lease: Lease): string {
   return [lease.bodyAltered ? 'body' : '', lease.headersAltered ? 'headers or priority' : '']
     .filter((part) => part !== '')
     .join(' and ');

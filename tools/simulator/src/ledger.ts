@@ -1,26 +1,69 @@
-import { formatMessageId, parseMessageId } from '@rowmq/contract';
-import { Columns } from './columns.js';
 import type { Content } from './payload.js';
 
 /*
- * Two clocks appear here. Times named `…At` without more are milliseconds on the simulator's own steady clock. Times named `…OnDatabase` are
- * milliseconds since 1970 on the database's clock, as the broker's answers give them. The two are never compared with each other.
+ * Two clocks appear here. Times named `…At` or `…Until` are milliseconds on the simulator's own
+ * steady clock. Times named `…OnDatabase` are milliseconds since 1970 on the database's clock, as the
+ * broker's answers give them. The two are never compared with each other.
  */
 
-/** What became of an enqueue. `unknown`: no answer, so the messages may be stored, all or none. */
-export const ENQUEUE = { planned: 0, confirmed: 1, refused: 2, unknown: 3 } as const;
+/** The answer to an enqueue. `unknown`: none came, so all messages of the batch may be stored, or none. */
+type EnqueueState = 'planned' | 'confirmed' | 'refused' | 'unknown';
 
-/** The last thing a consumer did with a lease. `extend` only stands here when it failed: a successful one moves the lease. */
-export const SETTLE = { none: 0, ack: 1, nack: 2, extend: 3 } as const;
+/** The broker's answer to a settlement. */
+export type Outcome = 'none' | 'confirmed' | 'leaseLost' | 'notFound' | 'unknown';
 
-/** What the broker said to it. */
-export const OUTCOME = { none: 0, confirmed: 1, leaseLost: 2, notFound: 3, unknown: 4 } as const;
+export interface Message {
+  /** From 1. */
+  readonly number: number;
+  /** The first message of the enqueue request that this one travelled in. */
+  readonly batch: number;
+  readonly queue: number;
+  state: EnqueueState;
+  /** Undefined until an answer names it. */
+  id: string | undefined;
+  bodyCrc: number;
+  headersCrc: number;
+  sentAt: number;
+  answeredAt: number;
+  /** 0 when none was asked for. */
+  expiresInSeconds: number;
+  /** 0 until a delivery names it. */
+  expiresOnDatabase: number;
+  acked: boolean;
+  /** In the order in which they were received. */
+  readonly leases: Lease[];
+}
 
-type ValueOf<T> = T[keyof T];
-type SettleKind = ValueOf<typeof SETTLE>;
-export type Outcome = ValueOf<typeof OUTCOME>;
+export interface Lease {
+  /** From 1. */
+  readonly number: number;
+  readonly message: Message;
+  readonly consumer: number;
+  readonly receiveCount: number;
+  readonly handedOutOnDatabase: number;
+  /** The least that is certain: a later, unanswered extend may have moved it further out. */
+  endsOnDatabase: number;
+  /** When the last confirmed extend was carried out; 0 without one. */
+  extendedOnDatabase: number;
+  readonly askedAt: number;
+  readonly receivedAt: number;
+  /** Until then the lease has certainly not run out. */
+  heldUntil: number;
+  /** From then on it has certainly run out; Infinity when an extend got no answer. */
+  overAt: number;
+  /** How long after {@link overAt} the consumer sent an extend that was accepted; 0 without one. */
+  extendedLateMs: number;
+  /** The consumer's last call. `extend` only stands here when it failed: a successful one moves the lease. */
+  settle: 'none' | 'ack' | 'nack' | 'extend';
+  outcome: Outcome;
+  settleSentAt: number;
+  settleAnsweredAt: number;
+  nackDelaySeconds: number;
+  readonly bodyAltered: boolean;
+  readonly headersAltered: boolean;
+}
 
-/** Thrown when a run has more to remember than it was allowed to; says which option to change. */
+/** Thrown when a run has more to remember than it was allowed to. The message names the option to change. */
 export class LedgerFullError extends Error {
   override readonly name = 'LedgerFullError';
 }
@@ -39,8 +82,9 @@ export interface DoubtfulDequeue {
   endedAt: number;
 }
 
+/** A message as a dequeue's answer delivers it. */
 export interface Handout {
-  message: number;
+  message: Message;
   queue: number;
   id: string;
   consumer: number;
@@ -53,24 +97,20 @@ export interface Handout {
   receivedAt: number;
 }
 
-const ID_BYTES = 16;
 const LEASES_PER_MESSAGE = 3;
 const FINDINGS_KEPT = 20;
 
 /**
- * Everything a run knows: each message with its enqueue, and each lease with what was done under it. Filled by producers and consumers, read
- * by the verdict. It only records; it judges nothing but what one answer shows by itself.
+ * Everything that a run knows: each message with its enqueue, and each lease with what its consumer
+ * did under it. Producers and consumers fill it; the verdict reads it. It judges nothing but what one
+ * answer shows by itself.
  *
- * A message takes 63 bytes and a lease 100; up to `maxMessages` messages and three times as many leases are kept.
+ * It remembers every message until the verdict, unlike the tally of the benchmarks: only then can the
+ * verdict find a delivery after its ack.
  */
 export class Ledger {
-  readonly #messages: Columns;
-  readonly #leases: Columns;
-
-  /** Per message, by number. Row 0 is no message, so that 0 can mean none. */
-  readonly message;
-  /** Per lease, by number. Row 0 is no lease. */
-  readonly lease;
+  readonly #messages: Message[] = [];
+  #leaseCount = 0;
 
   readonly doubtful: DoubtfulDequeue[] = [];
   readonly findings: Finding[] = [];
@@ -86,193 +126,129 @@ export class Ledger {
   /** Of the leases that were asked for. */
   shortestLeaseMs = Number.POSITIVE_INFINITY;
 
-  constructor(maxMessages: number) {
-    const messages = new Columns(maxMessages + 1);
-    const leases = new Columns(maxMessages * LEASES_PER_MESSAGE + 1);
-    this.#messages = messages;
-    this.#leases = leases;
-    this.message = {
-      id: messages.column(Uint8Array, ID_BYTES),
-      /** 1 once {@link Ledger.idOf} knows it. */
-      identified: messages.column(Uint8Array),
-      sentAt: messages.column(Float64Array),
-      answeredAt: messages.column(Float64Array),
-      expiresOnDatabase: messages.column(Float64Array),
-      bodyCrc: messages.column(Uint32Array),
-      headersCrc: messages.column(Uint32Array),
-      /** The first message of the enqueue request it travelled in. */
-      batch: messages.column(Uint32Array),
-      lastLease: messages.column(Uint32Array),
-      /** 0 when none was asked for. */
-      expiresInSeconds: messages.column(Uint16Array),
-      queue: messages.column(Uint16Array),
-      state: messages.column(Uint8Array),
-      acked: messages.column(Uint8Array),
-    };
-    this.lease = {
-      handedOutOnDatabase: leases.column(Float64Array),
-      /** The least that is certain: a later, unanswered extend may have moved it further out. */
-      endsOnDatabase: leases.column(Float64Array),
-      /** When the last confirmed extend was carried out; 0 without one. */
-      extendedOnDatabase: leases.column(Float64Array),
-      askedAt: leases.column(Float64Array),
-      receivedAt: leases.column(Float64Array),
-      /** Until then the lease has certainly not run out. */
-      heldUntil: leases.column(Float64Array),
-      /** From then on it has certainly run out; Infinity when an extend got no answer. */
-      overAt: leases.column(Float64Array),
-      /** How long after {@link overAt} an extend was sent that was accepted; 0 if none was. */
-      extendedLateMs: leases.column(Float64Array),
-      settleSentAt: leases.column(Float64Array),
-      settleAnsweredAt: leases.column(Float64Array),
-      message: leases.column(Uint32Array),
-      /** The lease of the same message that was received before. */
-      previous: leases.column(Uint32Array),
-      nackDelaySeconds: leases.column(Uint32Array),
-      receiveCount: leases.column(Uint16Array),
-      consumer: leases.column(Uint16Array),
-      settle: leases.column(Uint8Array),
-      outcome: leases.column(Uint8Array),
-      bodyAltered: leases.column(Uint8Array),
-      headersAltered: leases.column(Uint8Array),
-    };
-    messages.add(1);
-    leases.add(1);
+  /** Keeps up to `maxMessages` messages and three times as many leases. */
+  constructor(private readonly maxMessages: number) {}
+
+  /** In the order of their numbers. */
+  get messages(): readonly Message[] {
+    return this.#messages;
   }
 
-  get messages(): number {
-    return this.#messages.rows - 1;
+  get leaseCount(): number {
+    return this.#leaseCount;
   }
 
-  get leases(): number {
-    return this.#leases.rows - 1;
+  /** The message with this number, or undefined. */
+  messageOf(number: number): Message | undefined {
+    return this.#messages[number - 1];
   }
 
-  /** Reserves the numbers of a batch and answers the first. Throws {@link LedgerFullError}. */
-  planBatch(count: number, queue: number): number {
-    const first = this.#messages.add(count);
-    if (first === undefined) {
+  /** The message with this id, or undefined. Compares every message: for the few that turn out to be odd. */
+  findById(id: string): Message | undefined {
+    return this.#messages.find((message) => message.id === id);
+  }
+
+  /** Adds the messages of one enqueue request. Throws {@link LedgerFullError}. */
+  planBatch(count: number, queue: number): Message[] {
+    const before = this.#messages.length;
+    if (before + count > this.maxMessages) {
       throw new LedgerFullError(
-        `The ledger is full after ${this.messages} messages: every one is remembered until the verdict. ` +
+        `The ledger is full after ${before} messages: it remembers each of them until the verdict. ` +
           'Shorten the run with --seconds, slow it with --rate, or raise --max-messages.',
       );
     }
-    for (let message = first; message < first + count; message++) {
-      this.message.batch[message] = first;
-      this.message.queue[message] = queue;
-    }
-    return first;
-  }
-
-  planMessage(message: number, content: Content, expiresInSeconds: number): void {
-    this.message.bodyCrc[message] = content.bodyCrc;
-    this.message.headersCrc[message] = content.headersCrc;
-    this.message.expiresInSeconds[message] = expiresInSeconds;
+    const batch = Array.from({ length: count }, (_, index): Message =>
+      newMessage(before + 1 + index, before + 1, queue),
+    );
+    this.#messages.push(...batch);
+    return batch;
   }
 
   /** Call before the request leaves: a delivery may arrive before the enqueue's own answer. */
-  enqueueSent(first: number, count: number, at: number): void {
-    for (let message = first; message < first + count; message++) {
-      this.message.sentAt[message] = at;
-      this.message.state[message] = ENQUEUE.unknown;
+  enqueueSent(batch: readonly Message[], at: number): void {
+    for (const message of batch) {
+      message.sentAt = at;
+      message.state = 'unknown';
     }
   }
 
-  enqueueConfirmed(first: number, ids: readonly string[], at: number): void {
-    for (const [offset, id] of ids.entries()) {
-      const message = first + offset;
-      this.message.state[message] = ENQUEUE.confirmed;
-      this.message.answeredAt[message] = at;
+  enqueueConfirmed(batch: readonly Message[], ids: readonly string[], at: number): void {
+    for (const [index, message] of batch.entries()) {
+      message.state = 'confirmed';
+      message.answeredAt = at;
       this.#expiresAfter(message, at);
-      this.#identify(message, id);
+      this.#identify(message, ids[index] ?? '');
     }
   }
 
-  enqueueRefused(first: number, count: number): void {
-    this.message.state.fill(ENQUEUE.refused, first, first + count);
+  enqueueRefused(batch: readonly Message[]): void {
+    for (const message of batch) message.state = 'refused';
   }
 
-  /** Records a delivery and answers its lease's number. Throws {@link LedgerFullError}. */
-  handedOut(handout: Handout): number {
+  /** Records a delivery and returns its lease. Throws {@link LedgerFullError}. */
+  handedOut(handout: Handout): Lease {
     const { message } = handout;
-    const lease = this.#leases.add(1);
-    if (lease === undefined) {
+    if (this.#leaseCount >= this.maxMessages * LEASES_PER_MESSAGE) {
       throw new LedgerFullError(
-        `The ledger is full after ${this.leases} leases of ${this.messages} messages. ` +
+        `The ledger is full after ${this.#leaseCount} leases of ${this.#messages.length} messages. ` +
           'Lower the rates of faults, lengthen --lease-seconds, or raise --max-messages.',
       );
     }
-    const row = this.lease;
-    row.message[lease] = message;
-    row.previous[lease] = this.message.lastLease[message] ?? 0;
-    this.message.lastLease[message] = lease;
-    row.handedOutOnDatabase[lease] = handout.leaseExpiresOnDatabase - handout.leaseMs;
-    row.endsOnDatabase[lease] = handout.leaseExpiresOnDatabase;
-    row.askedAt[lease] = handout.askedAt;
-    row.receivedAt[lease] = handout.receivedAt;
-    row.heldUntil[lease] = handout.askedAt + handout.leaseMs;
-    row.overAt[lease] = handout.receivedAt + handout.leaseMs;
+    this.#leaseCount += 1;
+    const lease = newLease(this.#leaseCount, handout);
+    message.leases.push(lease);
     this.shortestLeaseMs = Math.min(this.shortestLeaseMs, handout.leaseMs);
-    row.receiveCount[lease] = handout.receiveCount;
-    row.consumer[lease] = handout.consumer;
-    row.bodyAltered[lease] = Number(handout.content.bodyCrc !== this.message.bodyCrc[message]);
-    row.headersAltered[lease] = Number(handout.content.headersCrc !== this.message.headersCrc[message]);
     this.#compareWithEnqueue(handout);
-    if (this.message.state[message] !== ENQUEUE.confirmed) this.#expiresAfter(message, handout.receivedAt);
+    if (message.state !== 'confirmed') this.#expiresAfter(message, handout.receivedAt);
     return lease;
   }
 
   /** A confirmed extend replaces the lease's deadline. */
-  extended(lease: number, leaseMs: number, expiresOnDatabase: number, sentAt: number, answeredAt: number): void {
-    const row = this.lease;
-    row.extendedOnDatabase[lease] = expiresOnDatabase - leaseMs;
-    row.endsOnDatabase[lease] = expiresOnDatabase;
-    row.heldUntil[lease] = sentAt + leaseMs;
-    const overAt = row.overAt[lease] ?? 0;
-    row.extendedLateMs[lease] = Math.max(row.extendedLateMs[lease] ?? 0, sentAt - overAt);
-    // An earlier one without an answer may still be carried out after this one.
-    row.overAt[lease] = Math.max(overAt, answeredAt + leaseMs);
+  extended(lease: Lease, leaseMs: number, expiresOnDatabase: number, sentAt: number, answeredAt: number): void {
+    lease.extendedOnDatabase = expiresOnDatabase - leaseMs;
+    lease.endsOnDatabase = expiresOnDatabase;
+    lease.heldUntil = sentAt + leaseMs;
+    lease.extendedLateMs = Math.max(lease.extendedLateMs, sentAt - lease.overAt);
+    // The broker may still carry out an earlier extend, whose answer was lost, after this one.
+    lease.overAt = Math.max(lease.overAt, answeredAt + leaseMs);
   }
 
-  /** An extend without an answer may have moved the deadline either way: what is certain is the earlier of the two. */
-  extendUnanswered(lease: number, leaseMs: number, sentAt: number): void {
-    const row = this.lease;
-    row.heldUntil[lease] = Math.min(row.heldUntil[lease] ?? 0, sentAt + leaseMs);
-    const earliestOnDatabase = (row.handedOutOnDatabase[lease] ?? 0) + leaseMs;
-    row.endsOnDatabase[lease] = Math.min(row.endsOnDatabase[lease] ?? 0, earliestOnDatabase);
-    row.overAt[lease] = Number.POSITIVE_INFINITY;
+  /** An extend without an answer may have moved the deadline either way. The earlier of the two is certain. */
+  extendUnanswered(lease: Lease, leaseMs: number, sentAt: number): void {
+    lease.heldUntil = Math.min(lease.heldUntil, sentAt + leaseMs);
+    lease.endsOnDatabase = Math.min(lease.endsOnDatabase, lease.handedOutOnDatabase + leaseMs);
+    lease.overAt = Number.POSITIVE_INFINITY;
   }
 
-  settling(lease: number, kind: SettleKind, sentAt: number, nackDelaySeconds = 0): void {
-    this.lease.settle[lease] = kind;
-    this.lease.outcome[lease] = OUTCOME.unknown;
-    this.lease.settleSentAt[lease] = sentAt;
-    this.lease.settleAnsweredAt[lease] = Number.POSITIVE_INFINITY;
-    this.lease.nackDelaySeconds[lease] = nackDelaySeconds;
+  settling(lease: Lease, settle: Lease['settle'], sentAt: number, nackDelaySeconds = 0): void {
+    lease.settle = settle;
+    lease.outcome = 'unknown';
+    lease.settleSentAt = sentAt;
+    lease.settleAnsweredAt = Number.POSITIVE_INFINITY;
+    lease.nackDelaySeconds = nackDelaySeconds;
   }
 
-  /** The call was surely not carried out: the lease goes on as if it had never been sent. */
-  notSettled(lease: number): void {
-    this.lease.settle[lease] = SETTLE.none;
-    this.lease.outcome[lease] = OUTCOME.none;
+  /** The call was surely not carried out: the lease goes on as if nobody had ever sent it. */
+  notSettled(lease: Lease): void {
+    lease.settle = 'none';
+    lease.outcome = 'none';
   }
 
-  settled(lease: number, outcome: Outcome, answeredAt: number): void {
-    this.lease.outcome[lease] = outcome;
-    this.lease.settleAnsweredAt[lease] = answeredAt;
-    if (this.lease.settle[lease] === SETTLE.ack && outcome === OUTCOME.confirmed) {
-      this.message.acked[this.lease.message[lease] ?? 0] = 1;
-    }
+  settled(lease: Lease, outcome: Outcome, answeredAt: number): void {
+    lease.outcome = outcome;
+    lease.settleAnsweredAt = answeredAt;
+    if (lease.settle === 'ack' && outcome === 'confirmed') lease.message.acked = true;
   }
 
-  /** No answer reached the consumer: what the broker leased for it, nobody has. */
+  /** No answer reached the consumer, so nobody has what the broker leased for it. */
   dequeueUnanswered(dequeue: DoubtfulDequeue): void {
     this.doubtful.push(dequeue);
   }
 
   /**
-   * Answered, with or without messages. Of one that took longer than a lease, the broker may have made the claim twice: the first got no answer from the database, and when it was to be undone others had
-   * the messages, since its leases had run out.
+   * A dequeue was answered, with or without messages. If it took longer than a lease, the broker may
+   * have claimed twice. The database did not answer the first claim. When the broker came to undo it,
+   * its leases had run out and others had the messages.
    */
   dequeueAnswered(dequeue: DoubtfulDequeue, leaseMs: number): void {
     if (dequeue.endedAt - dequeue.askedAt >= leaseMs) this.doubtful.push(dequeue);
@@ -283,66 +259,79 @@ export class Ledger {
     if (this.findings.length < FINDINGS_KEPT) this.findings.push({ kind, text });
   }
 
-  /** The message's leases in the order in which the database handed them out. */
-  leasesOf(message: number): number[] {
-    const leases: number[] = [];
-    for (let lease = this.message.lastLease[message] ?? 0; lease !== 0; lease = this.lease.previous[lease] ?? 0) {
-      leases.push(lease);
-    }
-    if (leases.length < 2) return leases;
-    const at = (lease: number) => this.lease.handedOutOnDatabase[lease] ?? 0;
-    const count = (lease: number) => this.lease.receiveCount[lease] ?? 0;
-    return leases.toSorted((a, b) => at(a) - at(b) || count(a) - count(b) || a - b);
-  }
-
-  /** The message's id, or undefined while it is not known. */
-  idOf(message: number): string | undefined {
-    if (this.message.identified[message] !== 1) return undefined;
-    return formatMessageId(Buffer.from(this.message.id.subarray(message * ID_BYTES, (message + 1) * ID_BYTES)));
-  }
-
-  /** The message with this id, or undefined. Looks at every message: for the few that turn out to be odd. */
-  findById(id: string): number | undefined {
-    const bytes = parseMessageId(id);
-    for (let message = 1; message <= this.messages; message++) {
-      if (this.message.identified[message] === 1 && this.#sameId(message, bytes)) return message;
-    }
-    return undefined;
-  }
-
   /** @param storedBy when its life had begun, at the latest. */
-  #expiresAfter(message: number, storedBy: number): void {
-    const lifeMs = (this.message.expiresInSeconds[message] ?? 0) * 1000;
-    if (lifeMs > 0) this.lastExpiryAt = Math.max(this.lastExpiryAt, storedBy + lifeMs);
+  #expiresAfter({ expiresInSeconds }: Message, storedBy: number): void {
+    if (expiresInSeconds > 0) this.lastExpiryAt = Math.max(this.lastExpiryAt, storedBy + expiresInSeconds * 1000);
   }
 
   #compareWithEnqueue({ message, queue, id, expiresOnDatabase }: Handout): void {
     this.#identify(message, id);
-    if (queue !== this.message.queue[message]) {
-      this.found(
-        'wrong-queue',
-        `message ${id} was enqueued to queue ${this.message.queue[message]}, came from ${queue}`,
-      );
+    if (queue !== message.queue) {
+      this.found('wrong-queue', `message ${id} was enqueued to queue ${message.queue}, came from ${queue}`);
     }
-    const before = this.message.expiresOnDatabase[message] ?? 0;
-    if (before === 0) this.message.expiresOnDatabase[message] = expiresOnDatabase;
+    const before = message.expiresOnDatabase;
+    if (before === 0) message.expiresOnDatabase = expiresOnDatabase;
     else if (before !== expiresOnDatabase) {
       const [was, is] = [before, expiresOnDatabase].map((time) => new Date(time).toISOString());
       this.found('expiry-changed', `message ${id}: expiresAt was ${was} at first, then ${is}`);
     }
   }
 
-  #identify(message: number, id: string): void {
-    const bytes = parseMessageId(id);
-    if (this.message.identified[message] === 0) {
-      this.message.id.set(bytes, message * ID_BYTES);
-      this.message.identified[message] = 1;
-    } else if (!this.#sameId(message, bytes)) {
-      this.found('doubled', `message number ${message} exists under two ids: ${this.idOf(message)} and ${id}`);
+  #identify(message: Message, id: string): void {
+    if (message.id === undefined) message.id = id;
+    else if (message.id !== id) {
+      this.found('doubled', `message number ${message.number} exists under two ids: ${message.id} and ${id}`);
     }
   }
+}
 
-  #sameId(message: number, bytes: Buffer): boolean {
-    return bytes.equals(this.message.id.subarray(message * ID_BYTES, (message + 1) * ID_BYTES));
-  }
+/** The message's leases in the order in which the database handed them out. */
+export function leasesInOrder({ leases }: Message): Lease[] {
+  if (leases.length < 2) return leases;
+  return leases.toSorted(
+    (a, b) => a.handedOutOnDatabase - b.handedOutOnDatabase || a.receiveCount - b.receiveCount || a.number - b.number,
+  );
+}
+
+function newMessage(number: number, batch: number, queue: number): Message {
+  return {
+    number,
+    batch,
+    queue,
+    state: 'planned',
+    id: undefined,
+    bodyCrc: 0,
+    headersCrc: 0,
+    sentAt: 0,
+    answeredAt: 0,
+    expiresInSeconds: 0,
+    expiresOnDatabase: 0,
+    acked: false,
+    leases: [],
+  };
+}
+
+function newLease(number: number, handout: Handout): Lease {
+  const { message, content, leaseMs, leaseExpiresOnDatabase, askedAt, receivedAt } = handout;
+  return {
+    number,
+    message,
+    consumer: handout.consumer,
+    receiveCount: handout.receiveCount,
+    handedOutOnDatabase: leaseExpiresOnDatabase - leaseMs,
+    endsOnDatabase: leaseExpiresOnDatabase,
+    extendedOnDatabase: 0,
+    askedAt,
+    receivedAt,
+    heldUntil: askedAt + leaseMs,
+    overAt: receivedAt + leaseMs,
+    extendedLateMs: 0,
+    settle: 'none',
+    outcome: 'none',
+    settleSentAt: 0,
+    settleAnsweredAt: 0,
+    nackDelaySeconds: 0,
+    bodyAltered: content.bodyCrc !== message.bodyCrc,
+    headersAltered: content.headersCrc !== message.headersCrc,
+  };
 }

@@ -4,7 +4,6 @@ import { BrokerUnreachableError, RowmqHttpClient } from '@rowmq/client/core';
 import { RowmqError } from '@rowmq/contract';
 import { onStopRequest } from '@rowmq/runtime';
 import { LiveTable } from './live-table.js';
-import { reportPage } from './report.js';
 import { simulate, type Result } from './simulation.js';
 import { readSimulatorSettings, UsageError, type SimulatorSettings } from './simulator.config.js';
 import { startBroker, type StartedBroker } from './started-broker.js';
@@ -28,7 +27,7 @@ async function main(): Promise<number> {
     }
     const result = await runAgainst(started?.url ?? url ?? settings.defaultUrl, settings, stop);
     process.stdout.write(verdictText(result));
-    await writeFiles(result);
+    await writeReport(result);
     return { OK: EXIT.kept, BROKEN: EXIT.broken, UNPROVEN: EXIT.notJudged }[result.verdict.status];
   } catch (error) {
     if (error instanceof UsageError) return error.exitCode;
@@ -90,19 +89,13 @@ async function runAgainst(url: string, settings: SimulatorSettings, stop: AbortS
   }
 }
 
-async function writeFiles(result: Result): Promise<void> {
-  const { report, json } = result.settings;
-  if (report !== undefined) {
-    await writeFile(report, await reportPage(result));
-    console.log(`Report: ${resolve(report)}`);
-  }
-  if (json !== undefined) {
-    await writeFile(
-      json,
-      `${JSON.stringify({ ...result, settings: { ...result.settings, apiKey: undefined } }, null, 2)}\n`,
-    );
-    console.log(`JSON: ${resolve(json)}`);
-  }
+/** Writes all that was measured and the verdict as JSON. The API key stays out. */
+async function writeReport(result: Result): Promise<void> {
+  const { report } = result.settings;
+  if (report === undefined) return;
+  const settings = { ...result.settings, apiKey: undefined };
+  await writeFile(report, `${JSON.stringify({ ...result, settings }, null, 2)}\n`);
+  console.log(`Report: ${resolve(report)}`);
 }
 
 /** The first request to stop ends producing, then drains and judges; a second one ends the process. */

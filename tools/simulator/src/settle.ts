@@ -1,18 +1,18 @@
 import type { FailedReceipt } from '@rowmq/contract';
-import { OUTCOME, SETTLE, type Outcome } from './ledger.js';
+import type { Lease, Outcome } from './ledger.js';
 import { failed, inFlight, now, type Run } from './run.js';
 
 /** A lease that a consumer believes to hold. */
 export interface HeldLease {
-  lease: number;
+  lease: Lease;
   receipt: string;
 }
 
 const OUTCOME_OF: Record<FailedReceipt['code'], Outcome> = {
-  'lease-lost': OUTCOME.leaseLost,
-  'delivery-not-found': OUTCOME.notFound,
+  'lease-lost': 'leaseLost',
+  'delivery-not-found': 'notFound',
   // The receipt came from the broker, so refusing it as malformed is losing the lease.
-  'invalid-request': OUTCOME.leaseLost,
+  'invalid-request': 'leaseLost',
 };
 
 /** Acks the leases, or nacks them if there is a delay, and records what the broker answers to each. */
@@ -23,17 +23,17 @@ export async function settleLeases(
   nackDelaySeconds: number | undefined,
 ): Promise<void> {
   if (leases.length === 0) return;
-  const kind = nackDelaySeconds === undefined ? SETTLE.ack : SETTLE.nack;
+  const kind = nackDelaySeconds === undefined ? 'ack' : 'nack';
   const sentAt = now();
   for (const { lease } of leases) run.ledger.settling(lease, kind, sentAt, nackDelaySeconds);
   try {
     const { done, refused } = await inFlight(run, send(run, queue, leases, nackDelaySeconds));
     const answeredAt = now();
-    if (kind === SETTLE.ack) run.meter.time('ack', answeredAt - sentAt);
-    run.meter.count(kind === SETTLE.ack ? 'acked' : 'nacked', done.size);
+    if (kind === 'ack') run.meter.time('ack', answeredAt - sentAt);
+    run.meter.count(kind === 'ack' ? 'acked' : 'nacked', done.size);
     for (const { lease, receipt } of leases) {
       const code = refused.get(receipt);
-      if (done.has(receipt)) run.ledger.settled(lease, OUTCOME.confirmed, answeredAt);
+      if (done.has(receipt)) run.ledger.settled(lease, 'confirmed', answeredAt);
       else if (code === undefined) run.meter.error('answer-incomplete');
       else {
         run.meter.count('leaseLost');
@@ -69,7 +69,7 @@ export async function extendLeases(run: Run, queue: number, leases: readonly Hel
         run.ledger.extendUnanswered(lease, leaseMs, sentAt);
       } else {
         run.meter.count('leaseLost');
-        run.ledger.settling(lease, SETTLE.extend, sentAt);
+        run.ledger.settling(lease, 'extend', sentAt);
         run.ledger.settled(lease, OUTCOME_OF[code], answeredAt);
       }
       return expiresOnDatabase !== undefined;

@@ -1,13 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import type { RowmqHttpClient } from '@rowmq/client/core';
+import { LoadGenerator } from '@rowmq/load';
 import { depthOf, gatherEvidence, isEmpty } from './broker-state.js';
 import { Consumer } from './consumer.js';
-import { Ledger } from './ledger.js';
+import { Ledger, LedgerFullError } from './ledger.js';
 import { Meter, type Depth, type Percentiles, type Sample, type Timed } from './meter.js';
-import { Pace } from './pace.js';
 import { Producer } from './producer.js';
 import { manyListeners, now, pause, type Run } from './run.js';
 import type { SimulatorSettings } from './simulator.config.js';
+import { Throttle } from './throttle.js';
 import { judge, type Verdict } from './verdict.js';
 
 /** A finished run. */
@@ -88,12 +89,13 @@ class Simulation {
 
   async run(stop: AbortSignal): Promise<Result> {
     const { settings, ledger, meter, failure } = this.#run;
-    const stopConsumers = manyListeners();
     const stopSampling = new AbortController();
     const sampling = this.#sampleUntil(stopSampling.signal);
     const consumers = Array.from({ length: settings.consumers }, (_, index) => new Consumer(this.#run, index));
-    const consuming = Promise.all(consumers.map((consumer) => consumer.work(stopConsumers.signal)));
-    consuming.catch((error: unknown) => failure.abort(error));
+    const consuming = new LoadGenerator({ workers: consumers.length }, ({ worker, signal }) =>
+      (consumers[worker] as Consumer).round(signal),
+    );
+    consuming.ended.catch((error: unknown) => failure.abort(error));
     try {
       this.#watcher.phase('producing');
       await this.#produce(stop);
@@ -102,12 +104,13 @@ class Simulation {
       for (const { faults } of consumers) faults.end();
       if (settings.consumers > 0) await this.#drain(stop);
     } finally {
-      stopConsumers.abort();
-      await Promise.allSettled([consuming]);
+      await Promise.allSettled([consuming.stop()]);
+      await Promise.allSettled(consumers.map((consumer) => consumer.finish()));
       stopSampling.abort();
       await sampling;
     }
-    await consuming;
+    await consuming.stop();
+    for (const consumer of consumers) await consumer.finish();
     this.#watcher.phase('judging');
     const verdict = judge(ledger, await gatherEvidence(this.#run, now()));
     return {
@@ -118,8 +121,8 @@ class Simulation {
       totals: meter.totals,
       errors: Object.fromEntries(meter.errors),
       latency: meter.latency(),
-      messages: ledger.messages,
-      leases: ledger.leases,
+      messages: ledger.messages.length,
+      leases: ledger.leaseCount,
       verdict,
       notes: this.#notes,
     };
@@ -127,16 +130,28 @@ class Simulation {
 
   async #produce(stop: AbortSignal): Promise<void> {
     const { settings, failure } = this.#run;
-    const ended = manyListeners();
-    const pace = new Pace(settings.rate, () => settings.maxBacklog > 0 && this.#backlog() >= settings.maxBacklog);
-    const producers = Array.from({ length: settings.producers }, (_, index) => new Producer(this.#run, index, pace));
-    const producing = Promise.all(producers.map((producer) => producer.work(ended.signal)));
+    const backlogIsFull = () => settings.maxBacklog > 0 && this.#backlog() >= settings.maxBacklog;
+    const throttle = new Throttle(settings.rate, backlogIsFull);
+    const producers = Array.from(
+      { length: settings.producers },
+      (_, index) => new Producer(this.#run, index, throttle),
+    );
+    let full: LedgerFullError | undefined;
+    const producing = new LoadGenerator({ workers: producers.length }, async ({ worker, signal }) => {
+      try {
+        await (producers[worker] as Producer).round(signal);
+      } catch (error) {
+        if (!(error instanceof LedgerFullError)) throw error;
+        full = error;
+        producing.end();
+      }
+    });
     const allStopped = new AbortController();
-    void producing.finally(() => allStopped.abort()).catch(() => undefined);
+    const noteStop = () => allStopped.abort();
+    producing.ended.then(noteStop, noteStop);
     const until = AbortSignal.any([stop, failure.signal, ...(settings.producers > 0 ? [allStopped.signal] : [])]);
     await pause(settings.seconds * 1000, until);
-    ended.abort();
-    const full = (await producing).find((reason) => reason !== undefined);
+    await producing.stop();
     if (full !== undefined) this.#notes.push(full.message);
     if (stop.aborted) this.#notes.push('Producing was stopped early, by request.');
   }

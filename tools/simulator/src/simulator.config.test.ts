@@ -65,7 +65,7 @@ describe('readSimulatorSettings', () => {
     expect(() => readSimulatorSettings(['--help'], {})).toThrow(expect.objectContaining({ exitCode: 0 }));
     expect(() => readSimulatorSettings(['--help'], {})).toThrow(UsageError);
     const options = Object.keys(readSimulatorSettings([], {})).filter((name) => name !== 'defaultUrl');
-    options.push('url', 'rate', 'report', 'json');
+    options.push('url', 'rate', 'report');
     for (const name of options) {
       expect(errors).toContain(`--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`);
     }

@@ -38,8 +38,8 @@ export interface SimulatorSettings {
   maxMessages: number;
   keepQueues: boolean;
   seed: number;
+  /** Where the report goes. */
   report: string | undefined;
-  json: string | undefined;
 }
 
 /** The command line asks for something that cannot be, or for help. `exitCode` 0 for help. Commander has printed why. */
@@ -153,15 +153,14 @@ function commandLine(defaultUrl: string): Command {
     .addOption(
       option(
         '--max-messages <n>',
-        'messages to remember at most (about 365 bytes each); producing stops there',
+        'messages to remember at most, about 750 bytes each; producing stops there',
         whole(1, 50_000_000),
-        3_000_000,
+        1_000_000,
       ),
     )
     .option('--keep-queues', 'leave the queues on the broker; done anyway when a guarantee was broken', false)
     .addOption(option('--seed <n>', 'makes sizes, contents and faults the same again', whole(0, 2 ** 31 - 1), 1))
-    .option('--report <file.html>', 'write a page with charts and the verdict')
-    .option('--json <file>', 'write everything measured, and the verdict, as JSON')
+    .option('--report <file>', 'write the settings, all measurements and the verdict as JSON')
     .addHelpText(
       'after',
       '\nExit codes: 0 every guarantee was kept; 1 a guarantee was broken; 2 wrong usage, no broker, or the run could not be judged.',

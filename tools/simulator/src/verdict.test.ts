@@ -1,6 +1,6 @@
 import { formatMessageId, newMessageId } from '@rowmq/contract';
 import { describe, expect, it } from 'vitest';
-import { Ledger, OUTCOME, SETTLE, type Handout } from './ledger.js';
+import { type Handout, type Lease, Ledger, type Outcome } from './ledger.js';
 import { judge, unaccounted, type Evidence, type Verdict } from './verdict.js';
 
 /** The database's clock when the simulator's shows 0. */
@@ -16,25 +16,27 @@ class Story {
   readonly #ids = new Map<number, string>();
 
   enqueue({ at = 0, count = 1, expiresInSeconds = 0, outcome = 'confirmed' } = {}): number {
-    const first = this.ledger.planBatch(count, 0);
-    const ids = Array.from({ length: count }, () => formatMessageId(newMessageId()));
-    for (const [offset, id] of ids.entries()) {
-      this.ledger.planMessage(first + offset, CONTENT, expiresInSeconds);
-      this.#ids.set(first + offset, id);
+    const batch = this.ledger.planBatch(count, 0);
+    for (const message of batch) {
+      Object.assign(message, CONTENT, { expiresInSeconds });
+      this.#ids.set(message.number, formatMessageId(newMessageId()));
     }
-    this.ledger.enqueueSent(first, count, at);
-    if (outcome === 'confirmed') this.ledger.enqueueConfirmed(first, ids, at + 5);
-    if (outcome === 'refused') this.ledger.enqueueRefused(first, count);
-    return first;
+    const ids = batch.map(({ number }) => this.#ids.get(number) ?? '');
+    this.ledger.enqueueSent(batch, at);
+    if (outcome === 'confirmed') this.ledger.enqueueConfirmed(batch, ids, at + 5);
+    if (outcome === 'refused') this.ledger.enqueueRefused(batch);
+    return batch[0]?.number ?? 0;
   }
 
   /** Hands out at `at` by the database's clock, received 2 ms later. */
-  handOut(message: number, at: number, changes: Partial<Handout> & { receiveCount?: number } = {}): number {
-    const lifeMs = (this.ledger.message.expiresInSeconds[message] ?? 0) * 1000 || DAY_MS;
+  handOut(number: number, at: number, changes: Partial<Handout> = {}): Lease {
+    const message = this.ledger.messageOf(number);
+    if (message === undefined) throw new Error(`nobody enqueued message ${number}`);
+    const lifeMs = message.expiresInSeconds * 1000 || DAY_MS;
     return this.ledger.handedOut({
       message,
       queue: 0,
-      id: this.#ids.get(message) ?? '',
+      id: this.#ids.get(number) ?? '',
       consumer: 0,
       content: CONTENT,
       receiveCount: 1,
@@ -47,15 +49,9 @@ class Story {
     });
   }
 
-  settle(
-    lease: number,
-    kind: 'ack' | 'nack',
-    at: number,
-    outcome: keyof typeof OUTCOME = 'confirmed',
-    delay = 0,
-  ): void {
-    this.ledger.settling(lease, SETTLE[kind], at, delay);
-    if (outcome !== 'unknown') this.ledger.settled(lease, OUTCOME[outcome], at + 3);
+  settle(lease: Lease, kind: 'ack' | 'nack', at: number, outcome: Outcome = 'confirmed', delay = 0): void {
+    this.ledger.settling(lease, kind, at, delay);
+    if (outcome !== 'unknown') this.ledger.settled(lease, outcome, at + 3);
   }
 
   judge(evidence: Partial<Evidence> = {}): Verdict {
@@ -176,7 +172,7 @@ describe('a broker that keeps its word', () => {
     const inDoubt = story.handOut(message, 20);
     story.settle(inDoubt, 'ack', 30, 'unknown');
     story.settle(story.handOut(message, 3300, { receiveCount: 2 }), 'ack', 3310);
-    story.ledger.settled(inDoubt, OUTCOME.confirmed, 3400);
+    story.ledger.settled(inDoubt, 'confirmed', 3400);
     const verdict = story.judge();
     expect(faults(verdict)).toEqual({});
     expect(verdict.redeliveries.ranOut).toBe(1);
@@ -188,7 +184,7 @@ describe('a broker that keeps its word', () => {
     const inDoubt = story.handOut(message, 20);
     story.settle(inDoubt, 'nack', 30, 'unknown');
     story.settle(story.handOut(message, 2000, { receiveCount: 2 }), 'ack', 2010);
-    story.ledger.settled(inDoubt, OUTCOME.leaseLost, 3400);
+    story.ledger.settled(inDoubt, 'leaseLost', 3400);
     expect(faults(story.judge())).toEqual({});
   });
 
@@ -375,7 +371,7 @@ describe('a broker that breaks its word', () => {
     const first = story.handOut(message, 20);
     story.settle(first, 'ack', 30, 'unknown');
     story.settle(story.handOut(message, 3300, { receiveCount: 2 }), kind, 3310);
-    story.ledger.settled(first, OUTCOME.confirmed, answeredAt);
+    story.ledger.settled(first, 'confirmed', answeredAt);
     expect(faults(story.judge())).toEqual({ [AFTER_ACK]: 'BROKEN: handed out again after a confirmed ack' });
   });
 

@@ -1,9 +1,8 @@
 import { fateOf, type Fate } from './fate.js';
-import { guaranteesOf, type Guarantee, type GuaranteeResult, type Guarantees, type Status } from './guarantee.js';
+import { newGuarantees, type Guarantee, type GuaranteeResult, type Guarantees, type Status } from './guarantee.js';
 import { alteredParts } from './history.js';
-import { judgeLeases, type RedeliveryCauses } from './lease-verdict.js';
-import type { Ledger } from './ledger.js';
-import { CLOCK_SLACK_MS, readLeases, readMessage, type LeaseRecord, type MessageRecord } from './ledger-records.js';
+import { CLOCK_SLACK_MS, judgeLeases, type RedeliveryCauses } from './lease-verdict.js';
+import { type Lease, type Ledger, leasesInOrder, type Message } from './ledger.js';
 
 /** What was seen on the broker after the last consumer had stopped. */
 export interface Evidence {
@@ -33,7 +32,7 @@ export interface Verdict {
  * ack may or may not have settled, an unanswered nack may or may not have given back, an unanswered dequeue may have taken leases that nobody saw. That some call failed excuses nothing else.
  */
 export function judge(ledger: Ledger, evidence: Evidence): Verdict {
-  const guarantees = guaranteesOf(ledger);
+  const guarantees = newGuarantees();
   const fates: Record<Fate, number> = {
     acked: 0,
     ackUnanswered: 0,
@@ -44,18 +43,17 @@ export function judge(ledger: Ledger, evidence: Evidence): Verdict {
   };
   const redeliveries: RedeliveryCauses = { ranOut: 0, nack: 0, nackUnanswered: 0, answerLost: 0 };
   const stored = { atLeast: 0, atMost: 0 };
-  for (let message = 1; message <= ledger.messages; message++) {
-    const record = readMessage(ledger, message);
-    if (record.state === 'planned') continue;
-    const leases = readLeases(ledger, message);
-    const fate = fateOf(record, leases, evidence.endedAt);
+  for (const message of ledger.messages) {
+    if (message.state === 'planned') continue;
+    const leases = leasesInOrder(message);
+    const fate = fateOf(message, leases, evidence.endedAt);
     fates[fate]++;
-    if (isStored(record, leases)) stored.atLeast++;
-    if (isStored(record, leases) || record.state === 'unknown') stored.atMost++;
-    judgeFate(guarantees, record, leases, fate, evidence);
+    if (isStored(message, leases)) stored.atLeast++;
+    if (isStored(message, leases) || message.state === 'unknown') stored.atMost++;
+    judgeFate(guarantees, message, leases, fate, evidence);
     judgeContents(guarantees.unaltered, message, leases);
-    judgeExpiry(guarantees.notAfterExpiry, record, leases);
-    judgeLeases(guarantees, redeliveries, ledger, record, leases);
+    judgeExpiry(guarantees.notAfterExpiry, message, leases);
+    judgeLeases(guarantees, redeliveries, ledger, message, leases);
   }
   judgeBatches(guarantees.whole, ledger, evidence);
   judgeFindings(guarantees, ledger);
@@ -64,95 +62,85 @@ export function judge(ledger: Ledger, evidence: Evidence): Verdict {
 }
 
 /** Whether it is certain that the broker had the message. */
-const isStored = (record: MessageRecord, leases: readonly LeaseRecord[]): boolean =>
-  record.state === 'confirmed' || leases.length > 0;
+const isStored = (message: Message, leases: readonly Lease[]): boolean =>
+  message.state === 'confirmed' || leases.length > 0;
 
 /** The messages about which the broker has to be asked before anything can be said: surely stored, and neither acked nor surely expired. */
 export function unaccounted(ledger: Ledger, endedAt: number): number[] {
-  const messages: number[] = [];
-  for (let message = 1; message <= ledger.messages; message++) {
-    const record = readMessage(ledger, message);
-    if (fateOf(record, readLeases(ledger, message), endedAt) === 'unaccounted') messages.push(message);
-  }
-  return messages;
+  const isUnaccounted = (message: Message) => fateOf(message, leasesInOrder(message), endedAt) === 'unaccounted';
+  return ledger.messages.filter(isUnaccounted).map(({ number }) => number);
 }
 
 function judgeFate(
   { kept, notAfterAck }: Guarantees,
-  record: MessageRecord,
-  leases: readonly LeaseRecord[],
+  message: Message,
+  leases: readonly Lease[],
   fate: Fate,
   { stillThere, unverified }: Evidence,
 ): void {
-  const { message } = record;
-  if (isStored(record, leases)) kept.checked();
-  if (fate === 'acked' && stillThere.has(message)) {
+  if (isStored(message, leases)) kept.checked();
+  if (fate === 'acked' && stillThere.has(message.number)) {
     notAfterAck.broken(message, 'its ack was confirmed, and the broker still has a delivery of it');
   }
-  if (fate !== 'unaccounted' || stillThere.has(message)) return;
-  if (unverified.has(message)) {
+  if (fate !== 'unaccounted' || stillThere.has(message.number)) return;
+  if (unverified.has(message.number)) {
     kept.unproven(message, 'not acked, not expired, and the broker could not be asked for it');
   } else {
-    const known = record.state === 'confirmed' ? 'confirmed' : 'delivered';
+    const known = message.state === 'confirmed' ? 'confirmed' : 'delivered';
     kept.broken(message, `${known}, neither acked nor expired, and gone from the broker`);
   }
 }
 
-function judgeContents(unaltered: Guarantee, message: number, leases: readonly LeaseRecord[]): void {
+function judgeContents(unaltered: Guarantee, message: Message, leases: readonly Lease[]): void {
   unaltered.checked(leases.length);
   const altered = leases.find(({ bodyAltered, headersAltered }) => bodyAltered || headersAltered);
   if (altered !== undefined) unaltered.broken(message, `${alteredParts(altered)} came back different`);
 }
 
-function judgeExpiry(notAfterExpiry: Guarantee, record: MessageRecord, leases: readonly LeaseRecord[]): void {
-  const lifeMs = record.expiresInSeconds * 1000;
+function judgeExpiry(notAfterExpiry: Guarantee, message: Message, leases: readonly Lease[]): void {
+  const lifeMs = message.expiresInSeconds * 1000;
   for (const lease of leases) {
     notAfterExpiry.checked();
-    const leftMs = record.expiresOnDatabase - lease.handedOutOnDatabase;
+    const leftMs = message.expiresOnDatabase - lease.handedOutOnDatabase;
     if (leftMs <= 0) {
-      notAfterExpiry.broken(record.message, `handed out ${-leftMs} ms after its expiresAt, by the database's clock`);
-    } else if (lifeMs > 0 && leftMs < lifeMs - (lease.receivedAt - record.sentAt) - CLOCK_SLACK_MS) {
-      notAfterExpiry.broken(
-        record.message,
-        `its expiresAt leaves it less than the ${record.expiresInSeconds} s asked for`,
-      );
+      notAfterExpiry.broken(message, `handed out ${-leftMs} ms after its expiresAt, by the database's clock`);
+    } else if (lifeMs > 0 && leftMs < lifeMs - (lease.receivedAt - message.sentAt) - CLOCK_SLACK_MS) {
+      notAfterExpiry.broken(message, `its expiresAt leaves it less than the ${message.expiresInSeconds} s asked for`);
     } else if (
       lifeMs > 0 &&
-      record.state === 'confirmed' &&
-      lease.askedAt > record.answeredAt + lifeMs + CLOCK_SLACK_MS
+      message.state === 'confirmed' &&
+      lease.askedAt > message.answeredAt + lifeMs + CLOCK_SLACK_MS
     ) {
       // The enqueue had committed when it was answered, so by then at the latest its life had begun; the dequeue began after its end.
-      notAfterExpiry.broken(record.message, 'answered to a dequeue that began after its life was surely over');
+      notAfterExpiry.broken(message, 'answered to a dequeue that began after its life was surely over');
     }
   }
 }
 
-function judgeBatches(whole: Guarantee, ledger: Ledger, { drained }: Evidence): void {
-  for (let first = 1; first <= ledger.messages;) {
-    const batch = readBatch(ledger, first);
-    const delivered = batch.filter(({ message }) => ledger.message.lastLease[message] !== 0);
-    const seen = delivered[0];
-    const unseen = batch.find((record) => record.expiresInSeconds === 0 && !delivered.includes(record));
+function judgeBatches(whole: Guarantee, { messages }: Ledger, { drained }: Evidence): void {
+  for (let first = 0; first < messages.length;) {
+    const batch = batchAt(messages, first);
+    const seen = batch.find(({ leases }) => leases.length > 0);
+    const unseen = batch.find(({ expiresInSeconds, leases }) => expiresInSeconds === 0 && leases.length === 0);
     whole.checked();
-    if (seen?.state === 'refused') whole.broken(seen.message, 'its batch was refused, and yet it was delivered');
+    if (seen?.state === 'refused') whole.broken(seen, 'its batch was refused, and yet it was delivered');
     else if (drained && seen?.state === 'unknown' && unseen !== undefined) {
-      whole.broken(seen.message, `delivered, but number ${unseen.message} of the same enqueue never was`);
+      whole.broken(seen, `delivered, but number ${unseen.number} of the same enqueue never was`);
     }
     first += batch.length;
   }
 }
 
-function readBatch(ledger: Ledger, first: number): MessageRecord[] {
-  const batch: MessageRecord[] = [];
-  for (let message = first; message <= ledger.messages && ledger.message.batch[message] === first; message++) {
-    batch.push(readMessage(ledger, message));
-  }
-  return batch;
+/** The messages of the batch that begins at this index. */
+function batchAt(messages: readonly Message[], first: number): Message[] {
+  let end = first + 1;
+  while (messages[end] !== undefined && messages[end]?.batch === messages[first]?.batch) end += 1;
+  return messages.slice(first, end);
 }
 
 /** Findings that one answer showed by itself; they were counted as they came. */
 function judgeFindings({ genuine, unaltered }: Guarantees, ledger: Ledger): void {
-  genuine.checked(ledger.leases + ledger.findingCounts.stranger);
+  genuine.checked(ledger.leaseCount + ledger.findingCounts.stranger);
   const judges = { stranger: genuine, doubled: genuine, 'wrong-queue': unaltered, 'expiry-changed': unaltered };
   for (const kind of ['stranger', 'doubled', 'wrong-queue', 'expiry-changed'] as const) {
     const count = ledger.findingCounts[kind];

@@ -40,9 +40,7 @@ export class MessagesService implements OnApplicationShutdown {
   async enqueue(queueName: string, messages: EnqueueMessage[]): Promise<EnqueueAnswer> {
     const made = messages.map(toNewMessage);
     const ids = await this.flights.enqueue({ queueName, messages: made });
-    for (const delaySeconds of new Set(messages.map((message) => message.delaySeconds ?? 0))) {
-      this.demand.wake(queueName, delaySeconds * 1000);
-    }
+    if (messages.some(({ delaySeconds = 0 }) => delaySeconds === 0)) this.demand.wake(queueName);
     this.metrics.count('enqueued', queueName, made.length);
     return { messages: ids.map((id) => ({ id: formatMessageId(id) })) };
   }
@@ -98,7 +96,7 @@ export class MessagesService implements OnApplicationShutdown {
         ? this.flights.reject({ queueId, receipts: decoded, reason })
         : this.flights.nack({ queueId, receipts: decoded, delaySeconds, reason }),
     );
-    if (done.length > 0 && !deadLetter) this.demand.wake(queueName, delaySeconds * 1000);
+    if (done.length > 0 && !deadLetter && delaySeconds === 0) this.demand.wake(queueName);
     this.metrics.count(deadLetter ? 'dead-lettered' : 'nacked', queueName, done.length);
     return { nacked: done, failed };
   }

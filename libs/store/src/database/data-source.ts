@@ -1,6 +1,7 @@
 import { databaseHosts, databaseName, databaseParts, type DatabaseTls } from '@rowmq/runtime';
-import { format } from 'mysql2';
+import { format, type Pool } from 'mysql2';
 import { DataSource, type DataSourceOptions } from 'typeorm';
+import { MysqlDriver } from 'typeorm/driver/mysql/MysqlDriver.js';
 import { MIGRATIONS } from '@rowmq/migrations';
 import { cannotUse } from './boot-checks.js';
 import { ENTITIES } from '../entities/index.js';
@@ -93,6 +94,12 @@ export function primaryOf(dataSource: DataSource): Primary | undefined {
 /** How the database of a data source is, as this process meets it. */
 export function healthOf(dataSource: DataSource): DatabaseHealth {
   return (dataSource.options as StoreOptions).health;
+}
+
+/** The connections of a data source, for what TypeORM does not do. */
+export function poolOf({ driver }: DataSource): Pool {
+  if (driver instanceof MysqlDriver) return driver.pool as Pool;
+  throw new TypeError('The data source is not one of MySQL.');
 }
 
 /** Where a data source's database is, for people: `a:3306,b:3306/d`. */

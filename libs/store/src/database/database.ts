@@ -1,8 +1,8 @@
 import { RowmqError } from '@rowmq/contract';
 import pRetry, { type Options } from 'p-retry';
-import type { Pool, PoolConnection, QueryOptions } from 'mysql2';
+import type { PoolConnection, QueryOptions } from 'mysql2';
 import type { DataSource } from 'typeorm';
-import { healthOf, primaryOf } from './data-source.js';
+import { healthOf, poolOf, primaryOf } from './data-source.js';
 import type { DatabaseHealth } from './database-health.js';
 import {
   isConnectionLost,
@@ -280,7 +280,7 @@ export class Database {
   }
 
   private async takeConnection(): Promise<PoolConnection> {
-    const { pool } = this.dataSource.driver as unknown as { pool: Pool };
+    const pool = poolOf(this.dataSource);
     return new Promise((resolve, reject) => {
       let late = false;
       const timer = setTimeout(() => {
