@@ -38,7 +38,9 @@ interface ServiceProcess {
 /** A service with a consumer, in a process of its own. */
 async function startService(queue: string, handlerMs: number, options: ConsumerOptions): Promise<ServiceProcess> {
   const script = fileURLToPath(new URL('../support/consumer-process.mjs', import.meta.url));
-  const child = fork(script, [JSON.stringify({ url: shared.broker.url, queue, handlerMs, options })]);
+  const settings = JSON.stringify({ url: shared.broker.url, queue, handlerMs, options });
+  // Without vitest's own arguments, whose source condition plain Node.js cannot follow.
+  const child = fork(script, [settings], { execArgv: [] });
   opened.push(async () => {
     if (child.exitCode !== null || child.signalCode !== null) return;
     child.kill('SIGKILL');

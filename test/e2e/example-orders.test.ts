@@ -24,7 +24,7 @@ it('the orders example mails an order, dead-letters one that cannot be mailed, a
   const api = new Api(shared.broker.url, { authorization: `Bearer ${KEY}` });
   const env = { ...process.env, ROWMQ_URL: shared.broker.url, ROWMQ_ADMIN_KEY: KEY, SHOP_PORT: String(port) };
   // The script of `npm run example:orders`, without npm, whose exit code would replace it.
-  const example = spawn(process.execPath, ['scripts/run.mjs', 'examples/orders/main'], {
+  const example = spawn(process.execPath, ['scripts/run.mjs', 'examples/orders/dist/main.js'], {
     cwd: ROOT,
     env,
     stdio: ['ignore', 'pipe', 'pipe'],
