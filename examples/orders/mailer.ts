@@ -13,7 +13,7 @@ class Mailer {
    */
   @OnMessage()
   async mail({ customer, article, count }: Order, message: Message<Order>): Promise<void> {
-    if (customer.endsWith('@example.invalid')) throw new Reject(`nobody can be mailed at ${customer}`);
+    if (customer.endsWith('@example.invalid')) throw new Reject(`no mail can be sent to ${customer}`);
     await sendMail(customer, `Thank you for ordering ${count} × ${article}.`, message.signal);
     console.log(`mailed ${customer} about ${article} (message ${message.id}, received ${message.receiveCount} times)`);
   }

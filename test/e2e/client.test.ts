@@ -38,7 +38,9 @@ interface ServiceProcess {
 /** A service with a consumer, in a process of its own. */
 async function startService(queue: string, handlerMs: number, options: ConsumerOptions): Promise<ServiceProcess> {
   const script = fileURLToPath(new URL('../support/consumer-process.mjs', import.meta.url));
-  const child = fork(script, [JSON.stringify({ url: shared.broker.url, queue, handlerMs, options })]);
+  const settings = JSON.stringify({ url: shared.broker.url, queue, handlerMs, options });
+  // Without vitest's own arguments, whose source condition plain Node.js cannot follow.
+  const child = fork(script, [settings], { execArgv: [] });
   opened.push(async () => {
     if (child.exitCode !== null || child.signalCode !== null) return;
     child.kill('SIGKILL');
@@ -67,7 +69,7 @@ const upTo = (count: number) => Array.from({ length: count }, (_, index) => inde
 const sorted = (numbers: readonly number[]) => numbers.toSorted((one, other) => one - other);
 
 describe('a service', () => {
-  it('that is killed while it works loses nothing: its messages come again when their leases have run out', async () => {
+  it('that is killed while it works loses nothing: its messages come again when their leases end', async () => {
     const queue = await shared.newQueue();
     const enqueued = new Queue<number>(clientOf(shared.broker.url), queue.name);
     await enqueued.enqueueMany(upTo(6));
@@ -85,7 +87,7 @@ describe('a service', () => {
     await eventually('all acked', async () => (await queue.get()).stats.leased === 0);
   });
 
-  it('that is asked to stop finishes what it has begun with, and others have the rest at once', async () => {
+  it('that is asked to stop finishes the messages that it has begun, and others get the rest at once', async () => {
     const queue = await shared.newQueue();
     await new Queue<number>(clientOf(shared.broker.url), queue.name).enqueueMany(upTo(10));
     const first = await startService(queue.name, 1500, {
@@ -136,7 +138,7 @@ describe('a service', () => {
     expect(received).toEqual([1]);
   });
 
-  it('does not start where its queue does not exist, unless it is to create it', async () => {
+  it('does not start without its queue, unless it may create it', async () => {
     const boot = async (create: boolean) => {
       @Module({
         imports: [
@@ -155,7 +157,7 @@ describe('a service', () => {
     await expect(app.get<Queue>(getQueueToken(`boot-${process.pid}`)).enqueue({ a: 1 })).resolves.toBeTypeOf('string');
   });
 
-  it('does not listen as a transport where its queue does not exist, unless it is to create it', async () => {
+  it('does not listen as a transport without its queue, unless it may create it', async () => {
     const pattern = `listen-${process.pid}`;
     const handled: unknown[] = [];
     @Controller()
@@ -245,7 +247,7 @@ describe('while brokers come and go', () => {
     expect(rejections).toEqual([]);
   }
 
-  it('producers and consumers go on by themselves when their broker is started again, and ask seldom until then', async () => {
+  it('producers and consumers go on by themselves after a restart of their broker, and send few requests until then', async () => {
     const port = await freePort();
     const url = `http://127.0.0.1:${port}`;
     const env = { ROWMQ_PORT: String(port) };

@@ -19,12 +19,12 @@ async function orderCommand(port: number): Promise<string> {
   return (blocks.find(({ text }) => text.startsWith('curl'))?.text ?? '').replace(':3000', `:${port}`);
 }
 
-it('examples/orders mails what is ordered, dead-letters what cannot be mailed, and stops in order', async () => {
+it('the orders example mails an order, dead-letters one that cannot be mailed, and stops cleanly', async () => {
   const port = await freePort();
   const api = new Api(shared.broker.url, { authorization: `Bearer ${KEY}` });
   const env = { ...process.env, ROWMQ_URL: shared.broker.url, ROWMQ_ADMIN_KEY: KEY, SHOP_PORT: String(port) };
   // The script of `npm run example:orders`, without npm, whose exit code would replace it.
-  const example = spawn(process.execPath, ['scripts/run.mjs', 'examples/orders/main'], {
+  const example = spawn(process.execPath, ['scripts/run.mjs', 'examples/orders/dist/main.js'], {
     cwd: ROOT,
     env,
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -56,7 +56,7 @@ it('examples/orders mails what is ordered, dead-letters what cannot be mailed, a
       const [first] = await api.queue('orders-dead').browse('ready');
       return first;
     });
-    expect(dead.lastNackReason).toBe('nobody can be mailed at jo@example.invalid');
+    expect(dead.lastNackReason).toBe('no mail can be sent to jo@example.invalid');
   } finally {
     example.kill('SIGTERM');
   }

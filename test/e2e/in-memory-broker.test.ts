@@ -53,7 +53,7 @@ describe.each(brokers)('%s', (_, make) => {
     expect(await broker.extend(queue, { receipts: [receipt], leaseSeconds: 100 })).toEqual({ extended: [], failed });
   }
 
-  test('a lease that was given back is lost, also when another has taken the message', async () => {
+  test('a nacked lease is lost, also when another consumer has the message', async () => {
     const queue = await newQueue();
     await enqueue(queue, { body: 'x' });
     const old = await take(queue);
@@ -68,7 +68,7 @@ describe.each(brokers)('%s', (_, make) => {
     });
   });
 
-  test('a lease that ran out is lost, also when another has taken the message', async () => {
+  test('a lease that ended is lost, also when another consumer has the message', async () => {
     const queue = await newQueue();
     await enqueue(queue, { body: 'x' });
     const old = await take(queue, 1);
@@ -78,7 +78,7 @@ describe.each(brokers)('%s', (_, make) => {
     expect(await broker.ack(queue, { receipts: [current.receipt] })).toMatchObject({ failed: [] });
   });
 
-  test('a delivery that was acked is not found, nor is one in another queue, and a receipt counts once', async () => {
+  test('an acked delivery is not found, nor is one in another queue, and a receipt counts once', async () => {
     const [queue, other] = [await newQueue(), await newQueue()];
     await enqueue(queue, { body: 'x' });
     const { receipt } = await take(queue);
@@ -87,7 +87,7 @@ describe.each(brokers)('%s', (_, make) => {
     await expectUseless(queue, receipt, 'delivery-not-found');
   });
 
-  test('what is no receipt is invalid, and the token of another message opens nothing', async () => {
+  test('a malformed receipt is invalid, and the token of another message proves nothing', async () => {
     const queue = await newQueue();
     await enqueue(queue, { body: 'one' }, { body: 'two' });
     const [one, two] = [(await take(queue)).receipt, (await take(queue)).receipt];
@@ -111,7 +111,7 @@ describe.each(brokers)('%s', (_, make) => {
     expect(await broker.ack(queue, { receipts: [receipt] })).toMatchObject({ failed: [] });
   });
 
-  test('an expired message is not handed out, but whoever holds it may settle it', async () => {
+  test('an expired message is not handed out, but its holder may settle it', async () => {
     const queue = await newQueue();
     await enqueue(queue, { body: 'held', expiresInSeconds: 2 }, { body: 'left', priority: 0, expiresInSeconds: 2 });
     const { body, receipt } = await take(queue);
@@ -148,7 +148,7 @@ describe.each(brokers)('%s', (_, make) => {
     expect(await broker.dequeue(queue, { maxMessages: 10, waitSeconds: 1 })).toEqual({ messages: [] });
   });
 
-  test('refuses more than a queue may hold, and says what is wrong with the message first', async () => {
+  test('refuses more messages than a queue may hold, and reports an invalid message first', async () => {
     const queue = await newQueue({ maxDepth: 2 });
     await enqueue(queue, { body: 'x' });
     expect(await codeOf(enqueue(queue, { body: 'x' }, { body: 'x' }))).toBe('queue-full');
@@ -157,7 +157,7 @@ describe.each(brokers)('%s', (_, make) => {
     expect(await codeOf(enqueue(queue, { body: 'x' }))).toBe('done');
   });
 
-  test('refuses to settle what is no request', async () => {
+  test('refuses invalid requests to settle', async () => {
     const queue = await newQueue();
     await enqueue(queue, { body: 'x' });
     const { receipt } = await take(queue);
@@ -169,7 +169,7 @@ describe.each(brokers)('%s', (_, make) => {
     expect(await broker.ack(queue, { receipts: [receipt] })).toEqual({ acked: [receipt], failed: [] });
   });
 
-  test('dead-letters at once what is rejected, and on sight what was received too often, as if it was new there', async () => {
+  test('dead-letters a rejected message at once and an over-received one on sight, both as never received', async () => {
     const dead = await newQueue();
     const queue = await newQueue({ deadLetterQueue: dead, maxReceives: 1 });
     const ids = await enqueue(queue, { body: 'rejected' }, { body: 'received' });
@@ -183,7 +183,7 @@ describe.each(brokers)('%s', (_, make) => {
     expect(moved.map(({ id, receiveCount }) => [id, receiveCount])).toEqual(ids.map((id) => [id, 1]));
   });
 
-  test('hands out the most urgent first, then the longest available, and what was delayed when it is due', async () => {
+  test('hands out the most urgent message first, then the longest available, and a delayed one when it is due', async () => {
     const queue = await newQueue();
     await enqueue(queue, { body: 'later', priority: 9, delaySeconds: 3 }, { body: 'idle', priority: 0 });
     await enqueue(queue, { body: 'usual' }, { body: 'urgent', priority: 8 });

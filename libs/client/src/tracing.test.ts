@@ -42,7 +42,7 @@ async function passOn(handler: Handler<string>, count = 1) {
   return { producer, handled, headers: stored?.headers };
 }
 
-it('a handler runs in a span below that of the producer, whose traceparent travels in the headers', async () => {
+it('a handler runs in a child span of the producer, by the traceparent in the headers', async () => {
   let active: string | undefined;
   const { producer, handled, headers } = await passOn({
     message: () => void (active = trace.getActiveSpan()?.spanContext().spanId),
@@ -59,7 +59,7 @@ it('a handler that fails leaves its error in the span', async () => {
   expect(handled?.status).toMatchObject({ code: 2, message: 'Error: no mail' });
 });
 
-it('a batch handler runs in a span that links to those of the producers', async () => {
+it('a batch handler runs in a span with links to the spans of the producers', async () => {
   const { producer, handled } = await passOn({ batch: () => undefined }, 3);
   expect(handled?.links.map(({ context: { spanId } }) => spanId)).toEqual(
     Array(3).fill(producer?.spanContext().spanId),
@@ -67,7 +67,7 @@ it('a batch handler runs in a span that links to those of the producers', async 
   expect(handled?.attributes['messaging.batch.message_count']).toBe(3);
 });
 
-it('nothing travels where nobody traces', async () => {
+it('a message has no trace headers without an active span', async () => {
   const broker = new InMemoryBroker();
   await new Queue<string>(broker, 'orders').enqueue('tea');
   expect(broker.messages('orders')[0]?.headers).toEqual({});

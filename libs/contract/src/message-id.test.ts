@@ -2,12 +2,12 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { formatMessageId, lowestMessageId, messageIdTime, newMessageId, parseMessageId } from './message-id.js';
 
-test('ids made one after the other rise, however many there are in a millisecond', () => {
+test('ids ascend in the order in which they are made, also within a millisecond', () => {
   const ids = Array.from({ length: 20_000 }, () => newMessageId());
   expect(ids.filter((id, index) => index > 0 && Buffer.compare(ids[index - 1]!, id) !== -1)).toEqual([]);
 });
 
-test('an id is a UUIDv7 that tells when it was made', () => {
+test('an id is a UUIDv7 and contains the time at which it was made', () => {
   const before = Date.now();
   const id = newMessageId();
   expect(formatMessageId(id)).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
@@ -27,7 +27,7 @@ test('an id can be made for any time, and no id of that time is below the lowest
   );
 });
 
-test('what is written can be read again, in either case', () => {
+test('an id can be parsed from its text, in upper and lower case', () => {
   const id = newMessageId();
   expect(parseMessageId(formatMessageId(id)).equals(id)).toBe(true);
   expect(parseMessageId(formatMessageId(id).toUpperCase()).equals(id)).toBe(true);

@@ -5,7 +5,7 @@ import { decodeReceipt, encodeReceipt } from './receipt.js';
 const bytes = (length: number) =>
   fc.uint8Array({ minLength: length, maxLength: length }).map((array) => Buffer.from(array));
 
-test('a receipt says which message and which lease, in 32 characters that a URL carries as they are', () => {
+test('a receipt names a message and a lease in 32 characters that a URL can contain', () => {
   fc.assert(
     fc.property(bytes(16), bytes(8), (messageId, leaseToken) => {
       const receipt = encodeReceipt(messageId, leaseToken);
@@ -16,7 +16,7 @@ test('a receipt says which message and which lease, in 32 characters that a URL 
   );
 });
 
-test('each receipt is written in one way only', () => {
+test('each receipt has only one text', () => {
   fc.assert(
     fc.property(fc.stringMatching(/^[A-Za-z0-9_-]{32}$/), (receipt) => {
       const { messageId, leaseToken } = decodeReceipt(receipt);
@@ -33,6 +33,6 @@ test.each([
   `${'A'.repeat(31)}=`,
   `${'A'.repeat(32)}\n`,
   'ä'.repeat(32),
-])('what no dequeue answered is not a receipt: %j', (text) => {
+])('a text that no dequeue answered is not a receipt: %j', (text) => {
   expect(() => decodeReceipt(text)).toThrow(expect.objectContaining({ code: 'invalid-request' }));
 });

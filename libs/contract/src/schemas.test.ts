@@ -32,7 +32,7 @@ describe('every request', () => {
   });
 });
 
-test('what is left out has its default', () => {
+test('an absent field gets its default', () => {
   expect(enqueueMessage.parse({ body: '' })).toEqual({ body: '', bodyEncoding: 'utf8', priority: 4 });
   expect(dequeueRequest.parse({})).toEqual({ maxMessages: 1, waitSeconds: 0 });
   expect(nackRequest.parse({ receipts: ['r'] })).toEqual({ receipts: ['r'], delaySeconds: 0, deadLetter: false });
@@ -40,7 +40,7 @@ test('what is left out has its default', () => {
   expect(browseQuery.parse({ limit: '7' })).toEqual({ state: 'ready', limit: 7 });
 });
 
-test('the defaults of a queue are settings that a queue may have', () => {
+test('the defaults of a queue are valid settings', () => {
   expect(queueSettings.parse(QUEUE_DEFAULTS)).toEqual(QUEUE_DEFAULTS);
 });
 
@@ -50,7 +50,7 @@ test('every error has its own title and an HTTP status of its kind', () => {
   expect(new Set(Object.values(PROBLEMS).map(({ title }) => title)).size).toBe(ERROR_CODES.length);
 });
 
-test('the largest request that is allowed fits into the largest that is read', () => {
+test('the largest valid request fits into the largest body that a broker reads', () => {
   const body = '\u0001'.repeat(LIMITS.bodyBytes);
   const headers = { k: '\u0001'.repeat(Math.floor((LIMITS.headersBytes - 8) / 6)) };
   const messages = Array.from({ length: LIMITS.batch }, () => ({

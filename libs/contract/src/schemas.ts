@@ -30,7 +30,7 @@ export const messageIdText = z
   .meta({ example: EXAMPLE_ID, description: 'Id of a message, a UUIDv7' });
 
 const timestamp = z.string().meta({ format: 'date-time', example: EXAMPLE_TIME });
-const receipt = z.string().meta({ example: EXAMPLE_RECEIPT, description: 'Names one lease of one delivery; opaque' });
+const receipt = z.string().meta({ example: EXAMPLE_RECEIPT, description: 'Proves one lease of one delivery; opaque' });
 const priority = z
   .int()
   .min(0)
@@ -90,7 +90,7 @@ export const leasedMessage = z.object({
   headers: z.record(z.string(), z.string()).meta({ example: { 'content-type': 'application/json' } }),
   priority,
   receipt,
-  receiveCount: z.int().meta({ example: 1, description: 'How often it was handed out, this time included' }),
+  receiveCount: z.int().meta({ example: 1, description: 'The number of hand-outs, including this one' }),
   enqueuedAt: timestamp,
   expiresAt: timestamp,
   leaseExpiresAt: timestamp,
@@ -111,19 +111,17 @@ export const nackRequest = z
     delaySeconds: seconds(0, LIMITS.delaySeconds).default(0),
     deadLetter: z.boolean().default(false).meta({
       description:
-        "true: to the queue's dead-letter queue at once, where it is ready and was never received; refused for a queue that has none, and with a delay",
+        "true: moves the message to the queue's dead-letter queue at once, as ready and never received; refused with a delay, and for a queue without a dead-letter queue",
       example: false,
     }),
-    reason: z
-      .string()
-      .max(LIMITS.reasonChars)
-      .refine(wellFormed, NOT_WELL_FORMED)
-      .optional()
-      .meta({ description: 'Why; kept with the delivery and shown by browse', example: 'payment gateway is down' }),
+    reason: z.string().max(LIMITS.reasonChars).refine(wellFormed, NOT_WELL_FORMED).optional().meta({
+      description: 'The reason; kept with the delivery and shown by browse',
+      example: 'payment gateway is down',
+    }),
   })
   .refine(({ deadLetter, delaySeconds }) => !deadLetter || delaySeconds === 0, {
     path: ['delaySeconds'],
-    message: 'must be 0 with deadLetter: what is dead-lettered is ready there at once',
+    message: 'must be 0 with deadLetter: a dead-lettered message is ready at once',
   })
   .meta({ example: { receipts: [EXAMPLE_RECEIPT], delaySeconds: 60, reason: 'payment gateway is down' } });
 export const nackAnswer = z.object({ nacked: z.array(receipt), failed: z.array(failedReceipt) });
@@ -137,15 +135,18 @@ export const extendAnswer = z.object({
 });
 
 export const queueSettings = z.object({
-  leaseSeconds: leaseSeconds.meta({ description: 'Lease of a dequeue that names none', example: 30 }),
+  leaseSeconds: leaseSeconds.meta({ description: 'Lease of a dequeue without leaseSeconds', example: 30 }),
   messageTtlSeconds: seconds(1, LIMITS.messageTtlSeconds).meta({
     description: 'Longest life of a message',
     example: 345_600,
   }),
-  delaySeconds: seconds(0, LIMITS.delaySeconds).meta({ description: 'Delay of a message that names none', example: 0 }),
+  delaySeconds: seconds(0, LIMITS.delaySeconds).meta({
+    description: 'Delay of a message without delaySeconds',
+    example: 0,
+  }),
   maxReceives: z.int().min(1).max(LIMITS.maxReceives).nullable().meta({
     description:
-      'A delivery handed out this often is dead-lettered instead of being handed out again; takes effect with deadLetterQueue',
+      'After this many receives a delivery is dead-lettered and not handed out again; takes effect with deadLetterQueue',
     example: 5,
   }),
   deadLetterQueue: queueName.nullable().meta({ description: 'Must exist', example: 'orders-dead' }),
@@ -168,7 +169,7 @@ export const queueStats = z.object({
   oldestReadyAgeSeconds: z
     .number()
     .nullable()
-    .meta({ description: 'How long the oldest ready delivery has been ready; null when none is', example: 1.25 }),
+    .meta({ description: 'Time since the oldest ready delivery became ready; null if none is ready', example: 1.25 }),
 });
 
 export const queueAnswer = queueSettings.extend({
@@ -194,7 +195,9 @@ export const redriveRequest = z
   .meta({ example: { maxMessages: 1000 } });
 export const redriveAnswer = z.object({
   redriven: z.int().meta({ example: 17 }),
-  skipped: z.int().meta({ description: 'Left here: enqueued here, or their queue no longer exists', example: 0 }),
+  skipped: z
+    .int()
+    .meta({ description: 'Not moved: they were enqueued here, or their queue no longer exists', example: 0 }),
   complete: z.boolean().meta({ description: 'false: more may be left; call again' }),
 });
 
@@ -203,7 +206,7 @@ export const deliveryState = z.enum(['ready', 'delayed', 'leased']);
 export const browseQuery = z.strictObject({
   state: deliveryState.default('ready'),
   limit: z.coerce.number().int().min(1).max(LIMITS.page).default(20),
-  after: z.string().max(100).optional().meta({ description: 'The nextAfter of the page before' }),
+  after: z.string().max(100).optional().meta({ description: 'The nextAfter of the previous page' }),
 });
 
 const browsedDelivery = z.object({
@@ -212,7 +215,7 @@ const browsedDelivery = z.object({
   priority,
   receiveCount: z.int(),
   availableAt: timestamp.meta({
-    description: 'When it became, or becomes, available; for a leased one, when its lease runs out',
+    description: 'The time from which it is available; for a leased delivery, the end of its lease',
   }),
   expiresAt: timestamp,
   lastNackReason: z.string().nullable(),
@@ -228,11 +231,16 @@ const messageContent = z.object({
 
 export const browseAnswer = z.object({
   messages: z.array(messageContent.extend(browsedDelivery.omit({ queue: true }).shape)),
-  nextAfter: z.string().nullable().meta({ description: 'Ask for the next page with this; null on the last' }),
+  nextAfter: z
+    .string()
+    .nullable()
+    .meta({ description: 'Send it as after to get the next page; null on the last page' }),
 });
 
 export const messageAnswer = messageContent.extend({
-  queue: queueName.nullable().meta({ description: 'Where it was enqueued; null if that queue was deleted' }),
+  queue: queueName
+    .nullable()
+    .meta({ description: 'The queue to which it was enqueued; null if that queue was deleted' }),
   settled: z.boolean().meta({ description: 'true: no delivery is left (acked, expired or purged)' }),
   deliveries: z.array(browsedDelivery),
 });
@@ -248,7 +256,7 @@ export const reaperAnswer = z.object({
   leader: z
     .object({ reaper: z.string(), leaseExpiresAt: timestamp })
     .nullable()
-    .meta({ description: 'null: no reaper is at work' }),
+    .meta({ description: 'null: no reaper is active' }),
   duties: z.array(z.object({ duty: z.string().meta({ example: 'expire-deliveries' }), runs: z.array(reaperRun) })),
 });
 

@@ -70,7 +70,7 @@ export function consumerSettings(
     const faults = given.error.issues
       .map(({ path, message }) => `${path.join('.') || 'options'}: ${message}`)
       .join('; ');
-    throw new TypeError(`The consumer of queue '${queue}' has options that cannot be: ${faults}`);
+    throw new TypeError(`The consumer of queue '${queue}' has invalid options: ${faults}`);
   }
   const { concurrency, batchSize } = given.data;
   const unit = isBatch ? (batchSize ?? DEFAULT_BATCH) : 1;

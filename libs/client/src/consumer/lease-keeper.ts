@@ -41,7 +41,7 @@ export class LeaseKeeper {
   /** @param since by `performance.now()`: the earliest time at which the lease can have begun */
   add(delivery: Delivery, since: number): void {
     this.#held.add(delivery);
-    this.#reckon(delivery, since);
+    this.#restart(delivery, since);
     this.#wakeAt(delivery.extendAt);
   }
 
@@ -54,7 +54,7 @@ export class LeaseKeeper {
     clearTimeout(this.#timer);
   }
 
-  #reckon(delivery: Delivery, since: number): void {
+  #restart(delivery: Delivery, since: number): void {
     delivery.extendAt = since + this.#leaseMs * EXTEND_AFTER;
     delivery.leaseEndsAt = since + this.#leaseMs;
   }
@@ -103,7 +103,7 @@ export class LeaseKeeper {
       for (const delivery of deliveries) {
         // The delivery was settled meanwhile, and the answer no longer matters.
         if (!this.#held.has(delivery)) continue;
-        if (kept.has(delivery.message.receipt)) this.#reckon(delivery, sentAt);
+        if (kept.has(delivery.message.receipt)) this.#restart(delivery, sentAt);
         else if (lost.has(delivery.message.receipt)) this.#lose(delivery);
       }
       this.#wakeForNext();

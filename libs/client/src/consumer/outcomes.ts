@@ -15,7 +15,7 @@ export class Retry extends Error {
     readonly delayMs: number,
     reason?: string,
   ) {
-    super(reason ?? `to be tried again in ${delayMs} ms`);
+    super(reason ?? `to be retried in ${delayMs} ms`);
   }
 
   /**

@@ -77,8 +77,8 @@ async function filled(count: number): Promise<CountingBroker> {
   return broker;
 }
 
-describe('what a handler does', () => {
-  it('acks the message when it returns', async () => {
+describe('a message handler', () => {
+  it('acks its message when it returns', async () => {
     const broker = await filled(3);
     const seen: number[] = [];
     consume(broker, { message: (payload) => void seen.push(payload) });
@@ -86,7 +86,7 @@ describe('what a handler does', () => {
     expect(seen).toEqual([0, 1, 2]);
   });
 
-  it('gives it back when it throws, for longer each time, and says why', async () => {
+  it('nacks its message with the back-off and the reason when it throws', async () => {
     const broker = await filled(1);
     const attempts: number[] = [];
     const backoff = vi.fn<(attempt: number, error: unknown) => number>((attempt) => attempt * 10);
@@ -105,7 +105,7 @@ describe('what a handler does', () => {
     expect(delay).toBeLessThanOrEqual(1000);
   });
 
-  it('dead-letters it at once when it throws Reject', async () => {
+  it('dead-letters its message at once when it throws Reject', async () => {
     const broker = await filled(1);
     await broker.putQueue('orders-dead');
     await broker.putQueue('orders', { deadLetterQueue: 'orders-dead' });
@@ -116,7 +116,7 @@ describe('what a handler does', () => {
     ]);
   });
 
-  it('gives it back when it throws Reject and there is no dead-letter queue, and says so', async () => {
+  it('nacks its message when it throws Reject without a dead-letter queue, and the consumer reports that', async () => {
     const broker = await filled(1);
     const consumer = consume(broker, { message: () => Promise.reject(new Reject('no such customer')) });
     const failed = vi.fn<(error: unknown, messages: unknown[]) => void>();
@@ -129,7 +129,7 @@ describe('what a handler does', () => {
     expect(failed).toHaveBeenCalledWith(expect.objectContaining({ code: 'invalid-request' }), []);
   });
 
-  it('gives it back for as long as Retry says', async () => {
+  it('nacks its message with the delay of Retry', async () => {
     const broker = await filled(1);
     consume(broker, { message: () => Promise.reject(Retry.after(59_001, 'later')) });
     await vi.waitUntil(() => broker.messages('orders')[0]?.nackReason === 'later');
@@ -138,7 +138,7 @@ describe('what a handler does', () => {
     expect(delay).toBeLessThanOrEqual(60_000);
   });
 
-  it('is not asked for a payload that is none: that is dead-lettered', async () => {
+  it('never sees a payload that does not fit, which is dead-lettered', async () => {
     const broker = new CountingBroker();
     await broker.putQueue('orders-dead');
     await broker.putQueue('orders', { deadLetterQueue: 'orders-dead' });
@@ -162,7 +162,7 @@ describe('what a handler does', () => {
 });
 
 describe('a batch handler', () => {
-  it('gets as many as there are up to its size, and acks them all when it returns', async () => {
+  it('gets all messages up to its batch size, and acks them when it returns', async () => {
     const broker = await filled(25);
     const sizes: number[] = [];
     consume(broker, { batch: (messages) => void sizes.push(messages.length) }, { batchSize: 10, prefetch: 0 });
@@ -170,7 +170,7 @@ describe('a batch handler', () => {
     expect(sizes).toEqual([10, 10, 5]);
   });
 
-  it('settles one by one what it wants to, and the rest share its outcome', async () => {
+  it('settles single messages by itself, and the rest share its outcome', async () => {
     const broker = await filled(4);
     await broker.putQueue('orders-dead');
     await broker.putQueue('orders', { deadLetterQueue: 'orders-dead' });
@@ -206,7 +206,7 @@ describe('a batch handler', () => {
 });
 
 describe('a consumer', () => {
-  it('has no more handlers at work, and no more messages in hand, than it may', async () => {
+  it('runs no more handlers and holds no more messages than its options allow', async () => {
     const broker = await filled(200);
     let working = 0;
     let most = 0;
@@ -230,7 +230,7 @@ describe('a consumer', () => {
     expect(Math.max(...broker.asked)).toBeLessThanOrEqual(12);
   });
 
-  it('acks many with one request, and does not wait for that', async () => {
+  it('acks many messages with one request while its handlers go on', async () => {
     const broker = await filled(100);
     consume(broker, { message: () => undefined }, { concurrency: 100, batchSize: 100 });
     await broker.drained('orders');
@@ -238,7 +238,7 @@ describe('a consumer', () => {
     expect(broker.acks.length).toBeLessThan(10);
   });
 
-  it('keeps a message for as long as its handler works, and extends its lease again and again', async () => {
+  it('extends the lease of a message for as long as its handler works', async () => {
     const broker = await filled(1);
     const seen: number[] = [];
     const untilExtended = async (times: number) => vi.waitUntil(() => broker.extended >= times, { timeout: 20_000 });
@@ -252,7 +252,7 @@ describe('a consumer', () => {
     expect(seen).toEqual([1]);
   });
 
-  it('fires the signal when a lease is lost all the same, and does not ack what the handler then returns', async () => {
+  it('fires the signal when a lease is lost, and does not ack when the handler then returns', async () => {
     const broker = await filled(1);
     broker.forgetsLeases = true;
     const reasons: unknown[] = [];
@@ -276,7 +276,7 @@ describe('a consumer', () => {
     expect(broker.messages('orders')).toHaveLength(1);
   });
 
-  it('takes a lease for lost when nobody answers until it has run out', async () => {
+  it('treats a lease as lost when no broker answers until it has ended', async () => {
     const broker = await filled(1);
     let reason: unknown;
     consume(
@@ -294,7 +294,7 @@ describe('a consumer', () => {
     expect(reason).toBeInstanceOf(LeaseLostError);
   });
 
-  it('asks seldom while the broker is away, and goes on by itself when it is back', async () => {
+  it('pauses longer after each failed dequeue, and goes on by itself when the broker is back', async () => {
     const broker = await filled(5);
     broker.isAway = true;
     const consumer = consume(broker, { message: () => undefined });
@@ -313,7 +313,7 @@ describe('a consumer', () => {
     await broker.drained('orders', 10_000);
   });
 
-  it('acks what was handled while the broker was away once it is back, as long as it holds the lease', async () => {
+  it('acks messages that were handled during an outage once the broker is back, under the same lease', async () => {
     const broker = await filled(3);
     const seen: number[] = [];
     consume(
@@ -333,7 +333,7 @@ describe('a consumer', () => {
     expect(seen).toEqual([0, 1, 2]);
   });
 
-  it('goes on when a listener throws, and when the back-off does', async () => {
+  it('goes on when a listener throws or the back-off returns no time', async () => {
     const broker = await filled(2);
     const uncaught = vi.fn<() => void>();
     process.on('uncaughtException', uncaught);
@@ -357,7 +357,7 @@ describe('a consumer', () => {
     }
   });
 
-  it('asks seldom where the broker answers at once that there is nothing', async () => {
+  it('pauses for a second after an empty answer that came at once', async () => {
     const broker = new CountingBroker();
     consume(broker, { message: () => undefined }, { waitSeconds: 0 });
     await vi.waitUntil(() => broker.asked.length === 2, { timeout: 20_000 });
@@ -365,7 +365,7 @@ describe('a consumer', () => {
     expect(second - first).toBeGreaterThanOrEqual(1000 - TIMER_MS);
   });
 
-  it('refuses options that cannot be, all at once', () => {
+  it('refuses invalid options, and names all of them', () => {
     expect(
       () =>
         new QueueConsumer(
@@ -382,7 +382,7 @@ describe('a consumer', () => {
 });
 
 describe('a consumer that is stopped', () => {
-  it('lets handlers finish, acks what they did and gives back at once what none has begun with', async () => {
+  it('lets handlers finish and acks their messages, and nacks at once the messages that none has begun', async () => {
     const broker = await filled(10);
     const finished: number[] = [];
     const consumer = consume(
@@ -400,7 +400,7 @@ describe('a consumer that is stopped', () => {
     expect(broker.asked).toHaveLength(asked);
   });
 
-  it('settles nothing any more when the broker has not answered for ten seconds, however long its leases last', async () => {
+  it('sends no more settlements once the broker has not answered for ten seconds, however long its leases are', async () => {
     const broker = await filled(1);
     const consumer = consume(broker, { message: () => void (broker.isAway = true) }, { leaseSeconds: 43_200 });
     const failed = vi.fn<(error: unknown, messages: unknown[]) => void>();
@@ -417,7 +417,7 @@ describe('a consumer that is stopped', () => {
     ]);
   });
 
-  it('takes messages from handlers that do not finish by the deadline', async () => {
+  it('nacks the messages of handlers that miss the deadline', async () => {
     const broker = await filled(1);
     let message: Message<number> | undefined;
     const consumer = consume(
@@ -436,7 +436,7 @@ describe('a consumer that is stopped', () => {
 });
 
 describe('back-off', () => {
-  it('doubles up to a quarter of an hour, with jitter of a half', () => {
+  it('doubles up to a quarter of an hour, with jitter of up to a half', () => {
     for (const [attempt, longest] of [
       [1, 1000],
       [2, 2000],
@@ -450,7 +450,7 @@ describe('back-off', () => {
     }
   });
 
-  it('of Retry is from 0 on', () => {
+  it('by Retry takes delays from 0 on only', () => {
     expect(() => Retry.after(-1)).toThrow(RangeError);
     expect(() => Retry.after(Number.NaN)).toThrow(RangeError);
     expect(new RowmqError('queue-full', 'x')).toBeInstanceOf(Error);

@@ -117,7 +117,7 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
           error,
           deliveries.map(({ message }) => message),
         ),
-      instead: ({ message }, reason) => this.#giveBack(message, new Reject(reason)),
+      instead: ({ message }, reason) => this.#nackWithBackoff(message, new Reject(reason)),
     });
   }
 
@@ -196,7 +196,7 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
       this.#keeper.add(delivery, receivedAt);
       this.#buffer.push(delivery);
     }
-    if (this.#stopping.signal.aborted) this.#giveBackBuffered();
+    if (this.#stopping.signal.aborted) this.#nackBuffered();
     this.#pump();
   }
 
@@ -260,10 +260,10 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
     const reason = reasonOf(error);
     if (error instanceof Reject || error instanceof PayloadError) return { verb: 'reject', reason };
     if (error instanceof Retry) return { verb: 'nack', delaySeconds: toDelaySeconds(error.delayMs), reason };
-    return this.#giveBack(message, error);
+    return this.#nackWithBackoff(message, error);
   }
 
-  #giveBack({ receiveCount }: LeasedMessage, error: unknown): Settlement {
+  #nackWithBackoff({ receiveCount }: LeasedMessage, error: unknown): Settlement {
     const delayMs = this.#backoff(receiveCount, error);
     // Rounded at random: rounding up would remove the jitter of short delays. Never rounded to
     // nothing.
@@ -315,13 +315,13 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
   async #stop(): Promise<void> {
     this.#stopping.abort(new ConsumerStoppedError('The consumer was stopped.'));
     this.#notify();
-    this.#giveBackBuffered();
+    this.#nackBuffered();
     const timer = setTimeout(() => this.#givingUp.abort(this.#stopping.signal.reason), LAST_ANSWER_MS);
     await this.#loop;
     clearTimeout(timer);
     await this.#finishHandlers();
     await Promise.race([this.#settler.flush(), sleep(FLUSH_DEADLINE_MS, undefined, { ref: false })]);
-    this.#settler.close(new ConsumerStoppedError('The consumer was stopped, and the broker has not answered in time.'));
+    this.#settler.close(new ConsumerStoppedError('The consumer was stopped, and the broker did not answer in time.'));
     this.#keeper.close();
   }
 
@@ -337,13 +337,13 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
       delivery.settle(STOPPED);
       delivery.abort(
         new ConsumerStoppedError(
-          `The consumer was stopped, and has waited ${this.settings.shutdownSeconds} s for its handlers.`,
+          `The consumer was stopped, and its handlers did not finish within ${this.settings.shutdownSeconds} s.`,
         ),
       );
     }
   }
 
-  #giveBackBuffered(): void {
+  #nackBuffered(): void {
     for (const delivery of this.#buffer.splice(0)) delivery.settle(STOPPED);
   }
 }

@@ -53,7 +53,7 @@ class SlowBroker extends InMemoryBroker {
   }
 }
 
-it('makes four requests at a time, and none waits for one that takes long', async () => {
+it('the settler makes four requests at a time, and a slow one does not hold up the others', async () => {
   const broker = new SlowBroker();
   const deliveries = await leased(broker, 12);
   const { settler, done } = settlerOf(broker);
@@ -78,7 +78,7 @@ class AwayBroker extends InMemoryBroker {
   }
 }
 
-it('asks nothing any more when it is closed, however long its leases last, and tells what is not settled', async () => {
+it('a closed settler sends nothing more, however long its leases are, and reports the unsettled messages', async () => {
   const broker = new AwayBroker();
   const { settler, done, failures } = settlerOf(broker);
   for (const delivery of await leased(broker, 3)) settler.add(delivery, { verb: 'ack' });
@@ -91,7 +91,7 @@ it('asks nothing any more when it is closed, however long its leases last, and t
   expect(broker.asked).toBe(2);
 }, 10_000);
 
-it('gives up the request that is under way when it is closed', async () => {
+it('the settler cancels the request in flight when it is closed', async () => {
   let asked = 0;
   const server = createServer(() => (asked += 1)).listen(0, '127.0.0.1');
   await once(server, 'listening');

@@ -37,8 +37,8 @@ const REQUESTS_AT_ONCE = 4;
  * settlements collect for the next. No handler waits for it, and acks wait for nothing else.
  */
 export class Settler {
-  readonly #acks: Lane;
-  readonly #others: Lane;
+  readonly #acks: Sender;
+  readonly #others: Sender;
   readonly #closed = new AbortController();
 
   readonly #client: BrokerClient;
@@ -49,8 +49,8 @@ export class Settler {
     this.#client = client;
     this.#queue = queue;
     this.#events = events;
-    this.#acks = new Lane((group) => this.#send(group));
-    this.#others = new Lane((group) => this.#send(group));
+    this.#acks = new Sender((group) => this.#send(group));
+    this.#others = new Sender((group) => this.#send(group));
   }
 
   add(delivery: Delivery, settlement: Settlement): void {
@@ -123,7 +123,7 @@ export class Settler {
 }
 
 /** Collects settlements, and sends them round by round. */
-class Lane {
+class Sender {
   readonly #limit = pLimit(REQUESTS_AT_ONCE);
   #groups = new Map<string, Group>();
   #working: Promise<void> | undefined;

@@ -52,7 +52,7 @@ export function unreachable(asked: Asked, { cause, neverLeft }: NoAnswer, deadli
 function whyNotSent({ method, url, path }: Asked, cause: unknown, deadlineMs: number): string {
   if (cause instanceof errors.ClientDestroyedError) return 'The client is closed.';
   if (cause instanceof errors.HeadersTimeoutError) {
-    return `${method} ${url}${path}: no connection for it within ${deadlineMs} ms, nothing was sent; check that the broker can be reached, and that maxConnections exceeds the dequeues that wait.`;
+    return `${method} ${url}${path}: no connection for it within ${deadlineMs} ms, nothing was sent; check that the broker can be reached, and that maxConnections exceeds the number of waiting dequeues.`;
   }
   return `No broker can be reached at ${url} (${errorCode(cause)}); start one with npm start, or correct the URL.`;
 }

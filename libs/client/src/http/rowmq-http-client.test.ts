@@ -52,7 +52,7 @@ async function listenInSilence(): Promise<{ url: string; sockets: readonly Socke
 }
 
 /** The client's ends of connections, as requests are sent on them. */
-function watchSockets(): readonly Socket[] {
+function openSockets(): readonly Socket[] {
   const sockets: Socket[] = [];
   const onSend = (sent: unknown): void => void sockets.push((sent as { socket: Socket }).socket);
   subscribe('undici:client:sendHeaders', onSend);
@@ -61,7 +61,7 @@ function watchSockets(): readonly Socket[] {
 }
 
 describe('RowmqHttpClient', () => {
-  it('sends one request per call, with the key, and answers what the broker answers', async () => {
+  it('sends one request per call, with the API key, and returns the answer of the broker', async () => {
     const seen: unknown[] = [];
     const { url } = await listen((request, body, response) => {
       seen.push([request.method, request.url, request.headers.authorization, JSON.parse(body)]);
@@ -106,7 +106,7 @@ describe('RowmqHttpClient', () => {
     });
   });
 
-  it('says that nothing was sent when nobody listens', async () => {
+  it('reports that nothing was sent when nobody listens', async () => {
     const { server, url } = await listen(() => undefined);
     await new Promise((resolve) => server.close(resolve));
     await expect(clientOf({ url }).dequeue('orders')).rejects.toMatchObject({
@@ -117,7 +117,7 @@ describe('RowmqHttpClient', () => {
     });
   });
 
-  it('says that nothing was sent when no connection was free in time, and does not send it later', async () => {
+  it('reports that nothing was sent when no connection was free in time, and does not send it later', async () => {
     const paths: (string | undefined)[] = [];
     let answer = (): void => undefined;
     const { url } = await listen((request, _body, response) => {
@@ -139,7 +139,7 @@ describe('RowmqHttpClient', () => {
     expect(paths).toEqual(['/v1/queues/orders/messages/dequeue', '/v1/queues/orders/messages/dequeue']);
   });
 
-  it('says that the outcome is unknown when the deadline passes', async () => {
+  it('reports an unknown outcome when the deadline passes', async () => {
     const { url } = await listen(() => undefined);
     await expect(clientOf({ url, timeoutMs: 50 }).ack('orders', { receipts: ['r'] })).rejects.toMatchObject({
       name: 'BrokerUnreachableError',
@@ -148,7 +148,7 @@ describe('RowmqHttpClient', () => {
     });
   });
 
-  it('gives a purge and a delete the time that they may take on top of its deadline', async () => {
+  it('waits for a purge and a delete ten seconds beyond its deadline', async () => {
     const calls: unknown[] = [];
     const { url } = await listen(({ method }, _body, response) => {
       calls.push(method);
@@ -163,7 +163,7 @@ describe('RowmqHttpClient', () => {
     expect(calls).toEqual(['POST', 'DELETE']);
   });
 
-  it('gives a dequeue the time it waits for on top of its deadline', async () => {
+  it('waits for a dequeue its waitSeconds beyond its deadline', async () => {
     const { url } = await listen((_request, _body, response) => {
       setTimeout(() => json(response, 200, { messages: [] }), 150);
     });
@@ -171,7 +171,7 @@ describe('RowmqHttpClient', () => {
     await expect(client.dequeue('orders', { waitSeconds: 5 })).resolves.toEqual({ messages: [] });
   });
 
-  it('says that the outcome is unknown when the connection breaks', async () => {
+  it('reports an unknown outcome when the connection breaks', async () => {
     const { url } = await listen((request) => request.socket.destroy());
     await expect(clientOf({ url }).ack('orders', { receipts: ['r'] })).rejects.toMatchObject({
       name: 'BrokerUnreachableError',
@@ -179,8 +179,8 @@ describe('RowmqHttpClient', () => {
     });
   });
 
-  it('says that the outcome is unknown, and does not enqueue again, when the way to the host is lost under way', async () => {
-    const sockets = watchSockets();
+  it('reports an unknown outcome, and does not enqueue again, when the host becomes unreachable during a call', async () => {
+    const sockets = openSockets();
     let calls = 0;
     const { url } = await listen(() => {
       calls += 1;
@@ -194,12 +194,12 @@ describe('RowmqHttpClient', () => {
     expect(calls).toBe(1);
   });
 
-  it("does not take a stranger's answer for that of a broker", async () => {
+  it('refuses an answer that no broker gives', async () => {
     const { url } = await listen((_request, _body, response) => response.writeHead(200).end('<html>hello</html>'));
     await expect(clientOf({ url }).dequeue('orders')).rejects.toThrow(/not RowMQ's answer/);
   });
 
-  it('drops the connection when its signal gives a call up, and throws the reason', async () => {
+  it('drops the connection when its signal cancels a call, and throws the reason', async () => {
     const giveUp = new AbortController();
     let dropped: Promise<void> | undefined;
     const { url } = await listen((request) => {
@@ -212,18 +212,20 @@ describe('RowmqHttpClient', () => {
     await dropped;
   });
 
-  it('refuses a URL that is none, and no URL', () => {
+  it('refuses an invalid URL, and an empty list of URLs', () => {
     expect(() => new RowmqHttpClient({ url: 'localhost:8080' })).toThrow(/not a broker's URL/);
     expect(() => new RowmqHttpClient({ url: [] })).toThrow(/names no broker/);
   });
 
-  it('refuses other options that cannot be, all at once', () => {
+  it('refuses other invalid options, and names all of them', () => {
     const wrong = { url: 'http://127.0.0.1:1', apiKey: 'secret\n', retries: -1, timeoutMs: Number.NaN };
-    expect(() => new RowmqHttpClient(wrong)).toThrow(/no API key: it has spaces, line ends[^]*timeoutMs[^]*retries/);
+    expect(() => new RowmqHttpClient(wrong)).toThrow(
+      /not an API key: it has spaces, line ends[^]*timeoutMs[^]*retries/,
+    );
   });
 });
 
-describe('what may pass', () => {
+describe('a failed call', () => {
   const overloaded = { type: 'urn:x', title: 'x', status: 503, detail: 'Try later.', code: 'overloaded' };
   const stored = { messages: [{ id: '019a0b5d-ac96-774b-8cce-b302099a8057' }] };
 
@@ -243,7 +245,7 @@ describe('what may pass', () => {
   const databaseAway: Handler = (_request, _body, response) =>
     json(response, 503, { ...overloaded, code: 'database-unavailable' });
 
-  it('is tried again, a few times', async () => {
+  it('is repeated a few times if the failure may pass', async () => {
     const twice = await failing(2, refuse, { acked: ['r'], failed: [] });
     await expect(clientOf({ url: twice.url, retries: 4 }).ack('orders', { receipts: ['r'] })).resolves.toMatchObject({
       acked: ['r'],
@@ -256,7 +258,7 @@ describe('what may pass', () => {
     expect(always.calls()).toBe(3);
   });
 
-  it('is tried again for an enqueue only where nothing can have been stored', async () => {
+  it('is repeated for an enqueue only if nothing can have been stored', async () => {
     const enqueue = { messages: [{ body: 'x' }] };
     const refused = await failing(1, refuse, stored);
     await expect(clientOf({ url: refused.url, retries: 4 }).enqueue('orders', enqueue)).resolves.toEqual(stored);
@@ -271,7 +273,7 @@ describe('what may pass', () => {
     });
   });
 
-  it('is not what the broker says of the call itself', async () => {
+  it('is not repeated if the broker refused the call itself', async () => {
     const wrong = await failing(
       1,
       (_request, _body, response) => json(response, 404, { ...overloaded, status: 404, code: 'queue-not-found' }),
@@ -283,7 +285,7 @@ describe('what may pass', () => {
     expect(wrong.calls()).toBe(1);
   });
 
-  it('is tried on the next broker, and the one that failed is left alone for a while', async () => {
+  it('is repeated on the next broker, and the failed one rests for a while', async () => {
     const { server, url: gone } = await listen(() => undefined);
     await new Promise((resolve) => server.close(resolve));
     const good = await failing(0, refuse, stored);
@@ -297,7 +299,7 @@ describe('what may pass', () => {
     expect(good.calls()).toBe(40);
   });
 
-  it('is tried on the next broker where one takes no connection', async () => {
+  it('is repeated on the next broker if one accepts no connection', async () => {
     const silent = await listenInSilence();
     const good = await failing(0, refuse, stored);
     // Begins at the first.
@@ -309,14 +311,14 @@ describe('what may pass', () => {
     expect(good.calls()).toBe(1);
   });
 
-  it('stays unknown after a try that may have been carried out, although the next was not sent', async () => {
+  it('has an unknown outcome after a try that may have been carried out, although the next was not sent', async () => {
     const { server, url } = await listen((request) => {
       server.close();
       request.socket.destroy();
     });
     await expect(clientOf({ url, retries: 1 }).ack('orders', { receipts: ['r'] })).rejects.toMatchObject({
       outcome: 'unknown',
-      message: expect.stringMatching(/ECONNREFUSED.*A try before may have been carried out\./),
+      message: expect.stringMatching(/ECONNREFUSED.*An earlier try may have been carried out\./),
     });
   });
 
@@ -324,25 +326,28 @@ describe('what may pass', () => {
     ['the answer was lost', breakOff, undefined],
     ['the database went away', databaseAway, undefined],
     ['it was refused', refuse, 'queue-not-found'],
-  ])('of a delete after which there is no such queue: %s', async (_, fail, code) => {
-    let calls = 0;
-    const { url } = await listen((request, body, response) => {
-      calls += 1;
-      if (calls === 1) fail(request, body, response);
-      else json(response, 404, { ...overloaded, status: 404, code: 'queue-not-found' });
-    });
-    const outcome = clientOf({ url, retries: 4 })
-      .deleteQueue('orders')
-      .catch((error: unknown) => (error as RowmqError).code);
-    await expect(outcome).resolves.toBe(code);
-    expect(calls).toBe(2);
-    // The code of its first try.
-    await expect(clientOf({ url, retries: 4 }).deleteQueue('orders')).rejects.toMatchObject({
-      code: 'queue-not-found',
-    });
-  });
+  ])(
+    'that deletes a queue succeeds when the repeated call does not find it, unless a broker refused it first: %s',
+    async (_, fail, code) => {
+      let calls = 0;
+      const { url } = await listen((request, body, response) => {
+        calls += 1;
+        if (calls === 1) fail(request, body, response);
+        else json(response, 404, { ...overloaded, status: 404, code: 'queue-not-found' });
+      });
+      const outcome = clientOf({ url, retries: 4 })
+        .deleteQueue('orders')
+        .catch((error: unknown) => (error as RowmqError).code);
+      await expect(outcome).resolves.toBe(code);
+      expect(calls).toBe(2);
+      // The code of its first try.
+      await expect(clientOf({ url, retries: 4 }).deleteQueue('orders')).rejects.toMatchObject({
+        code: 'queue-not-found',
+      });
+    },
+  );
 
-  it('is not tried again once the client is closed', async () => {
+  it('is not repeated once the client is closed', async () => {
     const { server, url } = await listen(() => undefined);
     await new Promise((resolve) => server.close(resolve));
     const client = clientOf({ url, retries: 30 });
@@ -354,7 +359,7 @@ describe('what may pass', () => {
   it.each([
     ['of its own', {}],
     ['that the broker asked for', { 'retry-after': '1' }],
-  ])('ends with its signal, also in a pause %s', async (_, headers) => {
+  ])('ends with its signal, even in a pause %s', async (_, headers) => {
     const refuseFor: Handler = (_request, _body, response) => json(response, 503, overloaded, headers);
     const always = await failing(99, refuseFor, undefined);
     const giveUp = new AbortController();

@@ -80,7 +80,10 @@ const optionsSchema = z.strictObject({
   url: z.union([z.string(), z.array(z.string())]),
   apiKey: z
     .string()
-    .regex(/^[\x21-\x7e]+$/, 'is no API key: it has spaces, line ends or other characters that a header cannot carry')
+    .regex(
+      /^[\x21-\x7e]+$/,
+      'is not an API key: it has spaces, line ends or other characters that a header cannot carry',
+    )
     .optional(),
   timeoutMs: z.int().min(1).max(600_000).default(10_000),
   retries: z.int().min(0).max(100).default(4),
@@ -118,8 +121,7 @@ export class RowmqHttpClient extends BrokerClient {
   constructor(options: RowmqClientOptions) {
     super();
     const given = optionsSchema.safeParse(options);
-    if (!given.success)
-      throw new TypeError(`RowMQ's client has options that cannot be: ${z.prettifyError(given.error)}`);
+    if (!given.success) throw new TypeError(`RowMQ's client has invalid options: ${z.prettifyError(given.error)}`);
     const { url, apiKey, timeoutMs, retries, maxConnections } = given.data;
     this.#timeoutMs = timeoutMs;
     this.#retries = retries;
@@ -332,7 +334,7 @@ function mayBeDone(error: unknown): boolean {
 /** The error of a call whose earlier try may have been carried out. */
 function afterDoubt(error: BrokerUnreachableError): BrokerUnreachableError {
   if (error.outcome === 'unknown') return error;
-  const message = `${error.message} A try before may have been carried out.`;
+  const message = `${error.message} An earlier try may have been carried out.`;
   return new BrokerUnreachableError(message, error.url, 'unknown', { cause: error });
 }
 

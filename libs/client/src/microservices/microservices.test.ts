@@ -93,7 +93,7 @@ describe('the transport', () => {
     ]);
   });
 
-  it('gives back what a handler throws on, for as long as RetryException says, and dead-letters what RejectException says', async () => {
+  it('nacks a message with the delay of RetryException, and dead-letters it on RejectException', async () => {
     const broker = new InMemoryBroker();
     await broker.putQueue('dead');
     await broker.putQueue('orders', { deadLetterQueue: 'dead' });
@@ -120,7 +120,7 @@ describe('the transport', () => {
     expect((retried?.availableAt.getTime() ?? 0) - Date.now()).toBeGreaterThan(90_000);
   });
 
-  it('logs once that the broker is away, and that it is back, and what becomes of a message that failed', async () => {
+  it('logs once that the broker is away, once that it is back, and the outcome of a failed message', async () => {
     const broker = new LateBroker(3);
     @Controller()
     class Orders {
@@ -133,9 +133,9 @@ describe('the transport', () => {
     await serve(broker, Orders, log);
     await broker.enqueue('orders', { messages: [{ body: '1' }] });
     await vi.waitUntil(() => log.about(/failed/).length > 0, { timeout: 10_000 });
-    expect(log.about(/gives/)).toEqual([
-      "warn: Queue 'orders' gives no messages, and is asked again: BrokerUnreachableError: away",
-      "log: Queue 'orders' gives messages again.",
+    expect(log.about(/read/)).toEqual([
+      "warn: Queue 'orders' cannot be read, and the consumer tries again: BrokerUnreachableError: away",
+      "log: Queue 'orders' can be read again.",
     ]);
     expect(log.about(/failed/)).toEqual([
       expect.stringMatching(
@@ -144,9 +144,11 @@ describe('the transport', () => {
     ]);
   });
 
-  it('refuses to ask for answers, and to give them, and says why', async () => {
+  it('refuses send and @MessagePattern, and says why', async () => {
     const broker = new InMemoryBroker();
-    await expect(firstValueFrom(new RowmqClient(NOWHERE, broker).send('orders', 1))).rejects.toThrow(/no RPC channel/);
+    await expect(firstValueFrom(new RowmqClient(NOWHERE, broker).send('orders', 1))).rejects.toThrow(
+      /not an RPC channel/,
+    );
     @Controller()
     class Orders {
       @MessagePattern('orders')
@@ -172,7 +174,7 @@ describe('the transport', () => {
     );
   });
 
-  it('takes only names of queues for patterns', async () => {
+  it('accepts only names of queues as patterns', async () => {
     @Controller()
     class Orders {
       @EventPattern<object>({ cmd: 'orders' })

@@ -67,6 +67,6 @@ export class RowmqClient extends ClientProxy {
 
 function noAnswers(pattern: unknown): RowmqConfigurationError {
   return new RowmqConfigurationError(
-    `send('${String(pattern)}') asks for an answer, and a queue is no RPC channel: a message may be handled in a second or tomorrow, or twice. Use emit, and enqueue the answer if there is one.`,
+    `send('${String(pattern)}') asks for an answer, but a queue is not an RPC channel: a message may be handled in a second, tomorrow or twice. Use emit, and enqueue the answer if there is one.`,
   );
 }

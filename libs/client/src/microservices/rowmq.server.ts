@@ -107,12 +107,12 @@ export class RowmqServer extends Server implements CustomTransportStrategy {
     }
     if (!handler.isEventHandler) {
       throw new RowmqConfigurationError(
-        `@MessagePattern('${queue}') asks for answers, and a queue is no RPC channel: nobody may be waiting any more when the message is handled. Use @EventPattern('${queue}'), and enqueue the answer if there is one.`,
+        `@MessagePattern('${queue}') asks for answers, but a queue is not an RPC channel: nobody may wait any more when the message is handled. Use @EventPattern('${queue}'), and enqueue the answer if there is one.`,
       );
     }
     if (handler.next !== undefined) {
       throw new RowmqConfigurationError(
-        `Several handlers have @EventPattern('${queue}'): one that fails would have the others do it again. Call them from one handler, or give each a queue.`,
+        `Several handlers have @EventPattern('${queue}'): if one fails, the others would run again. Call them from one handler, or give each a queue.`,
       );
     }
     const { create: _, ...options } = this.#optionsOf(handler);

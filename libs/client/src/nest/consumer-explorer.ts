@@ -58,14 +58,14 @@ export class ConsumerExplorer {
       const { name } = type as Type;
       if (!wrapper.isDependencyTreeStatic()) {
         throw new RowmqConfigurationError(
-          `${name} consumes queue '${metadata.queue}' and is request-scoped, or depends on something that is: there is no request. Make it a singleton.`,
+          `${name} consumes queue '${metadata.queue}' but it, or a dependency of it, is request-scoped, and there is no request. Make it a singleton.`,
         );
       }
       const found = { ...metadata, className: name, handler: this.#handlerOf(name, wrapper.instance as object) };
       const other = byQueue.get(metadata.queue);
       if (other !== undefined) {
         throw new RowmqConfigurationError(
-          `${other.className} and ${name} both consume queue '${metadata.queue}': each message would go to either. Give it one consumer, with a higher concurrency if need be.`,
+          `${other.className} and ${name} both consume queue '${metadata.queue}', and each message would go to only one of them. Keep one consumer, with a higher concurrency if needed.`,
         );
       }
       byQueue.set(metadata.queue, found);
@@ -83,7 +83,7 @@ export class ConsumerExplorer {
     const [handler, ...others] = handlers;
     if (handler === undefined) {
       throw new RowmqConfigurationError(
-        `${className} has @Consumer and no handler: mark the method that takes the messages with @OnMessage() or @OnBatch().`,
+        `${className} has @Consumer but no handler: mark the method that handles messages with @OnMessage() or @OnBatch().`,
       );
     }
     if (others.length > 0) {
@@ -101,6 +101,6 @@ function assertSame(one: RegisteredQueue, other: RegisteredQueue): void {
   if (one.registration.schema === other.registration.schema && one.registration.format === other.registration.format)
     return;
   throw new RowmqConfigurationError(
-    `Queue '${one.name}' is registered with different schemas or formats: its consumer could not know which to go by. Share one registration.`,
+    `Queue '${one.name}' is registered with different schemas or formats: its consumer cannot know which one holds. Share one registration.`,
   );
 }

@@ -9,28 +9,28 @@ export function logConsumer(consumer: QueueConsumer, logger: Pick<LoggerService,
   let isAway = false;
   consumer.on('dequeueFailed', (error) => {
     // Once per outage, not once per try.
-    if (!isAway) logger.warn(`Queue '${queue}' gives no messages, and is asked again: ${text(error)}`);
+    if (!isAway) logger.warn(`Queue '${queue}' cannot be read, and the consumer tries again: ${text(error)}`);
     isAway = true;
   });
   consumer.on('dequeued', () => {
-    if (isAway) logger.log(`Queue '${queue}' gives messages again.`);
+    if (isAway) logger.log(`Queue '${queue}' can be read again.`);
     isAway = false;
   });
   consumer.on('handlerFailed', ({ id, receiveCount }, error, settlement) => {
-    const what = whatBecomesOf(settlement);
+    const what = outcomeOf(settlement);
     logger.warn(`Message ${id} of queue '${queue}' failed, received ${receiveCount} times; ${what}: ${text(error)}`);
   });
   consumer.on('leaseLost', ({ id }) =>
-    logger.warn(`The lease of message ${id} of queue '${queue}' was lost: it is handed out again.`),
+    logger.warn(`The lease of message ${id} of queue '${queue}' was lost: the broker hands it out again.`),
   );
   consumer.on('extendFailed', (error) =>
-    logger.warn(`Leases of queue '${queue}' could not be extended, and are tried again: ${text(error)}`),
+    logger.warn(`Leases of queue '${queue}' could not be extended, and the consumer tries again: ${text(error)}`),
   );
   consumer.on('settleFailed', (error, messages) =>
     logger.error(
       messages.length === 0
-        ? `Messages of queue '${queue}' could not be dead-lettered, and were given back: ${text(error)}`
-        : `${messages.length} messages of queue '${queue}' could not be settled, and come again: ${text(error)}`,
+        ? `Messages of queue '${queue}' could not be dead-lettered, and were nacked instead: ${text(error)}`
+        : `${messages.length} messages of queue '${queue}' could not be settled, and come again when their leases end: ${text(error)}`,
     ),
   );
 }
@@ -40,7 +40,7 @@ function text(error: unknown): string {
   return error instanceof Error ? String(error) : inspect(error, { breakLength: Infinity });
 }
 
-function whatBecomesOf(settlement: Settlement | undefined): string {
-  if (settlement === undefined) return 'it had been settled before';
+function outcomeOf(settlement: Settlement | undefined): string {
+  if (settlement === undefined) return 'it had already been settled';
   return settlement.verb === 'nack' ? `it comes again in ${settlement.delaySeconds} s` : 'it is dead-lettered';
 }

@@ -59,7 +59,7 @@ class HeldBroker extends InMemoryBroker {
 }
 
 describe('an application', () => {
-  it('enqueues to a queue that is injected, and has its messages handled by the consumer', async () => {
+  it('enqueues to an injected queue, and its consumer handles the messages', async () => {
     const handled: unknown[] = [];
     @Consumer('orders', { concurrency: 2, waitSeconds: 1 })
     class Mailer {
@@ -95,7 +95,7 @@ describe('an application', () => {
     expect(app.get(InMemoryBroker).messages('orders')).toEqual([]);
   });
 
-  it('starts no consumers any more if it is closed while its queues are checked', async () => {
+  it('starts no consumers if it is closed while its queues are checked', async () => {
     @Consumer('orders')
     class Mailer {
       @OnMessage()
@@ -118,7 +118,7 @@ describe('an application', () => {
     expect(broker.dequeues).toBe(0);
   });
 
-  it('calls the method as it is then, so that tests can spy on it', async () => {
+  it('looks a handler up at each call, so that tests can spy on it', async () => {
     @Consumer('orders')
     class Mailer {
       @OnMessage()
@@ -166,14 +166,14 @@ describe('an application does not start', () => {
       handle(): void {}
     }
     await expect(start([One, Two], { name: 'orders' })).rejects.toThrow(
-      /One and Two both consume queue 'orders'.*Give it one consumer/,
+      /One and Two both consume queue 'orders'.*Keep one consumer/,
     );
   });
 
   it('with a consumer that has no handler, or several', async () => {
     @Consumer('orders')
     class None {}
-    await expect(start([None], { name: 'orders' })).rejects.toThrow(/None has @Consumer and no handler.*@OnMessage/);
+    await expect(start([None], { name: 'orders' })).rejects.toThrow(/None has @Consumer but no handler.*@OnMessage/);
     @Consumer('orders')
     class Several {
       @OnMessage()
@@ -184,7 +184,7 @@ describe('an application does not start', () => {
     await expect(start([Several], { name: 'orders' })).rejects.toThrow(/Several has several handlers \(one, other\)/);
   });
 
-  it('with a consumer of a queue that nobody registers', async () => {
+  it('with a consumer of a queue that no module registers', async () => {
     await expect(start([One], { name: 'other' })).rejects.toThrow(
       /One consumes queue 'orders'.*registerQueue\({ name: 'orders' }\)/,
     );
@@ -200,18 +200,18 @@ describe('an application does not start', () => {
       handle(): void {}
     }
     await expect(start([OfRequest, Scoped], { name: 'orders' })).rejects.toThrow(
-      /Scoped consumes queue 'orders' and is request-scoped/,
+      /Scoped consumes queue 'orders' but it, or a dependency of it, is request-scoped/,
     );
   });
 
-  it('with options that cannot be', async () => {
+  it('with invalid options', async () => {
     @Consumer('orders', { concurrency: -1 })
     class Wrong {
       @OnMessage()
       handle(): void {}
     }
     await expect(start([Wrong], { name: 'orders' })).rejects.toThrow(
-      /consumer of queue 'orders' has options that cannot be: concurrency/,
+      /consumer of queue 'orders' has invalid options: concurrency/,
     );
   });
 

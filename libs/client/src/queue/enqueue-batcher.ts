@@ -37,7 +37,7 @@ export class EnqueueBatcher {
     if (this.#messages + messages.length > MOST_MESSAGES) {
       throw new RowmqError(
         'overloaded',
-        `${this.#messages} messages for queue '${this.#queue}' wait for the broker's answer already; await enqueues before making more.`,
+        `${this.#messages} messages for queue '${this.#queue}' already wait for the broker's answer; await them before you enqueue more.`,
       );
     }
     this.#messages += messages.length;

@@ -39,7 +39,7 @@ export class PayloadCodec<In = unknown, Out = In> {
     if (this.#options.format === 'bytes') return this.#encodeBytes(payload);
     const body = JSON.stringify(payload) as string | undefined;
     if (body === undefined) {
-      throw new PayloadError(`A payload for queue '${this.#queue}' is ${typeof payload}, which JSON cannot carry.`);
+      throw new PayloadError(`A payload for queue '${this.#queue}' is ${typeof payload}, which JSON cannot represent.`);
     }
     this.#assertFits(Buffer.byteLength(body));
     const encoded: Body = { body, bodyEncoding: 'utf8' };
@@ -58,7 +58,7 @@ export class PayloadCodec<In = unknown, Out = In> {
 
   #encodeBytes(payload: In): Body {
     if (!(payload instanceof Uint8Array)) {
-      throw new PayloadError(`A payload for queue '${this.#queue}', whose format is bytes, is no Uint8Array.`);
+      throw new PayloadError(`A payload for queue '${this.#queue}', whose format is bytes, is not a Uint8Array.`);
     }
     this.#assertFits(payload.byteLength);
     const { buffer, byteOffset, byteLength } = payload;
@@ -69,7 +69,7 @@ export class PayloadCodec<In = unknown, Out = In> {
     if (bytes <= LIMITS.bodyBytes) return;
     throw new RowmqError(
       'message-too-large',
-      `A payload for queue '${this.#queue}' takes ${bytes} bytes, and ${LIMITS.bodyBytes} are allowed; store it elsewhere and enqueue where it is.`,
+      `A payload for queue '${this.#queue}' has ${bytes} bytes, more than ${LIMITS.bodyBytes}; store it elsewhere and enqueue a reference.`,
     );
   }
 
@@ -92,7 +92,7 @@ function parse(queue: string, body: string): unknown {
     return JSON.parse(body) as unknown;
   } catch (error) {
     throw new PayloadError(
-      `The payload is not JSON, as queue '${queue}' is registered; with format 'bytes' it would be handed over as it is.`,
+      `The payload is not JSON, as queue '${queue}' is registered; register it with format 'bytes' to get it as it is.`,
       {
         cause: error,
       },

@@ -6,7 +6,7 @@ import { PayloadError } from './payload-codec.js';
 import { Queue } from './queue.js';
 
 /** Keeps the requests that were made of it. */
-class Watched extends InMemoryBroker {
+class RecordingBroker extends InMemoryBroker {
   readonly requests: EnqueueRequest[] = [];
 
   override async enqueue(queue: string, request: EnqueueRequest) {
@@ -23,8 +23,8 @@ const order = z.object({ article: z.string(), placedAt: z.string().transform((te
 const tea = { article: 'tea', placedAt: '2026-01-02T03:04:05.000Z' };
 
 describe('enqueue', () => {
-  it('makes one request of what is enqueued in the same turn, and tells each caller its own ids', async () => {
-    const broker = new Watched();
+  it('sends the enqueues of one turn in one request, and returns each caller its own ids', async () => {
+    const broker = new RecordingBroker();
     const queue = new Queue<number>(broker, 'orders');
     const [one, many, last] = await Promise.all([queue.enqueue(1), queue.enqueueMany([2, 3]), queue.enqueue(4)]);
     expect(broker.sizes).toEqual([4]);
@@ -35,16 +35,16 @@ describe('enqueue', () => {
     expect(broker.sizes).toEqual([4, 1]);
   });
 
-  it('makes several of more than a request may hold, and never tears apart what is stored all or none', async () => {
-    const broker = new Watched();
+  it('splits more than 100 messages into several requests, and never splits one call', async () => {
+    const broker = new RecordingBroker();
     const queue = new Queue<number>(broker, 'orders');
     const batch = Array.from({ length: 60 }, (_, index) => index);
     await Promise.all([queue.enqueueMany(batch), queue.enqueueMany(batch), queue.enqueue(1)]);
     expect(broker.sizes).toEqual([60, 61]);
   });
 
-  it('lets nobody suffer for what another asked', async () => {
-    const broker = new Watched();
+  it('refuses only the callers at fault when a shared request fails', async () => {
+    const broker = new RecordingBroker();
     await broker.putQueue('orders', { maxDepth: 3 });
     const queue = new Queue<number>(broker, 'orders');
     const outcomes = await Promise.allSettled([
@@ -75,7 +75,7 @@ describe('enqueue', () => {
     ]);
   });
 
-  it('refuses more than 10,000 messages that wait for an answer, and goes on when there is one', async () => {
+  it('refuses more than 10,000 waiting messages, and accepts more after the answer', async () => {
     const broker = new InMemoryBroker();
     const queue = new Queue<number>(broker, 'orders');
     const batch = Array.from({ length: 100 }, (_, index) => index);
@@ -92,8 +92,8 @@ describe('enqueue', () => {
   });
 });
 
-describe('a payload', () => {
-  it('that does not fit the schema is not enqueued, and the error says where', async () => {
+describe('a queue’s payload', () => {
+  it('is not enqueued if it does not fit the schema, and the error names the field', async () => {
     const broker = new InMemoryBroker();
     const queue = new Queue(broker, 'orders', { schema: order });
     const wrong = queue.enqueue({ article: 17, placedAt: '' } as never);
@@ -102,7 +102,7 @@ describe('a payload', () => {
     expect(broker.messages('orders')).toEqual([]);
   });
 
-  it('is stored as it was given, and read as the schema has it', async () => {
+  it('is stored as it was given, and decoded with the output of the schema', async () => {
     const broker = new InMemoryBroker();
     const queue = new Queue(broker, 'orders', { schema: order });
     await queue.enqueue(tea);
@@ -111,13 +111,13 @@ describe('a payload', () => {
     expect(queue.codec.decode(message as never)).toEqual({ article: 'tea', placedAt: new Date(tea.placedAt) });
   });
 
-  it('is checked as the consumer will have it: what JSON changes does not pass', async () => {
+  it('is checked in the form that JSON gives it', async () => {
     const schema = z.object({ at: z.date() });
     const queue = new Queue(new InMemoryBroker(), 'orders', { schema });
     await expect(queue.enqueue({ at: new Date() })).rejects.toThrow(/at: /);
   });
 
-  it('is checked by schemas that take their time, too', async () => {
+  it('is checked by asynchronous schemas, too', async () => {
     const broker = new InMemoryBroker();
     const schema = z.number().refine(async (value) => Promise.resolve(value > 0), 'must be positive');
     const queue = new Queue(broker, 'numbers', { schema });
@@ -127,20 +127,20 @@ describe('a payload', () => {
     expect(await Promise.all(messages.map(async (message) => queue.codec.decode(message)))).toEqual([1, 2]);
   });
 
-  it('of bytes is stored as it is', async () => {
+  it('is stored as it is if its format is bytes', async () => {
     const broker = new InMemoryBroker();
     const queue = new Queue<Uint8Array>(broker, 'blobs', { format: 'bytes' });
     const bytes = Uint8Array.from([0, 255, 128, 10]);
     await queue.enqueue(new Uint8Array(bytes.buffer, 1, 2));
     const [message] = (await broker.dequeue('blobs')).messages;
     expect([...(queue.codec.decode(message as never) as Uint8Array)]).toEqual([255, 128]);
-    await expect(queue.enqueue('text' as never)).rejects.toThrow(/no Uint8Array/);
+    await expect(queue.enqueue('text' as never)).rejects.toThrow(/not a Uint8Array/);
   });
 
-  it('of 4,096 bytes is the largest', async () => {
+  it('has at most 4,096 bytes', async () => {
     const queue = new Queue<string>(new InMemoryBroker(), 'orders');
     await expect(queue.enqueue('ü'.repeat(2047))).resolves.toBeTypeOf('string');
     await expect(queue.enqueue('ü'.repeat(2048))).rejects.toMatchObject({ code: 'message-too-large' });
-    await expect(queue.enqueue(undefined as never)).rejects.toThrow(/undefined, which JSON cannot carry/);
+    await expect(queue.enqueue(undefined as never)).rejects.toThrow(/undefined, which JSON cannot represent/);
   });
 });
