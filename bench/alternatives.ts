@@ -1,10 +1,10 @@
 import { measureDeadEntries, type DeadEntries } from './alternatives/dead-entries.js';
 import {
   type Contention,
-  type IdleLook,
+  type IdlePeek,
   type LockCost,
   measureContention,
-  measureIdleLook,
+  measureIdlePeek,
   measureLocks,
 } from './alternatives/locking.js';
 import { measureShapes, type ShapeCost } from './alternatives/shapes.js';
@@ -26,7 +26,7 @@ interface Alternatives {
   transactions: TransactionCost[];
   packing: Packing[];
   deadEntries: DeadEntries[];
-  idleLook: IdleLook[];
+  idlePeek: IdlePeek[];
   locks: LockCost[];
   contention: Contention[];
 }
@@ -37,7 +37,10 @@ interface Options extends BenchOptions {
 
 type Measured = Record<string, Alternatives>;
 
-/** What was decided, beside what was not: tables, transactions, ids, claims, locks (docs/DESIGN.md). In-process, without brokers. */
+/**
+ * Measures the storage design beside alternatives to it: tables, transactions, ids, claims, locks
+ * (docs/DESIGN.md). It works in this process, without brokers.
+ */
 export async function main(): Promise<void> {
   const defaults = { runs: 3, seconds: 3, json: 'alternatives' };
   const options = benchCommand('bench:alternatives', 'The storage design beside alternatives to it.', defaults)
@@ -82,7 +85,7 @@ async function measureServer(server: RunningServer, { runs, seconds, messages }:
     ),
     packing: await step('ids', measurePacking(server, messages)),
     deadEntries: await step('dead entries', measureDeadEntries(server, seconds, messages)),
-    idleLook: await step('a look at idle queues', measureIdleLook(server, seconds)),
+    idlePeek: await step('a peek at idle queues', measureIdlePeek(server, seconds)),
     locks: await step(
       'locks',
       inRounds(runs, () => measureLocks(server, seconds)),
@@ -94,7 +97,10 @@ async function measureServer(server: RunningServer, { runs, seconds, messages }:
   };
 }
 
-/** All of it so many times, in rounds, so that a machine that drifts hurts every alternative alike; the median of each figure. */
+/**
+ * Measures everything `runs` times, in rounds, so that a machine that drifts hurts every
+ * alternative alike. Returns the median of each figure.
+ */
 async function inRounds<T extends Figures>(runs: number, measure: () => Promise<readonly T[]>): Promise<T[]> {
   const rounds: (readonly T[])[] = [];
   for (let run = 1; run <= runs; run += 1) rounds.push(await measure());
@@ -104,9 +110,12 @@ async function inRounds<T extends Figures>(runs: number, measure: () => Promise<
 function toMarkdown(results: Measured, { runs, seconds, messages }: Options): string {
   const rows = <T>(part: (of: Alternatives) => readonly T[], cells: (one: T) => string[]): string[][] =>
     Object.entries(results).flatMap(([server, of]) => part(of).map((one) => [server, ...cells(one)]));
-  return `SQL as a broker sends it, from this process, on one connection unless said otherwise; the server's CPU, stretches of ${seconds} s; tables, sizes of transactions, locks and several brokers are medians of ${runs}.
+  return `The benchmark's own process sends the SQL that a broker sends, on one connection unless a table says
+otherwise. CPU is the server's. Stretches take ${seconds} s. Tables, sizes of transactions, locks and several
+brokers are medians of ${runs} stretches.
 
-**Tables.** Lifecycles in flights of 100, one transaction each for enqueue, claim and ack; per message:
+**Tables.** Lifecycles in batches of 100, with one transaction each for enqueue, claim and ack.
+Figures are per message:
 
 ${table(
   ['server', 'tables', 'body, B', 'CPU µs of the server', 'redo, B', 'binlog, B'],
@@ -122,7 +131,8 @@ ${table(
   ),
 )}
 
-**Sizes of transactions.** INSERT into \`message\` and \`delivery\`, 200 B, and COMMIT; per message:
+**Sizes of transactions.** INSERT into \`message\` and \`delivery\`, 200 B, and COMMIT. Figures are per
+message:
 
 ${table(
   ['server', 'messages a transaction', 'CPU µs of the server', 'redo, B', 'binlog, B'],
@@ -132,7 +142,7 @@ ${table(
   ),
 )}
 
-**Ids.** Leaf bytes a message of 200 B takes in \`message\`, flights of 100:
+**Ids.** Bytes of leaf pages for a message of 200 B in \`message\`, in batches of 100:
 
 ${table(
   ['server', 'ids', 'bytes'],
@@ -142,7 +152,8 @@ ${table(
   ),
 )}
 
-**Claims and dead entries.** Ten deliveries of the sixth priority, 1,000 ready, locked and rolled back; the server's CPU, µs a claim:
+**Claims and dead entries.** A claim locks ten deliveries of the sixth priority, of 1,000 that are
+ready, and rolls back. Figures are the server's CPU in µs a claim:
 
 ${table(
   [
@@ -150,30 +161,31 @@ ${table(
     'when',
     'ten priorities from the left edge',
     'ten priorities from their floors',
-    'look, then lock what was seen',
+    'peek, then lock what was seen',
   ],
   rows(
     ({ deadEntries }) => deadEntries,
-    ({ when, leftEdge, floors, lookThenLock }) => [
+    ({ when, leftEdge, floors, peekThenLock }) => [
       when,
       number(leftEdge, 0),
       number(floors, 0),
-      number(lookThenLock, 0),
+      number(peekThenLock, 0),
     ],
   ),
 )}
 
-**\`delivery\` in partitions.** One look at 50 idle queues, ten priorities; the server's CPU, µs:
+**\`delivery\` in partitions.** One peek at 50 idle queues with ten priorities; the server's CPU, µs:
 
 ${table(
   ['server', '`delivery`', 'µs'],
   rows(
-    ({ idleLook }) => idleLook,
+    ({ idlePeek }) => idlePeek,
     ({ pieces, micros }) => [pieces, number(micros, 0)],
   ),
 )}
 
-**Locks without contention.** START TRANSACTION, the statement, ROLLBACK; the server's CPU, µs:
+**Locks without contention.** START TRANSACTION, the statement, ROLLBACK. Figures are the server's
+CPU in µs:
 
 ${table(
   ['server', 'statement', 'without lock', 'with lock'],
@@ -183,7 +195,8 @@ ${table(
   ),
 )}
 
-**Several brokers on one queue.** A backlog of ${number(2 * messages)}, claims of up to 50; each broker has one claim and one ack under way:
+**Several brokers on one queue.** The backlog is ${number(2 * messages)}, and a claim takes up to 50. Each broker
+has one claim and one ack in flight:
 
 ${table(
   [

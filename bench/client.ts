@@ -10,7 +10,7 @@ import { type Comparison, rateTable, ratioTable } from './harness/tables.js';
 const BATCHES: Record<string, ClosedShape> = { 'batch 1': BATCH_1, 'batch 10': BATCH_10, 'batch 100': BATCH_100 };
 const HOWS = ['bare calls', "the client's consumers"] as const;
 
-/** What the client's consumers cost beside bare HTTP calls. */
+/** Measures the client's consumers beside bare HTTP calls. */
 export async function main(): Promise<void> {
   const defaults = { runs: 3, seconds: 4, json: 'client' };
   const options = benchCommand('bench:client', "The client's consumers beside bare HTTP calls.", defaults)
@@ -28,8 +28,11 @@ export async function main(): Promise<void> {
     script: 'bench:client',
     options,
     results,
-    markdown: `A backlog of bodies of 200 bytes, enqueued for ${options.seconds} s, is dequeued and acked: by bare HTTP calls, one after the other in each of 50, 16 and 8 loops of batches of 1, 10 and 100, or by as many of the client's
-consumers with handlers that do nothing. The load generator's CPU is theirs. Medians (lowest – highest) of ${options.runs} stretches of ${options.seconds} s or until nothing is left, in rounds.
+    markdown: `Producers enqueue bodies of 200 bytes for ${options.seconds} s. Then the backlog is dequeued and acked in one of
+two ways. Either 50, 16 and 8 loops make bare HTTP calls, one after the other, in batches of 1, 10
+and 100. Or as many consumers of the client run handlers that do nothing. The load generator's CPU
+is that of the loops or the consumers. Figures are medians (lowest – highest) of ${options.runs} stretches. A
+stretch takes ${options.seconds} s, or less if no message is left. The two ways run in rounds.
 
 ${rateTable(results)}
 

@@ -10,7 +10,7 @@ import { onEachServer, type Rig } from './harness/rig.js';
 import { assertDepth } from './harness/scenario.js';
 import { runFor, settle } from './harness/stretch.js';
 
-/** What a stored message takes in each index, bytes. */
+/** Bytes of a stored message in each index. */
 interface Footprint {
   bodyBytes: number;
   messages: number;
@@ -30,19 +30,26 @@ const LOADS: Record<string, LoadShape> = {
   'batch 100, 1,000 B': { ...BATCH_100, bodyBytes: 1000 },
   'batch 100, 4 KiB': { ...BATCH_100, bodyBytes: 4096 },
 };
-/** Single messages at a steady rate: what one costs that finds little or no company. */
+/**
+ * Single messages at a steady rate: such a message shares its transaction with few others, or with
+ * none.
+ */
 const PACED: Record<string, LoadShape> = {
   '200 messages/s, one at a time': { batch: 1, producers: { perSecond: 200 }, consumers: 8, bodyBytes: 200 },
   '1,000 messages/s, one at a time': { batch: 1, producers: { perSecond: 1000 }, consumers: 50, bodyBytes: 200 },
 };
 
-/** What a message costs: bytes stored, bytes written, fsyncs, statements, CPU. Capacity is planned from it (docs/DESIGN.md). */
+/**
+ * Measures the costs of a message: bytes stored, bytes written, fsyncs, statements, CPU.
+ * docs/DESIGN.md plans capacity from them.
+ */
 export async function main(): Promise<void> {
   const defaults = { runs: 3, seconds: 4, json: 'cost' };
   const options = benchCommand('bench:cost', 'What a message costs: bytes, fsyncs, statements, CPU.', defaults)
     .parse()
     .opts<BenchOptions>();
-  // Each on servers of their own: what is stored takes less where rows were deleted before, and its pages would be written during the lifecycles.
+  // Each part has servers of its own. A stored message takes less in pages with deleted rows, and
+  // its pages would also be written during the lifecycles.
   const footprints = await onEachServer(options, (rig) => measureFootprints(rig, options));
   const lifecycles = await onEachServer(options, (rig) => measureLifecycles(rig, options));
   const results = Object.fromEntries(
@@ -66,7 +73,10 @@ async function measureFootprints(rig: Rig, { seconds }: BenchOptions): Promise<F
   return footprints;
 }
 
-/** In rounds, so that a machine that drifts hurts all of them alike, after one that warms the broker up. */
+/**
+ * Measures in rounds, so that a machine that drifts hurts all loads alike. One load before them
+ * warms up the broker.
+ */
 async function measureLifecycles(rig: Rig, options: BenchOptions): Promise<ServerCosts['lifecycles']> {
   const lifecycles: Record<string, CostedStretch[]> = {};
   const keep = (name: string, stretch: CostedStretch): void => {
@@ -82,7 +92,7 @@ async function measureLifecycles(rig: Rig, options: BenchOptions): Promise<Serve
   return lifecycles;
 }
 
-/** Enqueues for so long, in requests of a hundred, and looks what the indexes have grown by. */
+/** Enqueues for so long, in requests of a hundred, and measures how much the indexes have grown. */
 async function measureFootprint(rig: Rig, bodyBytes: number, seconds: number): Promise<Footprint> {
   const broker = await rig.broker();
   const queues = await rig.newQueues(1);
@@ -157,12 +167,15 @@ function toMarkdown(results: Record<string, ServerCosts>, { runs, seconds, warmU
     number(costs.lockWaits, 4),
     number(costs.deadlocks, 4),
   ]);
-  return `What a stored message takes: leaf pages of each index, whole, after so many were enqueued in requests of 100 for ${seconds} s; bytes a message.
+  return `Space of a stored message, in bytes a message: whole leaf pages of each index, after the given
+number of messages was enqueued in requests of 100 for ${seconds} s.
 
 ${table(['server', 'body, B', 'messages', ...indexes, 'together'], stored)}
 
-Full lifecycles (enqueue, dequeue, ack) over HTTP, loads as in "Throughput and latency over HTTP", and single messages at steady rates; per message, medians of ${runs} stretches of ${seconds} s after ${warmUpSeconds} s of warm-up. Bytes to storage are all that the kernel
-counts for the server's process. The network is that between broker and database, as the server counts it.
+The load is full lifecycles (enqueue, dequeue, ack) over HTTP, as in "Throughput and latency over
+HTTP", and single messages at steady rates. Figures are per message, and medians of ${runs} stretches of
+${seconds} s after ${warmUpSeconds} s of warm-up. The kernel counts the bytes to storage for the server's process. The
+server counts the bytes that it receives from the broker and sends to it.
 
 ${table(
   [
@@ -180,7 +193,8 @@ ${table(
   cpu,
 )}
 
-How often, per message. \`Innodb_data_fsyncs\` are all of InnoDB's, the redo log's included. A server that does not count has a dash.
+Events per message. \`Innodb_data_fsyncs\` counts all fsyncs of InnoDB, including the redo log's. A
+dash means that the server does not count the event.
 
 ${table(
   [

@@ -18,7 +18,7 @@ interface Depths {
   fillRates: number[];
 }
 
-/** A queue, and how many messages lie in it. */
+/** A queue, and the number of messages in it. */
 interface Standing {
   queue: string;
   depth: number;
@@ -27,10 +27,10 @@ interface Standing {
 const DAY = 86_400_000;
 const BATCHES: Record<string, LoadShape> = { 'batch 1': BATCH_1, 'batch 100': BATCH_100 };
 const NOTHING_STORED = 'nothing stored';
-/** What the load itself may leave standing: little, so that an empty queue is one. */
+/** Backlog that the load itself may leave: small, so that an empty queue stays one. */
 const BACKLOG_BATCHES = 2;
 
-/** How the rate depends on how much lies in the queue. */
+/** Measures how the rate depends on the depth of the queue. */
 export async function main(): Promise<void> {
   const options = readOptions();
   const from = Date.now() - DAY;
@@ -53,7 +53,10 @@ function readOptions(): Options {
     .opts<Options>();
 }
 
-/** First with nothing in the tables; then with each backlog, and in the same rounds on an empty queue beside it. */
+/**
+ * Measures first with nothing in the tables. Then it measures each backlog and, in the same rounds,
+ * an empty queue beside it.
+ */
 async function measureDepths(rig: Rig, options: Options, from: number): Promise<Depths> {
   const [empty, deep] = (await rig.newQueues(2)).map((queue): Standing => ({ queue, depth: 0 })) as [
     Standing,
@@ -118,9 +121,12 @@ function toMarkdown(depths: Record<string, Depths>, { backlogs, runs, seconds, w
   const fills = Object.entries(depths).map(
     ([server, { fillRates }]) => `${server} ${fillRates.map((rate) => number(rate)).join(' and ')}`,
   );
-  return `Full lifecycles over HTTP, bodies of 200 bytes; consumers ask for as much as was enqueued, so that the backlog stays, and take the oldest. Medians (lowest – highest) of ${runs} stretches of
-${seconds} s after ${warmUpSeconds} s of warm-up; the empty queue and the deep one in the same rounds, except where nothing is stored. Afterwards the database holds exactly as many
-deliveries as it should. The backlogs were put in with ${fills.join(', ')} messages/s.
+  return `The load is full lifecycles over HTTP with bodies of 200 bytes. Consumers ask for as many messages
+as were enqueued, so the backlog stays, and get the oldest ones. Figures are medians (lowest –
+highest) of ${runs} stretches of ${seconds} s after ${warmUpSeconds} s of warm-up. The empty queue and the deep one run in the
+same rounds, except where nothing is stored. Afterwards, the database holds exactly as many
+deliveries as it should. The backlogs were filled at these rates:
+${fills.join(', ')} messages/s.
 
 ${rateTable(results)}
 

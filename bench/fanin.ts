@@ -12,7 +12,7 @@ interface Options extends BenchOptions {
 const PRODUCERS = 16;
 const BATCHES = { 'batch 1': BATCH_1, 'batch 10': BATCH_10 };
 
-/** How the rate depends on the number of consumers. */
+/** Measures how the rate depends on the number of consumers. */
 export async function main(): Promise<void> {
   const options = readOptions();
   const scenarios = Object.entries(BATCHES).flatMap(([batch, shape]) =>
@@ -50,8 +50,9 @@ function toMarkdown(results: ServerResults, { consumers, runs, seconds, warmUpSe
         consumers.map((count) => nameOf(batch, count)).toSorted((a, b) => rate(of, b) - rate(of, a))[0] ?? '';
       return { label: `${nameOf(batch, most)}, to the best (${best})`, of: nameOf(batch, most), to: best };
     });
-  return `Full lifecycles over HTTP on one queue, ${PRODUCERS} producers, bodies of 200 bytes. Medians (lowest – highest) of ${runs} stretches of ${seconds} s after ${warmUpSeconds} s of warm-up, the numbers of
-consumers in rounds.
+  return `The load is full lifecycles over HTTP on one queue, with ${PRODUCERS} producers and bodies of 200 bytes.
+Figures are medians (lowest – highest) of ${runs} stretches of ${seconds} s after ${warmUpSeconds} s of warm-up. The numbers of
+consumers run in rounds.
 
 ${rateTable(results)}
 

@@ -12,7 +12,7 @@ interface Options extends BenchOptions {
   rate: number;
 }
 
-/** What consumers cost that wait for messages which do not come. */
+/** Measures consumers that wait for messages which do not come. */
 export async function main(): Promise<void> {
   const options = readOptions();
   const scenarios = [
@@ -79,7 +79,8 @@ function toMarkdown(results: ServerResults, { consumers, queues, runs, seconds }
       latency ? `${number(latency.p50)} / ${number(latency.p99)}` : '–',
     ];
   });
-  return `${number(consumers)} consumers wait on ${queues} queues, 20 seconds at a time, and ask again. Queries are what the server counts, without the benchmark's own. Medians of ${runs} stretches of ${seconds} s.
+  return `${number(consumers)} consumers wait on ${queues} queues, 20 seconds at a time, and ask again. The server counts the
+queries; those of the benchmark itself are left out. Medians of ${runs} stretches of ${seconds} s.
 
 ${table(head, rows)}`;
 }

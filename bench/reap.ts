@@ -15,7 +15,7 @@ import { runFor } from './harness/stretch.js';
 
 const DAY = 86_400_000;
 const HOUR = 3_600_000;
-/** Of a stretch, after which the reaper begins. */
+/** Share of a stretch after which the reaper begins. */
 const REAPER_STARTS_AFTER = 0.1;
 const ROWS_PER_INSERT = 5000;
 const OPERATIONS = ['enqueue', 'dequeue', 'ack'] as const;
@@ -36,11 +36,11 @@ interface Stretch {
 
 interface ServerResult {
   stretches: Stretch[];
-  /** How long each drop took, in each stretch in which there were some. */
+  /** Duration of each drop, for each stretch that had some. */
   dropMs: number[][];
 }
 
-/** Measures what dropping partitions of settled messages costs those who use the broker meanwhile. */
+/** Measures what drops of partitions with settled messages cost the other users of the broker. */
 export async function main(): Promise<void> {
   const options = readOptions();
   const results: Record<string, ServerResult> = {};
@@ -71,7 +71,7 @@ function readOptions(): Options {
     .opts<Options>();
 }
 
-/** What the stretches of a run need. */
+/** Shared by the stretches of a run. */
 interface Bench {
   database: Database;
   url: string;
@@ -85,7 +85,8 @@ async function measure(url: string, options: Options): Promise<ServerResult> {
   const database = new Database(dataSource, 60_000);
   const { queue } = await new QueueRepository(database).put('bench', {});
   const now = Date.now();
-  // Partitions can only be made towards the future, so those of every run come first; the retention says which run's go.
+  // MySQL adds partitions only at the end, so those of every run are made first, the oldest first.
+  // The retention decides which the reaper drops.
   const eras = Array.from({ length: options.runs }, (_, run) => now - (options.runs - run) * 10 * DAY);
   await makePartitions(url, eras, options);
   const port = await freePort();
@@ -113,7 +114,7 @@ async function makePartitions(url: string, eras: number[], options: Options): Pr
     now = era;
     await partitions.createAhead(width);
   }
-  // As many as the reaper would make, so that it does not.
+  // Makes as many as the reaper would, so that the reaper makes none.
   now = undefined;
   await partitions.createAhead({ widthMinutes: 60, aheadMinutes: 3 * 1440 });
   await dataSource.destroy();
@@ -173,13 +174,18 @@ async function assertDropped(database: Database, before: number): Promise<void> 
   if (left.length > 0) throw new Error(`the reaper did not drop ${left.map(({ name }) => name).join(', ')} in time`);
 }
 
-/** Requests at a constant rate. A latency counts from when the request was due, so a stall shows in all that it delayed. */
+/**
+ * Requests at a constant rate. A latency counts from the moment at which the request was due, so a
+ * stall shows in all that it delayed.
+ */
 function loadOf({ rate, batch, body }: Options): LoadShape {
   const side = { perSecond: rate };
   return { producers: side, consumers: side, batch, bodyBytes: body, countsFromDue: true };
 }
 
-/** Settled messages, as if they had been acked, evenly over the partitions that begin at an instant. */
+/**
+ * Inserts messages as if they had been acked, spread evenly over the partitions from an instant on.
+ */
 async function fill(database: Database, queueId: number, from: number, options: Options): Promise<void> {
   const step = (options.partitions * HOUR) / options.messages;
   for (let done = 0; done < options.messages; done += ROWS_PER_INSERT) {
@@ -213,8 +219,9 @@ function toMarkdown(results: Record<string, ServerResult>, options: Options): st
   const drops = Object.entries(results).map(
     ([server, { dropMs }]) => `${server}: the drops took ${dropMs.map((each) => each.join(' + ')).join('; ')} ms.`,
   );
-  return `${rate} enqueues/s of ${batch} messages of ${body} bytes, as many dequeues/s, and acks of what was dequeued; ${number(messages)} settled messages in ${partitions} partitions.
-Medians of ${runs} stretches of ${seconds} s each, alternating; ms.
+  return `The load is ${rate} enqueues/s of ${batch} messages of ${body} bytes, as many dequeues/s, and an ack of each
+message. ${partitions} partitions hold ${number(messages)} settled messages, and the reaper drops all of them within the
+second stretch. Figures are medians of ${runs} stretches of ${seconds} s each, alternating. Latencies are in ms.
 
 ${table(['server', 'call', 'off: p50', 'p99', 'max', 'dropping: p50', 'p99', 'max', 'p99 ratio'], rows)}
 

@@ -16,7 +16,10 @@ export async function main(): Promise<void> {
   await writeResultsFile();
 }
 
-/** Renews the sections whose reports are in bench/results; the others stay as they are, since reports are not under version control. */
+/**
+ * Renews the sections whose reports are in bench/results. Others stay as they are, because reports
+ * are not under version control.
+ */
 export async function writeResultsFile(): Promise<void> {
   const [introduction = '', ...sections] = (await readFile(RESULTS_FILE, 'utf8')).split(/^(?=## )/m);
   const texts = new Map(sections.map((text) => [text.slice(3, text.indexOf('\n')), text.trim()]));

@@ -18,7 +18,10 @@ interface Options extends BenchOptions {
   peers: boolean;
 }
 
-/** How the rate depends on how long a snapshot has been held open, which keeps purge from removing anything. */
+/**
+ * Measures how the rate depends on the age of an open snapshot, which keeps purge from removing
+ * anything.
+ */
 export async function main(): Promise<void> {
   const options = readOptions();
   const runs = await onEachServer(options, (rig) => eachRun(rig, options));
@@ -86,7 +89,7 @@ async function measurePeer(peer: Peer, { minutes, seconds, warmUpSeconds }: Opti
   });
 }
 
-/** A transaction that has read something, and stays. Returns what ends it. */
+/** Opens a transaction, reads with it, and keeps it open. Returns the function that ends it. */
 async function openSnapshot(rig: Rig): Promise<() => Promise<void>> {
   const connection = await createConnection({ uri: rig.database.url });
   await connection.query('SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ');
@@ -107,8 +110,11 @@ function toMarkdown(runs: Record<string, Minute[][]>, { minutes, seconds }: Opti
     ]),
   );
   const ratios = all.map(({ server, each }) => [server, lastToFirst(each).toFixed(2)]);
-  return `Full lifecycles over HTTP, batch 100, 8 producers and 8 consumers, bodies of 200 bytes; ${minutes} stretches of ${seconds} s while one connection holds a consistent snapshot open, after one
-without. Every message is accounted for by its id, and the queue is empty in the database at the end. Queues on PostgreSQL run in-process, batch 100, under a snapshot from the start.
+  return `The load is full lifecycles over HTTP at batch 100, with 8 producers, 8 consumers and bodies of 200
+bytes. In ${minutes} stretches of ${seconds} s, one connection holds a consistent snapshot open; one stretch before
+them has no snapshot. Every message is accounted for by its id, and the queue is empty in the
+database at the end. Queues on PostgreSQL run in-process at batch 100, with a snapshot from the
+start.
 
 ${table(['server', 'minute', 'messages/s', 'history list length', 'broker MiB'], rows)}
 

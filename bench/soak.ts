@@ -29,22 +29,28 @@ interface SoakResult {
   samples: Sample[];
 }
 
-/** As the simulator has them. */
+/** The simulator has the same. */
 const EXIT = { flat: 0, 'not flat': 1, 'not judged': 2 } as const;
 
-/** What is reaped within a run: the shortest retention and the narrowest partitions that there are. */
+/**
+ * The shortest retention and the narrowest partitions, so that the reaper removes messages within
+ * the run.
+ */
 const REAPER = {
   ROWMQ_RETENTION_SECONDS: '60',
   ROWMQ_PARTITION_MINUTES: '1',
   ROWMQ_PARTITIONS_AHEAD_MINUTES: '10',
   ROWMQ_REAPER_INTERVAL_SECONDS: '1',
 };
-/** The binlog, too, is to be as long in the second quarter as in the last. */
+/** The binlog has to reach its full length before the second quarter, too. */
 const BINLOG = 'SET GLOBAL binlog_expire_logs_seconds = 60, GLOBAL max_binlog_size = 4194304';
-/** From the start, until as much is reaped as is written: the retention, a partition's span, and two rounds of the reaper's drops. */
+/**
+ * From then on, the reaper removes as much as producers write: after the retention, a partition's
+ * span, and two rounds of drops.
+ */
 const SETTLED_SECONDS = 180;
 
-/** Loads a broker steadily for so long, and judges whether everything that could grow stays as it is. */
+/** Loads a broker steadily, and judges whether everything that could grow stays as it is. */
 export async function main(): Promise<void> {
   const options = readOptions();
   const results: Record<string, SoakResult> = {};
@@ -125,7 +131,7 @@ async function soak(database: RunningServer, options: Options): Promise<SoakResu
     });
     const simulator = await Promise.race([
       runSimulator(broker.url, { ...options, seconds }),
-      // Only ever fails first.
+      // `sampling` only fails; it never ends before the simulator.
       sampling.then(() => Promise.reject(new Error('the readings ended early'))),
     ]);
     stopSampling.abort();
@@ -170,16 +176,19 @@ function toMarkdown(
     ([server, { verdict, simulator }]) =>
       `${server}: **${verdict}**; the simulator's ledger: ${ledgerLines(simulator)}`,
   );
-  return `${number(length)} minutes of ${rate} messages a second on ${queues} queues, in batches of 5 with bodies of 64 to 1,024 bytes, by the simulator: 8 consumers, some of which vanish with their leases, hang up, are slower
-than their leases, or give messages back; some messages expire. Read every ${sampleSeconds} s; a quarter's figure is the median of its readings. Reaped within the run: retention of 60 s, partitions of a
-minute; the binlog is kept for a minute. Allowed growth is what \`bench/soak/quantities.ts\` says.
+  return `For ${number(length)} minutes, the simulator sends ${rate} messages a second to ${queues} queues, in batches of 5 with bodies
+of 64 to 1,024 bytes. Some of its 8 consumers vanish with their leases, hang up, are slower than
+their leases, or nack messages. Some messages expire. Quantities are read every ${sampleSeconds} s; a quarter's
+figure is the median of its readings. The reaper works within the run: the retention is 60 s, and
+partitions are a minute wide. The binlog is kept for a minute. \`bench/soak/quantities.ts\` has the
+allowed growth.
 
 ${table(['server', 'quantity', 'second quarter', 'last quarter', 'flat up to', ''], rows)}
 
 ${verdicts.join('\n\n')}`;
 }
 
-/** What was sent, and the verdict. */
+/** The lines of the simulator's output with the counts and with the verdict. */
 function ledgerLines({ output }: SimulatorEnd): string {
   const sent = /^[\d,]+ messages sent.*$/m.exec(output)?.[0];
   const verdict = /^Verdict: \w+$/m.exec(output)?.[0];

@@ -15,19 +15,23 @@ export function throughputMarkdown(
   results: ServerResults,
   { runs, seconds, warmUpSeconds }: Timing & { runs: number },
 ): string {
-  return `Full lifecycles (enqueue, dequeue, ack) over HTTP unless the scenario says otherwise: 50 producers and 50 consumers at batch 1, 16 and 16 at batch 10, 8 and 8 at batch 100, each with one
-call under way; bodies of 200 bytes unless the scenario says otherwise. Every message is accounted for by its id, and the queue is empty in the database at the end. Medians (lowest – highest) of ${runs}
-stretches of ${seconds} s after ${warmUpSeconds} s of warm-up, the scenarios in rounds.
+  return `Unless the scenario says otherwise, the load is full lifecycles (enqueue, dequeue, ack) over HTTP,
+with bodies of 200 bytes. At batch 1 there are 50 producers and 50 consumers, at batch 10 16 and 16,
+at batch 100 8 and 8. Each has one call in flight. Every message is accounted for by its id, and the
+queue is empty in the database at the end. Figures are medians (lowest – highest) of ${runs} stretches of
+${seconds} s after ${warmUpSeconds} s of warm-up. The scenarios run in rounds.
 
 ${rateTable(results)}
 
 ${ratioTable(results, () => COMPARISONS)}
 
-Latency of each verb under those closed loops, where requests wait for each other; a dequeue's includes its wait for messages:
+Latency of each verb in these closed loops, in which requests wait for each other. Dequeue includes
+its wait for messages.
 
 ${latencyTable(results, ['enqueue', 'dequeue', 'ack'])}
 
-From the start of the enqueue request to the dequeue answer that holds the message, at a steady rate of single messages, with eight consumers that wait on the same broker:
+End-to-end latency, from the start of the enqueue request to the dequeue answer with the message.
+Single messages arrive at a steady rate, and eight consumers wait on the same broker.
 
 ${latencyTable(results, [END_TO_END])}`;
 }

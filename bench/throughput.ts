@@ -11,10 +11,12 @@ interface Options extends BenchOptions {
 }
 
 const FULL_BODY = { bodyBytes: 4096 };
-const ONE_COMMIT_PER_REQUEST = { brokerEnv: { ROWMQ_FLIGHT_REQUESTS: '1' } };
+const ONE_COMMIT_PER_REQUEST = { brokerEnv: { ROWMQ_BATCH_REQUESTS: '1' } };
 const PACED: LoadShape = { batch: 1, producers: { perSecond: 200 }, consumers: 8, bodyBytes: 200 };
 
-/** What is compared stands side by side, so that it is measured one right after the other. */
+/**
+ * Scenarios that are compared stand side by side, so that one is measured right after the other.
+ */
 const SCENARIOS: readonly Scenario[] = [
   lifecycles('batch 1', BATCH_1),
   lifecycles('batch 1, one commit per request', BATCH_1, ONE_COMMIT_PER_REQUEST),

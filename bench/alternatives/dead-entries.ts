@@ -14,12 +14,13 @@ export interface DeadEntries {
   when: string;
   leftEdge: number;
   floors: number;
-  lookThenLock: number;
+  peekThenLock: number;
 }
 
 /**
- * What a claim costs when the index entries of claimed deliveries lie before the head of the queue, with purge running and with a snapshot that holds it up. The dead have lain in the queue's priorities before the one that is in use
- * as well as in that one.
+ * Measures a claim while index entries of claimed deliveries lie at the front of the queue: with
+ * purge running, and with a snapshot that holds purge up. Dead entries lie in the priority in use
+ * and in the priorities before it.
  */
 export async function measureDeadEntries(server: RunningServer, seconds: number, dead: number): Promise<DeadEntries[]> {
   const session = await openSession(server.url);
@@ -76,7 +77,7 @@ async function measure(
     when,
     leftEdge: await claim(leftEdge),
     floors: await claim(floors),
-    lookThenLock: await microsOf(server, seconds, async () => {
+    peekThenLock: await microsOf(server, seconds, async () => {
       const seen = await session.run(statement([range(RANK, floor, now)], ''));
       const [first, last] = [seen[0]?.['available_at'] as number, seen.at(-1)?.['available_at'] as number];
       if (seen.length !== CLAIM) throw new Error(`saw ${seen.length} deliveries instead of ${CLAIM}`);

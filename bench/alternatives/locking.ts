@@ -21,7 +21,10 @@ const IDLE_QUEUES = 50;
 /** The server's CPU, µs, of a statement, and of the same with locks. */
 export type LockCost = { what: string; without: number; with: number };
 
-/** What it costs to lock rather than to read: no contention, transactions that are rolled back or hold one shared lock. */
+/**
+ * Measures the price of a lock beside a plain read. There is no contention. Transactions are rolled
+ * back, or they hold one shared lock.
+ */
 export async function measureLocks(server: RunningServer, seconds: number): Promise<LockCost[]> {
   const session = await openSession(server.url);
   const queue = await backlog(server, 'bench-locks', 10_000);
@@ -63,7 +66,10 @@ export type Contention = {
   deadlocks: number;
 };
 
-/** How claims of one queue by several brokers get on with each other: each broker, here a repository with connections of its own, runs one claim of the queue at a time, and one ack beside it. */
+/**
+ * Measures claims of one queue by several brokers. Each broker is a repository with connections of
+ * its own. It runs one claim and one ack at a time.
+ */
 export async function measureContention(
   server: RunningServer,
   seconds: number,
@@ -83,7 +89,7 @@ async function contend(server: RunningServer, queue: Queue, brokers: number, sec
     Array.from({ length: brokers }, () => openDataSource({ url: server.url, poolSize: 4 })),
   );
   const databases = sources.map((source) => new Database(source));
-  // With a connection open for the claim and one for the ack.
+  // One connection is for the claim and one for the ack.
   await Promise.all(databases.flatMap((database) => [database.read('SELECT 1'), database.read('SELECT 1')]));
   let [claims, claimed, acked] = [0, 0, 0];
   const demands = [{ maxMessages: CLAIM, leaseSeconds: LEASE_SECONDS }];
@@ -131,17 +137,17 @@ async function contend(server: RunningServer, queue: Queue, brokers: number, sec
   };
 }
 
-/** The server's CPU, µs, of a look at idle queues, one statement for all. */
-export interface IdleLook {
+/** CPU of the server, µs, for one peek at idle queues: one statement for all of them. */
+export interface IdlePeek {
   pieces: string;
   micros: number;
 }
 
-/** What partitions of `delivery` would cost a look at many idle queues. */
-export async function measureIdleLook(server: RunningServer, seconds: number): Promise<IdleLook[]> {
+/** Measures what a peek at many idle queues would cost if `delivery` had partitions. */
+export async function measureIdlePeek(server: RunningServer, seconds: number): Promise<IdlePeek[]> {
   const session = await openSession(server.url);
   const queues = Array.from({ length: IDLE_QUEUES }, (_, index) => index + 1).join(',');
-  const look = (table: string): Promise<number> =>
+  const peek = (table: string): Promise<number> =>
     microsOf(server, seconds, () =>
       session.run(`SELECT queue_id, priority_rank, available_at, expires_at FROM ${table} FORCE INDEX (delivery_next)
         WHERE queue_id IN (${queues}) AND priority_rank IN (0,1,2,3,4,5,6,7,8,9) AND available_at BETWEEN 0 AND ${Date.now()} LIMIT 500`),
@@ -150,8 +156,8 @@ export async function measureIdleLook(server: RunningServer, seconds: number): P
     await session.run('CREATE TABLE a_delivery LIKE delivery');
     await session.run('ALTER TABLE a_delivery PARTITION BY KEY (queue_id) PARTITIONS 8');
     return [
-      { pieces: 'one piece', micros: await look('delivery') },
-      { pieces: 'eight partitions', micros: await look('a_delivery') },
+      { pieces: 'one piece', micros: await peek('delivery') },
+      { pieces: 'eight partitions', micros: await peek('a_delivery') },
     ];
   } finally {
     await session.run('DROP TABLE IF EXISTS a_delivery');

@@ -4,7 +4,7 @@ import { writtenBetween } from '../harness/database-probe.js';
 import { ownCpuSeconds } from '../harness/process-usage.js';
 import type { RunningServer } from '../harness/rig.js';
 
-/** A connection that works as a broker's do: READ COMMITTED, several statements in one round trip. */
+/** A connection like a broker's: READ COMMITTED, several statements in one round trip. */
 export interface SqlSession {
   /** Runs statements in one round trip. Returns the answer of the last. */
   run(sql: string): Promise<RowDataPacket[]>;
@@ -24,10 +24,13 @@ export async function openSession(url: string): Promise<SqlSession> {
   };
 }
 
-/** What a message costs the server. */
+/** Costs of a message at the server. */
 export type MessageCost = { messages: number; cpuMicros: number; redo: number; binlog: number };
 
-/** Repeats a round for so many seconds, after a fifth of that to warm up; a round returns how many messages it did. */
+/**
+ * Repeats a round for so many seconds, after a fifth of that to warm up. A round returns the number
+ * of its messages.
+ */
 export async function costOf(
   server: RunningServer,
   seconds: number,
@@ -51,7 +54,7 @@ export async function costOf(
   };
 }
 
-/** The server's CPU, µs, of something that is done again and again for so many seconds. */
+/** CPU of the server, µs, for one run of `work`, which is repeated for so many seconds. */
 export async function microsOf(server: RunningServer, seconds: number, work: () => Promise<unknown>): Promise<number> {
   const { cpuMicros } = await costOf(server, seconds, async () => {
     await work();
@@ -60,7 +63,7 @@ export async function microsOf(server: RunningServer, seconds: number, work: () 
   return cpuMicros;
 }
 
-/** An id as UUIDv7s are, of this time and with this number in place of what is random, as SQL writes it. */
+/** A UUIDv7 as an SQL literal. It holds this time, and this number instead of random bits. */
 export function idAt(time: number, count: number): string {
   return `x'${time.toString(16).padStart(12, '0')}70008${count.toString(16).padStart(15, '0')}'`;
 }

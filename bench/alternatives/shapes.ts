@@ -1,14 +1,14 @@
 import type { RunningServer } from '../harness/rig.js';
 import { costOf, idAt, type MessageCost, openSession } from './session.js';
 
-const FLIGHT = 100;
+const BATCH = 100;
 const LEASE_MS = 30_000;
 const TTL_MS = 345_600_000;
-/** Marked rows are deleted so many at a time. */
+/** One statement deletes so many marked rows. */
 const DELETE_ROWS = 1000;
 
-/** Rows of a flight. */
-interface Flight {
+/** The rows of one batch. */
+interface Batch {
   ids: readonly string[];
   body: string;
   now: number;
@@ -18,12 +18,12 @@ interface Flight {
 interface Shape {
   name: string;
   tables: readonly string[];
-  enqueue(flight: Flight): string;
-  claim(flight: Flight): string;
-  ack(flight: Flight): string;
-  /** Once for every {@link DELETE_ROWS} messages. */
+  enqueue(batch: Batch): string;
+  claim(batch: Batch): string;
+  ack(batch: Batch): string;
+  /** Runs once for every {@link DELETE_ROWS} messages. */
   tidy?: string;
-  /** What of a row goes into the binlog; FULL unless said otherwise. */
+  /** `binlog_row_image`; FULL when absent. */
   rowImage?: 'MINIMAL';
 }
 
@@ -33,18 +33,18 @@ const DELIVERY_COLUMNS = `
 const DELIVERY_KEYS = `PRIMARY KEY (queue_id, message_id), KEY delivery_next (queue_id, priority_rank, available_at)`;
 const BODY_COLUMNS = `body VARBINARY(4096) NOT NULL, headers VARBINARY(1024) NULL`;
 
-function lock(table: string, { now }: Flight): string {
+function lock(table: string, { now }: Batch): string {
   return `SELECT message_id, available_at, expires_at, receive_count FROM ${table} FORCE INDEX (delivery_next)
     WHERE queue_id = 1 AND priority_rank = 5 AND available_at BETWEEN ${now - 1} AND ${now}
-    ORDER BY queue_id, priority_rank, available_at LIMIT ${FLIGHT} FOR UPDATE SKIP LOCKED`;
+    ORDER BY queue_id, priority_rank, available_at LIMIT ${BATCH} FOR UPDATE SKIP LOCKED`;
 }
 
-function lease(table: string, { ids, now }: Flight): string {
+function lease(table: string, { ids, now }: Batch): string {
   return `UPDATE ${table} FORCE INDEX (PRIMARY) SET available_at = ${now + LEASE_MS}, lease_token = x'0102030405060708', receive_count = receive_count + 1
     WHERE queue_id = 1 AND message_id IN (${ids.join(',')})`;
 }
 
-function remove(table: string, { ids, now }: Flight): string {
+function remove(table: string, { ids, now }: Batch): string {
   return `DELETE d FROM ${table} d FORCE INDEX (PRIMARY)
     WHERE d.queue_id = 1 AND d.message_id IN (${ids.join(',')}) AND d.lease_token = x'0102030405060708' AND d.available_at > ${now}`;
 }
@@ -59,9 +59,9 @@ function split(name: string, message: string): Shape {
     enqueue: ({ ids, body, now }) =>
       `INSERT INTO a_message VALUES ${ids.map((id) => `(${id},1,'${body}',NULL,${now + TTL_MS})`).join(',')};
        INSERT INTO a_delivery (queue_id, message_id, priority_rank, available_at, expires_at, receive_count) VALUES ${ids.map((id) => `(1,${id},5,${now},${now + TTL_MS},0)`).join(',')}`,
-    claim: (flight) =>
-      `${lock('a_delivery', flight)}; ${lease('a_delivery', flight)}; SELECT id, body, headers FROM a_message WHERE id IN (${flight.ids.join(',')})`,
-    ack: (flight) => remove('a_delivery', flight),
+    claim: (batch) =>
+      `${lock('a_delivery', batch)}; ${lease('a_delivery', batch)}; SELECT id, body, headers FROM a_message WHERE id IN (${batch.ids.join(',')})`,
+    ack: (batch) => remove('a_delivery', batch),
   };
 }
 
@@ -70,12 +70,12 @@ const ONE_TABLE: Shape = {
   tables: [`CREATE TABLE a_delivery (${DELIVERY_COLUMNS}, ${BODY_COLUMNS}, ${DELIVERY_KEYS}) ENGINE=InnoDB`],
   enqueue: ({ ids, body, now }) =>
     `INSERT INTO a_delivery (queue_id, message_id, priority_rank, available_at, expires_at, receive_count, body) VALUES ${ids.map((id) => `(1,${id},5,${now},${now + TTL_MS},0,'${body}')`).join(',')}`,
-  claim: (flight) =>
-    `${lock('a_delivery', flight)}; ${lease('a_delivery', flight)}; SELECT message_id, body, headers FROM a_delivery WHERE queue_id = 1 AND message_id IN (${flight.ids.join(',')})`,
-  ack: (flight) => remove('a_delivery', flight),
+  claim: (batch) =>
+    `${lock('a_delivery', batch)}; ${lease('a_delivery', batch)}; SELECT message_id, body, headers FROM a_delivery WHERE queue_id = 1 AND message_id IN (${batch.ids.join(',')})`,
+  ack: (batch) => remove('a_delivery', batch),
 };
 
-/** Settled rows stand where nothing is ever claimed, in priority 255, until they are deleted. */
+/** Settled rows stay in priority 255, where nothing is ever claimed, until they are deleted. */
 const MARKED: Shape = {
   ...ONE_TABLE,
   name: 'one table; ack marks, DELETE later',
@@ -100,7 +100,10 @@ const SHAPES: readonly Shape[] = [
 
 export type ShapeCost = { shape: string; bodyBytes: number; cost: MessageCost };
 
-/** Lifecycles in flights of 100 on one connection, each of the three transactions committed, on tables of different shapes. */
+/**
+ * Lifecycles in batches of 100 on one connection, on tables of different shapes. Each of the three
+ * transactions is committed.
+ */
 export async function measureShapes(server: RunningServer, seconds: number): Promise<ShapeCost[]> {
   const measured: ShapeCost[] = [];
   for (const bodyBytes of [200, 2000]) {
@@ -122,14 +125,14 @@ async function measureShape(
   const transaction = (sql: string): Promise<unknown> => session.run(`START TRANSACTION; ${sql}; COMMIT`);
   const round = async (): Promise<number> => {
     now += 10;
-    const ids = Array.from({ length: FLIGHT }, (_, index) => idAt(now, made + index));
-    made += FLIGHT;
-    const flight = { ids, body, now };
-    await transaction(shape.enqueue(flight));
-    await transaction(shape.claim(flight));
-    await transaction(shape.ack(flight));
+    const ids = Array.from({ length: BATCH }, (_, index) => idAt(now, made + index));
+    made += BATCH;
+    const batch = { ids, body, now };
+    await transaction(shape.enqueue(batch));
+    await transaction(shape.claim(batch));
+    await transaction(shape.ack(batch));
     if (shape.tidy !== undefined && made % DELETE_ROWS === 0) await transaction(shape.tidy);
-    return FLIGHT;
+    return BATCH;
   };
   try {
     await session.run(`SET SESSION binlog_row_image = '${shape.rowImage ?? 'FULL'}'`);

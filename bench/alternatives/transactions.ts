@@ -3,7 +3,7 @@ import { costOf, idAt, type MessageCost, openSession, type SqlSession } from './
 
 const BODY = 'x'.repeat(200);
 const TTL_MS = 345_600_000;
-const FLIGHT = 100;
+const BATCH = 100;
 const WRITERS = 4;
 
 export type TransactionCost = {
@@ -11,7 +11,10 @@ export type TransactionCost = {
   cost: MessageCost;
 };
 
-/** What a message costs to store in transactions of different sizes: what a commit costs. */
+/**
+ * Measures the cost of a stored message in transactions of different sizes. The difference is the
+ * commit.
+ */
 export async function measureTransactions(server: RunningServer, seconds: number): Promise<TransactionCost[]> {
   const session = await openSession(server.url);
   const measured: TransactionCost[] = [];
@@ -42,14 +45,17 @@ export interface Packing {
   bytes: number;
 }
 
-/** What one of so many messages, a multiple of 400, takes in `message` when ids come in order, and when those of several writers interleave because they were stamped before their flights took off. */
+/**
+ * Measures the bytes of a message in `message`. Once, ids come in order. Once, the ids of several
+ * writers interleave, because they were made when requests came. @param messages a multiple of 400
+ */
 export async function measurePacking(server: RunningServer, messages: number): Promise<Packing[]> {
   const session = await openSession(server.url);
   const packing: Packing[] = [];
   try {
     for (const [how, interleaves] of [
-      ['stamped when the flight takes off', false],
-      [`${WRITERS} writers whose ids were stamped when requests came`, true],
+      ['made when the batch is sent', false],
+      [`made when requests arrive, ${WRITERS} writers`, true],
     ] as const) {
       await session.run('TRUNCATE TABLE delivery');
       await session.run('TRUNCATE TABLE message');
@@ -67,15 +73,15 @@ export async function measurePacking(server: RunningServer, messages: number): P
 
 async function store(session: SqlSession, messages: number, interleaves: boolean): Promise<void> {
   const now = Date.now();
-  for (let first = 0; first < messages; first += FLIGHT * WRITERS) {
-    const ids = Array.from({ length: FLIGHT * WRITERS }, (_, index) =>
+  for (let first = 0; first < messages; first += BATCH * WRITERS) {
+    const ids = Array.from({ length: BATCH * WRITERS }, (_, index) =>
       idAt(now + Math.floor(first / 1000), first + index),
     );
     for (let writer = 0; writer < WRITERS; writer += 1) {
-      const flight = interleaves
+      const batch = interleaves
         ? ids.filter((_, index) => index % WRITERS === writer)
-        : ids.slice(writer * FLIGHT, (writer + 1) * FLIGHT);
-      await insert(session, 1, flight, now);
+        : ids.slice(writer * BATCH, (writer + 1) * BATCH);
+      await insert(session, 1, batch, now);
     }
   }
 }

@@ -8,7 +8,9 @@ import { LatencyRecorder } from './latency-recorder.js';
 import type { Side, Load, QueueLoadShape } from './load.js';
 import { QueueClient } from './queue-client.js';
 
-/** Name of the latency from the start of an enqueue request to the dequeue answer with its message. */
+/**
+ * Names the latency from the start of an enqueue request to the dequeue answer with its message.
+ */
 export const END_TO_END = 'end to end';
 
 const BACKLOG_BATCHES = 20;
@@ -64,7 +66,10 @@ export class BrokerLoad implements Load {
     this.ended.catch(() => undefined);
   }
 
-  /** Opens the connections of closed workers, then begins. @param produced of the load to be drained */
+  /**
+   * Opens the connections of closed workers, then begins.
+   * @param produced tally of the load that a `drain` empties
+   */
   static async start(
     url: string,
     shape: QueueLoadShape,
@@ -95,7 +100,8 @@ export class BrokerLoad implements Load {
       await producing.stop();
       const deadline = sleep(DRAIN_DEADLINE_MS, undefined, { ref: false });
       if (drains) await Promise.race([tally.allReturned(), consuming.ended, deadline]);
-      // These never wait for long. Consumers of other modes wait in the broker for messages that will not come.
+      // Steady consumers never wait for long. Others wait in the broker for messages that will not
+      // come.
       if (mode === 'steady') await consuming.stop();
     } finally {
       consuming.end();
@@ -149,7 +155,8 @@ export class BrokerLoad implements Load {
     const { batch, consumers } = this.shape;
     // One more than comes in, to catch up with what a stall left.
     if (isPaced(consumers)) return { maxMessages: batch + 1 };
-    // Waits that began together would end together, again and again. So each worker's first is of another length.
+    // Waits that began together would end together, again and again. Therefore the first wait of
+    // each worker has another length.
     return { maxMessages: batch, waitSeconds: number === worker ? 1 + (worker % WAIT_SECONDS) : WAIT_SECONDS };
   }
 
@@ -198,7 +205,7 @@ function isPaced(side: Side): side is { perSecond: number } {
   return typeof side !== 'number';
 }
 
-/** Who works in a mode. */
+/** The two sides of a load in a mode. */
 function sidesOf({ producers, consumers }: QueueLoadShape, mode: Mode): { producers: Side; consumers: Side } {
   return { producers: mode === 'drain' ? 0 : producers, consumers: mode === 'produce' ? 0 : consumers };
 }
@@ -208,7 +215,9 @@ function paceOf(side: Side, mayCall: () => boolean, shift = 0): Pace {
   return { ...side, afterMs: (shift * 1000) / side.perSecond };
 }
 
-/** A closed load sends the same requests again and again, so they are made once: one for each priority to begin with. */
+/**
+ * A closed load repeats its requests, so it makes each once: one request for each first priority.
+ */
 function closedRequests({ batch, bodyBytes, priorities }: QueueLoadShape): string[] {
   const body = 'x'.repeat(bodyBytes);
   return Array.from({ length: priorities ?? 1 }, (_, first) => {

@@ -3,7 +3,10 @@ import type { Tally } from '@rowmq/load';
 import type { Quantiles } from './figures.js';
 import type { ClosedShape, Load } from './load.js';
 
-/** What a queue holds, taken by the client's consumers, whose handlers do nothing: as many, with batches as large, as a `drain` of bare calls has. */
+/**
+ * The client's consumers empty a queue; their handlers do nothing. There are as many of them, with
+ * batches as large, as a `drain` of bare calls has.
+ */
 export class ClientDrain implements Load {
   readonly ended: Promise<void>;
   private readonly consumers: QueueConsumer[];

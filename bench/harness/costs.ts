@@ -5,17 +5,20 @@ import { measureAndStop } from './scenario.js';
 import type { Load } from './load.js';
 import type { Stretch, Timing } from './stretch.js';
 
-/** What a message costs that a {@link Stretch} does not tell, per message. */
+/** Costs of a message beyond those in {@link Stretch}. */
 export type Costs = ServerCounters & {
   statements: number;
   /** Bytes that the server had written to storage: redo, binlog, pages and their doublewrites. */
   storageBytes: number;
 };
 
-/** Of one load: what every stretch tells, and its costs. */
+/** The figures of one stretch, with the costs of its load. */
 export type CostedStretch = Stretch & { costs: Costs };
 
-/** Measures a load and what a message of it costs, then stops it. The costs are those from the first message to the last, warm-up included, so that nothing is counted for messages that are not. */
+/**
+ * Measures a load and the costs of a message, then stops it. The costs span the first message to
+ * the last, warm-up included. Otherwise, work for messages that nobody counted would be in them.
+ */
 export async function measureCosts(
   rig: Rig,
   broker: RunningBroker,

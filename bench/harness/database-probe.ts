@@ -1,16 +1,19 @@
 import { type Connection, createConnection, type RowDataPacket } from 'mysql2/promise';
 
-/** What must hold for a figure to be that of durable messages. */
+/** Only with these settings is a figure one of durable messages. */
 const DURABLE = { innodb_flush_log_at_trx_commit: '1', sync_binlog: '1', log_bin: 'ON' } as const;
 
 /** Bytes written so far. */
 export interface WrittenBytes {
   redo: number;
-  /** Sizes of the binlog's files: a file may be purged meanwhile, so only differences of each file mean something. */
+  /**
+   * Sizes of the binlog's files. The server may purge a file meanwhile, so only differences of each
+   * file mean something.
+   */
   binlog: ReadonlyMap<string, number>;
 }
 
-/** What a server has counted so far. One that does not count something has NaN there. */
+/** A server's counters. One that does not count something has NaN there. */
 export type ServerCounters = Record<
   'commits' | 'redoFsyncs' | 'dataFsyncs' | 'binlogFsyncs' | 'bytesReceived' | 'bytesSent' | 'lockWaits' | 'deadlocks',
   number
@@ -98,7 +101,10 @@ export class DatabaseProbe {
     };
   }
 
-  /** With sync_binlog=1 each group of commits is one. MariaDB counts groups; MySQL counts what is neither a read nor a write of a binlog's file: its fsyncs, and a few openings. */
+  /**
+   * With sync_binlog=1, each group of commits is one fsync. MariaDB counts groups. MySQL counts
+   * operations on a binlog file that are neither reads nor writes: its fsyncs, and a few openings.
+   */
   private async binlogFsyncs(): Promise<number> {
     const [groups] = await this.query<{ Value: string }>(`SHOW GLOBAL STATUS LIKE 'Binlog_group_commits'`);
     if (groups !== undefined) return Number(groups.Value);
@@ -116,7 +122,7 @@ export class DatabaseProbe {
     return Number(metric?.COUNT ?? Number.NaN);
   }
 
-  /** What the leaf pages of each index take, whole pages; an empty partition has one. */
+  /** Bytes in the leaf pages of each index. Only whole pages count; an empty partition has one. */
   async indexSizes(tables: readonly string[]): Promise<IndexSize[]> {
     await this.query(`ANALYZE TABLE ${tables.join(', ')}`);
     const [{ page } = { page: Number.NaN }] = await this.query<{ page: number }>(
@@ -144,7 +150,7 @@ export class DatabaseProbe {
     return Number(/History list length (\d+)/.exec(engine?.Status ?? '')?.[1]);
   }
 
-  /** Of all clients, this among them. */
+  /** Connections of all clients, including this one. */
   async openConnections(): Promise<number> {
     return this.status('Threads_connected');
   }
@@ -165,7 +171,7 @@ export class DatabaseProbe {
   }
 }
 
-/** What was written between two readings, in bytes. */
+/** Bytes that the server wrote between two readings. */
 export function writtenBetween(before: WrittenBytes, after: WrittenBytes): { redo: number; binlog: number } {
   const files = [...after.binlog].map(([name, size]) => size - (before.binlog.get(name) ?? 0));
   return { redo: after.redo - before.redo, binlog: files.reduce((sum, size) => sum + size, 0) };

@@ -1,7 +1,9 @@
-/** Numbers under names, nested: what one run of a scenario measures. Words say of what. */
+/**
+ * Numbers under names, nested: the figures of one run of a scenario. Strings say what was measured.
+ */
 export type Figures = { readonly [name: string]: number | string | Figures };
 
-/** Of latencies, in ms. */
+/** Quantiles of latencies, ms. */
 export type Quantiles = { count: number; p50: number; p99: number; max: number };
 
 export function quantiles(samples: readonly number[]): Quantiles {

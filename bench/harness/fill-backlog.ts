@@ -6,13 +6,13 @@ const TTL_MS = 345_600_000;
 /** 9 minus the default priority. */
 const PRIORITY_RANK = 5;
 
-/** Messages that are put into a queue. */
+/** Messages to put into a queue. */
 export interface Backlog {
   queue: string;
   bodyBytes: number;
-  /** How many messages are there already of those this puts in. */
+  /** Messages of this backlog that the queue already holds. */
   present: number;
-  /** How many there are to be. */
+  /** Messages that it holds afterwards. */
   messages: number;
   /** When the very first one was enqueued, ms since 1970. */
   from: number;
@@ -21,8 +21,9 @@ export interface Backlog {
 }
 
 /**
- * Puts messages into a queue as if they had been enqueued one after the other, in the order of their ids. The server makes the rows itself, and writes none of them to the binlog.
- * Returns how many came in per second.
+ * Puts messages into a queue as if they had been enqueued one after the other, in the order of
+ * their ids. The server makes the rows itself and writes none of them to the binlog. Returns
+ * messages a second.
  */
 export async function fillBacklog(probe: DatabaseProbe, backlog: Backlog): Promise<number> {
   const [queue] = await probe.query<{ id: number }>('SELECT id FROM queue WHERE name = ?', [backlog.queue]);
@@ -40,7 +41,7 @@ export async function fillBacklog(probe: DatabaseProbe, backlog: Backlog): Promi
   return (backlog.messages - backlog.present) / seconds;
 }
 
-/** What the rows are made from: 0 to 49,999. */
+/** Numbers from 0 to 49,999, from which the server makes the rows. */
 async function makeNumbers(probe: DatabaseProbe): Promise<void> {
   const digits = `(${Array.from({ length: 10 }, (_, digit) => `SELECT ${digit} AS d`).join(' UNION ALL ')})`;
   await probe.query('CREATE TEMPORARY TABLE bench_number (n INT UNSIGNED PRIMARY KEY)');

@@ -1,11 +1,11 @@
 import { performance } from 'node:perf_hooks';
 import { type Quantiles, quantiles } from './figures.js';
 
-/** Collects how long things took, by name. */
+/** Collects latencies by name. */
 export class LatencyRecorder {
   private readonly samples = new Map<string, number[]>();
 
-  /** @param since what `performance.now()` said when it began. */
+  /** @param since its beginning, on the clock of `performance.now()` */
   record(name: string, since: number): void {
     const latency = performance.now() - since;
     const samples = this.samples.get(name);
@@ -13,7 +13,7 @@ export class LatencyRecorder {
     else this.samples.set(name, [latency]);
   }
 
-  /** What was recorded since the last time, by name; it is forgotten. */
+  /** Takes what was recorded since the last call, by name, and forgets it. */
   take(): Record<string, Quantiles> {
     const taken = [...this.samples].map(([name, samples]) => [name, quantiles(samples)] as const);
     this.samples.clear();

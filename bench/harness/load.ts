@@ -6,13 +6,13 @@ export interface Load {
   done(): number;
   /** Latencies since the last call, by the name of what took them. */
   takeLatencies(): Record<string, Quantiles>;
-  /** Resolves when there is nothing left to do. Rejects when something fails. Most loads only ever reject. */
+  /** Resolves when nothing is left to do. Rejects when something fails. Most loads only reject. */
   readonly ended: Promise<void>;
   /** Ends the work in order. Throws if a message was lost or came twice. */
   stop(): Promise<void>;
 }
 
-/** How many workers make requests in closed loops, or how many requests are made a second. */
+/** Workers in closed loops, or requests a second. */
 export type Side = number | { perSecond: number };
 
 export interface LoadShape {
@@ -21,15 +21,20 @@ export interface LoadShape {
   /** Messages of each enqueue, dequeue and ack. */
   batch: number;
   bodyBytes: number;
-  /** How many priorities closed producers use; absent: the default one. */
+  /** Priorities that closed producers use; absent: the default one. */
   priorities?: number;
   /** Backlog, in batches per consumer, at which closed producers pause. */
   backlogBatches?: number;
-  /** Whether the latency of a paced request counts from when it was due, so that a stall shows in every request that it delayed. */
+  /**
+   * Whether the latency of a paced request counts from the moment at which it was due. A stall then
+   * shows in every request that it delayed.
+   */
   countsFromDue?: boolean;
 }
 
-/** A load, and on which queues. Closed workers are dealt to the queues in turn; paced requests go to the first. */
+/**
+ * A load on queues. Closed workers are dealt to the queues in turn. Paced requests go to the first.
+ */
 export interface QueueLoadShape extends LoadShape {
   queues: readonly string[];
 }

@@ -1,29 +1,29 @@
 import { performance } from 'node:perf_hooks';
 
-/** A minute of a load, or what stands for one. */
+/** A minute of a load. `--seconds` may make it shorter. */
 export interface Minute {
-  /** Since the snapshot was opened; 0: the minute before it. */
+  /** Counted from when the snapshot was opened; 0 is the minute before. */
   minute: number;
   perSecond: number;
-  /** At its end. */
+  /** Read at its end. */
   gauges: Record<string, number>;
 }
 
-/** What is measured minute by minute while a snapshot is held open; the same for every database. */
+/** A measurement minute by minute while a snapshot is open. It is the same for every database. */
 export interface MinutesOptions {
   minutes: number;
   /** Length of a minute. */
   seconds: number;
-  /** Opens a snapshot. Returns what closes it. */
+  /** Opens a snapshot. Returns the function that closes it. */
   openSnapshot: () => Promise<() => Promise<void>>;
   /** Lets the load go on for so long. Returns the lifecycles done meanwhile. */
   lifecycles: (seconds: number) => Promise<number>;
-  /** What is read beside the rate. */
+  /** Read beside the rate. */
   gauges: Record<string, () => Promise<number>>;
   log?: (line: string) => void;
 }
 
-/** Measures a minute without a snapshot, then so many with one. */
+/** Measures one minute without a snapshot, then the others with one. */
 export async function measureMinutes(options: MinutesOptions): Promise<Minute[]> {
   const measured = [await measureMinute(options, 0)];
   const closeSnapshot = await options.openSnapshot();
@@ -44,7 +44,7 @@ async function measureMinute({ seconds, lifecycles, gauges, log }: MinutesOption
   return { minute, perSecond, gauges: Object.fromEntries(await Promise.all(read)) };
 }
 
-/** The last minute's rate in terms of the first's under the snapshot. */
+/** The last minute's rate divided by the first's under the snapshot. */
 export function lastToFirst(minutes: readonly Minute[]): number {
   const first = minutes.find(({ minute }) => minute === 1);
   return (minutes.at(-1)?.perSecond ?? Number.NaN) / (first?.perSecond ?? Number.NaN);

@@ -4,7 +4,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import { type RigOptions, ROOT } from './rig.js';
 import type { Timing } from './stretch.js';
 
-/** What every benchmark can be told. */
+/** Options of every benchmark. */
 export interface BenchOptions extends RigOptions, Timing {
   servers: ServerKind[];
   runs: number;
@@ -13,7 +13,7 @@ export interface BenchOptions extends RigOptions, Timing {
 
 const KINDS: readonly ServerKind[] = ['mysql', 'mariadb'];
 
-/** What an option is when it is not given. */
+/** Values of options that are not given. */
 interface Defaults {
   runs: number;
   seconds: number;

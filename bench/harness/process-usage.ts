@@ -1,7 +1,7 @@
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
-/** What Linux counts CPU in: `getconf CLK_TCK`, the same everywhere for years. */
+/** Linux counts CPU in this unit: `getconf CLK_TCK`, the same everywhere for years. */
 const TICKS_PER_SECOND = 100;
 
 /** CPU seconds, user and system, that a process and its children have used so far. */
@@ -16,7 +16,7 @@ export async function residentMegabytes(pid: number): Promise<number> {
   return each.reduce((sum, megabytes) => sum + megabytes, 0);
 }
 
-/** CPU seconds, user and system, that a process has used so far, all threads, without its children. */
+/** CPU seconds, user and system, of all threads of a process so far, without its children. */
 export async function ownCpuSeconds(pid: number): Promise<number> {
   const text = await readFile(`/proc/${pid}/stat`, 'utf8');
   // The name in parentheses may itself hold spaces and parentheses, so count from the last one.
@@ -25,7 +25,10 @@ export async function ownCpuSeconds(pid: number): Promise<number> {
   return (Number(utime) + Number(stime)) / TICKS_PER_SECOND;
 }
 
-/** Bytes that a process has had written to storage so far, into whatever files; 0 on a file system in memory. */
+/**
+ * Bytes that the kernel has written to storage for a process so far, into any file. 0 on a file
+ * system in memory.
+ */
 export async function bytesToStorage(pid: number): Promise<number> {
   const io = await readFile(`/proc/${pid}/io`, 'utf8');
   return Number(/^write_bytes: (\d+)$/m.exec(io)?.[1]);
@@ -39,7 +42,10 @@ export async function openHandles(pid: number): Promise<number> {
   return each.reduce((sum, count) => sum + count, 0);
 }
 
-/** Sizes of all files below a folder in MiB, by their names; what is removed meanwhile is left out. */
+/**
+ * Sizes, MiB, of all files below a folder, by their names. It leaves out files that are removed
+ * meanwhile.
+ */
 export async function folderMegabytes(folder: string): Promise<Map<string, number>> {
   const sizes = new Map<string, number>();
   for (const entry of await readdir(folder, { withFileTypes: true, recursive: true })) {

@@ -8,7 +8,7 @@ import { ROOT } from './rig.js';
 /** A section of bench/RESULTS.md, and the figures behind it. */
 export interface Report {
   title: string;
-  /** Of `npm run`. */
+  /** The script's name in `npm run`. */
   script: string;
   options: { json: string };
   /** By server, such as `mysql 9.7.4`. */
@@ -17,11 +17,14 @@ export interface Report {
   markdown: string;
 }
 
-/** Writes a report as JSON, prints its section, and renews bench/RESULTS.md if that is where the report belongs. */
+/**
+ * Writes a report as JSON, prints its section, and renews bench/RESULTS.md if that is where the
+ * report belongs.
+ */
 export async function publish({ options, ...report }: Report): Promise<void> {
   const circumstances = { date: new Date().toISOString().slice(0, 10), commit: commit(), machine: machine() };
   const markdown = `${header(report, circumstances)}\n\n${report.markdown}`;
-  // Where it lies says nothing to a reader elsewhere.
+  // The path of the file says nothing to a reader on another machine.
   const { json, ...measured } = options;
   await mkdir(dirname(json), { recursive: true });
   const text = JSON.stringify({ ...report, ...circumstances, options: measured, markdown }, undefined, 2);
@@ -44,7 +47,8 @@ function header({ script, results }: Pick<Report, 'script' | 'results'>, circums
     `\`${command}\``,
     '',
     `${date}, commit ${of}; ${on}; Node ${process.version}, ${Object.keys(results).join(', ')}.`,
-    'Broker, database and load generator share the machine. Durable: innodb_flush_log_at_trx_commit=1, sync_binlog=1, binlog on, as the server itself says.',
+    'Broker, database and load generator share the machine. The server itself reports durable settings:',
+    'innodb_flush_log_at_trx_commit=1, sync_binlog=1, binlog on.',
   ].join('\n');
 }
 

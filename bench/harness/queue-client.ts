@@ -30,7 +30,10 @@ export class QueueClient {
     return new QueueClient(await HttpConnection.open(url), queue, latencies);
   }
 
-  /** Takes the request as JSON, so that a load that always sends the same builds it once. Returns the ids. */
+  /**
+   * Takes the request as JSON, so that a load that always sends the same builds it once. Returns
+   * the ids.
+   */
   async enqueue(request: string, since?: number): Promise<string[]> {
     const { messages } = await this.call<EnqueueAnswer>('enqueue', request, since);
     return messages.map(({ id }) => id);

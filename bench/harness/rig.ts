@@ -33,12 +33,15 @@ export interface RunningServer {
   /** `mysql://…`, of a user who may do everything. */
   url: string;
   pid: number;
-  /** All its files are below it. */
+  /** All files of the server are below it. */
   folder: string;
   probe: DatabaseProbe;
 }
 
-/** A database server of its own, durable, with RowMQ's schema, and the brokers on it. All of it ends with {@link withRig}. */
+/**
+ * A durable database server with RowMQ's schema, and the brokers on it. {@link withRig} ends all of
+ * it.
+ */
 export class Rig {
   private readonly brokers = new Map<string, Promise<RunningBroker & AppProcess>>();
   private queues = 0;
@@ -48,7 +51,10 @@ export class Rig {
     private readonly brokerEnv: Record<string, string>,
   ) {}
 
-  /** The broker with these settings beyond the usual ones; started when it is first asked for, and kept. */
+  /**
+   * The broker with these settings beyond the usual ones. The first call starts it; later calls
+   * share it.
+   */
   async broker(env: Record<string, string> = {}): Promise<RunningBroker> {
     const key = JSON.stringify(env);
     const broker = this.brokers.get(key) ?? this.startBroker(env);
@@ -109,7 +115,10 @@ export async function withRig<T>(kind: ServerKind, options: RigOptions, work: (r
   });
 }
 
-/** Starts a durable server with RowMQ's schema on a folder of its own; stops and removes both when `work` is done, also on Ctrl-C. */
+/**
+ * Starts a durable server with RowMQ's schema on a folder of its own. Stops the server and removes
+ * the folder when `work` is done, also on Ctrl-C.
+ */
 export async function withServer<T>(
   kind: ServerKind,
   { bufferPoolMegabytes }: Pick<RigOptions, 'bufferPoolMegabytes'>,
@@ -145,7 +154,7 @@ function watchForInterruption(): { signal: AbortSignal; happened: Promise<never>
   const happened = new Promise<never>((_, reject) => {
     controller.signal.addEventListener('abort', () => reject(new Error('interrupted')));
   });
-  // Nobody may wait for it yet.
+  // Until somebody awaits it, a rejection is not an unhandled one.
   happened.catch(() => undefined);
   return {
     signal: controller.signal,

@@ -4,7 +4,10 @@ import type { Load, LoadShape } from './load.js';
 import type { Rig, RunningBroker } from './rig.js';
 import { measure, settle, type Stretch, type Timing } from './stretch.js';
 
-/** Something that is measured again and again. Most have one stretch, some several; each has a name. */
+/**
+ * A measurement that is repeated. Most have one stretch, some have several; each stretch has a
+ * name.
+ */
 export interface Scenario {
   name: string;
   run(rig: Rig, timing: Timing): Promise<Record<string, Stretch>>;
@@ -19,7 +22,7 @@ export interface Measured {
 /** Measured stretches by name, in the order in which they were first measured. */
 export type Results = Record<string, Measured>;
 
-/** Where a scenario differs from one queue on the usual broker. */
+/** Differences from one queue on the usual broker. */
 export interface Setup {
   queues?: number;
   /** Settings of a broker of its own. */
@@ -27,7 +30,8 @@ export interface Setup {
 }
 
 /**
- * Measures each scenario `runs` times, in rounds, so that a machine that drifts hurts all of them alike. A short round before them is thrown away: it warms up every broker.
+ * Measures each scenario `runs` times, in rounds, so that a machine that drifts hurts all of them
+ * alike. A short round before them warms up every broker and does not count.
  */
 export async function interleave(
   rig: Rig,
@@ -65,7 +69,10 @@ export function lifecycles(name: string, shape: LoadShape, setup: Setup = {}): S
   };
 }
 
-/** Only enqueues for a while, and then dequeues and acks what that left, for as long or until nothing is left. */
+/**
+ * Enqueues for a while. Then it dequeues and acks those messages, for as long or until none is
+ * left.
+ */
 export function enqueueThenDrain(name: string, shape: LoadShape): Scenario {
   return {
     name: `${name}: enqueue, then drain`,

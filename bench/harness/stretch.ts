@@ -6,10 +6,10 @@ import type { Load } from './load.js';
 import { ownCpuSeconds, residentMegabytes, treeCpuSeconds } from './process-usage.js';
 import type { Rig, RunningBroker } from './rig.js';
 
-/** Who uses CPU. The generator is this process. */
+/** A user of CPU. The generator is this process. */
 export type Party = 'broker' | 'database' | 'generator';
 
-/** What was measured of a load over some seconds. */
+/** Measurements of a load over some seconds. */
 export type Stretch = {
   seconds: number;
   messages: number;
@@ -18,7 +18,7 @@ export type Stretch = {
   cpuMicros: Record<Party, number>;
   /** CPU in % of one core. */
   cpuPercent: Record<Party, number>;
-  /** Statements that the database was sent. */
+  /** Statements that the database received. */
   queriesPerSecond: number;
   /** Bytes per message. */
   written: { redo: number; binlog: number };
@@ -39,14 +39,14 @@ interface Reading {
   questions: number;
 }
 
-/** Purge of what earlier loads left behind goes on for a moment. */
+/** InnoDB purges for a moment after an earlier load. */
 const SETTLED_HISTORY = 1000;
 const SETTLE_DEADLINE_MS = 5000;
 const POLL_MS = 100;
 
 /**
- * Warms up under a load, then measures it for so long, or until it ends. The load goes on afterwards; whoever started it stops it.
- * @throws what the load throws
+ * Warms up under a load, then measures it for so long, or until it ends. It does not stop the load.
+ * @throws the error that ended the load
  */
 export async function measure(
   rig: Rig,
@@ -72,7 +72,7 @@ export async function measure(
   };
 }
 
-/** Waits until the database is done with what earlier loads left behind, for a few seconds at most. */
+/** Waits, a few seconds at most, until the database has purged what earlier loads left behind. */
 export async function settle(rig: Rig): Promise<void> {
   const deadline = performance.now() + SETTLE_DEADLINE_MS;
   while (performance.now() < deadline && (await rig.database.probe.historyListLength()) > SETTLED_HISTORY)

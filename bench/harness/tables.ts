@@ -2,17 +2,17 @@ import { median, type Quantiles } from './figures.js';
 import { number, table } from './markdown.js';
 import type { Measured, Results } from './scenario.js';
 
-/** What several servers measured, by their names. */
+/** Results of several servers, by their names. */
 export type ServerResults = Record<string, Results>;
 
-/** Two scenarios of one run, the one's rate in terms of the other's. */
+/** Two scenarios of one run. The table shows the rate of one divided by that of the other. */
 export interface Comparison {
   label: string;
   of: string;
   to: string;
 }
 
-/** Medians of rates, with the lowest and highest run, and what a message costs. */
+/** Medians of rates with the lowest and highest run, and the costs of a message. */
 export function rateTable(results: ServerResults): string {
   const head = [
     'server',
@@ -39,7 +39,10 @@ export function rateTable(results: ServerResults): string {
   return table(head, rows);
 }
 
-/** p50 / p99 in ms of what was timed under these names; scenarios without any of them are left out. */
+/**
+ * p50 / p99 in ms of the latencies with these names. It leaves out scenarios that have none of
+ * them.
+ */
 export function latencyTable(results: ServerResults, names: readonly string[]): string {
   const cell = (latency: Quantiles | undefined): string =>
     latency ? `${number(latency.p50)} / ${number(latency.p99)}` : '–';
@@ -54,7 +57,7 @@ export function latencyTable(results: ServerResults, names: readonly string[]): 
   return table(['server', 'scenario', ...names.map((name) => `${name}: p50 / p99 ms`)], rows);
 }
 
-/** Medians of the ratios of each run; comparisons of what was not measured are left out. */
+/** Medians of the ratios of each run. It leaves out comparisons that were not measured. */
 export function ratioTable(results: ServerResults, comparisons: (of: Results) => readonly Comparison[]): string {
   const rows = Object.entries(results).flatMap(([server, scenarios]) =>
     comparisons(scenarios).flatMap(({ label, of, to }) => {

@@ -1,4 +1,5 @@
-// client.mjs NAME: runs bench/peers/clients/NAME.ts, the client's side of a peer, for the process that forked this one.
+// client.mjs NAME: runs bench/peers/clients/NAME.ts, the client of a peer. bench/peers/session.ts
+// forks it.
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { runnerImport } from 'vite';

@@ -4,7 +4,7 @@ import type { WorkerCounts, StretchKind } from './peer.js';
 /** One stretch of load. */
 export interface Plan extends WorkerCounts {
   kind: StretchKind;
-  /** A name that no stretch before had. */
+  /** A new name for each stretch. */
   queue: string;
   /** Messages of a producer's call, and of a consumer's fetch or prefetch. */
   batch: number;
@@ -12,17 +12,20 @@ export interface Plan extends WorkerCounts {
   warmUpSeconds: number;
   seconds: number;
   bodyBytes: number;
-  /** Messages sent and not yet completed, at most: the same for every peer. */
+  /** Bound on the messages that were sent and are not completed: the same for every peer. */
   outstanding: number;
-  /** Of a steady stretch. */
+  /** Rate of a steady stretch. */
   messagesPerSecond: number;
 }
 
-/** Where consumers report to. */
+/** Receives the reports of consumers. */
 export interface Sink {
   /** A message was handed out. */
   received(body: string): void;
-  /** So many messages are done: settled at the server, or on the way there where the protocol has no answer to that. */
+  /**
+   * The consumer is done with so many messages. The server has settled them or, where its protocol
+   * has no answer to that, they are on their way there.
+   */
   completed(count: number): void;
   /** Ends the stretch. */
   failed(error: unknown): void;
@@ -30,17 +33,17 @@ export interface Sink {
 
 /** A queue under load. */
 export interface PeerQueue {
-  /** Resolves when the messages are stored durably. Called by so many producers at a time as the plan says. */
+  /** Resolves when the messages are durable. The plan says how many producers call it at a time. */
   enqueue(bodies: string[]): Promise<void>;
-  /** Starts the consumers; they go on until `close`. */
+  /** Starts the consumers. They go on until `close`. */
   consume(sink: Sink): Promise<void>;
-  /** Messages the server still has to hand out or to settle. */
+  /** Messages that the server still has to hand out or to settle. */
   remaining(): Promise<number>;
-  /** Stops the consumers, and removes what can be removed. */
+  /** Stops the consumers. Removes the queue if the peer can. */
   close(): Promise<void>;
 }
 
-/** A peer's client library at work: in the process that is measured as the client. */
+/** A peer's client library, in the process whose CPU counts as the client's. */
 export interface PeerClient {
   connect(address: string, options: Readonly<Record<string, string | number>>): Promise<void>;
   openQueue(plan: Plan): Promise<PeerQueue>;
@@ -55,7 +58,7 @@ export class PullConsumers {
   private readonly rounds: LoadGenerator;
 
   /**
-   * @param round one fetch and its settling. It returns the number of messages. Where the server does
+   * @param round one fetch and its settling. It returns the number of messages. If the server does
    * not wait for messages, the round pauses by itself.
    */
   constructor(consumers: number, sink: Sink, round: (consumer: number) => Promise<number>) {
@@ -65,7 +68,10 @@ export class PullConsumers {
     });
   }
 
-  /** Resolves when the last round is over. A round that fails meanwhile is no fault: its connection was closed. */
+  /**
+   * Resolves when the last round is over. A round that fails meanwhile is no fault, because its
+   * connection was closed.
+   */
   async stop(): Promise<void> {
     this.running = false;
     await Promise.allSettled([this.rounds.stop()]);

@@ -9,7 +9,8 @@ interface ProcessTimes {
 }
 
 /**
- * CPU time that each of these processes has used so far, user and system, µs: with that of their children, live and ended (a database's backends, a broker's workers).
+ * CPU time, µs, user and system, that each of these processes has used so far. It includes their
+ * children, live and ended: a database's backends, a broker's workers.
  */
 export async function cpuTimes(pids: Record<string, number>): Promise<Record<string, number>> {
   const processes = new Map<number, ProcessTimes>();
@@ -27,16 +28,17 @@ export async function cpuTimes(pids: Record<string, number>): Promise<Record<str
   return Object.fromEntries(Object.entries(pids).map(([name, pid]) => [name, total(pid) * MICROSECONDS_PER_TICK]));
 }
 
-/** Undefined when the process has ended meanwhile. */
+/** Undefined when the process has ended. */
 async function readTimes(pid: string): Promise<ProcessTimes | undefined> {
   const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
   if (stat === undefined) return undefined;
-  // The name in parentheses may itself hold spaces and parentheses: count from the last one.
+  // The name in parentheses may itself hold spaces and parentheses, so it counts from the last one.
   const fields = stat
     .slice(stat.lastIndexOf(')') + 2)
     .split(' ')
     .map(Number);
-  // utime, stime, and cutime, cstime of the children that ended: so nothing is lost when one does.
+  // utime, stime, and cutime, cstime of the children that ended. So the end of a child loses
+  // nothing.
   const ticks = [11, 12, 13, 14].reduce((sum, index) => sum + (fields[index] ?? 0), 0);
   return { parent: fields[1] ?? 0, ticks };
 }

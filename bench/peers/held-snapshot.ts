@@ -4,7 +4,8 @@ import type { Peer } from './peer.js';
 import type { Measured, StretchOptions } from './session.js';
 
 /**
- * A PostgreSQL peer's lifecycles at batch 100 while a snapshot is held open on its server, for `npm run bench:snapshot`: `perSecond` of the result tells how the rate changes.
+ * Measures a PostgreSQL peer's lifecycles at batch 100 while a snapshot is open on its server, for
+ * `npm run bench:snapshot`. `perSecond` of the result shows how the rate changes.
  * @param signal ends it with an error
  */
 export async function measureUnderHeldSnapshot(

@@ -7,7 +7,10 @@ import { PeerSession } from './session.js';
 
 const FOLDER = fileURLToPath(new URL('.', import.meta.url));
 
-/** Starts a peer's server and client; installs the server if it is missing and this process may. Throws `PeerUnavailableError` otherwise. */
+/**
+ * Starts a peer's server and client. Installs a missing server if this process may; otherwise
+ * throws `PeerUnavailableError`.
+ */
 export async function openSession(peer: Peer, signal?: AbortSignal): Promise<PeerSession> {
   try {
     return await PeerSession.open(peer, signal);
@@ -22,7 +25,10 @@ export async function openSession(peer: Peer, signal?: AbortSignal): Promise<Pee
   }
 }
 
-/** The peers' client libraries are not among the project's dependencies: they are installed when they are first needed. */
+/**
+ * Installs the peers' client libraries when they are first needed. The project does not depend on
+ * them.
+ */
 export function installClients(): void {
   const wanted = packageVersions(join(FOLDER, 'package-lock.json'));
   const installed = packageVersions(join(FOLDER, 'node_modules', '.package-lock.json'));
@@ -36,7 +42,7 @@ function packageVersions(lockFile: string): string[] {
     const { packages } = JSON.parse(readFileSync(lockFile, 'utf8')) as {
       packages: Record<string, { version?: string; optional?: boolean }>;
     };
-    // Optional ones are left out where they do not fit the platform.
+    // npm leaves out optional packages that do not fit the platform.
     return Object.entries(packages).flatMap(([path, { version, optional }]) =>
       version === undefined || optional === true ? [] : [`${path} ${version}`],
     );

@@ -6,14 +6,14 @@ import type { PeerQueue, PeerClient, Plan, Sink } from './client.js';
 
 /** Every body begins with its message's number. */
 const NUMBER_WIDTH = 12;
-/** After the statistics are fresh, plans that were made before must go first. */
+/** Plans that were made before the statistics were fresh must go first. */
 const AFTER_ANALYSE_MS = 1000;
 const DRAIN_DEADLINE_MS = 60_000;
 const TICK_MS = 20;
-/** A steady stretch that falls this far behind is not steady. */
+/** A steady stretch with a longer backlog is not steady. */
 const STEADY_BACKLOG_LIMIT = 5000;
 
-/** What one stretch measured on the client's side. */
+/** Measurements of one stretch on the client's side. */
 export interface StretchResult {
   /** In the measured time. */
   messages: number;
@@ -25,7 +25,10 @@ export interface StretchResult {
   latency?: Quantiles;
 }
 
-/** One stretch from an empty queue to an empty queue. `mark` is called when the measured time begins and ends. Throws if a message was lost, doubled or changed. */
+/**
+ * One stretch from an empty queue to an empty queue. It calls `mark` when the measured time begins
+ * and ends. Throws if a message was lost, doubled or changed.
+ */
 export class Stretch {
   private readonly tally = new Tally<number>();
   private readonly filler: string;
@@ -74,7 +77,10 @@ export class Stretch {
     };
   }
 
-  /** Producers in closed loops; in a steady stretch, one message at each of evenly spaced moments. */
+  /**
+   * Producers work in closed loops. In a steady stretch, one message is due at each of evenly
+   * spaced moments.
+   */
   private produce(queue: PeerQueue): LoadGenerator {
     const { kind, batch, producers, messagesPerSecond, outstanding } = this.plan;
     const isSteady = kind === 'steady';
@@ -132,7 +138,7 @@ export class Stretch {
     return this.plan.kind === 'steady' ? { ...result, latency: quantiles(this.latencies) } : result;
   }
 
-  /** Until every message has come and the server has settled it. */
+  /** Waits until every message has come and the server has settled it. */
   private async drain(queue: PeerQueue): Promise<void> {
     for (const deadline = Date.now() + DRAIN_DEADLINE_MS; ; await sleep(TICK_MS)) {
       const here = this.inFlight();

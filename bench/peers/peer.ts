@@ -1,12 +1,13 @@
-/** What is measured of a peer, in this order. */
+/** Measured of a peer, in this order. */
 export const STRETCH_KINDS = ['batch', 'single', 'steady'] as const;
 /**
- * `batch`: as fast as it goes, 100 messages at a time or prefetched. `single`: as fast as it goes, one message at a time, 50 producers and 50 consumers.
- * `steady`: 200 single messages a second, for the latency.
+ * - `batch`: as fast as it goes, 100 messages at a time or prefetched.
+ * - `single`: as fast as it goes, one message at a time, 50 producers and 50 consumers.
+ * - `steady`: 200 single messages a second, for the latency.
  */
 export type StretchKind = (typeof STRETCH_KINDS)[number];
 
-/** How many take part on the client's side; a producer has one call under way at a time. */
+/** Producers and consumers on the client's side. A producer has one call in flight. */
 export interface WorkerCounts {
   producers: number;
   consumers: number;
@@ -17,15 +18,15 @@ export interface Peer {
   /** For `--only`. */
   name: string;
   title: string;
-  /** Of `clients/`: the module that speaks to it, run in a process of its own. */
+  /** Module in `clients/` that speaks to it, in a process of its own. */
   client: string;
-  /** What the client module is told, beyond the address. */
+  /** Options of the client module, beyond the address. */
   clientOptions?: Record<string, string | number>;
-  /** What is measured of it, and with how many hands. */
+  /** Its measurements, and the number of workers in each. */
   stretches: Partial<Record<StretchKind, WorkerCounts>>;
-  /** What makes an answered message survive a crash of the machine. */
+  /** Settings that make an answered message survive a crash of the machine. */
   durability: string;
-  /** How it was set up for throughput, and what batches. */
+  /** Its set-up for throughput. */
   settings: string;
   /** Throws {@link PeerUnavailableError} if its server is not installed. */
   start(): Promise<PeerServer>;
@@ -35,9 +36,9 @@ export interface Peer {
 export interface PeerServer {
   /** Such as `PostgreSQL 15.13`. */
   version: string;
-  /** What its clients connect to. */
+  /** Clients connect to it. */
   address: string;
-  /** Processes whose CPU time counts, their children included, by what they are. */
+  /** Processes whose CPU time counts, with their children, by name. */
   pids: Record<string, number>;
   /** Stops them and removes their files. */
   stop(): Promise<void>;

@@ -6,13 +6,16 @@ import { RABBITMQ_DURABILITY, startRabbitMq } from './servers/rabbitmq.js';
 import { REDIS_DURABILITY, startRedis } from './servers/redis.js';
 import { ROWMQ_DURABILITY, startBroker, startDatabase } from './servers/rowmq.js';
 
-/** One at a time: the same for everybody, by the question. */
+/** One at a time: the same for every peer. */
 const SINGLE: WorkerCounts = { producers: 50, consumers: 50 };
 
-/** Connections for producers and pull consumers of the PostgreSQL peers: more did not make them faster on two cores. */
+/**
+ * Connections for producers and pull consumers of the PostgreSQL peers. More did not make them
+ * faster on two cores.
+ */
 const POSTGRES_POOL = 20;
 
-/** RowMQ over HTTP: what its users get. */
+/** RowMQ over HTTP, as its users have it. */
 function rowmqHttp(kind: ServerKind, title: string): Peer {
   return {
     name: `rowmq-http-${kind}`,
@@ -25,7 +28,7 @@ function rowmqHttp(kind: ServerKind, title: string): Peer {
   };
 }
 
-/** RowMQ's repository in the client's process: what compares with the PostgreSQL libraries. */
+/** RowMQ's repository in the client's process, to compare with the PostgreSQL libraries. */
 function rowmqRepository(kind: ServerKind, title: string): Peer {
   return {
     name: `rowmq-repository-${kind}`,

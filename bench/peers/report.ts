@@ -28,28 +28,34 @@ export function peersMarkdown(
   { runs, seconds, warmUpSeconds }: { runs: number; seconds: number; warmUpSeconds: number },
 ): string {
   const paragraphs = [
-    `Full lifecycles of 200-byte messages (enqueue, hand out, settle), every message counted and checked; closed loops with at most 4,000 (batch 100) or 1,000 (one at a time, 50 producers and
-50 consumers) messages outstanding, the same for all. Medians (lowest – highest) of ${runs} rounds, each peer once a round, in opposite order every other round, on new server processes with
-empty data; stretches of ${seconds} s after ${warmUpSeconds} s of warm-up. The client is a process of its own. Latency: from when a message was due until a consumer had it, at a steady 200 messages/s.`,
+    `The load is full lifecycles of 200-byte messages (enqueue, hand out, settle). Every message is
+counted and checked. All peers run the same closed loops: at most 4,000 messages outstanding at
+batch 100, and at most 1,000 one at a time, with 50 producers and 50 consumers.
+
+Figures are medians (lowest – highest) of ${runs} rounds. Each peer runs once a round, in opposite order
+every other round, on new server processes with empty data. Stretches take ${seconds} s after ${warmUpSeconds} s of warm-up.
+The client is a process of its own. Latency is the time from when a message was due until a consumer
+had it, at a steady 200 messages/s.`,
     table(
       ['peer', 'batch 100, messages/s', 'one at a time, messages/s', 'at 200/s: p50, ms', 'p99, ms'],
       results.map((result) => [result.title, ...RATED.map((kind) => rates(result, kind)), ...latencies(result)]),
     ),
-    'CPU time of a message, µs: all the processes of the servers, and the client process.',
+    'CPU time of a message in µs, of all server processes and of the client process:',
     table(
       ['peer', 'batch 100: servers', 'client', 'one at a time: servers', 'client'],
       results.map((result) => [result.title, ...RATED.flatMap((kind) => costs(result, kind))]),
     ),
-    "RowMQ's rate divided by the peer's, in the same round; medians.",
+    "RowMQ's rate divided by the peer's rate in the same round; medians:",
     ratioTable(results),
-    'What was to be reached:',
+    'Targets, and whether RowMQ reached them:',
     targetTable(results),
-    'Set-up of each:',
+    'Set-up of each peer:',
     table(
       ['peer', 'server', 'durable by', 'set up for throughput'],
       results.map(({ title, version, durability, settings }) => [title, version, durability, settings]),
     ),
-    'RabbitMQ, NATS and Graphile Worker do not answer an acknowledgement: a message counts as done when it is sent, and the stretch ends only when the server has nothing left.',
+    `RabbitMQ, NATS and Graphile Worker do not answer an acknowledgement. A message counts as done when
+its acknowledgement is sent. The stretch ends only when the server has nothing left.`,
   ];
   for (const { title, reason } of leftOut) paragraphs.push(`${title} was left out: ${reason}`);
   return paragraphs.join('\n\n');
@@ -105,7 +111,7 @@ function latencies(result: PeerResult): string[] {
   });
 }
 
-/** Each process of the servers apart, if there are several. */
+/** Shows each process of the servers if there are several. */
 function costs(result: PeerResult, kind: StretchKind): string[] {
   const names = Object.keys(result.rounds[0]?.[kind]?.cpuPerMessage ?? {});
   const cost = (name: string): string =>

@@ -1,17 +1,17 @@
 import type { PeerClient, Plan } from './client.js';
 import { Stretch, type StretchResult } from './load.js';
 
-/** What the process that measures asks of a client process. */
+/** A request of the measuring process to a client process. */
 export type Request =
   | { ask: 'connect'; address: string; options: Record<string, string | number> }
   | { ask: 'stretch'; plan: Plan }
   | { ask: 'close' };
 
-/** What it says. One `done` or `failed` for each request; marks in between. */
+/** A client's reply. Each request gets one `done` or `failed`, after its marks. */
 export type Reply =
   { say: 'mark'; moment: 'begin' | 'end' } | { say: 'done'; result?: StretchResult } | { say: 'failed'; error: string };
 
-/** Serves the process that started this one, until it says `close` or is gone. */
+/** Answers the process that started this one, until it says `close` or is gone. */
 export function serve(client: PeerClient): void {
   const say = (reply: Reply): void => void process.send?.(reply);
   const carryOut = async (request: Request): Promise<StretchResult | undefined> => {

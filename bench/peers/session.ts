@@ -10,30 +10,30 @@ import { stopProcess } from './servers/server-process.js';
 const CLIENT = fileURLToPath(new URL('client.mjs', import.meta.url));
 const STEADY_RATE = 200;
 
-/** What differs between the kinds of stretches, and is the same for all peers. */
+/** The differences between the kinds of stretches. They are the same for all peers. */
 const LOADS: Record<StretchKind, { batch: number; outstanding: number }> = {
   batch: { batch: 100, outstanding: 4000 },
   single: { batch: 1, outstanding: 1000 },
-  // Who fetches takes what is there, up to ten.
+  // A consumer that fetches takes up to ten of the messages that are there.
   steady: { batch: 10, outstanding: Number.MAX_SAFE_INTEGER },
 };
 
-/** How long, and of what size. */
+/** Length of a stretch, and size of its messages. */
 export interface StretchOptions {
   warmUpSeconds: number;
   seconds: number;
   bodyBytes: number;
 }
 
-/** One stretch, with what it cost. */
+/** One stretch with its costs. */
 export interface Measured extends StretchResult {
   /** CPU time a message, µs, by process: the servers' and `client`. */
   cpuPerMessage: Record<string, number>;
 }
 
 /**
- * A peer's server with a client process beside it. For whoever measures something else than `bench:peers` does: between `open` and `close` the server can be reached at `address`, for
- * example to hold a snapshot on it (`holdSnapshot` in clients/postgres.ts) while a stretch runs; a stretch tells its rate for every second.
+ * A peer's server with a client process beside it. The server can be reached at `address` between
+ * `open` and `close`. `bench:snapshot` uses that to hold a snapshot while a stretch runs.
  */
 export class PeerSession {
   private stretches = 0;
@@ -53,7 +53,10 @@ export class PeerSession {
     return this.server.address;
   }
 
-  /** Starts both. Throws `PeerUnavailableError` if the server is not installed. @param signal ends what is under way with an error; then `abandon` is still due */
+  /**
+   * Starts both. Throws `PeerUnavailableError` if the server is not installed.
+   * @param signal ends the work in hand with an error; the caller then calls `abandon`
+   */
   static async open(peer: Peer, signal?: AbortSignal): Promise<PeerSession> {
     const server = await peer.start();
     let client: ChildProcess | undefined;
@@ -98,7 +101,7 @@ export class PeerSession {
     }
   }
 
-  /** Stops both whatever is under way. */
+  /** Stops both at once. */
   async abandon(): Promise<void> {
     await stopProcess(this.client, 'SIGKILL');
     await this.server.stop();

@@ -3,7 +3,7 @@ import { number, table } from '../harness/markdown.js';
 import type { StretchKind } from './peer.js';
 import { isRowmq, type PeerResult, ratios } from './report.js';
 
-/** What a subject of RowMQ's must reach beside a peer: at least so many times its rate. */
+/** A target: a subject of RowMQ's reaches at least so many times a peer's rate. */
 interface Target {
   kind: StretchKind;
   rowmq: string;
@@ -15,7 +15,7 @@ interface Target {
 const HTTP = ['rowmq-http-mysql', 'rowmq-http-mariadb'];
 const IN_PROCESS = ['rowmq-repository-mysql', 'rowmq-repository-mariadb'];
 
-/** As issue 3 sets them. Where it asks the same of MySQL and MariaDB, each counts. */
+/** The project's targets. Each of MySQL and MariaDB counts by itself. */
 const TARGETS: readonly Target[] = [
   ...HTTP.flatMap((rowmq): Target[] => [
     { kind: 'single', rowmq, peer: 'pg-boss', atLeast: 10 },

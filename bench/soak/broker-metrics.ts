@@ -1,12 +1,12 @@
 import { performance } from 'node:perf_hooks';
 
-/** What a broker's `/metrics` say of the time since they were last read. */
+/** A broker's `/metrics` of the time since the last reading. */
 export interface MetricsReading {
   heapBytes: number;
-  /** In all queues, in any state. */
+  /** Deliveries in all queues, in any state. */
   deliveries: number;
   ackedPerSecond: number;
-  /** Of the transactions that claims share; null: there were none. */
+  /** Durations of the transactions that claims share; null when there were none. */
   claimMs: { p50: number | null; p99: number | null };
 }
 
@@ -25,7 +25,7 @@ export class BrokerMetrics {
     const now = {
       at: performance.now(),
       acked: total(text, 'rowmq_messages_total', 'event="acked"'),
-      claims: buckets(text, 'rowmq_flight_duration_seconds_bucket', 'verb="dequeue"'),
+      claims: buckets(text, 'rowmq_batch_duration_seconds_bucket', 'verb="dequeue"'),
     };
     const { before } = this;
     this.before = now;
@@ -70,7 +70,11 @@ function buckets(text: string, name: string, label: string): Map<number, number>
   return counts;
 }
 
-/** As Prometheus does it: as if the values of a bucket were spread evenly over it. Null where there are none. @param counts up to each bound, in ascending order */
+/**
+ * Spreads the values of a bucket evenly over it, as Prometheus does. Returns null when there are
+ * none.
+ * @param counts up to each bound, in ascending order
+ */
 export function quantile(counts: ReadonlyMap<number, number>, share: number): number | null {
   const all = counts.get(Infinity) ?? 0;
   if (all <= 0) return null;

@@ -1,21 +1,22 @@
 import { median } from '../harness/figures.js';
 import { type Quantity, type QuantityName, quantities, type Sample } from './quantities.js';
 
-/** What the medians of two quarters of a run say about one quantity. */
+/** The verdict on one quantity, from the medians of two quarters of a run. */
 export interface Flatness {
   name: QuantityName;
   quantity: Quantity;
-  /** Medians: of the second quarter, and of the last. */
+  /** Medians of the second quarter, and of the last. */
   second: number;
   last: number;
-  /** Up to which the last counts as flat; null: not judged. */
+  /** The last counts as flat up to this; null: not judged. */
   allowed: number | null;
   isFlat: boolean;
 }
 
 /**
- * Compares the last quarter of a run with the second, by the medians of every quantity. Flat is what did not grow by more than its quantity allows; to become less is no fault. What was not read in one of
- * the quarters is not flat.
+ * Compares the last quarter of a run with the second, by the medians of every quantity. A quantity
+ * is flat if it grew by no more than it may; it may shrink. Without readings in one of the
+ * quarters, it is not flat.
  */
 export function judgeFlatness(samples: readonly Sample[], seconds: number): Flatness[] {
   return quantities().map(([name, quantity]) => {
@@ -23,7 +24,7 @@ export function judgeFlatness(samples: readonly Sample[], seconds: number): Flat
     const last = medianBetween(samples, name, (seconds * 3) / 4, seconds);
     const { growth } = quantity;
     const allowed = growth === undefined ? null : second * (1 + growth.share) + growth.slack;
-    // With NaN nothing is true.
+    // A comparison with NaN is never true.
     return { name, quantity, second, last, allowed, isFlat: allowed === null || last <= allowed };
   });
 }

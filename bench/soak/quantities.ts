@@ -1,15 +1,18 @@
-/** What is read every few seconds. */
+/** A quantity that the soak reads every few seconds. */
 export interface Quantity {
   /** Such as `memory of the broker`. */
   name: string;
   unit: string;
-  /** How much higher the last quarter's median may be than the second's: this share of it, and so much. Absent: it is shown, not judged. */
+  /**
+   * Allowed growth of the last quarter's median over the second's: this share of it, plus this
+   * slack. Absent: it is shown, not judged.
+   */
   growth?: { share: number; slack: number };
 }
 
 /** V8 sizes its heap by what it meets, and the server its caches. */
 const MEMORY_GROWTH = { share: 0.05, slack: 10 };
-/** Connections come and go. */
+/** Idle connections open and close. */
 const HANDLE_GROWTH = { share: 0, slack: 5 };
 
 /** In the order in which they are shown. */

@@ -6,18 +6,21 @@ import type { RunningServer } from '../harness/rig.js';
 import { BrokerMetrics } from './broker-metrics.js';
 import type { QuantityName, Sample } from './quantities.js';
 
-/** What is looked at. */
+/** The processes that the soak measures. */
 export interface Subjects {
   database: RunningServer;
   broker: AppProcess & { url: string };
   reaper: AppProcess;
-  /** Heap in use of the reaper, as it last told. */
+  /** The reaper's heap in use, by its last message. */
   reaperHeapBytes(): number | undefined;
 }
 
 const MEGABYTE = 2 ** 20;
 
-/** Reads every quantity each so many seconds, until `stop`. Fails if a process is gone, or the broker does not answer. */
+/**
+ * Reads every quantity every `everySeconds` until `stop`. Throws if a process is gone or the broker
+ * does not answer.
+ */
 export async function sampleUntil(
   stop: AbortSignal,
   everySeconds: number,

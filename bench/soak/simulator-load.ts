@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { ROOT } from '../harness/rig.js';
 
-/** How much load, and for how long. */
+/** Size and length of the load. */
 export interface LoadOptions {
   seconds: number;
   /** Messages a second. */
@@ -16,22 +16,25 @@ export interface SimulatorEnd {
   output: string;
 }
 
-/** Kinds of misbehaviour, each often enough to be there in every sample. */
+/** Faults, each frequent enough to be in every sample. */
 const FAULTS = '--crash-rate 0.01 --slow-rate 0.02 --nack-rate 0.05 --expire-rate 0.05 --lease-seconds 3'.split(' ');
 const SHAPE = '--producers 4 --consumers 8 --batch 5 --body-bytes 64-1024 --priorities 3-5'.split(' ');
-/** Of what the pace would make, what the ledger has room for. */
+/** Room in the ledger, as a multiple of the messages that the rate makes. */
 const LEDGER_ROOM = 1.2;
 
-/** What the simulator's process needs for each message, and for the rest. */
+/** Heap of the simulator's process: for each message, and for the rest. */
 const MEGABYTES_PER_MESSAGE = 0.001;
 const BASE_MEGABYTES = 512;
 
-/** What it says before its verdict. */
+/** The simulator prints this before its verdict. */
 const JUDGING = 'judging …\n';
 /** The verdict is at the end. */
 const MOST_OUTPUT = 20_000;
 
-/** Lets the simulator drive a broker, as a process of its own; its ledger judges at the end whether every message was treated as promised. */
+/**
+ * Lets the simulator drive a broker, in a process of its own. Its ledger judges at the end whether
+ * RowMQ kept every guarantee.
+ */
 export async function runSimulator(url: string, { seconds, rate, queues }: LoadOptions): Promise<SimulatorEnd> {
   const room = Math.ceil(rate * seconds * LEDGER_ROOM) + 1000;
   const amount = { url, seconds: Math.ceil(seconds), rate, queues, 'max-messages': room };
@@ -48,7 +51,7 @@ export async function runSimulator(url: string, { seconds, rate, queues }: LoadO
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (text: string) => {
       output += text;
-      // Its progress, a line every five seconds.
+      // The progress, a line every five seconds, is dropped first.
       if (output.length > MOST_OUTPUT) output = output.slice(-MOST_OUTPUT);
     });
   }
@@ -58,7 +61,7 @@ export async function runSimulator(url: string, { seconds, rate, queues }: LoadO
       child.once('close', resolve);
     });
     if (code === null) throw new Error(`the simulator was killed:\n${output}`);
-    // Without what it told of its progress.
+    // Leaves out the progress.
     return { code, output: output.slice(Math.max(0, output.lastIndexOf(JUDGING))) };
   } finally {
     process.off('exit', kill);

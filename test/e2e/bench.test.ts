@@ -8,7 +8,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { testServer } from '../support/servers.js';
 
 /*
- * The benchmarks in their smallest form: they run, account for every message, and report. What they measure here means nothing.
+ * Runs the benchmarks in their smallest form. They account for every message and report. Their
+ * figures mean nothing here.
  */
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -32,7 +33,7 @@ describe('a benchmark', () => {
     ['bench:alternatives', ['--messages', '2000'], /Several brokers on one queue/],
     ['bench:idle', ['--consumers', '20', '--queues', '4'], /queries/],
   ])(
-    '%s runs',
+    'npm run %s measures, accounts for every message and reports',
     async (name, options, reported) => {
       const json = join(folder, `${name.replace(':', '-')}.json`);
       const small = ['--servers', testServer().kind, '--runs', '1', '--seconds', '1', '--warm-up-seconds', '0'];
@@ -61,7 +62,7 @@ describe('a benchmark', () => {
     const [soak] = Object.values(results) as [Soak];
     expect(soak.simulator).toMatchObject({ code: 0, output: expect.stringContaining('Verdict: OK') });
     expect(soak.flatness.length).toBeGreaterThan(10);
-    // What could not be read is not a number.
+    // A quantity that could not be read is null here.
     expect(soak.flatness.filter(({ second, last }) => second === null || last === null)).toEqual([]);
   }, 120_000);
 });

@@ -48,7 +48,10 @@ async function main(): Promise<void> {
 void main();
 `;
 
-/* Nest 11 and Nest 12 differ in what they do with an error of an event handler: a message that fails must come again. */
+/*
+ * Nest 11 and Nest 12 treat errors of event handlers differently. With both, a failed message must
+ * come again.
+ */
 const TRANSPORT = `
 import 'reflect-metadata';
 import { Controller, Module } from '@nestjs/common';

@@ -165,8 +165,8 @@ describe('/openapi.json', () => {
   });
 });
 
-describe('the real answers', () => {
-  test('of every call are as described, no field more and none less', async () => {
+describe('the real answers of the broker', () => {
+  test('have exactly the described fields, for every call', async () => {
     const { api } = shared;
     const reaper = await startReaper(shared.broker.database, { ROWMQ_REAPER_INTERVAL_SECONDS: '1' });
     const dead = await shared.newQueue();

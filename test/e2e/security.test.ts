@@ -250,7 +250,7 @@ describe.concurrent('a broker starts', SLOW, () => {
       ROWMQ_ADMINKEY: 'misspelt',
     });
     await app.stop();
-    expect(app.output()).toContain('ROWMQ_ADMINKEY is not a setting of RowMQ; misspelt?');
+    expect(app.output()).toContain('ROWMQ_ADMINKEY is not a setting of RowMQ. docs/operations.md lists the settings.');
   });
 
   test('on every address, once it has a key', async () => {

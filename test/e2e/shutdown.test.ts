@@ -132,7 +132,7 @@ describe('a broker that is told to stop while it claims for a consumer who is go
     await lock.end();
     await stopped;
     await watcher.end();
-    expect(broker.output()).not.toContain('could not give back');
+    expect(broker.output()).not.toContain('could not release');
     expect(await afterwards.dequeue({ waitSeconds: 5 })).toMatchObject([{ id, receiveCount: 1 }]);
   });
 });

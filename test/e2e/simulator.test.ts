@@ -57,7 +57,9 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-/** Environment of a simulator that starts a broker of its own, with everything of it in this folder. */
+/**
+ * Environment of a simulator that starts a broker of its own, with all of its files in this folder.
+ */
 function ownBroker(own: string): Record<string, string> {
   return {
     TMPDIR: own,
@@ -67,7 +69,10 @@ function ownBroker(own: string): Record<string, string> {
   };
 }
 
-/** Runs the simulator as a user does, and answers how it ended. `interruptAt`: sends SIGINT once it has printed this. */
+/**
+ * Runs the simulator as a user does, and returns how it ended.
+ * @param interruptAt sends SIGINT once the simulator has printed this
+ */
 async function simulate(
   args: readonly string[],
   { interruptAt, env = {} }: { interruptAt?: string; env?: Record<string, string> } = {},

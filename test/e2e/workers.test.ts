@@ -8,7 +8,9 @@ import { eventually } from '../support/wait.js';
 import { OneConnection, oneConnectionEach, workerNumbered, workersOf } from '../support/workers.js';
 
 const WORKERS = { ROWMQ_WORKERS: '3' };
-/** A worker is started again after a pause of up to two seconds, and on a busy machine its start takes seconds. */
+/**
+ * A worker restarts after a pause of up to two seconds. On a busy machine its start takes seconds.
+ */
 const RESTART_MS = 40_000;
 
 let database: TestDatabase;
@@ -61,13 +63,13 @@ describe('three workers', () => {
     await broker.stop();
   });
 
-  test('are three processes behind one port, and their log says who writes', async () => {
+  test('are three processes behind one port, and each names itself in the log', async () => {
     expect(await workersOf(broker)).toHaveLength(3);
     expect(new Set(await Promise.all(clients.map((client) => client.worker()))).size).toBe(3);
     for (const number of [1, 2, 3]) expect(broker.output()).toContain(`"process":"broker worker ${number}"`);
   });
 
-  test('serve one message’s life among them', async () => {
+  test('share the calls of one message’s life', async () => {
     const [one, two, three] = clients as [OneConnection, OneConnection, OneConnection];
     const { name } = await newQueue(one);
     const [id] = await two.queue(name).enqueue('walk');
@@ -82,7 +84,7 @@ describe('three workers', () => {
     expect((await two.message(id as string)).deliveries).toEqual([]);
   });
 
-  test('wake each other’s consumers, and sooner than a look at the queue would', async () => {
+  test('wake each other’s consumers, sooner than the poll would', async () => {
     const [here, there] = clients as [OneConnection, OneConnection];
     const queues = await Promise.all(Array.from({ length: 12 }, async () => newQueue(here)));
     const consumers = queues.map(() => new OneConnection(broker));
@@ -90,7 +92,7 @@ describe('three workers', () => {
     const producerOf = async (pid: number) => ((await here.worker()) === pid ? there : here);
     const waits = queues.map(({ name }, index) => consumers[index]!.queue(name).dequeue({ waitSeconds: 20 }));
     await eventually('they wait', async () => (await here.metric('rowmq_waiting_consumers')) === 12);
-    // By then a look comes every quarter of a second.
+    // By then the poll comes every quarter of a second.
     const restAt = performance.now() + 2000;
     await eventually('they have waited for a while', () => performance.now() > restAt);
 
@@ -110,7 +112,7 @@ describe('three workers', () => {
     expect(median).toBeLessThan(100);
   });
 
-  test('share out what one of them took among all who wait', async () => {
+  test('share out the messages of one producer among the consumers of all', async () => {
     const [producer, ...others] = clients as [OneConnection, OneConnection, OneConnection];
     const { name } = await newQueue(producer);
     const near = new OneConnection(broker);
@@ -133,7 +135,7 @@ describe('three workers', () => {
     expect(await wait).toMatchObject([{ id: delayed.id, receiveCount: 2 }]);
   });
 
-  test('answer with the metrics of all, whichever is asked', async () => {
+  test('all answer with the metrics of all', async () => {
     const { name } = await newQueue(clients[0] as OneConnection);
     for (const [index, client] of clients.entries())
       await client.queue(name).enqueue(...Array.from({ length: index + 1 }, String));
@@ -157,7 +159,7 @@ describe('three workers', () => {
     );
   });
 
-  test('forget a queue that was deleted through another broker, whichever is asked', async () => {
+  test('all forget a queue that was deleted through another broker', async () => {
     const [here, there] = clients as [OneConnection, OneConnection];
     const { name } = await newQueue(here);
     await there.queue(name).enqueue('b');
@@ -171,8 +173,8 @@ describe('three workers', () => {
   });
 });
 
-describe('a worker that is killed', { timeout: 120_000 }, () => {
-  test('is replaced; the others serve on, nothing is lost or doubled, and no counter falls', async () => {
+describe('a worker', { timeout: 120_000 }, () => {
+  test('that is killed is replaced; the others go on, no message is lost or doubled, and no counter falls', async () => {
     const broker = await start();
     const queue = await newQueue(new Api(broker.url));
     const stored = new Set<string>();
@@ -197,7 +199,7 @@ describe('a worker that is killed', { timeout: 120_000 }, () => {
       while (!isDrained) {
         for (const { id, body, receipt } of await mine.dequeue({ maxMessages: 5, waitSeconds: 1 }).catch(() => [])) {
           seen.set(body, (seen.get(body) ?? new Set()).add(id));
-          // What is handed out after it was acked would be here twice.
+          // A message that is handed out after its ack would be here twice.
           const answer = await mine.requestAckOne(receipt).catch(() => undefined);
           if (answer?.status === 204) acked.push(body);
           else if (answer === undefined) maybeAcked.add(body);
@@ -216,7 +218,7 @@ describe('a worker that is killed', { timeout: 120_000 }, () => {
     process.kill(victim as number, 'SIGKILL');
     await eventually('it is missed', () => killed(broker) === 1);
     const count = acked.length;
-    await eventually('the others serve on', () => acked.length > count + 30);
+    await eventually('the others go on', () => acked.length > count + 30);
     expect(await queue.api.metric(enqueued)).toBeGreaterThanOrEqual(before);
     await replaced(broker, victim as number);
 
@@ -233,7 +235,7 @@ describe('a worker that is killed', { timeout: 120_000 }, () => {
     await broker.stop();
   });
 
-  test('again and again is started again more and more slowly', async () => {
+  test('that is killed again and again restarts after longer and longer pauses', async () => {
     const broker = await start();
     const api = new Api(broker.url);
     for (let kills = 1; kills <= 3; kills += 1) {
@@ -261,7 +263,7 @@ describe('a worker that is killed', { timeout: 120_000 }, () => {
     await broker.stop();
   });
 
-  test('with its primary, and all others, ends by itself and lets go those who wait', async () => {
+  test('whose primary is killed lets its consumers go and ends by itself', async () => {
     const broker = await start();
     const queue = await newQueue(new Api(broker.url));
     const workers = await Promise.all((await workersOf(broker)).map((pid) => identifyProcess(pid)));
@@ -277,7 +279,10 @@ describe('a worker that is killed', { timeout: 120_000 }, () => {
 });
 
 describe('a broker of several workers that is told to stop', () => {
-  /** Has consumers wait at all workers. Their answers are in an object, or they would be waited for here. */
+  /**
+   * Makes consumers wait at all workers. Their answers are in an object, so that nobody awaits them
+   * here.
+   */
   async function wait(broker: Broker): Promise<{ answers: Promise<unknown[][]> }> {
     const queue = await newQueue(new Api(broker.url));
     const answers = Promise.all(Array.from({ length: 30 }, async () => queue.dequeue({ waitSeconds: 20 })));
@@ -285,7 +290,7 @@ describe('a broker of several workers that is told to stop', () => {
     return { answers };
   }
 
-  test('lets everybody who waits go, whichever worker they wait at', async () => {
+  test('lets all consumers go, at every worker', async () => {
     const broker = await start();
     const { answers } = await wait(broker);
     const from = performance.now();
@@ -294,7 +299,7 @@ describe('a broker of several workers that is told to stop', () => {
     expect(performance.now() - from).toBeLessThan(15_000);
   });
 
-  /** Has an enqueue under way at each worker, which the database does not let pass before it is told to. */
+  /** Starts an enqueue at each worker. A lock in the database holds them all up until `letGo`. */
   async function holdUp(broker: Broker) {
     const clients = await oneConnectionEach(broker);
     const { name } = await newQueue(new Api(broker.url));
@@ -373,7 +378,7 @@ describe('a broker of several workers', () => {
     await other.stop();
   });
 
-  test('takes one free port for all of them', async () => {
+  test('listens on one free port with all its workers', async () => {
     const broker = await startApp('broker', { ...WORKERS, ROWMQ_DATABASE_URL: database.url, ROWMQ_PORT: '0' });
     started.push(broker);
     const urls = [...broker.output().matchAll(/listening on (http:[^"]+)/g)].map(([, url]) => url as string);

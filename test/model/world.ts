@@ -24,7 +24,7 @@ import { type Cut, type CuttingProxy, endsWithCommit, startCuttingProxy } from '
 import { SessionClock } from '../support/clock.js';
 import { endLeftOver } from '../support/servers-global-setup.js';
 import { serverProgram } from '../support/servers.js';
-import type { Settings } from './lease-protocol.js';
+import type { Settings } from '@rowmq/client/testing';
 import { BROKERS, QUEUES } from './steps.js';
 
 /** The instant at which every history begins. */

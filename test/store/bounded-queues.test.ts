@@ -1,6 +1,6 @@
 import { MessageRepository, poolOf, type Queue } from '@rowmq/store';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { Flights } from '../../apps/broker/src/messages/flights.js';
+import { Commits } from '../../apps/broker/src/messages/commits.js';
 import { Metrics } from '../../apps/broker/src/metrics/metrics.js';
 import { openSession } from '../support/partitions.js';
 import { bodies, createQueue, message, openStore, type TestStore } from '../support/store.js';
@@ -12,7 +12,7 @@ import { eventually } from '../support/wait.js';
 
 const POOL = 8;
 /** A quarter of the pool. */
-const FLIGHTS = 2;
+const BATCHES = 2;
 
 let store: TestStore;
 /** Connections of the pool that are in use, and the most there were at a time. */
@@ -30,12 +30,12 @@ beforeAll(async () => {
 afterAll(() => store.close());
 
 /** As one that has just started: it knows of no queue yet whether it is bounded. */
-function newBroker(): { flights: Flights; enqueue: (queueName: string, text: string) => Promise<Buffer[]> } {
-  const config = { poolSize: POOL, flightRequests: 1000, maxWaitingRequests: 1000 };
-  const flights = new Flights(new MessageRepository(store.database), new Metrics(), config);
+function newBroker(): { commits: Commits; enqueue: (queueName: string, text: string) => Promise<Buffer[]> } {
+  const config = { poolSize: POOL, batchRequests: 1000, maxWaitingRequests: 1000 };
+  const commits = new Commits(new MessageRepository(store.database), new Metrics(), config);
   const enqueue = (queueName: string, text: string): Promise<Buffer[]> =>
-    flights.enqueue({ queueName, messages: [{ ...message({ body: Buffer.from(text) }), id: undefined }] });
-  return { flights, enqueue };
+    commits.enqueue({ queueName, messages: [{ ...message({ body: Buffer.from(text) }), id: undefined }] });
+  return { commits, enqueue };
 }
 
 /** Holds the rows of queues, as services do that enqueue in transactions of their own. */
@@ -53,16 +53,16 @@ test('enqueues to bounded queues whose rows others hold take their share of the 
   const held = await Promise.all(Array.from({ length: POOL }, () => createQueue(store, { maxDepth: 10 })));
   await store.messages.enqueue(free.name, [message()]);
   const leased = await store.messages.dequeue(free, { maxMessages: 1, leaseSeconds: 600 });
-  const { flights, enqueue } = newBroker();
+  const { commits, enqueue } = newBroker();
   const holder = await hold(held);
   used.most = used.now;
   const enqueues = held.map(({ name }) => enqueue(name, 'held up'));
-  await eventually('as many wait as may', () => used.now === FLIGHTS);
-  expect(await flights.ack({ queueId: free.id, receipts: leased })).toEqual([null]);
+  await eventually('as many wait as may', () => used.now === BATCHES);
+  expect(await commits.ack({ queueId: free.id, receipts: leased })).toEqual([null]);
   expect(await enqueue(free.name, 'not held up')).toHaveLength(1);
   expect(bodies(await store.messages.dequeue(free, { maxMessages: 1, leaseSeconds: 600 }))).toEqual(['not held up']);
   // Beside them one request at a time, and a rescan.
-  expect(used.most).toBeLessThanOrEqual(FLIGHTS + 2);
+  expect(used.most).toBeLessThanOrEqual(BATCHES + 2);
   await holder.release();
   expect((await Promise.all(enqueues)).map((ids) => ids.length)).toEqual(held.map(() => 1));
   for (const { id } of held) expect(await store.browse.stats(id)).toMatchObject({ ready: 1 });

@@ -12,12 +12,12 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 export const NEST_MAJORS = [11, 12] as const;
 export type NestMajor = (typeof NEST_MAJORS)[number];
 
-/** How a service's compiled files are loaded: `"type": "module"` or `"commonjs"` in its package.json. */
+/** The module format of a service: `"type": "module"` or `"commonjs"` in its package.json. */
 export const FORMATS = ['module', 'commonjs'] as const;
 export type Format = (typeof FORMATS)[number];
 
 /**
- * The versions beside each major of Nest: those that a new project gets today. For everything else the project gets the
+ * The versions that a new project of each Nest major gets today. All other packages come in the
  * version of this repository.
  */
 const VERSIONS: Record<NestMajor, Record<string, string>> = {
@@ -49,8 +49,9 @@ const COMPILER_OPTIONS = {
 };
 
 /**
- * Two strict Nest services, one of ES modules and one of CommonJS, that share an installation of public packages' tarballs.
- * They are outside the repository, so that Node.js and the compiler see nothing but what was packed.
+ * Two strict Nest services, one of ES modules and one of CommonJS, with one installation of the
+ * public packages' tarballs. They are outside the repository, so that Node.js and the compiler see
+ * only the packed files.
  */
 export class PackedProject {
   private constructor(readonly folder: string) {}
@@ -95,7 +96,10 @@ export class PackedProject {
     return readFile(join(this.folder, file), 'utf8');
   }
 
-  /** Throws with the compiler's messages. The declarations of libraries are the same for both formats, and checked for one. */
+  /**
+   * Throws with the compiler's messages. It checks the libraries' declarations in one format only,
+   * because they are the same in both.
+   */
   async compile(format: Format): Promise<void> {
     const tsc = join(this.folder, 'node_modules', '.bin', 'tsc');
     const quickly = format === 'commonjs' ? ['--skipLibCheck'] : [];
@@ -110,7 +114,9 @@ export class PackedProject {
     return run(process.execPath, [join('dist', file)], options);
   }
 
-  /** Writes the `ts` samples of an installed package's README as files to be compiled. Returns their number. */
+  /**
+   * Writes the `ts` samples of an installed package's README as files, and returns their number.
+   */
   async takeReadmeSamples(format: Format, name: string): Promise<number> {
     const readme = await this.read(`node_modules/${name}/README.md`);
     const samples = [...readme.matchAll(/```ts\n([^]*?)```/g)].map(([, sample]) => sample as string);

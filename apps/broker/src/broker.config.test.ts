@@ -5,13 +5,13 @@ const URL_SETTING = { ROWMQ_DATABASE_URL: 'mysql://rowmq:secret@127.0.0.1:3306/r
 const KEY = 'x'.repeat(16);
 
 describe('the broker’s settings', () => {
-  test('are defaults but for the database', () => {
+  test('have defaults, except the database', () => {
     expect(readBrokerConfig(URL_SETTING)).toEqual({
       databaseUrl: URL_SETTING.ROWMQ_DATABASE_URL,
       databaseTls: undefined,
       workers: 1,
       poolSize: 16,
-      flightRequests: 1000,
+      batchRequests: 1000,
       maxWaitingRequests: 5000,
       maxLongPolls: 10_000,
       host: '127.0.0.1',
@@ -21,7 +21,7 @@ describe('the broker’s settings', () => {
     });
   });
 
-  test('count as absent when they are empty', () => {
+  test('count as absent if they are empty', () => {
     expect(readBrokerConfig({ ...URL_SETTING, ROWMQ_ADMIN_KEY: '', ROWMQ_PORT: '', ROWMQ_HOST: '' })).toMatchObject({
       adminKey: undefined,
       port: 8080,
@@ -41,7 +41,7 @@ describe('the broker’s settings', () => {
     },
   );
 
-  test('take a key of sixteen characters and no shorter one', () => {
+  test('accept a key of sixteen characters and no shorter one', () => {
     expect(() => readBrokerConfig({ ...URL_SETTING, ROWMQ_ADMIN_KEY: KEY.slice(1) })).toThrow(/at least 16/);
   });
 
@@ -51,31 +51,31 @@ describe('the broker’s settings', () => {
     'tab\tin-the-middle',
     'schlüssel-schlüssel',
     `${KEY}\u0000`,
-  ])('take no key that no client could send: %j', (key) => {
+  ])('refuse a key that no client could send: %j', (key) => {
     expect(() => readBrokerConfig({ ...URL_SETTING, ROWMQ_ADMIN_KEY: key })).toThrow(
       /ROWMQ_ADMIN_KEY must have no spaces and only ASCII/,
     );
   });
 
-  test('take a key of all that a header can carry', () => {
+  test('accept a key of all characters that a header can carry', () => {
     const key = Array.from({ length: 94 }, (_, index) => String.fromCharCode(0x21 + index)).join('');
     expect(readBrokerConfig({ ...URL_SETTING, ROWMQ_ADMIN_KEY: key }).adminKey).toBe(key);
   });
 
-  test('say how the way to the database is encrypted', () => {
+  test('choose the encryption of connections to the database', () => {
     expect(readBrokerConfig({ ...URL_SETTING, ROWMQ_DATABASE_TLS: 'require' }).databaseTls).toEqual({
       rejectUnauthorized: false,
       verifyIdentity: false,
     });
   });
 
-  test.each(['0', '65', '-1', '2.5', 'all'])('take no %s for a number of workers', (workers) => {
+  test.each(['0', '65', '-1', '2.5', 'all'])('refuse %s as a number of workers', (workers) => {
     expect(() => readBrokerConfig({ ...URL_SETTING, ROWMQ_WORKERS: workers })).toThrow(
       /ROWMQ_WORKERS must be a whole number from 1 to 64/,
     );
   });
 
-  test('are shared out among workers, who each get what they cannot do without', () => {
+  test('are shared out among workers, and each gets at least one connection for each verb', () => {
     const config = readBrokerConfig({ ...URL_SETTING, ROWMQ_WORKERS: '3', ROWMQ_MAX_LONG_POLLS: '2' });
     expect(shareOfWorker(config)).toEqual({ ...config, poolSize: 5, maxWaitingRequests: 1666, maxLongPolls: 1 });
     expect(shareOfWorker({ ...config, workers: 64 }).poolSize).toBe(4);

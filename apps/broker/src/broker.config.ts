@@ -9,26 +9,31 @@ import {
 } from '@rowmq/runtime';
 import { z } from 'zod';
 
-/** The broker's settings. Limits are the whole broker's; {@link shareOfWorker} says what of them is a worker's. */
+/**
+ * The broker's settings. Limits are the whole broker's. {@link shareOfWorker} is one worker's
+ * share.
+ */
 export interface BrokerConfig {
   databaseUrl: string;
-  /** How connections to the database are encrypted; undefined: not at all. */
+  /** Encryption of connections to the database; undefined: none. */
   databaseTls: DatabaseTls | undefined;
-  /** Processes that serve, behind one port. */
+  /** Processes that listen on one port. */
   workers: number;
   /** Database connections of this broker. */
   poolSize: number;
-  /** Requests in one flight, that is, in one transaction. */
-  flightRequests: number;
-  /** Requests of one verb that may wait for a flight, and for a connection; beyond it: `overloaded`. */
+  /** Requests in one batch, which is one transaction. */
+  batchRequests: number;
+  /**
+   * Requests of one verb that may wait for a batch, and for a connection; beyond it: `overloaded`.
+   */
   maxWaitingRequests: number;
   /** Consumers that may wait for messages; beyond it: `overloaded`. */
   maxLongPolls: number;
   host: string;
   port: number;
-  /** The API key; undefined: none is asked for, on loopback only. */
+  /** The API key; undefined: no key is needed, on loopback only. */
   adminKey: string | undefined;
-  /** Time for a stop, after which the process ends all the same. */
+  /** The process ends this long after the beginning of a stop, finished or not. */
   stopSeconds: number;
 }
 
@@ -39,7 +44,7 @@ const SHAPE = {
   ...DATABASE_SETTINGS,
   ROWMQ_WORKERS: wholeNumber(1, 64).default(1),
   ROWMQ_DATABASE_POOL_SIZE: wholeNumber(1, 1000).default(16),
-  ROWMQ_FLIGHT_REQUESTS: wholeNumber(1, 1000).default(1000),
+  ROWMQ_BATCH_REQUESTS: wholeNumber(1, 1000).default(1000),
   ROWMQ_MAX_WAITING_REQUESTS: wholeNumber(1, 100_000).default(5000),
   ROWMQ_MAX_LONG_POLLS: wholeNumber(1, 100_000).default(10_000),
   ROWMQ_HOST: z.string().default('127.0.0.1'),
@@ -57,7 +62,7 @@ export function readBrokerConfig(env: NodeJS.ProcessEnv): BrokerConfig {
   const settings = readSettings(SHAPE, env);
   if (settings.ROWMQ_ADMIN_KEY === undefined && !isLoopback(settings.ROWMQ_HOST)) {
     throw new SettingsError(
-      `ROWMQ_HOST is ${settings.ROWMQ_HOST}, where others can reach the broker, and no API key is set. Set ROWMQ_ADMIN_KEY, or listen on 127.0.0.1.`,
+      `ROWMQ_HOST is ${settings.ROWMQ_HOST}, so other machines can reach the broker, but no API key is set. Set ROWMQ_ADMIN_KEY, or listen on 127.0.0.1.`,
     );
   }
   return {
@@ -65,7 +70,7 @@ export function readBrokerConfig(env: NodeJS.ProcessEnv): BrokerConfig {
     databaseTls: databaseTls(settings),
     workers: settings.ROWMQ_WORKERS,
     poolSize: settings.ROWMQ_DATABASE_POOL_SIZE,
-    flightRequests: settings.ROWMQ_FLIGHT_REQUESTS,
+    batchRequests: settings.ROWMQ_BATCH_REQUESTS,
     maxWaitingRequests: settings.ROWMQ_MAX_WAITING_REQUESTS,
     maxLongPolls: settings.ROWMQ_MAX_LONG_POLLS,
     host: settings.ROWMQ_HOST,
@@ -75,10 +80,10 @@ export function readBrokerConfig(env: NodeJS.ProcessEnv): BrokerConfig {
   };
 }
 
-/** Connections with which each verb has one, the least a worker can do with. */
+/** The fewest connections that give each verb one. */
 const LEAST_CONNECTIONS = 4;
 
-/** What one of several workers may use. */
+/** The limits of one of several workers. */
 export function shareOfWorker(config: BrokerConfig): BrokerConfig {
   const share = (whole: number, least: number): number => Math.max(least, Math.floor(whole / config.workers));
   return {

@@ -10,7 +10,7 @@ import { QueuesModule } from './queues/queues.module.js';
 /** The broker: REST over the store, and no state that must survive it. */
 @Module({})
 export class BrokerModule {
-  /** @param ports what features need of the other processes of this broker: `PEERS`, `PEER_METRICS` */
+  /** @param ports to the other processes of this broker: `PEERS`, `PEER_METRICS` */
   static forRoot(config: BrokerConfig, ports: readonly ValueProvider[] = []): DynamicModule {
     const providers = [{ provide: BROKER_CONFIG, useValue: config }, ...ports];
     return {

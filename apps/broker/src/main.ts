@@ -15,7 +15,7 @@ await runProcess('broker', async () => {
     new Logger('broker').log(`${count} workers listen`);
     return { app: workers, stopSeconds, kill: () => workers.kill() };
   }
-  // The primary of several workers serves nothing, so it does not load what serves.
+  // The primary of several workers answers no request, so it does not load the server.
   const { serve } = await import('./cluster/worker.js');
   return { ...(await serve(config)), stopSeconds, isWorker: cluster.isWorker };
 });

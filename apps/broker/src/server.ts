@@ -13,13 +13,19 @@ import { toProblem } from './http/problem.filter.js';
 import { measureCalls } from './metrics/measure-calls.js';
 import { Metrics } from './metrics/metrics.js';
 
-/** A client that is slower than this with its request, or with its next one, is hung up on. */
+/**
+ * The broker hangs up on a client that is slower than this with its request, or with its next one.
+ */
 const REQUEST_MS = 30_000;
 const KEEP_ALIVE_MS = 65_000;
-/** And so is one on whose connection nothing moves for so long, longer than a long poll and all retries behind it: what it does not read of its answer would stay with the broker, under leases. */
+/**
+ * The broker also hangs up if no byte moves for this long. An answer that the client does not read
+ * would stay in the broker, its messages under leases. The time exceeds a long poll with all
+ * retries.
+ */
 const STANDSTILL_MS = 120_000;
 
-/** Fastify's reply, as far as it is used here. */
+/** The part of Fastify's reply that this file uses. */
 interface RawReply {
   code(status: number): RawReply;
   header(name: string, value: string): RawReply;
@@ -41,10 +47,10 @@ export async function createBroker(
     connectionTimeout: STANDSTILL_MS,
     requestTimeout: REQUEST_MS,
     keepAliveTimeout: KEEP_ALIVE_MS,
-    // What still comes while the broker stops is answered like everything else, not with an error of Fastify's own.
+    // A request that comes while the broker stops gets a normal answer, not an error of Fastify.
     return503OnClosing: false,
     routerOptions: { maxParamLength: 300 },
-    // A path that cannot be decoded never reaches Nest and its filter.
+    // A path that cannot be decoded does not reach Nest's filter.
     frameworkErrors: (error: Error, _request: unknown, reply: RawReply) => {
       const problem = toProblem(new RowmqError('invalid-request', `${error.message}.`));
       void reply
@@ -60,7 +66,7 @@ export async function createBroker(
   });
   acceptJson(adapter);
   closeConnectionsOnStop(adapter);
-  // Loopback keeps other machines out, but not the web pages that a browser on this one shows.
+  // Loopback keeps other machines out, but not web pages in a browser on this machine.
   if (config.adminKey === undefined) app.enableCsrfProtection();
   else requireApiKey(adapter, config.adminKey);
   measureCalls(adapter, app.get(Metrics));
@@ -74,7 +80,7 @@ function serveDocs(app: NestFastifyApplication): void {
     new DocumentBuilder()
       .setTitle('RowMQ')
       .setDescription(
-        'A message broker whose only state is a MySQL database. Enqueue, dequeue under a lease, ack. Errors are RFC 9457 problem details with a stable `code`.',
+        'A message broker whose only state is a MySQL database. Enqueue messages, dequeue them under a lease, ack them. Errors are RFC 9457 problem details with a stable `code`.',
       )
       .setVersion('1')
       .addBearerAuth()

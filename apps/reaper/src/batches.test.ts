@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { Batches } from './batches.js';
 
 let clock = 0;
-/** Already aborted: no pause is waited for. */
+/** Already aborted, so that no batch pauses. */
 const hurried = AbortSignal.abort();
 
 beforeEach(() => {
@@ -20,33 +20,33 @@ function taking(ms: number): (size: number) => Promise<number> {
 }
 
 describe('batches', () => {
-  test('are twice as large after a quick one, up to the largest', async () => {
+  test('double after a quick one, up to the largest', async () => {
     const batches = new Batches(500, 50, 1500);
     const sizes = [];
     for (let batch = 0; batch < 4; batch += 1) sizes.push(await batches.run(hurried, taking(24)));
     expect(sizes).toEqual([500, 1000, 1500, 1500]);
   });
 
-  test('are half as large after a slow one, down to the smallest', async () => {
+  test('halve after a slow one, down to the smallest', async () => {
     const batches = new Batches(501, 100, 5000);
     const sizes = [];
     for (let batch = 0; batch < 4; batch += 1) sizes.push(await batches.run(hurried, taking(101)));
     expect(sizes).toEqual([501, 250, 125, 100]);
   });
 
-  test('stay as they are when they take as long as they should', async () => {
+  test('keep their size when they take about 50 ms', async () => {
     const batches = new Batches();
     for (const ms of [25, 50, 100]) await batches.run(hurried, taking(ms));
     expect(await batches.run(hurried, taking(50))).toBe(500);
   });
 
-  test('tell what failed, and are half as large the next time', async () => {
+  test('throw the error of a failed one, and halve the next', async () => {
     const batches = new Batches();
     await expect(batches.run(hurried, () => Promise.reject(new Error('no')))).rejects.toThrow('no');
     expect(await batches.run(hurried, taking(50))).toBe(250);
   });
 
-  test('pause for up to as long as they took, and the signal ends the pause', async () => {
+  test('pause for up to their own duration, and the signal ends the pause', async () => {
     vi.spyOn(Math, 'random').mockReturnValue(0.999);
     const stopping = new AbortController();
     let ended = false;

@@ -4,8 +4,9 @@ const TARGET_MS = 50;
 const LONGEST_PAUSE_MS = 1000;
 
 /**
- * Sizes batches by how long they take: twice as large after a quick one, half as large after a slow one or one that failed; and pauses after each for a random time up to what it took, so that the reaper
- * never takes more than some two thirds of what it competes for.
+ * Sizes batches by their duration. A quick one doubles the next; a slow or failed one halves it.
+ * After each comes a random pause of up to the same time. So the reaper uses at most about two
+ * thirds of the resource that it shares.
  */
 export class Batches {
   constructor(
@@ -14,14 +15,14 @@ export class Batches {
     private readonly largest = 5000,
   ) {}
 
-  /** Runs one batch. `pause` is ended early by the signal. */
+  /** Runs one batch. The signal ends the pause after it early. */
   async run<T>(signal: AbortSignal, batch: (size: number) => Promise<T>): Promise<T> {
     const started = performance.now();
     let result: T;
     try {
       result = await batch(this.size);
     } catch (error) {
-      // It may have been too much for the statement's deadline, and would be again.
+      // The batch may have been too large for the statement's deadline.
       this.shrink();
       throw error;
     }

@@ -13,8 +13,8 @@ function at(number: number): Buffer {
   return Buffer.from([number]);
 }
 
-describe('a walk', () => {
-  test('goes through every queue, a stretch at a time, and sums up what was done', async () => {
+describe('a walk over queues', () => {
+  test('passes every queue, a stretch at a time, and sums up the counts', async () => {
     const steps: string[] = [];
     const count = await new QueueWalk().run([queue(1), queue(2)], running, async ({ id: queueId }, after) => {
       steps.push(`${queueId}:${after.toString('hex')}`);
@@ -25,7 +25,7 @@ describe('a walk', () => {
     expect(count).toBe(60);
   });
 
-  test('that is stopped does nothing more, and the next run goes on from there, round to the queues before', async () => {
+  test('that is stopped does nothing more, and the next run continues there, through all queues', async () => {
     const walk = new QueueWalk();
     const stopping = new AbortController();
     const steps: number[] = [];
@@ -41,7 +41,7 @@ describe('a walk', () => {
     expect(steps).toEqual([2, 3, 1]);
   });
 
-  test('begins with the first queue when the one it was at is gone', async () => {
+  test('begins with the first queue if its last one is gone', async () => {
     const walk = new QueueWalk();
     await walk.run([queue(1), queue(2)], signal, async () => ({ count: 1, next: null }));
     const steps: number[] = [];
@@ -52,7 +52,7 @@ describe('a walk', () => {
     expect(steps).toEqual([2, 3]);
   });
 
-  test('that fails at one queue begins behind it the next time', async () => {
+  test('that fails at one queue begins with the next queue afterwards', async () => {
     const walk = new QueueWalk();
     const steps: number[] = [];
     const step = async ({ id: queueId }: Queue): Promise<{ count: number; next: null }> => {

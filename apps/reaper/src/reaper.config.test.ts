@@ -17,7 +17,7 @@ describe("the reaper's settings", () => {
     });
   });
 
-  test('are taken from the environment; fewer connections than the duties need are not', () => {
+  test('come from the environment, but never fewer connections than the duties need', () => {
     const environment = {
       ROWMQ_DATABASE_URL: URL,
       ROWMQ_RETENTION_SECONDS: '60',
@@ -34,7 +34,7 @@ describe("the reaper's settings", () => {
     expect(readReaperConfig({ ...environment, ROWMQ_DATABASE_POOL_SIZE: '9' }).poolSize).toBe(9);
   });
 
-  test('that are wrong are all listed at once', () => {
+  test('that are invalid are all listed at once', () => {
     const read = (): unknown =>
       readReaperConfig({
         ROWMQ_RETENTION_SECONDS: '59',
@@ -45,7 +45,7 @@ describe("the reaper's settings", () => {
       expect(read).toThrow(`ROWMQ_${name}`);
   });
 
-  test('that would make too many partitions are refused', () => {
+  test('that would create too many partitions are refused', () => {
     expect(() =>
       readReaperConfig({
         ROWMQ_DATABASE_URL: URL,

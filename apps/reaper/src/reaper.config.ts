@@ -10,16 +10,22 @@ import {
 /** The reaper's settings. */
 export interface ReaperConfig {
   databaseUrl: string;
-  /** How connections to the database are encrypted; undefined: not at all. */
+  /** Encryption of connections to the database; undefined: none. */
   databaseTls: DatabaseTls | undefined;
   poolSize: number;
   /** Pause between two rounds. */
   intervalSeconds: number;
-  /** How long after its enqueue a settled message can still be looked at, at least; its partition goes after that. */
+  /**
+   * Settled messages stay readable for at least this time after their enqueue. Then their partition
+   * goes.
+   */
   retentionSeconds: number;
-  /** Span of one partition of the message table. */
+  /** Time span of one partition of the message table. */
   partitionMinutes: number;
-  /** How far ahead partitions are made; a reaper that is away for longer lets the catch-all partition fill. */
+  /**
+   * The time for which partitions exist in advance. If the reaper is away for longer, the catch-all
+   * one fills.
+   */
   partitionsAheadMinutes: number;
   stopSeconds: number;
 }
@@ -27,21 +33,22 @@ export interface ReaperConfig {
 /** DI token of {@link ReaperConfig}. */
 export const REAPER_CONFIG = Symbol('REAPER_CONFIG');
 
-/** A duty's DDL works with two, and the heartbeat and the log must not wait for it: fewer are not taken for an answer. */
+/** A duty's DDL needs two connections. The heartbeat and the run log must not wait for it. */
 const LEAST_CONNECTIONS = 4;
 
 const SHAPE = {
   ...DATABASE_SETTINGS,
   ROWMQ_DATABASE_POOL_SIZE: wholeNumber(1, 1000).default(LEAST_CONNECTIONS),
   ROWMQ_REAPER_INTERVAL_SECONDS: wholeNumber(1, 3600).default(5),
-  // A minute at least: for so long an enqueue that is repeated after a lost connection must find what it stored.
+  // A minute at least: an enqueue that is repeated after a lost connection must still find its
+  // messages.
   ROWMQ_RETENTION_SECONDS: wholeNumber(60, 31_536_000).default(3600),
   ROWMQ_PARTITION_MINUTES: wholeNumber(1, 10_080).default(60),
   ROWMQ_PARTITIONS_AHEAD_MINUTES: wholeNumber(1, 40_320).default(2880),
   ROWMQ_STOP_SECONDS: wholeNumber(1, 600).default(25),
 };
 
-/** More would make every DDL statement and every opening of the table slow. */
+/** More partitions would make every DDL statement and every opening of the table slow. */
 const MOST_PARTITIONS_AHEAD = 400;
 
 /** Reads the reaper's settings. Throws `SettingsError` that lists every fault. */
@@ -50,7 +57,7 @@ export function readReaperConfig(env: NodeJS.ProcessEnv): ReaperConfig {
   const [width, ahead] = [settings.ROWMQ_PARTITION_MINUTES, settings.ROWMQ_PARTITIONS_AHEAD_MINUTES];
   if (ahead / width > MOST_PARTITIONS_AHEAD) {
     throw new SettingsError(
-      `ROWMQ_PARTITIONS_AHEAD_MINUTES / ROWMQ_PARTITION_MINUTES is ${Math.ceil(ahead / width)} partitions ahead, more than ${MOST_PARTITIONS_AHEAD}; make them wider or fewer.`,
+      `ROWMQ_PARTITIONS_AHEAD_MINUTES / ROWMQ_PARTITION_MINUTES is ${Math.ceil(ahead / width)} partitions ahead, more than ${MOST_PARTITIONS_AHEAD}. Set a longer ROWMQ_PARTITION_MINUTES or a shorter ROWMQ_PARTITIONS_AHEAD_MINUTES.`,
     );
   }
   return {

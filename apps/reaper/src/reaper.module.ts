@@ -12,7 +12,9 @@ import { ThinPartitions } from './duties/thin-partitions.js';
 import { REAPER_CONFIG, type ReaperConfig } from './reaper.config.js';
 import { DUTIES, ReaperService } from './reaper.service.js';
 
-/** Partitions first: an enqueue that finds none ahead makes more work than anything that waits. */
+/**
+ * Partitions come first: messages that are stored without one cost more work than any delay here.
+ */
 const ALL = [
   CreatePartitions,
   ExpireDeliveries,
@@ -23,7 +25,7 @@ const ALL = [
   PruneRuns,
 ];
 
-/** The reaper: scheduled removal of what is expired, settled or deleted. */
+/** The reaper: scheduled removal of expired, settled and deleted data. */
 @Module({})
 export class ReaperModule {
   static forRoot(config: ReaperConfig): DynamicModule {

@@ -13,19 +13,23 @@ import { ReaperRepository } from '@rowmq/store';
 import type { Duty, Round } from './duties/duty.js';
 import { REAPER_CONFIG, type ReaperConfig } from './reaper.config.js';
 
-/** DI token of the list of duties, in the order in which a round goes through them. */
+/** Injection token of the duties, in the order of a round. */
 export const DUTIES = Symbol('DUTIES');
 
-/** A reaper that dies is followed by the next after this long, and that one's interval. Renewed before each duty, and by the heartbeat: during long ones, and during long pauses between two rounds. */
+/**
+ * When a reaper dies, another one follows after this time and its own interval. The lease is
+ * renewed before each duty, and by the heartbeat during long duties and long pauses.
+ */
 const LEASE_SECONDS = 30;
 const HEARTBEAT_MS = 10_000;
 const FIRST_ROUND_MS = 5000;
-/** Longest back-off of a duty that keeps failing. */
+/** The longest back-off of a duty that keeps failing. */
 const LONGEST_BACK_OFF_SECONDS = 600;
 
 /**
- * Goes round the duties while it holds the reaper's lease; stands by while another does. A duty that fails (its table is busy, say) is left alone for longer each time, and does not keep
- * the others from being done.
+ * Runs the duties in rounds while it holds the reaper's lease, and stands by while another holds
+ * it. A duty that fails, for example because its table is busy, backs off and does not block the
+ * others.
  */
 @Injectable()
 export class ReaperService implements OnApplicationBootstrap, BeforeApplicationShutdown {
@@ -37,9 +41,9 @@ export class ReaperService implements OnApplicationBootstrap, BeforeApplicationS
   private readonly failures = new Map<Duty, number>();
   private round: Promise<void> | undefined;
   private beating: Promise<void> | undefined;
-  /** Whether this reaper held the lease when it last asked. */
+  /** Whether this reaper held the lease at its last attempt. */
   private leads = false;
-  /** Ends the round under way when the lease is lost. */
+  /** Ends the current round when the lease is lost. */
   private lost = new AbortController();
 
   constructor(
@@ -49,7 +53,10 @@ export class ReaperService implements OnApplicationBootstrap, BeforeApplicationS
     @Inject(REAPER_CONFIG) private readonly config: Pick<ReaperConfig, 'intervalSeconds'>,
   ) {}
 
-  /** Starts the rounds. The first makes a new database's partitions, for which writers wait; so it is awaited, if it is short, before the process calls itself ready. */
+  /**
+   * Starts the rounds. Writers of a new database wait for the partitions of the first round. So the
+   * process is ready only after it, unless it takes long.
+   */
   async onApplicationBootstrap(): Promise<void> {
     this.scheduler.addInterval(
       'reaper-round',
@@ -65,7 +72,7 @@ export class ReaperService implements OnApplicationBootstrap, BeforeApplicationS
     await Promise.race([this.round, sleep(FIRST_ROUND_MS, undefined, { ref: false })]);
   }
 
-  /** Ends the round after the batch under way and hands the lease on. */
+  /** Ends the round after the current batch, and hands the lease on. */
   async beforeApplicationShutdown(): Promise<void> {
     this.scheduler.deleteInterval('reaper-round');
     this.scheduler.deleteInterval('reaper-heartbeat');
@@ -102,7 +109,7 @@ export class ReaperService implements OnApplicationBootstrap, BeforeApplicationS
     return this.leads;
   }
 
-  /** Never rejects. Whoever stands by leaves the lease alone between its rounds. */
+  /** Never rejects. A reaper that stands by asks for the lease in its rounds only. */
   private async beat(): Promise<void> {
     if (!this.leads) return;
     const kept = await this.takeLease().catch(() => false);
@@ -120,7 +127,7 @@ export class ReaperService implements OnApplicationBootstrap, BeforeApplicationS
     } catch (thrown) {
       error = thrown instanceof Error ? thrown.message : String(thrown);
       this.failures.set(duty, (this.failures.get(duty) ?? 0) + 1);
-      this.logger.warn(`${duty.name} failed, and comes back later: ${error}`);
+      this.logger.warn(`${duty.name} failed and will be tried again later: ${error}`);
     }
     const durationMs = Math.round(performance.now() - started);
     this.dueAt.set(duty, performance.now() + this.pauseSeconds(duty) * 1000);

@@ -16,7 +16,7 @@ interface Connection {
   maxRetriesPerRequest: null;
 }
 
-/** What is used of BullMQ: https://docs.bullmq.io */
+/** The part of BullMQ that the benchmark uses: https://docs.bullmq.io */
 interface Queue {
   add(name: string, data: Payload, options: JobOptions): Promise<unknown>;
   addBulk(jobs: { name: string; data: Payload; opts: JobOptions }[]): Promise<unknown>;
@@ -41,12 +41,16 @@ interface BullMq {
   ) => Worker;
 }
 
-/** Else completed jobs stay until Redis is full: https://docs.bullmq.io/guide/queues/auto-removal-of-jobs */
+/**
+ * Else completed jobs stay until Redis is full:
+ * https://docs.bullmq.io/guide/queues/auto-removal-of-jobs
+ */
 const JOB_OPTIONS: JobOptions = { removeOnComplete: true };
 
 /**
- * Jobs are added in bulk (https://docs.bullmq.io/guide/queues/adding-bulks). A worker gets one job at a time, the next one with the answer to the last; without the paid edition its
- * concurrency is what there is of batching (https://docs.bullmq.io/guide/queues/batches).
+ * Producers add jobs in bulk (https://docs.bullmq.io/guide/queues/adding-bulks). A worker gets one
+ * job at a time, and the next one with the answer to the last. Without the paid edition, its
+ * concurrency is its only batching (https://docs.bullmq.io/guide/queues/batches).
  */
 class BullMqClient implements PeerClient {
   private readonly library = peerPackage('bullmq') as BullMq;

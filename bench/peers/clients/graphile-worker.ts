@@ -8,7 +8,10 @@ interface Payload {
   body: string;
 }
 
-/** What is used of Graphile Worker: https://worker.graphile.org/docs/library/run and https://worker.graphile.org/docs/library/add-job */
+/**
+ * The part of Graphile Worker that the benchmark uses: https://worker.graphile.org/docs/library/run
+ * and https://worker.graphile.org/docs/library/add-job
+ */
 interface GraphileWorker {
   Logger: new (factory: () => () => void) => object;
   run(options: {
@@ -38,8 +41,10 @@ interface WorkerUtils {
 }
 
 /**
- * As fast as it goes: the settings of its own performance figures (https://worker.graphile.org/docs/performance): 24 concurrent jobs, a local queue, completions in batches.
- * One at a time and steady: neither, since a local queue is a batch, and costs latency.
+ * In batches, it has the settings of its own performance figures
+ * (https://worker.graphile.org/docs/performance): 24 concurrent jobs, a local queue, completions in
+ * batches. One at a time and steady, it has neither, since a local queue is a batch and costs
+ * latency.
  */
 class GraphileWorkerClient implements PeerClient {
   private readonly library = peerPackage('graphile-worker') as GraphileWorker;
@@ -103,7 +108,10 @@ class GraphileWorkerClient implements PeerClient {
   }
 }
 
-/** It says that a job is complete when its deletion is on the way, not when it has committed: the stretch ends only when the table is empty. */
+/**
+ * It reports a job as complete when its deletion is on the way, not when it has committed.
+ * Therefore the stretch ends only when the table is empty.
+ */
 function reportCompletions(sink: Sink): EventEmitter {
   const events = new EventEmitter();
   events.on('job:complete', ({ error }: { error: unknown }) =>

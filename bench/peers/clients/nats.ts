@@ -15,7 +15,7 @@ interface Message {
   ack(): void;
 }
 
-/** What is used of nats.js: https://nats-io.github.io/nats.js/jetstream/ */
+/** The part of nats.js that the benchmark uses: https://nats-io.github.io/nats.js/jetstream/ */
 interface JetStreamPackage {
   jetstream: (connection: NatsConnection) => JetStream;
   jetstreamManager: (connection: NatsConnection) => Promise<JetStreamManager>;
@@ -59,8 +59,11 @@ interface JetStreamManager {
 }
 
 /**
- * A work-queue stream, from which an acknowledged message is gone (https://docs.nats.io/nats-concepts/jetstream/streams), one durable pull consumer shared by all, read with `consume`, which
- * asks for the next messages before the last are used up (https://docs.nats.io/using-nats/developer/develop_jetstream/consumers), and many publishes under way before the first is answered.
+ * A work-queue stream forgets an acknowledged message
+ * (https://docs.nats.io/nats-concepts/jetstream/streams). All consumers share one durable pull
+ * consumer. They read with `consume`, which asks for the next messages before the last are used up
+ * (https://docs.nats.io/using-nats/developer/develop_jetstream/consumers). A producer has many
+ * publishes in flight before the first is answered.
  */
 class NatsClient implements PeerClient {
   private connection!: NatsConnection;
@@ -113,7 +116,10 @@ class NatsClient implements PeerClient {
   }
 }
 
-/** All or none, like an enqueue request of RowMQ's; at most 1,000 messages: https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-50.md */
+/**
+ * Publishes all messages or none, like RowMQ's enqueue. A batch has 1,000 messages at most:
+ * https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-50.md
+ */
 async function publishAtomically(stream: JetStream, queue: string, bodies: string[]): Promise<void> {
   const [first, ...rest] = bodies;
   const last = rest.pop();

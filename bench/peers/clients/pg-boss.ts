@@ -9,7 +9,10 @@ interface Job {
   data: { body: string };
 }
 
-/** What is used of pg-boss: https://pgboss.io/api/jobs and https://pgboss.io/api/workers */
+/**
+ * The part of pg-boss that the benchmark uses: https://pgboss.io/api/jobs and
+ * https://pgboss.io/api/workers
+ */
 interface PgBoss {
   on(event: 'error', listener: (error: Error) => void): void;
   start(): Promise<unknown>;
@@ -33,12 +36,14 @@ interface PgBossOptions {
   useListenNotify: boolean;
 }
 
-/** A fetch that found nothing is repeated after this. Workers would wait half a second at least. */
+/** Pause after a fetch that found nothing. Workers would wait half a second at least. */
 const EMPTY_PAUSE_MS = 2;
 
 /**
- * As fast as it goes: `insert`, and `fetch` and `complete` in loops, each with a whole batch; pg-boss's workers do the same, but pause for half a second after every batch that is not full.
- * Steady: workers woken by NOTIFY, which its documentation offers for low latency (https://pgboss.io/api/workers).
+ * In batches, it uses `insert`, and `fetch` and `complete` in loops, each with a whole batch.
+ * Workers do the same, but they pause for half a second after every batch that is not full. Steady,
+ * it uses workers that NOTIFY wakes, which its documentation offers for low latency
+ * (https://pgboss.io/api/workers).
  */
 class PgBossClient implements PeerClient {
   private boss!: PgBoss;

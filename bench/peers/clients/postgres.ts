@@ -1,13 +1,13 @@
 import { peerPackage } from './peer-package.js';
 
-/** What is used of node-postgres' pool. */
+/** The part of node-postgres' pool that the benchmark uses. */
 export interface PgPool {
   on(event: 'error', listener: (error: Error) => void): void;
   query(sql: string, values?: unknown[]): Promise<{ rows: unknown[] }>;
   end(): Promise<void>;
 }
 
-/** The only number that a query answers. */
+/** The one number that a query answers. */
 export async function queryCount(pool: PgPool, sql: string, values: unknown[] = []): Promise<number> {
   const { rows } = await pool.query(sql, values);
   return Number((rows as { count: string }[])[0]?.count);
@@ -17,13 +17,14 @@ export async function queryCount(pool: PgPool, sql: string, values: unknown[] = 
 export function openPool(connectionString: string, max: number): PgPool {
   const { Pool } = peerPackage('pg') as { Pool: new (options: { connectionString: string; max: number }) => PgPool };
   const pool = new Pool({ connectionString, max });
-  // Of idle connections only; what is under way fails by itself.
+  // Only idle connections report here. A query in flight fails by itself.
   pool.on('error', (error) => console.error(error));
   return pool;
 }
 
 /**
- * Holds a snapshot open, as a backup or a forgotten transaction would: vacuum may remove nothing that it can still see. Call the result to let go of it.
+ * Holds a snapshot open, as a backup or a forgotten transaction would. Vacuum may remove nothing
+ * that the snapshot can still see. The returned function closes it.
  */
 export async function holdSnapshot(connectionString: string): Promise<() => Promise<void>> {
   const pool = openPool(connectionString, 1);

@@ -6,7 +6,9 @@ interface Delivery {
   content: Buffer;
 }
 
-/** What is used of amqplib: https://amqp-node.github.io/amqplib/channel_api.html */
+/**
+ * The part of amqplib that the benchmark uses: https://amqp-node.github.io/amqplib/channel_api.html
+ */
 interface Channel {
   assertQueue(queue: string, options: { durable: boolean; arguments: Record<string, string> }): Promise<unknown>;
   checkQueue(queue: string): Promise<{ messageCount: number }>;
@@ -35,8 +37,10 @@ interface Connection {
 }
 
 /**
- * As its documentation advises for throughput: many publishes between waits for confirms, and acknowledgements of several deliveries at once (https://www.rabbitmq.com/docs/confirms),
- * a prefetch of 100 or more (the same page), connections of their own for publishing and consuming (https://www.rabbitmq.com/docs/alarms).
+ * Set up as its documentation advises for throughput. Producers send many publishes between waits
+ * for confirms. Consumers acknowledge several deliveries at once and prefetch 100 or more
+ * (https://www.rabbitmq.com/docs/confirms). Publishing and consuming have connections of their own
+ * (https://www.rabbitmq.com/docs/alarms).
  */
 class RabbitMqClient implements PeerClient {
   private publishing!: Connection;
@@ -47,7 +51,7 @@ class RabbitMqClient implements PeerClient {
     this.publishing = await connect(address);
     this.consuming = await connect(address);
     for (const connection of [this.publishing, this.consuming]) {
-      // Without a listener it would end the process before the reason is told.
+      // Without a listener, it would end the process before anybody learns the reason.
       connection.on('error', (error) => console.error(error));
     }
   }
@@ -77,7 +81,7 @@ class RabbitMqClient implements PeerClient {
       },
       remaining: async () => (await admin.checkQueue(queue)).messageCount,
       close: async () => {
-        // What a channel has not acknowledged when it closes comes back into the queue.
+        // Deliveries that a channel has not acknowledged return to the queue when it closes.
         for (const channel of [...consumers, ...idle]) await channel.close();
         const { messageCount } = await admin.checkQueue(queue);
         if (messageCount > 0) throw new Error(`${messageCount} messages were not acknowledged`);
@@ -107,7 +111,10 @@ async function publish(channel: ConfirmChannel, queue: string, bodies: string[])
   await channel.waitForConfirms();
 }
 
-/** With a prefetch of one each delivery by itself; else all that came in one turn of the event loop by one acknowledgement. */
+/**
+ * With a prefetch of one, it acknowledges each delivery by itself. Otherwise one acknowledgement
+ * covers all that came in one turn of the event loop.
+ */
 function acknowledge(channel: Channel, prefetch: number, sink: Sink): (message: Delivery | null) => void {
   let last: Delivery | undefined;
   let count = 0;

@@ -8,7 +8,10 @@ const PRIORITY = 4;
 const LEASE_SECONDS = 30;
 const EMPTY_PAUSE_MS = 2;
 
-/** RowMQ's repository without broker and HTTP: what an in-process queue library would be, as the PostgreSQL peers are. */
+/**
+ * RowMQ's repository without broker and HTTP: an in-process queue library, as the PostgreSQL peers
+ * are.
+ */
 class RowmqRepositoryClient implements PeerClient {
   private database!: Database;
   private queues!: QueueRepository;

@@ -13,10 +13,13 @@ import {
   temporaryFolder,
 } from './server-process.js';
 
-/** Where install.sh unpacks what the system's own suite has too old. */
+/** install.sh unpacks a newer version here if the system's own is too old. */
 const UNPACKED = fileURLToPath(new URL('../../../.rowmq-test/servers/nats/bin', import.meta.url));
 
-/** By default it syncs every two minutes only: https://docs.nats.io/reference/config/jetstream/sync_interval */
+/**
+ * By default it syncs every two minutes only:
+ * https://docs.nats.io/reference/config/jetstream/sync_interval
+ */
 export const NATS_DURABILITY = 'file storage, sync_interval: always (fsync before each publish is answered)';
 
 /** A NATS server with JetStream on a folder of its own. */

@@ -12,14 +12,16 @@ import {
   type User,
 } from './server-process.js';
 
-/** Where Debian keeps each version's programs. */
+/** Debian keeps the programs of each version here. */
 const DEBIAN_FOLDER = '/usr/lib/postgresql';
 
 export const POSTGRES_DURABILITY = 'fsync=on, synchronous_commit=on, full_page_writes=on';
 
 /**
- * As Debian's package sets it up (autovacuum on), and with as much memory for pages and as much write-ahead log between checkpoints as RowMQ's databases have in this
- * benchmark; https://www.postgresql.org/docs/15/runtime-config-resource.html asks for the former, https://www.postgresql.org/docs/15/wal-configuration.html for the latter.
+ * Debian's defaults (autovacuum on), with as much memory for pages and as much write-ahead log
+ * between checkpoints as RowMQ's databases have.
+ * https://www.postgresql.org/docs/15/runtime-config-resource.html asks for the former,
+ * https://www.postgresql.org/docs/15/wal-configuration.html for the latter.
  */
 const SETTINGS = {
   fsync: 'on',

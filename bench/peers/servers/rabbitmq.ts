@@ -4,20 +4,25 @@ import { freePort } from '../../../test/support/processes.js';
 import type { PeerServer } from '../peer.js';
 import { findProgram, listens, removeFolder, startServer, stopProcess, temporaryFolder } from './server-process.js';
 
-/** Of Debian's package: the plain scripts. Those on the PATH are wrappers that change the user. */
+/**
+ * The plain scripts of Debian's package. The ones on the PATH are wrappers that change the user.
+ */
 const DEBIAN_SCRIPTS = '/usr/lib/rabbitmq/bin';
 const DEBIAN_LIBRARY = '/usr/lib/rabbitmq/lib';
 
-/** Why no setting is needed: https://www.rabbitmq.com/docs/quorum-queues */
+/** No setting is needed: https://www.rabbitmq.com/docs/quorum-queues */
 export const RABBITMQ_DURABILITY =
   'quorum queue (fsyncs its write-ahead log by design), persistent messages, publisher confirms';
 
-/** A RabbitMQ node that shares nothing with another one on the machine: files, ports, cookie, name server. */
+/**
+ * A RabbitMQ node that shares nothing with another one on the machine: files, ports, cookie, name
+ * server.
+ */
 export async function startRabbitMq(): Promise<PeerServer> {
   const program = await findProgram('rabbitmq-server', [DEBIAN_SCRIPTS], 'rabbitmq-server');
   const folder = await temporaryFolder('rabbitmq');
   const [port, distributionPort, epmdPort] = [await freePort(), await freePort(), await freePort()];
-  // Erlang would start its name server by itself and leave it behind: this one is ours to end.
+  // Erlang would start its name server by itself and leave it behind. The session ends this one.
   const epmd = await startServer({
     program: await findProgram('epmd', [], 'rabbitmq-server'),
     arguments: ['-address', '127.0.0.1', '-port', String(epmdPort)],
@@ -45,7 +50,8 @@ export async function startRabbitMq(): Promise<PeerServer> {
         RABBITMQ_ENABLED_PLUGINS_FILE: plugins,
         RABBITMQ_CONFIG_FILE: join(folder, 'none'),
         RABBITMQ_CONF_ENV_FILE: '/dev/null',
-        // Makes the script become the Erlang machine instead of waiting for it, so that the signal to stop reaches it.
+        // The script becomes the Erlang machine instead of waiting for it, so the signal to stop
+        // reaches it.
         RUNNING_UNDER_SYSTEMD: 'true',
       },
       ready: () => listens(port),

@@ -10,10 +10,16 @@ import {
   temporaryFolder,
 } from './server-process.js';
 
-/** A Redis that answers a write only after fsync: https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/ */
+/**
+ * A Redis that answers a write only after fsync:
+ * https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/
+ */
 export const REDIS_DURABILITY = 'appendonly yes, appendfsync always';
 
-/** An empty Redis on a folder of its own, with the eviction policy that https://docs.bullmq.io/guide/going-to-production demands. */
+/**
+ * An empty Redis on a folder of its own, with the eviction policy that
+ * https://docs.bullmq.io/guide/going-to-production demands.
+ */
 export async function startRedis(): Promise<PeerServer> {
   const program = await findProgram('redis-server', [], 'redis-server');
   const folder = await temporaryFolder('redis');

@@ -14,7 +14,10 @@ const BUFFER_POOL_MEGABYTES = 1024;
 
 export const ROWMQ_DURABILITY = 'innodb_flush_log_at_trx_commit=1, sync_binlog=1, row binlog on';
 
-/** The embedded database server with RowMQ's tables in it, and the partitions that a reaper would have made. */
+/**
+ * The embedded database server with RowMQ's tables and the partitions that a reaper would have
+ * made.
+ */
 export async function startDatabase(kind: ServerKind): Promise<PeerServer> {
   const serversDir = process.env['ROWMQ_SERVERS_DIR'];
   const program = await findServer({

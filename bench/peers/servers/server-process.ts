@@ -15,13 +15,13 @@ const STOP_DEADLINE_MS = 30_000;
 const POLL_MS = 50;
 const LOG_TAIL_BYTES = 2000;
 
-/** Who a server runs as, where it refuses to run as root. */
+/** User of a server that refuses to run as root. */
 export interface User {
   uid: number;
   gid: number;
 }
 
-/** What a server process is started with. */
+/** Describes the start of a server process. */
 export interface ServerCommand {
   program: string;
   arguments: string[];
@@ -29,7 +29,7 @@ export interface ServerCommand {
   folder: string;
   env?: Record<string, string>;
   user?: User | undefined;
-  /** Whether it can be used now. */
+  /** Whether it is ready for use. */
   ready: () => Promise<boolean>;
 }
 
@@ -40,13 +40,13 @@ export async function temporaryFolder(name: string, user?: User): Promise<string
   return folder;
 }
 
-/** Starts a server and waits until it can be used. It is stopped, and its folder kept, if it does not come up. */
+/** Starts a server and waits until it is ready. If it never is, stops it and keeps its folder. */
 export async function startServer(command: ServerCommand): Promise<ChildProcess & { pid: number }> {
   const logFile = join(command.folder, 'server.log');
   const log = await open(logFile, 'a');
   const child = spawn(command.program, command.arguments, {
     cwd: command.folder,
-    // Nothing of ours but the path: peers read variables too, and root's home is not theirs.
+    // Passes only the path on. Peers read variables, too, and root's home is not theirs.
     env: { PATH: process.env['PATH'] ?? '', HOME: command.folder, LC_ALL: 'C.UTF-8', ...command.env },
     stdio: ['ignore', log.fd, log.fd],
     ...command.user,
@@ -93,7 +93,9 @@ export async function listens(port: number): Promise<boolean> {
   });
 }
 
-/** Absolute path of a server's program: of the first of these folders that has it, or on the PATH. */
+/**
+ * Absolute path of a server's program, in the first of these folders that has it, or on the PATH.
+ */
 export async function findProgram(name: string, folders: readonly string[], debianPackage: string): Promise<string> {
   for (const folder of [...folders, ...(process.env['PATH'] ?? '').split(delimiter).filter(Boolean)]) {
     const program = join(folder, name);

@@ -24,7 +24,7 @@ async function startChild(code: string): Promise<ChildProcess> {
 const ORDERLY = `process.on('SIGTERM', () => process.exit(7))`;
 
 describe('a child', () => {
-  test('is running once it says that it is ready, and stops in order', async () => {
+  test('runs once it says that it is ready, and stops in order', async () => {
     const child = await startChild(`${ORDERLY}; process.on('message', () => process.send('ready'))`);
     const starting = untilReady('child', child, STOP_SECONDS, never);
     child.send('go on');
@@ -34,14 +34,14 @@ describe('a child', () => {
     expect(await running.exited).toBe('exit code 7');
   });
 
-  test('that ends before it is ready is told with how it ended', async () => {
+  test('that ends before it is ready fails the start, with its exit code', async () => {
     const child = await startChild(`process.on('message', () => process.exit(3))`);
     const starting = untilReady('child', child, STOP_SECONDS, never);
     child.send('go on');
     await expect(starting).rejects.toThrow('The child did not start: exit code 3.');
   });
 
-  test('that is not ready in time is gone by then, and was asked to stop in order', async () => {
+  test('that is not ready in time is stopped in order, and gone before the start fails', async () => {
     const child = await startChild(ORDERLY);
     await expect(untilReady('child', child, STOP_SECONDS, never, 100)).rejects.toThrow(
       'The child did not start: it was not ready within 0.1 s.',
@@ -49,7 +49,7 @@ describe('a child', () => {
     expect(child.exitCode).toBe(7);
   });
 
-  test('whose start is given up is gone by then, and was asked to stop in order', async () => {
+  test('whose start is cancelled is stopped in order, and gone before the start fails', async () => {
     const child = await startChild(ORDERLY);
     await expect(untilReady('child', child, STOP_SECONDS, AbortSignal.abort(new Error('given up')))).rejects.toThrow(
       'given up',
@@ -57,7 +57,7 @@ describe('a child', () => {
     expect(child.exitCode).toBe(7);
   });
 
-  test('that cannot be run is told with the reason', async () => {
+  test('that cannot be run fails the start, with the reason', async () => {
     const child = spawn('/nonexistent/program', { stdio: ['ignore', 'ignore', 'ignore', 'ipc'] });
     await expect(untilReady('child', child, STOP_SECONDS, never)).rejects.toThrow(/did not start: .*ENOENT/);
   });

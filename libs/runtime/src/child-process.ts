@@ -2,19 +2,21 @@ import type { ChildProcess } from 'node:child_process';
 import type { Running } from './supervisor.js';
 
 const READY_DEADLINE_MS = 60_000;
-/** A process of ours ends by itself within its own time to stop; killed when it is this much later. */
+/** A process of RowMQ ends within its own deadline. After this grace period it is killed. */
 const STOP_GRACE_MS = 5_000;
 
-/** A child did not come up. It has said why itself, so that this is told without a stack. */
+/**
+ * A child did not start. It has written the reason itself, so this error is shown without a stack.
+ */
 class StartupError extends Error {
   override readonly name = 'StartupError';
 }
 
 /**
- * Waits until a process of ours that was just forked says `ready` over its IPC channel. It stops by itself when the channel closes, so that
- * it does not outlive a parent that was killed.
- * @param stopSeconds what it gives itself for a stop; it is killed a little later
- * @throws StartupError when it ends, the deadline passes or the signal gives the start up first; it is gone by then
+ * Waits until a forked process of RowMQ says `ready` over its IPC channel. The process stops when
+ * the channel closes, so it does not outlive a parent that was killed.
+ * @param stopSeconds the process's own deadline for a stop; a little later it is killed
+ * @throws StartupError if it ends or the deadline passes before it is ready; it is gone by then
  */
 export async function untilReady(
   name: string,
@@ -40,13 +42,13 @@ export async function untilReady(
 
   const outcome = await firstOutcome(child, exited, signal, readyMs);
   if (outcome === 'ready') return { pid: child.pid!, exited, stop, kill };
-  // Not killed at once: it may have started others by now, which only an ordered stop takes down with it.
+  // It may have started other processes, which only an ordered stop ends.
   await stop();
   signal.throwIfAborted();
   throw new StartupError(`The ${name} did not start: ${outcome}.`);
 }
 
-/** `ready`, `aborted`, or in words why neither. */
+/** `ready`, `aborted`, or the reason of the failure in words. */
 async function firstOutcome(
   child: ChildProcess,
   exited: Promise<string>,

@@ -23,7 +23,7 @@ async function file(text: string): Promise<string> {
   return path;
 }
 
-describe('encryption of the way to the database', () => {
+describe('the encryption of connections to the database', () => {
   test.each([
     [{}, undefined],
     [{ ROWMQ_DATABASE_TLS: '', ROWMQ_DATABASE_TLS_CA: '' }, undefined],
@@ -31,7 +31,7 @@ describe('encryption of the way to the database', () => {
     [{ ROWMQ_DATABASE_TLS: 'require' }, { rejectUnauthorized: false, verifyIdentity: false }],
     [{ ROWMQ_DATABASE_TLS: 'verify-ca' }, { rejectUnauthorized: true, verifyIdentity: false }],
     [{ ROWMQ_DATABASE_TLS: 'verify' }, { rejectUnauthorized: true, verifyIdentity: true }],
-  ])('%j', (env, tls) => {
+  ])('follows from %j', (env, tls) => {
     expect(read(env)).toEqual(tls);
   });
 
@@ -42,13 +42,13 @@ describe('encryption of the way to the database', () => {
     expect(ca?.replaceAll('\n', '')).toBe(`${one}${other}`.replaceAll('\n', ''));
   });
 
-  test.each(['on', 'true', 'REQUIRE', 'verify_ca', 'preferred'])('is not %s', (mode) => {
+  test.each(['on', 'true', 'REQUIRE', 'verify_ca', 'preferred'])('has no mode %s', (mode) => {
     expect(() => read({ ROWMQ_DATABASE_TLS: mode })).toThrow(
       'ROWMQ_DATABASE_TLS must be one of off, require, verify-ca, verify',
     );
   });
 
-  test('needs a file that is there, has certificates and no broken one; that is told with the other faults', async () => {
+  test('needs a readable file of valid certificates, and reports its fault together with the others', async () => {
     const missing = { ROWMQ_DATABASE_TLS: 'verify', ROWMQ_DATABASE_TLS_CA: join(folder, 'missing.pem') };
     expect(() => read(missing)).toThrow(SettingsError);
     expect(() => read({ ...missing, ROWMQ_DATABASE_URL: 'nonsense' })).toThrow(
@@ -64,10 +64,10 @@ describe('encryption of the way to the database', () => {
     }
   });
 
-  test.each(['off', 'require'])('that is %s trusts nobody, so a file of certificates is a mistake', async (mode) => {
+  test.each(['off', 'require'])('refuses a file of certificates in mode %s, which trusts nobody', async (mode) => {
     const path = await file(rootCertificates[0] as string);
     expect(() => read({ ROWMQ_DATABASE_TLS: mode, ROWMQ_DATABASE_TLS_CA: path })).toThrow(
-      `ROWMQ_DATABASE_TLS=${mode} nobody looks at the server's certificate. Set ROWMQ_DATABASE_TLS to verify or verify-ca.`,
+      `ROWMQ_DATABASE_TLS=${mode} nobody checks the server's certificate. Set ROWMQ_DATABASE_TLS to verify or verify-ca.`,
     );
   });
 

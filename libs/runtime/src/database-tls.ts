@@ -6,19 +6,19 @@ import { databaseHosts, databaseParts, databaseUrl } from './database-url.js';
 import { reason } from './reason.js';
 import { SettingsError } from './settings.js';
 
-/** How connections to the database are encrypted, in the words of Node's `tls` and of mysql2. */
+/** The encryption of connections to the database, as options of Node's `tls` and of mysql2. */
 export interface DatabaseTls {
-  /** Whether the server's certificate must be signed by somebody who is trusted. */
+  /** Whether a trusted authority must have signed the server's certificate. */
   rejectUnauthorized: boolean;
-  /** Whether it must name the server's host as well. */
+  /** Whether the certificate must also name the server's host. */
   verifyIdentity: boolean;
-  /** Those who are trusted, in PEM form; undefined: those whom Node trusts. */
+  /** Trusted certificates in PEM form; undefined: the authorities that Node trusts. */
   ca?: string;
 }
 
 const MODES = ['off', 'require', 'verify-ca', 'verify'] as const;
 
-/** Where the database is and how it is reached: the settings of every process that needs one. {@link databaseTls} says what those for TLS mean together. */
+/** The database settings of every process. {@link databaseTls} combines the settings for TLS. */
 export const DATABASE_SETTINGS = {
   ROWMQ_DATABASE_URL: databaseUrl,
   ROWMQ_DATABASE_TLS: z.enum(MODES, { error: `must be one of ${MODES.join(', ')}` }).default('off'),
@@ -35,7 +35,10 @@ export const DATABASE_SETTINGS = {
     .optional(),
 };
 
-/** What {@link DATABASE_SETTINGS} say of TLS; undefined: connections are not encrypted. Throws SettingsError when they do not go together. */
+/**
+ * The TLS options of {@link DATABASE_SETTINGS}; undefined: no encryption. Throws SettingsError if
+ * they contradict each other.
+ */
 export function databaseTls(settings: {
   ROWMQ_DATABASE_URL?: string | undefined;
   ROWMQ_DATABASE_TLS: (typeof MODES)[number];
@@ -45,7 +48,7 @@ export function databaseTls(settings: {
   const verifies = mode === 'verify' || mode === 'verify-ca';
   if (ca !== undefined && !verifies) {
     throw new SettingsError(
-      `ROWMQ_DATABASE_TLS_CA is set, but with ROWMQ_DATABASE_TLS=${mode} nobody looks at the server's certificate. Set ROWMQ_DATABASE_TLS to verify or verify-ca.`,
+      `ROWMQ_DATABASE_TLS_CA is set, but with ROWMQ_DATABASE_TLS=${mode} nobody checks the server's certificate. Set ROWMQ_DATABASE_TLS to verify or verify-ca.`,
     );
   }
   const hosts = url === undefined ? [] : databaseHosts(url).map((single) => databaseParts(single).host);
@@ -60,11 +63,11 @@ export function databaseTls(settings: {
   return { rejectUnauthorized: verifies, verifyIdentity: mode === 'verify', ...(ca !== undefined && { ca }) };
 }
 
-/** Throws Error for a file that cannot be read, that has no certificate, or one that is none. */
+/** Throws Error if the file cannot be read, has no certificate, or has an invalid one. */
 function readCertificates(path: string): string {
   const text = readFileSync(path, 'utf8');
   const certificates = text.match(/-----BEGIN CERTIFICATE-----[^]*?-----END CERTIFICATE-----/g);
-  if (certificates === null) throw new Error(`${path} has none`);
-  // Node itself would pass over what it cannot read.
+  if (certificates === null) throw new Error(`${path} has no certificate`);
+  // Node itself would skip a certificate that it cannot read.
   return certificates.map((certificate) => new X509Certificate(certificate).toString()).join('');
 }

@@ -8,7 +8,7 @@ describe('a database URL', () => {
     'mysql://u:p%40ss@[::1]:3306/db',
     'mysql://u:p@a:3306,b:3307,c/db',
     'mysql://u:p@[::1]:3306,[::2]:3306/db',
-  ])('is %s', (text) => {
+  ])('may be %s', (text) => {
     expect(databaseUrl.parse(text)).toBe(text);
   });
 
@@ -31,12 +31,12 @@ describe('a database URL', () => {
     'mysql://a,b,a/db',
     'mysql://a:3306,a/db',
     'mysql://a,b,c,d,e,f,g,h,i,j/db',
-  ])('is not %j', (text) => {
+  ])('may not be %j', (text) => {
     expect(databaseUrl.safeParse(text)).toMatchObject({ success: false });
   });
 
   test.each([
-    ['mysql://u:secret@a:3306,b:99999/db', "has a host that is none: 'b:99999'"],
+    ['mysql://u:secret@a:3306,b:99999/db', "has an invalid host, 'b:99999'"],
     ['mysql://u:secret@a,b,a/db', 'names the host a twice'],
     ['mysql://u:secret@1,2,3,4,5,6,7,8,9,10/db', 'names 10 hosts; at most 9'],
     [
@@ -48,13 +48,13 @@ describe('a database URL', () => {
     ['mysql://u:secret%@a/db', 'a % itself is written %25'],
     ['mysql://u:secret%ff@a/db', 'has a % that begins no escape'],
     ['mysql://u:secret@a,b', 'must look like mysql://user:password@host:port/database'],
-  ])('that is not one is refused with its reason, and without its password: %s', (text, reason) => {
+  ])('that is invalid is refused with the reason, and without its password: %s', (text, reason) => {
     const message = databaseUrl.safeParse(text).error?.issues[0]?.message;
     expect(message).toContain(reason);
     expect(message).not.toContain('secret');
   });
 
-  test('names hosts, each of which has a URL of its own', () => {
+  test('with several hosts splits into one URL for each', () => {
     expect(databaseHosts('mysql://u:p,%40@a:3306,b/db')).toEqual(['mysql://u:p,%40@a:3306/db', 'mysql://u:p,%40@b/db']);
     expect(databaseHosts('mariadb://h/db')).toEqual(['mariadb://h/db']);
   });
@@ -66,7 +66,7 @@ describe('a database URL', () => {
     ],
     ['mysql://u:p@ss@h/db', { host: 'h', port: 3306, username: 'u', password: 'p@ss', database: 'db' }],
     ['mysql://u@[::1]/db', { host: '::1', port: 3306, username: 'u', password: '', database: 'db' }],
-  ])('%s has parts', (url, parts) => {
+  ])('%s splits into its parts', (url, parts) => {
     expect(databaseParts(url)).toEqual(parts);
   });
 

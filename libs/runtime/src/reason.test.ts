@@ -12,11 +12,11 @@ describe('the reason of a failure', () => {
     ['a text', 'a text'],
     [undefined, 'no answer'],
     [new AggregateError([new Error('this'), new AggregateError([new Error('that')])]), 'this, that'],
-  ])('%j', (error, text) => {
+  ])('of %j is its message', (error, text) => {
     expect(reason(error)).toBe(text);
   });
 
-  test('is told for each address of a name that has several, of which Node’s own message says nothing', async () => {
+  test('names each address of a name with several, which Node’s own message leaves out', async () => {
     const server = createServer().listen(0, '127.0.0.1');
     await once(server, 'listening');
     const { port } = server.address() as AddressInfo;

@@ -1,11 +1,14 @@
 import { ConsoleLogger, Logger } from '@nestjs/common';
 import { SettingsError, unknownSettings } from './settings.js';
 
-/** What Nest tells of every route and module at every start. */
+/** Loggers of Nest that list every route and module at every start. */
 const CHATTER = new Set(['InstanceLoader', 'RouterExplorer', 'RoutesResolver', 'NestFactory', 'NestApplication']);
 
 class QuietLogger extends ConsoleLogger {
-  /** The prefix is in the lines for people only; where several processes share a log, programs want it too. */
+  /**
+   * Nest puts the prefix in lines for people only. Programs need it too if several processes share
+   * a log.
+   */
   protected override getJsonLogObject(
     ...record: Parameters<ConsoleLogger['getJsonLogObject']>
   ): ReturnType<ConsoleLogger['getJsonLogObject']> {
@@ -17,26 +20,33 @@ class QuietLogger extends ConsoleLogger {
   }
 }
 
-/** One JSON line per event where a program reads the log, colours where a person does. */
+/** Writes one JSON line for each event, or colours on a terminal. */
 export function createLogger(prefix: string): ConsoleLogger {
   return new QuietLogger({ prefix, json: !process.stdout.isTTY, logLevels: ['log', 'warn', 'error', 'fatal'] });
 }
 
-/** What a process runs. */
+/** The application of a process. */
 export interface Started {
-  /** A Nest application, or whatever else is closed in order. */
+  /** A Nest application, or another object that is closed in order. */
   app: { close(): Promise<void> };
-  /** Time for a stop, after which the process ends all the same. */
+  /** The process ends this long after the beginning of a stop, finished or not. */
   stopSeconds: number;
-  /** Ends what `app` started at once: when the process ends without waiting for it. */
+  /**
+   * Ends the processes that `app` started. Called when the process ends without waiting for `app`.
+   */
   kill?: () => void;
-  /** Several of its kind serve one port, and another process of ours runs them: that one decides whether a stop that was begun is cut short. */
+  /**
+   * It is one of several processes behind one port. Their primary decides whether to cut a stop
+   * short.
+   */
   isWorker?: boolean;
 }
 
 /**
- * Runs an application as a process: starts it, tells a parent process `ready`, and stops it in order on SIGTERM, SIGINT or when the parent is gone. Stopping takes at most
- * `stopSeconds`; a second signal ends it at once. A failure to start is one clear message and exit code 1.
+ * Runs an application as a process. It starts the application and tells a parent process `ready`.
+ * On SIGTERM, on SIGINT or when the parent is gone, it stops the application. A stop takes at most
+ * `stopSeconds`, and a second signal ends it at once. A failed start is one message and exit code
+ * 1.
  */
 export async function runProcess(name: string, start: () => Promise<Started>): Promise<void> {
   const logger = new Logger(name);
@@ -52,16 +62,17 @@ export async function runProcess(name: string, start: () => Promise<Started>): P
 }
 
 function warnOfUnknownSettings(logger: Logger): void {
-  for (const setting of unknownSettings(process.env)) logger.warn(`${setting} is not a setting of RowMQ; misspelt?`);
+  for (const setting of unknownSettings(process.env))
+    logger.warn(`${setting} is not a setting of RowMQ. docs/operations.md lists the settings.`);
 }
 
-/** What a failure to start says: one message where it tells all, else with the stack. */
+/** The message of a failed start, with the stack if the message alone does not explain it. */
 function explain(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   if (error instanceof SettingsError || error.name === 'StartupError') return error.message;
-  // `bind` is what a worker says, for whom its primary listens.
+  // A worker, whose primary listens, reports `bind`.
   if (['listen', 'bind'].includes((error as NodeJS.ErrnoException).syscall ?? ''))
-    return `Cannot listen: ${error.message}. Stop what uses the address, or set ROWMQ_HOST and ROWMQ_PORT to another.`;
+    return `Cannot listen: ${error.message}. Stop the program that uses the address, or set ROWMQ_HOST and ROWMQ_PORT to another.`;
   return error.stack ?? error.message;
 }
 
@@ -73,7 +84,7 @@ function stopOnSignal({ app, stopSeconds, kill, isWorker }: Started, logger: Log
   };
   const stop = async (reason: string): Promise<void> => {
     if (stopping) {
-      // Ctrl-C in a terminal reaches a worker, and so does what its primary makes of it: that is one request.
+      // Ctrl-C in a terminal reaches a worker twice, also through its primary. That is one request.
       if (isWorker === true) return;
       end(130);
     }
@@ -93,6 +104,7 @@ function stopOnSignal({ app, stopSeconds, kill, isWorker }: Started, logger: Log
   };
   process.on('SIGTERM', () => void stop('SIGTERM'));
   process.on('SIGINT', () => void stop('SIGINT'));
-  // Only a child started with a channel ever gets this: its parent died and nobody else would end it.
+  // Only a child with an IPC channel gets this event. Its parent died, and nobody else would end
+  // it.
   process.on('disconnect', () => void stop('the parent process is gone'));
 }

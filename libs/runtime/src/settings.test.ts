@@ -12,12 +12,12 @@ describe('settings', () => {
     expect(readSettings(shape, env)).toEqual({ ROWMQ_PORT: 17, ROWMQ_DATABASE_URL: url });
   });
 
-  test('that are empty are absent', () => {
+  test('that are empty count as absent', () => {
     expect(readSettings(shape, { ROWMQ_PORT: '', ROWMQ_DATABASE_URL: url }).ROWMQ_PORT).toBe(8080);
     expect(() => readSettings(shape, { ROWMQ_DATABASE_URL: '' })).toThrow('ROWMQ_DATABASE_URL is needed');
   });
 
-  test('that are faulty are listed all at once, without their values', () => {
+  test('that are invalid are all listed at once, without their values', () => {
     const read = (): unknown =>
       readSettings(
         { ...shape, ROWMQ_KEY: z.string().min(9, 'is short') },
@@ -34,7 +34,7 @@ describe('settings', () => {
     expect(read).not.toThrow(/secret|hunter2/);
   });
 
-  test('that nobody knows are named, those of others left alone', () => {
+  test('with RowMQ’s prefix that no process knows are reported, and others are not', () => {
     expect(unknownSettings({ ROWMQ_PROT: '1', ROWMQ_PORT: '1', PORT: '1', rowmq_x: '1' })).toEqual(['ROWMQ_PROT']);
     expect(unknownSettings(Object.fromEntries(KNOWN_SETTINGS.map((name) => [name, '1'])))).toEqual([]);
   });
@@ -46,10 +46,10 @@ describe('a whole number', () => {
     ['1', 1],
     ['100', 100],
     ['007', 7],
-  ])('is %s', (text, value) => {
+  ])('can be %s', (text, value) => {
     expect(number.parse(text)).toBe(value);
   });
-  test.each(['0', '101', '-1', '1.5', '1e2', '0x10', ' 1', '1 ', '', '١', '9'.repeat(400)])('is not %j', (text) => {
+  test.each(['0', '101', '-1', '1.5', '1e2', '0x10', ' 1', '1 ', '', '١', '9'.repeat(400)])('cannot be %j', (text) => {
     expect(number.safeParse(text)).toMatchObject({ success: false });
   });
 });

@@ -30,7 +30,7 @@ afterEach(() => {
 /** Only what was just added hears of it, and not the test's own process. */
 const send = (signal: NodeJS.Signals) => added.get(signal)?.(signal);
 
-test('signals within a second are one request, whichever they are', () => {
+test('signals within a second are one request to stop, also if they differ', () => {
   send('SIGINT');
   vi.advanceTimersByTime(999);
   send('SIGINT');
@@ -38,7 +38,7 @@ test('signals within a second are one request, whichever they are', () => {
   expect(told).toEqual(['first SIGINT']);
 });
 
-test('a signal a second later is another request, and so is each after it', () => {
+test('a signal a second later is another request to stop, and so is each after it', () => {
   send('SIGHUP');
   vi.advanceTimersByTime(1_000);
   send('SIGTERM');

@@ -1,9 +1,13 @@
-/** npm passes on the Ctrl-C that the terminal already delivered: two signals this close together are one request. */
+/**
+ * npm repeats the Ctrl-C that the terminal already delivered. Two signals this close are one
+ * request.
+ */
 const SAME_REQUEST_MS = 1_000;
 
 /**
- * Tells of requests to stop this process, which are SIGINT, SIGTERM and SIGHUP: of the first, and of each later one that cannot be the first
- * again because it comes a second after it or more. Call once; from then on none of them ends the process by itself.
+ * Listens for requests to stop this process: SIGINT, SIGTERM and SIGHUP. Calls `first` for the
+ * first one, and `again` for each one that comes at least a second later. From then on, none of
+ * these signals ends the process by itself. Call once.
  */
 export function onStopRequest(first: (signal: NodeJS.Signals) => void, again: (signal: NodeJS.Signals) => void): void {
   let requestedAt: number | undefined;

@@ -45,7 +45,7 @@ function supervise(startOnce: (attempt: number) => FakeChild) {
 }
 
 describe('the supervisor', () => {
-  test('reports a failing first start instead of trying again', async () => {
+  test('throws if the first start fails, and does not retry', async () => {
     const { supervisor, attempts } = supervise(() => {
       throw new Error('wrong setting');
     });
@@ -54,7 +54,7 @@ describe('the supervisor', () => {
     expect(attempts()).toBe(1);
   });
 
-  test('starts a child that ends again, also when the restart fails at first', async () => {
+  test('restarts a child that ended, also if the first restart fails', async () => {
     const { supervisor, children, lines } = supervise((attempt) => {
       if (attempt === 2 || attempt === 3) throw new Error('not yet');
       return new FakeChild();
@@ -66,7 +66,7 @@ describe('the supervisor', () => {
     await supervisor.stop();
   });
 
-  test('pauses longer and longer, up to a limit', async () => {
+  test('doubles its pauses, up to a limit', async () => {
     const { supervisor, children, lines } = supervise(() => new FakeChild());
     await supervisor.start();
     for (let ended = 0; ended < 6; ended++) {
@@ -78,7 +78,7 @@ describe('the supervisor', () => {
     await supervisor.stop();
   });
 
-  test('stops the child and starts it no more', async () => {
+  test('stops the child for good', async () => {
     const { supervisor, children, lines } = supervise(() => new FakeChild());
     await supervisor.start();
     await supervisor.stop();

@@ -1,37 +1,40 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
-/** Something that runs until it ends by itself or is stopped. */
+/** A child that runs until it ends by itself or is stopped. */
 export interface Running {
   readonly pid: number;
-  /** Resolves with how it ended, in words. Never rejects. */
+  /** Resolves when it ends, with the reason in words. Never rejects. */
   readonly exited: Promise<string>;
-  /** Asks it to stop, and kills it at its deadline. Resolves when it is gone. */
+  /** Tells it to stop, and kills it at its deadline. Resolves when it is gone. */
   stop(): Promise<void>;
   /** Ends it at once. Resolves when it is gone. */
   kill(): Promise<void>;
 }
 
-/** Starts it once; rejects when it does not come up, or when the signal gives the start up, and leaves nothing running then. */
+/**
+ * Starts a child. Rejects, and leaves none running, if it does not start or the signal cancels the
+ * start.
+ */
 export type StartOnce = (signal: AbortSignal) => Promise<Running>;
 
 /** Pauses before a restart. */
 export interface BackOff {
   readonly firstMs: number;
   readonly longestMs: number;
-  /** After running this long, it counts as healthy, and the next pause is the first one again. */
+  /** A child that has run this long is healthy, and the next pause is the first one again. */
   readonly healthyMs: number;
 }
 
 const BACK_OFF: BackOff = { firstMs: 1_000, longestMs: 30_000, healthyMs: 60_000 };
 
 /**
- * Keeps one child running. The first start may fail, and then says so: a wrong setting is not cured by trying again. After it, a
- * child that ends is started again, with pauses that double and vary.
+ * Keeps one child running. If the first start fails, it throws: a retry does not cure a wrong
+ * setting. Later it restarts a child that ends, after pauses that double and vary.
  */
 export class Supervisor {
   private readonly stopping = new AbortController();
   private current: Running | undefined;
-  private watching: Promise<void> | undefined;
+  private keeping: Promise<void> | undefined;
 
   constructor(
     readonly name: string,
@@ -40,27 +43,27 @@ export class Supervisor {
     private readonly backOff: BackOff = BACK_OFF,
   ) {}
 
-  /** Starts the child for the first time, and watches it from then on. */
+  /** Starts the child for the first time, and keeps it running from then on. */
   async start(): Promise<void> {
     this.current = await this.startOnce(this.stopping.signal);
-    this.watching = this.watch(this.current);
+    this.keeping = this.keepRunning(this.current);
   }
 
-  /** Stops the child, and starts it no more. May be called twice. */
+  /** Stops the child for good. May be called twice. */
   async stop(): Promise<void> {
     this.stopping.abort();
     await this.current?.stop();
-    // A restart that was under way notices the signal by itself.
-    await this.watching;
+    // A restart in progress notices the signal by itself.
+    await this.keeping;
   }
 
-  /** Ends the child at once, and starts it no more. */
+  /** Ends the child at once and for good. */
   async kill(): Promise<void> {
     this.stopping.abort();
     await this.current?.kill();
   }
 
-  private async watch(first: Running): Promise<void> {
+  private async keepRunning(first: Running): Promise<void> {
     let running = first;
     let failures = 0;
     for (;;) {
@@ -84,7 +87,7 @@ export class Supervisor {
         await delay(pauseMs, undefined, { signal: this.stopping.signal });
         const running = await this.startOnce(this.stopping.signal);
         this.current = running;
-        // A stop that came between has not seen this one.
+        // A stop that came meanwhile has not seen this child.
         if (this.stopping.signal.aborted) await running.stop();
         else this.log(`The ${this.name} is running again (process ${running.pid}).`);
         return { running, failures: failures + 1 };
@@ -95,7 +98,10 @@ export class Supervisor {
     }
   }
 
-  /** Between half of the doubled pause and all of it, so that children that fell together do not rise together. */
+  /**
+   * Between half of the doubled pause and all of it, so that children that failed together restart
+   * apart in time.
+   */
   private pauseMs(failures: number): number {
     const { firstMs, longestMs } = this.backOff;
     return Math.min(longestMs, firstMs * 2 ** Math.min(failures, 16)) * (0.5 + Math.random() / 2);

@@ -8,7 +8,7 @@ export type Pace = ClosedPace | OpenPace;
 /** A closed loop: each worker begins its next call when the one before has ended. */
 export interface ClosedPace {
   workers: number;
-  /** Checked right before each call. While it is false, workers wait for {@link LoadGenerator.wake}. */
+  /** Checked right before each call. While it is false, workers wait for `wake`. */
   mayCall?: () => boolean;
 }
 
@@ -20,9 +20,11 @@ export interface OpenPace {
 }
 
 export interface Turn {
-  /** Counts from 0. A worker has one call in flight; a paced load has as many workers as it needs. */
+  /**
+   * Counts from 0. A worker has one call in flight. A paced load has as many workers as it needs.
+   */
   worker: number;
-  /** Of this call among all calls, from 0. */
+  /** Position of this call among all calls, from 0. */
   number: number;
   /** The moment at which the call was due, on the clock of `performance.now()`. */
   due: number;

@@ -16,7 +16,7 @@ export class Tally<Key extends string | number> {
   /** @param byKey false where the load also gets messages of others: then it only counts. */
   constructor(private readonly byKey = true) {}
 
-  /** How many messages were sent and have not come back. */
+  /** Messages that were sent and have not come back. */
   get outstanding(): number {
     return this.sent - this.returned;
   }

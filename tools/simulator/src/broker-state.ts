@@ -3,14 +3,14 @@ import type { Depth } from './meter.js';
 import { failed, type Run } from './run.js';
 import { unaccounted, type Evidence } from './verdict.js';
 
-/** Messages that are looked up one by one at most; beyond it they count as unproven. */
+/** Limit of messages to ask the broker for one by one. Any others count as unproven. */
 const LOOK_UPS = 20_000;
 const LOOK_UPS_AT_ONCE = 8;
 const PAGE = 100;
-/** Leftovers that are looked at per queue and state at most. */
+/** Limit of leftovers to browse per queue and state. */
 const LEFTOVERS = 1000;
 
-/** What all queues of the run hold together, or null when the broker cannot be asked. */
+/** Depth of all queues of the run together, or null when the broker does not answer. */
 export async function depthOf(run: Run): Promise<Depth | null> {
   try {
     const stats = await Promise.all(run.queues.map(async (queue) => (await run.client.getQueue(queue)).stats));
@@ -25,7 +25,10 @@ export async function depthOf(run: Run): Promise<Depth | null> {
 export const isEmpty = (depth: Depth | null): boolean =>
   depth !== null && depth.ready + depth.delayed + depth.leased === 0;
 
-/** Asks the broker for whatever the ledger alone cannot settle. Call when no producer and no consumer works any more. */
+/**
+ * Asks the broker for the facts that the ledger lacks. The caller waits until all producers and
+ * consumers have stopped.
+ */
 export async function gatherEvidence(run: Run, endedAt: number): Promise<Evidence> {
   const drained = isEmpty(await depthOf(run));
   const stillThere = drained ? new Set<number>() : await leftovers(run);
@@ -49,14 +52,17 @@ async function presenceOf(run: Run, id: string): Promise<'there' | 'gone' | 'unk
     const { deliveries } = await run.client.getMessage(id);
     return deliveries.length > 0 ? 'there' : 'gone';
   } catch (error) {
-    // Settled messages are removed after a while, and then nobody knows them.
+    // The reaper removes settled messages after a while. Then the broker does not know them.
     if (error instanceof RowmqError && error.code === 'delivery-not-found') return 'gone';
     failed(run, error);
     return 'unknown';
   }
 }
 
-/** The first of those messages that the broker still shows, acked ones among them if it did not keep its word. */
+/**
+ * The messages that the broker still shows, up to the limit. Acked ones are among them if the
+ * broker broke its promise.
+ */
 async function leftovers(run: Run): Promise<Set<number>> {
   const ids = new Set<string>();
   for (const queue of run.queues) {

@@ -6,7 +6,10 @@ import { Random } from './random.js';
 import { backOff, failed, inFlight, now, pause, type Run } from './run.js';
 import { extendLeases, settleLeases, type HeldLease } from './settle.js';
 
-/** Slow handlers run beside the consumer's own loop, so that they do not stop the traffic they are meant to disturb; at most so many at a time. */
+/**
+ * At most so many slow handlers at a time. They run beside the consumer's own loop, so that they do
+ * not stop the traffic that they are meant to disturb.
+ */
 const SLOW_AT_ONCE = 4;
 
 /** Dequeues, handles and settles, and misbehaves as its {@link Faults} decide. */
@@ -17,9 +20,9 @@ export class Consumer {
   readonly #random: Random;
   readonly #slow = new Set<Promise<void>>();
   #queue: number;
-  /** Dequeues in a row that brought nothing. */
+  /** Empty dequeues in a row. */
   #empty = 0;
-  /** Set when a slow handler threw what nobody expected. */
+  /** A slow handler's error, if it had one. */
   #fault: Error | undefined;
 
   constructor(run: Run, index: number) {
@@ -30,7 +33,10 @@ export class Consumer {
     this.#queue = this.#random.between(0, run.queues.length - 1);
   }
 
-  /** Waits for the slow handlers. After a failure of the run they handle no more. Throws what a slow handler threw. */
+  /**
+   * Waits for the slow handlers. After a failure of the run they handle no more. Throws what a slow
+   * handler threw.
+   */
   async finish(): Promise<void> {
     await Promise.all(this.#slow);
     if (this.#fault !== undefined) throw this.#fault;
@@ -57,7 +63,10 @@ export class Consumer {
     await this.#settle(queue, leases);
   }
 
-  /** After an empty dequeue the next queue has its turn, else any. Only when all were empty does a dequeue wait, so that full queues are not left alone. */
+  /**
+   * After an empty dequeue, the next queue has its turn; otherwise any. A dequeue waits only after
+   * all queues were empty, so that no full queue is left alone.
+   */
   #chooseQueue(found: boolean): void {
     const { length } = this.#run.queues;
     this.#queue = found ? this.#random.between(0, length - 1) : (this.#queue + 1) % length;
@@ -95,7 +104,7 @@ export class Consumer {
     }
   }
 
-  /** Enters a delivery into the ledger; answers its lease, or nothing for a message that is not of this run. */
+  /** Records a delivery. Returns its lease, or nothing for a message that is not of this run. */
   #take(leased: LeasedMessage, queue: number, askedAt: number, receivedAt: number): HeldLease[] {
     const { ledger, meter, settings } = this.#run;
     const message = this.#messageOf(leased);
@@ -122,7 +131,7 @@ export class Consumer {
     return [{ lease, receipt: leased.receipt }];
   }
 
-  /** By the key among its headers; by its id if they were damaged. */
+  /** Finds a message by the key in its headers, or by its id if they were damaged. */
   #messageOf(leased: LeasedMessage): Message | undefined {
     const { id, ledger } = this.#run;
     const [run, number] = (leased.headers[KEY_HEADER] ?? '').split('.');
@@ -147,7 +156,7 @@ export class Consumer {
     }
   }
 
-  /** Extends three times per lease; answers what is still held at the end. */
+  /** Extends three times per lease. Returns the leases that are still held at the end. */
   async #extendFor(queue: number, leases: HeldLease[], forMs: number): Promise<HeldLease[]> {
     const stepMs = (this.#run.settings.leaseSeconds * 1000) / 3;
     let held = leases;

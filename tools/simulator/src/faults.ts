@@ -1,10 +1,10 @@
 import type { Random } from './random.js';
 
 /**
- * What a consumer does with one dequeue.
+ * A consumer's behaviour in one dequeue.
  * - `work`: handles the messages at once;
- * - `vanish`: takes the leases and forgets them, as a crashed process does;
- * - `hangUp`: drops its connection while the dequeue is under way;
+ * - `vanish`: keeps the leases and forgets them, as a crashed process does;
+ * - `hangUp`: drops its connection while the dequeue is in flight;
  * - `slow`: handles for longer than the lease lasts, and then tries to ack;
  * - `slowExtending`: handles for longer than the lease lasts, and extends it in time.
  */
@@ -45,12 +45,15 @@ export class Faults {
     return this.#happens(this.#rates.nackRate) ? this.#random.pick(NACK_DELAYS_SECONDS) : undefined;
   }
 
-  /** When to hang up: often at once, where the broker is in the middle of a claim, else somewhere in the wait. */
+  /**
+   * Delay until the hang-up. Half of them come at once, in the middle of a claim; the others come
+   * during the wait.
+   */
   hangUpAfterMs(waitSeconds: number): number {
     return this.#random.happens(0.5) ? this.#random.between(0, 20) : this.#random.between(0, waitSeconds * 1000);
   }
 
-  /** How long a slow handler takes, in leases. */
+  /** Duration of a slow handler, in leases. */
   slowness(): number {
     return 1.05 + this.#random.next() * 0.75;
   }

@@ -3,23 +3,23 @@ import type { Message } from './ledger.js';
 
 export type Status = 'OK' | 'BROKEN' | 'UNPROVEN';
 
-/** What the run showed about one guarantee. */
+/** The evidence about one guarantee. */
 export interface GuaranteeResult {
   guarantee: string;
   status: Status;
-  /** How many things were looked at, and what they are. */
+  /** Number of things that were checked, and their unit. */
   checked: number;
   unit: string;
   broken: number;
-  /** Where what happened cannot be concluded, because an answer is missing. */
+  /** Cases without a verdict, because an answer is missing. */
   unproven: number;
-  /** The first offenders: what is wrong, then what the ledger knows about the message. */
+  /** The first offenders: the fault, then the history of the message. */
   examples: { why: string; history: string[] }[];
 }
 
 const EXAMPLES_KEPT = 3;
 
-/** Collects what is found about one guarantee. */
+/** Collects the evidence about one guarantee. */
 export class Guarantee {
   readonly #title: string;
   readonly #unit: string;
@@ -41,7 +41,7 @@ export class Guarantee {
     this.brokenBy(why, 1, () => historyOf(message));
   }
 
-  /** For what is wrong with something that is not a known message. */
+  /** Reports a fault of something that is not a known message. */
   brokenBy(why: string, count = 1, history: () => string[] = () => []): void {
     this.#broken += count;
     if (this.#examples.length < EXAMPLES_KEPT) this.#examples.push({ why, history: history() });

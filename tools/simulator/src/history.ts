@@ -1,6 +1,6 @@
 import { type Lease, leasesInOrder, type Message } from './ledger.js';
 
-/** What the ledger knows about one message, line by line, for a person who looks for the fault. */
+/** The ledger's record of one message, line by line, for a person who looks for the fault. */
 export function historyOf(message: Message): string[] {
   const enqueue =
     message.state === 'confirmed'

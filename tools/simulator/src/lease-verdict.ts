@@ -1,27 +1,33 @@
 import type { Guarantees } from './guarantee.js';
 import type { Lease, Ledger, Message } from './ledger.js';
 
-/** Two machines' clocks run at slightly different speeds: allowed between a span on one and the same span on the other. */
+/**
+ * Two machines' clocks run at slightly different speeds. The verdict allows this much between a
+ * span on one and the same span on the other.
+ */
 export const CLOCK_SLACK_MS = 50;
 
-/** Why messages were handed out again. */
+/** Reasons why messages were handed out again. */
 export interface RedeliveryCauses {
   ranOut: number;
   nack: number;
   nackUnanswered: number;
-  /** A dequeue whose answer nobody received had it in between. */
+  /** A dequeue whose answer nobody received had leased it in between. */
   answerLost: number;
 }
 
 /**
- * A long poll may be answered with what a claim took that began shortly before the request did, so a lease may be this much older than the request that got it.
- * Also covers the clocks' different speeds.
+ * A claim that began shortly before a long poll may answer it. A lease may therefore be this much
+ * older than the request that got it. It also covers the clocks' different speeds.
  */
 const HELD_SLACK_MS = 250;
-/** How long after its consumer stopped listening a dequeue may still be carried out by the broker. */
+/** The broker may carry out a dequeue for so long after its consumer stopped listening. */
 const UNANSWERED_HORIZON_MS = 30_000;
 
-/** Judges one message's leases, which are given in hand-out order, each against the one before it. */
+/**
+ * Judges one message's leases, each against the one before it.
+ * @param leases in the order in which the database handed them out
+ */
 export function judgeLeases(
   guarantees: Guarantees,
   causes: RedeliveryCauses,
@@ -40,7 +46,10 @@ export function judgeLeases(
   }
 }
 
-/** A consumer that surely held its lease must be able to settle and extend it; one whose lease had surely run out must not, whoever had the message since. */
+/**
+ * A consumer that surely held its lease must be able to settle and extend it. After the lease has
+ * surely run out, it must not, whoever had the message since.
+ */
 function judgeAnswer({ fenced }: Guarantees, message: Message, lease: Lease): void {
   if (lease.extendedLateMs > CLOCK_SLACK_MS) {
     fenced.broken(message, 'an extend was accepted after the lease had surely run out');
@@ -60,7 +69,7 @@ function judgeAnswer({ fenced }: Guarantees, message: Message, lease: Lease): vo
   fenced.broken(message, `${lease.settle} was refused although the lease was surely still held`);
 }
 
-/** Finds what is wrong between two consecutive leases of a message; answers it, or undefined. */
+/** Finds a fault between two consecutive leases of a message. */
 function judgePair(
   { notAfterAck, exclusive, fenced }: Guarantees,
   message: Message,
@@ -72,7 +81,8 @@ function judgePair(
     return 'fault';
   }
   if (before.settle === 'ack' && before.outcome === 'confirmed' && !mayBeTheNextOnes(before, lease)) {
-    // Either the ack came first, and the hand-out is wrong, or the hand-out came first, and the ack should have been refused.
+    // If the ack came first, the hand-out is wrong. If the hand-out came first, the broker should
+    // have refused the ack.
     if (lease.receivedAt < before.settleSentAt) {
       fenced.broken(message, 'an ack was accepted after the message had been handed out again');
     } else {
@@ -85,7 +95,8 @@ function judgePair(
     return 'fault';
   }
   const nackMayHaveComeFirst = mayFollowNack(before, lease);
-  // An ack never gives back: if it was carried out the message is gone, if not the lease goes on. So only a nack ends a lease early.
+  // An ack never makes a message ready again. Either it was carried out and the message is gone, or
+  // the lease goes on. Only a nack ends a lease early.
   if (lease.handedOutOnDatabase < before.endsOnDatabase && !nackMayHaveComeFirst) {
     const overlapMs = before.endsOnDatabase - lease.handedOutOnDatabase;
     exclusive.broken(
@@ -102,8 +113,11 @@ function judgePair(
 }
 
 /**
- * Whether an ack may have been confirmed because the next holder's was carried out: it was answered only when its lease may have run out, since its COMMIT got no answer and the database was away; then others may have had
- * the message, and acked it. Whoever finds it gone cannot know whose ack that was. What it says is true: the message is settled, and was handed out before that was said.
+ * Whether an ack may have been confirmed because the next holder's ack was carried out.
+ *
+ * Its COMMIT got no answer, and the database was away until the lease may have run out. Others may
+ * then have had the message and acked it. The broker finds it gone and cannot know whose ack that
+ * was. Its answer is true: the message is settled, and its hand-out came before the answer.
  */
 function mayBeTheNextOnes(before: Lease, lease: Lease): boolean {
   const isAckedNext = lease.settle === 'ack' && (lease.outcome === 'confirmed' || lease.outcome === 'unknown');
@@ -115,11 +129,15 @@ function mayBeTheNextOnes(before: Lease, lease: Lease): boolean {
   );
 }
 
-/** Whether the nack of one lease may be what made the next possible. If that is in doubt its delay must be over, too; if it was confirmed, the delay is judged with the reasons. */
+/**
+ * Whether the nack of one lease may have made the next possible. If that is in doubt, its delay
+ * must be over, too. If it was confirmed, {@link judgeReason} judges the delay.
+ */
 function mayFollowNack(before: Lease, lease: Lease): boolean {
   if (before.settle !== 'nack' || lease.receivedAt < before.settleSentAt) return false;
   if (before.outcome === 'confirmed') return true;
-  // Refused only when the lease may have run out: its COMMIT may have got no answer, and others have had the message when that was looked into.
+  // The broker refused it only when the lease may have run out. Its COMMIT may have got no answer,
+  // and others may have had the message before the broker could check.
   const isInDoubt = before.outcome === 'unknown' || before.settleAnsweredAt > before.heldUntil;
   return isInDoubt && lease.receivedAt >= delayOverAt(before) - CLOCK_SLACK_MS;
 }
@@ -127,7 +145,10 @@ function mayFollowNack(before: Lease, lease: Lease): boolean {
 /** The earliest end of a nack's delay. */
 const delayOverAt = (nacked: Lease): number => nacked.settleSentAt + nacked.nackDelaySeconds * 1000;
 
-/** Every hand-out but the first needs a reason, and receiveCount counts them all, the unseen ones too. */
+/**
+ * Every hand-out but the first needs a reason. receiveCount counts all of them, also those that
+ * nobody saw.
+ */
 function judgeReason(
   { explained }: Guarantees,
   causes: RedeliveryCauses,
@@ -146,7 +167,8 @@ function judgeReason(
       explained.broken(message, `receiveCount tells of ${unseen} more hand-outs than dequeues without an answer allow`);
       return;
     }
-    // A hand-out that is taken back is not counted, and without a receipt nobody ends it early: so each of these lasted for a whole lease, one after the other.
+    // The broker does not count a hand-out that it releases. Without a receipt, nobody ends a
+    // hand-out early. So each of these lasted for a whole lease, one after the other.
     const roomMs = timeBetween(message, before, lease);
     if (roomMs < unseen * ledger.shortestLeaseMs - CLOCK_SLACK_MS) {
       explained.broken(message, `${unseen} hand-outs that nobody saw do not fit into ${Math.round(roomMs)} ms`);
@@ -164,7 +186,10 @@ function judgeReason(
   else causes.nackUnanswered++;
 }
 
-/** For how long, at most, the message may have been available or under leases that nobody saw before it was handed out. */
+/**
+ * Upper bound on the time, before the hand-out, in which the message was ready or under leases that
+ * nobody saw.
+ */
 function timeBetween(message: Message, before: Lease | undefined, lease: Lease): number {
   if (before === undefined) return lease.receivedAt - message.sentAt;
   const sinceEnd = lease.handedOutOnDatabase - before.endsOnDatabase;
@@ -173,7 +198,10 @@ function timeBetween(message: Message, before: Lease | undefined, lease: Lease):
   return before.outcome === 'confirmed' ? sinceNack : Math.max(sinceNack, sinceEnd);
 }
 
-/** How many dequeues may have taken the message between two hand-outs without anybody having seen it. */
+/**
+ * Number of dequeues that may have leased the message between two hand-outs without anybody seeing
+ * it.
+ */
 function doubtfulBetween(ledger: Ledger, message: Message, before: Lease | undefined, lease: Lease): number {
   const from = (before?.askedAt ?? message.sentAt) - UNANSWERED_HORIZON_MS;
   return ledger.doubtful.filter(

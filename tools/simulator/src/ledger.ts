@@ -2,11 +2,14 @@ import type { Content } from './payload.js';
 
 /*
  * Two clocks appear here. Times named `…At` or `…Until` are milliseconds on the simulator's own
- * steady clock. Times named `…OnDatabase` are milliseconds since 1970 on the database's clock, as the
- * broker's answers give them. The two are never compared with each other.
+ * steady clock. Times named `…OnDatabase` are milliseconds since 1970 on the database's clock, as
+ * the broker's answers give them. The two are never compared with each other.
  */
 
-/** The answer to an enqueue. `unknown`: none came, so all messages of the batch may be stored, or none. */
+/**
+ * The answer to an enqueue. `unknown`: none came, so all messages of the batch may be stored, or
+ * none.
+ */
 type EnqueueState = 'planned' | 'confirmed' | 'refused' | 'unknown';
 
 /** The broker's answer to a settlement. */
@@ -47,13 +50,16 @@ export interface Lease {
   extendedOnDatabase: number;
   readonly askedAt: number;
   readonly receivedAt: number;
-  /** Until then the lease has certainly not run out. */
+  /** The lease certainly holds until then. */
   heldUntil: number;
-  /** From then on it has certainly run out; Infinity when an extend got no answer. */
+  /** The lease has certainly run out from then on; Infinity when an extend got no answer. */
   overAt: number;
-  /** How long after {@link overAt} the consumer sent an extend that was accepted; 0 without one. */
+  /** Time from {@link overAt} to the sending of an extend that was accepted; 0 without one. */
   extendedLateMs: number;
-  /** The consumer's last call. `extend` only stands here when it failed: a successful one moves the lease. */
+  /**
+   * The consumer's last call. `extend` only stands here when it failed: a successful one moves the
+   * lease.
+   */
   settle: 'none' | 'ack' | 'nack' | 'extend';
   outcome: Outcome;
   settleSentAt: number;
@@ -63,7 +69,10 @@ export interface Lease {
   readonly headersAltered: boolean;
 }
 
-/** Thrown when a run has more to remember than it was allowed to. The message names the option to change. */
+/**
+ * Thrown when a run has more to remember than it was allowed to. The message names the option to
+ * change.
+ */
 export class LedgerFullError extends Error {
   override readonly name = 'LedgerFullError';
 }
@@ -102,11 +111,11 @@ const FINDINGS_KEPT = 20;
 
 /**
  * Everything that a run knows: each message with its enqueue, and each lease with what its consumer
- * did under it. Producers and consumers fill it; the verdict reads it. It judges nothing but what one
- * answer shows by itself.
+ * did under it. Producers and consumers fill it; the verdict reads it. It judges nothing but what
+ * one answer shows by itself.
  *
- * It remembers every message until the verdict, unlike the tally of the benchmarks: only then can the
- * verdict find a delivery after its ack.
+ * It remembers every message until the verdict, unlike the tally of the benchmarks: only then can
+ * the verdict find a delivery after its ack.
  */
 export class Ledger {
   readonly #messages: Message[] = [];
@@ -114,16 +123,16 @@ export class Ledger {
 
   readonly doubtful: DoubtfulDequeue[] = [];
   readonly findings: Finding[] = [];
-  /** How many findings of each kind there were; only the first few are kept in {@link findings}. */
+  /** Findings of each kind. {@link findings} keeps only the first few. */
   readonly findingCounts: Record<Finding['kind'], number> = {
     stranger: 0,
     doubled: 0,
     'wrong-queue': 0,
     'expiry-changed': 0,
   };
-  /** When the last of the short-lived messages that are surely stored has surely expired. */
+  /** The last of the short-lived messages that are surely stored has surely expired then. */
   lastExpiryAt = 0;
-  /** Of the leases that were asked for. */
+  /** The shortest of the leases that consumers asked for. */
   shortestLeaseMs = Number.POSITIVE_INFINITY;
 
   /** Keeps up to `maxMessages` messages and three times as many leases. */
@@ -143,7 +152,10 @@ export class Ledger {
     return this.#messages[number - 1];
   }
 
-  /** The message with this id, or undefined. Compares every message: for the few that turn out to be odd. */
+  /**
+   * The message with this id, or undefined. It compares every message, for the few that turn out to
+   * be odd.
+   */
   findById(id: string): Message | undefined {
     return this.#messages.find((message) => message.id === id);
   }
@@ -213,7 +225,10 @@ export class Ledger {
     lease.overAt = Math.max(lease.overAt, answeredAt + leaseMs);
   }
 
-  /** An extend without an answer may have moved the deadline either way. The earlier of the two is certain. */
+  /**
+   * An extend without an answer may have moved the deadline either way. The earlier of the two is
+   * certain.
+   */
   extendUnanswered(lease: Lease, leaseMs: number, sentAt: number): void {
     lease.heldUntil = Math.min(lease.heldUntil, sentAt + leaseMs);
     lease.endsOnDatabase = Math.min(lease.endsOnDatabase, lease.handedOutOnDatabase + leaseMs);
@@ -246,9 +261,11 @@ export class Ledger {
   }
 
   /**
-   * A dequeue was answered, with or without messages. If it took longer than a lease, the broker may
-   * have claimed twice. The database did not answer the first claim. When the broker came to undo it,
-   * its leases had run out and others had the messages.
+   * A dequeue was answered, with or without messages.
+   *
+   * If it took longer than a lease, the broker may have claimed twice. The database did not answer
+   * the first claim. Before the broker could undo that claim, its leases ran out and others had the
+   * messages.
    */
   dequeueAnswered(dequeue: DoubtfulDequeue, leaseMs: number): void {
     if (dequeue.endedAt - dequeue.askedAt >= leaseMs) this.doubtful.push(dequeue);
@@ -259,7 +276,7 @@ export class Ledger {
     if (this.findings.length < FINDINGS_KEPT) this.findings.push({ kind, text });
   }
 
-  /** @param storedBy when its life had begun, at the latest. */
+  /** @param storedBy the latest moment at which its life can have begun */
   #expiresAfter({ expiresInSeconds }: Message, storedBy: number): void {
     if (expiresInSeconds > 0) this.lastExpiryAt = Math.max(this.lastExpiryAt, storedBy + expiresInSeconds * 1000);
   }

@@ -4,7 +4,10 @@ import type { Phase, Watcher } from './simulation.js';
 const LINE_EVERY_SECONDS = 5;
 const WIDTH = 78;
 
-/** Shows a run while it goes on: a table that is redrawn every second on a terminal, a line every five seconds elsewhere. */
+/**
+ * Shows a run while it goes on. A terminal gets a table that is redrawn every second. Anything else
+ * gets a line every five seconds.
+ */
 export class LiveTable implements Watcher {
   readonly #out: NodeJS.WriteStream;
   #phase: Phase = 'producing';

@@ -39,7 +39,10 @@ async function main(): Promise<number> {
   }
 }
 
-/** The URL to drive, or undefined when a broker has to be started. Throws when one was named that does not answer. */
+/**
+ * The URL of the broker, or undefined when the simulator has to start one. Throws when the named
+ * broker does not answer.
+ */
 async function findBroker(settings: SimulatorSettings): Promise<string | undefined> {
   if (settings.start) return undefined;
   const url = settings.url ?? settings.defaultUrl;
@@ -73,9 +76,10 @@ async function runAgainst(url: string, settings: SimulatorSettings, stop: AbortS
     url,
     apiKey: settings.apiKey,
     timeoutMs: settings.timeoutSeconds * 1000,
-    // Each call is sent once: the ledger has to know what became of it.
+    // Each call is sent once, because the ledger has to know its outcome.
     retries: 0,
-    // Everybody has a connection, and slow handlers, stats and look-ups do not queue behind waiting dequeues.
+    // Each worker has a connection. Slow handlers, stats and look-ups do not queue behind waiting
+    // dequeues.
     maxConnections: settings.producers + 2 * settings.consumers + settings.queues + 8,
   });
   try {
@@ -98,7 +102,10 @@ async function writeReport(result: Result): Promise<void> {
   console.log(`Report: ${resolve(report)}`);
 }
 
-/** The first request to stop ends producing, then drains and judges; a second one ends the process. */
+/**
+ * The first request to stop ends producing, then drains and judges. The second one ends the
+ * process.
+ */
 function stopOnSignal(broker: () => StartedBroker | undefined): AbortSignal {
   const stopping = new AbortController();
   onStopRequest(

@@ -44,7 +44,10 @@ export interface Sample {
   errors: number;
 }
 
-/** Counts and times what producers and consumers do: for the interval under way, and for the whole run. */
+/**
+ * Counts and times the work of producers and consumers, for the current interval and for the whole
+ * run.
+ */
 export class Meter {
   readonly totals: Record<Counted, number> = zeros();
   readonly errors = new Map<string, number>();
@@ -70,7 +73,7 @@ export class Meter {
     this.#times[what].recordValue(microseconds);
   }
 
-  /** Ends the interval and answers what it held. */
+  /** Ends the interval and returns its figures. */
   sample(at: number, seconds: number, depth: Depth | null): Sample {
     const sample: Sample = {
       at,
@@ -87,7 +90,7 @@ export class Meter {
     return sample;
   }
 
-  /** Of the whole run. */
+  /** Latencies of the whole run. */
   latency(): Record<Timed, Percentiles> {
     return percentilesOf(this.#times);
   }

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { contentOf, Payloads } from './payload.js';
 import { Random } from './random.js';
 
-/** What an honest broker makes of a message. */
+/** The message as an honest broker delivers it. */
 function delivered(
   message: ReturnType<Payloads['make']>['message'],
   changes: Partial<LeasedMessage> = {},

@@ -4,10 +4,10 @@ import type { Random } from './random.js';
 
 type Message = EnqueueRequest['messages'][number];
 
-/** What a message must still be when it is delivered. */
+/** Checksums of a message, to compare with its delivery. */
 export interface Content {
   bodyCrc: number;
-  /** Of the headers, by name, and of the priority. */
+  /** Covers the headers, by name, and the priority. */
   headersCrc: number;
 }
 
@@ -19,7 +19,10 @@ const CHARACTERS = ['a', 'Z', '7', ' ', '"', '\\', '\n', '\u0000', 'é', 'ß', '
 const BINARY_SHARE = 0.2;
 const UNICODE_SHARE = 0.4;
 
-/** Makes the bodies and headers of one producer: ASCII, awkward Unicode and arbitrary bytes, in sizes from `minBytes` to `maxBytes`. */
+/**
+ * Makes the bodies and headers of one producer. Bodies are ASCII, awkward Unicode or arbitrary
+ * bytes, of `minBytes` to `maxBytes`.
+ */
 export class Payloads {
   readonly #random: Random;
   readonly #bytes: Buffer;
@@ -37,7 +40,7 @@ export class Payloads {
     this.#unicode = new UnicodeFiller(random);
   }
 
-  /** The next message, marked with `key`, and what to compare it with later. */
+  /** The next message, marked with `key`, and its checksums. */
   make(key: string, priority: number): { message: Message; content: Content } {
     const headers: Record<string, string> = { [KEY_HEADER]: key };
     if (this.#random.happens(0.5)) headers['content-type'] = 'text/plain; charset="utf-8"';
@@ -57,7 +60,7 @@ export class Payloads {
   }
 }
 
-/** A long awkward text of which any stretch can be cut out by its size in bytes, between characters. */
+/** A long awkward text. It can be cut between characters into pieces of any size in bytes. */
 class UnicodeFiller {
   readonly #text: string;
   /** Per character: where it begins, in UTF-16 units and in bytes. */
@@ -91,7 +94,7 @@ class UnicodeFiller {
   }
 }
 
-/** What a delivered message holds, to be compared with what was sent. */
+/** Checksums of a delivered message. */
 export function contentOf(message: LeasedMessage): Content {
   return {
     bodyCrc: crc32(message.bodyEncoding === 'base64' ? Buffer.from(message.body, 'base64') : message.body),

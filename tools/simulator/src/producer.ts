@@ -7,7 +7,7 @@ import type { Throttle } from './throttle.js';
 
 const SHORTEST_EXPIRY_SECONDS = 1;
 const LONGEST_EXPIRY_SECONDS = 3;
-/** Keeps the random choices of producers and consumers apart. */
+/** Separates the random choices of producers from those of consumers. */
 const RANDOM_STREAM = 1_000_000;
 
 /** Enqueues batches and records each in the ledger. */
@@ -24,7 +24,10 @@ export class Producer {
     this.#payloads = new Payloads(this.#random, run.settings.bodyBytes.min, run.settings.bodyBytes.max);
   }
 
-  /** Enqueues one batch when the throttle lets it, unless `stop` is aborted by then. Throws `LedgerFullError`. */
+  /**
+   * Enqueues one batch when the throttle allows it, unless `stop` is aborted by then. Throws
+   * `LedgerFullError`.
+   */
   async round(stop: AbortSignal): Promise<void> {
     await this.#throttle.next(this.#run.settings.batch, stop);
     if (!stop.aborted) await this.#enqueue(stop);

@@ -1,8 +1,11 @@
-/** A source of reproducible random choices: the same seed gives the same choices in the same order. Not for secrets. */
+/**
+ * A source of reproducible random choices. The same seed gives the same choices in the same order.
+ * Not for secrets.
+ */
 export class Random {
   #state: number;
 
-  /** `stream` tells apart the sources made from one seed, such as one per producer. */
+  /** @param stream separates sources with one seed, such as those of producers */
   constructor(seed: number, stream = 0) {
     this.#state = Math.imul(seed ^ 0x9e3779b9, 0x85ebca6b) ^ Math.imul(stream + 1, 0xc2b2ae35);
   }

@@ -7,7 +7,7 @@ import type { Meter } from './meter.js';
 import type { Random } from './random.js';
 import type { SimulatorSettings } from './simulator.config.js';
 
-/** What everybody in one run shares. */
+/** Shared by everybody in one run. */
 export interface Run {
   /** Marks this run's messages and queues. */
   id: string;
@@ -16,11 +16,17 @@ export interface Run {
   queues: readonly string[];
   ledger: Ledger;
   meter: Meter;
-  /** Aborted with what a consumer failed with: without it the run proves nothing, so nobody goes on. */
+  /**
+   * A consumer's failure aborts it. Without that consumer the run proves nothing, so nobody goes
+   * on.
+   */
   failure: AbortController;
 }
 
-/** Refusals that say for certain that nothing was done. After `database-unavailable` and `internal-error` a COMMIT may have gone through. */
+/**
+ * These refusals prove that the broker did nothing. After `database-unavailable` and
+ * `internal-error`, a COMMIT may have gone through.
+ */
 const NOTHING_DONE: ReadonlySet<ErrorCode> = new Set([
   'invalid-request',
   'unauthorized',
@@ -35,8 +41,8 @@ const NOTHING_DONE: ReadonlySet<ErrorCode> = new Set([
 export const now = (): number => performance.now();
 
 /**
- * Counts a failed call by its code and answers what is known about its effect. Throws what is neither the broker's refusal nor a broken connection: that is a
- * fault of the simulator.
+ * Counts a failed call by its code and returns what is known about its effect. Any error but the
+ * broker's refusal or a broken connection is a fault of the simulator: it throws it.
  */
 export function failed(run: Run, error: unknown): 'nothing-done' | 'unknown' {
   if (error instanceof RowmqError) {
@@ -52,7 +58,7 @@ export function failed(run: Run, error: unknown): 'nothing-done' | 'unknown' {
 
 const BACK_OFF_MS = { min: 50, max: 500 };
 
-/** Waits before the next try after a failure: what the broker asks for, within bounds, else a random moment. */
+/** Backs off after a failure: as long as the broker asks for, within bounds, plus a random time. */
 export async function backOff(error: unknown, random: Random, stop: AbortSignal): Promise<void> {
   const asked = error instanceof RowmqError ? (error.retryAfterSeconds ?? 0) * 1000 : 0;
   const ms = Math.min(asked, 5000) + random.between(BACK_OFF_MS.min, BACK_OFF_MS.max);

@@ -2,7 +2,7 @@ import type { FailedReceipt } from '@rowmq/contract';
 import type { Lease, Outcome } from './ledger.js';
 import { failed, inFlight, now, type Run } from './run.js';
 
-/** A lease that a consumer believes to hold. */
+/** A lease that a consumer believes it holds. */
 export interface HeldLease {
   lease: Lease;
   receipt: string;
@@ -15,7 +15,7 @@ const OUTCOME_OF: Record<FailedReceipt['code'], Outcome> = {
   'invalid-request': 'leaseLost',
 };
 
-/** Acks the leases, or nacks them if there is a delay, and records what the broker answers to each. */
+/** Acks the leases, or nacks them if there is a delay, and records the broker's answer to each. */
 export async function settleLeases(
   run: Run,
   queue: number,
@@ -45,7 +45,7 @@ export async function settleLeases(
   }
 }
 
-/** Extends the leases by their full length; answers those that are still held. */
+/** Extends the leases by their full length. Returns the leases that are still held. */
 export async function extendLeases(run: Run, queue: number, leases: readonly HeldLease[]): Promise<HeldLease[]> {
   const { leaseSeconds } = run.settings;
   const leaseMs = leaseSeconds * 1000;

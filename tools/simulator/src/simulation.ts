@@ -24,13 +24,13 @@ export interface Result {
   messages: number;
   leases: number;
   verdict: Verdict;
-  /** What a reader of the verdict should know besides. */
+  /** Facts that a reader of the verdict needs. */
   notes: string[];
 }
 
 export type Phase = 'producing' | 'draining' | 'judging';
 
-/** Told what goes on, to show it. */
+/** Shows the progress of a run. */
 export interface Watcher {
   phase(phase: Phase): void;
   sample(sample: Sample): void;
@@ -40,10 +40,11 @@ const SAMPLE_MS = 1000;
 const DRAIN_LOOK_MS = 200;
 
 /**
- * Runs producers and consumers against a broker and judges what they saw. `stop` ends producing early; the queues are still drained and judged.
+ * Runs producers and consumers against a broker and judges the outcome.
  *
- * Creates queues of its own, and deletes them at the end unless a guarantee was broken or the settings keep them. Throws what the broker answers if it does not
- * even let the queues be made.
+ * It creates queues of its own. It deletes them at the end, unless a guarantee was broken or the
+ * settings keep them. Throws the broker's error if the broker refuses to create them.
+ * @param stop ends producing early; the queues are still drained and judged
  */
 export async function simulate(
   client: RowmqHttpClient,
@@ -156,11 +157,15 @@ class Simulation {
     if (stop.aborted) this.#notes.push('Producing was stopped early, by request.');
   }
 
-  /** Lets the consumers work until nothing is left, everything short-lived has expired, or the time is up. */
+  /**
+   * Lets the consumers work until the queues are empty and everything short-lived has expired, or
+   * until the time is up.
+   */
   async #drain(stop: AbortSignal): Promise<void> {
     const { settings, ledger, failure } = this.#run;
     const deadline = now() + settings.drainSeconds * 1000;
-    // Who stopped the producing wants the verdict; only a stop that comes now ends the draining.
+    // A user who stopped the producing wants the verdict. Only another stop, which comes now, ends
+    // the draining.
     const giveUp = AbortSignal.any([failure.signal, ...(stop.aborted ? [] : [stop])]);
     while (now() < deadline && !giveUp.aborted) {
       if (now() > ledger.lastExpiryAt && isEmpty(await depthOf(this.#run))) return;
@@ -185,7 +190,7 @@ class Simulation {
     }
   }
 
-  /** What is on the broker, about: its own count a second ago, and what was done since. */
+  /** Approximate backlog on the broker: its own count a second ago, and the changes since. */
   #backlog(): number {
     const { ready, delayed, leased } = this.#depth ?? { ready: 0, delayed: 0, leased: 0 };
     return ready + delayed + leased + this.#balance() - this.#balanceThen;

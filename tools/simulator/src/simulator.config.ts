@@ -6,13 +6,13 @@ export interface Span {
   max: number;
 }
 
-/** Everything a run is told. */
+/** Settings of a run. */
 export interface SimulatorSettings {
   /** Undefined: the broker at the usual place if there is one, else one is started. */
   url: string | undefined;
-  /** Where to look when `url` is undefined. */
+  /** The broker to try when `url` is undefined. */
   defaultUrl: string;
-  /** Always start a broker of our own. */
+  /** Always start a broker for this run. */
   start: boolean;
   apiKey: string | undefined;
   producers: number;
@@ -38,11 +38,13 @@ export interface SimulatorSettings {
   maxMessages: number;
   keepQueues: boolean;
   seed: number;
-  /** Where the report goes. */
+  /** File for the report. */
   report: string | undefined;
 }
 
-/** The command line asks for something that cannot be, or for help. `exitCode` 0 for help. Commander has printed why. */
+/**
+ * The command line is wrong, or asks for help. Commander has printed why. `exitCode` is 0 for help.
+ */
 export class UsageError extends Error {
   override readonly name = 'UsageError';
 
@@ -59,7 +61,9 @@ const USAGE = 2;
 
 type Options = Omit<SimulatorSettings, 'defaultUrl'>;
 
-/** Reads the command line (without node and script) and the environment. Throws {@link UsageError}. */
+/**
+ * Reads the environment and the command line, without node and script. Throws {@link UsageError}.
+ */
 export function readSimulatorSettings(args: readonly string[], env: NodeJS.ProcessEnv): SimulatorSettings {
   const defaultUrl = `http://127.0.0.1:${env['ROWMQ_PORT'] ?? '8080'}`;
   const program = commandLine(defaultUrl);

@@ -20,7 +20,11 @@ const READY_DEADLINE_MS = 10 * 60_000;
 const STOP_SECONDS = 55;
 const LOG_LINES_SHOWN = 20;
 
-/** Starts everything (database, broker, reaper) on a free port, as `npm start` does, and waits until it is ready. Gives up at `stop`. */
+/**
+ * Starts database, broker and reaper on a free port, as `npm start` does, and waits until the
+ * broker is ready.
+ * @param stop ends the start
+ */
 export async function startBroker(apiKey: string | undefined, stop: AbortSignal): Promise<StartedBroker> {
   const folder = await mkdtemp(join(tmpdir(), 'rowmq-simulator-'));
   const removeFolder = () => rm(folder, { recursive: true, force: true });
@@ -54,13 +58,15 @@ async function launch(
   try {
     const root = projectRoot();
     return fork(join(root, 'scripts', 'start.mjs'), [], {
-      // A process group of its own: Ctrl-C in the terminal is for the simulator, which still needs the broker to finish.
+      // It has a process group of its own. Ctrl-C in the terminal is for the simulator, which still
+      // needs the broker to finish.
       detached: true,
       stdio: ['ignore', log.fd, log.fd, 'ipc'],
       env: {
         ...process.env,
         ROWMQ_DATA_DIR: join(folder, 'data'),
-        // The data is for this run alone, but a database server unpacked by an earlier start serves again.
+        // The data is for this run alone. A database server that an earlier start unpacked is used
+        // again.
         ROWMQ_SERVERS_DIR: process.env['ROWMQ_SERVERS_DIR'] ?? join(root, '.rowmq', 'servers'),
         ROWMQ_DATABASE_URL: '',
         ROWMQ_HOST: '127.0.0.1',

@@ -2,7 +2,10 @@ import { now, pause } from './run.js';
 
 const POLL_MS = 25;
 
-/** Holds producers back: together they send so many messages a second at most, and none while the backlog is full. */
+/**
+ * Holds producers back. Together they send so many messages a second at most, and none while the
+ * backlog is full.
+ */
 export class Throttle {
   readonly #messagesPerSecond: number | undefined;
   readonly #backlogIsFull: () => boolean;

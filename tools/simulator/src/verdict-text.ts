@@ -1,7 +1,7 @@
 import type { Fate } from './fate.js';
 import type { Result } from './simulation.js';
 
-/** What became of the messages, in words. */
+/** Fates of messages, in words. */
 export const FATES: Record<Fate, string> = {
   acked: 'acked',
   expired: 'expired',

@@ -4,15 +4,15 @@ import { alteredParts } from './history.js';
 import { CLOCK_SLACK_MS, judgeLeases, type RedeliveryCauses } from './lease-verdict.js';
 import { type Lease, type Ledger, leasesInOrder, type Message } from './ledger.js';
 
-/** What was seen on the broker after the last consumer had stopped. */
+/** The broker's state after the last consumer had stopped. */
 export interface Evidence {
-  /** When it was looked at, on the simulator's clock. */
+  /** When it was read, on the simulator's clock. */
   endedAt: number;
   /** Every queue reported nothing ready, delayed or leased. */
   drained: boolean;
-  /** Messages of which the broker still shows a delivery. */
+  /** Messages with a delivery that the broker still shows. */
   stillThere: ReadonlySet<number>;
-  /** Messages that nobody accounts for and about which the broker could not be asked. */
+  /** Messages that nobody accounts for, and for which the broker did not answer. */
   unverified: ReadonlySet<number>;
 }
 
@@ -21,15 +21,20 @@ export interface Verdict {
   guarantees: GuaranteeResult[];
   fates: Record<Fate, number>;
   redeliveries: RedeliveryCauses;
-  /** How many messages the broker has stored, delivered since or not: an enqueue without an answer may or may not have stored its own. */
+  /**
+   * Bounds on the messages that the broker has stored, whether delivered since or not. An enqueue
+   * without an answer may or may not have stored its batch.
+   */
   stored: { atLeast: number; atMost: number };
 }
 
 /**
- * Judges a run: every message and every lease in the ledger is looked at.
+ * Judges a run by every message and every lease in the ledger.
  *
- * Where an answer was lost, only what follows for certain is held against the broker: an unanswered enqueue may or may not have stored its batch, an unanswered
- * ack may or may not have settled, an unanswered nack may or may not have given back, an unanswered dequeue may have taken leases that nobody saw. That some call failed excuses nothing else.
+ * After a lost answer, only certain facts count against the broker. An unanswered enqueue may have
+ * stored its batch. An unanswered ack may have settled, and an unanswered nack may have made its
+ * message ready. An unanswered dequeue may have leased messages that nobody saw. A failed call
+ * excuses nothing else.
  */
 export function judge(ledger: Ledger, evidence: Evidence): Verdict {
   const guarantees = newGuarantees();
@@ -61,11 +66,14 @@ export function judge(ledger: Ledger, evidence: Evidence): Verdict {
   return { status: worst(results), guarantees: results, fates, redeliveries, stored };
 }
 
-/** Whether it is certain that the broker had the message. */
+/** Whether the broker certainly had the message. */
 const isStored = (message: Message, leases: readonly Lease[]): boolean =>
   message.state === 'confirmed' || leases.length > 0;
 
-/** The messages about which the broker has to be asked before anything can be said: surely stored, and neither acked nor surely expired. */
+/**
+ * The messages for which the verdict needs the broker's answer: surely stored, and neither acked
+ * nor surely expired.
+ */
 export function unaccounted(ledger: Ledger, endedAt: number): number[] {
   const isUnaccounted = (message: Message) => fateOf(message, leasesInOrder(message), endedAt) === 'unaccounted';
   return ledger.messages.filter(isUnaccounted).map(({ number }) => number);
@@ -111,7 +119,8 @@ function judgeExpiry(notAfterExpiry: Guarantee, message: Message, leases: readon
       message.state === 'confirmed' &&
       lease.askedAt > message.answeredAt + lifeMs + CLOCK_SLACK_MS
     ) {
-      // The enqueue had committed when it was answered, so by then at the latest its life had begun; the dequeue began after its end.
+      // The enqueue had committed before its answer, so the life began by then at the latest. The
+      // dequeue began after its end.
       notAfterExpiry.broken(message, 'answered to a dequeue that began after its life was surely over');
     }
   }
@@ -138,7 +147,7 @@ function batchAt(messages: readonly Message[], first: number): Message[] {
   return messages.slice(first, end);
 }
 
-/** Findings that one answer showed by itself; they were counted as they came. */
+/** Findings that one answer showed by itself; the ledger counted them. */
 function judgeFindings({ genuine, unaltered }: Guarantees, ledger: Ledger): void {
   genuine.checked(ledger.leaseCount + ledger.findingCounts.stranger);
   const judges = { stranger: genuine, doubled: genuine, 'wrong-queue': unaltered, 'expiry-changed': unaltered };

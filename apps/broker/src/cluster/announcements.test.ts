@@ -15,7 +15,7 @@ const add = (...queues: string[]): void => {
 };
 
 describe('announcements', () => {
-  test('of one turn of the event loop are one message, each queue once', async () => {
+  test('made in one turn of the event loop are one message, each queue once', async () => {
     add('a', 'b', 'a');
     expect(sent).toEqual([]);
     await turn();

@@ -1,14 +1,17 @@
-/** Queues that may wait to be named. What is in others, a look finds. */
+/** Queues that may wait for the next message. The poll finds messages of other queues. */
 const MOST_QUEUES = 1000;
-/** Between two messages: so that a busy broker sends few, and a consumer in another process hears so much later at most. */
+/** The pause between two messages. A busy broker sends few, and no consumer hears much later. */
 const PAUSE_MS = 5;
 
-/** Names queues to another process: at once, but all of one turn of the event loop in one message, and one message at a time. */
+/**
+ * Names queues to another process at once. The queues of one turn of the event loop share a
+ * message, and one message is in flight at a time.
+ */
 export class Announcements {
   private readonly queues = new Set<string>();
   private isSending = false;
 
-  /** `send` calls back when the message is on its way; until it does, names gather. */
+  /** @param send calls back when the message is on its way; until then, names gather */
   constructor(private readonly send: (queues: string[], sent: () => void) => void) {}
 
   add(queue: string): void {

@@ -14,7 +14,7 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-/** A worker that answers as soon as it is asked, unless it is busy. */
+/** A worker that answers at once, unless it is busy. */
 class Worker {
   readonly metrics = new Metrics();
   isBusy = false;
@@ -34,7 +34,7 @@ class Worker {
   }
 
   async answer(): Promise<void> {
-    // As a channel between processes does.
+    // As a channel between processes encodes it.
     const sent = JSON.stringify(await this.metrics.registry.getMetricsAsJSON());
     reports.take(this.number, JSON.parse(sent) as MetricReport[]);
   }
@@ -53,7 +53,7 @@ const sample = async (name: string): Promise<number | undefined> => {
 const ENQUEUED = 'rowmq_messages_total{event="enqueued",queue="q"}';
 
 describe('the metrics of several workers', () => {
-  test('are sums', async () => {
+  test('are the sums over all workers', async () => {
     workers[0]!.enqueue(2);
     workers[1]!.enqueue(3);
     expect(await sample(ENQUEUED)).toBe(5);
@@ -62,7 +62,7 @@ describe('the metrics of several workers', () => {
     expect(await sample('rowmq_request_duration_seconds_count{call="enqueue",status="201"}')).toBe(2);
   });
 
-  test('of the database are the worst where a worker cannot reach it, and the sum of its failures', async () => {
+  test('report the database as the worst-off worker sees it, and sum up its failures', async () => {
     expect(await sample('rowmq_database_up')).toBe(1);
     workers[1]!.isUp = false;
     workers[0]!.errors.set('ECONNRESET', 1);
@@ -76,13 +76,13 @@ describe('the metrics of several workers', () => {
     expect(await sample('rowmq_database_errors_total{code="ECONNRESET"}')).toBe(3);
   });
 
-  test('are each worker’s own where they are about its process', async () => {
+  test('show each worker’s process by itself', async () => {
     const all = await text();
     for (const name of ['process_start_time_seconds', 'process_resident_memory_bytes', 'nodejs_eventloop_lag_seconds'])
       expect(all.match(new RegExp(`^${name}\\{worker="[12]"\\} `, 'gm')), name).toHaveLength(2);
   });
 
-  test('count a worker that does not answer as it was, and one that never did not at all', async () => {
+  test('count a worker that does not answer as it was last, and leave out one that never answered', async () => {
     for (const worker of workers) worker.enqueue(1);
     expect(await sample(ENQUEUED)).toBe(2);
     vi.useFakeTimers();
@@ -95,7 +95,7 @@ describe('the metrics of several workers', () => {
     expect(await answer).toBe(3);
   });
 
-  test('do not fall when a worker ends and another takes its place', async () => {
+  test('do not fall when another worker replaces one that ended', async () => {
     for (const worker of workers) worker.enqueue(10);
     expect(await sample(ENQUEUED)).toBe(20);
     reports.retire(2);
@@ -103,13 +103,13 @@ describe('the metrics of several workers', () => {
     workers[1].enqueue(1);
     expect(await sample(ENQUEUED)).toBe(21);
     expect(await sample('rowmq_request_duration_seconds_count{call="enqueue",status="201"}')).toBe(3);
-    // What was true of the one that ended is not any more.
+    // A gauge of the worker that ended counts no more.
     expect(await sample('rowmq_waiting_consumers')).toBe(3);
     reports.retire(2);
     expect(await sample(ENQUEUED)).toBe(22);
   });
 
-  test('are complete without a worker that ends while it is asked', async () => {
+  test('are complete without a worker that ends before it answers', async () => {
     workers[1]!.isBusy = true;
     const answer = sample('rowmq_waiting_consumers');
     await vi.waitFor(() => expect(workers[1]!.asked).toBe(1));
@@ -117,7 +117,7 @@ describe('the metrics of several workers', () => {
     expect(await answer).toBe(1);
   });
 
-  test('leave out a queue that is gone, also what an ended worker did with it', async () => {
+  test('leave out a deleted queue, also the counts of an ended worker', async () => {
     workers[1]!.enqueue(1);
     workers[1]!.enqueue(1, 'other');
     await text();
@@ -129,7 +129,7 @@ describe('the metrics of several workers', () => {
     expect(all).toContain('queue="other"');
   });
 
-  test('leave out a queue that is gone although a worker ends before it reports again', async () => {
+  test('leave out a deleted queue although a worker ends before its next report', async () => {
     workers[1]!.enqueue(1);
     workers[1]!.enqueue(1, 'other');
     await text();
@@ -141,7 +141,7 @@ describe('the metrics of several workers', () => {
     expect(all).toContain('queue="other"');
   });
 
-  test('are gathered once for all who ask while others are answered', async () => {
+  test('are gathered once for all callers who ask while others are answered', async () => {
     const answers = [text(), text(), text()];
     await vi.waitFor(() => expect(workers[0]!.asked).toBe(1));
     const late = [text(), text()];
@@ -149,7 +149,7 @@ describe('the metrics of several workers', () => {
     expect(workers[0]!.asked).toBe(2);
   });
 
-  test('are none without workers', async () => {
+  test('are empty without workers', async () => {
     workers = [];
     expect((await text()).trim()).toBe('');
   });

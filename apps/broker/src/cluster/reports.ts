@@ -1,7 +1,7 @@
 import { AggregatorRegistry } from 'prom-client';
 import type { MetricReport } from './worker-messages.js';
 
-/** A worker that has not answered by then is reported as it was when it last did. */
+/** A worker that has not answered by then is reported with its last answer. */
 const ANSWER_MS = 2000;
 
 /** A worker that can be asked for its metrics. */
@@ -11,9 +11,10 @@ interface Reporter {
 }
 
 /**
- * The metrics of the whole broker, made of what each worker reports: what RowMQ counts and measures is summed up, what the process of a worker is like carries its number.
+ * The metrics of the whole broker, made of each worker's report. RowMQ's own metrics are summed up.
+ * Metrics of a worker's process carry its number.
  *
- * A sum never falls because a worker ended, or is too busy to answer: the last that was heard of it goes on counting.
+ * No sum falls because a worker ended or is too busy to answer: its last report goes on counting.
  */
 export class Reports {
   private readonly last = new Map<number, MetricReport[]>();
@@ -23,7 +24,10 @@ export class Reports {
   private current: Promise<unknown> = Promise.resolve();
   private following: Promise<string> | undefined;
 
-  /** In the Prometheus text format. Whoever asks while an answer is made gets the one after it, which knows of all that he has seen. */
+  /**
+   * In the Prometheus text format. A caller who asks while an answer is being made gets the next
+   * one, which includes everything that happened before the call.
+   */
   async text(reporters: () => readonly Reporter[]): Promise<string> {
     this.following ??= this.current.then(() => {
       const text = this.make(reporters());
@@ -34,13 +38,13 @@ export class Reports {
     return this.following;
   }
 
-  /** What a worker answered. */
+  /** Stores a worker's answer. */
   take(number: number, report: MetricReport[]): void {
     this.last.set(number, report);
     this.arrived(number);
   }
 
-  /** A worker ended, and one that starts from nothing takes its place. */
+  /** A worker ended. Another one with the same number starts from zero. */
   retire(number: number): void {
     const report = this.last.get(number) ?? [];
     this.last.delete(number);
@@ -48,10 +52,10 @@ export class Reports {
     this.arrived(number);
   }
 
-  /** A queue is gone. */
+  /** A queue was deleted. */
   forget(queue: string): void {
     this.ended = without(this.ended, queue);
-    // Or a worker that ends before it reports again would bring it back.
+    // Otherwise a worker that ends before its next report would bring the queue back.
     for (const [number, report] of this.last) this.last.set(number, without(report, queue));
   }
 
@@ -86,7 +90,9 @@ function isOurs(name: string): boolean {
   return name.startsWith('rowmq_');
 }
 
-/** Memory, CPU time or lag of several processes say nothing as a sum, and their counters begin again with each process. */
+/**
+ * Sums of memory, CPU time or lag mean nothing, and their counters begin again with each process.
+ */
 function labelled(metric: MetricReport, worker: number): MetricReport {
   if (isOurs(metric.name)) return metric;
   const values = metric.values.map((value) => ({ ...value, labels: { ...value.labels, worker } }));

@@ -9,7 +9,7 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-test('an answer goes to who asked for it, and leaves nothing behind', async () => {
+test('each scrape gets its own answer, and no timer is left behind', async () => {
   const asked: number[] = [];
   const scrapes = new Scrapes((id) => asked.push(id));
   const answers = [scrapes.ask(), scrapes.ask()];
@@ -20,7 +20,7 @@ test('an answer goes to who asked for it, and leaves nothing behind', async () =
   expect(vi.getTimerCount()).toBe(0);
 });
 
-test('who gets no answer in time is told to come back', async () => {
+test('a scrape without an answer in time is refused, with a time to retry', async () => {
   const asked: number[] = [];
   const scrapes = new Scrapes((id) => asked.push(id));
   const refusal = scrapes.ask().catch((error: unknown) => error);

@@ -8,10 +8,13 @@ export class Scrapes {
   private readonly waiting = new Map<number, (text: string) => void>();
   private lastId = 0;
 
-  /** `send` asks; the answer to that number comes by {@link answer}. */
+  /** @param send asks the primary; {@link answer} then gets the answer with the same id */
   constructor(private readonly send: (id: number) => void) {}
 
-  /** Throws `overloaded` when no answer comes in time: a part would look as if counters had been reset. */
+  /**
+   * Throws `overloaded` when no answer comes in time. A partial answer would look like reset
+   * counters.
+   */
   async ask(): Promise<string> {
     const id = (this.lastId += 1);
     let timer: NodeJS.Timeout | undefined;
@@ -20,7 +23,9 @@ export class Scrapes {
         this.waiting.set(id, resolve);
         timer = setTimeout(() => {
           reject(
-            new RowmqError('overloaded', 'The other workers do not answer; try again later.', { retryAfterSeconds: 1 }),
+            new RowmqError('overloaded', 'The other workers of this broker do not answer. Try again later.', {
+              retryAfterSeconds: 1,
+            }),
           );
         }, ANSWER_MS).unref();
         this.send(id);

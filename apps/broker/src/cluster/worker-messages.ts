@@ -1,21 +1,21 @@
 import type { MetricObject, MetricObjectWithValues, MetricValueWithName } from 'prom-client';
 
-/** One metric with its samples, as a registry gives it away. */
+/** One metric with its samples, as a registry exports it. */
 export type MetricReport = MetricObjectWithValues<MetricValueWithName<string>> & Pick<MetricObject, 'aggregator'>;
 
-/** Queues in which something is ready that the consumers of the worker who says so do not take. */
+/** Queues with ready messages beyond those that the sender's own consumers want. */
 interface Available {
   kind: 'available';
   queues: string[];
 }
 
-/** A queue that is gone: nothing is to be reported of it any more. */
+/** A deleted queue: the workers stop reporting it. */
 interface Deleted {
   kind: 'deleted';
   queue: string;
 }
 
-/** What a worker tells its primary. `ready`, as every process of ours says, comes before all of it. */
+/** A worker's messages to its primary. They follow `ready`, which every process of RowMQ sends. */
 export type FromWorker =
   | Available
   | Deleted
@@ -23,7 +23,7 @@ export type FromWorker =
   | { kind: 'scrape'; id: number }
   | { kind: 'report'; metrics: MetricReport[] };
 
-/** What the primary tells a worker. */
+/** The primary's messages to a worker. */
 export type ToWorker =
   | Available
   | Deleted

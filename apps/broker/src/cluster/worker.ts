@@ -2,8 +2,8 @@ import cluster from 'node:cluster';
 import { type INestApplicationContext, Logger, type ValueProvider } from '@nestjs/common';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { type BrokerConfig, shareOfWorker } from '../broker.config.js';
-import { CombinedDemand } from '../messages/combined-demand.js';
 import { PEERS, type Peers } from '../messages/peers.js';
+import { WaitingConsumers } from '../messages/waiting-consumers.js';
 import { Metrics } from '../metrics/metrics.js';
 import { PEER_METRICS, type PeerMetrics } from '../metrics/peer-metrics.js';
 import { createBroker } from '../server.js';
@@ -11,21 +11,22 @@ import { Announcements } from './announcements.js';
 import { Scrapes } from './scrapes.js';
 import type { FromWorker, ToWorker } from './worker-messages.js';
 
-/** Runs a broker that listens: alone, or as one of several workers behind the same port. */
+/** Starts a broker that listens, alone or as one of several workers behind the same port. */
 export async function serve(config: BrokerConfig): Promise<{ app: NestFastifyApplication }> {
-  // A worker that is started again has the number of the one before.
+  // A restarted worker has the same number as the one before.
   const number = cluster.isWorker ? process.argv[3] : undefined;
   const app = await (number === undefined ? createBroker(config, 'broker') : createWorker(config, number));
   await app.listen(config.port, config.host);
   new Logger('broker').log(`listening on ${await app.getUrl()}`);
-  // By default, Node ends a worker whose primary is gone. This one stops in order, as every process of RowMQ does.
+  // By default, Node ends a worker whose primary is gone. This one stops in order, as every process
+  // of RowMQ does.
   if (cluster.worker !== undefined) cluster.worker.exitedAfterDisconnect = true;
   return { app };
 }
 
 /**
- * A broker that is one of several. Its consumers hear of messages that other workers stored, and the
- * other way round. Each worker answers a scrape with the metrics of all.
+ * A broker process that is one of several. Each wakes the others' consumers for messages that its
+ * own do not want. Each answers a scrape with the metrics of all.
  */
 async function createWorker(config: BrokerConfig, number: string): Promise<NestFastifyApplication> {
   const link = new PrimaryLink();
@@ -53,14 +54,14 @@ class PrimaryLink {
     ];
   }
 
-  /** Passes on to the application what the primary tells. */
+  /** Passes the primary's messages on to the application. */
   listen(app: INestApplicationContext): void {
-    const demand = app.get(CombinedDemand);
+    const consumers = app.get(WaitingConsumers);
     const metrics = app.get(Metrics);
     process.on('message', (message: ToWorker) => {
       switch (message.kind) {
         case 'available':
-          for (const queue of message.queues) demand.wakeHere(queue);
+          for (const queue of message.queues) consumers.wakeFromPeer(queue);
           break;
         case 'deleted':
           metrics.drop(message.queue);

@@ -7,22 +7,25 @@ import { Announcements } from './announcements.js';
 import { Reports } from './reports.js';
 import type { FromWorker, ToWorker } from './worker-messages.js';
 
-/** A worker that serves. */
-interface Line {
+/** The connection to a worker that listens. */
+interface Link {
   readonly number: number;
   readonly announcements: Announcements;
   readonly tell: (message: ToWorker, sent?: () => void) => void;
 }
 
-/** The broker's processes behind one port, as their primary sees them: it starts them, keeps them running, hands them connections in turn, and passes on what they tell each other. It serves nothing itself. */
+/**
+ * The broker's processes behind one port. The primary starts them, keeps them running, hands them
+ * connections in turn, and passes messages between them. It answers no request itself.
+ */
 export class Workers {
   private readonly logger = new Logger('workers');
   private readonly reports = new Reports();
-  private readonly lines = new Map<number, Line>();
+  private readonly links = new Map<number, Link>();
   private readonly supervisors: Supervisor[];
 
   constructor(private readonly config: Pick<BrokerConfig, 'workers' | 'stopSeconds'>) {
-    // Unless told otherwise, the system decides who gets a connection, and may give one worker nearly all.
+    // By default, the system distributes connections, and may give one worker nearly all.
     cluster.schedulingPolicy = cluster.SCHED_RR;
     this.supervisors = Array.from(
       { length: config.workers },
@@ -35,11 +38,11 @@ export class Workers {
     );
   }
 
-  /** Resolves when all listen. Throws when one does not start, and leaves none running then. */
+  /** Resolves when all listen. Throws if one does not start, and leaves none running. */
   async start(): Promise<void> {
     const [first, ...others] = this.supervisors;
     try {
-      // What keeps one from starting mostly keeps all, and is to be told once.
+      // A fault of the first mostly concerns all, and is reported once.
       await first?.start();
       await Promise.all(others.map((other) => other.start()));
     } catch (error) {
@@ -65,21 +68,21 @@ export class Workers {
       args: ['worker', String(number)],
     });
     const worker = cluster.fork();
-    // What a worker that is gone cannot be told, it does not need.
+    // A worker that is gone needs no messages.
     worker.on('error', () => undefined);
-    const line = lineTo(number, worker);
-    worker.on('message', (message: FromWorker | 'ready') => message !== 'ready' && this.receive(line, message));
+    const link = linkTo(number, worker);
+    worker.on('message', (message: FromWorker | 'ready') => message !== 'ready' && this.receive(link, message));
     worker.process.once('exit', () => {
-      this.lines.delete(number);
+      this.links.delete(number);
       this.reports.retire(number);
     });
     const running = await untilReady(`worker ${number}`, worker.process, this.config.stopSeconds, signal);
-    if (worker.isConnected()) this.lines.set(number, line);
+    if (worker.isConnected()) this.links.set(number, link);
     return running;
   }
 
-  private receive(from: Line, message: FromWorker): void {
-    const others = [...this.lines.values()].filter((line) => line !== from);
+  private receive(from: Link, message: FromWorker): void {
+    const others = [...this.links.values()].filter((link) => link !== from);
     switch (message.kind) {
       case 'available':
         for (const { announcements } of others) for (const queue of message.queues) announcements.add(queue);
@@ -89,8 +92,8 @@ export class Workers {
         for (const other of others) other.tell(message);
         break;
       case 'report':
-        // What it said last can come after its end, when another may have its number.
-        if (this.lines.get(from.number) === from) this.reports.take(from.number, message.metrics);
+        // The last report can come after the worker's end, when another may have its number.
+        if (this.links.get(from.number) === from) this.reports.take(from.number, message.metrics);
         break;
       case 'scrape':
         void this.answerScrape(from, message.id);
@@ -98,21 +101,21 @@ export class Workers {
     }
   }
 
-  private async answerScrape(from: Line, id: number): Promise<void> {
+  private async answerScrape(from: Link, id: number): Promise<void> {
     try {
       const text = await this.reports.text(() =>
-        [...this.lines.values()].map(({ number, tell }) => ({ number, ask: () => tell({ kind: 'report' }) })),
+        [...this.links.values()].map(({ number, tell }) => ({ number, ask: () => tell({ kind: 'report' }) })),
       );
       from.tell({ kind: 'scraped', id, text });
     } catch (error) {
-      // The worker's deadline answers for it.
+      // The worker's deadline refuses the scrape.
       this.logger.error(error);
     }
   }
 }
 
-function lineTo(number: number, worker: Worker): Line {
-  const tell: Line['tell'] = (message, sent) => void worker.send(message, () => sent?.());
+function linkTo(number: number, worker: Worker): Link {
+  const tell: Link['tell'] = (message, sent) => void worker.send(message, () => sent?.());
   return {
     number,
     tell,

@@ -5,7 +5,7 @@ import { Database } from '@rowmq/store';
 import { ApiProblems } from '../http/api-call.js';
 
 const PING_MS = 2000;
-/** For OpenAPI: what is known of each thing the broker needs, by its name. */
+/** OpenAPI schema of the checks, by name. */
 const PARTS = {
   type: 'object',
   additionalProperties: {
@@ -26,7 +26,7 @@ export class HealthController {
   ) {}
 
   @Get('live')
-  @ApiOperation({ summary: 'The process runs: restart it when this fails' })
+  @ApiOperation({ summary: 'Whether the process runs. Restart it when this fails' })
   @ApiOkResponse({
     description: 'Done',
     schema: { type: 'object', properties: { status: { type: 'string', enum: ['ok'] } }, required: ['status'] },
@@ -38,7 +38,8 @@ export class HealthController {
   @Get('ready')
   @HealthCheck({ swaggerDocumentation: false })
   @ApiOperation({
-    summary: 'The broker can reach its database, and that takes writes: send it requests while this succeeds',
+    summary:
+      'Whether the broker reaches its database, and the database accepts writes. Send requests while this succeeds',
   })
   @ApiOkResponse({
     description: 'Done',

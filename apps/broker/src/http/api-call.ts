@@ -5,15 +5,18 @@ import { type ErrorCode, problem, RowmqError } from '@rowmq/contract';
 import type { z } from 'zod';
 import { toProblem } from './problem.filter.js';
 
-/** What Fastify's route knows of a call. */
+/** The call's part of a Fastify route's configuration. */
 export interface CallConfig {
   call: string;
 }
 
-/** Failures every call can answer with: with a key the first, without one the second. */
+/** Problems of every call. A broker with a key answers the first, one without a key the second. */
 const EVERYWHERE: ErrorCode[] = ['unauthorized', 'forbidden', 'overloaded', 'database-unavailable'];
 
-/** Describes a call for OpenAPI: what it does, its answer, and each problem it can answer with, by example. Metrics name it by its handler's name, which is its verb's. */
+/**
+ * Describes a call for OpenAPI: its summary, its answer, and an example of each problem. Metrics
+ * use the handler's name, which is the verb.
+ */
 export function ApiCall(call: {
   summary: string;
   status: number;
@@ -29,7 +32,7 @@ export function ApiCall(call: {
   );
 }
 
-/** Describes the problems that a call can answer with. */
+/** Describes the problems of a call. */
 export function ApiProblems(all: ErrorCode[]): MethodDecorator {
   const byStatus = new Map<number, ErrorCode[]>();
   for (const code of all) {

@@ -2,21 +2,25 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import type { FastifyAdapter } from '@nestjs/platform-fastify';
 import { RowmqError } from '@rowmq/contract';
 
-/** Methods of which no body is read. */
+/** Methods without a body. */
 const BODILESS = new Set(['GET', 'HEAD']);
-/** What may be read without the key: routes as they are declared, since a look at the request's path would be fooled by the many ways to write it. */
+/**
+ * Routes that need no key, as they are declared. The path of a request would not do: there are many
+ * ways to write the same path.
+ */
 const OPEN_ROUTES = /^\/(?:health\/|metrics$|docs|openapi\.json$)/;
 
 /**
- * Has the broker serve only who sends the API key: `Authorization: Bearer <key>`. Operations and docs need none. It is asked for before the body: who has no key is not to make the broker buffer and parse
- * it.
+ * Requires the API key: `Authorization: Bearer <key>`. Operations and docs need none. The check
+ * comes before the body, so that a request without the key makes the broker buffer and parse
+ * nothing.
  */
 export function requireApiKey(adapter: FastifyAdapter, key: string): void {
   const expected = digest(key);
   adapter.getInstance().addHook('onRequest', (request, _reply, done) => {
     if (BODILESS.has(request.method)) {
       const { url } = request.routeOptions;
-      // Without one there is no such route: 404.
+      // A request without a route gets 404.
       if (url === undefined || OPEN_ROUTES.test(url)) {
         done();
         return;
@@ -26,16 +30,17 @@ export function requireApiKey(adapter: FastifyAdapter, key: string): void {
   });
 }
 
-/** Why this is not the key, or undefined. */
+/** The refusal of a wrong key, or undefined. */
 function refusal(authorization: string | undefined, expected: Buffer): RowmqError | undefined {
   const given = /^Bearer +(\S+) *$/i.exec(authorization ?? '')?.[1];
-  // Digests have one length, so that the comparison's time tells nothing, not even the key's length.
+  // Digests have one length, so the time of the comparison reveals nothing, not even the key's
+  // length.
   if (given !== undefined && timingSafeEqual(digest(given), expected)) return undefined;
   return new RowmqError(
     'unauthorized',
     given === undefined
       ? 'Send the API key as `Authorization: Bearer <key>`.'
-      : 'The API key is not the one this broker was started with.',
+      : 'The API key is wrong: send the value of the ROWMQ_ADMIN_KEY that this broker was started with.',
   );
 }
 

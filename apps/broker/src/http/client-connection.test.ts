@@ -12,7 +12,7 @@ afterEach(async () => {
   await once(server, 'close');
 });
 
-/** Starts a server and sends it a request; `handle` gets the connection as a broker's handler would. */
+/** Starts a server and sends it a request. `handle` gets the connection as in a broker. */
 async function serve(
   handle: (client: ClientConnection, ...request: Parameters<RequestListener>) => void,
 ): Promise<Socket> {
@@ -26,7 +26,7 @@ async function serve(
   return socket;
 }
 
-/** A promise and what fulfils it. */
+/** A promise and the function that fulfils it. */
 function deferred<T = void>(): { promise: Promise<T>; resolve: (value: T) => void } {
   let resolve!: (value: T) => void;
   const promise = new Promise<T>((done) => (resolve = done));
@@ -47,10 +47,10 @@ describe('a client has hung up', () => {
     expect(await aborted(client)).toBe(true);
   });
 
-  test('when it closes while its answer is being written', async () => {
+  test('when it closes while the broker writes its answer', async () => {
     const seen = deferred<ClientConnection>();
     const socket = await serve((client, _request, response) => {
-      // More than any operating system takes off a server's hands for a client that does not read.
+      // More than any operating system buffers for a client that does not read.
       response.end(Buffer.alloc(64 * 1024 * 1024));
       seen.resolve(client);
     });
@@ -76,7 +76,7 @@ describe('a client has hung up', () => {
     expect(await Promise.all(clients.map(aborted))).toEqual([true, true]);
   });
 
-  test('when it had closed before anybody asked', async () => {
+  test('when it had closed before the handler began', async () => {
     const seen = deferred<ClientConnection>();
     const socket = await serve((_client, request, response) => {
       response.once('close', () => seen.resolve(new ClientConnection(request, response)));

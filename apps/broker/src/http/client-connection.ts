@@ -1,21 +1,22 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createParamDecorator, type ExecutionContext } from '@nestjs/common';
 
-/** The client behind a request, as far as a dequeue cares: is it still there, and did it get its answer? */
+/** The client of a request: whether it is still connected until its answer is complete. */
 export class ClientConnection {
   private readonly controller = new AbortController();
 
   constructor(request: IncomingMessage, response: ServerResponse) {
-    // The request's socket: a pipelined answer has none of its own until those before it are written.
+    // A pipelined answer has no socket of its own until those before it are written.
     const { socket } = request;
     if (response.destroyed || socket.destroyed) {
       this.controller.abort();
       return;
     }
-    // Node says `finish`, and `writableFinished`, of an answer too that a broken connection cut short. It looks whole only while the connection is.
+    // Node also reports `finish` and `writableFinished` for an answer that a broken connection cut
+    // short. The answer is complete only if the connection is intact.
     let handedOver = false;
     response.prependOnceListener('finish', () => (handedOver = !socket.destroyed && socket.errored === null));
-    // A pipelined answer whose turn never came does not hear of the end of its connection by itself.
+    // Node tells a pipelined answer whose turn never came nothing of the end of its connection.
     const ended = (): void => {
       socket.off('close', ended);
       if (!handedOver) this.controller.abort();
@@ -24,7 +25,7 @@ export class ClientConnection {
     socket.once('close', ended);
   }
 
-  /** Aborted when the client hangs up before the whole answer was handed to the operating system. */
+  /** Aborted when the client hangs up before the operating system has the whole answer. */
   get hungUp(): AbortSignal {
     return this.controller.signal;
   }

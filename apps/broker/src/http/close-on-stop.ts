@@ -1,34 +1,37 @@
 import type { Socket } from 'node:net';
 import type { FastifyAdapter } from '@nestjs/platform-fastify';
 
-/** A connection, and how many answers it is owed. */
-interface Line {
+/** A connection and the number of its open answers. */
+interface Connection {
   owed: number;
 }
 
-/** Lets the server close as soon as what it has begun is answered. By itself it waits for clients that keep their connections open, for longer than a stop may take. */
+/**
+ * Closes the server as soon as every request in flight is answered. By itself, Node waits for
+ * clients that keep their connections open, for longer than a stop may take.
+ */
 export function closeConnectionsOnStop(adapter: FastifyAdapter): void {
   const instance = adapter.getInstance();
-  const lines = new WeakMap<Socket, Line>();
+  const connections = new WeakMap<Socket, Connection>();
   let answering = 0;
   let stopping = false;
-  const settle = (line: Line, count: number): void => {
-    line.owed -= count;
+  const settle = (connection: Connection, count: number): void => {
+    connection.owed -= count;
     answering -= count;
     if (stopping && answering === 0) instance.server.closeAllConnections();
   };
-  /** A pipelined answer whose turn never came does not hear of the end of its connection: the connection tells for all. */
-  const open = (socket: Socket): Line => {
-    const line: Line = { owed: 0 };
-    lines.set(socket, line);
-    socket.once('close', () => settle(line, line.owed));
-    return line;
+  /** The end of a connection settles all its answers: Node tells a pipelined one nothing of it. */
+  const open = (socket: Socket): Connection => {
+    const connection: Connection = { owed: 0 };
+    connections.set(socket, connection);
+    socket.once('close', () => settle(connection, connection.owed));
+    return connection;
   };
   instance.addHook('onRequest', ({ raw: { socket } }, { raw: response }, done) => {
-    const line = lines.get(socket) ?? open(socket);
-    line.owed += 1;
+    const connection = connections.get(socket) ?? open(socket);
+    connection.owed += 1;
     answering += 1;
-    response.once('close', () => settle(line, Math.min(line.owed, 1)));
+    response.once('close', () => settle(connection, Math.min(connection.owed, 1)));
     done();
   });
   instance.addHook('onSend', (_request, reply, _payload, done) => {

@@ -2,7 +2,9 @@ import { isUtf8 } from 'node:buffer';
 import type { FastifyAdapter } from '@nestjs/platform-fastify';
 import { RowmqError } from '@rowmq/contract';
 
-/** Matches every text in which a key could be `__proto__`, written out or with escapes, and hardly any other. */
+/**
+ * Matches every text with a key that could be `__proto__`, also with escapes, and hardly any other.
+ */
 const MAY_NAME_PROTO = /__proto__|\\u00[4-7]/i;
 
 /** Accepts JSON in UTF-8 and no other content type. */
@@ -20,7 +22,8 @@ export function acceptJson(adapter: FastifyAdapter): void {
 
 function parseJson(body: Buffer): unknown {
   if (body.length === 0) return undefined;
-  // JSON.parse alone would replace broken UTF-8, and the broker would store a different text than was sent.
+  // JSON.parse alone would replace broken UTF-8, and the broker would store another text than it
+  // got.
   if (!isUtf8(body))
     throw new RowmqError(
       'invalid-request',

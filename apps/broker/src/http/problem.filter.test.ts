@@ -20,7 +20,7 @@ afterEach(() => {
   vi.restoreAllMocks();
 });
 
-/** What the filter answers to a request that threw this. */
+/** The filter's answer to a request that threw this. */
 function answerTo(thrown: unknown): { status: number; headers: Record<string, string>; body: unknown } {
   const headers: Record<string, string> = {};
   let [status, body]: [number, unknown] = [0, undefined];
@@ -33,8 +33,8 @@ function answerTo(thrown: unknown): { status: number; headers: Record<string, st
   return { status, headers, body };
 }
 
-describe('an error of RowMQ’s', () => {
-  test.each(ERROR_CODES)('%s is the problem that the contract says', (code) => {
+describe('a RowmqError', () => {
+  test.each(ERROR_CODES)('%s becomes the problem of the contract', (code) => {
     const { status, headers, body } = answerTo(new RowmqError(code, 'Do this.'));
     expect(status).toBe(PROBLEMS[code].status);
     expect(headers['content-type']).toBe('application/problem+json; charset=utf-8');
@@ -49,7 +49,7 @@ describe('an error of RowMQ’s', () => {
     expect('www-authenticate' in headers).toBe(code === 'unauthorized');
   });
 
-  test('says when to come back and which fields are at fault, where it knows', () => {
+  test('tells when to retry and which fields are at fault, if it knows', () => {
     const faults = [{ path: 'messages.0', message: 'is bad' }];
     expect(answerTo(new RowmqError('overloaded', 'Later.', { retryAfterSeconds: 7 })).headers['retry-after']).toBe('7');
     expect(answerTo(new RowmqError('invalid-request', 'Bad.')).headers).not.toHaveProperty('retry-after');
@@ -57,7 +57,7 @@ describe('an error of RowMQ’s', () => {
   });
 });
 
-describe('an error of somebody else’s', () => {
+describe('an error of Nest, of Fastify or of the code', () => {
   test.each<[string, unknown, number, string]>([
     ['a path that does not exist', new NotFoundException('Cannot GET /x'), 404, 'invalid-request'],
     ['a page of another origin', new ForbiddenException('Cross-origin request'), 403, 'forbidden'],
@@ -65,13 +65,13 @@ describe('an error of somebody else’s', () => {
     ['a request that is too large', Object.assign(new Error('big'), { statusCode: 413 }), 413, 'message-too-large'],
     ['a content type nobody reads', Object.assign(new Error('xml'), { statusCode: 415 }), 415, 'invalid-request'],
     ['a check that failed', new ServiceUnavailableException({ error: {} }), 503, 'database-unavailable'],
-  ])('is a problem of its own status: %s', (_, thrown, status, code) => {
+  ])('becomes a problem with its own status: %s', (_, thrown, status, code) => {
     const answer = answerTo(thrown);
     expect(answer).toMatchObject({ status, body: { status, code } });
   });
 
   test.each([new TypeError('secret: password=hunter2'), 'hunter2', null, undefined, { statusCode: 'hunter2' }])(
-    'is an internal error that tells the client nothing of what went wrong: %#',
+    'becomes an internal error that hides the cause from the client: %#',
     (thrown) => {
       const answer = answerTo(thrown);
       expect(answer).toMatchObject({ status: 500, body: { code: 'internal-error' } });
@@ -80,7 +80,7 @@ describe('an error of somebody else’s', () => {
     },
   );
 
-  test('names what is not ready', () => {
+  test('names the part that is not ready', () => {
     const { body, headers } = answerTo(
       new ServiceUnavailableException({ error: { database: { status: 'down', message: 'timeout' } } }),
     );

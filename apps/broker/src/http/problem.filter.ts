@@ -2,7 +2,9 @@ import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException, Logger 
 import { HttpAdapterHost } from '@nestjs/core';
 import { PROBLEMS, type Problem, RowmqError } from '@rowmq/contract';
 
-/** Turns whatever a request throws into RFC 9457 problem details. The one place where errors meet HTTP. */
+/**
+ * Turns every error of a request into RFC 9457 problem details. No other place maps errors to HTTP.
+ */
 @Catch()
 export class ProblemFilter implements ExceptionFilter {
   private readonly logger = new Logger(ProblemFilter.name);
@@ -18,14 +20,18 @@ export class ProblemFilter implements ExceptionFilter {
     httpAdapter.setHeader(response, 'content-type', 'application/problem+json; charset=utf-8');
     if (error.retryAfterSeconds !== undefined)
       httpAdapter.setHeader(response, 'retry-after', String(error.retryAfterSeconds));
-    // Fastify would close the connection while the client still sends, which then sees it break instead of this answer. Node reads the rest and drops it.
+    // Fastify would close the connection while the client still sends, and the client would miss
+    // this answer. With keep-alive, Node reads the rest and drops it.
     if (problem.status === 413) httpAdapter.setHeader(response, 'connection', 'keep-alive');
     if (error.code === 'unauthorized') httpAdapter.setHeader(response, 'www-authenticate', 'Bearer');
     httpAdapter.reply(response, problem, problem.status);
   }
 }
 
-/** What a problem document says of an error. `status` is given where HTTP knows better than the code (404 of a path, 405, 415). */
+/**
+ * The problem document of an error. HTTP's own errors (404 of a path, 405, 415) bring their
+ * `status`.
+ */
 export function toProblem(error: RowmqError, status: number = PROBLEMS[error.code].status): Problem {
   return {
     type: `urn:rowmq:problem:${error.code}`,
@@ -55,20 +61,20 @@ function toRowmqError(thrown: unknown): RowmqError {
   const status = statusOf(thrown);
   const message = thrown instanceof Error ? thrown.message : String(thrown);
   if (status === 413)
-    return new RowmqError('message-too-large', 'The request is larger than 4 MiB; send fewer messages at a time.');
+    return new RowmqError('message-too-large', 'The request is larger than 4 MiB. Send fewer messages at a time.');
   if (status === 415)
     return new RowmqError('invalid-request', 'Send the body as JSON, with `Content-Type: application/json`.');
   if (status === 403)
     return new RowmqError(
       'forbidden',
-      'By what the browser says, this comes from a web page of another origin: a broker without an API key serves none but its own. Call it from a program, or from a server of yours.',
+      'The browser says that a web page of another origin sent this request. A broker without an API key refuses such requests. Call it from a program or a server of yours, or set ROWMQ_ADMIN_KEY.',
     );
   if (status === 404) return new RowmqError('invalid-request', `${message}; GET /openapi.json lists every call.`);
   if (status === 503) return new RowmqError('database-unavailable', unreadyDetail(thrown), { retryAfterSeconds: 1 });
   if (status !== undefined && status >= 400 && status < 500) return new RowmqError('invalid-request', message);
   return new RowmqError(
     'internal-error',
-    'The broker failed in a way it did not expect; its log has the details. The request may be tried again.',
+    'The broker failed unexpectedly; its log has the details. You may try the request again.',
     {
       cause: thrown,
     },

@@ -3,12 +3,18 @@ import { type Fault, RowmqError } from '@rowmq/contract';
 
 const FAULTS_NAMED = 10;
 
-/** Nest's pipe deletes fields named `constructor` and `prototype` before it looks: a header of that name would be lost quietly, an unknown field pass. */
+/**
+ * Nest's pipe deletes fields named `constructor` and `prototype` before it validates. A header of
+ * that name would be lost quietly, and an unknown field would pass.
+ */
 class WholeValuePipe extends StandardSchemaValidationPipe {
   protected override stripProtoKeys(): void {}
 }
 
-/** Checks every parameter that has a schema and refuses with `invalid-request`, naming each fault and where it stands. */
+/**
+ * Validates every parameter that has a schema. The refusal, `invalid-request`, names each fault and
+ * its path.
+ */
 export function createValidationPipe(): StandardSchemaValidationPipe {
   return new WholeValuePipe({
     exceptionFactory: (issues) => {

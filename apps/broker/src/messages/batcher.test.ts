@@ -4,19 +4,19 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { Batcher, type BatcherLimits } from './batcher.js';
 
-/** A request of this many rows and bytes; it is answered with its own name. */
+/** A request of this many rows and bytes. Its answer is its own name. */
 interface Request {
   name: string;
   rows?: number;
   bytes?: number;
-  /** What becomes of it: refused by itself, or the death of every flight that it is in. */
+  /** It is refused by itself, or makes every batch fail that it is in. */
   fate?: 'refused' | 'poison';
 }
 
-/** A flight that is under way, until the test lets it land or fails it. */
-interface Flight {
+/** A batch in flight, until the test ends or fails it. */
+interface Batch {
   names: string[];
-  land: () => void;
+  end: () => void;
   fail: (error: Error) => void;
 }
 
@@ -24,26 +24,26 @@ const LIMITS: BatcherLimits = {
   requests: 100,
   rows: 1000,
   bytes: 10_000,
-  flights: 1,
+  batches: 1,
   waitingRequests: 10_000,
   waitingBytes: 100_000,
 };
 
-/** A batcher whose flights land when the test says so. */
-class Airfield {
-  /** Every flight that took off, in order. */
-  readonly departed: Flight[] = [];
-  readonly landed: { rows: number; ms: number }[] = [];
+/** A batcher whose batches end when the test says so. */
+class ManualBatcher {
+  /** Every batch that started, in order. */
+  readonly started: Batch[] = [];
+  readonly ended: { rows: number; ms: number }[] = [];
   /** Requests that were carried out, as often as they were. */
   readonly carriedOut: string[] = [];
   readonly batcher: Batcher<Request, string>;
 
-  constructor(limits: Partial<BatcherLimits> = {}, lanesApart = false) {
+  constructor(limits: Partial<BatcherLimits> = {}, perQueue = false) {
     this.batcher = new Batcher<Request, string>({
-      fly: async (requests) =>
+      commit: async (requests) =>
         new Promise((resolve, reject) => {
           let isOver = false;
-          const land = (): void => {
+          const end = (): void => {
             if (isOver) return;
             isOver = true;
             if (requests.some(({ fate }) => fate === 'poison')) {
@@ -54,34 +54,34 @@ class Airfield {
             this.carriedOut.push(...done.map(({ name }) => name));
             resolve(requests.map(({ name, fate }) => (fate === 'refused' ? new Error(`${name} refused`) : name)));
           };
-          this.departed.push({ names: requests.map(({ name }) => name), land, fail: reject });
+          this.started.push({ names: requests.map(({ name }) => name), end, fail: reject });
         }),
       weigh: ({ rows = 1, bytes = 1 }) => ({ rows, bytes }),
       limits: { ...LIMITS, ...limits },
-      lanesApart,
-      onFlight: (flight) => this.landed.push(flight),
+      perQueue,
+      onBatch: (batch) => this.ended.push(batch),
     });
   }
 
   /** Submits a request; its outcome is its answer, or the message or code of its error. */
-  submit(lane: string, request: Request | string): Promise<string> {
-    const answer = this.batcher.submit(lane, typeof request === 'string' ? { name: request } : request);
+  submit(queue: string, request: Request | string): Promise<string> {
+    const answer = this.batcher.submit(queue, typeof request === 'string' ? { name: request } : request);
     return answer.catch((error: unknown) => (error instanceof RowmqError ? error.code : (error as Error).message));
   }
 
-  /** The flights that took off up to now, by the names of their requests. */
-  async flights(): Promise<string[][]> {
+  /** The batches that started up to now, by the names of their requests. */
+  async batches(): Promise<string[][]> {
     await turns();
-    return this.departed.map(({ names }) => names);
+    return this.started.map(({ names }) => names);
   }
 
-  /** Lands flight after flight until none is under way. */
-  async landAll(): Promise<void> {
+  /** Ends batch after batch until none is in flight. */
+  async endAll(): Promise<void> {
     for (let next = 0; ; next += 1) {
       await turns();
-      const flight = this.departed[next];
-      if (flight === undefined) return;
-      flight.land();
+      const batch = this.started[next];
+      if (batch === undefined) return;
+      batch.end();
     }
   }
 }
@@ -95,71 +95,75 @@ function numbered(from: string, count: number): string[] {
   return Array.from({ length: count }, (_, index) => `${from}${index}`);
 }
 
-describe('a request', () => {
-  test('that finds nothing under way flies in the same turn of the event loop, alone', async () => {
-    const field = new Airfield();
-    const answer = field.submit('q', 'lone');
+describe('a batcher', () => {
+  test('starts a batch in the same turn of the event loop if none is in flight', async () => {
+    const manual = new ManualBatcher();
+    const answer = manual.submit('q', 'lone');
     await turn();
-    expect(field.departed.map((flight) => flight.names)).toEqual([['lone']]);
-    field.departed[0]?.land();
+    expect(manual.started.map(({ names }) => names)).toEqual([['lone']]);
+    manual.started[0]?.end();
     expect(await answer).toBe('lone');
   });
 
-  test('flies with those that came in the same turn of the event loop', async () => {
-    const field = new Airfield();
-    for (const name of ['a', 'b', 'c']) void field.submit('q', name);
+  test('puts requests of one turn of the event loop into one batch', async () => {
+    const manual = new ManualBatcher();
+    for (const name of ['a', 'b', 'c']) void manual.submit('q', name);
     await Promise.resolve();
-    void field.submit('other', 'd');
-    expect(await field.flights()).toEqual([['a', 'd', 'b', 'c']]);
+    void manual.submit('other', 'd');
+    expect(await manual.batches()).toEqual([['a', 'd', 'b', 'c']]);
   });
 
-  test('that comes during a flight is in the next, with all that came meanwhile', async () => {
-    const field = new Airfield();
-    void field.submit('q', 'first');
+  test('puts requests that come while a batch is in flight into the next one, all together', async () => {
+    const manual = new ManualBatcher();
+    void manual.submit('q', 'first');
     await turn();
     for (const name of ['a', 'b']) {
-      void field.submit('q', name);
+      void manual.submit('q', name);
       await turns();
     }
-    expect(await field.flights()).toEqual([['first']]);
-    expect(field.batcher.waiting).toBe(2);
-    field.departed[0]?.land();
-    expect(await field.flights()).toEqual([['first'], ['a', 'b']]);
-    expect(field.batcher.waiting).toBe(0);
+    expect(await manual.batches()).toEqual([['first']]);
+    expect(manual.batcher.waiting).toBe(2);
+    manual.started[0]?.end();
+    expect(await manual.batches()).toEqual([['first'], ['a', 'b']]);
+    expect(manual.batcher.waiting).toBe(0);
   });
 
-  test('is not answered before its flight has landed', async () => {
-    const field = new Airfield();
+  test('answers no request before its batch has ended', async () => {
+    const manual = new ManualBatcher();
     const answered = vi.fn<(answer: string) => void>();
-    void field.submit('q', 'a').then(answered);
+    void manual.submit('q', 'a').then(answered);
     await turns();
-    expect(field.departed).toHaveLength(1);
+    expect(manual.started).toHaveLength(1);
     expect(answered).not.toHaveBeenCalled();
-    field.departed[0]?.land();
+    manual.started[0]?.end();
     await turns();
     expect(answered).toHaveBeenCalledExactlyOnceWith('a');
   });
 
-  test('that is refused does not touch its neighbours', async () => {
-    const field = new Airfield();
-    const answers = [field.submit('q', 'a'), field.submit('q', { name: 'b', fate: 'refused' }), field.submit('r', 'c')];
-    await field.landAll();
+  test('refuses one request and carries out its neighbours', async () => {
+    const manual = new ManualBatcher();
+    const answers = [
+      manual.submit('q', 'a'),
+      manual.submit('q', { name: 'b', fate: 'refused' }),
+      manual.submit('r', 'c'),
+    ];
+    await manual.endAll();
     expect(await Promise.all(answers)).toEqual(['a', 'b refused', 'c']);
-    expect(field.departed).toHaveLength(1);
-    expect(field.carriedOut.toSorted()).toEqual(['a', 'c']);
+    expect(manual.started).toHaveLength(1);
+    expect(manual.carriedOut.toSorted()).toEqual(['a', 'c']);
   });
 });
 
-describe('a flight', () => {
+describe('a batch', () => {
   test('has no more requests than its limit', async () => {
-    const field = new Airfield({ requests: 3 });
-    for (const name of numbered('q', 7)) void field.submit('q', name);
-    await field.landAll();
-    expect((await field.flights()).map(({ length }) => length)).toEqual([3, 3, 1]);
+    const manual = new ManualBatcher({ requests: 3 });
+    for (const name of numbered('q', 7)) void manual.submit('q', name);
+    await manual.endAll();
+    expect((await manual.batches()).map(({ length }) => length)).toEqual([3, 3, 1]);
   });
 
-  test('has no more rows than its limit, but for a request that is larger by itself, which flies alone', async () => {
-    const field = new Airfield({ rows: 10 });
+  test('has no more rows than its limit, but a request that is larger by itself is a batch alone', async () => {
+    const manual = new ManualBatcher({ rows: 10 });
     for (const [name, rows] of [
       ['a', 4],
       ['b', 6],
@@ -167,14 +171,14 @@ describe('a flight', () => {
       ['huge', 50],
       ['d', 1],
     ] as const) {
-      void field.submit('q', { name, rows });
+      void manual.submit('q', { name, rows });
     }
-    await field.landAll();
-    expect(await field.flights()).toEqual([['a', 'b'], ['c'], ['huge'], ['d']]);
+    await manual.endAll();
+    expect(await manual.batches()).toEqual([['a', 'b'], ['c'], ['huge'], ['d']]);
   });
 
-  test('has no more bytes than its limit, but for a request that is larger by itself, which flies alone', async () => {
-    const field = new Airfield({ bytes: 100 });
+  test('has no more bytes than its limit, but a request that is larger by itself is a batch alone', async () => {
+    const manual = new ManualBatcher({ bytes: 100 });
     for (const [name, bytes] of [
       ['a', 60],
       ['b', 60],
@@ -182,95 +186,95 @@ describe('a flight', () => {
       ['c', 40],
       ['d', 60],
     ] as const) {
-      void field.submit('q', { name, bytes });
+      void manual.submit('q', { name, bytes });
     }
-    await field.landAll();
-    expect(await field.flights()).toEqual([['a'], ['b'], ['huge'], ['c', 'd']]);
+    await manual.endAll();
+    expect(await manual.batches()).toEqual([['a'], ['b'], ['huge'], ['c', 'd']]);
   });
 
-  test('is one of as many as the limit allows', async () => {
-    const field = new Airfield({ flights: 2, requests: 1 });
-    for (const name of numbered('q', 4)) void field.submit('q', name);
-    expect(await field.flights()).toEqual([['q0']]);
-    field.departed[0]?.land();
-    expect(await field.flights()).toEqual([['q0'], ['q1']]);
+  test('is the only one in flight, unless it is slow', async () => {
+    const manual = new ManualBatcher({ batches: 2, requests: 1 });
+    for (const name of numbered('q', 4)) void manual.submit('q', name);
+    expect(await manual.batches()).toEqual([['q0']]);
+    manual.started[0]?.end();
+    expect(await manual.batches()).toEqual([['q0'], ['q1']]);
   });
 
-  test('does not hold up those behind it when it is slow, unless there are as many as there may be', async () => {
-    const field = new Airfield({ flights: 2, requests: 1 });
-    for (const name of numbered('q', 4)) void field.submit('q', name);
-    await vi.waitFor(async () => expect(await field.flights()).toEqual([['q0'], ['q1']]));
+  test('that is slow lets another start beside it, up to the limit of batches', async () => {
+    const manual = new ManualBatcher({ batches: 2, requests: 1 });
+    for (const name of numbered('q', 4)) void manual.submit('q', name);
+    await vi.waitFor(async () => expect(await manual.batches()).toEqual([['q0'], ['q1']]));
     await new Promise((resolve) => setTimeout(resolve, 150));
-    expect(await field.flights()).toEqual([['q0'], ['q1']]);
-    field.departed[0]?.land();
-    expect(await field.flights()).toEqual([['q0'], ['q1'], ['q2']]);
+    expect(await manual.batches()).toEqual([['q0'], ['q1']]);
+    manual.started[0]?.end();
+    expect(await manual.batches()).toEqual([['q0'], ['q1'], ['q2']]);
   });
 
-  test('is told of when it has landed, whatever became of it', async () => {
-    const field = new Airfield({ requests: 2 });
+  test('is reported when it has ended, also if it failed', async () => {
+    const manual = new ManualBatcher({ requests: 2 });
     for (const request of [{ name: 'a', rows: 5 }, { name: 'b', rows: 2 }, { name: 'c' }])
-      void field.submit('q', request);
+      void manual.submit('q', request);
     await turns();
-    expect(field.landed).toEqual([]);
-    field.departed[0]?.land();
+    expect(manual.ended).toEqual([]);
+    manual.started[0]?.end();
     await turns();
-    field.departed[1]?.fail(new RowmqError('database-unavailable', 'gone'));
+    manual.started[1]?.fail(new RowmqError('database-unavailable', 'gone'));
     await turns();
-    expect(field.landed).toEqual([
+    expect(manual.ended).toEqual([
       { rows: 7, ms: expect.any(Number) },
       { rows: 1, ms: expect.any(Number) },
     ]);
   });
 });
 
-describe('those who wait', () => {
+describe('a batcher with requests that wait', () => {
   test.each([
     ['too many', { waitingRequests: 3 }, {}],
     ['too large together', { waitingBytes: 300 }, { bytes: 100 }],
-  ])('and are %s: the next is refused and never carried out, until there is room again', async (_, limits, weight) => {
-    const field = new Airfield(limits);
-    const answers = [field.submit('q', 'under way')];
+  ])('refuses the next request if they are %s, until there is room again', async (_, limits, weight) => {
+    const manual = new ManualBatcher(limits);
+    const answers = [manual.submit('q', 'under way')];
     await turn();
-    for (const name of numbered('waits', 3)) answers.push(field.submit('q', { name, ...weight }));
-    await expect(field.batcher.submit('r', { name: 'refused', ...weight })).rejects.toMatchObject({
+    for (const name of numbered('waits', 3)) answers.push(manual.submit('q', { name, ...weight }));
+    await expect(manual.batcher.submit('r', { name: 'refused', ...weight })).rejects.toMatchObject({
       code: 'overloaded',
       retryAfterSeconds: 1,
     });
-    expect(field.batcher.waiting).toBe(3);
-    await field.landAll();
-    const later = field.submit('r', { name: 'later', ...weight });
-    await field.landAll();
-    field.departed.at(-1)?.land();
+    expect(manual.batcher.waiting).toBe(3);
+    await manual.endAll();
+    const later = manual.submit('r', { name: 'later', ...weight });
+    await manual.endAll();
+    manual.started.at(-1)?.end();
     expect(await Promise.all([...answers, later])).toEqual(['under way', 'waits0', 'waits1', 'waits2', 'later']);
-    expect(field.carriedOut).not.toContain('refused');
+    expect(manual.carriedOut).not.toContain('refused');
   });
 
-  test('in one lane, thousands of them, hold up a request of another lane for no more than one flight', async () => {
-    const field = new Airfield();
-    for (const name of numbered('hot', 5000)) void field.submit('hot', name);
+  test('holds up no request for more than one batch, though another queue has thousands', async () => {
+    const manual = new ManualBatcher();
+    for (const name of numbered('hot', 5000)) void manual.submit('hot', name);
     await turns();
-    void field.submit('cold', 'cold');
-    field.departed[0]?.land();
-    expect((await field.flights())[1]).toContain('cold');
-    expect(field.departed[1]?.names).toHaveLength(100);
+    void manual.submit('cold', 'cold');
+    manual.started[0]?.end();
+    expect((await manual.batches())[1]).toContain('cold');
+    expect(manual.started[1]?.names).toHaveLength(100);
   });
 
-  test('in one lane with large requests hold it up for no more than one flight either', async () => {
-    const field = new Airfield({ rows: 100 });
-    for (const name of numbered('hot', 50)) void field.submit('hot', { name, rows: 100 });
+  test('holds up no request for more than one batch, though another queue has large ones', async () => {
+    const manual = new ManualBatcher({ rows: 100 });
+    for (const name of numbered('hot', 50)) void manual.submit('hot', { name, rows: 100 });
     await turns();
-    void field.submit('cold', { name: 'cold', rows: 100 });
-    for (let landed = 0; landed < 2; landed += 1) {
-      field.departed[landed]?.land();
+    void manual.submit('cold', { name: 'cold', rows: 100 });
+    for (let ended = 0; ended < 2; ended += 1) {
+      manual.started[ended]?.end();
       await turns();
     }
-    expect((await field.flights()).slice(0, 3).flat()).toContain('cold');
+    expect((await manual.batches()).slice(0, 3).flat()).toContain('cold');
   });
 
-  test('share flights evenly between their lanes', async () => {
-    const field = new Airfield({ requests: 9 });
-    for (const lane of ['a', 'b', 'c']) for (const name of numbered(lane, 30)) void field.submit(lane, name);
-    expect((await field.flights())[0]?.toSorted()).toEqual([
+  test('shares a batch evenly between the queues', async () => {
+    const manual = new ManualBatcher({ requests: 9 });
+    for (const queue of ['a', 'b', 'c']) for (const name of numbered(queue, 30)) void manual.submit(queue, name);
+    expect((await manual.batches())[0]?.toSorted()).toEqual([
       ...numbered('a', 3),
       ...numbered('b', 3),
       ...numbered('c', 3),
@@ -281,144 +285,144 @@ describe('those who wait', () => {
     beforeEach(() => void vi.useFakeTimers({ toFake: ['performance'] }));
     afterEach(() => void vi.useRealTimers());
 
-    test('are refused when their turn comes after ten seconds, and not carried out; others are', async () => {
-      const field = new Airfield({ waitingRequests: 3 });
-      const answers = [field.submit('q', 'slow flight')];
+    test('refuses each request whose turn comes after ten seconds, and carries out the others', async () => {
+      const manual = new ManualBatcher({ waitingRequests: 3 });
+      const answers = [manual.submit('q', 'slow batch')];
       await turn();
-      answers.push(field.submit('q', 'old'), field.submit('r', 'old, too'));
+      answers.push(manual.submit('q', 'old'), manual.submit('r', 'old, too'));
       vi.advanceTimersByTime(5000);
-      answers.push(field.submit('q', 'younger'));
+      answers.push(manual.submit('q', 'younger'));
       vi.advanceTimersByTime(5001);
-      await field.landAll();
-      expect(await Promise.all(answers)).toEqual(['slow flight', 'overloaded', 'overloaded', 'younger']);
-      expect(field.carriedOut).toEqual(['slow flight', 'younger']);
-      expect(field.batcher.waiting).toBe(0);
+      await manual.endAll();
+      expect(await Promise.all(answers)).toEqual(['slow batch', 'overloaded', 'overloaded', 'younger']);
+      expect(manual.carriedOut).toEqual(['slow batch', 'younger']);
+      expect(manual.batcher.waiting).toBe(0);
     });
 
-    test('make no empty flight, and room for those who come later', async () => {
-      const field = new Airfield({ waitingRequests: 1 });
-      const slow = field.submit('q', 'slow flight');
+    test('starts no empty batch for requests that waited too long, and has room for later ones', async () => {
+      const manual = new ManualBatcher({ waitingRequests: 1 });
+      const slow = manual.submit('q', 'slow batch');
       await turn();
-      const old = field.submit('q', 'old');
+      const old = manual.submit('q', 'old');
       vi.advanceTimersByTime(10_001);
-      await field.landAll();
-      expect([await slow, await old]).toEqual(['slow flight', 'overloaded']);
-      expect(field.departed).toHaveLength(1);
-      const next = field.submit('q', 'next');
+      await manual.endAll();
+      expect([await slow, await old]).toEqual(['slow batch', 'overloaded']);
+      expect(manual.started).toHaveLength(1);
+      const next = manual.submit('q', 'next');
       await turns();
-      field.departed[1]?.land();
+      manual.started[1]?.end();
       expect(await next).toBe('next');
     });
   });
 });
 
-describe('lanes apart', () => {
-  test('have flights of their own, in turn', async () => {
-    const field = new Airfield({ requests: 2 }, true);
-    for (const name of ['a0', 'a1', 'a2', 'b0', 'c0']) void field.submit(name.charAt(0), name);
-    await field.landAll();
-    expect(await field.flights()).toEqual([['a0', 'a1'], ['b0'], ['c0'], ['a2']]);
+describe('a batcher that keeps queues apart', () => {
+  test('gives each queue batches of its own, in turn', async () => {
+    const manual = new ManualBatcher({ requests: 2 }, true);
+    for (const name of ['a0', 'a1', 'a2', 'b0', 'c0']) void manual.submit(name.charAt(0), name);
+    await manual.endAll();
+    expect(await manual.batches()).toEqual([['a0', 'a1'], ['b0'], ['c0'], ['a2']]);
   });
 
-  test('have one flight at a time each, however slow; the others fly past it', async () => {
-    const field = new Airfield({ flights: 4 }, true);
-    void field.submit('a', 'a0');
+  test('has one batch of a queue in flight, however slow, and those of other queues beside it', async () => {
+    const manual = new ManualBatcher({ batches: 4 }, true);
+    void manual.submit('a', 'a0');
     await turns();
-    for (const name of ['a1', 'b0', 'c0']) void field.submit(name.charAt(0), name);
-    await vi.waitFor(async () => expect(await field.flights()).toEqual([['a0'], ['b0'], ['c0']]));
-    field.departed[1]?.land();
-    void field.submit('a', 'a2');
-    expect(await field.flights()).toHaveLength(3);
-    expect(field.batcher.waiting).toBe(2);
-    field.departed[0]?.land();
-    await vi.waitFor(async () => expect((await field.flights()).slice(3)).toEqual([['a1', 'a2']]));
+    for (const name of ['a1', 'b0', 'c0']) void manual.submit(name.charAt(0), name);
+    await vi.waitFor(async () => expect(await manual.batches()).toEqual([['a0'], ['b0'], ['c0']]));
+    manual.started[1]?.end();
+    void manual.submit('a', 'a2');
+    expect(await manual.batches()).toHaveLength(3);
+    expect(manual.batcher.waiting).toBe(2);
+    manual.started[0]?.end();
+    await vi.waitFor(async () => expect((await manual.batches()).slice(3)).toEqual([['a1', 'a2']]));
   });
 
-  test('do not stop for a lane all of whose requests have waited too long', async () => {
+  test('goes on after a queue whose requests have all waited too long', async () => {
     vi.useFakeTimers({ toFake: ['performance'] });
     try {
-      const field = new Airfield({}, true);
-      const answers = [field.submit('slow', 'slow flight')];
+      const manual = new ManualBatcher({}, true);
+      const answers = [manual.submit('slow', 'slow batch')];
       await turn();
-      answers.push(field.submit('old', 'old'));
+      answers.push(manual.submit('old', 'old'));
       vi.advanceTimersByTime(10_001);
-      answers.push(field.submit('young', 'young'));
-      await field.landAll();
-      expect(await Promise.all(answers)).toEqual(['slow flight', 'overloaded', 'young']);
+      answers.push(manual.submit('young', 'young'));
+      await manual.endAll();
+      expect(await Promise.all(answers)).toEqual(['slow batch', 'overloaded', 'young']);
     } finally {
       vi.useRealTimers();
     }
   });
 });
 
-describe('a flight that fails', () => {
-  test('for a reason that may lie in one request is halved until only that one fails; each other is carried out once', async () => {
+describe('a batch that fails', () => {
+  test('because of one request is halved until only that one fails, and each other is carried out once', async () => {
     for (const poisoned of [0, 3, 7, 12]) {
-      const field = new Airfield();
+      const manual = new ManualBatcher();
       const all = numbered('r', 13);
       const answers = all.map((name, index) =>
-        field.submit(`lane ${index % 3}`, index === poisoned ? { name, fate: 'poison' } : name),
+        manual.submit(`queue ${index % 3}`, index === poisoned ? { name, fate: 'poison' } : name),
       );
-      await field.landAll();
+      await manual.endAll();
       expect(await Promise.all(answers)).toEqual(all.map((name, index) => (index === poisoned ? 'poisoned' : name)));
-      expect(field.carriedOut.toSorted()).toEqual(all.filter((_, index) => index !== poisoned).toSorted());
-      // Halving a flight of 13: at most two flights for each of the four halvings, after the first.
-      expect(field.departed.length).toBeLessThanOrEqual(9);
+      expect(manual.carriedOut.toSorted()).toEqual(all.filter((_, index) => index !== poisoned).toSorted());
+      // A batch of 13 is halved four times. Each halving makes at most two batches.
+      expect(manual.started.length).toBeLessThanOrEqual(9);
     }
   });
 
   test('because of several requests carries out all others', async () => {
-    const field = new Airfield();
+    const manual = new ManualBatcher();
     const all = numbered('r', 10);
     const isPoison = (index: number): boolean => index === 2 || index === 3 || index === 8;
-    const answers = all.map((name, index) => field.submit('q', isPoison(index) ? { name, fate: 'poison' } : name));
-    await field.landAll();
+    const answers = all.map((name, index) => manual.submit('q', isPoison(index) ? { name, fate: 'poison' } : name));
+    await manual.endAll();
     expect(await Promise.all(answers)).toEqual(all.map((name, index) => (isPoison(index) ? 'poisoned' : name)));
-    expect(field.carriedOut).toEqual(all.filter((_, index) => !isPoison(index)));
+    expect(manual.carriedOut).toEqual(all.filter((_, index) => !isPoison(index)));
   });
 
-  test('because the database is away fails as a whole, at once, and the next takes off', async () => {
-    const field = new Airfield();
-    const answers = numbered('r', 5).map((name) => field.submit('q', name));
+  test('because the database is away fails as a whole, at once, and the next starts', async () => {
+    const manual = new ManualBatcher();
+    const answers = numbered('r', 5).map((name) => manual.submit('q', name));
     await turns();
-    const next = field.submit('q', 'next');
-    field.departed[0]?.fail(new RowmqError('database-unavailable', 'gone'));
+    const next = manual.submit('q', 'next');
+    manual.started[0]?.fail(new RowmqError('database-unavailable', 'gone'));
     expect(await Promise.all(answers)).toEqual(Array.from({ length: 5 }, () => 'database-unavailable'));
-    expect(await field.flights()).toEqual([numbered('r', 5), ['next']]);
-    field.departed[1]?.land();
+    expect(await manual.batches()).toEqual([numbered('r', 5), ['next']]);
+    manual.started[1]?.end();
     expect(await next).toBe('next');
   });
 
   test('and whose second half meets a database that is away has carried out the first', async () => {
-    const field = new Airfield();
-    const answers = ['a', 'b', 'c', 'd'].map((name) => field.submit('q', name));
+    const manual = new ManualBatcher();
+    const answers = ['a', 'b', 'c', 'd'].map((name) => manual.submit('q', name));
     await turns();
-    field.departed[0]?.fail(new Error('odd'));
+    manual.started[0]?.fail(new Error('odd'));
     await turns();
-    field.departed[1]?.land();
+    manual.started[1]?.end();
     await turns();
-    field.departed[2]?.fail(new RowmqError('database-unavailable', 'gone'));
+    manual.started[2]?.fail(new RowmqError('database-unavailable', 'gone'));
     expect(await Promise.all(answers)).toEqual(['a', 'b', 'database-unavailable', 'database-unavailable']);
-    expect(field.carriedOut).toEqual(['a', 'b']);
+    expect(manual.carriedOut).toEqual(['a', 'b']);
   });
 
-  test('takes its place among the flights until its halves have landed', async () => {
-    const field = new Airfield();
-    for (const name of ['a', 'b']) void field.submit('q', name);
+  test('counts as in flight until its halves have ended', async () => {
+    const manual = new ManualBatcher();
+    for (const name of ['a', 'b']) void manual.submit('q', name);
     await turns();
-    void field.submit('q', 'later');
-    field.departed[0]?.fail(new Error('odd'));
-    expect(await field.flights()).toEqual([['a', 'b'], ['a']]);
-    field.departed[1]?.land();
-    expect(await field.flights()).toEqual([['a', 'b'], ['a'], ['b']]);
-    field.departed[2]?.land();
-    expect(await field.flights()).toEqual([['a', 'b'], ['a'], ['b'], ['later']]);
+    void manual.submit('q', 'later');
+    manual.started[0]?.fail(new Error('odd'));
+    expect(await manual.batches()).toEqual([['a', 'b'], ['a']]);
+    manual.started[1]?.end();
+    expect(await manual.batches()).toEqual([['a', 'b'], ['a'], ['b']]);
+    manual.started[2]?.end();
+    expect(await manual.batches()).toEqual([['a', 'b'], ['a'], ['b'], ['later']]);
   });
 });
 
-describe('any sequence of requests and landings', () => {
+describe('any sequence of requests and ends of batches', () => {
   const submission = fc.record({
-    lane: fc.integer({ min: 0, max: 3 }),
+    queue: fc.integer({ min: 0, max: 3 }),
     rows: fc.integer({ min: 1, max: 12 }),
     bytes: fc.integer({ min: 0, max: 40 }),
     fate: fc.oneof(
@@ -428,56 +432,56 @@ describe('any sequence of requests and landings', () => {
   });
   const step = fc.oneof(
     { weight: 5, arbitrary: submission.map((request) => ({ request })) },
-    { weight: 3, arbitrary: fc.nat(3).map((land) => ({ land })) },
+    { weight: 3, arbitrary: fc.nat(3).map((end) => ({ end })) },
     { weight: 1, arbitrary: fc.constant({ pause: true }) },
   );
   const limits = fc.record({
     requests: fc.integer({ min: 1, max: 6 }),
-    flights: fc.integer({ min: 1, max: 4 }),
-    lanesApart: fc.boolean(),
+    batches: fc.integer({ min: 1, max: 4 }),
+    perQueue: fc.boolean(),
   });
 
-  test('answers each request once, with its own answer, carries each out once, and takes off in order within a lane', async () => {
+  test('answers each request once, with its own answer, carries each out once, and keeps the order within a queue', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(step, { maxLength: 60 }), limits, async (steps, { requests, flights, lanesApart }) => {
-        const field = new Airfield({ requests, flights, rows: 20, bytes: 60 }, lanesApart);
-        const sent: { lane: string; name: string; expected: string; rows: number; bytes: number }[] = [];
+      fc.asyncProperty(fc.array(step, { maxLength: 60 }), limits, async (steps, { requests, batches, perQueue }) => {
+        const manual = new ManualBatcher({ requests, batches, rows: 20, bytes: 60 }, perQueue);
+        const sent: { queue: string; name: string; expected: string; rows: number; bytes: number }[] = [];
         const answers: Promise<string>[] = [];
-        let landed = 0;
+        let ended = 0;
         for (const one of steps) {
           if ('request' in one) {
-            const { lane, rows, bytes, fate } = one.request;
-            const name = `${lane}.${String(sent.length).padStart(3, '0')}`;
+            const { queue, rows, bytes, fate } = one.request;
+            const name = `${queue}.${String(sent.length).padStart(3, '0')}`;
             const expected = fate === 'refused' ? `${name} refused` : fate === 'poison' ? 'poisoned' : name;
-            sent.push({ lane: String(lane), name, expected, rows, bytes });
-            answers.push(field.submit(String(lane), { name, rows, bytes, ...(fate && { fate }) }));
-          } else if ('land' in one) {
+            sent.push({ queue: String(queue), name, expected, rows, bytes });
+            answers.push(manual.submit(String(queue), { name, rows, bytes, ...(fate && { fate }) }));
+          } else if ('end' in one) {
             await turn();
-            // Not always the oldest: flights overtake each other.
-            const flight = field.departed.slice(landed)[one.land] ?? field.departed[landed];
-            flight?.land();
-            if (flight === field.departed[landed]) landed += 1;
+            // Not always the oldest: batches overtake each other.
+            const batch = manual.started.slice(ended)[one.end] ?? manual.started[ended];
+            batch?.end();
+            if (batch === manual.started[ended]) ended += 1;
           } else {
             await turns();
           }
         }
-        await field.landAll();
+        await manual.endAll();
 
         expect(await Promise.all(answers)).toEqual(sent.map(({ expected }) => expected));
-        expect(field.carriedOut.toSorted()).toEqual(
+        expect(manual.carriedOut.toSorted()).toEqual(
           sent.flatMap(({ name, expected }) => (name === expected ? [name] : [])).toSorted(),
         );
-        expect(field.batcher.waiting).toBe(0);
+        expect(manual.batcher.waiting).toBe(0);
         const known = new Map(sent.map((request) => [request.name, request]));
-        const firstFlights = [...new Set(field.departed.flatMap((flight) => flight.names))];
-        for (const lane of ['0', '1', '2', '3']) {
-          const ofLane = firstFlights.filter((name) => name.startsWith(lane));
-          expect(ofLane).toEqual(ofLane.toSorted());
+        const firstBatches = [...new Set(manual.started.flatMap(({ names }) => names))];
+        for (const queue of ['0', '1', '2', '3']) {
+          const ofQueue = firstBatches.filter((name) => name.startsWith(queue));
+          expect(ofQueue).toEqual(ofQueue.toSorted());
         }
-        for (const flight of field.departed) {
-          const weights = flight.names.map((name) => known.get(name));
-          expect(flight.names.length).toBeLessThanOrEqual(requests);
-          if (lanesApart) expect(new Set(weights.map((request) => request?.lane)).size).toBe(1);
+        for (const batch of manual.started) {
+          const weights = batch.names.map((name) => known.get(name));
+          expect(batch.names.length).toBeLessThanOrEqual(requests);
+          if (perQueue) expect(new Set(weights.map((request) => request?.queue)).size).toBe(1);
           if (weights.length === 1) continue;
           expect(weights.reduce((sum, request) => sum + (request?.rows ?? 0), 0)).toBeLessThanOrEqual(20);
           expect(weights.reduce((sum, request) => sum + (request?.bytes ?? 0), 0)).toBeLessThanOrEqual(60);

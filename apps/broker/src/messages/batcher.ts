@@ -1,19 +1,19 @@
 import { RowmqError } from '@rowmq/contract';
 import { mayLieInOneRequest } from '@rowmq/store';
 
-/** What a request weighs. */
+/** The size of a request. */
 export interface Weight {
   rows: number;
   bytes: number;
 }
 
 export interface BatcherLimits {
-  /** Of one flight; its first request may be larger. */
+  /** The most of one batch. Its first request may be larger by itself. */
   requests: number;
   rows: number;
   bytes: number;
-  /** Flights at a time, at most. */
-  flights: number;
+  /** Most batches in flight. */
+  batches: number;
   /** Requests that may wait, and their bytes. */
   waitingRequests: number;
   waitingBytes: number;
@@ -21,28 +21,36 @@ export interface BatcherLimits {
 
 export interface BatcherOptions<Request, Answer> {
   /**
-   * Carries out a flight, all or nothing, and answers for each request in order, with an `Error` for one that is refused. Throws if nothing was carried out.
+   * Carries out a batch, all or nothing. Answers each request in order, a refused one with an
+   * `Error`. Throws if nothing was carried out.
    */
-  fly: (requests: readonly Request[]) => Promise<readonly (Answer | Error)[]>;
+  commit: (requests: readonly Request[]) => Promise<readonly (Answer | Error)[]>;
   weigh: (request: Request) => Weight;
   limits: BatcherLimits;
-  /** A flight takes requests of one lane only, and each lane has one flight at a time: two would wait for each other. */
-  lanesApart?: boolean;
-  /** Told of every flight that landed. */
-  onFlight?: (flight: { rows: number; ms: number }) => void;
+  /**
+   * A batch has requests of one queue only, and each queue has one batch in flight at a time: two
+   * would wait for each other.
+   */
+  perQueue?: boolean;
+  /** Told of every batch that ended. */
+  onBatch?: (batch: { rows: number; ms: number }) => void;
 }
 
 /**
- * Batches of one verb that run at the same time, slow ones not counted. A second one would take
- * requests from the next batch: on two cores that run everything, one at a time did 20 to 50 % more than three.
+ * Batches of one verb in flight, slow ones not counted. A second one would take requests from the
+ * next batch. On two cores that run everything, one at a time did 20 to 50 % more than three.
  */
-const FLIGHTS_AT_A_TIME = 1;
-/** A flight that takes this long waits for something, a lock mostly: those behind it need not. */
+const BATCHES_AT_A_TIME = 1;
+/**
+ * A batch that takes this long waits for something, mostly a lock. Another one may start beside it.
+ */
 const SLOW_MS = 100;
-/** A request that waits this long for its flight is refused: whoever sent it has given up, or will soon. */
+/**
+ * A request that waits this long for its batch is refused: its client has given up, or soon will.
+ */
 const WAIT_MS = 10_000;
 
-type Lanes<Request, Answer> = Map<string, Waiting<Request, Answer>[]>;
+type Lists<Request, Answer> = Map<string, Waiting<Request, Answer>[]>;
 
 interface Waiting<Request, Answer> {
   request: Request;
@@ -53,19 +61,21 @@ interface Waiting<Request, Answer> {
 }
 
 /**
- * Natural batching (group commit) of one verb: while a flight is under way, the requests that come queue up and become the next one. There is no timer: a request that finds nothing under way flies with
- * those that arrived in the same turn of the event loop.
+ * Group commit of one verb. While a batch is in flight, new requests wait and form the next one.
+ * There is no timer: a request that finds no batch in flight goes with the requests of the same
+ * turn of the event loop.
  *
- * Each queue has a lane, and a flight takes one request of each lane in turn, so a busy queue cannot hold up the others; or, with lanes apart, one lane's requests. One flight is
- * under way at a time, and one more beside each slow one, up to a limit.
+ * Each queue has a list. A batch takes one request of each list in turn, so a busy queue does not
+ * hold up the others. With `perQueue`, it takes requests of one list. One batch is in flight at a
+ * time, and one more beside each slow one, up to a limit.
  */
 export class Batcher<Request, Answer> {
-  /** Who waits, in lanes that may board. */
-  private readonly lanes: Lanes<Request, Answer> = new Map();
-  /** Lanes apart that have a flight under way. */
-  private readonly away: Lanes<Request, Answer> = new Map();
-  private flying = 0;
-  /** Of those, the slow ones. */
+  /** Requests that wait, by queue. */
+  private readonly lists: Lists<Request, Answer> = new Map();
+  /** With `perQueue`: the lists of queues that have a batch in flight. */
+  private readonly busy: Lists<Request, Answer> = new Map();
+  private inFlight = 0;
+  /** Slow batches among those in flight. */
   private slow = 0;
   private waitingRequests = 0;
   private waitingBytes = 0;
@@ -73,15 +83,17 @@ export class Batcher<Request, Answer> {
 
   constructor(private readonly options: BatcherOptions<Request, Answer>) {}
 
-  /** Requests that wait for a flight. */
+  /** Requests that wait for a batch. */
   get waiting(): number {
     return this.waitingRequests;
   }
 
   /**
-   * Carries out a request with others. Throws what it was refused with, or what its flight failed with; and `overloaded`, with nothing carried out, when too many wait or its turn comes too late to be of use.
+   * Carries out a request with others. Throws the request's refusal, or the failure of its batch.
+   * Throws `overloaded`, with nothing carried out, if too many requests wait or this one waited too
+   * long.
    */
-  async submit(lane: string, request: Request): Promise<Answer> {
+  async submit(queue: string, request: Request): Promise<Answer> {
     const { limits, weigh } = this.options;
     const weight = weigh(request);
     if (this.waitingRequests >= limits.waitingRequests || this.waitingBytes + weight.bytes > limits.waitingBytes) {
@@ -91,70 +103,70 @@ export class Batcher<Request, Answer> {
     this.waitingBytes += weight.bytes;
     return new Promise((resolve, reject) => {
       const waiting = { request, weight, since: performance.now(), resolve, reject };
-      const others = this.lanes.get(lane) ?? this.away.get(lane);
-      if (others === undefined) this.lanes.set(lane, [waiting]);
-      else others.push(waiting);
+      const list = this.lists.get(queue) ?? this.busy.get(queue);
+      if (list === undefined) this.lists.set(queue, [waiting]);
+      else list.push(waiting);
       this.schedule();
     });
   }
 
-  /** Takes off when this turn of the event loop has read everything that arrived. */
+  /** Starts a batch after this turn of the event loop has read every request that arrived. */
   private schedule(): void {
-    if (this.isScheduled || !this.mayTakeOff()) return;
+    if (this.isScheduled || !this.mayStart()) return;
     this.isScheduled = true;
     setImmediate(() => {
       this.isScheduled = false;
-      while (this.mayTakeOff() && this.lanes.size > 0) {
-        const [lane = ''] = this.lanes.keys();
-        const flight = this.options.lanesApart ? this.boardApart(lane) : this.board(this.lanes);
-        if (flight.length > 0) void this.fly(flight, lane);
+      while (this.mayStart() && this.lists.size > 0) {
+        const [queue = ''] = this.lists.keys();
+        const batch = this.options.perQueue ? this.collectFrom(queue) : this.collect(this.lists);
+        if (batch.length > 0) void this.run(batch, queue);
       }
     });
   }
 
-  private mayTakeOff(): boolean {
-    return this.flying - this.slow < FLIGHTS_AT_A_TIME && this.flying < this.options.limits.flights;
+  private mayStart(): boolean {
+    return this.inFlight - this.slow < BATCHES_AT_A_TIME && this.inFlight < this.options.limits.batches;
   }
 
-  /** Takes what fits into a flight, one request of each lane in turn. Lanes that were served go to the end of the line. */
-  private board(lanes: Lanes<Request, Answer>): Waiting<Request, Answer>[] {
+  /** Collects the next batch, one request of each list in turn. */
+  private collect(lists: Lists<Request, Answer>): Waiting<Request, Answer>[] {
     const { requests, rows, bytes } = this.options.limits;
-    const flight: Waiting<Request, Answer>[] = [];
+    const batch: Waiting<Request, Answer>[] = [];
     const weight: Weight = { rows: 0, bytes: 0 };
     const latest = performance.now() - WAIT_MS;
-    // A lane that was served is put at the end, and so met again if there is still room.
-    for (const [lane, waiting] of lanes) {
-      const next = waiting[0] as Waiting<Request, Answer>;
+    // A list moves to the end after its turn, and the loop meets it again if there is still room.
+    for (const [queue, list] of lists) {
+      const next = list[0] as Waiting<Request, Answer>;
       const isFull =
-        flight.length >= requests || weight.rows + next.weight.rows > rows || weight.bytes + next.weight.bytes > bytes;
-      if (isFull && flight.length > 0) break;
-      waiting.shift();
-      lanes.delete(lane);
-      if (waiting.length > 0) lanes.set(lane, waiting);
+        batch.length >= requests || weight.rows + next.weight.rows > rows || weight.bytes + next.weight.bytes > bytes;
+      if (isFull && batch.length > 0) break;
+      list.shift();
+      lists.delete(queue);
+      if (list.length > 0) lists.set(queue, list);
       this.waitingRequests -= 1;
       this.waitingBytes -= next.weight.bytes;
       if (next.since < latest) {
         next.reject(overloaded('The database is slower than the requests come'));
         continue;
       }
-      flight.push(next);
+      batch.push(next);
       weight.rows += next.weight.rows;
       weight.bytes += next.weight.bytes;
     }
-    return flight;
+    return batch;
   }
 
-  /** The same from one lane, out of which nobody boards again before the flight has landed. */
-  private boardApart(lane: string): Waiting<Request, Answer>[] {
-    const waiting = this.lanes.get(lane) ?? [];
-    this.lanes.delete(lane);
-    const flight = this.board(new Map([[lane, waiting]]));
-    if (flight.length > 0) this.away.set(lane, waiting);
-    return flight;
+  /** Collects the next batch from one list, which then waits until the batch has ended. */
+  private collectFrom(queue: string): Waiting<Request, Answer>[] {
+    const list = this.lists.get(queue) ?? [];
+    this.lists.delete(queue);
+    const batch = this.collect(new Map([[queue, list]]));
+    if (batch.length > 0) this.busy.set(queue, list);
+    return batch;
   }
 
-  private async fly(flight: Waiting<Request, Answer>[], lane: string): Promise<void> {
-    this.flying += 1;
+  private async run(batch: Waiting<Request, Answer>[], queue: string): Promise<void> {
+    this.inFlight += 1;
     const started = performance.now();
     let isSlow = false;
     const timer = setTimeout(() => {
@@ -162,35 +174,37 @@ export class Batcher<Request, Answer> {
       this.slow += 1;
       this.schedule();
     }, SLOW_MS);
-    await this.carryOut(flight);
+    await this.carryOut(batch);
     clearTimeout(timer);
-    this.flying -= 1;
+    this.inFlight -= 1;
     if (isSlow) this.slow -= 1;
-    const behind = this.away.get(lane) ?? [];
-    this.away.delete(lane);
-    if (behind.length > 0) this.lanes.set(lane, behind);
-    const rows = flight.reduce((sum, { weight }) => sum + weight.rows, 0);
-    const ms = performance.now() - started;
-    this.options.onFlight?.({ rows, ms });
+    const list = this.busy.get(queue) ?? [];
+    this.busy.delete(queue);
+    if (list.length > 0) this.lists.set(queue, list);
+    const rows = batch.reduce((sum, { weight }) => sum + weight.rows, 0);
+    this.options.onBatch?.({ rows, ms: performance.now() - started });
     this.schedule();
   }
 
-  /** Settles every request of a flight. If the flight fails for a reason that may lie in one request, it is halved, so that only this one fails. */
-  private async carryOut(flight: Waiting<Request, Answer>[]): Promise<void> {
+  /**
+   * Settles every request of a batch. If the batch fails for a reason that may lie in one request,
+   * it is halved until only that request fails.
+   */
+  private async carryOut(batch: Waiting<Request, Answer>[]): Promise<void> {
     let answers: readonly (Answer | Error)[];
     try {
-      answers = await this.options.fly(flight.map(({ request }) => request));
+      answers = await this.options.commit(batch.map(({ request }) => request));
     } catch (error) {
-      if (flight.length === 1 || !mayLieInOneRequest(error)) {
-        for (const { reject } of flight) reject(error as Error);
+      if (batch.length === 1 || !mayLieInOneRequest(error)) {
+        for (const { reject } of batch) reject(error as Error);
         return;
       }
-      const half = Math.ceil(flight.length / 2);
-      await this.carryOut(flight.slice(0, half));
-      await this.carryOut(flight.slice(half));
+      const half = Math.ceil(batch.length / 2);
+      await this.carryOut(batch.slice(0, half));
+      await this.carryOut(batch.slice(half));
       return;
     }
-    for (const [index, { resolve, reject }] of flight.entries()) {
+    for (const [index, { resolve, reject }] of batch.entries()) {
       const answer = answers[index] as Answer | Error;
       if (answer instanceof Error) reject(answer);
       else resolve(answer);

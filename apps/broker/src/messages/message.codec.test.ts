@@ -19,10 +19,10 @@ function failure(sent: unknown): RowmqError {
   throw new Error('It was taken.');
 }
 
-describe('a message, stored and read again', () => {
+describe('a message that is stored and read again', () => {
   const text = fc.string({ unit: 'binary', maxLength: 500 });
 
-  test('has the text and headers it was sent with', () => {
+  test('has the text and headers that were sent', () => {
     fc.assert(
       fc.property(
         text,
@@ -38,7 +38,7 @@ describe('a message, stored and read again', () => {
     );
   });
 
-  test('has the bytes it was sent with, as text exactly when they are UTF-8', () => {
+  test('has the bytes that were sent, as text exactly if they are UTF-8', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: LIMITS.bodyBytes }), (bytes) => {
         const sent = Buffer.from(bytes);
@@ -49,7 +49,7 @@ describe('a message, stored and read again', () => {
     );
   });
 
-  test('tells when it was enqueued by its id', () => {
+  test('shows the time of its enqueue, from its id', () => {
     const before = Date.now();
     const { enqueuedAt, expiresAt } = stored({ body: 'b' });
     expect(Date.parse(enqueuedAt)).toBeGreaterThanOrEqual(before);
@@ -74,14 +74,14 @@ describe('a message that is refused', () => {
     [{ body: 'a', bodyEncoding: 'base64' }, 'invalid-request', 'messages.7.body is not base64'],
     [{ body: 'ab=c', bodyEncoding: 'base64' }, 'invalid-request', 'not base64'],
     [{ body: 'YQ==YQ==', bodyEncoding: 'base64' }, 'invalid-request', 'not base64'],
-  ])('names its place and says what is wrong: %#', (sent, code, detail) => {
+  ])('has an error with its index and the fault: %#', (sent, code, detail) => {
     const error = failure(sent);
     expect(error.code).toBe(code);
     expect(error.message).toContain(detail);
   });
 });
 
-test('a leased delivery has the receipt of its message and lease, and the priority and count it was claimed with', () => {
+test('a leased delivery has the receipt of its message and lease, and the priority and count of its claim', () => {
   const messageId = Buffer.from('019a0b5dac96774b8cceb302099a8057', 'hex');
   expect(
     toLeasedMessage({

@@ -8,11 +8,13 @@ import {
   messageIdTime,
 } from '@rowmq/contract';
 import type { LeasedDelivery } from '@rowmq/store';
-import type { UnstampedMessage } from './flights.js';
+import type { UnstampedMessage } from './commits.js';
 
 /**
- * Makes a message out of what a producer sent. Its id it gets when it takes off.
- * Throws `message-too-large`, and `invalid-request` for a body that is not the base64 it is said to be. `index` is its place in the request.
+ * Makes a message of a producer's request. It gets its id when its batch starts. Throws
+ * `message-too-large`, and `invalid-request` for a body that is not base64 although the request
+ * says so.
+ * @param index the message's index in the request
  */
 export function toNewMessage(message: EnqueueMessage, index: number): UnstampedMessage {
   const { body, headers } = messageBytes(message, index);
@@ -26,7 +28,10 @@ export function toNewMessage(message: EnqueueMessage, index: number): UnstampedM
   };
 }
 
-/** A leased delivery as dequeue answers it. Written out: spread from parts, it was a sixth of a busy broker's time. */
+/**
+ * A leased delivery as dequeue answers it. Spreading it from parts took a sixth of a busy broker's
+ * time.
+ */
 export function toLeasedMessage(delivery: LeasedDelivery): LeasedMessage {
   const bodyEncoding = bodyEncodingOf(delivery.body);
   return {
@@ -43,7 +48,10 @@ export function toLeasedMessage(delivery: LeasedDelivery): LeasedMessage {
   };
 }
 
-/** The immutable part of a message, as every call answers it. A body that is not valid UTF-8 travels as base64. */
+/**
+ * The immutable part of a message, as every call answers it. A body that is not valid UTF-8 becomes
+ * base64.
+ */
 export function toContent(message: { id: Buffer; body: Buffer; headers: Buffer | null; expiresAt: number }) {
   const bodyEncoding = bodyEncodingOf(message.body);
   return {
@@ -60,7 +68,7 @@ function readHeaders(headers: Buffer | null): Record<string, string> {
   return headers === null ? {} : (JSON.parse(headers.toString()) as Record<string, string>);
 }
 
-/** ISO 8601 up to the second, by second: the messages of an answer share a few. */
+/** ISO 8601 without milliseconds, by second: the messages of an answer share a few seconds. */
 const seconds = new Map<number, string>();
 const SECONDS_REMEMBERED = 1000;
 

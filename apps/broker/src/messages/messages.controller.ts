@@ -47,7 +47,7 @@ export class MessagesController {
   @Post('dequeue')
   @HttpCode(200)
   @ApiCall({
-    summary: 'dequeue: take up to maxMessages under a lease, waiting for the first if asked to',
+    summary: 'dequeue: lease up to maxMessages, and wait for the first if asked to',
     status: 200,
     answer: dequeueAnswer,
     problems: ['invalid-request', 'queue-not-found'],
@@ -90,7 +90,7 @@ export class MessagesController {
   @Post('nack')
   @HttpCode(200)
   @ApiCall({
-    summary: 'nack: give leased messages back, at once or after a delay, or dead-letter them',
+    summary: 'nack: end leases, so that the messages are ready again at once or after a delay, or dead-letter them',
     status: 200,
     answer: nackAnswer,
     problems: ['invalid-request', 'queue-not-found'],

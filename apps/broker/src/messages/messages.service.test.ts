@@ -3,12 +3,12 @@ import { type LeasedDelivery, type MessageRepository, type Queue, type QueueRepo
 import { newMessageId } from '@rowmq/contract';
 import { describe, expect, test, vi } from 'vitest';
 import { Metrics } from '../metrics/metrics.js';
-import { CombinedDemand } from './combined-demand.js';
-import { Flights } from './flights.js';
+import { Commits } from './commits.js';
 import { MessagesService } from './messages.service.js';
+import { WaitingConsumers } from './waiting-consumers.js';
 
 const QUEUE = { id: 7, name: 'q', leaseSeconds: 30, paused: false } as Queue;
-const CONFIG = { poolSize: 16, flightRequests: 1000, maxWaitingRequests: 100, maxLongPolls: 10 };
+const CONFIG = { poolSize: 16, batchRequests: 1000, maxWaitingRequests: 100, maxLongPolls: 10 };
 const REQUEST = { maxMessages: 10, waitSeconds: 0 };
 
 const leased: LeasedDelivery[] = ['a', 'b'].map((body) => ({
@@ -22,7 +22,7 @@ const leased: LeasedDelivery[] = ['a', 'b'].map((body) => ({
   leaseExpiresAt: 0,
 }));
 
-/** The service on a store that claims what the test says and remembers what is given back. */
+/** The service on a store whose claims the test answers. It records releases. */
 function newService(claim: () => Promise<LeasedDelivery[]> = async () => leased) {
   const release = vi.fn<MessageRepository['release']>().mockResolvedValue();
   const dequeue: MessageRepository['dequeue'] = async () => [
@@ -31,21 +31,21 @@ function newService(claim: () => Promise<LeasedDelivery[]> = async () => leased)
   const messages = { dequeue, release } as unknown as MessageRepository;
   const queues = { get: async () => QUEUE } as unknown as QueueRepository;
   const metrics = new Metrics();
-  const demand = new CombinedDemand(messages, queues, metrics, CONFIG);
-  const wake = vi.spyOn(demand, 'wake');
-  const flights = new Flights(messages, metrics, CONFIG);
-  return { service: new MessagesService(messages, queues, flights, demand, metrics), release, wake };
+  const consumers = new WaitingConsumers(messages, queues, metrics, CONFIG);
+  const wake = vi.spyOn(consumers, 'wake');
+  const commits = new Commits(messages, metrics, CONFIG);
+  return { service: new MessagesService(messages, queues, commits, consumers, metrics), release, wake };
 }
 
-describe('what was claimed for a consumer', () => {
-  test('is not given back while the consumer is there', async () => {
+describe('the messages of a dequeue', () => {
+  test('are not released while the consumer is connected', async () => {
     const { service, release } = newService();
     const { messages } = await service.dequeue('q', REQUEST, new AbortController().signal);
     expect(messages.map(({ body }) => body)).toEqual(['a', 'b']);
     expect(release).not.toHaveBeenCalled();
   });
 
-  test('is given back, and others woken for it, when the consumer hangs up while the answer is written', async () => {
+  test('are released, and wake others, when the consumer hangs up while the answer is written', async () => {
     const { service, release, wake } = newService();
     const consumer = new AbortController();
     await service.dequeue('q', REQUEST, consumer.signal);
@@ -55,7 +55,7 @@ describe('what was claimed for a consumer', () => {
     expect(release).toHaveBeenCalledExactlyOnceWith({ queueId: QUEUE.id, receipts: leased });
   });
 
-  test('is given back when the consumer hung up while the claim was under way', async () => {
+  test('are released when the consumer hung up while the claim was in flight', async () => {
     const consumer = new AbortController();
     const { service, release, wake } = newService(async () => {
       consumer.abort();
@@ -66,13 +66,13 @@ describe('what was claimed for a consumer', () => {
     expect(release).toHaveBeenCalledExactlyOnceWith({ queueId: QUEUE.id, receipts: leased });
   });
 
-  test('is nothing to give back when nothing was claimed', async () => {
+  test('are not released if there are none', async () => {
     const { service, release } = newService(async () => []);
     expect(await service.dequeue('q', REQUEST, AbortSignal.abort())).toEqual({ messages: [] });
     expect(release).not.toHaveBeenCalled();
   });
 
-  test('is given back before a stop goes on, also where the claim was still under way', async () => {
+  test('are released before a stop goes on, also if the claim was still in flight', async () => {
     let [endClaim, endRelease] = [() => undefined as void, () => undefined as void];
     const claim = vi.fn<() => Promise<LeasedDelivery[]>>(
       async () => new Promise((resolve) => (endClaim = () => resolve(leased))),
@@ -89,13 +89,13 @@ describe('what was claimed for a consumer', () => {
     expect(await answer).toEqual({ messages: [] });
     await vi.waitFor(() => expect(release).toHaveBeenCalledOnce());
     await setImmediate();
-    seen.push('given back');
+    seen.push('released');
     endRelease();
     await stopped;
-    expect(seen).toEqual(['given back', 'stopped']);
+    expect(seen).toEqual(['released', 'stopped']);
   });
 
-  test('holds up no stop when nothing is under way', async () => {
+  test('do not delay a stop when no claim is in flight', async () => {
     const { service } = newService();
     await service.dequeue('q', REQUEST, new AbortController().signal);
     await expect(service.onApplicationShutdown()).resolves.toBeUndefined();

@@ -17,36 +17,40 @@ import {
 import { type LeasedDelivery, MessageRepository, QueueRepository, type ReceiptOutcomes } from '@rowmq/store';
 import type { z } from 'zod';
 import { Metrics } from '../metrics/metrics.js';
-import { CombinedDemand } from './combined-demand.js';
-import { Flights } from './flights.js';
+import { Commits } from './commits.js';
 import { formatTime, toLeasedMessage, toNewMessage } from './message.codec.js';
+import { WaitingConsumers } from './waiting-consumers.js';
 
-/** A message's life as the REST contract tells it. */
+/** The verbs of the REST contract. */
 @Injectable()
 export class MessagesService implements OnApplicationShutdown {
   private readonly logger = new Logger(MessagesService.name);
-  /** Claims and give-backs that are under way, whoever still waits for them. */
-  private readonly underWay = new Set<Promise<unknown>>();
+  /** Claims and releases in flight, also those whose consumers are gone. */
+  private readonly inFlight = new Set<Promise<unknown>>();
 
   constructor(
     private readonly messages: MessageRepository,
     private readonly queues: QueueRepository,
-    private readonly flights: Flights,
-    private readonly demand: CombinedDemand,
+    private readonly commits: Commits,
+    private readonly consumers: WaitingConsumers,
     private readonly metrics: Metrics,
   ) {}
 
-  /** Stores messages, all or none; answers after COMMIT. Throws `queue-not-found`, `message-too-large`, `queue-full`, `invalid-request`. */
+  /**
+   * Stores messages, all or none, and answers after COMMIT. Throws `queue-not-found`,
+   * `message-too-large`, `queue-full`, `invalid-request`.
+   */
   async enqueue(queueName: string, messages: EnqueueMessage[]): Promise<EnqueueAnswer> {
     const made = messages.map(toNewMessage);
-    const ids = await this.flights.enqueue({ queueName, messages: made });
-    if (messages.some(({ delaySeconds = 0 }) => delaySeconds === 0)) this.demand.wake(queueName);
+    const ids = await this.commits.enqueue({ queueName, messages: made });
+    if (messages.some(({ delaySeconds = 0 }) => delaySeconds === 0)) this.consumers.wake(queueName);
     this.metrics.count('enqueued', queueName, made.length);
     return { messages: ids.map((id) => ({ id: formatMessageId(id) })) };
   }
 
   /**
-   * Leases messages, waiting for them if asked to. A paused queue answers none. What was leased for a consumer who hangs up before its answer is written is given back.
+   * Leases messages, and waits for them if asked to. A paused queue hands out none. If the consumer
+   * hangs up before its answer is written, the broker releases its messages.
    * Throws `queue-not-found`, `overloaded`.
    */
   async dequeue(
@@ -54,19 +58,22 @@ export class MessagesService implements OnApplicationShutdown {
     request: z.output<typeof dequeueRequest>,
     hungUp: AbortSignal,
   ): Promise<DequeueAnswer> {
-    return this.watch(this.lease(queueName, request, hungUp));
+    return this.track(this.lease(queueName, request, hungUp));
   }
 
-  /** Settles deliveries. Each receipt is answered for by itself. Throws `queue-not-found`. */
+  /** Settles deliveries. Each receipt has its own answer. Throws `queue-not-found`. */
   async ack(queueName: string, receipts: string[]): Promise<AckAnswer> {
     const { done, failed } = await this.perReceipt(queueName, receipts, (queueId, decoded) =>
-      this.flights.ack({ queueId, receipts: decoded }),
+      this.commits.ack({ queueId, receipts: decoded }),
     );
     this.metrics.count('acked', queueName, done.length);
     return { acked: done, failed };
   }
 
-  /** Settles one delivery. Throws `lease-lost`, `delivery-not-found`, `queue-not-found`, `invalid-request`. */
+  /**
+   * Settles one delivery. Throws `lease-lost`, `delivery-not-found`, `queue-not-found`,
+   * `invalid-request`.
+   */
   async ackOne(queueName: string, receipt: string): Promise<void> {
     decodeReceipt(receipt);
     const { failed } = await this.ack(queueName, [receipt]);
@@ -76,27 +83,30 @@ export class MessagesService implements OnApplicationShutdown {
       case 'lease-lost':
         throw new RowmqError(
           'lease-lost',
-          'The lease ran out or was given back; the message has been or will be handed out again. Do not act on it any further.',
+          'The lease ran out, or a nack ended it. The message has been or will be handed out again: do not act on it any further.',
         );
       default:
         throw new RowmqError(
           'delivery-not-found',
-          'No such delivery is in this queue: it was acked, has expired, or was purged or moved to another queue.',
+          'The queue has no such delivery: it was acked, has expired, or was purged or moved to another queue.',
         );
     }
   }
 
-  /** Gives deliveries back, at once or after a delay, or dead-letters them. Throws `queue-not-found`, and `invalid-request` where there is no dead-letter queue. */
+  /**
+   * Ends leases: the deliveries are ready again, at once or after a delay, or are dead-lettered.
+   * Throws `queue-not-found`, and `invalid-request` if the queue has no dead-letter queue.
+   */
   async nack(
     queueName: string,
     { receipts, delaySeconds, deadLetter, reason }: z.output<typeof nackRequest>,
   ): Promise<NackAnswer> {
     const { done, failed } = await this.perReceipt(queueName, receipts, (queueId, decoded) =>
       deadLetter
-        ? this.flights.reject({ queueId, receipts: decoded, reason })
-        : this.flights.nack({ queueId, receipts: decoded, delaySeconds, reason }),
+        ? this.commits.reject({ queueId, receipts: decoded, reason })
+        : this.commits.nack({ queueId, receipts: decoded, delaySeconds, reason }),
     );
-    if (done.length > 0 && !deadLetter && delaySeconds === 0) this.demand.wake(queueName);
+    if (done.length > 0 && !deadLetter && delaySeconds === 0) this.consumers.wake(queueName);
     this.metrics.count(deadLetter ? 'dead-lettered' : 'nacked', queueName, done.length);
     return { nacked: done, failed };
   }
@@ -105,7 +115,7 @@ export class MessagesService implements OnApplicationShutdown {
   async extend(queueName: string, receipts: string[], leaseSeconds: number): Promise<ExtendAnswer> {
     let leaseExpiresAt = 0;
     const { done, failed } = await this.perReceipt(queueName, receipts, async (queueId, decoded) => {
-      const result = await this.flights.extend({ queueId, receipts: decoded, leaseSeconds });
+      const result = await this.commits.extend({ queueId, receipts: decoded, leaseSeconds });
       leaseExpiresAt = result.leaseExpiresAt;
       return result.outcomes;
     });
@@ -113,9 +123,12 @@ export class MessagesService implements OnApplicationShutdown {
     return { extended: done.map((receipt) => ({ receipt, leaseExpiresAt: formatTime(leaseExpiresAt) })), failed };
   }
 
-  /** The end of a stop, before the connections to the database close: waits for claims whose consumers are gone, and until what was leased in vain is given back. */
+  /**
+   * Waits for claims whose consumers are gone, and for the release of their messages. Nest calls
+   * this at the end of a stop, before the connections to the database close.
+   */
   async onApplicationShutdown(): Promise<void> {
-    while (this.underWay.size > 0) await Promise.allSettled(this.underWay);
+    while (this.inFlight.size > 0) await Promise.allSettled(this.inFlight);
   }
 
   private async lease(
@@ -123,20 +136,24 @@ export class MessagesService implements OnApplicationShutdown {
     { maxMessages, waitSeconds, leaseSeconds }: z.output<typeof dequeueRequest>,
     hungUp: AbortSignal,
   ): Promise<DequeueAnswer> {
-    const leased = await this.demand.take(queueName, { maxMessages, leaseSeconds, waitMs: waitSeconds * 1000 }, hungUp);
+    const leased = await this.consumers.dequeue(
+      queueName,
+      { maxMessages, leaseSeconds, waitMs: waitSeconds * 1000 },
+      hungUp,
+    );
     if (leased.length === 0) return { messages: [] };
-    const giveBack = (): void => void this.watch(this.giveBack(queueName, leased));
+    const release = (): void => void this.track(this.release(queueName, leased));
     if (hungUp.aborted) {
-      giveBack();
+      release();
       return { messages: [] };
     }
-    hungUp.addEventListener('abort', giveBack, { once: true });
+    hungUp.addEventListener('abort', release, { once: true });
     this.metrics.count('dequeued', queueName, leased.length);
     this.metrics.count('redelivered', queueName, leased.filter(({ receiveCount }) => receiveCount > 1).length);
     return { messages: leased.map(toLeasedMessage) };
   }
 
-  /** Decodes receipts, each counted once however often it was sent, and sorts them by what became of them. */
+  /** Decodes receipts and sorts them by outcome. A receipt that was sent twice counts once. */
   private async perReceipt(
     queueName: string,
     receipts: string[],
@@ -162,24 +179,24 @@ export class MessagesService implements OnApplicationShutdown {
     return { done, failed };
   }
 
-  private async giveBack(queueName: string, leased: LeasedDelivery[]): Promise<void> {
+  private async release(queueName: string, leased: LeasedDelivery[]): Promise<void> {
     try {
       const queue = await this.queues.get(queueName);
       await this.messages.release({ queueId: queue.id, receipts: leased });
-      this.demand.wake(queueName);
+      this.consumers.wake(queueName);
       this.metrics.count('released', queueName, leased.length);
     } catch (error) {
-      // Their lease runs out all the same: late, not lost.
-      this.logger.warn(`could not give back ${leased.length} deliveries of a consumer that hung up: ${String(error)}`);
+      // Their lease runs out by itself: they are late, not lost.
+      this.logger.warn(`could not release ${leased.length} deliveries of a consumer that hung up: ${String(error)}`);
     }
   }
 
-  private async watch<T>(work: Promise<T>): Promise<T> {
-    this.underWay.add(work);
+  private async track<T>(work: Promise<T>): Promise<T> {
+    this.inFlight.add(work);
     try {
       return await work;
     } finally {
-      this.underWay.delete(work);
+      this.inFlight.delete(work);
     }
   }
 }

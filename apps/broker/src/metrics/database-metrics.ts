@@ -14,7 +14,10 @@ const READ_MS = 2500;
  */
 export type DatabaseCollector = (reported: string) => Promise<() => void>;
 
-/** Gauges of the state in the database, which every broker reports alike. Each feature registers its own. */
+/**
+ * Gauges of the state in the database, which every broker reports alike. Each feature registers its
+ * own.
+ */
 @Injectable()
 export class DatabaseMetrics {
   private readonly registry = new Registry();
@@ -52,8 +55,9 @@ export class DatabaseMetrics {
   }
 
   /**
-   * The broker's own metrics and these behind them, in the Prometheus text format. These are missing
-   * while the database does not answer. If they take longer than a scrape may, the last ones stand in.
+   * The broker's own metrics and these behind them, in the Prometheus text format. These are
+   * missing while the database does not answer. If they take longer than a scrape may, the last
+   * ones stand in.
    */
   async scrape(): Promise<string> {
     const late = sleep(READ_MS, undefined, { ref: false });

@@ -5,7 +5,9 @@ import { Metrics } from './metrics.js';
 import { MetricsController } from './metrics.controller.js';
 import { ReaperMetrics } from './reaper-metrics.js';
 
-/** The broker's metrics. Global, because every feature counts, and because the store looks for its observer in every module. */
+/**
+ * The broker's metrics. It is global because the store looks for its observer in global modules.
+ */
 @Global()
 @Module({
   controllers: [MetricsController],

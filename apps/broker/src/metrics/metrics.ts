@@ -3,7 +3,7 @@ import type { StoreObserver } from '@rowmq/store';
 import { type Aggregator, collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 import { PEER_METRICS, type PeerMetrics } from './peer-metrics.js';
 
-/** What can happen to messages, as the `event` label names it. */
+/** An event of messages, as the `event` label names it. */
 export type MessageEvent = (typeof EVENTS)[number];
 
 const EVENTS = [
@@ -25,14 +25,14 @@ const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 
 const COUNTED_QUEUE = /^rowmq_messages_total\{.*queue="([^"]+)"/gm;
 
-/** The broker's Prometheus metrics. `docs/operations.md` says which to watch. */
+/** The broker's Prometheus metrics. `docs/operations.md` explains them. */
 @Injectable()
 export class Metrics implements StoreObserver {
-  /** This process's. */
+  /** The metrics of this process. */
   readonly registry = new Registry();
   private readonly messages = new Counter({
     name: 'rowmq_messages_total',
-    help: 'Messages by what happened to them, on this broker',
+    help: 'Messages by event, on this broker',
     labelNames: ['event', 'queue'],
     registers: [this.registry],
   });
@@ -41,28 +41,28 @@ export class Metrics implements StoreObserver {
     name: 'rowmq_request_duration_seconds',
     help: 'Time to answer a call, long polls included',
     labelNames: ['call', 'status'],
-    // A dequeue that waits for its 20 seconds in vain is not among what takes too long.
+    // The bucket of 25 s holds a dequeue that waited 20 s in vain: it did not take too long.
     buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 25],
     registers: [this.registry],
   });
 
-  private readonly flights = new Histogram({
-    name: 'rowmq_flight_duration_seconds',
-    help: 'Time of one flight: requests of one verb that share a transaction',
+  private readonly batches = new Histogram({
+    name: 'rowmq_batch_duration_seconds',
+    help: 'Time of one batch: the requests of one verb that share a transaction',
     labelNames: ['verb'],
     buckets: SECONDS,
     registers: [this.registry],
   });
-  private readonly flightRows = new Histogram({
-    name: 'rowmq_flight_rows',
-    help: 'Deliveries in one flight',
+  private readonly batchRows = new Histogram({
+    name: 'rowmq_batch_rows',
+    help: 'Deliveries in one batch',
     labelNames: ['verb'],
     buckets: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000],
     registers: [this.registry],
   });
   private readonly rescans = new Histogram({
     name: 'rowmq_rescan_duration_seconds',
-    help: 'Time of one look below a scan floor; it grows while something holds purge up',
+    help: 'Time of one rescan below a scan floor; it grows while something delays the purge of InnoDB',
     buckets: SECONDS,
     registers: [this.registry],
   });
@@ -77,7 +77,7 @@ export class Metrics implements StoreObserver {
     collectDefaultMetrics({ register: this.registry });
     const waiting: Gauge<'verb'> = new Gauge({
       name: 'rowmq_waiting_requests',
-      help: 'Requests that wait for a flight',
+      help: 'Requests that wait for a batch',
       labelNames: ['verb'],
       registers: [this.registry],
       collect: () => {
@@ -95,19 +95,22 @@ export class Metrics implements StoreObserver {
     if (messages > 0) this.messages.inc({ event, queue }, messages);
   }
 
-  /** Stops reporting queues of this text that do not exist any more, wherever they were deleted: requests that were under way then, and other workers, count on after {@link forget}. */
+  /**
+   * Stops reporting queues of this text that no longer exist. Another broker may have deleted them,
+   * or a request that was in flight has counted them again after {@link forget}.
+   */
   forgetAllBut(existing: ReadonlySet<string>, text: string): void {
     const counted = new Set([...text.matchAll(COUNTED_QUEUE)].map(([, queue]) => queue as string));
     for (const queue of counted) if (!existing.has(queue)) this.forget(queue);
   }
 
-  /** Stops reporting a queue that is gone. */
+  /** Stops reporting a deleted queue, on every worker. */
   forget(queue: string): void {
     this.drop(queue);
     this.peers?.forget(queue);
   }
 
-  /** Stops reporting a queue here, which is gone elsewhere. */
+  /** Stops reporting a deleted queue in this process. */
   drop(queue: string): void {
     for (const event of EVENTS) this.messages.remove({ event, queue });
   }
@@ -116,13 +119,15 @@ export class Metrics implements StoreObserver {
     this.requests.observe({ call, status }, seconds);
   }
 
-  /** A gauge that is read when it is scraped. `aggregator` says what becomes of several workers'. */
+  /**
+   * A gauge that each scrape reads. `aggregator` says how the gauges of several workers become one.
+   */
   gauge(name: string, help: string, read: () => number, aggregator: Aggregator = 'sum'): void {
     const gauge: Gauge = new Gauge({ name, help, registers: [], aggregator, collect: () => gauge.set(read()) });
     this.registry.registerMetric(gauge);
   }
 
-  /** A counter that is kept elsewhere, by one label, and read when it is scraped. */
+  /** A counter with one label that is kept elsewhere. Each scrape reads it. */
   counter(name: string, help: string, label: string, read: () => Iterable<readonly [string, number]>): void {
     const counter: Counter = new Counter({
       name,
@@ -137,13 +142,13 @@ export class Metrics implements StoreObserver {
     this.registry.registerMetric(counter);
   }
 
-  observeFlight(verb: string, { rows, ms }: { rows: number; ms: number }): void {
-    this.flights.observe({ verb }, ms / 1000);
-    this.flightRows.observe({ verb }, rows);
+  observeBatch(verb: string, { rows, ms }: { rows: number; ms: number }): void {
+    this.batches.observe({ verb }, ms / 1000);
+    this.batchRows.observe({ verb }, rows);
   }
 
-  /** Reports a verb's batcher when it is scraped. */
-  watchFlights(verb: string, batcher: { readonly waiting: number }): void {
+  /** Reports a verb's waiting requests. */
+  addBatcher(verb: string, batcher: { readonly waiting: number }): void {
     this.batchers.set(verb, batcher);
   }
 

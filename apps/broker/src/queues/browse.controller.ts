@@ -21,7 +21,7 @@ import { formatTime, toContent } from '../messages/message.codec.js';
 
 const RUNS_SHOWN = 5;
 
-/** Looking without touching. */
+/** Shows messages and the reaper's runs, and changes nothing. */
 @ApiTags('admin')
 @ApiBearerAuth()
 @Controller('v1/admin')
@@ -71,7 +71,7 @@ export class BrowseController {
     if (message === undefined) {
       throw new RowmqError(
         'delivery-not-found',
-        `Message ${id} is not stored: it never was, or was settled and has been reaped since.`,
+        `Message ${id} is not stored: it was never enqueued, or it was settled and then reaped.`,
       );
     }
     const names = await this.queues.names();

@@ -3,7 +3,7 @@ import type { BrowseRepository, Queue, QueueRepository } from '@rowmq/store';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { QueueStatsService } from './queue-stats.service.js';
 
-/** What counting a queue, or asking which there are, takes. */
+/** The time of one count, and of one list of the queues. */
 const QUERY_MS = 1;
 
 let queues: Queue[];
@@ -44,14 +44,14 @@ async function pass(ms: number): Promise<void> {
   });
 }
 
-/** What this brings, however long it takes by the clock of the test. */
+/** The result of this work, after its time has passed on the test's clock. */
 async function soon<T>(work: Promise<T>): Promise<T> {
   await vi.advanceTimersByTimeAsync(1000);
   return work;
 }
 
 describe('a sample of all queues', () => {
-  test('leaves the database alone for nine tenths of the time, however many ask without a pause', async () => {
+  test('leaves the database alone for nine tenths of the time, however often it is called', async () => {
     const until = performance.now() + 2000;
     const scrapers = Array.from({ length: 5 }, async (_, index) => {
       await pass(15 * index);
@@ -63,7 +63,7 @@ describe('a sample of all queues', () => {
     expect(counts * QUERY_MS).toBeLessThan(300);
   });
 
-  test('has the queues that there are, with counts that may be old', async () => {
+  test('has the queues that exist now, with counts that may be old', async () => {
     const before = await soon(service.sample());
     queues = [...queues.slice(50), newQueue(101)];
     const after = await soon(service.sample());
@@ -79,7 +79,7 @@ describe('a sample of all queues', () => {
     expect(counts).toBe(200);
   });
 
-  test('is taken by the next who asks when one failed', async () => {
+  test('is made by the next caller after one that failed', async () => {
     isAway = true;
     await expect(service.sample()).rejects.toThrow('away');
     isAway = false;

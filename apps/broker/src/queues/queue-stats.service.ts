@@ -2,17 +2,23 @@ import { Injectable } from '@nestjs/common';
 import type { QueueStats } from '@rowmq/contract';
 import { BrowseRepository, type Queue, QueueRepository } from '@rowmq/store';
 
-/** What was counted is used again for ten times what counting it cost: of one queue, and, where anybody may ask, of all together. */
+/**
+ * A count is reused for ten times as long as it took. This holds for one queue, and for a scrape of
+ * all.
+ */
 const REUSE_FACTOR = 10;
 
-/** A queue and what is in it. */
+/** A queue and its counts. */
 interface CountedQueue {
   name: string;
   queue: Queue;
   stats: QueueStats;
 }
 
-/** Counts deliveries by state. Small queues are counted whenever asked; a queue of millions, which takes a second, at most every ten. */
+/**
+ * Counts deliveries by state. Small queues are counted at every request. A queue of millions, which
+ * takes a second, is counted at most every ten seconds.
+ */
 @Injectable()
 export class QueueStatsService {
   private readonly counted = new Map<number, { stats: Promise<QueueStats>; until: number }>();
@@ -24,7 +30,7 @@ export class QueueStatsService {
     private readonly queues: QueueRepository,
   ) {}
 
-  /** One queue's. */
+  /** The counts of one queue. */
   async of(queue: Queue): Promise<QueueStats> {
     const known = this.counted.get(queue.id);
     if (known !== undefined && known.until > performance.now()) return known.stats;
@@ -42,14 +48,17 @@ export class QueueStatsService {
     }
   }
 
-  /** Every queue's, counted one after the other. */
+  /** The counts of every queue, one after the other. */
   async all(): Promise<CountedQueue[]> {
     return this.forEach(async (queue) => this.of(queue));
   }
 
-  /** Every queue that there is now, with counts that may be older: however many ask however often, counting takes at most a tenth of the time. */
+  /**
+   * The counts of every queue that exists now. Counts may be older, so that counting takes at most
+   * a tenth of the time, however often it is called.
+   */
   async sample(): Promise<CountedQueue[]> {
-    // One at a time, so that those behind find counted what the first counts.
+    // One sample at a time: the others reuse the counts of the first.
     const sample = this.lastSample.then(async () => this.takeSample());
     this.lastSample = sample.catch(() => undefined);
     return sample;

@@ -93,7 +93,7 @@ export class QueuesController {
   @Post(':queue/pause')
   @HttpCode(200)
   @ApiCall({
-    summary: 'Stop hand-out: dequeue answers empty, within a second on every broker; enqueue goes on',
+    summary: 'Stop hand-out: dequeue answers empty, within a second on every broker. Enqueue goes on',
     status: 200,
     answer: pauseAnswer,
     problems: ['invalid-request', 'queue-not-found'],

@@ -2,19 +2,21 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Injectable, Logger } from '@nestjs/common';
 import { LIMITS, type PurgeAnswer, type PutQueueRequest, type QueueAnswer, type RedriveAnswer } from '@rowmq/contract';
 import { FIRST_ID, type Queue, QueueRepository, SweepRepository } from '@rowmq/store';
-import { CombinedDemand } from '../messages/combined-demand.js';
 import { formatTime } from '../messages/message.codec.js';
+import { WaitingConsumers } from '../messages/waiting-consumers.js';
 import { Metrics } from '../metrics/metrics.js';
 import { QueueStatsService } from './queue-stats.service.js';
 
-/** Deliveries touched in one transaction. */
+/** Deliveries that one transaction removes or moves. */
 const BATCH = 500;
-/** A call that touches a whole queue answers after this long, with what it has done and that more is left. */
+/**
+ * A call for a whole queue answers after this long, with its counts so far and `complete: false`.
+ */
 const CALL_MS = LIMITS.sweepSeconds * 1000;
-/** After a pass that removed nothing: what is left, others hold. */
+/** The pause after a pass that removed nothing: others hold the deliveries that are left. */
 const PAUSE_MS = 50;
 
-/** Creating, changing, emptying and deleting queues. */
+/** Creates, changes, empties and deletes queues. */
 @Injectable()
 export class QueuesService {
   private readonly logger = new Logger(QueuesService.name);
@@ -23,11 +25,11 @@ export class QueuesService {
     private readonly queues: QueueRepository,
     private readonly sweep: SweepRepository,
     private readonly stats: QueueStatsService,
-    private readonly demand: CombinedDemand,
+    private readonly consumers: WaitingConsumers,
     private readonly metrics: Metrics,
   ) {}
 
-  /** Throws `invalid-request` for a dead-letter queue that does not exist. */
+  /** Throws `invalid-request` if the dead-letter queue does not exist. */
   async put(name: string, settings: PutQueueRequest): Promise<{ created: boolean; answer: QueueAnswer }> {
     const { queue, created } = await this.queues.put(name, settings);
     return { created, answer: await this.answer(queue) };
@@ -43,7 +45,10 @@ export class QueuesService {
     return (await this.stats.all()).map(({ queue, stats }) => toAnswer(queue, names, stats));
   }
 
-  /** Deletes a queue and what is in it; what does not go in one call's time, the reaper removes. Throws `queue-not-found`, `invalid-request`. */
+  /**
+   * Deletes a queue and its deliveries. The reaper removes deliveries for which one call has no
+   * time. Throws `queue-not-found`, `invalid-request`.
+   */
   async delete(name: string): Promise<void> {
     const id = await this.queues.delete(name);
     this.metrics.forget(name);
@@ -51,12 +56,15 @@ export class QueuesService {
       const { complete } = await this.removeDeliveries(id);
       if (complete) await this.queues.forget(id);
     } catch (error) {
-      // The queue is gone: to answer with a failure would be to have it deleted again, and not found.
-      this.logger.warn(`left what was in the deleted queue '${name}' to the reaper: ${String(error)}`);
+      // The queue is gone. After a failure, the client would delete it again and not find it.
+      this.logger.warn(`left the deliveries of the deleted queue '${name}' to the reaper: ${String(error)}`);
     }
   }
 
-  /** Drops every delivery that is in the queue now, leased ones included. Throws `queue-not-found`. */
+  /**
+   * Removes every delivery that is in the queue now, leased ones included. Throws
+   * `queue-not-found`.
+   */
   async purge(name: string): Promise<PurgeAnswer> {
     const queue = await this.queues.getFresh(name);
     const answer = await this.removeDeliveries(queue.id);
@@ -67,11 +75,13 @@ export class QueuesService {
   /** Throws `queue-not-found`. */
   async setPaused(name: string, paused: boolean): Promise<{ name: string; paused: boolean }> {
     await this.queues.setPaused(name, paused);
-    if (!paused) this.demand.wake(name);
+    if (!paused) this.consumers.wake(name);
     return { name, paused };
   }
 
-  /** Moves a dead-letter queue's deliveries back to where they were enqueued. Throws `queue-not-found`. */
+  /**
+   * Moves a dead-letter queue's deliveries back to their original queues. Throws `queue-not-found`.
+   */
   async redrive(name: string, maxMessages = Number.POSITIVE_INFINITY): Promise<RedriveAnswer> {
     const queue = await this.queues.getFresh(name);
     const until = performance.now() + CALL_MS;
@@ -83,7 +93,7 @@ export class QueuesService {
       for (const [target, count] of batch.moved) {
         redriven += count;
         const targetName = names.get(target);
-        if (targetName !== undefined) this.demand.wake(targetName);
+        if (targetName !== undefined) this.consumers.wake(targetName);
       }
       skipped += batch.skipped;
       left += batch.left;
@@ -93,7 +103,10 @@ export class QueuesService {
     return { redriven, skipped, complete: after === null && left === 0 };
   }
 
-  /** Goes through the queue until nothing is left of what was there at the start: what others hold in one pass is taken in the next. */
+  /**
+   * Passes over the queue until nothing is left that was there at the start. A pass skips
+   * deliveries that others hold; the next one removes them.
+   */
   private async removeDeliveries(queueId: number): Promise<PurgeAnswer> {
     const until = performance.now() + CALL_MS;
     const last = await this.sweep.lastId(queueId);

@@ -3,7 +3,10 @@ import { MessageRepository, QueueRepository, SweepRepository } from '@rowmq/stor
 import { QueueWalk } from '../queue-walk.js';
 import type { Duty, Round } from './duty.js';
 
-/** Moves deliveries that were received too often to their dead-letter queue. A claim does so when it meets one; this finds those that no claim meets. */
+/**
+ * Moves deliveries that were received too often to their dead-letter queue. A claim does so with
+ * each one that it finds. This duty finds the rest.
+ */
 @Injectable()
 export class DeadLetterDeliveries implements Duty {
   readonly name = 'dead-letter-deliveries';

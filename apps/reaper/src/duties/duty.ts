@@ -1,15 +1,18 @@
-/** How one run of a duty is bounded. */
+/** The bounds of one run of a duty. */
 export interface Round {
-  /** Aborted when the process stops or the reaper's lease is lost: end after the batch under way. */
+  /**
+   * Aborted when the process stops or loses the reaper's lease. The duty ends after the current
+   * batch.
+   */
   signal: AbortSignal;
 }
 
-/** Something the reaper does again and again. Two reapers may do it at the same time without harm. */
+/** A task that the reaper repeats. Two reapers may run it at the same time without harm. */
 export interface Duty {
-  /** As it is recorded and shown at `/v1/admin/reaper`. */
+  /** Its name in the run log and at `/v1/admin/reaper`. */
   readonly name: string;
   /** Least time between two runs. */
   readonly everySeconds: number;
-  /** Does what there is to do, for a bounded time; returns how many rows or partitions it took care of. */
+  /** Works for a bounded time. Returns the number of rows or partitions that it handled. */
   run(round: Round): Promise<number>;
 }

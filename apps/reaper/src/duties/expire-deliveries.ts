@@ -3,7 +3,9 @@ import { MessageRepository, QueueRepository, SweepRepository } from '@rowmq/stor
 import { QueueWalk } from '../queue-walk.js';
 import type { Duty, Round } from './duty.js';
 
-/** Removes deliveries past their expiry that nobody holds. They would not be handed out anyway; this gives their space back. */
+/**
+ * Removes expired deliveries that nobody holds. No claim hands them out; this frees their space.
+ */
 @Injectable()
 export class ExpireDeliveries implements Duty {
   readonly name = 'expire-deliveries';

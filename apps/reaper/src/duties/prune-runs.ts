@@ -5,7 +5,7 @@ import type { Duty, Round } from './duty.js';
 
 const RUNS_KEPT = 1000;
 
-/** Forgets all but the last thousand runs of each duty. */
+/** Deletes all but the last thousand runs of each duty. */
 @Injectable()
 export class PruneRuns implements Duty {
   readonly name = 'prune-runs';

@@ -5,23 +5,32 @@ import { Batches } from '../batches.js';
 import { REAPER_CONFIG, type ReaperConfig } from '../reaper.config.js';
 import type { Duty, Round } from './duty.js';
 
-/** A run ends after this long; the next goes on where it stopped. */
+/** A run ends after this long. The next one continues at the same position. */
 const RUN_MS = 5000;
-/** A partition is thinned when at most this share of its rows is owed: walking it would free little otherwise … */
+/**
+ * A partition is thinned if at most this share of its rows is owed. Otherwise a walk would free
+ * little.
+ */
 const OWED_SHARE = 0.5;
-/** … or when so little is owed that it can be rebuilt; the server's estimate of its rows may be much too low, for as long as nothing is written. */
+/**
+ * A partition with at most this many owed rows is thinned in any case, because a rebuild is cheap.
+ * The server's estimate of its rows may be much too low as long as nothing is written.
+ */
 const FEW_ROWS = 10_000;
 
 /**
- * Deletes the settled messages out of partitions past retention that something long-lived keeps alive (a dead-lettered message, a week's delay), then rebuilds the partition to
- * give its space back.
+ * Deletes the settled messages of partitions past retention that cannot be dropped, because they
+ * still have owed messages, such as dead letters. It then rebuilds the partition to free the space.
  */
 @Injectable()
 export class ThinPartitions implements Duty {
   readonly name = 'thin-partitions';
   readonly everySeconds = 60;
   private readonly batches = new Batches();
-  /** How much was owed from a partition when it was thinned: it is not worth thinning again before half of that is settled. */
+  /**
+   * The owed rows of each partition when it was thinned. Another pass pays off when half are
+   * settled.
+   */
   private readonly thinned = new Map<string, number>();
   private readonly toRebuild = new Set<string>();
   private position: { partition: string; after: Buffer } | undefined;
@@ -40,7 +49,8 @@ export class ThinPartitions implements Duty {
       if (signal.aborted || performance.now() > until) break;
       const owed = await this.worthThinning(partition);
       if (owed !== undefined) count += await this.thin(partition, owed, signal, until);
-      // Again after a failure: others may use the table for longer than DDL waits.
+      // The next run tries again after a failure: others may use the table for longer than DDL
+      // waits.
       const whole = this.position?.partition !== partition.name;
       if (whole && this.toRebuild.has(partition.name)) {
         await this.partitions.rebuild(partition);
@@ -50,7 +60,7 @@ export class ThinPartitions implements Duty {
     return count;
   }
 
-  /** How much is owed from it, if little enough to make thinning worth while. */
+  /** The partition's owed rows, or undefined if thinning would not pay off. */
   private async worthThinning(partition: Partition): Promise<number | undefined> {
     const before = this.thinned.get(partition.name);
     const limit = Math.max(Math.ceil(partition.rows * OWED_SHARE), FEW_ROWS);

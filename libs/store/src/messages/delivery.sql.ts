@@ -1,11 +1,8 @@
+import { LEASE_GRACE_MS } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import type { Statement, Transaction } from '../database/database.js';
 
-/**
- * A delivery can be claimed again this long after its lease has run out. An ack, nack or extend that begins while the lease is held has that long to finish before a claim can want the same
- * delivery: it locks row before index entry, a claim entry before row, and so the two would deadlock (on MySQL only the ack would wait; MariaDB's SKIP LOCKED waits for an instant, too).
- */
-export const LEASE_GRACE_MS = 250;
+export { LEASE_GRACE_MS };
 
 /** The token of a delivery that is under no lease: no claim draws it. Not NULL, which would make a row grow when it is claimed. */
 export const NO_LEASE = `x'${'00'.repeat(8)}'`;

@@ -4,7 +4,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
 /*
- * Flights: requests of several clients, for several queues, in one transaction. Each is answered for by itself, whatever becomes of its neighbours.
+ * Batches: requests of several clients, for several queues, in one transaction. Each request has its
+ * own answer, also if its neighbours fail.
  */
 
 const T0 = 1_800_000_000_000;
@@ -22,7 +23,10 @@ beforeEach(async () => {
   b = await createQueue(store);
 });
 
-/** What is stored of a queue: the bodies of its messages, and those that a delivery leads to, in the order of their ids. */
+/**
+ * The bodies of a queue's stored messages, and of those that have a delivery, in the order of their
+ * ids.
+ */
 async function stored(queue: Queue): Promise<{ messages: string[]; deliveries: string[] }> {
   const rows = await store.database.read<{ body: Buffer; owed: Buffer | null }>(
     `SELECT m.body, d.message_id AS owed FROM message m LEFT JOIN delivery d ON d.queue_id = m.queue_id AND d.message_id = m.id
@@ -41,7 +45,7 @@ function codes(outcomes: readonly (Error | null)[]): (string | null)[] {
   return outcomes.map((outcome) => (outcome instanceof RowmqError ? outcome.code : (outcome?.name ?? null)));
 }
 
-describe('an enqueue flight', () => {
+describe('an enqueue batch', () => {
   it('refuses the requests that cannot be stored and stores all others, each all or none', async () => {
     const full = await createQueue(store, { maxDepth: 5 });
     const roomy = await createQueue(store, { maxDepth: 5 });
@@ -86,7 +90,7 @@ describe('an enqueue flight', () => {
     });
   });
 
-  it('of one transaction that fails for a reason of one request’s throws and stores nothing', async () => {
+  it('in one transaction that fails because of one request throws and stores nothing', async () => {
     const tooLarge = message({ body: Buffer.alloc(4097) });
     await expect(
       store.messages.flights.enqueue([
@@ -101,7 +105,7 @@ describe('an enqueue flight', () => {
   });
 
   it.each(['bounded', 'unbounded'])(
-    'of several transactions answers for those that were stored, when a request for a %s queue fails',
+    'in several transactions answers the stored requests when one for a %s queue fails',
     async (kind) => {
       const bounded = await createQueue(store, { maxDepth: 100 });
       const poisoned = {
@@ -163,7 +167,7 @@ describe('an enqueue flight', () => {
   });
 });
 
-describe('eight brokers that fill a bounded queue with flights', () => {
+describe('eight brokers that fill a bounded queue with batches', () => {
   it('never exceed its depth, fill it to the last place, and tell the truth about each request', async () => {
     const bounded = await createQueue(store, { maxDepth: 200 });
     const others = await Promise.all(Array.from({ length: 7 }, () => openStore({ on: store.url, poolSize: 3 })));
@@ -211,7 +215,7 @@ describe('eight brokers that fill a bounded queue with flights', () => {
   });
 });
 
-describe('a dequeue flight', () => {
+describe('a dequeue batch', () => {
   it('serves the consumers of each queue in order, each under a lease of its own length', async () => {
     const empty = await createQueue(store);
     for (const [index, one] of numbered(10).entries()) await store.at(T0 - 100 + index).messages.enqueue(a.name, [one]);
@@ -241,7 +245,8 @@ describe('a dequeue flight', () => {
     ] as const) {
       for (const { leaseExpiresAt } of fromA?.leased[share] ?? []) expect(leaseExpiresAt).toBe(T0 + seconds * 1000);
     }
-    // The database holds the same deadlines: each comes back when its own lease has run out, not before.
+    // The database holds the same deadlines: each comes back when its own lease has run out, not
+    // before.
     const comeBack = async (queue: Queue, seconds: number): Promise<string[]> => {
       const at = T0 + seconds * 1000 + LEASE_GRACE_MS;
       const early = await store.at(at - 1).messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 10_000 });
@@ -297,7 +302,9 @@ describe('a dequeue flight', () => {
   });
 });
 
-/** Leases held at {@link LATER}, and one that ran out before and whose delivery was leased again. */
+/**
+ * Leases held at {@link LATER}, and one that ran out before and whose delivery was leased again.
+ */
 const LATER = T0 + 60_000;
 interface Leases {
   ofA: LeasedDelivery[];
@@ -352,7 +359,7 @@ async function deliveries(queue: Queue): Promise<Record<string, DeliveryRow>> {
   );
 }
 
-describe('an ack flight', () => {
+describe('an ack batch', () => {
   it('whose leases are all held deletes them and nothing else', async () => {
     const { ofA, ofB } = await leases();
     const outcomes = await store.at(LATER).messages.flights.ack([
@@ -399,7 +406,7 @@ describe('an ack flight', () => {
     expect(await store.at(LATER).messages.ack(a.id, [fresh])).toEqual([null]);
   });
 
-  it('of leases from very many claims tells the same, and deletes the same', async () => {
+  it('for leases from very many claims gives the same answers, and deletes the same', async () => {
     for (const queue of [a, b]) await store.at(T0).messages.enqueue(queue.name, numbered(60));
     const claims = async (queue: Queue): Promise<LeasedDelivery[]> => {
       const leased: LeasedDelivery[] = [];
@@ -444,8 +451,8 @@ describe('an ack flight', () => {
   });
 });
 
-describe('a nack flight', () => {
-  it('gives back what is held, each after its own delay, and tells what became of the others', async () => {
+describe('a nack batch', () => {
+  it('makes the held deliveries ready, each after its own delay, and answers the others', async () => {
     const { ofA, ofB, stale, unknown } = await leases();
     const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedDelivery;
     const [one, two] = ofA.filter((lease) => lease !== fresh) as [LeasedDelivery, LeasedDelivery];
@@ -479,7 +486,7 @@ describe('a nack flight', () => {
   });
 });
 
-describe('an extend flight', () => {
+describe('an extend batch', () => {
   it('moves the deadlines of what is held, each by its own length, and tells what became of the others', async () => {
     const { ofA, ofB, stale, unknown } = await leases();
     const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedDelivery;
@@ -505,7 +512,7 @@ describe('an extend flight', () => {
     expect(await store.at(LATER + 1_500_000).messages.ack(a.id, [two])).toEqual([null]);
   });
 
-  it('of one delivery by two requests leaves it with what the second asked for', async () => {
+  it('with two requests for one delivery leaves it with the deadline of the second', async () => {
     const { ofA } = await leases();
     const [one] = ofA as [LeasedDelivery];
     const results = await store.at(LATER).messages.flights.extend([

@@ -1,34 +1,40 @@
 import { queueNotFound, type MessageRepository, type QueueRepository } from '@rowmq/store';
 
-/** Pauses between looks at an empty queue: from this, half as long again each time, up to that. The longest bounds how late something that happened elsewhere is noticed. */
+/**
+ * The first pause before the poll of an idle queue. Each pause is half as long again as the one
+ * before.
+ */
 export const SHORTEST_PAUSE_MS = 20;
+/**
+ * The longest pause. A delay that ends, or a message of another broker, is noticed this late at
+ * most.
+ */
 const LONGEST_PAUSE_MS = 250;
-/** Queues in one look. */
-const LOOK_QUEUES = 500;
+const QUEUES_PER_POLL = 500;
 
-/** A queue that was found empty and whose consumers wait. */
-export interface EmptyQueue {
+/** A queue whose consumers are parked. */
+export interface IdleQueue {
   readonly queueName: string;
-  /** Until the next look. Grows with every look. */
+  /** Until the next poll. Grows with every poll. */
   pauseMs: number;
 }
 
 /**
- * Looks at empty queues: has something become available that this broker did not hear of? One statement looks at all queues whose turn is now or soon, so that idle queues cost hardly more
- * when they are many.
+ * Polls idle queues for messages that became ready without this broker's knowledge. One statement
+ * polls all queues that are due now or soon, so many idle queues cost hardly more than one.
  */
-export class EmptyQueueWatch<Queue extends EmptyQueue> {
-  /** When each is to be looked at, by `performance.now()`. */
-  private readonly lookAt = new Map<Queue, number>();
+export class IdlePoll<Queue extends IdleQueue> {
+  /** When each queue is due, by `performance.now()`. */
+  private readonly dueAt = new Map<Queue, number>();
   private timer: NodeJS.Timeout | undefined;
   private timerAt = Infinity;
-  private isLooking = false;
+  private isPolling = false;
 
   constructor(
     private readonly messages: Pick<MessageRepository, 'look'>,
     private readonly queues: Pick<QueueRepository, 'getAll'>,
     private readonly listener: {
-      /** Something is ready, or was a moment ago. */
+      /** A message is ready, or was a moment ago. */
       onReady: (queue: Queue) => void;
       onGone: (queue: Queue, error: Error) => void;
     },
@@ -36,53 +42,53 @@ export class EmptyQueueWatch<Queue extends EmptyQueue> {
 
   add(queue: Queue): void {
     const at = performance.now() + queue.pauseMs;
-    this.lookAt.set(queue, at);
+    this.dueAt.set(queue, at);
     this.schedule(at);
   }
 
   remove(queue: Queue): void {
-    this.lookAt.delete(queue);
+    this.dueAt.delete(queue);
   }
 
   close(): void {
     clearTimeout(this.timer);
-    this.lookAt.clear();
+    this.dueAt.clear();
   }
 
   private schedule(at: number): void {
-    if (this.isLooking || at >= this.timerAt) return;
+    if (this.isPolling || at >= this.timerAt) return;
     clearTimeout(this.timer);
     this.timerAt = at;
     this.timer = setTimeout(() => void this.round(), Math.max(at - performance.now(), 1)).unref();
   }
 
   private async round(): Promise<void> {
-    this.isLooking = true;
+    this.isPolling = true;
     const due = this.due(performance.now());
-    // While the database is away, the next look will do.
-    await this.look(due).catch(() => undefined);
+    // While the database is away, the next poll makes up for this one.
+    await this.poll(due).catch(() => undefined);
     for (const queue of due) {
       queue.pauseMs = Math.min(queue.pauseMs * 1.5, LONGEST_PAUSE_MS);
-      // To the end of the line: more than one look takes, and the first would be looked at for ever.
-      if (this.lookAt.delete(queue)) this.lookAt.set(queue, performance.now() + queue.pauseMs);
+      // Moves to the end of the map: otherwise the first 500 queues would be polled for ever.
+      if (this.dueAt.delete(queue)) this.dueAt.set(queue, performance.now() + queue.pauseMs);
     }
-    this.isLooking = false;
+    this.isPolling = false;
     this.timerAt = Infinity;
-    const next = Math.min(...this.lookAt.values());
+    const next = Math.min(...this.dueAt.values());
     if (next < Infinity) this.schedule(next);
   }
 
-  /** Those whose turn would come within half their pause are looked at with the others, so that all soon keep step. */
+  /** Includes queues that are due within half their pause, so all queues soon share one rhythm. */
   private due(now: number): Queue[] {
     const due: Queue[] = [];
-    for (const [queue, at] of this.lookAt) {
+    for (const [queue, at] of this.dueAt) {
       if (at - queue.pauseMs / 2 <= now) due.push(queue);
-      if (due.length === LOOK_QUEUES) break;
+      if (due.length === QUEUES_PER_POLL) break;
     }
     return due;
   }
 
-  private async look(due: readonly Queue[]): Promise<void> {
+  private async poll(due: readonly Queue[]): Promise<void> {
     const settings = await this.queues.getAll(due.map(({ queueName }) => queueName));
     const open = new Map<number, Queue>();
     for (const queue of due) {
@@ -93,8 +99,8 @@ export class EmptyQueueWatch<Queue extends EmptyQueue> {
     if (open.size === 0) return;
     for (const id of await this.messages.look([...open.keys()])) {
       const queue = open.get(id);
-      // Unless it was woken meanwhile.
-      if (queue !== undefined && this.lookAt.has(queue)) this.listener.onReady(queue);
+      // Its consumers may have been woken meanwhile.
+      if (queue !== undefined && this.dueAt.has(queue)) this.listener.onReady(queue);
     }
   }
 }

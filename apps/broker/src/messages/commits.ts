@@ -12,31 +12,37 @@ import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import { Metrics } from '../metrics/metrics.js';
 import { Batcher, type BatcherLimits, type BatcherOptions } from './batcher.js';
 
-/** Rows of one flight. Up to here a larger flight is cheaper per row; beyond it only the locks are held for longer. */
-export const FLIGHT_ROWS = 1000;
-/** Bodies and headers of one flight: twice that as SQL, which fits the smallest `max_allowed_packet` the servers come with (16 MiB). */
-const FLIGHT_BYTES = 4 * 1024 * 1024;
-/** Bodies and headers that may wait for their flight. */
+/**
+ * Rows of one batch. A batch up to this size is cheaper per row. A larger one only holds its locks
+ * for longer.
+ */
+export const BATCH_ROWS = 1000;
+/**
+ * Bodies and headers of one batch. As SQL they take twice that, which fits the smallest default of
+ * `max_allowed_packet` (16 MiB).
+ */
+const BATCH_BYTES = 4 * 1024 * 1024;
+/** Bodies and headers that may wait for their batch. */
 const WAITING_BYTES = 64 * 1024 * 1024;
-/** Of a broker's connections, those that the flights of one verb may take. */
+/** The share of a broker's connections that the batches of one verb may take. */
 const SHARE_OF_POOL = 1 / 4;
 
-export type FlightConfig = Pick<BrokerConfig, 'poolSize' | 'flightRequests' | 'maxWaitingRequests'>;
+export type BatchConfig = Pick<BrokerConfig, 'poolSize' | 'batchRequests' | 'maxWaitingRequests'>;
 
-/** The limits of every verb's flights. */
-export function flightLimits(config: FlightConfig): BatcherLimits {
+/** The limits of every verb's batches. */
+export function batchLimits(config: BatchConfig): BatcherLimits {
   return {
-    requests: config.flightRequests,
-    rows: FLIGHT_ROWS,
-    bytes: FLIGHT_BYTES,
-    // Two at least: beside one that waits for a lock, others must get past.
-    flights: Math.max(2, Math.floor(config.poolSize * SHARE_OF_POOL)),
+    requests: config.batchRequests,
+    rows: BATCH_ROWS,
+    bytes: BATCH_BYTES,
+    // Two at least: a batch that waits for a lock must not stop the others.
+    batches: Math.max(2, Math.floor(config.poolSize * SHARE_OF_POOL)),
     waitingRequests: config.maxWaitingRequests,
     waitingBytes: WAITING_BYTES,
   };
 }
 
-/** A message that has no id yet. */
+/** A message without an id. */
 export type UnstampedMessage = Omit<NewMessage, 'id'> & { id: Buffer | undefined };
 interface NewRequest {
   queueName: string;
@@ -44,8 +50,10 @@ interface NewRequest {
 }
 
 /**
- * Gives messages their ids when their flight takes off, once and for all tries. Stamped when they arrived, the ids of flights and of brokers would interleave, and InnoDB split its pages in the middle: twice the space
- * (549 bytes instead of 270 for a message of 200; `docs/decisions/0009-storage.md`).
+ * Gives messages their ids when their batch starts; retries keep them. Ids that were made on
+ * arrival would interleave between batches and brokers, and InnoDB would split its pages in the
+ * middle. A message of 200 bytes then takes 549 bytes instead of 270
+ * (`docs/decisions/0009-storage.md`).
  */
 function stamp({ queueName, messages }: NewRequest): EnqueueRequest {
   for (const message of messages) message.id ??= newMessageId();
@@ -56,11 +64,17 @@ type NackRequest = ReceiptsRequest & { delaySeconds: number; reason?: string | u
 type RejectRequest = ReceiptsRequest & { reason?: string | undefined };
 type ExtendRequest = ReceiptsRequest & { leaseSeconds: number };
 
-/** What clients ask of messages, many requests to a transaction. Dequeue is not here: consumers of a queue share one claim, see `CombinedDemand`. */
+/**
+ * Group commit of every verb but dequeue: many requests share one transaction. The consumers of a
+ * queue share a claim instead (`WaitingConsumers`).
+ */
 @Injectable()
-export class Flights {
+export class Commits {
   private readonly enqueues: Batcher<NewRequest, Buffer[]>;
-  /** Of queues with a maximum depth, whose rows are locked exclusively: nobody else is to wait for those, and they are not to take more than their share of the pool. */
+  /**
+   * Enqueues into queues with a maximum depth. They lock the queue's row exclusively. Other
+   * enqueues must not wait for them, and they must not take more than their share of the pool.
+   */
   private readonly boundedEnqueues: Batcher<NewRequest, Buffer[]>;
   private readonly acks: Batcher<ReceiptsRequest, ReceiptOutcomes>;
   private readonly nacks: Batcher<NackRequest, ReceiptOutcomes>;
@@ -70,10 +84,10 @@ export class Flights {
   constructor(
     private readonly messages: MessageRepository,
     private readonly metrics: Metrics,
-    @Inject(BROKER_CONFIG) private readonly config: FlightConfig,
+    @Inject(BROKER_CONFIG) private readonly config: BatchConfig,
   ) {
-    const enqueue = (isForUnbounded: boolean): Pick<BatcherOptions<NewRequest, Buffer[]>, 'fly' | 'weigh'> => ({
-      fly: async (requests) => {
+    const enqueue = (isForUnbounded: boolean): Pick<BatcherOptions<NewRequest, Buffer[]>, 'commit' | 'weigh'> => ({
+      commit: async (requests) => {
         const stamped = requests.map(stamp);
         const outcomes = await messages.enqueue(stamped, { isForUnbounded });
         return outcomes.map((refusal, index) => refusal ?? (stamped[index]?.messages ?? []).map(({ id }) => id));
@@ -84,16 +98,17 @@ export class Flights {
       }),
     });
     this.enqueues = this.batcher('enqueue', enqueue(true));
-    this.boundedEnqueues = this.batcher('enqueue bounded', { ...enqueue(false), lanesApart: true });
+    this.boundedEnqueues = this.batcher('enqueue bounded', { ...enqueue(false), perQueue: true });
     const weigh = ({ receipts }: ReceiptsRequest) => ({ rows: receipts.length, bytes: 0 });
-    this.acks = this.batcher('ack', { fly: (requests) => messages.ack(requests), weigh });
+    this.acks = this.batcher('ack', { commit: (requests) => messages.ack(requests), weigh });
     this.nacks = this.batcher<NackRequest, ReceiptOutcomes>('nack', {
-      fly: (requests) => messages.nack(requests),
+      commit: (requests) => messages.nack(requests),
       weigh,
     });
-    // Rare, and each has a transaction of its own: one after the other, so that they do not take the pool.
+    // Each has a transaction of its own. They are rare, and run one after the other to spare the
+    // pool.
     this.rejects = this.batcher<RejectRequest, ReceiptOutcomes>('reject', {
-      fly: async (requests) => {
+      commit: async (requests) => {
         const outcomes: (ReceiptOutcomes | Error)[] = [];
         for (const request of requests) outcomes.push(await messages.reject(request).catch((error: Error) => error));
         return outcomes;
@@ -101,12 +116,15 @@ export class Flights {
       weigh,
     });
     this.extends = this.batcher<ExtendRequest, { outcomes: ReceiptOutcomes; leaseExpiresAt: number }>('extend', {
-      fly: (requests) => messages.extend(requests),
+      commit: (requests) => messages.extend(requests),
       weigh,
     });
   }
 
-  /** Returns the messages' ids. Throws `queue-not-found`, `queue-full`, `invalid-request`, `overloaded`, `database-unavailable`. */
+  /**
+   * Returns the messages' ids. Throws `queue-not-found`, `queue-full`, `invalid-request`,
+   * `overloaded`, `database-unavailable`.
+   */
   async enqueue(request: NewRequest): Promise<Buffer[]> {
     const { queueName } = request;
     if (!this.messages.isBounded(queueName)) {
@@ -119,7 +137,7 @@ export class Flights {
     return this.boundedEnqueues.submit(queueName, request);
   }
 
-  /** Throws `overloaded`, `database-unavailable`. So do the others. */
+  /** Throws `overloaded`, `database-unavailable`, as the following verbs do. */
   async ack(request: ReceiptsRequest): Promise<ReceiptOutcomes> {
     return this.acks.submit(String(request.queueId), request);
   }
@@ -128,7 +146,7 @@ export class Flights {
     return this.nacks.submit(String(request.queueId), request);
   }
 
-  /** Throws `invalid-request` as well, for a queue without a dead-letter queue. */
+  /** Also throws `invalid-request`, if the queue has no dead-letter queue. */
   async reject(request: RejectRequest): Promise<ReceiptOutcomes> {
     return this.rejects.submit(String(request.queueId), request);
   }
@@ -139,14 +157,14 @@ export class Flights {
 
   private batcher<Request, Answer>(
     verb: string,
-    options: Pick<BatcherOptions<Request, Answer>, 'fly' | 'weigh' | 'lanesApart'>,
+    options: Pick<BatcherOptions<Request, Answer>, 'commit' | 'weigh' | 'perQueue'>,
   ): Batcher<Request, Answer> {
     const batcher = new Batcher({
       ...options,
-      limits: flightLimits(this.config),
-      onFlight: (flight) => this.metrics.observeFlight(verb, flight),
+      limits: batchLimits(this.config),
+      onBatch: (batch) => this.metrics.observeBatch(verb, batch),
     });
-    this.metrics.watchFlights(verb, batcher);
+    this.metrics.addBatcher(verb, batcher);
     return batcher;
   }
 }

@@ -7,10 +7,14 @@ import { createQueue, message, openStore, type TestStore } from '../support/stor
 import { ackRest } from './rest.js';
 
 /*
- * Brokers under full load: each has flights of every verb under way at once, each flight has requests for several queues, and leases keep running out. The deadlocks that the server tells their connections of are the judge.
+ * Brokers under full load. Each has batches of every verb in flight, and each batch is for
+ * several queues. Leases keep running out. The test counts the deadlocks that the server reports.
  */
 
-/** On MariaDB two claims of different brokers can meet as a deadlock for an instant (docs/decisions/0002); there one broker is judged. */
+/**
+ * On MariaDB, two claims of different brokers can be counted as a deadlock for an instant
+ * (docs/decisions/0002). So it gets one broker.
+ */
 const BROKERS = testServer().kind === 'mysql' ? 4 : 1;
 const MESSAGES = 6000;
 /** As long as these many messages are owed, leases are left to run out. */
@@ -32,7 +36,7 @@ interface Held {
   lease: LeasedDelivery;
 }
 
-/** What was leased, by queue, as requests of one flight. */
+/** The leases, by queue, as requests of one batch. */
 function requestsFor(held: readonly Held[]): { queueId: number; receipts: LeasedDelivery[] }[] {
   const queues = new Map<number, LeasedDelivery[]>();
   for (const { queue, lease } of held) queues.set(queue.id, [...(queues.get(queue.id) ?? []), lease]);
@@ -46,7 +50,7 @@ function requestsFor(held: readonly Held[]): { queueId: number; receipts: Leased
   });
 }
 
-it('flights of every verb for several queues, from several brokers, with leases that run out: no deadlock, each message acked once', async () => {
+it('batches of every verb for several queues, from several brokers, with leases that run out: no deadlock, each message acked once', async () => {
   const [store] = stores as [TestStore];
   const queues: Queue[] = [];
   while (queues.length < 4) queues.push(await createQueue(store));

@@ -12,13 +12,13 @@ import {
 } from '@rowmq/store';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { Metrics } from '../metrics/metrics.js';
-import { CombinedDemand } from './combined-demand.js';
+import { WaitingConsumers } from './waiting-consumers.js';
 
 const LONG = 60_000;
 const never = new AbortController().signal;
 setMaxListeners(0, never);
 const one = { maxMessages: 1, leaseSeconds: undefined, waitMs: LONG };
-const CONFIG = { poolSize: 16, flightRequests: 1000, maxWaitingRequests: 100, maxLongPolls: 100 };
+const CONFIG = { poolSize: 16, batchRequests: 1000, maxWaitingRequests: 100, maxLongPolls: 100 };
 
 const delivery = (body: string): LeasedDelivery => ({
   messageId: Buffer.alloc(16),
@@ -32,7 +32,7 @@ const delivery = (body: string): LeasedDelivery => ({
 });
 const bodies = (deliveries: LeasedDelivery[]): string[] => deliveries.map(({ body }) => body.toString());
 
-/** A claim that is under way, to be answered by the test. */
+/** A claim in flight, which the test answers. */
 class HandClaim {
   constructor(
     readonly requests: readonly DequeueRequest[],
@@ -40,41 +40,44 @@ class HandClaim {
     readonly fail: (error: Error) => void,
   ) {}
 
-  /** Queues it is made for. */
+  /** The claim's queues. */
   get queues(): string[] {
     return this.requests.map(({ queue }) => queue.name);
   }
 
-  /** What it is to bring to each consumer, queue by queue. */
+  /** The number of messages that each consumer wants, queue by queue. */
   get wanted(): number[][] {
     return this.requests.map(({ demands }) => demands.map(({ maxMessages }) => maxMessages));
   }
 
-  /** Brings the consumers of its first queue these bodies, and nobody else anything. */
+  /** Leases these bodies to the consumers of its first queue, and nothing to others. */
   bring(...shares: string[][]): void {
     this.answer([shares]);
   }
 
   answer(shares: string[][][], lookAgain = false): void {
     this.resolve(
-      this.requests.map(({ demands }, place) => ({
-        leased: demands.map((_, index) => (shares[place]?.[index] ?? []).map(delivery)),
+      this.requests.map(({ demands }, queue) => ({
+        leased: demands.map((_, index) => (shares[queue]?.[index] ?? []).map(delivery)),
         lookAgain: Promise.resolve(lookAgain),
       })),
     );
   }
 }
 
-/** A store whose claims are answered by the test, one by one and when it likes: what a database cannot be told to do. */
+/**
+ * A store whose claims the test answers, one by one at the time it chooses. A database cannot do
+ * that.
+ */
 class StoreByHand {
   readonly paused = new Set<string>();
   readonly gone = new Set<string>();
-  /** Queues that a look finds something in. */
+  /** Queues in which a poll finds a message. */
   readonly ready = new Set<string>();
-  /** Looks that are still to fail. */
+  /** Polls that are still to fail. */
   failures = 0;
   claimsMade = 0;
-  looksMade = 0;
+  pollsMade = 0;
   private readonly ids = new Map<string, number>();
   private readonly underWay: HandClaim[] = [];
   private readonly awaited: ((claim: HandClaim) => void)[] = [];
@@ -91,7 +94,7 @@ class StoreByHand {
       });
     },
     look: async (queueIds: readonly number[]) => {
-      this.looksMade += 1;
+      this.pollsMade += 1;
       if (this.failures > 0) {
         this.failures -= 1;
         throw new RowmqError('database-unavailable', 'gone');
@@ -110,7 +113,7 @@ class StoreByHand {
       new Map(names.filter((name) => !this.gone.has(name)).map((name) => [name, this.queue(name)])),
   } as unknown as QueueRepository;
 
-  /** The next claim, when it has begun. */
+  /** The next claim, as soon as it has begun. */
   async claim(): Promise<HandClaim> {
     return this.underWay.shift() ?? new Promise((resolve) => this.awaited.push(resolve));
   }
@@ -123,31 +126,31 @@ class StoreByHand {
 }
 
 let store: StoreByHand;
-let demand: CombinedDemand;
+let consumers: WaitingConsumers;
 
-function newDemand(config: Partial<typeof CONFIG> = {}): CombinedDemand {
-  return new CombinedDemand(store.messages, store.queues, new Metrics(), { ...CONFIG, ...config });
+function newConsumers(config: Partial<typeof CONFIG> = {}): WaitingConsumers {
+  return new WaitingConsumers(store.messages, store.queues, new Metrics(), { ...CONFIG, ...config });
 }
 
 beforeEach(() => {
   store = new StoreByHand();
-  demand = newDemand();
-  return () => demand.beforeApplicationShutdown();
+  consumers = newConsumers();
+  return () => consumers.beforeApplicationShutdown();
 });
 
-/** A consumer that waits, on a queue that was found empty. */
+/** A consumer that is parked, after a claim that found its queue empty. */
 async function parked(queueName = 'q', waitMs = LONG, signal = never): Promise<{ waiting: Promise<LeasedDelivery[]> }> {
-  const waiting = demand.take(queueName, { ...one, waitMs }, signal);
+  const waiting = consumers.dequeue(queueName, { ...one, waitMs }, signal);
   (await store.claim()).bring([]);
   await turn();
   return { waiting };
 }
 
 describe('a claim', () => {
-  test('is one for all who want something, and serves them in the order in which they came', async () => {
+  test('is one for all consumers of a queue, and the first to come get messages first', async () => {
     const served: string[] = [];
     const takes = [2, 1, 3].map(async (maxMessages, place) => {
-      const leased = await demand.take('q', { ...one, maxMessages }, never);
+      const leased = await consumers.dequeue('q', { ...one, maxMessages }, never);
       served.push(`${place}: ${bodies(leased).join(' ')}`);
     });
     const claim = await store.claim();
@@ -158,18 +161,18 @@ describe('a claim', () => {
     expect(store.claimsMade).toBe(1);
   });
 
-  test('takes leases of different lengths, the queue’s where none was asked for', async () => {
-    const takes = [undefined, 5, 300].map((leaseSeconds) => demand.take('q', { ...one, leaseSeconds }, never));
+  test('makes leases of different lengths, and of the queue’s length by default', async () => {
+    const takes = [undefined, 5, 300].map((leaseSeconds) => consumers.dequeue('q', { ...one, leaseSeconds }, never));
     const claim = await store.claim();
     expect(claim.requests[0]?.demands.map(({ leaseSeconds }) => leaseSeconds)).toEqual([30, 5, 300]);
     claim.bring(['a'], ['b'], ['c']);
     await Promise.all(takes);
   });
 
-  test('leaves those who come while it is under way to the next', async () => {
-    const first = demand.take('q', one, never);
+  test('leaves consumers that come while it is in flight to the next claim', async () => {
+    const first = consumers.dequeue('q', one, never);
     const claim = await store.claim();
-    const second = demand.take('q', { ...one, maxMessages: 7 }, never);
+    const second = consumers.dequeue('q', { ...one, maxMessages: 7 }, never);
     await turn();
     expect(store.claimsMade).toBe(1);
     claim.bring(['1']);
@@ -179,10 +182,10 @@ describe('a claim', () => {
     expect([bodies(await first), bodies(await second)]).toEqual([['1'], ['2']]);
   });
 
-  test('that brings too little leaves those who got nothing ahead of those who came later', async () => {
-    const early = [demand.take('q', one, never), demand.take('q', { ...one, maxMessages: 5 }, never)];
+  test('that brings too little leaves the consumers without a message first in line for the next', async () => {
+    const early = [consumers.dequeue('q', one, never), consumers.dequeue('q', { ...one, maxMessages: 5 }, never)];
     const claim = await store.claim();
-    const late = demand.take('q', { ...one, maxMessages: 9 }, never);
+    const late = consumers.dequeue('q', { ...one, maxMessages: 9 }, never);
     claim.bring(['1'], []);
     const next = await store.claim();
     expect(next.wanted).toEqual([[5, 9]]);
@@ -191,16 +194,16 @@ describe('a claim', () => {
   });
 
   test('is made for several queues at once', async () => {
-    const takes = ['a', 'b', 'c'].map((queueName) => demand.take(queueName, one, never));
+    const takes = ['a', 'b', 'c'].map((queueName) => consumers.dequeue(queueName, one, never));
     const claim = await store.claim();
     expect(claim.queues).toEqual(['a', 'b', 'c']);
     claim.answer([[['1']], [['2']], [['3']]]);
     expect((await Promise.all(takes)).map(bodies)).toEqual([['1'], ['2'], ['3']]);
   });
 
-  test('is made for no more consumers than a flight may have', async () => {
-    demand = newDemand({ flightRequests: 2 });
-    const takes = [1, 2, 3].map((maxMessages) => demand.take('q', { ...one, maxMessages }, never));
+  test('is made for no more consumers than a batch may have', async () => {
+    consumers = newConsumers({ batchRequests: 2 });
+    const takes = [1, 2, 3].map((maxMessages) => consumers.dequeue('q', { ...one, maxMessages }, never));
     const claim = await store.claim();
     expect(claim.wanted).toEqual([[1, 2]]);
     claim.bring(['a'], ['b']);
@@ -210,8 +213,8 @@ describe('a claim', () => {
     expect((await Promise.all(takes)).map(bodies)).toEqual([['a'], ['b'], ['c']]);
   });
 
-  test('is made for no more rows than a flight may have', async () => {
-    const takes = Array.from({ length: 11 }, () => demand.take('q', { ...one, maxMessages: 100 }, never));
+  test('is made for no more rows than a batch may have', async () => {
+    const takes = Array.from({ length: 11 }, () => consumers.dequeue('q', { ...one, maxMessages: 100 }, never));
     const claim = await store.claim();
     expect(claim.wanted).toEqual([Array.from({ length: 10 }, () => 100)]);
     claim.bring(...Array.from({ length: 10 }, () => ['x']));
@@ -221,15 +224,16 @@ describe('a claim', () => {
     await Promise.all(takes);
   });
 
-  test('of several queues has no more rows than a flight may have, though their consumers came while it waited', async () => {
-    demand = newDemand({ poolSize: 4 });
-    const first = demand.take('first', one, never);
+  test('for several queues has no more rows than a batch may have, though more consumers came while it waited', async () => {
+    consumers = newConsumers({ poolSize: 4 });
+    const first = consumers.dequeue('first', one, never);
     const blocking = await store.claim();
     const queueNames = ['a', 'b', 'c', 'd', 'e'];
-    const takes = queueNames.map((queueName) => demand.take(queueName, one, never));
+    const takes = queueNames.map((queueName) => consumers.dequeue(queueName, one, never));
     await turn();
     for (const queueName of queueNames) {
-      for (let more = 0; more < 9; more += 1) takes.push(demand.take(queueName, { ...one, maxMessages: 100 }, never));
+      for (let more = 0; more < 9; more += 1)
+        takes.push(consumers.dequeue(queueName, { ...one, maxMessages: 100 }, never));
     }
     blocking.bring(['x']);
     await first;
@@ -243,32 +247,32 @@ describe('a claim', () => {
     await Promise.all(takes);
   });
 
-  test('that only removed what stood in the way is made again for who does not wait, but not for ever', async () => {
-    const impatient = demand.take('q', { ...one, waitMs: 0 }, never);
-    for (let look = 0; look < 2; look += 1) (await store.claim()).answer([], true);
+  test('that only removed deliveries is repeated for a consumer that does not wait, but not for ever', async () => {
+    const impatient = consumers.dequeue('q', { ...one, waitMs: 0 }, never);
+    for (let repeat = 0; repeat < 2; repeat += 1) (await store.claim()).answer([], true);
     (await store.claim()).bring(['behind it']);
     expect(bodies(await impatient)).toEqual(['behind it']);
 
-    const hopeless = demand.take('q', { ...one, waitMs: 0 }, never);
-    for (let look = 0; look < 5; look += 1) (await store.claim()).answer([], true);
+    const hopeless = consumers.dequeue('q', { ...one, waitMs: 0 }, never);
+    for (let repeat = 0; repeat < 5; repeat += 1) (await store.claim()).answer([], true);
     expect(await hopeless).toEqual([]);
     expect(store.claimsMade).toBe(8);
   });
 });
 
-describe('a wait', () => {
-  test('ends when a look finds that there is something', async () => {
+describe('a parked consumer', () => {
+  test('gets a message when a poll finds one', async () => {
     const { waiting } = await parked();
-    const looks = store.looksMade;
-    await expect.poll(() => store.looksMade).toBeGreaterThan(looks + 2);
+    const polls = store.pollsMade;
+    await expect.poll(() => store.pollsMade).toBeGreaterThan(polls + 2);
     expect(store.claimsMade).toBe(1);
     store.ready.add('q');
     (await store.claim()).bring(['at last']);
     expect(bodies(await waiting)).toEqual(['at last']);
-    expect(demand.size).toBe(0);
+    expect(consumers.size).toBe(0);
   });
 
-  test('ends at most 250 ms after a message becomes ready of which nobody told the broker', async () => {
+  test('gets a claim at most 250 ms after a message that the broker did not hear of becomes ready', async () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
     try {
       const { waiting } = await parked();
@@ -284,7 +288,7 @@ describe('a wait', () => {
     }
   });
 
-  test('goes on when what a look found is gone by the time of the claim', async () => {
+  test('goes on waiting when the message that a poll found is gone by the time of the claim', async () => {
     const { waiting } = await parked();
     store.ready.add('q');
     (await store.claim()).bring([]);
@@ -292,13 +296,13 @@ describe('a wait', () => {
     expect(bodies(await waiting)).toEqual(['the next']);
   });
 
-  test('costs no claim when others wait already', async () => {
+  test('makes no claim if others are parked already', async () => {
     const { waiting } = await parked();
-    const others = Array.from({ length: 50 }, () => demand.take('q', one, never));
+    const others = Array.from({ length: 50 }, () => consumers.dequeue('q', one, never));
     await turn();
     expect(store.claimsMade).toBe(1);
-    expect(demand.size).toBe(51);
-    demand.wake('q');
+    expect(consumers.size).toBe(51);
+    consumers.wake('q');
     const claim = await store.claim();
     expect(claim.wanted[0]).toHaveLength(51);
     claim.bring(...Array.from({ length: 51 }, (_, place) => [String(place)]));
@@ -307,9 +311,9 @@ describe('a wait', () => {
     );
   });
 
-  test('of those who do not wait leads to a claim at once, which those who waited before them profit from first', async () => {
+  test('gets a message first when a consumer that does not wait causes a claim', async () => {
     const { waiting } = await parked();
-    const impatient = demand.take('q', { ...one, waitMs: 0 }, never);
+    const impatient = consumers.dequeue('q', { ...one, waitMs: 0 }, never);
     const claim = await store.claim();
     expect(claim.wanted).toEqual([[1, 1]]);
     claim.bring(['the only one'], []);
@@ -317,35 +321,35 @@ describe('a wait', () => {
     expect(await impatient).toEqual([]);
   });
 
-  test('leads to another claim at once when it is woken during one, as that may have been too early', async () => {
-    const waiting = demand.take('q', one, never);
+  test('gets another claim at once when it is woken during one, which may have been too early', async () => {
+    const waiting = consumers.dequeue('q', one, never);
     const claim = await store.claim();
-    demand.wake('q');
+    consumers.wake('q');
     claim.bring([]);
     (await store.claim()).bring(['seen']);
     expect(bodies(await waiting)).toEqual(['seen']);
-    expect(store.looksMade).toBe(0);
+    expect(store.pollsMade).toBe(0);
   });
 
-  test('is not woken by what happens in other queues', async () => {
+  test('is not woken for other queues', async () => {
     const { waiting } = await parked('q', 100);
-    demand.wake('other');
+    consumers.wake('other');
     expect(await waiting).toEqual([]);
     expect(store.claimsMade).toBe(1);
   });
 
-  test('ends with nothing when its time is up', async () => {
+  test('gets no message when its time is up', async () => {
     const { waiting } = await parked('q', 30);
     expect(await waiting).toEqual([]);
-    expect(demand.size).toBe(0);
-    const looks = store.looksMade;
+    expect(consumers.size).toBe(0);
+    const polls = store.pollsMade;
     await sleep(60);
-    expect(store.looksMade).toBe(looks);
+    expect(store.pollsMade).toBe(polls);
   });
 
-  test('whose time is up while a claim is under way still gets what that brings', async () => {
+  test('whose time is up while a claim is in flight still gets its messages', async () => {
     let ended = false;
-    const waiting = demand.take('q', { ...one, waitMs: 10 }, never).finally(() => (ended = true));
+    const waiting = consumers.dequeue('q', { ...one, waitMs: 10 }, never).finally(() => (ended = true));
     const claim = await store.claim();
     await sleep(50);
     expect(ended).toBe(false);
@@ -353,20 +357,20 @@ describe('a wait', () => {
     expect(bodies(await waiting)).toEqual(['just in time']);
   });
 
-  test('whose time is up while a claim is under way that brings nothing ends without another', async () => {
-    const waiting = demand.take('q', { ...one, waitMs: 10 }, never);
+  test('whose time is up while a claim is in flight that brings nothing gets no other claim', async () => {
+    const waiting = consumers.dequeue('q', { ...one, waitMs: 10 }, never);
     const claim = await store.claim();
     await sleep(30);
     claim.answer([], true);
     expect(await waiting).toEqual([]);
     expect(store.claimsMade).toBe(1);
-    expect(demand.size).toBe(0);
+    expect(consumers.size).toBe(0);
   });
 
-  test('whose consumer hangs up while a claim is under way hands on what that brings, to be given back', async () => {
+  test('that hangs up while a claim is in flight returns its messages, for the caller to release', async () => {
     const consumer = new AbortController();
-    const waiting = demand.take('q', one, consumer.signal);
-    const other = demand.take('q', one, never);
+    const waiting = consumers.dequeue('q', one, consumer.signal);
+    const other = consumers.dequeue('q', one, never);
     const claim = await store.claim();
     consumer.abort();
     claim.bring(['claimed for nobody'], ['for the other']);
@@ -374,13 +378,13 @@ describe('a wait', () => {
     expect(bodies(await other)).toEqual(['for the other']);
   });
 
-  test('whose consumer hangs up before its claim took off is not in it', async () => {
-    demand = newDemand({ poolSize: 4 });
-    const first = demand.take('first', one, never);
+  test('that hangs up before its claim starts is not in it', async () => {
+    consumers = newConsumers({ poolSize: 4 });
+    const first = consumers.dequeue('first', one, never);
     const blocking = await store.claim();
     const consumer = new AbortController();
-    const hungUp = demand.take('q', { ...one, maxMessages: 50 }, consumer.signal);
-    const other = demand.take('q', one, never);
+    const hungUp = consumers.dequeue('q', { ...one, maxMessages: 50 }, consumer.signal);
+    const other = consumers.dequeue('q', one, never);
     consumer.abort();
     expect(await hungUp).toEqual([]);
     blocking.bring(['1']);
@@ -391,30 +395,30 @@ describe('a wait', () => {
     expect(bodies(await other)).toEqual(['2']);
   });
 
-  test('whose consumer hangs up between claims ends without another', async () => {
+  test('that hangs up between claims gets no other claim', async () => {
     const consumer = new AbortController();
     const { waiting } = await parked('q', LONG, consumer.signal);
     consumer.abort();
     expect(await waiting).toEqual([]);
-    demand.wake('q');
+    consumers.wake('q');
     await turn();
     expect(store.claimsMade).toBe(1);
-    expect(demand.size).toBe(0);
+    expect(consumers.size).toBe(0);
   });
 
-  test('does not begin for a consumer who has hung up already', async () => {
-    expect(await demand.take('q', one, AbortSignal.abort())).toEqual([]);
+  test('that has hung up already causes no claim', async () => {
+    expect(await consumers.dequeue('q', one, AbortSignal.abort())).toEqual([]);
     await turn();
     expect(store.claimsMade).toBe(0);
   });
 
-  test('leads to no claim while the queue is paused, and ends soon after it is resumed', async () => {
+  test('gets no claim while the queue is paused, and one soon after it is resumed', async () => {
     store.paused.add('q');
     store.ready.add('q');
-    expect(await demand.take('q', { ...one, waitMs: 0 }, never)).toEqual([]);
-    expect(await demand.take('q', { ...one, waitMs: 80 }, never)).toEqual([]);
-    const waiting = demand.take('q', one, never);
-    await expect.poll(() => demand.size).toBe(1);
+    expect(await consumers.dequeue('q', { ...one, waitMs: 0 }, never)).toEqual([]);
+    expect(await consumers.dequeue('q', { ...one, waitMs: 80 }, never)).toEqual([]);
+    const waiting = consumers.dequeue('q', one, never);
+    await expect.poll(() => consumers.size).toBe(1);
     expect(store.claimsMade).toBe(0);
     store.paused.delete('q');
     (await store.claim()).bring(['resumed']);
@@ -422,20 +426,20 @@ describe('a wait', () => {
   });
 });
 
-describe('a failure', () => {
-  test('hits those whom the claim was made for; the others go on', async () => {
-    const served = [demand.take('q', one, never), demand.take('q', one, never)];
+describe('a failed claim or poll', () => {
+  test('fails the consumers of the claim; the others go on', async () => {
+    const served = [consumers.dequeue('q', one, never), consumers.dequeue('q', one, never)];
     const claim = await store.claim();
-    const later = demand.take('q', one, never);
+    const later = consumers.dequeue('q', one, never);
     claim.fail(new RowmqError('database-unavailable', 'gone'));
     for (const take of served) await expect(take).rejects.toMatchObject({ code: 'database-unavailable' });
     (await store.claim()).bring(['for the later one']);
     expect(bodies(await later)).toEqual(['for the later one']);
-    expect(demand.size).toBe(0);
+    expect(consumers.size).toBe(0);
   });
 
-  test('that lies in one queue hits its consumers only', async () => {
-    const [good, bad, alsoGood] = ['a', 'b', 'c'].map((queueName) => demand.take(queueName, one, never));
+  test('because of one queue fails the consumers of that queue only', async () => {
+    const [good, bad, alsoGood] = ['a', 'b', 'c'].map((queueName) => consumers.dequeue(queueName, one, never));
     const outcome = bad?.catch((error: unknown) => error);
     for (;;) {
       const claim = await store.claim();
@@ -448,7 +452,7 @@ describe('a failure', () => {
     expect(String(await outcome)).toBe('Error: odd');
   });
 
-  test('of a look is made up for by the next', async () => {
+  test('is made up for by the next poll', async () => {
     const { waiting } = await parked();
     store.failures = 2;
     await expect.poll(() => store.failures).toBe(0);
@@ -457,61 +461,63 @@ describe('a failure', () => {
     expect(bodies(await waiting)).toEqual(['after all']);
   });
 
-  test('to find the queue is told to everybody who waits for it', async () => {
+  test('because the queue does not exist fails every consumer of it', async () => {
     store.gone.add('q');
-    await expect(demand.take('q', one, never)).rejects.toMatchObject({ code: 'queue-not-found' });
-    await expect(demand.take('q', { ...one, waitMs: 0 }, never)).rejects.toMatchObject({ code: 'queue-not-found' });
+    await expect(consumers.dequeue('q', one, never)).rejects.toMatchObject({ code: 'queue-not-found' });
+    await expect(consumers.dequeue('q', { ...one, waitMs: 0 }, never)).rejects.toMatchObject({
+      code: 'queue-not-found',
+    });
   });
 
-  test('to find it because it was deleted meanwhile ends every wait', async () => {
+  test('because the queue was deleted meanwhile ends every wait', async () => {
     const { waiting } = await parked();
-    const others = [demand.take('q', one, never), demand.take('q', one, never)];
+    const others = [consumers.dequeue('q', one, never), consumers.dequeue('q', one, never)];
     store.gone.add('q');
     for (const take of [waiting, ...others]) await expect(take).rejects.toMatchObject({ code: 'queue-not-found' });
-    expect(demand.size).toBe(0);
+    expect(consumers.size).toBe(0);
   });
 });
 
-describe('those who wait', () => {
+describe('the consumers that wait', () => {
   test('are as many as the setting says, and one more is refused', async () => {
-    demand = newDemand({ maxLongPolls: 2 });
-    const waits = [demand.take('q', one, never), demand.take('q', one, never)];
+    consumers = newConsumers({ maxLongPolls: 2 });
+    const waits = [consumers.dequeue('q', one, never), consumers.dequeue('q', one, never)];
     const refused = { code: 'overloaded', retryAfterSeconds: 1 };
-    await expect(demand.take('other', one, never)).rejects.toMatchObject(refused);
+    await expect(consumers.dequeue('other', one, never)).rejects.toMatchObject(refused);
     (await store.claim()).bring(['1'], ['2']);
     await Promise.all(waits);
-    const later = demand.take('q', one, never);
+    const later = consumers.dequeue('q', one, never);
     (await store.claim()).bring(['3']);
     expect(bodies(await later)).toEqual(['3']);
   });
 
-  test('leave room for those who do not wait, which is bounded as well', async () => {
-    demand = newDemand({ maxLongPolls: 2, maxWaitingRequests: 3 });
-    const takes = [demand.take('q', one, never), demand.take('q', one, never)];
-    for (let more = 0; more < 3; more += 1) takes.push(demand.take('q', { ...one, waitMs: 0 }, never));
-    await expect(demand.take('q', { ...one, waitMs: 0 }, never)).rejects.toMatchObject({ code: 'overloaded' });
+  test('leave room for consumers that do not wait, which is bounded as well', async () => {
+    consumers = newConsumers({ maxLongPolls: 2, maxWaitingRequests: 3 });
+    const takes = [consumers.dequeue('q', one, never), consumers.dequeue('q', one, never)];
+    for (let more = 0; more < 3; more += 1) takes.push(consumers.dequeue('q', { ...one, waitMs: 0 }, never));
+    await expect(consumers.dequeue('q', { ...one, waitMs: 0 }, never)).rejects.toMatchObject({ code: 'overloaded' });
     (await store.claim()).bring(['1'], ['2'], ['3'], ['4'], ['5']);
     expect((await Promise.all(takes)).flatMap(bodies)).toEqual(['1', '2', '3', '4', '5']);
   });
 
-  test('are let go by a stop, but for those whom a claim is under way for, who get it; nobody waits afterwards', async () => {
-    const served = demand.take('q', one, never);
+  test('are let go by a stop, except those with a claim in flight, and nobody waits afterwards', async () => {
+    const served = consumers.dequeue('q', one, never);
     const claim = await store.claim();
-    const idle = demand.take('q', one, never);
+    const idle = consumers.dequeue('q', one, never);
     const { waiting } = await parked('other');
-    demand.beforeApplicationShutdown();
+    consumers.beforeApplicationShutdown();
     expect(await idle).toEqual([]);
     expect(await waiting).toEqual([]);
     claim.bring(['the last']);
     expect(bodies(await served)).toEqual(['the last']);
-    expect(await demand.take('q', one, never)).toEqual([]);
-    expect(demand.size).toBe(0);
+    expect(await consumers.dequeue('q', one, never)).toEqual([]);
+    expect(consumers.size).toBe(0);
   });
 
-  test('whom a claim brings nothing during a stop are let go as well', async () => {
-    const served = demand.take('q', one, never);
+  test('without a message from a claim that ends during a stop are let go as well', async () => {
+    const served = consumers.dequeue('q', one, never);
     const claim = await store.claim();
-    demand.beforeApplicationShutdown();
+    consumers.beforeApplicationShutdown();
     claim.answer([], true);
     expect(await served).toEqual([]);
     expect(store.claimsMade).toBe(1);
