@@ -12,6 +12,8 @@ const KEY = 'a key of sixteen+'.replaceAll(' ', '-');
 const shared = useBroker({ ROWMQ_ADMIN_KEY: KEY });
 const RECEIPT = 'A'.repeat(32);
 const ELSEWHERE = 'http://elsewhere.example';
+/** Several brokers start at a time: on a busy machine that takes long. */
+const SLOW = { timeout: 180_000 };
 
 const V1_CALLS: [string, string, unknown?][] = [
   ['POST', '/v1/queues/q/messages', { messages: [{ body: 'b' }] }],
@@ -187,7 +189,7 @@ describe.concurrent('a broker without an API key', () => {
   });
 });
 
-describe.concurrent('a broker does not start', () => {
+describe.concurrent('a broker does not start', SLOW, () => {
   test.each(['0.0.0.0', '::', '192.168.0.1', 'broker.example.org'])(
     'on %s without a key, and says what to do',
     async (host) => {
@@ -239,7 +241,7 @@ describe.concurrent('a broker does not start', () => {
   });
 });
 
-describe.concurrent('a broker starts', () => {
+describe.concurrent('a broker starts', SLOW, () => {
   test('with a warning for a setting that it does not know', async () => {
     const { url } = await createMigratedDatabase();
     const app = await startApp('broker', {

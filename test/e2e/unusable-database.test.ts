@@ -3,6 +3,9 @@ import { brokerRefusal, type Entry, runEntry } from '../support/commands.js';
 import { freePort } from '../support/processes.js';
 import { createDatabase, testServer } from '../support/servers.js';
 
+/** Each test starts processes, several at a time: on a busy machine that takes long. */
+const SLOW = { timeout: 180_000 };
+
 /** The database of the tests, with something about it changed. */
 function changed(change: (url: URL) => void): string {
   const url = new URL(testServer().url);
@@ -27,7 +30,7 @@ async function refusal(entry: Entry, url: string): Promise<string> {
 describe.concurrent.each([
   ['npm run migrate', 'migrate'],
   ['npm start', 'start'],
-] as const)('%s', (_, entry) => {
+] as const)('%s', SLOW, (_, entry) => {
   test('on a host where nothing listens says which, and why, for each of its addresses', async () => {
     const port = await freePort();
     const stderr = await refusal(entry, `mysql://u:p@localhost:${port}/rowmq`);
@@ -68,7 +71,7 @@ describe.concurrent.each([
   });
 });
 
-describe.concurrent('a broker does not start', () => {
+describe.concurrent('a broker does not start', SLOW, () => {
   test('on a database without the schema, and names the command that brings it', async () => {
     const { url } = await createDatabase();
     const output = await brokerRefusal({ ROWMQ_DATABASE_URL: url });
