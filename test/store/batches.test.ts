@@ -4,8 +4,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
 /*
- * Batches: requests of several clients, for several queues, in one transaction. Each request has its
- * own answer, also if its neighbours fail.
+ * Batches: requests of several clients, for several queues, in one transaction. Each request has
+ * its own answer, also if its neighbours fail.
  */
 
 const T0 = 1_800_000_000_000;

@@ -12,7 +12,7 @@ describe('the reason of a failure', () => {
     ['a text', 'a text'],
     [undefined, 'no answer'],
     [new AggregateError([new Error('this'), new AggregateError([new Error('that')])]), 'this, that'],
-  ])('of %j is its message', (error, text) => {
+  ])('is the message of %j', (error, text) => {
     expect(reason(error)).toBe(text);
   });
 
