@@ -4,8 +4,10 @@ FROM node:24-slim AS build
 WORKDIR /app
 COPY . .
 RUN npm ci --no-audit --no-fund && npm run build
-# Keeps only the packages that the programs below need.
-RUN npm ci --omit=dev --no-audit --no-fund --workspace @rowmq/broker --workspace @rowmq/reaper --workspace @rowmq/launcher
+# Keeps only the packages that the programs below need. Without --omit=optional, an optional peer of
+# @nestjs/swagger would bring the TypeScript compiler.
+RUN npm ci --omit=dev --omit=optional --no-audit --no-fund \
+  --workspace @rowmq/broker --workspace @rowmq/reaper --workspace @rowmq/migrate --workspace @rowmq/mysql-server
 
 FROM node:24-slim
 ENV NODE_ENV=production
@@ -16,7 +18,7 @@ COPY --from=build /app/node_modules node_modules
 COPY --from=build /app/apps apps
 COPY --from=build /app/libs libs
 COPY --from=build /app/migrations migrations
-COPY --from=build /app/tools tools
+COPY --from=build /app/tools/mysql-server tools/mysql-server
 USER node
 # Nobody outside can reach a container's loopback. With any other address, the broker requires
 # ROWMQ_ADMIN_KEY.

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { newMessageId } from '@rowmq/contract';
 import { Database, openDataSource, PartitionRepository, QueueRepository, ReaperRepository } from '@rowmq/store';
+import { SessionClock } from '../test/support/clock.js';
 import { freePort, startApp } from '../test/support/processes.js';
 import { BrokerLoad } from './harness/broker-load.js';
 import { median, type Quantiles } from './harness/figures.js';
@@ -87,7 +88,7 @@ async function measure(url: string, options: Options): Promise<ServerResult> {
   // MySQL adds partitions only at the end, so those of every run are made first, the oldest first.
   // The retention decides which the reaper drops.
   const eras = Array.from({ length: options.runs }, (_, run) => now - (options.runs - run) * 10 * DAY);
-  await makePartitions(database, eras, now, options);
+  await makePartitions(url, eras, options);
   const port = await freePort();
   const broker = await startApp('broker', { ROWMQ_DATABASE_URL: url, ROWMQ_PORT: String(port), ...options.brokerEnv });
   const bench = { database, url, brokerUrl: `http://127.0.0.1:${port}`, queue, options };
@@ -103,12 +104,20 @@ async function measure(url: string, options: Options): Promise<ServerResult> {
   return result;
 }
 
-async function makePartitions(database: Database, eras: number[], now: number, options: Options): Promise<void> {
-  const partitions = new PartitionRepository(database);
+async function makePartitions(url: string, eras: number[], options: Options): Promise<void> {
+  const dataSource = await openDataSource({ url, poolSize: 1 });
+  let now: number | undefined;
+  new SessionClock(() => now).drive(dataSource);
+  const partitions = new PartitionRepository(new Database(dataSource, 60_000));
   const width = { widthMinutes: 60, aheadMinutes: options.partitions * 60 };
-  for (const era of eras) await partitions.createAhead({ ...width, now: era });
+  for (const era of eras) {
+    now = era;
+    await partitions.createAhead(width);
+  }
   // Makes as many as the reaper would, so that the reaper makes none.
-  await partitions.createAhead({ widthMinutes: 60, aheadMinutes: 3 * 1440, now });
+  now = undefined;
+  await partitions.createAhead({ widthMinutes: 60, aheadMinutes: 3 * 1440 });
+  await dataSource.destroy();
 }
 
 /** Two stretches on a table full of settled messages, the second with the reaper dropping them. */

@@ -1,5 +1,5 @@
-// What has to be there before anything of RowMQ runs: a Node.js that is new enough, the dependencies, and a fresh build.
-// Plain JavaScript without imports beyond Node's own, because on a fresh clone there is nothing else.
+// Provides what every program of RowMQ needs: a recent Node.js, the dependencies and a fresh build.
+// Plain JavaScript that imports only Node's own modules, because a fresh clone has nothing else.
 import { spawn } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 export const root = fileURLToPath(new URL('..', import.meta.url));
 
 const MINIMUM_NODE = [20, 19];
-/** Makes the project runnable; does nothing when it is. Ends the process with a message when it cannot be made so. */
+/** Makes the project runnable, or ends the process with a message that says why it cannot. */
 export async function prepare() {
   process.chdir(root);
   const [major, minor] = process.versions.node.split('.').map(Number);
@@ -20,7 +20,8 @@ export async function prepare() {
     // Also where NODE_ENV=production is set: the build needs the compiler.
     await step('npm', ['ci', '--include=dev', '--no-audit', '--no-fund', '--loglevel=error']);
   }
-  // Builds what changed; takes a second where nothing did. It writes over the old files: a broker that runs from them keeps running.
+  // Takes a second if nothing changed. The compiler writes over the old files, so a broker that
+  // runs from them keeps running.
   await step('npm', ['run', '--silent', 'build']);
 }
 
@@ -30,11 +31,14 @@ export async function step(command, args) {
   if (code !== 0) fail(`\n${[command, ...args].join(' ')} failed (exit code ${code})`, code);
 }
 
-/** Runs one command in the foreground and returns its exit code. A request to stop reaches the command, and then ends us. */
+/**
+ * Runs one command in the foreground and returns its exit code. A request to stop is passed on to
+ * the command, and ends this process once the command has ended.
+ */
 export async function runCommand(command, args, env = process.env) {
   const child = spawn(command, args, { cwd: root, stdio: 'inherit', env });
   let requested;
-  // Ctrl-C in a terminal reaches the command without us; a signal that was sent to us alone does not.
+  // Ctrl-C in a terminal reaches the command too; a signal to this process alone does not.
   const forward = (signal) => {
     requested = signal;
     child.kill(signal);
@@ -47,7 +51,7 @@ export async function runCommand(command, args, env = process.env) {
     });
   } finally {
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.off(signal, forward);
-    // Only now, so that the command had the time to end in order.
+    // Only now, so that the command had time to end in order.
     if (requested !== undefined) process.kill(process.pid, requested);
   }
 }
@@ -57,16 +61,16 @@ export function fail(message, code = 1) {
   process.exit(code);
 }
 
-/** Compares what npm says it installed with what the lock file wants: cheaper than `npm ls`, surer than file times. */
+/** Compares npm's list of installed packages with the lock file: cheaper than `npm ls`. */
 async function dependenciesAreInstalled() {
   const wanted = await packages(join(root, 'package-lock.json'));
   const installed = await packages(join(root, 'node_modules', '.package-lock.json')).catch(() => undefined);
   if (installed === undefined) return false;
   return Object.entries(wanted).every(([path, { version, optional, devOptional }]) => {
     if (path === '') return true;
-    // A workspace is linked, not installed.
+    // npm links a workspace and does not install it.
     if (!path.startsWith('node_modules/')) return true;
-    // Optional ones are left out where they do not fit the platform.
+    // npm leaves out optional packages that do not fit the platform.
     if (installed[path] === undefined) return optional === true || devOptional === true;
     return installed[path].version === version;
   });

@@ -1,4 +1,5 @@
-// run.mjs ENTRY args…: prepares what is missing, then runs ENTRY, such as tools/simulator/dist/main.js, with the arguments.
+// run.mjs ENTRY args…: installs and builds what is missing, then runs ENTRY with the arguments.
+// ENTRY is a compiled program, such as tools/simulator/dist/main.js.
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { fail, prepare, root } from './prepare.mjs';

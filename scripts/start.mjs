@@ -1,4 +1,5 @@
-// npm start: prepares what is missing, then is the launcher. In one process, so that a signal has one receiver.
+// npm start: installs and builds what is missing, then becomes the launcher. One process for both,
+// so that a signal has one receiver.
 import { pathToFileURL } from 'node:url';
 import { join } from 'node:path';
 import { prepare, root } from './prepare.mjs';

@@ -1,15 +1,27 @@
-// npm test: prepares what is missing, then lint, typecheck and every test on every kind of server. Arguments go to vitest.
+// npm test: installs and builds what is missing, then runs lint, the type check and every test.
+// Arguments go to vitest.
 import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { fail, prepare, root, runCommand, step } from './prepare.mjs';
 
+const MAY_INSTALL = process.env.ROWMQ_TEST_INSTALL !== 'off';
+const HOW_TO_PREVENT = 'ROWMQ_TEST_INSTALL=off prevents this.';
+const LABELS = { mysql: 'MySQL', mariadb: 'MariaDB' };
+const PROSE_CHECK = 'scripts/check-prose.mjs';
+
 await prepare();
-await installBrowser();
-const untested = await kindsThatCannotBeHad();
+const untested = [...(await findServers()), ...(await findBrowser())];
+if (untested.length > 0 && process.env.CI === 'true') {
+  fail(`With CI=true everything must be tested, and this cannot be: ${untested.join(', ')}.`);
+}
 
 const steps = [
   { name: 'lint', command: 'npm', args: ['run', '--silent', 'lint'] },
+  ...(existsSync(join(root, PROSE_CHECK))
+    ? [{ name: 'prose', command: 'npm', args: ['run', '--silent', 'lint:prose'] }]
+    : []),
   { name: 'typecheck', command: 'npm', args: ['run', '--silent', 'typecheck'] },
   { name: 'tests', command: 'npx', args: ['vitest', 'run', ...process.argv.slice(2)] },
 ];
@@ -18,37 +30,48 @@ for (const [index, { name, command, args }] of steps.entries()) {
   const code = await runCommand(command, args);
   if (code !== 0) fail(`\n${name} failed (exit code ${code})`, code);
 }
-for (const kind of untested) console.log(`NOT TESTED: ${kind} (the reason is at the top)`);
+for (const part of untested) console.log(`NOT TESTED: ${part} (the reason is at the top)`);
 
-/** Web pages are tested in a real browser. Where there is none it is installed if it can be; else its tests fail, and say what to do. */
-async function installBrowser() {
-  const found = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].some(
-    (path) => path && existsSync(path),
-  );
-  if (found || process.getuid?.() !== 0 || !existsSync('/usr/bin/apt-get')) return;
-  console.log('Installing Chromium …');
-  await step('apt-get', ['-qq', 'update']);
-  await step('apt-get', ['-qq', '-y', '--no-install-recommends', 'install', 'chromium']);
-}
-
-/** Finds, or unpacks, each kind of server before anything else, so that what is missing is known at once. */
-async function kindsThatCannotBeHad() {
+/** Finds or unpacks each kind of server. Returns the kinds that are missing. */
+async function findServers() {
   const { findServer } = await import(pathToFileURL(join(root, 'tools/mysql-server/dist/index.js')).href);
   const missing = [];
-  for (const kind of ['mysql', 'mariadb']) {
+  for (const [kind, label] of Object.entries(LABELS)) {
+    const dataDir = join(root, '.rowmq-test');
+    const serversDir = process.env.ROWMQ_SERVERS_DIR || undefined;
+    const options = { kinds: [kind], dataDir, serversDir, log: console.log };
     try {
-      const found = await findServer({
-        kinds: [kind],
-        dataDir: join(root, '.rowmq-test'),
-        ...(process.env.ROWMQ_SERVERS_DIR ? { serversDir: process.env.ROWMQ_SERVERS_DIR } : {}),
-        log: console.log,
+      const found = await findServer({ ...options, install: false }).catch((error) => {
+        if (!MAY_INSTALL) throw error;
+        const folder = join(serversDir ?? join(dataDir, 'servers'), kind);
+        console.log(
+          `There is no ${label} on this machine. Unpacking one into ${folder} (no root rights needed, up to 450 MB, about a minute). ${HOW_TO_PREVENT}`,
+        );
+        return findServer(options);
       });
-      console.log(`Testing on ${kind} ${found.version}, ${found.origin}: ${found.program}`);
+      console.log(`Testing on ${label} ${found.version}, ${found.origin}: ${found.program}`);
     } catch (error) {
-      console.warn(`NOT TESTED: ${kind}. ${error.message}`);
-      missing.push(kind);
+      console.warn(`NOT TESTED: ${label}. ${error.message}`);
+      missing.push(label);
     }
   }
-  if (missing.length > 0 && process.env.CI === 'true') fail('With CI=true every kind of server must be tested.');
   return missing;
+}
+
+/** Finds or installs a browser. Returns what cannot be tested without one. */
+async function findBrowser() {
+  const usual = JSON.parse(await readFile(join(root, 'test/support/chromium-paths.json'), 'utf8'));
+  if ([process.env.CHROMIUM, ...usual].some((path) => path && existsSync(path))) return [];
+  if (MAY_INSTALL && process.getuid?.() === 0 && existsSync('/usr/bin/apt-get')) {
+    console.log(
+      `There is no Chromium on this machine. Installing the package chromium with apt-get. ${HOW_TO_PREVENT}`,
+    );
+    await step('apt-get', ['-qq', 'update']);
+    await step('apt-get', ['-qq', '-y', '--no-install-recommends', 'install', 'chromium']);
+    return [];
+  }
+  console.warn(
+    'NOT TESTED: web pages. There is no Chromium; install it (Debian: apt-get install chromium), or set CHROMIUM to its path.',
+  );
+  return ['web pages'];
 }

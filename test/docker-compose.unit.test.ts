@@ -98,7 +98,7 @@ describe('docker-compose.ha.yml', () => {
       const [, name, value] = /^(?:loose_)?(\w+) = (.+)$/.exec(line) ?? [];
       if (name !== undefined && name !== 'plugin_load_add') inCompose.set(name, value as string);
     }
-    /** What differs between machines. */
+    /** The settings that differ between machines. */
     const own = /name|seeds|address|report_host|server_id|super_read_only|plugin_load|expire/;
     const members = [1, 2, 3].map((number) => ({ port: number, groupPort: number }));
     const wanted = memberArguments({ name: 'x', password: 'x', members }, 0)

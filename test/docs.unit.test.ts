@@ -78,9 +78,10 @@ describe('a page', () => {
     }
   });
 
-  test.each(['test-deadlocks', 'test-faults', 'test-ha', 'test-model'])('scripts/%s.mjs takes --help', async (name) => {
-    const { stdout } = await run(process.execPath, [`scripts/${name}.mjs`, '--help'], { cwd: fileURLToPath(root) });
-    expect(stdout).toContain(`usage: npm run ${name.replace('-', ':')}`);
+  test.each(['deadlocks', 'faults', 'ha', 'model'])('npm run test:%s prints its options for --help', async (suite) => {
+    const command = ['scripts/test-suite.mjs', suite, '--help'];
+    const { stdout } = await run(process.execPath, command, { cwd: fileURLToPath(root) });
+    expect(stdout).toContain(`usage: npm run test:${suite}`);
   });
 
   test('asks the simulator for what it knows', async () => {
@@ -97,7 +98,7 @@ describe('a page', () => {
     }
   });
 
-  test.each(['client', 'store'])('libs/%s names the tarball that is made', async (library) => {
+  test.each(['client', 'typeorm'])('libs/%s names the tarball that is made', async (library) => {
     const { version } = JSON.parse(await textOf('package.json')) as { version: string };
     expect(await readPage(`libs/${library}/README.md`)).toContain(`npm install ./rowmq-${library}-${version}.tgz`);
   });
@@ -107,7 +108,7 @@ describe('docs/operations.md', () => {
   const URL_SETTING = { ROWMQ_DATABASE_URL: 'mysql://u:p@h:3306/d' };
   const readers = [readBrokerConfig, readReaperConfig, readLauncherConfig];
 
-  /** What the processes say of a setting's value. */
+  /** The processes' answer to the value of a setting. */
   function faultsOf(setting: string, value: string): string {
     return readers
       .map((read) => {

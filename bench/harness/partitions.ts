@@ -1,3 +1,4 @@
+import { SessionClock } from '../../test/support/clock.js';
 import { Database, openDataSource, PartitionRepository } from '@rowmq/store';
 
 const WIDTH_MINUTES = 60;
@@ -10,8 +11,9 @@ const AHEAD_MINUTES = 3 * 1440;
 export async function makePartitions(databaseUrl: string, from = Date.now()): Promise<void> {
   const dataSource = await openDataSource({ url: databaseUrl, poolSize: 2 });
   try {
+    new SessionClock(() => from).drive(dataSource);
     const partitions = new PartitionRepository(new Database(dataSource, 60_000));
-    await partitions.createAhead({ widthMinutes: WIDTH_MINUTES, aheadMinutes: AHEAD_MINUTES, now: from });
+    await partitions.createAhead({ widthMinutes: WIDTH_MINUTES, aheadMinutes: AHEAD_MINUTES });
   } finally {
     await dataSource.destroy();
   }

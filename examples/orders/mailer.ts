@@ -7,7 +7,10 @@ import { type Order, ORDERS, ordersQueues } from './order.js';
 
 @Consumer(ORDERS, { concurrency: 10, leaseSeconds: 10 })
 class Mailer {
-  /** When it returns the message is acked. When it throws, the message comes again after a while, and after five times it is dead-lettered. */
+  /**
+   * If it returns, the message is acked. If it throws, the message comes again later, and after
+   * five times it is dead-lettered.
+   */
   @OnMessage()
   async mail({ customer, article, count }: Order, message: Message<Order>): Promise<void> {
     if (customer.endsWith('@example.invalid')) throw new Reject(`nobody can be mailed at ${customer}`);

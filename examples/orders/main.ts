@@ -15,9 +15,9 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 const codes = await Promise.all(
   services.map(async (service) => {
     const [code, signal] = (await once(service, 'exit')) as [number | null, NodeJS.Signals | null];
-    // One does not go on without the other.
+    // If one service ends, the other ends too.
     for (const other of services) other.kill('SIGTERM');
-    // Nest ends a process that was asked to stop by the same signal, once all is closed.
+    // After a signal, Nest closes the application and then ends the process by the same signal.
     return signal === 'SIGTERM' || signal === 'SIGINT' ? 0 : (code ?? 1);
   }),
 );

@@ -1,7 +1,7 @@
 import { RowmqModule } from '@rowmq/client';
 import { z } from 'zod';
 
-/** What both services know of an order. */
+/** An order, as both services know it. */
 export const order = z.object({
   customer: z.email(),
   article: z.string().min(1),
@@ -13,7 +13,7 @@ export type Order = z.output<typeof order>;
 export const ORDERS = 'orders';
 const ORDERS_DEAD = 'orders-dead';
 
-/** For the modules of both: the queue of orders, and where those go that were received too often or rejected. */
+/** For the modules of both services: the queue of orders, and its dead-letter queue. */
 export const ordersQueues = RowmqModule.registerQueue(
   { name: ORDERS_DEAD, create: true },
   { name: ORDERS, schema: order, create: { deadLetterQueue: ORDERS_DEAD, maxReceives: 5 } },

@@ -10,7 +10,7 @@ import { order, type Order, ORDERS, ordersQueues } from './order.js';
 class OrdersController {
   constructor(@InjectQueue(ORDERS) private readonly orders: Queue<Order>) {}
 
-  /** The order is taken once it is durable: what happens to it from then on is the mailer's business. */
+  /** Answers once the order is durable. The mailer handles it later. */
   @Post()
   async place(@Body({ schema: order }) placed: Order): Promise<{ id: string }> {
     return { id: await this.orders.enqueue(placed) };

@@ -1,6 +1,9 @@
 import { defineConfig } from 'vite';
 
-/* The published package carries the store's enqueue inside: nobody else needs the rest of the store. */
+/*
+ * The published package carries the store's enqueue inside. Its users need nothing else of the
+ * store.
+ */
 export default defineConfig({
   build: {
     outDir: 'dist',
@@ -8,7 +11,7 @@ export default defineConfig({
     target: 'node20',
     minify: false,
     lib: { entry: 'src/index.ts', formats: ['es'], fileName: 'index' },
-    rolldownOptions: { external: [/^node:/, /^@rowmq\/contract$/, 'typeorm', 'zod'] },
+    rolldownOptions: { external: [/^node:/, /^@rowmq\/contract$/, 'typeorm'] },
   },
   resolve: { conditions: ['rowmq-source'] },
 });

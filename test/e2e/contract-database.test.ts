@@ -8,7 +8,10 @@ import { eventually } from '../support/wait.js';
 const shared = useBroker();
 const LEASE_SECONDS = 3;
 
-/** Kills every connection of the broker on the server, again and again, until told to stop; tells how many. */
+/**
+ * Kills every connection of the broker on the server, again and again, until told to stop; tells
+ * how many.
+ */
 function killConnections(database: string): { stop: () => Promise<number> } {
   let going = true;
   const work = async (): Promise<number> => {

@@ -32,7 +32,7 @@ describe.concurrent('an expired message is never handed out', () => {
     expect(await shared.api.message(id!)).toMatchObject({ settled: true });
   });
 
-  test('not one instant too late, by consumers who take and give back without pause', async () => {
+  test('not one instant too late, although consumers lease and nack without pause', async () => {
     const queue = await shared.newQueue();
     const [id] = await queue.enqueue({ body: 'hot', expiresInSeconds: 1 });
     const expiresAt = Date.parse((await shared.api.message(id!)).expiresAt);
@@ -56,7 +56,7 @@ describe.concurrent('an expired message is never handed out', () => {
     expect(await shared.api.message(id!)).toMatchObject({ settled: true });
   });
 
-  test('when it expires under a lease and is given back', async () => {
+  test('when it expires under a lease and is nacked', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue({ body: 'given back', expiresInSeconds: 1 });
     const { receipt, expiresAt } = await queue.dequeueOne({ leaseSeconds: 60 });
@@ -65,7 +65,7 @@ describe.concurrent('an expired message is never handed out', () => {
     await expectNeverHandedOut(queue);
   });
 
-  test('when it is given back with a delay that outlives it', async () => {
+  test('when it is nacked with a delay that outlives it', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue({ body: 'too late', expiresInSeconds: 1 });
     const { receipt, expiresAt } = await queue.dequeueOne({ leaseSeconds: 60 });
@@ -160,7 +160,7 @@ describe.concurrent('the life of a message', () => {
     expect(messages.map(life)).toEqual([1000, 10]);
   });
 
-  test('is not longer for being taken and given back', async () => {
+  test('is not longer after a lease and a nack', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue({ body: 'b', expiresInSeconds: 500 });
     const first = await queue.dequeueOne();

@@ -8,20 +8,29 @@ vi.setConfig({ maxConcurrency: 40 });
 const shared = useBroker();
 const LONG = 600;
 
-/** Waits until a lease's deadline has passed: the message is ready again. Nobody takes it meanwhile. */
+/**
+ * Waits until a lease's deadline has passed: the message is ready again. Nobody takes it
+ * meanwhile.
+ */
 async function leaseRunsOut(queue: QueueApi, { id }: LeasedMessage): Promise<void> {
   await eventually('the lease runs out', async () =>
     (await queue.browse('ready')).some((message) => message.id === id),
   );
 }
 
-/** A leased message comes back when its lease has run out: not before its holder's deadline, and not long after. */
+/**
+ * A leased message comes back when its lease has run out: not before its holder's deadline, and
+ * not long after.
+ */
 function expectAvailableAfter({ availableAt }: { availableAt: string }, leaseExpiresAt: string): void {
   expect(Date.parse(availableAt)).toBeGreaterThanOrEqual(Date.parse(leaseExpiresAt));
   expect(Date.parse(availableAt)).toBeLessThanOrEqual(Date.parse(leaseExpiresAt) + 1000);
 }
 
-/** Everything a holder may do with its receipt is refused with this code, and nothing changes by it. */
+/**
+ * Everything a holder may do with its receipt is refused with this code, and nothing changes by
+ * it.
+ */
 async function expectUseless(
   queue: QueueApi,
   receipt: string,
@@ -111,7 +120,7 @@ describe.concurrent('a lease', () => {
     expect(await shared.api.message(id)).toMatchObject({ settled: true, deliveries: [] });
   });
 
-  test('is over once the message is given back', async () => {
+  test('is over once the message is nacked', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('given back', 'given back for later');
     const [first, second] = await queue.dequeue({ maxMessages: 2 });

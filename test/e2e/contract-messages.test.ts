@@ -8,7 +8,7 @@ vi.setConfig({ maxConcurrency: 20 });
 const shared = useBroker();
 const bodies = (messages: { body: string }[]): string[] => messages.map(({ body }) => body);
 
-describe.concurrent('what was enqueued comes out byte by byte', () => {
+describe.concurrent('a body comes out byte by byte as it was enqueued', () => {
   test.each<[string, string]>([
     ['nothing', ''],
     ['a NUL character', '\u0000'],
@@ -116,7 +116,7 @@ describe.concurrent('order', () => {
     expect(messages.map(({ priority }) => priority)).toEqual([9, 9, 8, 7, 6, 5, 4, 4, 3, 2, 1, 0]);
   });
 
-  test('puts what was given back behind what became available before', async () => {
+  test('puts a nacked message behind those that became available before it', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('given back', 'stayed');
     const { receipt } = await queue.dequeueOne();

@@ -91,7 +91,7 @@ describe.concurrent('/metrics', () => {
     const isPaused = async (): Promise<number> => shared.api.metric(`rowmq_queue_paused{queue="${queue.name}"}`);
     expect(await isPaused()).toBe(0);
     await queue.admin('pause');
-    // Who is asked while another is answered may answer as of before.
+    // A broker that is asked while another answers may still answer with the state before.
     await eventually('it is paused', async () => (await isPaused()) === 1);
     await queue.admin('resume');
     await eventually('it is not', async () => (await isPaused()) === 0);
@@ -118,7 +118,9 @@ describe.concurrent('/metrics', () => {
   });
 });
 
-/** What Docker takes a container for whose broker is at this address: the command of the image's HEALTHCHECK, run here. */
+/**
+ * Runs the command of the image's HEALTHCHECK against the broker at this address, as Docker does.
+ */
 async function imageIsHealthy(url: string): Promise<boolean> {
   const dockerfile = await readFile(new URL('../../Dockerfile', import.meta.url), 'utf8');
   const command = /^HEALTHCHECK [^]*?\n  CMD (\[.*\])$/m.exec(dockerfile)?.[1] as string;

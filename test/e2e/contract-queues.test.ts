@@ -246,7 +246,7 @@ describe.concurrent('dead-lettering', () => {
     return { queue, dead };
   }
 
-  /** Takes and gives back until nothing comes any more; tells how often. */
+  /** Leases and nacks until nothing comes any more, and returns how often. */
   async function exhaust(queue: QueueApi): Promise<number> {
     for (let receives = 0; ; receives += 1) {
       const [message] = await queue.dequeue();

@@ -5,7 +5,10 @@ vi.setConfig({ maxConcurrency: 20 });
 
 const shared = useBroker();
 
-/** Nothing is in the queue: browse and stats show nothing in any state, and a consumer gets nothing. */
+/**
+ * Nothing is in the queue: browse and stats show nothing in any state, and a consumer gets
+ * nothing.
+ */
 async function expectNothingStored(queue: QueueApi): Promise<void> {
   for (const state of ['ready', 'delayed', 'leased'] as const) expect(await queue.browse(state)).toEqual([]);
   expect((await queue.get()).stats).toEqual({ ready: 0, delayed: 0, leased: 0, oldestReadyAgeSeconds: null });

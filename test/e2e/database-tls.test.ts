@@ -14,9 +14,9 @@ import { serverProgram, testServer } from '../support/servers.js';
 import { eventually } from '../support/wait.js';
 
 const PASSWORD = 'rowmq-over-tls';
-/** What the server's certificate names. */
+/** The name in the server's certificate. */
 const HOST = 'localhost';
-/** What it does not name, and where nothing listens at port 1. */
+/** A host that the certificate does not name. Nothing listens at its port 1. */
 const OTHER_HOST = hostname();
 
 const isMySql = testServer().kind === 'mysql';
@@ -57,7 +57,7 @@ beforeEach(async () => {
   await admin.query('SET GLOBAL require_secure_transport = OFF');
 });
 
-/** Of a user whom the server lets in over TLS only. */
+/** The URL of a user whom the server accepts over TLS only. */
 const url = (hosts = `${HOST}:${server.port}`, user = 'app'): string => `mysql://${user}:${PASSWORD}@${hosts}/rowmq`;
 
 const REQUIRE: DatabaseTls = { rejectUnauthorized: false, verifyIdentity: false };
@@ -66,7 +66,7 @@ async function verify({ ca }: Certificates, verifyIdentity = true): Promise<Data
   return { rejectUnauthorized: true, verifyIdentity, ca: await readFile(ca, 'utf8') };
 }
 
-/** What a session says that it is encrypted with; empty: nothing. */
+/** The session's cipher; empty if it is not encrypted. */
 async function cipher(address: string, tls?: DatabaseTls): Promise<string> {
   const dataSource = await openDataSource({ url: address, tls, poolSize: 1 });
   try {
@@ -193,7 +193,7 @@ describe('processes on a server that takes encrypted connections only', () => {
 
   test('run under npm start', async () => {
     const port = String(await freePort());
-    const launcher = startEntry('main', { ...settings(), ROWMQ_PORT: port });
+    const launcher = startEntry('start', { ...settings(), ROWMQ_PORT: port });
     const api = new Api(`http://127.0.0.1:${port}`);
     try {
       const isReady = async () => (await api.get('/health/ready').catch(() => undefined))?.status === 200;
@@ -208,9 +208,10 @@ describe('processes on a server that takes encrypted connections only', () => {
   });
 
   test('say what to set without it', async () => {
-    for (const entry of ['migrate', 'main']) {
+    for (const entry of ['migrate', 'start'] as const) {
       const { code, stderr } = await runEntry(entry, {
         ...settings(),
+        ROWMQ_PORT: String(await freePort()),
         ROWMQ_DATABASE_TLS: '',
         ROWMQ_DATABASE_TLS_CA: '',
       });

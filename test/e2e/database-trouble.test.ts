@@ -34,7 +34,7 @@ interface Line {
   message: string;
 }
 
-/** What the broker's log says of the database. */
+/** The lines about the database in the broker's log. */
 function lines(context = 'Database'): Line[] {
   return (broker as Broker)
     .output()

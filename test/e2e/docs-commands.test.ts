@@ -6,13 +6,16 @@ import { Api } from '../support/api.js';
 import { blocksOf, exceptionOf, pages } from '../support/docs.js';
 import { type Broker, startBroker } from '../support/processes.js';
 
-/* What readers are told to type at a broker, typed. */
+/* Types the commands that the docs tell readers to type at a broker. */
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const run = promisify(execFile);
 const KEY = 'a-key-of-the-documentation';
 
-/** The shell blocks of a page that speak to a broker, in the order in which a reader would type them. */
+/**
+ * The shell blocks of a page that speak to a broker, in the order in which a reader would type
+ * them.
+ */
 async function commandsOf(page: string): Promise<string[]> {
   const blocks = await blocksOf(page, 'sh');
   return blocks
@@ -26,7 +29,7 @@ const COMMANDS = new Map(
 );
 const PAGES_WITH_COMMANDS = PAGES.filter((page) => COMMANDS.get(page)?.length);
 
-/** What is to come of a page's commands. */
+/** The answers that a page's commands must bring. */
 const EXPECTED: Record<string, string[]> = {
   'README.md': ['"acked":["', '"failed":[]'],
   'docs/protocol.md': ['"acked":["', '"failed":[]', '"redriven":', 'rowmq_messages_total'],

@@ -16,7 +16,7 @@ import { createDatabase, testServer } from '../support/servers.js';
 import { createQueue, openStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
-/* What docs/operations.md says, done: its commands, its SQL, its privileges, its alerts. */
+/* Follows docs/operations.md: its commands, its SQL, its privileges and its alerts. */
 
 const PAGE = 'docs/operations.md';
 const root = fileURLToPath(new URL('../../', import.meta.url));
@@ -72,7 +72,10 @@ describe('beside the MySQL you have', () => {
     await admin.query(`DROP DATABASE IF EXISTS ${name}; DROP USER IF EXISTS '${name}'@'%'`);
   });
 
-  /** Runs the page's block as a shell would, with a database of this server and a port that is free. */
+  /**
+   * Runs the page's block as a shell would, with a database of this server and a port that is
+   * free.
+   */
   function start(block: string, encoded: string, port: number): ChildProcess {
     const { host } = new URL(testServer().url);
     const script = block.replace(
@@ -100,7 +103,7 @@ describe('beside the MySQL you have', () => {
     const encode = (await blockWith('sh', 'encodeURIComponent')).replace("'p@ss/word?'", `'${PASSWORD}'`);
     const encoded = (await run('bash', ['-euc', encode])).stdout.trim();
     const port = await freePort();
-    shell = start(await blockWith('sh', 'migrate.js up'), encoded, port);
+    shell = start(await blockWith('sh', 'apps/migrate/dist/main.js up'), encoded, port);
     // When it closes, everybody who could write to it has ended.
     const ended = once(shell, 'close');
     const api = new Api(`http://127.0.0.1:${port}`);
@@ -164,19 +167,22 @@ describe('the privileges that the page names', () => {
     await database.drop();
   }, 300_000);
 
-  /** Splits with and without copying, rebuilds and drops partitions, as a reaper does over days: REORGANIZE, EXCHANGE, REBUILD and DROP. */
+  /**
+   * Splits with and without copying, rebuilds and drops partitions, as a reaper does over days:
+   * REORGANIZE, EXCHANGE, REBUILD and DROP.
+   */
   async function changePartitions(url: string): Promise<void> {
     const store = await openStore({ on: url });
     const queue = await createQueue(store, { messageTtlSeconds: 30 * 86_400 });
     const hourly = { widthMinutes: 60, aheadMinutes: 180 };
-    expect(await store.partitions.createAhead({ ...hourly, now: START })).toBeGreaterThan(0);
+    expect(await store.at(START).partitions.createAhead({ ...hourly })).toBeGreaterThan(0);
     // More than a split copies.
     await enqueueStamped(store, queue, { at: START + DAY, count: 10_500 });
-    expect(await store.partitions.createAhead({ ...hourly, now: START + 2 * DAY })).toBeGreaterThan(0);
+    expect(await store.at(START + 2 * DAY).partitions.createAhead({ ...hourly })).toBeGreaterThan(0);
     const [first] = await store.partitions.list();
     expect(await store.partitions.rebuild(first!)).toBe(true);
     await settleAll(store, queue, START + 2 * DAY);
-    const dropped = await store.partitions.dropSettled({ retentionSeconds: 3600, now: START + 2 * DAY + 3 * HOUR });
+    const dropped = await store.at(START + 2 * DAY + 3 * HOUR).partitions.dropSettled({ retentionSeconds: 3600 });
     expect(dropped.length).toBeGreaterThan(1);
     await store.close();
   }
@@ -202,14 +208,14 @@ describe('the SQL for 3 a.m.', () => {
     const store = await openStore();
     const database = new URL(store.url).pathname.slice(1);
     const queue = await createQueue(store);
-    await store.partitions.createAhead({ widthMinutes: 60, aheadMinutes: 60, now: START });
+    await store.at(START).partitions.createAhead({ widthMinutes: 60, aheadMinutes: 60 });
     await enqueueStamped(store, queue, { at: START, count: 10 });
     await settleAll(store, queue, START);
     const holder = await createConnection({ uri: store.url });
     holder.on('error', () => undefined);
     await holder.query('START TRANSACTION WITH CONSISTENT SNAPSHOT');
     await holder.query('SELECT id FROM message LIMIT 1');
-    const drop = () => store.partitions.dropSettled({ retentionSeconds: 60, now: START + DAY });
+    const drop = () => store.at(START + DAY).partitions.dropSettled({ retentionSeconds: 60 });
     await expect(drop()).rejects.toThrow(/[Ll]ock wait timeout/);
 
     const answers = new Map<string, RowDataPacket[]>();

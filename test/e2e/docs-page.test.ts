@@ -83,7 +83,8 @@ describe('a page of somebody else’s, in a real browser', () => {
     for (const host of ['127.0.0.1', 'localhost']) {
       await page.goto(`http://${host}:${port}/`);
       const kind = await page.evaluate(async (url) => {
-        // A request that a browser sends without asking the other side first, and whose answer it hides.
+        // A request that a browser sends without asking the other side first, and whose answer it
+        // hides.
         const answer = await fetch(url, { method: 'POST', mode: 'no-cors' });
         return answer.type;
       }, `${shared.broker.url}${queue.adminPath}/purge`);

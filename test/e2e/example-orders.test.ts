@@ -13,7 +13,7 @@ const KEY = 'a-key-of-the-example';
 const shared = useBroker({ ROWMQ_ADMIN_KEY: KEY });
 const run = promisify(execFile);
 
-/** What the example's page has people type to order a teapot. */
+/** The command with which the example's page orders a teapot. */
 async function orderCommand(port: number): Promise<string> {
   const blocks = await blocksOf('examples/orders/README.md', 'sh');
   return (blocks.find(({ text }) => text.startsWith('curl'))?.text ?? '').replace(':3000', `:${port}`);
@@ -23,7 +23,7 @@ it('examples/orders mails what is ordered, dead-letters what cannot be mailed, a
   const port = await freePort();
   const api = new Api(shared.broker.url, { authorization: `Bearer ${KEY}` });
   const env = { ...process.env, ROWMQ_URL: shared.broker.url, ROWMQ_ADMIN_KEY: KEY, SHOP_PORT: String(port) };
-  // What npm run example:orders runs; without npm between, whose exit code is its own.
+  // The script of `npm run example:orders`, without npm, whose exit code would replace it.
   const example = spawn(process.execPath, ['scripts/run.mjs', 'examples/orders/main'], {
     cwd: ROOT,
     env,

@@ -1,11 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type BrokerClient, RowmqHttpClient } from '@rowmq/client';
 import { InMemoryBroker } from '@rowmq/client/testing';
-import type { EnqueueRequest, LeasedMessage, PutQueueRequest, RowmqError } from '@rowmq/contract';
+import { type EnqueueRequest, type LeasedMessage, PROBLEMS, type PutQueueRequest, RowmqError } from '@rowmq/contract';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { newQueueName, useBroker } from '../support/api.js';
 
-/* What services are tested with does as what they run with: each test passes on a real broker, and on the one in memory. */
+/* InMemoryBroker behaves like a broker: each test passes on both. */
 
 const shared = useBroker();
 
@@ -13,6 +13,13 @@ const brokers: [string, () => BrokerClient][] = [
   ['a broker', () => new RowmqHttpClient({ url: shared.broker.url })],
   ['InMemoryBroker', () => new InMemoryBroker()],
 ];
+
+async function codeOf(call: Promise<unknown>): Promise<string> {
+  return call.then(
+    () => 'done',
+    (error: unknown) => (error as RowmqError).code,
+  );
+}
 
 describe.each(brokers)('%s', (_, make) => {
   let broker: BrokerClient;
@@ -38,19 +45,12 @@ describe.each(brokers)('%s', (_, make) => {
     return messages[0] as LeasedMessage;
   }
 
-  /** Whatever its holder does with a receipt is refused with this code. */
+  /** Every verb refuses the receipt with this code. */
   async function expectUseless(queue: string, receipt: string, code: string): Promise<void> {
     const failed = [{ receipt, code }];
     expect(await broker.ack(queue, { receipts: [receipt] })).toEqual({ acked: [], failed });
     expect(await broker.nack(queue, { receipts: [receipt], reason: 'too late' })).toEqual({ nacked: [], failed });
     expect(await broker.extend(queue, { receipts: [receipt], leaseSeconds: 100 })).toEqual({ extended: [], failed });
-  }
-
-  async function codeOf(call: Promise<unknown>): Promise<string> {
-    return call.then(
-      () => 'done',
-      (error: unknown) => (error as RowmqError).code,
-    );
   }
 
   test('a lease that was given back is lost, also when another has taken the message', async () => {
@@ -190,5 +190,243 @@ describe.each(brokers)('%s', (_, make) => {
     const bodies: string[] = [];
     for (let index = 0; index < 4; index += 1) bodies.push((await take(queue)).body);
     expect(bodies).toEqual(['urgent', 'usual', 'idle', 'later']);
+  });
+});
+
+/** A request that both brokers get. `queue` exists and has no dead-letter queue. */
+type Ask = (broker: BrokerClient, queue: string) => Promise<unknown>;
+
+const enqueueOf =
+  (message: unknown): Ask =>
+  async (broker, queue) =>
+    broker.enqueue(queue, { messages: [message as { body: string }] });
+const dequeueOf =
+  (request: unknown): Ask =>
+  async (broker, queue) =>
+    broker.dequeue(queue, request as never);
+const ackOf =
+  (request: unknown): Ask =>
+  async (broker, queue) =>
+    broker.ack(queue, request as never);
+const nackOf =
+  (request: object): Ask =>
+  async (broker, queue) =>
+    broker.nack(queue, { receipts: [A_RECEIPT], ...request } as never);
+const extendOf =
+  (request: object): Ask =>
+  async (broker, queue) =>
+    broker.extend(queue, { receipts: [A_RECEIPT], leaseSeconds: 60, ...request } as never);
+const settingsOf =
+  (settings: object): Ask =>
+  async (broker, queue) =>
+    broker.putQueue(queue, settings as never);
+
+const A_RECEIPT = 'A'.repeat(32);
+const messagesOf = (count: number, body: string) => Array.from({ length: count }, () => ({ body }));
+const HALF_A_PAIR = '\ud83d';
+const PROTO = JSON.parse('{"__proto__":"a"}') as Record<string, string>;
+const headers = (count: number) => Object.fromEntries(Array.from({ length: count }, (_, index) => [`h${index}`, 'x']));
+
+const WRONG_NAMES = ['orders/created', 'new orders', 'größe', 'x'.repeat(81), 'orders?', 'orders\n'];
+const VERBS: [string, Ask][] = [
+  ['enqueue', enqueueOf({ body: 'x' })],
+  ['dequeue', dequeueOf({})],
+  ['ack', ackOf({ receipts: [A_RECEIPT] })],
+  ['nack', nackOf({})],
+  ['extend', extendOf({})],
+  ['PUT', settingsOf({})],
+];
+
+const REFUSED: [string, Ask][] = [
+  ...WRONG_NAMES.flatMap((name) =>
+    VERBS.map(([verb, ask]): [string, Ask] => [
+      `${verb} of a queue named ${JSON.stringify(name)}`,
+      async (broker) => ask(broker, name),
+    ]),
+  ),
+  ['a header named __proto__', enqueueOf({ body: 'x', headers: PROTO })],
+  ['a field named __proto__', enqueueOf(JSON.parse('{"body":"x","__proto__":{"priority":3}}'))],
+  ['a header without a name', enqueueOf({ body: 'x', headers: { '': 'x' } })],
+  ['a header that is a number', enqueueOf({ body: 'x', headers: { h: 1 } })],
+  ['headers in a list', enqueueOf({ body: 'x', headers: ['h'] })],
+  ['headers that are null', enqueueOf({ body: 'x', headers: null })],
+  ['17 headers', enqueueOf({ body: 'x', headers: headers(17) })],
+  ['half a surrogate pair in a header', enqueueOf({ body: 'x', headers: { h: HALF_A_PAIR } })],
+  ['half a surrogate pair in the name of a header', enqueueOf({ body: 'x', headers: { [HALF_A_PAIR]: 'x' } })],
+  ['headers of 1,025 bytes', enqueueOf({ body: 'x', headers: { h: 'x'.repeat(1017) } })],
+  ['no body', enqueueOf({})],
+  ['a body that is an object', enqueueOf({ body: { order: 17 } })],
+  ['a body that is bytes', enqueueOf({ body: new Uint8Array([1, 2]) })],
+  ['half a surrogate pair in the body', enqueueOf({ body: HALF_A_PAIR })],
+  ['a body of 4,097 bytes', enqueueOf({ body: 'x'.repeat(4097) })],
+  [
+    'a body of 4,097 bytes in base64',
+    enqueueOf({ body: Buffer.alloc(4097).toString('base64'), bodyEncoding: 'base64' }),
+  ],
+  ['a body of 4,097 bytes in fewer characters', enqueueOf({ body: 'ü'.repeat(2049) })],
+  ['a body that is not base64', enqueueOf({ body: 'no base64', bodyEncoding: 'base64' })],
+  ['base64 without padding', enqueueOf({ body: 'eA', bodyEncoding: 'base64' })],
+  ['an unknown encoding', enqueueOf({ body: 'x', bodyEncoding: 'hex' })],
+  ...[-1, 10, 1.5, '4', null, Number.NaN].map((priority): [string, Ask] => [
+    `a priority of ${JSON.stringify(priority)} (${typeof priority})`,
+    enqueueOf({ body: 'x', priority }),
+  ]),
+  ...[-1, 43_201, 1.5, '4'].map((delaySeconds): [string, Ask] => [
+    `a delay of ${JSON.stringify(delaySeconds)} seconds`,
+    enqueueOf({ body: 'x', delaySeconds }),
+  ]),
+  ...[0, 1_209_601, 1.5, Infinity].map((expiresInSeconds): [string, Ask] => [
+    `a life of ${expiresInSeconds} seconds`,
+    enqueueOf({ body: 'x', expiresInSeconds }),
+  ]),
+  ['a delay that ends with the message’s life', enqueueOf({ body: 'x', delaySeconds: 60, expiresInSeconds: 60 })],
+  ['an unknown field of a message', enqueueOf({ body: 'x', unknown: 1 })],
+  [
+    'an unknown field of an enqueue',
+    async (broker, queue) => broker.enqueue(queue, { messages: [{ body: 'x' }], unknown: 1 } as never),
+  ],
+  ['an enqueue of no messages', async (broker, queue) => broker.enqueue(queue, { messages: [] })],
+  ['an enqueue of 101 messages', async (broker, queue) => broker.enqueue(queue, { messages: messagesOf(101, 'x') })],
+  [
+    'an enqueue of more than 4 MiB',
+    async (broker, queue) => broker.enqueue(queue, { messages: messagesOf(100, 'x'.repeat(43_000)) }),
+  ],
+  ...[0, 101, 1.5, '1'].map((maxMessages): [string, Ask] => [
+    `a dequeue of ${JSON.stringify(maxMessages)} messages`,
+    dequeueOf({ maxMessages }),
+  ]),
+  ...[-1, 21, 0.5].map((waitSeconds): [string, Ask] => [
+    `a wait of ${waitSeconds} seconds`,
+    dequeueOf({ waitSeconds }),
+  ]),
+  ...[0, 43_201, 1.5].flatMap((leaseSeconds): [string, Ask][] => [
+    [`a dequeue with a lease of ${leaseSeconds} seconds`, dequeueOf({ leaseSeconds })],
+    [`an extend with a lease of ${leaseSeconds} seconds`, extendOf({ leaseSeconds })],
+    [`a queue with leases of ${leaseSeconds} seconds`, settingsOf({ leaseSeconds })],
+  ]),
+  ['an extend without a lease', extendOf({ leaseSeconds: undefined })],
+  ['an unknown field of a dequeue', dequeueOf({ unknown: 1 })],
+  ['an unknown field of an ack', ackOf({ receipts: [A_RECEIPT], unknown: 1 })],
+  ['an unknown field of a nack', nackOf({ unknown: 1 })],
+  ['an unknown field of an extend', extendOf({ unknown: 1 })],
+  ['an unknown setting', settingsOf({ unknown: 1 })],
+  ...[[], Array(101).fill(A_RECEIPT), [''], ['x'.repeat(201)], [17], A_RECEIPT, undefined].flatMap(
+    (receipts, index): [string, Ask][] => [
+      [`an ack with wrong receipts, number ${index}`, ackOf({ receipts })],
+      [`a nack with wrong receipts, number ${index}`, nackOf({ receipts })],
+      [`an extend with wrong receipts, number ${index}`, extendOf({ receipts })],
+    ],
+  ),
+  ['a nack with a delay of 43,201 seconds', nackOf({ delaySeconds: 43_201 })],
+  ['a nack with a reason of 201 characters', nackOf({ reason: 'x'.repeat(201) })],
+  ['a nack with half a surrogate pair in its reason', nackOf({ reason: HALF_A_PAIR })],
+  ['a reject with a delay', nackOf({ deadLetter: true, delaySeconds: 1 })],
+  ['a reject where there is no dead-letter queue', nackOf({ deadLetter: true })],
+  [
+    'a queue that is its own dead-letter queue',
+    async (broker, queue) => broker.putQueue(queue, { deadLetterQueue: queue }),
+  ],
+  [
+    'a new queue that is its own dead-letter queue',
+    async (broker) => broker.putQueue('mirror', { deadLetterQueue: 'mirror' }),
+  ],
+  ['a dead-letter queue that does not exist', settingsOf({ deadLetterQueue: 'nobody-made-this' })],
+  ['a dead-letter queue whose name cannot be', settingsOf({ deadLetterQueue: 'new orders' })],
+  ['messages that live 0 seconds', settingsOf({ messageTtlSeconds: 0 })],
+  ['messages that live too long', settingsOf({ messageTtlSeconds: 1_209_601 })],
+  ['a queue with a negative delay', settingsOf({ delaySeconds: -1 })],
+  ['a queue with 0 receives', settingsOf({ maxReceives: 0 })],
+  ['a queue with 1,001 receives', settingsOf({ maxReceives: 1001 })],
+  ['a queue with a depth of 0', settingsOf({ maxDepth: 0 })],
+  ['a queue with too large a depth', settingsOf({ maxDepth: 1_000_000_001 })],
+  ['a queue whose lease is null', settingsOf({ leaseSeconds: null })],
+];
+
+const ACCEPTED: [string, EnqueueRequest['messages'][number]][] = [
+  [
+    'headers with names of Object.prototype',
+    { body: 'x', headers: { constructor: 'a', prototype: 'b', toString: 'c' } },
+  ],
+  ['undefined fields', { body: 'x', priority: undefined, headers: undefined, delaySeconds: undefined }],
+  ['an empty body', { body: '' }],
+  ['no headers', { body: 'x', headers: {} }],
+  ['16 headers', { body: 'x', headers: headers(16) }],
+  ['headers of 1,024 bytes', { body: 'x', headers: { h: 'x'.repeat(1016) } }],
+  ['4,096 bytes', { body: 'ü'.repeat(2048) }],
+];
+
+describe('InMemoryBroker and a broker', () => {
+  let real: RowmqHttpClient;
+  let memory: InMemoryBroker;
+  beforeAll(() => {
+    real = new RowmqHttpClient({ url: shared.broker.url, retries: 0 });
+    memory = new InMemoryBroker();
+  });
+  afterAll(() => real.close());
+
+  /** Status, code and fields at fault of a refusal; undefined for a request that was accepted. */
+  async function refusalOf(ask: Ask, broker: BrokerClient, queue: string): Promise<unknown> {
+    try {
+      await ask(broker, queue);
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof RowmqError)) throw error;
+      return [PROBLEMS[error.code].status, error.code, error.faults?.map(({ path }) => path)];
+    }
+  }
+
+  test.each(REFUSED)('refuse %s with the same status, code and fields at fault', async (_, ask) => {
+    const queue = newQueueName();
+    for (const broker of [real, memory]) await broker.putQueue(queue);
+    const refusal = await refusalOf(ask, real, queue);
+    expect(refusal).toBeDefined();
+    expect(await refusalOf(ask, memory, queue)).toEqual(refusal);
+    expect(memory.messages(queue)).toEqual([]);
+  });
+
+  /* Over HTTP an empty name makes another path, which no call has: its refusal names no field. */
+  test.each(VERBS)('refuse %s of a queue without a name', async (_, ask) => {
+    for (const broker of [real, memory]) {
+      expect(await codeOf(ask(broker, ''))).toBe('invalid-request');
+    }
+  });
+
+  test.each(ACCEPTED)('hand out a message with %s alike', async (_, message) => {
+    const queue = newQueueName();
+    const handedOut = async (broker: BrokerClient): Promise<unknown> => {
+      await broker.putQueue(queue);
+      await broker.enqueue(queue, { messages: [message] });
+      const { messages } = await broker.dequeue(queue, { waitSeconds: 10 });
+      return messages.map(({ body, bodyEncoding, headers: sent, priority, receiveCount }) => {
+        return { body, bodyEncoding, sent, priority, receiveCount };
+      });
+    };
+    expect(await handedOut(memory)).toEqual(await handedOut(real));
+  });
+
+  test('keep the reason of an earlier nack when a reject has none', async () => {
+    const [queue, dead] = [newQueueName(), newQueueName()];
+    for (const broker of [real, memory]) {
+      await broker.putQueue(dead);
+      await broker.putQueue(queue, { deadLetterQueue: dead });
+      await broker.enqueue(queue, { messages: [{ body: 'x' }] });
+      const [first] = (await broker.dequeue(queue, { waitSeconds: 10 })).messages;
+      await broker.nack(queue, { receipts: [first!.receipt], reason: 'no mail' });
+      const [second] = (await broker.dequeue(queue, { waitSeconds: 10 })).messages;
+      await broker.nack(queue, { receipts: [second!.receipt], deadLetter: true });
+    }
+    const [kept] = (await real.browse(dead)).messages;
+    expect(kept?.lastNackReason).toBe('no mail');
+    expect(memory.messages(dead).map(({ nackReason }) => nackReason)).toEqual(['no mail']);
+  });
+
+  test('answer for malformed receipts one by one, also in a reject where there is no dead-letter queue', async () => {
+    const queue = newQueueName();
+    for (const broker of [real, memory]) {
+      await broker.putQueue(queue);
+      const answer = await broker.nack(queue, { receipts: ['no receipt', '!'], deadLetter: true });
+      expect(answer.nacked).toEqual([]);
+      expect(answer.failed.map(({ code }) => code)).toEqual(['invalid-request', 'invalid-request']);
+    }
   });
 });

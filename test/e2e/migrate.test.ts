@@ -19,7 +19,7 @@ interface Ended {
 
 async function migrate(url: string, ...args: string[]): Promise<Ended> {
   const options = { cwd: ROOT, env: { ...process.env, ROWMQ_DATABASE_URL: url }, timeout: 60_000 };
-  return run(process.execPath, ['tools/launcher/dist/migrate.js', ...args], options).then(
+  return run(process.execPath, ['apps/migrate/dist/main.js', ...args], options).then(
     (done) => ({ code: 0, ...done }),
     (error: unknown) => error as Ended,
   );

@@ -50,19 +50,20 @@ describe('a reaper', () => {
       deadLetterQueue: graveyard.name,
     });
     const { queue: doomed } = await store.queues.put(`${name}-doomed`, {});
-    // Three days ago there was a reaper; a settled partition is left of that time, and one with a message in it that is still owed.
+    // Three days ago there was a reaper; a settled partition is left of that time, and one with a
+    // message in it that is still owed.
     const past = now - 3 * DAY;
-    await store.partitions.createAhead({ widthMinutes: 60, aheadMinutes: 120, now: past });
+    await store.at(past).partitions.createAhead({ widthMinutes: 60, aheadMinutes: 120 });
     const settled = await enqueueStamped(store, queue, { at: past, count: 500 });
     await settleAll(store, queue, past);
     const thinned = await enqueueStamped(store, queue, { at: past + HOUR, count: 500 });
     await settleAll(store, queue, past + HOUR);
     const kept = await enqueueStamped(store, graveyard, { at: past + HOUR, count: 2 });
     const expiring = message({ expiresInSeconds: 600 });
-    await store.messages.enqueue(queue.name, [expiring], { now: now - HOUR });
+    await store.at(now - HOUR).messages.enqueue(queue.name, [expiring]);
     const spent = message({ priority: 9 });
-    await store.messages.enqueue(queue.name, [spent], { now: now - HOUR });
-    await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 60, now: now - HOUR + 61_000 });
+    await store.at(now - HOUR).messages.enqueue(queue.name, [spent]);
+    await store.at(now - HOUR + 61_000).messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 60 });
     await store.messages.enqueue(doomed.name, [message(), message()]);
     await store.queues.delete(doomed.name);
 
@@ -125,7 +126,7 @@ describe('a reaper', () => {
     await eventually('the other works', async () => (await shown()).leader?.reaper.includes(`:${second.pid}:`), 10_000);
     const due = message({ id: newMessageId(), expiresInSeconds: 1 });
     const { queue } = await store.queues.put('handed-over', {});
-    await store.messages.enqueue(queue.name, [due], { now: Date.now() - HOUR });
+    await store.at(Date.now() - HOUR).messages.enqueue(queue.name, [due]);
     await eventually('it reaps', async () => (await store.database.read('SELECT 1 FROM delivery')).length === 0);
     await second.stop();
   });

@@ -1,9 +1,10 @@
 import { once } from 'node:events';
 import { describe, expect, test, vi } from 'vitest';
 import { Api, expectProblem, useBroker } from '../support/api.js';
+import { brokerRefusal } from '../support/commands.js';
 import { createMigratedDatabase, freePort, startApp } from '../support/processes.js';
 import { openSocket } from '../support/raw-http.js';
-import { createDatabase, testServer } from '../support/servers.js';
+import { createDatabase } from '../support/servers.js';
 
 vi.setConfig({ maxConcurrency: 10 });
 
@@ -186,26 +187,12 @@ describe.concurrent('a broker without an API key', () => {
   });
 });
 
-/** What the broker says when it cannot start: `startApp` fails with how it ended and what it wrote. */
-async function refusal(env: Record<string, string>): Promise<string> {
-  const outcome = await startApp('broker', { ROWMQ_PORT: String(await freePort()), ...env }).then(
-    async (app) => {
-      await app.stop();
-      throw new Error(`It started:\n${app.output()}`);
-    },
-    (error: unknown) => (error as Error).message,
-  );
-  expect(outcome).toContain('did not become ready (exited)');
-  expect(outcome).not.toMatch(/\n\s+at /);
-  return outcome;
-}
-
 describe.concurrent('a broker does not start', () => {
   test.each(['0.0.0.0', '::', '192.168.0.1', 'broker.example.org'])(
     'on %s without a key, and says what to do',
     async (host) => {
       const { url } = await createDatabase();
-      const output = await refusal({ ROWMQ_DATABASE_URL: url, ROWMQ_HOST: host });
+      const output = await brokerRefusal({ ROWMQ_DATABASE_URL: url, ROWMQ_HOST: host });
       expect(output).toContain(`ROWMQ_HOST is ${host}`);
       expect(output).toContain('Set ROWMQ_ADMIN_KEY, or listen on 127.0.0.1.');
     },
@@ -213,13 +200,13 @@ describe.concurrent('a broker does not start', () => {
 
   test('with a key that is too short, and says how to make one', async () => {
     const { url } = await createDatabase();
-    const output = await refusal({ ROWMQ_DATABASE_URL: url, ROWMQ_ADMIN_KEY: 'fifteen letters' });
+    const output = await brokerRefusal({ ROWMQ_DATABASE_URL: url, ROWMQ_ADMIN_KEY: 'fifteen letters' });
     expect(output).toContain('ROWMQ_ADMIN_KEY must have at least 16 characters; make one with `openssl rand -hex 24`');
     expect(output).not.toContain('fifteen letters');
   });
 
   test('with faulty settings, and lists all of them at once', async () => {
-    const output = await refusal({
+    const output = await brokerRefusal({
       ROWMQ_DATABASE_URL: 'postgres://x@y/z',
       ROWMQ_PORT: '65536',
       ROWMQ_ADMIN_KEY: 'short',
@@ -241,47 +228,13 @@ describe.concurrent('a broker does not start', () => {
   });
 
   test('without a database setting, and says what one looks like', async () => {
-    expect(await refusal({})).toContain('ROWMQ_DATABASE_URL is needed: mysql://user:password@host:port/database');
-  });
-
-  test('on a database without the schema, and names the command that brings it', async () => {
-    const { url } = await createDatabase();
-    const output = await refusal({ ROWMQ_DATABASE_URL: url });
-    expect(output).toMatch(/lacks 3 migration\(s\): InitialSchema/);
-    expect(output).toContain('npm run migrate');
-  });
-
-  test('with a wrong password, and says so without telling the password', async () => {
-    const url = new URL(testServer().url);
-    url.password = 'wrong-password-0815';
-    const output = await refusal({ ROWMQ_DATABASE_URL: url.href });
-    expect(output).toMatch(
-      /rowmq broker: Cannot use the database at 127\.0\.0\.1:\d+\/rowmq: Access denied .*ROWMQ_DATABASE_URL/,
-    );
-    expect(output).not.toContain('Retrying');
-    expect(output).not.toContain('wrong-password-0815');
-  });
-
-  test('on a database that does not exist, and says so', async () => {
-    const url = new URL(testServer().url);
-    url.pathname = '/rowmq_no_such_database';
-    const output = await refusal({ ROWMQ_DATABASE_URL: url.href });
-    expect(output).toMatch(/rowmq broker: Cannot use the database .*: Unknown database 'rowmq_no_such_database'/);
-    expect(output).not.toContain('Retrying');
-  });
-
-  test('while the database cannot be reached, and says where it looked', async () => {
-    const port = await freePort();
-    const output = await refusal({ ROWMQ_DATABASE_URL: `mysql://root@127.0.0.1:${port}/rowmq` });
-    expect(output).toMatch(
-      new RegExp(`rowmq broker: Cannot use the database at 127.0.0.1:${port}/rowmq: .*ECONNREFUSED`),
-    );
+    expect(await brokerRefusal({})).toContain('ROWMQ_DATABASE_URL is needed: mysql://user:password@host:port/database');
   });
 
   test('on a port that is taken, and says which', async () => {
     const { url } = await createMigratedDatabase();
     const { port } = new URL(shared.broker.url);
-    const output = await refusal({ ROWMQ_DATABASE_URL: url, ROWMQ_PORT: port });
+    const output = await brokerRefusal({ ROWMQ_DATABASE_URL: url, ROWMQ_PORT: port });
     expect(output).toMatch(new RegExp(`rowmq broker: Cannot listen: .*127.0.0.1:${port}.*ROWMQ_PORT`));
   });
 });

@@ -27,7 +27,10 @@ async function startOn(name: string): Promise<{ broker: Broker; queue: QueueApi;
   return { broker, queue: new Api(broker.url).queue(name), afterwards };
 }
 
-/** `stop()` of a broker sends SIGTERM, and fails unless the process then ends by itself with exit code 0. */
+/**
+ * `stop()` of a broker sends SIGTERM, and fails unless the process then ends by itself with exit
+ * code 0.
+ */
 describe.concurrent('a broker that is told to stop', () => {
   test('lets everybody who waits go with an empty answer', async () => {
     const { broker, queue, afterwards } = await startOn('waiters');

@@ -5,7 +5,10 @@ import { freePort, startApp } from '../support/processes.js';
 import { openSocket, postBytes } from '../support/raw-http.js';
 import { eventually } from '../support/wait.js';
 
-/** Divides the time after which a broker takes a connection on which nothing moves for dead: two minutes. */
+/**
+ * Divides the time after which a broker takes a connection on which nothing moves for dead: two
+ * minutes.
+ */
 const HASTE = 24;
 const IN_HASTE = `data:text/javascript,${encodeURIComponent(`
   import { Server } from 'node:http';
@@ -15,9 +18,9 @@ const IN_HASTE = `data:text/javascript,${encodeURIComponent(`
 
 const shared = useBroker();
 
-test('a consumer that does not read its answers is hung up on, and what they lease is given back', async () => {
+test('the broker hangs up on a consumer that does not read its answers, and releases their leases', async () => {
   const queue = await shared.newQueue();
-  // As JSON six times as large: together more than an operating system takes off a server's hands.
+  // As JSON it is six times as large. All answers together are more than a socket's buffers hold.
   const body = '\u0001'.repeat(4096);
   for (let batch = 0; batch < 10; batch += 1) await queue.enqueue(...Array.from({ length: 100 }, () => body));
 

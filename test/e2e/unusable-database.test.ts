@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import { runEntry } from '../support/commands.js';
+import { brokerRefusal, type Entry, runEntry } from '../support/commands.js';
 import { freePort } from '../support/processes.js';
-import { testServer } from '../support/servers.js';
+import { createDatabase, testServer } from '../support/servers.js';
 
 /** The database of the tests, with something about it changed. */
 function changed(change: (url: URL) => void): string {
@@ -10,8 +10,10 @@ function changed(change: (url: URL) => void): string {
   return url.href;
 }
 
-/** What is said on a database that cannot be used: one line, exit code 1, nothing of the password. */
-async function refusal(entry: string, url: string): Promise<string> {
+/**
+ * The message about an unusable database: one line, exit code 1, and no password.
+ */
+async function refusal(entry: Entry, url: string): Promise<string> {
   const { code, stdout, stderr } = await runEntry(entry, {
     ROWMQ_DATABASE_URL: url,
     ROWMQ_PORT: String(await freePort()),
@@ -24,8 +26,8 @@ async function refusal(entry: string, url: string): Promise<string> {
 
 describe.concurrent.each([
   ['npm run migrate', 'migrate'],
-  ['npm start', 'main'],
-])('%s', (_, entry) => {
+  ['npm start', 'start'],
+] as const)('%s', (_, entry) => {
   test('on a host where nothing listens says which, and why, for each of its addresses', async () => {
     const port = await freePort();
     const stderr = await refusal(entry, `mysql://u:p@localhost:${port}/rowmq`);
@@ -63,5 +65,41 @@ describe.concurrent.each([
     const stderr = await refusal(entry, `${testServer().url}?ssl=true`);
     expect(stderr).toContain('ROWMQ_DATABASE_URL takes no parameters');
     expect(stderr).toContain('for encryption set ROWMQ_DATABASE_TLS');
+  });
+});
+
+describe.concurrent('a broker does not start', () => {
+  test('on a database without the schema, and names the command that brings it', async () => {
+    const { url } = await createDatabase();
+    const output = await brokerRefusal({ ROWMQ_DATABASE_URL: url });
+    expect(output).toMatch(/lacks 1 migration\(s\): InitialSchema/);
+    expect(output).toContain('npm run migrate');
+  });
+
+  test('with a wrong password, and says so without telling the password', async () => {
+    const url = new URL(testServer().url);
+    url.password = 'wrong-password-0815';
+    const output = await brokerRefusal({ ROWMQ_DATABASE_URL: url.href });
+    expect(output).toMatch(
+      /rowmq broker: Cannot use the database at 127\.0\.0\.1:\d+\/rowmq: Access denied .*ROWMQ_DATABASE_URL/,
+    );
+    expect(output).not.toContain('Retrying');
+    expect(output).not.toContain('wrong-password-0815');
+  });
+
+  test('on a database that does not exist, and says so', async () => {
+    const url = new URL(testServer().url);
+    url.pathname = '/rowmq_no_such_database';
+    const output = await brokerRefusal({ ROWMQ_DATABASE_URL: url.href });
+    expect(output).toMatch(/rowmq broker: Cannot use the database .*: Unknown database 'rowmq_no_such_database'/);
+    expect(output).not.toContain('Retrying');
+  });
+
+  test('while the database cannot be reached, and says where it looked', async () => {
+    const port = await freePort();
+    const output = await brokerRefusal({ ROWMQ_DATABASE_URL: `mysql://root@127.0.0.1:${port}/rowmq` });
+    expect(output).toMatch(
+      new RegExp(`rowmq broker: Cannot use the database at 127.0.0.1:${port}/rowmq: .*ECONNREFUSED`),
+    );
   });
 });

@@ -122,7 +122,7 @@ describe('three workers', () => {
     await near.close();
   });
 
-  test('wake each other when a delay ends, and when a message is given back', async () => {
+  test('find a message whose delay began at another worker, and wake each other when it is nacked', async () => {
     const [here, there] = clients as [OneConnection, OneConnection];
     const { name } = await newQueue(here);
     await here.queue(name).enqueue({ body: 'later', delaySeconds: 1 });
@@ -146,7 +146,7 @@ describe('three workers', () => {
       );
       const { text } = await client.get('/metrics');
       expect(text.match(/^process_start_time_seconds\{worker="[123]"\} /gm)).toHaveLength(3);
-      expect(text.match(/^rowmq_flights_limit\{verb="ack"\} /gm)).toHaveLength(1);
+      expect(text.match(/^rowmq_waiting_requests\{verb="ack"\} /gm)).toHaveLength(1);
       expect(text.match(/^rowmq_request_duration_seconds_count\{.*call="enqueue"/gm)).toHaveLength(1);
       expect(text.match(/^# TYPE rowmq_waiting_consumers gauge$/gm)).toHaveLength(1);
     }

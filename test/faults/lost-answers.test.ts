@@ -1,13 +1,14 @@
 import type { RowmqError } from '@rowmq/contract';
-import { Database, LEASE_GRACE_MS, type LeasedDelivery, type Queue, type Transaction } from '@rowmq/store';
-import type { Pool } from 'mysql2';
+import { Database, LEASE_GRACE_MS, type LeasedDelivery, poolOf, type Queue, type Transaction } from '@rowmq/store';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type CuttingProxy, endsWithCommit, startCuttingProxy } from '../support/cutting-proxy.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
 /*
- * The connection is cut while a COMMIT is under way: before the server sees it, after it has carried it out, or while it is still on its way. The broker cannot tell which; the outcome must be the same.
+ * The connection is cut while a COMMIT is under way: before the server sees it, after it has
+ * carried it out, or while it is still on its way. The broker cannot tell which; the outcome must
+ * be the same.
  */
 
 const T0 = 1_800_000_000_000;
@@ -46,7 +47,8 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
 
   it('an enqueue is handed out before what is less urgent, in a priority that was not in use', async () => {
     const queue = await createQueue(direct);
-    // Having looked everywhere the broker looks only where something is in use, until after its next claim.
+    // Having looked everywhere the broker looks only where something is in use, until after its
+    // next claim.
     expect(await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 60 })).toEqual([]);
     await store.messages.enqueue(queue.name, [message({ body: Buffer.from('later') })]);
     await cutOnce(() => store.messages.enqueue(queue.name, [message({ priority: 9, body: Buffer.from('first') })]));
@@ -145,7 +147,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     expect(await direct.messages.ack(queue.id, leased)).toEqual([null]);
   });
 
-  describe('of a flight of several clients’ requests for several queues', () => {
+  describe('in a batch of several clients’ requests for several queues', () => {
     let a: Queue;
     let b: Queue;
 
@@ -293,7 +295,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
   });
 });
 
-describe('what happens between a COMMIT without an answer and the next try', () => {
+describe('between a COMMIT without an answer and the next try', () => {
   let meanwhile: () => Promise<void>;
   let interrupted: TestStore;
 
@@ -317,19 +319,19 @@ describe('what happens between a COMMIT without an answer and the next try', () 
       const dead = await createQueue(direct);
       const queue = await createQueue(direct, { maxReceives: 1, deadLetterQueue: dead.name });
       const claim = { maxMessages: 1, leaseSeconds: 60 };
-      await direct.messages.enqueue(queue.name, numbered(1), { now: T0 });
-      const leased = await direct.messages.dequeue(queue, { ...claim, now: T0 });
+      await direct.at(T0).messages.enqueue(queue.name, numbered(1));
+      const leased = await direct.at(T0).messages.dequeue(queue, { ...claim });
       expect(leased).toHaveLength(1);
       const unknown = { ...(leased[0] as LeasedDelivery), messageId: message().id };
       meanwhile = async () => {
-        expect(await direct.messages.dequeue(queue, { ...claim, now: T0 + 100_000 })).toEqual([]);
+        expect(await direct.at(T0 + 100_000).messages.dequeue(queue, { ...claim })).toEqual([]);
         expect(await direct.sweep.lastId(dead.id)).not.toBeNull();
       };
       proxy.cutAt(endsWithCommit, 'before');
       const receipts = which === 'all are held' ? leased : [...leased, unknown];
-      const outcomes = await interrupted.messages.ack(queue.id, receipts, { now: T0 });
+      const outcomes = await interrupted.at(T0).messages.ack(queue.id, receipts);
       expect(new Set(outcomes)).toEqual(new Set(['delivery-not-found']));
-      expect(bodies(await direct.messages.dequeue(dead, { ...claim, now: T0 + 100_000 }))).toEqual(['0']);
+      expect(bodies(await direct.at(T0 + 100_000).messages.dequeue(dead, { ...claim }))).toEqual(['0']);
     },
   );
 
@@ -352,7 +354,7 @@ it('an ack that was carried out is answered as done although the broker gets one
   const leased = await direct.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 600 });
   const scarce = await openStore({ on: proxy.url, poolSize: 1, databaseOf: (source) => new Database(source, 1000) });
   try {
-    const { pool } = scarce.database.dataSource.driver as unknown as { pool: Pool };
+    const pool = poolOf(scarce.database.dataSource);
     const getConnection = pool.getConnection.bind(pool);
     let given = 0;
     pool.getConnection = (callback) => {
@@ -383,7 +385,8 @@ it('a look below a scan floor that fails for one queue does not cost the consume
     );
   await take();
   await store.messages.enqueue(a.name, numbered(3));
-  // Wherever it stands: the look below the floor is the statement that begins at the left edge of every priority.
+  // Wherever it stands: the look below the floor is the statement that begins at the left edge of
+  // every priority.
   proxy.cutAt('available_at BETWEEN 0 AND', 'before', 1000);
   try {
     await expect

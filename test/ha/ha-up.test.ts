@@ -42,7 +42,7 @@ afterAll(async () => {
 async function up(): Promise<ChildProcess> {
   const { ROWMQ_SERVERS_DIR: serversDir = join(ROOT, '.rowmq-test', 'servers') } = process.env;
   output = '';
-  const child = spawn(process.execPath, ['scripts/run.mjs', 'apps/launcher/src/ha/main'], {
+  const child = spawn(process.execPath, ['scripts/run.mjs', 'tools/launcher/dist/ha/main.js'], {
     cwd: ROOT,
     env: {
       PATH: process.env['PATH'],
@@ -136,7 +136,7 @@ describe.runIf(ROUNDS > 0)('npm run ha:up', () => {
       await down(first);
 
       const second = await up();
-      // What was not answered may be there all the same, twice then.
+      // A retry of an enqueue without an answer may store the message twice.
       expect([...new Set(await bodies())]).toEqual(['after a failover', 'before']);
       second.kill('SIGKILL');
       for (const { pid } of await servers()) process.kill(pid, 'SIGKILL');

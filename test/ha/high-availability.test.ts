@@ -46,7 +46,10 @@ async function startLoad(urls = rig.brokerUrls, seed?: number): Promise<Load> {
   return load;
 }
 
-/** Lets something happen under load, `happen` answering how long there was no service; fails unless every guarantee was kept and all is well in the end. Adds it to the table. */
+/**
+ * Lets something happen under load, `happen` answering how long there was no service; fails unless
+ * every guarantee was kept and all is well in the end. Adds it to the table.
+ */
 async function expectAllKept(fault: string, happen: () => Promise<number[]>): Promise<void> {
   const load = await startLoad();
   const inFlight = load.requestsInFlight;
@@ -224,7 +227,7 @@ describe.each(rounds)('round %i', () => {
           const attempts = await WriteAttempts.prepare(primary);
           const pids = others.map((other) => serverOf(other).pid);
           try {
-            // Who does not answer looks the same as who cannot be reached.
+            // A broker that does not answer looks like one that cannot be reached.
             for (const pid of pids) process.kill(pid, 'SIGSTOP');
             attempts.begin();
             await eventually(
@@ -262,7 +265,7 @@ describe.each(rounds)('round %i', () => {
         const before = (await store.partitions.list()).length;
         const primary = await rig.primary();
         const observer = await rig.admin(primary);
-        const reap = (): Promise<string[]> => store.partitions.dropSettled({ retentionSeconds: 3600, now });
+        const reap = (): Promise<string[]> => store.at(now).partitions.dropSettled({ retentionSeconds: 3600 });
         const reaping = reap().then(
           (dropped) => dropped,
           (error: unknown) => error as Error,

@@ -12,11 +12,14 @@ import { eventually } from '../support/wait.js';
 const run = promisify(execFile);
 const RELAY = fileURLToPath(new URL('relay.mjs', import.meta.url));
 const isRoot = process.getuid?.() === 0;
-/** Who is not root may have a network namespace inside a user namespace, in which it is. */
+/**
+ * A user other than root may open a network namespace inside a user namespace, where it is root.
+ */
 const UNSHARE = ['--net', ...(isRoot ? [] : ['--map-root-user']), '--'];
 
 /**
- * Gives each server of a group a network of its own (Linux network namespaces), with a relay as its only way to the others: so the others can be taken from it while everybody else still reaches it.
+ * Gives each server of a group a Linux network namespace of its own. A relay is its only way to
+ * the other servers. A test can cut this way while clients still reach the server.
  */
 export class Isolation {
   readonly #servers: Server[] = [];
@@ -66,10 +69,13 @@ export class Isolation {
     }
   }
 
-  /** Cuts a member off. Once this has returned nothing gets through between it and the others; all of them have to run. */
+  /**
+   * Cuts a member off. Once this has returned nothing gets through between it and the others; all
+   * of them have to run.
+   */
   async cut({ number }: GroupMember): Promise<void> {
     const held = this.#servers.map((_, index) => join(this.folder, `held-${number - 1}-${index}`));
-    // Of an earlier cut.
+    // A relay of an earlier cut.
     await Promise.all(held.map((file) => rm(file, { force: true })));
     await writeFile(this.#cutFile(number), '');
     await eventually('every relay holds what it had', () => held.every((file) => existsSync(file)), 60_000);

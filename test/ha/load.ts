@@ -7,8 +7,10 @@ import { verdictText } from '../../tools/simulator/src/verdict-text.js';
 import { eventually } from '../support/wait.js';
 
 /**
- * Modest, for a machine that runs three database servers besides; consumers that vanish and messages that are nacked among it. Leases last for as long as a broker tries a claim again: it undoes one
- * whose COMMIT got no answer, but not if another has taken the messages since, and then nobody can say why they count as handed out twice.
+ * Modest, for a machine that runs three database servers besides; consumers that vanish and
+ * messages that are nacked among it. Leases last as long as a broker retries a claim. The broker
+ * undoes a claim whose COMMIT got no answer, unless another consumer has leased the messages
+ * since. After a shorter lease nobody could explain the second receive count.
  */
 const ARGUMENTS =
   '--producers 4 --consumers 6 --rate 200 --batch 5 --queues 2 --seconds 3600 --drain-seconds 300 --lease-seconds 15 --max-backlog 5000 ' +
@@ -67,7 +69,10 @@ export class Load {
     await Promise.race([eventually('messages are enqueued', () => this.#sent > before + 100, 60_000), ended]);
   }
 
-  /** Ends the producing, lets the consumers empty the queues, and fails unless they did, and every guarantee was kept. */
+  /**
+   * Ends the producing, lets the consumers empty the queues, and fails unless they did, and every
+   * guarantee was kept.
+   */
   async judge(): Promise<Result> {
     this.#stop.abort();
     const result = await this.#result;
@@ -75,7 +80,7 @@ export class Load {
     const { status, fates, guarantees } = result.verdict;
     const told = verdictText(result);
     expect(status, told).toBe('OK');
-    // What is still there may be stuck for good: nothing is.
+    // A message that is still there may be stuck for good.
     expect(fates.unaccounted, told).toBe(0);
     expect(result.notes.filter((note) => note.includes('not empty'))).toEqual([]);
     expect(guarantees.find(({ guarantee }) => guarantee === 'Nothing is lost')?.checked).toBeGreaterThan(100);

@@ -1,6 +1,9 @@
-// node relay.mjs FOLDER OWN SQL_PORT,… GROUP_PORT,…: runs in the network namespace of one database server, which has nothing but its own loopback, and is its only way in and out.
-// The others are reached at the ports that they have in their own namespaces, by sockets in FOLDER, which namespaces do not separate.
-// While FOLDER/cut-N is there, nothing gets through between server N and the other servers, in neither direction; whoever waits for an answer waits. FOLDER/held-N-OWN says that it is so here.
+// node relay.mjs FOLDER OWN SQL_PORT,… GROUP_PORT,…: runs in the network namespace of one database
+// server, which has nothing but its own loopback, and is its only way in and out. The others are
+// reached at the ports that they have in their own namespaces, by sockets in FOLDER, which
+// namespaces do not separate. While FOLDER/cut-N is there, nothing gets through between server N
+// and the other servers, in neither direction; whoever waits for an answer waits.
+// FOLDER/held-N-OWN says that it is so here.
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
@@ -68,7 +71,7 @@ function look() {
   for (const pair of pairs) {
     const isHeld = cut.includes(own) || cut.includes(pair.other);
     if (isHeld && !pair.isHeld) hold(pair);
-    // What was in flight is lost; both ends connect again.
+    // Data in flight is lost, and both ends connect again.
     if (!isHeld && pair.isHeld) pair.from.destroy();
   }
   for (const index of cut) writeFileSync(join(folder, `held-${index}-${own}`), '');

@@ -13,7 +13,10 @@ import { eventually } from '../support/wait.js';
 import { Isolation } from './isolation.js';
 
 const DAY_MINUTES = 24 * 60;
-/** A failover, or a member's return, takes seconds; on a machine that is busy with other tests as well, more. */
+/**
+ * A failover, or a member's return, takes seconds; on a machine that is busy with other tests as
+ * well, more.
+ */
 export const DEADLINE_MS = 90_000;
 /** Nothing that a test has put into an old partition is dropped behind its back. */
 export const KEEP_PARTITIONS = { ROWMQ_RETENTION_SECONDS: '31536000', ROWMQ_REAPER_INTERVAL_SECONDS: '1' };
@@ -36,7 +39,10 @@ export class HaRig {
     readonly group: EmbeddedGroup,
     private readonly folder: string,
     private readonly lines: string[],
-    /** With which a member can be cut off from the others; undefined if it was not asked for, or the machine does not have it. */
+    /**
+     * With which a member can be cut off from the others; undefined if it was not asked for, or
+     * the machine does not have it.
+     */
     readonly isolation: Isolation | undefined,
   ) {
     process.once('exit', this.#killAtExit);
@@ -74,7 +80,7 @@ export class HaRig {
     return rig;
   }
 
-  /** What the group told. */
+  /** The group's log. */
   get log(): string {
     return this.lines.join('\n');
   }
@@ -152,7 +158,7 @@ export class HaRig {
   private async makePastPartitions(): Promise<void> {
     const store = await openStore({ on: this.group.url });
     const now = Date.now() - 2 * DAY_MINUTES * 60_000;
-    await store.partitions.createAhead({ widthMinutes: 60, aheadMinutes: 2 * DAY_MINUTES, now });
+    await store.at(now).partitions.createAhead({ widthMinutes: 60, aheadMinutes: 2 * DAY_MINUTES });
     await store.close();
   }
 }

@@ -16,7 +16,7 @@ async function setConsistency(rig: HaRig, member: GroupMember, level: string): P
   connection.destroy();
 }
 
-/** What new connections of a member begin with. */
+/** The consistency with which new connections of a member begin. */
 export async function consistencyOf(rig: HaRig, member: GroupMember): Promise<string> {
   const connection = await rig.admin(member);
   const [[row]] = await connection.query<RowDataPacket[]>('SELECT @@GLOBAL.group_replication_consistency AS level');
@@ -31,10 +31,11 @@ interface Confirmed {
 }
 
 /**
- * Kills the primary when it has confirmed a message and its lease, which neither of those that may follow it has applied. `look` is called while one of them is the primary and still behind.
+ * Kills the primary when it has confirmed a message and its lease, which neither of those that may
+ * follow it has applied. `look` is called while one of them is the primary and still behind.
  * Returns when all is well again.
  *
- * @param level of the consistency that they give to new connections.
+ * @param level the consistency that the members give to new connections.
  */
 export async function failOverToLaggard(
   rig: HaRig,
@@ -66,7 +67,8 @@ export async function failOverToLaggard(
 }
 
 /**
- * The secondary members of a group, who receive what the primary commits but do not apply it, as if they were far behind: a change of a table waits for a reader, and all that was committed after it waits for the change.
+ * Secondary members of a group that receive the primary's transactions but do not apply them. A
+ * change of a table waits for a reader, and every later transaction waits for the change.
  */
 class Laggards {
   private constructor(
@@ -102,7 +104,7 @@ class Laggards {
     }
   }
 
-  /** How many deliveries of a message one of them has applied. */
+  /** Counts the deliveries of a message that one of them has applied. */
   async count(member: GroupMember, id: string): Promise<number> {
     const observer = this.observers[this.members.indexOf(member)];
     const sql = 'SELECT COUNT(*) AS n FROM delivery WHERE message_id = ?';

@@ -6,7 +6,9 @@ interface Row {
   times: number;
   /** Requests of the load that were under way when it happened, added up. */
   inFlight: number;
-  /** Requests that were not answered, or with a 503 that leaves open whether they were carried out. */
+  /**
+   * Requests that were not answered, or with a 503 that leaves open whether they were carried out.
+   */
   unknown: number;
   messages: number;
   lost: number;

@@ -7,7 +7,7 @@ const HELD = 4;
 const EVERY_MS = 20;
 /** A commit that waits for its group is given up after this long: a write that nobody confirmed. */
 const STATEMENT_MS = 2000;
-/** What a member says that takes no writes, or whose group does not take this one. */
+/** The errors of a member that takes no writes, or whose group rejects this write. */
 const REFUSED = new Set([
   1290, // read-only
   3100, // at its commit
@@ -15,15 +15,17 @@ const REFUSED = new Set([
 ]);
 
 /**
- * Somebody who may do everything and tries, on one member, to write: on connections from before, whose statements reach a member that hangs as soon as it wakes, and on new ones, again and
- * again.
+ * A user with every right who keeps trying to write on one member. Statements on old connections
+ * reach a frozen member as soon as it wakes. Others go over new connections, again and again.
  */
 export class WriteAttempts {
   /** Writes that the member confirmed. */
   readonly accepted: string[] = [];
-  /** What it said instead, and how often. */
+  /** The member's errors, with a count of each. */
   readonly refusals = new Map<string, number>();
-  /** Attempts that reached the member, and that it refused: not those that broke, or were given up. */
+  /**
+   * Attempts that reached the member, and that it refused: not those that broke, or were given up.
+   */
   refusedByMember = 0;
   #going = true;
   #working: Promise<unknown> | undefined;
@@ -33,7 +35,10 @@ export class WriteAttempts {
     private readonly held: readonly Connection[],
   ) {}
 
-  /** Opens the connections from before, while the member is well. `ha_marker` is there afterwards, empty. */
+  /**
+   * Opens the connections from before, while the member is well. `ha_marker` is there afterwards,
+   * empty.
+   */
   static async prepare(member: GroupMember): Promise<WriteAttempts> {
     const held = await Promise.all(Array.from({ length: HELD }, () => open(member)));
     await held[0]?.query('CREATE TABLE IF NOT EXISTS ha_marker (note VARCHAR(60) PRIMARY KEY)');
@@ -77,7 +82,7 @@ export class WriteAttempts {
     for (const connection of this.held) connection.destroy();
   }
 
-  /** What the member said to the attempts, in one line. */
+  /** The member's errors, in one line. */
   told(): string {
     return [...this.refusals].map(([what, times]) => `${times} ${what}`).join(', ');
   }

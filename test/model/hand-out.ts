@@ -1,4 +1,4 @@
-import type { Delivery, LeaseProtocol } from './lease-protocol.js';
+import type { Delivery, LeaseProtocol } from '@rowmq/client/testing';
 
 /*
  * What a dequeue may hand out. The protocol leaves it to the store to some degree, as several brokers hand out from the same queues and each remembers for a while what it saw:
@@ -117,7 +117,7 @@ export class HandOut {
       this.protocol.move(delivery, seen.queue);
     } else if (seen.availableAt !== delivery.availableAt) {
       check(isRepeated && seen.availableAt === now, `${list([delivery])} is available at ${seen.availableAt}`);
-      this.protocol.place(delivery, now);
+      this.protocol.offer(delivery, now);
     }
   }
 

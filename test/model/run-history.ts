@@ -2,7 +2,7 @@ import { inspect, isDeepStrictEqual } from 'node:util';
 import { newMessageId, RowmqError } from '@rowmq/contract';
 import { FIRST_ID, LEASE_GRACE_MS, type LeasedDelivery, type Queue } from '@rowmq/store';
 import { type Dequeue, HandOut, type Lease } from './hand-out.js';
-import { type Code, type Delivery, LeaseProtocol, type Message, type Receipt } from './lease-protocol.js';
+import { type Code, type Delivery, LeaseProtocol, type Message, type Receipt } from '@rowmq/client/testing';
 import {
   type Cuttable,
   type Demand,

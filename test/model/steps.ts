@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import type { Cut } from '../support/cutting-proxy.js';
-import type { Settings } from './lease-protocol.js';
+import type { Settings } from '@rowmq/client/testing';
 
 /*
  * Random histories: queues with settings, and what then happens to them, step by step. Whatever the steps speak of, they name by number, so that a history is one whatever is left out of it.

@@ -1,4 +1,4 @@
-import type { Settings } from './lease-protocol.js';
+import type { Settings } from '@rowmq/client/testing';
 import type { History, NewMessage, PickedReceipt, Step } from './steps.js';
 
 /** A history, for people: a line for what a queue is set to, and one for each step. */

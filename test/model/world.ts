@@ -9,21 +9,22 @@ import {
   MessageRepository,
   migrateDatabase,
   openDataSource,
+  poolOf,
   QueueRepository,
   type Row,
   SweepRepository,
   type Transaction,
   type WriteResult,
 } from '@rowmq/store';
-import { enqueue } from '@rowmq/typeorm';
-import type { Pool } from 'mysql2';
+import { enqueue } from '../../libs/typeorm/src/index.js';
 import type { DataSource, QueryRunner } from 'typeorm';
 import { DeadLetterDeliveries } from '../../apps/reaper/src/duties/dead-letter-deliveries.js';
 import { ExpireDeliveries } from '../../apps/reaper/src/duties/expire-deliveries.js';
 import { type Cut, type CuttingProxy, endsWithCommit, startCuttingProxy } from '../support/cutting-proxy.js';
+import { SessionClock } from '../support/clock.js';
 import { endLeftOver } from '../support/servers-global-setup.js';
 import { serverProgram } from '../support/servers.js';
-import type { Settings } from './lease-protocol.js';
+import type { Settings } from '@rowmq/client/testing';
 import { BROKERS, QUEUES } from './steps.js';
 
 /** The instant at which every history begins. */
@@ -58,6 +59,7 @@ export class World {
   readonly ids = new Map<string, number>();
   brokers: Broker[] = [];
   now = START;
+  private readonly clock = new SessionClock(() => this.now);
   private readonly lost: number[] = [];
   private readonly performanceNow = performance.now.bind(performance);
   private isCutting = false;
@@ -71,10 +73,8 @@ export class World {
   ) {
     const direct = poolOf(sources.direct);
     const cut = poolOf(sources.cut);
-    const setClock = this.clockSetter();
-    for (const pool of [direct, cut]) {
-      pool.on('acquire', (connection) => setClock(connection, (sql) => connection.query(sql, () => undefined)));
-    }
+    this.clock.drive(sources.direct);
+    this.clock.drive(sources.cut);
     cut.on('connection', (connection) => {
       const destroy = connection.destroy.bind(connection);
       connection.destroy = () => {
@@ -194,7 +194,7 @@ export class World {
     const transaction = this.sources.service.createQueryRunner();
     this.transaction = transaction;
     await transaction.connect();
-    await transaction.query(setTimestamp(this.now));
+    await transaction.query(this.clock.statement);
     await transaction.startTransaction();
     try {
       const ids = await enqueue(transaction.manager, queue, messages);
@@ -222,16 +222,6 @@ export class World {
       const sessions = await this.database.read<{ Id: number }>('SHOW PROCESSLIST');
       if (!sessions.some(({ Id }) => this.lost.includes(Number(Id)))) this.lost.length = 0;
     }
-  }
-
-  /** Sets a session's clock when it is used for the first time since the clock was moved. */
-  private clockSetter(): (session: object, query: (sql: string) => void) => void {
-    const clocks = new WeakMap<object, number>();
-    return (session, query) => {
-      if (clocks.get(session) === this.now) return;
-      clocks.set(session, this.now);
-      query(setTimestamp(this.now));
-    };
   }
 }
 
@@ -295,13 +285,4 @@ async function startOwnServer(): Promise<OwnServer> {
       await rm(dataDir, { recursive: true, force: true });
     },
   };
-}
-
-function poolOf(source: DataSource): Pool {
-  return (source.driver as unknown as { pool: Pool }).pool;
-}
-
-/** A little later than `now`, as MariaDB keeps the clock as a floating-point number and cuts it off. */
-function setTimestamp(now: number): string {
-  return `SET timestamp = ${now}.4 / 1000`;
 }

@@ -1,5 +1,4 @@
-import type { Pool } from 'mysql2';
-import { MessageRepository, type Queue } from '@rowmq/store';
+import { MessageRepository, poolOf, type Queue } from '@rowmq/store';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Flights } from '../../apps/broker/src/messages/flights.js';
 import { Metrics } from '../../apps/broker/src/metrics/metrics.js';
@@ -21,7 +20,7 @@ const used = { now: 0, most: 0 };
 
 beforeAll(async () => {
   store = await openStore({ poolSize: POOL });
-  const { pool } = store.database.dataSource.driver as unknown as { pool: Pool };
+  const pool = poolOf(store.database.dataSource);
   pool.on('acquire', () => {
     used.now += 1;
     used.most = Math.max(used.most, used.now);

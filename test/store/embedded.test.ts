@@ -4,7 +4,7 @@ import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Connection, createConnection } from 'mysql2/promise';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import {
   EmbeddedServer,
   EmbeddedServerError,
@@ -21,17 +21,33 @@ let dataDir: string;
 let folder: string;
 const running: EmbeddedServer[] = [];
 
-beforeEach(async () => {
-  const { kind } = testServer();
-  program = await serverProgram(kind);
-  dataDir = await mkdtemp(join(tmpdir(), 'rowmq-embedded-'));
-  folder = join(dataDir, kind);
+/** The data folder that most tests share: to initialise one takes longer than anything that they do with it. */
+let shared: string;
+const folders: string[] = [];
+
+beforeAll(async () => {
+  program = await serverProgram(testServer().kind);
+  shared = await newDataDir();
 });
 
-afterEach(async () => {
-  await Promise.all(running.splice(0).map((server) => server.kill()));
-  await rm(dataDir, { recursive: true, force: true });
+beforeEach(() => use(shared));
+
+afterEach(() => Promise.all(running.splice(0).map((server) => server.kill())));
+
+afterAll(async () => {
+  for (const path of folders) await rm(path, { recursive: true, force: true });
 });
+
+function use(path: string): void {
+  dataDir = path;
+  folder = join(dataDir, program.kind);
+}
+
+async function newDataDir(): Promise<string> {
+  const path = await mkdtemp(join(tmpdir(), 'rowmq-embedded-'));
+  folders.push(path);
+  return path;
+}
 
 async function start(options: { port?: number } = {}): Promise<EmbeddedServer> {
   const server = await EmbeddedServer.start({ program, dataDir, bufferPoolMegabytes: 128, ...options });
@@ -158,6 +174,7 @@ describe('the embedded server', () => {
   }, 180_000);
 
   test('initialises again when the first initialisation was interrupted', async () => {
+    use(await newDataDir());
     const unfinished = join(folder, 'data.unfinished');
     await mkdir(unfinished, { recursive: true });
     await writeFile(join(unfinished, 'ibdata1'), 'half a page');
@@ -194,7 +211,7 @@ describe('the embedded server', () => {
   });
 
   test('runs from a folder whose path is too long for a socket', async () => {
-    dataDir = join(dataDir, 'a-long-name-'.repeat(10));
+    use(join(await newDataDir(), 'a-long-name-'.repeat(10)));
     const server = await start();
     expect(await query(server, 'SELECT 1 AS one')).toEqual([{ one: 1 }]);
     await server.stop();

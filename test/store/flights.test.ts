@@ -145,21 +145,18 @@ describe('an enqueue flight', () => {
   });
 
   it('is as good as its requests one by one for delays, lifetimes and priorities', async () => {
-    await store.messages.flights.enqueue(
-      [
-        { queueName: a.name, messages: [message({ body: Buffer.from('later'), delaySeconds: 5 })] },
-        {
-          queueName: a.name,
-          messages: [
-            message({ body: Buffer.from('urgent'), priority: 9 }),
-            ...saying('brief').map((one) => ({ ...one, expiresInSeconds: 2 })),
-          ],
-        },
-        { queueName: a.name, messages: saying('normal') },
-      ],
-      { now: T0 },
-    );
-    const claim = (now: number) => store.messages.dequeue(a, { maxMessages: 10, leaseSeconds: 1, now });
+    await store.at(T0).messages.flights.enqueue([
+      { queueName: a.name, messages: [message({ body: Buffer.from('later'), delaySeconds: 5 })] },
+      {
+        queueName: a.name,
+        messages: [
+          message({ body: Buffer.from('urgent'), priority: 9 }),
+          ...saying('brief').map((one) => ({ ...one, expiresInSeconds: 2 })),
+        ],
+      },
+      { queueName: a.name, messages: saying('normal') },
+    ]);
+    const claim = (now: number) => store.at(now).messages.dequeue(a, { maxMessages: 10, leaseSeconds: 1 });
     expect(bodies(await claim(T0 + 1))).toEqual(['urgent', 'brief', 'normal']);
     expect(bodies(await claim(T0 + 4000))).toEqual(['urgent', 'normal']);
     expect(bodies(await claim(T0 + 7000))).toEqual(['urgent', 'later', 'normal']);
@@ -217,26 +214,22 @@ describe('eight brokers that fill a bounded queue with flights', () => {
 describe('a dequeue flight', () => {
   it('serves the consumers of each queue in order, each under a lease of its own length', async () => {
     const empty = await createQueue(store);
-    for (const [index, one] of numbered(10).entries())
-      await store.messages.enqueue(a.name, [one], { now: T0 - 100 + index });
-    await store.messages.enqueue(b.name, saying('x', 'y'), { now: T0 - 1 });
-    const [fromA, fromB, fromEmpty] = await store.messages.flights.dequeue(
-      [
-        {
-          queue: a,
-          demands: [
-            { maxMessages: 3, leaseSeconds: 10 },
-            { maxMessages: 2, leaseSeconds: 100 },
-            { maxMessages: 1, leaseSeconds: 10 },
-            { maxMessages: 20, leaseSeconds: 1000 },
-            { maxMessages: 1, leaseSeconds: 5 },
-          ],
-        },
-        { queue: b, demands: [{ maxMessages: 5, leaseSeconds: 50 }] },
-        { queue: empty, demands: [{ maxMessages: 1, leaseSeconds: 50 }] },
-      ],
-      { now: T0 },
-    );
+    for (const [index, one] of numbered(10).entries()) await store.at(T0 - 100 + index).messages.enqueue(a.name, [one]);
+    await store.at(T0 - 1).messages.enqueue(b.name, saying('x', 'y'));
+    const [fromA, fromB, fromEmpty] = await store.at(T0).messages.flights.dequeue([
+      {
+        queue: a,
+        demands: [
+          { maxMessages: 3, leaseSeconds: 10 },
+          { maxMessages: 2, leaseSeconds: 100 },
+          { maxMessages: 1, leaseSeconds: 10 },
+          { maxMessages: 20, leaseSeconds: 1000 },
+          { maxMessages: 1, leaseSeconds: 5 },
+        ],
+      },
+      { queue: b, demands: [{ maxMessages: 5, leaseSeconds: 50 }] },
+      { queue: empty, demands: [{ maxMessages: 1, leaseSeconds: 50 }] },
+    ]);
     expect(fromA?.leased.map(bodies)).toEqual([['0', '1', '2'], ['3', '4'], ['5'], ['6', '7', '8', '9'], []]);
     expect(bodies(fromB?.leased[0] ?? []).toSorted()).toEqual(['x', 'y']);
     expect(fromEmpty?.leased).toEqual([[]]);
@@ -251,8 +244,8 @@ describe('a dequeue flight', () => {
     // The database holds the same deadlines: each comes back when its own lease has run out, not before.
     const comeBack = async (queue: Queue, seconds: number): Promise<string[]> => {
       const at = T0 + seconds * 1000 + LEASE_GRACE_MS;
-      const early = await store.messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 10_000, now: at - 1 });
-      const back = await store.messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 10_000, now: at });
+      const early = await store.at(at - 1).messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 10_000 });
+      const back = await store.at(at).messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 10_000 });
       return [...bodies(early).map((body) => `${body} early`), ...bodies(back).toSorted()];
     };
     expect(await comeBack(a, 10)).toEqual(['0', '1', '2', '5']);
@@ -287,24 +280,19 @@ describe('a dequeue flight', () => {
   it('removes what has expired, dead-letters what was received too often, and serves the rest, queue by queue', async () => {
     const dead = await createQueue(store);
     const strict = await createQueue(store, { maxReceives: 1, deadLetterQueue: dead.name });
-    await store.messages.enqueue(strict.name, saying('over'), { now: T0 });
-    await store.messages.dequeue(strict, { maxMessages: 1, leaseSeconds: 1, now: T0 });
-    await store.messages.enqueue(strict.name, saying('fresh'), { now: T0 + 5000 });
-    await store.messages.enqueue(a.name, [message({ expiresInSeconds: 1 }), ...saying('alive')], { now: T0 });
-    const [fromStrict, fromA] = await store.messages.flights.dequeue(
-      [
-        { queue: strict, demands: [{ maxMessages: 5, leaseSeconds: 60 }] },
-        { queue: a, demands: [{ maxMessages: 5, leaseSeconds: 60 }] },
-      ],
-      { now: T0 + 5000 },
-    );
+    await store.at(T0).messages.enqueue(strict.name, saying('over'));
+    await store.at(T0).messages.dequeue(strict, { maxMessages: 1, leaseSeconds: 1 });
+    await store.at(T0 + 5000).messages.enqueue(strict.name, saying('fresh'));
+    await store.at(T0).messages.enqueue(a.name, [message({ expiresInSeconds: 1 }), ...saying('alive')]);
+    const [fromStrict, fromA] = await store.at(T0 + 5000).messages.flights.dequeue([
+      { queue: strict, demands: [{ maxMessages: 5, leaseSeconds: 60 }] },
+      { queue: a, demands: [{ maxMessages: 5, leaseSeconds: 60 }] },
+    ]);
     expect(bodies(fromStrict?.leased[0] ?? [])).toEqual(['fresh']);
     expect(bodies(fromA?.leased[0] ?? [])).toEqual(['alive']);
     expect((await stored(a)).deliveries).toEqual(['alive']);
     await expect
-      .poll(async () =>
-        bodies(await store.messages.dequeue(dead, { maxMessages: 5, leaseSeconds: 60, now: T0 + 6000 })),
-      )
+      .poll(async () => bodies(await store.at(T0 + 6000).messages.dequeue(dead, { maxMessages: 5, leaseSeconds: 60 })))
       .toEqual(['over']);
   });
 });
@@ -319,11 +307,11 @@ interface Leases {
 }
 
 async function leases(): Promise<Leases> {
-  await store.messages.enqueue(a.name, numbered(8), { now: T0 });
-  await store.messages.enqueue(b.name, numbered(4), { now: T0 });
-  const [stale] = await store.messages.dequeue(a, { maxMessages: 1, leaseSeconds: 1, now: T0 });
-  const ofA = await store.messages.dequeue(a, { maxMessages: 8, leaseSeconds: 600, now: LATER });
-  const ofB = await store.messages.dequeue(b, { maxMessages: 4, leaseSeconds: 600, now: LATER });
+  await store.at(T0).messages.enqueue(a.name, numbered(8));
+  await store.at(T0).messages.enqueue(b.name, numbered(4));
+  const [stale] = await store.at(T0).messages.dequeue(a, { maxMessages: 1, leaseSeconds: 1 });
+  const ofA = await store.at(LATER).messages.dequeue(a, { maxMessages: 8, leaseSeconds: 600 });
+  const ofB = await store.at(LATER).messages.dequeue(b, { maxMessages: 4, leaseSeconds: 600 });
   const byBody = (one: LeasedDelivery, other: LeasedDelivery): number => Number(one.body) - Number(other.body);
   const first = ofA[0] as LeasedDelivery;
   return {
@@ -367,15 +355,12 @@ async function deliveries(queue: Queue): Promise<Record<string, DeliveryRow>> {
 describe('an ack flight', () => {
   it('whose leases are all held deletes them and nothing else', async () => {
     const { ofA, ofB } = await leases();
-    const outcomes = await store.messages.flights.ack(
-      [
-        { queueId: b.id, receipts: ofB.slice(0, 2) },
-        { queueId: a.id, receipts: ofA.slice(2, 4) },
-        { queueId: a.id, receipts: [] },
-        { queueId: a.id, receipts: ofA.slice(6) },
-      ],
-      { now: LATER },
-    );
+    const outcomes = await store.at(LATER).messages.flights.ack([
+      { queueId: b.id, receipts: ofB.slice(0, 2) },
+      { queueId: a.id, receipts: ofA.slice(2, 4) },
+      { queueId: a.id, receipts: [] },
+      { queueId: a.id, receipts: ofA.slice(6) },
+    ]);
     expect(outcomes).toEqual([[null, null], [null, null], [], [null, null]]);
     expect(Object.keys(await deliveries(a)).toSorted()).toEqual(['0', '1', '4', '5']);
     expect(Object.keys(await deliveries(b)).toSorted()).toEqual(['2', '3']);
@@ -389,18 +374,15 @@ describe('an ack flight', () => {
       LeasedDelivery,
       LeasedDelivery,
     ];
-    const outcomes = await store.messages.flights.ack(
-      [
-        { queueId: a.id, receipts: [one, two] },
-        { queueId: a.id, receipts: again([two]) },
-        { queueId: b.id, receipts: [ofB[0] as LeasedDelivery, ...again([ofB[0]])] },
-        { queueId: a.id, receipts: [stale, three] },
-        { queueId: a.id, receipts: [unknown] },
-        { queueId: b.id, receipts: [fresh] },
-        { queueId: b.id, receipts: ofB.slice(1, 2) },
-      ],
-      { now: LATER },
-    );
+    const outcomes = await store.at(LATER).messages.flights.ack([
+      { queueId: a.id, receipts: [one, two] },
+      { queueId: a.id, receipts: again([two]) },
+      { queueId: b.id, receipts: [ofB[0] as LeasedDelivery, ...again([ofB[0]])] },
+      { queueId: a.id, receipts: [stale, three] },
+      { queueId: a.id, receipts: [unknown] },
+      { queueId: b.id, receipts: [fresh] },
+      { queueId: b.id, receipts: ofB.slice(1, 2) },
+    ]);
     expect(outcomes).toEqual([
       [null, null],
       ['delivery-not-found'],
@@ -414,15 +396,15 @@ describe('an ack flight', () => {
     expect(Object.keys(await deliveries(a)).toSorted()).toEqual(bodies(left).toSorted());
     expect(Object.keys(await deliveries(b)).toSorted()).toEqual(['2', '3']);
     // The lease that the stale receipt is not of is still held.
-    expect(await store.messages.ack(a.id, [fresh], { now: LATER })).toEqual([null]);
+    expect(await store.at(LATER).messages.ack(a.id, [fresh])).toEqual([null]);
   });
 
   it('of leases from very many claims tells the same, and deletes the same', async () => {
-    for (const queue of [a, b]) await store.messages.enqueue(queue.name, numbered(60), { now: T0 });
+    for (const queue of [a, b]) await store.at(T0).messages.enqueue(queue.name, numbered(60));
     const claims = async (queue: Queue): Promise<LeasedDelivery[]> => {
       const leased: LeasedDelivery[] = [];
       while (leased.length < 60) {
-        leased.push(...(await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 600, now: LATER })));
+        leased.push(...(await store.at(LATER).messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 600 })));
       }
       return leased;
     };
@@ -432,31 +414,31 @@ describe('an ack flight', () => {
       { queueId: a.id, receipts: ofA.slice(from, to) },
     ];
     const nulls = (count: number) => Array.from({ length: count }, () => null);
-    expect(await store.messages.flights.ack(requests(0, 40), { now: LATER })).toEqual([nulls(40), nulls(40)]);
+    expect(await store.at(LATER).messages.flights.ack(requests(0, 40))).toEqual([nulls(40), nulls(40)]);
     expect(Object.keys(await deliveries(a)).toSorted()).toEqual(bodies(ofA.slice(40)).toSorted());
     // One receipt that names another lease: the others are acked all the same.
     const forged = { ...(ofA[59] as LeasedDelivery), leaseToken: (ofB[59] as LeasedDelivery).leaseToken };
-    const outcomes = await store.messages.flights.ack([...requests(40, 59), { queueId: a.id, receipts: [forged] }], {
-      now: LATER,
-    });
+    const outcomes = await store
+      .at(LATER)
+      .messages.flights.ack([...requests(40, 59), { queueId: a.id, receipts: [forged] }]);
     expect(outcomes).toEqual([nulls(19), nulls(19), ['lease-lost']]);
     expect(Object.keys(await deliveries(a))).toEqual([String(ofA[59]?.body)]);
     expect(Object.keys(await deliveries(b))).toEqual([String(ofB[59]?.body)]);
-    const late = await store.messages.flights.ack(requests(59, 60), { now: LATER + 600_000 });
+    const late = await store.at(LATER + 600_000).messages.flights.ack(requests(59, 60));
     expect(late).toEqual([['lease-lost'], ['lease-lost']]);
   });
 
   it('refuses every lease that has run out, to the millisecond, though nobody has claimed the delivery since', async () => {
     const { ofA, ofB } = await leases();
     const end = LATER + 600_000;
-    await store.messages.flights.extend([{ queueId: b.id, receipts: ofB, leaseSeconds: 601 }], { now: LATER });
+    await store.at(LATER).messages.flights.extend([{ queueId: b.id, receipts: ofB, leaseSeconds: 601 }]);
     const requests = [
       { queueId: a.id, receipts: ofA.slice(0, 2) },
       { queueId: b.id, receipts: ofB.slice(0, 1) },
     ];
-    expect(await store.messages.flights.ack(requests, { now: end })).toEqual([['lease-lost', 'lease-lost'], [null]]);
+    expect(await store.at(end).messages.flights.ack(requests)).toEqual([['lease-lost', 'lease-lost'], [null]]);
     expect(Object.keys(await deliveries(a))).toHaveLength(8);
-    expect(await store.messages.flights.ack([{ queueId: a.id, receipts: ofA }], { now: end - 1 })).toEqual([
+    expect(await store.at(end - 1).messages.flights.ack([{ queueId: a.id, receipts: ofA }])).toEqual([
       ofA.map(() => null),
     ]);
   });
@@ -467,16 +449,13 @@ describe('a nack flight', () => {
     const { ofA, ofB, stale, unknown } = await leases();
     const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedDelivery;
     const [one, two] = ofA.filter((lease) => lease !== fresh) as [LeasedDelivery, LeasedDelivery];
-    const outcomes = await store.messages.flights.nack(
-      [
-        { queueId: a.id, receipts: [one], delaySeconds: 0, reason: 'busy' },
-        { queueId: a.id, receipts: again([one]), delaySeconds: 70 },
-        { queueId: b.id, receipts: ofB.slice(0, 2), delaySeconds: 30 },
-        { queueId: a.id, receipts: [stale, two], delaySeconds: 5 },
-        { queueId: b.id, receipts: [unknown, ...ofB.slice(2, 3)], delaySeconds: 0 },
-      ],
-      { now: LATER },
-    );
+    const outcomes = await store.at(LATER).messages.flights.nack([
+      { queueId: a.id, receipts: [one], delaySeconds: 0, reason: 'busy' },
+      { queueId: a.id, receipts: again([one]), delaySeconds: 70 },
+      { queueId: b.id, receipts: ofB.slice(0, 2), delaySeconds: 30 },
+      { queueId: a.id, receipts: [stale, two], delaySeconds: 5 },
+      { queueId: b.id, receipts: [unknown, ...ofB.slice(2, 3)], delaySeconds: 0 },
+    ]);
     expect(outcomes).toEqual([
       [null],
       ['lease-lost'],
@@ -505,14 +484,11 @@ describe('an extend flight', () => {
     const { ofA, ofB, stale, unknown } = await leases();
     const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedDelivery;
     const [one, two] = ofA.filter((lease) => lease !== fresh) as [LeasedDelivery, LeasedDelivery];
-    const results = await store.messages.flights.extend(
-      [
-        { queueId: a.id, receipts: [one, stale], leaseSeconds: 100 },
-        { queueId: b.id, receipts: [...ofB.slice(0, 1), unknown], leaseSeconds: 1000 },
-        { queueId: a.id, receipts: again([two, two]), leaseSeconds: 2000 },
-      ],
-      { now: LATER + 1000 },
-    );
+    const results = await store.at(LATER + 1000).messages.flights.extend([
+      { queueId: a.id, receipts: [one, stale], leaseSeconds: 100 },
+      { queueId: b.id, receipts: [...ofB.slice(0, 1), unknown], leaseSeconds: 1000 },
+      { queueId: a.id, receipts: again([two, two]), leaseSeconds: 2000 },
+    ]);
     expect(results).toEqual([
       { outcomes: [null, 'lease-lost'], leaseExpiresAt: LATER + 101_000 },
       { outcomes: [null, 'delivery-not-found'], leaseExpiresAt: LATER + 1_001_000 },
@@ -526,19 +502,16 @@ describe('an extend flight', () => {
     });
     expect((await deliveries(b))['0']).toEqual(until(1_001_000));
     // The receipts stay valid.
-    expect(await store.messages.ack(a.id, [two], { now: LATER + 1_500_000 })).toEqual([null]);
+    expect(await store.at(LATER + 1_500_000).messages.ack(a.id, [two])).toEqual([null]);
   });
 
   it('of one delivery by two requests leaves it with what the second asked for', async () => {
     const { ofA } = await leases();
     const [one] = ofA as [LeasedDelivery];
-    const results = await store.messages.flights.extend(
-      [
-        { queueId: a.id, receipts: [one], leaseSeconds: 900 },
-        { queueId: a.id, receipts: again([one]), leaseSeconds: 100 },
-      ],
-      { now: LATER },
-    );
+    const results = await store.at(LATER).messages.flights.extend([
+      { queueId: a.id, receipts: [one], leaseSeconds: 900 },
+      { queueId: a.id, receipts: again([one]), leaseSeconds: 100 },
+    ]);
     expect(results.map(({ outcomes }) => outcomes)).toEqual([[null], [null]]);
     expect((await deliveries(a))[String(one.body)]?.availableAt).toBe(
       (results[1]?.leaseExpiresAt ?? 0) + LEASE_GRACE_MS,

@@ -21,23 +21,23 @@ async function dequeue(
   maxMessages = 10,
   leaseSeconds = 30,
 ) {
-  return store.messages.dequeue(queue, { maxMessages, leaseSeconds, now });
+  return store.at(now).messages.dequeue(queue, { maxMessages, leaseSeconds });
 }
 
 describe('enqueue', () => {
   it('hands messages out in the order in which they came', async () => {
     const queue = await createQueue(store);
-    await store.messages.enqueue(queue.name, numbered(3), { now: T0 });
-    await store.messages.enqueue(queue.name, [message({ body: Buffer.from('later') })], { now: T0 + 1 });
+    await store.at(T0).messages.enqueue(queue.name, numbered(3));
+    await store.at(T0 + 1).messages.enqueue(queue.name, [message({ body: Buffer.from('later') })]);
     expect(bodies(await dequeue(queue, T0 + 1))).toEqual(['0', '1', '2', 'later']);
   });
 
   it('hands the more urgent out first, whenever they came', async () => {
     const queue = await createQueue(store);
     for (const [index, priority] of [4, 0, 9, 5, 9].entries()) {
-      await store.messages.enqueue(queue.name, [message({ priority, body: Buffer.from(`${priority}/${index}`) })], {
-        now: T0 + index,
-      });
+      await store
+        .at(T0 + index)
+        .messages.enqueue(queue.name, [message({ priority, body: Buffer.from(`${priority}/${index}`) })]);
     }
     expect(bodies(await dequeue(queue, T0 + 10))).toEqual(['9/2', '9/4', '5/3', '4/0', '0/1']);
   });
@@ -45,10 +45,10 @@ describe('enqueue', () => {
   it('stores all messages or none', async () => {
     const queue = await createQueue(store);
     const twice = message();
-    await store.messages.enqueue(queue.name, [twice], { now: T0 });
-    await expect(store.messages.enqueue(queue.name, [message(), twice], { now: T0 })).rejects.toThrow(/duplicate/i);
+    await store.at(T0).messages.enqueue(queue.name, [twice]);
+    await expect(store.at(T0).messages.enqueue(queue.name, [message(), twice])).rejects.toThrow(/duplicate/i);
     expect(await dequeue(queue, T0)).toHaveLength(1);
-    expect(await store.browse.stats(queue.id, { now: T0 })).toMatchObject({ ready: 0, leased: 1 });
+    expect(await store.at(T0).browse.stats(queue.id)).toMatchObject({ ready: 0, leased: 1 });
   });
 
   it('refuses a queue that does not exist, or no longer', async () => {
@@ -63,33 +63,33 @@ describe('enqueue', () => {
     await expect(store.messages.enqueue(queue.name, [message({ delaySeconds: 100 })])).rejects.toMatchObject({
       code: 'invalid-request',
     });
-    await store.messages.enqueue(queue.name, [message({ delaySeconds: 99 })], { now: T0 });
+    await store.at(T0).messages.enqueue(queue.name, [message({ delaySeconds: 99 })]);
     expect(await dequeue(queue, T0 + 99 * SECOND)).toHaveLength(1);
   });
 
   it('keeps a queue within its maximum depth, counting leased ones', async () => {
     const queue = await createQueue(store, { maxDepth: 5 });
-    await store.messages.enqueue(queue.name, numbered(4), { now: T0 });
-    await expect(store.messages.enqueue(queue.name, numbered(2), { now: T0 })).rejects.toMatchObject({
+    await store.at(T0).messages.enqueue(queue.name, numbered(4));
+    await expect(store.at(T0).messages.enqueue(queue.name, numbered(2))).rejects.toMatchObject({
       code: 'queue-full',
     });
-    await store.messages.enqueue(queue.name, numbered(1), { now: T0 });
+    await store.at(T0).messages.enqueue(queue.name, numbered(1));
     const leased = await dequeue(queue, T0);
     expect(leased).toHaveLength(5);
-    await expect(store.messages.enqueue(queue.name, numbered(1), { now: T0 })).rejects.toMatchObject({
+    await expect(store.at(T0).messages.enqueue(queue.name, numbered(1))).rejects.toMatchObject({
       code: 'queue-full',
     });
-    await store.messages.ack(queue.id, leased.slice(0, 2), { now: T0 });
-    await store.messages.enqueue(queue.name, numbered(2), { now: T0 });
+    await store.at(T0).messages.ack(queue.id, leased.slice(0, 2));
+    await store.at(T0).messages.enqueue(queue.name, numbered(2));
     await store.queues.put(queue.name, { maxDepth: null });
-    await store.messages.enqueue(queue.name, numbered(20), { now: T0 });
+    await store.at(T0).messages.enqueue(queue.name, numbered(20));
   });
 });
 
 describe('lease', () => {
   it('is exclusive until it runs out, and then the message is handed out again', async () => {
     const queue = await createQueue(store);
-    await store.messages.enqueue(queue.name, numbered(1), { now: T0 });
+    await store.at(T0).messages.enqueue(queue.name, numbered(1));
     const [first] = await dequeue(queue, T0);
     expect(first).toMatchObject({ receiveCount: 1, leaseExpiresAt: T0 + 30 * SECOND });
     expect(await dequeue(queue, T0 + AFTER_LEASE - 1)).toEqual([]);
@@ -100,63 +100,59 @@ describe('lease', () => {
 
   it('is fenced: the receipt of a lease that was lost does nothing', async () => {
     const queue = await createQueue(store);
-    await store.messages.enqueue(queue.name, numbered(1), { now: T0 });
+    await store.at(T0).messages.enqueue(queue.name, numbered(1));
     const stale = await dequeue(queue, T0);
     const later = T0 + AFTER_LEASE;
     const current = await dequeue(queue, later);
-    expect(await store.messages.ack(queue.id, stale, { now: later })).toEqual(['lease-lost']);
-    expect(await store.messages.nack(queue.id, stale, { delaySeconds: 0, now: later })).toEqual(['lease-lost']);
-    expect((await store.messages.extend(queue.id, stale, { leaseSeconds: 500, now: later })).outcomes).toEqual([
+    expect(await store.at(later).messages.ack(queue.id, stale)).toEqual(['lease-lost']);
+    expect(await store.at(later).messages.nack(queue.id, stale, { delaySeconds: 0 })).toEqual(['lease-lost']);
+    expect((await store.at(later).messages.extend(queue.id, stale, { leaseSeconds: 500 })).outcomes).toEqual([
       'lease-lost',
     ]);
-    await store.messages.release(queue.id, stale, { now: later });
+    await store.at(later).messages.release(queue.id, stale);
     expect(await dequeue(queue, later)).toEqual([]);
-    expect(await store.messages.ack(queue.id, [...stale, ...current], { now: later })).toEqual(['lease-lost', null]);
+    expect(await store.at(later).messages.ack(queue.id, [...stale, ...current])).toEqual(['lease-lost', null]);
   });
 
   it('is lost at its deadline, even if nobody has taken the message since', async () => {
     const queue = await createQueue(store);
-    await store.messages.enqueue(queue.name, numbered(1), { now: T0 });
+    await store.at(T0).messages.enqueue(queue.name, numbered(1));
     const leased = await dequeue(queue, T0);
-    const deadline = { now: T0 + 30 * SECOND };
-    expect(await store.messages.ack(queue.id, leased, deadline)).toEqual(['lease-lost']);
-    expect((await store.messages.extend(queue.id, leased, { leaseSeconds: 9, ...deadline })).outcomes).toEqual([
-      'lease-lost',
-    ]);
-    expect(await store.messages.nack(queue.id, leased, { delaySeconds: 9, ...deadline })).toEqual(['lease-lost']);
-    expect(await store.messages.ack(queue.id, leased, { now: T0 + 30 * SECOND - 1 })).toEqual([null]);
+    store.at(T0 + 30 * SECOND);
+    expect(await store.messages.ack(queue.id, leased)).toEqual(['lease-lost']);
+    expect((await store.messages.extend(queue.id, leased, { leaseSeconds: 9 })).outcomes).toEqual(['lease-lost']);
+    expect(await store.messages.nack(queue.id, leased, { delaySeconds: 9 })).toEqual(['lease-lost']);
+    expect(await store.at(T0 + 30 * SECOND - 1).messages.ack(queue.id, leased)).toEqual([null]);
   });
 
   it('can be extended; the receipt stays valid', async () => {
     const queue = await createQueue(store);
-    await store.messages.enqueue(queue.name, numbered(1), { now: T0 });
+    await store.at(T0).messages.enqueue(queue.name, numbered(1));
     const leased = await dequeue(queue, T0);
-    expect(await store.messages.extend(queue.id, leased, { leaseSeconds: 60, now: T0 + 20 * SECOND })).toEqual({
+    expect(await store.at(T0 + 20 * SECOND).messages.extend(queue.id, leased, { leaseSeconds: 60 })).toEqual({
       outcomes: [null],
       leaseExpiresAt: T0 + 80 * SECOND,
     });
     expect(await dequeue(queue, T0 + 80 * SECOND)).toEqual([]);
-    expect(await store.messages.ack(queue.id, leased, { now: T0 + 79 * SECOND })).toEqual([null]);
+    expect(await store.at(T0 + 79 * SECOND).messages.ack(queue.id, leased)).toEqual([null]);
   });
 
   it('can be given back, after a delay and with a reason', async () => {
     const queue = await createQueue(store);
-    await store.messages.enqueue(queue.name, numbered(1), { now: T0 });
+    await store.at(T0).messages.enqueue(queue.name, numbered(1));
     const leased = await dequeue(queue, T0);
-    expect(await store.messages.nack(queue.id, leased, { delaySeconds: 10, reason: 'not now', now: T0 })).toEqual([
-      null,
-    ]);
-    expect(await store.messages.ack(queue.id, leased, { now: T0 })).toEqual(['lease-lost']);
+    expect(await store.at(T0).messages.nack(queue.id, leased, { delaySeconds: 10, reason: 'not now' })).toEqual([null]);
+    expect(await store.at(T0).messages.ack(queue.id, leased)).toEqual(['lease-lost']);
     expect(await dequeue(queue, T0 + 10 * SECOND - 1)).toEqual([]);
-    const page = await store.browse.browse(queue.id, 'delayed', 10, undefined, { now: T0 });
+    const page = await store.at(T0).browse.browse(queue.id, 'delayed', 10, undefined);
     expect(page.deliveries).toMatchObject([{ nackReason: 'not now', receiveCount: 1, availableAt: T0 + 10 * SECOND }]);
     expect(await dequeue(queue, T0 + 10 * SECOND)).toMatchObject([{ receiveCount: 2 }]);
   });
 
   it('released counts as if it had not been', async () => {
     const queue = await createQueue(store);
-    await store.messages.enqueue(queue.name, numbered(2), { now: T0 });
-    await store.messages.release(queue.id, await dequeue(queue, T0), { now: T0 + 1 });
+    await store.at(T0).messages.enqueue(queue.name, numbered(2));
+    await store.at(T0 + 1).messages.release(queue.id, await dequeue(queue, T0));
     expect(await dequeue(queue, T0 + 1)).toMatchObject([{ receiveCount: 1 }, { receiveCount: 1 }]);
   });
 });
@@ -165,10 +161,10 @@ describe('ack', () => {
   it('settles: the delivery is never handed out again, the message stays to be looked at', async () => {
     const queue = await createQueue(store);
     const [sent] = [message({ body: Buffer.from('kept') })];
-    await store.messages.enqueue(queue.name, [sent], { now: T0 });
+    await store.at(T0).messages.enqueue(queue.name, [sent]);
     const leased = await dequeue(queue, T0);
-    expect(await store.messages.ack(queue.id, leased, { now: T0 })).toEqual([null]);
-    expect(await store.messages.ack(queue.id, leased, { now: T0 })).toEqual(['delivery-not-found']);
+    expect(await store.at(T0).messages.ack(queue.id, leased)).toEqual([null]);
+    expect(await store.at(T0).messages.ack(queue.id, leased)).toEqual(['delivery-not-found']);
     expect(await dequeue(queue, T0 + 1e9)).toEqual([]);
     expect(bodies(await store.browse.messages([sent.id]))).toEqual(['kept']);
   });
@@ -176,27 +172,26 @@ describe('ack', () => {
   it('answers for each receipt by itself', async () => {
     const queue = await createQueue(store);
     const other = await createQueue(store);
-    await store.messages.enqueue(queue.name, numbered(3), { now: T0 });
+    await store.at(T0).messages.enqueue(queue.name, numbered(3));
     const [a, b, c] = (await dequeue(queue, T0)) as [never, never, never];
     const wrongToken = { messageId: (b as { messageId: Buffer }).messageId, leaseToken: Buffer.alloc(8) };
-    expect(await store.messages.ack(other.id, [a], { now: T0 })).toEqual(['delivery-not-found']);
-    expect(await store.messages.ack(queue.id, [c, wrongToken, a], { now: T0 })).toEqual([null, 'lease-lost', null]);
-    expect(await store.messages.ack(queue.id, [b], { now: T0 })).toEqual([null]);
+    expect(await store.at(T0).messages.ack(other.id, [a])).toEqual(['delivery-not-found']);
+    expect(await store.at(T0).messages.ack(queue.id, [c, wrongToken, a])).toEqual([null, 'lease-lost', null]);
+    expect(await store.at(T0).messages.ack(queue.id, [b])).toEqual([null]);
   });
 });
 
 describe('expiry', () => {
   it('is the end: an expired message is not handed out, and is removed on sight', async () => {
     const queue = await createQueue(store, { messageTtlSeconds: 1000 });
-    await store.messages.enqueue(
-      queue.name,
-      [message({ expiresInSeconds: 5 }), message({ expiresInSeconds: 5000, body: Buffer.from('capped') })],
-      {
-        now: T0,
-      },
-    );
+    await store
+      .at(T0)
+      .messages.enqueue(queue.name, [
+        message({ expiresInSeconds: 5 }),
+        message({ expiresInSeconds: 5000, body: Buffer.from('capped') }),
+      ]);
     expect(bodies(await dequeue(queue, T0 + 5 * SECOND))).toEqual(['capped']);
-    expect(await store.browse.stats(queue.id, { now: T0 + 5 * SECOND })).toEqual({
+    expect(await store.at(T0 + 5 * SECOND).browse.stats(queue.id)).toEqual({
       ready: 0,
       delayed: 0,
       leased: 1,
@@ -208,20 +203,20 @@ describe('expiry', () => {
 
   it('can come while the message is leased: its holder may ack, nobody else gets it', async () => {
     const queue = await createQueue(store);
-    await store.messages.enqueue(queue.name, [message({ expiresInSeconds: 5 }), message({ expiresInSeconds: 5 })], {
-      now: T0,
-    });
+    await store
+      .at(T0)
+      .messages.enqueue(queue.name, [message({ expiresInSeconds: 5 }), message({ expiresInSeconds: 5 })]);
     const [first, second] = (await dequeue(queue, T0)) as [never, never];
-    expect(await store.messages.ack(queue.id, [first], { now: T0 + 29 * SECOND })).toEqual([null]);
+    expect(await store.at(T0 + 29 * SECOND).messages.ack(queue.id, [first])).toEqual([null]);
     expect(await dequeue(queue, T0 + AFTER_LEASE)).toEqual([]);
-    expect(await store.messages.ack(queue.id, [second], { now: T0 + AFTER_LEASE })).toEqual(['delivery-not-found']);
+    expect(await store.at(T0 + AFTER_LEASE).messages.ack(queue.id, [second])).toEqual(['delivery-not-found']);
   });
 
   it('does not hide the living behind many expired: one claim gets past hundreds', async () => {
     const queue = await createQueue(store);
     for (let batch = 0; batch < 5; batch += 1)
-      await store.messages.enqueue(queue.name, numbered(100, { expiresInSeconds: 1 }), { now: T0 });
-    await store.messages.enqueue(queue.name, [message({ body: Buffer.from('alive') })], { now: T0 });
+      await store.at(T0).messages.enqueue(queue.name, numbered(100, { expiresInSeconds: 1 }));
+    await store.at(T0).messages.enqueue(queue.name, [message({ body: Buffer.from('alive') })]);
     expect(bodies(await dequeue(queue, T0 + 1 * SECOND, 1))).toEqual(['alive']);
   });
 });
@@ -231,7 +226,7 @@ describe('a claim that meets what it must remove', () => {
     const queue = await createQueue(store);
     for (let batch = 0; batch < 3; batch += 1) {
       const mixed = numbered(50).map((one, index) => ({ ...one, expiresInSeconds: index % 2 === 0 ? 1 : 1000 }));
-      await store.messages.enqueue(queue.name, mixed, { now: T0 });
+      await store.at(T0).messages.enqueue(queue.name, mixed);
     }
     const leased = await dequeue(queue, T0 + 1 * SECOND, 60);
     expect(leased).toHaveLength(30);
@@ -245,16 +240,16 @@ describe('dead-lettering', () => {
   it('moves a message that was received too often, on sight, and redrive brings it back', async () => {
     const dead = await createQueue(store);
     const queue = await createQueue(store, { maxReceives: 2, deadLetterQueue: dead.name });
-    await store.messages.enqueue(queue.name, numbered(2), { now: T0 });
+    await store.at(T0).messages.enqueue(queue.name, numbered(2));
     const at = (lease: number) => T0 + lease * AFTER_LEASE;
     expect(await dequeue(queue, at(0))).toHaveLength(2);
     const [second] = (await dequeue(queue, at(1))) as [never];
-    await store.messages.ack(queue.id, [second], { now: at(1) });
+    await store.at(at(1)).messages.ack(queue.id, [second]);
     expect(await dequeue(queue, at(2))).toEqual([]);
     const [moved] = (await dequeue(dead, at(2))) as [never];
     expect(moved).toMatchObject({ receiveCount: 1, body: Buffer.from('1') });
-    await store.messages.nack(dead.id, [moved], { delaySeconds: 0, now: at(2) });
-    expect(await store.sweep.redrive(dead.id, Buffer.alloc(16), 10, { now: at(3) })).toMatchObject({
+    await store.at(at(2)).messages.nack(dead.id, [moved], { delaySeconds: 0 });
+    expect(await store.at(at(3)).sweep.redrive(dead.id, Buffer.alloc(16), 10)).toMatchObject({
       moved: new Map([[queue.id, 1]]),
       skipped: 0,
     });
@@ -264,7 +259,7 @@ describe('dead-lettering', () => {
 
   it('does nothing while there is no dead-letter queue', async () => {
     const queue = await createQueue(store, { maxReceives: 1 });
-    await store.messages.enqueue(queue.name, numbered(1), { now: T0 });
+    await store.at(T0).messages.enqueue(queue.name, numbered(1));
     for (let lease = 0; lease < 3; lease += 1)
       expect(await dequeue(queue, T0 + lease * AFTER_LEASE)).toMatchObject([{ receiveCount: lease + 1 }]);
   });
@@ -272,7 +267,7 @@ describe('dead-lettering', () => {
   it('goes by the settings as they are, not as the broker remembers them', async () => {
     const dead = await createQueue(store);
     const remembered = await createQueue(store, { maxReceives: 1, deadLetterQueue: dead.name });
-    await store.messages.enqueue(remembered.name, numbered(1), { now: T0 });
+    await store.at(T0).messages.enqueue(remembered.name, numbered(1));
     await dequeue(remembered, T0);
     await store.queues.put(remembered.name, { deadLetterQueue: null });
     await store.queues.delete(dead.name);
@@ -284,23 +279,23 @@ describe('a receipt with the token of no lease', () => {
   it('opens no delivery, not even one that is under none: whoever enqueued it knows its id', async () => {
     const queue = await createQueue(store);
     const delayed = message({ delaySeconds: 600 });
-    await store.messages.enqueue(queue.name, [delayed], { now: T0 });
+    await store.at(T0).messages.enqueue(queue.name, [delayed]);
     const forged = [{ messageId: delayed.id, leaseToken: Buffer.alloc(8) }];
-    const later = { now: T0 + 1000 };
-    expect(await store.messages.ack(queue.id, forged, later)).toEqual(['lease-lost']);
-    expect(await store.messages.nack(queue.id, forged, { delaySeconds: 0, ...later })).toEqual(['lease-lost']);
-    const extended = await store.messages.extend(queue.id, forged, { leaseSeconds: 9000, ...later });
+    store.at(T0 + 1000);
+    expect(await store.messages.ack(queue.id, forged)).toEqual(['lease-lost']);
+    expect(await store.messages.nack(queue.id, forged, { delaySeconds: 0 })).toEqual(['lease-lost']);
+    const extended = await store.messages.extend(queue.id, forged, { leaseSeconds: 9000 });
     expect(extended.outcomes).toEqual(['lease-lost']);
     // Nor where so many claims are acked at once that another statement is used.
     const others = Array.from({ length: 60 }, () => message());
-    await store.messages.enqueue(queue.name, others, { now: T0 });
+    await store.at(T0).messages.enqueue(queue.name, others);
     const held: { messageId: Buffer; leaseToken: Buffer }[] = [];
     while (held.length < 60) {
-      held.push(...(await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 600, ...later })));
+      held.push(...(await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 600 })));
     }
-    const outcomes = await store.messages.ack(queue.id, [...held, ...forged], later);
+    const outcomes = await store.messages.ack(queue.id, [...held, ...forged]);
     expect(outcomes).toEqual([...held.map(() => null), 'lease-lost']);
-    const ready = { maxMessages: 1, leaseSeconds: 30, now: T0 + 600_000 };
-    expect(await store.messages.dequeue(queue, ready)).toHaveLength(1);
+    const ready = { maxMessages: 1, leaseSeconds: 30 };
+    expect(await store.at(T0 + 600_000).messages.dequeue(queue, ready)).toHaveLength(1);
   });
 });

@@ -15,7 +15,7 @@ let ids: Buffer[];
 beforeEach(async () => {
   store = await openStore();
   queue = await createQueue(store, { messageTtlSeconds: 30 * 86_400 });
-  await store.partitions.createAhead({ ...DAILY, now: START });
+  await store.at(START).partitions.createAhead({ ...DAILY });
   ids = await enqueueStamped(store, queue, { at: START, count: 10 });
   await settleAll(store, queue, START);
   // A forgotten transaction that once read a message: until it ends, nobody can change the table's partitions.
@@ -30,8 +30,8 @@ afterEach(async () => {
 });
 
 const ddl: Record<string, () => Promise<unknown>> = {
-  createAhead: () => store.partitions.createAhead({ ...DAILY, now: LATER }),
-  dropSettled: () => store.partitions.dropSettled({ retentionSeconds: 60, now: LATER }),
+  createAhead: () => store.at(LATER).partitions.createAhead({ ...DAILY }),
+  dropSettled: () => store.at(LATER).partitions.dropSettled({ retentionSeconds: 60 }),
   rebuild: async () => store.partitions.rebuild((await store.partitions.list())[0]!),
 };
 

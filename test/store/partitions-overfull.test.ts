@@ -26,7 +26,7 @@ async function count(source: string): Promise<number> {
 
 /** A reaper made partitions and was then off for a week, while messages came in. */
 async function fillCatchAll(rows: number): Promise<Buffer[]> {
-  await store.partitions.createAhead({ ...HOURLY, now: START });
+  await store.at(START).partitions.createAhead({ ...HOURLY });
   const ids: Buffer[] = [];
   for (let day = 0; day < 7; day += 1) {
     ids.push(
@@ -46,7 +46,7 @@ async function expectBrowsedAndRedriven(ids: readonly Buffer[]): Promise<void> {
     queue.id,
     ids,
   ]);
-  const { moved, skipped } = await store.sweep.redrive(graveyard.id, FIRST_ID, 100, { now: WEEK_LATER });
+  const { moved, skipped } = await store.at(WEEK_LATER).sweep.redrive(graveyard.id, FIRST_ID, 100);
   expect([moved, skipped]).toEqual([new Map([[queue.id, ids.length]]), 0]);
 }
 
@@ -64,7 +64,7 @@ describe('a reaper that was off for a week', () => {
     'finds p_max filled with %s: it is split, every message can be read, and the space comes back',
     async (_, rows) => {
       const ids = await fillCatchAll(rows);
-      expect(await store.partitions.createAhead({ ...HOURLY, now: WEEK_LATER })).toBe(4);
+      expect(await store.at(WEEK_LATER).partitions.createAhead({ ...HOURLY })).toBe(4);
       expect(await count('message PARTITION (p_max)')).toBe(0);
       expect(await count('message_overflow')).toBe(0);
       // One partition took what came in the week, those behind it are an hour each.
@@ -73,7 +73,7 @@ describe('a reaper that was off for a week', () => {
       expect(await count(`message PARTITION (${week!.name})`)).toBe(ids.length);
       const settled = await settleAll(store, queue, WEEK_LATER);
       expect(hex(settled.map(({ messageId }) => messageId))).toEqual(hex(ids));
-      await store.partitions.dropSettled({ retentionSeconds: 3600, now: WEEK_LATER + 3 * HOUR });
+      await store.at(WEEK_LATER + 3 * HOUR).partitions.dropSettled({ retentionSeconds: 3600 });
       expect(await count('message')).toBe(0);
     },
   );
@@ -81,7 +81,7 @@ describe('a reaper that was off for a week', () => {
   test('and many messages, one of them from a broker that is hours ahead: a partition becomes wider, so that none is copied', async () => {
     const ids = await fillCatchAll(MANY);
     ids.push(...(await enqueueStamped(store, queue, { at: WEEK_LATER + 2 * HOUR, now: WEEK_LATER })));
-    expect(await store.partitions.createAhead({ ...HOURLY, now: WEEK_LATER })).toBe(2);
+    expect(await store.at(WEEK_LATER).partitions.createAhead({ ...HOURLY })).toBe(2);
     const [wide, ...others] = (await store.partitions.list()).slice(3);
     expect(wide).toMatchObject({ from: START + 3 * HOUR, until: START + 7 * DAY + 3 * HOUR });
     expect(others.map(({ until }) => until)).toEqual([START + 7 * DAY + 4 * HOUR, null]);
@@ -92,15 +92,15 @@ describe('a reaper that was off for a week', () => {
   test('and many messages, one of them from a broker that is a year ahead: they are copied', async () => {
     const ids = await fillCatchAll(MANY);
     ids.push(...(await enqueueStamped(store, queue, { at: WEEK_LATER + 365 * DAY, now: WEEK_LATER })));
-    expect(await store.partitions.createAhead({ ...HOURLY, now: WEEK_LATER })).toBe(4);
+    expect(await store.at(WEEK_LATER).partitions.createAhead({ ...HOURLY })).toBe(4);
     expect(await count('message PARTITION (p_max)')).toBe(1);
     await expectEverythingReadable(ids);
   });
 
   test('and nothing but messages from a broker that is a year ahead: they stay in p_max, and the partitions are made before them', async () => {
-    await store.partitions.createAhead({ ...HOURLY, now: START });
+    await store.at(START).partitions.createAhead({ ...HOURLY });
     const ids = await enqueueStamped(store, queue, { at: WEEK_LATER + 365 * DAY, now: START, count: MANY });
-    expect(await store.partitions.createAhead({ ...HOURLY, now: WEEK_LATER })).toBe(4);
+    expect(await store.at(WEEK_LATER).partitions.createAhead({ ...HOURLY })).toBe(4);
     expect(await store.partitions.list()).toHaveLength(8);
     expect(await count('message PARTITION (p_max)')).toBe(MANY);
     expect(await count('message_overflow')).toBe(0);
@@ -130,19 +130,19 @@ describe('a split without copying that is cut short', () => {
       expect(await count('message_overflow')).toBe(MANY - inMessage);
       // Messages that come in meanwhile, and claims of both in one batch.
       const late = await enqueueStamped(store, queue, { at: WEEK_LATER, count: 10 });
-      const some = await store.messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 30, now: WEEK_LATER });
+      const some = await store.at(WEEK_LATER).messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 30 });
       expect(some).toHaveLength(100);
-      await store.messages.ack(queue.id, some, { now: WEEK_LATER });
+      await store.at(WEEK_LATER).messages.ack(queue.id, some);
       await expectBrowsedAndRedriven(ids.slice(-3));
 
-      expect(await store.partitions.createAhead({ ...HOURLY, now: WEEK_LATER })).toBe(done === 1 ? 4 : 3);
+      expect(await store.at(WEEK_LATER).partitions.createAhead({ ...HOURLY })).toBe(done === 1 ? 4 : 3);
       expect(await count('message_overflow')).toBe(0);
       expect(await count('message')).toBe(ids.length + late.length);
       const acked = new Set(hex(some.map(({ messageId }) => messageId)));
       await expectEverythingReadable([...ids, ...late].filter((id) => !acked.has(id.toString('hex'))));
       // What was put back is reaped like everything else.
       await settleAll(store, queue, WEEK_LATER + 2 * 60_000);
-      await store.partitions.dropSettled({ retentionSeconds: 60, now: WEEK_LATER + 4 * HOUR });
+      await store.at(WEEK_LATER + 4 * HOUR).partitions.dropSettled({ retentionSeconds: 60 });
       expect(await count('message')).toBe(0);
     },
   );
@@ -152,13 +152,13 @@ describe('a split without copying that is cut short', () => {
     const taking = (async () => {
       const taken: string[] = [];
       while (taken.length < ids.length) {
-        const some = await store.messages.dequeue(queue, { maxMessages: 500, leaseSeconds: 600, now: WEEK_LATER });
+        const some = await store.at(WEEK_LATER).messages.dequeue(queue, { maxMessages: 500, leaseSeconds: 600 });
         expect(some.length).toBeGreaterThan(0);
         taken.push(...hex(some.map(({ messageId }) => messageId)));
       }
       return taken.toSorted();
     })();
-    expect(await store.partitions.createAhead({ ...HOURLY, now: WEEK_LATER })).toBe(4);
+    expect(await store.at(WEEK_LATER).partitions.createAhead({ ...HOURLY })).toBe(4);
     expect(await taking).toEqual(hex(ids));
   });
 });

@@ -7,7 +7,7 @@ import { eventually } from '../support/wait.js';
 
 const HOURLY = { widthMinutes: 60, aheadMinutes: 60 * 60 };
 const LATER = START + 30 * DAY;
-const DROP = { retentionSeconds: 60, now: LATER };
+const DROP = { retentionSeconds: 60 };
 
 let store: TestStore;
 let queue: Queue;
@@ -15,7 +15,7 @@ let queue: Queue;
 beforeEach(async () => {
   store = await openStore({ poolSize: 16 });
   queue = await createQueue(store, { messageTtlSeconds: 60 * 86_400 });
-  await store.partitions.createAhead({ ...HOURLY, now: START });
+  await store.at(START).partitions.createAhead({ ...HOURLY });
   return () => store.close();
 });
 
@@ -44,7 +44,7 @@ function interrupted(after: RegExp, interruption: () => Promise<unknown>): Parti
 }
 
 async function deliver(now = LATER): Promise<string[]> {
-  const some = await store.messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 30, now });
+  const some = await store.at(now).messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 30 });
   return some.map(({ messageId }) => messageId.toString('hex'));
 }
 
@@ -57,10 +57,11 @@ async function waitingForMetadataLock(): Promise<boolean> {
 
 describe('a message that a broker with a slow clock puts into a partition that is just being dropped', () => {
   const id = newMessageId(START + HOUR / 2);
-  const enqueue = (): Promise<void> => store.messages.enqueue(queue.name, [message({ id })], { now: LATER - MINUTE });
+  const enqueue = (): Promise<void> => store.at(LATER - MINUTE).messages.enqueue(queue.name, [message({ id })]);
 
   test('is kept when it arrives after the look and before the lock', async () => {
     const partitions = interrupted(/FROM delivery/, enqueue);
+    store.at(LATER);
     const dropped = await partitions.dropSettled(DROP);
     expect(dropped).not.toContain('p_20260101_0100');
     expect(await deliver()).toEqual([id.toString('hex')]);
@@ -74,7 +75,7 @@ describe('a message that a broker with a slow clock puts into a partition that i
       queue.id,
       LATER + DAY,
     ]);
-    const dropping = store.partitions.dropSettled(DROP);
+    const dropping = store.at(LATER).partitions.dropSettled(DROP);
     await eventually('the drop waits for the writer', waitingForMetadataLock);
     await writer.write(
       'INSERT INTO delivery (queue_id, message_id, priority_rank, available_at, expires_at, receive_count) VALUES (?, ?, 5, ?, ?, 0)',
@@ -88,6 +89,7 @@ describe('a message that a broker with a slow clock puts into a partition that i
 
   test('is kept when its own partition is gone and the next, which takes it instead, is dropped after that', async () => {
     const partitions = interrupted(/UNLOCK TABLES/, enqueue);
+    store.at(LATER);
     const dropped = await partitions.dropSettled(DROP);
     expect(dropped).toContain('p_20260101_0100');
     expect(await stored(store, [id])).toBe(1);
@@ -98,15 +100,14 @@ describe('a message that a broker with a slow clock puts into a partition that i
     const blocker = await enqueueStamped(store, queue, { at: START + HOUR / 4, now: START });
     const partitions = interrupted(/FROM delivery/, async () => {
       // The first partition was looked at and is owed something. Now that is settled, the partition dropped, and the message arrives.
-      await store.messages.ack(
-        queue.id,
-        await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 30, now: LATER }),
-        { now: LATER },
-      );
-      await store.partitions.dropSettled({ ...DROP, now: START + HOUR + MINUTE });
+      await store
+        .at(LATER)
+        .messages.ack(queue.id, await store.at(LATER).messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 30 }));
+      await store.at(START + HOUR + MINUTE).partitions.dropSettled(DROP);
       expect(await stored(store, blocker)).toBe(0);
       await enqueue();
     });
+    store.at(LATER);
     await partitions.dropSettled(DROP);
     expect(await deliver()).toEqual([id.toString('hex')]);
   });
@@ -123,7 +124,7 @@ describe('a delivery that is moved to another queue while a partition is looked 
       [JSON.stringify(Array.from({ length: 250 }, (_, index) => index))],
     );
     const last = await createQueue(store, { messageTtlSeconds: 60 * 86_400 });
-    await store.messages.enqueue(last.name, [message({ id })], { now: LATER - MINUTE });
+    await store.at(LATER - MINUTE).messages.enqueue(last.name, [message({ id })]);
     const move = (): Promise<unknown> =>
       store.database.write('UPDATE delivery SET queue_id = ? WHERE queue_id = ? AND message_id = ?', [
         queue.id,
@@ -142,6 +143,7 @@ describe('a delivery that is moved to another queue while a partition is looked 
       await move();
     });
     await store.database.write('UPDATE queue SET name = NULL WHERE name LIKE ?', ['many-%']);
+    store.at(LATER);
     await partitions.dropSettled(DROP);
     expect(seen).toBe(1);
     expect(await deliver()).toEqual([id.toString('hex')]);
@@ -171,7 +173,7 @@ describe('writers, consumers and a drop in a loop, with time running fast', () =
     const writer = async (): Promise<void> => {
       while (working()) {
         const messages = Array.from({ length: 3 }, () => message({ id: newMessageId(old()) }));
-        await store.messages.enqueue(queue.name, messages, { now });
+        await store.at(now).messages.enqueue(queue.name, messages);
         enqueued.push(...messages.map(({ id }) => id.toString('hex')));
       }
     };
@@ -197,8 +199,8 @@ describe('writers, consumers and a drop in a loop, with time running fast', () =
     };
     const consumer = async (): Promise<void> => {
       while (working()) {
-        const leased = await store.messages.dequeue(queue, { maxMessages: 50, leaseSeconds: 3000, now });
-        const outcomes = await store.messages.ack(queue.id, leased, { now });
+        const leased = await store.at(now).messages.dequeue(queue, { maxMessages: 50, leaseSeconds: 3000 });
+        const outcomes = await store.at(now).messages.ack(queue.id, leased);
         settled.push(
           ...leased.filter((_, index) => outcomes[index] === null).map(({ messageId }) => messageId.toString('hex')),
         );
@@ -208,8 +210,8 @@ describe('writers, consumers and a drop in a loop, with time running fast', () =
       while (working()) {
         now += MINUTE;
         try {
-          await store.partitions.createAhead({ widthMinutes: 1, aheadMinutes: 5, now });
-          dropped += (await store.partitions.dropSettled({ retentionSeconds: 240, now })).length;
+          await store.at(now).partitions.createAhead({ widthMinutes: 1, aheadMinutes: 5 });
+          dropped += (await store.at(now).partitions.dropSettled({ retentionSeconds: 240 })).length;
         } catch (error) {
           expect(isLockWaitTimeout(error)).toBe(true);
         }

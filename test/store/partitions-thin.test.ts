@@ -20,8 +20,7 @@ import { bodies, createQueue, openStore, type TestStore } from '../support/store
 
 const DAILY = { widthMinutes: 1440, aheadMinutes: 2880 };
 const LATER = START + 5 * DAY;
-const KEPT = { retentionSeconds: 3600, now: LATER };
-const round = { signal: new AbortController().signal, now: LATER };
+const KEPT = { retentionSeconds: 3600 };
 
 let store: TestStore;
 let queue: Queue;
@@ -30,13 +29,18 @@ let duty: ThinPartitions;
 beforeEach(async () => {
   store = await openStore();
   queue = await createQueue(store, { messageTtlSeconds: 30 * 86_400 });
-  await store.partitions.createAhead({ ...DAILY, now: START });
+  await store.at(START).partitions.createAhead({ ...DAILY });
   duty = newDuty();
   return () => store.close();
 });
 
 function newDuty(): ThinPartitions {
   return new ThinPartitions(store.partitions, readReaperConfig({ ROWMQ_DATABASE_URL: store.url }));
+}
+
+async function run(of: ThinPartitions, signal = new AbortController().signal): Promise<number> {
+  store.at(LATER);
+  return of.run({ signal });
 }
 
 /** Settled messages with a few among them that are owed, some in another queue. Returns the owed ones' ids. */
@@ -72,21 +76,24 @@ describe('a partition that a few messages keep alive', () => {
   test('is thinned to those, bodies and all, rebuilt so that the space comes back, and dropped once they are settled', async () => {
     const { owed, gone } = await fill(40_000);
     const full = await fileSize(await first());
-    expect(await store.partitions.dropSettled(KEPT)).toEqual(['p_20260103_0000']);
-    expect((await store.partitions.listKept(KEPT)).map(({ name }) => name)).toEqual(['p_20260102_0000']);
+    expect(await store.at(LATER).partitions.dropSettled(KEPT)).toEqual(['p_20260103_0000']);
+    expect((await store.at(LATER).partitions.listKept(KEPT)).map(({ name }) => name)).toEqual(['p_20260102_0000']);
 
-    expect(await duty.run(round)).toBe(gone.length);
+    let thinned = 0;
+    // On a busy machine a run's time may not be enough.
+    for (let runs = 0; runs < 10 && thinned < gone.length; runs += 1) thinned += await run(duty);
+    expect(thinned).toBe(gone.length);
     const [left] = await store.database.read<{ n: number }>('SELECT COUNT(*) AS n FROM message');
     expect(Number(left?.n)).toBe(3);
     expect(await stored(store, owed)).toBe(3);
     expect(await fileSize(await first())).toBeLessThan(full / 4);
-    expect(await duty.run(round)).toBe(0);
+    expect(await run(duty)).toBe(0);
 
     const queues = await store.queues.list();
     const taken = (await Promise.all(queues.map((each) => settleAll(store, each, LATER + 10 * DAY)))).flat();
     expect(hex(taken.map(({ messageId }) => messageId))).toEqual(hex(owed));
     expect(bodies(taken).toSorted()).toEqual(['0', '0', '1']);
-    expect(await store.partitions.dropSettled(KEPT)).toEqual(['p_20260102_0000']);
+    expect(await store.at(LATER).partitions.dropSettled(KEPT)).toEqual(['p_20260102_0000']);
   });
 
   test('is rebuilt later when others use the table for longer than DDL waits', async () => {
@@ -94,10 +101,10 @@ describe('a partition that a few messages keep alive', () => {
     const idle = await openSession(store);
     await idle.write('START TRANSACTION');
     await idle.read('SELECT 1 FROM message LIMIT 1');
-    await expect(duty.run(round)).rejects.toMatchObject({ errno: 1205 });
+    await expect(run(duty)).rejects.toMatchObject({ errno: 1205 });
     const full = await fileSize(await first());
     await idle.end();
-    expect(await duty.run(round)).toBe(0);
+    expect(await run(duty)).toBe(0);
     expect(await fileSize(await first())).toBeLessThan(full);
   });
 
@@ -105,18 +112,18 @@ describe('a partition that a few messages keep alive', () => {
     await enqueueStamped(store, queue, { at: START, count: 12_000 });
     const all = await takeAll(store, queue, START + MINUTE);
     const ack = async (from: number, to: number): Promise<unknown> =>
-      store.messages.ack(queue.id, all.slice(from, to), { now: START + MINUTE });
+      store.at(START + MINUTE).messages.ack(queue.id, all.slice(from, to));
     await ack(0, 1000);
-    expect(await duty.run(round)).toBe(0);
+    expect(await run(duty)).toBe(0);
     await ack(1000, 4000);
-    expect(await duty.run(round)).toBe(4000);
+    expect(await run(duty)).toBe(4000);
     await ack(4000, 7000);
-    expect(await duty.run(round)).toBe(0);
+    expect(await run(duty)).toBe(0);
     await ack(7000, 8500);
-    expect(await duty.run(round)).toBe(4500);
+    expect(await run(duty)).toBe(4500);
     // A reaper that takes over does not know what was done, and looks.
     await ack(8500, 8510);
-    expect(await newDuty().run(round)).toBe(10);
+    expect(await run(newDuty())).toBe(10);
   });
 
   test('is not rebuilt while there is much to copy, and no harm is done when it is gone', async () => {
@@ -137,7 +144,7 @@ describe('a partition that a few messages keep alive', () => {
     }
     expect({ deleted, stretches }).toEqual({ deleted: gone.length, stretches: 7 });
     expect(await stored(store, owed)).toBe(3);
-    expect(await duty.run({ ...round, signal: AbortSignal.abort() })).toBe(0);
+    expect(await run(duty, AbortSignal.abort())).toBe(0);
   });
 });
 
@@ -161,7 +168,7 @@ describe('thinning while deliveries move between queues', () => {
         await takeAll(store, strict, now);
         now += 2 * MINUTE;
         expect(await deadLetterAll(store, strict, now)).toBe(200);
-        const { moved } = await store.sweep.redrive(graveyard.id, Buffer.alloc(16), 1000, { now });
+        const { moved } = await store.at(now).sweep.redrive(graveyard.id, Buffer.alloc(16), 1000);
         expect(moved.get(strict.id)).toBe(200);
         moves += 1;
       }

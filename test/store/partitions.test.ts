@@ -22,22 +22,22 @@ async function names(): Promise<string[]> {
 describe('making partitions', () => {
   test('a new database has the one that catches all; then there are spans until the time asked for, and nothing is made twice', async () => {
     expect(await names()).toEqual(['p_max']);
-    expect(await store.partitions.createAhead({ ...DAILY, now: START + HOUR })).toBe(3);
+    expect(await store.at(START + HOUR).partitions.createAhead({ ...DAILY })).toBe(3);
     expect(await store.partitions.list()).toEqual([
       { name: 'p_20260102_0000', from: null, until: START + DAY, rows: 0 },
       { name: 'p_20260103_0000', from: START + DAY, until: START + 2 * DAY, rows: 0 },
       { name: 'p_20260104_0000', from: START + 2 * DAY, until: START + 3 * DAY, rows: 0 },
       { name: 'p_max', from: START + 3 * DAY, until: null, rows: 0 },
     ]);
-    expect(await store.partitions.createAhead({ ...DAILY, now: START + HOUR })).toBe(0);
-    expect(await store.partitions.createAhead({ ...DAILY, now: START + DAY })).toBe(0);
-    expect(await store.partitions.createAhead({ ...DAILY, now: START + DAY + 1 })).toBe(1);
+    expect(await store.at(START + HOUR).partitions.createAhead({ ...DAILY })).toBe(0);
+    expect(await store.at(START + DAY).partitions.createAhead({ ...DAILY })).toBe(0);
+    expect(await store.at(START + DAY + 1).partitions.createAhead({ ...DAILY })).toBe(1);
     expect(await names()).toHaveLength(5);
   });
 
   test('a change of the width takes effect behind the last partition', async () => {
-    await store.partitions.createAhead({ ...DAILY, now: START + 1 });
-    expect(await store.partitions.createAhead({ widthMinutes: 7, aheadMinutes: 14, now: START + 3 * DAY })).toBe(3);
+    await store.at(START + 1).partitions.createAhead({ ...DAILY });
+    expect(await store.at(START + 3 * DAY).partitions.createAhead({ widthMinutes: 7, aheadMinutes: 14 })).toBe(3);
     const untils = (await store.partitions.list()).map(({ until }) => until);
     expect(untils.slice(0, 3)).toEqual([START + DAY, START + 2 * DAY, START + 3 * DAY]);
     for (const [index, until] of untils.slice(3, -1).entries()) {
@@ -47,13 +47,13 @@ describe('making partitions', () => {
   });
 
   test('two at once make each partition once', async () => {
-    const made = await Promise.all([1, 2, 3].map(() => store.partitions.createAhead({ ...DAILY, now: START })));
+    const made = await Promise.all([1, 2, 3].map(() => store.at(START).partitions.createAhead({ ...DAILY })));
     expect(made.toSorted((a, b) => a - b)).toEqual([0, 0, 2]);
     expect(await names()).toHaveLength(3);
   });
 
   test('a look-up by ids touches the partitions of their times only', async () => {
-    await store.partitions.createAhead({ widthMinutes: 60, aheadMinutes: 1440, now: START });
+    await store.at(START).partitions.createAhead({ widthMinutes: 60, aheadMinutes: 1440 });
     const first = await enqueueStamped(store, queue, { at: START + 90 * MINUTE, count: 50 });
     const second = await enqueueStamped(store, queue, { at: START + 150 * MINUTE, count: 50 });
     const [{ version } = { version: '' }] = await store.database.read<{ version: string }>(
@@ -80,10 +80,10 @@ describe('a month of partitions', () => {
     let most = 0;
     for (let day = 0; day < 31; day += 1) {
       const midnight = START + day * DAY;
-      await store.partitions.createAhead({ ...DAILY, now: midnight });
+      await store.at(midnight).partitions.createAhead({ ...DAILY });
       days.push(await enqueueStamped(store, queue, { at: midnight + 6 * HOUR, count: 20 }));
       expect(await settleAll(store, queue, midnight + 7 * HOUR)).toHaveLength(20);
-      const dropped = await store.partitions.dropSettled({ retentionSeconds, now: midnight + 8 * HOUR });
+      const dropped = await store.at(midnight + 8 * HOUR).partitions.dropSettled({ retentionSeconds });
       expect(dropped).toHaveLength(day < 4 ? 0 : 1);
       const left = await Promise.all(days.map((ids) => stored(store, ids)));
       expect(left).toEqual(days.map((_, filled) => (filled <= day - 4 ? 0 : 20)));
@@ -94,21 +94,21 @@ describe('a month of partitions', () => {
   });
 
   test('retention counts from the end of the partition, to the millisecond', async () => {
-    await store.partitions.createAhead({ ...DAILY, now: START });
+    await store.at(START).partitions.createAhead({ ...DAILY });
     await enqueueStamped(store, queue, { at: START + HOUR });
     await settleAll(store, queue, START + HOUR);
     const retentionSeconds = 3600;
-    expect(await store.partitions.dropSettled({ retentionSeconds, now: START + DAY + HOUR - 1 })).toEqual([]);
-    expect(await store.partitions.dropSettled({ retentionSeconds, now: START + DAY + HOUR })).toEqual([
+    expect(await store.at(START + DAY + HOUR - 1).partitions.dropSettled({ retentionSeconds })).toEqual([]);
+    expect(await store.at(START + DAY + HOUR).partitions.dropSettled({ retentionSeconds })).toEqual([
       'p_20260102_0000',
     ]);
   });
 
   test('no more go in one call than is asked for, the oldest first, so that writers are not kept waiting', async () => {
-    await store.partitions.createAhead({ widthMinutes: 60, aheadMinutes: 12 * 60, now: START });
+    await store.at(START).partitions.createAhead({ widthMinutes: 60, aheadMinutes: 12 * 60 });
     await enqueueStamped(store, queue, { at: START + 2.5 * HOUR, now: START });
     const drop = (locks: number): Promise<string[]> =>
-      store.partitions.dropSettled({ retentionSeconds: 60, locks, now: START + DAY });
+      store.at(START + DAY).partitions.dropSettled({ retentionSeconds: 60, locks });
     expect(await drop(1)).toEqual(['p_20260101_0100', 'p_20260101_0200']);
     expect(await drop(1)).toEqual(['p_20260101_0400', 'p_20260101_0500', 'p_20260101_0600', 'p_20260101_0700']);
     expect(await drop(2)).toHaveLength(5);
@@ -116,9 +116,9 @@ describe('a month of partitions', () => {
   });
 
   test('dozens of partitions go in one call, and those that are owed something stay between them', async () => {
-    await store.partitions.createAhead({ widthMinutes: 60, aheadMinutes: 60 * 60, now: START });
+    await store.at(START).partitions.createAhead({ widthMinutes: 60, aheadMinutes: 60 * 60 });
     const kept = await enqueueStamped(store, queue, { at: START + 30.5 * HOUR, now: START });
-    const dropped = await store.partitions.dropSettled({ retentionSeconds: 60, now: START + 60.5 * HOUR });
+    const dropped = await store.at(START + 60.5 * HOUR).partitions.dropSettled({ retentionSeconds: 60 });
     expect(dropped).toHaveLength(59);
     expect(dropped).not.toContain('p_20260102_0700');
     expect((await names())[0]).toBe('p_20260102_0700');
@@ -141,25 +141,23 @@ describe('nothing owed is ever dropped', () => {
       return () => settleAll(store, graveyard, later);
     },
     'a leased delivery': async () => {
-      const [leased] = await store.messages.dequeue(queue, {
-        maxMessages: 1,
-        leaseSeconds: 30 * 86_400,
-        now: START + HOUR,
-      });
+      const [leased] = await store
+        .at(START + HOUR)
+        .messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 30 * 86_400 });
       return async () => {
-        expect(await store.messages.ack(queue.id, [leased!], { now: later })).toEqual([null]);
+        expect(await store.at(later).messages.ack(queue.id, [leased!])).toEqual([null]);
       };
     },
     'a nacked one with a long delay': async () => {
       const [leased] = await takeAll(store, queue, START + HOUR);
-      await store.messages.nack(queue.id, [leased!], { delaySeconds: 20 * 86_400, now: START + HOUR });
+      await store.at(START + HOUR).messages.nack(queue.id, [leased!], { delaySeconds: 20 * 86_400 });
       expect(await takeAll(store, queue, later)).toEqual([]);
       return () => settleAll(store, queue, later + 2 * DAY);
     },
     'an expired one that no claim and no reaper has met': async () => async () => {
       const now = START + 61 * DAY;
-      const { found } = await store.sweep.findExpired(queue.id, FIRST_ID, 10, { now });
-      expect(await store.messages.expire(queue.id, found, { now })).toBe(1);
+      const { found } = await store.at(now).sweep.findExpired(queue.id, FIRST_ID, 10);
+      expect(await store.at(now).messages.expire(queue.id, found)).toBe(1);
     },
     "what is left of a deleted queue's deliveries": async () => {
       await store.queues.delete(queue.name);
@@ -171,17 +169,17 @@ describe('nothing owed is ever dropped', () => {
   };
 
   test.each(Object.keys(owed))('%s keeps its partition and its body, until it is settled', async (kind) => {
-    await store.partitions.createAhead({ ...DAILY, now: START + MINUTE });
+    await store.at(START + MINUTE).partitions.createAhead({ ...DAILY });
     [id] = (await enqueueStamped(store, queue, { at: START + MINUTE })) as [Buffer];
     const settle = await owed[kind]!();
-    const drop = (): Promise<string[]> => store.partitions.dropSettled({ retentionSeconds: 3600, now: later });
+    const drop = (): Promise<string[]> => store.at(later).partitions.dropSettled({ retentionSeconds: 3600 });
     expect(await drop()).toEqual(['p_20260103_0000', 'p_20260104_0000']);
-    const kept = await store.partitions.listKept({ retentionSeconds: 3600, now: later });
+    const kept = await store.at(later).partitions.listKept({ retentionSeconds: 3600 });
     expect(kept.map(({ name }) => name)).toEqual(['p_20260102_0000']);
     expect(await store.partitions.countOwed(kept[0]!, 10)).toBe(1);
     expect(await stored(store, [id])).toBe(1);
     await settle();
-    expect(await store.partitions.listKept({ retentionSeconds: 3600, now: later })).toEqual([]);
+    expect(await store.at(later).partitions.listKept({ retentionSeconds: 3600 })).toEqual([]);
     expect(await drop()).toEqual(['p_20260102_0000']);
     expect(await stored(store, [id])).toBe(0);
   });
@@ -195,19 +193,19 @@ describe('a broker whose clock is wrong', () => {
     ['a year ahead', 365 * DAY],
   ])('%s: its messages are stored, delivered, looked at and reaped in the end', async (_, off) => {
     const now = START + 10 * DAY;
-    await store.partitions.createAhead({ ...DAILY, now });
+    await store.at(now).partitions.createAhead({ ...DAILY });
     const ids = await enqueueStamped(store, queue, { at: now + off, now, count: 100 });
     const right = await enqueueStamped(store, queue, { at: now, count: 10 });
     // Owed: never dropped, however old they look.
-    await store.partitions.dropSettled({ retentionSeconds: 60, now: now + 30 * DAY });
-    await store.partitions.createAhead({ ...DAILY, now: now + MINUTE });
+    await store.at(now + 30 * DAY).partitions.dropSettled({ retentionSeconds: 60 });
+    await store.at(now + MINUTE).partitions.createAhead({ ...DAILY });
     expect(await store.browse.messages(ids)).toHaveLength(100);
     const settled = await settleAll(store, queue, now + MINUTE);
     expect(hex(settled.map(({ messageId }) => messageId))).toEqual(hex([...ids, ...right]));
     // One that looks too young is kept until its time has come; no other waits for longer than for its own retention.
     const end = now + Math.max(off, 0) + 3 * DAY;
-    await store.partitions.createAhead({ ...DAILY, now: end });
-    await store.partitions.dropSettled({ retentionSeconds: 3600, now: end + 2 * DAY });
+    await store.at(end).partitions.createAhead({ ...DAILY });
+    await store.at(end + 2 * DAY).partitions.dropSettled({ retentionSeconds: 3600 });
     expect(await stored(store, [...ids, ...right])).toBe(0);
   });
 });

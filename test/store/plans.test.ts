@@ -2,10 +2,11 @@ import { type Connection, createConnection } from 'mysql2/promise';
 import { newMessageId } from '@rowmq/contract';
 import { type LeasedDelivery, MessageRepository, type Queue } from '@rowmq/store';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { SessionClock } from '../support/clock.js';
 import { testServer } from '../support/servers.js';
 import { LOOK_AT_HEAD, recordStatements } from '../support/statements.js';
 import { eventually } from '../support/wait.js';
-import { createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
+import { createQueue, message, numbered, openStore, SingleMessages, type TestStore } from '../support/store.js';
 
 /*
  * The plans of the hot statements, as the server makes them for the very text that the repository sends, on empty, small and large tables. A plan that changes with the
@@ -23,7 +24,7 @@ let statements: string[];
 
 beforeAll(async () => {
   store = await openStore();
-  await store.partitions.createAhead({ widthMinutes: 60, aheadMinutes: 600, now: T0 });
+  await store.at(T0).partitions.createAhead({ widthMinutes: 60, aheadMinutes: 600 });
   queue = await createQueue(store);
   neighbour = await createQueue(store);
   await store.database.write('UPDATE queue SET id = 1 WHERE id = ?', [queue.id]);
@@ -43,35 +44,42 @@ function sent(what: string, pattern: RegExp): string {
   return statement;
 }
 
+/** Moves the clock of the store and of the connection that explains its statements. */
+async function moveClock(now: number | undefined): Promise<void> {
+  store.at(now);
+  await connection.query(new SessionClock(() => now).statement);
+}
+
 const LOCK = /LIMIT \d+\s+FOR UPDATE SKIP LOCKED$/;
 
 /** One of each verb, on messages of the third hour, for clients of two queues where a flight takes several. Returns the statements by what they do. */
 async function live(): Promise<Map<string, string>> {
   statements.length = 0;
   const now = T0 + 3 * HOUR;
-  const { flights } = store.messages;
+  await moveClock(now);
+  // As a broker that has just been started: its claims read from the left edge of the index.
+  const messages = new SingleMessages(new MessageRepository(store.database));
+  const { flights } = messages;
   const made = Array.from({ length: 20 }, () => message({ id: newMessageId(now), priority: 9 }));
-  await flights.enqueue(
-    [
-      { queueName: queue.name, messages: made },
-      { queueName: neighbour.name, messages: [message({ id: newMessageId(now) })] },
-    ],
-    { now },
-  );
-  const leased = await store.messages.dequeue(queue, { maxMessages: 20, leaseSeconds: 30, now });
-  await store.messages.extend(queue.id, leased, { leaseSeconds: 60, now });
-  await store.messages.nack(queue.id, leased.slice(0, 5), { delaySeconds: 60, now });
-  await store.messages.release(queue.id, leased.slice(5, 10), { now });
-  await store.messages.ack(queue.id, leased.slice(10), { now });
+  await flights.enqueue([
+    { queueName: queue.name, messages: made },
+    { queueName: neighbour.name, messages: [message({ id: newMessageId(now) })] },
+  ]);
+  const leased = await messages.dequeue(queue, { maxMessages: 20, leaseSeconds: 30 });
+  await messages.extend(queue.id, leased, { leaseSeconds: 60 });
+  await messages.nack(queue.id, leased.slice(0, 5), { delaySeconds: 60 });
+  await messages.release(queue.id, leased.slice(5, 10));
+  await messages.ack(queue.id, leased.slice(10));
   // As if each were of another claim.
   const scattered = Array.from({ length: 60 }, (_, index) => ({
     messageId: (leased[index % 10] as LeasedDelivery).messageId,
     leaseToken: Buffer.alloc(8, index),
   }));
-  await store.messages.ack(queue.id, scattered, { now });
+  await messages.ack(queue.id, scattered);
   const positions = made.map(({ id }) => ({ messageId: id, priorityRank: 0, availableAt: now }));
-  await store.messages.expire(queue.id, positions, { now });
-  await store.messages.expire(queue.id, positions, { now: now + 30 * 24 * HOUR });
+  await messages.expire(queue.id, positions);
+  await moveClock(now + 30 * 24 * HOUR);
+  await messages.expire(queue.id, positions);
   const verbs: [string, RegExp][] = [
     ['enqueue: lock queues', /FROM queue FORCE INDEX \(PRIMARY\)[^]*LOCK IN SHARE MODE$/],
     ['claim: look', LOOK_AT_HEAD],
@@ -102,7 +110,7 @@ async function fill(rows: number): Promise<void> {
       ...one,
       id: newMessageId(T0 + ((done + index) % 6) * HOUR),
     }));
-    await store.messages.enqueue(queue.name, some, { now: T0 });
+    await store.at(T0).messages.enqueue(queue.name, some);
   }
   await connection.query('ANALYZE TABLE delivery, message');
 }
@@ -178,6 +186,7 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
   async function claimStatements(
     priorities: number,
   ): Promise<{ look: string; lock: string; together: string; below: string; ready: string }> {
+    await moveClock(undefined);
     await connection.query('DELETE FROM delivery');
     const own = await createQueue(store);
     const flights = new MessageRepository(store.database);
@@ -266,8 +275,9 @@ describe('locks', () => {
 
   /** A claim of the filled queue's messages, ready since the first hour. */
   async function claimStatement(size: number): Promise<string> {
+    await moveClock(T0 + HOUR);
     statements.length = 0;
-    await store.messages.dequeue(queue, { maxMessages: size, leaseSeconds: 30, now: T0 + HOUR });
+    await store.messages.dequeue(queue, { maxMessages: size, leaseSeconds: 30 });
     return sent('claim: lock', LOCK);
   }
 
@@ -293,16 +303,16 @@ describe('locks', () => {
   it('of a claim are skipped by other claims and do not block acks of other deliveries', async () => {
     await fill(50);
     const now = T0 + HOUR;
-    const held = await store.messages.dequeue(queue, { maxMessages: 5, leaseSeconds: 30, now });
-    const statement = (await claimStatement(20)).replace(/BETWEEN \d+ AND \d+/g, `BETWEEN 0 AND ${now}`);
+    const held = await store.at(now).messages.dequeue(queue, { maxMessages: 5, leaseSeconds: 30 });
+    const statement = await claimStatement(20);
     await lockedRows(async () => {
       const [locked] = await connection.query(statement);
       expect(locked).toHaveLength(20);
-      const others = await store.messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 30, now });
+      const others = await store.at(now).messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 30 });
       const lockedIds = new Set((locked as { messageId: Buffer }[]).map(({ messageId }) => messageId.toString('hex')));
       expect(others.filter(({ messageId }) => lockedIds.has(messageId.toString('hex')))).toEqual([]);
       expect(others.length).toBeGreaterThan(0);
-      expect(await store.messages.ack(queue.id, held, { now })).toEqual([null, null, null, null, null]);
+      expect(await store.at(now).messages.ack(queue.id, held)).toEqual([null, null, null, null, null]);
     });
   });
 });

@@ -65,19 +65,19 @@ const prepare: Record<'redrive' | 'dead-letter' | 'nack, dead-letter', () => Pro
       holds: graveyard,
       ids: targets.flatMap(({ ids }) => ids),
       done: { moved: new Map(targets.map(({ origin }) => [origin.id, 3])), skipped: 0, left: 0, next: null },
-      carryOut: () => store.sweep.redrive(graveyard.id, FIRST_ID, 100, { now: LATER }),
+      carryOut: () => store.at(LATER).sweep.redrive(graveyard.id, FIRST_ID, 100),
     };
   },
   'dead-letter': async () => {
     const { origin, ids } = await createOrigin(await createGraveyard());
-    const { found } = await store.sweep.findOverReceived(origin, FIRST_ID, 100, { now: LATER });
-    const carryOut = (): Promise<number> => store.messages.deadLetter(origin, found, { now: LATER });
+    const { found } = await store.at(LATER).sweep.findOverReceived(origin, FIRST_ID, 100);
+    const carryOut = (): Promise<number> => store.at(LATER).messages.deadLetter(origin, found);
     return { locked: origin, holds: origin, ids, done: 3, carryOut };
   },
   'nack, dead-letter': async () => {
     const { origin, ids, leases } = await createOrigin(await createGraveyard());
     const request = { queueId: origin.id, receipts: leases };
-    const carryOut = (): Promise<unknown> => store.messages.flights.reject(request, { now: START + 1000 });
+    const carryOut = (): Promise<unknown> => store.at(START + 1000).messages.flights.reject(request);
     return { locked: origin, holds: origin, ids, done: [null, null, null], carryOut };
   },
 };

@@ -11,27 +11,27 @@ beforeEach(async () => {
 
 describe("the reaper's lease", () => {
   test('goes to one of those who ask at once, and the others are refused', async () => {
-    expect(await store.reaper.leader({ now: START })).toBeNull();
+    expect(await store.at(START).reaper.leader()).toBeNull();
     const holders = Array.from({ length: 12 }, (_, index) => `reaper-${index}`);
-    const taken = await Promise.all(holders.map((holder) => store.reaper.takeLease(holder, 30, { now: START })));
+    const taken = await Promise.all(holders.map((holder) => store.at(START).reaper.takeLease(holder, 30)));
     expect(taken.filter(Boolean)).toHaveLength(1);
-    expect(await store.reaper.leader({ now: START })).toEqual({
+    expect(await store.at(START).reaper.leader()).toEqual({
       holder: holders[taken.indexOf(true)],
       expiresAt: START + 30_000,
     });
   });
 
   test('is kept by its holder for as long as that renews it, and lapses to the millisecond', async () => {
-    expect(await store.reaper.takeLease('one', 30, { now: START })).toBe(true);
-    expect(await store.reaper.takeLease('two', 30, { now: START + 29_999 })).toBe(false);
-    expect(await store.reaper.takeLease('one', 30, { now: START + 20_000 })).toBe(true);
-    expect(await store.reaper.takeLease('two', 30, { now: START + 49_999 })).toBe(false);
-    expect(await store.reaper.leader({ now: START + 49_999 })).toMatchObject({ holder: 'one' });
-    expect(await store.reaper.leader({ now: START + 50_000 })).toBeNull();
-    expect(await store.reaper.takeLease('two', 30, { now: START + 50_000 })).toBe(true);
+    expect(await store.at(START).reaper.takeLease('one', 30)).toBe(true);
+    expect(await store.at(START + 29_999).reaper.takeLease('two', 30)).toBe(false);
+    expect(await store.at(START + 20_000).reaper.takeLease('one', 30)).toBe(true);
+    expect(await store.at(START + 49_999).reaper.takeLease('two', 30)).toBe(false);
+    expect(await store.at(START + 49_999).reaper.leader()).toMatchObject({ holder: 'one' });
+    expect(await store.at(START + 50_000).reaper.leader()).toBeNull();
+    expect(await store.at(START + 50_000).reaper.takeLease('two', 30)).toBe(true);
     // Who was away for too long does not get it back before that one lets go.
-    expect(await store.reaper.takeLease('one', 30, { now: START + 50_001 })).toBe(false);
-    expect(await store.reaper.leader({ now: START + 50_001 })).toEqual({ holder: 'two', expiresAt: START + 80_000 });
+    expect(await store.at(START + 50_001).reaper.takeLease('one', 30)).toBe(false);
+    expect(await store.at(START + 50_001).reaper.leader()).toEqual({ holder: 'two', expiresAt: START + 80_000 });
   });
 
   test('is free at once when its holder drops it; nobody else can drop it', async () => {
@@ -72,7 +72,7 @@ describe("the reaper's run log", () => {
     await store.reaper.record({ ...busy, duty: 'drop', startedAt: START - 2 * HOUR, count: 0 });
     await store.reaper.record({ ...busy, duty: 'drop', startedAt: START - 5000, count: 0 });
     await store.reaper.record({ ...run, duty: 'ahead', startedAt: START + 5000, count: 0 });
-    expect(await store.reaper.dutyStates({ now: START })).toEqual([
+    expect(await store.at(START).reaper.dutyStates()).toEqual([
       // By a reaper whose clock is ahead of the database's.
       { duty: 'ahead', lastSuccessAgeMs: 0, handledLastHour: 0 },
       // It never succeeded: since the first of the runs that are kept.

@@ -60,26 +60,24 @@ test('two reapers that both believe to be the only one do every duty at the same
         message({ id: newMessageId(now - Math.floor(Math.random() * 3 * MINUTE)) }),
       );
       const short = Array.from({ length: 2 }, () => message({ id: newMessageId(now), expiresInSeconds: 30 }));
-      await store.messages.enqueue(strict.name, [...long, ...short], { now });
+      await store.at(now).messages.enqueue(strict.name, [...long, ...short]);
       for (const { id } of long) lasting.add(key(id));
     }
   };
   const consume = async (queue: Queue, share: number): Promise<void> => {
     while (working) {
-      const leased = await store.messages.dequeue(queue, { maxMessages: 20, leaseSeconds: 90, now });
+      const leased = await store.at(now).messages.dequeue(queue, { maxMessages: 20, leaseSeconds: 90 });
       const some = leased.filter(() => Math.random() < share);
-      const outcomes = some.length === 0 ? [] : await store.messages.ack(queue.id, some, { now });
+      const outcomes = some.length === 0 ? [] : await store.at(now).messages.ack(queue.id, some);
       for (const [index, { messageId }] of some.entries()) if (outcomes[index] === null) acked.add(key(messageId));
     }
   };
   const comeAndGo = async (): Promise<void> => {
     while (working) {
       const brief = await createQueue(store, { messageTtlSeconds: 864_000 });
-      await store.messages.enqueue(
-        brief.name,
-        [message({ id: newMessageId(now) }), message({ id: newMessageId(now) })],
-        { now },
-      );
+      await store
+        .at(now)
+        .messages.enqueue(brief.name, [message({ id: newMessageId(now) }), message({ id: newMessageId(now) })]);
       await store.queues.delete(brief.name);
     }
   };
@@ -89,14 +87,15 @@ test('two reapers that both believe to be the only one do every duty at the same
     const all = duties(own);
     for (let round = 0; round < 10; round += 1) {
       now += MINUTE / 2;
-      for (const duty of all) await service.runDuty(duty, { signal: new AbortController().signal, now });
+      own.at(now);
+      for (const duty of all) await service.runDuty(duty, { signal: new AbortController().signal });
     }
     await own.close();
   };
 
   // An hour ago: settled, so that there is something to drop.
-  const before = { signal: new AbortController().signal, now: START - HOUR };
-  await duties(store)[0]!.run(before);
+  store.at(START - HOUR);
+  await duties(store)[0]!.run({ signal: new AbortController().signal });
   await enqueueStamped(store, strict, { at: START - HOUR, count: 100 });
   await settleAll(store, strict, START - HOUR);
 
@@ -108,9 +107,9 @@ test('two reapers that both believe to be the only one do every duty at the same
   });
   const stamped = (expiresInSeconds?: number) =>
     Array.from({ length: 20 }, () => message({ id: newMessageId(START), expiresInSeconds }));
-  await store.messages.enqueue(neglected.name, stamped(), { now: START });
-  await store.messages.dequeue(neglected, { maxMessages: 20, leaseSeconds: 30, now: START });
-  await store.messages.enqueue(neglected.name, stamped(30), { now: START });
+  await store.at(START).messages.enqueue(neglected.name, stamped());
+  await store.at(START).messages.dequeue(neglected, { maxMessages: 20, leaseSeconds: 30 });
+  await store.at(START).messages.enqueue(neglected.name, stamped(30));
 
   const load = [produce(), produce(), consume(strict, 0.7), consume(graveyard, 0.1), comeAndGo()];
   await Promise.all([reap(), reap()]);

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { newMessageId } from '@rowmq/contract';
 import { EmbeddedServer } from '@rowmq/mysql-server';
-import { type LeasedDelivery, MessageRepository, migrateDatabase, type Queue } from '@rowmq/store';
+import { type LeasedDelivery, MessageRepository, migrateDatabase, type Queue, type StoreObserver } from '@rowmq/store';
 import { type Connection, createConnection } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { serverProgram } from '../support/servers.js';
@@ -21,14 +21,19 @@ async function take(messages: MessageRepository, queue: Queue, maxMessages: numb
   return outcome?.leased.flat() ?? [];
 }
 
-/** When rescans of a repository ran, by `performance.now()`. */
-function watchRescans(messages: MessageRepository): { from: number; until: number }[] {
+/** Remembers when rescans ran, by `performance.now()`. */
+function rescanRecorder(): { rescans: { from: number; until: number }[]; observer: StoreObserver } {
   const rescans: { from: number; until: number }[] = [];
-  messages.events.onRescan = (ms) => {
-    const until = performance.now();
-    rescans.push({ from: until - ms, until });
+  return {
+    rescans,
+    observer: {
+      removedInClaim: () => undefined,
+      rescanned: (durationMs) => {
+        const until = performance.now();
+        rescans.push({ from: until - durationMs, until });
+      },
+    },
   };
-  return rescans;
 }
 
 describe('while a snapshot is held and purge stands still', () => {
@@ -41,6 +46,7 @@ describe('while a snapshot is held and purge stands still', () => {
   let snapshot: Connection;
   let observer: Connection;
   let statements: string[];
+  let recorded: ReturnType<typeof rescanRecorder>;
 
   // A server of its own: what a statement reads is told for the whole server, and a purge that stands still does so for all.
   beforeAll(async () => {
@@ -48,7 +54,8 @@ describe('while a snapshot is held and purge stands still', () => {
     dataDir = await mkdtemp(join(tmpdir(), 'rowmq-floor-'));
     server = await EmbeddedServer.start({ program, dataDir, bufferPoolMegabytes: 256 });
     await migrateDatabase(server.url);
-    store = await openStore({ on: server.url });
+    recorded = rescanRecorder();
+    store = await openStore({ on: server.url, observer: recorded.observer });
     statements = recordStatements(store.database);
     observer = await createConnection({ uri: server.url });
     await observer.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED');
@@ -148,7 +155,8 @@ describe('while a snapshot is held and purge stands still', () => {
     const queue = await createQueue(store);
     await pass(queue, MESSAGES / 2);
     const { flights } = store.messages;
-    const rescans = watchRescans(flights);
+    const { rescans } = recorded;
+    rescans.length = 0;
     const from = performance.now();
     let claims = 0;
     while (performance.now() < from + (rescans.length < 2 ? 20_000 : 4000)) {
@@ -172,7 +180,8 @@ describe('while a snapshot is held and purge stands still', () => {
     const queue = await createQueue(store);
     const { flights } = store.messages;
     await flights.enqueue([{ queueName: queue.name, messages: numbered(1000) }]);
-    const rescans = watchRescans(flights);
+    const { rescans } = recorded;
+    rescans.length = 0;
     const from = performance.now();
     for (let left = 1000; left > 0 && performance.now() < from + 3000; left -= 1) {
       expect(await take(flights, queue, 1)).toHaveLength(1);
@@ -224,9 +233,14 @@ describe('a delivery below the floor', () => {
     return (row as { now: number }).now;
   }
 
-  /** Has a repository claim what there is, so that its floor stands at this moment, and waits until its next rescan has its turn. */
-  async function raiseFloor(messages: MessageRepository, queue: Queue): Promise<void> {
-    const rescans = watchRescans(messages);
+  /** The message repository of a further broker, and when it rescanned. */
+  function newBroker() {
+    const { rescans, observer } = rescanRecorder();
+    return { messages: new MessageRepository(store.database, observer), rescans };
+  }
+
+  /** Has a broker claim what there is, so that its floor stands at this moment, and waits until its next rescan has its turn. */
+  async function raiseFloor({ messages, rescans }: ReturnType<typeof newBroker>, queue: Queue): Promise<void> {
     await messages.enqueue([{ queueName: queue.name, messages: numbered(3) }]);
     await eventually('the queue to be empty', async () => (await take(messages, queue, 10)).length === 0);
     await eventually('a rescan', async () => {
@@ -242,9 +256,10 @@ describe('a delivery below the floor', () => {
     ['in one that is not', 0],
   ])('that was committed late, %s, is found before the queue is called empty', async (_, priorityRank) => {
     const queue = await createQueue(store);
-    const messages = new MessageRepository(store.database);
+    const broker = newBroker();
+    const { messages } = broker;
     const commit = await enqueueLate(queue, { priorityRank });
-    await raiseFloor(messages, queue);
+    await raiseFloor(broker, queue);
     await commit();
     const [first] = await messages.dequeue([{ queue, demands: [{ maxMessages: 5, leaseSeconds: 600 }] }]);
     // The claim did not see it, the rescan after it did: a broker claims once more before it says that there is nothing.
@@ -254,9 +269,10 @@ describe('a delivery below the floor', () => {
 
   it('is found while other messages keep coming, though the queue is never empty', async () => {
     const queue = await createQueue(store);
-    const messages = new MessageRepository(store.database);
+    const broker = newBroker();
+    const { messages } = broker;
     const commit = await enqueueLate(queue);
-    await raiseFloor(messages, queue);
+    await raiseFloor(broker, queue);
     await messages.enqueue([{ queueName: queue.name, messages: numbered(200) }]);
     await take(messages, queue, 1);
     await commit();
@@ -298,8 +314,9 @@ describe('a delivery below the floor', () => {
     'of priority %i, which was never used here before, and which another broker enqueued, is found by a look and then by a claim',
     async (priority) => {
       const queue = await createQueue(store);
-      const messages = new MessageRepository(store.database);
-      await raiseFloor(messages, queue);
+      const broker = newBroker();
+      const { messages } = broker;
+      await raiseFloor(broker, queue);
       await new MessageRepository(store.database).enqueue([
         { queueName: queue.name, messages: [message({ priority })] },
       ]);
@@ -312,8 +329,9 @@ describe('a delivery below the floor', () => {
     'of priority %i, which was never used here before, and which another broker enqueued, is found by a claim alone',
     async (priority) => {
       const queue = await createQueue(store);
-      const messages = new MessageRepository(store.database);
-      await raiseFloor(messages, queue);
+      const broker = newBroker();
+      const { messages } = broker;
+      await raiseFloor(broker, queue);
       await new MessageRepository(store.database).enqueue([
         { queueName: queue.name, messages: [message({ priority })] },
       ]);
@@ -325,9 +343,10 @@ describe('a delivery below the floor', () => {
 
   it('is a look’s business, too: it finds what was committed late in an idle queue', async () => {
     const queue = await createQueue(store);
-    const messages = new MessageRepository(store.database);
+    const broker = newBroker();
+    const { messages } = broker;
     const commit = await enqueueLate(queue);
-    await raiseFloor(messages, queue);
+    await raiseFloor(broker, queue);
     expect(await messages.look([queue.id])).toEqual(new Set());
     await commit();
     await eventually('a look to find it', async () => (await messages.look([queue.id])).has(queue.id));

@@ -22,16 +22,16 @@ describe.each([
   [
     'nack',
     (queue: Queue, leases: LeasedDelivery[], now: number) =>
-      store.messages.nack(queue.id, leases, { delaySeconds: 0, now }),
+      store.at(now).messages.nack(queue.id, leases, { delaySeconds: 0 }),
   ],
-  ['ack', (queue: Queue, leases: LeasedDelivery[], now: number) => store.messages.ack(queue.id, leases, { now })],
+  ['ack', (queue: Queue, leases: LeasedDelivery[], now: number) => store.at(now).messages.ack(queue.id, leases)],
 ] as const)('a %s that waits for a row', (_verb, settle) => {
   it('does not hold the rows of leases that have run out, and holds those of leases that run', async () => {
     const queue = await createQueue(store);
     const now = Date.now();
-    await store.messages.enqueue(queue.name, numbered(3), { now });
-    const stale = await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 1, now });
-    const running = await store.messages.dequeue(queue, { maxMessages: 2, leaseSeconds: 60, now });
+    await store.at(now).messages.enqueue(queue.name, numbered(3));
+    const stale = await store.at(now).messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 1 });
+    const running = await store.at(now).messages.dequeue(queue, { maxMessages: 2, leaseSeconds: 60 });
     const [first, second, third] = [...stale, ...running] as [LeasedDelivery, LeasedDelivery, LeasedDelivery];
     const [holder, other] = [await openSession(store), await openSession(store)];
     try {

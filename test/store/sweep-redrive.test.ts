@@ -26,7 +26,7 @@ async function bury(
   overrides: Partial<Parameters<typeof message>[0]> = {},
 ): Promise<Buffer[]> {
   const messages = Array.from({ length: count }, () => message(overrides));
-  await store.messages.enqueue(queue.name, messages, { now: START });
+  await store.at(START).messages.enqueue(queue.name, messages);
   await takeAll(store, queue, START);
   const ids = messages.map(({ id }) => id);
   expect(await deadLetterAll(store, queue, START + 2 * MINUTE)).toBe(count);
@@ -48,9 +48,9 @@ describe('redrive', () => {
     const moved = new Map<number, number>();
     let batches = 0;
     for (let after: Buffer | null = FIRST_ID; after !== null; batches += 1) {
-      const batch: Awaited<ReturnType<typeof store.sweep.redrive>> = await store.sweep.redrive(graveyard.id, after, 3, {
-        now: LATER,
-      });
+      const batch: Awaited<ReturnType<typeof store.sweep.redrive>> = await store
+        .at(LATER)
+        .sweep.redrive(graveyard.id, after, 3);
       for (const [to, count] of batch.moved) moved.set(to, (moved.get(to) ?? 0) + count);
       expect(batch.skipped).toBe(0);
       after = batch.next;
@@ -75,14 +75,12 @@ describe('redrive', () => {
     await store.queues.delete(lost.name);
     const expired = await bury(origin, 1, { expiresInSeconds: 240 });
     const [leased] = await bury(origin, 1, { priority: 9 });
-    const [taken] = await store.messages.dequeue(graveyard, {
-      maxMessages: 1,
-      leaseSeconds: 3000,
-      now: START + 3 * MINUTE,
-    });
+    const [taken] = await store
+      .at(START + 3 * MINUTE)
+      .messages.dequeue(graveyard, { maxMessages: 1, leaseSeconds: 3000 });
     expect(taken?.messageId).toEqual(leased);
     const native = message();
-    await store.messages.enqueue(graveyard.name, [native], { now: START });
+    await store.at(START).messages.enqueue(graveyard.name, [native]);
     const [held] = await bury(origin, 1);
     const other = await openSession(store);
     await other.write('START TRANSACTION');
@@ -92,7 +90,7 @@ describe('redrive', () => {
     ]);
     const goes = await bury(origin, 2);
 
-    const batch = await store.sweep.redrive(graveyard.id, FIRST_ID, 100, { now: LATER });
+    const batch = await store.at(LATER).sweep.redrive(graveyard.id, FIRST_ID, 100);
     expect(batch).toEqual({ moved: new Map([[origin.id, 2]]), skipped: 2, left: 1, next: null });
     expect(await idsIn(origin)).toEqual(hex(goes));
     expect(await idsIn(graveyard)).toEqual(hex([orphan!, ...expired, leased!, native.id, held!]));
@@ -100,8 +98,8 @@ describe('redrive', () => {
     await other.write('ROLLBACK');
     await other.end();
     // The lease is as good as before.
-    expect(await store.messages.ack(graveyard.id, [taken!], { now: LATER })).toEqual([null]);
-    expect(await store.sweep.redrive(graveyard.id, FIRST_ID, 100, { now: LATER })).toMatchObject({
+    expect(await store.at(LATER).messages.ack(graveyard.id, [taken!])).toEqual([null]);
+    expect(await store.at(LATER).sweep.redrive(graveyard.id, FIRST_ID, 100)).toMatchObject({
       moved: new Map([[origin.id, 1]]),
     });
   });

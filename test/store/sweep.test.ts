@@ -1,5 +1,6 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { FIRST_ID, LEASE_GRACE_MS, type Queue } from '@rowmq/store';
+import type { Duty } from '../../apps/reaper/src/duties/duty.js';
 import { DeadLetterDeliveries } from '../../apps/reaper/src/duties/dead-letter-deliveries.js';
 import { ExpireDeliveries } from '../../apps/reaper/src/duties/expire-deliveries.js';
 import { RemoveDeletedQueues } from '../../apps/reaper/src/duties/remove-deleted-queues.js';
@@ -17,6 +18,12 @@ beforeEach(async () => {
   return () => store.close();
 });
 
+/** Has the reaper do a duty at an instant. */
+async function run(duty: Duty, now: number): Promise<number> {
+  store.at(now);
+  return duty.run({ signal });
+}
+
 async function left(of: Queue): Promise<string[]> {
   const rows = await store.database.read<{ id: Buffer }>('SELECT message_id AS id FROM delivery WHERE queue_id = ?', [
     of.id,
@@ -31,7 +38,7 @@ async function enqueue(
 ): Promise<Buffer[]> {
   const messages = Array.from({ length: count }, () => message(overrides));
   for (let done = 0; done < count; done += 1000)
-    await store.messages.enqueue(of.name, messages.slice(done, done + 1000), { now: START });
+    await store.at(START).messages.enqueue(of.name, messages.slice(done, done + 1000));
   return messages.map(({ id }) => id);
 }
 
@@ -43,23 +50,23 @@ describe('expire', () => {
 
   test('removes what is expired and under no lease, to the millisecond, and nothing else', async () => {
     const leased = await enqueue(1, { expiresInSeconds: 10, priority: 9 });
-    await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 60, now: START });
+    await store.at(START).messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 60 });
     const nacked = await enqueue(1, { expiresInSeconds: 10, priority: 9 });
-    const taken = await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 60, now: START });
-    await store.messages.nack(queue.id, taken, { delaySeconds: 3600, now: START });
+    const taken = await store.at(START).messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 60 });
+    await store.at(START).messages.nack(queue.id, taken, { delaySeconds: 3600 });
     await enqueue(3, { expiresInSeconds: 10 });
     await enqueue(3, { expiresInSeconds: 10, delaySeconds: 9 });
     const young = await enqueue(2, { expiresInSeconds: 11 });
-    expect(await duty.run({ signal, now: START + 10_000 - 1 })).toBe(0);
+    expect(await run(duty, START + 10_000 - 1)).toBe(0);
     expect(await left(queue)).toHaveLength(10);
-    expect(await duty.run({ signal, now: START + 10_000 })).toBe(7);
+    expect(await run(duty, START + 10_000)).toBe(7);
     expect(await left(queue)).toEqual(hex([...leased, ...young]));
     expect(await left(queue)).not.toContain(hex(nacked)[0]);
     const leaseEnd = START + 60_000 + LEASE_GRACE_MS;
     // The lease may run to its end; after that there is nobody to wait for.
-    expect(await duty.run({ signal, now: leaseEnd - 1 })).toBe(2);
+    expect(await run(duty, leaseEnd - 1)).toBe(2);
     expect(await left(queue)).toEqual(hex(leased));
-    expect(await duty.run({ signal, now: leaseEnd })).toBe(1);
+    expect(await run(duty, leaseEnd)).toBe(1);
     expect(await left(queue)).toEqual([]);
   });
 
@@ -72,11 +79,11 @@ describe('expire', () => {
       [queue.id, ids.slice(5, 10)],
     );
     const started = performance.now();
-    expect(await duty.run({ signal, now: START + MINUTE })).toBe(15);
+    expect(await run(duty, START + MINUTE)).toBe(15);
     expect(performance.now() - started).toBeLessThan(2000);
     expect(await left(queue)).toEqual(hex(ids.slice(5, 10)));
     await other.end();
-    expect(await duty.run({ signal, now: START + MINUTE })).toBe(5);
+    expect(await run(duty, START + MINUTE)).toBe(5);
   });
 
   test('walks 50,000 deliveries in bounded steps, goes on in the next run where it was stopped, and finds the last', async () => {
@@ -86,16 +93,16 @@ describe('expire', () => {
     const steps: { after: string; rows: number }[] = [];
     const stopping = new AbortController();
     const findExpired = store.sweep.findExpired.bind(store.sweep);
-    store.sweep.findExpired = (queueId, after, rows, time) => {
+    store.sweep.findExpired = (queueId, after, rows) => {
       if (queueId === kept.id) steps.push({ after: after.toString('hex'), rows });
       if (steps.length === 4) stopping.abort();
-      return findExpired(queueId, after, rows, time);
+      return findExpired(queueId, after, rows);
     };
-    expect(await duty.run({ signal: stopping.signal, now: START + MINUTE })).toBe(0);
+    store.at(START + MINUTE);
+    expect(await duty.run({ signal: stopping.signal })).toBe(0);
     expect(steps).toHaveLength(4);
     let removed = 0;
-    for (let runs = 0; runs < 10 && removed < 100; runs += 1)
-      removed += await duty.run({ signal, now: START + MINUTE });
+    for (let runs = 0; runs < 10 && removed < 100; runs += 1) removed += await run(duty, START + MINUTE);
     expect(removed).toBe(100);
     // Strictly onwards: the second run did not begin again.
     expect(steps[0]?.after).toBe(FIRST_ID.toString('hex'));
@@ -120,21 +127,21 @@ describe('dead-letter', () => {
     const expiring = await enqueue(2, { expiresInSeconds: 100, priority: 9 }, strict);
     const now = START + 121_000 + LEASE_GRACE_MS;
     await takeAll(store, strict, START + 61_000);
-    expect(await duty.run({ signal, now: START + 62_000 })).toBe(0);
-    expect(await duty.run({ signal, now: now - 1 })).toBe(0);
-    expect(await duty.run({ signal, now })).toBe(5);
+    expect(await run(duty, START + 62_000)).toBe(0);
+    expect(await run(duty, now - 1)).toBe(0);
+    expect(await run(duty, now)).toBe(5);
     expect(await left(graveyard)).toEqual(hex(spent));
     expect(await left(strict)).toEqual(hex([...once, ...expiring]));
     const revived = await takeAll(store, graveyard, now);
     expect(revived.map(({ receiveCount }) => receiveCount)).toEqual([1, 1, 1, 1, 1]);
-    expect(await duty.run({ signal, now })).toBe(0);
+    expect(await run(duty, now)).toBe(0);
   });
 });
 
 describe('purge', () => {
   test('drops what is there when it begins, in any state, a bounded number at a time; what comes after that survives', async () => {
     await enqueue(6);
-    await store.messages.dequeue(queue, { maxMessages: 2, leaseSeconds: 60, now: START });
+    await store.at(START).messages.dequeue(queue, { maxMessages: 2, leaseSeconds: 60 });
     await enqueue(4, { delaySeconds: 60 });
     const upTo = await store.sweep.lastId(queue.id);
     const late = await enqueue(3);

@@ -1,5 +1,5 @@
 import { MessageRepository, type Queue } from '@rowmq/store';
-import { enqueue } from '@rowmq/typeorm';
+import { enqueue } from '../../libs/typeorm/src/index.js';
 import { DataSource } from 'typeorm';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bodies, createQueue, openStore, type TestStore } from '../support/store.js';

@@ -10,6 +10,7 @@ import {
   NoPrimaryError,
   openDataSource,
   QueueRepository,
+  type DatabaseSettings,
 } from '@rowmq/store';
 import { type Connection, createConnection, type RowDataPacket } from 'mysql2/promise';
 import type { DataSource } from 'typeorm';
@@ -82,8 +83,12 @@ async function makePrimary(index: number): Promise<void> {
 const url = (...names: string[]): string => `mysql://app:${PASSWORD}@${names.join(',')}/rowmq`;
 const both = (): string => url(hosts[0].name, hosts[1].name);
 
-async function open(address: string, statementDeadlineMs?: number, poolSize = 4): Promise<Database> {
-  const dataSource = await openDataSource({ url: address, poolSize });
+async function open(
+  address: string,
+  statementDeadlineMs?: number,
+  { poolSize = 4, log }: Pick<DatabaseSettings, 'poolSize' | 'log'> = {},
+): Promise<Database> {
+  const dataSource = await openDataSource({ url: address, poolSize, ...(log && { log }) });
   opened.push(dataSource);
   return new Database(dataSource, statementDeadlineMs);
 }
@@ -130,9 +135,9 @@ describe('a database of several hosts', () => {
   });
 
   test('is followed with a line in the log, and one each for the trouble before and its end', async () => {
-    const database = await open(both());
     const lines: string[] = [];
-    database.health.logger = { log: (line) => lines.push(line), warn: (line) => lines.push(`warn: ${line}`) };
+    const log = { log: (line: string) => lines.push(line), warn: (line: string) => lines.push(`warn: ${line}`) };
+    const database = await open(both(), undefined, { log });
     await Promise.all([1, 2, 3, 4].map((number) => note(database, `before ${number}`)));
     expect(lines).toEqual([]);
     await makePrimary(0);
@@ -245,7 +250,7 @@ describe('a database of several hosts', () => {
       await migrateDatabase(both());
     }
     // One connection: a new one would be asked.
-    const database = await open(both(), undefined, 1);
+    const database = await open(both(), undefined, { poolSize: 1 });
     const { queue } = await new QueueRepository(database).put('idle', {});
     const broker = new MessageRepository(database);
     const dequeue = () => broker.dequeue([{ queue, demands: [{ maxMessages: 1, leaseSeconds: 60 }] }]);

@@ -1,7 +1,9 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 
-/** What stands in front of several brokers in earnest: gives each new connection to the next of them. */
+/**
+ * A load balancer in front of several brokers: each new connection goes to the next broker.
+ */
 export interface Balancer {
   /** `http://127.0.0.1:port` */
   url: string;

@@ -13,7 +13,10 @@ export interface Certificates {
   key: string;
 }
 
-/** Makes a certificate for a host, and somebody of its own who signs it, in a folder: for this test only, and valid for a day. Needs `openssl`. */
+/**
+ * Makes a certificate for a host, and somebody of its own who signs it, in a folder: for this test
+ * only, and valid for a day. Needs `openssl`.
+ */
 export async function makeCertificates(folder: string, host: string): Promise<Certificates> {
   const path = (name: string): string => join(folder, `${host}-${name}.pem`);
   const [ca, caKey, cert, key, request, extensions] = ['ca', 'ca-key', 'cert', 'key', 'request', 'extensions'].map(

@@ -1,18 +1,27 @@
-import { existsSync } from 'node:fs';
-import { type Browser, chromium } from 'playwright-core';
+import { existsSync, readFileSync } from 'node:fs';
+import type { Browser } from 'playwright-core';
 
-const USUAL_PLACES = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
+/** scripts/test.mjs reads the same file before it installs Chromium. */
+const USUAL_PATHS: string[] = JSON.parse(readFileSync(new URL('chromium-paths.json', import.meta.url), 'utf8'));
 
-/** Starts the system's Chromium, headless, without the requests of its own that it makes to other hosts. Fails, saying what to install, where there is none. */
+/**
+ * The path of the system's Chromium, or of the one that CHROMIUM names; undefined where there is
+ * none.
+ */
+export function findChromium(): string | undefined {
+  return [process.env['CHROMIUM'] ?? '', ...USUAL_PATHS].find((path) => path !== '' && existsSync(path));
+}
+
+/** Starts Chromium headless, without the requests that it makes to other hosts by itself. */
 export async function startChromium(): Promise<Browser> {
-  const executablePath = [process.env['CHROMIUM'] ?? '', ...USUAL_PLACES].find(
-    (path) => path !== '' && existsSync(path),
-  );
+  const executablePath = findChromium();
   if (executablePath === undefined) {
     throw new Error(
-      'There is no Chromium. Install it with `apt-get install -y chromium`, or set CHROMIUM to where it is.',
+      'There is no Chromium. Install it with `apt-get install -y chromium`, or set CHROMIUM to its path.',
     );
   }
+  // Only here: vitest.config.ts needs the path and no browser.
+  const { chromium } = await import('playwright-core');
   return chromium.launch({
     executablePath,
     args: [

@@ -2,6 +2,8 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
+import { expect } from 'vitest';
+import { freePort, startApp } from './processes.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const DEADLINE_MS = 60_000;
@@ -13,15 +15,21 @@ export interface Ended {
   stderr: string;
 }
 
-/** Runs a compiled entry of the launcher to its end: `migrate`, or `main`, which is `npm start`. Settings of the surrounding environment do not reach it. */
-export async function runEntry(entry: string, env: Record<string, string>): Promise<Ended> {
+/** The compiled programs behind npm run migrate and npm start. */
+const ENTRIES = { migrate: 'apps/migrate/dist/main.js', start: 'tools/launcher/dist/main.js' } as const;
+export type Entry = keyof typeof ENTRIES;
+
+/**
+ * Runs a program to its end. The ROWMQ_ settings of the surrounding environment do not reach it.
+ */
+export async function runEntry(entry: Entry, env: Record<string, string>): Promise<Ended> {
   return startEntry(entry, env).ended;
 }
 
 /** The same, without waiting for its end. `stop` asks it to stop. */
-export function startEntry(entry: string, env: Record<string, string>): { ended: Promise<Ended>; stop(): void } {
+export function startEntry(entry: Entry, env: Record<string, string>): { ended: Promise<Ended>; stop(): void } {
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith('ROWMQ_')));
-  const child = spawn(process.execPath, [`tools/launcher/dist/${entry}.js`], {
+  const child = spawn(process.execPath, [ENTRIES[entry]], {
     cwd: ROOT,
     env: { ...inherited, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -34,4 +42,21 @@ export function startEntry(entry: string, env: Record<string, string>): { ended:
     stderr,
   }));
   return { ended, stop: () => void child.kill('SIGTERM') };
+}
+
+/**
+ * Starts a broker that must not come up, and returns its output. Fails if the broker starts, or
+ * prints a stack.
+ */
+export async function brokerRefusal(env: Record<string, string>): Promise<string> {
+  const outcome = await startApp('broker', { ROWMQ_PORT: String(await freePort()), ...env }).then(
+    async (app) => {
+      await app.stop();
+      throw new Error(`It started:\n${app.output()}`);
+    },
+    (error: unknown) => (error as Error).message,
+  );
+  expect(outcome).toContain('did not become ready (exited)');
+  expect(outcome).not.toMatch(/\n\s+at /);
+  return outcome;
 }

@@ -1,4 +1,5 @@
-// A Nest service with one consumer, as a process of its own, on the compiled client. Tells its parent which messages it begins and finishes with.
+// A Nest service with one consumer, in a process of its own, on the compiled client. It tells its
+// parent which messages it begins and finishes.
 import 'reflect-metadata';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Module } from '@nestjs/common';

@@ -2,31 +2,40 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 
 /**
- * When a connection is cut: before the server has seen the statement, after it has carried it out but before its answer arrives, or at once while the statement reaches the server a little later,
- * when the client may already be trying again.
+ * The moment of a cut. `before`: the server has not seen the statement. `after`: the server has
+ * executed it, and its answer has not arrived. `late`: the statement reaches the server after the
+ * cut, when the client may already retry.
  */
 export type Cut = 'before' | 'late' | 'after';
 
 const LATE_MS = 300;
 const COMMIT = Buffer.from('COMMIT');
 
-/** Whether a packet carries a COMMIT: with other statements or alone, it comes last. (Every new connection sends READ COMMITTED.) */
+/**
+ * Whether a packet carries a COMMIT: with other statements or alone, it comes last. (Every new
+ * connection sends READ COMMITTED.)
+ */
 export const endsWithCommit = (packet: Buffer): boolean => packet.subarray(-COMMIT.length).equals(COMMIT);
 
-/** A proxy between client and database that cuts connections on which a certain statement is sent. */
+/**
+ * A proxy between client and database that cuts connections on which a certain statement is sent.
+ */
 export interface CuttingProxy {
   /** The database's URL, by way of the proxy. */
   url: string;
-  /** Cuts at the next packets that contain this text or are such as these, one unless said otherwise. */
+  /**
+   * Cuts at the next packets that contain this text or are such as these, one unless said
+   * otherwise.
+   */
   cutAt(statement: string | ((packet: Buffer) => boolean), when: Cut, times?: number): void;
-  /** How often it has cut. */
+  /** The number of cuts so far. */
   cuts(): number;
   close(): Promise<void>;
 }
 
 /**
  * Starts a proxy for a database.
- * @param lateMs how much later a statement that is late reaches the server
+ * @param lateMs the delay after which a late statement reaches the server
  */
 export async function startCuttingProxy(databaseUrl: string, { lateMs = LATE_MS } = {}): Promise<CuttingProxy> {
   const target = new URL(databaseUrl);

@@ -6,16 +6,21 @@ import { endsWithCommit } from './cutting-proxy.js';
 const PATIENCE_MS = 60_000;
 
 /**
- * The network between RowMQ's processes and the database, whose faults can be switched on and off while it carries traffic.
+ * The network between RowMQ's processes and the database, whose faults can be switched on and off
+ * while it carries traffic.
  *
- * What is on its way while it is cut arrives late, as what TCP sends again does: a COMMIT that a broker has long given up may still be carried out.
+ * Data in flight during a cut arrives late, as TCP sends it again. The server may therefore
+ * execute a COMMIT that a broker has given up long ago.
  */
 export class DatabaseProxy {
   /** Each chunk, in each direction, is on its way for so long. */
   delayMs = 0;
-  /** The share of COMMITs that the server carries out, and whose answer is lost together with the connection. */
+  /**
+   * The share of COMMITs that the server carries out, and whose answer is lost together with the
+   * connection.
+   */
   lostAnswers = 0;
-  /** How many answers were lost so far. */
+  /** The number of answers lost so far. */
   lost = 0;
   private readonly sockets = new Set<Socket>();
   private whole: Promise<void> = Promise.resolve();
@@ -45,7 +50,7 @@ export class DatabaseProxy {
     this.whole = new Promise((resolve) => (this.mend = resolve));
   }
 
-  /** Back to a network without faults. What was held up arrives. */
+  /** Back to a network without faults. The data that was held up arrives. */
   heal(): void {
     this.delayMs = 0;
     this.lostAnswers = 0;
@@ -98,7 +103,7 @@ export class DatabaseProxy {
 
   private keep(socket: Socket): void {
     this.sockets.add(socket);
-    // Whoever reads or writes learns of it.
+    // The code that reads or writes gets the error.
     socket.on('error', () => undefined);
     socket.on('close', () => this.sockets.delete(socket));
     socket.setTimeout(PATIENCE_MS * 10, () => socket.destroy());

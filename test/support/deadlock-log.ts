@@ -1,15 +1,19 @@
 /** One transaction of a deadlock. */
 export interface Deadlocked {
-  /** What it was at; the server may have cut it short. Empty if the log does not tell. */
+  /**
+   * The statement that it was executing; the server may have cut the text short. Empty if the log
+   * does not tell.
+   */
   statement: string;
   /** The index entry that it waited for: `index of table`. */
   waitsFor: string;
 }
 
 /**
- * Reads the deadlocks out of the log of a MariaDB server that prints them all (`innodb_print_all_deadlocks`): for each, its transactions.
+ * Reads the deadlocks out of the log of a MariaDB server that prints them all
+ * (`innodb_print_all_deadlocks`): for each, its transactions.
  *
- * What cannot be read leaves a statement empty, never a deadlock out.
+ * If a part cannot be parsed, its statement is empty, but the deadlock still counts.
  */
 export function readDeadlocks(log: string): Deadlocked[][] {
   // Whatever else the server had to say may stand in the middle of a report.

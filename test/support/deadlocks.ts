@@ -6,7 +6,10 @@ import { countErrors } from './statements.js';
 
 const DEADLOCK = 1213;
 
-/** How many deadlocks a server has met since it started: of all its clients, so ask for it where there are no others. */
+/**
+ * Counts the deadlocks of all clients since the server started. Use it only on a server without
+ * other clients.
+ */
 export async function deadlocks(url: string): Promise<number> {
   const [row] = await ask<{ COUNT: number }>(
     url,
@@ -16,14 +19,19 @@ export async function deadlocks(url: string): Promise<number> {
   return Number(row.COUNT);
 }
 
-/** What the server tells of the last deadlock, whoever met it: who waited for what. For the message of a failed test. */
+/**
+ * The server's report on the last deadlock of any client. For the message
+ * of a failed test.
+ */
 export async function lastDeadlock(url: string): Promise<string> {
   const [row] = await ask<{ Status: string }>(url, 'SHOW ENGINE INNODB STATUS');
   return /LATEST DETECTED DEADLOCK\n-+\n([\s\S]*?)\n-+\nTRANSACTIONS/.exec(row?.Status ?? '')?.[1] ?? 'none';
 }
 
 /**
- * Counts the deadlocks between these databases' connections from now on, also where a transaction is tried again: each has a victim, which is told so. The server's own counter would count those of other tests, too.
+ * Counts the deadlocks between these databases' connections from now on, also where a transaction
+ * is tried again: each has a victim, which is told so. The server's own counter would count those
+ * of other tests, too.
  *
  * Returns what tells how many there were.
  */
@@ -39,10 +47,13 @@ const OVERSLEPT = 5;
 /**
  * Expects that so many deadlocks are none.
  *
- * @param leasesRunOut while their holders still use them. An ack, nack or extend has LEASE_GRACE_MS from the end of its lease before a claim can want the same delivery. On a machine so loaded that one
- * takes longer, the two meet in opposite order. MySQL's claim skips the row all the same, and so there may be none there either; MariaDB's waits for an instant, and its deadlock detection rolls one of
- * them back, which is tried again. The server tells a transaction's age in whole seconds, so these cannot be told from others: there they are bounded and shown. A wrong lock order would be met
- * again and again.
+ * @param leasesRunOut while their holders still use them. An ack, nack or extend has
+ * LEASE_GRACE_MS from the end of its lease before a claim can want the same delivery. On a machine
+ * so loaded that one takes longer, the two meet in opposite order. MySQL's claim skips the row all
+ * the same, so MySQL may show no deadlock. MariaDB's claim waits for an instant. Its deadlock
+ * detection then rolls back one transaction, which is retried. The server tells a transaction's
+ * age in whole seconds, so these cannot be told from others: there they are bounded and shown. A
+ * wrong lock order would be met again and again.
  */
 export async function expectNoDeadlock(met: number, { leasesRunOut = false } = {}): Promise<void> {
   const last = met === 0 ? '' : await lastDeadlock(testServer().url);

@@ -1,7 +1,10 @@
 import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 
-/** A door between a broker and its database that a test can shut: connections break and new ones are refused. */
+/**
+ * A door between a broker and its database that a test can shut: connections break and new ones
+ * are refused.
+ */
 export interface Gateway {
   /** The database's URL through the door. */
   url: string;

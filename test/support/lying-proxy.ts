@@ -22,7 +22,7 @@ export interface Passing {
   forward: () => Promise<{ status: number; text: string }>;
 }
 
-/** What a liar answers in the broker's place. */
+/** The liar's answer in place of the broker's. */
 export type Lie = (passing: Passing) => Promise<{ status: number; text: string }>;
 
 /** A proxy between the simulator and an honest broker, which breaks one guarantee or another. */

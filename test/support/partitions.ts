@@ -11,7 +11,10 @@ export const START = Date.UTC(2026, 0, 1);
 
 const BATCH = 1000;
 
-/** Enqueues messages whose ids are stamped at an instant, by a broker whose clock may be wrong: the database's says `now`. Returns the ids. */
+/**
+ * Enqueues messages whose ids are stamped at an instant, by a broker whose clock may be wrong: the
+ * database's says `now`. Returns the ids.
+ */
 export async function enqueueStamped(
   store: TestStore,
   queue: Queue,
@@ -23,7 +26,7 @@ export async function enqueueStamped(
       ...message,
       id: newMessageId(at),
     }));
-    await store.messages.enqueue(queue.name, messages, { now });
+    await store.at(now).messages.enqueue(queue.name, messages);
     ids.push(...messages.map(({ id }) => id));
   }
   return ids;
@@ -33,7 +36,7 @@ export async function enqueueStamped(
 export async function takeAll(store: TestStore, queue: Queue, now: number): Promise<LeasedDelivery[]> {
   const taken: LeasedDelivery[] = [];
   for (;;) {
-    const some = await store.messages.dequeue(queue, { maxMessages: BATCH, leaseSeconds: 60, now });
+    const some = await store.at(now).messages.dequeue(queue, { maxMessages: BATCH, leaseSeconds: 60 });
     if (some.length === 0) return taken;
     taken.push(...some);
   }
@@ -43,7 +46,7 @@ export async function takeAll(store: TestStore, queue: Queue, now: number): Prom
 export async function settleAll(store: TestStore, queue: Queue, now: number): Promise<LeasedDelivery[]> {
   const taken = await takeAll(store, queue, now);
   for (let done = 0; done < taken.length; done += BATCH) {
-    const outcomes = await store.messages.ack(queue.id, taken.slice(done, done + BATCH), { now });
+    const outcomes = await store.at(now).messages.ack(queue.id, taken.slice(done, done + BATCH));
     if (outcomes.some((outcome) => outcome !== null)) throw new Error('an ack failed');
   }
   return taken;
@@ -51,11 +54,11 @@ export async function settleAll(store: TestStore, queue: Queue, now: number): Pr
 
 /** Dead-letters whatever was received too often; returns how many. */
 export async function deadLetterAll(store: TestStore, queue: Queue, now: number): Promise<number> {
-  const { found } = await store.sweep.findOverReceived(queue, FIRST_ID, BATCH, { now });
-  return store.messages.deadLetter(queue, found, { now });
+  const { found } = await store.at(now).sweep.findOverReceived(queue, FIRST_ID, BATCH);
+  return store.at(now).messages.deadLetter(queue, found);
 }
 
-/** How many of these messages' rows are still stored, in `message`. */
+/** Counts the rows of `message` that still store one of these messages. */
 export async function stored(store: TestStore, ids: readonly Buffer[]): Promise<number> {
   if (ids.length === 0) return 0;
   const [row] = await store.database.read<{ n: number }>('SELECT COUNT(*) AS n FROM message WHERE id IN (?)', [ids]);

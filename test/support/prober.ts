@@ -18,8 +18,9 @@ interface Round {
 }
 
 /**
- * Measures service as a client sees it: every 50 ms it begins a round trip (enqueue, dequeue, ack of one small message), whether or not the earlier ones are
- * answered, and remembers those that succeeded. Give it a client without retries, which would hide how long a broker needs.
+ * Measures the service that a client sees. Every 50 ms it begins a round trip: enqueue, dequeue
+ * and ack of one small message. It does not wait for earlier round trips, and remembers those that
+ * succeeded. Give it a client without retries, which would hide how long a broker needs.
  */
 export class Prober {
   readonly #client: RowmqHttpClient;
@@ -35,7 +36,10 @@ export class Prober {
     this.#queue = queue;
   }
 
-  /** Creates or changes the queue, which nobody else may use, and begins. Throws when the broker refuses the queue. */
+  /**
+   * Creates or changes the queue, which nobody else may use, and begins. Throws when the broker
+   * refuses the queue.
+   */
   static async start(client: RowmqHttpClient, queue: string): Promise<Prober> {
     await client.putQueue(queue, QUEUE);
     const prober = new Prober(client, queue);
@@ -43,13 +47,19 @@ export class Prober {
     return prober;
   }
 
-  /** Milliseconds from `at`, by `performance.now()`, to the end of the first round trip that began after it and succeeded; undefined if there is none yet. */
+  /**
+   * Milliseconds from `at`, by `performance.now()`, to the end of the first round trip that began
+   * after it and succeeded; undefined if there is none yet.
+   */
   gapAfter(at: number): number | undefined {
     const ends = this.#succeeded.filter(({ began }) => began > at).map(({ ended }) => ended);
     return ends.length === 0 ? undefined : Math.min(...ends) - at;
   }
 
-  /** The same, waiting for it. Throws when the deadline passes, and when a call failed for a reason that will not pass. */
+  /**
+   * The same, waiting for it. Throws when the deadline passes, and when a call failed for a reason
+   * that will not pass.
+   */
   async recovered(at: number, deadlineMs: number): Promise<number> {
     return eventually(
       'a message enqueued, dequeued and acked',
@@ -61,14 +71,20 @@ export class Prober {
     );
   }
 
-  /** The longest time, within the one from `from` to `until` by `performance.now()`, in which no round trip came to its end. */
+  /**
+   * The longest time, within the one from `from` to `until` by `performance.now()`, in which no
+   * round trip came to its end.
+   */
   longestGap(from: number, until: number): number {
     const ends = this.#succeeded.map(({ ended }) => ended).filter((ended) => ended > from && ended < until);
     const marks = [from, ...ends.toSorted((one, other) => one - other), until];
     return Math.max(...marks.slice(1).map((mark, index) => mark - (marks[index] as number)));
   }
 
-  /** Ends the measuring and waits for the round trips under way. Throws when a call failed for a reason that will not pass. Idempotent. */
+  /**
+   * Ends the measuring and waits for the round trips under way. Throws when a call failed for a
+   * reason that will not pass. Idempotent.
+   */
   async stop(): Promise<void> {
     this.#stopping.abort();
     await this.#running;

@@ -12,7 +12,7 @@ const STOP_MS = 30_000;
 /** A process of RowMQ's, as users run it: compiled, on its own, reached over real sockets. */
 export interface AppProcess {
   pid: number;
-  /** What it wrote so far, both streams. */
+  /** Its output so far, both streams. */
   output(): string;
   /** Stops it in order and waits for that; fails if it does not end in time or not cleanly. */
   stop(): Promise<void>;
@@ -79,7 +79,10 @@ export async function startApp(
   return app;
 }
 
-/** Starts `apps/<name>` without waiting for it. Settings of the surrounding environment do not reach it. */
+/**
+ * Starts `apps/<name>` without waiting for it. Settings of the surrounding environment do not
+ * reach it.
+ */
 export function spawnApp(
   name: 'broker' | 'reaper',
   env: Record<string, string>,
@@ -119,7 +122,7 @@ export function spawnApp(
     throw new Error(`${name} did not become ready (${outcome}):\n${output}`);
   };
   const ready = comesUp();
-  // Who does not wait for it will see that it has ended.
+  // A caller that does not await it will see that the process has ended.
   ready.catch(() => undefined);
   return {
     pid: child.pid as number,

@@ -14,16 +14,18 @@ import {
 const dataDir = fileURLToPath(new URL('../../.rowmq-test', import.meta.url));
 
 /**
- * Starts a real server of this kind, small and on a folder of its own, provides it to the tests, and returns what stops it.
- * The folder is removed unless a test failed: a failed test keeps its data.
+ * Starts a real server of this kind, small and on a folder of its own, provides it to the tests,
+ * and returns what stops it. The folder is removed unless a test failed: a failed test keeps its
+ * data.
  */
 export async function startTestServer(kind: ServerKind, project: TestProject): Promise<() => Promise<void>> {
   const serversDir = process.env['ROWMQ_SERVERS_DIR'];
-  const program = await findServer({ kinds: [kind], dataDir, ...(serversDir ? { serversDir } : {}) });
+  const program = await findServer({ kinds: [kind], dataDir, install: false, ...(serversDir ? { serversDir } : {}) });
   await endLeftOver(dataDir, kind);
   const folder = join(dataDir, `${kind}-${process.pid}`);
   const server = await EmbeddedServer.start({ program, dataDir: folder, bufferPoolMegabytes: 512 });
-  // SIGINT ends vitest without its teardown; a server left over here would stay for good, as no later run uses its folder.
+  // SIGINT ends vitest without its teardown; a server left over here would stay for good, as no
+  // later run uses its folder.
   const killServer = () => void server.kill();
   process.once('exit', killServer);
   project.provide('server', { kind, version: program.version, url: server.url });
@@ -36,7 +38,10 @@ export async function startTestServer(kind: ServerKind, project: TestProject): P
   };
 }
 
-/** Ends servers on folders `<parent>/<name>-<process id>` whose test run was killed; a later run never starts on their folder, so nothing else would. Returns these folders. */
+/**
+ * Ends servers on folders `<parent>/<name>-<process id>` whose test run was killed; a later run
+ * never starts on their folder, so nothing else would. Returns these folders.
+ */
 export async function endLeftOver(parent: string, name: string): Promise<string[]> {
   const found = (await readdir(parent).catch(() => [])).filter(
     (folder) => folder.startsWith(`${name}-`) && /^\d+$/.test(folder.slice(name.length + 1)),

@@ -32,7 +32,10 @@ export function testServer(): TestServer {
   return inject('server');
 }
 
-/** The program of a kind of server, for tests that run one of their own; it is unpacked before any test begins. */
+/**
+ * The program of a kind of server, for tests that run one of their own; it is unpacked before any
+ * test begins.
+ */
 export async function serverProgram(kind: ServerKind = testServer().kind): Promise<ServerProgram> {
   const serversDir = process.env['ROWMQ_SERVERS_DIR'];
   return findServer({

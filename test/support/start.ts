@@ -1,14 +1,16 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { vi } from 'vitest';
-import { type ServerKind, findProcessesByArgument, identifyProcess, isRunning } from '@rowmq/mysql-server';
+import { type ServerKind, findProcessesByArgument, freePort, identifyProcess, isRunning } from '@rowmq/mysql-server';
+import { afterAll, afterEach, beforeAll, vi } from 'vitest';
+import { testServer } from './servers.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const READY_MS = 240_000;
 
-/** What `npm start` runs, as a process of its own on a data folder and port of its own. */
+/** The program of `npm start`, as a process with its own data folder and port. */
 export class StartedRowmq {
   /** Everything it printed so far. */
   output = '';
@@ -58,6 +60,28 @@ export class StartedRowmq {
     return this;
   }
 
+  /** Enqueues one message into the queue `demo`, and returns its id. */
+  async enqueue(body: string): Promise<string> {
+    const answer = await this.post('messages', { messages: [{ body }] });
+    return answer.messages[0]!.id;
+  }
+
+  /**
+   * Ids of all messages that wait in `demo`. The lease lasts a second, so that the next call finds
+   * them again.
+   */
+  async waiting(): Promise<string[]> {
+    const answer = await this.post('messages/dequeue', { maxMessages: 100, leaseSeconds: 1, waitSeconds: 5 });
+    return answer.messages.map((message) => message.id);
+  }
+
+  async isReady(): Promise<boolean> {
+    const answer = await fetch(`${this.address}/health/ready`, { signal: AbortSignal.timeout(5_000) }).catch(
+      () => undefined,
+    );
+    return answer?.ok === true;
+  }
+
   /** Sends a signal to the launcher alone. */
   signal(name: NodeJS.Signals): void {
     this.launcher.kill(name);
@@ -99,4 +123,38 @@ export class StartedRowmq {
     }
     await this.exited;
   }
+
+  private async post(path: string, body: unknown): Promise<{ messages: { id: string }[] }> {
+    const answer = await fetch(`${this.address}/v1/queues/demo/${path}`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+      signal: AbortSignal.timeout(15_000),
+    });
+    if (!answer.ok) throw new Error(`${path}: ${answer.status} ${await answer.text()}`);
+    return JSON.parse(await answer.text()) as { messages: { id: string }[] };
+  }
+}
+
+/**
+ * Gives the tests of a file one data folder and one port, and returns what starts `npm start` on
+ * them.
+ */
+export function useStart(): (port?: number) => StartedRowmq {
+  let dataDir: string;
+  let port: number;
+  const started: StartedRowmq[] = [];
+  beforeAll(async () => {
+    dataDir = await mkdtemp(join(tmpdir(), 'rowmq-start-'));
+    port = await freePort();
+  });
+  afterEach(async () => {
+    await Promise.all(started.splice(0).map((rowmq) => rowmq.killAll()));
+  });
+  afterAll(() => rm(dataDir, { recursive: true, force: true }));
+  return (otherPort = port) => {
+    const rowmq = new StartedRowmq(testServer().kind, dataDir, otherPort);
+    started.push(rowmq);
+    return rowmq;
+  };
 }

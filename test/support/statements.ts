@@ -1,11 +1,14 @@
-import type { Connection, Pool } from 'mysql2';
-import type { Database } from '@rowmq/store';
+import type { Connection } from 'mysql2';
+import { type Database, poolOf } from '@rowmq/store';
 
 /** How a claim looks at the head of a queue, from the scan floors on. */
 export const LOOK_AT_HEAD =
   /^SELECT priority_rank AS priorityRank, available_at AS availableAt[^]*ORDER BY queue_id, priority_rank, available_at\s+LIMIT \d+$/;
 
-/** Notes every statement, with its values in place, that is sent through a database's pool from now on. */
+/**
+ * Notes every statement, with its values in place, that is sent through a database's pool from now
+ * on.
+ */
 export function recordStatements(database: Database): string[] {
   const statements: string[] = [];
   onEachConnection(database, (connection) => {
@@ -18,7 +21,11 @@ export function recordStatements(database: Database): string[] {
   return statements;
 }
 
-/** Counts, by error number, what the server answers statements with that are sent through a database's pool from now on: also what is tried again. What is no answer of the server counts by its code. */
+/**
+ * Counts, by error number, what the server answers statements with that are sent through a
+ * database's pool from now on: also what is tried again. An error that does not come from the
+ * server counts by its code.
+ */
 export function countErrors(database: Database, counts: Map<number | string, number>): void {
   onEachConnection(database, (connection) => {
     const query = connection.query.bind(connection) as (...args: unknown[]) => unknown;
@@ -36,9 +43,8 @@ export function countErrors(database: Database, counts: Map<number | string, num
 
 /** Does something once to each connection of a database's pool, before it is used next. */
 function onEachConnection(database: Database, work: (connection: Connection) => void): void {
-  const { pool } = database.dataSource.driver as unknown as { pool: Pool };
   const seen = new WeakSet<Connection>();
-  pool.on('acquire', (connection) => {
+  poolOf(database.dataSource).on('acquire', (connection) => {
     if (seen.has(connection)) return;
     seen.add(connection);
     work(connection);

@@ -13,10 +13,11 @@ import {
   QueueRepository,
   ReaperRepository,
   type ReceiptOutcomes,
+  type StoreObserver,
   SweepRepository,
-  type Timed,
 } from '@rowmq/store';
 import type { DataSource } from 'typeorm';
+import { SessionClock } from './clock.js';
 import { createMigratedDatabase } from './processes.js';
 import type { TestDatabase } from './servers.js';
 
@@ -30,6 +31,8 @@ export interface TestStore {
   browse: BrowseRepository;
   partitions: PartitionRepository;
   reaper: ReaperRepository;
+  /** Moves the clock of its sessions to this instant, ms since 1970, where it stays. Undefined: the real time. */
+  at(instant: number | undefined): TestStore;
   close(): Promise<void>;
 }
 
@@ -47,17 +50,17 @@ export class SingleMessages {
     this.deadLetter = flights.deadLetter.bind(flights);
   }
 
-  async enqueue(queueName: string, messages: readonly NewMessage[], timed?: Timed): Promise<void> {
-    const [refusal] = await this.flights.enqueue([{ queueName, messages }], timed);
+  async enqueue(queueName: string, messages: readonly NewMessage[]): Promise<void> {
+    const [refusal] = await this.flights.enqueue([{ queueName, messages }]);
     if (refusal) throw refusal;
   }
 
-  async dequeue(queue: Queue, { now, ...demand }: Demand & Timed): Promise<LeasedDelivery[]> {
+  async dequeue(queue: Queue, demand: Demand): Promise<LeasedDelivery[]> {
     const turn = this.turns.get(queue.id) ?? pLimit(1);
     this.turns.set(queue.id, turn);
     return turn(async () => {
       for (let look = 0; look < 5; look += 1) {
-        const [outcome] = await this.flights.dequeue([{ queue, demands: [demand] }], now === undefined ? {} : { now });
+        const [outcome] = await this.flights.dequeue([{ queue, demands: [demand] }]);
         const leased = outcome?.leased[0] ?? [];
         if (leased.length > 0 || !(await outcome?.lookAgain)) return leased;
       }
@@ -68,25 +71,25 @@ export class SingleMessages {
   async extend(
     queueId: number,
     receipts: readonly Receipt[],
-    { leaseSeconds, ...timed }: { leaseSeconds: number } & Timed,
+    { leaseSeconds }: { leaseSeconds: number },
   ): Promise<{ outcomes: ReceiptOutcomes; leaseExpiresAt: number }> {
-    return first(await this.flights.extend([{ queueId, receipts, leaseSeconds }], timed));
+    return first(await this.flights.extend([{ queueId, receipts, leaseSeconds }]));
   }
 
   async nack(
     queueId: number,
     receipts: readonly Receipt[],
-    { delaySeconds, reason, ...timed }: { delaySeconds: number; reason?: string } & Timed,
+    { delaySeconds, reason }: { delaySeconds: number; reason?: string },
   ): Promise<ReceiptOutcomes> {
-    return first(await this.flights.nack([{ queueId, receipts, delaySeconds, reason }], timed));
+    return first(await this.flights.nack([{ queueId, receipts, delaySeconds, reason }]));
   }
 
-  async release(queueId: number, receipts: readonly Receipt[], timed?: Timed): Promise<void> {
-    await this.flights.release({ queueId, receipts }, timed);
+  async release(queueId: number, receipts: readonly Receipt[]): Promise<void> {
+    await this.flights.release({ queueId, receipts });
   }
 
-  async ack(queueId: number, receipts: readonly Receipt[], timed?: Timed): Promise<ReceiptOutcomes> {
-    return first(await this.flights.ack([{ queueId, receipts }], timed));
+  async ack(queueId: number, receipts: readonly Receipt[]): Promise<ReceiptOutcomes> {
+    return first(await this.flights.ack([{ queueId, receipts }]));
   }
 }
 
@@ -99,25 +102,41 @@ export async function openStore({
   poolSize = 8,
   on,
   databaseOf = (source) => new Database(source),
-}: { poolSize?: number; on?: string; databaseOf?: (source: DataSource) => Database } = {}): Promise<TestStore> {
+  observer,
+  clock = () => undefined,
+}: {
+  poolSize?: number;
+  on?: string;
+  databaseOf?: (source: DataSource) => Database;
+  observer?: StoreObserver;
+  /** The clock of its sessions, ms since 1970, until {@link TestStore.at} moves it. Undefined: the real time. */
+  clock?: () => number | undefined;
+} = {}): Promise<TestStore> {
   const own: TestDatabase | undefined = on === undefined ? await createMigratedDatabase() : undefined;
   const url = on ?? (own as TestDatabase).url;
   const dataSource = await openDataSource({ url, poolSize });
+  let now = clock;
+  new SessionClock(() => now()).drive(dataSource);
   const database = databaseOf(dataSource);
-  return {
+  const store: TestStore = {
     url,
     database,
-    messages: new SingleMessages(new MessageRepository(database)),
+    messages: new SingleMessages(new MessageRepository(database, observer)),
     queues: new QueueRepository(database),
     sweep: new SweepRepository(database),
     browse: new BrowseRepository(database),
     partitions: new PartitionRepository(database),
     reaper: new ReaperRepository(database),
+    at: (instant) => {
+      now = () => instant;
+      return store;
+    },
     close: async () => {
       await dataSource.destroy();
       await own?.drop();
     },
   };
+  return store;
 }
 
 let queueNumber = 0;

@@ -1,6 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** Waits until a condition gives something other than false, null or undefined, and returns that. Fails, saying what it waited for, when the deadline passes: `what` may be a function that tells what is known by then. */
+/**
+ * Waits until a condition gives something other than false, null or undefined, and returns that.
+ * Fails, saying what it waited for, when the deadline passes: `what` may be a function that tells
+ * what is known by then.
+ */
 export async function eventually<T>(
   what: string | (() => string),
   condition: () => Promise<T> | T,

@@ -1,29 +1,21 @@
-import { type DynamicModule, Module } from '@nestjs/common';
-import { APP_FILTER, APP_PIPE } from '@nestjs/core';
-import { TerminusModule } from '@nestjs/terminus';
+import { type DynamicModule, Module, type ValueProvider } from '@nestjs/common';
 import { StoreModule } from '@rowmq/store';
-import { BrowseController } from './admin/browse.controller.js';
-import { QueueStatsService } from './admin/queue-stats.service.js';
-import { QueuesController } from './admin/queues.controller.js';
-import { QueuesService } from './admin/queues.service.js';
 import { BROKER_CONFIG, type BrokerConfig } from './broker.config.js';
-import { HealthController } from './health/health.controller.js';
-import { ProblemFilter } from './http/problem.filter.js';
-import { createValidationPipe } from './http/validation.js';
-import { CombinedDemand } from './messages/combined-demand.js';
-import { Flights } from './messages/flights.js';
-import { MessagesController } from './messages/messages.controller.js';
-import { MessagesService } from './messages/messages.service.js';
-import { DatabaseMetrics } from './metrics/database-metrics.js';
-import { Metrics } from './metrics/metrics.js';
-import { MetricsController } from './metrics/metrics.controller.js';
+import { HealthModule } from './health/health.module.js';
+import { HttpModule } from './http/http.module.js';
+import { MessagesModule } from './messages/messages.module.js';
+import { MetricsModule } from './metrics/metrics.module.js';
+import { QueuesModule } from './queues/queues.module.js';
 
-/** The broker: REST over the store, and nothing that must survive it. */
+/** The broker: REST over the store, and no state that must survive it. */
 @Module({})
 export class BrokerModule {
-  static forRoot(config: BrokerConfig): DynamicModule {
+  /** @param ports what features need of the other processes of this broker: `PEERS`, `PEER_METRICS` */
+  static forRoot(config: BrokerConfig, ports: readonly ValueProvider[] = []): DynamicModule {
+    const providers = [{ provide: BROKER_CONFIG, useValue: config }, ...ports];
     return {
       module: BrokerModule,
+      global: true,
       imports: [
         StoreModule.forRoot({
           url: config.databaseUrl,
@@ -31,21 +23,14 @@ export class BrokerModule {
           poolSize: config.poolSize,
           waitingRequests: config.maxWaitingRequests,
         }),
-        TerminusModule.forRoot({ logger: false }),
+        HttpModule,
+        MetricsModule,
+        HealthModule,
+        MessagesModule,
+        QueuesModule,
       ],
-      controllers: [MessagesController, QueuesController, BrowseController, HealthController, MetricsController],
-      providers: [
-        { provide: BROKER_CONFIG, useValue: config },
-        { provide: APP_PIPE, useFactory: createValidationPipe },
-        { provide: APP_FILTER, useClass: ProblemFilter },
-        MessagesService,
-        CombinedDemand,
-        Flights,
-        QueuesService,
-        QueueStatsService,
-        Metrics,
-        DatabaseMetrics,
-      ],
+      providers,
+      exports: providers.map(({ provide }) => provide),
     };
   }
 }

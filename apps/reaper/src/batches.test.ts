@@ -37,13 +37,13 @@ describe('batches', () => {
   test('stay as they are when they take as long as they should', async () => {
     const batches = new Batches();
     for (const ms of [25, 50, 100]) await batches.run(hurried, taking(ms));
-    expect(batches.nextSize).toBe(500);
+    expect(await batches.run(hurried, taking(50))).toBe(500);
   });
 
   test('tell what failed, and are half as large the next time', async () => {
     const batches = new Batches();
     await expect(batches.run(hurried, () => Promise.reject(new Error('no')))).rejects.toThrow('no');
-    expect(batches.nextSize).toBe(250);
+    expect(await batches.run(hurried, taking(50))).toBe(250);
   });
 
   test('pause for up to as long as they took, and the signal ends the pause', async () => {

@@ -35,9 +35,4 @@ export class Batches {
   private shrink(): void {
     this.size = Math.max(Math.floor(this.size / 2), this.smallest);
   }
-
-  /** Rows of the next batch. */
-  get nextSize(): number {
-    return this.size;
-  }
 }

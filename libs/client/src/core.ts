@@ -1,4 +1,4 @@
-/* What any Node.js program can use: no framework. */
+/* For any Node.js program, without a framework. */
 export * from '@rowmq/contract';
 export * from './broker-client.js';
 export { type ConsumerOptions, type ConsumerSettings } from './consumer/consumer-options.js';

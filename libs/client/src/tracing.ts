@@ -3,7 +3,10 @@ import type { Context, Span } from '@opentelemetry/api';
 
 type Api = typeof import('@opentelemetry/api');
 
-/** Undefined where `@opentelemetry/api` is not installed: then nothing is traced. Required rather than imported, so that this module, too, can be required. */
+/**
+ * Undefined if `@opentelemetry/api` is not installed: nothing is traced then. It is required, not
+ * imported, so that this module can be required, too.
+ */
 const api = load();
 const tracer = api?.trace.getTracer('@rowmq/client');
 
@@ -15,23 +18,30 @@ function load(): Api | undefined {
   }
 }
 
-/** Headers with the W3C `traceparent` of the span that is under way, if there is one and something propagates it; else as they are. */
+/**
+ * Adds the W3C `traceparent` of the active span to the headers, if there is one and a propagator
+ * writes it.
+ */
 export function withTraceContext(headers: Record<string, string> | undefined): Record<string, string> | undefined {
   if (api === undefined || api.trace.getActiveSpan() === undefined) return headers;
   const carrier: Record<string, string> = {};
   api.propagation.inject(api.context.active(), carrier);
-  // Nothing else that propagators write: headers are few and small, and tracing must not make an enqueue fail.
+  // Other headers of propagators are left out: headers are few and small, and tracing must not make
+  // an enqueue fail.
   const { traceparent } = carrier;
   return traceparent === undefined ? headers : { traceparent, ...headers };
 }
 
-/** Messages that are handled together. */
+/** Messages that share a handler call. */
 export interface Handled {
   queue: string;
   messages: readonly { id: string; headers: Record<string, string>; receiveCount: number }[];
 }
 
-/** Runs a handler in a span of its own: below the producer's for a single message, with links to the producers' for several. */
+/**
+ * Runs a handler in a span of its own. For a single message its parent is the producer's span. For
+ * several it links to the producers' spans.
+ */
 export async function inSpan<T>({ queue, messages }: Handled, handle: () => Promise<T>): Promise<T> {
   if (api === undefined || tracer === undefined) return handle();
   const { context, propagation, SpanKind, SpanStatusCode, trace } = api;

@@ -1,5 +1,6 @@
 /**
- * The error codes of the REST contract. A code is stable and is what clients decide by; titles and details are for people.
+ * The error codes of the REST contract. Codes are stable, and clients decide by them. Titles and
+ * details are for people.
  */
 export const ERROR_CODES = [
   'invalid-request',
@@ -21,10 +22,10 @@ export type ErrorCode = (typeof ERROR_CODES)[number];
 export type ReceiptErrorCode = Extract<ErrorCode, 'lease-lost' | 'delivery-not-found' | 'invalid-request'>;
 
 /**
- * The one error family of RowMQ: thrown by the store and the broker, turned into problem+json by the broker and rebuilt from it by the
- * client.
+ * The one error family of RowMQ. The store and the broker throw it, the broker sends it as
+ * problem+json, and the client rebuilds it from that.
  *
- * `message` is for people and says what to do. `retryAfterSeconds` is set where trying again later can help.
+ * `message` is for people and says what to do. `retryAfterSeconds` is set if a later try can help.
  */
 export class RowmqError extends Error {
   override readonly name = 'RowmqError';
@@ -40,17 +41,17 @@ export class RowmqError extends Error {
   }
 
   readonly retryAfterSeconds: number | undefined;
-  /** For `invalid-request`: each field that is at fault. */
+  /** For `invalid-request`: each invalid field. */
   readonly faults: readonly Fault[] | undefined;
 }
 
-/** One field of a request that is at fault: where it stands (`messages.0.priority`) and what is wrong with it. */
+/** One invalid field of a request: its path (`messages.0.priority`) and what is wrong with it. */
 export interface Fault {
   path: string;
   message: string;
 }
 
-/** The codes' statuses and titles, as RFC 9457 problem details carry them. */
+/** The codes' statuses and titles in RFC 9457 problem details. */
 export const PROBLEMS: Record<ErrorCode, { status: number; title: string }> = {
   'invalid-request': { status: 400, title: 'The request is not valid' },
   unauthorized: { status: 401, title: 'An API key is needed' },

@@ -6,14 +6,16 @@ import type { EnqueueMessage } from './schemas.js';
 const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 
 /**
- * What is stored of a message that fits its schema: body, and headers as JSON or null.
- * Throws `message-too-large`, and `invalid-request` for a body that is not the base64 it is said to be. `index` is its place in the request.
+ * The stored form of a message that fits its schema: its body, and its headers as JSON or null.
+ *
+ * Throws `message-too-large`, and `invalid-request` for a body that is not valid base64 although
+ * its bodyEncoding says so. `index` is the position of the message in its request.
  */
 export function messageBytes(message: EnqueueMessage, index: number): { body: Buffer; headers: Buffer | null } {
   return { body: decodeBody(message, index), headers: encodeHeaders(message.headers, index) };
 }
 
-/** As what a body travels: one that is not valid UTF-8 as base64, however it was sent. */
+/** The encoding of a body in an answer: base64 if it is not valid UTF-8, however it was sent. */
 export function bodyEncodingOf(body: Buffer): 'utf8' | 'base64' {
   return isUtf8(body) ? 'utf8' : 'base64';
 }

@@ -1,6 +1,6 @@
 import { RowmqError } from './errors.js';
 
-/** What a receipt says: which delivery, and under which lease. */
+/** The contents of a receipt: a delivery, and one lease of it. */
 export interface Receipt {
   /** The message's id, 16 bytes. */
   messageId: Buffer;
@@ -12,7 +12,10 @@ const ID_BYTES = 16;
 const TOKEN_BYTES = 8;
 const RECEIPT = /^[A-Za-z0-9_-]{32}$/;
 
-/** Writes a receipt as 32 characters of base64url: 16 bytes of message id, 8 bytes of lease token. Opaque to clients. */
+/**
+ * Writes a receipt as 32 characters of base64url: 16 bytes of message id and 8 bytes of lease
+ * token. Opaque to clients.
+ */
 export function encodeReceipt(messageId: Buffer, leaseToken: Buffer): string {
   messageId.copy(scratch, 0);
   leaseToken.copy(scratch, ID_BYTES);
@@ -21,7 +24,10 @@ export function encodeReceipt(messageId: Buffer, leaseToken: Buffer): string {
 
 const scratch = Buffer.alloc(ID_BYTES + TOKEN_BYTES);
 
-/** Reads a receipt. Throws `invalid-request` for anything {@link encodeReceipt} cannot have written. */
+/**
+ * Reads a receipt. Throws `invalid-request` for a text that {@link encodeReceipt} cannot have
+ * written.
+ */
 export function decodeReceipt(receipt: string): Receipt {
   if (!RECEIPT.test(receipt)) {
     throw new RowmqError(

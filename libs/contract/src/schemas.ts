@@ -3,8 +3,8 @@ import { ERROR_CODES } from './errors.js';
 import { LIMITS, QUEUE_DEFAULTS } from './limits.js';
 
 /*
- * Every request and answer of REST contract v1. One schema gives validation, the TypeScript type and OpenAPI.
- * Requests are strict: an unknown field is a typo that must not be ignored.
+ * Every request and answer of REST contract v1. One schema gives validation, the TypeScript type
+ * and OpenAPI. Requests are strict: an unknown field is a typo that must not be ignored.
  */
 
 const EXAMPLE_ID = '019a0b5d-ac96-774b-8cce-b302099a8057';
@@ -179,7 +179,7 @@ export const queueAnswer = queueSettings.extend({
 });
 export const queuesAnswer = z.object({ queues: z.array(queueAnswer) });
 
-/** Of a call that has nothing to be set: a field would be one that does not do what it says. */
+/** The body of a call without settings. A field in it would have no effect, and is refused. */
 export const emptyRequest = z.strictObject({}).nullish().meta({ example: {} });
 
 export const purgeAnswer = z.object({

@@ -14,6 +14,7 @@ export { NoPrimaryError, Primary } from './database/primary.js';
 export { queueNotFound, QueueRepository, type Queue } from './queues/queue.repository.js';
 export * from './partitions/reaper.repository.js';
 export * from './store.module.js';
+export { STORE_OBSERVER, type StoreObserver } from './store-observer.js';
 export * from './messages/unleased.repository.js';
 export { isLockWaitTimeout, mayLieInOneRequest } from './database/database-errors.js';
 export { LEASE_GRACE_MS, type Position } from './messages/delivery.sql.js';

@@ -18,15 +18,9 @@ import { PartitionRepository } from './partitions/partition.repository.js';
 import { QueueRepository } from './queues/queue.repository.js';
 import { ReaperRepository } from './partitions/reaper.repository.js';
 import { SweepRepository } from './messages/unleased.repository.js';
+import { STORE_OBSERVER, type StoreObserver } from './store-observer.js';
 
-const REPOSITORIES = [
-  MessageRepository,
-  QueueRepository,
-  SweepRepository,
-  BrowseRepository,
-  PartitionRepository,
-  ReaperRepository,
-];
+const REPOSITORIES = [QueueRepository, SweepRepository, BrowseRepository, PartitionRepository, ReaperRepository];
 
 /** RowMQ's storage for a Nest application: one connection pool and the repositories on it. The application does not start on a database that will not do. */
 @Global()
@@ -42,7 +36,7 @@ export class StoreModule implements OnApplicationBootstrap {
       imports: [
         TypeOrmModule.forRootAsync({
           useFactory: () => ({
-            ...dataSourceOptions(settings),
+            ...dataSourceOptions({ ...settings, log: new Logger(Database.name) }),
             retryAttempts: 10,
             retryDelay: 1000,
             // A server that is still starting is waited for; a wrong password does not become right.
@@ -54,12 +48,13 @@ export class StoreModule implements OnApplicationBootstrap {
       providers: [
         {
           provide: Database,
-          useFactory: (dataSource: DataSource) => {
-            const database = new Database(dataSource);
-            database.health.logger = new Logger(Database.name);
-            return database;
-          },
+          useFactory: (dataSource: DataSource) => new Database(dataSource),
           inject: [getDataSourceToken()],
+        },
+        {
+          provide: MessageRepository,
+          useFactory: (database: Database, observer?: StoreObserver) => new MessageRepository(database, observer),
+          inject: [Database, { token: STORE_OBSERVER, optional: true }],
         },
         ...REPOSITORIES.map((Repository) => ({
           provide: Repository,
@@ -67,7 +62,7 @@ export class StoreModule implements OnApplicationBootstrap {
           inject: [Database],
         })),
       ],
-      exports: [Database, ...REPOSITORIES],
+      exports: [Database, MessageRepository, ...REPOSITORIES],
     };
   }
 

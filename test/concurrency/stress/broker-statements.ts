@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { newMessageId, RowmqError, type PutQueueRequest } from '@rowmq/contract';
 import { FIRST_ID, isLockWaitTimeout, type NewMessage, type Queue } from '@rowmq/store';
-import { enqueue } from '@rowmq/typeorm';
+import { enqueue } from '../../../libs/typeorm/src/index.js';
 import { message, type TestStore } from '../../support/store.js';
 import { type Held, requestsFor } from './held-leases.js';
 import { LAST_ID, oneOf, type Plan, planForQueue, type Scene, SETTINGS, someOf, type Statements } from './scene.js';

@@ -71,7 +71,7 @@ export const REAPER_STATEMENTS = {
       scene.isSplitting
         ? planDdl(scene, store, async () => {
             const isOverfull = await holdsMoreThan(store, ROWS_COPIED);
-            const ahead = { widthMinutes: 1, aheadMinutes: AHEAD_MINUTES, now: scene.stampedNow };
+            const ahead = { widthMinutes: 1, aheadMinutes: AHEAD_MINUTES };
             const made = await store.partitions.createAhead(ahead);
             scene.done.made += made;
             if (made > 0 && isOverfull) scene.done.overfull += 1;
@@ -83,7 +83,7 @@ export const REAPER_STATEMENTS = {
     givesWay: true,
     plan: (scene, store) =>
       planDdl(scene, store, async () => {
-        const settled = { retentionSeconds: RETENTION_SECONDS, locks: 1, now: scene.stampedNow };
+        const settled = { retentionSeconds: RETENTION_SECONDS, locks: 1 };
         const dropped = await store.partitions.dropSettled(settled);
         scene.done.dropped += dropped.length;
       }),
@@ -92,7 +92,7 @@ export const REAPER_STATEMENTS = {
     weight: 1,
     givesWay: true,
     plan: async (scene, store) => {
-      const partition = await keptPartition(scene, store);
+      const partition = await keptPartition(store);
       return (
         partition && {
           queues: scene.queues,
@@ -109,7 +109,7 @@ export const REAPER_STATEMENTS = {
     weight: 0.3,
     givesWay: true,
     plan: async (scene, store) => {
-      const partition = await keptPartition(scene, store);
+      const partition = await keptPartition(store);
       return (
         partition &&
         planDdl(scene, store, async () => {
@@ -121,8 +121,8 @@ export const REAPER_STATEMENTS = {
 } satisfies Record<string, Statements>;
 
 /** One past retention in which something is owed. */
-async function keptPartition({ stampedNow }: Scene, { partitions }: TestStore): Promise<Partition | undefined> {
-  const kept = await partitions.listKept({ retentionSeconds: RETENTION_SECONDS, now: stampedNow });
+async function keptPartition({ partitions }: TestStore): Promise<Partition | undefined> {
+  const kept = await partitions.listKept({ retentionSeconds: RETENTION_SECONDS });
   return kept.length === 0 ? undefined : oneOf(kept);
 }
 

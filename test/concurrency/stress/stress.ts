@@ -10,10 +10,12 @@ import { LAST_ID, oneOf, Scene, SETTINGS, type Statements } from './scene.js';
 
 const STATEMENTS: Record<string, Statements> = { ...BROKER_STATEMENTS, ...REAPER_STATEMENTS };
 
-/** Together 64 connections. */
+/** Together 68 connections. */
 const BROKERS = { count: 4, workers: 12, poolSize: 13, kinds: Object.keys(BROKER_STATEMENTS) };
-const REAPERS = { count: 2, workers: 4, poolSize: 6, kinds: Object.keys(REAPER_STATEMENTS) };
-export const CONNECTIONS = BROKERS.count * BROKERS.poolSize + REAPERS.count * REAPERS.poolSize;
+const REAPERS = { count: 2, workers: 4, poolSize: 4, kinds: Object.keys(REAPER_STATEMENTS) };
+/** A reaper's connections for partitions, whose clock is that of the messages' stamps. */
+const PARTITIONS_POOL_SIZE = 4;
+export const CONNECTIONS = BROKERS.count * BROKERS.poolSize + REAPERS.count * (REAPERS.poolSize + PARTITIONS_POOL_SIZE);
 
 /** Of choices, while there are pairs that have not met, those that are for their sake. */
 const SHARE_FOR_MISSING = 0.8;
@@ -38,7 +40,7 @@ export class Stress {
   static async open(url: string): Promise<Stress> {
     const stress = new Stress();
     while (stress.brokers.length < BROKERS.count) stress.brokers.push(await stress.openStore(url, BROKERS.poolSize));
-    while (stress.reapers.length < REAPERS.count) stress.reapers.push(await stress.openStore(url, REAPERS.poolSize));
+    while (stress.reapers.length < REAPERS.count) stress.reapers.push(await stress.openReaper(url));
     await stress.prepare(stress.brokers[0] as TestStore);
     return stress;
   }
@@ -119,16 +121,34 @@ export class Stress {
     return refusals.includes(error.code) || isLockWaitTimeout(error.cause);
   }
 
-  private async openStore(url: string, poolSize: number): Promise<TestStore> {
+  private async openReaper(url: string): Promise<TestStore> {
+    const store = await this.openStore(url, REAPERS.poolSize);
+    const stamped = await this.openStore(url, PARTITIONS_POOL_SIZE, () => Math.floor(this.scene.stampedNow));
+    const close = async (): Promise<void> => {
+      await stamped.close();
+      await store.close();
+    };
+    return { ...store, partitions: stamped.partitions, close };
+  }
+
+  private async openStore(
+    url: string,
+    poolSize: number,
+    clock = (): number | undefined => undefined,
+  ): Promise<TestStore> {
     const store = await openStore({
       on: url,
       poolSize,
+      clock,
       databaseOf: (source) => new ObservedDatabase(source, this.meetings),
+      observer: {
+        removedInClaim: (event, _queueName, count) => {
+          if (event === 'expired') this.scene.account.expired += count;
+        },
+        rescanned: () => undefined,
+      },
     });
     countErrors(store.database, this.errors);
-    store.messages.flights.events.onSight = (event, _queue, count) => {
-      if (event === 'expired') this.scene.account.expired += count;
-    };
     return store;
   }
 

@@ -7,11 +7,13 @@ import { recordOutcome } from './results.js';
 import { FaultRig } from './rig.js';
 
 /*
- * Faults under load, each with its expected behaviour beside it in *-faults.ts. The load's ledger is judged afterwards by the simulator's verdict, which is itself tested against doctored ledgers (verdict.test.ts), against a
- * lying broker (simulator.test.ts), and against brokers with a guarantee taken out (mutants.test.ts).
+ * Faults under load, each with its expected behaviour beside it in *-faults.ts. The simulator's
+ * verdict judges the load's ledger afterwards. The verdict has tests of its own: doctored ledgers
+ * (verdict.test.ts), a lying broker (simulator.test.ts), and brokers without one guarantee
+ * (mutants.test.ts).
  */
 
-/** How long each fault keeps striking. */
+/** Each fault keeps striking for this long. */
 const SECONDS = Number(process.env['ROWMQ_FAULT_SECONDS'] ?? 3);
 
 let rig: FaultRig;

@@ -9,7 +9,7 @@ import { eventually } from '../../support/wait.js';
 import { DEADLINE_MS, type Fault, type Prepared } from './fault.js';
 import type { FaultRig } from './rig.js';
 
-/** What a fault did to a load. */
+/** The effect of a fault on a load. */
 export interface Outcome {
   fault: Fault;
   result: Result;
@@ -18,7 +18,7 @@ export interface Outcome {
   requestsInFlight: number;
   /** After each strike, until a message went from end to end again. */
   recoveryMs: number[];
-  /** What the database has of the load's queues. */
+  /** The load's queues as the database holds them. */
   deliveriesLeft: number;
   messagesStored: number;
 }
@@ -62,9 +62,11 @@ const LOAD: SimulatorSettings = {
 };
 
 /**
- * Has a fault strike again and again, for `seconds` and at least once, while producers and consumers work through both brokers and record every request and every answer. Then judges.
+ * Has a fault strike again and again, for `seconds` and at least once, while producers and
+ * consumers work through both brokers and record every request and every answer. Then judges.
  *
- * Throws when nothing went wrong, when RowMQ does not recover, or when the load does not get on; the rig has to be repaired then, but nothing of it is under way any more.
+ * Throws when nothing went wrong, when RowMQ does not recover, or when the load does not progress.
+ * The load has ended then, but the rig needs a repair.
  */
 export async function underFault(rig: FaultRig, fault: Fault, seconds: number): Promise<Outcome> {
   const prepared = await fault.prepare?.(rig);
@@ -165,7 +167,7 @@ class Load {
     };
     const settings = { ...LOAD, seed: Math.floor(Math.random() * 2 ** 31), ...fault.load };
     this.result = simulate(inTurns(this.clients), settings, watcher, this.stopping.signal);
-    // Whoever waits for it learns of it.
+    // The caller that awaits the load gets the error.
     this.result.catch(() => undefined);
   }
 
@@ -191,7 +193,10 @@ class Load {
   }
 }
 
-/** As a load balancer has it: each call goes to the next broker, so that what one leased another settles. */
+/**
+ * As a load balancer has it: each call goes to the next broker, so that what one leased another
+ * settles.
+ */
 function inTurns(clients: readonly RowmqHttpClient[]): RowmqHttpClient {
   let turn = 0;
   return new Proxy(clients[0] as RowmqHttpClient, {
@@ -203,7 +208,10 @@ function inTurns(clients: readonly RowmqHttpClient[]): RowmqHttpClient {
   });
 }
 
-/** Requests that were not answered, or whose answer says that nobody knows: whatever they asked for was done, or was not. */
+/**
+ * Requests that were not answered, or whose answer says that nobody knows: whatever they asked for
+ * was done, or was not.
+ */
 export function unknownOutcomes({ errors }: Result): number {
   return (errors['no-answer'] ?? 0) + (errors['database-unavailable'] ?? 0) + (errors['internal-error'] ?? 0);
 }

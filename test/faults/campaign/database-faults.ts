@@ -14,7 +14,7 @@ import { type FaultRig, MAX_CONNECTIONS, POOL_SIZE, type Restartable, RETENTION_
 /** MariaDB's least. */
 const FEWEST_CONNECTIONS = 10;
 
-/** What the database writes into its error log from now on. */
+/** The lines that the database appends to its error log from now on. */
 async function logFromHere(rig: FaultRig): Promise<() => Promise<string>> {
   const { size, ino } = await stat(rig.errorLog);
   return async () => {
@@ -75,7 +75,7 @@ export const CONNECTIONS_EXHAUSTED: Fault = {
   },
 };
 
-/** How often the server had no connection left to give. */
+/** Counts the connections that the server refused because it had none left. */
 async function turnedAway(rig: FaultRig): Promise<number> {
   return statusOf(rig, 'Connection_errors_max_connections');
 }
@@ -135,7 +135,8 @@ export const METADATA_LOCK: Fault = {
       if (!(await partitions(rig)).includes(old)) throw new Error('the partition was dropped all the same');
     });
     const since = now();
-    // Having failed it would wait for half a minute or more before it tries again; one that has just begun does not.
+    // Having failed it would wait for half a minute or more before it tries again; one that has
+    // just begun does not.
     await first.stop();
     await Promise.all(rig.reapers.map((reaper) => reaper.start()));
     await eventually('it drops the partition', async () => !(await partitions(rig)).includes(old), 2 * DEADLINE_MS);
@@ -143,7 +144,9 @@ export const METADATA_LOCK: Fault = {
   },
 };
 
-/** Makes a partition that is past retention, and in which everything is settled. Returns its name. */
+/**
+ * Makes a partition that is past retention, and in which everything is settled. Returns its name.
+ */
 async function settleLongAgo(rig: FaultRig): Promise<string> {
   const store = await rig.openStore();
   try {

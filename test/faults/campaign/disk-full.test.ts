@@ -18,7 +18,10 @@ const run = promisify(execFile);
 let mount: string | undefined;
 let rig: FaultRig | undefined;
 
-/** Only root may mount, and the servers take a minute until they look whether there is space again: not in the short run. */
+/**
+ * Only root may mount, and the servers take a minute until they look whether there is space again:
+ * not in the short run.
+ */
 const WHY_NOT =
   process.getuid?.() !== 0
     ? 'only root can mount a small disk'

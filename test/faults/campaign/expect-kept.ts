@@ -4,8 +4,9 @@ import type { Outcome } from './campaign.js';
 import type { FaultRig } from './rig.js';
 
 /**
- * Fails unless every guarantee was kept, for certain; the database has exactly what the ledger says; no call ended in what the fault is no reason for; and all of RowMQ's processes are alive, those that were
- * not struck, too.
+ * Fails unless all of this holds. Every guarantee was certainly kept. The database holds exactly
+ * the ledger's messages. No call ended in an error that the fault does not explain. All processes
+ * of RowMQ are alive.
  */
 export function expectAllKept({ fault, result, deliveriesLeft, messagesStored }: Outcome, rig: FaultRig): void {
   const told = verdictText(result);

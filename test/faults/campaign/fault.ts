@@ -4,7 +4,7 @@ import type { SimulatorSettings } from '../../../tools/simulator/src/simulator.c
 import type { Prober } from '../../support/prober.js';
 import type { FaultRig } from './rig.js';
 
-/** What a call of the load may end in: the broker's refusal, or none at all. */
+/** The ways in which a call of the load may fail: a refusal of the broker, or no answer. */
 export type Trouble = ErrorCode | 'unreachable' | 'no-answer';
 
 /** Something that goes wrong for as long as the load runs. */
@@ -17,15 +17,21 @@ export interface Prepared {
 /** Something that goes wrong, and what RowMQ promises about it. */
 export interface Fault {
   name: string;
-  /** What its users see, and why nothing is lost. */
+  /** The effect that users see, and the reason why nothing is lost. */
   expected: string;
-  /** What calls may end in meanwhile; anything else is a fault of RowMQ's. */
+  /** The failures that calls may meet meanwhile. Any other failure is a fault of RowMQ. */
   mayEndIn: readonly Trouble[];
   /** Before the load begins. Throws if it did not take effect. */
   prepare?(rig: FaultRig): Promise<Prepared>;
-  /** Goes wrong once, under load, and is over. Returns since when RowMQ has had all that it needs (`performance.now()`), and throws if nothing went wrong. */
+  /**
+   * Goes wrong once, under load, and is over. Returns since when RowMQ has had all that it needs
+   * (`performance.now()`), and throws if nothing went wrong.
+   */
   strike?(rig: FaultRig, prober: Prober): Promise<number>;
-  /** Where the load itself is what goes wrong: whether it has, as it counts. The load goes on until then. */
+  /**
+   * For a fault that the load itself makes: true once the load's counts show it. The load goes on
+   * until then.
+   */
   hasStruck?(counts: Record<Counted, number>): boolean;
   /** How the load differs from the usual one. */
   load?: Partial<SimulatorSettings>;

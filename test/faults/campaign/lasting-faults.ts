@@ -6,7 +6,7 @@ import type { Fault } from './fault.js';
 import type { FaultRig } from './rig.js';
 
 /*
- * What is wrong for as long as the load runs.
+ * Faults that last as long as the load runs.
  */
 
 export const CONSUMERS_DIE: Fault = {
@@ -56,7 +56,10 @@ export const CLOCKS_OFF: Fault = {
   },
 };
 
-/** By how much a broker's clock is wrong, by the id of a message that is enqueued there, in a queue of its own. */
+/**
+ * By how much a broker's clock is wrong, by the id of a message that is enqueued there, in a queue
+ * of its own.
+ */
 async function offOf(client: RowmqHttpClient): Promise<number> {
   const queue = `clock-${Date.now()}`;
   await client.putQueue(queue);
@@ -68,7 +71,10 @@ async function offOf(client: RowmqHttpClient): Promise<number> {
 /** The load makes queues of its own. */
 const LAST_QUEUE = 'SELECT MAX(id) AS last FROM queue';
 
-/** A transaction that sees the database as it was, so that nothing of what has changed since can be purged. */
+/**
+ * A transaction that sees the database as it was, so that nothing of what has changed since can be
+ * purged.
+ */
 export class Snapshot {
   private constructor(
     private readonly rig: FaultRig,
@@ -87,7 +93,10 @@ export class Snapshot {
     [this.connection, this.lastQueue] = await open(this.rig);
   }
 
-  /** Throws unless it has been open since it was taken, although the load has changed much, and the server has kept that. */
+  /**
+   * Throws unless it has been open since it was taken, although the load has changed much, and the
+   * server has kept that.
+   */
   async check(): Promise<void> {
     if (!(await this.isOpen())) throw new Error('the snapshot was lost');
     const [queue] = await this.rig.admin<{ last: number }>(LAST_QUEUE);

@@ -8,20 +8,24 @@ import type { Fault } from './fault.js';
 import { FaultRig } from './rig.js';
 
 /*
- * Brokers from which one guarantee was taken out, under the same load: the verdict must say which; and of the broker as it is, that nothing is broken. What is run is the compiled broker with a line changed, so
- * a change of that line's source fails here first.
+ * Brokers from which one guarantee was taken out, under the same load: the verdict must say which;
+ * and of the broker as it is, that nothing is broken. The test changes lines of the compiled
+ * broker, so a change of their source fails here first.
  */
 
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
 const SECONDS = 2;
-/** Whether a load meets what was taken out is chance: it is repeated so often before that counts as not noticed. */
+/**
+ * Whether a load meets what was taken out is chance: it is repeated so often before that counts as
+ * not noticed.
+ */
 const LOADS = 3;
 
 interface Mutant {
   name: string;
   /** Below the repository. */
   file: string;
-  /** What must be there, so many times (default: once), and what is put in its place. */
+  /** Each line must occur `times` times (default: once), and `instead` replaces it. */
   edits: { line: string; instead: string; times?: number }[];
   fault: Fault;
   /** Any of these guarantees; none: all are kept. */
@@ -68,7 +72,7 @@ const MUTANTS: Mutant[] = [
           'this.leases.delete(requests, now).catch(() => undefined); return requests.map(({ receipts }) => receipts.map(() => null));',
       },
     ],
-    // Of an ack that comes too late the answer is known before it is refused.
+    // A consumer knows the answer to a late ack before the store refuses the ack.
     fault: SLOW_CONSUMERS,
     broken: [AFTER_ACK, FENCED],
   },
@@ -157,7 +161,7 @@ const HERE = process.env['ROWMQ_FAULT_SECONDS']
   ? MUTANTS
   : MUTANTS.filter((_, index) => (index % 2 === 0) === (testServer().kind === 'mysql'));
 
-/** Where the copies of what was built are. Those of a run that was interrupted are overwritten. */
+/** The folder of the changed copies. A run overwrites the copies of an interrupted run. */
 const COPIES = join(ROOT, '.rowmq-test', `mutants-${testServer().kind}`);
 let rig: FaultRig;
 
@@ -170,7 +174,10 @@ afterAll(async () => {
   await rm(COPIES, { recursive: true, force: true });
 });
 
-/** A copy of the broker and its libraries as they were built, in which lines are others. Other packages are found in the repository around it. */
+/**
+ * A copy of the broker and its libraries as they were built, in which lines are others. Other
+ * packages are found in the repository around it.
+ */
 async function mutate({ name, file, edits }: Mutant): Promise<string> {
   const root = join(COPIES, name.replaceAll(' ', '-'));
   await rm(root, { recursive: true, force: true });
@@ -194,7 +201,7 @@ async function mutate({ name, file, edits }: Mutant): Promise<string> {
 describe('a broken guarantee is noticed', () => {
   test.each(HERE)('$name', { timeout: 400_000 }, async (mutant) => {
     await rig.use(await mutate(mutant));
-    // What is lost would be waited for.
+    // The load would wait for lost messages until this deadline.
     const drainSeconds = mutant.broken.length === 0 ? 60 : 8;
     const fault = { ...mutant.fault, load: { ...mutant.fault.load, drainSeconds } };
     const judge = async (): Promise<{ status: string; broken: string[] }> => {

@@ -33,7 +33,7 @@ export const REAPERS_KILLED: Fault = {
         const queue = await createQueue(store);
         const left = (): Promise<number> => rig.countDeliveries(queue.name);
         for (let done = 0; done < rows; done += 1000) {
-          await store.messages.enqueue(queue.name, numbered(1000, { expiresInSeconds: 1 }), { now: Date.now() - HOUR });
+          await store.at(Date.now() - HOUR).messages.enqueue(queue.name, numbered(1000, { expiresInSeconds: 1 }));
         }
         await eventually('a reaper removes some', async () => (await left()) < rows, DEADLINE_MS);
         await Promise.all(rig.reapers.map((reaper) => reaper.kill()));
@@ -52,7 +52,10 @@ export const REAPERS_KILLED: Fault = {
   },
 };
 
-/** Starts reapers, of which the one that held the lease was killed: the next would wait half a minute for it. */
+/**
+ * Starts reapers, of which the one that held the lease was killed: the next would wait half a
+ * minute for it.
+ */
 async function begin(rig: FaultRig, reapers: readonly Restartable[]): Promise<void> {
   await rig.admin('UPDATE reaper_lease SET expires_at = 0');
   await Promise.all(reapers.map((reaper) => reaper.start()));
@@ -81,7 +84,7 @@ export const REAPER_KILLED_IN_DDL: Fault = {
 
 /** Gives a reaper partitions to make, and kills it while it does. Returns whether it did. */
 async function killedInDdl(rig: FaultRig, doomed: Restartable): Promise<boolean> {
-  // Those of the next hours are written to.
+  // The load writes into the partitions of the next hours.
   const empty = (await partitions(rig)).slice(-40);
   if (empty.length > 0) await rig.admin(`ALTER TABLE message DROP PARTITION ${empty.join(', ')}`);
   await rig.admin('UPDATE reaper_lease SET expires_at = 0');

@@ -20,11 +20,11 @@ const PASSWORD = 'of-the-rig';
 /** Each process is a user of its own, so that it can be told what it is doing. */
 const USERS = { brokers: ['broker1', 'broker2'], reapers: ['reaper1', 'reaper2'] } as const;
 const OF_ROWMQ = `(USER LIKE 'broker%' OR USER LIKE 'reaper%')`;
-/** Of each broker: few, so that they can be exhausted. */
+/** Connections of each broker; few, so that a fault can exhaust them. */
 export const POOL_SIZE = 4;
 /** Longer than all tests together: no row of the load's messages goes meanwhile. */
 export const RETENTION_SECONDS = 6 * 3600;
-/** Of the database, unless they are exhausted. */
+/** Connections of the database, outside the fault that exhausts them. */
 export const MAX_CONNECTIONS = 500;
 
 /** A process that can be killed and started again at the same place. */
@@ -32,7 +32,7 @@ export class Restartable {
   /** The folder of the compiled processes. Default: what was built. */
   root: string | undefined;
   private running: SpawnedApp | undefined;
-  /** What the instances that are gone had written. */
+  /** The output of the instances that have ended. */
   private written = '';
 
   constructor(
@@ -51,7 +51,10 @@ export class Restartable {
     return this.running?.isReady() === true;
   }
 
-  /** Starts it, unless it is alive, and waits until it is ready. @param env settings of this start alone. */
+  /**
+   * Starts it, unless it is alive, and waits until it is ready. @param env settings of this start
+   * alone.
+   */
   async start(env: Record<string, string> = {}): Promise<void> {
     if (!this.isAlive()) this.spawn(env);
     await this.running?.ready;
@@ -91,13 +94,14 @@ export class Restartable {
 
 export interface RigOptions {
   kind: ServerKind;
-  /** Where the server keeps its data. Default: a folder of its own, removed at the end. */
+  /** The server's data folder. Default: a folder of its own, removed at the end. */
   folder?: string;
   bufferPoolMegabytes?: number;
 }
 
 /**
- * A whole RowMQ of its own that may be broken: a database server, a network in front of it, two brokers and two reapers, each a real process.
+ * A whole RowMQ of its own that may be broken: a database server, a network in front of it, two
+ * brokers and two reapers, each a real process.
  *
  * RowMQ's users have no more rights than they need.
  */
@@ -184,7 +188,10 @@ export class FaultRig {
     return openStore({ on: url.href });
   }
 
-  /** Everything up, the network whole, the database ready for writes: for what a fault that failed left behind. */
+  /**
+   * Everything up, the network whole, the database ready for writes: for what a fault that failed
+   * left behind.
+   */
   async repair(): Promise<void> {
     this.network.heal();
     await this.startServer();
@@ -214,7 +221,7 @@ export class FaultRig {
     return this.server.url;
   }
 
-  /** What the database wrote into its error log. */
+  /** The database's error log. */
   get errorLog(): string {
     return join(this.folder, this.kind, 'error.log');
   }
@@ -261,7 +268,7 @@ export class FaultRig {
     return rows.length;
   }
 
-  /** How many statements like this are under way, by user. */
+  /** Counts the statements like this that are under way, by user. */
   async underWay(condition: string): Promise<Map<string, number>> {
     const rows = await this.admin<{ user: string; n: number }>(
       `SELECT USER AS user, COUNT(*) AS n FROM information_schema.PROCESSLIST WHERE ${OF_ROWMQ} AND ${condition} GROUP BY USER`,
@@ -283,7 +290,7 @@ export class FaultRig {
     await eventually('a reaper at work', works, deadlineMs);
   }
 
-  /** How many messages there are, of queues with these names, settled ones among them. */
+  /** Counts the messages of these queues, settled ones included. */
   async countMessages(namesLike: string): Promise<number> {
     const [row] = await this.admin<{ n: number }>(
       `SELECT COUNT(*) AS n FROM ${DATABASE}.message m JOIN ${DATABASE}.queue q ON q.id = m.queue_id WHERE q.name LIKE '${namesLike}'`,
@@ -291,7 +298,7 @@ export class FaultRig {
     return Number(row?.n);
   }
 
-  /** How many deliveries there are of queues with these names. */
+  /** Counts the deliveries of these queues. */
   async countDeliveries(namesLike: string): Promise<number> {
     const [row] = await this.admin<{ n: number }>(
       `SELECT COUNT(*) AS n FROM ${DATABASE}.delivery d JOIN ${DATABASE}.queue q ON q.id = d.queue_id WHERE q.name LIKE '${namesLike}'`,

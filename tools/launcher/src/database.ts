@@ -18,7 +18,10 @@ import { asRunning } from './supervised.js';
 const LOCK_PATIENCE_MS = 15_000;
 const LOCK_POLL_MS = 200;
 
-/** For the apps on a database of ours, which does without: the settings for TLS are those of ROWMQ_DATABASE_URL. */
+/**
+ * For the apps on a database of ours, which does without: the settings for TLS are those of
+ * ROWMQ_DATABASE_URL.
+ */
 export const NOT_ENCRYPTED = { ROWMQ_DATABASE_TLS: '', ROWMQ_DATABASE_TLS_CA: '' };
 
 const nothing = (): Promise<void> => Promise.resolve();
@@ -28,7 +31,7 @@ export interface LaunchedDatabase {
   readonly url: string;
   /** How it is reached; undefined: without encryption. */
   readonly tls?: DatabaseTls | undefined;
-  /** Where it came from, for people. */
+  /** Its origin, for people. */
   readonly description: string;
   /** Folder that only this launcher uses while it runs; undefined when the database is not ours. */
   readonly folder: string | undefined;
@@ -73,7 +76,10 @@ async function chooseServer(
   return program;
 }
 
-/** What is asked for; else what holds the data of an earlier run; else both, MySQL first. */
+/**
+ * The kind that the settings name; else the kind that holds an earlier run's data; else both,
+ * MySQL first.
+ */
 async function eligibleKinds(config: LauncherConfig): Promise<readonly ServerKind[]> {
   if (config.embeddedServer !== undefined) return [config.embeddedServer];
   for (const kind of ['mysql', 'mariadb'] as const) {
@@ -119,7 +125,10 @@ async function launchEmbedded(
   };
 }
 
-/** Starts the server, giving another start on the same folder, which may be about to end, some time to do so. */
+/**
+ * Starts the server, giving another start on the same folder, which may be about to end, some time
+ * to do so.
+ */
 async function startOnceFree(supervisor: Supervisor, log: (line: string) => void, signal: AbortSignal): Promise<void> {
   const deadline = performance.now() + LOCK_PATIENCE_MS;
   for (let told = false; ; told = true) {

@@ -48,7 +48,9 @@ export async function startDockerDatabase(
   };
 }
 
-/** The container keeps the password of its first start in its volume, so it has to stay the same. */
+/**
+ * The container keeps the password of its first start in its volume, so it has to stay the same.
+ */
 async function rememberedPassword(dataDir: string): Promise<string> {
   const file = join(dataDir, 'docker-password');
   const known = await readFile(file, 'utf8').catch(() => '');

@@ -16,11 +16,16 @@ const SHAPE = {
   ROWMQ_DATABASE_URL: databaseUrl.optional(),
   /** Folder of the embedded server. */
   ROWMQ_DATA_DIR: z.string().default('.rowmq'),
-  /** Kind of the embedded server; unset: the kind the data folder holds, else MySQL, else MariaDB. */
+  /**
+   * Kind of the embedded server; unset: the kind the data folder holds, else MySQL, else MariaDB.
+   */
   ROWMQ_EMBEDDED_SERVER: z.enum(['mysql', 'mariadb']).optional(),
   /** Folder of unpacked servers that several data folders share. */
   ROWMQ_SERVERS_DIR: z.string().optional(),
-  /** MiB of memory for the embedded server's buffer pool; unset: a quarter of the machine's, at most 4096. */
+  /**
+   * MiB of memory for the embedded server's buffer pool; unset: a quarter of the machine's, at
+   * most 4096.
+   */
   ROWMQ_BUFFER_POOL_MB: wholeNumber(64, 1_048_576).optional(),
   /** Address the broker listens on. */
   ROWMQ_HOST: z.string().default('127.0.0.1'),
@@ -32,7 +37,7 @@ const SHAPE = {
   ROWMQ_STOP_SECONDS: wholeNumber(1, 600).default(25),
 };
 
-/** What the launcher is told by its environment. */
+/** The launcher's settings, from its environment. */
 export interface LauncherConfig {
   readonly databaseUrl: string | undefined;
   /** How connections to that database are encrypted; undefined: not at all. */
@@ -65,7 +70,10 @@ export function readLauncherConfig(env: NodeJS.ProcessEnv): LauncherConfig {
   };
 }
 
-/** The same for `npm run ha:up`, which runs three MySQL servers of its own: throws `SettingsError` for settings that ask for another database. */
+/**
+ * The same for `npm run ha:up`, which runs three MySQL servers of its own: throws `SettingsError`
+ * for settings that ask for another database.
+ */
 export function readHaConfig(env: NodeJS.ProcessEnv): LauncherConfig {
   const config = readLauncherConfig(env);
   const faults = [

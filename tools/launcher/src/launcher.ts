@@ -9,7 +9,10 @@ import { superviseApp } from './supervised.js';
 import { type Program, startThenStop } from './until-stopped.js';
 import { createDemoQueue, welcome } from './welcome.js';
 
-/** Starts database, migrations, broker and reaper in this order, keeps them running, and stops them in the opposite order. */
+/**
+ * Starts database, migrations, broker and reaper in this order, keeps them running, and stops them
+ * in the opposite order.
+ */
 export class Launcher implements Program {
   private database: LaunchedDatabase | undefined;
   private apps: Supervisor[] = [];
@@ -37,7 +40,8 @@ export class Launcher implements Program {
     const { config, log } = this;
     this.database = await launchDatabase(config, log, signal);
     const { url, tls, folder, description } = this.database;
-    // Without a folder of our own there is no lock, so nobody can tell our children from those of another launcher.
+    // Without a folder of our own there is no lock, so nobody can tell our children from those of
+    // another launcher.
     const record = folder === undefined ? undefined : new ChildRecord(join(folder, 'children.json'), log);
     await record?.endLeftOver();
     await refuseTakenPort(config);

@@ -8,8 +8,9 @@ const schema = z.array(z.object({ name: z.string(), pid: z.number(), startedAt: 
 type Entry = z.infer<typeof schema>[number];
 
 /**
- * Remembers in a file which children run, so that the next start can end what a killed launcher left behind. The children
- * also end by themselves then, but may take a while to drain, and still hold the port.
+ * Remembers in a file which children run, so that the next start can end what a killed launcher
+ * left behind. The children also end by themselves then, but may take a while to drain, and still
+ * hold the port.
  */
 export class ChildRecord {
   private readonly entries = new Map<string, Entry>();
@@ -20,7 +21,10 @@ export class ChildRecord {
     private readonly log: (line: string) => void,
   ) {}
 
-  /** Ends the children of an earlier run that still run. Call only while holding the lock of the data folder. */
+  /**
+   * Ends the children of an earlier run that still run. Call only while holding the lock of the
+   * data folder.
+   */
   async endLeftOver(): Promise<void> {
     for (const child of await this.read()) {
       if (!(await isRunning(child))) continue;
@@ -29,7 +33,10 @@ export class ChildRecord {
     }
   }
 
-  /** Notes the process that now runs under this name. Never rejects: that it cannot be written down is told, and is no reason to end the process. */
+  /**
+   * Notes the process that now runs under this name. Never rejects: that it cannot be written down
+   * is told, and is no reason to end the process.
+   */
   async note(name: string, pid: number): Promise<void> {
     const identity = await identifyProcess(pid);
     if (identity === undefined) return;

@@ -1,7 +1,10 @@
 import { createServer } from 'node:net';
 import type { LauncherConfig } from './launcher.config.js';
 
-/** Waits for all, and only then fails with the first failure: so that nothing starts behind the back of a stop. */
+/**
+ * Waits for all, and only then fails with the first failure: so that nothing starts behind the
+ * back of a stop.
+ */
 export async function allOrFirstFailure(starts: Promise<void>[]): Promise<void> {
   const failed = (await Promise.allSettled(starts)).find((result) => result.status === 'rejected');
   if (failed !== undefined) throw failed.reason;

@@ -4,10 +4,10 @@ import { type Running, Supervisor, untilReady } from '@rowmq/runtime';
 import type { EmbeddedServer } from '@rowmq/mysql-server';
 import type { ChildRecord } from './left-over.js';
 
-/** What the apps of one launcher have in common. */
+/** Settings that the apps of one launcher share. */
 export interface Family {
   readonly environment: NodeJS.ProcessEnv;
-  /** What each gives itself for a stop. */
+  /** The time that each app gives itself for a stop. */
   readonly stopSeconds: number;
   /** Undefined where no folder of our own tells our children from those of another launcher. */
   readonly record: ChildRecord | undefined;
@@ -16,7 +16,10 @@ export interface Family {
   readonly signal: AbortSignal;
 }
 
-/** Keeps one of our apps running, under a name that tells it from others of its kind, and with settings that they do not share. */
+/**
+ * Keeps one of our apps running, under a name that tells it from others of its kind, and with
+ * settings that they do not share.
+ */
 export function superviseApp(
   family: Family,
   app: 'broker' | 'reaper',
@@ -30,7 +33,8 @@ export function superviseApp(
     const child = fork(fileURLToPath(new URL(`../../../apps/${app}/dist/main.js`, import.meta.url)), [], {
       env,
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-      // A process group of its own: Ctrl-C in a terminal reaches the launcher only, which stops things in order.
+      // A process group of its own: Ctrl-C in a terminal reaches the launcher only, which stops
+      // things in order.
       detached: true,
     });
     const running = await untilReady(name, child, stopSeconds, signal);

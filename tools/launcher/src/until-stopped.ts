@@ -3,17 +3,20 @@ import { onStopRequest, reason } from '@rowmq/runtime';
 
 const PARENT_POLL_MS = 250;
 
-/** What runs until it is told to stop. */
+/** A program that runs until it is told to stop. */
 export interface Program {
-  /** Resolves when `stopping` was aborted and everything is stopped, or its work is done; rejects when it does not start. */
+  /**
+   * Resolves when `stopping` was aborted and everything is stopped, or its work is done; rejects
+   * when it does not start.
+   */
   run(stopping: AbortSignal): Promise<void>;
   /** Ends everything at once, after `stopping` was aborted. */
   kill(): Promise<void>;
 }
 
 /**
- * Runs it as this process, and ends the process: in order at the first signal, or when the npm that runs it as `script`, or the process that forked it, is gone; at once at
- * the second signal.
+ * Runs the program as this process. The first signal ends it in order, and the second at once. It
+ * also ends in order when the npm that runs it as `script` is gone, or the process that forked it.
  * A failure to start is one message and exit code 1.
  */
 export async function runUntilStopped(
@@ -35,7 +38,10 @@ export async function runUntilStopped(
   }
 }
 
-/** Starts, tells a parent process `ready`, waits for `stopping`, and stops: also what a start that failed or was given up has left behind. Rejects if the start failed. */
+/**
+ * Starts, tells a parent process `ready`, waits for `stopping`, and stops: also what a start that
+ * failed or was given up has left behind. Rejects if the start failed.
+ */
 export async function startThenStop(
   stopping: AbortSignal,
   start: () => Promise<void>,
@@ -67,7 +73,10 @@ function stopOnSignal(stopping: AbortController, program: Program, log: (line: s
   );
 }
 
-/** A killed npm cannot pass anything on: run by npm, the program stops when npm is gone, as its user believes it to be. */
+/**
+ * A killed npm cannot pass anything on: run by npm, the program stops when npm is gone, as its
+ * user believes it to be.
+ */
 function stopWithNpm(stopping: AbortController, script: string, log: (line: string) => void): void {
   if (process.env['npm_lifecycle_event'] !== script) return;
   const npm = process.ppid;
@@ -80,7 +89,10 @@ function stopWithNpm(stopping: AbortController, script: string, log: (line: stri
   timer.unref();
 }
 
-/** Forked with a channel, the program stops when the channel closes, as a parent's does that is gone. */
+/**
+ * Forked with a channel, the program stops when the channel closes, as a parent's does that is
+ * gone.
+ */
 function stopWithParent(stopping: AbortController, log: (line: string) => void): void {
   const stop = (): void => {
     log('The parent process is gone: stopping in order.');

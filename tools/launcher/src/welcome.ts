@@ -9,7 +9,10 @@ export function brokerAddress({ host, port }: Pick<LauncherConfig, 'host' | 'por
   return `http://${reachable.includes(':') ? `[${reachable}]` : reachable}:${port}`;
 }
 
-/** Creates the queue that the printed commands use, or leaves it as it is. Throws with the broker's answer when it does neither. */
+/**
+ * Creates the queue that the printed commands use, or leaves it as it is. Throws with the broker's
+ * answer when it does neither.
+ */
 export async function createDemoQueue(config: LauncherConfig): Promise<void> {
   const url = `${brokerAddress(config)}/v1/admin/queues/${QUEUE}`;
   const headers = {
@@ -20,7 +23,9 @@ export async function createDemoQueue(config: LauncherConfig): Promise<void> {
   if (!answer.ok) throw new Error(`Could not create the queue ${QUEUE}: ${answer.status} ${await answer.text()}`);
 }
 
-/** What is printed when everything runs: where it is, and three commands to try it with. */
+/**
+ * The text that the launcher prints when everything runs: the address, and three commands to try.
+ */
 export function welcome(config: LauncherConfig, database: string): string {
   const address = brokerAddress(config);
   const messages = `${address}/v1/queues/${QUEUE}/messages`;

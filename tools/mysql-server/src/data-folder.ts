@@ -10,7 +10,10 @@ const SOCKET_PATH_BYTES = 100;
 const LOG_BYTES = 16 * 1024 * 1024;
 const TAIL_BYTES = 4000;
 
-/** The files of one embedded server; MySQL and MariaDB cannot share them, so each kind has its own folder. */
+/**
+ * The files of one embedded server; MySQL and MariaDB cannot share them, so each kind has its own
+ * folder.
+ */
 export class DataFolder {
   /** Absolute. */
   readonly path: string;
@@ -19,7 +22,7 @@ export class DataFolder {
   readonly pidFile: string;
   readonly initFile: string;
 
-  /** @param sharedPassword of the user `rowmq`, where several servers have to have the same. */
+  /** @param sharedPassword password of the user `rowmq`, for servers that must share one. */
   constructor(
     dataDir: string,
     readonly kind: ServerKind,
@@ -42,7 +45,9 @@ export class DataFolder {
     return exists(this.data);
   }
 
-  /** The password of the user `rowmq`: the one given, else made once, readable by the owner only. */
+  /**
+   * The password of the user `rowmq`: the one given, else made once, readable by the owner only.
+   */
   async password(): Promise<string> {
     if (this.sharedPassword !== undefined) return this.sharedPassword;
     const file = join(this.path, 'password');
@@ -54,8 +59,9 @@ export class DataFolder {
   }
 
   /**
-   * The statements that run at each start, before the first connection: they make the user and database again should they
-   * be missing, and close the account `root`, which an initialisation leaves without a password.
+   * The statements that run at each start, before the first connection. They create the user and
+   * the database if these are missing. They also lock the account `root`, which an initialisation
+   * leaves without a password.
    */
   async writeInitFile(password: string): Promise<void> {
     const lines = [
@@ -68,7 +74,10 @@ export class DataFolder {
     await replaceFile(this.initFile, `${lines.join('\n')}\n`);
   }
 
-  /** The port of the last start if it is free, otherwise another free one, remembered for the next start. */
+  /**
+   * The port of the last start if it is free, otherwise another free one, remembered for the next
+   * start.
+   */
   async choosePort(): Promise<number> {
     const file = join(this.path, 'port');
     const remembered = Number(await readFile(file, 'utf8').catch(() => ''));
@@ -78,7 +87,10 @@ export class DataFolder {
     return port;
   }
 
-  /** Path of the server's socket, in a private folder under the system's temporary one where the own path is too long. */
+  /**
+   * Path of the server's socket, in a private folder under the system's temporary one where the
+   * own path is too long.
+   */
   async socket(): Promise<string> {
     const socket = join(this.path, 'server.sock');
     if (Buffer.byteLength(socket) <= SOCKET_PATH_BYTES) return socket;

@@ -19,15 +19,24 @@ export interface EmbeddedServerOptions {
   readonly program: ServerProgram;
   /** The server's files go into `<dataDir>/<kind>`. */
   readonly dataDir: string;
-  /** A fixed port, for a restart that clients wait for. Default: the last one that was used, or another if that is taken. */
+  /**
+   * A fixed port, for a restart that clients wait for. Default: the last one that was used, or
+   * another if that is taken.
+   */
   readonly port?: number | undefined;
   /** Default: a quarter of the memory, at most 4 GiB. */
   readonly bufferPoolMegabytes?: number | undefined;
   /** Recovery after a crash counts in. Default 5 minutes. */
   readonly startDeadlineMs?: number | undefined;
-  /** Of the user `rowmq`, where several servers have to have the same. Default: made at the first start. */
+  /**
+   * The password of the user `rowmq`, for servers that must share one. Default: made at the first
+   * start.
+   */
   readonly password?: string | undefined;
-  /** Leave the accounts as they are. Default: they are made again at each start, should they be missing. */
+  /**
+   * Leave the accounts as they are. Default: they are made again at each start, should they be
+   * missing.
+   */
   readonly keepAccounts?: boolean | undefined;
   /** Further options of the server, which override RowMQ's own. */
   readonly extraArguments?: readonly string[] | undefined;
@@ -38,8 +47,9 @@ export interface EmbeddedServerOptions {
 }
 
 /**
- * A real `mysqld` or `mariadbd`, private to one folder: durable, reachable from this machine only, and locked against a second
- * start on the same folder. It runs in a session of its own, so that Ctrl-C in a terminal does not stop it before its clients.
+ * A real `mysqld` or `mariadbd`, private to one folder: durable, reachable from this machine only,
+ * and locked against a second start on the same folder. It runs in a session of its own, so that
+ * Ctrl-C in a terminal does not stop it before its clients.
  */
 export class EmbeddedServer {
   readonly kind: ServerKind;
@@ -47,7 +57,10 @@ export class EmbeddedServer {
   readonly url: string;
   readonly port: number;
   readonly pid: number;
-  /** Resolves when the process has ended, for whatever reason, and the folder is free again. Never rejects. */
+  /**
+   * Resolves when the process has ended, for whatever reason, and the folder is free again. Never
+   * rejects.
+   */
   readonly exited: Promise<ServerExit>;
   private stopping: Promise<void> | undefined;
 
@@ -61,15 +74,16 @@ export class EmbeddedServer {
     this.port = server.port;
     this.pid = server.pid;
     this.exited = server.exited.then(async (exit) => {
-      // A folder that was deleted under the server has no lock left to give back.
+      // If somebody deleted the folder under the server, there is no lock left to release.
       await lock.release().catch(() => undefined);
       return exit;
     });
   }
 
   /**
-   * Starts a server and waits until it answers. Initialises the folder at the first start, replaces a server that a killed
-   * process left behind on it, and recovers from whatever state a crash left.
+   * Starts a server and waits until it answers. Initialises the folder at the first start,
+   * replaces a server that a killed process left behind on it, and recovers from whatever state a
+   * crash left.
    * @throws FolderLockedError when a live process uses the folder
    * @throws EmbeddedServerError when the server does not come up
    */
@@ -92,7 +106,10 @@ export class EmbeddedServer {
     }
   }
 
-  /** Stops the server in order: SIGTERM, and SIGKILL at the deadline. Resolves when it is gone; may be called twice. */
+  /**
+   * Stops the server in order: SIGTERM, and SIGKILL at the deadline. Resolves when it is gone; may
+   * be called twice.
+   */
   async stop({ deadlineMs = STOP_DEADLINE_MS }: { deadlineMs?: number } = {}): Promise<void> {
     this.stopping ??= stopServer(this.server, deadlineMs);
     await this.stopping;
@@ -106,7 +123,9 @@ export class EmbeddedServer {
   }
 }
 
-/** A server that runs on our folder although we hold its lock belongs to a process that was killed. */
+/**
+ * A server that runs on our folder although we hold its lock belongs to a process that was killed.
+ */
 async function stopLeftOver(folder: DataFolder, log: EmbeddedServerOptions['log']): Promise<void> {
   for (const leftOver of await findProcessesByArgument(`--datadir=${folder.data}`)) {
     log?.(`Replacing the ${folder.kind} server (process ${leftOver.pid}) that an earlier run left behind …`);

@@ -1,4 +1,6 @@
-/** No database server of the wanted kinds can be had on this machine; the message says what to do. */
+/**
+ * No database server of the wanted kinds can be had on this machine; the message says what to do.
+ */
 export class ServerNotFoundError extends Error {
   override readonly name = 'ServerNotFoundError';
 
@@ -31,7 +33,10 @@ export class FolderLockedError extends Error {
   }
 }
 
-/** The embedded server could not be initialised, started or stopped; quotes the end of its error log. */
+/**
+ * The embedded server could not be initialised, started or stopped; quotes the end of its error
+ * log.
+ */
 export class EmbeddedServerError extends Error {
   override readonly name = 'EmbeddedServerError';
 

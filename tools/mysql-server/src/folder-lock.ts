@@ -10,12 +10,15 @@ const RELEASED = 'released';
 const holderSchema = z.object({ pid: z.number(), startedAt: z.string() });
 
 /**
- * Exclusive use of a folder by one process, which outlives nothing: a holder that was killed loses it at once.
+ * Exclusive use of a folder by one process, which outlives nothing: a holder that was killed loses
+ * it at once.
  *
- * The lock is a series of files `lock.1`, `lock.2`, … of which the highest counts; it names its holder by pid and start time.
- * To take over from a dead holder of `lock.n`, link a file that already has its content to `lock.(n+1)`: of several takers one
- * succeeds. Numbers only rise (a release marks the file instead of removing it), so a taker that looked too long ago links
- * a number that is taken, or sees a higher one when it looks again. Nothing is ever removed that another might hold.
+ * The lock is a series of files `lock.1`, `lock.2`, … of which the highest counts; it names its
+ * holder by pid and start time. To take over from a dead holder of `lock.n`, link a file that
+ * already has its content to `lock.(n+1)`: of several takers one succeeds. Numbers only rise,
+ * because a release marks the file instead of removing it. A process that read the numbers too
+ * long ago links a taken number and fails, or sees a higher one when it reads again. Nothing is
+ * ever removed that another might hold.
  */
 export class FolderLock {
   private released = false;

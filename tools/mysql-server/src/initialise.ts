@@ -10,8 +10,8 @@ import { basicArguments } from './settings.js';
 const DEADLINE_MS = 5 * 60_000;
 
 /**
- * Makes the system tables in a data folder that has none yet. They grow in a folder beside, which is renamed when complete:
- * an initialisation that was interrupted is simply done again.
+ * Makes the system tables in a data folder that has none yet. They grow in a folder beside, which
+ * is renamed when complete: an initialisation that was interrupted is simply done again.
  */
 export async function initialise(program: ServerProgram, folder: DataFolder, signal?: AbortSignal): Promise<void> {
   const unfinished = `${folder.data}.unfinished`;
@@ -61,7 +61,9 @@ async function runServer(
   throw new EmbeddedServerError(what, folder.errorLog, await DataFolder.tail(folder.errorLog));
 }
 
-/** What the most puzzling failure looks like: the distribution's profile keeps its own mysqld out of any other folder. */
+/**
+ * The most puzzling failure: the distribution's AppArmor profile keeps mysqld out of other folders.
+ */
 async function hint(program: ServerProgram): Promise<string> {
   if (program.origin !== 'installed on this machine' || !(await exists('/sys/kernel/security/apparmor'))) return '';
   return (
@@ -71,8 +73,8 @@ async function hint(program: ServerProgram): Promise<string> {
 }
 
 /**
- * The SQL that mariadb-install-db feeds to `mariadbd --bootstrap`, in its order. Done here because that script insists on
- * helper programs and paths that an unpacked server does not have.
+ * The SQL that mariadb-install-db feeds to `mariadbd --bootstrap`, in its order. Done here because
+ * that script insists on helper programs and paths that an unpacked server does not have.
  */
 async function mariadbSystemTables(program: string): Promise<string> {
   const share = await mariadbShare(program);
@@ -86,7 +88,7 @@ async function mariadbSystemTables(program: string): Promise<string> {
     'use mysql;',
     'set @auth_root_socket=NULL;',
     ...files,
-    // Of the accounts without a password only root@localhost stays; each start gives it one.
+    // Only root@localhost stays of the accounts without a password; each start gives it one.
     "delete from global_priv where User = '' or (User = 'root' and Host <> 'localhost');",
     "delete from proxies_priv where Host <> 'localhost';",
     '',

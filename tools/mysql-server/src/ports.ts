@@ -2,13 +2,17 @@ import { randomInt } from 'node:crypto';
 import { createServer } from 'node:net';
 
 /**
- * Below what systems give to outgoing connections (from 32,768 on, or higher): one of those ports may be any connection's by the time a server that was ended, or has yet to start, wants to listen on it.
+ * Ports below those that systems give to outgoing connections, which begin at 32,768 or higher. An
+ * outgoing connection could take such a port before a server listens on it again.
  */
 const FIRST = 15_000;
 const LAST = 31_999;
 const TRIES = 200;
 
-/** So many ports of 127.0.0.1, one after the other, on which nobody listens at this moment: the first of them. Nothing keeps others from taking them. */
+/**
+ * Finds `count` consecutive ports of 127.0.0.1 on which nobody listens at the moment, and returns
+ * the first. Nothing keeps others from taking them.
+ */
 export async function freePort(count = 1): Promise<number> {
   for (let tries = 0; tries < TRIES; tries += 1) {
     const first = randomInt(FIRST, LAST - count + 2);

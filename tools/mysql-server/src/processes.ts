@@ -14,7 +14,10 @@ export interface ProcessIdentity {
   readonly startedAt: string;
 }
 
-/** Identity of a live process, or undefined when there is none with that pid (a zombie counts as gone). */
+/**
+ * Identity of a live process, or undefined when there is none with that pid (a zombie counts as
+ * gone).
+ */
 export async function identifyProcess(pid: number): Promise<ProcessIdentity | undefined> {
   const startedAt = process.platform === 'linux' ? await startTimeFromProc(pid) : await startTimeFromPs(pid);
   return startedAt === undefined ? undefined : { pid, startedAt };
@@ -33,8 +36,8 @@ export async function findProcessesByArgument(argument: string): Promise<Process
 }
 
 /**
- * Asks a process to stop with SIGTERM and kills it with SIGKILL at the deadline; resolves when it is gone.
- * A process that already ended is left alone, also when its pid is another's by now.
+ * Asks a process to stop with SIGTERM and kills it with SIGKILL at the deadline; resolves when it
+ * is gone. A process that already ended is left alone, also when its pid is another's by now.
  */
 export async function terminateProcess(identity: ProcessIdentity, deadlineMs: number): Promise<void> {
   await signal(identity, 'SIGTERM');

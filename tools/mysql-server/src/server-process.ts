@@ -28,7 +28,7 @@ export interface ServerProcess {
   readonly exited: Promise<ServerExit>;
 }
 
-/** What a start may be told, beyond the program and folder. */
+/** The options of a start, beyond the program and folder. */
 export interface LaunchOptions {
   readonly port?: number | undefined;
   readonly bufferPoolMegabytes?: number | undefined;
@@ -40,7 +40,8 @@ export interface LaunchOptions {
 
 /**
  * Runs the server on an initialised folder and waits until it answers.
- * @throws EmbeddedServerError when it ends or the deadline passes first; the process is gone by then
+ * @throws EmbeddedServerError when it ends or the deadline passes first; the process is gone by
+ * then
  */
 export async function launchServer(
   program: ServerProgram,
@@ -51,7 +52,8 @@ export async function launchServer(
   if (options.keepAccounts !== true) await folder.writeInitFile(password);
   const port = options.port ?? (await folder.choosePort());
   const socket = await folder.socket();
-  // The folder is ours and its last server gone: a lock file it left would keep the next from starting if another process has its number now.
+  // The folder is ours and its last server gone: a lock file it left would keep the next from
+  // starting if another process has its number now.
   for (const stale of [socket, `${socket}.lock`]) await rm(stale, { force: true });
   const settings = serverArguments({
     kind: program.kind,
@@ -66,7 +68,8 @@ export async function launchServer(
 
   const log = await open(folder.errorLog, 'a', 0o600);
   const logStart = (await log.stat()).size;
-  // Detached: a session of its own, so that Ctrl-C in a terminal does not stop the database before its clients.
+  // Detached: a session of its own, so that Ctrl-C in a terminal does not stop the database before
+  // its clients.
   const child = spawn(program.program, commandLine, { stdio: ['ignore', log.fd, log.fd], detached: true });
   await log.close();
 
@@ -114,7 +117,9 @@ export async function stopServer(
   clearTimeout(killer);
 }
 
-/** Whether our own user can log in and query, which no other server on the same port would allow. */
+/**
+ * Whether our own user can log in and query, which no other server on the same port would allow.
+ */
 async function answers(uri: string): Promise<boolean> {
   try {
     const connection = await createConnection({ uri, connectTimeout: PING_DEADLINE_MS });

@@ -10,7 +10,7 @@ const run = promisify(execFile);
 /** The two families of servers RowMQ runs on. */
 export type ServerKind = 'mysql' | 'mariadb';
 
-/** Where a server program came from. */
+/** The origin of a server program. */
 export type ServerOrigin = 'unpacked earlier' | 'installed on this machine' | 'unpacked just now';
 
 /** A database server that can be run here. */
@@ -23,13 +23,16 @@ export interface ServerProgram {
   readonly origin: ServerOrigin;
 }
 
-/** What {@link findServer} looks for, and where. */
+/** The options of {@link findServer}. */
 export interface FindServerOptions {
   /** Servers are unpacked into `<dataDir>/servers/<kind>`. */
   readonly dataDir: string;
   /** Kinds that will do, the preferred one first. Default: MySQL, then MariaDB. */
   readonly kinds?: readonly ServerKind[];
-  /** A folder of unpacked servers that several data folders share; used instead of `<dataDir>/servers`, which is still looked at. */
+  /**
+   * A folder of unpacked servers that several data folders share; used instead of
+   * `<dataDir>/servers`, which is still looked at.
+   */
   readonly serversDir?: string | undefined;
   /** False: do not unpack anything, only look. Default true. */
   readonly install?: boolean;
@@ -44,8 +47,9 @@ const MINIMUM: Record<ServerKind, readonly [number, number]> = { mysql: [8, 4], 
 const INSTALL_DEADLINE_MS = 15 * 60_000;
 
 /**
- * Finds a database server: one unpacked earlier, else one installed on the machine, else (on Debian and Ubuntu) one unpacked now
- * from the distribution's packages. Where several kinds will do, each step tries them in the order given.
+ * Finds a database server: one unpacked earlier, else one installed on the machine, else (on
+ * Debian and Ubuntu) one unpacked now from the distribution's packages. If several kinds will do,
+ * each step tries them in the order given.
  * @throws ServerNotFoundError when there is none; its message says what to do
  */
 export async function findServer(options: FindServerOptions): Promise<ServerProgram> {
@@ -81,7 +85,10 @@ export async function findServer(options: FindServerOptions): Promise<ServerProg
   throw new ServerNotFoundError(reasons.length > 0 ? reasons : kinds.map((kind) => `no ${PROGRAMS[kind]} found`));
 }
 
-/** Candidate paths on this machine; MariaDB installs itself as `mysqld` too, so what a program is, its version tells. */
+/**
+ * Candidate paths on this machine; MariaDB installs itself as `mysqld` too, so what a program is,
+ * its version tells.
+ */
 function systemPrograms(kind: ServerKind): string[] {
   const names = kind === 'mysql' ? ['mysqld'] : ['mariadbd', 'mysqld'];
   const folders = [...(process.env['PATH'] ?? '').split(delimiter).filter(Boolean), '/usr/sbin', '/usr/local/sbin'];
@@ -115,7 +122,10 @@ async function probe(
   return undefined;
 }
 
-/** Reads the kind and version from what `--version` prints, on both servers and in all their spellings. */
+/**
+ * Reads the kind and version from what `--version` prints, on both servers and in all their
+ * spellings.
+ */
 export function parseServerVersion(text: string): { kind: ServerKind; version: string } {
   const version = /(?:Ver|from)\s+(\d+\.\d+\.\d+)/.exec(text)?.[1];
   if (version === undefined) throw new Error(`no version in: ${text.trim()}`);
@@ -145,7 +155,10 @@ async function unpack(kind: ServerKind, target: string, { log, signal }: FindSer
   }
 }
 
-/** The script lies at the top of the project, seen from the sources as well as from the compiled files. */
+/**
+ * The script lies at the top of the project, seen from the sources as well as from the compiled
+ * files.
+ */
 async function installScript(): Promise<string> {
   for (let folder = dirname(fileURLToPath(import.meta.url)); ; folder = dirname(folder)) {
     const script = join(folder, 'scripts', 'install-server.sh');

@@ -2,7 +2,7 @@ import { dirname } from 'node:path';
 import { totalmem } from 'node:os';
 import type { ServerKind } from './server-program.js';
 
-/** What the command line of an embedded server depends on. */
+/** The inputs of an embedded server's command line. */
 export interface ServerSettings {
   readonly kind: ServerKind;
   readonly data: string;
@@ -14,11 +14,15 @@ export interface ServerSettings {
   readonly bufferPoolMegabytes: number;
 }
 
-/** Options every run needs, the initialisation included. `--no-defaults` must come first: the machine's my.cnf is not ours. */
+/**
+ * Options every run needs, the initialisation included. `--no-defaults` must come first: the
+ * machine's my.cnf is not ours.
+ */
 export function basicArguments(data: string): string[] {
   const root = process.getuid?.() === 0;
-  // Both servers refuse to run as root unless told so in as many words.
-  // MariaDB clears its temporary folder when it starts: a shared one would take other servers' temporary tables with it.
+  // Both servers refuse to run as root unless told so in as many words. MariaDB clears its
+  // temporary folder when it starts: a shared one would take other servers' temporary tables with
+  // it.
   return ['--no-defaults', `--datadir=${data}`, `--tmpdir=${dirname(data)}`, ...(root ? ['--user=root'] : [])];
 }
 
@@ -35,13 +39,15 @@ export function serverArguments(settings: ServerSettings): string[] {
     '--bind-address=127.0.0.1',
     '--skip-name-resolve',
 
-    // Durable: an answered commit survives a crash. The row binlog is what a replica or a restore would need.
+    // Durable: an answered commit survives a crash. The row binlog is what a replica or a restore
+    // would need.
     '--innodb-flush-log-at-trx-commit=1',
     '--sync-binlog=1',
     '--server-id=1',
     '--log-bin=binlog',
     '--binlog-format=ROW',
-    // Nobody reads the binlog of an embedded server, so it may not fill the disk: checked whenever a file of it is full.
+    // Nobody reads the binlog of an embedded server, so it may not fill the disk: checked whenever
+    // a file of it is full.
     '--binlog-expire-logs-seconds=600',
     '--max-binlog-size=64M',
 
@@ -54,7 +60,7 @@ export function serverArguments(settings: ServerSettings): string[] {
     `--innodb-buffer-pool-size=${bufferPoolMegabytes}M`,
     ...(kind === 'mysql'
       ? [`--innodb-redo-log-capacity=${redoMegabytes}M`, '--mysqlx=OFF']
-      : // Else the binlog has every statement's text beside its rows: two and a half times the size.
+      : // MariaDB's default also logs each statement's text: two and a half times the size.
         [`--innodb-log-file-size=${redoMegabytes}M`, '--binlog-annotate-row-events=OFF']),
   ];
 }

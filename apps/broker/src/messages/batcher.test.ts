@@ -33,7 +33,7 @@ const LIMITS: BatcherLimits = {
 class Airfield {
   /** Every flight that took off, in order. */
   readonly departed: Flight[] = [];
-  readonly landed: { requests: number; rows: number; ms: number }[] = [];
+  readonly landed: { rows: number; ms: number }[] = [];
   /** Requests that were carried out, as often as they were. */
   readonly carriedOut: string[] = [];
   readonly batcher: Batcher<Request, string>;
@@ -191,7 +191,6 @@ describe('a flight', () => {
   test('is one of as many as the limit allows', async () => {
     const field = new Airfield({ flights: 2, requests: 1 });
     for (const name of numbered('q', 4)) void field.submit('q', name);
-    expect(field.batcher.flights).toBe(1);
     expect(await field.flights()).toEqual([['q0']]);
     field.departed[0]?.land();
     expect(await field.flights()).toEqual([['q0'], ['q1']]);
@@ -218,8 +217,8 @@ describe('a flight', () => {
     field.departed[1]?.fail(new RowmqError('database-unavailable', 'gone'));
     await turns();
     expect(field.landed).toEqual([
-      { requests: 2, rows: 7, ms: expect.any(Number) },
-      { requests: 1, rows: 1, ms: expect.any(Number) },
+      { rows: 7, ms: expect.any(Number) },
+      { rows: 1, ms: expect.any(Number) },
     ]);
   });
 });

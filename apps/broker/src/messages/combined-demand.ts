@@ -1,12 +1,12 @@
-import { type BeforeApplicationShutdown, Inject, Injectable } from '@nestjs/common';
+import { type BeforeApplicationShutdown, Inject, Injectable, Optional } from '@nestjs/common';
 import { RowmqError } from '@rowmq/contract';
 import { type LeasedDelivery, MessageRepository, type Queue, QueueRepository } from '@rowmq/store';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import { Metrics } from '../metrics/metrics.js';
 import { Batcher } from './batcher.js';
-import { DueTimes } from './due-times.js';
 import { type EmptyQueue, EmptyQueueWatch, SHORTEST_PAUSE_MS } from './empty-queue-watch.js';
 import { FLIGHT_ROWS, flightLimits, type FlightConfig } from './flights.js';
+import { NO_PEERS, PEERS, type Peers } from './peers.js';
 
 /** What a consumer asks for. */
 export interface ConsumerDemand {
@@ -45,17 +45,14 @@ const LOOKS_AGAIN = 5;
  * Dequeue by combined demand: all consumers of a queue share one claim, which takes as much as they want together and serves them in the order in which they came. Claims of several queues share a
  * transaction.
  *
- * Who waits costs the database nothing: an enqueue, nack or give-back on this broker wakes its queue at once, and so does the end of a delay that began here. What
- * happens on other brokers, and leases that run out, {@link EmptyQueueWatch} finds, with one look for all queues.
+ * Who waits costs the database nothing: an enqueue, nack or give-back on this broker wakes its queue at once. What
+ * happens on other brokers, delays that end and leases that run out, {@link EmptyQueueWatch} finds, with one look for all queues.
  */
 @Injectable()
 export class CombinedDemand implements BeforeApplicationShutdown {
-  /** Called when more may have become available here than consumers who wait here take. */
-  onUntaken: (queueName: string) => void = () => undefined;
   private readonly lists = new Map<string, DemandList>();
   private readonly claims: Batcher<DemandList, void>;
   private readonly watch: EmptyQueueWatch<DemandList>;
-  private readonly dueTimes = new DueTimes((queueName) => this.wake(queueName));
   private waiting = 0;
   private isClosed = false;
 
@@ -64,6 +61,7 @@ export class CombinedDemand implements BeforeApplicationShutdown {
     private readonly queues: QueueRepository,
     metrics: Metrics,
     @Inject(BROKER_CONFIG) private readonly config: FlightConfig & Pick<BrokerConfig, 'maxLongPolls'>,
+    @Optional() @Inject(PEERS) private readonly peers: Peers = NO_PEERS,
   ) {
     this.claims = new Batcher({
       fly: (lists) => this.claim(lists),
@@ -72,6 +70,7 @@ export class CombinedDemand implements BeforeApplicationShutdown {
       onFlight: (flight) => metrics.observeFlight('dequeue', flight),
     });
     metrics.watchFlights('dequeue', this.claims);
+    metrics.gauge('rowmq_waiting_consumers', 'Consumers that wait for messages on this broker', () => this.waiting);
     this.watch = new EmptyQueueWatch(messages, queues, {
       onReady: (list) => this.claimFor(list),
       onGone: (list, error) => this.dismiss(list, error),
@@ -127,14 +126,10 @@ export class CombinedDemand implements BeforeApplicationShutdown {
     }
   }
 
-  /** Something in this queue is, or will be in so many ms, available. */
-  wake(queueName: string, inMs = 0): void {
-    if (inMs > 0) {
-      this.dueTimes.add(queueName, inMs);
-      return;
-    }
+  /** Something in this queue became available. */
+  wake(queueName: string): void {
     const list = this.wakeHere(queueName);
-    if (list === undefined) this.onUntaken(queueName);
+    if (list === undefined) this.peers.wake(queueName);
     else list.isFresh = true;
   }
 
@@ -151,7 +146,6 @@ export class CombinedDemand implements BeforeApplicationShutdown {
   beforeApplicationShutdown(): void {
     this.isClosed = true;
     this.watch.close();
-    this.dueTimes.clear();
     for (const list of this.lists.values()) {
       for (const consumer of list.consumers.slice()) this.giveUp(list, consumer);
     }
@@ -277,7 +271,7 @@ export class CombinedDemand implements BeforeApplicationShutdown {
     list.state = 'idle';
     if (list.consumers.length === 0) {
       this.lists.delete(list.queueName);
-      if (list.isFresh) this.onUntaken(list.queueName);
+      if (list.isFresh) this.peers.wake(list.queueName);
     } else if (list.isWoken || mayFindMore || list.consumers.some(({ waitMs }) => waitMs === 0)) {
       this.claimFor(list);
     } else {

@@ -28,8 +28,7 @@ function newService(claim: () => Promise<LeasedDelivery[]> = async () => leased)
   const dequeue: MessageRepository['dequeue'] = async () => [
     { leased: [await claim()], lookAgain: Promise.resolve(false) },
   ];
-  const events = { onSight: () => undefined, onRescan: () => undefined };
-  const messages = { dequeue, release, events } as unknown as MessageRepository;
+  const messages = { dequeue, release } as unknown as MessageRepository;
   const queues = { get: async () => QUEUE } as unknown as QueueRepository;
   const metrics = new Metrics();
   const demand = new CombinedDemand(messages, queues, metrics, CONFIG);

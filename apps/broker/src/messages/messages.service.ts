@@ -34,18 +34,13 @@ export class MessagesService implements OnApplicationShutdown {
     private readonly flights: Flights,
     private readonly demand: CombinedDemand,
     private readonly metrics: Metrics,
-  ) {
-    messages.events.onSight = (event, queue, count) => metrics.count(event, queue.name, count);
-    messages.events.onRescan = (ms, found) => metrics.observeRescan(ms, found);
-  }
+  ) {}
 
   /** Stores messages, all or none; answers after COMMIT. Throws `queue-not-found`, `message-too-large`, `queue-full`, `invalid-request`. */
   async enqueue(queueName: string, messages: EnqueueMessage[]): Promise<EnqueueAnswer> {
     const made = messages.map(toNewMessage);
     const ids = await this.flights.enqueue({ queueName, messages: made });
-    for (const delaySeconds of new Set(messages.map((message) => message.delaySeconds ?? 0))) {
-      this.demand.wake(queueName, delaySeconds * 1000);
-    }
+    if (messages.some(({ delaySeconds = 0 }) => delaySeconds === 0)) this.demand.wake(queueName);
     this.metrics.count('enqueued', queueName, made.length);
     return { messages: ids.map((id) => ({ id: formatMessageId(id) })) };
   }
@@ -101,7 +96,7 @@ export class MessagesService implements OnApplicationShutdown {
         ? this.flights.reject({ queueId, receipts: decoded, reason })
         : this.flights.nack({ queueId, receipts: decoded, delaySeconds, reason }),
     );
-    if (done.length > 0 && !deadLetter) this.demand.wake(queueName, delaySeconds * 1000);
+    if (done.length > 0 && !deadLetter && delaySeconds === 0) this.demand.wake(queueName);
     this.metrics.count(deadLetter ? 'dead-lettered' : 'nacked', queueName, done.length);
     return { nacked: done, failed };
   }

@@ -1,20 +1,12 @@
 import { Controller, Get, Header } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
-import { CombinedDemand } from '../messages/combined-demand.js';
 import { DatabaseMetrics } from './database-metrics.js';
-import { Metrics } from './metrics.js';
 
 /** Prometheus scrapes here. */
 @ApiTags('operations')
 @Controller('metrics')
 export class MetricsController {
-  constructor(
-    metrics: Metrics,
-    private readonly ofDatabase: DatabaseMetrics,
-    demand: CombinedDemand,
-  ) {
-    metrics.gauge('rowmq_waiting_consumers', 'Consumers that wait for messages on this broker', () => demand.size);
-  }
+  constructor(private readonly metrics: DatabaseMetrics) {}
 
   @Get()
   @Header('content-type', 'text/plain; version=0.0.4; charset=utf-8')
@@ -25,6 +17,6 @@ export class MetricsController {
     },
   })
   async scrape(): Promise<string> {
-    return this.ofDatabase.withOwn();
+    return this.metrics.scrape();
   }
 }

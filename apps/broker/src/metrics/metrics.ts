@@ -1,5 +1,7 @@
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable, Optional } from '@nestjs/common';
+import type { StoreObserver } from '@rowmq/store';
 import { type Aggregator, collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { PEER_METRICS, type PeerMetrics } from './peer-metrics.js';
 
 /** What can happen to messages, as the `event` label names it. */
 export type MessageEvent = (typeof EVENTS)[number];
@@ -18,16 +20,16 @@ const EVENTS = [
   'redriven',
 ] as const;
 
+/** Buckets for the time of a transaction or a statement. */
+const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+
 const COUNTED_QUEUE = /^rowmq_messages_total\{.*queue="([^"]+)"/gm;
 
 /** The broker's Prometheus metrics. `docs/operations.md` says which to watch. */
 @Injectable()
-export class Metrics {
+export class Metrics implements StoreObserver {
   /** This process's. */
   readonly registry = new Registry();
-  /** Called for a queue that is gone. */
-  onForget: (queue: string) => void = () => undefined;
-
   private readonly messages = new Counter({
     name: 'rowmq_messages_total',
     help: 'Messages by what happened to them, on this broker',
@@ -48,7 +50,7 @@ export class Metrics {
     name: 'rowmq_flight_duration_seconds',
     help: 'Time of one flight: requests of one verb that share a transaction',
     labelNames: ['verb'],
-    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+    buckets: SECONDS,
     registers: [this.registry],
   });
   private readonly flightRows = new Histogram({
@@ -61,7 +63,7 @@ export class Metrics {
   private readonly rescans = new Histogram({
     name: 'rowmq_rescan_duration_seconds',
     help: 'Time of one look below a scan floor; it grows while something holds purge up',
-    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+    buckets: SECONDS,
     registers: [this.registry],
   });
   private readonly belowFloor = new Counter({
@@ -69,20 +71,25 @@ export class Metrics {
     help: 'Deliveries that a rescan found below a scan floor',
     registers: [this.registry],
   });
-  private readonly batchers = new Map<string, { waiting: number; flights: number }>();
+  private readonly batchers = new Map<string, { readonly waiting: number }>();
 
-  constructor() {
+  constructor(@Optional() @Inject(PEER_METRICS) private readonly peers?: PeerMetrics) {
     collectDefaultMetrics({ register: this.registry });
-    this.perVerb('rowmq_waiting_requests', 'Requests that wait for a flight', ({ waiting }) => waiting);
-    this.perVerb(
-      'rowmq_flights_limit',
-      'Flights that may be under way, as the database takes them',
-      ({ flights }) => flights,
-    );
+    const waiting: Gauge<'verb'> = new Gauge({
+      name: 'rowmq_waiting_requests',
+      help: 'Requests that wait for a flight',
+      labelNames: ['verb'],
+      registers: [this.registry],
+      collect: () => {
+        for (const [verb, batcher] of this.batchers) waiting.set({ verb }, batcher.waiting);
+      },
+    });
   }
 
-  /** In the Prometheus text format: of the whole broker, whatever it consists of. */
-  text: () => Promise<string> = async () => this.registry.metrics();
+  /** The whole broker's metrics in the Prometheus text format. */
+  async text(): Promise<string> {
+    return this.peers === undefined ? this.registry.metrics() : this.peers.text();
+  }
 
   count(event: MessageEvent, queue: string, messages: number): void {
     if (messages > 0) this.messages.inc({ event, queue }, messages);
@@ -97,7 +104,7 @@ export class Metrics {
   /** Stops reporting a queue that is gone. */
   forget(queue: string): void {
     this.drop(queue);
-    this.onForget(queue);
+    this.peers?.forget(queue);
   }
 
   /** Stops reporting a queue here, which is gone elsewhere. */
@@ -136,24 +143,16 @@ export class Metrics {
   }
 
   /** Reports a verb's batcher when it is scraped. */
-  watchFlights(verb: string, batcher: { readonly waiting: number; readonly flights: number }): void {
+  watchFlights(verb: string, batcher: { readonly waiting: number }): void {
     this.batchers.set(verb, batcher);
   }
 
-  observeRescan(ms: number, found: number): void {
-    this.rescans.observe(ms / 1000);
-    this.belowFloor.inc(found);
+  removedInClaim(event: 'expired' | 'dead-lettered', queueName: string, count: number): void {
+    this.count(event, queueName, count);
   }
 
-  private perVerb(name: string, help: string, read: (batcher: { waiting: number; flights: number }) => number): void {
-    const gauge: Gauge<'verb'> = new Gauge({
-      name,
-      help,
-      labelNames: ['verb'],
-      registers: [this.registry],
-      collect: () => {
-        for (const [verb, batcher] of this.batchers) gauge.set({ verb }, read(batcher));
-      },
-    });
+  rescanned(durationMs: number, found: number): void {
+    this.rescans.observe(durationMs / 1000);
+    this.belowFloor.inc(found);
   }
 }

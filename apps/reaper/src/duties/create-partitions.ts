@@ -1,7 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { PartitionRepository } from '@rowmq/store';
 import { REAPER_CONFIG, type ReaperConfig } from '../reaper.config.js';
-import type { Duty, Round } from './duty.js';
+import type { Duty } from './duty.js';
 
 /** Makes partitions of the message table ahead of their time, so that each can be dropped as a whole after it. */
 @Injectable()
@@ -14,8 +14,8 @@ export class CreatePartitions implements Duty {
     @Inject(REAPER_CONFIG) private readonly config: ReaperConfig,
   ) {}
 
-  async run({ signal: _, ...time }: Round): Promise<number> {
+  async run(): Promise<number> {
     const { partitionMinutes: widthMinutes, partitionsAheadMinutes: aheadMinutes } = this.config;
-    return this.partitions.createAhead({ widthMinutes, aheadMinutes, ...time });
+    return this.partitions.createAhead({ widthMinutes, aheadMinutes });
   }
 }

@@ -16,13 +16,13 @@ export class DeadLetterDeliveries implements Duty {
     private readonly messages: MessageRepository,
   ) {}
 
-  async run({ signal, ...time }: Round): Promise<number> {
+  async run({ signal }: Round): Promise<number> {
     const queues = (await this.queues.list()).filter(
       (queue) => queue.maxReceives !== null && queue.deadLetterQueueId !== null,
     );
     return this.walk.run(queues, signal, async (queue, after, rows) => {
-      const { found, next } = await this.sweep.findOverReceived(queue, after, rows, time);
-      return { count: found.length === 0 ? 0 : await this.messages.deadLetter(queue, found, time), next };
+      const { found, next } = await this.sweep.findOverReceived(queue, after, rows);
+      return { count: found.length === 0 ? 0 : await this.messages.deadLetter(queue, found), next };
     });
   }
 }

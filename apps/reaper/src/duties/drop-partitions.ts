@@ -1,7 +1,7 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import { PartitionRepository } from '@rowmq/store';
 import { REAPER_CONFIG, type ReaperConfig } from '../reaper.config.js';
-import type { Duty, Round } from './duty.js';
+import type { Duty } from './duty.js';
 
 /** Drops partitions past retention in which every message is settled: a few at a time, since writers wait for each drop. */
 @Injectable()
@@ -16,11 +16,10 @@ export class DropPartitions implements Duty {
     @Inject(REAPER_CONFIG) private readonly config: ReaperConfig,
   ) {}
 
-  async run({ signal: _, ...time }: Round): Promise<number> {
+  async run(): Promise<number> {
     const dropped = await this.partitions.dropSettled({
       retentionSeconds: this.config.retentionSeconds,
       locks: 1,
-      ...time,
     });
     if (dropped.length > 0) this.logger.log(`dropped ${dropped.join(', ')}`);
     return dropped.length;

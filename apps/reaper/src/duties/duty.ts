@@ -2,8 +2,6 @@
 export interface Round {
   /** Aborted when the process stops or the reaper's lease is lost: end after the batch under way. */
   signal: AbortSignal;
-  /** Moves time in tests: ms since 1970 instead of the database's clock. */
-  now?: number;
 }
 
 /** Something the reaper does again and again. Two reapers may do it at the same time without harm. */

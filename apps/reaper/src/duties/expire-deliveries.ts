@@ -16,10 +16,10 @@ export class ExpireDeliveries implements Duty {
     private readonly messages: MessageRepository,
   ) {}
 
-  async run({ signal, ...time }: Round): Promise<number> {
+  async run({ signal }: Round): Promise<number> {
     return this.walk.run(await this.queues.list(), signal, async (queue, after, rows) => {
-      const { found, next } = await this.sweep.findExpired(queue.id, after, rows, time);
-      return { count: found.length === 0 ? 0 : await this.messages.expire(queue.id, found, time), next };
+      const { found, next } = await this.sweep.findExpired(queue.id, after, rows);
+      return { count: found.length === 0 ? 0 : await this.messages.expire(queue.id, found), next };
     });
   }
 }

@@ -31,9 +31,9 @@ export class ThinPartitions implements Duty {
     @Inject(REAPER_CONFIG) private readonly config: ReaperConfig,
   ) {}
 
-  async run({ signal, ...time }: Round): Promise<number> {
+  async run({ signal }: Round): Promise<number> {
     const until = performance.now() + RUN_MS;
-    const kept = await this.partitions.listKept({ retentionSeconds: this.config.retentionSeconds, ...time });
+    const kept = await this.partitions.listKept({ retentionSeconds: this.config.retentionSeconds });
     this.forgetOthers(kept);
     let count = 0;
     for (const partition of kept) {

@@ -6,27 +6,36 @@ import { type Backoff, exponentialBackoff } from './outcomes.js';
 export interface ConsumerOptions {
   /** Handlers that work at the same time. Default 1. */
   concurrency?: number | undefined;
-  /** Messages asked for at once, 1 to 100, and handed to a batch handler at most. Default 10, or as many as the consumer may have in hand if that is less. */
+  /**
+   * Messages per dequeue, 1 to 100, and at most this many per call of a batch handler. Default 10,
+   * or the number that the consumer may hold if that is less.
+   */
   batchSize?: number | undefined;
-  /** Messages in hand beyond those that handlers work on, so that handlers need not wait for the next. Default: half as many as those; as many for a batch handler. */
+  /**
+   * Messages held beyond those that handlers work on, so that handlers need not wait for the next.
+   * Default: half as many as those, and as many for a batch handler.
+   */
   prefetch?: number | undefined;
-  /** 1 to 43,200: after so long without a sign of life of this process its messages go to others. Default 30. While a handler works its lease is extended. */
+  /**
+   * 1 to 43,200. After this time without a sign of life of this process, other consumers get its
+   * messages. Default 30. The consumer extends the lease while a handler works.
+   */
   leaseSeconds?: number | undefined;
-  /** How long a dequeue waits in the broker for a message, 0 to 20. Default 20. */
+  /** The time that a dequeue waits in the broker for a message, 0 to 20. Default 20. */
   waitSeconds?: number | undefined;
-  /** How long handlers may go on once the consumer is stopped. Default 20. */
+  /** The time that handlers have to finish after the consumer is stopped. Default 20. */
   shutdownSeconds?: number | undefined;
-  /** How long a message that failed stays away. Default {@link exponentialBackoff}. */
+  /** The delay before a failed message comes again. Default {@link exponentialBackoff}. */
   backoff?: Backoff | undefined;
 }
 
-/** Options with their defaults, and what follows from them. */
+/** Options with their defaults, and the numbers that follow from them. */
 export interface ConsumerSettings extends Required<{
   [Name in keyof ConsumerOptions]: NonNullable<ConsumerOptions[Name]>;
 }> {
-  /** Messages one handler call takes at most. */
+  /** Messages per handler call at most. */
   unit: number;
-  /** Messages in hand at most. */
+  /** Messages held at most. */
   capacity: number;
 }
 
@@ -46,7 +55,10 @@ const schema = z.strictObject({
 
 const DEFAULT_BATCH = 10;
 
-/** @param isBatch a handler takes up to `batchSize` messages. Throws TypeError that names every option at fault. */
+/**
+ * @param isBatch a handler takes up to `batchSize` messages
+ * @throws TypeError that names every invalid option
+ */
 export function consumerSettings(
   queue: string,
   isBatch: boolean,

@@ -1,18 +1,19 @@
 import { type ExtendAnswer, LIMITS } from '@rowmq/contract';
 import type { Delivery } from './message.js';
 
-/** A lease is extended when a third of it has passed: two more tries have room before it ends. */
+/** A lease is extended when a third of it has passed: that leaves time for two more tries. */
 const EXTEND_AFTER = 1 / 3;
-/** What is due so soon is extended with what is due now. */
+/** Leases that are due this soon are extended together with those that are due now. */
 const TOGETHER = 1 / 12;
-/** A try that has no answer by then is made again, with another broker if there is one. */
+/** A try without an answer by then is repeated, with another broker if there is one. */
 const GIVE_UP_AFTER = 1 / 6;
-/** Before a try that failed is repeated. */
+/** The pause before a failed try is repeated. */
 const AGAIN_AFTER = 1 / 12;
 
 /**
- * Extends the leases of deliveries for as long as they are held, many with one request. An extended lease counts from before the request, by this process's monotonic clock: it
- * does not seem to last longer than it does, whatever the network takes.
+ * Extends the leases of deliveries while they are held, many with one request. An extended lease
+ * counts from before the request, by the monotonic clock of this process. So a slow network never
+ * makes it seem longer than it is.
  */
 export class LeaseKeeper {
   readonly #held = new Set<Delivery>();
@@ -20,17 +21,24 @@ export class LeaseKeeper {
   #timer: NodeJS.Timeout | undefined;
   #wakesAt = Infinity;
 
-  /** @param onLost is told once of a delivery whose lease is lost; it is no longer kept then. */
+  readonly #ask: (receipts: string[], timeoutMs: number) => Promise<ExtendAnswer>;
+  readonly #onLost: (delivery: Delivery) => void;
+  readonly #onFailure: (error: unknown) => void;
+
+  /** @param onLost called once for each lost lease, which the keeper then forgets */
   constructor(
     leaseSeconds: number,
-    private readonly extend: (receipts: string[], timeoutMs: number) => Promise<ExtendAnswer>,
-    private readonly onLost: (delivery: Delivery) => void,
-    private readonly onFailure: (error: unknown) => void,
+    extend: (receipts: string[], timeoutMs: number) => Promise<ExtendAnswer>,
+    onLost: (delivery: Delivery) => void,
+    onFailure: (error: unknown) => void,
   ) {
+    this.#ask = extend;
+    this.#onLost = onLost;
+    this.#onFailure = onFailure;
     this.#leaseMs = leaseSeconds * 1000;
   }
 
-  /** @param since by `performance.now()`: when the lease began, as far as can be known. */
+  /** @param since by `performance.now()`: the earliest time at which the lease can have begun */
   add(delivery: Delivery, since: number): void {
     this.#held.add(delivery);
     this.#reckon(delivery, since);
@@ -67,7 +75,7 @@ export class LeaseKeeper {
       if (delivery.leaseEndsAt <= now) this.#lose(delivery);
       else if (delivery.extendAt <= now + this.#leaseMs * TOGETHER) due.push(delivery);
     }
-    // Not again until there is an answer, or the lease ends.
+    // Not again before the answer, or before the lease ends.
     for (const delivery of due) delivery.extendAt = delivery.leaseEndsAt;
     const requests: Promise<void>[] = [];
     for (let from = 0; from < due.length; from += LIMITS.batch) {
@@ -86,21 +94,21 @@ export class LeaseKeeper {
   async #extend(deliveries: readonly Delivery[]): Promise<void> {
     const sentAt = performance.now();
     try {
-      const { extended, failed } = await this.extend(
+      const { extended, failed } = await this.#ask(
         deliveries.map(({ message }) => message.receipt),
         this.#leaseMs * GIVE_UP_AFTER,
       );
       const kept = new Set(extended.map(({ receipt }) => receipt));
       const lost = new Set(failed.map(({ receipt }) => receipt));
       for (const delivery of deliveries) {
-        // Settled meanwhile: the answer is of no interest.
+        // The delivery was settled meanwhile, and the answer no longer matters.
         if (!this.#held.has(delivery)) continue;
         if (kept.has(delivery.message.receipt)) this.#reckon(delivery, sentAt);
         else if (lost.has(delivery.message.receipt)) this.#lose(delivery);
       }
       this.#wakeForNext();
     } catch (error) {
-      this.onFailure(error);
+      this.#onFailure(error);
       const again = performance.now() + this.#leaseMs * AGAIN_AFTER;
       for (const delivery of deliveries) delivery.extendAt = Math.min(again, delivery.leaseEndsAt);
       this.#wakeForNext();
@@ -109,6 +117,6 @@ export class LeaseKeeper {
 
   #lose(delivery: Delivery): void {
     this.#held.delete(delivery);
-    this.onLost(delivery);
+    this.#onLost(delivery);
   }
 }

@@ -1,6 +1,6 @@
 import { type LeasedMessage, LIMITS } from '@rowmq/contract';
 
-/** What becomes of a delivery. */
+/** The outcome of a delivery. */
 export type Settlement =
   | { verb: 'ack' }
   | { verb: 'nack'; delaySeconds: number; reason?: string | undefined }
@@ -8,17 +8,24 @@ export type Settlement =
 
 /** A delivery that a consumer holds under a lease. */
 export class Delivery {
-  /** Made when somebody asks for its signal: most handlers do not, and it costs as much as all the rest of a delivery. */
+  /**
+   * Made on demand: most handlers never ask for the signal, and it costs as much as the rest of a
+   * delivery.
+   */
   #controller: AbortController | undefined;
   isSettled = false;
-  /** By `performance.now()`: when its lease is to be extended, and when it has surely run out. */
+  /** By `performance.now()`: the time to extend its lease, and the latest end of its lease. */
   extendAt = 0;
   leaseEndsAt = 0;
 
+  readonly #onSettle: (delivery: Delivery, settlement: Settlement) => void;
+
   constructor(
     readonly message: LeasedMessage,
-    private readonly onSettle: (delivery: Delivery, settlement: Settlement) => void,
-  ) {}
+    onSettle: (delivery: Delivery, settlement: Settlement) => void,
+  ) {
+    this.#onSettle = onSettle;
+  }
 
   get signal(): AbortSignal {
     this.#controller ??= new AbortController();
@@ -35,7 +42,7 @@ export class Delivery {
   settle(settlement: Settlement): void {
     if (this.isSettled) return;
     this.isSettled = true;
-    this.onSettle(this, settlement);
+    this.#onSettle(this, settlement);
   }
 }
 
@@ -44,7 +51,7 @@ export class Message<T = unknown> {
   readonly #delivery: Delivery;
 
   constructor(
-    /** As the queue's schema has it. */
+    /** The payload, as the queue's schema returns it. */
     readonly payload: T,
     delivery: Delivery,
   ) {
@@ -63,7 +70,7 @@ export class Message<T = unknown> {
     return this.#delivery.message.priority;
   }
 
-  /** How often it was handed out, this time included. */
+  /** The number of hand-outs, including this one. */
   get receiveCount(): number {
     return this.#delivery.message.receiveCount;
   }
@@ -76,28 +83,42 @@ export class Message<T = unknown> {
     return new Date(this.#delivery.message.expiresAt);
   }
 
-  /** Fires when the lease is lost (`LeaseLostError`) or the consumer stops without waiting any longer (`ConsumerStoppedError`): what the handler does from then on, another may do as well. */
+  /**
+   * Fires if the lease is lost (`LeaseLostError`), or if the consumer stops and no longer waits
+   * (`ConsumerStoppedError`). From then on, another consumer may handle the message too.
+   */
   get signal(): AbortSignal {
     return this.#delivery.signal;
   }
 
-  /** For batch handlers: this one is done, whatever becomes of the others. Of the ways to settle a message the first call counts; a message that is not settled when the handler ends shares its outcome. */
+  /**
+   * For batch handlers: this message is done, whatever the outcome of the others. Only the first
+   * settlement of a message counts. A message that is not settled when the handler ends shares its
+   * outcome.
+   */
   ack(): void {
     this.#delivery.settle({ verb: 'ack' });
   }
 
-  /** For batch handlers: gives this one back, to come again after a delay of 0 ms to 12 hours, rounded up to whole seconds. @param reason kept with the delivery. */
+  /**
+   * For batch handlers: nacks this message. It comes again after 0 ms to 12 hours, rounded up to
+   * whole seconds.
+   * @param reason kept with the delivery
+   */
   nack({ delayMs = 0, reason }: { delayMs?: number; reason?: string } = {}): void {
     this.#delivery.settle({ verb: 'nack', delaySeconds: toDelaySeconds(delayMs), reason });
   }
 
-  /** For batch handlers: dead-letters this one at once. @param reason kept with the delivery. */
+  /**
+   * For batch handlers: dead-letters this message at once.
+   * @param reason kept with the delivery
+   */
   reject(reason?: string): void {
     this.#delivery.settle({ verb: 'reject', reason });
   }
 }
 
-/** Rounded up, and no more than a delivery can be delayed. */
+/** Rounded up, and limited to the longest delay of a delivery. */
 export function toDelaySeconds(ms: number): number {
   return Math.min(LIMITS.delaySeconds, Math.ceil(Math.max(0, ms) / 1000));
 }

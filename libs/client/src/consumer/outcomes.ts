@@ -1,9 +1,13 @@
-/** Thrown by a handler: this message will never succeed. It goes to the queue's dead-letter queue at once; where there is none, it is given back like any other that failed. */
+/**
+ * A handler throws it for a message that will never succeed. The message goes to the queue's
+ * dead-letter queue at once. Without a dead-letter queue it comes again, like any other failed
+ * message.
+ */
 export class Reject extends Error {
   override readonly name = 'Reject';
 }
 
-/** Thrown by a handler: not now. The message is given back and comes again after a delay of its own. */
+/** A handler throws it to get the message again after a delay of its own. */
 export class Retry extends Error {
   override readonly name = 'Retry';
 
@@ -14,14 +18,21 @@ export class Retry extends Error {
     super(reason ?? `to be tried again in ${delayMs} ms`);
   }
 
-  /** @param ms until it comes again, rounded up to whole seconds, 12 hours at most. @param reason kept with the delivery, and shown by browse. Throws RangeError unless `ms` is a number from 0 on. */
+  /**
+   * @param ms the delay, rounded up to whole seconds, 12 hours at most
+   * @param reason kept with the delivery, and shown by browse
+   * @throws RangeError unless `ms` is a number from 0 on
+   */
   static after(ms: number, reason?: string): Retry {
     if (!(ms >= 0)) throw new RangeError(`Retry.after takes milliseconds from 0 on, not ${ms}.`);
     return new Retry(ms, reason);
   }
 }
 
-/** A message's lease ran out, or was lost, while its handler worked: others have it, or will. The reason of the handler's `AbortSignal`. */
+/**
+ * A message's lease ended, or was lost, while its handler worked: another consumer has it, or will.
+ * It is the reason of the handler's `AbortSignal`.
+ */
 export class LeaseLostError extends Error {
   override readonly name = 'LeaseLostError';
 
@@ -30,18 +41,25 @@ export class LeaseLostError extends Error {
   }
 }
 
-/** The consumer was stopped and a handler did not end before the deadline: its message was given back. The reason of the handler's `AbortSignal`; told with `settleFailed` where the broker did not answer in time either. */
+/**
+ * The consumer was stopped, a handler missed the deadline, and the consumer nacked its message. It
+ * is the reason of the handler's `AbortSignal`. `settleFailed` has it if the broker did not answer
+ * in time either.
+ */
 export class ConsumerStoppedError extends Error {
   override readonly name = 'ConsumerStoppedError';
 }
 
-/** How long a message that failed stays away. @param attempt 1 for the first. Returns milliseconds. */
+/**
+ * Returns the delay of a failed message in milliseconds.
+ * @param attempt 1 for the first
+ */
 export type Backoff = (attempt: number, error: unknown) => number;
 
 const FIRST_DELAY_MS = 1000;
 const LONGEST_DELAY_MS = 15 * 60_000;
 
-/** Twice as long each time, up to a quarter of an hour, with jitter: between half of that and all of it. */
+/** The delay doubles each time, up to a quarter of an hour. Jitter takes up to half of it away. */
 export const exponentialBackoff: Backoff = (attempt) => {
   const delay = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** Math.max(0, attempt - 1));
   return delay * (0.5 + Math.random() / 2);

@@ -11,9 +11,14 @@ import type { Message } from './message.js';
 import { ConsumerStoppedError, exponentialBackoff, LeaseLostError, Reject, Retry } from './outcomes.js';
 import { type Handler, QueueConsumer } from './queue-consumer.js';
 
+/** A timer may fire so much early. */
+const TIMER_MS = 2;
+
 /** Counts calls, and fails them on demand. */
-class Watched extends InMemoryBroker {
+class CountingBroker extends InMemoryBroker {
   readonly asked: number[] = [];
+  /** By `performance.now()`. */
+  readonly askedAt: number[] = [];
   readonly acks: number[] = [];
   /** Also of those that fail. */
   ackTries = 0;
@@ -23,6 +28,7 @@ class Watched extends InMemoryBroker {
 
   override async dequeue(queue: string, request: DequeueRequest = {}, options: CallOptions = {}) {
     this.asked.push(request.maxMessages ?? 1);
+    this.askedAt.push(performance.now());
     if (this.isAway) throw new BrokerUnreachableError('away', 'http://nowhere', 'not-sent');
     return super.dequeue(queue, request, options);
   }
@@ -62,8 +68,8 @@ function consume(
   return consumer;
 }
 
-async function filled(count: number): Promise<Watched> {
-  const broker = new Watched();
+async function filled(count: number): Promise<CountingBroker> {
+  const broker = new CountingBroker();
   const queue = new Queue<number>(broker, 'orders');
   for (let first = 0; first < count; first += 100) {
     await queue.enqueueMany(Array.from({ length: Math.min(100, count - first) }, (_, index) => first + index));
@@ -101,6 +107,7 @@ describe('what a handler does', () => {
 
   it('dead-letters it at once when it throws Reject', async () => {
     const broker = await filled(1);
+    await broker.putQueue('orders-dead');
     await broker.putQueue('orders', { deadLetterQueue: 'orders-dead' });
     consume(broker, { message: () => Promise.reject(new Reject('no such customer')) });
     await broker.drained('orders');
@@ -132,7 +139,8 @@ describe('what a handler does', () => {
   });
 
   it('is not asked for a payload that is none: that is dead-lettered', async () => {
-    const broker = new Watched();
+    const broker = new CountingBroker();
+    await broker.putQueue('orders-dead');
     await broker.putQueue('orders', { deadLetterQueue: 'orders-dead' });
     await broker.enqueue('orders', { messages: [{ body: 'no json' }, { body: '"text"' }, { body: '7' }] });
     const seen: number[] = [];
@@ -164,6 +172,7 @@ describe('a batch handler', () => {
 
   it('settles one by one what it wants to, and the rest share its outcome', async () => {
     const broker = await filled(4);
+    await broker.putQueue('orders-dead');
     await broker.putQueue('orders', { deadLetterQueue: 'orders-dead' });
     consume(
       broker,
@@ -229,17 +238,18 @@ describe('a consumer', () => {
     expect(broker.acks.length).toBeLessThan(10);
   });
 
-  it('keeps a message for as long as its handler works, and its lease is many times extended', async () => {
+  it('keeps a message for as long as its handler works, and extends its lease again and again', async () => {
     const broker = await filled(1);
     const seen: number[] = [];
+    const untilExtended = async (times: number) => vi.waitUntil(() => broker.extended >= times, { timeout: 20_000 });
     consume(
       broker,
-      { message: async (_, { receiveCount }) => (seen.push(receiveCount), sleep(3500)) },
+      // A lease is extended after a third of it: six times is twice its length.
+      { message: async (_, { receiveCount }) => (seen.push(receiveCount), untilExtended(6)) },
       { leaseSeconds: 1, concurrency: 2 },
     );
-    await broker.drained('orders', 10_000);
+    await broker.drained('orders', 30_000);
     expect(seen).toEqual([1]);
-    expect(broker.extended).toBeGreaterThanOrEqual(6);
   });
 
   it('fires the signal when a lease is lost all the same, and does not ack what the handler then returns', async () => {
@@ -290,10 +300,15 @@ describe('a consumer', () => {
     const consumer = consume(broker, { message: () => undefined });
     const pauses: number[] = [];
     consumer.on('dequeueFailed', (_, pause) => pauses.push(pause));
-    await sleep(2000);
-    expect(broker.asked.length).toBeGreaterThan(2);
-    expect(broker.asked.length).toBeLessThanOrEqual(7);
-    expect(pauses.at(-1)).toBeGreaterThan(pauses[0] as number);
+    await vi.waitUntil(() => pauses.length === 5, { timeout: 20_000 });
+    for (const [failures, pause] of pauses.entries()) {
+      expect(pause).toBeGreaterThanOrEqual(50 * 2 ** failures);
+      expect(pause).toBeLessThanOrEqual(100 * 2 ** failures);
+    }
+    for (const [index, pause] of pauses.slice(0, -1).entries()) {
+      const waited = (broker.askedAt[index + 1] as number) - (broker.askedAt[index] as number);
+      expect(waited).toBeGreaterThanOrEqual(pause - TIMER_MS);
+    }
     broker.isAway = false;
     await broker.drained('orders', 10_000);
   });
@@ -311,7 +326,7 @@ describe('a consumer', () => {
       },
       { batchSize: 3, prefetch: 2, leaseSeconds: 30 },
     );
-    await sleep(1500);
+    await vi.waitUntil(() => broker.ackTries >= 2, { timeout: 20_000 });
     expect(broker.messages('orders')).toHaveLength(3);
     broker.isAway = false;
     await vi.waitUntil(() => broker.messages('orders').length === 0, { timeout: 5000 });
@@ -343,10 +358,11 @@ describe('a consumer', () => {
   });
 
   it('asks seldom where the broker answers at once that there is nothing', async () => {
-    const broker = new Watched();
+    const broker = new CountingBroker();
     consume(broker, { message: () => undefined }, { waitSeconds: 0 });
-    await sleep(1500);
-    expect(broker.asked.length).toBeLessThanOrEqual(2);
+    await vi.waitUntil(() => broker.asked.length === 2, { timeout: 20_000 });
+    const [first, second] = broker.askedAt as [number, number];
+    expect(second - first).toBeGreaterThanOrEqual(1000 - TIMER_MS);
   });
 
   it('refuses options that cannot be, all at once', () => {
@@ -393,7 +409,8 @@ describe('a consumer that is stopped', () => {
     await consumer.stop();
     await vi.waitUntil(() => failed.mock.calls.length > 0);
     const tries = broker.ackTries;
-    await sleep(1000);
+    // Longer than the longest pause before another try.
+    await sleep(500);
     expect(broker.ackTries).toBe(tries);
     expect(failed).toHaveBeenCalledExactlyOnceWith(expect.any(BrokerUnreachableError), [
       expect.objectContaining({ body: '0' }),

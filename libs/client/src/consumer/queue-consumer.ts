@@ -10,42 +10,60 @@ import { Delivery, Message, type Settlement, toDelaySeconds } from './message.js
 import { ConsumerStoppedError, exponentialBackoff, LeaseLostError, Reject, Retry } from './outcomes.js';
 import { Settler } from './settler.js';
 
-/** Handles messages one by one. Its outcome is the protocol: returns → ack; throws → nack with back-off; throws {@link Reject} → dead-letter; throws {@link Retry} → nack with that delay. */
+/**
+ * Handles messages one by one. If it returns, the message is acked. If it throws, the message is
+ * nacked with back-off. {@link Reject} dead-letters it, and {@link Retry} nacks it with that delay.
+ */
 export type MessageHandler<T> = (payload: T, message: Message<T>) => unknown;
-/** Handles up to `batchSize` messages at once, and may settle each by itself; its outcome is that of the others. */
+/**
+ * Handles up to `batchSize` messages at once, and may settle each by itself. Its outcome is that of
+ * the others.
+ */
 export type BatchHandler<T> = (messages: Message<T>[]) => unknown;
 export type Handler<T> = { message: MessageHandler<T> } | { batch: BatchHandler<T> };
 
-/** What a consumer tells; it logs nothing itself. */
+/** The events of a consumer. It logs nothing itself. */
 export interface ConsumerEvents {
-  /** The broker answered, with so many messages. */
+  /** The broker answered, with this many messages. */
   dequeued: [count: number];
-  /** A dequeue failed; the next is made after a pause. */
+  /** A dequeue failed. The consumer makes the next after a pause. */
   dequeueFailed: [error: unknown, pauseMs: number];
-  /** A handler threw, or a payload was not what it should be. Undefined: the message was settled before. */
+  /** A handler threw, or a payload did not fit. Undefined: the message had already been settled. */
   handlerFailed: [message: LeasedMessage, error: unknown, settlement: Settlement | undefined];
-  /** A lease was lost while its message was in hand: others have it, or will. */
+  /** A lease was lost while the consumer held its message: another consumer has it, or will. */
   leaseLost: [message: LeasedMessage];
-  /** Leases could not be extended in this round; it is tried again. */
+  /** Leases could not be extended in this round. The consumer tries again. */
   extendFailed: [error: unknown];
-  /** These could not be settled, and come again when their leases have run out. None: dead-lettering was refused, and they were given back. */
+  /**
+   * These messages could not be settled, and come again when their leases end. An empty list: the
+   * broker refused to dead-letter, and the consumer nacked the messages instead.
+   */
   settleFailed: [error: unknown, messages: LeasedMessage[]];
 }
 
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 5000;
-/** An empty answer that comes sooner is followed by a pause: the queue is paused, or nobody waits. */
+/**
+ * A pause follows an empty answer that comes sooner: the queue is paused, or the broker does not
+ * wait.
+ */
 const QUICK_ANSWER_MS = 1000;
-/** For the dequeue that is under way when the consumer stops: an answer that has left the broker is given back by nobody else. */
+/**
+ * The time for a dequeue in flight to answer after a stop. Nobody else nacks the messages of an
+ * answer that has left the broker.
+ */
 const LAST_ANSWER_MS = 500;
-/** For the broker to answer for what was settled last, once the consumer stops. */
+/** The time for the broker to answer the last settlements after a stop. */
 const FLUSH_DEADLINE_MS = 10_000;
-/** Unsettled messages hold up the next dequeue from here on, however small the consumer. */
+/** This many unsettled messages delay the next dequeue, however small the consumer is. */
 const UNSETTLED_AT_LEAST = 100;
 
 /**
- * Takes messages from a queue, has them handled, and settles them. Never holds more than its handlers work on and a few for the next; waits in the broker while there is none; extends leases while
- * handlers work; recovers by itself when the broker was away. Needs no framework.
+ * Takes messages from a queue, passes them to handlers and settles them. It holds no more than its
+ * handlers work on, and a few for the next. While there is none, it waits in the broker. It extends
+ * leases while handlers work, and recovers by itself after an outage of the broker.
+ *
+ * Needs no framework.
  */
 export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
   readonly settings: ConsumerSettings;
@@ -53,11 +71,14 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
   readonly #keeper: LeaseKeeper;
   readonly #settler: Settler;
   readonly #stopping = new AbortController();
-  /** A dequeue that is under way is given up: a little later, since its answer may be on its way, and nobody would give back what is in it. */
+  /**
+   * Cancels the dequeue in flight, a little after the stop: its answer may be on its way, and
+   * nobody else would nack its messages.
+   */
   readonly #givingUp = new AbortController();
   /** Waiting for a handler. */
   readonly #buffer: Delivery[] = [];
-  /** Handlers at work, and their deliveries. */
+  /** Running handlers and their deliveries. */
   readonly #running = new Map<Promise<void>, readonly Delivery[]>();
   #handled = 0;
   #unsettled = 0;
@@ -65,14 +86,19 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
   #stopped: Promise<void> | undefined;
   #notify: () => void = () => undefined;
 
-  /** Throws TypeError that names every option that is out of its range. */
+  readonly #client: BrokerClient;
+  readonly #handler: Handler<T>;
+
+  /** Throws TypeError that names every invalid option. */
   constructor(
-    private readonly client: BrokerClient,
+    client: BrokerClient,
     readonly queue: string,
-    private readonly handler: Handler<T>,
+    handler: Handler<T>,
     options: ConsumerOptions & PayloadOptions<unknown, T> = {},
   ) {
     super();
+    this.#client = client;
+    this.#handler = handler;
     this.settings = consumerSettings(queue, 'batch' in handler, options);
     this.#codec = new PayloadCodec(queue, options);
     const { leaseSeconds } = this.settings;
@@ -95,21 +121,24 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
     });
   }
 
-  /** Begins to take messages. */
+  /** Starts to take messages. */
   start(): void {
     this.#loop ??= this.#run();
   }
 
   /**
-   * Takes no more messages, gives back what no handler has begun with, lets handlers finish until the deadline, then aborts their signals and gives back their messages, and returns when the broker
-   * has answered for all of it, 10 seconds later at most: what is not settled by then comes again when its lease has run out. Idempotent; never rejects.
+   * Takes no more messages, and nacks those that no handler has begun. Handlers may finish until
+   * the deadline. After it, the consumer aborts their signals and nacks their messages.
+   *
+   * Resolves when the broker has answered for all of them, at most 10 seconds later. A message that
+   * is not settled by then comes again when its lease ends. Idempotent; never rejects.
    */
   stop(): Promise<void> {
     this.#stopped ??= this.#stop();
     return this.#stopped;
   }
 
-  /** Messages in hand: waiting for a handler, or with one. */
+  /** Messages held: those that wait for a handler, and those with one. */
   get inHand(): number {
     return this.#buffer.length + this.#handled;
   }
@@ -123,7 +152,7 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
       const began = performance.now();
       try {
         const { waitSeconds, leaseSeconds } = this.settings;
-        const { messages } = await this.client.dequeue(
+        const { messages } = await this.#client.dequeue(
           this.queue,
           { maxMessages, waitSeconds, leaseSeconds },
           { signal: this.#givingUp.signal },
@@ -143,7 +172,7 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
     }
   }
 
-  /** Waits until another dequeue is worth its while. Returns for how many messages. */
+  /** Waits until another dequeue is worth its cost. Returns for how many messages. */
   async #room(): Promise<number> {
     const { capacity, prefetch, batchSize } = this.settings;
     const worthIt = Math.max(1, Math.min(prefetch, Math.ceil(batchSize / 2)));
@@ -171,7 +200,7 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
     this.#pump();
   }
 
-  /** Gives handlers what they can take. */
+  /** Passes waiting messages to free handlers. */
   #pump(): void {
     const { concurrency, unit } = this.settings;
     while (this.#buffer.length > 0 && this.#running.size < concurrency) {
@@ -198,7 +227,7 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
     }
   }
 
-  /** Those whose payload is none fail by themselves. */
+  /** A message whose payload cannot be decoded fails by itself. */
   async #decode(deliveries: readonly Delivery[]): Promise<Message<T>[]> {
     const messages: Message<T>[] = [];
     for (const delivery of deliveries) {
@@ -213,11 +242,11 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
   }
 
   async #callHandler(messages: Message<T>[]): Promise<void> {
-    if ('batch' in this.handler) {
-      await this.handler.batch(messages);
+    if ('batch' in this.#handler) {
+      await this.#handler.batch(messages);
     } else {
       const [message] = messages as [Message<T>];
-      await this.handler.message(message.payload, message);
+      await this.#handler.message(message.payload, message);
     }
   }
 
@@ -236,24 +265,25 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
 
   #giveBack({ receiveCount }: LeasedMessage, error: unknown): Settlement {
     const delayMs = this.#backoff(receiveCount, error);
-    // Rounded by chance: rounding up would take the jitter from short delays. But not to nothing.
+    // Rounded at random: rounding up would remove the jitter of short delays. Never rounded to
+    // nothing.
     const rounded = Math.floor(delayMs / 1000) + (Math.random() < (delayMs % 1000) / 1000 ? 1 : 0);
     const delaySeconds = delayMs > 0 ? Math.max(1, rounded) : 0;
     return { verb: 'nack', delaySeconds: toDelaySeconds(delaySeconds * 1000), reason: reasonOf(error) };
   }
 
-  /** The user's, if it answers with a time. */
+  /** The user's back-off, if it returns a valid time. */
   #backoff(attempt: number, error: unknown): number {
     try {
       const delayMs = this.settings.backoff(attempt, error);
       if (delayMs >= 0 && delayMs < Infinity) return delayMs;
     } catch {
-      // A defect there must not keep the message from coming back.
+      // A defect in the user’s function must not keep the message from coming again.
     }
     return exponentialBackoff(attempt, error);
   }
 
-  /** A listener that throws is its owner's defect, made known as an uncaught exception; what is going on here goes on. */
+  /** An error of a listener becomes an uncaught exception, and the consumer carries on. */
   #tell<Name extends keyof ConsumerEvents>(name: Name, ...what: ConsumerEvents[Name]): void {
     try {
       (this as EventEmitter).emit(name, ...what);
@@ -264,7 +294,7 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
     }
   }
 
-  /** Its handler is told, and what it does from now on is not settled. */
+  /** Aborts the signal of its handler, and no longer settles the outcome. */
   #lost(delivery: Delivery): void {
     if (delivery.isSettled) return;
     delivery.isSettled = true;
@@ -275,7 +305,7 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
     this.#done(delivery);
   }
 
-  /** No longer of interest to anybody here. */
+  /** The consumer no longer holds it. */
   #done(delivery: Delivery): void {
     this.#keeper.delete(delivery);
     this.#unsettled -= 1;
@@ -295,7 +325,7 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
     this.#keeper.close();
   }
 
-  /** Lets handlers finish until the deadline; then takes their messages from them. */
+  /** Lets handlers finish until the deadline, then nacks their messages. */
   async #finishHandlers(): Promise<void> {
     const deadline = new AbortController();
     const timedOut = sleep(this.settings.shutdownSeconds * 1000, undefined, { signal: deadline.signal }).catch(

@@ -13,7 +13,7 @@ import { Settler } from './settler.js';
 const QUEUE = 'orders';
 const TWELVE_HOURS_MS = 43_200_000;
 
-/** So many deliveries under leases that do not end meanwhile. */
+/** Leases this many deliveries for twelve hours. */
 async function leased(broker: InMemoryBroker, count: number): Promise<Delivery[]> {
   await broker.enqueue(QUEUE, { messages: Array.from({ length: count }, (_, index) => ({ body: String(index) })) });
   const { messages } = await broker.dequeue(QUEUE, { maxMessages: count, leaseSeconds: 43_200 });

@@ -5,141 +5,157 @@ import type { BrokerClient } from '../broker-client.js';
 import { mayPass } from '../http/broker-unreachable.error.js';
 import type { Delivery, Settlement } from './message.js';
 
-/** Deliveries that are settled in the same way. */
+/** Deliveries with the same settlement. */
 interface Group {
   settlement: Settlement;
   deliveries: Delivery[];
 }
 
 export interface SettlerEvents {
-  /** The broker has answered for it, or its lease is over: whatever becomes of it, it is no longer in hand. */
+  /** The broker has answered for it, or its lease has ended. The consumer no longer holds it. */
   onDone(delivery: Delivery): void;
-  /** The lease was lost before. */
+  /** The lease had been lost before. */
   onLost(delivery: Delivery): void;
-  /** Not settled: their leases run out, and they come again. None: the queue has no dead-letter queue, and another way was taken. */
+  /**
+   * These were not settled: their leases end, and they come again. An empty list: the queue has no
+   * dead-letter queue, and the settler used `instead`.
+   */
   onFailure(error: unknown, deliveries: readonly Delivery[]): void;
-  /** That way. */
+  /** The settlement that replaces a refused reject. */
   instead(delivery: Delivery, reason: string | undefined): Settlement;
 }
 
-/** Before what the broker could not settle now is sent again. */
+/** The pause before a failed settlement is sent again. */
 const AGAIN_AFTER_MS = 250;
-/** Requests of a lane at a time. Those that are not acks have a reason or a delay each of their own, and may be many. */
+/**
+ * Requests in flight per sender. Nacks have a reason or a delay each of their own, and may be many.
+ */
 const REQUESTS_AT_ONCE = 4;
 
-/** Tells the broker what became of deliveries, many with one request: while requests are under way, what is settled meanwhile gathers for the next. Nobody waits for it, and acks wait for nothing else. */
+/**
+ * Sends settlements to the broker, many with one request. While requests are in flight, further
+ * settlements collect for the next. No handler waits for it, and acks wait for nothing else.
+ */
 export class Settler {
-  private readonly acks: Lane;
-  private readonly others: Lane;
-  private readonly closed = new AbortController();
+  readonly #acks: Lane;
+  readonly #others: Lane;
+  readonly #closed = new AbortController();
 
-  constructor(
-    private readonly client: BrokerClient,
-    private readonly queue: string,
-    private readonly events: SettlerEvents,
-  ) {
-    this.acks = new Lane((group) => this.send(group));
-    this.others = new Lane((group) => this.send(group));
+  readonly #client: BrokerClient;
+  readonly #queue: string;
+  readonly #events: SettlerEvents;
+
+  constructor(client: BrokerClient, queue: string, events: SettlerEvents) {
+    this.#client = client;
+    this.#queue = queue;
+    this.#events = events;
+    this.#acks = new Lane((group) => this.#send(group));
+    this.#others = new Lane((group) => this.#send(group));
   }
 
   add(delivery: Delivery, settlement: Settlement): void {
-    (settlement.verb === 'ack' ? this.acks : this.others).add(delivery, settlement);
+    (settlement.verb === 'ack' ? this.#acks : this.#others).add(delivery, settlement);
   }
 
-  /** Resolves when the broker has answered for all that was settled so far. Never rejects. */
+  /** Resolves when the broker has answered for everything settled so far. Never rejects. */
   async flush(): Promise<void> {
-    await Promise.all([this.acks.flush(), this.others.flush()]);
+    await Promise.all([this.#acks.flush(), this.#others.flush()]);
   }
 
-  /** Gives up what is not settled yet: it is told as a failure. */
+  /** Stops retrying. Deliveries that are not settled yet are reported as failures. */
   close(reason: Error): void {
-    this.closed.abort(reason);
+    this.#closed.abort(reason);
   }
 
   /** Never rejects. */
-  private async send({ settlement, deliveries }: Group): Promise<void> {
+  async #send({ settlement, deliveries }: Group): Promise<void> {
     try {
-      const failed = new Map((await this.ask(settlement, deliveries)).map(({ receipt, code }) => [receipt, code]));
+      const failed = new Map((await this.#ask(settlement, deliveries)).map(({ receipt, code }) => [receipt, code]));
       for (const delivery of deliveries) {
-        // One that is not found was settled by a try whose answer was lost, or is over in another way.
-        if (failed.get(delivery.message.receipt) === 'lease-lost') this.events.onLost(delivery);
-        this.events.onDone(delivery);
+        // A delivery that is not found was settled by a try whose answer was lost, or is over in
+        // another way.
+        if (failed.get(delivery.message.receipt) === 'lease-lost') this.#events.onLost(delivery);
+        this.#events.onDone(delivery);
       }
     } catch (error) {
-      await this.afterFailure(error, settlement, deliveries);
+      await this.#afterFailure(error, settlement, deliveries);
     }
   }
 
-  private async afterFailure(error: unknown, settlement: Settlement, deliveries: readonly Delivery[]): Promise<void> {
+  async #afterFailure(error: unknown, settlement: Settlement, deliveries: readonly Delivery[]): Promise<void> {
     if (settlement.verb === 'reject' && error instanceof RowmqError && error.code === 'invalid-request') {
-      for (const delivery of deliveries) this.add(delivery, this.events.instead(delivery, settlement.reason));
-      this.events.onFailure(error, []);
+      for (const delivery of deliveries) this.add(delivery, this.#events.instead(delivery, settlement.reason));
+      this.#events.onFailure(error, []);
       return;
     }
     const now = performance.now();
     const held = mayPass(error) ? deliveries.filter(({ leaseEndsAt }) => leaseEndsAt > now) : [];
-    this.giveUp(
+    this.#giveUp(
       error,
       deliveries.filter((delivery) => !held.includes(delivery)),
     );
     if (held.length === 0) return;
-    await this.pause();
-    if (this.closed.signal.aborted) this.giveUp(error, held);
+    await this.#pause();
+    if (this.#closed.signal.aborted) this.#giveUp(error, held);
     else for (const delivery of held) this.add(delivery, settlement);
   }
 
-  private async pause(): Promise<void> {
-    const { signal } = this.closed;
+  async #pause(): Promise<void> {
+    const { signal } = this.#closed;
     await sleep(AGAIN_AFTER_MS * (0.5 + Math.random()), undefined, { signal }).catch(() => undefined);
   }
 
-  private giveUp(error: unknown, deliveries: readonly Delivery[]): void {
+  #giveUp(error: unknown, deliveries: readonly Delivery[]): void {
     if (deliveries.length === 0) return;
-    this.events.onFailure(error, deliveries);
-    for (const delivery of deliveries) this.events.onDone(delivery);
+    this.#events.onFailure(error, deliveries);
+    for (const delivery of deliveries) this.#events.onDone(delivery);
   }
 
-  /** Returns those that could not be settled. */
-  private async ask(settlement: Settlement, deliveries: readonly Delivery[]): Promise<FailedReceipt[]> {
+  /** Returns the receipts that failed. */
+  async #ask(settlement: Settlement, deliveries: readonly Delivery[]): Promise<FailedReceipt[]> {
     const receipts = deliveries.map(({ message }) => message.receipt);
-    const options = { signal: this.closed.signal };
-    if (settlement.verb === 'ack') return (await this.client.ack(this.queue, { receipts }, options)).failed;
+    const options = { signal: this.#closed.signal };
+    if (settlement.verb === 'ack') return (await this.#client.ack(this.#queue, { receipts }, options)).failed;
     const reason = settlement.reason?.slice(0, LIMITS.reasonChars).toWellFormed();
     const how = settlement.verb === 'reject' ? { deadLetter: true } : { delaySeconds: settlement.delaySeconds };
-    return (await this.client.nack(this.queue, { receipts, ...how, ...(reason && { reason }) }, options)).failed;
+    return (await this.#client.nack(this.#queue, { receipts, ...how, ...(reason && { reason }) }, options)).failed;
   }
 }
 
-/** Sends what gathers, one round after the other. */
+/** Collects settlements, and sends them round by round. */
 class Lane {
-  private readonly limit = pLimit(REQUESTS_AT_ONCE);
-  private groups = new Map<string, Group>();
-  private working: Promise<void> | undefined;
+  readonly #limit = pLimit(REQUESTS_AT_ONCE);
+  #groups = new Map<string, Group>();
+  #working: Promise<void> | undefined;
+
+  readonly #send: (group: Group) => Promise<void>;
 
   /** @param send never rejects */
-  constructor(private readonly send: (group: Group) => Promise<void>) {}
+  constructor(send: (group: Group) => Promise<void>) {
+    this.#send = send;
+  }
 
   add(delivery: Delivery, settlement: Settlement): void {
     const key = JSON.stringify(settlement);
-    const group = this.groups.get(key);
-    if (group === undefined) this.groups.set(key, { settlement, deliveries: [delivery] });
+    const group = this.#groups.get(key);
+    if (group === undefined) this.#groups.set(key, { settlement, deliveries: [delivery] });
     else group.deliveries.push(delivery);
-    this.working ??= this.work();
+    this.#working ??= this.#work();
   }
 
   async flush(): Promise<void> {
-    while (this.working !== undefined) await this.working;
+    while (this.#working !== undefined) await this.#working;
   }
 
-  private async work(): Promise<void> {
-    // What is settled in the same turn of the event loop goes together.
+  async #work(): Promise<void> {
+    // Settlements of the same turn of the event loop share a request.
     await new Promise((resolve) => setImmediate(resolve));
-    while (this.groups.size > 0) {
-      const groups = [...this.groups.values()].flatMap(requests);
-      this.groups = new Map();
-      await Promise.all(groups.map((group) => this.limit(() => this.send(group))));
+    while (this.#groups.size > 0) {
+      const groups = [...this.#groups.values()].flatMap(requests);
+      this.#groups = new Map();
+      await Promise.all(groups.map((group) => this.#limit(() => this.#send(group))));
     }
-    this.working = undefined;
+    this.#working = undefined;
   }
 }
 

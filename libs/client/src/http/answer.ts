@@ -4,13 +4,17 @@ import type { z } from 'zod';
 import { BrokerUnreachableError } from './broker-unreachable.error.js';
 import type { HttpAnswer, HttpRequest, NoAnswer } from './exchange.js';
 
-/** What was asked, and of which broker, as errors tell it. */
+/** The request and its broker, for the texts of errors. */
 interface Asked extends Pick<HttpRequest, 'method' | 'path'> {
   /** The broker's base URL. */
   url: string;
 }
 
-/** What a broker answered. Throws {@link RowmqError} where it refuses, and {@link BrokerUnreachableError} for what no broker answers. */
+/**
+ * Reads a broker's answer.
+ * @throws {@link RowmqError} if it refuses, and {@link BrokerUnreachableError} for an answer that
+ * no broker gives
+ */
 export function read<Schema extends z.ZodType>(
   schema: Schema,
   { method, url, path }: Asked,
@@ -36,7 +40,10 @@ export function read<Schema extends z.ZodType>(
   );
 }
 
-/** What it means that there is no answer. Whether anything was sent the codes of errors do not tell: EHOSTUNREACH, for one, may be that of a request that was under way. */
+/**
+ * The error for a call without an answer. The codes of errors do not tell whether anything was
+ * sent: EHOSTUNREACH, for one, may belong to a request in flight.
+ */
 export function unreachable(asked: Asked, { cause, neverLeft }: NoAnswer, deadlineMs: number): BrokerUnreachableError {
   const what = neverLeft ? whyNotSent(asked, cause, deadlineMs) : whyUnknown(asked, cause, deadlineMs);
   return new BrokerUnreachableError(what, asked.url, neverLeft ? 'not-sent' : 'unknown', { cause });
@@ -66,7 +73,7 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** The system's or undici's code, such as ECONNREFUSED; the message of an error that has none. */
+/** The system's or undici's code, such as ECONNREFUSED, or else the error's message. */
 function errorCode(error: unknown): string {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : messageOf(error);
 }

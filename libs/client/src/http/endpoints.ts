@@ -1,6 +1,6 @@
 import { errors, Pool } from 'undici';
 
-/** One broker, and whether it is worth asking. */
+/** One broker, and its recent failures. */
 export interface Endpoint {
   /** Without a slash at the end. */
   readonly url: string;
@@ -21,20 +21,24 @@ const FIRST_REST_MS = 500;
 const LONGEST_REST_MS = 30_000;
 
 /**
- * The brokers of a client. All are equal: a client stays with one, so that its consumers are woken by its own enqueues, and turns to the next when that one fails; one that has failed rests for a
- * while, twice as long each time. Clients begin at different ones.
+ * The brokers of a client, all equal. A client stays with one, so that its own enqueues wake its
+ * consumers. When that one fails, it turns to the next. A failed broker rests, twice as long each
+ * time. Clients start with different brokers.
  */
 export class Endpoints {
   readonly #endpoints: readonly Endpoint[];
   #current: number;
 
-  /** Opens no connection yet. Throws TypeError when there is no URL, or one is not http or https. */
+  /**
+   * Opens no connection yet. Throws TypeError without a URL, or for one that is not http or https.
+   */
   constructor(urls: readonly string[], { connectTimeout, connections }: EndpointOptions) {
     if (urls.length === 0)
       throw new TypeError("url names no broker; give a broker's URL such as http://127.0.0.1:8080.");
     this.#endpoints = urls.map((text) => {
       const url = parseUrl(text);
-      // The deadline of a call is a timer of its own, which covers connecting and reading too: undici's own limits stay out of its way.
+      // A timer of its own is the deadline of a call, including connecting and reading. undici's
+      // own limits are off.
       const limits = { connections, headersTimeout: 0, bodyTimeout: 0, connect: { timeout: connectTimeout } };
       return {
         url: url.href.replace(/\/$/, ''),
@@ -47,7 +51,7 @@ export class Endpoints {
     this.#current = Math.floor(Math.random() * urls.length);
   }
 
-  /** The broker to ask now. Where all rest, the one that is to be tried first. */
+  /** The broker to ask now. If all rest, the one whose rest ends first. */
   pick(): Endpoint {
     const now = performance.now();
     const current = this.#endpoints[this.#current] as Endpoint;
@@ -63,7 +67,7 @@ export class Endpoints {
     endpoint.restsUntil = 0;
   }
 
-  /** Calls that fail together are one failure. */
+  /** Calls that fail together count as one failure. */
   failed(endpoint: Endpoint): void {
     if (endpoint.restsUntil > performance.now()) return;
     const rest = Math.min(LONGEST_REST_MS, FIRST_REST_MS * 2 ** endpoint.failures);

@@ -13,10 +13,11 @@ export interface HttpAnswer {
   retryAfter: string | string[] | undefined;
 }
 
-/** A request has no answer. */
+/** A request got no answer. */
 export class NoAnswer extends Error {
   /**
-   * @param cause undici's HeadersTimeoutError at the deadline, the signal's reason, or what the connection came to
+   * @param cause undici's HeadersTimeoutError at the deadline, the signal's reason, or the
+   * connection's error
    * @param neverLeft nothing of it was written to a connection, and nothing will be
    */
   constructor(
@@ -30,7 +31,8 @@ export class NoAnswer extends Error {
 /**
  * Sends a request and reads its whole answer. Throws {@link NoAnswer}.
  *
- * On undici's `dispatch`: its `request` makes a stream of every answer, which costs as much again as all the rest. One timer and one listener per call rather than AbortSignal.any, which keeps every signal it
+ * It uses undici's `dispatch`: `request` makes a stream of every answer, which doubles the cost.
+ * One timer and one listener per call replace AbortSignal.any, which keeps every signal that it
  * made on a long-lived source.
  */
 export async function exchange(
@@ -55,36 +57,36 @@ export async function exchange(
 
 class AnswerReader implements Dispatcher.DispatchHandler {
   readonly whole: Promise<HttpAnswer>;
-  private resolve!: (answer: HttpAnswer) => void;
-  private reject!: (error: Error) => void;
-  private controller: Dispatcher.DispatchController | undefined;
-  private givenUp: Error | undefined;
-  private status = 0;
-  private retryAfter: string | string[] | undefined;
-  private readonly chunks: Buffer[] = [];
+  #resolve!: (answer: HttpAnswer) => void;
+  #reject!: (error: Error) => void;
+  #controller: Dispatcher.DispatchController | undefined;
+  #givenUp: Error | undefined;
+  #status = 0;
+  #retryAfter: string | string[] | undefined;
+  readonly #chunks: Buffer[] = [];
 
   constructor() {
     this.whole = new Promise((resolve, reject) => {
-      this.resolve = resolve;
-      this.reject = reject;
+      this.#resolve = resolve;
+      this.#reject = reject;
     });
   }
 
   get neverLeft(): boolean {
-    return this.controller === undefined;
+    return this.#controller === undefined;
   }
 
-  /** Whoever waits is told at once; a request that has not left yet never does. */
+  /** Rejects at once. A request that has not left yet never leaves. */
   giveUp(reason: Error): void {
-    this.givenUp = reason;
-    this.reject(reason);
-    this.controller?.abort(reason);
+    this.#givenUp = reason;
+    this.#reject(reason);
+    this.#controller?.abort(reason);
   }
 
-  /** Called just before the first byte is written. What is given up here is not written. */
+  /** undici calls it just before the first byte. A cancelled request is not written. */
   onRequestStart(controller: Dispatcher.DispatchController): void {
-    if (this.givenUp === undefined) this.controller = controller;
-    else controller.abort(this.givenUp);
+    if (this.#givenUp === undefined) this.#controller = controller;
+    else controller.abort(this.#givenUp);
   }
 
   onResponseStart(
@@ -92,21 +94,21 @@ class AnswerReader implements Dispatcher.DispatchHandler {
     status: number,
     headers: Record<string, string | string[] | undefined>,
   ): void {
-    this.status = status;
-    this.retryAfter = headers['retry-after'];
+    this.#status = status;
+    this.#retryAfter = headers['retry-after'];
   }
 
   onResponseData(_: Dispatcher.DispatchController, chunk: Buffer): void {
-    this.chunks.push(chunk);
+    this.#chunks.push(chunk);
   }
 
   onResponseEnd(): void {
-    const [first] = this.chunks;
-    const bytes = this.chunks.length === 1 ? (first as Buffer) : Buffer.concat(this.chunks);
-    this.resolve({ status: this.status, text: bytes.toString(), retryAfter: this.retryAfter });
+    const [first] = this.#chunks;
+    const bytes = this.#chunks.length === 1 ? (first as Buffer) : Buffer.concat(this.#chunks);
+    this.#resolve({ status: this.#status, text: bytes.toString(), retryAfter: this.#retryAfter });
   }
 
   onResponseError(_: Dispatcher.DispatchController, error: Error): void {
-    this.reject(error);
+    this.#reject(error);
   }
 }

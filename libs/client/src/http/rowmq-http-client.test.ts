@@ -336,7 +336,7 @@ describe('what may pass', () => {
       .catch((error: unknown) => (error as RowmqError).code);
     await expect(outcome).resolves.toBe(code);
     expect(calls).toBe(2);
-    // Of its first try.
+    // The code of its first try.
     await expect(clientOf({ url, retries: 4 }).deleteQueue('orders')).rejects.toMatchObject({
       code: 'queue-not-found',
     });

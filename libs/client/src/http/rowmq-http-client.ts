@@ -39,15 +39,24 @@ import { type Endpoint, Endpoints } from './endpoints.js';
 import { exchange, NoAnswer } from './exchange.js';
 
 export interface RowmqClientOptions {
-  /** The broker's base URL, such as `http://127.0.0.1:8080`; several for brokers that stand in for each other. */
+  /**
+   * The broker's base URL, such as `http://127.0.0.1:8080`; several for brokers that stand in for
+   * each other.
+   */
   url: string | readonly string[];
-  /** Sent as a bearer token; absent for a broker without keys. */
+  /** Sent as a bearer token. Absent for a broker without keys. */
   apiKey?: string | undefined;
-  /** Deadline of every try, in milliseconds; a dequeue gets its `waitSeconds` on top, a purge or a delete the 10 seconds that it may take. Default 10,000. */
+  /**
+   * The deadline of every try, in milliseconds. A dequeue gets its `waitSeconds` on top, and a
+   * purge or a delete 10 seconds. Default 10,000.
+   */
   timeoutMs?: number | undefined;
-  /** How often a call is tried again after a failure that may pass, with growing pauses of up to 2 seconds. Default 4; 0 for a client that sends each call once. */
+  /**
+   * The number of retries after a failure that may pass, with growing pauses of up to 2 seconds.
+   * Default 4. A client with 0 sends each call once.
+   */
   retries?: number | undefined;
-  /** Sockets kept open at most, to each broker; each waiting dequeue holds one. Default 128. */
+  /** Sockets to each broker at most. Each waiting dequeue holds one. Default 128. */
   maxConnections?: number | undefined;
 }
 
@@ -55,11 +64,11 @@ interface Call {
   method: Dispatcher.HttpMethod;
   path: string;
   body?: unknown;
-  /** What the broker may take before it answers. */
+  /** The time that the broker may take before it answers. */
   extraMs?: number;
-  /** Sent twice it does more than sent once. */
+  /** Repeating it has a further effect. */
   once?: boolean;
-  /** With this it is refused once it has been carried out. */
+  /** The refusal of a repeated call that was already carried out. */
   doneCode?: ErrorCode;
   signal?: AbortSignal | undefined;
   timeoutMs?: number | undefined;
@@ -81,17 +90,22 @@ const optionsSchema = z.strictObject({
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 2000;
 
-/** What the broker takes for a purge or a delete, if the queue is large. */
+/** The time that a broker may take for a purge or a delete of a large queue. */
 const SWEEP_MS = LIMITS.sweepSeconds * 1000;
 
 /**
- * RowMQ over HTTP, on pools of kept-alive connections: one method per verb of the REST contract. Needs no framework.
+ * RowMQ over HTTP, on pools of kept-alive connections, with one method per verb of the REST
+ * contract. Needs no framework.
  *
- * Every call has a deadline. A refusal by the broker throws {@link RowmqError} with the broker's code; a call without a broker's answer throws {@link BrokerUnreachableError}; a call given up by
- * its signal throws the signal's reason.
+ * Every call has a deadline. If the broker refuses, the call throws {@link RowmqError} with the
+ * broker's code. Without a broker's answer it throws {@link BrokerUnreachableError}. If its signal
+ * cancels it, it throws the signal's reason.
  *
- * What may pass (`overloaded`, `database-unavailable`, no answer) is tried again, with pauses and jitter, on the next broker if there are several. An enqueue is sent again only if the broker has
- * certainly not stored it; where that is unknown the error says so, and whether to send it again, and so perhaps twice, is the caller's decision.
+ * The client retries failures that may pass (`overloaded`, `database-unavailable`, no answer). It
+ * pauses with jitter, and turns to the next broker if there are several.
+ *
+ * It repeats an enqueue only if the broker has certainly not stored it. If that is unknown, the
+ * error says so. The caller decides whether to repeat the enqueue, at the risk of a second copy.
  */
 export class RowmqHttpClient extends BrokerClient {
   readonly #endpoints: Endpoints;
@@ -100,7 +114,7 @@ export class RowmqHttpClient extends BrokerClient {
   readonly #headers: Record<string, string>;
   readonly #closed = new AbortController();
 
-  /** Opens no connection yet. Throws TypeError that says which option cannot be, such as a `url` that is none. */
+  /** Opens no connection yet. Throws TypeError that names every invalid option. */
   constructor(options: RowmqClientOptions) {
     super();
     const given = optionsSchema.safeParse(options);
@@ -113,7 +127,7 @@ export class RowmqHttpClient extends BrokerClient {
     this.#endpoints = new Endpoints([url].flat(), { connectTimeout: timeoutMs, connections: maxConnections });
   }
 
-  /** The broker's base URL; of several, the first. */
+  /** The broker's base URL. With several brokers, the first. */
   get url(): string {
     return this.#endpoints.urls[0] as string;
   }
@@ -129,7 +143,7 @@ export class RowmqHttpClient extends BrokerClient {
     });
   }
 
-  /** Leases up to `maxMessages`, waiting up to `waitSeconds` for the first; may answer none. */
+  /** Leases up to `maxMessages` and waits up to `waitSeconds` for the first. It may answer none. */
   dequeue(queue: string, request: DequeueRequest = {}, options: CallOptions = {}): Promise<DequeueAnswer> {
     const extraMs = (request.waitSeconds ?? 0) * 1000;
     return this.#call(dequeueAnswer, {
@@ -141,17 +155,23 @@ export class RowmqHttpClient extends BrokerClient {
     });
   }
 
-  /** Settles leased messages; answers each receipt as acked or failed. */
+  /** Settles leased messages. Answers each receipt as acked or failed. */
   ack(queue: string, request: AckRequest, options: CallOptions = {}): Promise<AckAnswer> {
     return this.#call(ackAnswer, { method: 'POST', path: `${messagesPath(queue)}/ack`, body: request, ...options });
   }
 
-  /** Gives leased messages back, now or after `delaySeconds`; answers each receipt as nacked or failed. */
+  /**
+   * Makes leased messages ready again, now or after `delaySeconds`, or dead-letters them. Answers
+   * each receipt as nacked or failed.
+   */
   nack(queue: string, request: NackRequest, options: CallOptions = {}): Promise<NackAnswer> {
     return this.#call(nackAnswer, { method: 'POST', path: `${messagesPath(queue)}/nack`, body: request, ...options });
   }
 
-  /** Moves the deadlines of leases to `leaseSeconds` from now; answers each receipt as extended or failed. */
+  /**
+   * Moves the deadlines of leases to `leaseSeconds` from now. Answers each receipt as extended or
+   * failed.
+   */
   extend(queue: string, request: ExtendRequest, options: CallOptions = {}): Promise<ExtendAnswer> {
     return this.#call(extendAnswer, {
       method: 'POST',
@@ -161,7 +181,7 @@ export class RowmqHttpClient extends BrokerClient {
     });
   }
 
-  /** Creates the queue, or changes the settings that are named. */
+  /** Creates the queue, or changes the settings that are given. */
   putQueue(queue: string, settings: PutQueueRequest = {}, options: CallOptions = {}): Promise<QueueAnswer> {
     return this.#call(queueAnswer, { method: 'PUT', path: queuePath(queue), body: settings, ...options });
   }
@@ -213,7 +233,7 @@ export class RowmqHttpClient extends BrokerClient {
     await this.#call(ANYTHING, { method: 'GET', path: '/health/ready', ...options });
   }
 
-  /** Drops the connections, and with them the calls that are under way. Idempotent. */
+  /** Drops the connections, and ends the calls in flight. Idempotent. */
   async close(): Promise<void> {
     this.#closed.abort(new Error('the client is closed'));
     await this.#endpoints.close();
@@ -229,9 +249,12 @@ export class RowmqHttpClient extends BrokerClient {
     }
   }
 
-  /** After a try that failed. Apart from it, since a call that succeeds at once should not pay for what might follow. */
+  /**
+   * Retries after a first failure. It is a function of its own, so that a call that succeeds at
+   * once costs nothing more.
+   */
   async #tryAgain<Schema extends z.ZodType>(failure: unknown, schema: Schema, call: Call): Promise<z.output<Schema>> {
-    /** Of tries that may have been carried out. */
+    /** The errors of tries that may have been carried out. */
     const doubts: unknown[] = [];
     const attempt = async (number: number): Promise<z.output<Schema>> => {
       if (number === 1) throw failure;
@@ -257,7 +280,7 @@ export class RowmqHttpClient extends BrokerClient {
     }
   }
 
-  /** As long as the broker said. */
+  /** Pauses for the time that the broker asked for. */
   async #pauseAsAsked({ signal }: Call, error: unknown): Promise<void> {
     const seconds = error instanceof RowmqError ? (error.retryAfterSeconds ?? 0) : 0;
     if (seconds === 0) return;
@@ -300,13 +323,13 @@ export class RowmqHttpClient extends BrokerClient {
   }
 }
 
-/** Whether a try that failed so may have been carried out all the same. */
+/** Whether a failed try may have been carried out. */
 function mayBeDone(error: unknown): boolean {
   if (error instanceof BrokerUnreachableError) return error.outcome === 'unknown';
   return error instanceof RowmqError && error.code === 'database-unavailable';
 }
 
-/** What is known of a call of which an earlier try may have been carried out. */
+/** The error of a call whose earlier try may have been carried out. */
 function afterDoubt(error: BrokerUnreachableError): BrokerUnreachableError {
   if (error.outcome === 'unknown') return error;
   const message = `${error.message} A try before may have been carried out.`;

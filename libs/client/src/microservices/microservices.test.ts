@@ -95,6 +95,7 @@ describe('the transport', () => {
 
   it('gives back what a handler throws on, for as long as RetryException says, and dead-letters what RejectException says', async () => {
     const broker = new InMemoryBroker();
+    await broker.putQueue('dead');
     await broker.putQueue('orders', { deadLetterQueue: 'dead' });
     @Controller()
     class Orders {

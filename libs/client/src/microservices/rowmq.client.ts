@@ -13,22 +13,28 @@ export class RowmqRecord<T = unknown> {
   ) {}
 }
 
-/** The client side of the transport: `emit(queue, payload)` enqueues, and completes with the message's id once it is durable. A queue is no RPC channel: `send` is refused. */
+/**
+ * The client side of the transport. `emit(queue, payload)` enqueues, and completes with the
+ * message's id once it is durable. It refuses `send`: a queue is not an RPC channel.
+ */
 export class RowmqClient extends ClientProxy {
-  private readonly client: BrokerClient;
-  private readonly queues = new Map<string, Queue>();
+  readonly #client: BrokerClient;
+  readonly #queues = new Map<string, Queue>();
 
-  /** Throws TypeError for a URL that is none. @param client in place of one over HTTP, such as an `InMemoryBroker` */
+  /**
+   * Throws TypeError that names every invalid option.
+   * @param client replaces the HTTP client, for example with an `InMemoryBroker`
+   */
   constructor(options: RowmqClientOptions, client?: BrokerClient) {
     super();
-    this.client = client ?? new RowmqHttpClient(options);
+    this.#client = client ?? new RowmqHttpClient(options);
   }
 
-  /** Nothing to do: connections are made when they are needed. */
+  /** Connections are made when they are needed. */
   async connect(): Promise<void> {}
 
   async close(): Promise<void> {
-    await this.client.close();
+    await this.#client.close();
   }
 
   override send<Result = never>(pattern: unknown, _data?: unknown): Observable<Result> {
@@ -41,7 +47,7 @@ export class RowmqClient extends ClientProxy {
 
   // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- Nest's signature
   unwrap<T = BrokerClient>(): T {
-    return this.client as T;
+    return this.#client as T;
   }
 
   protected publish({ pattern }: ReadPacket): () => void {
@@ -52,8 +58,8 @@ export class RowmqClient extends ClientProxy {
     if (typeof pattern !== 'string') {
       throw new RowmqConfigurationError(`A pattern is a queue's name, not ${JSON.stringify(pattern)}.`);
     }
-    const queue = this.queues.get(pattern) ?? new Queue(this.client, pattern);
-    this.queues.set(pattern, queue);
+    const queue = this.#queues.get(pattern) ?? new Queue(this.#client, pattern);
+    this.#queues.set(pattern, queue);
     const { payload, options } = data instanceof RowmqRecord ? data : new RowmqRecord(data as unknown);
     return (await queue.enqueue(payload, options)) as T;
   }

@@ -1,9 +1,9 @@
 import { BaseRpcContext } from '@nestjs/microservices';
 import type { Message } from '../consumer/message.js';
 
-/** What a handler of the transport can ask for beside its payload: `@Ctx() context: RowmqContext`. */
+/** The second argument of a handler of the transport: `@Ctx() context: RowmqContext`. */
 export class RowmqContext extends BaseRpcContext<[Message]> {
-  /** The message: id, headers, how often it was received, the signal that its lease is lost. */
+  /** The message: its id, headers, number of receives, and the signal of a lost lease. */
   getMessage(): Message {
     return this.args[0];
   }

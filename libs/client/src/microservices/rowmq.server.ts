@@ -13,78 +13,93 @@ import { RowmqContext } from './rowmq.context.js';
 
 type HandlerOptions = ConsumerOptions & PayloadOptions & Pick<NeededQueue, 'create'>;
 
-/** Which names this transport by in `@EventPattern(queue, ROWMQ)`, where an application has several. */
+/** Names this transport in `@EventPattern(queue, ROWMQ)`, in an application with several. */
 export const ROWMQ = Symbol('rowmq');
 
 export interface RowmqServerOptions extends RowmqClientOptions {
-  /** How every queue is consumed, unless it says otherwise: `@EventPattern('orders', { concurrency: 5 })`. */
+  /**
+   * The options of every consumer. A handler's own replace them: `@EventPattern('orders', {
+   * concurrency: 5 })`.
+   */
   consumer?: ConsumerOptions | undefined;
-  /** `true` creates the queues that are not there yet; settings are given to all of them. Needs an API key that may. Default: a queue that does not exist is a fault. */
+  /**
+   * `true` creates the queues that are missing. Settings are applied to all of them. Needs an API
+   * key with that right. By default a missing queue is an error.
+   */
   create?: NeededQueue['create'];
 }
 
 /**
- * The server side of the transport: `createMicroservice(AppModule, { strategy: new RowmqServer({ url }) })`. An `@EventPattern(queue)` handler gets the queue's payloads; when it is done the message is
- * acked, when it throws it comes again, as with a `@Consumer`. A pattern is a queue's name. The last argument of `@EventPattern` has options: those of a consumer, `format`, `schema` and
- * `create`.
+ * The server side of the transport: `createMicroservice(AppModule, { strategy: new RowmqServer({
+ * url }) })`. An `@EventPattern(queue)` handler gets the queue's payloads. If it returns, the
+ * message is acked. If it throws, the message comes again, as with a `@Consumer`.
+ *
+ * A pattern is a queue's name. The last argument of `@EventPattern` takes the options of a
+ * consumer, and `format`, `schema` and `create`.
  */
 export class RowmqServer extends Server implements CustomTransportStrategy {
   override readonly transportId = ROWMQ;
-  /** What a handler throws is the consumer's to settle and to tell. */
+  /** The consumer settles and reports the errors of handlers. */
   override readonly propagatesEventHandlerErrors = true;
-  private readonly client: BrokerClient;
-  private readonly consumers: QueueConsumer[] = [];
-  private readonly closing = new AbortController();
-  /** What holds for queues that do not say otherwise. */
-  private readonly usual: HandlerOptions;
+  readonly #client: BrokerClient;
+  readonly #consumers: QueueConsumer[] = [];
+  readonly #closing = new AbortController();
+  /** The options of queues that have none of their own. */
+  readonly #usual: HandlerOptions;
 
-  /** Throws TypeError for a URL that is none. @param client in place of one over HTTP, such as an `InMemoryBroker` */
+  /**
+   * Throws TypeError that names every invalid option.
+   * @param client replaces the HTTP client, for example with an `InMemoryBroker`
+   */
   constructor({ consumer, create, ...options }: RowmqServerOptions, client?: BrokerClient) {
     super();
-    this.usual = { ...consumer, create };
-    this.client = client ?? new RowmqHttpClient(options);
+    this.#usual = { ...consumer, create };
+    this.#client = client ?? new RowmqHttpClient(options);
     this.initializeSerializer({});
     this.initializeDeserializer({});
   }
 
-  /** Checks that the queues are there, and begins to consume. Answers {@link RowmqConfigurationError} for queues that are not, and for handlers that a queue cannot have. */
+  /**
+   * Checks that the queues exist, and starts to consume. Passes {@link RowmqConfigurationError} on
+   * for a missing queue, and for a handler that no queue can have.
+   */
   listen(callback: (error?: unknown) => void): void {
     // oxlint-disable-next-line promise/no-callback-in-promise -- Nest's signature
-    this.begin().then(() => callback(), callback);
+    this.#begin().then(() => callback(), callback);
   }
 
-  /** Stops as {@link QueueConsumer.stop} does. */
+  /** Stops each consumer as {@link QueueConsumer.stop} does. */
   async close(): Promise<void> {
-    this.closing.abort(new Error('the server is closed'));
-    await Promise.all(this.consumers.map((consumer) => consumer.stop()));
-    await this.client.close();
+    this.#closing.abort(new Error('the server is closed'));
+    await Promise.all(this.#consumers.map((consumer) => consumer.stop()));
+    await this.#client.close();
   }
 
-  /** There are no events of a connection: what happens is told by consumers. */
+  /** A connection has no events here. The consumers have events. */
   on(): never {
     throw new RowmqConfigurationError('RowmqServer has no events; listen to those of unwrap().');
   }
 
-  /** The consumers, one for each queue. */
+  /** The consumers, one per queue. */
   // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- Nest's signature
   unwrap<T = readonly QueueConsumer[]>(): T {
-    return this.consumers as T;
+    return this.#consumers as T;
   }
 
-  private async begin(): Promise<void> {
+  async #begin(): Promise<void> {
     const handlers = [...this.getHandlers()];
-    for (const [queue, handler] of handlers) this.consumers.push(this.consumerOf(queue, handler));
-    const needed = handlers.map(([name, handler]) => ({ name, create: this.optionsOf(handler).create }));
-    await new QueueCheck(this.client, this.logger, this.closing.signal).ensureAll(needed);
-    if (this.closing.signal.aborted) return;
-    for (const consumer of this.consumers) consumer.start();
+    for (const [queue, handler] of handlers) this.#consumers.push(this.#consumerOf(queue, handler));
+    const needed = handlers.map(([name, handler]) => ({ name, create: this.#optionsOf(handler).create }));
+    await new QueueCheck(this.#client, this.logger, this.#closing.signal).ensureAll(needed);
+    if (this.#closing.signal.aborted) return;
+    for (const consumer of this.#consumers) consumer.start();
   }
 
-  private optionsOf(handler: MessageHandler): HandlerOptions {
-    return { ...this.usual, ...(handler.extras as HandlerOptions | undefined) };
+  #optionsOf(handler: MessageHandler): HandlerOptions {
+    return { ...this.#usual, ...(handler.extras as HandlerOptions | undefined) };
   }
 
-  private consumerOf(queue: string, handler: MessageHandler): QueueConsumer {
+  #consumerOf(queue: string, handler: MessageHandler): QueueConsumer {
     if (!queueName.safeParse(queue).success) {
       throw new RowmqConfigurationError(
         `@EventPattern(${queue}) names no queue: a pattern is a queue's name, 1 to 80 of the characters A-Z a-z 0-9 . _ -`,
@@ -100,12 +115,12 @@ export class RowmqServer extends Server implements CustomTransportStrategy {
         `Several handlers have @EventPattern('${queue}'): one that fails would have the others do it again. Call them from one handler, or give each a queue.`,
       );
     }
-    const { create: _, ...options } = this.optionsOf(handler);
+    const { create: _, ...options } = this.#optionsOf(handler);
     const consumer = new QueueConsumer<unknown>(
-      this.client,
+      this.#client,
       queue,
       {
-        message: async (payload, message) => this.handle(handler, payload, new RowmqContext([message])),
+        message: async (payload, message) => this.#handle(handler, payload, new RowmqContext([message])),
       },
       options,
     );
@@ -113,8 +128,8 @@ export class RowmqServer extends Server implements CustomTransportStrategy {
     return consumer;
   }
 
-  /** Within Nest's hooks, for who instruments all transports alike. */
-  private async handle(handler: MessageHandler, payload: unknown, context: RowmqContext): Promise<void> {
+  /** Runs inside Nest's hooks, for code that instruments all transports alike. */
+  async #handle(handler: MessageHandler, payload: unknown, context: RowmqContext): Promise<void> {
     await new Promise<void>((resolve, reject) => {
       const work = async (): Promise<void> => {
         try {

@@ -13,19 +13,29 @@ export interface FoundConsumer extends ConsumerMetadata {
 
 type Method = (...args: unknown[]) => unknown;
 
-/** Finds what an application registered with RowMQ. Throws {@link RowmqConfigurationError} for what cannot work. */
+/**
+ * Finds the queues and consumers of an application.
+ * @throws {@link RowmqConfigurationError} for a configuration that cannot work
+ */
 @Injectable()
 export class ConsumerExplorer {
-  constructor(
-    private readonly discovery: DiscoveryService,
-    private readonly scanner: MetadataScanner,
-    private readonly reflector: Reflector,
-  ) {}
+  readonly #discovery: DiscoveryService;
+  readonly #scanner: MetadataScanner;
+  readonly #reflector: Reflector;
 
-  /** Every registered queue, by name; of one that several modules register, the one that says how to create it. */
+  constructor(discovery: DiscoveryService, scanner: MetadataScanner, reflector: Reflector) {
+    this.#discovery = discovery;
+    this.#scanner = scanner;
+    this.#reflector = reflector;
+  }
+
+  /**
+   * Every registered queue, by name. If several modules register one, the one that says how to
+   * create it.
+   */
   queues(): Map<string, RegisteredQueue> {
     const queues = new Map<string, RegisteredQueue>();
-    for (const { instance } of this.discovery.getProviders()) {
+    for (const { instance } of this.#discovery.getProviders()) {
       if (!(instance instanceof RegisteredQueue)) continue;
       const known = queues.get(instance.name);
       if (known !== undefined && known !== instance) assertSame(known, instance);
@@ -34,15 +44,15 @@ export class ConsumerExplorer {
     return queues;
   }
 
-  /** Every consumer, at most one for a queue. */
+  /** Every consumer, at most one per queue. */
   consumers(): FoundConsumer[] {
     const byQueue = new Map<string, FoundConsumer>();
     const instances = new Set<unknown>();
-    for (const wrapper of this.discovery.getProviders()) {
-      // Also of a provider that is made by a factory, or is there already.
+    for (const wrapper of this.#discovery.getProviders()) {
+      // The class of a provider from a factory, or of a given value, too.
       const type: unknown = (wrapper.instance as object | undefined)?.constructor ?? wrapper.metatype;
       if (typeof type !== 'function') continue;
-      const metadata = this.reflector.get<ConsumerMetadata | undefined>(CONSUMER_METADATA, type);
+      const metadata = this.#reflector.get<ConsumerMetadata | undefined>(CONSUMER_METADATA, type);
       if (metadata === undefined || instances.has(wrapper.instance)) continue;
       instances.add(wrapper.instance);
       const { name } = type as Type;
@@ -51,7 +61,7 @@ export class ConsumerExplorer {
           `${name} consumes queue '${metadata.queue}' and is request-scoped, or depends on something that is: there is no request. Make it a singleton.`,
         );
       }
-      const found = { ...metadata, className: name, handler: this.handlerOf(name, wrapper.instance as object) };
+      const found = { ...metadata, className: name, handler: this.#handlerOf(name, wrapper.instance as object) };
       const other = byQueue.get(metadata.queue);
       if (other !== undefined) {
         throw new RowmqConfigurationError(
@@ -63,11 +73,11 @@ export class ConsumerExplorer {
     return [...byQueue.values()];
   }
 
-  private handlerOf(className: string, instance: object): Handler<unknown> {
+  #handlerOf(className: string, instance: object): Handler<unknown> {
     const prototype = Object.getPrototypeOf(instance) as Record<string, Method>;
-    const handlers = this.scanner.getAllMethodNames(prototype).flatMap((name) => {
+    const handlers = this.#scanner.getAllMethodNames(prototype).flatMap((name) => {
       const method = prototype[name] as Method;
-      const kind = this.reflector.get<HandlerKind | undefined>(HANDLER_METADATA, method);
+      const kind = this.#reflector.get<HandlerKind | undefined>(HANDLER_METADATA, method);
       return kind === undefined ? [] : [{ kind, name, method }];
     });
     const [handler, ...others] = handlers;
@@ -81,7 +91,7 @@ export class ConsumerExplorer {
         `${className} has several handlers (${handlers.map(({ name }) => name).join(', ')}): a consumer has one. Leave @OnMessage() or @OnBatch() on one of them.`,
       );
     }
-    // Looked up when it is called, so that who wraps or spies on the method is heard.
+    // Looked up at each call, so that a wrapper or a spy on the method takes effect.
     const call: Method = (...args) => (instance as Record<string, Method>)[handler.name]?.(...args);
     return handler.kind === 'batch' ? { batch: call } : { message: call };
   }

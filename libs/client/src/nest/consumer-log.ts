@@ -3,12 +3,12 @@ import { inspect } from 'node:util';
 import type { Settlement } from '../consumer/message.js';
 import type { QueueConsumer } from '../consumer/queue-consumer.js';
 
-/** Logs what becomes of a consumer and its messages. */
+/** Logs the events of a consumer and its messages. */
 export function logConsumer(consumer: QueueConsumer, logger: Pick<LoggerService, 'log' | 'warn' | 'error'>): void {
   const { queue } = consumer;
   let isAway = false;
   consumer.on('dequeueFailed', (error) => {
-    // Once for a time of trouble, not for each try.
+    // Once per outage, not once per try.
     if (!isAway) logger.warn(`Queue '${queue}' gives no messages, and is asked again: ${text(error)}`);
     isAway = true;
   });

@@ -14,30 +14,37 @@ import { QueueCheck } from './queue-check.js';
 import { RowmqConfigurationError } from './rowmq-configuration.error.js';
 
 /**
- * The application's consumers: checked and started when it has started (`onApplicationBootstrap`), stopped as soon as it is closed (`onModuleDestroy`). What handlers use must be there until then: close it in
+ * The application's consumers. They are checked and started in `onApplicationBootstrap`, and
+ * stopped in `onModuleDestroy`. Resources of handlers have to stay open until then: close them in
  * `beforeApplicationShutdown` or `onApplicationShutdown`.
  */
 @Injectable()
 export class ConsumersService implements OnApplicationBootstrap, OnModuleDestroy, OnApplicationShutdown {
-  private readonly logger = new Logger('Rowmq');
-  private readonly running = new Map<string, QueueConsumer>();
-  private readonly closing = new AbortController();
+  readonly #logger = new Logger('Rowmq');
+  readonly #running = new Map<string, QueueConsumer>();
+  readonly #closing = new AbortController();
 
-  constructor(
-    @Inject(BrokerClient) private readonly client: BrokerClient,
-    private readonly explorer: ConsumerExplorer,
-  ) {}
+  readonly #client: BrokerClient;
+  readonly #explorer: ConsumerExplorer;
 
-  /** The running consumer of a queue, for who wants its events. Throws {@link RowmqConfigurationError} if this application has none. */
+  constructor(@Inject(BrokerClient) client: BrokerClient, explorer: ConsumerExplorer) {
+    this.#client = client;
+    this.#explorer = explorer;
+  }
+
+  /**
+   * The running consumer of a queue, for access to its events.
+   * @throws {@link RowmqConfigurationError} if this application has none
+   */
   get(queue: string): QueueConsumer {
-    const consumer = this.running.get(queue);
+    const consumer = this.#running.get(queue);
     if (consumer !== undefined) return consumer;
     throw new RowmqConfigurationError(`This application has no consumer of queue '${queue}' that has started.`);
   }
 
   async onApplicationBootstrap(): Promise<void> {
-    const queues = this.explorer.queues();
-    const consumers = this.explorer.consumers().map(({ queue, options, className, handler }) => {
+    const queues = this.#explorer.queues();
+    const consumers = this.#explorer.consumers().map(({ queue, options, className, handler }) => {
       const registered = queues.get(queue);
       if (registered === undefined) {
         throw new RowmqConfigurationError(
@@ -45,26 +52,26 @@ export class ConsumersService implements OnApplicationBootstrap, OnModuleDestroy
         );
       }
       const { format, schema } = registered.registration;
-      return new QueueConsumer(this.client, queue, handler, { ...options, format, schema });
+      return new QueueConsumer(this.#client, queue, handler, { ...options, format, schema });
     });
     const needed = [...queues.values()].map(({ registration }) => registration);
-    await new QueueCheck(this.client, this.logger, this.closing.signal).ensureAll(needed);
-    // Nest does not wait for the end of this when an HTTP application is closed meanwhile.
-    if (this.closing.signal.aborted) return;
+    await new QueueCheck(this.#client, this.#logger, this.#closing.signal).ensureAll(needed);
+    // If an HTTP application is closed meanwhile, Nest does not wait for the end of this.
+    if (this.#closing.signal.aborted) return;
     for (const consumer of consumers) {
-      this.running.set(consumer.queue, consumer);
-      logConsumer(consumer, this.logger);
+      this.#running.set(consumer.queue, consumer);
+      logConsumer(consumer, this.#logger);
       consumer.start();
     }
   }
 
   async onModuleDestroy(): Promise<void> {
-    this.closing.abort(new Error('the application is closed'));
-    await Promise.all([...this.running.values()].map((consumer) => consumer.stop()));
+    this.#closing.abort(new Error('the application is closed'));
+    await Promise.all([...this.#running.values()].map((consumer) => consumer.stop()));
   }
 
-  /** Last: until then others may enqueue. */
+  /** The client closes last, because other providers may enqueue until then. */
   async onApplicationShutdown(): Promise<void> {
-    await this.client.close();
+    await this.#client.close();
   }
 }

@@ -15,7 +15,10 @@ export type HandlerKind = 'message' | 'batch';
 /** Injects a queue that was registered with `RowmqModule.registerQueue`. */
 export const InjectQueue = (name: string): ParameterDecorator & PropertyDecorator => Inject(getQueueToken(name));
 
-/** Makes a class the consumer of a queue: one method of it, marked with {@link OnMessage} or {@link OnBatch}, handles its messages. List it among a module's providers. */
+/**
+ * Makes a class the consumer of a queue. One method, marked with {@link OnMessage} or {@link
+ * OnBatch}, handles its messages. List the class among a module's providers.
+ */
 export function Consumer(queue: string, options: ConsumerOptions = {}): ClassDecorator {
   return (target) => {
     Injectable()(target);
@@ -23,8 +26,15 @@ export function Consumer(queue: string, options: ConsumerOptions = {}): ClassDec
   };
 }
 
-/** Marks the method of a {@link Consumer} that handles messages one by one: `(payload, message) => …`. Returns → ack; throws → nack with back-off; throws `Reject` → dead-letter; throws `Retry` → nack with its delay. */
+/**
+ * Marks the method of a {@link Consumer} that handles messages one by one: `(payload, message) =>
+ * …`. If it returns, the message is acked. If it throws, the message is nacked with back-off.
+ * `Reject` dead-letters it, and `Retry` nacks it with a delay.
+ */
 export const OnMessage = (): MethodDecorator => SetMetadata<string, HandlerKind>(HANDLER_METADATA, 'message');
 
-/** Marks the method of a {@link Consumer} that handles up to `batchSize` messages at once: `(messages) => …`. It may settle each by itself; those that it does not settle share its outcome. */
+/**
+ * Marks the method of a {@link Consumer} that handles up to `batchSize` messages at once:
+ * `(messages) => …`. It may settle each by itself. The other messages share its outcome.
+ */
 export const OnBatch = (): MethodDecorator => SetMetadata<string, HandlerKind>(HANDLER_METADATA, 'batch');

@@ -17,10 +17,12 @@ const { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN } = new ConfigurableModule
 class RowmqQueueModule {}
 
 /**
- * RowMQ for a Nest application: `RowmqModule.forRoot({ url, apiKey })`, or `forRootAsync` where the settings have to be injected, once, in the root module. Each module registers the queues it uses.
+ * RowMQ for a Nest application. Import `RowmqModule.forRoot({ url, apiKey })` once, in the root
+ * module, or `forRootAsync` to inject the settings. Each module registers the queues that it uses.
  *
- * Consumers (`@Consumer`) begin when the application has started, and stop when it is closed, in `onModuleDestroy`: what handlers use should be closed later, in `onApplicationShutdown`. Call
- * `app.enableShutdownHooks()`, or a signal ends the process at once.
+ * Consumers (`@Consumer`) start when the application has started, and stop in `onModuleDestroy`.
+ * Close the resources of handlers later, in `onApplicationShutdown`. Call
+ * `app.enableShutdownHooks()`, because otherwise a signal ends the process at once.
  */
 @Module({
   imports: [DiscoveryModule],
@@ -37,7 +39,10 @@ class RowmqQueueModule {}
   exports: [BrokerClient, RowmqHttpClient, ConsumersService],
 })
 export class RowmqModule extends ConfigurableModuleClass {
-  /** Queues that a module enqueues to or consumes: `@InjectQueue(name)` injects a {@link RegisteredQueue}. */
+  /**
+   * Registers the queues that a module enqueues to or consumes. `@InjectQueue(name)` injects a
+   * {@link RegisteredQueue}.
+   */
   static registerQueue(...registrations: [QueueRegistration, ...QueueRegistration[]]): DynamicModule {
     const providers = registrations.map((registration) => ({
       provide: getQueueToken(registration.name),

@@ -1,4 +1,4 @@
-/** What a registered queue is injected by; `@InjectQueue` does it. */
+/** The injection token of a registered queue. `@InjectQueue` uses it. */
 export function getQueueToken(name: string): string {
   return `rowmq:queue:${name}`;
 }

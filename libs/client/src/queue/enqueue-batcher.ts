@@ -10,31 +10,34 @@ interface Unit {
   reject: (error: unknown) => void;
 }
 
-/** What waits for its request or for the broker's answer. */
+/** Messages that wait for their request or for its answer, at most. */
 const MOST_MESSAGES = 10_000;
 
-/** Of requests that carry several callers' messages: it may be the fault of one of them. */
+/** Errors for which one caller of a shared request may be to blame. */
 const MAY_BE_ONE = new Set<string>(['invalid-request', 'message-too-large', 'queue-full']);
 
-/** Makes one request of all that is enqueued in one turn of the event loop, up to as much as a request may hold. */
+/** Collects the enqueues of one turn of the event loop into requests of up to 100 messages. */
 export class EnqueueBatcher {
   #units: Unit[] = [];
   #messages = 0;
 
-  constructor(
-    private readonly client: BrokerClient,
-    private readonly queue: string,
-  ) {}
+  readonly #client: BrokerClient;
+  readonly #queue: string;
+
+  constructor(client: BrokerClient, queue: string) {
+    this.#client = client;
+    this.#queue = queue;
+  }
 
   /**
-   * Stores 1 to 100 messages, all or none. Returns their ids once they are durable.
-   * Throws what the client throws; `overloaded` while 10,000 messages wait for the broker's answer.
+   * Stores 1 to 100 messages, all or none. Returns their ids once they are durable. Throws the
+   * client's errors, and `overloaded` while 10,000 messages wait for an answer.
    */
   async enqueue(messages: readonly NewMessage[]): Promise<string[]> {
     if (this.#messages + messages.length > MOST_MESSAGES) {
       throw new RowmqError(
         'overloaded',
-        `${this.#messages} messages for queue '${this.queue}' wait for the broker's answer already; await enqueues before making more.`,
+        `${this.#messages} messages for queue '${this.#queue}' wait for the broker's answer already; await enqueues before making more.`,
       );
     }
     this.#messages += messages.length;
@@ -65,14 +68,17 @@ export class EnqueueBatcher {
   /** Never rejects. */
   async #carryOut(units: readonly Unit[]): Promise<void> {
     try {
-      const { messages } = await this.client.enqueue(this.queue, { messages: units.flatMap((unit) => unit.messages) });
+      const { messages } = await this.#client.enqueue(this.#queue, {
+        messages: units.flatMap((unit) => unit.messages),
+      });
       let first = 0;
       for (const unit of units) {
         unit.resolve(messages.slice(first, first + unit.messages.length).map(({ id }) => id));
         first += unit.messages.length;
       }
     } catch (error) {
-      // Nothing was stored. One may have spoilt it for the others: then each is asked for by itself.
+      // Nothing was stored, and one caller may be to blame. Only this layer knows which messages
+      // belong together, so it sends each unit alone.
       if (units.length > 1 && error instanceof RowmqError && MAY_BE_ONE.has(error.code)) {
         for (const unit of units) await this.#carryOut([unit]);
       } else {

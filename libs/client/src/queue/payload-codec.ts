@@ -1,15 +1,18 @@
 import { type EnqueueMessage, type LeasedMessage, LIMITS, RowmqError } from '@rowmq/contract';
 import type { StandardSchemaV1 } from '@standard-schema/spec';
 
-/** What a queue's messages carry. */
+/** The format of a queue's payloads. */
 export interface PayloadOptions<In = unknown, Out = In> {
   /** `json` (default), or `bytes`: payloads are `Uint8Array`s that are stored as they are. */
   format?: 'json' | 'bytes' | undefined;
-  /** Any Standard Schema (Zod, Valibot, ArkType …): what does not fit is neither enqueued nor handed to a consumer. A consumer gets what the schema makes of the payload. */
+  /**
+   * Any Standard Schema (Zod, Valibot, ArkType …). A payload that does not fit is neither enqueued
+   * nor handed to a consumer. A consumer gets the output of the schema.
+   */
   schema?: StandardSchemaV1<In, Out> | undefined;
 }
 
-/** A message's payload is not what the queue's schema, or its format, says. */
+/** A message's payload does not fit the queue's schema or format. */
 export class PayloadError extends Error {
   override readonly name = 'PayloadError';
 }
@@ -18,64 +21,69 @@ type Body = Pick<EnqueueMessage, 'body' | 'bodyEncoding'>;
 
 /** Turns payloads into bodies and back. */
 export class PayloadCodec<In = unknown, Out = In> {
-  constructor(
-    private readonly queue: string,
-    private readonly options: PayloadOptions<In, Out> = {},
-  ) {}
+  readonly #queue: string;
+  readonly #options: PayloadOptions<In, Out>;
+
+  constructor(queue: string, options: PayloadOptions<In, Out> = {}) {
+    this.#queue = queue;
+    this.#options = options;
+  }
 
   /**
-   * A payload as a body. What is sent is the payload as it is given, not what the schema makes of it: that is for the consumer. At once unless the schema takes its time.
+   * Encodes a payload as a body. The body is the payload as given, not the output of the schema,
+   * which is for the consumer. Synchronous unless the schema is asynchronous.
+   *
    * Throws {@link PayloadError}, and `message-too-large`.
    */
   encode(payload: In): Body | Promise<Body> {
-    if (this.options.format === 'bytes') return this.encodeBytes(payload);
+    if (this.#options.format === 'bytes') return this.#encodeBytes(payload);
     const body = JSON.stringify(payload) as string | undefined;
     if (body === undefined) {
-      throw new PayloadError(`A payload for queue '${this.queue}' is ${typeof payload}, which JSON cannot carry.`);
+      throw new PayloadError(`A payload for queue '${this.#queue}' is ${typeof payload}, which JSON cannot carry.`);
     }
-    this.assertFits(Buffer.byteLength(body));
+    this.#assertFits(Buffer.byteLength(body));
     const encoded: Body = { body, bodyEncoding: 'utf8' };
-    if (this.options.schema === undefined) return encoded;
-    // As the consumer will have it: a Date, or what JSON leaves out, is another thing there.
-    const checked = this.check(JSON.parse(body));
+    if (this.#options.schema === undefined) return encoded;
+    // Checked as the consumer will see it: JSON changes a Date, and drops some fields.
+    const checked = this.#check(JSON.parse(body));
     return checked instanceof Promise ? checked.then(() => encoded) : encoded;
   }
 
-  /** A body's payload, as the schema has it. Throws {@link PayloadError}. */
+  /** Decodes a body with the queue's schema. Throws {@link PayloadError}. */
   decode({ body, bodyEncoding }: Pick<LeasedMessage, 'body' | 'bodyEncoding'>): Out | Promise<Out> {
     const bytes = Buffer.from(body, bodyEncoding);
-    if (this.options.format === 'bytes') return bytes as Out;
-    return this.check(parse(this.queue, bodyEncoding === 'utf8' ? body : bytes.toString()));
+    if (this.#options.format === 'bytes') return bytes as Out;
+    return this.#check(parse(this.#queue, bodyEncoding === 'utf8' ? body : bytes.toString()));
   }
 
-  private encodeBytes(payload: In): Body {
+  #encodeBytes(payload: In): Body {
     if (!(payload instanceof Uint8Array)) {
-      throw new PayloadError(`A payload for queue '${this.queue}', whose format is bytes, is no Uint8Array.`);
+      throw new PayloadError(`A payload for queue '${this.#queue}', whose format is bytes, is no Uint8Array.`);
     }
-    this.assertFits(payload.byteLength);
+    this.#assertFits(payload.byteLength);
     const { buffer, byteOffset, byteLength } = payload;
     return { body: Buffer.from(buffer, byteOffset, byteLength).toString('base64'), bodyEncoding: 'base64' };
   }
 
-  private assertFits(bytes: number): void {
+  #assertFits(bytes: number): void {
     if (bytes <= LIMITS.bodyBytes) return;
     throw new RowmqError(
       'message-too-large',
-      `A payload for queue '${this.queue}' takes ${bytes} bytes, and ${LIMITS.bodyBytes} are allowed; store it elsewhere and enqueue where it is.`,
+      `A payload for queue '${this.#queue}' takes ${bytes} bytes, and ${LIMITS.bodyBytes} are allowed; store it elsewhere and enqueue where it is.`,
     );
   }
 
-  private check(payload: unknown): Out | Promise<Out> {
-    const { schema } = this.options;
+  #check(payload: unknown): Out | Promise<Out> {
+    const { schema } = this.#options;
     if (schema === undefined) return payload as Out;
     const result = schema['~standard'].validate(payload);
-    return result instanceof Promise ? result.then((outcome) => this.valid(outcome)) : this.valid(result);
+    return result instanceof Promise ? result.then((outcome) => this.#valid(outcome)) : this.#valid(result);
   }
 
-  private valid(result: StandardSchemaV1.Result<Out>): Out {
+  #valid(result: StandardSchemaV1.Result<Out>): Out {
     if (result.issues === undefined) return result.value;
     const faults = result.issues.map(({ path, message }) => `${pathOf(path)}${message}`).join('; ');
-    throw new PayloadError(`The payload does not fit the schema of queue '${this.queue}': ${faults}`);
+    throw new PayloadError(`The payload does not fit the schema of queue '${this.#queue}': ${faults}`);
   }
 }
 

@@ -4,19 +4,19 @@ import { withTraceContext } from '../tracing.js';
 import { EnqueueBatcher } from './enqueue-batcher.js';
 import { PayloadCodec, type PayloadOptions } from './payload-codec.js';
 
-/** How one message is enqueued. */
+/** The options of one message. */
 export interface EnqueueOptions {
   /** At most 16, and 1024 bytes as JSON. */
   headers?: Record<string, string> | undefined;
   /** 0 to 9, 9 the most urgent. Default 4. */
   priority?: number | undefined;
-  /** 0 to 43,200. The queue's when absent. */
+  /** 0 to 43,200. Absent: the queue's. */
   delaySeconds?: number | undefined;
-  /** 1 to 1,209,600. Capped by the queue's `messageTtlSeconds`, which also applies when absent. */
+  /** 1 to 1,209,600, capped by the queue's `messageTtlSeconds`, which also applies if absent. */
   expiresInSeconds?: number | undefined;
 }
 
-/** A queue to enqueue to. Calls made in the same turn of the event loop become one request. */
+/** A queue to enqueue to. Calls in the same turn of the event loop share a request. */
 export class Queue<In = unknown, Out = In> {
   readonly codec: PayloadCodec<In, Out>;
   readonly #batcher: EnqueueBatcher;
@@ -31,10 +31,11 @@ export class Queue<In = unknown, Out = In> {
   }
 
   /**
-   * Stores a message; returns its id, a UUIDv7, once it is durable.
+   * Stores a message. Returns its id, a UUIDv7, once it is durable.
    *
-   * Throws `PayloadError`; `RowmqError` with code `queue-not-found`, `queue-full`, `message-too-large`, `invalid-request` (nothing is stored) or `database-unavailable`; `BrokerUnreachableError`,
-   * whose `outcome` says whether the message may have been stored all the same.
+   * Nothing is stored if it throws `PayloadError`, or `RowmqError` with code `queue-not-found`,
+   * `queue-full`, `message-too-large` or `invalid-request`. The code `database-unavailable` and
+   * `BrokerUnreachableError` may leave the outcome unknown; the latter has it in `outcome`.
    */
   async enqueue(payload: In, options: EnqueueOptions = {}): Promise<string> {
     const encoded = this.#encode(payload, options);
@@ -43,7 +44,9 @@ export class Queue<In = unknown, Out = In> {
   }
 
   /**
-   * Stores 1 to 100 messages, all or none; returns their ids, in order. Options are for all of them, or made for each.
+   * Stores 1 to 100 messages, all or none. Returns their ids, in order. The options hold for all of
+   * them, or a function makes them for each.
+   *
    * Throws as {@link enqueue} does, and RangeError for none or too many.
    */
   async enqueueMany(
@@ -59,7 +62,7 @@ export class Queue<In = unknown, Out = In> {
       this.#encode(payload, typeof options === 'function' ? options(payload, index) : options),
     );
     const ready = encoded.filter((message): message is EncodedMessage => !isPromise(message));
-    // At once if it can be: a turn later it would be another request.
+    // Synchronous if possible: a turn later it would be another request.
     return this.#batcher.enqueue(ready.length === encoded.length ? ready : await allOf(encoded));
   }
 

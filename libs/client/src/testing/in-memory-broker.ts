@@ -7,295 +7,259 @@ import {
   decodeReceipt,
   type DequeueAnswer,
   dequeueRequest,
+  type DequeueRequest,
   encodeReceipt,
   type EnqueueAnswer,
-  type EnqueueMessage,
   enqueueRequest,
   type EnqueueRequest,
-  type DequeueRequest,
   type ExtendAnswer,
   type ExtendRequest,
   extendRequest,
   type FailedReceipt,
   formatMessageId,
+  LEASE_GRACE_MS,
   type LeasedMessage,
   messageBytes,
   type NackAnswer,
   type NackRequest,
   nackRequest,
   newMessageId,
+  parseMessageId,
   putQueueRequest,
   type PutQueueRequest,
   QUEUE_DEFAULTS,
+  queueName,
   type QueueSettings,
-  type Receipt,
+  readRequest,
   RowmqError,
 } from '@rowmq/contract';
 import { type CallOptions, BrokerClient } from '../broker-client.js';
+import { type Code, type Delivery, LeaseProtocol, type Receipt } from './lease-protocol.js';
 
-/** A delivery in memory. Times: ms since 1970, by this process's clock. */
-interface Entry {
-  id: Buffer;
-  body: Buffer;
-  headers: Record<string, string>;
-  priority: number;
+/** The parts of a message that the lease protocol does not need. */
+interface Content extends Pick<LeasedMessage, 'bodyEncoding' | 'headers'> {
   enqueuedAt: number;
-  expiresAt: number;
-  availableAt: number;
-  receiveCount: number;
-  /** Of the lease that it is or was under; undefined if it was given back, or there was none. */
-  leaseToken: Buffer | undefined;
   nackReason: string | undefined;
 }
 
-interface MemoryQueue {
-  settings: QueueSettings;
-  /** By message id. */
-  entries: Map<string, Entry>;
-}
-
-/** What {@link InMemoryBroker.messages} tells of a delivery. */
+/** A delivery, as {@link InMemoryBroker.messages} shows it. */
 export type MemoryMessage = Pick<
   LeasedMessage,
   'id' | 'body' | 'bodyEncoding' | 'headers' | 'priority' | 'receiveCount'
 > & {
   nackReason: string | undefined;
+  /** For a leased delivery: the end of its lease. */
   availableAt: Date;
 };
 
 const TOKEN_BYTES = 8;
-
 const POLL_MS = 5;
 
 /**
- * A broker in this process's memory, for tests of services that use RowMQ: the same verbs with the same outcomes, without HTTP, a database, or durability. A queue comes into being when it is first used,
- * with the settings of a new one, unless `putQueue` gave it others.
+ * A broker in this process's memory, for tests of services that use RowMQ. It has the same verbs
+ * and refuses the same requests, without HTTP, a database or durability.
+ *
+ * The first use of a queue creates it, with the settings of a new queue. `putQueue` changes them.
  */
 export class InMemoryBroker extends BrokerClient {
-  readonly #queues = new Map<string, MemoryQueue>();
+  readonly #queues = new Map<string, QueueSettings>();
+  readonly #protocol = new LeaseProtocol(this.#queues, Date.now());
+  readonly #contents = new Map<string, Content>();
   #isClosed = false;
 
   async enqueue(queue: string, request: EnqueueRequest): Promise<EnqueueAnswer> {
-    const { messages } = valid(enqueueRequest, request);
-    const { settings, entries } = this.#queue(queue);
-    const made = messages.map((message, index) => newEntry(message, index, settings));
-    if (settings.maxDepth !== null && entries.size + made.length > settings.maxDepth) {
-      throw new RowmqError('queue-full', `The queue holds ${entries.size} of at most ${settings.maxDepth} deliveries.`);
-    }
-    const ids = made.map((entry) => {
-      const id = formatMessageId(entry.id);
-      entries.set(id, entry);
-      return { id };
+    this.#use(queue);
+    const { messages } = readRequest(enqueueRequest, request);
+    const enqueuedAt = this.#protocol.now;
+    const stamped = messages.map((message, index) => {
+      const { body } = messageBytes(message, index);
+      const bodyEncoding = bodyEncodingOf(body);
+      const content: Content = { bodyEncoding, headers: message.headers ?? {}, enqueuedAt, nackReason: undefined };
+      return { ...message, id: formatMessageId(newMessageId()), body: body.toString(bodyEncoding), content };
     });
-    return { messages: ids };
+    const drafts = this.#protocol.draft(queue, stamped);
+    if (drafts === 'queue-full') {
+      const held = this.#protocol.in(queue).length;
+      const detail = `The queue holds ${held} deliveries, no room for ${messages.length} more; try again when consumers have caught up.`;
+      throw new RowmqError(drafts, detail, { retryAfterSeconds: 1 });
+    }
+    if (!Array.isArray(drafts)) {
+      const detail = 'A message would expire before its delay ends; shorten the delay or let the message live longer.';
+      throw new RowmqError(drafts, detail);
+    }
+    this.#protocol.store(drafts, null);
+    for (const { id, content } of stamped) this.#contents.set(id, content);
+    return { messages: stamped.map(({ id }) => ({ id })) };
   }
 
   async dequeue(queue: string, request: DequeueRequest = {}, { signal }: CallOptions = {}): Promise<DequeueAnswer> {
-    const { maxMessages, waitSeconds, leaseSeconds } = valid(dequeueRequest, request);
+    const settings = this.#use(queue);
+    const { maxMessages, waitSeconds, leaseSeconds } = readRequest(dequeueRequest, request);
     const until = Date.now() + waitSeconds * 1000;
     for (;;) {
       signal?.throwIfAborted();
-      const messages = this.#take(queue, maxMessages, leaseSeconds);
+      const messages = this.#lease(queue, maxMessages, leaseSeconds ?? settings.leaseSeconds);
       if (messages.length > 0 || Date.now() >= until || this.#isClosed) return { messages };
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
   }
 
   async ack(queue: string, request: AckRequest): Promise<AckAnswer> {
-    const { receipts } = valid(ackRequest, request);
-    const { done, failed } = this.#settle(queue, receipts, (entry, { entries }) => {
-      entries.delete(formatMessageId(entry.id));
-    });
+    this.#use(queue);
+    const { receipts } = readRequest(ackRequest, request);
+    const { done, failed } = this.#settle(queue, receipts, (receipt) => this.#protocol.ack(receipt));
+    this.#forgetSettled();
     return { acked: done, failed };
   }
 
   async nack(queue: string, request: NackRequest): Promise<NackAnswer> {
-    const { receipts, delaySeconds, deadLetter, reason } = valid(nackRequest, request);
-    const { deadLetterQueue } = this.#queue(queue).settings;
-    if (deadLetter && deadLetterQueue === null) {
-      throw new RowmqError('invalid-request', `Queue '${queue}' has no dead-letter queue.`);
-    }
-    const { done, failed } = this.#settle(queue, receipts, (entry, from) => {
-      Object.assign(entry, {
-        availableAt: Date.now() + delaySeconds * 1000,
-        leaseToken: undefined,
-        nackReason: reason,
-      });
-      if (deadLetter) this.#move(entry, from, deadLetterQueue as string);
+    this.#use(queue);
+    const { receipts, delaySeconds, deadLetter, reason } = readRequest(nackRequest, request);
+    const { done, failed } = this.#settle(queue, receipts, (receipt) => {
+      const code = deadLetter ? this.#protocol.reject(receipt) : this.#protocol.nack(receipt, delaySeconds);
+      if (code === 'invalid-request') {
+        throw new RowmqError(
+          code,
+          'The queue has no dead-letter queue; set its deadLetterQueue, or nack without deadLetter.',
+        );
+      }
+      const content = code === null ? this.#contents.get(receipt.id) : undefined;
+      // A move keeps an earlier reason if it has none of its own.
+      if (content !== undefined && !(deadLetter && reason === undefined)) content.nackReason = reason;
+      return code;
     });
     return { nacked: done, failed };
   }
 
   async extend(queue: string, request: ExtendRequest): Promise<ExtendAnswer> {
-    const { receipts, leaseSeconds } = valid(extendRequest, request);
-    const availableAt = Date.now() + leaseSeconds * 1000;
-    const { done, failed } = this.#settle(queue, receipts, (entry) => Object.assign(entry, { availableAt }));
-    const leaseExpiresAt = new Date(availableAt).toISOString();
+    this.#use(queue);
+    const { receipts, leaseSeconds } = readRequest(extendRequest, request);
+    const leaseExpiresAt = new Date(this.#protocol.now + leaseSeconds * 1000).toISOString();
+    const { done, failed } = this.#settle(queue, receipts, (receipt) => this.#protocol.extend(receipt, leaseSeconds));
     return { extended: done.map((receipt) => ({ receipt, leaseExpiresAt })), failed };
   }
 
   async putQueue(queue: string, settings: PutQueueRequest = {}): Promise<void> {
-    const given = valid(putQueueRequest, settings);
-    if (given.deadLetterQueue === queue) {
+    const name = readRequest(queueName, queue);
+    const given = readRequest(putQueueRequest, settings);
+    const to = given.deadLetterQueue ?? name;
+    if (given.deadLetterQueue === name) {
       throw new RowmqError('invalid-request', 'A queue cannot be its own dead-letter queue; name another, or null.');
     }
-    Object.assign(this.#queue(queue).settings, given);
+    if (to !== name && !this.#queues.has(to)) {
+      throw new RowmqError('invalid-request', `Dead-letter queue '${to}' does not exist; create it first.`);
+    }
+    Object.assign(this.#use(name), given);
   }
 
   async close(): Promise<void> {
     this.#isClosed = true;
   }
 
-  /** What is in a queue, in whatever state, in the order in which it was enqueued. */
+  /** All deliveries of a queue, in any state, in the order in which they were enqueued. */
   messages(queue: string): MemoryMessage[] {
-    return [...this.#queue(queue).entries.values()].map((entry) => ({
-      ...contentOf(entry),
-      receiveCount: entry.receiveCount,
-      nackReason: entry.nackReason,
-      availableAt: new Date(entry.availableAt),
-    }));
+    this.#use(queue);
+    return this.#protocol.in(queue).map(({ id, body, priority, receiveCount, availableAt, token }) => {
+      const { bodyEncoding, headers, nackReason } = this.#content(id);
+      const from = new Date(token === null ? availableAt : availableAt - LEASE_GRACE_MS);
+      return { id, body, bodyEncoding, headers, priority, receiveCount, nackReason, availableAt: from };
+    });
   }
 
-  /** Resolves when nothing is in a queue any more. Throws Error after `timeoutMs`, which says what is left. */
+  /** Resolves when the queue is empty. Throws Error after `timeoutMs`, and names what is left. */
   async drained(queue: string, timeoutMs = 5000): Promise<void> {
     const until = Date.now() + timeoutMs;
-    while (this.#queue(queue).entries.size > 0) {
+    for (;;) {
+      const left = this.messages(queue).map(
+        ({ id, receiveCount, nackReason }) => `${id} (received ${receiveCount} times, ${nackReason ?? 'no reason'})`,
+      );
+      if (left.length === 0) return;
       if (Date.now() > until) {
-        const left = this.messages(queue).map(
-          ({ id, receiveCount, nackReason }) => `${id} (received ${receiveCount} times, ${nackReason ?? 'no reason'})`,
-        );
         throw new Error(`Queue '${queue}' was not drained within ${timeoutMs} ms: ${left.join(', ')}`);
       }
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
   }
 
-  #queue(name: string): MemoryQueue {
+  /** The queue's settings. Every call starts here: it moves the protocol's clock on. */
+  #use(queue: string): QueueSettings {
+    const name = readRequest(queueName, queue);
+    this.#protocol.now = Date.now();
     const known = this.#queues.get(name);
     if (known !== undefined) return known;
-    const queue: MemoryQueue = { settings: { ...QUEUE_DEFAULTS }, entries: new Map() };
-    this.#queues.set(name, queue);
-    return queue;
+    const settings: QueueSettings = { ...QUEUE_DEFAULTS };
+    this.#queues.set(name, settings);
+    return settings;
   }
 
-  #take(name: string, maxMessages: number, leaseSeconds: number | undefined): LeasedMessage[] {
-    const queue = this.#queue(name);
-    const now = Date.now();
-    const ready: Entry[] = [];
-    for (const [id, entry] of queue.entries) {
-      // What is leased is its holder's to settle, also when it is expired.
-      if (entry.expiresAt <= now && !isLeased(entry, now)) queue.entries.delete(id);
-      else if (entry.availableAt <= now && !this.#isOverReceived(entry, queue)) ready.push(entry);
-    }
-    const first = ready.toSorted((one, other) => other.priority - one.priority || one.availableAt - other.availableAt);
-    const leaseEnd = now + (leaseSeconds ?? queue.settings.leaseSeconds) * 1000;
-    return first.slice(0, maxMessages).map((entry) => {
-      entry.receiveCount += 1;
-      entry.availableAt = leaseEnd;
-      entry.leaseToken = randomBytes(TOKEN_BYTES);
-      return {
-        ...contentOf(entry),
-        receipt: encodeReceipt(entry.id, entry.leaseToken),
-        receiveCount: entry.receiveCount,
-        enqueuedAt: new Date(entry.enqueuedAt).toISOString(),
-        expiresAt: new Date(entry.expiresAt).toISOString(),
-        leaseExpiresAt: new Date(leaseEnd).toISOString(),
-      };
-    });
+  #content(id: string): Content {
+    return this.#contents.get(id) as Content;
   }
 
-  /** Dead-letters it if it is. */
-  #isOverReceived(entry: Entry, queue: MemoryQueue): boolean {
-    const { maxReceives, deadLetterQueue } = queue.settings;
-    if (maxReceives === null || deadLetterQueue === null || entry.receiveCount < maxReceives) return false;
-    entry.availableAt = Date.now();
-    this.#move(entry, queue, deadLetterQueue);
-    return true;
+  #lease(queue: string, maxMessages: number, leaseSeconds: number): LeasedMessage[] {
+    const protocol = this.#protocol;
+    const now = (protocol.now = Date.now());
+    protocol.expire();
+    protocol.deadLetter();
+    this.#forgetSettled();
+    const ready = protocol.in(queue).filter((delivery) => protocol.isReady(delivery));
+    const leaseExpiresAt = now + leaseSeconds * 1000;
+    return ready
+      .toSorted(inHandOutOrder)
+      .slice(0, maxMessages)
+      .map((delivery) => {
+        const token = randomBytes(TOKEN_BYTES);
+        protocol.lease(delivery, token.toString('hex'), leaseExpiresAt);
+        const { id, body, priority, receiveCount, expiresAt } = delivery;
+        const { bodyEncoding, headers, enqueuedAt } = this.#content(id);
+        return {
+          id,
+          body,
+          bodyEncoding,
+          headers: { ...headers },
+          priority,
+          receipt: encodeReceipt(parseMessageId(id), token),
+          receiveCount,
+          enqueuedAt: new Date(enqueuedAt).toISOString(),
+          expiresAt: new Date(expiresAt).toISOString(),
+          leaseExpiresAt: new Date(leaseExpiresAt).toISOString(),
+        };
+      });
   }
 
-  #move(entry: Entry, from: MemoryQueue, to: string): void {
-    const id = formatMessageId(entry.id);
-    from.entries.delete(id);
-    entry.receiveCount = 0;
-    entry.leaseToken = undefined;
-    this.#queue(to).entries.set(id, entry);
-  }
-
+  /** Answers each receipt by itself. */
   #settle(
-    name: string,
+    queue: string,
     receipts: readonly string[],
-    work: (entry: Entry, queue: MemoryQueue) => void,
+    verb: (receipt: Receipt) => Code | null,
   ): { done: string[]; failed: FailedReceipt[] } {
-    const queue = this.#queue(name);
     const [done, failed]: [string[], FailedReceipt[]] = [[], []];
-    for (const receipt of new Set(receipts)) {
-      const found = find(receipt, queue);
-      if (typeof found === 'string') {
-        failed.push({ receipt, code: found });
-      } else {
-        work(found, queue);
-        done.push(receipt);
-      }
+    for (const text of new Set(receipts)) {
+      const receipt = read(text, queue);
+      const code = receipt === undefined ? 'invalid-request' : verb(receipt);
+      if (code === null) done.push(text);
+      else failed.push({ receipt: text, code: code as FailedReceipt['code'] });
     }
     return { done, failed };
   }
-}
 
-/** Throws as the broker does: `message-too-large`, and `invalid-request` for what is not the base64 it is said to be, or would expire before it is available. */
-function newEntry(message: EnqueueMessage, index: number, settings: QueueSettings): Entry {
-  const { body } = messageBytes(message, index);
-  const delaySeconds = message.delaySeconds ?? settings.delaySeconds;
-  const lifeSeconds = Math.min(message.expiresInSeconds ?? Infinity, settings.messageTtlSeconds);
-  if (delaySeconds >= lifeSeconds) {
-    throw new RowmqError(
-      'invalid-request',
-      `Message ${index} would expire after ${lifeSeconds} s, before its delay of ${delaySeconds} s ends, and never be delivered; shorten the delay or let it live longer.`,
-    );
+  #forgetSettled(): void {
+    if (this.#contents.size === this.#protocol.owed.size) return;
+    for (const id of this.#contents.keys()) if (!this.#protocol.owed.has(id)) this.#contents.delete(id);
   }
-  const now = Date.now();
-  return {
-    id: newMessageId(),
-    body,
-    headers: message.headers ?? {},
-    priority: message.priority,
-    enqueuedAt: now,
-    expiresAt: now + lifeSeconds * 1000,
-    availableAt: now + delaySeconds * 1000,
-    receiveCount: 0,
-    leaseToken: undefined,
-    nackReason: undefined,
-  };
 }
 
-function contentOf({ id, body, headers, priority }: Entry) {
-  const bodyEncoding = bodyEncodingOf(body);
-  return { id: formatMessageId(id), body: body.toString(bodyEncoding), bodyEncoding, headers, priority };
+/** The most urgent first, then the longest available. */
+function inHandOutOrder(one: Delivery, other: Delivery): number {
+  return other.priority - one.priority || one.availableAt - other.availableAt || (one.id < other.id ? -1 : 1);
 }
 
-function isLeased({ leaseToken, availableAt }: Entry, now: number): boolean {
-  return leaseToken !== undefined && availableAt > now;
-}
-
-/** The delivery whose lease a receipt proves, or why it proves none. */
-function find(receipt: string, { entries }: MemoryQueue): Entry | FailedReceipt['code'] {
-  let named: Receipt;
+/** Undefined: no dequeue can have answered this receipt. */
+function read(text: string, queue: string): Receipt | undefined {
   try {
-    named = decodeReceipt(receipt);
+    const { messageId, leaseToken } = decodeReceipt(text);
+    return { queue, id: formatMessageId(messageId), token: leaseToken.toString('hex') };
   } catch {
-    return 'invalid-request';
+    return undefined;
   }
-  const entry = entries.get(formatMessageId(named.messageId));
-  if (entry === undefined) return 'delivery-not-found';
-  const isHeld = isLeased(entry, Date.now()) && entry.leaseToken?.equals(named.leaseToken) === true;
-  return isHeld ? entry : 'lease-lost';
-}
-
-interface Schema<Out> {
-  safeParse(value: unknown): { success: true; data: Out } | { success: false; error: { message: string } };
-}
-
-function valid<Out>(schema: Schema<Out>, value: unknown): Out {
-  const result = schema.safeParse(value);
-  if (result.success) return result.data;
-  throw new RowmqError('invalid-request', result.error.message);
 }

@@ -6,7 +6,8 @@ import { ConsumersService } from '../nest/consumers.service.js';
 import { InMemoryBroker } from './in-memory-broker.js';
 
 /**
- * Takes the place of `RowmqModule.forRoot` in a service's unit tests: queues and consumers work as they do against a broker, in this process's memory. `app.get(InMemoryBroker)` shows what is in the queues.
+ * Replaces `RowmqModule.forRoot` in a service's unit tests. Queues and consumers work as with a
+ * broker, in this process's memory. `app.get(InMemoryBroker)` shows the deliveries of the queues.
  */
 @Module({
   imports: [DiscoveryModule],

@@ -5,10 +5,5 @@
  */
 export const NOW_MS = 'CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS UNSIGNED)';
 
-/** The instant a statement works with: the database's clock, or the number (ms since 1970) that a test moved it to. */
-export function clock(now: number | undefined): string {
-  if (now === undefined) return NOW_MS;
-  if (!Number.isSafeInteger(now) || now < 0)
-    throw new TypeError(`now must be whole milliseconds since 1970, not ${now}`);
-  return String(now);
-}
+/** The same in every time zone that somebody else's session may have. */
+export const UTC_NOW_MS = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000";

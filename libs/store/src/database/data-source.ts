@@ -1,9 +1,11 @@
 import { databaseHosts, databaseName, databaseParts, type DatabaseTls } from '@rowmq/runtime';
-import { format } from 'mysql2';
+import { format, type Pool } from 'mysql2';
 import { DataSource, type DataSourceOptions } from 'typeorm';
+import { MysqlDriver } from 'typeorm/driver/mysql/MysqlDriver.js';
 import { MIGRATIONS } from '@rowmq/migrations';
 import { cannotUse } from './boot-checks.js';
 import { ENTITIES } from '../entities/index.js';
+import { DatabaseHealth, type HealthLog } from './database-health.js';
 import { Primary } from './primary.js';
 
 export interface DatabaseSettings {
@@ -15,22 +17,39 @@ export interface DatabaseSettings {
   poolSize?: number;
   /** Requests that may wait for a connection; one more is refused with `overloaded`. */
   waitingRequests?: number;
+  /** Told when trouble with the database begins and ends, and of another primary. */
+  log?: HealthLog;
 }
 
 /** A connection that has had nothing to do for so long is closed. */
 const IDLE_MS = 20_000;
 
-/** TypeORM's options, and which of several hosts its connections go to. `address` is where the database is, for people. */
-export type StoreOptions = DataSourceOptions & { readonly primary: Primary | undefined; readonly address: string };
+/**
+ * TypeORM's options, how the database is, and which of several hosts its connections go to. `address` is where the
+ * database is, for people.
+ */
+export type StoreOptions = DataSourceOptions & {
+  readonly health: DatabaseHealth;
+  readonly primary: Primary | undefined;
+  readonly address: string;
+};
 
 /** TypeORM's options for RowMQ's database. Nothing is synchronized: the schema is the migrations'. */
-export function dataSourceOptions({ url, tls, poolSize = 10, waitingRequests = 1000 }: DatabaseSettings): StoreOptions {
-  const primary = Primary.of(url, tls);
+export function dataSourceOptions({
+  url,
+  tls,
+  poolSize = 10,
+  waitingRequests = 1000,
+  log,
+}: DatabaseSettings): StoreOptions {
+  const health = new DatabaseHealth(log);
+  const primary = Primary.of(url, tls, (host) => health.moved(host));
   return {
     type: 'mysql',
     // User, password and database are the same on every host. Not as a `url`, in which TypeORM does not know IPv6 addresses.
     ...databaseParts(databaseHosts(url)[0] as string),
     ...(tls && { ssl: tls }),
+    health,
     primary,
     address: databaseName(url),
     entities: ENTITIES,
@@ -70,6 +89,17 @@ type Timezone = Parameters<typeof format>[3];
 /** Which of several hosts this data source's connections go to; undefined where there is one host only. */
 export function primaryOf(dataSource: DataSource): Primary | undefined {
   return (dataSource.options as Partial<StoreOptions>).primary;
+}
+
+/** How the database of a data source is, as this process meets it. */
+export function healthOf(dataSource: DataSource): DatabaseHealth {
+  return (dataSource.options as StoreOptions).health;
+}
+
+/** The connections of a data source, for what TypeORM does not do. */
+export function poolOf({ driver }: DataSource): Pool {
+  if (driver instanceof MysqlDriver) return driver.pool as Pool;
+  throw new TypeError('The data source is not one of MySQL.');
 }
 
 /** Where a data source's database is, for people: `a:3306,b:3306/d`. */

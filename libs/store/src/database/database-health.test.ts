@@ -13,12 +13,11 @@ let lines: string[];
 
 beforeEach(() => {
   vi.useFakeTimers();
-  health = new DatabaseHealth();
   lines = [];
-  health.logger = {
+  health = new DatabaseHealth({
     log: (line) => lines.push(`log ${line}`),
     warn: (line) => lines.push(`warn ${line}`),
-  };
+  });
 });
 afterEach(() => {
   vi.useRealTimers();

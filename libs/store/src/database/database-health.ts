@@ -19,11 +19,12 @@ export interface HealthLog {
  * whatever the number of requests.
  */
 export class DatabaseHealth {
-  logger: HealthLog = { log: () => undefined, warn: () => undefined };
   /** Tries that failed, by the driver's code; `other` for those without one, and beyond a bound. */
   readonly failures = new Map<string, number>();
   private trouble: { since: number; failures: number; ending: NodeJS.Timeout | undefined } | undefined;
   private primary: { told: string; now: string } | undefined;
+
+  constructor(private readonly logger: HealthLog = { log: () => undefined, warn: () => undefined }) {}
 
   /** Whether the last that was heard of the database was an answer. */
   get isUp(): boolean {

@@ -1,9 +1,9 @@
 import { RowmqError } from '@rowmq/contract';
 import pRetry, { type Options } from 'p-retry';
-import type { Pool, PoolConnection, QueryOptions } from 'mysql2';
+import type { PoolConnection, QueryOptions } from 'mysql2';
 import type { DataSource } from 'typeorm';
-import { primaryOf } from './data-source.js';
-import { DatabaseHealth } from './database-health.js';
+import { healthOf, poolOf, primaryOf } from './data-source.js';
+import type { DatabaseHealth } from './database-health.js';
 import {
   isConnectionLost,
   isDatabaseFailure,
@@ -80,7 +80,7 @@ const SILENT_DEADLINES = 3;
  */
 export class Database {
   /** Told of every try, whether it failed or was answered. */
-  readonly health = new DatabaseHealth();
+  readonly health: DatabaseHealth;
   /** When the server at a connection's end last said that it takes writes; none of a connection that was not set up yet. */
   private readonly provenAt = new WeakMap<PoolConnection, number>();
   private readonly sessionSetup: readonly string[];
@@ -92,9 +92,9 @@ export class Database {
     readonly dataSource: DataSource,
     private readonly statementDeadlineMs = 10_000,
   ) {
+    this.health = healthOf(dataSource);
     this.primary = primaryOf(dataSource);
     this.sessionSetup = sessionSetup(Math.ceil((SILENT_DEADLINES * statementDeadlineMs) / 1000));
-    if (this.primary !== undefined) this.primary.onMove = (host) => this.health.moved(host);
   }
 
   /** Whether the server is MariaDB, as its connections say: assumed until the first is open, since what is right for MariaDB is right, if slower, for MySQL. */
@@ -280,7 +280,7 @@ export class Database {
   }
 
   private async takeConnection(): Promise<PoolConnection> {
-    const { pool } = this.dataSource.driver as unknown as { pool: Pool };
+    const pool = poolOf(this.dataSource);
     return new Promise((resolve, reject) => {
       let late = false;
       const timer = setTimeout(() => {

@@ -179,9 +179,8 @@ describe('the primary of several hosts', () => {
   });
 
   test('tells who it is whenever that changes, and only then', async () => {
-    const primary = new Primary(urls, look);
     const told: string[] = [];
-    primary.onMove = (moved) => told.push(moved);
+    const primary = new Primary(urls, look, (moved) => told.push(moved));
     await primary.find();
     primary.doubt(host(0));
     await expectMovedTo(primary, 0);

@@ -41,8 +41,7 @@ export class NoPrimaryError extends Error {
 export class Primary {
   readonly #urls: readonly string[];
   readonly #look: Look;
-  /** Told the host that has become the primary. */
-  onMove: (host: string) => void = () => undefined;
+  readonly #onMove: (host: string) => void;
   readonly #sockets = new Map<Socket, number>();
   #current = 0;
   /** Set while no host is known to take writes: then it is asked again before anybody connects. */
@@ -53,15 +52,17 @@ export class Primary {
   /** When last asked, the host that connections go to said that it takes writes. */
   #isProven = true;
 
-  constructor(urls: readonly string[], look: Look = lookAt) {
+  /** @param onMove told the host that has become the primary */
+  constructor(urls: readonly string[], look: Look, onMove: (host: string) => void = () => undefined) {
     this.#urls = urls;
     this.#look = look;
+    this.#onMove = onMove;
   }
 
   /** For a URL that names several hosts; undefined for one, of which there is nothing to choose. Throws TypeError for what is no database URL. */
-  static of(url: string, tls?: DatabaseTls): Primary | undefined {
+  static of(url: string, tls?: DatabaseTls, onMove?: (host: string) => void): Primary | undefined {
     const urls = databaseHosts(url);
-    return urls.length === 1 ? undefined : new Primary(urls, (single) => lookAt(single, tls));
+    return urls.length === 1 ? undefined : new Primary(urls, (single) => lookAt(single, tls), onMove);
   }
 
   /** `host:port` of the server that connections go to. */
@@ -157,7 +158,7 @@ export class Primary {
     this.#isProven = true;
     this.#current = index;
     for (const [socket, leadsTo] of this.#sockets) if (leadsTo !== index) socket.destroy();
-    if (isAnother) this.onMove(this.host);
+    if (isAnother) this.#onMove(this.host);
   }
 
   #noPrimary(answers: readonly PromiseSettledResult<void>[]): NoPrimaryError {

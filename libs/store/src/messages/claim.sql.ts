@@ -1,5 +1,5 @@
 import { LIMITS } from '@rowmq/contract';
-import { clock, NOW_MS } from '../database/clock.js';
+import { NOW_MS } from '../database/clock.js';
 import type { Database, Statement, Transaction } from '../database/database.js';
 import { LEASE_GRACE_MS, NO_LEASE, type Position } from './delivery.sql.js';
 import { hex, hexList } from '../database/hex.js';
@@ -60,13 +60,12 @@ export interface SeenHead {
 export async function lookAtHeads(
   database: Database,
   heads: readonly Head[],
-  at: number | undefined,
 ): Promise<{ places: Place[][]; now: number }> {
   // Where no priority is in use there is nothing but what a rescan finds.
   const looked = heads.filter(({ floors }) => floors === undefined || floors.size > 0);
   const [[time], ...answers] = (await database.all([
-    { sql: `SELECT ${clock(at)} AS now` },
-    ...looked.map((head) => lookAtHead(head, at)),
+    { sql: `SELECT ${NOW_MS} AS now` },
+    ...looked.map((head) => lookAtHead(head)),
   ])) as [[{ now: number }], ...Place[][]];
   const found = new Map(looked.map((head, index) => [head, answers[index]]));
   return { places: heads.map((head) => found.get(head) ?? []), now: time.now };
@@ -76,8 +75,8 @@ export async function lookAtHeads(
  * A statement of one table and nothing around it: for that alone MySQL takes the word of FORCE INDEX and estimates nothing. As part of a UNION, or as a derived table that returned no more
  * than first, last and count, it dived into the index first, which cost 0.3 ms in a small queue and 8 ms in one of a million.
  */
-function lookAtHead({ queueId, floors = FROM_THE_START, limit }: Head, at: number | undefined): Statement {
-  const ranges = [...floors].map(([rank, floor]): Range => [queueId, rank, floor, clock(at)]);
+function lookAtHead({ queueId, floors = FROM_THE_START, limit }: Head): Statement {
+  const ranges = [...floors].map(([rank, floor]): Range => [queueId, rank, floor, NOW_MS]);
   return {
     sql: `SELECT priority_rank AS priorityRank, available_at AS availableAt, ${NOT_IN_THE_INDEX}
        ${inRanges(ranges)}
@@ -129,7 +128,6 @@ export interface Candidate extends Position {
 export async function lockHeads(
   tx: Transaction,
   heads: readonly SeenHead[],
-  at: number | undefined,
 ): Promise<{ rows: Candidate[][]; settings: Map<number, ClaimSettings>; now: number }> {
   const together = heads.filter(({ isApart }) => !isApart);
   const apart = heads.filter(({ isApart }) => isApart).toSorted((one, other) => one.queueId - other.queueId);
@@ -142,8 +140,8 @@ export async function lockHeads(
       values: [heads.map(({ queueId }) => queueId)],
     },
     ...(together.length > 0 ? [lockTogether(together)] : []),
-    ...apart.map((head) => lockApart(head, at)),
-    { sql: `SELECT ${clock(at)} AS now` },
+    ...apart.map((head) => lockApart(head)),
+    { sql: `SELECT ${NOW_MS} AS now` },
   ]);
   const rows = new Map(heads.map(({ queueId }): [number, Candidate[]] => [queueId, []]));
   for (const row of (answers.slice(0, -1) as Candidate[][]).flat()) rows.get(row.queueId)?.push(row);
@@ -165,10 +163,10 @@ function lockTogether(heads: readonly SeenHead[]): Statement {
   );
 }
 
-function lockApart({ queueId, ranks, count, limit }: SeenHead, at: number | undefined): Statement {
+function lockApart({ queueId, ranks, count, limit }: SeenHead): Statement {
   const ranges = ranks.map(({ priorityRank, first, last }, index): Range => {
     const goesOn = count === limit && index === ranks.length - 1;
-    return [queueId, priorityRank, first - 1, goesOn ? clock(at) : last];
+    return [queueId, priorityRank, first - 1, goesOn ? NOW_MS : last];
   });
   return lock(ranges, count);
 }
@@ -230,31 +228,21 @@ export function leaseDeliveries(deliveries: ByQueue, leaseToken: Buffer, leaseEx
 }
 
 /** Undoes a lease that is still held: its deliveries are available now, and the receive is not counted. */
-export function giveBack(
-  queueId: number,
-  messageIds: readonly Buffer[],
-  leaseToken: Buffer,
-  at: number | undefined,
-): Statement {
-  const { sql, values = [] } = endLease(clock(at), queueId, messageIds, leaseToken);
-  return { sql: `${sql} AND ${isLeased(at)}`, values };
+export function giveBack(queueId: number, messageIds: readonly Buffer[], leaseToken: Buffer): Statement {
+  const { sql, values = [] } = endLease(NOW_MS, queueId, messageIds, leaseToken);
+  return { sql: `${sql} AND ${IS_LEASED}`, values };
 }
 
 /**
  * Undoes what a claim has leased whose COMMIT got no answer, and whose leases therefore nobody has: like {@link giveBack}, but also where the lease ran out meanwhile, as it may while the database fails over, unless
  * another claim has taken the delivery since. Of such a delivery only the count is changed, which is in no index: so this takes no index entry after a row, and cannot meet a claim in the opposite order.
  */
-export function undoLease(
-  queueId: number,
-  messageIds: readonly Buffer[],
-  leaseToken: Buffer,
-  at: number | undefined,
-): Statement {
-  return endLease(`IF(${isLeased(at)}, ${clock(at)}, available_at)`, queueId, messageIds, leaseToken);
+export function undoLease(queueId: number, messageIds: readonly Buffer[], leaseToken: Buffer): Statement {
+  return endLease(`IF(${IS_LEASED}, ${NOW_MS}, available_at)`, queueId, messageIds, leaseToken);
 }
 
 /** For who holds a lease it has not run out. */
-const isLeased = (at: number | undefined): string => `available_at > ${clock(at)} + ${LEASE_GRACE_MS}`;
+const IS_LEASED = `available_at > ${NOW_MS} + ${LEASE_GRACE_MS}`;
 
 /** Of the deliveries that no claim has taken since: the receive is not counted. */
 function endLease(availableAt: string, queueId: number, messageIds: readonly Buffer[], leaseToken: Buffer): Statement {

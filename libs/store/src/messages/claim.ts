@@ -21,6 +21,7 @@ import type { Database, Statement } from '../database/database.js';
 import { deleteDeliveries } from './delivery.sql.js';
 import type { Queue } from '../queues/queue.repository.js';
 import type { Place, Places, ScanFloors } from './scan-floors.js';
+import type { StoreObserver } from '../store-observer.js';
 
 /** What one consumer wants. */
 export interface Demand {
@@ -99,11 +100,11 @@ export class Claim {
   constructor(
     private readonly database: Database,
     private readonly floors: ScanFloors,
-    private readonly onRescan: (ms: number, found: number) => void,
+    private readonly observer: StoreObserver,
   ) {}
 
   /** One claim for each request's queue, all in one transaction. */
-  async run(requests: readonly DequeueRequest[], at: number | undefined): Promise<Claimed[]> {
+  async run(requests: readonly DequeueRequest[]): Promise<Claimed[]> {
     if (requests.length === 0) return [];
     const heads = requests.map(({ queue, demands }) => {
       const wanted = demands.reduce((sum, { maxMessages }) => sum + maxMessages, 0);
@@ -111,7 +112,7 @@ export class Claim {
       const limit = this.occupied.has(queue.id) ? Math.max(most, LOOK_PAST_OTHERS) : most;
       return { queueId: queue.id, limit, most, demands, wanted };
     });
-    const places = await this.placesAt(heads, at);
+    const places = await this.placesAt(heads);
     const jobs = heads.flatMap(({ demands, wanted, most, ...head }, index): Job[] => {
       const { places: seen, ties } = places[index] as Places;
       const count = Math.min(seen.length, most);
@@ -119,7 +120,7 @@ export class Claim {
       const isApart = heads.length === 1 || this.isContended(head.queueId) || ties === undefined || ties > count;
       return [{ head: { ...head, ranks: byRank(seen), count, ties: ties ?? 0, isApart }, demands, wanted }];
     });
-    const claims = jobs.length === 0 ? new Map<number, Claimed>() : await this.lease(jobs, at);
+    const claims = jobs.length === 0 ? new Map<number, Claimed>() : await this.lease(jobs);
     for (const [queueId, { head, missed, metOthers }] of claims) {
       if (metOthers) this.contend(queueId);
       this.obstructed[head.expired.length + head.overReceived.length > 0 ? 'add' : 'delete'](queueId);
@@ -149,12 +150,7 @@ export class Claim {
   }
 
   /** Where up to `limit` deliveries stand that are ready. Looks at those queues only whose last look did not see that many beyond what was taken since. */
-  private async placesAt(heads: readonly Pick<Head, 'queueId' | 'limit'>[], at: number | undefined): Promise<Places[]> {
-    if (at !== undefined) {
-      const fromTheStart = heads.map(({ queueId, limit }) => ({ queueId, limit, floors: undefined }));
-      const { places } = await lookAtHeads(this.database, fromTheStart, at);
-      return places.map((seen) => ({ places: seen, ties: undefined }));
-    }
+  private async placesAt(heads: readonly Pick<Head, 'queueId' | 'limit'>[]): Promise<Places[]> {
     const known = new Map(heads.map((head) => [head, this.floors.takeAhead(head.queueId, head.limit)]));
     const unknown = heads.filter((head) => known.get(head) === undefined);
     if (unknown.length > 0) {
@@ -165,7 +161,7 @@ export class Claim {
         const goesFurther = isDeep && !this.isContended(queueId);
         return { queueId, limit: goesFurther ? Math.max(limit, readAhead) : limit, floors };
       });
-      const { places, now } = await lookAtHeads(this.database, looks, at);
+      const { places, now } = await lookAtHeads(this.database, looks);
       for (const [index, { queueId, limit }] of looks.entries()) {
         const [head, seen] = [unknown[index] as Head, places[index] as Place[]];
         const look = { begunAt, databaseTime: now, seen, isWhole: seen.length < limit, taken: head.limit };
@@ -176,7 +172,7 @@ export class Claim {
   }
 
   /** The transaction of a claim. Returns what was claimed by queue. */
-  private async lease(jobs: readonly Job[], at: number | undefined): Promise<Map<number, Claimed>> {
+  private async lease(jobs: readonly Job[]): Promise<Map<number, Claimed>> {
     const leaseToken = randomBytes(TOKEN_BYTES);
     /** Undoes what this try and those before it have leased: their COMMIT may have succeeded. */
     const undo: Statement[] = [];
@@ -185,7 +181,6 @@ export class Claim {
       const locked = await lockHeads(
         tx,
         jobs.map(({ head }) => head),
-        at,
       );
       const sorted = jobs.map(({ head, demands, wanted }, index) => {
         const rows = locked.rows[index] as Candidate[];
@@ -200,7 +195,7 @@ export class Claim {
         const { queueId } = (jobs[index] as Job).head;
         if (expired.length > 0) statements.push(deleteDeliveries(queueId, ids(expired)));
         for (const [leaseSeconds, messageIds] of idsByLease(shares)) {
-          undo.push(undoLease(queueId, messageIds, leaseToken, at));
+          undo.push(undoLease(queueId, messageIds, leaseToken));
           leases.set(leaseSeconds, [...(leases.get(leaseSeconds) ?? []), [queueId, messageIds]]);
         }
       }
@@ -255,7 +250,7 @@ export class Claim {
       const started = performance.now();
       const places = await readBelow(this.database, queueId, this.floors.of(queueId) ?? new Map());
       for (const place of places) this.floors.lower(queueId, place);
-      this.onRescan(performance.now() - started, places.length);
+      this.observer.rescanned(performance.now() - started, places.length);
       return places.length > 0;
     });
     // If it fails, the next one will do.

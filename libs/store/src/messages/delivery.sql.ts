@@ -1,11 +1,8 @@
-import { clock } from '../database/clock.js';
+import { LEASE_GRACE_MS } from '@rowmq/contract';
+import { NOW_MS } from '../database/clock.js';
 import type { Statement, Transaction } from '../database/database.js';
 
-/**
- * A delivery can be claimed again this long after its lease has run out. An ack, nack or extend that begins while the lease is held has that long to finish before a claim can want the same
- * delivery: it locks row before index entry, a claim entry before row, and so the two would deadlock (on MySQL only the ack would wait; MariaDB's SKIP LOCKED waits for an instant, too).
- */
-export const LEASE_GRACE_MS = 250;
+export { LEASE_GRACE_MS };
 
 /** The token of a delivery that is under no lease: no claim draws it. Not NULL, which would make a row grow when it is claimed. */
 export const NO_LEASE = `x'${'00'.repeat(8)}'`;
@@ -33,7 +30,6 @@ export async function takeUnleased(
   queueId: number,
   positions: readonly Position[],
   condition: string,
-  at: number | undefined,
 ): Promise<Buffer[]> {
   if (positions.length === 0) return [];
   const groups = groupByPlace(positions);
@@ -42,7 +38,7 @@ export async function takeUnleased(
      FROM delivery FORCE INDEX (delivery_next)
      WHERE queue_id = ?
        AND (${groups.map(() => '(priority_rank = ? AND available_at = ? AND message_id IN (?))').join('\n         OR ')})
-       AND (lease_token = ${NO_LEASE} OR available_at <= ${clock(at)})
+       AND (lease_token = ${NO_LEASE} OR available_at <= ${NOW_MS})
        AND ${condition}
      FOR UPDATE SKIP LOCKED`,
     [
@@ -89,17 +85,11 @@ export function deleteDeliveries(queueId: number, messageIds: readonly Buffer[])
 }
 
 /** Moves deliveries, whose rows the transaction holds, to another queue as if they were new there: available now, never received. Expiry stays, and the reason unless another is given. */
-export function moveDeliveries(
-  from: number,
-  to: number,
-  messageIds: readonly Buffer[],
-  at: number | undefined,
-  reason?: string,
-): Statement {
+export function moveDeliveries(from: number, to: number, messageIds: readonly Buffer[], reason?: string): Statement {
   return {
     sql: `UPDATE delivery FORCE INDEX (PRIMARY)
      SET queue_id = ?,
-         available_at = ${clock(at)},
+         available_at = ${NOW_MS},
          receive_count = 0,
          lease_token = ${NO_LEASE},
          nack_reason = COALESCE(?, nack_reason)

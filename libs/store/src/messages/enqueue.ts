@@ -1,10 +1,10 @@
 import { LIMITS, RowmqError } from '@rowmq/contract';
-import { clock } from '../database/clock.js';
+import { NOW_MS, UTC_NOW_MS } from '../database/clock.js';
 import { hex } from '../database/hex.js';
 import type { Database, Statement, Transaction } from '../database/database.js';
 import { isDuplicateKey, mayLieInOneRequest, TryAgain } from '../database/database-errors.js';
 import { DepthGauge } from './depth-gauge.js';
-import { type Queue, queueNotFound, type QueueRow, SELECT_QUEUE } from '../queues/queue.repository.js';
+import { type Queue, queueNotFound, type QueueRow, QUEUE_COLUMNS } from '../queues/queue.repository.js';
 import type { Place, ScanFloors } from './scan-floors.js';
 
 /** A message as a producer sends it; sizes are checked by whoever made it. */
@@ -73,11 +73,7 @@ export class Enqueue {
   ) {}
 
   /** @param isForUnbounded requests for queues with a maximum depth are not carried out */
-  async run(
-    requests: readonly EnqueueRequest[],
-    at: number | undefined,
-    isForUnbounded: boolean,
-  ): Promise<EnqueueOutcome[]> {
+  async run(requests: readonly EnqueueRequest[], isForUnbounded: boolean): Promise<EnqueueOutcome[]> {
     const outcomes = new Map<EnqueueRequest, EnqueueOutcome>();
     let left = [...requests];
     for (let round = 0; left.length > 0 && round < ROUNDS; round += 1) {
@@ -98,7 +94,7 @@ export class Enqueue {
           continue;
         }
         const isAll = flight.requests.length === requests.length;
-        const result = await (isAll ? this.carryOut(flight, at) : this.carryOutOrSayWhyNot(flight, at));
+        const result = await (isAll ? this.carryOut(flight) : this.carryOutOrSayWhyNot(flight));
         left.push(...result.mistaken);
         for (const [request, outcome] of result.outcomes) outcomes.set(request, outcome);
       }
@@ -109,9 +105,9 @@ export class Enqueue {
     });
   }
 
-  private async carryOut(flight: Flight, at: number | undefined): Promise<StoreResult> {
+  private async carryOut(flight: Flight): Promise<StoreResult> {
     try {
-      return await this.database.transaction((tx) => this.store(tx, flight, at));
+      return await this.database.transaction((tx) => this.store(tx, flight));
     } finally {
       // A claim that begins from now on finds them, however late they were committed.
       for (const { queueId, ...place } of flight.places) this.floors.lower(queueId, place);
@@ -119,9 +115,9 @@ export class Enqueue {
   }
 
   /** Where others of the same call are stored, or may be, a failure is the outcome of those alone whom it concerns. */
-  private async carryOutOrSayWhyNot(flight: Flight, at: number | undefined): Promise<StoreResult> {
+  private async carryOutOrSayWhyNot(flight: Flight): Promise<StoreResult> {
     try {
-      return await this.carryOut(flight, at);
+      return await this.carryOut(flight);
     } catch (error) {
       const all: StoreResult = { outcomes: new Map(), mistaken: [] };
       for (const request of flight.requests) {
@@ -129,7 +125,7 @@ export class Enqueue {
         const mayBeOthers = flight.requests.length > 1 && mayLieInOneRequest(error);
         if (!mayBeOthers) all.outcomes.set(request, error as Error);
         else {
-          const one = await this.carryOutOrSayWhyNot({ ...flight, requests: [request] }, at);
+          const one = await this.carryOutOrSayWhyNot({ ...flight, requests: [request] });
           for (const [, outcome] of one.outcomes) all.outcomes.set(request, outcome);
           all.mistaken.push(...one.mistaken);
         }
@@ -167,10 +163,10 @@ export class Enqueue {
     return [...flights.values()];
   }
 
-  private async store(tx: Transaction, flight: Flight, at: number | undefined): Promise<StoreResult> {
+  private async store(tx: Transaction, flight: Flight): Promise<StoreResult> {
     const { requests, lock } = flight;
     const queueIds = new Set(requests.map(({ queueName }) => this.known.get(queueName)?.id ?? 0));
-    const queues = await lockQueues(tx, [...queueIds], lock, at);
+    const queues = await lockQueues(tx, [...queueIds], lock);
     const stored = tx.commitUnknown ? await alreadyStored(tx, requests) : new Set<EnqueueRequest>();
     const rows = new NewRows();
     const result: StoreResult = { outcomes: new Map(), mistaken: [] };
@@ -213,20 +209,20 @@ export class Enqueue {
 export type ForeignTransaction = Pick<Transaction, 'read' | 'write'>;
 
 /**
- * Stores the messages of one request in a transaction that is not ours: nothing is committed or retried, and nobody is told. `at`: ms since 1970 on the database's clock.
+ * Stores the messages of one request in a transaction that is not ours: nothing is committed or retried, and nobody is told.
  * Throws `queue-not-found`, `queue-full`, `invalid-request`; `overloaded` if the queue was given a maximum depth in this instant.
  *
  * Locks until that transaction ends: the queue's row, shared; exclusively if the queue has a maximum depth.
  */
-export async function storeIn(tx: ForeignTransaction, request: EnqueueRequest, at: number): Promise<void> {
+export async function storeIn(tx: ForeignTransaction, request: EnqueueRequest): Promise<void> {
   const { queueName, messages } = request;
-  const [known] = await tx.read<QueueRow>(`${SELECT_QUEUE} WHERE name = ?`, [queueName]);
+  const [known] = await tx.read<QueueRow>(`SELECT ${QUEUE_COLUMNS} FROM queue WHERE name = ?`, [queueName]);
   if (known === undefined) throw queueNotFound(queueName);
   const lock = known.maxDepth === null ? 'shared' : 'exclusive';
-  const locked = (await lockQueues(tx, [known.id], lock, at)).get(queueName);
+  const locked = (await lockQueues(tx, [known.id], lock, UTC_NOW_MS)).get(queueName);
   if (locked === undefined) throw queueNotFound(queueName);
   // The connection may be set to answer large numbers as text.
-  const queue = { ...locked, now: at };
+  const queue = { ...locked, now: Number(locked.now) };
   let room = Infinity;
   if (queue.maxDepth !== null) {
     if (lock === 'shared') throw new RowmqError('overloaded', `Queue '${queueName}' was changed meanwhile; try again.`);
@@ -263,10 +259,12 @@ async function lockQueues(
   tx: ForeignTransaction,
   queueIds: readonly number[],
   lock: Flight['lock'],
-  at: number | undefined,
+  clock = NOW_MS,
 ): Promise<Map<string | null, LockedQueue>> {
   const rows = await tx.read<QueueRow & { now: number }>(
-    `${SELECT_QUEUE.replace('FROM queue', `, ${clock(at)} AS now FROM queue`)} FORCE INDEX (PRIMARY)
+    `SELECT ${QUEUE_COLUMNS},
+            ${clock} AS now
+     FROM queue FORCE INDEX (PRIMARY)
      WHERE id IN (?)
      ORDER BY id
      ${lock === 'shared' ? 'LOCK IN SHARE MODE' : 'FOR UPDATE'}`,

@@ -1,6 +1,6 @@
 import { RowmqError } from '@rowmq/contract';
 import { Claim, type Claimed, type DequeueRequest, type LeasedDelivery } from './claim.js';
-import { clock } from '../database/clock.js';
+import { NOW_MS } from '../database/clock.js';
 import { giveBack } from './claim.sql.js';
 import type { Database, Transaction } from '../database/database.js';
 import {
@@ -16,25 +16,13 @@ import { Enqueue, type EnqueueOutcome, type EnqueueRequest } from './enqueue.js'
 import { Leases, type LeaseVerb, type ReceiptOutcomes, type ReceiptsRequest } from './receipts.js';
 import type { Queue } from '../queues/queue.repository.js';
 import { ScanFloors } from './scan-floors.js';
-
-/** Moves time in tests: ms since 1970 instead of the database's clock. */
-export interface Timed {
-  now?: number;
-}
+import { NO_OBSERVER, type StoreObserver } from '../store-observer.js';
 
 export interface DequeueOutcome {
   /** For each demand, in the order given. */
   leased: LeasedDelivery[][];
   /** Whether there may be more for those who got less than they wanted: then look once more before calling the queue empty. It takes its time only where nothing was leased. Never rejects. */
   lookAgain: Promise<boolean>;
-}
-
-/** What messages live through without anybody asking for it, for who keeps count. */
-export interface StoreEvents {
-  /** A claim met deliveries and removed them. */
-  onSight(event: 'expired' | 'dead-lettered', queue: Queue, count: number): void;
-  /** A rescan looked below a scan floor. */
-  onRescan(ms: number, found: number): void;
 }
 
 /**
@@ -46,18 +34,19 @@ export interface StoreEvents {
  * lease that just runs out. Enqueue locks nothing that exists but the queues' rows.
  */
 export class MessageRepository {
-  /** Told after the fact. */
-  readonly events: StoreEvents = { onSight: () => undefined, onRescan: () => undefined };
   private readonly enqueuing: Enqueue;
   private readonly claims: Claim;
   private readonly leases: Leases;
   /** Queues of which deliveries are being dead-lettered on sight. */
   private readonly moving = new Set<number>();
 
-  constructor(private readonly database: Database) {
+  constructor(
+    private readonly database: Database,
+    private readonly observer: StoreObserver = NO_OBSERVER,
+  ) {
     const floors = new ScanFloors();
     this.enqueuing = new Enqueue(database, floors);
-    this.claims = new Claim(database, floors, (ms, found) => this.events.onRescan(ms, found));
+    this.claims = new Claim(database, floors, observer);
     this.leases = new Leases(database);
   }
 
@@ -71,9 +60,9 @@ export class MessageRepository {
    */
   async enqueue(
     requests: readonly EnqueueRequest[],
-    { now, isForUnbounded = false }: Timed & { isForUnbounded?: boolean } = {},
+    { isForUnbounded = false }: { isForUnbounded?: boolean } = {},
   ): Promise<EnqueueOutcome[]> {
-    return this.enqueuing.run(requests, now, isForUnbounded);
+    return this.enqueuing.run(requests, isForUnbounded);
   }
 
   /** Whether this queue had a maximum depth when an enqueue last met it: its enqueues wait for each other, and hold up others that fly with them. */
@@ -88,21 +77,22 @@ export class MessageRepository {
    * Locks: index entry, then row, of hardly more deliveries than are leased, where a look without locks has seen them; skips what others hold. A move to the dead-letter queue is a transaction of its own.
    * Where a claim begins to look: `ScanFloors`.
    */
-  async dequeue(requests: readonly DequeueRequest[], { now }: Timed = {}): Promise<DequeueOutcome[]> {
-    const claimed = await this.claims.run(requests, now);
+  async dequeue(requests: readonly DequeueRequest[]): Promise<DequeueOutcome[]> {
+    const claimed = await this.claims.run(requests);
     return claimed.map((claim, index) => {
       const { queue } = requests[index] as DequeueRequest;
-      if (claim.head.expired.length > 0) this.events.onSight('expired', queue, claim.head.expired.length);
-      return { leased: claim.leased, lookAgain: this.mayFindMore(queue, claim, now) };
+      const expired = claim.head.expired.length;
+      if (expired > 0) this.observer.removedInClaim('expired', queue.name, expired);
+      return { leased: claim.leased, lookAgain: this.mayFindMore(queue, claim) };
     });
   }
 
   /** After a claim: moves what it could not hand out, and looks below the scan floor. What was leased must not wait for that, nor be lost if it fails: the next claim, or the reaper, tries it again. */
-  private async mayFindMore(queue: Queue, claim: Claimed, now: number | undefined): Promise<boolean> {
+  private async mayFindMore(queue: Queue, claim: Claimed): Promise<boolean> {
     const { live, expired, overReceived } = claim.head;
-    const moved = this.deadLetterOnSight(queue, overReceived, now).catch(() => undefined);
+    const moved = this.deadLetterOnSight(queue, overReceived).catch(() => undefined);
     if (live.length === 0) await moved;
-    const isBelow = now === undefined && (await this.claims.rescan(queue.id, live.length === 0));
+    const isBelow = await this.claims.rescan(queue.id, live.length === 0);
     return claim.isShort && (isBelow || expired.length + overReceived.length + claim.missed > 0);
   }
 
@@ -114,9 +104,8 @@ export class MessageRepository {
   /** Moves the deadlines of leases to `leaseSeconds` from now. The receipts stay valid. Also tells the new deadlines, ms since 1970. Locks: the rows in primary-key order. */
   async extend(
     requests: readonly (ReceiptsRequest & { leaseSeconds: number })[],
-    timed: Timed = {},
   ): Promise<{ outcomes: ReceiptOutcomes; leaseExpiresAt: number }[]> {
-    const { outcomes, now } = await this.leases.change(requests, EXTEND, timed.now);
+    const { outcomes, now } = await this.leases.change(requests, EXTEND);
     return requests.map(({ leaseSeconds }, index) => ({
       outcomes: outcomes[index] as ReceiptOutcomes,
       leaseExpiresAt: now + leaseSeconds * 1000,
@@ -126,9 +115,8 @@ export class MessageRepository {
   /** Gives leased deliveries back, to be handed out again after `delaySeconds`. Locks: the rows in primary-key order. */
   async nack(
     requests: readonly (ReceiptsRequest & { delaySeconds: number; reason?: string | undefined })[],
-    { now }: Timed = {},
   ): Promise<ReceiptOutcomes[]> {
-    const { outcomes } = await this.leases.change(requests, NACK, now);
+    const { outcomes } = await this.leases.change(requests, NACK);
     this.claims.forgetAhead(requests.map(({ queueId }) => queueId));
     return outcomes;
   }
@@ -138,10 +126,7 @@ export class MessageRepository {
    *
    * Locks: the queue's row, shared, as {@link deadLetter} does; then the rows in primary-key order.
    */
-  async reject(
-    request: ReceiptsRequest & { reason?: string | undefined },
-    { now }: Timed = {},
-  ): Promise<ReceiptOutcomes> {
+  async reject(request: ReceiptsRequest & { reason?: string | undefined }): Promise<ReceiptOutcomes> {
     let deadLetterQueueId: number | null = null;
     const verb: LeaseVerb<ReceiptsRequest> = {
       begin: async (tx) => {
@@ -153,11 +138,11 @@ export class MessageRepository {
         );
       },
       apply: ({ queueId }, messageIds) =>
-        moveDeliveries(queueId, deadLetterQueueId as number, messageIds, now, request.reason),
+        moveDeliveries(queueId, deadLetterQueueId as number, messageIds, request.reason),
       secondOutcome: 'delivery-not-found',
       wasApplied: (row) => row === undefined,
     };
-    const { outcomes } = await this.leases.change([request], verb, now);
+    const { outcomes } = await this.leases.change([request], verb);
     return outcomes[0] as ReceiptOutcomes;
   }
 
@@ -165,31 +150,31 @@ export class MessageRepository {
    * Gives back deliveries that were claimed for consumers who never got them: available now, at the end of their priority, and the receive is not counted. Leases that are no longer held
    * are left alone. Locks: the rows in primary-key order.
    */
-  async release({ queueId, receipts }: ReceiptsRequest, { now }: Timed = {}): Promise<void> {
+  async release({ queueId, receipts }: ReceiptsRequest): Promise<void> {
     const groups = new Map<string, Buffer[]>();
     for (const { messageId, leaseToken } of receipts) {
       const token = leaseToken.toString('latin1');
       groups.set(token, [...(groups.get(token) ?? []), messageId]);
     }
     for (const [token, messageIds] of groups) {
-      const { sql, values } = giveBack(queueId, messageIds, Buffer.from(token, 'latin1'), now);
+      const { sql, values } = giveBack(queueId, messageIds, Buffer.from(token, 'latin1'));
       await this.database.write(sql, values);
     }
     this.claims.forgetAhead([queueId]);
   }
 
   /** Settles leased deliveries: they are deleted and never handed out again. The messages' rows stay until they are reaped. Locks: the rows in primary-key order. */
-  async ack(requests: readonly ReceiptsRequest[], { now }: Timed = {}): Promise<ReceiptOutcomes[]> {
-    return this.leases.delete(requests, now);
+  async ack(requests: readonly ReceiptsRequest[]): Promise<ReceiptOutcomes[]> {
+    return this.leases.delete(requests);
   }
 
   /**
    * Removes deliveries among these that are past their expiry and under no lease. Returns how many.
    * Locks: like a claim, see `takeUnleased`.
    */
-  async expire(queueId: number, positions: readonly Position[], { now }: Timed = {}): Promise<number> {
+  async expire(queueId: number, positions: readonly Position[]): Promise<number> {
     return this.database.transaction(async (tx) => {
-      const expired = await takeUnleased(tx, queueId, positions, `expires_at <= ${clock(now)}`, now);
+      const expired = await takeUnleased(tx, queueId, positions, `expires_at <= ${NOW_MS}`);
       if (expired.length > 0) await tx.finish([deleteDeliveries(queueId, expired)]);
       return expired.length;
     });
@@ -201,28 +186,24 @@ export class MessageRepository {
    * Locks: the queue's row, shared, so that its dead-letter queue cannot be changed and then deleted; after it the deliveries, like a claim. In this order, since who waits
    * for a queue's row must hold no delivery: a shared lock queues up behind an exclusive one that waits.
    */
-  async deadLetter(queue: Pick<Queue, 'id'>, positions: readonly Position[], { now }: Timed = {}): Promise<number> {
+  async deadLetter(queue: Pick<Queue, 'id'>, positions: readonly Position[]): Promise<number> {
     return this.database.transaction(async (tx) => {
       const settings = await lockSettings(tx, queue.id);
       if (settings === undefined || settings.maxReceives === null || settings.deadLetterQueueId === null) return 0;
-      const condition = `available_at <= ${clock(now)} AND expires_at > ${clock(now)} AND receive_count >= ${settings.maxReceives}`;
-      const moving = await takeUnleased(tx, queue.id, positions, condition, now);
-      if (moving.length > 0) await tx.finish([moveDeliveries(queue.id, settings.deadLetterQueueId, moving, now)]);
+      const condition = `available_at <= ${NOW_MS} AND expires_at > ${NOW_MS} AND receive_count >= ${settings.maxReceives}`;
+      const moving = await takeUnleased(tx, queue.id, positions, condition);
+      if (moving.length > 0) await tx.finish([moveDeliveries(queue.id, settings.deadLetterQueueId, moving)]);
       return moving.length;
     });
   }
 
   /** One move of a queue at a time: what the next claim meets meanwhile, the one after it meets again. */
-  private async deadLetterOnSight(
-    queue: Queue,
-    positions: readonly Position[],
-    now: number | undefined,
-  ): Promise<void> {
+  private async deadLetterOnSight(queue: Queue, positions: readonly Position[]): Promise<void> {
     if (positions.length === 0 || this.moving.has(queue.id)) return;
     this.moving.add(queue.id);
     try {
-      const moved = await this.deadLetter(queue, positions, now === undefined ? {} : { now });
-      if (moved > 0) this.events.onSight('dead-lettered', queue, moved);
+      const moved = await this.deadLetter(queue, positions);
+      if (moved > 0) this.observer.removedInClaim('dead-lettered', queue.name, moved);
     } finally {
       this.moving.delete(queue.id);
     }

@@ -1,5 +1,5 @@
 import type { Receipt, ReceiptErrorCode } from '@rowmq/contract';
-import { clock } from '../database/clock.js';
+import { NOW_MS } from '../database/clock.js';
 import type { Database, Statement, Transaction, WriteResult } from '../database/database.js';
 import { deleteDeliveries, isNoLease, LEASE_GRACE_MS, NO_LEASE } from './delivery.sql.js';
 import { hex, hexList } from '../database/hex.js';
@@ -54,10 +54,9 @@ export class Leases {
   async change<Request extends ReceiptsRequest>(
     requests: readonly Request[],
     verb: LeaseVerb<Request>,
-    at: number | undefined,
   ): Promise<{ outcomes: ReceiptOutcomes[]; now: number }> {
     const held: HeldLeases = new Map();
-    return this.database.transaction((tx) => changeHeld(tx, requests, verb, at, held));
+    return this.database.transaction((tx) => changeHeld(tx, requests, verb, held));
   }
 
   /**
@@ -65,19 +64,19 @@ export class Leases {
    *
    * Locks: the rows in primary-key order.
    */
-  async delete(requests: readonly ReceiptsRequest[], at: number | undefined): Promise<ReceiptOutcomes[]> {
+  async delete(requests: readonly ReceiptsRequest[]): Promise<ReceiptOutcomes[]> {
     const allHeld: HeldLeases = new Map(requests.flatMap(({ receipts }) => receipts.map((receipt) => [receipt, 0])));
     try {
       return await this.database.transaction(async (tx) => {
         // Within the same transaction, which knows that the COMMIT of a try got no answer: in another, a failure would look as if nothing could have been done.
-        if (tx.commitUnknown) return (await changeHeld(tx, requests, DELETE, at, allHeld)).outcomes;
-        await deleteAll(tx, requests, at);
+        if (tx.commitUnknown) return (await changeHeld(tx, requests, DELETE, allHeld)).outcomes;
+        await deleteAll(tx, requests);
         return requests.map(({ receipts }) => receipts.map(() => null));
       });
     } catch (error) {
       if (!(error instanceof NotAllHeld)) throw error;
     }
-    return (await this.change(requests, DELETE, at)).outcomes;
+    return (await this.change(requests, DELETE)).outcomes;
   }
 }
 
@@ -96,11 +95,10 @@ async function changeHeld<Request extends ReceiptsRequest>(
   tx: Transaction,
   requests: readonly Request[],
   verb: LeaseVerb<Request>,
-  at: number | undefined,
   held: HeldLeases,
 ): Promise<{ outcomes: ReceiptOutcomes[]; now: number }> {
   await verb.begin?.(tx);
-  const { now, find } = await lockLeases(tx, requests, at);
+  const { now, find } = await lockLeases(tx, requests);
   const deadLettered = tx.commitUnknown ? await findDeadLettered(tx, requests) : new Set<string>();
   const ended = new Set<LeaseRow>();
   const statements: Statement[] = [];
@@ -128,9 +126,9 @@ async function changeHeld<Request extends ReceiptsRequest>(
 }
 
 /** Throws {@link NotAllHeld}, so that nothing is deleted, if not all can be. */
-async function deleteAll(tx: Transaction, requests: readonly ReceiptsRequest[], at: number | undefined): Promise<void> {
+async function deleteAll(tx: Transaction, requests: readonly ReceiptsRequest[]): Promise<void> {
   const wanted = requests.reduce((sum, { receipts }) => sum + receipts.length, 0);
-  const deleted = (await tx.all(deleteLeased(receiptsByQueue(requests), at))) as WriteResult[];
+  const deleted = (await tx.all(deleteLeased(receiptsByQueue(requests)))) as WriteResult[];
   if (deleted.reduce((sum, { affectedRows }) => sum + affectedRows, 0) !== wanted) throw new NotAllHeld();
 }
 
@@ -140,7 +138,7 @@ async function deleteAll(tx: Transaction, requests: readonly ReceiptsRequest[], 
  * The multi-table form takes the hint on both servers. It costs a quarter less than a join with a list (`DELETE_DELIVERIES`), but only while there are few tokens, and only with the token among the
  * conditions is its plan certain: `docs/decisions/0001-delete-by-primary-key.md`.
  */
-function deleteLeased(byQueue: ReturnType<typeof receiptsByQueue>, at: number | undefined): Statement[] {
+function deleteLeased(byQueue: ReturnType<typeof receiptsByQueue>): Statement[] {
   const groups = byQueue.flatMap(([queueId, receipts]) => {
     const byToken = new Map<string, Buffer[]>();
     for (const { messageId, leaseToken } of receipts) {
@@ -155,19 +153,19 @@ function deleteLeased(byQueue: ReturnType<typeof receiptsByQueue>, at: number | 
     );
   });
   if (groups.length > GROUPS_IN_ONE_CONDITION) {
-    return byQueue.map(([queueId, receipts]) => deleteLeasedByList(queueId, receipts, at));
+    return byQueue.map(([queueId, receipts]) => deleteLeasedByList(queueId, receipts));
   }
   const sql = `
   DELETE d
   FROM delivery d FORCE INDEX (PRIMARY)
   WHERE (${groups.join('\n     OR ')})
     AND d.lease_token <> ${NO_LEASE}
-    AND d.available_at > ${clock(at)} + ${LEASE_GRACE_MS}`;
+    AND d.available_at > ${NOW_MS} + ${LEASE_GRACE_MS}`;
   return groups.length === 0 ? [] : [{ sql }];
 }
 
 /** The same where there are many groups. */
-function deleteLeasedByList(queueId: number, receipts: readonly Receipt[], at: number | undefined): Statement {
+function deleteLeasedByList(queueId: number, receipts: readonly Receipt[]): Statement {
   const sorted = receipts
     .map(({ messageId, leaseToken }) => messageId.toString('hex') + leaseToken.toString('hex'))
     .toSorted();
@@ -179,7 +177,7 @@ function deleteLeasedByList(queueId: number, receipts: readonly Receipt[], at: n
     ON d.queue_id = ? AND d.message_id = UNHEX(LEFT(receipts.receipt, 32))
   WHERE d.lease_token = UNHEX(RIGHT(receipts.receipt, 16))
     AND d.lease_token <> ${NO_LEASE}
-    AND d.available_at > ${clock(at)} + ${LEASE_GRACE_MS}`,
+    AND d.available_at > ${NOW_MS} + ${LEASE_GRACE_MS}`,
     values: [JSON.stringify(sorted), queueId],
   };
 }
@@ -194,7 +192,6 @@ function deleteLeasedByList(queueId: number, receipts: readonly Receipt[], at: n
 async function lockLeases(
   tx: Transaction,
   requests: readonly ReceiptsRequest[],
-  at: number | undefined,
 ): Promise<{ now: number; find: (queueId: number, messageId: Buffer) => LeaseRow | undefined }> {
   const byQueue = receiptsByQueue(requests);
   const rows = new Map<string, LeaseRow>();
@@ -210,9 +207,9 @@ async function lockLeases(
     }
   };
   const answers = await tx.all([
-    ...byQueue.map(([queueId, receipts]) => lockHeld(queueId, receipts, at)),
+    ...byQueue.map(([queueId, receipts]) => lockHeld(queueId, receipts)),
     // Read when the rows are held: waiting for them may have outlasted the leases.
-    { sql: `SELECT ${clock(at)} AS now` },
+    { sql: `SELECT ${NOW_MS} AS now` },
   ]);
   add(byQueue, answers, true);
   const others = byQueue
@@ -256,12 +253,12 @@ const FIND_ROWS = `SELECT message_id AS messageId, lease_token AS leaseToken, av
          WHERE queue_id = ?
            AND message_id IN (?)`;
 
-function lockHeld(queueId: number, receipts: readonly Receipt[], at: number | undefined): Statement {
+function lockHeld(queueId: number, receipts: readonly Receipt[]): Statement {
   const tokens = new Map(receipts.map(({ leaseToken }) => [leaseToken.toString('latin1'), leaseToken]));
   return {
     sql: `${FIND_ROWS}
            AND lease_token IN (?)
-           AND available_at > ${clock(at)} + ${LEASE_GRACE_MS}
+           AND available_at > ${NOW_MS} + ${LEASE_GRACE_MS}
          ORDER BY message_id
          FOR UPDATE`,
     values: [queueId, receipts.map(({ messageId }) => messageId), [...tokens.values()]],

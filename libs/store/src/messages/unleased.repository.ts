@@ -1,8 +1,7 @@
-import { clock } from '../database/clock.js';
+import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
 import { isDatabaseFailure } from '../database/database-errors.js';
 import { deleteDeliveries, moveDeliveries, NO_LEASE, type Position, takeUnleased } from './delivery.sql.js';
-import type { Timed } from './message.repository.js';
 import type { Queue } from '../queues/queue.repository.js';
 
 /** A stretch of a queue's deliveries, in primary-key order. */
@@ -40,22 +39,22 @@ export class SweepRepository {
   constructor(private readonly database: Database) {}
 
   /** Looks at the next `rows` deliveries after an id for expired ones under no lease. Takes no locks. */
-  async findExpired(queueId: number, after: Buffer, rows: number, { now }: Timed = {}): Promise<Stretch> {
+  async findExpired(queueId: number, after: Buffer, rows: number): Promise<Stretch> {
     return this.find(
       queueId,
       after,
       rows,
-      `expires_at <= ${clock(now)} AND (lease_token = ${NO_LEASE} OR available_at <= ${clock(now)})`,
+      `expires_at <= ${NOW_MS} AND (lease_token = ${NO_LEASE} OR available_at <= ${NOW_MS})`,
     );
   }
 
   /** Looks at the next `rows` deliveries after an id for available ones that were received too often. Takes no locks. */
-  async findOverReceived(queue: Queue, after: Buffer, rows: number, { now }: Timed = {}): Promise<Stretch> {
+  async findOverReceived(queue: Queue, after: Buffer, rows: number): Promise<Stretch> {
     return this.find(
       queue.id,
       after,
       rows,
-      `receive_count >= ${Number(queue.maxReceives)} AND available_at <= ${clock(now)} AND expires_at > ${clock(now)}`,
+      `receive_count >= ${Number(queue.maxReceives)} AND available_at <= ${NOW_MS} AND expires_at > ${NOW_MS}`,
     );
   }
 
@@ -81,8 +80,8 @@ export class SweepRepository {
     rows: number,
   ): Promise<{ purged: number; left: number; next: Buffer | null }> {
     const found = await this.database.read<Position & { leased: number; ending: number }>(
-      `SELECT ${POSITION}, lease_token <> ${NO_LEASE} AND available_at > ${clock(undefined)} + ${PURGE_MARGIN_MS} AS leased,
-              lease_token <> ${NO_LEASE} AND available_at > ${clock(undefined)} AND available_at <= ${clock(undefined)} + ${PURGE_MARGIN_MS} AS ending
+      `SELECT ${POSITION}, lease_token <> ${NO_LEASE} AND available_at > ${NOW_MS} + ${PURGE_MARGIN_MS} AS leased,
+              lease_token <> ${NO_LEASE} AND available_at > ${NOW_MS} AND available_at <= ${NOW_MS} + ${PURGE_MARGIN_MS} AS ending
        FROM delivery FORCE INDEX (PRIMARY)
        WHERE queue_id = ?
          AND message_id > ?
@@ -113,14 +112,14 @@ export class SweepRepository {
    *
    * Locks: the rows of the target queues, shared, in id order; after them the deliveries, like a claim.
    */
-  async redrive(queueId: number, after: Buffer, rows: number, { now }: Timed = {}): Promise<RedriveBatch> {
+  async redrive(queueId: number, after: Buffer, rows: number): Promise<RedriveBatch> {
     const found = await this.database.read<Position>(
       `SELECT ${POSITION}
        FROM delivery FORCE INDEX (PRIMARY)
        WHERE queue_id = ?
          AND message_id > ?
-         AND (lease_token = ${NO_LEASE} OR available_at <= ${clock(now)})
-         AND expires_at > ${clock(now)}
+         AND (lease_token = ${NO_LEASE} OR available_at <= ${NOW_MS})
+         AND expires_at > ${NOW_MS}
        ORDER BY message_id
        LIMIT ?`,
       [queueId, after, rows],
@@ -130,8 +129,8 @@ export class SweepRepository {
     const moved = await this.database.transaction(async (tx) => {
       const counts = new Map<number, number>();
       for (const target of await lockExisting(tx, [...byOrigin.keys()])) {
-        const taken = await takeUnleased(tx, queueId, byOrigin.get(target) ?? [], `expires_at > ${clock(now)}`, now);
-        if (taken.length > 0) await tx.all([moveDeliveries(queueId, target, taken, now)]);
+        const taken = await takeUnleased(tx, queueId, byOrigin.get(target) ?? [], `expires_at > ${NOW_MS}`);
+        if (taken.length > 0) await tx.all([moveDeliveries(queueId, target, taken)]);
         counts.set(target, taken.length);
       }
       return counts;
@@ -148,7 +147,7 @@ export class SweepRepository {
 
   private async purgeUnleased(queueId: number, found: readonly Position[]): Promise<number> {
     return this.database.transaction(async (tx) => {
-      const taken = await takeUnleased(tx, queueId, found, 'TRUE', undefined);
+      const taken = await takeUnleased(tx, queueId, found, 'TRUE');
       if (taken.length > 0) await tx.finish([deleteDeliveries(queueId, taken)]);
       return taken.length;
     });
@@ -208,7 +207,7 @@ async function purgeLeased(tx: Transaction, queueId: number, found: readonly Buf
      WHERE queue_id = ?
        AND message_id IN (?)
        AND lease_token <> ${NO_LEASE}
-       AND available_at > ${clock(undefined)} + ${PURGE_MARGIN_MS}
+       AND available_at > ${NOW_MS} + ${PURGE_MARGIN_MS}
      ORDER BY message_id
      FOR UPDATE`,
     [queueId, found],

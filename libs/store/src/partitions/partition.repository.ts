@@ -2,7 +2,6 @@ import { messageIdTime } from '@rowmq/contract';
 import pRetry from 'p-retry';
 import { isDefinitionChanged, isUnknownPartition } from '../database/database-errors.js';
 import type { Database, Session } from '../database/database.js';
-import type { Timed } from '../messages/message.repository.js';
 import {
   definePartition,
   isOwed,
@@ -52,14 +51,10 @@ export class PartitionRepository {
    * Sees to it that there are partitions of `widthMinutes` until `aheadMinutes` from now. Returns how many it made. The split of a catch-all partition that has filled (no
    * reaper ran for long) does not copy its rows; a partition may become wider for that. It does where only some of them are from a clock that is further ahead than the partitions.
    */
-  async createAhead({
-    widthMinutes,
-    aheadMinutes,
-    now,
-  }: { widthMinutes: number; aheadMinutes: number } & Timed): Promise<number> {
+  async createAhead({ widthMinutes, aheadMinutes }: { widthMinutes: number; aheadMinutes: number }): Promise<number> {
     return this.database.exclusive(async (session) => {
       const width = widthMinutes * MINUTE;
-      const at = await readClock(session, now);
+      const at = await readClock(session);
       const missing = (partitions: Partition[]): number[] => {
         const last = partitions.at(-2)?.until ?? 0;
         const untils: number[] = [];
@@ -92,13 +87,15 @@ export class PartitionRepository {
   async dropSettled({
     retentionSeconds,
     locks = Infinity,
-    now,
-  }: { retentionSeconds: number; locks?: number } & Timed): Promise<string[]> {
+  }: {
+    retentionSeconds: number;
+    locks?: number;
+  }): Promise<string[]> {
     return this.database.exclusive(
       (session) =>
         this.database.exclusive(async (reader) => {
           const dropped: string[] = [];
-          for (const names of await settledRuns(session, retentionSeconds, locks, now)) {
+          for (const names of await settledRuns(session, retentionSeconds, locks)) {
             dropped.push(...(await withTablesLocked(session, 'message WRITE', () => drop(session, reader, names))));
           }
           return dropped;
@@ -108,10 +105,10 @@ export class PartitionRepository {
   }
 
   /** Partitions past retention in which something is owed, so that they cannot be dropped. */
-  async listKept({ retentionSeconds, now }: { retentionSeconds: number } & Timed): Promise<Partition[]> {
+  async listKept({ retentionSeconds }: { retentionSeconds: number }): Promise<Partition[]> {
     return this.database.exclusive(async (session) => {
       const kept: Partition[] = [];
-      for (const partition of await pastRetention(session, retentionSeconds, now)) {
+      for (const partition of await pastRetention(session, retentionSeconds)) {
         if (await isOwed(session, partition, partition)) kept.push(partition);
       }
       return kept;
@@ -186,16 +183,11 @@ export class PartitionRepository {
 }
 
 /** Names of partitions past retention in which, as of now, nothing is owed: the first so many runs of neighbours. */
-async function settledRuns(
-  session: Session,
-  retentionSeconds: number,
-  most: number,
-  now: number | undefined,
-): Promise<string[][]> {
+async function settledRuns(session: Session, retentionSeconds: number, most: number): Promise<string[][]> {
   const runs: string[][] = [];
   let previous: Partition | undefined;
   let rows = 0;
-  for (const partition of await pastRetention(session, retentionSeconds, now)) {
+  for (const partition of await pastRetention(session, retentionSeconds)) {
     const started = performance.now();
     if (await isOwed(session, partition, partition)) continue;
     // It will be asked again while writers wait.

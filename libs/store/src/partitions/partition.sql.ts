@@ -1,5 +1,5 @@
 import { lowestMessageId } from '@rowmq/contract';
-import { clock } from '../database/clock.js';
+import { NOW_MS } from '../database/clock.js';
 import { isConnectionLost } from '../database/database-errors.js';
 import type { Session } from '../database/database.js';
 
@@ -38,8 +38,8 @@ export async function withTablesLocked<T>(session: Session, tables: string, work
   }
 }
 
-export async function readClock(session: Session, now: number | undefined): Promise<number> {
-  const [row] = await session.read<{ now: number }>(`SELECT ${clock(now)} AS now`);
+export async function readClock(session: Session): Promise<number> {
+  const [row] = await session.read<{ now: number }>(`SELECT ${NOW_MS} AS now`);
   return Number(row?.now);
 }
 
@@ -62,12 +62,8 @@ export async function listPartitions(session: Session): Promise<Partition[]> {
   });
 }
 
-export async function pastRetention(
-  session: Session,
-  retentionSeconds: number,
-  now: number | undefined,
-): Promise<Partition[]> {
-  const horizon = (await readClock(session, now)) - retentionSeconds * 1000;
+export async function pastRetention(session: Session, retentionSeconds: number): Promise<Partition[]> {
+  const horizon = (await readClock(session)) - retentionSeconds * 1000;
   return (await listPartitions(session)).filter(({ until }) => until !== null && until <= horizon);
 }
 

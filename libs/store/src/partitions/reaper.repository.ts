@@ -1,7 +1,6 @@
-import { clock } from '../database/clock.js';
+import { NOW_MS } from '../database/clock.js';
 import type { Database } from '../database/database.js';
 import type { ReaperLeaseEntity } from '../entities/index.js';
-import type { Timed } from '../messages/message.repository.js';
 
 /** What one run of a duty did. */
 export interface ReaperRun {
@@ -35,12 +34,12 @@ export class ReaperRepository {
    * Takes or keeps the reaper's lease for `seconds`: succeeds for its holder, and for anybody once it has run out, by the database's clock. A conditional UPDATE, not GET_LOCK,
    * which a replicated database does not carry over to its next primary.
    */
-  async takeLease(holder: string, seconds: number, { now }: Timed = {}): Promise<boolean> {
+  async takeLease(holder: string, seconds: number): Promise<boolean> {
     const { affectedRows } = await this.database.write(
       `UPDATE reaper_lease
-       SET holder = ?, expires_at = ${clock(now)} + ?
+       SET holder = ?, expires_at = ${NOW_MS} + ?
        WHERE name = ?
-         AND (holder = ? OR expires_at <= ${clock(now)})`,
+         AND (holder = ? OR expires_at <= ${NOW_MS})`,
       [holder, seconds * 1000, LEASE, holder],
     );
     return affectedRows === 1;
@@ -52,9 +51,9 @@ export class ReaperRepository {
   }
 
   /** Who holds the lease, until when (ms since 1970, the database's clock); null when nobody does. */
-  async leader({ now }: Timed = {}): Promise<{ holder: string; expiresAt: number } | null> {
+  async leader(): Promise<{ holder: string; expiresAt: number } | null> {
     const [row] = await this.database.read<Pick<ReaperLeaseEntity, 'holder' | 'expiresAt'>>(
-      `SELECT holder, expires_at AS expiresAt FROM reaper_lease WHERE name = ? AND expires_at > ${clock(now)}`,
+      `SELECT holder, expires_at AS expiresAt FROM reaper_lease WHERE name = ? AND expires_at > ${NOW_MS}`,
       [LEASE],
     );
     return row === undefined || row.holder === null ? null : { holder: row.holder, expiresAt: row.expiresAt };
@@ -86,12 +85,12 @@ export class ReaperRepository {
   }
 
   /** How each duty that ever ran has fared: looks at every run that is kept, some thousands. Ages mix two clocks, the database's and that of the reaper that ran. */
-  async dutyStates({ now }: Timed = {}): Promise<DutyState[]> {
+  async dutyStates(): Promise<DutyState[]> {
     const rows = await this.database.read<{ duty: string; succeededAt: number; handled: string; now: number }>(
       `SELECT duty,
               COALESCE(MAX(IF(error IS NULL, started_at + duration_ms, NULL)), MIN(started_at)) AS succeededAt,
-              SUM(IF(started_at > ${clock(now)} - ${HOUR_MS}, count, 0)) AS handled,
-              ${clock(now)} AS now
+              SUM(IF(started_at > ${NOW_MS} - ${HOUR_MS}, count, 0)) AS handled,
+              ${NOW_MS} AS now
        FROM reaper_run
        GROUP BY duty
        ORDER BY duty`,

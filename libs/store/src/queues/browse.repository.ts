@@ -1,8 +1,7 @@
 import { LIMITS, type DeliveryState, type QueueStats } from '@rowmq/contract';
-import { clock } from '../database/clock.js';
+import { NOW_MS } from '../database/clock.js';
 import type { Database } from '../database/database.js';
 import { NO_LEASE } from '../messages/delivery.sql.js';
-import type { Timed } from '../messages/message.repository.js';
 
 /** A delivery as an operator sees it. Times: ms since 1970 on the database's clock. */
 export interface DeliveryView {
@@ -46,18 +45,18 @@ export class BrowseRepository {
   constructor(private readonly database: Database) {}
 
   /** Counts a queue's deliveries by state, leaving out expired ones. Costs time in proportion to the depth. */
-  async stats(queueId: number, { now }: Timed = {}): Promise<QueueStats> {
+  async stats(queueId: number): Promise<QueueStats> {
     const [row] = await this.database.read<
       Record<'ready' | 'delayed' | 'leased', string | number | null> & { oldest: number | null; now: number }
     >(
-      `SELECT SUM(available_at <= ${clock(now)}) AS ready,
-              SUM(available_at > ${clock(now)} AND lease_token = ${NO_LEASE}) AS \`delayed\`,
-              SUM(available_at > ${clock(now)} AND lease_token <> ${NO_LEASE}) AS leased,
-              MIN(CASE WHEN available_at <= ${clock(now)} THEN available_at END) AS oldest,
-              ${clock(now)} AS now
+      `SELECT SUM(available_at <= ${NOW_MS}) AS ready,
+              SUM(available_at > ${NOW_MS} AND lease_token = ${NO_LEASE}) AS \`delayed\`,
+              SUM(available_at > ${NOW_MS} AND lease_token <> ${NO_LEASE}) AS leased,
+              MIN(CASE WHEN available_at <= ${NOW_MS} THEN available_at END) AS oldest,
+              ${NOW_MS} AS now
        FROM delivery FORCE INDEX (PRIMARY)
        WHERE queue_id = ?
-         AND (expires_at > ${clock(now)} OR (lease_token <> ${NO_LEASE} AND available_at > ${clock(now)}))`,
+         AND (expires_at > ${NOW_MS} OR (lease_token <> ${NO_LEASE} AND available_at > ${NOW_MS}))`,
       [queueId],
     );
     return {
@@ -77,16 +76,15 @@ export class BrowseRepository {
     state: DeliveryState,
     limit: number,
     after: string | undefined,
-    { now }: Timed = {},
   ): Promise<{ deliveries: DeliveryView[]; nextAfter: string | null }> {
     const position = after === undefined ? undefined : readPosition(after);
     // ORDER BY does not name message_id, with which the index ends: MariaDB would sort.
     const rows = await this.database.read<DeliveryRow>(
-      `SELECT ${DELIVERY_COLUMNS}, ${clock(now)} AS now
+      `SELECT ${DELIVERY_COLUMNS}, ${NOW_MS} AS now
        FROM delivery FORCE INDEX (delivery_next)
        WHERE queue_id = ?
          AND priority_rank BETWEEN ? AND ${LIMITS.priorityMax}
-         AND ${STATE_CONDITIONS[state](clock(now))}
+         AND ${STATE_CONDITIONS[state](NOW_MS)}
          ${position === undefined ? '' : 'AND (priority_rank > ? OR available_at > ? OR (available_at = ? AND message_id > ?))'}
        ORDER BY priority_rank, available_at
        LIMIT ?`,
@@ -115,10 +113,10 @@ export class BrowseRepository {
   }
 
   /** A message's deliveries, in whichever of these queues they are. */
-  async deliveries(messageId: Buffer, queueIds: readonly number[], { now }: Timed = {}): Promise<DeliveryView[]> {
+  async deliveries(messageId: Buffer, queueIds: readonly number[]): Promise<DeliveryView[]> {
     if (queueIds.length === 0) return [];
     const rows = await this.database.read<DeliveryRow>(
-      `SELECT ${DELIVERY_COLUMNS}, ${clock(now)} AS now
+      `SELECT ${DELIVERY_COLUMNS}, ${NOW_MS} AS now
        FROM delivery FORCE INDEX (PRIMARY)
        WHERE queue_id IN (?)
          AND message_id = ?`,

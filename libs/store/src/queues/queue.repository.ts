@@ -210,10 +210,10 @@ async function exists(tx: Transaction, name: string): Promise<boolean> {
 /** A `queue` row as {@link SELECT_QUEUE} reads it. */
 export type QueueRow = Omit<Queue, 'paused' | 'name'> & { name: string | null; paused: number };
 
-export const SELECT_QUEUE = `
-  SELECT id, name, lease_seconds AS leaseSeconds, message_ttl_seconds AS messageTtlSeconds, delay_seconds AS delaySeconds,
-         max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId, max_depth AS maxDepth, paused, created_at AS createdAt
-  FROM queue`;
+export const QUEUE_COLUMNS = `id, name, lease_seconds AS leaseSeconds, message_ttl_seconds AS messageTtlSeconds, delay_seconds AS delaySeconds,
+         max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId, max_depth AS maxDepth, paused, created_at AS createdAt`;
+
+const SELECT_QUEUE = `SELECT ${QUEUE_COLUMNS} FROM queue`;
 
 export function queueNotFound(name: string): RowmqError {
   return new RowmqError(

@@ -11,12 +11,15 @@ import { type Program, startThenStop } from '../until-stopped.js';
 import { brokerAddress, createDemoQueue } from '../welcome.js';
 import { haWelcome } from './ha-welcome.js';
 
-/** Of each: two are enough for one to stand in for the other. */
+/** Brokers, and reapers as well: with two of each, one can stand in for the other. */
 const COUNT = 2;
 /** Three servers on one machine: small unless told otherwise. */
 const BUFFER_POOL_MB = 256;
 
-/** Starts three MySQL servers as one group, migrations, two brokers and two reapers on this machine, keeps them running, and stops them in the opposite order. */
+/**
+ * Starts three MySQL servers as one group, migrations, two brokers and two reapers on this
+ * machine, keeps them running, and stops them in the opposite order.
+ */
 export class HaLauncher implements Program {
   private readonly endCare = new AbortController();
   private group: EmbeddedGroup | undefined;
@@ -104,7 +107,7 @@ export class HaLauncher implements Program {
     ];
   }
 
-  /** Where the brokers listen: at the configured port and the next. */
+  /** The brokers' addresses: the configured port and the next. */
   private addresses(): Pick<LauncherConfig, 'host' | 'port'>[] {
     const { host, port } = this.config;
     return Array.from({ length: COUNT }, (_, index) => ({ host, port: port + index }));

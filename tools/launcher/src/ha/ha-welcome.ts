@@ -1,6 +1,6 @@
 import type { EmbeddedGroup } from '@rowmq/mysql-server';
 
-/** What is printed when everything runs: where it is, and what to try. */
+/** The text that the launcher prints when everything runs: addresses, and commands to try. */
 export function haWelcome(brokers: readonly string[], group: EmbeddedGroup, needsKey: boolean): string {
   const key = needsKey ? ' --api-key "$ROWMQ_ADMIN_KEY"' : '';
   const servers = group.members.map(

@@ -18,21 +18,24 @@ export interface EmbeddedGroupOptions {
   readonly program: ServerProgram;
   /** The members' files go below it. */
   readonly folder: string;
-  /** Of each member. */
+  /** The size of each member's buffer pool. */
   readonly bufferPoolMegabytes: number;
   /** Told what takes long and what was found. */
   readonly log?: ((line: string) => void) | undefined;
 }
 
 /**
- * Three MySQL servers on this machine that replicate each other as one group (Group Replication, single primary). One may die, hang or be cut off: the others go on, with
- * another primary if it was that one.
+ * Three MySQL servers on this machine that replicate each other as one group (Group Replication,
+ * single primary). One may die, hang or be cut off: the others go on, with another primary if it
+ * was that one.
  */
 export class EmbeddedGroup {
   readonly members: readonly GroupMember[];
   /** Forms the group, and keeps its members together. */
   readonly care: GroupCare;
-  /** Names all members, and a user who has what RowMQ needs on its own database and nothing else. */
+  /**
+   * Names all members, and a user who has what RowMQ needs on its own database and nothing else.
+   */
   readonly url: string;
 
   private constructor(private readonly options: EmbeddedGroupOptions & { file: GroupFile }) {
@@ -43,7 +46,10 @@ export class EmbeddedGroup {
     this.url = `mysql://${USER}:${file.password}@${hosts}/rowmq`;
   }
 
-  /** Prepares a group on this folder: makes its members' data where there is none. None runs yet, and none may run. */
+  /**
+   * Prepares a group on this folder: makes its members' data where there is none. None runs yet,
+   * and none may run.
+   */
   static async prepare(options: EmbeddedGroupOptions, signal?: AbortSignal): Promise<EmbeddedGroup> {
     if (options.program.kind !== 'mysql') throw new Error('Group replication is MySQL’s: a MySQL server is needed.');
     const folder = resolve(options.folder);
@@ -66,8 +72,8 @@ export class EmbeddedGroup {
   }
 
   /**
-   * Members begin as copies of one server, made while it is in no group and writes no binlog: so they have the same accounts, and no transaction of their own, with which they
-   * could not join.
+   * Members begin as copies of one server that is in no group and writes no binlog. So they share
+   * accounts and have no transactions of their own, which would keep them from joining.
    */
   private async make(members: readonly GroupMember[], signal?: AbortSignal): Promise<void> {
     const { program, folder, file, bufferPoolMegabytes, log } = this.options;

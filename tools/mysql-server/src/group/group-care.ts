@@ -10,8 +10,10 @@ interface Found {
 }
 
 /**
- * Keeps servers together in one group (Group Replication, single primary): what a person would do after a restart. Servers take part with `group_replication_start_on_boot=OFF`,
- * so that a group that stopped as a whole begins anew from the server that has every transaction, which none of them can know by itself.
+ * Keeps servers together in one group (Group Replication, single primary): what a person would do
+ * after a restart. Servers run with `group_replication_start_on_boot=OFF`. A group that stopped as
+ * a whole must begin from the server that has every transaction, and no server knows by itself
+ * which one that is.
  */
 export class GroupCare {
   private lastPrimary: GroupServer | undefined;
@@ -21,7 +23,10 @@ export class GroupCare {
     private readonly log: (line: string) => void = () => undefined,
   ) {}
 
-  /** Waits until every server is in the group, and sees to it that they are. Throws when that takes too long. */
+  /**
+   * Waits until every server is in the group, and sees to it that they are. Throws when that takes
+   * too long.
+   */
   async form(signal?: AbortSignal): Promise<void> {
     const until = performance.now() + FORM_DEADLINE_MS;
     let reason: unknown;
@@ -51,14 +56,18 @@ export class GroupCare {
     }
   }
 
-  /** The server that takes writes, by its own account and as far as it hears most others; undefined while there is none. */
+  /**
+   * The server that takes writes, by its own account and as far as it hears most others; undefined
+   * while there is none.
+   */
   async primary(): Promise<GroupServer | undefined> {
     return primaryOf(await this.look());
   }
 
   /**
-   * One look at all servers, and what follows from it: who is out joins; where no group is left, it begins anew once all servers can be asked. Returns whether all are in it and
-   * one takes writes: see {@link whole}.
+   * One look at all servers, and what follows from it: who is out joins; where no group is left,
+   * it begins anew once all servers can be asked. Returns whether all are in it and one takes
+   * writes: see {@link whole}.
    */
   async heal(): Promise<boolean> {
     const found = await this.look();
@@ -66,7 +75,9 @@ export class GroupCare {
     const out = found.filter(({ look }) => look.state === 'OFFLINE' || look.state === 'ERROR');
     const member = found.find(({ look }) => look.state === 'ONLINE' && look.hasMajority);
     if (member !== undefined) {
-      // One that was restarted at once is still a member, a silent one. To knock meanwhile would be a sign of life, and put off its exclusion and, was it the primary, the next one's election.
+      // One that was restarted at once is still a member, a silent one. To knock meanwhile would
+      // be a sign of life, and put off its exclusion and, was it the primary, the next one's
+      // election.
       const excluded = out.filter(({ look }) => !member.look.members.includes(look.uuid));
       await Promise.all(excluded.map(({ server }) => this.join(server)));
     } else if (out.length === this.servers.length) {
@@ -89,7 +100,7 @@ export class GroupCare {
     return agree.length === length && agree.some(({ look }) => look.isPrimary && !look.readOnly);
   }
 
-  /** Those that can be asked. */
+  /** The servers that answer. */
   private async look(): Promise<Found[]> {
     const looks = await Promise.all(this.servers.map((server) => server.look().catch(() => undefined)));
     return this.servers.flatMap((server, index) => {
@@ -119,7 +130,10 @@ function primaryOf(found: readonly Found[]): GroupServer | undefined {
   return found.find(({ look }) => look.isPrimary && look.hasMajority)?.server;
 }
 
-/** The server that has every transaction that any of them has; of several the same for everybody, in whatever order they know the servers: two who keep one group must not start two. */
+/**
+ * The server that has every transaction of all servers. Among several, every keeper picks the same
+ * one, in whatever order it knows the servers. Two keepers of one group must not start two groups.
+ */
 async function mostAdvanced(found: readonly Found[]): Promise<GroupServer> {
   for (const { server, look } of found.toSorted((a, b) => (a.look.uuid < b.look.uuid ? -1 : 1))) {
     const others = await Promise.all(found.map((other) => server.isSubset(other.look.transactions, look.transactions)));

@@ -15,10 +15,16 @@ const schema = z.object({
   members: z.array(z.object({ port: portNumber, groupPort: portNumber })).length(MEMBERS),
 });
 
-/** What the members of a group have in common, and where each is: kept in one private file, since it must stay the same. */
+/**
+ * The settings that a group's members share, and the ports of each. One private file keeps them,
+ * because they must stay the same.
+ */
 export type GroupFile = z.infer<typeof schema>;
 
-/** Reads the file of a folder, or makes it. Ports that are taken by now are replaced: call it while no member runs. */
+/**
+ * Reads the file of a folder, or makes it. Ports that are taken by now are replaced: call it while
+ * no member runs.
+ */
 export async function loadGroupFile(folder: string): Promise<GroupFile> {
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const path = join(folder, 'group.json');

@@ -60,7 +60,10 @@ export class GroupMember extends GroupServer {
     await rename(unfinished, folder.data);
   }
 
-  /** Starts its process, which then is read-only and in no group. Throws like {@link EmbeddedServer.start}. */
+  /**
+   * Starts its process, which then is read-only and in no group. Throws like {@link
+   * EmbeddedServer.start}.
+   */
   async start(signal?: AbortSignal): Promise<EmbeddedServer> {
     const { program, file, bufferPoolMegabytes, log } = this.options;
     const server = await EmbeddedServer.start({
@@ -69,7 +72,8 @@ export class GroupMember extends GroupServer {
       port: this.port,
       password: file.password,
       bufferPoolMegabytes,
-      // They are in the copied folder; made again at each start they would be changes that the group does not know.
+      // They are in the copied folder; made again at each start they would be changes that the
+      // group does not know.
       keepAccounts: true,
       extraArguments: memberArguments(file, this.index),
       signal,

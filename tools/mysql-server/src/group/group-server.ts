@@ -6,7 +6,7 @@ const LOOK_DEADLINE_MS = 5000;
 /** Joining counts in what the server has to fetch from the others. */
 const JOIN_DEADLINE_MS = 5 * 60_000;
 
-/** What a server says of itself. */
+/** The state that a server reports. */
 export interface MemberState {
   /** `OFFLINE`: runs, but not in a group; `ERROR`: had to leave it. */
   state: 'ONLINE' | 'RECOVERING' | 'OFFLINE' | 'ERROR' | 'UNREACHABLE';
@@ -16,19 +16,25 @@ export interface MemberState {
   hasMajority: boolean;
   /** Its identity. */
   uuid: string;
-  /** Those of its group's members, as it knows them. */
+  /** The number of its group's members, as it knows them. */
   members: string[];
-  /** How many of those are `ONLINE`, as far as it knows: one that was cut off may not know yet. */
+  /**
+   * The number of members that it believes to be `ONLINE`. A server that was cut off may not know
+   * better yet.
+   */
   online: number;
   /** Every transaction it has, those included that it received and has yet to apply. */
   transactions: string;
 }
 
-/** One server of a group (Group Replication), for its administrator. Each call opens a connection, and throws when the server cannot be asked. */
+/**
+ * One server of a group (Group Replication), for its administrator. Each call opens a connection,
+ * and throws when the server cannot be asked.
+ */
 export class GroupServer {
   /**
    * @param name for people
-   * @param url of a user who may do everything
+   * @param url URL of a user with every right
    * @param tls how connections are encrypted; undefined: not at all
    */
   constructor(
@@ -74,7 +80,10 @@ export class GroupServer {
     });
   }
 
-  /** Makes it the first member of the group, unless it is in one by now or somebody else is about to. Only where no other is in it: there would be two groups. */
+  /**
+   * Makes it the first member of the group, unless it is in one by now or somebody else is about
+   * to. Only where no other is in it: there would be two groups.
+   */
   async bootstrap(): Promise<void> {
     await this.use(async (connection) => {
       if (!(await takeTurn(connection))) return;
@@ -113,7 +122,10 @@ export class GroupServer {
   }
 }
 
-/** For as long as the connection lives. False when another has the turn, or had it since one looked: then the server is in a group. */
+/**
+ * For as long as the connection lives. False when another has the turn, or had it since one
+ * looked: then the server is in a group.
+ */
 async function takeTurn(connection: Connection): Promise<boolean> {
   const [[turn]] = await connection.query<RowDataPacket[]>(`SELECT GET_LOCK('rowmq_bootstrap', 0) AS isOurs`);
   if (Number(turn?.['isOurs']) !== 1) return false;

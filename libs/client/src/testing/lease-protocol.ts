@@ -1,10 +1,14 @@
-import { LEASE_GRACE_MS } from '@rowmq/store';
+import { LEASE_GRACE_MS } from '@rowmq/contract';
 
 /*
- * The lease protocol: what each verb does to the deliveries of some queues, and what it answers. `docs/protocol.md` tells people the same; where the two differ, one of them is wrong.
+ * The lease protocol: the effect of each verb on the deliveries of some queues, and its answer.
+ * `docs/protocol.md` describes the same for people. If the two differ, one of them is wrong.
+ * `InMemoryBroker` runs it, and `test/model` compares the store with it.
  *
- * It knows nothing of tables, transactions, flights or brokers: requests are carried out one after the other, each at the instant `now`. What they do and answer follows from that but for one
- * thing: which deliveries a dequeue hands out, the protocol leaves open to some degree. `hand-out.ts` says to which.
+ * It knows nothing of tables, transactions, batches or brokers. Requests run one after the other,
+ * each at the instant `now`. Their effects and answers follow from that, with one exception: the
+ * protocol leaves some freedom in which deliveries a dequeue hands out. `test/model/hand-out.ts`
+ * states its limits.
  */
 
 export type Code = 'queue-not-found' | 'queue-full' | 'invalid-request' | 'delivery-not-found' | 'lease-lost';
@@ -28,28 +32,31 @@ export interface Message {
 /** The obligation to hand out one message. */
 export interface Delivery extends Pick<Message, 'id' | 'body' | 'priority'> {
   queue: string;
-  /** Where it was enqueued. */
+  /** The queue to which the message was enqueued. */
   readonly origin: string;
   readonly expiresAt: number;
   receiveCount: number;
-  /** From then on it can be handed out (again). Under a lease: `LEASE_GRACE_MS` after that ends. */
+  /** From then on it can be handed out (again). Under a lease: `LEASE_GRACE_MS` after its end. */
   availableAt: number;
-  /** Of the last lease; null if it was given back, or there was none. */
+  /** Names the last lease. Null if that lease was released, or there was none. */
   token: string | null;
-  /** Since when everybody could see that it is available. Later than that only for what was committed late. */
+  /** Since when every broker could see that it is available. A late COMMIT makes it later. */
   visibleFrom: number;
-  /** The broker on which it was enqueued, and which cannot overlook it; null once it was handed out or moved, and if it was delayed. */
+  /**
+   * The broker that enqueued it, and so cannot overlook it. Null after a hand-out or a move, and
+   * for a delayed message.
+   */
   enqueuedOn: number | null;
 }
 
-/** A receipt, and the queue that it is sent to. */
+/** A receipt, and the queue to which it is sent. */
 export interface Receipt {
   queue: string;
   id: string;
   token: string;
 }
 
-/** A lease that ends within this is not purged, but left to end. */
+/** A purge leaves a lease that ends within this time to end by itself. */
 const PURGE_MARGIN_MS = 500;
 
 export class LeaseProtocol {
@@ -57,15 +64,15 @@ export class LeaseProtocol {
   readonly owed = new Map<string, Delivery>();
 
   /**
-   * @param queues their settings, which may be changed
-   * @param now ms since 1970; may be moved on
+   * @param queues their settings, which the caller may change
+   * @param now ms since 1970; the caller may move it on
    */
   constructor(
     readonly queues: ReadonlyMap<string, Settings>,
     public now: number,
   ) {}
 
-  /** Enqueue, until its commit: the deliveries of a request's messages, or why nothing of it is stored. */
+  /** Enqueue, until its commit: the request's deliveries, or why the request stores nothing. */
   draft(name: string, messages: readonly Message[]): Delivery[] | Code {
     const queue = this.queues.get(name);
     if (queue === undefined) return 'queue-not-found';
@@ -79,7 +86,7 @@ export class LeaseProtocol {
     return this.in(name).length + drafts.length > (queue.maxDepth ?? Infinity) ? 'queue-full' : drafts;
   }
 
-  /** The commit of an enqueue. `broker`: which cannot overlook it. */
+  /** The commit of an enqueue. `broker`: the one that cannot overlook it. */
   store(drafts: readonly Delivery[], broker: number | null): void {
     for (const draft of drafts) {
       const isDelayed = draft.availableAt > this.now;
@@ -96,41 +103,41 @@ export class LeaseProtocol {
   /** Dequeue, for one delivery. */
   lease(delivery: Delivery, token: string, leaseExpiresAt: number): void {
     const receiveCount = delivery.receiveCount + 1;
-    this.place(delivery, leaseExpiresAt + LEASE_GRACE_MS, { token, receiveCount });
+    this.offer(delivery, leaseExpiresAt + LEASE_GRACE_MS, { token, receiveCount });
   }
 
   ack(receipt: Receipt): Code | null {
-    return this.withLease(receipt, ({ id }) => this.owed.delete(id));
+    return this.#withLease(receipt, ({ id }) => this.owed.delete(id));
   }
 
   nack(receipt: Receipt, delaySeconds: number): Code | null {
-    return this.withLease(receipt, (one) => this.place(one, this.now + delaySeconds * 1000));
+    return this.#withLease(receipt, (one) => this.offer(one, this.now + delaySeconds * 1000));
   }
 
   /** Nack with `deadLetter`. */
   reject(receipt: Receipt): Code | null {
     const to = this.queues.get(receipt.queue)?.deadLetterQueue ?? null;
-    return to === null ? 'invalid-request' : this.withLease(receipt, (one) => this.move(one, to));
+    return to === null ? 'invalid-request' : this.#withLease(receipt, (one) => this.move(one, to));
   }
 
   extend(receipt: Receipt, leaseSeconds: number): Code | null {
     const availableAt = this.now + leaseSeconds * 1000 + LEASE_GRACE_MS;
-    return this.withLease(receipt, (one) => this.place(one, availableAt, { token: one.token }));
+    return this.#withLease(receipt, (one) => this.offer(one, availableAt, { token: one.token }));
   }
 
-  /** The consumer had hung up before it got it: the receive is not counted. */
+  /** The consumer hung up before it received the message: the receive does not count. */
   release(receipt: Receipt): Code | null {
-    return this.withLease(receipt, (one) => this.place(one, this.now, { receiveCount: one.receiveCount - 1 }));
+    return this.#withLease(receipt, (one) => this.offer(one, this.now, { receiveCount: one.receiveCount - 1 }));
   }
 
-  /** Removes what is expired and under no lease. Returns how many. */
+  /** Removes expired deliveries that are under no lease. Returns their number. */
   expire(): number {
     const expired = this.all().filter((one) => one.expiresAt <= this.now && !this.isLeased(one));
     for (const { id } of expired) this.owed.delete(id);
     return expired.length;
   }
 
-  /** Dead-letters what was received too often and is available again. Returns how many. */
+  /** Dead-letters available deliveries that were received too often. Returns their number. */
   deadLetter(): number {
     const spent = this.all().filter(
       (one) => one.availableAt <= this.now && one.expiresAt > this.now && this.isOverReceived(one),
@@ -139,7 +146,10 @@ export class LeaseProtocol {
     return spent.length;
   }
 
-  /** Sends back where they were enqueued the first so many, by id, that are neither leased nor expired; those that were enqueued here are skipped. */
+  /**
+   * Moves deliveries back to their origins: the first `rows`, by id, that are neither leased nor
+   * expired. Skips deliveries whose origin is this queue.
+   */
   redrive(queue: string, rows: number): { moved: Map<string, number>; skipped: number } {
     const found = this.in(queue).filter((one) => one.expiresAt > this.now && !this.isLeased(one));
     const batch = found.toSorted((one, other) => (one.id < other.id ? -1 : 1)).slice(0, rows);
@@ -152,7 +162,7 @@ export class LeaseProtocol {
     return { moved, skipped: batch.length - moving.length };
   }
 
-  /** Drops whatever is in a queue, leased or not. */
+  /** Drops every delivery of a queue, leased or not. */
   purge(queue: string): { purged: number; left: number } {
     const all = this.in(queue);
     const dropped = all.filter((one) => !this.isLeased(one) || one.availableAt > this.now + PURGE_MARGIN_MS);
@@ -168,7 +178,7 @@ export class LeaseProtocol {
     return this.all().filter((one) => one.queue === queue);
   }
 
-  /** Under a lease, or in the moment after it. */
+  /** Under a lease, or in the grace period after it. */
   isLeased({ token, availableAt }: Delivery): boolean {
     return token !== null && availableAt > this.now;
   }
@@ -178,17 +188,17 @@ export class LeaseProtocol {
     return maxReceives !== null && deadLetterQueue !== null && receiveCount >= maxReceives;
   }
 
-  /** As if it was new there, but for its expiry. */
+  /** The delivery is as new in the other queue, but it keeps its expiry. */
   move(delivery: Delivery, queue: string): void {
-    this.place(delivery, this.now, { queue, receiveCount: 0 });
+    this.offer(delivery, this.now, { queue, receiveCount: 0 });
   }
 
-  /** Available at an instant, and under no lease unless one is given. */
-  place(delivery: Delivery, availableAt: number, change: Partial<Delivery> = {}): void {
+  /** Makes a delivery available at an instant, under no lease unless `change` has one. */
+  offer(delivery: Delivery, availableAt: number, change: Partial<Delivery> = {}): void {
     Object.assign(delivery, { availableAt, visibleFrom: availableAt, token: null, enqueuedOn: null, ...change });
   }
 
-  private withLease({ queue, id, token }: Receipt, change: (delivery: Delivery) => void): Code | null {
+  #withLease({ queue, id, token }: Receipt, change: (delivery: Delivery) => void): Code | null {
     const delivery = this.owed.get(id);
     if (delivery?.queue !== queue) return 'delivery-not-found';
     if (delivery.token !== token || delivery.availableAt - LEASE_GRACE_MS <= this.now) return 'lease-lost';

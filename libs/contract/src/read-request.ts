@@ -1,0 +1,37 @@
+import type { z } from 'zod';
+import { type Fault, RowmqError } from './errors.js';
+import { LIMITS } from './limits.js';
+
+const FAULTS_NAMED = 10;
+
+/**
+ * Reads a request as a broker reads it over HTTP, for callers in the same process. JSON drops
+ * undefined fields and turns NaN into null, and a request has a largest size.
+ *
+ * Throws `invalid-request`, and `message-too-large` for a request of more than 4 MiB.
+ */
+export function readRequest<Schema extends z.ZodType>(schema: Schema, request: unknown): z.output<Schema> {
+  const text = JSON.stringify(request) as string | undefined;
+  if (text !== undefined && Buffer.byteLength(text) > LIMITS.requestBytes) {
+    throw new RowmqError('message-too-large', 'The request is larger than 4 MiB; send fewer messages at a time.');
+  }
+  const result = schema.safeParse(text === undefined ? undefined : JSON.parse(text, refuseProto));
+  if (result.success) return result.data;
+  throw invalidRequest(result.error.issues);
+}
+
+/** The `invalid-request` that names each fault and its field, up to ten. */
+export function invalidRequest(issues: readonly Pick<z.core.$ZodIssue, 'path' | 'message'>[]): RowmqError {
+  const faults: Fault[] = issues
+    .slice(0, FAULTS_NAMED)
+    .map(({ path, message }) => ({ path: path.map(String).join('.'), message }));
+  const text = faults.map(({ path, message }) => (path === '' ? message : `${path}: ${message}`)).join('; ');
+  const more = issues.length > FAULTS_NAMED ? `; and ${issues.length - FAULTS_NAMED} more` : '';
+  return new RowmqError('invalid-request', `${text}${more}.`, { faults });
+}
+
+/** Schemas drop a field of this name without a word, and a header of this name would be lost. */
+function refuseProto(name: string, value: unknown): unknown {
+  if (name !== '__proto__') return value;
+  throw new RowmqError('invalid-request', 'A request has no field or header named __proto__; give it another name.');
+}

@@ -1,0 +1,226 @@
+import { execFile } from 'node:child_process';
+import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const RULE = 'no-restricted-imports';
+
+interface Boundary {
+  /** A file in the folder that the boundary protects. */
+  readonly file: string;
+  readonly allowed: readonly string[];
+  readonly forbidden: readonly string[];
+}
+
+const OUT_OF_PACKAGE = ['../../../libs/contract/src/index.js', '../../store/dist/index.js'];
+
+const BOUNDARIES: readonly Boundary[] = [
+  {
+    file: 'libs/contract/src/x.ts',
+    allowed: ['zod', './errors.js'],
+    forbidden: ['@rowmq/runtime', '@rowmq/store', 'mysql2', 'typeorm', ...OUT_OF_PACKAGE],
+  },
+  {
+    file: 'libs/runtime/src/x.ts',
+    allowed: ['zod', './settings.js'],
+    forbidden: ['@rowmq/contract', '@rowmq/broker', 'mysql2/promise', ...OUT_OF_PACKAGE],
+  },
+  {
+    file: 'libs/client/src/queue/x.ts',
+    allowed: ['@rowmq/contract', '../core.js'],
+    forbidden: [
+      '@rowmq/store',
+      '@rowmq/store/enqueue',
+      '@rowmq/runtime',
+      '@rowmq/broker',
+      'typeorm',
+      ...OUT_OF_PACKAGE,
+    ],
+  },
+  {
+    file: 'libs/typeorm/src/x.ts',
+    allowed: ['@rowmq/contract', '@rowmq/store/enqueue', 'typeorm'],
+    forbidden: ['@rowmq/client', '@rowmq/reaper', ...OUT_OF_PACKAGE],
+  },
+  {
+    file: 'libs/store/src/messages/x.ts',
+    allowed: [
+      '@rowmq/contract',
+      '@rowmq/runtime',
+      '@rowmq/migrations',
+      'mysql2/promise',
+      'typeorm',
+      '../database/hex.js',
+    ],
+    forbidden: [
+      '@rowmq/client',
+      '@rowmq/broker',
+      '@rowmq/mysql-server',
+      '../../../../migrations/src/index.js',
+      ...OUT_OF_PACKAGE,
+    ],
+  },
+  {
+    file: 'migrations/src/x.ts',
+    allowed: ['typeorm'],
+    forbidden: ['@rowmq/store', '@rowmq/contract', '../../libs/contract/src/index.js'],
+  },
+  {
+    file: 'apps/broker/src/x.ts',
+    allowed: ['@rowmq/store', './messages/messages.module.js', './queues/queues.module.js'],
+    forbidden: ['@rowmq/reaper', 'mysql2', ...OUT_OF_PACKAGE],
+  },
+  {
+    file: 'apps/broker/src/http/x.ts',
+    allowed: ['@rowmq/contract', './api-call.js'],
+    forbidden: [
+      ...['messages/messages.service', 'queues/queues.service', 'metrics/metrics', 'health/health.controller'].map(
+        (path) => `../${path}.js`,
+      ),
+      '@rowmq/reaper',
+      'mysql2',
+      ...OUT_OF_PACKAGE,
+    ],
+  },
+  {
+    file: 'apps/broker/src/metrics/x.ts',
+    allowed: ['@rowmq/store', '../http/api-call.js'],
+    forbidden: [
+      '../messages/messages.service.js',
+      '../queues/queues.service.js',
+      '../cluster/worker.js',
+      '@rowmq/reaper',
+      'typeorm',
+      ...OUT_OF_PACKAGE,
+    ],
+  },
+  {
+    file: 'apps/broker/src/queues/x.ts',
+    allowed: ['../messages/message.codec.js', '../metrics/metrics.js', '../http/api-call.js'],
+    forbidden: ['../health/health.controller.js', '../cluster/worker.js', '@rowmq/client', 'mysql2', ...OUT_OF_PACKAGE],
+  },
+  {
+    file: 'apps/broker/src/health/x.ts',
+    allowed: ['../http/api-call.js', '@rowmq/store'],
+    forbidden: [
+      '../messages/messages.service.js',
+      '../metrics/metrics.js',
+      '@rowmq/client',
+      'mysql2',
+      ...OUT_OF_PACKAGE,
+    ],
+  },
+  {
+    file: 'apps/broker/src/messages/x.ts',
+    allowed: ['../http/api-call.js', '@rowmq/contract', '@rowmq/runtime', '@rowmq/store', '../metrics/metrics.js'],
+    forbidden: [
+      '../queues/queues.service.js',
+      '@rowmq/reaper',
+      '@rowmq/client',
+      '@rowmq/mysql-server',
+      '@nestjs/typeorm',
+      'mysql2',
+      ...OUT_OF_PACKAGE,
+    ],
+  },
+  {
+    file: 'apps/reaper/src/duties/x.ts',
+    allowed: ['@rowmq/contract', '@rowmq/runtime', '@rowmq/store', '../batches.js'],
+    forbidden: ['@rowmq/broker', '@rowmq/launcher', 'typeorm', '../../../broker/src/main.js'],
+  },
+  {
+    file: 'tools/mysql-server/src/x.ts',
+    allowed: ['@rowmq/runtime', 'mysql2/promise'],
+    forbidden: ['@rowmq/store', '@rowmq/launcher', ...OUT_OF_PACKAGE],
+  },
+  {
+    file: 'tools/launcher/src/x.ts',
+    allowed: ['@rowmq/mysql-server', '@rowmq/runtime', '@rowmq/store'],
+    forbidden: ['@rowmq/broker', '@rowmq/simulator', 'mysql2/promise', ...OUT_OF_PACKAGE],
+  },
+  {
+    file: 'tools/load/src/x.ts',
+    allowed: ['./load.js', 'node:timers/promises'],
+    forbidden: ['@rowmq/client', 'mysql2', ...OUT_OF_PACKAGE],
+  },
+  {
+    file: 'tools/simulator/src/x.ts',
+    allowed: ['@rowmq/load', '@rowmq/client/core', '@rowmq/contract', '@rowmq/runtime'],
+    forbidden: ['@rowmq/store', '@rowmq/broker', 'mysql2', '../../../test/support/wait.js'],
+  },
+  {
+    file: 'examples/orders/src/x.ts',
+    allowed: ['@rowmq/client'],
+    forbidden: ['@rowmq/store', '@rowmq/contract', 'mysql2', '../../../libs/client/src/index.js'],
+  },
+];
+
+/** A finding of oxlint in a file that holds one import. */
+interface Finding {
+  readonly file: string;
+  readonly message: string;
+}
+
+let folder: string;
+const imports = BOUNDARIES.flatMap(({ file, allowed, forbidden }) => [
+  ...allowed.map((path) => ({ file, path, isAllowed: true })),
+  ...forbidden.map((path) => ({ file, path, isAllowed: false })),
+]).map((one, index) => ({ ...one, name: one.file.replace('x.ts', `x${index}.ts`) }));
+let findings: readonly Finding[];
+
+// One run of oxlint over a folder with the repository's layout and lint settings, and one import in
+// every file.
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'rowmq-boundaries-'));
+  await copyFile(join(root, '.oxlintrc.json'), join(folder, '.oxlintrc.json'));
+  for (const { name, path } of imports) {
+    await mkdir(dirname(join(folder, name)), { recursive: true });
+    await writeFile(join(folder, name), `import { x } from '${path}';\nconsole.log(x);\n`);
+  }
+  findings = await lint();
+});
+
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+test.each(imports.filter(({ isAllowed }) => !isAllowed))('lint fails when $file imports $path', ({ name }) => {
+  expect(findings.filter(({ file }) => file === name)).toHaveLength(1);
+});
+
+test.each(imports.filter(({ isAllowed }) => isAllowed))('lint passes when $file imports $path', ({ name }) => {
+  expect(findings.filter(({ file }) => file === name)).toEqual([]);
+});
+
+test('the boundaries test breaks every import rule of .oxlintrc.json', async () => {
+  const { overrides } = JSON.parse(await readFile(join(root, '.oxlintrc.json'), 'utf8')) as {
+    overrides: { files: [string]; rules: { [RULE]: [string, { patterns: { message: string }[] }] } }[];
+  };
+  const seen = new Set(findings.map(({ file, message }) => `${folderOf(file)}: ${message}`));
+  const rules = overrides.flatMap(({ files: [glob], rules: { [RULE]: rule } }) =>
+    rule[1].patterns.map(({ message }) => `${glob}: ${message}`),
+  );
+  expect(rules.filter((rule) => !seen.has(rule))).toEqual([]);
+
+  /** The glob whose settings apply to the file: the last one that covers it. */
+  function folderOf(file: string): string | undefined {
+    return overrides.findLast(({ files: [glob] }) => file.startsWith(glob.replace('**', '')))?.files[0];
+  }
+});
+
+async function lint(): Promise<Finding[]> {
+  const output = await new Promise<string>((resolve) => {
+    // The exit code is 1: there are findings.
+    execFile(
+      process.execPath,
+      [join(root, 'node_modules/oxlint/bin/oxlint'), '--format=json'],
+      { cwd: folder },
+      (_, stdout) => resolve(stdout),
+    );
+  });
+  const { diagnostics } = JSON.parse(output) as { diagnostics: { code: string; filename: string; help: string }[] };
+  return diagnostics
+    .filter(({ code }) => code.includes(RULE))
+    .map(({ filename, help }) => ({ file: filename, message: help }));
+}

@@ -1,0 +1,45 @@
+/**
+ * Tests that run on one kind of server only, because the kind plays no part in what they check.
+ * Everything else below test/ runs on every kind. Paths are relative to the repository.
+ */
+export const RUN_ONCE: readonly string[] = [
+  // Programs around the broker: they reach it through its API, and the contract tests check that
+  // API on every kind.
+  'test/e2e/bench.test.ts',
+  'test/e2e/client.test.ts',
+  'test/e2e/client-package.test.ts',
+  'test/e2e/example-orders.test.ts',
+  'test/e2e/in-memory-broker.test.ts',
+  'test/e2e/simulator.test.ts',
+  // The package is what is tested; transactional-enqueue.test.ts runs its statements on every kind.
+  'test/e2e/store-package.test.ts',
+  // HTTP alone: the page, the document, keys and origins, slow sockets, the commands of the docs.
+  'test/e2e/docs-commands.test.ts',
+  'test/e2e/docs-page.test.ts',
+  'test/e2e/openapi.test.ts',
+  'test/e2e/security.test.ts',
+  'test/e2e/slow-clients.test.ts',
+  // Processes and signals. unusable-database.test.ts and database-trouble.test.ts check on every
+  // kind what the server answers.
+  'test/e2e/shutdown.test.ts',
+  'test/e2e/start-recovery.test.ts',
+  'test/e2e/workers.test.ts',
+];
+
+/** Tests that need a browser. */
+export const NEED_CHROMIUM: readonly string[] = ['test/e2e/docs-page.test.ts'];
+
+/**
+ * The longest tests, longest first. They start first, so that none of them ends the run alone on
+ * one core.
+ */
+export const LONGEST: readonly string[] = [
+  'test/e2e/bench.test.ts',
+  'test/faults/campaign/campaign.test.ts',
+  'test/ha/high-availability.test.ts',
+  'test/faults/campaign/mutants.test.ts',
+  'test/e2e/client-package.test.ts',
+  'test/e2e/store-package.test.ts',
+  'test/e2e/workers.test.ts',
+  'test/concurrency/drain.test.ts',
+];
