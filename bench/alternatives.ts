@@ -1,10 +1,10 @@
 import { measureDeadEntries, type DeadEntries } from './alternatives/dead-entries.js';
 import {
   type Contention,
-  type IdlePeek,
+  type IdlePoll,
   type LockCost,
   measureContention,
-  measureIdlePeek,
+  measureIdlePoll,
   measureLocks,
 } from './alternatives/locking.js';
 import { measureShapes, type ShapeCost } from './alternatives/shapes.js';
@@ -26,7 +26,7 @@ interface Alternatives {
   transactions: TransactionCost[];
   packing: Packing[];
   deadEntries: DeadEntries[];
-  idlePeek: IdlePeek[];
+  idlePoll: IdlePoll[];
   locks: LockCost[];
   contention: Contention[];
 }
@@ -85,7 +85,7 @@ async function measureServer(server: RunningServer, { runs, seconds, messages }:
     ),
     packing: await step('ids', measurePacking(server, messages)),
     deadEntries: await step('dead entries', measureDeadEntries(server, seconds, messages)),
-    idlePeek: await step('a peek at idle queues', measureIdlePeek(server, seconds)),
+    idlePoll: await step('a poll of idle queues', measureIdlePoll(server, seconds)),
     locks: await step(
       'locks',
       inRounds(runs, () => measureLocks(server, seconds)),
@@ -174,12 +174,12 @@ ${table(
   ),
 )}
 
-**\`delivery\` in partitions.** One peek at 50 idle queues with ten priorities; the server's CPU, µs:
+**\`delivery\` in partitions.** One poll of 50 idle queues with ten priorities; the server's CPU, µs:
 
 ${table(
   ['server', '`delivery`', 'µs'],
   rows(
-    ({ idlePeek }) => idlePeek,
+    ({ idlePoll }) => idlePoll,
     ({ pieces, micros }) => [pieces, number(micros, 0)],
   ),
 )}

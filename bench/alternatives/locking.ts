@@ -137,17 +137,17 @@ async function contend(server: RunningServer, queue: Queue, brokers: number, sec
   };
 }
 
-/** CPU of the server, µs, for one peek at idle queues: one statement for all of them. */
-export interface IdlePeek {
+/** CPU of the server, µs, for one poll of idle queues: one statement for all of them. */
+export interface IdlePoll {
   pieces: string;
   micros: number;
 }
 
-/** Measures what a peek at many idle queues would cost if `delivery` had partitions. */
-export async function measureIdlePeek(server: RunningServer, seconds: number): Promise<IdlePeek[]> {
+/** Measures what a poll of many idle queues would cost if `delivery` had partitions. */
+export async function measureIdlePoll(server: RunningServer, seconds: number): Promise<IdlePoll[]> {
   const session = await openSession(server.url);
   const queues = Array.from({ length: IDLE_QUEUES }, (_, index) => index + 1).join(',');
-  const peek = (table: string): Promise<number> =>
+  const poll = (table: string): Promise<number> =>
     microsOf(server, seconds, () =>
       session.run(`SELECT queue_id, priority_rank, available_at, expires_at FROM ${table} FORCE INDEX (delivery_next)
         WHERE queue_id IN (${queues}) AND priority_rank IN (0,1,2,3,4,5,6,7,8,9) AND available_at BETWEEN 0 AND ${Date.now()} LIMIT 500`),
@@ -156,8 +156,8 @@ export async function measureIdlePeek(server: RunningServer, seconds: number): P
     await session.run('CREATE TABLE a_delivery LIKE delivery');
     await session.run('ALTER TABLE a_delivery PARTITION BY KEY (queue_id) PARTITIONS 8');
     return [
-      { pieces: 'one piece', micros: await peek('delivery') },
-      { pieces: 'eight partitions', micros: await peek('a_delivery') },
+      { pieces: 'one piece', micros: await poll('delivery') },
+      { pieces: 'eight partitions', micros: await poll('a_delivery') },
     ];
   } finally {
     await session.run('DROP TABLE IF EXISTS a_delivery');

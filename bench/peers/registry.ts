@@ -121,7 +121,7 @@ export const PEERS: readonly Peer[] = [
       clientOptions: { atomic: 0 },
       stretches: { batch: { producers: 8, consumers: 8 }, single: SINGLE, steady: { producers: 1, consumers: 4 } },
       durability: NATS_DURABILITY,
-      settings: 'work-queue stream; 100 publishes under way a producer; consume with max_messages 100; one node',
+      settings: 'work-queue stream; 100 publishes in flight a producer; consume with max_messages 100; one node',
     },
     startNats,
   ),

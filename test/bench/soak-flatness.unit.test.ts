@@ -22,20 +22,20 @@ describe('judgeFlatness', () => {
     expect(notFlat(run('brokerMegabytes', () => 100))).toEqual([]);
   });
 
-  it('finds what grows all the time, and nothing else', () => {
+  it('finds a quantity that grows all the time, and no other', () => {
     expect(notFlat(run('brokerMegabytes', (second) => 100 + second / 10))).toEqual(['brokerMegabytes']);
     expect(notFlat(run('reaperHandles', (second) => 20 + second / 20))).toEqual(['reaperHandles']);
     expect(notFlat(run('folderMegabytes', (second) => 300 + second / 5))).toEqual(['folderMegabytes']);
     expect(notFlat(run('claimTailMs', (second) => 10 + second / 5))).toEqual(['claimTailMs']);
   });
 
-  it('takes no offence at what grows in the first quarter only, shrinks, or has single peaks', () => {
+  it('accepts growth in the first quarter only, shrinking, and single peaks', () => {
     expect(notFlat(run('tableMegabytes', (second) => Math.min(second, SECONDS / 4)))).toEqual([]);
     expect(notFlat(run('historyListLength', (second) => 9000 - second * 10))).toEqual([]);
     expect(notFlat(run('claimTailMs', (second) => (second === 380 ? 5000 : 10)))).toEqual([]);
   });
 
-  it('allows what each quantity allows, and no more', () => {
+  it('allows each quantity its own growth, and no more', () => {
     const step = (to: number) => (second: number) => (second < SECONDS / 2 ? 100 : to);
     // 5 % and 10 MiB.
     expect(notFlat(run('brokerMegabytes', step(115)))).toEqual([]);
@@ -44,12 +44,12 @@ describe('judgeFlatness', () => {
     expect(notFlat(run('connections', step(104)))).toEqual(['connections']);
   });
 
-  it('calls flat nothing that it could not read', () => {
+  it('never calls a quantity flat that it could not read', () => {
     expect(notFlat(run('deliveries', (second) => (second < 300 ? 100 : null)))).toEqual(['deliveries']);
     expect(notFlat([])).toHaveLength(quantities().filter(([, { growth }]) => growth !== undefined).length);
   });
 
-  it('shows the rate without judging it', () => {
+  it('never judges the rate', () => {
     expect(notFlat(run('ackedPerSecond', (second) => second))).toEqual([]);
   });
 });

@@ -15,7 +15,7 @@ it('finds quantiles within the buckets of a histogram', () => {
   expect(quantile(counts, 0.99)).toBeCloseTo(0.0075);
 });
 
-it('answers the last bound for what lies beyond it, and null where there is nothing', () => {
+it('returns the last bound for values beyond it, and null without values', () => {
   expect(
     quantile(
       new Map([

@@ -163,14 +163,14 @@ describe.concurrent('the simulator', () => {
     }
   });
 
-  test('ends with exit code 2 and says where it looked when nothing listens there', async () => {
+  test('ends with exit code 2 and names the URL when no broker listens there', async () => {
     const url = `http://127.0.0.1:${await freePort()}`;
     const { code, output } = await simulate(['--url', url]);
     expect(output).toContain(`No broker can be reached at ${url} (ECONNREFUSED); start one with npm start`);
     expect(code).toBe(2);
   });
 
-  test('ends with exit code 2 and names the fault when it is told nonsense', async () => {
+  test('ends with exit code 2 and names the wrong option', async () => {
     const { code, output } = await simulate(['--crash-rate', 'often']);
     expect(output).toContain(
       "option '--crash-rate <share>' argument 'often' is invalid. It must be a number from 0 to 1.",
@@ -186,7 +186,7 @@ describe.concurrent('the simulator', () => {
     expect(code).toBe(0);
   });
 
-  test('ends with exit code 2 once a consumer cannot go on, however long it was to run and its slow handlers are', async () => {
+  test('ends with exit code 2 at once when a consumer fails, before the run or its slow handlers would end', async () => {
     const faults = '--nack-rate 1 --slow-rate 0.3 --lease-seconds 600'.split(' ');
     // Nothing is ever acked, so the ledger has room for the messages, but not for their leases.
     const traffic = '--producers 2 --consumers 2 --seconds 600 --batch 1 --rate 50 --max-backlog 40 --max-messages 60';
@@ -196,7 +196,7 @@ describe.concurrent('the simulator', () => {
     expect(code).toBe(2);
   });
 
-  test('starts a broker of its own when told to, and leaves nothing of it behind', async () => {
+  test('starts a broker of its own with --start, and leaves nothing of it behind', async () => {
     const own = await mkdtemp(join(folder, 'own-'));
     const traffic = '--producers 2 --consumers 2 --seconds 2 --rate 200'.split(' ');
     const { code, output } = await simulate(['--start', ...traffic], { env: ownBroker(own) });
@@ -207,7 +207,7 @@ describe.concurrent('the simulator', () => {
     expect(await readdir(own)).toEqual([]);
   });
 
-  test('is followed by its own broker when it is killed', { timeout: 2 * DEADLINE_MS }, async () => {
+  test('does not leave its own broker behind when it is killed', { timeout: 2 * DEADLINE_MS }, async () => {
     const own = await mkdtemp(join(folder, 'killed-'));
     const traffic = '--producers 1 --consumers 1 --seconds 600 --rate 20'.split(' ');
     const child = spawn(process.execPath, ['tools/simulator/dist/main.js', '--start', ...traffic], {

@@ -53,7 +53,7 @@ export class LoadGenerator {
     const failed = new Promise<never>((_, reject) => {
       fail = (error) => {
         this.end();
-        reject(error as Error);
+        reject(error);
       };
     });
     this.loops =

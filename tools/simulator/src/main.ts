@@ -110,7 +110,7 @@ function stopOnSignal(broker: () => StartedBroker | undefined): AbortSignal {
   const stopping = new AbortController();
   onStopRequest(
     () => {
-      console.error('\nStopping: draining the queues for the verdict. Once more to end at once.');
+      console.error('\nStopping: draining the queues for the verdict. Interrupt again to end at once.');
       stopping.abort();
     },
     () => void Promise.resolve(broker()?.stop()).finally(() => process.exit(EXIT.notJudged)),

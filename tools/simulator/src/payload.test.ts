@@ -32,7 +32,7 @@ describe('Payloads', () => {
     expect(messages.every(({ body }) => body.isWellFormed())).toBe(true);
   });
 
-  it('keeps to one size exactly', () => {
+  it('makes bodies of exactly one size when both bounds are equal', () => {
     const payloads = new Payloads(new Random(7), 333, 333);
     for (let number = 0; number < 500; number++) expect(sizeOf(payloads.make('run.1', 4).message)).toBe(333);
   });
@@ -42,7 +42,7 @@ describe('Payloads', () => {
     expect(make(3)).not.toEqual(make(4));
   });
 
-  it('knows its own messages again, whatever order the headers come back in and however the body is encoded', () => {
+  it('gives a delivered message the same checksums, whatever the order of headers and the encoding of the body', () => {
     const payloads = new Payloads(new Random(7), 0, 512);
     for (let number = 0; number < 200; number++) {
       const { message, content } = payloads.make(`run.${number}`, number % 10);

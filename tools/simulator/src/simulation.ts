@@ -172,7 +172,7 @@ class Simulation {
       await pause(DRAIN_LOOK_MS, giveUp);
     }
     const when = giveUp.aborted ? 'when draining was stopped' : `after ${settings.drainSeconds} s of draining`;
-    this.#notes.push(`The queues were not empty ${when}; what is left was looked up on the broker instead.`);
+    this.#notes.push(`The queues were not empty ${when}; the simulator asked the broker about what is left.`);
   }
 
   async #sampleUntil(stop: AbortSignal): Promise<void> {

@@ -28,7 +28,7 @@ describe('readSimulatorSettings', () => {
     });
   });
 
-  it('takes port and key from the environment, and the key rather from the command line', () => {
+  it('reads port and key from the environment, but prefers a key on the command line', () => {
     const env = { ROWMQ_PORT: '9000', ROWMQ_ADMIN_KEY: 'from-env' };
     expect(readSimulatorSettings([], env)).toMatchObject({ defaultUrl: 'http://127.0.0.1:9000', apiKey: 'from-env' });
     expect(readSimulatorSettings(['--api-key', 'given'], env)).toMatchObject({ apiKey: 'given' });

@@ -71,10 +71,12 @@ export function readSimulatorSettings(args: readonly string[], env: NodeJS.Proce
     program.parse(args, { from: 'user' });
     const options = program.opts<Options>();
     if (options.start && options.url !== undefined) {
-      program.error('error: --start begins a broker of its own, so it cannot be combined with --url');
+      program.error(
+        'error: --start starts a broker of its own, so it cannot be combined with --url: leave one of them out',
+      );
     }
     if (options.consumers === 0 && options.producers === 0) {
-      program.error('error: without producers and consumers there is nothing to do');
+      program.error('error: without producers and consumers there is nothing to do: raise --producers or --consumers');
     }
     return { ...options, defaultUrl, apiKey: options.apiKey ?? env['ROWMQ_ADMIN_KEY'] };
   } catch (error) {
@@ -84,87 +86,12 @@ export function readSimulatorSettings(args: readonly string[], env: NodeJS.Proce
 }
 
 function commandLine(defaultUrl: string): Command {
-  return new Command('simulate')
+  const program = new Command('simulate')
     .description(
-      'Drives a RowMQ broker with many producers and consumers, lets them misbehave, records every message and every lease,\n' +
-        'and judges at the end whether every guarantee was kept.',
+      'Drives a RowMQ broker with many producers and consumers. Consumers misbehave as told. ' +
+        'The simulator records every message and every lease, and judges at the end whether RowMQ kept every guarantee.',
     )
     .usage('-- [options]        (as: npm run simulate -- --producers 8 --consumers 8 --seconds 30)')
-    .addOption(
-      option(
-        '--url <url>',
-        `broker to drive (default: ${defaultUrl}, and if nothing listens there one is started)`,
-        url,
-      ),
-    )
-    .option('--start', 'start a broker with an empty database of its own, and stop it at the end', false)
-    .option('--api-key <key>', 'API key (default: ROWMQ_ADMIN_KEY)')
-    .addOption(option('--producers <n>', 'concurrent producers', whole(0, MOST_WORKERS), 8))
-    .addOption(option('--consumers <n>', 'concurrent consumers', whole(0, MOST_WORKERS), 8))
-    .addOption(option('--seconds <s>', 'how long to produce', whole(1, 86_400), 30))
-    .addOption(option('--batch <n>', 'messages per enqueue and at most per dequeue', whole(1, LIMITS.batch), 10))
-    .addOption(
-      option(
-        '--rate <n>',
-        'messages per second at most, all producers together (default: as fast as they can)',
-        whole(1, 10_000_000),
-      ),
-    )
-    .addOption(
-      option(
-        '--max-backlog <n>',
-        'producers wait while about so many messages are on the broker; 0: never',
-        whole(0, 1e9),
-        1000,
-      ),
-    )
-    .addOption(option('--queues <n>', 'queues to spread the messages over', whole(1, 1000), 1))
-    .addOption(
-      option('--body-bytes <min-max>', 'sizes of the bodies', span(0, LIMITS.bodyBytes), { min: 64, max: 1024 }),
-    )
-    .addOption(
-      option('--priorities <min-max>', 'priorities of the messages', span(0, LIMITS.priorityMax), { min: 4, max: 4 }),
-    )
-    .addOption(option('--lease-seconds <s>', 'length of a lease', whole(1, LIMITS.leaseSeconds), 3))
-    .addOption(option('--wait-seconds <s>', 'how long a dequeue waits for messages', whole(0, LIMITS.waitSeconds), 1))
-    .addOption(
-      option(
-        '--crash-rate <share>',
-        'share of dequeues whose consumer takes the leases and vanishes, or hangs up in mid-wait',
-        share,
-        0,
-      ),
-    )
-    .addOption(
-      option(
-        '--slow-rate <share>',
-        'share of dequeues handled for longer than the lease lasts, half of them extending it',
-        share,
-        0,
-      ),
-    )
-    .addOption(option('--nack-rate <share>', 'share of messages given back, at once or after a delay', share, 0))
-    .addOption(option('--expire-rate <share>', 'share of messages that expire after 1 to 3 seconds', share, 0))
-    .addOption(
-      option(
-        '--drain-seconds <s>',
-        'how long consumers may take to empty the queues after the producers stopped',
-        whole(0, 86_400),
-        60,
-      ),
-    )
-    .addOption(option('--timeout-seconds <s>', 'deadline of a request, on top of its wait', whole(1, 600), 10))
-    .addOption(
-      option(
-        '--max-messages <n>',
-        'messages to remember at most, about 750 bytes each; producing stops there',
-        whole(1, 50_000_000),
-        1_000_000,
-      ),
-    )
-    .option('--keep-queues', 'leave the queues on the broker; done anyway when a guarantee was broken', false)
-    .addOption(option('--seed <n>', 'makes sizes, contents and faults the same again', whole(0, 2 ** 31 - 1), 1))
-    .option('--report <file>', 'write the settings, all measurements and the verdict as JSON')
     .addHelpText(
       'after',
       '\nExit codes: 0 every guarantee was kept; 1 a guarantee was broken; 2 wrong usage, no broker, or the run could not be judged.',
@@ -172,6 +99,101 @@ function commandLine(defaultUrl: string): Command {
     .allowExcessArguments(false)
     .showHelpAfterError('(--help lists the options)')
     .exitOverride();
+  const options = [
+    ...brokerOptions(defaultUrl),
+    ...trafficOptions(),
+    ...messageOptions(),
+    ...faultOptions(),
+    ...runOptions(),
+  ];
+  for (const each of options) program.addOption(each);
+  return program;
+}
+
+function brokerOptions(defaultUrl: string): Option[] {
+  return [
+    option(
+      '--url <url>',
+      `broker to drive (default: ${defaultUrl}; without a broker there, the simulator starts one)`,
+      url,
+    ),
+    flag('--start', 'start a broker with an empty database of its own, and stop it at the end'),
+    new Option('--api-key <key>', 'API key (default: ROWMQ_ADMIN_KEY)'),
+    option('--timeout-seconds <s>', 'deadline of a request, on top of its wait', whole(1, 600), 10),
+  ];
+}
+
+function trafficOptions(): Option[] {
+  return [
+    option('--producers <n>', 'concurrent producers', whole(0, MOST_WORKERS), 8),
+    option('--consumers <n>', 'concurrent consumers', whole(0, MOST_WORKERS), 8),
+    option('--seconds <s>', 'how long to produce', whole(1, 86_400), 30),
+    option('--batch <n>', 'messages per enqueue and at most per dequeue', whole(1, LIMITS.batch), 10),
+    option(
+      '--rate <n>',
+      'limit of messages per second of all producers together (default: none)',
+      whole(1, 10_000_000),
+    ),
+    option(
+      '--max-backlog <n>',
+      'producers wait while about so many messages are on the broker; 0: never',
+      whole(0, 1e9),
+      1000,
+    ),
+    option('--queues <n>', 'queues to spread the messages over', whole(1, 1000), 1),
+  ];
+}
+
+function messageOptions(): Option[] {
+  return [
+    option('--body-bytes <min-max>', 'sizes of the bodies', span(0, LIMITS.bodyBytes), { min: 64, max: 1024 }),
+    option('--priorities <min-max>', 'priorities of the messages', span(0, LIMITS.priorityMax), { min: 4, max: 4 }),
+    option('--lease-seconds <s>', 'length of a lease', whole(1, LIMITS.leaseSeconds), 3),
+    option('--wait-seconds <s>', 'how long a dequeue waits for messages', whole(0, LIMITS.waitSeconds), 1),
+  ];
+}
+
+function faultOptions(): Option[] {
+  return [
+    option(
+      '--crash-rate <share>',
+      'share of dequeues whose consumer vanishes with the leases, or hangs up during the wait',
+      share,
+      0,
+    ),
+    option(
+      '--slow-rate <share>',
+      'share of dequeues handled for longer than the lease lasts; half of them extend it',
+      share,
+      0,
+    ),
+    option('--nack-rate <share>', 'share of messages that consumers nack, with or without a delay', share, 0),
+    option('--expire-rate <share>', 'share of messages that expire after 1 to 3 seconds', share, 0),
+  ];
+}
+
+function runOptions(): Option[] {
+  return [
+    option(
+      '--drain-seconds <s>',
+      'how long consumers may take to empty the queues after the producers stopped',
+      whole(0, 86_400),
+      60,
+    ),
+    option(
+      '--max-messages <n>',
+      'limit of messages to remember, about 750 bytes each; producing stops there',
+      whole(1, 50_000_000),
+      1_000_000,
+    ),
+    flag('--keep-queues', 'leave the queues on the broker; done anyway when a guarantee was broken'),
+    option('--seed <n>', 'makes sizes, contents and faults the same again', whole(0, 2 ** 31 - 1), 1),
+    new Option('--report <file>', 'write the settings, all measurements and the verdict as JSON'),
+  ];
+}
+
+function flag(flags: string, description: string): Option {
+  return new Option(flags, description).default(false);
 }
 
 function option<T>(flags: string, description: string, parse: (text: string) => T, defaultValue?: T): Option {

@@ -7,7 +7,7 @@ export const FATES: Record<Fate, string> = {
   expired: 'expired',
   ackUnanswered: 'ack sent, no answer',
   unaccounted: 'neither acked nor expired',
-  refused: 'refused, or never sent for want of a broker',
+  refused: 'refused, or not sent because no broker was reachable',
   neverConfirmed: 'enqueue without an answer',
 };
 
@@ -27,7 +27,7 @@ export function verdictText(result: Result): string {
     `${n(result.messages)} messages sent, ${n(result.leases)} leases seen; ${n(totals.acked)} acks, ${n(totals.nacked)} nacks, ${n(totals.extended)} extends.`,
     `Messages: ${pairs(verdict.fates, FATES)}.`,
     `Redeliveries explained: ${pairs(verdict.redeliveries, CAUSES)}.`,
-    `Faults: ${n(totals.vanished)} leases taken by consumers that vanished, ${n(totals.hungUp)} hang-ups, ${n(totals.slow)} messages handled too slowly; ${n(totals.leaseLost)} stale receipts refused.`,
+    `Faults: ${n(totals.vanished)} leases of consumers that vanished, ${n(totals.hungUp)} hang-ups, ${n(totals.slow)} messages handled too slowly; ${n(totals.leaseLost)} stale receipts refused.`,
     `Errors: ${errorsText(result.errors)}.`,
     `Latency p50 / p95 / p99, ms: enqueue ${percentiles(latency.enqueue)}, dequeue ${percentiles(latency.dequeue)}, ack ${percentiles(latency.ack)}, end to end ${percentiles(latency.endToEnd)}.`,
     ...result.notes.map((note) => `Note: ${note}`),

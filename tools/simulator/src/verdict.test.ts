@@ -125,7 +125,7 @@ describe('a broker that keeps its word', () => {
     expect(faults(story.judge())).toEqual({});
   });
 
-  it('may let a short-lived message go, even from under a lease', () => {
+  it('may remove an expired message, even under a lease', () => {
     const story = new Story();
     const message = story.enqueue({ expiresInSeconds: 1 });
     story.settle(story.handOut(message, 500), 'ack', 1500, 'notFound');
@@ -134,7 +134,7 @@ describe('a broker that keeps its word', () => {
     expect(verdict.fates.expired).toBe(1);
   });
 
-  it('may keep what nobody took, as long as it is still there', () => {
+  it('may still have a message that nobody received', () => {
     const story = new Story();
     const message = story.enqueue();
     expect(unaccounted(story.ledger, 60_000)).toEqual([message]);
@@ -196,7 +196,7 @@ describe('a broker that keeps its word', () => {
     expect(faults(story.judge())).toEqual({});
   });
 
-  it('may have given a message to one unanswered dequeue after the other, each for a whole lease, after a nack', () => {
+  it('may have leased a nacked message to one unanswered dequeue after the other, each for a whole lease', () => {
     const story = new Story();
     const message = story.enqueue();
     story.settle(story.handOut(message, 20), 'nack', 30, 'confirmed', 1);
@@ -205,7 +205,7 @@ describe('a broker that keeps its word', () => {
     expect(faults(story.judge())).toEqual({});
   });
 
-  it('may have given it to an unanswered dequeue when the lease of an unanswered nack had run out', () => {
+  it('may have leased a message to an unanswered dequeue after the lease of an unanswered nack had run out', () => {
     const story = new Story();
     const message = story.enqueue();
     story.settle(story.handOut(message, 20), 'nack', 30, 'unknown', 60);
@@ -237,7 +237,7 @@ describe('a broker that keeps its word', () => {
     expect(faults(story.judge())).toEqual({});
   });
 
-  it('need not have stored what it did not confirm; a delivery shows that it did', () => {
+  it('may have dropped an enqueue that it did not confirm, and a delivery proves that it stored one', () => {
     const story = new Story();
     story.enqueue({ outcome: 'unknown' });
     story.enqueue({ outcome: 'refused' });
@@ -247,7 +247,7 @@ describe('a broker that keeps its word', () => {
     expect({ status, stored }).toEqual({ status: 'OK', stored: { atLeast: 2, atMost: 3 } });
   });
 
-  it('may let go what it delivered without having confirmed it, once it has expired', () => {
+  it('may remove an expired message that it delivered but never confirmed', () => {
     const story = new Story();
     const message = story.enqueue({ expiresInSeconds: 1, outcome: 'unknown' });
     story.settle(story.handOut(message, 500), 'nack', 510);
@@ -257,7 +257,7 @@ describe('a broker that keeps its word', () => {
     expect(verdict.fates.expired).toBe(1);
   });
 
-  it('may extend a lease, and then redeliver after the new deadline only', () => {
+  it('may redeliver a message only after the deadline of its extended lease', () => {
     const story = new Story();
     const message = story.enqueue();
     const lease = story.handOut(message, 20);
@@ -266,7 +266,7 @@ describe('a broker that keeps its word', () => {
     expect(faults(story.judge())).toEqual({});
   });
 
-  it('is not held to an extend that got no answer', () => {
+  it('may redeliver a message at its old deadline after an extend that got no answer', () => {
     const story = new Story();
     const message = story.enqueue();
     const lease = story.handOut(message, 20);
@@ -291,7 +291,7 @@ describe('a broker that breaks its word', () => {
     expect(faults(story.judge())).toHaveProperty([LOST]);
   });
 
-  it('is caught losing a message that it delivered, though it had not confirmed it', () => {
+  it('is caught losing a message that it delivered but never confirmed', () => {
     const story = new Story();
     story.handOut(story.enqueue({ outcome: 'unknown' }), 20);
     expect(faults(story.judge())).toEqual({
@@ -299,7 +299,7 @@ describe('a broker that breaks its word', () => {
     });
   });
 
-  it('is caught deleting a message from under a lease that is held, whatever else failed in the run', () => {
+  it('is caught deleting a message under a lease that is held, whatever else failed in the run', () => {
     const story = new Story();
     const message = story.enqueue();
     story.settle(story.handOut(message, 20), 'ack', 30, 'notFound');
@@ -315,7 +315,7 @@ describe('a broker that breaks its word', () => {
     });
   });
 
-  it('is not excused by an unanswered ack of an earlier lease: what could be handed out again had not been acked', () => {
+  it('is caught losing a message although an ack of an earlier lease got no answer', () => {
     const story = new Story();
     const message = story.enqueue();
     story.settle(story.handOut(message, 20), 'ack', 30, 'unknown');
@@ -323,7 +323,7 @@ describe('a broker that breaks its word', () => {
     expect(faults(story.judge())).toHaveProperty([LOST], expect.stringContaining('BROKEN'));
   });
 
-  it('is not called a loser on a guess: a message that cannot be looked up is unproven', () => {
+  it('is not blamed for a message about which it did not answer: that one is unproven', () => {
     const story = new Story();
     const message = story.enqueue();
     const verdict = story.judge({ unverified: new Set([message]) });
@@ -417,7 +417,7 @@ describe('a broker that breaks its word', () => {
     });
   });
 
-  it('is caught giving two valid leases, the first of which it refused to nack', () => {
+  it('is caught giving two valid leases when it refused to nack the first', () => {
     const story = new Story();
     const message = story.enqueue();
     story.settle(story.handOut(message, 20), 'nack', 30, 'leaseLost');
@@ -482,7 +482,7 @@ describe('a broker that breaks its word', () => {
     },
   );
 
-  it('is caught accepting the extend of a lease that ran out, though nobody has had the message since', () => {
+  it('is caught accepting the extend of a lease that ran out although nobody has had the message since', () => {
     const story = new Story();
     const lease = story.handOut(story.enqueue(), 20);
     story.ledger.extended(lease, LEASE_MS, EPOCH + 3200 + LEASE_MS, 3198, 3202);
@@ -516,7 +516,7 @@ describe('a broker that breaks its word', () => {
     expect(faults(story.judge())).toHaveProperty([EXPLAINED], expect.stringContaining('delay of 2 s'));
   });
 
-  it('is caught redelivering before the delay of a nack is over that got no answer: carried out or not, nobody may have the message yet', () => {
+  it('is caught redelivering before the delay of an unanswered nack is over', () => {
     const story = new Story();
     const message = story.enqueue();
     story.settle(story.handOut(message, 20), 'nack', 30, 'unknown', 2);
@@ -526,7 +526,7 @@ describe('a broker that breaks its word', () => {
     });
   });
 
-  it('is caught handing out more often than anybody asked', () => {
+  it('is caught counting more hand-outs than there were dequeues', () => {
     const story = new Story();
     story.settle(story.handOut(story.enqueue(), 20, { receiveCount: 3 }), 'ack', 30);
     expect(faults(story.judge())).toHaveProperty([EXPLAINED], expect.stringContaining('2 more hand-outs'));
@@ -560,7 +560,7 @@ describe('a broker that breaks its word', () => {
     expect(faults(story.judge())).toHaveProperty([EXPLAINED], expect.stringContaining('do not fit into 22 ms'));
   });
 
-  it('is caught counting what nobody asked for, though a dequeue was answered, and in time', () => {
+  it('is caught counting an unseen hand-out when every dequeue was answered in time', () => {
     const story = new Story();
     const message = story.enqueue();
     story.ledger.dequeueAnswered({ queue: 0, askedAt: 10, endedAt: 9 + LEASE_MS }, LEASE_MS);
@@ -576,7 +576,7 @@ describe('a broker that breaks its word', () => {
     expect(faults(story.judge())).toHaveProperty([EXPLAINED], expect.stringContaining('receiveCount was 1, then 1'));
   });
 
-  it('is caught delivering what it refused', () => {
+  it('is caught delivering a message that it refused', () => {
     const story = new Story();
     story.settle(story.handOut(story.enqueue({ outcome: 'refused' }), 20), 'ack', 30);
     expect(faults(story.judge())).toHaveProperty([WHOLE]);
@@ -603,8 +603,8 @@ describe('a broker that breaks its word', () => {
   });
 });
 
-describe('what is shown of a fault', () => {
-  it('tells the history of the first messages, and counts them all', () => {
+describe('the verdict on a fault', () => {
+  it('has the histories of the first messages, and counts all of them', () => {
     const story = new Story();
     for (let message = 0; message < 10; message++) story.handOut(story.enqueue(), 20);
     const lost = story.judge().guarantees.find(({ guarantee }) => guarantee === LOST);
