@@ -12,7 +12,7 @@ export const RUN_ONCE: readonly string[] = [
   'test/e2e/in-memory-broker.test.ts',
   'test/e2e/simulator.test.ts',
   // The package is what is tested; transactional-enqueue.test.ts runs its statements on every kind.
-  'test/e2e/store-package.test.ts',
+  'test/e2e/typeorm-package.test.ts',
   // HTTP alone: the page, the document, keys and origins, slow sockets, the commands of the docs.
   'test/e2e/docs-commands.test.ts',
   'test/e2e/docs-page.test.ts',
@@ -39,7 +39,7 @@ export const LONGEST: readonly string[] = [
   'test/ha/high-availability.test.ts',
   'test/faults/campaign/mutants.test.ts',
   'test/e2e/client-package.test.ts',
-  'test/e2e/store-package.test.ts',
+  'test/e2e/typeorm-package.test.ts',
   'test/e2e/workers.test.ts',
   'test/concurrency/drain.test.ts',
 ];
