@@ -1,9 +1,9 @@
 import type { GroupFile } from './group-file.js';
 
 /**
- * The group suspects a member after five seconds of silence, a time that cannot be changed. It then
- * excludes the member at once, and elects another primary if needed. A longer time would come out up
- * to 15 s longer, because the group examines suspects only that often.
+ * The group suspects a member after five seconds of silence, a time that cannot be changed. It
+ * then excludes the member at once, and elects another primary if needed. A longer time would come
+ * out up to 15 s longer, because the group examines suspects only that often.
  */
 const EXPEL_SECONDS = 0;
 /**
