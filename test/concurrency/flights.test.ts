@@ -7,10 +7,15 @@ import { createQueue, message, openStore, type TestStore } from '../support/stor
 import { ackRest } from './rest.js';
 
 /*
- * Brokers under full load: each has flights of every verb under way at once, each flight has requests for several queues, and leases keep running out. The deadlocks that the server tells their connections of are the judge.
+ * Brokers under full load: each has flights of every verb under way at once, each flight has
+ * requests for several queues, and leases keep running out. The deadlocks that the server tells
+ * their connections of are the judge.
  */
 
-/** On MariaDB two claims of different brokers can meet as a deadlock for an instant (docs/decisions/0002); there one broker is judged. */
+/**
+ * On MariaDB two claims of different brokers can meet as a deadlock for an instant
+ * (docs/decisions/0002); there one broker is judged.
+ */
 const BROKERS = testServer().kind === 'mysql' ? 4 : 1;
 const MESSAGES = 6000;
 /** As long as these many messages are owed, leases are left to run out. */

@@ -1,10 +1,13 @@
 import { LEASE_GRACE_MS } from '@rowmq/store';
 
 /*
- * The lease protocol: what each verb does to the deliveries of some queues, and what it answers. `docs/protocol.md` tells people the same; where the two differ, one of them is wrong.
+ * The lease protocol: what each verb does to the deliveries of some queues, and what it answers.
+ * `docs/protocol.md` tells people the same; where the two differ, one of them is wrong.
  *
- * It knows nothing of tables, transactions, flights or brokers: requests are carried out one after the other, each at the instant `now`. What they do and answer follows from that but for one
- * thing: which deliveries a dequeue hands out, the protocol leaves open to some degree. `hand-out.ts` says to which.
+ * It knows nothing of tables, transactions, flights or brokers: requests are carried out one after
+ * the other, each at the instant `now`. What they do and answer follows from that but for one
+ * thing: which deliveries a dequeue hands out, the protocol leaves open to some degree.
+ * `hand-out.ts` says to which.
  */
 
 export type Code = 'queue-not-found' | 'queue-full' | 'invalid-request' | 'delivery-not-found' | 'lease-lost';
@@ -36,9 +39,15 @@ export interface Delivery extends Pick<Message, 'id' | 'body' | 'priority'> {
   availableAt: number;
   /** Of the last lease; null if it was given back, or there was none. */
   token: string | null;
-  /** Since when everybody could see that it is available. Later than that only for what was committed late. */
+  /**
+   * Since when everybody could see that it is available. Later than that only for what was
+   * committed late.
+   */
   visibleFrom: number;
-  /** The broker on which it was enqueued, and which cannot overlook it; null once it was handed out or moved, and if it was delayed. */
+  /**
+   * The broker on which it was enqueued, and which cannot overlook it; null once it was handed out
+   * or moved, and if it was delayed.
+   */
   enqueuedOn: number | null;
 }
 
@@ -65,7 +74,10 @@ export class LeaseProtocol {
     public now: number,
   ) {}
 
-  /** Enqueue, until its commit: the deliveries of a request's messages, or why nothing of it is stored. */
+  /**
+   * Enqueue, until its commit: the deliveries of a request's messages, or why nothing of it is
+   * stored.
+   */
   draft(name: string, messages: readonly Message[]): Delivery[] | Code {
     const queue = this.queues.get(name);
     if (queue === undefined) return 'queue-not-found';
@@ -139,7 +151,10 @@ export class LeaseProtocol {
     return spent.length;
   }
 
-  /** Sends back where they were enqueued the first so many, by id, that are neither leased nor expired; those that were enqueued here are skipped. */
+  /**
+   * Sends back where they were enqueued the first so many, by id, that are neither leased nor
+   * expired; those that were enqueued here are skipped.
+   */
   redrive(queue: string, rows: number): { moved: Map<string, number>; skipped: number } {
     const found = this.in(queue).filter((one) => one.expiresAt > this.now && !this.isLeased(one));
     const batch = found.toSorted((one, other) => (one.id < other.id ? -1 : 1)).slice(0, rows);

@@ -4,7 +4,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
 /*
- * Flights: requests of several clients, for several queues, in one transaction. Each is answered for by itself, whatever becomes of its neighbours.
+ * Flights: requests of several clients, for several queues, in one transaction. Each is answered
+ * for by itself, whatever becomes of its neighbours.
  */
 
 const T0 = 1_800_000_000_000;
@@ -22,7 +23,10 @@ beforeEach(async () => {
   b = await createQueue(store);
 });
 
-/** What is stored of a queue: the bodies of its messages, and those that a delivery leads to, in the order of their ids. */
+/**
+ * What is stored of a queue: the bodies of its messages, and those that a delivery leads to, in the
+ * order of their ids.
+ */
 async function stored(queue: Queue): Promise<{ messages: string[]; deliveries: string[] }> {
   const rows = await store.database.read<{ body: Buffer; owed: Buffer | null }>(
     `SELECT m.body, d.message_id AS owed FROM message m LEFT JOIN delivery d ON d.queue_id = m.queue_id AND d.message_id = m.id
@@ -244,7 +248,8 @@ describe('a dequeue flight', () => {
     ] as const) {
       for (const { leaseExpiresAt } of fromA?.leased[share] ?? []) expect(leaseExpiresAt).toBe(T0 + seconds * 1000);
     }
-    // The database holds the same deadlines: each comes back when its own lease has run out, not before.
+    // The database holds the same deadlines: each comes back when its own lease has run out, not
+    // before.
     const comeBack = async (queue: Queue, seconds: number): Promise<string[]> => {
       const at = T0 + seconds * 1000 + LEASE_GRACE_MS;
       const early = await store.at(at - 1).messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 10_000 });
@@ -300,7 +305,9 @@ describe('a dequeue flight', () => {
   });
 });
 
-/** Leases held at {@link LATER}, and one that ran out before and whose delivery was leased again. */
+/**
+ * Leases held at {@link LATER}, and one that ran out before and whose delivery was leased again.
+ */
 const LATER = T0 + 60_000;
 interface Leases {
   ofA: LeasedDelivery[];

@@ -11,7 +11,10 @@ export const START = Date.UTC(2026, 0, 1);
 
 const BATCH = 1000;
 
-/** Enqueues messages whose ids are stamped at an instant, by a broker whose clock may be wrong: the database's says `now`. Returns the ids. */
+/**
+ * Enqueues messages whose ids are stamped at an instant, by a broker whose clock may be wrong: the
+ * database's says `now`. Returns the ids.
+ */
 export async function enqueueStamped(
   store: TestStore,
   queue: Queue,

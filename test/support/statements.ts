@@ -5,7 +5,10 @@ import { type Database, poolOf } from '@rowmq/store';
 export const LOOK_AT_HEAD =
   /^SELECT priority_rank AS priorityRank, available_at AS availableAt[^]*ORDER BY queue_id, priority_rank, available_at\s+LIMIT \d+$/;
 
-/** Notes every statement, with its values in place, that is sent through a database's pool from now on. */
+/**
+ * Notes every statement, with its values in place, that is sent through a database's pool from now
+ * on.
+ */
 export function recordStatements(database: Database): string[] {
   const statements: string[] = [];
   onEachConnection(database, (connection) => {
@@ -18,7 +21,11 @@ export function recordStatements(database: Database): string[] {
   return statements;
 }
 
-/** Counts, by error number, what the server answers statements with that are sent through a database's pool from now on: also what is tried again. What is no answer of the server counts by its code. */
+/**
+ * Counts, by error number, what the server answers statements with that are sent through a
+ * database's pool from now on: also what is tried again. What is no answer of the server counts by
+ * its code.
+ */
 export function countErrors(database: Database, counts: Map<number | string, number>): void {
   onEachConnection(database, (connection) => {
     const query = connection.query.bind(connection) as (...args: unknown[]) => unknown;

@@ -4,8 +4,9 @@ const TARGET_MS = 50;
 const LONGEST_PAUSE_MS = 1000;
 
 /**
- * Sizes batches by how long they take: twice as large after a quick one, half as large after a slow one or one that failed; and pauses after each for a random time up to what it took, so that the reaper
- * never takes more than some two thirds of what it competes for.
+ * Sizes batches by how long they take: twice as large after a quick one, half as large after a slow
+ * one or one that failed; and pauses after each for a random time up to what it took, so that the
+ * reaper never takes more than some two thirds of what it competes for.
  */
 export class Batches {
   constructor(

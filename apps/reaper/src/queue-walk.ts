@@ -3,10 +3,15 @@ import { Batches } from './batches.js';
 
 /** A run ends after this long and the next goes on where it stopped. */
 const RUN_MS = 5000;
-/** The statement that takes what was found grows slower than its list: 12 ms for 500 rows, 1.5 s for 5000. */
+/**
+ * The statement that takes what was found grows slower than its list: 12 ms for 500 rows, 1.5 s for
+ * 5000.
+ */
 export const LARGEST_STRETCH = 500;
 
-/** What was done in one stretch, and after which id the next begins; null at the end of the queue. */
+/**
+ * What was done in one stretch, and after which id the next begins; null at the end of the queue.
+ */
 export interface WalkStep {
   count: number;
   next: Buffer | null;
@@ -42,7 +47,8 @@ export class QueueWalk {
         const done: WalkStep = await this.batches
           .run(signal, (rows) => step(queue, from, rows))
           .catch((error: unknown) => {
-            // The next run begins behind it: a queue that fails again and again must not keep the others from their turn.
+            // The next run begins behind it: a queue that fails again and again must not keep the
+            // others from their turn.
             this.position = { queueId: round[(index + 1) % round.length]!.id, after: FIRST_ID };
             throw error;
           });

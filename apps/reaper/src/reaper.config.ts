@@ -15,11 +15,17 @@ export interface ReaperConfig {
   poolSize: number;
   /** Pause between two rounds. */
   intervalSeconds: number;
-  /** How long after its enqueue a settled message can still be looked at, at least; its partition goes after that. */
+  /**
+   * How long after its enqueue a settled message can still be looked at, at least; its partition
+   * goes after that.
+   */
   retentionSeconds: number;
   /** Span of one partition of the message table. */
   partitionMinutes: number;
-  /** How far ahead partitions are made; a reaper that is away for longer lets the catch-all partition fill. */
+  /**
+   * How far ahead partitions are made; a reaper that is away for longer lets the catch-all
+   * partition fill.
+   */
   partitionsAheadMinutes: number;
   stopSeconds: number;
 }
@@ -27,14 +33,18 @@ export interface ReaperConfig {
 /** DI token of {@link ReaperConfig}. */
 export const REAPER_CONFIG = Symbol('REAPER_CONFIG');
 
-/** A duty's DDL works with two, and the heartbeat and the log must not wait for it: fewer are not taken for an answer. */
+/**
+ * A duty's DDL works with two, and the heartbeat and the log must not wait for it: fewer are not
+ * taken for an answer.
+ */
 const LEAST_CONNECTIONS = 4;
 
 const SHAPE = {
   ...DATABASE_SETTINGS,
   ROWMQ_DATABASE_POOL_SIZE: wholeNumber(1, 1000).default(LEAST_CONNECTIONS),
   ROWMQ_REAPER_INTERVAL_SECONDS: wholeNumber(1, 3600).default(5),
-  // A minute at least: for so long an enqueue that is repeated after a lost connection must find what it stored.
+  // A minute at least: for so long an enqueue that is repeated after a lost connection must find
+  // what it stored.
   ROWMQ_RETENTION_SECONDS: wholeNumber(60, 31_536_000).default(3600),
   ROWMQ_PARTITION_MINUTES: wholeNumber(1, 10_080).default(60),
   ROWMQ_PARTITIONS_AHEAD_MINUTES: wholeNumber(1, 40_320).default(2880),

@@ -16,7 +16,11 @@ import { REAPER_CONFIG, type ReaperConfig } from './reaper.config.js';
 /** DI token of the list of duties, in the order in which a round goes through them. */
 export const DUTIES = Symbol('DUTIES');
 
-/** A reaper that dies is followed by the next after this long, and that one's interval. Renewed before each duty, and by the heartbeat: during long ones, and during long pauses between two rounds. */
+/**
+ * A reaper that dies is followed by the next after this long, and that one's interval. Renewed
+ * before each duty, and by the heartbeat: during long ones, and during long pauses between two
+ * rounds.
+ */
 const LEASE_SECONDS = 30;
 const HEARTBEAT_MS = 10_000;
 const FIRST_ROUND_MS = 5000;
@@ -24,8 +28,9 @@ const FIRST_ROUND_MS = 5000;
 const LONGEST_BACK_OFF_SECONDS = 600;
 
 /**
- * Goes round the duties while it holds the reaper's lease; stands by while another does. A duty that fails (its table is busy, say) is left alone for longer each time, and does not keep
- * the others from being done.
+ * Goes round the duties while it holds the reaper's lease; stands by while another does. A duty
+ * that fails (its table is busy, say) is left alone for longer each time, and does not keep the
+ * others from being done.
  */
 @Injectable()
 export class ReaperService implements OnApplicationBootstrap, BeforeApplicationShutdown {
@@ -49,7 +54,10 @@ export class ReaperService implements OnApplicationBootstrap, BeforeApplicationS
     @Inject(REAPER_CONFIG) private readonly config: Pick<ReaperConfig, 'intervalSeconds'>,
   ) {}
 
-  /** Starts the rounds. The first makes a new database's partitions, for which writers wait; so it is awaited, if it is short, before the process calls itself ready. */
+  /**
+   * Starts the rounds. The first makes a new database's partitions, for which writers wait; so it
+   * is awaited, if it is short, before the process calls itself ready.
+   */
   async onApplicationBootstrap(): Promise<void> {
     this.scheduler.addInterval(
       'reaper-round',

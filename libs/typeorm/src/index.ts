@@ -18,19 +18,27 @@ export interface TransactionalEnqueueOptions {
 }
 
 /**
- * Enqueues in the caller's own transaction, for services whose data is on the database server that RowMQ uses: the messages are there if and only if it commits, and nobody sees them before. Returns their
- * ids, in order.
+ * Enqueues in the caller's own transaction, for services whose data is on the database server that
+ * RowMQ uses: the messages are there if and only if it commits, and nobody sees them before.
+ * Returns their ids, in order.
  *
- * Waiting consumers notice within the brokers' poll interval. A transaction that commits late is delivered late; a delay or expiry counts from this call. Until it ends it holds the queue's row, shared:
- * changes of the queue's settings wait for it. A queue with a maximum depth is held exclusively: other enqueues to it wait, so keep such transactions short.
+ * Waiting consumers notice within the brokers' poll interval. A transaction that commits late is
+ * delivered late; a delay or expiry counts from this call. Until it ends it holds the queue's row,
+ * shared: changes of the queue's settings wait for it. A queue with a maximum depth is held
+ * exclusively: other enqueues to it wait, so keep such transactions short.
  *
- * A maximum depth holds in READ COMMITTED; in REPEATABLE READ, TypeORM's default, the depth is that of the transaction's snapshot, and transactions that overlap may together exceed it. With `database`, one enqueue of a
- * transaction at a time.
+ * A maximum depth holds in READ COMMITTED; in REPEATABLE READ, TypeORM's default, the depth is that
+ * of the transaction's snapshot, and transactions that overlap may together exceed it. With
+ * `database`, one enqueue of a transaction at a time.
  *
- * The user needs SELECT on `queue` and `delivery` and INSERT on `message` and `delivery`; for queues with a maximum depth UPDATE on `queue` as well.
- * @param manager that of the transaction: `dataSource.transaction((manager) => enqueue(manager, 'orders', [{ body }]))`
+ * The user needs SELECT on `queue` and `delivery` and INSERT on `message` and `delivery`; for
+ * queues with a maximum depth UPDATE on `queue` as well.
+ * @param manager that of the transaction: `dataSource.transaction((manager) => enqueue(manager,
+ * 'orders', [{ body }]))`
  * @param messages 1 to 100, as in a request to a broker
- * @throws Error where no transaction is open; `RowmqError` with code `queue-not-found`, `queue-full`, `message-too-large`, `invalid-request`, `overloaded`; what the database says. Roll back then.
+ * @throws Error where no transaction is open; `RowmqError` with code `queue-not-found`,
+ * `queue-full`, `message-too-large`, `invalid-request`, `overloaded`; what the database says. Roll
+ * back then.
  */
 export async function enqueue(
   manager: EntityManager,

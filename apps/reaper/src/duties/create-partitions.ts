@@ -3,7 +3,10 @@ import { PartitionRepository } from '@rowmq/store';
 import { REAPER_CONFIG, type ReaperConfig } from '../reaper.config.js';
 import type { Duty } from './duty.js';
 
-/** Makes partitions of the message table ahead of their time, so that each can be dropped as a whole after it. */
+/**
+ * Makes partitions of the message table ahead of their time, so that each can be dropped as a whole
+ * after it.
+ */
 @Injectable()
 export class CreatePartitions implements Duty {
   readonly name = 'create-partitions';

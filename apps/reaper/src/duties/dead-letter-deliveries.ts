@@ -3,7 +3,10 @@ import { MessageRepository, QueueRepository, UnleasedRepository } from '@rowmq/s
 import { QueueWalk } from '../queue-walk.js';
 import type { Duty, Round } from './duty.js';
 
-/** Moves deliveries that were received too often to their dead-letter queue. A claim does so when it meets one; this finds those that no claim meets. */
+/**
+ * Moves deliveries that were received too often to their dead-letter queue. A claim does so when it
+ * meets one; this finds those that no claim meets.
+ */
 @Injectable()
 export class DeadLetterDeliveries implements Duty {
   readonly name = 'dead-letter-deliveries';

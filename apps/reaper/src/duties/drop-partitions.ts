@@ -3,11 +3,17 @@ import { PartitionRepository } from '@rowmq/store';
 import { REAPER_CONFIG, type ReaperConfig } from '../reaper.config.js';
 import type { Duty } from './duty.js';
 
-/** Drops partitions past retention in which every message is settled: a few at a time, since writers wait for each drop. */
+/**
+ * Drops partitions past retention in which every message is settled: a few at a time, since writers
+ * wait for each drop.
+ */
 @Injectable()
 export class DropPartitions implements Duty {
   readonly name = 'drop-partitions';
-  /** A drop stops writers for 50 to 100 ms: far less than the hundredth of their time that would show in their p99. */
+  /**
+   * A drop stops writers for 50 to 100 ms: far less than the hundredth of their time that would
+   * show in their p99.
+   */
   readonly everySeconds = 30;
   private readonly logger = new Logger(DropPartitions.name);
 

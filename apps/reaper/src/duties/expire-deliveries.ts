@@ -3,7 +3,10 @@ import { MessageRepository, QueueRepository, UnleasedRepository } from '@rowmq/s
 import { QueueWalk } from '../queue-walk.js';
 import type { Duty, Round } from './duty.js';
 
-/** Removes deliveries past their expiry that nobody holds. They would not be handed out anyway; this gives their space back. */
+/**
+ * Removes deliveries past their expiry that nobody holds. They would not be handed out anyway; this
+ * gives their space back.
+ */
 @Injectable()
 export class ExpireDeliveries implements Duty {
   readonly name = 'expire-deliveries';

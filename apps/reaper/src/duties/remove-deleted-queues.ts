@@ -6,7 +6,10 @@ import type { Duty, Round } from './duty.js';
 
 const RUN_MS = 5000;
 
-/** Removes what deleted queues left: deliveries that the delete call had no time for, then the queue's row. */
+/**
+ * Removes what deleted queues left: deliveries that the delete call had no time for, then the
+ * queue's row.
+ */
 @Injectable()
 export class RemoveDeletedQueues implements Duty {
   readonly name = 'remove-deleted-queues';

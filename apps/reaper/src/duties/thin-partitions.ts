@@ -7,21 +7,31 @@ import type { Duty, Round } from './duty.js';
 
 /** A run ends after this long; the next goes on where it stopped. */
 const RUN_MS = 5000;
-/** A partition is thinned when at most this share of its rows is owed: walking it would free little otherwise … */
+/**
+ * A partition is thinned when at most this share of its rows is owed: walking it would free little
+ * otherwise …
+ */
 const OWED_SHARE = 0.5;
-/** … or when so little is owed that it can be rebuilt; the server's estimate of its rows may be much too low, for as long as nothing is written. */
+/**
+ * … or when so little is owed that it can be rebuilt; the server's estimate of its rows may be much
+ * too low, for as long as nothing is written.
+ */
 const FEW_ROWS = 10_000;
 
 /**
- * Deletes the settled messages out of partitions past retention that something long-lived keeps alive (a dead-lettered message, a week's delay), then rebuilds the partition to
- * give its space back.
+ * Deletes the settled messages out of partitions past retention that something long-lived keeps
+ * alive (a dead-lettered message, a week's delay), then rebuilds the partition to give its space
+ * back.
  */
 @Injectable()
 export class ThinPartitions implements Duty {
   readonly name = 'thin-partitions';
   readonly everySeconds = 60;
   private readonly batches = new Batches();
-  /** How much was owed from a partition when it was thinned: it is not worth thinning again before half of that is settled. */
+  /**
+   * How much was owed from a partition when it was thinned: it is not worth thinning again before
+   * half of that is settled.
+   */
   private readonly thinned = new Map<string, number>();
   private readonly toRebuild = new Set<string>();
   private position: { partition: string; after: Buffer } | undefined;

@@ -4,12 +4,17 @@ import type { Statement } from '../database/session.js';
 import { groupBy } from '../group-by.js';
 
 /**
- * A delivery can be claimed again this long after its lease has run out. An ack, nack or extend that begins while the lease is held has that long to finish before a claim can want the same
- * delivery: it locks row before index entry, a claim entry before row, and so the two would deadlock (on MySQL only the ack would wait; MariaDB's SKIP LOCKED waits for an instant, too).
+ * A delivery can be claimed again this long after its lease has run out. An ack, nack or extend
+ * that begins while the lease is held has that long to finish before a claim can want the same
+ * delivery: it locks row before index entry, a claim entry before row, and so the two would
+ * deadlock (on MySQL only the ack would wait; MariaDB's SKIP LOCKED waits for an instant, too).
  */
 export const LEASE_GRACE_MS = 250;
 
-/** The token of a delivery that is under no lease: no claim draws it. Not NULL, which would make a row grow when it is claimed. */
+/**
+ * The token of a delivery that is under no lease: no claim draws it. Not NULL, which would make a
+ * row grow when it is claimed.
+ */
 export const NO_LEASE = `x'${'00'.repeat(8)}'`;
 
 /** Whether a token is that of {@link NO_LEASE}. A receipt may name it, and must open nothing. */
@@ -17,7 +22,9 @@ export function isNoLease(token: Buffer): boolean {
   return token.every((byte) => byte === 0);
 }
 
-/** Where a delivery stands in hand-out order: what leads to its entry in the index `delivery_next`. */
+/**
+ * Where a delivery stands in hand-out order: what leads to its entry in the index `delivery_next`.
+ */
 export interface Position {
   messageId: Buffer;
   priorityRank: number;
@@ -25,10 +32,13 @@ export interface Position {
 }
 
 /**
- * Locks those of these deliveries that still stand where they were seen, are under no lease and fulfil a condition; skips what others hold. Returns their ids.
+ * Locks those of these deliveries that still stand where they were seen, are under no lease and
+ * fulfil a condition; skips what others hold. Returns their ids.
  *
- * Locks the index entry first and the row after it, in the way of a claim. By primary key it would be the other way round, and two transactions that want the same delivery would each
- * hold what the other waits for. (MySQL's SKIP LOCKED never waits; MariaDB's does for an instant, long enough for its deadlock detection.)
+ * Locks the index entry first and the row after it, in the way of a claim. By primary key it would
+ * be the other way round, and two transactions that want the same delivery would each hold what the
+ * other waits for. (MySQL's SKIP LOCKED never waits; MariaDB's does for an instant, long enough for
+ * its deadlock detection.)
  */
 export async function takeUnleased(
   tx: Transaction,
@@ -62,8 +72,10 @@ export async function takeUnleased(
 /**
  * Deletes deliveries by primary key, in its order.
  *
- * The join with a list is what makes both servers look rows up one by one at every table size. With `message_id IN (…)` MySQL (unless hinted) scans a small table, and MariaDB, which
- * takes no hint here, walks the whole queue: both then wait for rows that others hold. `docs/decisions/0001-delete-by-primary-key.md` has the plans and times.
+ * The join with a list is what makes both servers look rows up one by one at every table size. With
+ * `message_id IN (…)` MySQL (unless hinted) scans a small table, and MariaDB, which takes no hint
+ * here, walks the whole queue: both then wait for rows that others hold.
+ * `docs/decisions/0001-delete-by-primary-key.md` has the plans and times.
  */
 export const DELETE_DELIVERIES = `
   DELETE d
@@ -76,7 +88,10 @@ export function deleteDeliveries(queueId: number, messageIds: readonly Buffer[])
   return { sql: DELETE_DELIVERIES, values: [JSON.stringify(sorted), queueId] };
 }
 
-/** Moves deliveries, whose rows the transaction holds, to another queue as if they were new there: available now, never received. Expiry stays, and the reason unless another is given. */
+/**
+ * Moves deliveries, whose rows the transaction holds, to another queue as if they were new there:
+ * available now, never received. Expiry stays, and the reason unless another is given.
+ */
 export function moveDeliveries(from: number, to: number, messageIds: readonly Buffer[], reason?: string): Statement {
   return {
     sql: `UPDATE delivery FORCE INDEX (PRIMARY)
