@@ -6,7 +6,8 @@ export const TABLES = ['reaper_run', 'reaper_lease', 'delivery', 'message_overfl
 /**
  * The tables. Times are milliseconds since 1970 on the database's clock.
  *
- * MySQL forbids foreign keys on partitioned tables; `docs/DESIGN.md` says which lock takes their place.
+ * MySQL forbids foreign keys on partitioned tables; `docs/DESIGN.md` says which lock takes their
+ * place.
  */
 export class InitialSchema1700000000000 implements MigrationInterface {
   readonly name = 'InitialSchema1700000000000';
@@ -32,8 +33,9 @@ export class InitialSchema1700000000000 implements MigrationInterface {
         KEY queue_by_dead_letter_queue (dead_letter_queue_id)
       ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`);
 
-    // The payload log: written once, never updated, no secondary index. A range of ids is a range of time, so a partition is a
-    // span of time and its space comes back by DROP PARTITION. The reaper splits p_max into spans ahead of their time.
+    // The payload log: written once, never updated, no secondary index. A range of ids is a range
+    // of time, so a partition is a span of time and its space comes back by DROP PARTITION. The
+    // reaper splits p_max into spans ahead of their time.
     await runner.query(`
       CREATE TABLE message (
         id BINARY(16) NOT NULL COMMENT 'UUIDv7, stamped by the broker',
@@ -46,7 +48,8 @@ export class InitialSchema1700000000000 implements MigrationInterface {
       ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4
       PARTITION BY RANGE COLUMNS (id) (PARTITION p_max VALUES LESS THAN (MAXVALUE))`);
 
-    // Where the rows of an overfull p_max stay for the moment in which the reaper splits it without copying them. Empty at all other times.
+    // Where the rows of an overfull p_max stay for the moment in which the reaper splits it without
+    // copying them. Empty at all other times.
     await runner.query(`
       CREATE TABLE message_overflow (
         id BINARY(16) NOT NULL COMMENT 'UUIDv7, stamped by the broker',

@@ -14,15 +14,19 @@ import { isOverslept } from './stress/overslept.js';
 import { CONNECTIONS, Stress } from './stress/stress.js';
 
 /*
- * Every kind of statement meets every other, on the same queue, again and again: `npm run test:deadlocks -- --minutes 10` goes on for so long, `npm test` for seconds. The judge is the counter of a
- * server of its own: nothing is retried out of its sight, and no other test adds to it.
+ * Every kind of statement meets every other, on the same queue, again and again: `npm run
+ * test:deadlocks -- --minutes 10` goes on for so long, `npm test` for seconds. The judge is the
+ * counter of a server of its own: nothing is retried out of its sight, and no other test adds to
+ * it.
  */
 
 const MINUTES = process.env['DEADLOCKS_MINUTES'];
 const SECONDS = Number(MINUTES ?? 0.2) * 60;
 /** More, on a slow machine, until every pair has met and a partition was dropped. */
 const EXTRA_SECONDS = 180;
-/** Deliveries that one statement may have removed without anybody being told, as it was given up. */
+/**
+ * Deliveries that one statement may have removed without anybody being told, as it was given up.
+ */
 const REMOVED_AT_ONCE = 1000;
 
 let dataDir: string;
@@ -108,7 +112,10 @@ it.runIf(testServer().kind === 'mariadb')(
   },
 );
 
-/** Who settles a delivery has its row and wants its entry, while who takes it has the entry and wants the row. */
+/**
+ * Who settles a delivery has its row and wants its entry, while who takes it has the entry and
+ * wants the row.
+ */
 async function overslept(store: TestStore): Promise<void> {
   const { queueId, first } = await twoDeliveries(store, 'overslept');
   await meet(store, async (settles, takes) => {
@@ -171,7 +178,9 @@ async function untilWaiting({ database }: TestStore): Promise<void> {
   );
 }
 
-/** Expects that MariaDB met no deadlock but what is known to remain, and that seldom; MySQL none. */
+/**
+ * Expects that MariaDB met no deadlock but what is known to remain, and that seldom; MySQL none.
+ */
 async function expectNoneButOverslept(met: number, operations: number): Promise<void> {
   if (met === 0) return;
   const found = server.kind === 'mariadb' ? await readLog() : [];

@@ -7,15 +7,22 @@ import { eventually } from '../support/wait.js';
 import { ackRest } from './rest.js';
 
 /*
- * Many consumers at once, each on a connection of its own. The deadlocks that the server tells these connections of are the judge: nothing here is retried out of sight.
+ * Many consumers at once, each on a connection of its own. The deadlocks that the server tells
+ * these connections of are the judge: nothing here is retried out of sight.
  */
 
 const CONSUMERS = 64;
-/** On MariaDB two claims of different brokers can meet as a deadlock for an instant (docs/decisions/0002); there one broker is judged. */
+/**
+ * On MariaDB two claims of different brokers can meet as a deadlock for an instant
+ * (docs/decisions/0002); there one broker is judged.
+ */
 const BROKERS = testServer().kind === 'mysql' ? 4 : 1;
 
 let store: TestStore;
-/** As many brokers would do: each lets only a few claims of a queue run at a time, together they are more. */
+/**
+ * As many brokers would do: each lets only a few claims of a queue run at a time, together they are
+ * more.
+ */
 let brokers: TestStore[];
 let deadlocks: () => number;
 
@@ -53,7 +60,8 @@ it('the count of deadlocks that judges the rest does count them, though what the
   const before = deadlocks();
   const lock = async (tx: Transaction, id: number): Promise<unknown> =>
     tx.read('SELECT * FROM probe WHERE id = ? FOR UPDATE', [id]);
-  // On a machine that stands still for seconds a wait ends by its time-out, before the other has come.
+  // On a machine that stands still for seconds a wait ends by its time-out, before the other has
+  // come.
   for (let round = 0; round < 10 && deadlocks() === before; round += 1) {
     const haveFirst = new Set<number>();
     await Promise.all(
@@ -117,7 +125,8 @@ describe(`${CONSUMERS} consumers`, () => {
         let old: LeasedDelivery[] = [];
         while (acked.size < sent.size && performance.now() < until) {
           const leased = await claim(brokerOf(consumer));
-          // The leases of the round before have run out, or are about to; somebody else has taken some of them.
+          // The leases of the round before have run out, or are about to; somebody else has taken
+          // some of them.
           if (consumer % 8 === 0 && old.length > 0) await messages.extend(queue.id, old, { leaseSeconds: 1 });
           if (consumer % 8 === 1 && old.length > 0) await messages.nack(queue.id, old, { delaySeconds: 0 });
           if (consumer % 8 === 2)

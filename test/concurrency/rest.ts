@@ -4,7 +4,10 @@ import { eventually } from '../support/wait.js';
 
 const DEADLINE_MS = 120_000;
 
-/** Takes and acks what a test that had its time has left in a queue, as on a machine too slow for it. Returns the ids, as text, of what was acked. */
+/**
+ * Takes and acks what a test that had its time has left in a queue, as on a machine too slow for
+ * it. Returns the ids, as text, of what was acked.
+ */
 export async function ackRest({ messages, unleased }: TestStore, queue: Queue): Promise<string[]> {
   const acked: string[] = [];
   await eventually(

@@ -1,8 +1,9 @@
 import type { Delivery, LeaseProtocol } from '@rowmq/client/testing';
 
 /*
- * What a dequeue may hand out. The protocol leaves it to the store to some degree, as several brokers hand out from the same queues and each remembers for a while what it saw:
- * the model is told what was handed out, and says whether that is allowed.
+ * What a dequeue may hand out. The protocol leaves it to the store to some degree, as several
+ * brokers hand out from the same queues and each remembers for a while what it saw: the model is
+ * told what was handed out, and says whether that is allowed.
  */
 
 /** What a dequeue says of a delivery. */
@@ -11,7 +12,10 @@ export type Lease = Pick<Delivery, 'id' | 'body' | 'priority' | 'receiveCount' |
   leaseExpiresAt: number;
 };
 
-/** A dequeue from one queue: what its consumers want, in the order in which they came, and what each got. */
+/**
+ * A dequeue from one queue: what its consumers want, in the order in which they came, and what each
+ * got.
+ */
 export interface Dequeue {
   broker: number;
   queue: string;
@@ -33,7 +37,10 @@ const NOT_HEARD_MS = 1000;
 export class HandOut {
   private readonly receipts = new Set<string>();
   private readonly pauses = new Map<string, { isPaused: boolean; broker: number; at: number }>();
-  /** By broker and queue: when it first dequeued, and when it last did so in a flight that was not shared. */
+  /**
+   * By broker and queue: when it first dequeued, and when it last did so in a flight that was not
+   * shared.
+   */
   private readonly dequeues = new Map<string, { first: number; last: number }>();
 
   constructor(private readonly protocol: LeaseProtocol) {}
@@ -52,7 +59,10 @@ export class HandOut {
     for (const one of this.protocol.all()) if (one.enqueuedOn === broker) one.enqueuedOn = null;
   }
 
-  /** Whether a broker will not overlook what is enqueued on it at this instant: not before it has dequeued from the queue. */
+  /**
+   * Whether a broker will not overlook what is enqueued on it at this instant: not before it has
+   * dequeued from the queue.
+   */
   watches(broker: number, queue: string): boolean {
     return (this.dequeues.get(`${broker} ${queue}`)?.first ?? Infinity) < Infinity;
   }
@@ -64,7 +74,9 @@ export class HandOut {
    * - the most urgent first, within a priority the longest available first;
    * - all that is ready, if that is less than they want; if nothing was handed out, nothing is ready.
    *
-   * A delivery may be overlooked for a while, see {@link mayOverlook}; but no queue is called empty while there is one, unless the dequeue was shared. One that was repeated hands out in any order.
+   * A delivery may be overlooked for a while, see {@link mayOverlook}; but no queue is called empty
+   * while there is one, unless the dequeue was shared. One that was repeated hands out in any
+   * order.
    */
   dequeue(dequeue: Dequeue): void {
     const { broker, queue, demands, leased, isShared, isRepeated } = dequeue;
@@ -89,7 +101,10 @@ export class HandOut {
     this.remember(broker, queue, { first: this.protocol.now, last: isShared ? -Infinity : this.protocol.now });
   }
 
-  /** What a dequeue may have removed or dead-lettered as it met it; to be told of before what it handed out. */
+  /**
+   * What a dequeue may have removed or dead-lettered as it met it; to be told of before what it
+   * handed out.
+   */
   inTheWay({ queue }: Dequeue): Delivery[] {
     const isInTheWay = (one: Delivery): boolean =>
       one.expiresAt <= this.protocol.now || this.protocol.isOverReceived(one);
@@ -101,7 +116,9 @@ export class HandOut {
     return isRepeated ? this.available(queue) : [];
   }
 
-  /** Where such a delivery is found afterwards; undefined: nowhere. Throws unless it may be there. */
+  /**
+   * Where such a delivery is found afterwards; undefined: nowhere. Throws unless it may be there.
+   */
   foundAt(
     delivery: Delivery,
     seen: Pick<Delivery, 'queue' | 'availableAt'> | undefined,
@@ -138,8 +155,10 @@ export class HandOut {
   }
 
   /**
-   * With its first dequeue from a queue a broker sees all that is there, and from then on what is enqueued on it. What became ready otherwise it may overlook, but with a dequeue that comes 250 ms after it, or after
-   * the first, it looks for it: from the next on it must see it. What another queue of the same flight dead-lettered came too late for it.
+   * With its first dequeue from a queue a broker sees all that is there, and from then on what is
+   * enqueued on it. What became ready otherwise it may overlook, but with a dequeue that comes 250
+   * ms after it, or after the first, it looks for it: from the next on it must see it. What another
+   * queue of the same flight dead-lettered came too late for it.
    */
   private mayOverlook(
     { enqueuedOn, visibleFrom }: Delivery,

@@ -7,7 +7,9 @@ import { inWords } from './words.js';
 import { START, World } from './world.js';
 
 /*
- * The store against the model of the lease protocol: random histories happen to both, and whatever the store answers must be what the model says, or be allowed by it. README.md says how to run more of them, and one again.
+ * The store against the model of the lease protocol: random histories happen to both, and whatever
+ * the store answers must be what the model says, or be allowed by it. README.md says how to run
+ * more of them, and one again.
  */
 
 const RUNS = Number(process.env['ROWMQ_MODEL_RUNS'] ?? 200);

@@ -16,7 +16,10 @@ import { type Broker, START, type StoredDelivery, type World } from './world.js'
 
 type StepThat<Does extends Step['does']> = Step & { does: Does };
 
-/** Makes a history happen to the store and to the model, and throws at the first step after which they differ; or at the end, if what the store owes is not what the model says. */
+/**
+ * Makes a history happen to the store and to the model, and throws at the first step after which
+ * they differ; or at the end, if what the store owes is not what the model says.
+ */
 export async function runHistory(world: World, { queues, steps }: History): Promise<void> {
   await world.reset(queues);
   const run = new Run(world, new LeaseProtocol(new Map(Object.entries(structuredClone(queues))), START));
@@ -178,7 +181,10 @@ class Run {
     for (const outcome of outcomes) count(outcome ?? 'enqueued');
   }
 
-  /** As brokers do it: not from paused queues, and once more where nothing was handed out but may be. */
+  /**
+   * As brokers do it: not from paused queues, and once more where nothing was handed out but may
+   * be.
+   */
   private async dequeue({ broker, requests, cut }: StepThat<'dequeue'>): Promise<void> {
     const { flights, queues } = this.broker({ broker });
     const open: { queue: Queue; demands: readonly Demand[] }[] = [];
@@ -247,7 +253,10 @@ class Run {
     for (const outcome of result.flat()) count(outcome ?? 'ack');
   }
 
-  /** If the answer of a COMMIT was lost, a receipt that is refused may be told what holds when the others have been settled: that there is no such delivery. */
+  /**
+   * If the answer of a COMMIT was lost, a receipt that is refused may be told what holds when the
+   * others have been settled: that there is no such delivery.
+   */
   private settleRepeated(
     groups: readonly Receipt[][],
     settle: (receipt: Receipt) => Code | null,
@@ -362,7 +371,10 @@ class Run {
     return this.sweep({ cut }, work, expected);
   }
 
-  /** What walks whole queues. If its connection is cut its counts may be too low, and it skips what the server holds until it notices: then it runs again. */
+  /**
+   * What walks whole queues. If its connection is cut its counts may be too low, and it skips what
+   * the server holds until it notices: then it runs again.
+   */
   private async sweep<T>({ cut }: Cuttable, work: () => Promise<T>, expected: T): Promise<void> {
     const { result, wasCut } = await this.cutting(cut, work);
     if (wasCut) await work();

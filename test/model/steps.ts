@@ -3,11 +3,15 @@ import type { Cut } from '../support/cutting-proxy.js';
 import type { Settings } from '@rowmq/client/testing';
 
 /*
- * Random histories: queues with settings, and what then happens to them, step by step. Whatever the steps speak of, they name by number, so that a history is one whatever is left out of it.
+ * Random histories: queues with settings, and what then happens to them, step by step. Whatever the
+ * steps speak of, they name by number, so that a history is one whatever is left out of it.
  */
 
 export const QUEUES = ['a', 'b', 'c'] as const;
-/** The only queue whose depth may be limited: its enqueues would wait for what a service has not committed. */
+/**
+ * The only queue whose depth may be limited: its enqueues would wait for what a service has not
+ * committed.
+ */
 const BOUNDED = 'a';
 /** Most often the dead-letter queue of the others. */
 const GRAVEYARD = 'c';

@@ -52,8 +52,10 @@ export interface StoredDelivery {
 }
 
 /**
- * The store that is compared with the model: a database, two brokers, a reaper and a service with a transaction of its own. Its clock stands still until it is moved: that of the database, as the sessions see it
- * (`SET timestamp`), and that of the brokers (`performance.now`). So everything runs as in production, by the database's clock, and nothing waits.
+ * The store that is compared with the model: a database, two brokers, a reaper and a service with a
+ * transaction of its own. Its clock stands still until it is moved: that of the database, as the
+ * sessions see it (`SET timestamp`), and that of the brokers (`performance.now`). So everything
+ * runs as in production, by the database's clock, and nothing waits.
  */
 export class World {
   readonly ids = new Map<string, number>();
@@ -152,7 +154,10 @@ export class World {
     return new Duty(queues, this.unleased, flights).run({ signal: new AbortController().signal });
   }
 
-  /** Does something while the connection is cut at the first COMMIT. Returns whether there was one, and once the server has noticed. */
+  /**
+   * Does something while the connection is cut at the first COMMIT. Returns whether there was one,
+   * and once the server has noticed.
+   */
   async cutting<T>(cut: Cut | null, work: () => Promise<T>): Promise<{ result: T; wasCut: boolean }> {
     if (cut === null) return { result: await work(), wasCut: false };
     const before = this.proxy.cuts();
@@ -190,7 +195,10 @@ export class World {
     return Number(row?.n);
   }
 
-  /** A service begins a transaction of its own and enqueues in it. Returns the messages' ids, or why they were refused. */
+  /**
+   * A service begins a transaction of its own and enqueues in it. Returns the messages' ids, or why
+   * they were refused.
+   */
   async beginTransaction(queue: string, messages: EnqueueRequest['messages']): Promise<string[] | string> {
     const transaction = this.sources.service.createQueryRunner();
     this.transaction = transaction;
@@ -215,7 +223,10 @@ export class World {
     await transaction.release();
   }
 
-  /** The server ends the transactions of connections that were cut: until then others skip what these have locked. */
+  /**
+   * The server ends the transactions of connections that were cut: until then others skip what
+   * these have locked.
+   */
   private async noticed(): Promise<void> {
     for (let tries = 0; this.lost.length > 0; tries += 1) {
       if (tries > TRIES_UNTIL_NOTICED) throw new Error('The server did not notice that a connection was cut.');
@@ -266,7 +277,10 @@ interface OwnServer {
   stop(): Promise<void>;
 }
 
-/** A server with its files in memory, if that has room: nothing here is about what survives its crash, and every commit would wait for the disk. */
+/**
+ * A server with its files in memory, if that has room: nothing here is about what survives its
+ * crash, and every commit would wait for the disk.
+ */
 async function startOwnServer(): Promise<OwnServer> {
   const program = await serverProgram();
   const memory = await statfs('/dev/shm').catch(() => undefined);

@@ -7,7 +7,8 @@ import { bodies, createQueue, message, openStore, type TestStore } from '../supp
 import { eventually } from '../support/wait.js';
 
 /*
- * Enqueues to queues with a maximum depth hold their queue's row, and wait for who else holds it. Nobody else is to wait with them.
+ * Enqueues to queues with a maximum depth hold their queue's row, and wait for who else holds it.
+ * Nobody else is to wait with them.
  */
 
 const POOL = 8;

@@ -15,7 +15,10 @@ afterAll(async () => {
   await store.close();
 });
 
-/** A database that carries a transaction out, does not say so, and is not there for a while: what a failover may do to a COMMIT. `meanwhile` happens before the next try. */
+/**
+ * A database that carries a transaction out, does not say so, and is not there for a while: what a
+ * failover may do to a COMMIT. `meanwhile` happens before the next try.
+ */
 function forgetting(database: Database, meanwhile: () => Promise<void>): Database {
   const forgetful = Object.create(database) as Database;
   forgetful.transaction = async <T>(work: (tx: Transaction) => Promise<T>): Promise<T> => {

@@ -5,8 +5,10 @@ import { recordStatements } from '../support/statements.js';
 import { createQueue, message, openStore, type TestStore } from '../support/store.js';
 
 /*
- * Rule 6 of docs/DESIGN.md, "Why there is no deadlock": a transaction with stale receipts keeps no lock on the place of a row that was deleted, so that a move back into that place does not wait for it. This rests on
- * READ COMMITTED. A snapshot keeps purge from removing the deleted rows: otherwise there would be nothing to lock.
+ * Rule 6 of docs/DESIGN.md, "Why there is no deadlock": a transaction with stale receipts keeps no
+ * lock on the place of a row that was deleted, so that a move back into that place does not wait
+ * for it. This rests on READ COMMITTED. A snapshot keeps purge from removing the deleted rows:
+ * otherwise there would be nothing to lock.
  */
 
 let store: TestStore;

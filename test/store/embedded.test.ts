@@ -69,7 +69,10 @@ async function serversOnFolder(): Promise<number[]> {
   return (await findProcessesByArgument(`--datadir=${join(folder, 'data')}`)).map(({ pid }) => pid);
 }
 
-/** What a SIGKILL of the process that started a server leaves: the server, running, and a lock whose holder is gone. */
+/**
+ * What a SIGKILL of the process that started a server leaves: the server, running, and a lock whose
+ * holder is gone.
+ */
 async function leaveServerBehind(): Promise<number> {
   await (await start()).stop();
   const files = new DataFolder(dataDir, program.kind);
@@ -84,7 +87,8 @@ async function leaveServerBehind(): Promise<number> {
     bufferPoolMegabytes: 128,
   });
   const child = spawn(program.program, commandLine, { stdio: 'ignore', detached: true });
-  // Until it answers, not until its pid file is there: MariaDB writes that before it heeds a SIGTERM, and a server that is told to stop in between only ends at the deadline, by SIGKILL.
+  // Until it answers, not until its pid file is there: MariaDB writes that before it heeds a
+  // SIGTERM, and a server that is told to stop in between only ends at the deadline, by SIGKILL.
   await expect.poll(() => isListening(port), { timeout: 60_000 }).toBe(true);
   return child.pid!;
 }
@@ -170,7 +174,8 @@ describe('the embedded server', () => {
     const server = await start();
     expect(await serversOnFolder()).toEqual([server.pid]);
     expect(server.pid).not.toBe(leftBehind);
-    // An initialisation, three starts and two stops, on a machine that may be busy; each has a deadline of its own.
+    // An initialisation, three starts and two stops, on a machine that may be busy; each has a
+    // deadline of its own.
   }, 180_000);
 
   test('initialises again when the first initialisation was interrupted', async () => {

@@ -4,7 +4,8 @@ import { recordStatements } from '../support/statements.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
 /*
- * What others hold, or hold up, at the head of a queue hides neither what stands behind it nor what stands in other queues.
+ * What others hold, or hold up, at the head of a queue hides neither what stands behind it nor what
+ * stands in other queues.
  */
 
 let store: TestStore;

@@ -18,7 +18,8 @@ beforeEach(async () => {
   await store.at(START).partitions.createAhead({ ...DAILY });
   ids = await enqueueStamped(store, queue, { at: START, count: 10 });
   await settleAll(store, queue, START);
-  // A forgotten transaction that once read a message: until it ends, nobody can change the table's partitions.
+  // A forgotten transaction that once read a message: until it ends, nobody can change the table's
+  // partitions.
   idle = await openSession(store);
   await idle.write('START TRANSACTION');
   await idle.read('SELECT 1 FROM message LIMIT 1');

@@ -99,7 +99,8 @@ describe('a message that a broker with a slow clock puts into a partition that i
   test('is kept when another reaper dropped its partition meanwhile', async () => {
     const blocker = await enqueueStamped(store, queue, { at: START + HOUR / 4, now: START });
     const partitions = interrupted(/FROM delivery/, async () => {
-      // The first partition was looked at and is owed something. Now that is settled, the partition dropped, and the message arrives.
+      // The first partition was looked at and is owed something. Now that is settled, the partition
+      // dropped, and the message arrives.
       await store
         .at(LATER)
         .messages.ack(queue.id, await store.at(LATER).messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 30 }));
@@ -116,7 +117,10 @@ describe('a message that a broker with a slow clock puts into a partition that i
 describe('a delivery that is moved to another queue while a partition is looked at', () => {
   const id = newMessageId(START + HOUR / 2);
 
-  /** More queues than one statement looks through: the delivery hops from the last to the first when half of the look is done. */
+  /**
+   * More queues than one statement looks through: the delivery hops from the last to the first when
+   * half of the look is done.
+   */
   async function hop(): Promise<{ first: number; move: () => Promise<unknown> }> {
     await store.database.write(
       `INSERT INTO queue (name, lease_seconds, message_ttl_seconds, delay_seconds, created_at)
@@ -163,7 +167,8 @@ describe('writers, consumers and a drop in a loop, with time running fast', () =
     const deadline = performance.now() + 20_000;
     let now = START;
     let dropped = 0;
-    // Until it was an attack worth the name: partitions went while messages came for them. On a busy machine it is a shorter one.
+    // Until it was an attack worth the name: partitions went while messages came for them. On a
+    // busy machine it is a shorter one.
     const working = (): boolean => (dropped < 15 || enqueued.length < 300) && performance.now() < deadline;
     // About the age at which partitions go.
     const old = (): number => now - Math.floor((3 + Math.random() * 3) * MINUTE);

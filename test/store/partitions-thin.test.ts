@@ -43,7 +43,10 @@ async function run(of: ThinPartitions, signal = new AbortController().signal): P
   return of.run({ signal });
 }
 
-/** Settled messages with a few among them that are owed, some in another queue. Returns the owed ones' ids. */
+/**
+ * Settled messages with a few among them that are owed, some in another queue. Returns the owed
+ * ones' ids.
+ */
 async function fill(settled: number): Promise<{ owed: Buffer[]; gone: Buffer[] }> {
   const other = await createQueue(store, { messageTtlSeconds: 30 * 86_400 });
   const owed = await enqueueStamped(store, other, { at: START + HOUR, count: 2 });

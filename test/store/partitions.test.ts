@@ -202,7 +202,8 @@ describe('a broker whose clock is wrong', () => {
     expect(await store.browse.messages(ids)).toHaveLength(100);
     const settled = await settleAll(store, queue, now + MINUTE);
     expect(hex(settled.map(({ messageId }) => messageId))).toEqual(hex([...ids, ...right]));
-    // One that looks too young is kept until its time has come; no other waits for longer than for its own retention.
+    // One that looks too young is kept until its time has come; no other waits for longer than for
+    // its own retention.
     const end = now + Math.max(off, 0) + 3 * DAY;
     await store.at(end).partitions.createAhead({ ...DAILY });
     await store.at(end + 2 * DAY).partitions.dropSettled({ retentionSeconds: 3600 });

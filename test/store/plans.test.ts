@@ -9,8 +9,9 @@ import { eventually } from '../support/wait.js';
 import { createQueue, message, numbered, openStore, SingleMessages, type TestStore } from '../support/store.js';
 
 /*
- * The plans of the hot statements, as the server makes them for the very text that the repository sends, on empty, small and large tables. A plan that changes with the
- * size of the table, or that reads more than it must, meets rows that others hold.
+ * The plans of the hot statements, as the server makes them for the very text that the repository
+ * sends, on empty, small and large tables. A plan that changes with the size of the table, or that
+ * reads more than it must, meets rows that others hold.
  */
 
 const T0 = 1_800_000_000_000;
@@ -52,7 +53,10 @@ async function moveClock(now: number | undefined): Promise<void> {
 
 const LOCK = /LIMIT \d+\s+FOR UPDATE SKIP LOCKED$/;
 
-/** One of each verb, on messages of the third hour, for clients of two queues where a flight takes several. Returns the statements by what they do. */
+/**
+ * One of each verb, on messages of the third hour, for clients of two queues where a flight takes
+ * several. Returns the statements by what they do.
+ */
 async function live(): Promise<Map<string, string>> {
   statements.length = 0;
   const now = T0 + 3 * HOUR;
@@ -130,7 +134,10 @@ async function explain(statement: string): Promise<Plan[]> {
   return plans as Plan[];
 }
 
-/** What must not change: how each table is reached, through which index, in how many partitions, and whether anything is sorted. */
+/**
+ * What must not change: how each table is reached, through which index, in how many partitions, and
+ * whether anything is sorted.
+ */
 function essence(plans: Plan[]): string[] {
   const each = plans
     .filter(({ table }) => ['queue', 'delivery', 'd', 'message'].includes(table))
@@ -182,7 +189,10 @@ describe.each(ROWS)('with %i messages in the queue', (rows) => {
 });
 
 describe.each(ROWS)('with %i messages that are ready', (rows) => {
-  /** One queue whose messages are of one priority, one with all ten, and one that nobody has claimed from; on the database's clock, as floors need it. */
+  /**
+   * One queue whose messages are of one priority, one with all ten, and one that nobody has claimed
+   * from; on the database's clock, as floors need it.
+   */
   async function claimStatements(
     priorities: number,
   ): Promise<{ look: string; lock: string; together: string; below: string; ready: string }> {
@@ -200,7 +210,8 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
     await connection.query('ANALYZE TABLE delivery');
     const demands = [{ maxMessages: 10, leaseSeconds: 60 }];
     const seen = () => Array.from({ length: Math.max(priorities, 1) }, (_, priority) => message({ priority }));
-    // The first claim begins at the start of every priority; those after it at the floors of the priorities that it saw.
+    // The first claim begins at the start of every priority; those after it at the floors of the
+    // priorities that it saw.
     if (priorities > 0) {
       await flights.dequeue([{ queue: own, demands }]);
       await flights.enqueue([{ queueName: own.name, messages: seen() }]);
@@ -216,7 +227,8 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
     // More than there are: that of which the end is not seen is locked apart.
     const more = [{ maxMessages: 20, leaseSeconds: 60 }];
     await flights.dequeue(others.map((other) => ({ queue: other, demands: more })));
-    // Whatever is there, now taken: the next claim finds nothing, looks below and is told of nothing.
+    // Whatever is there, now taken: the next claim finds nothing, looks below and is told of
+    // nothing.
     await flights.dequeue([{ queue: own, demands: [{ maxMessages: 100_000, leaseSeconds: 60 }] }]);
     const below = /priority_rank = 0 AND available_at BETWEEN 0 AND[^]*LIMIT 500$/;
     await eventually('a rescan', async () => {
@@ -249,7 +261,8 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
       }).toEqual({ look: walk, lock: walk, together: walk, below: walk });
       expect(essence(await explain(ready))).toEqual(walk);
       if (testServer().kind !== 'mysql') return;
-      // One row a range: MySQL takes the word of FORCE INDEX and does not dive into the index to estimate, which in a deep queue would cost ten times the look.
+      // One row a range: MySQL takes the word of FORCE INDEX and does not dive into the index to
+      // estimate, which in a deep queue would cost ten times the look.
       for (const statement of [look, lock, together]) {
         const ranges = statement.match(/priority_rank = /g)?.length;
         expect((await explain(statement)).map((plan) => plan.rows)).toEqual([ranges]);

@@ -5,15 +5,20 @@ import { createQueue, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
 /*
- * Whoever needs a queue's row locks it before any delivery. In the other order it would wait for the row with deliveries in its hands, behind a change of that queue that waits for the row of a dead-letter
- * queue, whose holder may be a dead-lettering nack that waits for one of these deliveries: a circle of three, which hardly ever closes by chance.
+ * Whoever needs a queue's row locks it before any delivery. In the other order it would wait for
+ * the row with deliveries in its hands, behind a change of that queue that waits for the row of a
+ * dead-letter queue, whose holder may be a dead-lettering nack that waits for one of these
+ * deliveries: a circle of three, which hardly ever closes by chance.
  *
  * In either order the statement that waits here is the same; what is held meanwhile differs.
  */
 
 const LATER = START + 5 * MINUTE;
 
-/** The statement that is under way, of others in this database; a batch shows the one that it is at. Not INNODB_TRX, whose cache may be old. */
+/**
+ * The statement that is under way, of others in this database; a batch shows the one that it is at.
+ * Not INNODB_TRX, whose cache may be old.
+ */
 const WAITING = `SELECT 1 FROM information_schema.PROCESSLIST
   WHERE DB = DATABASE()
     AND ID <> CONNECTION_ID()
@@ -46,7 +51,10 @@ async function createGraveyard(): Promise<Queue> {
   return createQueue(store, { messageTtlSeconds: 3600 });
 }
 
-/** A queue whose messages are dead-lettered when their first lease has run out, with three of them under that lease. */
+/**
+ * A queue whose messages are dead-lettered when their first lease has run out, with three of them
+ * under that lease.
+ */
 async function createOrigin(graveyard: Queue): Promise<{ origin: Queue; ids: Buffer[]; leases: LeasedDelivery[] }> {
   const settings = { messageTtlSeconds: 3600, maxReceives: 1, deadLetterQueue: graveyard.name };
   const origin = await createQueue(store, settings);

@@ -6,7 +6,8 @@ import { bodies, createQueue, message, numbered, openStore, type TestStore } fro
 import { eventually } from '../support/wait.js';
 
 /*
- * A claim goes by what an earlier look saw, and a flight locks the heads of several queues with one statement. Neither may change what is handed out, to whom, or in which order.
+ * A claim goes by what an earlier look saw, and a flight locks the heads of several queues with one
+ * statement. Neither may change what is handed out, to whom, or in which order.
  */
 
 let store: TestStore;
@@ -55,7 +56,10 @@ function locks(): string[] {
 
 const upTo = (from: number, until: number) => Array.from({ length: until - from }, (_, index) => String(from + index));
 
-/** Takes from each queue the first of several messages: what a claim sees beyond that makes the next one read ahead. */
+/**
+ * Takes from each queue the first of several messages: what a claim sees beyond that makes the next
+ * one read ahead.
+ */
 async function takeFirst(of: readonly Queue[]): Promise<void> {
   const first = await take(broker, of, 1);
   expect(first.map(bodies)).toEqual(of.map(() => ['0']));

@@ -52,12 +52,18 @@ async function lapse(): Promise<void> {
   await store.database.write('UPDATE reaper_lease SET expires_at = 0');
 }
 
-/** Somebody else holds the lease from now on: one statement, so that no reaper can renew it in between. */
+/**
+ * Somebody else holds the lease from now on: one statement, so that no reaper can renew it in
+ * between.
+ */
 async function usurp(): Promise<void> {
   await store.database.write(`UPDATE reaper_lease SET holder = 'somebody else', expires_at = ${NEVER}`);
 }
 
-/** Waits until each reaper at work has asked for the lease a few times more, with this outcome: none is then in a round that began before. */
+/**
+ * Waits until each reaper at work has asked for the lease a few times more, with this outcome: none
+ * is then in a round that began before.
+ */
 async function asked(outcome: 'refused' | 'failed'): Promise<void> {
   const asking = vi.spyOn(store.reaper, 'takeLease');
   const times = (reaper: string): number =>

@@ -99,7 +99,8 @@ test('two reapers that both believe to be the only one do every duty at the same
   await enqueueStamped(store, strict, { at: START - HOUR, count: 100 });
   await settleAll(store, strict, START - HOUR);
 
-  // What consumers meet they remove themselves, all of it if they are quick: of what nobody claims from, only the duties find it.
+  // What consumers meet they remove themselves, all of it if they are quick: of what nobody claims
+  // from, only the duties find it.
   const neglected = await createQueue(store, {
     messageTtlSeconds: 864_000,
     maxReceives: 1,
@@ -134,7 +135,8 @@ test('two reapers that both believe to be the only one do every duty at the same
     expect([duty, counts.get(duty)]).toEqual([duty, expect.toSatisfy((count: number) => count > 0)]);
   }
 
-  // Nothing lost: what was not acked is owed, in one queue or the other, once, and its body is there.
+  // Nothing lost: what was not acked is owed, in one queue or the other, once, and its body is
+  // there.
   const owed = await store.database.read<{ id: Buffer; body: Buffer | null }>(
     'SELECT d.message_id AS id, m.body FROM delivery d LEFT JOIN message m ON m.id = d.message_id WHERE d.queue_id IN (?)',
     [[strict.id, graveyard.id]],

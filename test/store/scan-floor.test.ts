@@ -13,7 +13,8 @@ import { bodies, createQueue, message, numbered, openStore, type TestStore } fro
 import { eventually } from '../support/wait.js';
 
 /*
- * Claims begin where the last one found something, not at the left edge of the index. What that saves is measured where purge stands still; what it could lose is looked for below the floor.
+ * Claims begin where the last one found something, not at the left edge of the index. What that
+ * saves is measured where purge stands still; what it could lose is looked for below the floor.
  */
 
 async function take(messages: MessageRepository, queue: Queue, maxMessages: number): Promise<LeasedDelivery[]> {
@@ -48,7 +49,8 @@ describe('while a snapshot is held and purge stands still', () => {
   let statements: string[];
   let recorded: ReturnType<typeof rescanRecorder>;
 
-  // A server of its own: what a statement reads is told for the whole server, and a purge that stands still does so for all.
+  // A server of its own: what a statement reads is told for the whole server, and a purge that
+  // stands still does so for all.
   beforeAll(async () => {
     const program = await serverProgram();
     dataDir = await mkdtemp(join(tmpdir(), 'rowmq-floor-'));
@@ -77,13 +79,17 @@ describe('while a snapshot is held and purge stands still', () => {
     return Number((rows as { Value: string }[])[0]?.Value);
   }
 
-  /** What a claim has to walk over: pages that its look reads (the least of some times, as the server has work of its own), and messages that came and went above where it begins. */
+  /**
+   * What a claim has to walk over: pages that its look reads (the least of some times, as the
+   * server has work of its own), and messages that came and went above where it begins.
+   */
   async function costOfClaim(
     messages: MessageRepository,
     queue: Queue,
     hasFloors: boolean,
   ): Promise<{ pages: number; dead: number }> {
-    // A floor stays a tenth of a second behind what was seen: what came and went in this time is walked over as well.
+    // A floor stays a tenth of a second behind what was seen: what came and went in this time is
+    // walked over as well.
     for (let time = 0; time < 2; time += 1) {
       await sleep(150);
       const leased = await take(messages, queue, 5);
@@ -134,7 +140,8 @@ describe('while a snapshot is held and purge stands still', () => {
       const floored: { pages: number; dead: number }[] = [];
       for (let passed = 0; passed < MESSAGES; passed += MESSAGES / 4) {
         await pass(queue, MESSAGES / 4);
-        // With few messages alive the table is a small one to the optimizer, however much there is to walk over.
+        // With few messages alive the table is a small one to the optimizer, however much there is
+        // to walk over.
         await observer.query('ANALYZE TABLE delivery');
         floored.push(await costOfClaim(flights, queue, true));
       }
@@ -142,9 +149,11 @@ describe('while a snapshot is held and purge stands still', () => {
       const measured = JSON.stringify({ backlog, floored, without });
       // The counter-test: it is there to be walked over.
       expect(without.dead, measured).toBeGreaterThanOrEqual(MESSAGES);
-      // What came and went in a tenth of a second, and the rest of the batch whose first is still there.
+      // What came and went in a tenth of a second, and the rest of the batch whose first is still
+      // there.
       for (const { dead } of floored) expect(dead, measured).toBeLessThanOrEqual(MESSAGES / 5);
-      // And the server goes by the floor. With many messages alive, pages tell too little: each holds hundreds of entries.
+      // And the server goes by the floor. With many messages alive, pages tell too little: each
+      // holds hundreds of entries.
       const pages = floored.map((cost) => cost.pages).toSorted((one, other) => one - other);
       if (backlog < 100) expect(pages[1], measured).toBeLessThan(without.pages / 2);
     },
@@ -208,7 +217,10 @@ describe('a delivery below the floor', () => {
     await store.close();
   });
 
-  /** Begins an enqueue by hand whose clock was read a minute ago, and which commits when it is told to. */
+  /**
+   * Begins an enqueue by hand whose clock was read a minute ago, and which commits when it is told
+   * to.
+   */
   async function enqueueLate(queue: Queue, { priorityRank = 5 } = {}): Promise<() => Promise<void>> {
     const id = newMessageId();
     const availableAt = (await clock()) - 60_000;
@@ -239,7 +251,10 @@ describe('a delivery below the floor', () => {
     return { messages: new MessageRepository(store.database, observer), rescans };
   }
 
-  /** Has a broker claim what there is, so that its floor stands at this moment, and waits until its next rescan has its turn. */
+  /**
+   * Has a broker claim what there is, so that its floor stands at this moment, and waits until its
+   * next rescan has its turn.
+   */
   async function raiseFloor({ messages, rescans }: ReturnType<typeof newBroker>, queue: Queue): Promise<void> {
     await messages.enqueue([{ queueName: queue.name, messages: numbered(3) }]);
     await eventually('the queue to be empty', async () => (await take(messages, queue, 10)).length === 0);
@@ -262,7 +277,8 @@ describe('a delivery below the floor', () => {
     await raiseFloor(broker, queue);
     await commit();
     const [first] = await messages.dequeue([{ queue, demands: [{ maxMessages: 5, leaseSeconds: 600 }] }]);
-    // The claim did not see it, the rescan after it did: a broker claims once more before it says that there is nothing.
+    // The claim did not see it, the rescan after it did: a broker claims once more before it says
+    // that there is nothing.
     expect([first?.leased, await first?.lookAgain]).toEqual([[[]], true]);
     expect(bodies(await take(messages, queue, 5))).toEqual(['late']);
   });

@@ -6,7 +6,8 @@ import { bodies, createQueue, message, numbered, openStore, type TestStore } fro
 import { eventually } from '../support/wait.js';
 
 /*
- * A process that is frozen, or whose machine is gone, says nothing and hangs up on nobody. What it had locked must become free all the same. Here it is one that begins and then does not go on.
+ * A process that is frozen, or whose machine is gone, says nothing and hangs up on nobody. What it
+ * had locked must become free all the same. Here it is one that begins and then does not go on.
  */
 
 const DEADLINE_MS = 1000;

@@ -5,7 +5,8 @@ import { createQueue, numbered, openStore, type TestStore } from '../support/sto
 import { eventually } from '../support/wait.js';
 
 /*
- * Receipts whose lease has run out, beside one that has to be waited for: a claim may want their rows meanwhile, and must find them free.
+ * Receipts whose lease has run out, beside one that has to be waited for: a claim may want their
+ * rows meanwhile, and must find them free.
  */
 
 let store: TestStore;

@@ -13,7 +13,8 @@ let queue: Queue;
 
 beforeAll(async () => {
   store = await openStore();
-  // As far from RowMQ's own connections as may be: REPEATABLE READ, another time zone, large numbers as text.
+  // As far from RowMQ's own connections as may be: REPEATABLE READ, another time zone, large
+  // numbers as text.
   shop = await new DataSource({
     type: 'mysql',
     url: store.url,

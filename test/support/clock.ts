@@ -4,8 +4,8 @@ import type { DataSource } from 'typeorm';
 const REAL_TIME = 'SET timestamp = DEFAULT';
 
 /**
- * The database's clock as some sessions see it. A test moves it, and then every statement runs as in production, but
- * at that instant: NOW() and UTC_TIMESTAMP() follow `SET timestamp`.
+ * The database's clock as some sessions see it. A test moves it, and then every statement runs as
+ * in production, but at that instant: NOW() and UTC_TIMESTAMP() follow `SET timestamp`.
  */
 export class SessionClock {
   private readonly set = new WeakMap<object, string>();
@@ -23,7 +23,10 @@ export class SessionClock {
     });
   }
 
-  /** Sets the clock of one session. MariaDB keeps a floating-point number and cuts it off, hence the `.4`. */
+  /**
+   * Sets the clock of one session. MariaDB keeps a floating-point number and cuts it off, hence the
+   * `.4`.
+   */
   get statement(): string {
     const now = this.now();
     return now === undefined ? REAL_TIME : `SET timestamp = ${now}.4 / 1000`;

@@ -31,14 +31,18 @@ export interface TestStore {
   browse: BrowseRepository;
   partitions: PartitionRepository;
   reaper: ReaperRepository;
-  /** Moves the clock of its sessions to this instant, ms since 1970, where it stays. Undefined: the real time. */
+  /**
+   * Moves the clock of its sessions to this instant, ms since 1970, where it stays. Undefined: the
+   * real time.
+   */
   at(instant: number | undefined): TestStore;
   close(): Promise<void>;
 }
 
 /**
- * The message repository for one client at a time: every request is a flight of its own, and what is refused is thrown. As in a broker, one claim of a queue runs at a time, and a claim that has to look
- * again does so.
+ * The message repository for one client at a time: every request is a flight of its own, and what
+ * is refused is thrown. As in a broker, one claim of a queue runs at a time, and a claim that has
+ * to look again does so.
  */
 export class SingleMessages {
   readonly expire: MessageRepository['expire'];
@@ -97,7 +101,9 @@ function first<T>([one]: readonly T[]): T {
   return one as T;
 }
 
-/** Opens the repositories on a fresh database, or as a further broker would on one that is there. */
+/**
+ * Opens the repositories on a fresh database, or as a further broker would on one that is there.
+ */
 export async function openStore({
   poolSize = 8,
   on,
@@ -109,7 +115,10 @@ export async function openStore({
   on?: string;
   databaseOf?: (source: DataSource) => Database;
   observer?: StoreObserver;
-  /** The clock of its sessions, ms since 1970, until {@link TestStore.at} moves it. Undefined: the real time. */
+  /**
+   * The clock of its sessions, ms since 1970, until {@link TestStore.at} moves it. Undefined: the
+   * real time.
+   */
   clock?: () => number | undefined;
 } = {}): Promise<TestStore> {
   const own: TestDatabase | undefined = on === undefined ? await createMigratedDatabase() : undefined;

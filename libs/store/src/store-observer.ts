@@ -1,4 +1,7 @@
-/** Told of events that no request asked for, after the fact. A process that counts them implements it. */
+/**
+ * Told of events that no request asked for, after the fact. A process that counts them implements
+ * it.
+ */
 export interface StoreObserver {
   /** A claim found deliveries that it must not hand out, and removed them from their queue. */
   removedInClaim(event: 'expired' | 'dead-lettered', queueName: string, count: number): void;

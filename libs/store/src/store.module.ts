@@ -22,7 +22,10 @@ import { STORE_OBSERVER, type StoreObserver } from './store-observer.js';
 
 const REPOSITORIES = [QueueRepository, UnleasedRepository, BrowseRepository, PartitionRepository, ReaperRepository];
 
-/** RowMQ's storage for a Nest application: one connection pool and the repositories on it. The application does not start on a database that will not do. */
+/**
+ * RowMQ's storage for a Nest application: one connection pool and the repositories on it. The
+ * application does not start on a database that will not do.
+ */
 @Global()
 @Module({})
 export class StoreModule implements OnApplicationBootstrap {
@@ -39,7 +42,8 @@ export class StoreModule implements OnApplicationBootstrap {
             ...dataSourceOptions({ ...settings, log: new Logger(Database.name) }),
             retryAttempts: 10,
             retryDelay: 1000,
-            // A server that is still starting is waited for; a wrong password does not become right.
+            // A server that is still starting is waited for; a wrong password does not become
+            // right.
             toRetry: (error: unknown) => isRetryable((error as Error).cause),
           }),
           dataSourceFactory: (options) => connectDataSource(options as DataSourceOptions),

@@ -2,7 +2,10 @@ import type { LeasedDelivery, ReceiptOutcomes } from '@rowmq/store';
 
 const FAULTS_KEPT = 10;
 
-/** What became of deliveries, by what the repositories answered: to be balanced with what the database holds in the end, and watched for what must never be. */
+/**
+ * What became of deliveries, by what the repositories answered: to be balanced with what the
+ * database holds in the end, and watched for what must never be.
+ */
 export class Account {
   stored = 0;
   expired = 0;
@@ -23,7 +26,10 @@ export class Account {
     return this.stored - this.acked - this.expired - this.purged;
   }
 
-  /** @param begunAt when the claim was sent: a message whose ack had been answered by then must not be handed out. */
+  /**
+   * @param begunAt when the claim was sent: a message whose ack had been answered by then must not
+   * be handed out.
+   */
   recordLeased(leased: readonly LeasedDelivery[], begunAt: number): void {
     for (const { messageId } of leased) {
       const ackedAt = this.ackedAt.get(key(messageId));

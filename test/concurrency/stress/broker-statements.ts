@@ -13,7 +13,10 @@ const LONGEST_DELAY_SECONDS = 1;
 const SHARE_SLOW = 0.4;
 const PURGED_AT_ONCE = 50;
 
-/** The queue was deleted by others, and made anew, while a change waited for its row, at each of its tries; or right after it. */
+/**
+ * The queue was deleted by others, and made anew, while a change waited for its row, at each of its
+ * tries; or right after it.
+ */
 const DELETED_BY_OTHERS: RowmqError['code'][] = ['database-unavailable', 'queue-not-found'];
 
 /** What brokers send, on behalf of producers, consumers and operators. */
@@ -28,7 +31,8 @@ export const BROKER_STATEMENTS = {
   },
   'enqueue, transactional': {
     weight: 2,
-    // In this instant the queue got a maximum depth; or the caller's transaction gave way to a change of the table.
+    // In this instant the queue got a maximum depth; or the caller's transaction gave way to a
+    // change of the table.
     refusals: ['queue-not-found', 'queue-full', 'overloaded'],
     givesWay: true,
     plan: planTransactionalEnqueue,

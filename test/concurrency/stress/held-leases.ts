@@ -13,12 +13,18 @@ export interface Held {
 
 /** Beyond it the oldest are forgotten: their consumers are gone for good. */
 const MOST_HELD = 4000;
-/** Of leases that are used, those that are used again meanwhile: a consumer extends what it is about to ack, and repeats a request that was not answered. */
+/**
+ * Of leases that are used, those that are used again meanwhile: a consumer extends what it is about
+ * to ack, and repeats a request that was not answered.
+ */
 const SHARE_USED_TWICE = 0.3;
 /** A lease that has less than this left may run out on the way. */
 const FRESH_MS = 100;
 
-/** The leases of all consumers: settled by whichever broker comes next, as those of stateless brokers are. */
+/**
+ * The leases of all consumers: settled by whichever broker comes next, as those of stateless
+ * brokers are.
+ */
 export class HeldLeases {
   private readonly held: Held[] = [];
 
@@ -32,7 +38,10 @@ export class HeldLeases {
     return this.take(count, ({ until, isSlow }, now) => !isSlow && until > now + FRESH_MS);
   }
 
-  /** Takes up to so many that ran out a moment ago, or are just about to: somebody else may have claimed the message. */
+  /**
+   * Takes up to so many that ran out a moment ago, or are just about to: somebody else may have
+   * claimed the message.
+   */
   takeStale(count: number): Held[] {
     return this.take(count, ({ until }, now) => until < now + FRESH_MS / 2);
   }

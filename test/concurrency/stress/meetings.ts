@@ -11,7 +11,9 @@ export interface Operation {
 
 type Pair = readonly [string, string];
 
-/** Counts which kinds of operations had transactions under way on the same queue at the same time. */
+/**
+ * Counts which kinds of operations had transactions under way on the same queue at the same time.
+ */
 export class Meetings {
   private readonly operations = new AsyncLocalStorage<Operation>();
   /** One entry for each transaction. */
@@ -62,7 +64,10 @@ export class Meetings {
     return [...this.awaited.values()];
   }
 
-  /** How often each pair met: a line for each kind, with a column for each of those before it and itself. */
+  /**
+   * How often each pair met: a line for each kind, with a column for each of those before it and
+   * itself.
+   */
   matrix(): string {
     const width = Math.max(...this.kinds.map(({ length }) => length));
     const head = `${' '.repeat(width + 4)}${this.kinds.map((_, index) => String(index + 1).padStart(7)).join('')}`;
@@ -85,7 +90,10 @@ function keyOf([one, other]: Pair): string {
   return `${one} + ${other}`;
 }
 
-/** A database whose transactions are told to {@link Meetings}: from their first statement, or the wait for a connection, to their COMMIT. */
+/**
+ * A database whose transactions are told to {@link Meetings}: from their first statement, or the
+ * wait for a connection, to their COMMIT.
+ */
 export class ObservedDatabase extends Database {
   constructor(
     dataSource: DataSource,

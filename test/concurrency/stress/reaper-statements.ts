@@ -9,7 +9,10 @@ const RETENTION_SECONDS = 180;
 const AHEAD_MINUTES = 3;
 /** Beyond it a split swaps rows out and in. */
 const ROWS_COPIED = 10_000;
-/** Between two changes of the table by one reaper: each stops all writers. Shorter while there are pairs that have not met. */
+/**
+ * Between two changes of the table by one reaper: each stops all writers. Shorter while there are
+ * pairs that have not met.
+ */
 const DDL_PAUSE_MS = { usual: 1500, hurried: 200 };
 
 /** What reapers send. */

@@ -23,17 +23,25 @@ export interface Statements {
   plan(scene: Scene, store: TestStore): Promise<Plan | undefined> | Plan | undefined;
 }
 
-/** Messages are stamped as if time ran so much faster: a partition of a minute is past within a second. */
+/**
+ * Messages are stamped as if time ran so much faster: a partition of a minute is past within a
+ * second.
+ */
 const TIME_FACTOR = 60;
 const MINUTE = 60_000;
 /**
- * Seconds of a cycle. At first some messages are stamped by a broker whose clock is ahead, so that whoever makes partitions splits one that has rows, and copies them. When time has gone past these, no
- * partitions are made for a while, so that the catch-all partition has too many rows to copy, and they are swapped out and in.
+ * Seconds of a cycle. At first some messages are stamped by a broker whose clock is ahead, so that
+ * whoever makes partitions splits one that has rows, and copies them. When time has gone past
+ * these, no partitions are made for a while, so that the catch-all partition has too many rows to
+ * copy, and they are swapped out and in.
  */
 const CYCLE = { length: 120, clockIsAheadUntil: 40, nobodySplitsFrom: 80, nobodySplitsUntil: 105 };
 const SHARE_AHEAD = 0.3;
 const AHEAD_MINUTES = { least: 2, most: 40 };
-/** Of partitions, those in which some messages live long enough to keep them from being dropped as a whole. */
+/**
+ * Of partitions, those in which some messages live long enough to keep them from being dropped as a
+ * whole.
+ */
 const KEPT_EVERY = 4;
 const SHARE_LONG_LIVED = 0.3;
 
@@ -61,7 +69,10 @@ export class Scene {
   readonly queues: readonly string[] = [...this.lasting, this.passing];
   /** Whether the passing queue is there, as far as is known. */
   isThere = false;
-  /** Partitions, and messages that were thinned out; how often the catch-all one had too many rows to copy. */
+  /**
+   * Partitions, and messages that were thinned out; how often the catch-all one had too many rows
+   * to copy.
+   */
   readonly done = { dropped: 0, made: 0, overfull: 0, thinned: 0, rebuilt: 0 };
   /** When a reaper last changed the table of messages. */
   readonly changedAt = new WeakMap<TestStore, number>();
@@ -95,7 +106,9 @@ export class Scene {
     return this.second < CYCLE.nobodySplitsFrom || this.second >= CYCLE.nobodySplitsUntil;
   }
 
-  /** One of the queues: mostly the passing one, where some statements meet others for moments only. */
+  /**
+   * One of the queues: mostly the passing one, where some statements meet others for moments only.
+   */
   anyQueue(): string {
     return Math.random() < SHARE_PASSING ? this.passing : oneOf(this.lasting);
   }
@@ -105,7 +118,10 @@ export class Scene {
   }
 }
 
-/** Something that is done to one queue: any that this broker or reaper knows, as it was up to a second ago. */
+/**
+ * Something that is done to one queue: any that this broker or reaper knows, as it was up to a
+ * second ago.
+ */
 export async function planForQueue(
   scene: Scene,
   { queues }: TestStore,

@@ -23,7 +23,10 @@ const SHARE_FOR_MISSING = 0.8;
 const FIRST_MESSAGES = 12_000;
 const DRAIN_DEADLINE_MS = 60_000;
 
-/** Brokers and reapers, each of whose workers does whatever comes to its mind to whichever of three queues. */
+/**
+ * Brokers and reapers, each of whose workers does whatever comes to its mind to whichever of three
+ * queues.
+ */
 export class Stress {
   readonly meetings = new Meetings(Object.keys(STATEMENTS), new Set(['browse']));
   readonly scene = new Scene(this.meetings);
@@ -50,7 +53,10 @@ export class Stress {
     return [...this.carriedOut.values()].reduce((sum, count) => sum + count, 0);
   }
 
-  /** Statements that were given up after their deadline. One may have carried out what it was to do, and its COMMIT, without anybody being told how much that was. */
+  /**
+   * Statements that were given up after their deadline. One may have carried out what it was to do,
+   * and its COMMIT, without anybody being told how much that was.
+   */
   get givenUp(): number {
     return this.errors.get('PROTOCOL_SEQUENCE_TIMEOUT') ?? 0;
   }
@@ -70,7 +76,10 @@ export class Stress {
     if (this.failure !== undefined) throw this.failure;
   }
 
-  /** Takes and acks, or removes, whatever is left. Returns how many deliveries the database holds then: none, unless there are some that nobody can get. */
+  /**
+   * Takes and acks, or removes, whatever is left. Returns how many deliveries the database holds
+   * then: none, unless there are some that nobody can get.
+   */
   async drain(): Promise<number> {
     const [store] = this.brokers as [TestStore];
     // Nothing is to be dead-lettered any more.
@@ -115,7 +124,10 @@ export class Stress {
     return kinds.find((kind) => (rest -= weight(kind)) < 0) ?? oneOf(kinds);
   }
 
-  /** A refusal, or a lock that was waited for in vain, at each try: the machine is too slow for so many. */
+  /**
+   * A refusal, or a lock that was waited for in vain, at each try: the machine is too slow for so
+   * many.
+   */
   private isExpected({ refusals = [], givesWay = false }: Statements, error: unknown): boolean {
     if (!(error instanceof RowmqError)) return givesWay && isLockWaitTimeout(error);
     return refusals.includes(error.code) || isLockWaitTimeout(error.cause);
@@ -152,7 +164,9 @@ export class Stress {
     return store;
   }
 
-  /** Makes the queues, and fills the catch-all partition, as if no reaper had been there for long. */
+  /**
+   * Makes the queues, and fills the catch-all partition, as if no reaper had been there for long.
+   */
   private async prepare({ queues, messages }: TestStore): Promise<void> {
     const { scene } = this;
     const [one, other] = scene.lasting;

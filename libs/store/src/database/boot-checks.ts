@@ -8,7 +8,10 @@ export class StartupError extends Error {
   override readonly name = 'StartupError';
 }
 
-/** Why a database at this address (without user and password) cannot be used, and what to do about it. */
+/**
+ * Why a database at this address (without user and password) cannot be used, and what to do about
+ * it.
+ */
 export function cannotUse(address: string, error: unknown): StartupError {
   const what = reason(error).replace(/\.$/, '');
   const errors = error instanceof NoPrimaryError ? error.reasons : [error];
@@ -68,12 +71,16 @@ interface ServerFacts {
 /** A flight of 4 MiB of bodies is twice that as SQL, and has its other columns beside it. */
 const LARGEST_PACKET = 16 * 1024 * 1024;
 
-/** Oldest releases that have everything the statements use: SKIP LOCKED, JSON_TABLE, and partitions that can be dropped beside running writers. */
+/**
+ * Oldest releases that have everything the statements use: SKIP LOCKED, JSON_TABLE, and partitions
+ * that can be dropped beside running writers.
+ */
 const OLDEST = { MySQL: [8, 4], MariaDB: [10, 6] } as const;
 
 /**
- * Checks the server before anything is built on it. Returns warnings about settings that weaken durability.
- * Throws {@link StartupError} for a server that is too old, whose binlog cannot carry READ COMMITTED, that takes too small packets, or whose group has several primaries.
+ * Checks the server before anything is built on it. Returns warnings about settings that weaken
+ * durability. Throws {@link StartupError} for a server that is too old, whose binlog cannot carry
+ * READ COMMITTED, that takes too small packets, or whose group has several primaries.
  */
 export async function checkServer(dataSource: DataSource): Promise<string[]> {
   const [facts] = await dataSource.query<ServerFacts[]>(
@@ -127,7 +134,10 @@ export function judgeServer({
   return warnings;
 }
 
-/** The same of a server's `group_replication_…` variables; there are none where the plugin is not loaded. */
+/**
+ * The same of a server's `group_replication_…` variables; there are none where the plugin is not
+ * loaded.
+ */
 export function judgeGroup(variables: ReadonlyMap<string, string>): string[] {
   const valueOf = (name: string): string => variables.get(`group_replication_${name}`) ?? '';
   if (valueOf('group_name') === '') return [];

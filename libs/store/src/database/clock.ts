@@ -1,7 +1,9 @@
 /**
- * The database's clock, in milliseconds since 1970, as a SQL expression: constant within a statement, so the optimizer may use it in a range.
- * Right only where the session's time zone is UTC (which {@link Database} sees to): elsewhere UNIX_TIMESTAMP(NOW(3)) jumps when the clocks
- * change. Numbers taken from it stay numbers: compared with a quoted one, a BIGINT column is compared as DOUBLE.
+ * The database's clock, in milliseconds since 1970, as a SQL expression: constant within a
+ * statement, so the optimizer may use it in a range. Right only where the session's time zone is
+ * UTC (which {@link Database} sees to): elsewhere UNIX_TIMESTAMP(NOW(3)) jumps when the clocks
+ * change. Numbers taken from it stay numbers: compared with a quoted one, a BIGINT column is
+ * compared as DOUBLE.
  */
 export const NOW_MS = 'CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS UNSIGNED)';
 

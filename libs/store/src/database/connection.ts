@@ -7,19 +7,24 @@ import type { DatabaseHealth } from './database-health.js';
 import { type Primary, refuseReadOnly } from './primary.js';
 import type { Row, Session } from './session.js';
 
-/** After this time without an answer the hosts are asked which is the primary: a server that hangs never says that it is none. */
+/**
+ * After this time without an answer the hosts are asked which is the primary: a server that hangs
+ * never says that it is none.
+ */
 const SLOW_MS = 3000;
 
 /**
- * A proof that the server takes writes is renewed with the next SELECT when it is older. A demoted primary still answers
- * reads, so a claim would go on to look for work where there will never be any.
+ * A proof that the server takes writes is renewed with the next SELECT when it is older. A demoted
+ * primary still answers reads, so a claim would go on to look for work where there will never be
+ * any.
  */
 const PROOF_MS = 1000;
 export const ASK_FOR_PROOF = 'SELECT @@GLOBAL.read_only AS readOnly';
 
 /**
- * The server ends a session, and its transaction, after a silence of this many statement deadlines. No working client is
- * silent for one. Otherwise a frozen process keeps its locks for hours, until TCP gives up.
+ * The server ends a session, and its transaction, after a silence of this many statement deadlines.
+ * No working client is silent for one. Otherwise a frozen process keeps its locks for hours, until
+ * TCP gives up.
  */
 const SILENT_DEADLINES = 3;
 
@@ -28,22 +33,29 @@ export interface ServerConnection {
   readonly session: Session;
   /** The server said so within the last second. */
   readonly isProven: boolean;
-  /** Throws `ReadOnlyServerError` if the server's answer to {@link ASK_FOR_PROOF} says that it takes no writes. */
+  /**
+   * Throws `ReadOnlyServerError` if the server's answer to {@link ASK_FOR_PROOF} says that it takes
+   * no writes.
+   */
   prove(answer: Row | undefined): void;
   /** Closes it instead of handing it to the next request. */
   close(): void;
 }
 
 /**
- * The pool's connections to the primary. Each is set up once, is proven to take writes, and has a deadline on every
- * statement. Statements go to mysql2 directly: TypeORM's `query` copies every result and broadcasts every statement.
+ * The pool's connections to the primary. Each is set up once, is proven to take writes, and has a
+ * deadline on every statement. Statements go to mysql2 directly: TypeORM's `query` copies every
+ * result and broadcasts every statement.
  */
 export class Connections {
   private readonly health: DatabaseHealth;
   private readonly primary: Primary | undefined;
   private readonly pool: Pool;
   private readonly setup: readonly string[];
-  /** When a connection's server last said that it takes writes. A connection that was not set up yet has no entry. */
+  /**
+   * When a connection's server last said that it takes writes. A connection that was not set up yet
+   * has no entry.
+   */
   private readonly provenAt = new WeakMap<PoolConnection, number>();
 
   constructor(
@@ -85,7 +97,10 @@ export class Connections {
     });
   }
 
-  /** Tells the health how a try ended. A failure that a failover looks like starts a search for the primary. */
+  /**
+   * Tells the health how a try ended. A failure that a failover looks like starts a search for the
+   * primary.
+   */
   private async observed<T>(work: () => Promise<T>): Promise<T> {
     const host = this.primary?.host;
     try {
@@ -174,8 +189,9 @@ export class Connections {
 }
 
 /**
- * The settings of every session. READ COMMITTED takes no gap locks. UTC makes {@link NOW_MS} true. A lock wait is short,
- * so that the retry comes before the client's patience ends. mysql2 takes for granted that backslashes escape.
+ * The settings of every session. READ COMMITTED takes no gap locks. UTC makes {@link NOW_MS} true.
+ * A lock wait is short, so that the retry comes before the client's patience ends. mysql2 takes for
+ * granted that backslashes escape.
  */
 function sessionSetup(silentSeconds: number): string[] {
   return [

@@ -9,7 +9,10 @@ import { DatabaseHealth, type HealthLog } from './database-health.js';
 import { Primary } from './primary.js';
 
 export interface DatabaseSettings {
-  /** `mysql://user:password@host:port/database`; with several hosts, connections go to the one that takes writes. */
+  /**
+   * `mysql://user:password@host:port/database`; with several hosts, connections go to the one that
+   * takes writes.
+   */
   url: string;
   /** How its connections are encrypted; undefined: not at all. */
   tls?: DatabaseTls | undefined;
@@ -25,8 +28,8 @@ export interface DatabaseSettings {
 const IDLE_MS = 20_000;
 
 /**
- * TypeORM's options, how the database is, and which of several hosts its connections go to. `address` is where the
- * database is, for people.
+ * TypeORM's options, how the database is, and which of several hosts its connections go to.
+ * `address` is where the database is, for people.
  */
 export type StoreOptions = DataSourceOptions & {
   readonly health: DatabaseHealth;
@@ -34,7 +37,9 @@ export type StoreOptions = DataSourceOptions & {
   readonly address: string;
 };
 
-/** TypeORM's options for RowMQ's database. Nothing is synchronized: the schema is the migrations'. */
+/**
+ * TypeORM's options for RowMQ's database. Nothing is synchronized: the schema is the migrations'.
+ */
 export function dataSourceOptions({
   url,
   tls,
@@ -46,7 +51,8 @@ export function dataSourceOptions({
   const primary = Primary.of(url, tls, (host) => health.moved(host));
   return {
     type: 'mysql',
-    // User, password and database are the same on every host. Not as a `url`, in which TypeORM does not know IPv6 addresses.
+    // User, password and database are the same on every host. Not as a `url`, in which TypeORM does
+    // not know IPv6 addresses.
     ...databaseParts(databaseHosts(url)[0] as string),
     ...(tls && { ssl: tls }),
     health,
@@ -66,7 +72,8 @@ export function dataSourceOptions({
     bigNumberStrings: false,
     extra: {
       queueLimit: waitingRequests,
-      // Before the server does it (see SILENT_DEADLINES). mysql2 closes idle connections only where fewer may stay than there may be.
+      // Before the server does it (see SILENT_DEADLINES). mysql2 closes idle connections only where
+      // fewer may stay than there may be.
       idleTimeout: IDLE_MS,
       maxIdle: Math.max(poolSize - 1, 1),
       gracefulEnd: true,
@@ -78,7 +85,10 @@ export function dataSourceOptions({
   };
 }
 
-/** As mysql2 does it, but a statement without values is sent as it is: mysql2 looks for placeholders in it all the same, which in flights of hundreds of kilobytes was 4 % of a busy broker's time. */
+/**
+ * As mysql2 does it, but a statement without values is sent as it is: mysql2 looks for placeholders
+ * in it all the same, which in flights of hundreds of kilobytes was 4 % of a busy broker's time.
+ */
 function queryFormat(sql: string, values: Values, timezone: Timezone): string {
   return Array.isArray(values) && values.length === 0 ? sql : format(sql, values, false, timezone);
 }
@@ -86,7 +96,10 @@ function queryFormat(sql: string, values: Values, timezone: Timezone): string {
 type Values = Parameters<typeof format>[1];
 type Timezone = Parameters<typeof format>[3];
 
-/** Which of several hosts this data source's connections go to; undefined where there is one host only. */
+/**
+ * Which of several hosts this data source's connections go to; undefined where there is one host
+ * only.
+ */
 export function primaryOf(dataSource: DataSource): Primary | undefined {
   return (dataSource.options as Partial<StoreOptions>).primary;
 }
@@ -107,7 +120,10 @@ export function addressOf(dataSource: DataSource): string {
   return (dataSource.options as StoreOptions).address;
 }
 
-/** Opens the pool, to the primary if there are several hosts. Throws `StartupError` that says what the database said and what to do; its cause is the database's error, or `NoPrimaryError`. */
+/**
+ * Opens the pool, to the primary if there are several hosts. Throws `StartupError` that says what
+ * the database said and what to do; its cause is the database's error, or `NoPrimaryError`.
+ */
 export async function connectDataSource(options: DataSourceOptions): Promise<DataSource> {
   const dataSource = new DataSource(options);
   try {
@@ -118,7 +134,10 @@ export async function connectDataSource(options: DataSourceOptions): Promise<Dat
   }
 }
 
-/** Opens a pool of its own, for scripts and tests; applications get theirs from `StoreModule`. Close it with `destroy()`. Throws like {@link connectDataSource}. */
+/**
+ * Opens a pool of its own, for scripts and tests; applications get theirs from `StoreModule`. Close
+ * it with `destroy()`. Throws like {@link connectDataSource}.
+ */
 export async function openDataSource(settings: DatabaseSettings): Promise<DataSource> {
   return connectDataSource(dataSourceOptions(settings));
 }

@@ -1,6 +1,9 @@
 import { RowmqError } from '@rowmq/contract';
 
-/** The codes mysql2 and Node give a connection that broke, and the servers' for one that was ended: nothing says how far the statement got. */
+/**
+ * The codes mysql2 and Node give a connection that broke, and the servers' for one that was ended:
+ * nothing says how far the statement got.
+ */
 const CONNECTION_LOST = new Set([
   'PROTOCOL_CONNECTION_LOST',
   'PROTOCOL_SEQUENCE_TIMEOUT',
@@ -41,16 +44,23 @@ const RETRYABLE = new Set([
   3798, // the same
 ]);
 
-/** What a server says that takes no writes, or not now: a replica, a demoted primary, a member that left its group. */
+/**
+ * What a server says that takes no writes, or not now: a replica, a demoted primary, a member that
+ * left its group.
+ */
 const NOT_PRIMARY = new Set([1290, 1792, 1836, 3032, 3100, 3796, 3797, 3798]);
 
 /**
- * What group replication says when it rolls a commit back. The member that says so may have left its group after it had sent the transaction there, and then the others carry it out: as far as a client can
- * know, that is a commit without an answer.
+ * What group replication says when it rolls a commit back. The member that says so may have left
+ * its group after it had sent the transaction there, and then the others carry it out: as far as a
+ * client can know, that is a commit without an answer.
  */
 const COMMIT_LEFT_TO_GROUP = new Set([3100, 3101]);
 
-/** What a server says that cannot write to its disk: full, read-only, broken. The statement was undone. */
+/**
+ * What a server says that cannot write to its disk: full, read-only, broken. The statement was
+ * undone.
+ */
 const DISK_FAILED = new Set([
   1021, // disk full
   1026, // error writing a file
@@ -114,7 +124,10 @@ export function isDuplicateKey(error: unknown): boolean {
   return driverError(error).errno === DUPLICATE_KEY;
 }
 
-/** True when a DDL statement or LOCK TABLES gave way because others held the table longer than `lock_wait_timeout`. */
+/**
+ * True when a DDL statement or LOCK TABLES gave way because others held the table longer than
+ * `lock_wait_timeout`.
+ */
 export function isLockWaitTimeout(error: unknown): boolean {
   return driverError(error).errno === 1205;
 }
@@ -130,27 +143,42 @@ export function isDefinitionChanged(error: unknown): boolean {
   return driverError(error).errno === 1412;
 }
 
-/** True for what the database, or the way to it, said or did not say; false for what a transaction's work threw by itself, and for a key that is there already, which tells much. */
+/**
+ * True for what the database, or the way to it, said or did not say; false for what a transaction's
+ * work threw by itself, and for a key that is there already, which tells much.
+ */
 export function isDatabaseFailure(error: unknown): boolean {
   if (error instanceof RowmqError) return error.code === 'database-unavailable' || error.code === 'overloaded';
   const { errno } = driverError(error);
   return errno !== undefined && errno !== DUPLICATE_KEY;
 }
 
-/** What a server says of values: too long, out of range, not of their type, there already, too large a packet. */
+/**
+ * What a server says of values: too long, out of range, not of their type, there already, too large
+ * a packet.
+ */
 const OF_VALUES = new Set([1048, 1062, 1153, 1264, 1292, 1366, 1406]);
 
-/** True for a failure that may lie in one request of several, so that the others may succeed without it. */
+/**
+ * True for a failure that may lie in one request of several, so that the others may succeed without
+ * it.
+ */
 export function mayLieInOneRequest(error: unknown): boolean {
   if (error instanceof RowmqError) return false;
   const { errno } = driverError(error);
   return errno === undefined || OF_VALUES.has(errno);
 }
 
-/** What a database says in the course of its work: others were at the same rows or partitions, or a value does not fit. */
+/**
+ * What a database says in the course of its work: others were at the same rows or partitions, or a
+ * value does not fit.
+ */
 const ORDINARY = new Set([...OF_VALUES, 1020, 1205, 1213, 1412, 1507, 1735]);
 
-/** How a failure of the database, or of the way to it, is counted: the driver's code for it. Undefined for what is none. */
+/**
+ * How a failure of the database, or of the way to it, is counted: the driver's code for it.
+ * Undefined for what is none.
+ */
 export function failureCode(error: unknown): string | undefined {
   if (driverError(error) instanceof ReadOnlyServerError) return 'READ_ONLY';
   const isFailure = isDatabaseFailure(error) || toRowmqError(error) !== error;
@@ -158,12 +186,17 @@ export function failureCode(error: unknown): string | undefined {
   return driverError(error).code ?? 'other';
 }
 
-/** True for a failure that says something of the database and the way to it, and not of one request. */
+/**
+ * True for a failure that says something of the database and the way to it, and not of one request.
+ */
 export function isTrouble(error: unknown): boolean {
   return failureCode(error) !== undefined && !ORDINARY.has(driverError(error).errno ?? 0);
 }
 
-/** Names a database failure for the caller, once no retry is left. Anything that is not one is returned unchanged. */
+/**
+ * Names a database failure for the caller, once no retry is left. Anything that is not one is
+ * returned unchanged.
+ */
 export function toRowmqError(error: unknown): unknown {
   const { message, code, errno } = driverError(error);
   if (message === 'Queue limit reached.') {

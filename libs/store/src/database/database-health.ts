@@ -1,7 +1,9 @@
 import { reason } from '@rowmq/runtime';
 import { failureCode, isTrouble } from './database-errors.js';
 
-/** Trouble is over when nothing has failed for so long; what fails before that is still part of it. */
+/**
+ * Trouble is over when nothing has failed for so long; what fails before that is still part of it.
+ */
 const QUIET_MS = 5000;
 /** Between two lines about the primary. */
 const MOVE_PAUSE_MS = 5000;
@@ -15,7 +17,8 @@ export interface HealthLog {
 }
 
 /**
- * How the database is, as one process meets it. Says in its log when trouble begins, when it is over and when another host has become the primary: a line each, and a few in ten seconds at most,
+ * How the database is, as one process meets it. Says in its log when trouble begins, when it is
+ * over and when another host has become the primary: a line each, and a few in ten seconds at most,
  * whatever the number of requests.
  */
 export class DatabaseHealth {
@@ -80,7 +83,10 @@ export class DatabaseHealth {
   }
 }
 
-/** With the driver's code and the server's number: `ER_CON_COUNT_ERROR (1040): Too many connections`. */
+/**
+ * With the driver's code and the server's number: `ER_CON_COUNT_ERROR (1040): Too many
+ * connections`.
+ */
 function failureText(error: unknown): string {
   const { code, errno = 0 } = error as { code?: string; errno?: number };
   const text = reason(error);

@@ -10,17 +10,28 @@ import type { Row, Session, Statement, WriteResult } from './session.js';
 
 /** One try of a transaction. */
 export interface Transaction extends Session {
-  /** True when the COMMIT of an earlier try got no answer: what that try did may already be there. */
+  /**
+   * True when the COMMIT of an earlier try got no answer: what that try did may already be there.
+   */
   readonly commitUnknown: boolean;
   /** TypeORM's repositories and query builders in this transaction. */
   readonly manager: EntityManager;
-  /** Runs statements in one round trip, in order; those after one that fails are not run. Returns the answer of each: rows, or a {@link WriteResult}. */
+  /**
+   * Runs statements in one round trip, in order; those after one that fails are not run. Returns
+   * the answer of each: rows, or a {@link WriteResult}.
+   */
   all(statements: readonly Statement[]): Promise<unknown[]>;
-  /** The same for the last statements of a transaction, with its COMMIT in the round trip. Nothing may follow. */
+  /**
+   * The same for the last statements of a transaction, with its COMMIT in the round trip. Nothing
+   * may follow.
+   */
   finish(statements: readonly Statement[]): Promise<unknown[]>;
 }
 
-/** Bounds of {@link Database.transaction}'s retries: five more tries, jittered, begun within fifteen seconds; so one that waited for a lock, or ran into its deadline, is tried again. */
+/**
+ * Bounds of {@link Database.transaction}'s retries: five more tries, jittered, begun within fifteen
+ * seconds; so one that waited for a lock, or ran into its deadline, is tried again.
+ */
 const RETRIES: Options = {
   retries: 5,
   minTimeout: 20,
@@ -32,13 +43,18 @@ const RETRIES: Options = {
 };
 
 /**
- * The one way to the database: short READ COMMITTED transactions on TypeORM's connection pool, retried when they fail for a passing reason, with a
- * deadline on every statement. A server that is read-only is not used; of several hosts, the one that takes writes is. SQL goes to mysql2 directly: TypeORM's own `query` copies every result and broadcasts every statement.
+ * The one way to the database: short READ COMMITTED transactions on TypeORM's connection pool,
+ * retried when they fail for a passing reason, with a deadline on every statement. A server that is
+ * read-only is not used; of several hosts, the one that takes writes is. SQL goes to mysql2
+ * directly: TypeORM's own `query` copies every result and broadcasts every statement.
  */
 export class Database {
   /** Told of every try, whether it failed or was answered. */
   readonly health: DatabaseHealth;
-  /** TypeORM's repositories and query builders. Each of their statements runs by itself, like {@link read} and {@link write}. */
+  /**
+   * TypeORM's repositories and query builders. Each of their statements runs by itself, like {@link
+   * read} and {@link write}.
+   */
   readonly manager: EntityManager;
   private readonly connections: Connections;
 
@@ -56,10 +72,13 @@ export class Database {
   }
 
   /**
-   * Runs `work` in a transaction and commits it; what `work` throws rolls it back. A deadlock, a lock wait timeout, a lost connection or a server that takes no writes is tried again
-   * from the start, so `work` must be repeatable, and must look at `commitUnknown` where doing it twice would differ from doing it once.
+   * Runs `work` in a transaction and commits it; what `work` throws rolls it back. A deadlock, a
+   * lock wait timeout, a lost connection or a server that takes no writes is tried again from the
+   * start, so `work` must be repeatable, and must look at `commitUnknown` where doing it twice
+   * would differ from doing it once.
    *
-   * Throws `database-unavailable` when no try succeeded, `overloaded` when no connection was to be had, and what `work` threw.
+   * Throws `database-unavailable` when no try succeeded, `overloaded` when no connection was to be
+   * had, and what `work` threw.
    */
   async transaction<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
     let commitUnknown = false;
@@ -91,7 +110,10 @@ export class Database {
     }
   }
 
-  /** Runs one SELECT by itself, retried like a transaction. What a server answers that takes no writes is not used for longer than a second. */
+  /**
+   * Runs one SELECT by itself, retried like a transaction. What a server answers that takes no
+   * writes is not used for longer than a second.
+   */
   async read<T = Row>(sql: string, values?: readonly unknown[]): Promise<T[]> {
     return this.retry(() =>
       this.connections.use(async (connection) => {
@@ -103,7 +125,10 @@ export class Database {
     );
   }
 
-  /** Throws unless the database says by the deadline that it takes writes: `database-unavailable`, `overloaded`. */
+  /**
+   * Throws unless the database says by the deadline that it takes writes: `database-unavailable`,
+   * `overloaded`.
+   */
   async ping(deadlineMs: number): Promise<void> {
     const asked = this.retry(() =>
       this.connections.use(async (connection) => {
@@ -134,14 +159,16 @@ export class Database {
     return statements.length === 1 ? [answers] : answers;
   }
 
-  /** Runs one INSERT, UPDATE or DELETE by itself, retried like a transaction: it must be repeatable. */
+  /**
+   * Runs one INSERT, UPDATE or DELETE by itself, retried like a transaction: it must be repeatable.
+   */
   async write(sql: string, values?: readonly unknown[]): Promise<WriteResult> {
     return this.retry(() => this.connections.use(({ session }) => session.write(sql, values)));
   }
 
   /**
-   * Gives `work` a connection of its own, for session state such as LOCK TABLES. Not retried. The connection is closed afterwards, not reused,
-   * so nothing `work` set can leak.
+   * Gives `work` a connection of its own, for session state such as LOCK TABLES. Not retried. The
+   * connection is closed afterwards, not reused, so nothing `work` set can leak.
    * @param statementDeadlineMs for DDL, which may take longer than a request's statement.
    */
   async exclusive<T>(
@@ -171,8 +198,9 @@ async function rollBack(connection: ServerConnection): Promise<void> {
 }
 
 /**
- * One try of a transaction, in as few round trips as its statements allow: START TRANSACTION travels with the first, COMMIT with the last if that is known to be the last.
- * A round trip costs both sides some tens of microseconds, about as much as a short statement.
+ * One try of a transaction, in as few round trips as its statements allow: START TRANSACTION
+ * travels with the first, COMMIT with the last if that is known to be the last. A round trip costs
+ * both sides some tens of microseconds, about as much as a short statement.
  */
 class Attempt implements Transaction {
   begun = false;

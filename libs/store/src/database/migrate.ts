@@ -6,12 +6,17 @@ import { type DatabaseSettings, openDataSource } from './data-source.js';
 
 /** Only one process migrates at a time; the others wait this long for it. */
 const LOCK_SECONDS = 60;
-/** Lock names are the server's, not the database's, and at most 64 characters long: as long as a database's name alone may be. */
+/**
+ * Lock names are the server's, not the database's, and at most 64 characters long: as long as a
+ * database's name alone may be.
+ */
 const LOCK_NAME = `CONCAT('rowmq-migrate.', LEFT(SHA2(DATABASE(), 256), 40))`;
 
 /**
- * Brings the schema up to date; returns the names of the migrations it applied. Several processes may call it at once: one does it, the others wait.
- * Throws `StartupError` for a server that cannot be reached, or that RowMQ cannot run on, and for a database that has tables of its names without their migrations.
+ * Brings the schema up to date; returns the names of the migrations it applied. Several processes
+ * may call it at once: one does it, the others wait. Throws `StartupError` for a server that cannot
+ * be reached, or that RowMQ cannot run on, and for a database that has tables of its names without
+ * their migrations.
  */
 export async function migrateDatabase(url: string, tls?: DatabaseTls): Promise<string[]> {
   return withMigrationLock({ url, tls }, async (dataSource) => {
@@ -21,7 +26,9 @@ export async function migrateDatabase(url: string, tls?: DatabaseTls): Promise<s
   });
 }
 
-/** Takes back the last `steps` migrations; returns their names. The data in their tables is gone. */
+/**
+ * Takes back the last `steps` migrations; returns their names. The data in their tables is gone.
+ */
 export async function revertDatabase(url: string, steps = 1, tls?: DatabaseTls): Promise<string[]> {
   return withMigrationLock({ url, tls }, async (dataSource) => {
     const reverted: string[] = [];
@@ -54,7 +61,11 @@ export async function pendingOf(dataSource: DataSource): Promise<string[]> {
     .filter((name) => !applied.has(name));
 }
 
-/** The servers commit each CREATE TABLE by itself, so a first migration that was cut short leaves tables behind, over which every later one would stumble; so it would over tables of somebody else. */
+/**
+ * The servers commit each CREATE TABLE by itself, so a first migration that was cut short leaves
+ * tables behind, over which every later one would stumble; so it would over tables of somebody
+ * else.
+ */
 async function refuseForeignTables(dataSource: DataSource): Promise<void> {
   if ((await appliedMigrations(dataSource)).length > 0) return;
   const rows = await dataSource.query<{ name: string }[]>(
@@ -85,7 +96,8 @@ async function withMigrationLock<T>(
   const dataSource = await openDataSource({ ...database, poolSize: 2 });
   try {
     await checkServer(dataSource);
-    // A name lock does: it only spares two starting processes each other's half-done DDL, on one server.
+    // A name lock does: it only spares two starting processes each other's half-done DDL, on one
+    // server.
     const runner = dataSource.createQueryRunner();
     try {
       const [lock] = (await runner.query(`SELECT GET_LOCK(${LOCK_NAME}, ?) AS got`, [LOCK_SECONDS])) as {

@@ -8,7 +8,10 @@ import { NoPrimaryError, Primary, refuseReadOnly } from './primary.js';
 const servers: Server[] = [];
 const accepted: Socket[] = [];
 let urls: string[];
-/** What each host says when it is asked, at once or when the promise resolves; `undefined`: that it takes writes. */
+/**
+ * What each host says when it is asked, at once or when the promise resolves; `undefined`: that it
+ * takes writes.
+ */
 let says: (Error | Promise<void> | undefined)[];
 let asked: number[];
 

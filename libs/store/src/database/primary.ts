@@ -6,7 +6,10 @@ import { isRetryable, ReadOnlyServerError } from './database-errors.js';
 
 /** For a host's answer: connecting, logging in and one statement, each. */
 const LOOK_DEADLINE_MS = 2000;
-/** So long do hosts have to say that they take writes, when another does: two are to be noticed, but one that hangs is not to hold everybody up. */
+/**
+ * So long do hosts have to say that they take writes, when another does: two are to be noticed, but
+ * one that hangs is not to hold everybody up.
+ */
 const GRACE_MS = 500;
 /** After a search in vain, until the next: whoever asks meanwhile shares it. */
 const PAUSE_MS = { min: 100, max: 200 };
@@ -32,11 +35,14 @@ export class NoPrimaryError extends Error {
 }
 
 /**
- * Which of several servers that stand in for each other takes writes. New connections go there; when another takes its place, the connections to it are closed, so that
- * nothing is read from, or waits for, a server that is no longer the primary.
+ * Which of several servers that stand in for each other takes writes. New connections go there;
+ * when another takes its place, the connections to it are closed, so that nothing is read from, or
+ * waits for, a server that is no longer the primary.
  *
- * It is looked for when something goes wrong, not all the time: all hosts are asked at once whether they are read-only, and where the primary has failed, whoever needs a connection meanwhile waits for
- * the answer, half a second or two mostly. While several take writes, none is used: they are two databases, or one of them is cut off and will notice.
+ * It is looked for when something goes wrong, not all the time: all hosts are asked at once whether
+ * they are read-only, and where the primary has failed, whoever needs a connection meanwhile waits
+ * for the answer, half a second or two mostly. While several take writes, none is used: they are
+ * two databases, or one of them is cut off and will notice.
  */
 export class Primary {
   readonly #urls: readonly string[];
@@ -59,7 +65,10 @@ export class Primary {
     this.#onMove = onMove;
   }
 
-  /** For a URL that names several hosts; undefined for one, of which there is nothing to choose. Throws TypeError for what is no database URL. */
+  /**
+   * For a URL that names several hosts; undefined for one, of which there is nothing to choose.
+   * Throws TypeError for what is no database URL.
+   */
   static of(url: string, tls?: DatabaseTls, onMove?: (host: string) => void): Primary | undefined {
     const urls = databaseHosts(url);
     return urls.length === 1 ? undefined : new Primary(urls, (single) => lookAt(single, tls), onMove);
@@ -71,8 +80,9 @@ export class Primary {
   }
 
   /**
-   * Asks every host, at the start of a process. Throws {@link NoPrimaryError}, and Error when several take writes: that is no replicated
-   * database, and messages would be stored here and there.
+   * Asks every host, at the start of a process. Throws {@link NoPrimaryError}, and Error when
+   * several take writes: that is no replicated database, and messages would be stored here and
+   * there.
    */
   async find(): Promise<void> {
     const answers = await Promise.allSettled(this.#urls.map((url) => this.#look(url)));
@@ -84,7 +94,10 @@ export class Primary {
     this.#use(writable[0]);
   }
 
-  /** A socket to the primary, for a connection of mysql2: which is told where it leads, since that is what the server's certificate has to name. */
+  /**
+   * A socket to the primary, for a connection of mysql2: which is told where it leads, since that
+   * is what the server's certificate has to name.
+   */
   readonly open = ({ config }: { config: { host?: string; port?: number } }): Socket => {
     const index = this.#current;
     const { host, port } = databaseParts(this.#urls[index] as string);
@@ -101,21 +114,30 @@ export class Primary {
     return socket;
   };
 
-  /** Resolves when a connection may be opened: at once, or when the search for one that has failed or was lost is over. Throws {@link NoPrimaryError} when there is no primary. */
+  /**
+   * Resolves when a connection may be opened: at once, or when the search for one that has failed
+   * or was lost is over. Throws {@link NoPrimaryError} when there is no primary.
+   */
   async ready(): Promise<void> {
     if (this.#search === undefined && this.#lost !== undefined) this.#begin();
     if (this.#hasFailed || this.#lost !== undefined) await this.#search;
     if (this.#lost !== undefined) throw this.#lost;
   }
 
-  /** Begins to look for the primary, because this host (as {@link host} named it before) failed or is read-only. Does nothing if another has taken its place already. */
+  /**
+   * Begins to look for the primary, because this host (as {@link host} named it before) failed or
+   * is read-only. Does nothing if another has taken its place already.
+   */
   doubt(host: string): void {
     if (host !== this.host) return;
     this.#hasFailed = true;
     this.#begin();
   }
 
-  /** The same for a host that is slow to answer. Nobody waits for the result, since most that are slow are well. */
+  /**
+   * The same for a host that is slow to answer. Nobody waits for the result, since most that are
+   * slow are well.
+   */
   suspect(host: string): void {
     if (host === this.host) this.#begin();
   }
@@ -148,7 +170,10 @@ export class Primary {
     await sleep(PAUSE_MS.min + Math.random() * (PAUSE_MS.max - PAUSE_MS.min));
   }
 
-  /** How long a host is waited for when another takes writes: the one in use longer, unless that was in vain before, since to leave it wrongly is to write to another database. */
+  /**
+   * How long a host is waited for when another takes writes: the one in use longer, unless that was
+   * in vain before, since to leave it wrongly is to write to another database.
+   */
   async #patience(index: number): Promise<void> {
     const isInUse = index === this.#current && this.#isProven;
     await sleep(isInUse ? LOOK_DEADLINE_MS : GRACE_MS, undefined, { ref: false });
@@ -175,7 +200,10 @@ export class Primary {
   }
 }
 
-/** Throws {@link ReadOnlyServerError} for a server that is a replica, a demoted primary, or a member that is not its group's primary. */
+/**
+ * Throws {@link ReadOnlyServerError} for a server that is a replica, a demoted primary, or a member
+ * that is not its group's primary.
+ */
 export function refuseReadOnly(readOnly: unknown): void {
   // MariaDB 12 has words for it.
   if (!['0', 'OFF'].includes(String(readOnly))) throw new ReadOnlyServerError();

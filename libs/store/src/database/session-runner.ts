@@ -4,8 +4,8 @@ import { MysqlQueryRunner } from 'typeorm/driver/mysql/MysqlQueryRunner.js';
 import type { Session } from './session.js';
 
 /**
- * TypeORM's statements on one of our sessions. TypeORM's own way to the pool knows no deadline, no retry and no proof
- * that the server takes writes.
+ * TypeORM's statements on one of our sessions. TypeORM's own way to the pool knows no deadline, no
+ * retry and no proof that the server takes writes.
  */
 class SessionRunner extends MysqlQueryRunner {
   constructor(
@@ -38,7 +38,10 @@ class SessionRunner extends MysqlQueryRunner {
   }
 }
 
-/** TypeORM's repositories and query builders on a session. For single statements: they begin no transaction. */
+/**
+ * TypeORM's repositories and query builders on a session. For single statements: they begin no
+ * transaction.
+ */
 export function managerOn(dataSource: DataSource, session: Session): EntityManager {
   const { driver } = dataSource;
   if (!(driver instanceof MysqlDriver)) throw new TypeError('The data source is not one of MySQL.');

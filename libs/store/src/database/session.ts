@@ -16,7 +16,10 @@ export interface Statement {
 
 /** One connection, inside one transaction or used alone. */
 export interface Session {
-  /** Runs one statement. Values are escaped by mysql2: Buffers as hex literals, numbers as numbers, arrays as lists. */
+  /**
+   * Runs one statement. Values are escaped by mysql2: Buffers as hex literals, numbers as numbers,
+   * arrays as lists.
+   */
   read<T = Row>(sql: string, values?: readonly unknown[]): Promise<T[]>;
   write(sql: string, values?: readonly unknown[]): Promise<WriteResult>;
 }

@@ -1,6 +1,8 @@
 import { Column, Entity, PrimaryGeneratedColumn } from 'typeorm';
 
-/** A queue's row. `name` is null once it is deleted; `docs/protocol.md` says what each setting does. */
+/**
+ * A queue's row. `name` is null once it is deleted; `docs/protocol.md` says what each setting does.
+ */
 @Entity('queue')
 export class QueueEntity {
   @PrimaryGeneratedColumn({ type: 'int', unsigned: true })

@@ -8,14 +8,18 @@ import type { Queue } from '../queues/queue.repository.js';
 import type { Floors, Place } from './scan-floors.js';
 
 /*
- * The statements of a claim: finding what may be leased, leasing it, reading its messages, and taking it all back.
+ * The statements of a claim: finding what may be leased, leasing it, reading its messages, and
+ * taking it all back.
  */
 
 /** Every priority, most urgent first. */
 export const RANKS = Array.from({ length: LIMITS.priorityMax + 1 }, (_, rank) => rank);
 const FROM_THE_START: Floors = new Map(RANKS.map((rank) => [rank, 0]));
 
-/** While few deliveries are alive, the optimizers prefer a scan of the whole index, dead entries and all, to its ranges: unless the index alone does not answer. */
+/**
+ * While few deliveries are alive, the optimizers prefer a scan of the whole index, dead entries and
+ * all, to its ranges: unless the index alone does not answer.
+ */
 const NOT_IN_THE_INDEX = 'expires_at';
 
 /** Where to look for deliveries of a queue, and for how many. */
@@ -52,10 +56,13 @@ export interface SeenHead {
 }
 
 /**
- * Looks, without locks, what is ready at the heads of queues, in hand-out order. Also tells the database's time before the look.
+ * Looks, without locks, what is ready at the heads of queues, in hand-out order. Also tells the
+ * database's time before the look.
  *
- * What a claim locks then is no more than was seen. A locking read of a range with nothing (more) in it runs on, on both servers: over the dead entries behind its end, until it meets a live one,
- * which it locks; a leased delivery, whose ack then waits, or the next queue's first, which that queue's claims then skip. While purge is held up, these are hundreds of thousands
+ * What a claim locks then is no more than was seen. A locking read of a range with nothing (more)
+ * in it runs on, on both servers: over the dead entries behind its end, until it meets a live one,
+ * which it locks; a leased delivery, whose ack then waits, or the next queue's first, which that
+ * queue's claims then skip. While purge is held up, these are hundreds of thousands
  * (`docs/decisions/0007-look-then-lock.md`).
  */
 export async function lookAtHeads(
@@ -73,8 +80,10 @@ export async function lookAtHeads(
 }
 
 /**
- * A statement of one table and nothing around it: for that alone MySQL takes the word of FORCE INDEX and estimates nothing. As part of a UNION, or as a derived table that returned no more
- * than first, last and count, it dived into the index first, which cost 0.3 ms in a small queue and 8 ms in one of a million.
+ * A statement of one table and nothing around it: for that alone MySQL takes the word of FORCE
+ * INDEX and estimates nothing. As part of a UNION, or as a derived table that returned no more than
+ * first, last and count, it dived into the index first, which cost 0.3 ms in a small queue and 8 ms
+ * in one of a million.
  */
 function lookAtHead({ queueId, floors = FROM_THE_START, limit }: Head): Statement {
   const ranges = [...floors].map(([rank, floor]): Range => [queueId, rank, floor, NOW_MS]);
@@ -102,7 +111,10 @@ export function byRank(places: readonly Place[]): SeenRank[] {
 
 type Range = [queueId: number, priorityRank: number, from: number, to: number | string];
 
-/** Ranges of an index that is walked in its order, which no ORDER BY is allowed to change. `from` must lie before `to`: of an equality the optimizers would make another plan, and sort. */
+/**
+ * Ranges of an index that is walked in its order, which no ORDER BY is allowed to change. `from`
+ * must lie before `to`: of an equality the optimizers would make another plan, and sort.
+ */
 function inRanges(ranges: readonly Range[]): string {
   const conditions = ranges
     .toSorted(([queue, rank], [otherQueue, otherRank]) => queue - otherQueue || rank - otherRank)
@@ -123,8 +135,10 @@ export interface Candidate extends Position {
 }
 
 /**
- * Locks what was seen at the heads of queues, index entry before row, and skips what others hold: with one statement for all queues. One that is apart has a statement of its own; where there was more in it than was
- * wanted, that goes on behind what others hold. Also tells the queues' settings, of those that exist, and the database's time after the last lock.
+ * Locks what was seen at the heads of queues, index entry before row, and skips what others hold:
+ * with one statement for all queues. One that is apart has a statement of its own; where there was
+ * more in it than was wanted, that goes on behind what others hold. Also tells the queues'
+ * settings, of those that exist, and the database's time after the last lock.
  */
 export async function lockHeads(
   tx: Transaction,
@@ -153,7 +167,10 @@ export async function lockHeads(
   };
 }
 
-/** Its ranges hold no more than was seen and what ties with it, unless something was committed late: else one queue would use up what all of them may take. */
+/**
+ * Its ranges hold no more than was seen and what ties with it, unless something was committed late:
+ * else one queue would use up what all of them may take.
+ */
 function lockTogether(heads: readonly SeenHead[]): Statement {
   const ranges = heads.flatMap(({ queueId, ranks }) =>
     ranks.map(({ priorityRank, first, last }): Range => [queueId, priorityRank, first - 1, last]),
@@ -172,7 +189,10 @@ function lockApart({ queueId, ranks, count, limit }: SeenHead): Statement {
   return lock(ranges, count);
 }
 
-/** ORDER BY names no message_id: InnoDB's index ends with it anyway, and MariaDB sorts (and so locks the whole backlog) when it is named. */
+/**
+ * ORDER BY names no message_id: InnoDB's index ends with it anyway, and MariaDB sorts (and so locks
+ * the whole backlog) when it is named.
+ */
 function lock(ranges: readonly Range[], limit: number): Statement {
   return {
     sql: `SELECT queue_id AS queueId, message_id AS messageId, priority_rank AS priorityRank,
@@ -228,15 +248,21 @@ export function leaseDeliveries(deliveries: ByQueue, leaseToken: Buffer, leaseEx
   };
 }
 
-/** Undoes a lease that is still held: its deliveries are available now, and the receive is not counted. */
+/**
+ * Undoes a lease that is still held: its deliveries are available now, and the receive is not
+ * counted.
+ */
 export function giveBack(queueId: number, messageIds: readonly Buffer[], leaseToken: Buffer): Statement {
   const { sql, values = [] } = endLease(NOW_MS, queueId, messageIds, leaseToken);
   return { sql: `${sql} AND ${IS_LEASED}`, values };
 }
 
 /**
- * Undoes what a claim has leased whose COMMIT got no answer, and whose leases therefore nobody has: like {@link giveBack}, but also where the lease ran out meanwhile, as it may while the database fails over, unless
- * another claim has taken the delivery since. Of such a delivery only the count is changed, which is in no index: so this takes no index entry after a row, and cannot meet a claim in the opposite order.
+ * Undoes what a claim has leased whose COMMIT got no answer, and whose leases therefore nobody has:
+ * like {@link giveBack}, but also where the lease ran out meanwhile, as it may while the database
+ * fails over, unless another claim has taken the delivery since. Of such a delivery only the count
+ * is changed, which is in no index: so this takes no index entry after a row, and cannot meet a
+ * claim in the opposite order.
  */
 export function undoLease(queueId: number, messageIds: readonly Buffer[], leaseToken: Buffer): Statement {
   return endLease(`IF(${IS_LEASED}, ${NOW_MS}, available_at)`, queueId, messageIds, leaseToken);
@@ -275,7 +301,10 @@ export function readMessages(table: 'message' | 'message_overflow', messageIds: 
 
 /** Rows a look without locks reads at most. */
 const LOOK_ROWS = 500;
-/** Deliveries of a queue that are ready but that a claim with these floors would not see, whoever holds them: no locks. */
+/**
+ * Deliveries of a queue that are ready but that a claim with these floors would not see, whoever
+ * holds them: no locks.
+ */
 export async function readBelow(database: Database, queueId: number, floors: Floors): Promise<Place[]> {
   const ranges = RANKS.map(
     (rank) => `(priority_rank = ${rank} AND available_at BETWEEN 0 AND ${floors.get(rank) ?? NOW_MS})`,
@@ -290,7 +319,10 @@ export async function readBelow(database: Database, queueId: number, floors: Flo
   );
 }
 
-/** Deliveries of queues that are ready, in these priorities and from an `available_at` on, whoever holds them: no locks. All of them, or as many as a look reads. */
+/**
+ * Deliveries of queues that are ready, in these priorities and from an `available_at` on, whoever
+ * holds them: no locks. All of them, or as many as a look reads.
+ */
 export async function readReady(
   database: Database,
   queueIds: readonly number[],

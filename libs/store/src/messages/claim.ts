@@ -76,12 +76,18 @@ interface Share {
 }
 
 const TOKEN_BYTES = 8;
-/** Deliveries a look at a deep queue looks for, at least: what its claim does not take, those after it take without a look. Fewer where a flight looks at many queues. */
+/**
+ * Deliveries a look at a deep queue looks for, at least: what its claim does not take, those after
+ * it take without a look. Fewer where a flight looks at many queues.
+ */
 const READ_AHEAD = 200;
 const READ_AHEAD_OF_A_FLIGHT = 2000;
 /** Rows a claim locks, at least, after one that met rows which it had to remove. */
 const LOOK_AFTER_REMOVAL = 200;
-/** So far does a claim look after one that saw only what others hold: as many as another claim may hold, so that it sees behind them what is less urgent. */
+/**
+ * So far does a claim look after one that saw only what others hold: as many as another claim may
+ * hold, so that it sees behind them what is less urgent.
+ */
 const LOOK_PAST_OTHERS = 1000;
 /** So long does a queue count as contended after a claim that met others. */
 const CONTENDED_MS = 10_000;
@@ -95,7 +101,10 @@ export class Claim {
   private readonly obstructed = new Set<number>();
   /** Queues of which everything that was seen, when last claimed from, was held by others. */
   private readonly occupied = new Set<number>();
-  /** Queues in which others held, or had taken, some of what was seen, and until when they count as shared with others. */
+  /**
+   * Queues in which others held, or had taken, some of what was seen, and until when they count as
+   * shared with others.
+   */
   private readonly contended = new Map<number, number>();
   private fullLookFrom = 0;
 
@@ -131,7 +140,10 @@ export class Claim {
     return requests.map(({ queue, demands }) => claims.get(queue.id) ?? nothing(demands));
   }
 
-  /** Others claim from a queue as well: what was seen there a moment ago is theirs by now, and a read that locks where all is gone runs on over what is dead. */
+  /**
+   * Others claim from a queue as well: what was seen there a moment ago is theirs by now, and a
+   * read that locks where all is gone runs on over what is dead.
+   */
   private contend(queueId: number): void {
     this.floors.forgetAhead(queueId);
     if (this.contended.size >= CONTENDED_QUEUES_REMEMBERED) this.contended.clear();
@@ -151,7 +163,10 @@ export class Claim {
     for (const queueId of queueIds) this.floors.forgetAhead(queueId);
   }
 
-  /** Where up to `limit` deliveries stand that are ready. Looks at those queues only whose last look did not see that many beyond what was taken since. */
+  /**
+   * Where up to `limit` deliveries stand that are ready. Looks at those queues only whose last look
+   * did not see that many beyond what was taken since.
+   */
   private async placesAt(heads: readonly Pick<Head, 'queueId' | 'limit'>[]): Promise<Places[]> {
     const known = new Map(heads.map((head) => [head, this.floors.takeAhead(head.queueId, head.limit)]));
     const unknown = heads.filter((head) => known.get(head) === undefined);
@@ -227,7 +242,10 @@ export class Claim {
     );
   }
 
-  /** Messages by id, those included that are not where they were looked for: the reaper splits an overfull partition, and rows move out and back. */
+  /**
+   * Messages by id, those included that are not where they were looked for: the reaper splits an
+   * overfull partition, and rows move out and back.
+   */
   private async withMoving(
     messages: readonly StoredMessage[],
     claimed: readonly Candidate[],
@@ -236,7 +254,8 @@ export class Claim {
     for (const table of ['message_overflow', 'message'] as const) {
       const missing = ids(claimed).filter((id) => !byId.has(id.toString('latin1')));
       if (missing.length === 0) break;
-      // What is leased is committed: a failure to read some of it must not keep the rest from its consumers.
+      // What is leased is committed: a failure to read some of it must not keep the rest from its
+      // consumers.
       const found = await this.database.read<StoredMessage>(readMessages(table, missing).sql).catch(() => []);
       for (const message of found) byId.set(message.id.toString('latin1'), message);
     }
@@ -244,8 +263,8 @@ export class Claim {
   }
 
   /**
-   * Looks below a queue's scan floor, if that has its turn. It is waited for only where the queue would be called empty.
-   * Returns true if a claim would have passed something over.
+   * Looks below a queue's scan floor, if that has its turn. It is waited for only where the queue
+   * would be called empty. Returns true if a claim would have passed something over.
    */
   async rescan(queueId: number, isEmpty: boolean): Promise<boolean> {
     if (!this.floors.isRescanDue(queueId, isEmpty)) return false;
@@ -262,8 +281,10 @@ export class Claim {
   }
 
   /**
-   * Which of these queues have something ready: one statement for all, no locks. From the left edge on, as often as that may cost; in between from their scan floors on. Where one queue's many leave no room for
-   * the others, those are looked at once more; any that are still not reached are named as if they had something.
+   * Which of these queues have something ready: one statement for all, no locks. From the left edge
+   * on, as often as that may cost; in between from their scan floors on. Where one queue's many
+   * leave no room for the others, those are looked at once more; any that are still not reached are
+   * named as if they had something.
    */
   async look(queueIds: readonly number[]): Promise<Set<number>> {
     const started = performance.now();
@@ -323,7 +344,8 @@ function toLeased(
   message: StoredMessage | undefined,
   lease: Pick<LeasedDelivery, 'leaseToken' | 'leaseExpiresAt'>,
 ): LeasedDelivery | [] {
-  // A delivery whose message cannot be read now stays under its lease and comes back: it is not for a reader to decide that it is lost.
+  // A delivery whose message cannot be read now stays under its lease and comes back: it is not for
+  // a reader to decide that it is lost.
   if (message === undefined) return [];
   return {
     messageId: row.messageId,

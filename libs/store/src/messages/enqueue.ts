@@ -36,10 +36,16 @@ export interface EnqueueRequest {
   messages: readonly NewMessage[];
 }
 
-/** Null: stored. Otherwise why nothing of the request was: a `RowmqError`, or what the database said. */
+/**
+ * Null: stored. Otherwise why nothing of the request was: a `RowmqError`, or what the database
+ * said.
+ */
 export type EnqueueOutcome = Error | null;
 
-/** The outcome of a request that was to be stored with others for queues without a maximum depth only: its queue has one. Nothing of it is stored. */
+/**
+ * The outcome of a request that was to be stored with others for queues without a maximum depth
+ * only: its queue has one. Nothing of it is stored.
+ */
 export class BoundedQueueError extends Error {
   override readonly name = 'BoundedQueueError';
 
@@ -54,13 +60,19 @@ interface Flight {
   queueIds: Set<number>;
   /** Exclusive: a queue with a maximum depth, so that two cannot both take the last place. */
   lock: 'shared' | 'exclusive';
-  /** Where deliveries stand that any try of it made: a COMMIT that got no answer may have stored them. */
+  /**
+   * Where deliveries stand that any try of it made: a COMMIT that got no answer may have stored
+   * them.
+   */
   places: (Place & { queueId: number })[];
 }
 
 interface StoreResult {
   outcomes: Map<EnqueueRequest, EnqueueOutcome>;
-  /** Those whose queue has turned out to be another than it was taken for: nothing of them is stored. */
+  /**
+   * Those whose queue has turned out to be another than it was taken for: nothing of them is
+   * stored.
+   */
   mistaken: EnqueueRequest[];
 }
 
@@ -86,7 +98,8 @@ export class Enqueue {
     let isAnyStored = false;
     let left = [...requests];
     const refuse = (refused: readonly EnqueueRequest[], error: unknown): void => {
-      // The caller may repeat a call that stored nothing. After that a failure is the outcome of those it concerns.
+      // The caller may repeat a call that stored nothing. After that a failure is the outcome of
+      // those it concerns.
       if (!isAnyStored) throw error;
       for (const request of refused) outcomes.set(request, error as Error);
     };
@@ -100,7 +113,8 @@ export class Enqueue {
         refuse(before, error);
         break;
       }
-      // One after the other: a call takes one connection, however many queues it meets that have a maximum depth.
+      // One after the other: a call takes one connection, however many queues it meets that have a
+      // maximum depth.
       for (const flight of flights) {
         if (isForUnbounded && flight.lock === 'exclusive') {
           for (const request of flight.requests) outcomes.set(request, new BoundedQueueError());
@@ -171,7 +185,10 @@ export class Enqueue {
   }
 }
 
-/** All queues without a maximum depth share a transaction, each other queue has its own. Requests for unknown queues are in none. */
+/**
+ * All queues without a maximum depth share a transaction, each other queue has its own. Requests
+ * for unknown queues are in none.
+ */
 function flightsOf(requests: readonly EnqueueRequest[], queues: ReadonlyMap<string, Queue>): Flight[] {
   const known = requests.flatMap((request) => {
     const queue = queues.get(request.queueName);
@@ -190,10 +207,12 @@ function flightsOf(requests: readonly EnqueueRequest[], queues: ReadonlyMap<stri
 export type ForeignTransaction = Pick<Transaction, 'read' | 'write'>;
 
 /**
- * Stores the messages of one request in a transaction that is not ours: nothing is committed or retried, and nobody is told.
- * Throws `queue-not-found`, `queue-full`, `invalid-request`; `overloaded` if the queue was given a maximum depth in this instant.
+ * Stores the messages of one request in a transaction that is not ours: nothing is committed or
+ * retried, and nobody is told. Throws `queue-not-found`, `queue-full`, `invalid-request`;
+ * `overloaded` if the queue was given a maximum depth in this instant.
  *
- * Locks until that transaction ends: the queue's row, shared; exclusively if the queue has a maximum depth.
+ * Locks until that transaction ends: the queue's row, shared; exclusively if the queue has a
+ * maximum depth.
  */
 export async function storeIn(tx: ForeignTransaction, request: EnqueueRequest): Promise<void> {
   const { queueName, messages } = request;
@@ -215,7 +234,10 @@ export async function storeIn(tx: ForeignTransaction, request: EnqueueRequest): 
   for (const { sql } of rows.inserts) await tx.write(sql);
 }
 
-/** Adds a request's messages to the rows, or says why not: first what holds however full the queue is, so that a repeated try, which may find it fuller, says the same. */
+/**
+ * Adds a request's messages to the rows, or says why not: first what holds however full the queue
+ * is, so that a repeated try, which may find it fuller, says the same.
+ */
 function admit(queue: LockedQueue, { messages }: EnqueueRequest, room: number, rows: NewRows): EnqueueOutcome {
   let times: Times[];
   try {
@@ -235,7 +257,10 @@ function admit(queue: LockedQueue, { messages }: EnqueueRequest, room: number, r
   return null;
 }
 
-/** Reads queues that still exist and the database's clock, and holds the queues' rows until the transaction ends: in id order, as everybody does who locks more than one. */
+/**
+ * Reads queues that still exist and the database's clock, and holds the queues' rows until the
+ * transaction ends: in id order, as everybody does who locks more than one.
+ */
 async function lockQueues(
   tx: ForeignTransaction,
   queueIds: readonly number[],
@@ -272,7 +297,10 @@ interface Times {
   expiresAt: number;
 }
 
-/** When a message becomes available and when it expires, on the database's clock. Throws `invalid-request` if it would never be delivered. */
+/**
+ * When a message becomes available and when it expires, on the database's clock. Throws
+ * `invalid-request` if it would never be delivered.
+ */
 function schedule(message: NewMessage, queue: LockedQueue, index: number): Times {
   const delaySeconds = message.delaySeconds ?? queue.delaySeconds;
   const lifeSeconds = Math.min(message.expiresInSeconds ?? queue.messageTtlSeconds, queue.messageTtlSeconds);
@@ -289,7 +317,10 @@ function schedule(message: NewMessage, queue: LockedQueue, index: number): Times
 class NewRows {
   private readonly messages: string[] = [];
   private readonly deliveries: string[] = [];
-  /** Where none of them stands before: for each queue and priority, the time at which they were stored. */
+  /**
+   * Where none of them stands before: for each queue and priority, the time at which they were
+   * stored.
+   */
   readonly places: (Place & { queueId: number })[] = [];
 
   get count(): number {

@@ -22,17 +22,24 @@ import { NO_OBSERVER, type StoreObserver } from '../store-observer.js';
 export interface DequeueOutcome {
   /** For each demand, in the order given. */
   leased: LeasedDelivery[][];
-  /** Whether there may be more for those who got less than they wanted: then look once more before calling the queue empty. It takes its time only where nothing was leased. Never rejects. */
+  /**
+   * Whether there may be more for those who got less than they wanted: then look once more before
+   * calling the queue empty. It takes its time only where nothing was leased. Never rejects.
+   */
   lookAgain: Promise<boolean>;
 }
 
 /**
- * A message's life, in the order in which it is lived. Each method carries out a flight: requests of any number of clients and queues, in one short READ COMMITTED transaction where possible, since
- * the commit is what costs. It returns after COMMIT and answers for every request by itself; what it throws, nothing was carried out (or, where it says so, nobody knows).
+ * A message's life, in the order in which it is lived. Each method carries out a flight: requests
+ * of any number of clients and queues, in one short READ COMMITTED transaction where possible,
+ * since the commit is what costs. It returns after COMMIT and answers for every request by itself;
+ * what it throws, nothing was carried out (or, where it says so, nobody knows).
  *
- * Locks: whoever wants deliveries that are under no lease (claim, expire, dead-letter, redrive, purge) takes them through the index `delivery_next`, entry before row, and skips
- * what others hold. Whoever holds a lease (ack, nack, extend, release) takes its rows by primary key in ascending order, and their index entries after them. So the two meet only on a
- * lease that just runs out. Enqueue locks nothing that exists but the queues' rows.
+ * Locks: whoever wants deliveries that are under no lease (claim, expire, dead-letter, redrive,
+ * purge) takes them through the index `delivery_next`, entry before row, and skips what others
+ * hold. Whoever holds a lease (ack, nack, extend, release) takes its rows by primary key in
+ * ascending order, and their index entries after them. So the two meet only on a lease that just
+ * runs out. Enqueue locks nothing that exists but the queues' rows.
  */
 export class MessageRepository {
   private readonly enqueuing: Enqueue;
@@ -53,12 +60,16 @@ export class MessageRepository {
   }
 
   /**
-   * Stores messages with their deliveries: those of one request all or none. A request that is not stored has as its outcome `queue-not-found`, `queue-full`, or `invalid-request` for a
-   * message that would expire before its delay ends.
+   * Stores messages with their deliveries: those of one request all or none. A request that is not
+   * stored has as its outcome `queue-not-found`, `queue-full`, or `invalid-request` for a message
+   * that would expire before its delay ends.
    *
-   * Locks: the queues' rows, shared, in id order; then new rows, which nobody else can want. A queue with a maximum depth has a transaction of its own, after those before it, which holds its row
-   * exclusively. A try whose COMMIT got no answer is repeated with the same ids: meeting them means that it had committed.
-   * @param isForUnbounded keeps requests for such queues from holding up the others: they are not carried out, and their outcome is {@link BoundedQueueError}
+   * Locks: the queues' rows, shared, in id order; then new rows, which nobody else can want. A
+   * queue with a maximum depth has a transaction of its own, after those before it, which holds its
+   * row exclusively. A try whose COMMIT got no answer is repeated with the same ids: meeting them
+   * means that it had committed.
+   * @param isForUnbounded keeps requests for such queues from holding up the others: they are not
+   * carried out, and their outcome is {@link BoundedQueueError}
    */
   async enqueue(
     requests: readonly EnqueueRequest[],
@@ -68,11 +79,14 @@ export class MessageRepository {
   }
 
   /**
-   * Claims deliveries, with one claim per queue for all its consumers: the most urgent first and within a priority the longest available first, for the consumer who came first. Expired
-   * deliveries met on the way are removed, over-received ones dead-lettered: correctness does not wait for the reaper.
+   * Claims deliveries, with one claim per queue for all its consumers: the most urgent first and
+   * within a priority the longest available first, for the consumer who came first. Expired
+   * deliveries met on the way are removed, over-received ones dead-lettered: correctness does not
+   * wait for the reaper.
    *
-   * Locks: index entry, then row, of hardly more deliveries than are leased, where a look without locks has seen them; skips what others hold. A move to the dead-letter queue is a transaction of its own.
-   * Where a claim begins to look: `ScanFloors`.
+   * Locks: index entry, then row, of hardly more deliveries than are leased, where a look without
+   * locks has seen them; skips what others hold. A move to the dead-letter queue is a transaction
+   * of its own. Where a claim begins to look: `ScanFloors`.
    */
   async dequeue(requests: readonly DequeueRequest[]): Promise<DequeueOutcome[]> {
     const claimed = await this.claims.run(requests);
@@ -84,7 +98,11 @@ export class MessageRepository {
     });
   }
 
-  /** After a claim: moves what it could not hand out, and looks below the scan floor. What was leased must not wait for that, nor be lost if it fails: the next claim, or the reaper, tries it again. */
+  /**
+   * After a claim: moves what it could not hand out, and looks below the scan floor. What was
+   * leased must not wait for that, nor be lost if it fails: the next claim, or the reaper, tries it
+   * again.
+   */
   private async mayFindMore(queue: Queue, claim: Claimed): Promise<boolean> {
     const { live, expired, overReceived } = claim.head;
     const moved = this.deadLetterOnSight(queue, overReceived).catch(() => undefined);
@@ -93,12 +111,18 @@ export class MessageRepository {
     return claim.isShort && (isBelow || expired.length + overReceived.length + claim.missed > 0);
   }
 
-  /** Which of these queues have something ready. One statement for all of them, which locks nothing and skips nothing: what it finds, others may hold. */
+  /**
+   * Which of these queues have something ready. One statement for all of them, which locks nothing
+   * and skips nothing: what it finds, others may hold.
+   */
   async look(queueIds: readonly number[]): Promise<Set<number>> {
     return this.claims.look(queueIds);
   }
 
-  /** Moves the deadlines of leases to `leaseSeconds` from now. The receipts stay valid. Also tells the new deadlines, ms since 1970. Locks: the rows in primary-key order. */
+  /**
+   * Moves the deadlines of leases to `leaseSeconds` from now. The receipts stay valid. Also tells
+   * the new deadlines, ms since 1970. Locks: the rows in primary-key order.
+   */
   async extend(
     requests: readonly (ReceiptsRequest & { leaseSeconds: number })[],
   ): Promise<{ outcomes: ReceiptOutcomes; leaseExpiresAt: number }[]> {
@@ -109,7 +133,10 @@ export class MessageRepository {
     }));
   }
 
-  /** Gives leased deliveries back, to be handed out again after `delaySeconds`. Locks: the rows in primary-key order. */
+  /**
+   * Gives leased deliveries back, to be handed out again after `delaySeconds`. Locks: the rows in
+   * primary-key order.
+   */
   async nack(
     requests: readonly (ReceiptsRequest & { delaySeconds: number; reason?: string | undefined })[],
   ): Promise<ReceiptOutcomes[]> {
@@ -119,7 +146,8 @@ export class MessageRepository {
   }
 
   /**
-   * Dead-letters leased deliveries, however often they were received. Throws `invalid-request` if the queue has no dead-letter queue.
+   * Dead-letters leased deliveries, however often they were received. Throws `invalid-request` if
+   * the queue has no dead-letter queue.
    *
    * Locks: the queue's row, shared, as {@link deadLetter} does; then the rows in primary-key order.
    */
@@ -144,8 +172,9 @@ export class MessageRepository {
   }
 
   /**
-   * Gives back deliveries that were claimed for consumers who never got them: available now, at the end of their priority, and the receive is not counted. Leases that are no longer held
-   * are left alone. Locks: the rows in primary-key order.
+   * Gives back deliveries that were claimed for consumers who never got them: available now, at the
+   * end of their priority, and the receive is not counted. Leases that are no longer held are left
+   * alone. Locks: the rows in primary-key order.
    */
   async release({ queueId, receipts }: ReceiptsRequest): Promise<void> {
     for (const [token, group] of groupBy(receipts, ({ leaseToken }) => leaseToken.toString('latin1'))) {
@@ -156,7 +185,10 @@ export class MessageRepository {
     this.claims.forgetAhead([queueId]);
   }
 
-  /** Settles leased deliveries: they are deleted and never handed out again. The messages' rows stay until they are reaped. Locks: the rows in primary-key order. */
+  /**
+   * Settles leased deliveries: they are deleted and never handed out again. The messages' rows stay
+   * until they are reaped. Locks: the rows in primary-key order.
+   */
   async ack(requests: readonly ReceiptsRequest[]): Promise<ReceiptOutcomes[]> {
     return this.receipts.delete(requests);
   }
@@ -174,10 +206,12 @@ export class MessageRepository {
   }
 
   /**
-   * Dead-letters deliveries among these that were received too often and are available again, by the queue's settings as they are now. Returns how many.
+   * Dead-letters deliveries among these that were received too often and are available again, by
+   * the queue's settings as they are now. Returns how many.
    *
-   * Locks: the queue's row, shared, so that its dead-letter queue cannot be changed and then deleted; after it the deliveries, like a claim. In this order, since who waits
-   * for a queue's row must hold no delivery: a shared lock queues up behind an exclusive one that waits.
+   * Locks: the queue's row, shared, so that its dead-letter queue cannot be changed and then
+   * deleted; after it the deliveries, like a claim. In this order, since who waits for a queue's
+   * row must hold no delivery: a shared lock queues up behind an exclusive one that waits.
    */
   async deadLetter(queue: Pick<Queue, 'id'>, positions: readonly Position[]): Promise<number> {
     return this.database.transaction(async (tx) => {
@@ -190,7 +224,10 @@ export class MessageRepository {
     });
   }
 
-  /** One move of a queue at a time: what the next claim meets meanwhile, the one after it meets again. */
+  /**
+   * One move of a queue at a time: what the next claim meets meanwhile, the one after it meets
+   * again.
+   */
   private async deadLetterOnSight(queue: Queue, positions: readonly Position[]): Promise<void> {
     if (positions.length === 0 || this.moving.has(queue.id)) return;
     this.moving.add(queue.id);
@@ -238,6 +275,7 @@ const NACK: ReceiptVerb<ReceiptsRequest & { delaySeconds: number; reason?: strin
     values: [now + delaySeconds * 1000, reason ?? null, queueId, messageIds],
   }),
   secondOutcome: 'lease-lost',
-  // Before the lease's end nothing else can have taken it away, so whatever is in its place came after.
+  // Before the lease's end nothing else can have taken it away, so whatever is in its place came
+  // after.
   wasApplied: (row, isBeforeItsEnd) => isBeforeItsEnd || (row !== undefined && isNoLease(row.leaseToken)),
 };

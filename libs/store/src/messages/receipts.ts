@@ -32,8 +32,9 @@ export interface ReceiptVerb<Request> {
   /** What a second request with the same receipt is told; null: it succeeds as well. */
   secondOutcome: ReceiptOutcomes[number];
   /**
-   * Recognises, after a try whose COMMIT got no answer, a delivery for which that try had committed. The lease was held then; `isBeforeItsEnd`: it would be still, had nothing been done. `isDeadLettered`: the
-   * delivery is in the dead-letter queue.
+   * Recognises, after a try whose COMMIT got no answer, a delivery for which that try had
+   * committed. The lease was held then; `isBeforeItsEnd`: it would be still, had nothing been done.
+   * `isDeadLettered`: the delivery is in the dead-letter queue.
    */
   wasApplied(row: LeaseRow | undefined, isBeforeItsEnd: boolean, isDeadLettered: boolean): boolean;
 }
@@ -49,7 +50,8 @@ export class Receipts {
   constructor(private readonly database: Database) {}
 
   /**
-   * Does something to the deliveries whose lease is held, by token and by time, and tells for each receipt what became of it.
+   * Does something to the deliveries whose lease is held, by token and by time, and tells for each
+   * receipt what became of it.
    *
    * Locks: the rows, in primary-key order, for as long as `apply` and the COMMIT take.
    */
@@ -62,7 +64,8 @@ export class Receipts {
   }
 
   /**
-   * Deletes deliveries whose lease is held. First all at once, which succeeds if all are; else nothing is deleted, and they are looked at one by one.
+   * Deletes deliveries whose lease is held. First all at once, which succeeds if all are; else
+   * nothing is deleted, and they are looked at one by one.
    *
    * Locks: the rows in primary-key order.
    */
@@ -70,7 +73,8 @@ export class Receipts {
     const allHeld: HeldLeases = new Map(requests.flatMap(({ receipts }) => receipts.map((receipt) => [receipt, 0])));
     try {
       return await this.database.transaction(async (tx) => {
-        // Within the same transaction, which knows that the COMMIT of a try got no answer: in another, a failure would look as if nothing could have been done.
+        // Within the same transaction, which knows that the COMMIT of a try got no answer: in
+        // another, a failure would look as if nothing could have been done.
         if (tx.commitUnknown) return (await changeHeld(tx, requests, DELETE, allHeld)).outcomes;
         await deleteAll(tx, requests);
         return requests.map(({ receipts }) => receipts.map(() => null));
@@ -85,7 +89,8 @@ export class Receipts {
 const DELETE: ReceiptVerb<ReceiptsRequest> = {
   apply: ({ queueId }, messageIds) => deleteDeliveries(queueId, messageIds),
   secondOutcome: 'delivery-not-found',
-  // What is in the dead-letter queue was not deleted: its lease ran out before the next try, and a claim moved it.
+  // What is in the dead-letter queue was not deleted: its lease ran out before the next try, and a
+  // claim moved it.
   wasApplied: (row, _isBeforeItsEnd, isDeadLettered) => row === undefined && !isDeadLettered,
 };
 
@@ -135,10 +140,12 @@ async function deleteAll(tx: Transaction, requests: readonly ReceiptsRequest[]):
 }
 
 /**
- * Deletes those of these deliveries whose lease is held, in primary-key order: those of one queue and token, that is of one claim, together.
+ * Deletes those of these deliveries whose lease is held, in primary-key order: those of one queue
+ * and token, that is of one claim, together.
  *
- * The multi-table form takes the hint on both servers. It costs a quarter less than a join with a list (`DELETE_DELIVERIES`), but only while there are few tokens, and only with the token among the
- * conditions is its plan certain: `docs/decisions/0001-delete-by-primary-key.md`.
+ * The multi-table form takes the hint on both servers. It costs a quarter less than a join with a
+ * list (`DELETE_DELIVERIES`), but only while there are few tokens, and only with the token among
+ * the conditions is its plan certain: `docs/decisions/0001-delete-by-primary-key.md`.
  */
 function deleteLeased(byQueue: ReturnType<typeof receiptsByQueue>): Statement[] {
   const groups = byQueue.flatMap(([queueId, receipts]) => {
@@ -179,11 +186,13 @@ function deleteLeasedByList(queueId: number, receipts: readonly Receipt[]): Stat
 }
 
 /**
- * Locks the deliveries among those that requests speak of that are under one of their leases: queues in id order, rows in primary-key order. The others are looked at without locks, to tell what became of
- * them.
+ * Locks the deliveries among those that requests speak of that are under one of their leases:
+ * queues in id order, rows in primary-key order. The others are looked at without locks, to tell
+ * what became of them.
  *
- * For a row that can be claimed must not be held while another is waited for: claims lock in another order, and MariaDB's SKIP LOCKED waits for an instant. Of a row that does not fulfil the condition both
- * servers give the lock back at once.
+ * For a row that can be claimed must not be held while another is waited for: claims lock in
+ * another order, and MariaDB's SKIP LOCKED waits for an instant. Of a row that does not fulfil the
+ * condition both servers give the lock back at once.
  */
 async function lockLeases(
   tx: Transaction,

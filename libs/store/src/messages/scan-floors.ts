@@ -18,7 +18,10 @@ interface QueueFloors {
   lowest: Place | undefined;
   /** The last look saw much more than was claimed. */
   isDeep: boolean;
-  /** Until then it is not looked further than is claimed: what was seen was forgotten before anybody took it. */
+  /**
+   * Until then it is not looked further than is claimed: what was seen was forgotten before anybody
+   * took it.
+   */
   notAheadUntil: number;
 }
 
@@ -62,22 +65,35 @@ export interface FinishedLook {
 }
 
 /**
- * How far a floor stays behind what was seen, in ms. Enqueues that run at the same time commit in another order than they read the clock: without this, those that commit late would be
- * found by the rescan only.
+ * How far a floor stays behind what was seen, in ms. Enqueues that run at the same time commit in
+ * another order than they read the clock: without this, those that commit late would be found by
+ * the rescan only.
  */
 const LATE_COMMIT_MS = 100;
-/** A rescan waits for this many times what the last one took, of whatever queue: together they take at most a twentieth of a broker's time. */
+/**
+ * A rescan waits for this many times what the last one took, of whatever queue: together they take
+ * at most a twentieth of a broker's time.
+ */
 const RESCAN_PAUSE_FACTOR = 20;
 /** And, while a queue has messages to hand out, for this long. */
 const RESCAN_EVERY_MS = 250;
 /** A rank of which nothing was seen for so long is no longer in use. */
 const RANK_IN_USE_MS = 60_000;
 const QUEUES_REMEMBERED = 10_000;
-/** How long claims go by what a look saw. What is more urgent and was enqueued by other brokers, or comes back when a lease or a delay ends, waits for that long. */
+/**
+ * How long claims go by what a look saw. What is more urgent and was enqueued by other brokers, or
+ * comes back when a lease or a delay ends, waits for that long.
+ */
 const AHEAD_MS = 100;
-/** A queue is deep when a look sees so many times what is claimed: only then is it worth its while to look further than that. */
+/**
+ * A queue is deep when a look sees so many times what is claimed: only then is it worth its while
+ * to look further than that.
+ */
 const DEEP_FACTOR = 4;
-/** Where messages of several priorities keep coming, what was seen is forgotten at once, and to look for it again is in vain for a while. */
+/**
+ * Where messages of several priorities keep coming, what was seen is forgotten at once, and to look
+ * for it again is in vain for a while.
+ */
 const IN_VAIN_MS = 1000;
 /** For so many queues, some tens of kilobytes each. */
 const AHEADS_REMEMBERED = 1000;
@@ -85,14 +101,20 @@ const AHEADS_REMEMBERED = 1000;
 /**
  * Where claims begin to look.
  *
- * InnoDB keeps the index entries of leased and deleted deliveries until purge may remove them, and one long transaction (a backup) stops purge. A claim from the left edge would walk over
- * all of them: after 40,000 claimed deliveries for 10 ms, and longer for ever. So a claim begins where the last one of its queue and priority saw its first delivery, and looks only at
- * priorities that are in use: each range costs, and on MariaDB a range with nothing in it walks on through the dead entries behind it.
+ * InnoDB keeps the index entries of leased and deleted deliveries until purge may remove them, and
+ * one long transaction (a backup) stops purge. A claim from the left edge would walk over all of
+ * them: after 40,000 claimed deliveries for 10 ms, and longer for ever. So a claim begins where the
+ * last one of its queue and priority saw its first delivery, and looks only at priorities that are
+ * in use: each range costs, and on MariaDB a range with nothing in it walks on through the dead
+ * entries behind it.
  *
- * A delivery can still appear below: its enqueue committed late, or a claim that held it rolled back; or in a priority that was not in use. So a rescan of all that runs regularly, and
- * before a queue is called empty, as often as its cost allows: what stands there is late by that, never lost.
+ * A delivery can still appear below: its enqueue committed late, or a claim that held it rolled
+ * back; or in a priority that was not in use. So a rescan of all that runs regularly, and before a
+ * queue is called empty, as often as its cost allows: what stands there is late by that, never
+ * lost.
  *
- * What a look saw beyond what its claim takes, the claims of the next moment go by, without a look of their own: unless something came before it.
+ * What a look saw beyond what its claim takes, the claims of the next moment go by, without a look
+ * of their own: unless something came before it.
  */
 export class ScanFloors {
   private readonly queues = new Map<number, QueueFloors>();
@@ -112,7 +134,10 @@ export class ScanFloors {
     return queue && new Map([...queue.ranks].map(([rank, { floor }]) => [rank, floor]));
   }
 
-  /** Where a look that is to be ended with {@link endLook} begins, and whether it may expect to see much. */
+  /**
+   * Where a look that is to be ended with {@link endLook} begins, and whether it may expect to see
+   * much.
+   */
   beginLook(queueId: number): { floors: Floors | undefined; isDeep: boolean } {
     const queue = this.queues.get(queueId);
     if (queue !== undefined) queue.lowest = undefined;
@@ -123,8 +148,9 @@ export class ScanFloors {
   }
 
   /**
-   * After a look from these floors on: raises them to the first delivery that it saw of each rank, and keeps what it saw beyond what is claimed now, which it returns.
-   * What was lowered since the look began stays: the look may not have seen why.
+   * After a look from these floors on: raises them to the first delivery that it saw of each rank,
+   * and keeps what it saw beyond what is claimed now, which it returns. What was lowered since the
+   * look began stays: the look may not have seen why.
    */
   endLook(queueId: number, look: FinishedLook): Places {
     this.keepAhead(queueId, look);
@@ -166,7 +192,10 @@ export class ScanFloors {
     ranks.set(priorityRank, { floor, seenAt: performance.now(), loweredAt: this.moment });
   }
 
-  /** The next so many of what the last look saw, if it saw as many and not long ago. Others may have taken them since. */
+  /**
+   * The next so many of what the last look saw, if it saw as many and not long ago. Others may have
+   * taken them since.
+   */
   takeAhead(queueId: number, count: number): Places | undefined {
     const ahead = this.aheads.get(queueId);
     if (ahead === undefined) return undefined;
@@ -178,7 +207,9 @@ export class ScanFloors {
     return firstOf(ahead.places, count, ahead.isWhole);
   }
 
-  /** The next claim looks: others claim there too, or something came back that may be more urgent. */
+  /**
+   * The next claim looks: others claim there too, or something came back that may be more urgent.
+   */
   forgetAhead(queueId: number): void {
     this.aheads.delete(queueId);
   }
@@ -198,7 +229,10 @@ export class ScanFloors {
     });
   }
 
-  /** Whether a rescan of this queue has its turn: one of a broker at a time; at the latest before the queue is called empty. */
+  /**
+   * Whether a rescan of this queue has its turn: one of a broker at a time; at the latest before
+   * the queue is called empty.
+   */
   isRescanDue(queueId: number, isEmpty: boolean): boolean {
     const queue = this.queues.get(queueId);
     const now = performance.now();

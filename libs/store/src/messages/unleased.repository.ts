@@ -26,20 +26,27 @@ export interface RedriveBatch {
 
 const POSITION = 'message_id AS messageId, priority_rank AS priorityRank, available_at AS availableAt';
 
-/** A lease that ends sooner is left to end: a claim could want the delivery, index entry first, while it is being deleted, row first. */
+/**
+ * A lease that ends sooner is left to end: a claim could want the delivery, index entry first,
+ * while it is being deleted, row first.
+ */
 const PURGE_MARGIN_MS = 500;
 
 /** Before every id. */
 export const FIRST_ID = Buffer.alloc(16);
 
 /**
- * Walks whole queues a bounded stretch at a time: for what has no index of its own (an index on the expiry would cost every enqueue and ack more than this walk costs in all) and for
- * the admin calls that touch everything.
+ * Walks whole queues a bounded stretch at a time: for what has no index of its own (an index on the
+ * expiry would cost every enqueue and ack more than this walk costs in all) and for the admin calls
+ * that touch everything.
  */
 export class UnleasedRepository {
   constructor(private readonly database: Database) {}
 
-  /** Looks at the next `rows` deliveries after an id for expired ones under no lease. Takes no locks. */
+  /**
+   * Looks at the next `rows` deliveries after an id for expired ones under no lease. Takes no
+   * locks.
+   */
   async findExpired(queueId: number, after: Buffer, rows: number): Promise<Stretch> {
     return this.find(
       queueId,
@@ -49,7 +56,10 @@ export class UnleasedRepository {
     );
   }
 
-  /** Looks at the next `rows` deliveries after an id for available ones that were received too often. Takes no locks. */
+  /**
+   * Looks at the next `rows` deliveries after an id for available ones that were received too
+   * often. Takes no locks.
+   */
   async findOverReceived(queue: Queue, after: Buffer, rows: number): Promise<Stretch> {
     return this.find(
       queue.id,
@@ -69,10 +79,13 @@ export class UnleasedRepository {
   }
 
   /**
-   * Deletes up to `rows` deliveries after an id and up to another, whatever their state. Those that others hold at this moment, or whose lease is about to end, are left: `left` counts them.
-   * If the database fails after some were deleted, it tells of those, and counts the rest as left: the next call fails, or takes them. Throws what it says while none were.
+   * Deletes up to `rows` deliveries after an id and up to another, whatever their state. Those that
+   * others hold at this moment, or whose lease is about to end, are left: `left` counts them. If
+   * the database fails after some were deleted, it tells of those, and counts the rest as left: the
+   * next call fails, or takes them. Throws what it says while none were.
    *
-   * Locks: first those under a lease, by primary key as their holders do; then, in a transaction of its own, the others like a claim.
+   * Locks: first those under a lease, by primary key as their holders do; then, in a transaction of
+   * its own, the others like a claim.
    */
   async purge(
     queueId: number,
@@ -108,10 +121,12 @@ export class UnleasedRepository {
   }
 
   /**
-   * Moves up to `rows` deliveries after an id back to the queues they were enqueued in. Left where they are: leased and expired ones, those that others hold at this moment, and those
-   * that were enqueued here or whose queue is gone.
+   * Moves up to `rows` deliveries after an id back to the queues they were enqueued in. Left where
+   * they are: leased and expired ones, those that others hold at this moment, and those that were
+   * enqueued here or whose queue is gone.
    *
-   * Locks: the rows of the target queues, shared, in id order; after them the deliveries, like a claim.
+   * Locks: the rows of the target queues, shared, in id order; after them the deliveries, like a
+   * claim.
    */
   async redrive(queueId: number, after: Buffer, rows: number): Promise<RedriveBatch> {
     const found = await this.database.read<Position>(

@@ -20,14 +20,23 @@ import {
 export type { Partition };
 
 const MINUTE = 60_000;
-/** Splitting copies rows, some 3 µs each, while writers wait; above this many the rows are swapped out and in instead. */
+/**
+ * Splitting copies rows, some 3 µs each, while writers wait; above this many the rows are swapped
+ * out and in instead.
+ */
 const COPY_ROWS = 10_000;
 /** A rebuild copies what is left, while writers wait. */
 const REBUILD_ROWS = 10_000;
-/** Partitions dropped under one lock, and their rows: small ones go together, since the first costs 30 ms or more and each further one, and each 100,000 rows, 10 ms. */
+/**
+ * Partitions dropped under one lock, and their rows: small ones go together, since the first costs
+ * 30 ms or more and each further one, and each 100,000 rows, 10 ms.
+ */
 const DROP_AT_ONCE = 4;
 const DROP_ROWS = 50_000;
-/** A look at what is owed that takes longer (a stalled purge leaves many dead entries to walk over) puts the drop off. */
+/**
+ * A look at what is owed that takes longer (a stalled purge leaves many dead entries to walk over)
+ * puts the drop off.
+ */
 const SLOW_LOOK_MS = 250;
 /** Taking rows back from the overflow table ends after this long, and goes on in the next run. */
 const RESTORE_MS = 5000;
@@ -37,8 +46,9 @@ const DDL_DEADLINE_MS = 120_000;
 /**
  * The message table's partitions, which are spans of time because ids are.
  *
- * DDL waits at most a second for the table and then fails with 1205: a waiting ALTER blocks every writer behind it. Whatever decides over rows decides under the lock
- * under which it acts, so brokers with wrong clocks or slow transactions cannot have a message dropped that is still owed.
+ * DDL waits at most a second for the table and then fails with 1205: a waiting ALTER blocks every
+ * writer behind it. Whatever decides over rows decides under the lock under which it acts, so
+ * brokers with wrong clocks or slow transactions cannot have a message dropped that is still owed.
  */
 export class PartitionRepository {
   constructor(private readonly database: Database) {}
@@ -49,8 +59,10 @@ export class PartitionRepository {
   }
 
   /**
-   * Sees to it that there are partitions of `widthMinutes` until `aheadMinutes` from now. Returns how many it made. The split of a catch-all partition that has filled (no
-   * reaper ran for long) does not copy its rows; a partition may become wider for that. It does where only some of them are from a clock that is further ahead than the partitions.
+   * Sees to it that there are partitions of `widthMinutes` until `aheadMinutes` from now. Returns
+   * how many it made. The split of a catch-all partition that has filled (no reaper ran for long)
+   * does not copy its rows; a partition may become wider for that. It does where only some of them
+   * are from a clock that is further ahead than the partitions.
    */
   async createAhead({ widthMinutes, aheadMinutes }: { widthMinutes: number; aheadMinutes: number }): Promise<number> {
     return this.database.exclusive(async (session) => {
@@ -78,11 +90,14 @@ export class PartitionRepository {
   }
 
   /**
-   * Drops partitions in which nothing is owed and whose youngest possible message is older than the retention. Returns their names.
+   * Drops partitions in which nothing is owed and whose youngest possible message is older than the
+   * retention. Returns their names.
    *
-   * That nothing is owed is found out without locks, and then once more with `message` locked: a message and its delivery are stored in one transaction, which has ended before
-   * the lock is given, and a snapshot taken after that sees every delivery, also one that is just being moved between queues. Writers wait meanwhile. `delivery` is read
-   * on a second connection because LOCK TABLES would have it locked too, in the opposite order of claims.
+   * That nothing is owed is found out without locks, and then once more with `message` locked: a
+   * message and its delivery are stored in one transaction, which has ended before the lock is
+   * given, and a snapshot taken after that sees every delivery, also one that is just being moved
+   * between queues. Writers wait meanwhile. `delivery` is read on a second connection because LOCK
+   * TABLES would have it locked too, in the opposite order of claims.
    * @param locks how often writers may be made to wait, for 50 ms or so; no limit when absent
    */
   async dropSettled({
@@ -133,9 +148,11 @@ export class PartitionRepository {
   }
 
   /**
-   * Deletes the settled ones among the next `rows` messages of a partition after an id. Returns how many, and where to go on.
+   * Deletes the settled ones among the next `rows` messages of a partition after an id. Returns how
+   * many, and where to go on.
    *
-   * Messages and deliveries are read in one snapshot: a delivery that moves between queues meanwhile is seen in one of them. Settled is final, so deleting afterwards is safe.
+   * Messages and deliveries are read in one snapshot: a delivery that moves between queues
+   * meanwhile is seen in one of them. Settled is final, so deleting afterwards is safe.
    */
   async thin(partition: Partition, after: Buffer, rows: number): Promise<{ deleted: number; next: Buffer | null }> {
     return this.database.exclusive(async (session) => {
@@ -159,8 +176,9 @@ export class PartitionRepository {
   }
 
   /**
-   * Gives the space of a thinned partition back to the file system, if what is left is little enough to be copied while writers wait. Returns whether it did; it does not for a
-   * partition that is gone.
+   * Gives the space of a thinned partition back to the file system, if what is left is little
+   * enough to be copied while writers wait. Returns whether it did; it does not for a partition
+   * that is gone.
    */
   async rebuild({ name }: Partition): Promise<boolean> {
     return this.database
@@ -183,7 +201,10 @@ export class PartitionRepository {
   }
 }
 
-/** Names of partitions past retention in which, as of now, nothing is owed: the first so many runs of neighbours. */
+/**
+ * Names of partitions past retention in which, as of now, nothing is owed: the first so many runs
+ * of neighbours.
+ */
 async function settledRuns(session: Session, retentionSeconds: number, most: number): Promise<string[][]> {
   const runs: string[][] = [];
   let previous: Partition | undefined;
@@ -207,7 +228,10 @@ async function settledRuns(session: Session, retentionSeconds: number, most: num
   return runs;
 }
 
-/** Drops those of these partitions that are still there, if nothing between the first and the last is owed. `message` is locked by `session`. */
+/**
+ * Drops those of these partitions that are still there, if nothing between the first and the last
+ * is owed. `message` is locked by `session`.
+ */
 async function drop(session: Session, reader: Session, names: readonly string[]): Promise<string[]> {
   // Read afresh: where a neighbour was dropped meanwhile, a partition takes that one's ids as well.
   const present = (await listPartitions(session)).filter(({ name }) => names.includes(name));
@@ -222,7 +246,10 @@ async function drop(session: Session, reader: Session, names: readonly string[])
   return list;
 }
 
-/** Which of the next `rows` messages after an id nothing is owed of, in hexadecimal, and where to go on. */
+/**
+ * Which of the next `rows` messages after an id nothing is owed of, in hexadecimal, and where to go
+ * on.
+ */
 async function findSettled(
   session: Session,
   partition: Partition,
@@ -252,8 +279,8 @@ async function findSettled(
 }
 
 /**
- * Splits the catch-all partition at these instants, or, where it has many rows, at those of them that do not cut through them. The table is locked.
- * Returns at how many.
+ * Splits the catch-all partition at these instants, or, where it has many rows, at those of them
+ * that do not cut through them. The table is locked. Returns at how many.
  */
 async function split(session: Session, untils: readonly number[]): Promise<number> {
   const [many] = await session.read('SELECT 1 FROM message PARTITION (p_max) LIMIT ?, 1', [COPY_ROWS]);
@@ -287,8 +314,8 @@ async function timesInCatchAll(session: Session): Promise<[number, number]> {
 }
 
 /**
- * Takes back, a few at a time, the rows that a split left behind when it was cut short between its three steps. Until then claims read them where they are.
- * Returns whether none is left.
+ * Takes back, a few at a time, the rows that a split left behind when it was cut short between its
+ * three steps. Until then claims read them where they are. Returns whether none is left.
  */
 async function restoreOverflow(session: Session): Promise<boolean> {
   for (const until = performance.now() + RESTORE_MS; performance.now() < until;) {

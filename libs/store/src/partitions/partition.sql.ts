@@ -8,7 +8,9 @@ export interface Partition {
   name: string;
   /** Ids stamped from this instant on (ms since 1970); null: from the beginning. */
   from: number | null;
-  /** Ids stamped before this instant; null: without end, the one that catches what no other takes. */
+  /**
+   * Ids stamped before this instant; null: without end, the one that catches what no other takes.
+   */
   until: number | null;
   /** The server's estimate. */
   rows: number;
@@ -18,8 +20,9 @@ export interface Partition {
 const QUEUES_AT_ONCE = 200;
 
 /**
- * A waiting DDL blocks everybody behind it: a second, then it gives way. So does a lock whose holder is frozen or gone, until the server ends the session: DDL that finds its lock lost so fails. Fresh row estimates,
- * which MySQL (not MariaDB) keeps for a day.
+ * A waiting DDL blocks everybody behind it: a second, then it gives way. So does a lock whose
+ * holder is frozen or gone, until the server ends the session: DDL that finds its lock lost so
+ * fails. Fresh row estimates, which MySQL (not MariaDB) keeps for a day.
  */
 const DDL_SESSION =
   'SET SESSION lock_wait_timeout = 1, wait_timeout = 10 /*!80000 , information_schema_stats_expiry = 0 */';
@@ -32,7 +35,8 @@ export async function withTablesLocked<T>(session: Session, tables: string, work
     await session.write('UNLOCK TABLES');
     return result;
   } catch (error) {
-    // On a connection that hangs, the unlock would wait behind what hangs; closing it, which the caller does, ends the lock as well.
+    // On a connection that hangs, the unlock would wait behind what hangs; closing it, which the
+    // caller does, ends the lock as well.
     if (!isConnectionLost(error)) await session.write('UNLOCK TABLES');
     throw error;
   }
@@ -54,7 +58,8 @@ export async function listPartitions(session: Session): Promise<Partition[]> {
   );
   let from: number | null = null;
   return rows.map(({ name, description, rows_ }) => {
-    // Both servers describe a bound of binary(16) as `_binary 0x…`; its first six bytes are the time.
+    // Both servers describe a bound of binary(16) as `_binary 0x…`; its first six bytes are the
+    // time.
     const hex = /0x([0-9a-f]{12})/i.exec(description)?.[1];
     const partition = { name, from, until: hex === undefined ? null : Number.parseInt(hex, 16), rows: Number(rows_) };
     from = partition.until;
@@ -67,13 +72,18 @@ export async function pastRetention(session: Session, retentionSeconds: number):
   return (await listPartitions(session)).filter(({ until }) => until !== null && until <= horizon);
 }
 
-/** The ids from one partition's first to another's last, the second excluded. Neither is the catch-all. */
+/**
+ * The ids from one partition's first to another's last, the second excluded. Neither is the
+ * catch-all.
+ */
 export function range(first: Partition, last: Partition): [Buffer, Buffer] {
   if (last.until === null) throw new TypeError('the catch-all partition has no end');
   return [lowestMessageId(first.from ?? 0), lowestMessageId(last.until)];
 }
 
-/** Every queue's id, the deleted ones' included, as many at a time as one statement looks through. */
+/**
+ * Every queue's id, the deleted ones' included, as many at a time as one statement looks through.
+ */
 export async function queueIds(session: Session): Promise<number[][]> {
   const ids = (await session.read<{ id: number }>('SELECT id FROM queue ORDER BY id')).map(({ id }) => id);
   return Array.from({ length: Math.ceil(ids.length / QUEUES_AT_ONCE) }, (_, chunk) =>
@@ -81,7 +91,10 @@ export async function queueIds(session: Session): Promise<number[][]> {
   );
 }
 
-/** Does any queue, a deleted one included, still owe a message of these partitions? One index look-up a queue. */
+/**
+ * Does any queue, a deleted one included, still owe a message of these partitions? One index
+ * look-up a queue.
+ */
 export async function isOwed(session: Session, first: Partition, last: Partition): Promise<boolean> {
   for (const queues of await queueIds(session)) {
     const [owed] = await session.read(

@@ -32,8 +32,9 @@ export class ReaperRepository {
   constructor(private readonly database: Database) {}
 
   /**
-   * Takes or keeps the reaper's lease for `seconds`: succeeds for its holder, and for anybody once it has run out, by the database's clock. A conditional UPDATE, not GET_LOCK,
-   * which a replicated database does not carry over to its next primary.
+   * Takes or keeps the reaper's lease for `seconds`: succeeds for its holder, and for anybody once
+   * it has run out, by the database's clock. A conditional UPDATE, not GET_LOCK, which a replicated
+   * database does not carry over to its next primary.
    */
   async takeLease(holder: string, seconds: number): Promise<boolean> {
     const { affected } = await this.database.manager.update(
@@ -52,7 +53,9 @@ export class ReaperRepository {
     await this.database.manager.update(ReaperLeaseEntity, { name: LEASE, holder }, { expiresAt: 0 });
   }
 
-  /** Who holds the lease, until when (ms since 1970, the database's clock); null when nobody does. */
+  /**
+   * Who holds the lease, until when (ms since 1970, the database's clock); null when nobody does.
+   */
   async leader(): Promise<{ holder: string; expiresAt: number } | null> {
     const lease = await this.database.manager.findOneBy(ReaperLeaseEntity, {
       name: LEASE,
@@ -87,7 +90,10 @@ export class ReaperRepository {
     return rows.map(({ duty }) => duty);
   }
 
-  /** How each duty that ever ran has fared: looks at every run that is kept, some thousands. Ages mix two clocks, the database's and that of the reaper that ran. */
+  /**
+   * How each duty that ever ran has fared: looks at every run that is kept, some thousands. Ages
+   * mix two clocks, the database's and that of the reaper that ran.
+   */
   async dutyStates(): Promise<DutyState[]> {
     const lastSuccess = 'MAX(IF(run.error IS NULL, run.startedAt + run.durationMs, NULL))';
     const rows = await this.database.manager
@@ -106,7 +112,9 @@ export class ReaperRepository {
     }));
   }
 
-  /** Forgets all but the last `keep` runs of a duty, `rows` at a time; returns how many it forgot. */
+  /**
+   * Forgets all but the last `keep` runs of a duty, `rows` at a time; returns how many it forgot.
+   */
   async pruneRuns(duty: string, keep: number, rows: number): Promise<number> {
     const [oldestKept] = await this.database.manager.find(ReaperRunEntity, {
       select: { id: true },

@@ -44,7 +44,10 @@ const DELIVERY_COLUMNS = `queue_id AS queueId, message_id AS messageId, priority
 export class BrowseRepository {
   constructor(private readonly database: Database) {}
 
-  /** Counts a queue's deliveries by state, leaving out expired ones. Costs time in proportion to the depth. */
+  /**
+   * Counts a queue's deliveries by state, leaving out expired ones. Costs time in proportion to the
+   * depth.
+   */
   async stats(queueId: number): Promise<QueueStats> {
     const [row] = await this.database.read<
       Record<'ready' | 'delayed' | 'leased', string | number | null> & { oldest: number | null; now: number }

@@ -27,9 +27,11 @@ const QUEUES_REMEMBERED = 10_000;
 /**
  * Queues and their settings.
  *
- * Locks on `queue` rows stand in for the foreign keys that partitioned tables cannot have. Enqueue holds its queue's row shared, so a delete waits for it and
- * no delivery is born in a deleted queue. Who locks by name locks `queue_by_name`, then the row; everybody else locks rows only, in id order, and
- * never touches a name: no cycle. Nobody who holds a queue's row waits for a delivery that another transaction holds, but for moves, which take deliveries like a claim.
+ * Locks on `queue` rows stand in for the foreign keys that partitioned tables cannot have. Enqueue
+ * holds its queue's row shared, so a delete waits for it and no delivery is born in a deleted
+ * queue. Who locks by name locks `queue_by_name`, then the row; everybody else locks rows only, in
+ * id order, and never touches a name: no cycle. Nobody who holds a queue's row waits for a delivery
+ * that another transaction holds, but for moves, which take deliveries like a claim.
  */
 export class QueueRepository {
   private readonly cache = new Map<string, { queue: Queue; until: number }>();
@@ -86,7 +88,9 @@ export class QueueRepository {
     return found;
   }
 
-  /** Whether this queue had a maximum depth when it was last read: its enqueues wait for each other. */
+  /**
+   * Whether this queue had a maximum depth when it was last read: its enqueues wait for each other.
+   */
   isBounded(name: string): boolean {
     return (this.cache.get(name)?.queue.maxDepth ?? null) !== null;
   }
@@ -110,7 +114,10 @@ export class QueueRepository {
     return new Map((await this.list()).map((queue) => [queue.id, queue.name]));
   }
 
-  /** Creates a queue, or changes the settings that are given. Throws `invalid-request` for a dead-letter queue that does not exist or is the queue itself. */
+  /**
+   * Creates a queue, or changes the settings that are given. Throws `invalid-request` for a
+   * dead-letter queue that does not exist or is the queue itself.
+   */
   async put(name: string, settings: PutQueueRequest): Promise<{ queue: Queue; created: boolean }> {
     const created = await this.database.transaction(async (tx) => {
       const mayCreate = !(await tx.manager.existsBy(QueueEntity, { name }));
@@ -137,8 +144,9 @@ export class QueueRepository {
   }
 
   /**
-   * Deletes a queue: from the commit on no request finds it. Its row stays, nameless, until its deliveries are removed ({@link UnleasedRepository.purge},
-   * {@link forget}). Returns its id. Throws `queue-not-found`, and `invalid-request` while it is another queue's dead-letter queue.
+   * Deletes a queue: from the commit on no request finds it. Its row stays, nameless, until its
+   * deliveries are removed ({@link UnleasedRepository.purge}, {@link forget}). Returns its id.
+   * Throws `queue-not-found`, and `invalid-request` while it is another queue's dead-letter queue.
    */
   async delete(name: string): Promise<number> {
     let found: number | undefined;
@@ -148,7 +156,8 @@ export class QueueRepository {
       if (tx.commitUnknown && found !== undefined && row?.id !== found) return found;
       if (row === undefined) throw queueNotFound(name);
       found = row.id;
-      // Not locked: whoever is about to name this queue as its dead-letter queue holds this queue's row, which is ours now.
+      // Not locked: whoever is about to name this queue as its dead-letter queue holds this queue's
+      // row, which is ours now.
       const [user] = await tx.read<{ name: string }>(
         'SELECT name FROM queue WHERE dead_letter_queue_id = ? AND id <> ? AND name IS NOT NULL LIMIT 1',
         [row.id, row.id],
@@ -214,8 +223,10 @@ export class QueueRepository {
 }
 
 /**
- * Those who create queues take turns. Two INSERTs of one name that wait for the same entry of `queue_by_name`, of a queue that is just being deleted, share a lock on it and on the gap behind it once it is free;
- * then each waits for the other to let it insert. The row is the reaper's because that one is always there; who holds it waits for queues' rows, never the other way round.
+ * Those who create queues take turns. Two INSERTs of one name that wait for the same entry of
+ * `queue_by_name`, of a queue that is just being deleted, share a lock on it and on the gap behind
+ * it once it is free; then each waits for the other to let it insert. The row is the reaper's
+ * because that one is always there; who holds it waits for queues' rows, never the other way round.
  */
 const TAKE_TURN = `SELECT 1 FROM reaper_lease WHERE name = 'reaper' FOR UPDATE`;
 
