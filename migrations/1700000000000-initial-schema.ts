@@ -48,8 +48,8 @@ export class InitialSchema1700000000000 implements MigrationInterface {
       ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4
       PARTITION BY RANGE COLUMNS (id) (PARTITION p_max VALUES LESS THAN (MAXVALUE))`);
 
-    // Where the rows of an overfull p_max stay for the moment in which the reaper splits it without
-    // copying them. Empty at all other times.
+    // Holds the rows of an overfull p_max while the reaper splits it without copying them.
+    // It is empty at all other times.
     await runner.query(`
       CREATE TABLE message_overflow (
         id BINARY(16) NOT NULL COMMENT 'UUIDv7, stamped by the broker',
@@ -79,7 +79,8 @@ export class InitialSchema1700000000000 implements MigrationInterface {
         KEY delivery_next (queue_id, priority_rank, available_at)
       ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`);
 
-    // Who works this round: one row, taken over by a conditional UPDATE when its time has run out.
+    // Names the reaper that works: one row. Another reaper takes it over by a conditional UPDATE when
+    // its time has run out.
     await runner.query(`
       CREATE TABLE reaper_lease (
         name VARCHAR(40) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,

@@ -9,7 +9,6 @@ import { fail, prepare, root, runCommand, step } from './prepare.mjs';
 const MAY_INSTALL = process.env.ROWMQ_TEST_INSTALL !== 'off';
 const HOW_TO_PREVENT = 'ROWMQ_TEST_INSTALL=off prevents this.';
 const LABELS = { mysql: 'MySQL', mariadb: 'MariaDB' };
-const PROSE_CHECK = 'scripts/check-prose.mjs';
 
 await prepare();
 const untested = [...(await findServers()), ...(await findBrowser())];
@@ -19,9 +18,7 @@ if (untested.length > 0 && process.env.CI === 'true') {
 
 const steps = [
   { name: 'lint', command: 'npm', args: ['run', '--silent', 'lint'] },
-  ...(existsSync(join(root, PROSE_CHECK))
-    ? [{ name: 'prose', command: 'npm', args: ['run', '--silent', 'lint:prose'] }]
-    : []),
+  { name: 'prose', command: 'npm', args: ['run', '--silent', 'lint:prose'] },
   { name: 'typecheck', command: 'npm', args: ['run', '--silent', 'typecheck'] },
   { name: 'tests', command: 'npx', args: ['vitest', 'run', ...process.argv.slice(2)] },
 ];

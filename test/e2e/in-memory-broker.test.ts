@@ -211,15 +211,15 @@ const ackOf =
 const nackOf =
   (request: object): Ask =>
   async (broker, queue) =>
-    broker.nack(queue, { receipts: [A_RECEIPT], ...request } as never);
+    broker.nack(queue, { receipts: [A_RECEIPT], ...request });
 const extendOf =
   (request: object): Ask =>
   async (broker, queue) =>
-    broker.extend(queue, { receipts: [A_RECEIPT], leaseSeconds: 60, ...request } as never);
+    broker.extend(queue, { receipts: [A_RECEIPT], leaseSeconds: 60, ...request });
 const settingsOf =
   (settings: object): Ask =>
   async (broker, queue) =>
-    broker.putQueue(queue, settings as never);
+    broker.putQueue(queue, settings);
 
 const A_RECEIPT = 'A'.repeat(32);
 const messagesOf = (count: number, body: string) => Array.from({ length: count }, () => ({ body }));

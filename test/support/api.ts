@@ -16,7 +16,7 @@ import type {
 import { afterAll, beforeAll, expect } from 'vitest';
 import { type Broker, startBroker } from './processes.js';
 
-/** What a call answered. */
+/** The answer of a call. */
 export interface Answer<T = unknown> {
   status: number;
   headers: Headers;
@@ -70,7 +70,7 @@ export class Api {
     return succeed(await this.get<MessageAnswer>(`/v1/admin/messages/${id}`), 200);
   }
 
-  /** The value of one sample of `/metrics`, 0 when it is absent. `sample` is its name with its labels. */
+  /** The value of a sample of `/metrics`, 0 if it is absent. `sample` is its name with its labels. */
   async metric(sample: string): Promise<number> {
     const { text } = await this.get('/metrics');
     const line = text.split('\n').find((candidate) => candidate.startsWith(`${sample} `));
@@ -127,7 +127,10 @@ export class QueueApi {
     return succeed(await this.request<{ messages: LeasedMessage[] }>('dequeue', request), 200).messages;
   }
 
-  /** Dequeues one message, waiting a little if need be: an empty answer without a wait is best effort. Fails if there is none. */
+  /**
+   * Dequeues one message and waits a little for it, because an empty answer without a wait is best
+   * effort. Fails if there is none.
+   */
   async dequeueOne(request: Omit<DequeueRequest, 'maxMessages'> = {}): Promise<LeasedMessage> {
     const [message, ...more] = await this.dequeue({ waitSeconds: 5, ...request });
     expect(more).toEqual([]);
@@ -158,7 +161,7 @@ export class QueueApi {
   }
 }
 
-/** What a successful answer says; fails the test for any other status. */
+/** The body of an answer with this status. Fails the test for any other status. */
 function succeed<T>(answer: Answer<T>, status: number): T {
   expect(answer.status, answer.text).toBe(status);
   return answer.json;
@@ -198,7 +201,10 @@ export function newQueueName(): string {
   return `queue-${queues}`;
 }
 
-/** Starts a broker before the tests of a file and stops it, in order, after them. Its database goes with the server's folder, which is kept when a test failed. */
+/**
+ * Starts a broker before the tests of a file and stops it, in order, after them. Its database goes
+ * with the server's folder, which is kept when a test failed.
+ */
 export function useBroker(env: Record<string, string> = {}): SharedBroker {
   let broker: Broker;
   beforeAll(async () => {

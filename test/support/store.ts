@@ -40,8 +40,8 @@ export interface TestStore {
 }
 
 /**
- * The message repository for one client at a time: every request is a flight of its own, and what
- * is refused is thrown. As in a broker, one claim of a queue runs at a time, and a claim that has
+ * The message repository for one client at a time: every request is a batch of its own, and a
+ * refusal is thrown. As in a broker, one claim of a queue runs at a time, and a claim that has
  * to look again does so.
  */
 export class SingleMessages {
