@@ -79,7 +79,7 @@ export class InitialSchema1700000000000 implements MigrationInterface {
         KEY delivery_next (queue_id, priority_rank, available_at)
       ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`);
 
-    // Who works this round: one row, taken over by a conditional UPDATE when its time has run out.
+    // The reaper that works: one row, taken over by a conditional UPDATE when its time has run out.
     await runner.query(`
       CREATE TABLE reaper_lease (
         name VARCHAR(40) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
