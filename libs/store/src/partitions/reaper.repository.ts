@@ -3,7 +3,7 @@ import { NOW_MS } from '../database/clock.js';
 import type { Database } from '../database/database.js';
 import { ReaperLeaseEntity, ReaperRunEntity } from '../entities/index.js';
 
-/** What one run of a duty did. */
+/** The result of one run of a duty. */
 export interface ReaperRun {
   duty: string;
   reaper: string;
@@ -27,7 +27,7 @@ const LEASE = 'reaper';
 const HOUR_MS = 3_600_000;
 const ERROR_CHARS = 1000;
 
-/** Who reaps, and what was reaped. */
+/** The reaper's lease and the log of its runs. */
 export class ReaperRepository {
   constructor(private readonly database: Database) {}
 

@@ -30,7 +30,7 @@ interface DeliveryRow extends Omit<DeliveryView, 'state' | 'priority'> {
   now: number;
 }
 
-/** Where a page of a browse ended: a position in hand-out order. */
+/** The end of a page: a position in hand-out order. */
 interface Position {
   rank: number;
   availableAt: number;
@@ -40,7 +40,7 @@ interface Position {
 const DELIVERY_COLUMNS = `queue_id AS queueId, message_id AS messageId, priority_rank AS priorityRank, receive_count AS receiveCount,
          available_at AS availableAt, expires_at AS expiresAt, nack_reason AS nackReason, lease_token <> ${NO_LEASE} AS leased`;
 
-/** What operators ask. Reads only, without locks. */
+/** The operators' queries. They only read, without locks. */
 export class BrowseRepository {
   constructor(private readonly database: Database) {}
 

@@ -19,9 +19,9 @@ export interface Queue {
   createdAt: number;
 }
 
-/** How long a broker may go on with settings that another broker has changed. */
+/** A broker may use settings that another broker has changed for this long. */
 const CACHE_MS = 1000;
-/** Those that were deleted through other brokers would stay for good. */
+/** Bounds the cache: a queue that another broker deleted would stay in it for ever. */
 const QUEUES_REMEMBERED = 10_000;
 
 /**
@@ -68,7 +68,7 @@ export class QueueRepository {
     this.cache.set(queue.name, { queue, until: performance.now() + CACHE_MS });
   }
 
-  /** Those of these queues that exist, by name, at most a second old. */
+  /** The existing ones of these queues, by name, at most a second old. */
   async getAll(names: readonly string[]): Promise<Map<string, Queue>> {
     const now = performance.now();
     const found = new Map<string, Queue>();
@@ -152,7 +152,7 @@ export class QueueRepository {
     let found: number | undefined;
     const id = await this.database.transaction(async (tx) => {
       const [row] = await tx.read<{ id: number }>('SELECT id FROM queue WHERE name = ? FOR UPDATE', [name]);
-      // Whoever has the name by now is not who was to be deleted.
+      // An earlier try deleted the queue; another queue has its name now.
       if (tx.commitUnknown && found !== undefined && row?.id !== found) return found;
       if (row === undefined) throw queueNotFound(name);
       found = row.id;
