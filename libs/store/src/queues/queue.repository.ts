@@ -106,7 +106,7 @@ export class QueueRepository {
       where: { name: Not(IsNull()) },
       order: { name: 'ASC' },
     });
-    return queues.map((queue) => ({ ...queue, name: queue.name as string }));
+    return queues.map((queue) => Object.assign(queue, { name: queue.name as string }));
   }
 
   /** The names behind ids, of queues that still exist. */
