@@ -1,6 +1,6 @@
 import type { RowmqError } from '@rowmq/contract';
 import { Database, LEASE_GRACE_MS, type LeasedDelivery, poolOf, type Queue, type Transaction } from '@rowmq/store';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type CuttingProxy, endsWithCommit, startCuttingProxy } from '../support/cutting-proxy.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
@@ -310,6 +310,10 @@ describe('between a COMMIT without an answer and the next try', () => {
 
   beforeAll(async () => {
     interrupted = await openStore({ on: proxy.url, databaseOf: (source) => new Interrupted(source) });
+  });
+  afterEach(() => {
+    direct.at(undefined);
+    interrupted.at(undefined);
   });
   afterAll(() => interrupted.close());
 

@@ -182,7 +182,7 @@ async function mutate({ name, file, edits }: Mutant): Promise<string> {
   const root = join(COPIES, name.replaceAll(' ', '-'));
   await rm(root, { recursive: true, force: true });
   await mkdir(join(root, 'node_modules', '@rowmq'), { recursive: true });
-  for (const workspace of ['apps/broker', 'libs/contract', 'libs/runtime', 'libs/store', 'migrations']) {
+  for (const workspace of ['apps/broker', 'apps/reaper', 'libs/contract', 'libs/runtime', 'libs/store', 'migrations']) {
     for (const part of ['dist', 'package.json']) {
       await cp(join(ROOT, workspace, part), join(root, workspace, part), { recursive: true });
     }

@@ -83,7 +83,7 @@ export class MessagesService implements OnApplicationShutdown {
       case 'lease-lost':
         throw new RowmqError(
           'lease-lost',
-          'The lease ran out, or a nack ended it. The message has been or will be handed out again: do not act on it any further.',
+          'The lease ran out, or a nack ended it. The message has been or will be handed out again. Do not act on it any further.',
         );
       default:
         throw new RowmqError(
