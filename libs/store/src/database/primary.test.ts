@@ -9,8 +9,8 @@ const servers: Server[] = [];
 const accepted: Socket[] = [];
 let urls: string[];
 /**
- * What each host says when it is asked, at once or when the promise resolves; `undefined`: that it
- * takes writes.
+ * Each host's reaction to a probe. `undefined` means that it takes writes. A promise delays that
+ * answer until it resolves.
  */
 let says: (Error | Promise<void> | undefined)[];
 let asked: number[];
