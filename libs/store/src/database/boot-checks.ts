@@ -121,12 +121,12 @@ export function judgeServer({
   }
   if (Number(logBin) === 1 && binlogFormat === 'STATEMENT') {
     throw new StartupError(
-      'The server writes its binlog as statements, which READ COMMITTED transactions cannot; set binlog_format=ROW.',
+      'The server writes its binlog as statements, which does not work with READ COMMITTED; set binlog_format=ROW.',
     );
   }
   if (Number(maxAllowedPacket) < LARGEST_PACKET) {
     throw new StartupError(
-      `max_allowed_packet is ${maxAllowedPacket}; a transaction of many messages at once needs ${LARGEST_PACKET} (16 MiB), which is the least either server comes with.`,
+      `max_allowed_packet is ${maxAllowedPacket}, but a batch of messages needs ${LARGEST_PACKET} (16 MiB); raise it to at least that.`,
     );
   }
   const warnings: string[] = [];
@@ -151,11 +151,11 @@ export function judgeGroup(variables: ReadonlyMap<string, string>): string[] {
   const warnings: string[] = [];
   if (valueOf('consistency') === 'EVENTUAL')
     warnings.push(
-      'group_replication_consistency is EVENTUAL: after a failover, a new primary that is behind may answer as if what was confirmed were not there; set it to BEFORE_ON_PRIMARY_FAILOVER.',
+      'group_replication_consistency is EVENTUAL: after a failover, a new primary that is behind may miss confirmed messages; set it to BEFORE_ON_PRIMARY_FAILOVER.',
     );
   if (valueOf('unreachable_majority_timeout') === '0')
     warnings.push(
-      'group_replication_unreachable_majority_timeout is 0: a primary that is cut off never becomes read-only, and brokers that reach it and its successor use neither; set it to a second.',
+      'group_replication_unreachable_majority_timeout is 0: a primary that is cut off never becomes read-only, and brokers that reach both it and its successor use neither; set it to 1.',
     );
   return warnings;
 }

@@ -202,14 +202,14 @@ export function toRowmqError(error: unknown): unknown {
   if (errno !== undefined && DISK_FAILED.has(errno)) {
     return new RowmqError(
       'database-unavailable',
-      `The database could not write to its disk (${code ?? errno}): see whether it is full, and try again.`,
+      `The database could not write to its disk (${code ?? errno}): check whether it is full, then try again.`,
       { cause: error, retryAfterSeconds: 5 },
     );
   }
   if (isRetryable(error) || message === 'Pool is closed.') {
     return new RowmqError(
       'database-unavailable',
-      `The database did not take the request (${code ?? errno ?? message}); try again.`,
+      `The database failed to process the request (${code ?? errno ?? message}); try again.`,
       {
         cause: error,
         retryAfterSeconds: 1,

@@ -78,7 +78,7 @@ export class Database {
    * Runs `work` in a transaction and commits. If `work` throws, the transaction rolls back.
    *
    * It retries the whole transaction after a deadlock, a lock wait timeout, a lost connection, or a
-   * read-only server. `work` must therefore be repeatable. Where a second run would differ from
+   * read-only server. `work` must therefore be repeatable. If a second run would differ from
    * one, `work` must check `commitUnknown`.
    *
    * Throws `database-unavailable` when no attempt succeeded and `overloaded` when no connection
@@ -105,7 +105,7 @@ export class Database {
       if (!commitUnknown || !isDatabaseFailure(error)) throw error;
       throw new RowmqError(
         'database-unavailable',
-        'The database was lost while it committed: the request may or may not have been carried out.',
+        'The connection to the database broke during COMMIT: the request may or may not have succeeded. Repeat it if doing it twice is harmless.',
         {
           cause: error,
           retryAfterSeconds: 1,

@@ -76,8 +76,8 @@ async function refuseForeignTables(dataSource: DataSource): Promise<void> {
   const present = TABLES.filter((table) => rows.some(({ name }) => name === table));
   if (present.length === 0) return;
   throw new StartupError(
-    `The database has tables of RowMQ's names (${present.join(', ')}), but no migration of RowMQ's is recorded there. ` +
-      `If a first \`npm run migrate\` was cut short, drop them (DROP TABLE ${present.join(', ')}) and run it again; if they are somebody else's, give RowMQ a database of its own.`,
+    `The database has tables of RowMQ's names (${present.join(', ')}), but no record of RowMQ's migrations. ` +
+      `If an earlier \`npm run migrate\` was interrupted, drop them (DROP TABLE ${present.join(', ')}) and run it again; if another application owns them, give RowMQ a database of its own.`,
   );
 }
 
@@ -106,7 +106,7 @@ async function withMigrationLock<T>(
       }[];
       if (Number(lock?.got) !== 1)
         throw new Error(
-          `Another process has been migrating this database for ${LOCK_SECONDS} s; look at what it does, then start again.`,
+          `Another process has been migrating this database for ${LOCK_SECONDS} s; check what it does, then start again.`,
         );
       try {
         return await work(dataSource);

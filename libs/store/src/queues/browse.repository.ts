@@ -151,7 +151,7 @@ function writePosition(row: DeliveryRow): string {
 
 function readPosition(after: string): Position {
   const match = /^(\d)\.(\d{1,15})\.([A-Za-z0-9_-]{22})$/.exec(after);
-  if (match === null) throw new TypeError('after must be the nextAfter of the page before');
+  if (match === null) throw new TypeError('after must be the nextAfter of the previous page');
   const [, rank, availableAt, id] = match as unknown as [string, string, string, string];
   return { rank: Number(rank), availableAt: Number(availableAt), messageId: Buffer.from(id, 'base64url') };
 }

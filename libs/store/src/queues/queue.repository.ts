@@ -169,7 +169,7 @@ export class QueueRepository {
       if (user !== undefined) {
         throw new RowmqError(
           'invalid-request',
-          `Queue '${name}' is the dead-letter queue of '${user.name}'; give that one another, or null, first.`,
+          `Queue '${name}' is the dead-letter queue of '${user.name}'; first change that queue's deadLetterQueue, or set it to null.`,
         );
       }
       await tx.write('UPDATE queue SET name = NULL WHERE id = ?', [row.id]);
