@@ -67,8 +67,8 @@ export class Primary {
   }
 
   /**
-   * Returns undefined for a URL with a single host, which leaves no choice. Throws TypeError for a
-   * URL that names no database.
+   * Returns undefined for a URL with a single host, which leaves no choice. Throws TypeError for
+   * text that is no database URL.
    */
   static of(url: string, tls?: DatabaseTls, onMove?: (host: string) => void): Primary | undefined {
     const urls = databaseHosts(url);

@@ -25,7 +25,9 @@ const MINUTE = 60_000;
  * exchanges the partition for a table instead.
  */
 const COPY_ROWS = 10_000;
-/** A rebuild copies the remaining rows while writers wait. */
+/**
+ * A rebuild copies the remaining rows while writers wait. With more rows than this, there is none.
+ */
 const REBUILD_ROWS = 10_000;
 /**
  * Limits for the partitions dropped under one lock, and for their rows. Small partitions share a
@@ -39,9 +41,9 @@ const DROP_ROWS = 50_000;
  * for example, leaves many dead index entries to read.
  */
 const SLOW_LOOK_MS = 250;
-/** The return of rows from the overflow table stops after this time. The next run continues. */
+/** Moving rows back from the overflow table stops after this time. The next run continues. */
 const RESTORE_MS = 5000;
-/** The deadline of a DDL statement, beyond the second that it may wait for locks. */
+/** The deadline of a DDL statement. It waits at most one second of that for locks. */
 const DDL_DEADLINE_MS = 120_000;
 
 /**
@@ -322,8 +324,8 @@ async function timesInCatchAll(session: Session): Promise<[number, number]> {
 }
 
 /**
- * Returns rows from the overflow table, a few at a time. An interrupted split leaves them there,
- * and claims read them from there. Returns whether the table is empty.
+ * Moves rows from the overflow table back into `message`, a few at a time. An interrupted split
+ * leaves them there, and claims read them from there meanwhile. Returns whether the table is empty.
  */
 async function restoreOverflow(session: Session): Promise<boolean> {
   for (const until = performance.now() + RESTORE_MS; performance.now() < until;) {
