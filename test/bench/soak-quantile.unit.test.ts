@@ -9,13 +9,13 @@ const counts = new Map([
   [Infinity, 100],
 ]);
 
-it('finds quantiles within the buckets of a histogram', () => {
+it('quantile interpolates within the buckets of a histogram', () => {
   expect(quantile(counts, 0.5)).toBeCloseTo(0.0025);
   expect(quantile(counts, 0.25)).toBeCloseTo(0.00175);
   expect(quantile(counts, 0.99)).toBeCloseTo(0.0075);
 });
 
-it('returns the last bound for values beyond it, and null without values', () => {
+it('quantile returns the last bound for larger values, and null without values', () => {
   expect(
     quantile(
       new Map([

@@ -12,12 +12,12 @@ import { ackRest } from './rest.js';
  */
 
 /**
- * On MariaDB, two claims of different brokers can be counted as a deadlock for an instant
- * (docs/decisions/0002). So it gets one broker.
+ * On MariaDB, two claims of different brokers can briefly form a deadlock (docs/decisions/0002).
+ * The test therefore runs one broker there.
  */
 const BROKERS = testServer().kind === 'mysql' ? 4 : 1;
 const MESSAGES = 6000;
-/** As long as these many messages are owed, leases are left to run out. */
+/** While more than this many messages are owed, the test lets leases run out. */
 const STALE_UNTIL = 500;
 
 let stores: TestStore[];
@@ -36,11 +36,11 @@ interface Held {
   lease: LeasedDelivery;
 }
 
-/** The leases, by queue, as requests of one batch. */
+/** Groups the leases into requests of one batch, by queue. */
 function requestsFor(held: readonly Held[]): { queueId: number; receipts: LeasedDelivery[] }[] {
   const queues = new Map<number, LeasedDelivery[]>();
   for (const { queue, lease } of held) queues.set(queue.id, [...(queues.get(queue.id) ?? []), lease]);
-  // In the order in which requests come, not in that of locks; and two requests of each queue.
+  // The order of arrival differs from the order of locks. Each queue gets two requests.
   return [...queues].toReversed().flatMap(([queueId, receipts]) => {
     const half = Math.ceil(receipts.length / 2);
     return [
@@ -50,7 +50,7 @@ function requestsFor(held: readonly Held[]): { queueId: number; receipts: Leased
   });
 }
 
-it('batches of every verb for several queues, from several brokers, with leases that run out: no deadlock, each message acked once', async () => {
+it('brokers ack each message once, without a deadlock, while batches of every verb run and leases run out', async () => {
   const [store] = stores as [TestStore];
   const queues: Queue[] = [];
   while (queues.length < 4) queues.push(await createQueue(store));
@@ -79,7 +79,7 @@ it('batches of every verb for several queues, from several brokers, with leases 
     const loop = async (work: () => Promise<unknown>): Promise<void> => {
       while (isRunning()) if ((await work()) === undefined) await sleep(2);
     };
-    /** As in a broker, one claim of a queue at a time. */
+    /** Like a broker, runs one claim of a queue at a time. */
     const claim = async (some: readonly Queue[]): Promise<true | undefined> => {
       const outcomes = await messages.dequeue(
         some.map((queue) => ({ queue, demands: [1, 2, 1].map((leaseSeconds) => ({ maxMessages: 15, leaseSeconds })) })),
@@ -126,7 +126,8 @@ it('batches of every verb for several queues, from several brokers, with leases 
           held.push(...some);
         }).then(() => sleep(10)),
       ),
-      // Held until the lease is about to run out, has just done so, or is somebody else's.
+      // Holds leases until just before or after their end, or until another consumer has the
+      // message.
       loop(async () => {
         if (sent.size - acked.size > STALE_UNTIL)
           late.push(
@@ -153,7 +154,7 @@ it('batches of every verb for several queues, from several brokers, with leases 
   expect([...acked.values()].filter((count) => count !== 1)).toEqual([]);
   expect([...acked.keys()].filter((id) => !sent.has(id))).toEqual([]);
   for (const queue of queues) expect(await store.unleased.lastId(queue.id)).toBeNull();
-  // It was a fight: some lost.
+  // The workers did compete: some acks came too late.
   expect(lost).toBeGreaterThan(20);
   await expectNoDeadlock(deadlocks(), { leasesRunOut: true });
 }, 600_000);

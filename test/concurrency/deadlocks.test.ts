@@ -14,19 +14,18 @@ import { isOverslept } from './stress/overslept.js';
 import { CONNECTIONS, Stress } from './stress/stress.js';
 
 /*
- * Every kind of statement meets every other, on the same queue, again and again: `npm run
- * test:deadlocks -- --minutes 10` goes on for so long, `npm test` for seconds. The judge is the
- * counter of a server of its own: nothing is retried out of its sight, and no other test adds to
- * it.
+ * Every kind of statement repeatedly meets every other on the same queue. `npm test` runs for
+ * seconds; `npm run test:deadlocks -- --minutes 10` runs for ten minutes.
+ *
+ * The test reads the deadlock counter of its own server. No retry hides a deadlock from that
+ * counter, and no other test changes it.
  */
 
 const MINUTES = process.env['DEADLOCKS_MINUTES'];
 const SECONDS = Number(MINUTES ?? 0.2) * 60;
-/** More, on a slow machine, until every pair has met and a partition was dropped. */
+/** A slow machine gets this much longer, until every pair has met and a partition was dropped. */
 const EXTRA_SECONDS = 180;
-/**
- * Deliveries that one statement may have removed without anybody being told, as it was given up.
- */
+/** An abandoned statement may have removed this many deliveries without a report. */
 const REMOVED_AT_ONCE = 1000;
 
 let dataDir: string;
@@ -51,7 +50,7 @@ afterAll(async () => {
     await server?.stop();
     process.off('exit', killServer);
   }
-  // Its log has every deadlock.
+  // The server's log contains every deadlock.
   if (failed || stress === undefined) console.log(`The data and the log of the server are kept in ${dataDir}`);
   else await rm(dataDir, { recursive: true, force: true });
 });
@@ -60,7 +59,7 @@ afterEach(({ task }) => {
 });
 
 it(
-  `every kind of statement meets every other on ${CONNECTIONS} connections for ${SECONDS} s: no deadlock, nothing lost, nothing handed out after its ack`,
+  `all kinds of statements run concurrently on ${CONNECTIONS} connections for ${SECONDS} s without a deadlock, a lost message or a hand-out after an ack`,
   async () => {
     const running = stress as Stress;
     const { scene, meetings } = running;
@@ -73,7 +72,7 @@ it(
     console.log(report(running, seconds(), met));
     await expectNoneButOverslept(met, running.operations);
     if (MINUTES === undefined) {
-      // How soon all have met is a matter of speed.
+      // A slow machine may need longer for all pairs, so a short run only warns.
       if (!isEverythingMet()) console.warn(`Not met: ${meetings.missing.map((pair) => pair.join(' + ')).join(', ')}`);
     } else {
       expect(meetings.missing).toEqual([]);
@@ -87,21 +86,21 @@ it(
     expect(Math.abs(account.owed), `${running.givenUp} given up`).toBeLessThanOrEqual(
       running.givenUp * REMOVED_AT_ONCE,
     );
-    // Old holders did meet new ones.
+    // Stale holders did compete with new ones.
     expect(account.refused).toBeGreaterThan(MINUTES === undefined ? 0 : 100);
   },
   (SECONDS + EXTRA_SECONDS + 120) * 1000,
 );
 
 it.runIf(testServer().kind === 'mariadb')(
-  'of deadlocks in the log, a lease that ran out while it was settled is told from others',
+  'the deadlock log tells a lease that ran out during its settlement from other deadlocks',
   async () => {
     const known = (await readLog()).length;
     const store = await openStore({ on: server.url });
     try {
       await overslept(store);
       await inOppositeOrder(store);
-      const found = await eventually('both are in the log', async () => {
+      const found = await eventually('the log contains both deadlocks', async () => {
         const all = await readLog();
         return all.length >= known + 2 && all.slice(known);
       });
@@ -113,8 +112,8 @@ it.runIf(testServer().kind === 'mariadb')(
 );
 
 /**
- * Who settles a delivery has its row and wants its entry, while who takes it has the entry and
- * wants the row.
+ * The ack holds the delivery's row and wants its index entry. The claim holds the entry and wants
+ * the row.
  */
 async function overslept(store: TestStore): Promise<void> {
   const { queueId, first } = await twoDeliveries(store, 'overslept');
@@ -128,7 +127,7 @@ async function overslept(store: TestStore): Promise<void> {
   });
 }
 
-/** Two want the rows of two deliveries, each in its own order. */
+/** Two transactions lock the rows of two deliveries in opposite orders. */
 async function inOppositeOrder(store: TestStore): Promise<void> {
   const { queueId, first, second } = await twoDeliveries(store, 'opposite');
   await meet(store, async (one, other) => {
@@ -153,7 +152,7 @@ async function twoDeliveries(
   return { queueId: queue.id, first: first as Buffer, second: second as Buffer };
 }
 
-/** Lets two transactions meet, so that one of them is rolled back. */
+/** Runs two transactions until one of them is rolled back. */
 async function meet(
   store: TestStore,
   work: (one: Session, other: Session) => Promise<Promise<unknown>[]>,
@@ -172,15 +171,13 @@ async function meet(
 
 async function untilWaiting({ database }: TestStore): Promise<void> {
   await eventually(
-    'one waits for the other',
+    'one transaction waits for the other',
     async () =>
       (await database.read(`SELECT 1 FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT'`)).length > 0,
   );
 }
 
-/**
- * Expects that MariaDB met no deadlock but what is known to remain, and that seldom; MySQL none.
- */
+/** Expects no deadlock on MySQL. On MariaDB it accepts a few of the one kind that remains. */
 async function expectNoneButOverslept(met: number, operations: number): Promise<void> {
   if (met === 0) return;
   const found = server.kind === 'mariadb' ? await readLog() : [];
@@ -216,11 +213,11 @@ function report(
   return [
     `${testServer().kind}: ${met} deadlocks in ${Math.round(seconds)} s, ${operations} operations.`,
     `Operations: ${list(carriedOut)}.`,
-    `Refused, or gave way: ${list(refused)}.`,
+    `Refused or yielded: ${list(refused)}.`,
     `Deliveries: ${account.stored} stored, ${account.acked} acked, ${account.expired} expired, ${account.purged} purged; ${account.refused} receipts of acks refused.`,
     `Partitions: ${list(Object.entries(done))}.`,
     `Errors of the server, by number: ${list(errors)}.`,
-    `How often each pair was under way on the same queue at the same time:`,
+    `Number of times that each pair ran on the same queue at the same time:`,
     meetings.matrix(),
   ].join('\n');
 }

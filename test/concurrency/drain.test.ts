@@ -7,22 +7,19 @@ import { eventually } from '../support/wait.js';
 import { ackRest } from './rest.js';
 
 /*
- * Many consumers at once, each on a connection of its own. The deadlocks that the server tells
- * these connections of are the judge: nothing here is retried out of sight.
+ * Many consumers at once, each with its own connection. The test counts the deadlocks that the
+ * server reports to these connections, so no retry hides one.
  */
 
 const CONSUMERS = 64;
 /**
- * On MariaDB two claims of different brokers can meet as a deadlock for an instant
- * (docs/decisions/0002); there one broker is judged.
+ * On MariaDB, two claims of different brokers can briefly form a deadlock (docs/decisions/0002).
+ * The test therefore runs one broker there.
  */
 const BROKERS = testServer().kind === 'mysql' ? 4 : 1;
 
 let store: TestStore;
-/**
- * As many brokers would do: each lets only a few claims of a queue run at a time, together they are
- * more.
- */
+/** Each broker runs only a few claims of a queue at a time. Several brokers run more. */
 let brokers: TestStore[];
 let deadlocks: () => number;
 
@@ -53,15 +50,14 @@ async function fill(queue: Queue, messages: number): Promise<Set<string>> {
   return ids;
 }
 
-it('the count of deadlocks that judges the rest does count them, though what they roll back is tried again', async () => {
+it('the deadlock counter of these tests counts deadlocks whose transactions are retried', async () => {
   const { database } = store;
   await database.write('CREATE TABLE probe (id INT PRIMARY KEY)');
   await database.write('INSERT INTO probe VALUES (1), (2)');
   const before = deadlocks();
   const lock = async (tx: Transaction, id: number): Promise<unknown> =>
     tx.read('SELECT * FROM probe WHERE id = ? FOR UPDATE', [id]);
-  // On a machine that stands still for seconds a wait ends by its time-out, before the other has
-  // come.
+  // If the machine stalls for seconds, one wait times out before the other transaction arrives.
   for (let round = 0; round < 10 && deadlocks() === before; round += 1) {
     const haveFirst = new Set<number>();
     await Promise.all(
@@ -69,7 +65,7 @@ it('the count of deadlocks that judges the rest does count them, though what the
         database.transaction(async (tx) => {
           await lock(tx, first);
           haveFirst.add(first);
-          await eventually('both hold what the other wants', () => haveFirst.size === 2);
+          await eventually('each transaction holds the row that the other wants', () => haveFirst.size === 2);
           await lock(tx, 3 - first);
         }),
       ),
@@ -79,7 +75,7 @@ it('the count of deadlocks that judges the rest does count them, though what the
 });
 
 describe(`${CONSUMERS} consumers`, () => {
-  it('drain 100,000 messages and take each exactly once, without a deadlock', async () => {
+  it('drain 100,000 messages, each exactly once, without a deadlock', async () => {
     const queue = await createQueue(store);
     const sent = await fill(queue, 100_000);
     const before = deadlocks();
@@ -106,14 +102,14 @@ describe(`${CONSUMERS} consumers`, () => {
     await expectNoDeadlock(deadlocks() - before);
   }, 600_000);
 
-  it('whose leases keep running out while their old holders ack, extend and nack: no deadlock, one winner for each lease', async () => {
+  it('ack each message once, without a deadlock, while the old holders of expired leases ack, extend and nack', async () => {
     const queue = await createQueue(store);
     const sent = await fill(queue, 4000);
     const before = deadlocks();
     const acked = new Map<string, number>();
     const codes = new Map<string, number>();
     const until = performance.now() + 30_000;
-    /** Leases of nothing to a second, in eighths, most of them short. */
+    /** Leases of 0 to 1 s in steps of an eighth, mostly short. */
     const claim = async ({ messages }: TestStore): Promise<LeasedDelivery[]> =>
       messages.dequeue(queue, {
         maxMessages: 20,
@@ -125,8 +121,8 @@ describe(`${CONSUMERS} consumers`, () => {
         let old: LeasedDelivery[] = [];
         while (acked.size < sent.size && performance.now() < until) {
           const leased = await claim(brokerOf(consumer));
-          // The leases of the round before have run out, or are about to; somebody else has taken
-          // some of them.
+          // The leases of the previous round have ended or soon will. Other consumers have claimed
+          // some of the messages.
           if (consumer % 8 === 0 && old.length > 0) await messages.extend(queue.id, old, { leaseSeconds: 1 });
           if (consumer % 8 === 1 && old.length > 0) await messages.nack(queue.id, old, { delaySeconds: 0 });
           if (consumer % 8 === 2)
@@ -145,12 +141,12 @@ describe(`${CONSUMERS} consumers`, () => {
     for (const id of await ackRest(store, queue)) acked.set(id, (acked.get(id) ?? 0) + 1);
     expect(acked.size).toBe(sent.size);
     expect([...acked.values()].filter((count) => count !== 1)).toEqual([]);
-    // It was a fight: many lost.
+    // The consumers did compete: many acks came too late.
     expect(codes.get('lease-lost')).toBeGreaterThan(100);
     await expectNoDeadlock(deadlocks() - before, { leasesRunOut: true });
   }, 240_000);
 
-  it('and a queue that is purged, swept, redriven and counted meanwhile: no deadlock', async () => {
+  it('meet no deadlock while other workers purge, expire, dead-letter, redrive and count the queue', async () => {
     const dead = await createQueue(store);
     const queue = await createQueue(store, { maxReceives: 2, deadLetterQueue: dead.name, maxDepth: 100_000 });
     const before = deadlocks();
@@ -203,7 +199,7 @@ describe(`${CONSUMERS} consumers`, () => {
 });
 
 describe('two brokers', () => {
-  it('never lease the same delivery at once', async () => {
+  it('never lease the same delivery at the same time', async () => {
     const other = await openStore({ on: store.url, poolSize: 8 });
     try {
       const queue = await createQueue(store);
@@ -226,7 +222,7 @@ describe('two brokers', () => {
   });
 });
 
-it('runs on the server it says it runs on', async () => {
+it('the test project runs on the server that it names', async () => {
   const [row] = await store.database.read<{ version: string }>('SELECT VERSION() AS version');
   expect(/mariadb/i.test(row?.version ?? '')).toBe(testServer().kind === 'mariadb');
 });

@@ -8,7 +8,7 @@ beforeAll(async () => {
 });
 afterAll(() => store.close());
 
-it('claims of empty queues do not hide the messages of their neighbours in the index', async () => {
+it('a claim of an empty queue does not hide the messages of its neighbours in the index', async () => {
   const queues = [];
   for (let index = 0; index < 32; index += 1) queues.push(await createQueue(store));
   const [polled, filled] = [queues.filter(({ id }) => id % 2 === 0), queues.filter(({ id }) => id % 2 === 1)];

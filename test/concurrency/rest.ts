@@ -5,13 +5,13 @@ import { eventually } from '../support/wait.js';
 const DEADLINE_MS = 120_000;
 
 /**
- * Takes and acks what a test that had its time has left in a queue, as on a machine too slow for
- * it. Returns the ids, as text, of what was acked.
+ * Dequeues and acks the messages that a test left in a queue when its time ended on a slow machine.
+ * Returns the acked ids in hexadecimal.
  */
 export async function ackRest({ messages, unleased }: TestStore, queue: Queue): Promise<string[]> {
   const acked: string[] = [];
   await eventually(
-    'the rest is acked',
+    'the remaining messages are acked',
     async () => {
       const leased = await messages.dequeue(queue, { maxMessages: 200, leaseSeconds: 600 });
       const outcomes = await messages.ack(queue.id, leased);

@@ -1,45 +1,41 @@
 import type { Delivery, LeaseProtocol } from '@rowmq/client/testing';
 
 /*
- * What a dequeue may hand out. The protocol leaves it to the store to some degree, as several
- * brokers hand out from the same queues and each remembers for a while what it saw: the model is
- * told what was handed out, and says whether that is allowed.
+ * Decides which hand-outs the protocol allows. Several brokers hand out from the same queues, and
+ * each remembers for a while what it saw. The protocol therefore leaves some choices to the store.
+ * The model learns what the store handed out and checks that it was allowed.
  */
 
-/** What a dequeue says of a delivery. */
+/** A leased delivery as a dequeue returns it. */
 export type Lease = Pick<Delivery, 'id' | 'body' | 'priority' | 'receiveCount' | 'expiresAt'> & {
   token: string;
   leaseExpiresAt: number;
 };
 
-/**
- * A dequeue from one queue: what its consumers want, in the order in which they came, and what each
- * got.
- */
+/** A dequeue from one queue: the consumers' demands in order of arrival, and what each received. */
 export interface Dequeue {
   broker: number;
   queue: string;
   demands: readonly { maxMessages: number; leaseSeconds: number }[];
   leased: readonly (readonly Lease[])[];
-  /** The store says that there may be more for those who got less than they wanted. */
+  /** The store reports that more may be ready for consumers who received less than they wanted. */
   mayBeMore: boolean;
-  /** Other queues were dequeued from in the same flight. */
+  /** The same batch dequeued from other queues too. */
   isShared: boolean;
-  /** Its COMMIT got no answer: what it had leased, it gave back, and tried again. */
+  /** Its COMMIT got no answer. The store released the leases and tried again. */
   isRepeated: boolean;
 }
 
-/** How long a broker may overlook what became ready without its doing. */
+/** A broker may overlook a delivery for this long if something else made it ready. */
 const OVERLOOKED_MS = 250;
-/** How long a broker may not have heard of a pause or resume on another. */
+/** A broker may miss another broker's pause or resume for this long. */
 const NOT_HEARD_MS = 1000;
 
 export class HandOut {
   private readonly receipts = new Set<string>();
   private readonly pauses = new Map<string, { isPaused: boolean; broker: number; at: number }>();
   /**
-   * By broker and queue: when it first dequeued, and when it last did so in a flight that was not
-   * shared.
+   * By broker and queue: the time of its first dequeue, and of its last one that was not shared.
    */
   private readonly dequeues = new Map<string, { first: number; last: number }>();
 
@@ -53,57 +49,58 @@ export class HandOut {
     return [...this.pauses].flatMap(([queue, { isPaused }]) => (isPaused ? [queue] : []));
   }
 
-  /** A broker was started again: it remembers nothing. */
+  /** A restarted broker remembers nothing. */
   restart(broker: number): void {
     for (const key of this.dequeues.keys()) if (key.startsWith(`${broker} `)) this.dequeues.delete(key);
     for (const one of this.protocol.all()) if (one.enqueuedOn === broker) one.enqueuedOn = null;
   }
 
   /**
-   * Whether a broker will not overlook what is enqueued on it at this instant: not before it has
-   * dequeued from the queue.
+   * True once a broker has dequeued from the queue. From then on it never overlooks a message that
+   * was enqueued on it.
    */
   watches(broker: number, queue: string): boolean {
     return (this.dequeues.get(`${broker} ${queue}`)?.first ?? Infinity) < Infinity;
   }
 
   /**
-   * Leases what was handed out. Throws unless it may be:
-   * - only what is ready, and nothing while the queue is paused;
-   * - to the consumer who came first as much as it wants, then to the next;
-   * - the most urgent first, within a priority the longest available first;
-   * - all that is ready, if that is less than they want; if nothing was handed out, nothing is ready.
+   * Leases the deliveries that the store handed out. Throws unless all of this holds:
+   * - Each was ready, and the queue was not paused.
+   * - The first consumer received all that it wanted, then the next.
+   * - They are in order of priority, then of availability.
+   * - If the consumers received less than they wanted, nothing else is ready.
    *
-   * A delivery may be overlooked for a while, see {@link mayOverlook}; but no queue is called empty
-   * while there is one, unless the dequeue was shared. One that was repeated hands out in any
-   * order.
+   * The store may overlook a delivery for a while, see {@link mayOverlook}. It may report an empty
+   * queue only if nothing is ready, or if the dequeue was shared. A repeated dequeue may hand out
+   * in any order.
    */
   dequeue(dequeue: Dequeue): void {
     const { broker, queue, demands, leased, isShared, isRepeated } = dequeue;
     const mayHandOut = this.mayHandOut(broker, queue);
     if (mayHandOut !== true && leased.flat().length === 0) {
-      // Whether it looked at all, nobody knows.
+      // The broker may not have read the queue at all.
       if (mayHandOut === undefined) this.remember(broker, queue, { first: Infinity, last: -Infinity });
       return;
     }
-    check(mayHandOut !== false, `paused queue ${queue} handed out`);
+    check(mayHandOut !== false, `paused queue ${queue} handed out messages`);
     const ready = this.protocol.in(queue).filter((one) => this.protocol.isReady(one));
     const taken: Delivery[] = [];
     for (const [consumer, leases] of leased.entries()) {
       const { maxMessages, leaseSeconds } = demands[consumer]!;
-      check(leases.length <= maxMessages, `${leases.length} were handed out to who wanted ${maxMessages}`);
+      check(leases.length <= maxMessages, `${leases.length} were handed out to a consumer that wanted ${maxMessages}`);
       const isLast = leased.slice(consumer + 1).every(({ length }) => length === 0);
-      check(isLast || leases.length === maxMessages, 'a consumer was served before another who had come first');
+      check(isLast || leases.length === maxMessages, 'a consumer received messages before an earlier one had enough');
       for (const lease of leases) taken.push(this.lease(lease, ready, leaseSeconds));
     }
-    if (taken.length === 0 && !isShared) check(ready.length === 0, `${queue} was called empty, with ${list(ready)}`);
+    if (taken.length === 0 && !isShared)
+      check(ready.length === 0, `${queue} was reported empty, but ${list(ready)} was ready`);
     if (!isRepeated) this.checkOrder(dequeue, ready, taken);
     this.remember(broker, queue, { first: this.protocol.now, last: isShared ? -Infinity : this.protocol.now });
   }
 
   /**
-   * What a dequeue may have removed or dead-lettered as it met it; to be told of before what it
-   * handed out.
+   * The deliveries that a dequeue may have removed or dead-lettered on its way. Pass them to {@link
+   * foundAt} before {@link dequeue}.
    */
   inTheWay({ queue }: Dequeue): Delivery[] {
     const isInTheWay = (one: Delivery): boolean =>
@@ -111,13 +108,17 @@ export class HandOut {
     return this.available(queue).filter(isInTheWay);
   }
 
-  /** What one that was repeated may have given back; to be told of after what it handed out. */
+  /**
+   * The deliveries that a repeated dequeue may have released. Pass them to {@link foundAt} after
+   * {@link dequeue}.
+   */
   mayBeGivenBack({ queue, isRepeated }: Dequeue): Delivery[] {
     return isRepeated ? this.available(queue) : [];
   }
 
   /**
-   * Where such a delivery is found afterwards; undefined: nowhere. Throws unless it may be there.
+   * Applies the state in which the database holds a delivery after the dequeue. Undefined means
+   * that it is gone. Throws unless the protocol allows the change.
    */
   foundAt(
     delivery: Delivery,
@@ -155,10 +156,12 @@ export class HandOut {
   }
 
   /**
-   * With its first dequeue from a queue a broker sees all that is there, and from then on what is
-   * enqueued on it. What became ready otherwise it may overlook, but with a dequeue that comes 250
-   * ms after it, or after the first, it looks for it: from the next on it must see it. What another
-   * queue of the same flight dead-lettered came too late for it.
+   * A broker's first dequeue from a queue sees all deliveries. Afterwards the broker knows what it
+   * enqueues itself. It may overlook a delivery that became ready in another way. A dequeue at
+   * least 250 ms later, and 250 ms after the first, finds it. From the next one on, the broker must
+   * see it.
+   *
+   * A shared dequeue may miss a delivery that another queue of its batch dead-lettered.
    */
   private mayOverlook(
     { enqueuedOn, visibleFrom }: Delivery,
@@ -176,7 +179,7 @@ export class HandOut {
     this.dequeues.set(key, { first: Math.min(before.first, first), last: Math.max(before.last, last) });
   }
 
-  /** Undefined: it depends on what the broker has heard. */
+  /** Undefined: it depends on whether the broker knows of the pause. */
   private mayHandOut(broker: number, queue: string): boolean | undefined {
     const pause = this.pauses.get(queue);
     if (pause === undefined) return true;
@@ -184,7 +187,7 @@ export class HandOut {
     return hasHeard ? !pause.isPaused : undefined;
   }
 
-  /** Returns the delivery as it was before. */
+  /** Returns the delivery's state before the lease. */
   private lease({ token, leaseExpiresAt, ...lease }: Lease, ready: readonly Delivery[], seconds: number): Delivery {
     const delivery = ready.find(({ id }) => id === lease.id);
     if (delivery === undefined) throw new Error(`${list([this.protocol.owed.get(lease.id)])} was handed out`);
@@ -204,7 +207,7 @@ export class HandOut {
 
 type Place = Pick<Delivery, 'priority' | 'availableAt'>;
 
-/** In hand-out order. */
+/** True if `one` precedes `other` in hand-out order. */
 function isBefore(one: Place, other: Place): boolean {
   return one.priority > other.priority || (one.priority === other.priority && one.availableAt < other.availableAt);
 }

@@ -7,18 +7,18 @@ import { inWords } from './words.js';
 import { START, World } from './world.js';
 
 /*
- * The store against the model of the lease protocol: random histories happen to both, and whatever
- * the store answers must be what the model says, or be allowed by it. README.md says how to run
- * more of them, and one again.
+ * Compares the store with the model of the lease protocol. Random histories run on both. Every
+ * answer of the store must be the model's, or one that it allows. README.md explains how to run
+ * more histories and how to repeat one.
  */
 
 const RUNS = Number(process.env['ROWMQ_MODEL_RUNS'] ?? 200);
 const SEED = process.env['ROWMQ_MODEL_SEED'];
-/** Of one history, as a failure tells it. */
+/** Selects one history, as a failure prints it. */
 const PATH = process.env['ROWMQ_MODEL_PATH'];
-/** By far; what a history takes depends on the disk. */
+/** A generous limit. A history's duration depends on the disk. */
 const LONGEST_MS = 2000;
-/** Shrinking runs a history some hundred times. */
+/** Shrinking runs a history hundreds of times. */
 const SHRINKING_MS = 300_000;
 
 let world: World;
@@ -28,7 +28,7 @@ beforeAll(async () => {
 });
 afterAll(() => world.close());
 
-it('the database’s clock is where it was moved to', async () => {
+it('the database’s clock shows the time that the test set', async () => {
   for (const ms of [0, 1, 123, 999, 1000, 86_400_007]) {
     world.now = START + ms;
     const rows = await world.database.read<{ now: number }>(
@@ -39,7 +39,7 @@ it('the database’s clock is where it was moved to', async () => {
 });
 
 it(
-  `in ${RUNS} random histories the store does what the model of the lease protocol says`,
+  `the store agrees with the model of the lease protocol in ${RUNS} random histories`,
   async () => {
     const started = Date.now();
     const property = fc.asyncProperty(history, (one) => runHistory(world, one));
@@ -53,7 +53,7 @@ it(
       `${result.numRuns} histories on ${testServer().kind}, ${((Date.now() - started) / result.numRuns).toFixed(1)} ms each, seed ${result.seed}:`,
       Object.fromEntries([...tally].toSorted(([one], [other]) => one.localeCompare(other))),
     );
-    // Histories in which nothing happens would not fail either.
+    // Histories in which nothing happens would pass too.
     for (const event of RUNS < 200 || PATH !== undefined ? [] : COMMON)
       expect(tally.get(event), event).toBeGreaterThan(0);
     for (const event of RUNS < 5000 ? [] : RARE) expect(tally.get(event), event).toBeGreaterThan(0);
@@ -61,7 +61,7 @@ it(
   RUNS * LONGEST_MS + SHRINKING_MS,
 );
 
-/** What happens in some tenth of all histories, at least. */
+/** Events that occur in at least a tenth of all histories. */
 const COMMON = [
   'enqueued',
   'handed out',
@@ -77,7 +77,7 @@ const COMMON = [
 ];
 const RARE = ['reject', 'released', 'redriven', 'cut', 'queue-full', 'queue-not-found'];
 
-/** What differs, the shortest history that shows it, and how to have it again. */
+/** Reports the difference, the shortest history that shows it, and the command that repeats it. */
 function failure({ counterexample, counterexamplePath, seed, numRuns, numShrinks, errorInstance }: Failure): string {
   const [shortest] = counterexample ?? [];
   return [
@@ -86,7 +86,7 @@ function failure({ counterexample, counterexamplePath, seed, numRuns, numShrinks
     `The history, number ${numRuns}, shrunk ${numShrinks} times to ${shortest?.steps.length} steps:`,
     ...(shortest === undefined ? [] : inWords(shortest)),
     '',
-    `Again: npm run test:model -- --server ${testServer().kind} --seed ${seed} --path ${counterexamplePath}`,
+    `Repeat with: npm run test:model -- --server ${testServer().kind} --seed ${seed} --path ${counterexamplePath}`,
   ].join('\n');
 }
 

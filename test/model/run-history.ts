@@ -17,8 +17,8 @@ import { type Broker, START, type StoredDelivery, type World } from './world.js'
 type StepThat<Does extends Step['does']> = Step & { does: Does };
 
 /**
- * Makes a history happen to the store and to the model, and throws at the first step after which
- * they differ; or at the end, if what the store owes is not what the model says.
+ * Runs a history on the store and on the model. Throws at the first step after which they differ.
+ * At the end it throws if the stored deliveries are not the model's.
  */
 export async function runHistory(world: World, { queues, steps }: History): Promise<void> {
   await world.reset(queues);
@@ -33,7 +33,7 @@ export async function runHistory(world: World, { queues, steps }: History): Prom
   });
 }
 
-/** What happened in all histories, to see that they are not about nothing. */
+/** Counts events over all histories, to prove that they exercise the store. */
 export const tally = new Map<string, number>();
 
 function count(event: string, times = 1): void {
@@ -42,9 +42,9 @@ function count(event: string, times = 1): void {
 
 class Run {
   private readonly handOut: HandOut;
-  /** Every receipt that was handed out, in order. */
+  /** All receipts so far, in order. */
   private readonly receipts: Receipt[] = [];
-  /** What a service has not committed yet. */
+  /** The deliveries of a service's open transaction. */
   private uncommitted: Delivery[] = [];
   private made = 0;
   private stored = 0;
@@ -61,7 +61,7 @@ class Run {
     await this.world.database.idle();
   }
 
-  /** Everything that is left is handed out, once, and acked; then nothing is left. */
+  /** Dequeues and acks every remaining delivery once. Then nothing may be left. */
   async end(): Promise<void> {
     const { protocol, world } = this;
     await this.commit();
@@ -78,14 +78,14 @@ class Run {
         await this.step({ does: 'dequeue', broker: round % 2, requests: [{ queue, demands }], cut: null });
       }
     }
-    same('left though everything was asked for', QUEUES.flatMap(left), []);
+    same('left after a dequeue of everything', QUEUES.flatMap(left), []);
     const held = this.receipts.filter(({ id, token }) => protocol.owed.get(id)?.token === token);
     await this.ack(
       held.map((receipt) => [receipt]),
       { broker: 0, cut: null },
     );
     if (protocol.owed.size > 0) await this.step({ does: 'expire', cut: null });
-    same('left when everything is acked', protocol.all(), []);
+    same('left after an ack of everything', protocol.all(), []);
     this.compareStored(await world.stored());
   }
 
@@ -182,8 +182,8 @@ class Run {
   }
 
   /**
-   * As brokers do it: not from paused queues, and once more where nothing was handed out but may
-   * be.
+   * Dequeues like a broker: it skips paused queues, and repeats a dequeue that found nothing but
+   * may find more.
    */
   private async dequeue({ broker, requests, cut }: StepThat<'dequeue'>): Promise<void> {
     const { flights, queues } = this.broker({ broker });
@@ -207,7 +207,7 @@ class Run {
       }
     };
     const { wasCut } = await this.world.cutting(cut, ask);
-    // A transaction of a connection that was lost may have held some until the server noticed.
+    // The lost connection's transaction may have held locks on some until the server noticed.
     if (wasCut) await ask();
     await this.world.database.idle();
     count('cut', wasCut ? 1 : 0);
@@ -226,7 +226,7 @@ class Run {
     for (const one of dequeues) await this.findAgain(this.handOut.mayBeGivenBack(one), one);
   }
 
-  /** Looks where deliveries are that a dequeue may have changed without handing them out. */
+  /** Reads the deliveries that a dequeue may have changed without handing them out. */
   private async findAgain(deliveries: readonly Delivery[], dequeue: Dequeue): Promise<void> {
     if (deliveries.length === 0) return;
     const stored = await this.world.stored(deliveries.map(({ id }) => id));
@@ -254,8 +254,8 @@ class Run {
   }
 
   /**
-   * If the answer of a COMMIT was lost, a receipt that is refused may be told what holds when the
-   * others have been settled: that there is no such delivery.
+   * If the answer of a COMMIT was lost, the retry runs after the first attempt's settlements. A
+   * refused receipt may then get `delivery-not-found`.
    */
   private settleRepeated(
     groups: readonly Receipt[][],
@@ -325,7 +325,10 @@ class Run {
     }
   }
 
-  /** Tells where there is something available, be it expired or received too often. */
+  /**
+   * Checks the poll. A queue that it reports must have an available delivery, even if that expired
+   * or exceeded its receives. A queue that it omits must have none ready.
+   */
   private async look(step: StepThat<'look'>): Promise<void> {
     const { ids } = this.world;
     const found = await this.broker(step).flights.look([...ids.values()]);
@@ -333,10 +336,10 @@ class Run {
       const deliveries = this.protocol.in(queue);
       const isFound = found.has(ids.get(queue)!);
       const isThere = deliveries.some(({ availableAt }) => availableAt <= this.protocol.now);
-      if (isFound) same(`look found something in ${queue}`, isThere, true);
+      if (isFound) same(`the poll found something in ${queue}`, isThere, true);
       else
         same(
-          `look overlooked ${queue}`,
+          `the poll overlooked ${queue}`,
           deliveries.filter((one) => this.protocol.isReady(one)),
           [],
         );
@@ -344,7 +347,7 @@ class Run {
   }
 
   private async redrive({ queue, rows, cut }: StepThat<'redrive'>): Promise<void> {
-    // Where it is tried again, it shall not take the next ones.
+    // With this limit a retry finds no further deliveries to move.
     const most = cut === null ? rows : 500;
     const { moved, skipped } = this.protocol.redrive(queue, most);
     count(
@@ -372,8 +375,8 @@ class Run {
   }
 
   /**
-   * What walks whole queues. If its connection is cut its counts may be too low, and it skips what
-   * the server holds until it notices: then it runs again.
+   * Runs a verb that walks whole queues. After a cut the counts may be too low, and the verb skips
+   * rows that the lost session still locks. It therefore runs again.
    */
   private async sweep<T>({ cut }: Cuttable, work: () => Promise<T>, expected: T): Promise<void> {
     const { result, wasCut } = await this.cutting(cut, work);
@@ -412,7 +415,7 @@ class Run {
     this.stored += drafts.length;
   }
 
-  /** To the instant at which something may change, or a moment before or after it. */
+  /** Moves the clock to an instant at which a state may change, or to a moment before or after. */
   private waitFor({ nth, ms }: StepThat<'waitFor'>): void {
     const { now } = this.protocol;
     const instants = this.protocol
@@ -456,7 +459,7 @@ class Run {
     };
   }
 
-  /** The receipts that are meant, by the queue that they are sent to. */
+  /** Groups the picked receipts by the queue that they are sent to. */
   private byQueue(picks: readonly PickedReceipt[]): Receipt[][] {
     const groups = new Map<string, Receipt[]>();
     for (const { nth, as } of picks) {
@@ -490,7 +493,7 @@ class Run {
   }
 }
 
-/** What a flight answered for one queue. */
+/** A batch's answer for one queue. */
 interface Answer {
   leased: LeasedDelivery[][];
   mayBeMore: boolean;
@@ -516,7 +519,7 @@ function same(what: string, actual: unknown, expected: unknown): void {
   throw new Error(`${what}: the store says ${store}, the model ${model}`);
 }
 
-/** Throws what is no refusal. */
+/** Rethrows an error that is no refusal. */
 function codeOf(error: unknown): string {
   if (error instanceof RowmqError) return error.code;
   throw error;

@@ -3,19 +3,19 @@ import type { Cut } from '../support/cutting-proxy.js';
 import type { Settings } from '@rowmq/client/testing';
 
 /*
- * Random histories: queues with settings, and what then happens to them, step by step. Whatever the
- * steps speak of, they name by number, so that a history is one whatever is left out of it.
+ * Random histories: queues with settings, and steps that happen to them. Steps refer to receipts
+ * and deadlines by number, so a history stays valid when fast-check removes any of them.
  */
 
 export const QUEUES = ['a', 'b', 'c'] as const;
 /**
- * The only queue whose depth may be limited: its enqueues would wait for what a service has not
- * committed.
+ * The only queue that may have a depth limit. Enqueues to it would wait for a service's open
+ * transaction.
  */
 const BOUNDED = 'a';
-/** Most often the dead-letter queue of the others. */
+/** Usually the dead-letter queue of the others. */
 const GRAVEYARD = 'c';
-/** The only queue in which services enqueue in transactions of their own. */
+/** The only queue in which services enqueue within their own transactions. */
 const SERVICED = 'b';
 export const BROKERS = [0, 1] as const;
 
@@ -23,7 +23,7 @@ interface On {
   broker: number;
 }
 
-/** The connection is lost at the step's first COMMIT. */
+/** The connection breaks at the step's first COMMIT. */
 export interface Cuttable {
   cut: Cut | null;
 }
@@ -34,10 +34,10 @@ export interface NewMessage {
   expiresInSeconds?: number | undefined;
 }
 
-/** One of the receipts that were handed out, counted from the last. */
+/** A receipt, counted back from the latest. */
 export interface PickedReceipt {
   nth: number;
-  /** As it was handed out, or a forged one. */
+  /** Sends it unchanged or forged. */
   as: 'given' | 'sent to another queue' | 'with no token' | 'with another token';
 }
 
@@ -76,10 +76,10 @@ export interface History {
 }
 
 const broker = fc.constantFrom(...BROKERS);
-/** One more often, so that steps meet. */
+/** Repeats one queue, so that steps meet more often. */
 const queue = fc.constantFrom(...QUEUES, 'a', 'a');
 const seconds = (...values: number[]): fc.Arbitrary<number> => fc.constantFrom(...values);
-/** Rare: a retry on another connection takes some tens of milliseconds. */
+/** Cuts are rare, because a retry on another connection takes tens of milliseconds. */
 const cut: fc.Arbitrary<Cut | null> = fc.oneof(
   { weight: 200, arbitrary: fc.constant(null) },
   { weight: 2, arbitrary: fc.constantFrom<Cut>('before', 'after') },
@@ -117,7 +117,7 @@ const settingsOf = (name: string): fc.Arbitrary<Settings> =>
     deadLetterQueue: fc.constantFrom(null, ...othersThan(name), name === GRAVEYARD ? null : GRAVEYARD),
     maxDepth: name === BOUNDED ? maxDepth : fc.constant(null),
   });
-/** One of a queue's settings, changed. */
+/** A change of one setting of a queue. */
 const change = queue.chain((name) =>
   fc
     .record({ settings: settingsOf(name), setting: fc.constantFrom(...SETTINGS) })
@@ -137,7 +137,7 @@ const nacks = some(fc.record({ receipts, delaySeconds: seconds(0, 0, 1, 5) }));
 const extensions = some(fc.record({ receipts, leaseSeconds: seconds(30, 1, 5) }));
 const ms = fc.constantFrom(1, 50, 50, 100, 100, 101, 249, 250, 250, 500, 1000, 61_000);
 
-/** Each with how often it comes. */
+/** The kinds of steps and their weights. */
 const STEPS: [weight: number, fc.Arbitrary<Step>][] = [
   [9, fc.record({ does: does('enqueue'), broker, requests: enqueues, cut })],
   [14, fc.record({ does: does('dequeue'), broker, requests: dequeues, cut })],
@@ -173,7 +173,7 @@ const OTHERS = QUEUES.filter((name) => name !== GRAVEYARD);
 const enqueueInOthers = fc.tuple(...OTHERS.map((name) => fc.record({ queue: fc.constant(name), messages })));
 const demands = seconds(30, 1).map((leaseSeconds) => [{ maxMessages: 10, leaseSeconds }]);
 const dequeueFromOthers = fc.tuple(...OTHERS.map((name) => fc.record({ queue: fc.constant(name), demands })));
-/** What rarely comes about by chance: some of these, in this order. */
+/** A sequence that is rare by chance. A history contains a part of it, in this order. */
 const TO_THE_GRAVEYARD_AND_BACK: fc.Arbitrary<Step>[] = [
   fc.record({ does: does('enqueue'), broker, requests: enqueueInOthers, cut }),
   fc.record({ does: does('dequeue'), broker, requests: dequeueFromOthers, cut }),
@@ -186,7 +186,7 @@ const TO_THE_GRAVEYARD_AND_BACK: fc.Arbitrary<Step>[] = [
 const sequence: fc.Arbitrary<Step[]> = fc
   .tuple(fc.tuple(...TO_THE_GRAVEYARD_AND_BACK), fc.subarray([...TO_THE_GRAVEYARD_AND_BACK.keys()], { minLength: 1 }))
   .map(([all, kept]) => kept.map((index) => all[index]!));
-/** Shrunk to nothing first of all: shrinking the array alone leaves much standing. */
+/** fast-check tries the empty list first. Shrinking the array alone leaves too many steps. */
 const steps = fc.oneof(
   { withCrossShrink: true },
   { weight: 1, arbitrary: fc.constant<Step[]>([]) },
@@ -194,11 +194,11 @@ const steps = fc.oneof(
   { weight: 5, arbitrary: sequence },
 );
 
-/** Some 18 steps on three queues and two brokers. Biased, most histories would be short. */
+/** About 18 steps on three queues and two brokers. With bias most histories would be short. */
 export const history: fc.Arbitrary<History> = fc.noBias(
   fc.record({
     queues: fc.record(Object.fromEntries(QUEUES.map((name) => [name, settingsOf(name)]))),
-    // Shrinking an array never leaves out its last element: which is none of the steps.
+    // Shrinking never removes an array's last element, so the last element is a dummy.
     steps: fc
       .array(steps, { minLength: 2, maxLength: 25, size: 'max' })
       .map((all) => all.slice(0, -1).toReversed().flat()),

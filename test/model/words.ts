@@ -1,7 +1,7 @@
 import type { Settings } from '@rowmq/client/testing';
 import type { History, NewMessage, PickedReceipt, Step } from './steps.js';
 
-/** A history, for people: a line for what a queue is set to, and one for each step. */
+/** Describes a history in words: one line for each queue's settings, and one for each step. */
 export function inWords({ queues, steps }: History): string[] {
   const settings = Object.entries(queues).flatMap(([name, of]) => {
     const set = Object.entries(of).filter(([key, value]) => value !== DEFAULTS[key as keyof Settings]);
@@ -20,8 +20,8 @@ const DEFAULTS: Settings = {
 
 const CUTS = {
   before: ', its connection cut before its COMMIT',
-  late: ', its connection cut while its COMMIT is on its way',
-  after: ', its connection cut before its COMMIT is answered',
+  late: ', its connection cut while its COMMIT is in transit',
+  after: ', its connection cut before the answer to its COMMIT',
 };
 
 function stepInWords(step: Step): string {
@@ -43,7 +43,7 @@ function stepInWords(step: Step): string {
     case 'release':
       return `${who}: release ${receipts(step.receipts)}, whose consumers hung up`;
     case 'look':
-      return `${who}: look which queues have something ready`;
+      return `${who}: poll for queues that have something ready`;
     case 'expire':
     case 'deadLetter':
       return `${who}: ${step.does === 'expire' ? 'expire' : 'dead-letter'} in every queue${cut}`;
@@ -66,7 +66,7 @@ function stepInWords(step: Step): string {
     case 'rollBack':
       return `service: ${step.does === 'commit' ? 'commit' : 'roll back'}`;
     case 'wait':
-      return `clock: ${step.ms} ms go by`;
+      return `clock: ${step.ms} ms pass`;
     default:
       return `clock: until ${step.ms} ms after deadline ${step.nth}`;
   }

@@ -27,21 +27,21 @@ import { serverProgram } from '../support/servers.js';
 import type { Settings } from '@rowmq/client/testing';
 import { BROKERS, QUEUES } from './steps.js';
 
-/** The instant at which every history begins. */
+/** The start time of every history. */
 export const START = 1_800_000_000_000;
 const LATE_MS = 60;
 const TRIES_UNTIL_NOTICED = 500;
-/** Of a server with nothing in it; its binlog files are removed when they are ten minutes old. */
+/** The space that an empty server needs. It deletes its binlog files after ten minutes. */
 const ROOM_BYTES = 4 * 1024 ** 3;
 const FOLDER = 'rowmq-model';
 
-/** What of a broker's this is about. */
+/** The parts of a broker that the model covers. */
 export interface Broker {
   flights: MessageRepository;
   queues: QueueRepository;
 }
 
-/** A delivery as it is stored. */
+/** A delivery as the database stores it. */
 export interface StoredDelivery {
   queue: string;
   priority: number;
@@ -52,10 +52,10 @@ export interface StoredDelivery {
 }
 
 /**
- * The store that is compared with the model: a database, two brokers, a reaper and a service with a
- * transaction of its own. Its clock stands still until it is moved: that of the database, as the
- * sessions see it (`SET timestamp`), and that of the brokers (`performance.now`). So everything
- * runs as in production, by the database's clock, and nothing waits.
+ * The store under test: a database, two brokers, a reaper, and a service with its own transaction.
+ * The clock moves only on demand. The world moves the sessions' time (`SET timestamp`) and the
+ * brokers' (`performance.now`) together. The code runs as in production, by the database's clock,
+ * and no test waits.
  */
 export class World {
   readonly ids = new Map<string, number>();
@@ -111,7 +111,7 @@ export class World {
     await this.server.stop();
   }
 
-  /** Nothing is stored, the queues are set to this, and the brokers have just been started. */
+  /** Empties the tables, applies these settings to the queues, and starts new brokers. */
   async reset(queues: Readonly<Record<string, Settings>>): Promise<void> {
     await this.endTransaction('rollback');
     await this.database.idle();
@@ -147,7 +147,7 @@ export class World {
     return new UnleasedRepository(this.database);
   }
 
-  /** The reaper's duties. Each returns how many it took care of. */
+  /** Runs a duty of the reaper. Returns how many deliveries it handled. */
   async reap(duty: 'expire' | 'deadLetter'): Promise<number> {
     const { flights, queues } = this.startBroker();
     const Duty = duty === 'expire' ? ExpireDeliveries : DeadLetterDeliveries;
@@ -155,8 +155,8 @@ export class World {
   }
 
   /**
-   * Does something while the connection is cut at the first COMMIT. Returns whether there was one,
-   * and once the server has noticed.
+   * Runs `work` and cuts the connection at its first COMMIT. Resolves when the server has noticed.
+   * `wasCut` is false if `work` sent no COMMIT.
    */
   async cutting<T>(cut: Cut | null, work: () => Promise<T>): Promise<{ result: T; wasCut: boolean }> {
     if (cut === null) return { result: await work(), wasCut: false };
@@ -174,12 +174,12 @@ export class World {
     }
   }
 
-  /** The name behind a queue's id. */
+  /** Looks up a queue's name by id. */
   nameOf(queueId: number): string {
     return [...this.ids].find(([, id]) => id === queueId)?.[0] ?? `queue ${queueId}`;
   }
 
-  /** What is stored in `delivery`, by message id: all of it, or some. */
+  /** Reads the rows of `delivery`, by message id: these or all. */
   async stored(ids?: readonly string[]): Promise<Map<string, StoredDelivery>> {
     const rows = await this.database.read<Omit<StoredDelivery, 'queue'> & { id: string; queueId: number }>(
       `SELECT LOWER(HEX(message_id)) AS id, queue_id AS queueId, 9 - priority_rank AS priority, receive_count AS receiveCount,
@@ -196,8 +196,8 @@ export class World {
   }
 
   /**
-   * A service begins a transaction of its own and enqueues in it. Returns the messages' ids, or why
-   * they were refused.
+   * Begins a service's transaction and enqueues in it. Returns the messages' ids, or the refusal's
+   * code.
    */
   async beginTransaction(queue: string, messages: EnqueueRequest['messages']): Promise<string[] | string> {
     const transaction = this.sources.service.createQueryRunner();
@@ -224,8 +224,8 @@ export class World {
   }
 
   /**
-   * The server ends the transactions of connections that were cut: until then others skip what
-   * these have locked.
+   * Waits until the server has ended the transactions of cut connections. Until then other sessions
+   * skip the rows that they lock.
    */
   private async noticed(): Promise<void> {
     for (let tries = 0; this.lost.length > 0; tries += 1) {
@@ -237,7 +237,7 @@ export class World {
   }
 }
 
-/** Knows what it is still busy with: a claim goes on in the background after it has answered. */
+/** Tracks its pending work, because a claim continues in the background after its answer. */
 class WatchedDatabase extends Database {
   private readonly running = new Set<Promise<unknown>>();
 
@@ -253,11 +253,11 @@ class WatchedDatabase extends Database {
     return this.watch(super.write(sql, values));
   }
 
-  /** Resolves when it is busy with nothing. */
+  /** Resolves when no work is pending. */
   async idle(): Promise<void> {
     while (this.running.size > 0) {
       await Promise.allSettled(this.running);
-      // What waited for it may begin something else.
+      // Code that waited for this work may start more.
       await turn();
     }
   }
@@ -278,8 +278,8 @@ interface OwnServer {
 }
 
 /**
- * A server with its files in memory, if that has room: nothing here is about what survives its
- * crash, and every commit would wait for the disk.
+ * Starts a server with its files in memory if there is room. No test here needs durability, and on
+ * a disk every commit would wait for it.
  */
 async function startOwnServer(): Promise<OwnServer> {
   const program = await serverProgram();

@@ -24,7 +24,7 @@ const REPOSITORIES = [QueueRepository, UnleasedRepository, BrowseRepository, Par
 
 /**
  * RowMQ's storage for a Nest application: one connection pool and the repositories on it. The
- * application does not start on a database that will not do.
+ * application does not start on an unsuitable database.
  */
 @Global()
 @Module({})
@@ -42,8 +42,8 @@ export class StoreModule implements OnApplicationBootstrap {
             ...dataSourceOptions({ ...settings, log: new Logger(Database.name) }),
             retryAttempts: 10,
             retryDelay: 1000,
-            // A server that is still starting is waited for; a wrong password does not become
-            // right.
+            // A server may still be starting, so the application waits for it. A wrong password
+            // stays wrong.
             toRetry: (error: unknown) => isRetryable((error as Error).cause),
           }),
           dataSourceFactory: (options) => connectDataSource(options as DataSourceOptions),

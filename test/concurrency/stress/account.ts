@@ -3,32 +3,32 @@ import type { LeasedDelivery, ReceiptOutcomes } from '@rowmq/store';
 const FAULTS_KEPT = 10;
 
 /**
- * What became of deliveries, by what the repositories answered: to be balanced with what the
- * database holds in the end, and watched for what must never be.
+ * Counts the deliveries by the repositories' answers. At the end the count must match the database.
+ * It also records violations of a guarantee.
  */
 export class Account {
   stored = 0;
   expired = 0;
   purged = 0;
-  /** Receipts that were refused. */
+  /** Refused receipts. */
   refused = 0;
-  /** What must never be, the first few. */
+  /** The first violations of a guarantee. */
   readonly faults: string[] = [];
-  /** When the answer to its ack came, by message. */
+  /** By message, the time when its ack was answered. */
   private readonly ackedAt = new Map<string, number>();
 
   get acked(): number {
     return this.ackedAt.size;
   }
 
-  /** Deliveries that the database should hold. */
+  /** The number of deliveries that the database should hold. */
   get owed(): number {
     return this.stored - this.acked - this.expired - this.purged;
   }
 
   /**
-   * @param begunAt when the claim was sent: a message whose ack had been answered by then must not
-   * be handed out.
+   * @param begunAt When the claim was sent. It must return no message whose ack was answered
+   * before.
    */
   recordLeased(leased: readonly LeasedDelivery[], begunAt: number): void {
     for (const { messageId } of leased) {

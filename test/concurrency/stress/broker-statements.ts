@@ -6,20 +6,20 @@ import { message, type TestStore } from '../../support/store.js';
 import { type Held, requestsFor } from './held-leases.js';
 import { LAST_ID, oneOf, type Plan, planForQueue, type Scene, SETTINGS, someOf, type Statements } from './scene.js';
 
-/** Producers rest while so many deliveries are owed. */
+/** Producers pause while this many deliveries are owed. */
 const MOST_OWED = 3000;
 const LONGEST_DELAY_SECONDS = 1;
-/** Of leases, those whose consumers are slower than they last. */
+/** The share of leases whose consumers take longer than the lease. */
 const SHARE_SLOW = 0.4;
 const PURGED_AT_ONCE = 50;
 
 /**
- * The queue was deleted by others, and made anew, while a change waited for its row, at each of its
- * tries; or right after it.
+ * Other workers deleted and recreated the queue during every attempt to lock its row, or right
+ * after the change.
  */
 const DELETED_BY_OTHERS: RowmqError['code'][] = ['database-unavailable', 'queue-not-found'];
 
-/** What brokers send, on behalf of producers, consumers and operators. */
+/** The statements that brokers send for producers, consumers and operators. */
 export const BROKER_STATEMENTS = {
   enqueue: {
     weight: 3,
@@ -31,8 +31,7 @@ export const BROKER_STATEMENTS = {
   },
   'enqueue, transactional': {
     weight: 2,
-    // In this instant the queue got a maximum depth; or the caller's transaction gave way to a
-    // change of the table.
+    // The queue just got a maximum depth, or the caller's transaction yielded to DDL.
     refusals: ['queue-not-found', 'queue-full', 'overloaded'],
     givesWay: true,
     plan: planTransactionalEnqueue,
@@ -59,7 +58,7 @@ export const BROKER_STATEMENTS = {
   },
   'nack, dead-letter': {
     weight: 2,
-    // Without a dead-letter queue.
+    // The queue has no dead-letter queue.
     refusals: ['invalid-request'],
     plan: (scene, { messages }) =>
       planForHeld([...scene.held.takeRunning(8), ...scene.held.takeStale(4)], async (held) => {
@@ -126,7 +125,7 @@ export const BROKER_STATEMENTS = {
   },
   'delete queue': {
     weight: 0.2,
-    // It is another's dead-letter queue, which is known only when its row is locked.
+    // The queue is another's dead-letter queue, which shows only once its row is locked.
     refusals: ['invalid-request', 'queue-not-found'],
     plan: (scene, { queues }) => {
       const name = scene.anyQueue();
@@ -169,13 +168,13 @@ function planEnqueue(
   };
 }
 
-/** The queue is gone, or full, or others hold its row for too long. */
+/** The queue is gone or full, or other transactions hold its row for too long. */
 function isRefusal(outcome: Error): boolean {
   if (!(outcome instanceof RowmqError)) return false;
   return ['queue-not-found', 'queue-full'].includes(outcome.code) || isLockWaitTimeout(outcome.cause);
 }
 
-/** In a transaction of somebody else's, of either isolation level, which may be rolled back. */
+/** Enqueues in a caller's transaction of either isolation level, and may roll it back. */
 function planTransactionalEnqueue(scene: Scene, { database }: TestStore): Plan | undefined {
   if (scene.account.owed > MOST_OWED) return undefined;
   const name = scene.anyQueue();
@@ -208,7 +207,7 @@ function planTransactionalEnqueue(scene: Scene, { database }: TestStore): Plan |
 
 class ChangeOfMind extends Error {}
 
-/** As in a broker, one claim of a queue at a time. */
+/** Like a broker, runs one claim of a queue at a time. */
 async function planDequeue(scene: Scene, store: TestStore): Promise<Plan | undefined> {
   const busy = scene.claimedBy(store);
   const known = await store.queues.getAll(someOf(scene.queues));
@@ -228,7 +227,7 @@ async function planDequeue(scene: Scene, store: TestStore): Promise<Plan | undef
 }
 
 async function dequeue(scene: Scene, { messages }: TestStore, queues: readonly Queue[]): Promise<void> {
-  // Long enough for a consumer, or hardly longer than a round trip.
+  // From long enough for a consumer to hardly longer than a round trip.
   const leases = [1, 0.5, 0.1].map((leaseSeconds) => ({ leaseSeconds, maxMessages: 10 }));
   const begunAt = performance.now();
   const outcomes = await messages.flights.dequeue(queues.map((queue) => ({ queue, demands: leases })));
@@ -266,7 +265,7 @@ function planPut(scene: Scene, queues: TestStore['queues'], name: string, settin
   };
 }
 
-/** The lasting queues stay each other's dead-letter queues. */
+/** The lasting queues remain each other's dead-letter queues. */
 function anySettings({ lasting, passing }: Scene, name: string): PutQueueRequest {
   const [one, other] = lasting;
   const deadLetterQueue = name === passing ? oneOf([...lasting, null]) : name === one ? other : one;

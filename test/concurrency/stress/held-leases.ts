@@ -1,30 +1,27 @@
 import type { LeasedDelivery } from '@rowmq/store';
 
-/** A lease that somebody believes to hold, or used to. */
+/** A lease that a consumer holds, or believes that it holds. */
 export interface Held {
   queue: string;
   queueId: number;
   lease: LeasedDelivery;
-  /** When it runs out, on the clock of `performance`, or a little before. */
+  /** The lease's end on `performance`'s clock, or slightly earlier. */
   until: number;
-  /** Its consumer is not done before it has run out. */
+  /** Its consumer takes longer than the lease. */
   isSlow: boolean;
 }
 
-/** Beyond it the oldest are forgotten: their consumers are gone for good. */
+/** Above this number the oldest are dropped, like leases of dead consumers. */
 const MOST_HELD = 4000;
 /**
- * Of leases that are used, those that are used again meanwhile: a consumer extends what it is about
- * to ack, and repeats a request that was not answered.
+ * The share of leases that are used twice. A consumer extends a lease that it is about to ack, and
+ * repeats an unanswered request.
  */
 const SHARE_USED_TWICE = 0.3;
-/** A lease that has less than this left may run out on the way. */
+/** A lease with less time left may run out before the request arrives. */
 const FRESH_MS = 100;
 
-/**
- * The leases of all consumers: settled by whichever broker comes next, as those of stateless
- * brokers are.
- */
+/** The leases of all consumers. Any broker may settle any lease. */
 export class HeldLeases {
   private readonly held: Held[] = [];
 
@@ -33,20 +30,20 @@ export class HeldLeases {
     if (this.held.length > MOST_HELD) this.held.splice(0, this.held.length - MOST_HELD);
   }
 
-  /** Takes up to so many that still run and whose consumers are done, of whatever queues. */
+  /** Returns up to `count` leases of any queues that still run and whose consumers are done. */
   takeRunning(count: number): Held[] {
     return this.take(count, ({ until, isSlow }, now) => !isSlow && until > now + FRESH_MS);
   }
 
   /**
-   * Takes up to so many that ran out a moment ago, or are just about to: somebody else may have
-   * claimed the message.
+   * Returns up to `count` leases that just ran out, or are about to. Another consumer may hold the
+   * message.
    */
   takeStale(count: number): Held[] {
     return this.take(count, ({ until }, now) => until < now + FRESH_MS / 2);
   }
 
-  /** The last ones first: what ran out long ago meets nobody. */
+  /** Picks the latest first, because nobody competes for leases that ended long ago. */
   private take(count: number, wanted: (held: Held, now: number) => boolean): Held[] {
     const now = performance.now();
     const taken: Held[] = [];
@@ -60,7 +57,7 @@ export class HeldLeases {
   }
 }
 
-/** Leases as requests of one flight, two for each queue, not in the order of locks. */
+/** Groups the leases into requests of one batch, two for each queue, not in the order of locks. */
 export function requestsFor(held: readonly Held[]): { queueId: number; receipts: LeasedDelivery[] }[] {
   const queues = new Map<number, LeasedDelivery[]>();
   for (const { queueId, lease } of held) queues.set(queueId, [...(queues.get(queueId) ?? []), lease]);

@@ -2,26 +2,24 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { Database, type Row, type Session, type Transaction, type WriteResult } from '@rowmq/store';
 import type { DataSource } from 'typeorm';
 
-/** Something that is done to queues. */
+/** An operation on queues. */
 export interface Operation {
   kind: string;
-  /** The queues it may touch. */
+  /** The queues that it may touch. */
   queues: readonly string[];
 }
 
 type Pair = readonly [string, string];
 
-/**
- * Counts which kinds of operations had transactions under way on the same queue at the same time.
- */
+/** Counts which kinds of operations had open transactions on the same queue at the same time. */
 export class Meetings {
   private readonly operations = new AsyncLocalStorage<Operation>();
-  /** One entry for each transaction. */
+  /** One entry for each open transaction. */
   private readonly underWay = new Set<{ operation: Operation }>();
   private readonly counts = new Map<string, number>();
   private readonly awaited: Map<string, Pair>;
 
-  /** @param readers kinds that take no locks: their plain reads count as transactions. */
+  /** @param readers Kinds that take no locks. Their plain reads count as transactions. */
   constructor(
     readonly kinds: readonly string[],
     private readonly readers: ReadonlySet<string>,
@@ -30,12 +28,12 @@ export class Meetings {
     this.awaited = new Map(pairs.map((pair) => [keyOf(pair), pair]));
   }
 
-  /** Carries out an operation: what {@link during} is told of meanwhile is part of it. */
+  /** Runs an operation. Transactions that {@link during} runs meanwhile belong to it. */
   async carryOut<T>(operation: Operation, work: () => Promise<T>): Promise<T> {
     return this.operations.run(operation, work);
   }
 
-  /** Carries out a transaction of the operation under way, and counts whom it meets. */
+  /** Runs a transaction of the current operation and counts the operations that it meets. */
   async during<T>(transaction: () => Promise<T>): Promise<T> {
     const operation = this.operations.getStore();
     if (operation === undefined) return transaction();
@@ -53,21 +51,18 @@ export class Meetings {
     }
   }
 
-  /** Whether the operation under way is of a kind that only reads. */
+  /** True if the current operation only reads. */
   get isReading(): boolean {
     const operation = this.operations.getStore();
     return operation !== undefined && this.readers.has(operation.kind);
   }
 
-  /** Pairs that have not met yet. */
+  /** The pairs that have not met. */
   get missing(): Pair[] {
     return [...this.awaited.values()];
   }
 
-  /**
-   * How often each pair met: a line for each kind, with a column for each of those before it and
-   * itself.
-   */
+  /** A table of meetings: a line for each kind, and a column for each kind up to itself. */
   matrix(): string {
     const width = Math.max(...this.kinds.map(({ length }) => length));
     const head = `${' '.repeat(width + 4)}${this.kinds.map((_, index) => String(index + 1).padStart(7)).join('')}`;
@@ -79,7 +74,7 @@ export class Meetings {
   }
 
   private count(one: string, other: string): void {
-    // In the order in which the kinds are listed.
+    // In the order of the list of kinds.
     const key = keyOf(this.kinds.indexOf(one) <= this.kinds.indexOf(other) ? [one, other] : [other, one]);
     this.counts.set(key, (this.counts.get(key) ?? 0) + 1);
     this.awaited.delete(key);
@@ -91,8 +86,8 @@ function keyOf([one, other]: Pair): string {
 }
 
 /**
- * A database whose transactions are told to {@link Meetings}: from their first statement, or the
- * wait for a connection, to their COMMIT.
+ * A database that reports its transactions to {@link Meetings}. They begin with the wait for a
+ * connection or the first statement, and end with COMMIT.
  */
 export class ObservedDatabase extends Database {
   constructor(

@@ -1,14 +1,11 @@
 import type { Deadlocked } from '../../support/deadlock-log.js';
 
-/**
- * Takes deliveries that are under no lease: a claim, or expire, dead-letter, redrive or purge,
- * which take them like one.
- */
+/** Selects deliveries without a lease. Claim, expire, dead-letter, redrive and purge do this. */
 const TAKES = /^SELECT [^]{0,300}?\bFROM delivery FORCE INDEX \(delivery_next\)/;
 
 /**
- * Ends or moves a lease, or deletes or moves what is under it: ack, purge; nack, extend, release; a
- * dead-lettering nack, which gives a reason. Not a claim's own change, which counts a hand-out.
+ * Changes leased deliveries: ack and purge; nack, extend and release; a dead-lettering nack, which
+ * sets a reason. A claim's own UPDATE does not match, because it increments the receive count.
  */
 const SETTLES = [
   /^DELETE d\b/,
@@ -17,9 +14,9 @@ const SETTLES = [
 ];
 
 /**
- * Whether a deadlock of MariaDB is the one that docs/decisions/0012 says remains: an ack, nack or
- * extend whose lease ran out on the way has a delivery's row and wants its index entry, while a
- * claim has the entry and, for an instant, wants the row. Every other is a fault.
+ * True for the one kind of deadlock that remains on MariaDB (docs/decisions/0012). A lease runs out
+ * while its ack, nack or extend runs. That statement holds the delivery's row and wants its index
+ * entry. A claim holds the entry and briefly wants the row. Every other deadlock is a fault.
  */
 export function isOverslept(deadlock: readonly Deadlocked[]): boolean {
   const [one, other] = deadlock;

@@ -4,18 +4,18 @@ import type { TestStore } from '../../support/store.js';
 import { LAST_ID, oneOf, type Plan, planForQueue, type Scene, type Statements } from './scene.js';
 
 const STRETCH = 500;
-/** In the time that messages are stamped with. */
+/** Measured on the clock of the messages' ids. */
 const RETENTION_SECONDS = 180;
 const AHEAD_MINUTES = 3;
-/** Beyond it a split swaps rows out and in. */
+/** With more rows, a split exchanges the partition for a table. */
 const ROWS_COPIED = 10_000;
 /**
- * Between two changes of the table by one reaper: each stops all writers. Shorter while there are
- * pairs that have not met.
+ * The pause between two changes of the table by one reaper, since each blocks all writers. It is
+ * shorter while some pairs have not met.
  */
 const DDL_PAUSE_MS = { usual: 1500, hurried: 200 };
 
-/** What reapers send. */
+/** The statements that reapers send. */
 export const REAPER_STATEMENTS = {
   expire: {
     weight: 4,
@@ -123,13 +123,13 @@ export const REAPER_STATEMENTS = {
   },
 } satisfies Record<string, Statements>;
 
-/** One past retention in which something is owed. */
+/** A partition past retention that still owes messages. */
 async function keptPartition({ partitions }: TestStore): Promise<Partition | undefined> {
   const kept = await partitions.listKept({ retentionSeconds: RETENTION_SECONDS });
   return kept.length === 0 ? undefined : oneOf(kept);
 }
 
-/** Whether the catch-all partition does. */
+/** True if the catch-all partition holds more than `rows`. */
 async function holdsMoreThan({ database }: TestStore, rows: number): Promise<boolean> {
   return (await database.read('SELECT 1 FROM message PARTITION (p_max) LIMIT ?, 1', [rows])).length > 0;
 }

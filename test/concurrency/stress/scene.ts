@@ -5,52 +5,50 @@ import { Account } from './account.js';
 import { HeldLeases } from './held-leases.js';
 import type { Meetings } from './meetings.js';
 
-/** What is about to be done, and to which queues. */
+/** A planned operation and its queues. */
 export interface Plan {
   queues: readonly string[];
   carryOut(): Promise<void>;
 }
 
-/** A kind of statements that a broker or a reaper sends. */
+/** A kind of statement that a broker or a reaper sends. */
 export interface Statements {
-  /** How often it has its turn, relative to the others of its list. */
+  /** Its frequency, relative to the other kinds of its list. */
   weight: number;
-  /** Codes of refusals that are as they should be. */
+  /** Codes of refusals that are correct. */
   refusals?: readonly RowmqError['code'][];
-  /** It gives way to whoever holds a table, and comes back later. */
+  /** It yields to the holder of a table lock and runs again later. */
   givesWay?: boolean;
-  /** Undefined: there is nothing to do at this moment. */
+  /** Undefined: nothing to do now. */
   plan(scene: Scene, store: TestStore): Promise<Plan | undefined> | Plan | undefined;
 }
 
 /**
- * Messages are stamped as if time ran so much faster: a partition of a minute is past within a
+ * Message ids advance this many times faster than real time. A one-minute partition is past after a
  * second.
  */
 const TIME_FACTOR = 60;
 const MINUTE = 60_000;
 /**
- * Seconds of a cycle. At first some messages are stamped by a broker whose clock is ahead, so that
- * whoever makes partitions splits one that has rows, and copies them. When time has gone past
- * these, no partitions are made for a while, so that the catch-all partition has too many rows to
- * copy, and they are swapped out and in.
+ * Seconds of a cycle. First, a broker whose clock is ahead stamps some messages. The next split
+ * finds rows in the catch-all partition and copies them.
+ *
+ * Later, for a while, no worker creates partitions. The catch-all partition then holds too many
+ * rows to copy, and the split exchanges it for a table.
  */
 const CYCLE = { length: 120, clockIsAheadUntil: 40, nobodySplitsFrom: 80, nobodySplitsUntil: 105 };
 const SHARE_AHEAD = 0.3;
 const AHEAD_MINUTES = { least: 2, most: 40 };
-/**
- * Of partitions, those in which some messages live long enough to keep them from being dropped as a
- * whole.
- */
+/** In every n-th partition some messages live long enough to prevent its drop. */
 const KEPT_EVERY = 4;
 const SHARE_LONG_LIVED = 0.3;
 
 const SHARE_PASSING = 0.6;
 
-/** Comes after every id. */
+/** Sorts after every id. */
 export const LAST_ID = Buffer.alloc(16, 255);
 
-/** What a queue is made with. */
+/** The settings of a new queue. */
 export const SETTINGS = {
   leaseSeconds: 1,
   messageTtlSeconds: 3600,
@@ -58,42 +56,39 @@ export const SETTINGS = {
   maxDepth: null,
 } satisfies PutQueueRequest;
 
-/** What all brokers and reapers of a stress work on, and what is known of it. */
+/** The shared state of all brokers and reapers in a stress run. */
 export class Scene {
   readonly account = new Account();
   readonly held = new HeldLeases();
-  /** Never deleted, since each is the other's dead-letter queue. */
+  /** Never deleted, because each is the other's dead-letter queue. */
   readonly lasting = ['a', 'b'] as const;
-  /** Deleted and made again and again. */
+  /** Deleted and recreated again and again. */
   readonly passing = 'c';
   readonly queues: readonly string[] = [...this.lasting, this.passing];
-  /** Whether the passing queue is there, as far as is known. */
+  /** True if the passing queue exists, as far as the scene knows. */
   isThere = false;
-  /**
-   * Partitions, and messages that were thinned out; how often the catch-all one had too many rows
-   * to copy.
-   */
+  /** Counts of partitions, of thinned messages, and of splits that found too many rows to copy. */
   readonly done = { dropped: 0, made: 0, overfull: 0, thinned: 0, rebuilt: 0 };
-  /** When a reaper last changed the table of messages. */
+  /** By store, the time of the reaper's last change to the message table. */
   readonly changedAt = new WeakMap<TestStore, number>();
   private readonly claimed = new WeakMap<TestStore, Set<string>>();
   private readonly started = Date.now();
 
   constructor(readonly meetings: Meetings) {}
 
-  /** Queues of which a broker has a claim under way. */
+  /** The queues on which a broker has a claim in flight. */
   claimedBy(store: TestStore): Set<string> {
     const claimed = this.claimed.get(store) ?? new Set();
     this.claimed.set(store, claimed);
     return claimed;
   }
 
-  /** The instant that partitions are made and dropped by, ms since 1970. */
+  /** The time, in ms since 1970, by which reapers create and drop partitions. */
   get stampedNow(): number {
     return this.started + (Date.now() - this.started) * TIME_FACTOR;
   }
 
-  /** What one message's id is stamped with, and whether it lives for long. */
+  /** The time for a message's id, and whether the message lives long. */
   stamp(): { at: number; isLongLived: boolean } {
     const { least, most } = AHEAD_MINUTES;
     const isAhead = this.done.made > 0 && this.second < CYCLE.clockIsAheadUntil && Math.random() < SHARE_AHEAD;
@@ -101,13 +96,13 @@ export class Scene {
     return { at, isLongLived: Math.floor(at / MINUTE) % KEPT_EVERY === 0 && Math.random() < SHARE_LONG_LIVED };
   }
 
-  /** Whether partitions are made at this moment. */
+  /** True while workers create partitions. */
   get isSplitting(): boolean {
     return this.second < CYCLE.nobodySplitsFrom || this.second >= CYCLE.nobodySplitsUntil;
   }
 
   /**
-   * One of the queues: mostly the passing one, where some statements meet others for moments only.
+   * Picks a queue, mostly the passing one, because some statements meet others on it only briefly.
    */
   anyQueue(): string {
     return Math.random() < SHARE_PASSING ? this.passing : oneOf(this.lasting);
@@ -119,8 +114,8 @@ export class Scene {
 }
 
 /**
- * Something that is done to one queue: any that this broker or reaper knows, as it was up to a
- * second ago.
+ * Plans an operation on one queue that this broker or reaper knows. Its settings may be a second
+ * old.
  */
 export async function planForQueue(
   scene: Scene,
@@ -136,7 +131,7 @@ export function oneOf<T>(list: readonly T[]): T {
   return list[Math.floor(Math.random() * list.length)] as T;
 }
 
-/** Some of them, at least one, in any order. */
+/** Picks at least one element, in random order. */
 export function someOf<T>(list: readonly T[]): T[] {
   const shuffled = list.map((one) => ({ one, place: Math.random() })).toSorted((a, b) => a.place - b.place);
   return shuffled.slice(0, 1 + Math.floor(Math.random() * list.length)).map(({ one }) => one);

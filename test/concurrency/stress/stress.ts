@@ -10,36 +10,33 @@ import { LAST_ID, oneOf, Scene, SETTINGS, type Statements } from './scene.js';
 
 const STATEMENTS: Record<string, Statements> = { ...BROKER_STATEMENTS, ...REAPER_STATEMENTS };
 
-/** Together 68 connections. */
+/** Together these are 68 connections. */
 const BROKERS = { count: 4, workers: 12, poolSize: 13, kinds: Object.keys(BROKER_STATEMENTS) };
 const REAPERS = { count: 2, workers: 4, poolSize: 4, kinds: Object.keys(REAPER_STATEMENTS) };
-/** A reaper's connections for partitions, whose clock is that of the messages' stamps. */
+/** A reaper's connections for partitions. Their clock is that of the messages' ids. */
 const PARTITIONS_POOL_SIZE = 4;
 export const CONNECTIONS = BROKERS.count * BROKERS.poolSize + REAPERS.count * (REAPERS.poolSize + PARTITIONS_POOL_SIZE);
 
-/** Of choices, while there are pairs that have not met, those that are for their sake. */
+/** While some pairs have not met, this share of the choices aims at them. */
 const SHARE_FOR_MISSING = 0.8;
-/** More than are copied when the partition that they are in is split. */
+/** More rows than a split of their partition copies. */
 const FIRST_MESSAGES = 12_000;
 const DRAIN_DEADLINE_MS = 60_000;
 
-/**
- * Brokers and reapers, each of whose workers does whatever comes to its mind to whichever of three
- * queues.
- */
+/** Brokers and reapers whose workers run random operations on three queues. */
 export class Stress {
   readonly meetings = new Meetings(Object.keys(STATEMENTS), new Set(['browse']));
   readonly scene = new Scene(this.meetings);
   readonly carriedOut = new Map(Object.keys(STATEMENTS).map((kind) => [kind, 0]));
-  /** Operations that ended with a refusal that is as it should be, or gave way, by kind. */
+  /** By kind, the operations that ended with a correct refusal or yielded. */
   readonly refused = new Map<string, number>();
-  /** What the database answered with, by error number, whether or not it was tried again. */
+  /** The database's errors by number, including those that were retried. */
   readonly errors = new Map<number | string, number>();
   private readonly brokers: TestStore[] = [];
   private readonly reapers: TestStore[] = [];
   private failure: unknown;
 
-  /** On a database with RowMQ's schema and nothing else. */
+  /** Expects a database with RowMQ's schema and no data. */
   static async open(url: string): Promise<Stress> {
     const stress = new Stress();
     while (stress.brokers.length < BROKERS.count) stress.brokers.push(await stress.openStore(url, BROKERS.poolSize));
@@ -48,14 +45,14 @@ export class Stress {
     return stress;
   }
 
-  /** How many were carried out. */
+  /** The number of completed operations. */
   get operations(): number {
     return [...this.carriedOut.values()].reduce((sum, count) => sum + count, 0);
   }
 
   /**
-   * Statements that were given up after their deadline. One may have carried out what it was to do,
-   * and its COMMIT, without anybody being told how much that was.
+   * Statements that were abandoned at their deadline. Such a statement may have run and committed
+   * without a report of its count.
    */
   get givenUp(): number {
     return this.errors.get('PROTOCOL_SEQUENCE_TIMEOUT') ?? 0;
@@ -65,7 +62,7 @@ export class Stress {
     for (const store of [...this.reapers, ...this.brokers]) await store.close();
   }
 
-  /** Lets everybody work until `isOver`. Throws what was not to be expected. */
+  /** Runs all workers until `isOver`. Throws the first unexpected error. */
   async run(isOver: () => boolean): Promise<void> {
     const ends = (): boolean => this.failure !== undefined || isOver();
     const workers = [
@@ -77,12 +74,12 @@ export class Stress {
   }
 
   /**
-   * Takes and acks, or removes, whatever is left. Returns how many deliveries the database holds
-   * then: none, unless there are some that nobody can get.
+   * Dequeues and acks, or removes, all remaining deliveries. Returns how many the database still
+   * holds. Any that remain are unreachable.
    */
   async drain(): Promise<number> {
     const [store] = this.brokers as [TestStore];
-    // Nothing is to be dead-lettered any more.
+    // Stops further dead-lettering.
     for (const name of this.scene.queues) await store.queues.put(name, { ...SETTINGS, maxReceives: null });
     const until = performance.now() + DRAIN_DEADLINE_MS;
     for (;;) {
@@ -125,8 +122,8 @@ export class Stress {
   }
 
   /**
-   * A refusal, or a lock that was waited for in vain, at each try: the machine is too slow for so
-   * many.
+   * A refusal, or a lock wait that timed out in every attempt because the machine is too slow for
+   * this load.
    */
   private isExpected({ refusals = [], givesWay = false }: Statements, error: unknown): boolean {
     if (!(error instanceof RowmqError)) return givesWay && isLockWaitTimeout(error);
@@ -165,7 +162,7 @@ export class Stress {
   }
 
   /**
-   * Makes the queues, and fills the catch-all partition, as if no reaper had been there for long.
+   * Creates the queues and fills the catch-all partition, as after a long time without a reaper.
    */
   private async prepare({ queues, messages }: TestStore): Promise<void> {
     const { scene } = this;

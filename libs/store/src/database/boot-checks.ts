@@ -3,14 +3,14 @@ import type { DataSource } from 'typeorm';
 import { driverError } from './database-errors.js';
 import { NoPrimaryError } from './primary.js';
 
-/** RowMQ cannot run on this database as it is; the message says what to change. */
+/** RowMQ cannot run on this database. The message says what to change. */
 export class StartupError extends Error {
   override readonly name = 'StartupError';
 }
 
 /**
- * Why a database at this address (without user and password) cannot be used, and what to do about
- * it.
+ * Explains why RowMQ cannot use a database, and what to do. The address contains no user and no
+ * password.
  */
 export function cannotUse(address: string, error: unknown): StartupError {
   const what = reason(error).replace(/\.$/, '');
@@ -23,7 +23,7 @@ export function cannotUse(address: string, error: unknown): StartupError {
 
 const ENCRYPT = 'Set ROWMQ_DATABASE_TLS to require, verify-ca or verify.';
 
-/** Undefined where the error says all that there is to say. */
+/** Returns undefined when the error needs no advice. */
 function adviceOn(error: unknown, address: string): string | undefined {
   const { code, errno } = driverError(error);
   switch (code) {
@@ -35,7 +35,8 @@ function adviceOn(error: unknown, address: string): string | undefined {
   switch (errno) {
     case 1044:
     case 1045:
-      // So says MariaDB with require_secure_transport, and both where a user REQUIREs SSL.
+      // MariaDB with require_secure_transport reports it like this. So do both servers when a user
+      // has REQUIRE SSL.
       return `Check user and password in ROWMQ_DATABASE_URL. The same is said where only encrypted connections are taken: ${ENCRYPT}`;
     case 1049:
       return `Create it (CREATE DATABASE \`${address.split('/').at(-1)}\` CHARACTER SET utf8mb4), or name another in ROWMQ_DATABASE_URL.`;
@@ -45,7 +46,9 @@ function adviceOn(error: unknown, address: string): string | undefined {
   return undefined;
 }
 
-/** What the server is and how it is reached, for the log: `MySQL 9.7.4, not encrypted`. */
+/**
+ * Describes the server and its connection for the log, for example `MySQL 9.7.4, not encrypted`.
+ */
 export async function describeServer(dataSource: DataSource): Promise<string> {
   const [server] = await dataSource.query<{ version: string }[]>('SELECT VERSION() AS version');
   const [cipher] = await dataSource.query<{ Value: string }[]>(`SHOW SESSION STATUS LIKE 'Ssl_cipher'`);
@@ -54,7 +57,7 @@ export async function describeServer(dataSource: DataSource): Promise<string> {
 }
 
 function parseVersion(version: string): { kind: keyof typeof OLDEST; number: string } {
-  // MariaDB hides its version behind the 5.5.5- prefix of old replication protocols on some paths.
+  // Some MariaDB servers prefix their version with 5.5.5-, for old replication protocols.
   const [number = ''] = version.replace(/^5\.5\.5-/, '').split('-');
   return { kind: /mariadb/i.test(version) ? 'MariaDB' : 'MySQL', number };
 }
@@ -68,19 +71,21 @@ interface ServerFacts {
   maxAllowedPacket: number;
 }
 
-/** A flight of 4 MiB of bodies is twice that as SQL, and has its other columns beside it. */
+/** A batch with 4 MiB of bodies doubles in size as SQL text, and carries its other columns too. */
 const LARGEST_PACKET = 16 * 1024 * 1024;
 
 /**
- * Oldest releases that have everything the statements use: SKIP LOCKED, JSON_TABLE, and partitions
- * that can be dropped beside running writers.
+ * The oldest releases with all features that the statements use: SKIP LOCKED, JSON_TABLE, and DROP
+ * PARTITION while writers run.
  */
 const OLDEST = { MySQL: [8, 4], MariaDB: [10, 6] } as const;
 
 /**
- * Checks the server before anything is built on it. Returns warnings about settings that weaken
- * durability. Throws {@link StartupError} for a server that is too old, whose binlog cannot carry
- * READ COMMITTED, that takes too small packets, or whose group has several primaries.
+ * Checks the server before the application uses it. Returns warnings about settings that weaken
+ * durability.
+ *
+ * Throws {@link StartupError} for a server that is too old or accepts only small packets. Throws it
+ * too when the binlog cannot carry READ COMMITTED, or the group has several primaries.
  */
 export async function checkServer(dataSource: DataSource): Promise<string[]> {
   const [facts] = await dataSource.query<ServerFacts[]>(
@@ -97,7 +102,7 @@ export async function checkServer(dataSource: DataSource): Promise<string[]> {
   ];
 }
 
-/** The judgement of {@link checkServer}, on facts. */
+/** Decides for {@link checkServer}, from the values that it read. */
 export function judgeServer({
   version,
   logBin,
@@ -116,12 +121,12 @@ export function judgeServer({
   }
   if (Number(logBin) === 1 && binlogFormat === 'STATEMENT') {
     throw new StartupError(
-      'The server writes its binlog as statements, which READ COMMITTED transactions cannot; set binlog_format=ROW.',
+      'The server writes its binlog as statements, which does not work with READ COMMITTED; set binlog_format=ROW.',
     );
   }
   if (Number(maxAllowedPacket) < LARGEST_PACKET) {
     throw new StartupError(
-      `max_allowed_packet is ${maxAllowedPacket}; a transaction of many messages at once needs ${LARGEST_PACKET} (16 MiB), which is the least either server comes with.`,
+      `max_allowed_packet is ${maxAllowedPacket}, but a batch of messages needs ${LARGEST_PACKET} (16 MiB); raise it to at least that.`,
     );
   }
   const warnings: string[] = [];
@@ -134,10 +139,7 @@ export function judgeServer({
   return warnings;
 }
 
-/**
- * The same of a server's `group_replication_…` variables; there are none where the plugin is not
- * loaded.
- */
+/** Checks a server's `group_replication_…` variables. A server without the plugin has none. */
 export function judgeGroup(variables: ReadonlyMap<string, string>): string[] {
   const valueOf = (name: string): string => variables.get(`group_replication_${name}`) ?? '';
   if (valueOf('group_name') === '') return [];
@@ -149,11 +151,11 @@ export function judgeGroup(variables: ReadonlyMap<string, string>): string[] {
   const warnings: string[] = [];
   if (valueOf('consistency') === 'EVENTUAL')
     warnings.push(
-      'group_replication_consistency is EVENTUAL: after a failover, a new primary that is behind may answer as if what was confirmed were not there; set it to BEFORE_ON_PRIMARY_FAILOVER.',
+      'group_replication_consistency is EVENTUAL: after a failover, a new primary that is behind may miss confirmed messages; set it to BEFORE_ON_PRIMARY_FAILOVER.',
     );
   if (valueOf('unreachable_majority_timeout') === '0')
     warnings.push(
-      'group_replication_unreachable_majority_timeout is 0: a primary that is cut off never becomes read-only, and brokers that reach it and its successor use neither; set it to a second.',
+      'group_replication_unreachable_majority_timeout is 0: a primary that is cut off never becomes read-only, and brokers that reach both it and its successor use neither; set it to 1.',
     );
   return warnings;
 }

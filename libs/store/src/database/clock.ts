@@ -1,11 +1,12 @@
 /**
- * The database's clock, in milliseconds since 1970, as a SQL expression: constant within a
- * statement, so the optimizer may use it in a range. Right only where the session's time zone is
- * UTC (which {@link Database} sees to): elsewhere UNIX_TIMESTAMP(NOW(3)) jumps when the clocks
- * change. Numbers taken from it stay numbers: compared with a quoted one, a BIGINT column is
- * compared as DOUBLE.
+ * The database's clock in milliseconds since 1970, as a SQL expression. It is constant within a
+ * statement, so the optimizer can use it in a range.
+ *
+ * It needs a session in UTC, which {@link Database} sets. In other time zones
+ * UNIX_TIMESTAMP(NOW(3)) jumps when daylight saving starts or ends. Bind values derived from it as
+ * numbers: the servers compare a BIGINT column with a quoted number as DOUBLE.
  */
 export const NOW_MS = 'CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS UNSIGNED)';
 
-/** The same in every time zone that somebody else's session may have. */
+/** The same clock, correct in every session time zone. A caller's own session may have any. */
 export const UTC_NOW_MS = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000";

@@ -8,44 +8,42 @@ import { type Primary, refuseReadOnly } from './primary.js';
 import type { Row, Session } from './session.js';
 
 /**
- * After this time without an answer the hosts are asked which is the primary: a server that hangs
- * never says that it is none.
+ * A statement that runs longer than this starts a search for the primary. A server that hangs never
+ * reports that it lost the role.
  */
 const SLOW_MS = 3000;
 
 /**
- * A proof that the server takes writes is renewed with the next SELECT when it is older. A demoted
- * primary still answers reads, so a claim would go on to look for work where there will never be
- * any.
+ * An older proof is renewed with the next SELECT. A demoted primary still answers reads, so a claim
+ * on it would find an empty queue for ever.
  */
 const PROOF_MS = 1000;
 export const ASK_FOR_PROOF = 'SELECT @@GLOBAL.read_only AS readOnly';
 
 /**
- * The server ends a session, and its transaction, after a silence of this many statement deadlines.
- * No working client is silent for one. Otherwise a frozen process keeps its locks for hours, until
- * TCP gives up.
+ * After this many statement deadlines of silence, the server ends a session and its transaction. A
+ * working client is never silent for that long. Otherwise a frozen process holds its locks for
+ * hours, until TCP gives up.
  */
 const SILENT_DEADLINES = 3;
 
-/** A connection to a server that has said that it takes writes. */
+/** A connection to a server that has confirmed that it takes writes. */
 export interface ServerConnection {
   readonly session: Session;
-  /** The server said so within the last second. */
+  /** The server confirmed it within the last second. */
   readonly isProven: boolean;
   /**
-   * Throws `ReadOnlyServerError` if the server's answer to {@link ASK_FOR_PROOF} says that it takes
-   * no writes.
+   * Throws `ReadOnlyServerError` if the server's answer to {@link ASK_FOR_PROOF} says that it is
+   * read-only.
    */
   prove(answer: Row | undefined): void;
-  /** Closes it instead of handing it to the next request. */
+  /** Closes the connection instead of returning it to the pool. */
   close(): void;
 }
 
 /**
- * The pool's connections to the primary. Each is set up once, is proven to take writes, and has a
- * deadline on every statement. Statements go to mysql2 directly: TypeORM's `query` copies every
- * result and broadcasts every statement.
+ * The pool's connections to the primary. Each gets its session settings once, proves that its
+ * server takes writes, and has a deadline on every statement.
  */
 export class Connections {
   private readonly health: DatabaseHealth;
@@ -53,7 +51,7 @@ export class Connections {
   private readonly pool: Pool;
   private readonly setup: readonly string[];
   /**
-   * When a connection's server last said that it takes writes. A connection that was not set up yet
+   * The time of each connection's last proof. A connection that still needs its session settings
    * has no entry.
    */
   private readonly provenAt = new WeakMap<PoolConnection, number>();
@@ -68,7 +66,7 @@ export class Connections {
     this.setup = sessionSetup(Math.ceil((SILENT_DEADLINES * statementDeadlineMs) / 1000));
   }
 
-  /** Gives `work` a connection of the pool. */
+  /** Lends `work` a pooled connection. */
   async use<T>(work: (connection: ServerConnection) => Promise<T>): Promise<T> {
     return this.observed(async () => {
       const connection = await this.connect();
@@ -77,7 +75,7 @@ export class Connections {
         connection.release();
         return result;
       } catch (error) {
-        // A statement may still run on it, or its server is no longer the primary.
+        // Its statement may still run, or its server is no longer the primary.
         if (isConnectionLost(error) || isNotPrimary(error)) connection.destroy();
         else connection.release();
         throw error;
@@ -85,7 +83,7 @@ export class Connections {
     });
   }
 
-  /** Gives `work` a connection that is closed afterwards, so that its session state cannot leak. */
+  /** Lends `work` a connection and closes it afterwards, so that no session state leaks. */
   async useOnce<T>(work: (connection: ServerConnection) => Promise<T>, statementDeadlineMs: number): Promise<T> {
     return this.observed(async () => {
       const connection = await this.connect();
@@ -98,8 +96,8 @@ export class Connections {
   }
 
   /**
-   * Tells the health how a try ended. A failure that a failover looks like starts a search for the
-   * primary.
+   * Reports each attempt's outcome to the health. Starts a search for the primary after a failure
+   * that may mean a failover.
    */
   private async observed<T>(work: () => Promise<T>): Promise<T> {
     const host = this.primary?.host;
@@ -168,7 +166,7 @@ export class Connections {
   private session(connection: PoolConnection, timeout: number): Session {
     const run = async <T>(sql: string, values: readonly unknown[] = []): Promise<T> =>
       new Promise((resolve, reject) => {
-        // Without values mysql2 need not search the text for placeholders.
+        // Without values mysql2 does not search the text for placeholders.
         const options: QueryOptions = { sql, ...(values.length > 0 && { values: [...values] }), timeout };
         const slow = this.suspectLater();
         connection.query(options, (error, result) => {
@@ -189,9 +187,9 @@ export class Connections {
 }
 
 /**
- * The settings of every session. READ COMMITTED takes no gap locks. UTC makes {@link NOW_MS} true.
- * A lock wait is short, so that the retry comes before the client's patience ends. mysql2 takes for
- * granted that backslashes escape.
+ * The settings of every session. READ COMMITTED takes no gap locks. {@link NOW_MS} needs UTC. Short
+ * lock waits leave time to retry before the client gives up. mysql2 assumes that backslashes
+ * escape.
  */
 function sessionSetup(silentSeconds: number): string[] {
   return [

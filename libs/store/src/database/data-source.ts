@@ -10,26 +10,28 @@ import { Primary } from './primary.js';
 
 export interface DatabaseSettings {
   /**
-   * `mysql://user:password@host:port/database`; with several hosts, connections go to the one that
+   * `mysql://user:password@host:port/database`. With several hosts, connections go to the one that
    * takes writes.
    */
   url: string;
-  /** How its connections are encrypted; undefined: not at all. */
+  /** TLS settings. Undefined disables encryption. */
   tls?: DatabaseTls | undefined;
-  /** Connections at most. */
+  /** The maximum number of connections. */
   poolSize?: number;
-  /** Requests that may wait for a connection; one more is refused with `overloaded`. */
+  /**
+   * The maximum number of requests that wait for a connection. The next fails with `overloaded`.
+   */
   waitingRequests?: number;
-  /** Told when trouble with the database begins and ends, and of another primary. */
+  /** Receives the start and end of trouble, and changes of the primary. */
   log?: HealthLog;
 }
 
-/** A connection that has had nothing to do for so long is closed. */
+/** A connection closes after this much idle time. */
 const IDLE_MS = 20_000;
 
 /**
- * TypeORM's options, how the database is, and which of several hosts its connections go to.
- * `address` is where the database is, for people.
+ * TypeORM's options, the database's health, and the choice among several hosts. `address` names the
+ * database in messages.
  */
 export type StoreOptions = DataSourceOptions & {
   readonly health: DatabaseHealth;
@@ -38,7 +40,8 @@ export type StoreOptions = DataSourceOptions & {
 };
 
 /**
- * TypeORM's options for RowMQ's database. Nothing is synchronized: the schema is the migrations'.
+ * TypeORM's options for RowMQ's database. TypeORM never synchronizes the schema: the migrations own
+ * it.
  */
 export function dataSourceOptions({
   url,
@@ -51,8 +54,8 @@ export function dataSourceOptions({
   const primary = Primary.of(url, tls, (host) => health.moved(host));
   return {
     type: 'mysql',
-    // User, password and database are the same on every host. Not as a `url`, in which TypeORM does
-    // not know IPv6 addresses.
+    // All hosts share user, password and database. TypeORM's `url` option does not parse IPv6
+    // addresses.
     ...databaseParts(databaseHosts(url)[0] as string),
     ...(tls && { ssl: tls }),
     health,
@@ -61,19 +64,19 @@ export function dataSourceOptions({
     entities: ENTITIES,
     migrations: MIGRATIONS,
     migrationsTableName: 'rowmq_migration',
-    // MySQL commits DDL by itself: a transaction around a migration would only pretend.
+    // MySQL commits DDL on its own, so a transaction around a migration has no effect.
     migrationsTransactionMode: 'none',
     synchronize: false,
     poolSize,
     connectTimeout: 5000,
-    // A transaction's statements travel together; every value in them is escaped.
+    // A transaction's statements travel together. mysql2 escapes every value in them.
     multipleStatements: true,
     supportBigNumbers: true,
     bigNumberStrings: false,
     extra: {
       queueLimit: waitingRequests,
-      // Before the server does it (see SILENT_DEADLINES). mysql2 closes idle connections only where
-      // fewer may stay than there may be.
+      // The pool closes idle connections before the server does (see SILENT_DEADLINES). mysql2
+      // closes them only if `maxIdle` is below the pool's size.
       idleTimeout: IDLE_MS,
       maxIdle: Math.max(poolSize - 1, 1),
       gracefulEnd: true,
@@ -86,8 +89,8 @@ export function dataSourceOptions({
 }
 
 /**
- * As mysql2 does it, but a statement without values is sent as it is: mysql2 looks for placeholders
- * in it all the same, which in flights of hundreds of kilobytes was 4 % of a busy broker's time.
+ * Formats like mysql2, but sends a statement without values unchanged. mysql2 searches it for
+ * placeholders anyway. In batches of hundreds of kilobytes that took 4 % of a busy broker's time.
  */
 function queryFormat(sql: string, values: Values, timezone: Timezone): string {
   return Array.isArray(values) && values.length === 0 ? sql : format(sql, values, false, timezone);
@@ -96,33 +99,30 @@ function queryFormat(sql: string, values: Values, timezone: Timezone): string {
 type Values = Parameters<typeof format>[1];
 type Timezone = Parameters<typeof format>[3];
 
-/**
- * Which of several hosts this data source's connections go to; undefined where there is one host
- * only.
- */
+/** The primary of this data source's hosts. Undefined if there is one host. */
 export function primaryOf(dataSource: DataSource): Primary | undefined {
   return (dataSource.options as Partial<StoreOptions>).primary;
 }
 
-/** How the database of a data source is, as this process meets it. */
+/** The health of a data source's database, as this process sees it. */
 export function healthOf(dataSource: DataSource): DatabaseHealth {
   return (dataSource.options as StoreOptions).health;
 }
 
-/** The connections of a data source, for what TypeORM does not do. */
+/** The connection pool of a data source, for features that TypeORM lacks. */
 export function poolOf({ driver }: DataSource): Pool {
   if (driver instanceof MysqlDriver) return driver.pool as Pool;
   throw new TypeError('The data source is not one of MySQL.');
 }
 
-/** Where a data source's database is, for people: `a:3306,b:3306/d`. */
+/** The address of a data source's database, for messages: `a:3306,b:3306/d`. */
 export function addressOf(dataSource: DataSource): string {
   return (dataSource.options as StoreOptions).address;
 }
 
 /**
- * Opens the pool, to the primary if there are several hosts. Throws `StartupError` that says what
- * the database said and what to do; its cause is the database's error, or `NoPrimaryError`.
+ * Opens the pool, to the primary if there are several hosts. Throws `StartupError` with the
+ * database's reason and advice. Its cause is the database's error or `NoPrimaryError`.
  */
 export async function connectDataSource(options: DataSourceOptions): Promise<DataSource> {
   const dataSource = new DataSource(options);
@@ -135,8 +135,8 @@ export async function connectDataSource(options: DataSourceOptions): Promise<Dat
 }
 
 /**
- * Opens a pool of its own, for scripts and tests; applications get theirs from `StoreModule`. Close
- * it with `destroy()`. Throws like {@link connectDataSource}.
+ * Opens a separate pool for scripts and tests. Applications get theirs from `StoreModule`. Close it
+ * with `destroy()`. Throws like {@link connectDataSource}.
  */
 export async function openDataSource(settings: DatabaseSettings): Promise<DataSource> {
   return connectDataSource(dataSourceOptions(settings));

@@ -3,7 +3,7 @@ import { isConnectionLost, isNotPrimary, isRetryable, mayHaveCommitted, toRowmqE
 
 const serverError = (errno: number, code: string): Error => Object.assign(new Error(code), { errno, code });
 
-describe('what a server says when it is no primary, or no longer', () => {
+describe('isNotPrimary', () => {
   test.each([
     [1290, 'ER_OPTION_PREVENTS_STATEMENT'],
     [1792, 'ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION'],
@@ -13,7 +13,7 @@ describe('what a server says when it is no primary, or no longer', () => {
     [3796, 'ER_GRP_TRX_CONSISTENCY_NOT_ALLOWED'],
     [3797, 'ER_GRP_TRX_CONSISTENCY_BEFORE'],
     [3798, 'ER_GRP_TRX_CONSISTENCY_AFTER_ON_TRX_BEGIN'],
-  ])('%i %s: another connection may lead to one that is', (errno, code) => {
+  ])('is true for %i %s, which is retryable on another connection', (errno, code) => {
     expect(isNotPrimary(serverError(errno, code))).toBe(true);
     expect(isRetryable(serverError(errno, code))).toBe(true);
     expect(isConnectionLost(serverError(errno, code))).toBe(false);
@@ -23,29 +23,26 @@ describe('what a server says when it is no primary, or no longer', () => {
     [1205, 'ER_LOCK_WAIT_TIMEOUT'],
     [1213, 'ER_LOCK_DEADLOCK'],
     [1062, 'ER_DUP_ENTRY'],
-  ])('not %i %s', (errno, code) => {
+  ])('is false for %i %s, which says nothing about the primary', (errno, code) => {
     expect(isNotPrimary(serverError(errno, code))).toBe(false);
   });
 });
 
-describe('too many connections', () => {
+describe('errors about too many connections', () => {
   test.each([
     [1040, 'ER_CON_COUNT_ERROR'],
     [1203, 'ER_TOO_MANY_USER_CONNECTIONS'],
     [1226, 'ER_USER_LIMIT_REACHED'],
-  ])(
-    '%i %s, of the server, the user or the account: it is tried again, and told as database-unavailable',
-    (errno, code) => {
-      expect(isRetryable(serverError(errno, code))).toBe(true);
-      expect(toRowmqError(serverError(errno, code))).toMatchObject({
-        code: 'database-unavailable',
-        message: expect.stringContaining(code),
-      });
-    },
-  );
+  ])('%i %s is retried, and the caller gets database-unavailable', (errno, code) => {
+    expect(isRetryable(serverError(errno, code))).toBe(true);
+    expect(toRowmqError(serverError(errno, code))).toMatchObject({
+      code: 'database-unavailable',
+      message: expect.stringContaining(code),
+    });
+  });
 });
 
-describe('a COMMIT that failed', () => {
+describe('errors of COMMIT', () => {
   test.each([
     [3100, 'ER_RUN_HOOK_ERROR'],
     [3101, 'ER_TRANSACTION_ROLLBACK_DURING_COMMIT'],
@@ -53,7 +50,7 @@ describe('a COMMIT that failed', () => {
     [3169, 'ER_SESSION_WAS_KILLED'],
     [-1, 'ECONNRESET'],
     [-1, 'PROTOCOL_SEQUENCE_TIMEOUT'],
-  ])('with %i %s may have been carried out: the group may have it, or nobody answered', (errno, code) => {
+  ])('a COMMIT that fails with %i %s may have committed, because the group has it or no answer came', (errno, code) => {
     expect(mayHaveCommitted(serverError(errno, code))).toBe(true);
     expect(isRetryable(serverError(errno, code))).toBe(true);
   });
@@ -62,18 +59,18 @@ describe('a COMMIT that failed', () => {
     [1213, 'ER_LOCK_DEADLOCK'],
     [1290, 'ER_OPTION_PREVENTS_STATEMENT'],
     [1836, 'ER_READ_ONLY_MODE'],
-  ])('with %i %s was not', (errno, code) => {
+  ])('a COMMIT that fails with %i %s did not commit', (errno, code) => {
     expect(mayHaveCommitted(serverError(errno, code))).toBe(false);
   });
 });
 
-describe('a disk that the server cannot write to', () => {
+describe('errors of a server that cannot write to its disk', () => {
   test.each([
     [1021, 'ER_DISK_FULL'],
     [1026, 'ER_ERROR_ON_WRITE'],
     [1030, 'ER_GET_ERRNO'],
     [1114, 'ER_RECORD_FILE_FULL'],
-  ])('%i %s is told to the caller as database-unavailable, and is not tried again at once', (errno, code) => {
+  ])('%i %s reaches the caller as database-unavailable, without a retry', (errno, code) => {
     expect(toRowmqError(serverError(errno, code))).toMatchObject({
       code: 'database-unavailable',
       message: expect.stringContaining(code),

@@ -1,8 +1,8 @@
 import { RowmqError } from '@rowmq/contract';
 
 /**
- * The codes mysql2 and Node give a connection that broke, and the servers' for one that was ended:
- * nothing says how far the statement got.
+ * Codes of a lost connection: from mysql2, from Node, and from a server that ended it. None says
+ * how far the statement got.
  */
 const CONNECTION_LOST = new Set([
   'PROTOCOL_CONNECTION_LOST',
@@ -25,41 +25,41 @@ const CONNECTION_LOST = new Set([
   'ER_QUERY_INTERRUPTED',
 ]);
 
-/** The server's own numbers for failures that rolled back and are worth another try. */
+/** Error numbers of failures that the server rolled back and that a retry may overcome. */
 const RETRYABLE = new Set([
   1020, // MariaDB: record has changed since last read
   1040, // too many connections
   1203, // too many connections for this user
   1205, // lock wait timeout
   1213, // deadlock
-  1226, // too many connections, or statements an hour, of this account
+  1226, // this account has too many connections, or too many statements an hour
   1290, // read-only (a primary that was just demoted)
   1792, // read-only transaction
   1836, // read-only mode
   3032, // offline mode: a member that left its group
-  3100, // group replication refused the commit, which rolled back
+  3100, // group replication refused the commit and rolled it back
   3101, // the same, by certification, or because the member left its group meanwhile
-  3796, // group replication cannot say whether what is read is up to date: the member left its group
+  3796, // the member left its group and cannot tell whether a read is current
   3797, // the same
   3798, // the same
 ]);
 
 /**
- * What a server says that takes no writes, or not now: a replica, a demoted primary, a member that
- * left its group.
+ * Errors of a server that takes no writes: a replica, a demoted primary, a member that left its
+ * group.
  */
 const NOT_PRIMARY = new Set([1290, 1792, 1836, 3032, 3100, 3796, 3797, 3798]);
 
 /**
- * What group replication says when it rolls a commit back. The member that says so may have left
- * its group after it had sent the transaction there, and then the others carry it out: as far as a
- * client can know, that is a commit without an answer.
+ * Errors of group replication when it rolls a commit back. The member may have sent the transaction
+ * to its group before it left. The others then commit it. The client must treat this as a commit
+ * without an answer.
  */
 const COMMIT_LEFT_TO_GROUP = new Set([3100, 3101]);
 
 /**
- * What a server says that cannot write to its disk: full, read-only, broken. The statement was
- * undone.
+ * Errors of a server that cannot write to its disk: full, read-only or broken. The server undid the
+ * statement.
  */
 const DISK_FAILED = new Set([
   1021, // disk full
@@ -70,26 +70,28 @@ const DISK_FAILED = new Set([
 
 const DUPLICATE_KEY = 1062;
 
-/** The driver's error inside whatever wrapped it. */
+/** Returns the driver's error from inside its wrappers. */
 export function driverError(error: unknown): { code?: string; errno?: number; fatal?: boolean; message?: string } {
   if (typeof error !== 'object' || error === null) return {};
   const inner = (error as { driverError?: unknown }).driverError;
   return typeof inner === 'object' && inner !== null ? inner : error;
 }
 
-/** True when the connection broke: the statement under way may or may not have been carried out. */
+/**
+ * True when the connection broke. The server may or may not have executed the current statement.
+ */
 export function isConnectionLost(error: unknown): boolean {
   const { code, fatal } = driverError(error);
   return fatal === true || (code !== undefined && CONNECTION_LOST.has(code));
 }
 
-/** True when a COMMIT that failed like this may have been carried out all the same. */
+/** True when a COMMIT failed in a way that may still have committed. */
 export function mayHaveCommitted(error: unknown): boolean {
   const { errno } = driverError(error);
   return isConnectionLost(error) || (errno !== undefined && COMMIT_LEFT_TO_GROUP.has(errno));
 }
 
-/** A connection leads to a server that takes no writes, or that is not alone in taking them. */
+/** The server takes no writes, or is not the only one that does. */
 export class ReadOnlyServerError extends Error {
   override readonly name = 'ReadOnlyServerError';
 
@@ -98,54 +100,54 @@ export class ReadOnlyServerError extends Error {
   }
 }
 
-/** Thrown by a transaction's work to have it tried again. */
+/** A transaction's work throws this to ask for a retry. */
 export class TryAgain extends Error {
   constructor(cause: unknown) {
     super('What an earlier try did is not visible yet.', { cause });
   }
 }
 
-/** True for a failure that another try of the whole transaction can mend. */
+/** True when a retry of the whole transaction may succeed. */
 export function isRetryable(error: unknown): boolean {
   if (error instanceof TryAgain || driverError(error) instanceof ReadOnlyServerError) return true;
   const { errno } = driverError(error);
   return isConnectionLost(error) || (errno !== undefined && RETRYABLE.has(errno));
 }
 
-/** True when the server takes no writes: another connection may lead to one that does. */
+/** True when the server takes no writes. Another connection may reach one that does. */
 export function isNotPrimary(error: unknown): boolean {
   if (driverError(error) instanceof ReadOnlyServerError) return true;
   const { errno } = driverError(error);
   return errno !== undefined && NOT_PRIMARY.has(errno);
 }
 
-/** True when an INSERT met a row with its key. */
+/** True when an INSERT found a row with the same key. */
 export function isDuplicateKey(error: unknown): boolean {
   return driverError(error).errno === DUPLICATE_KEY;
 }
 
 /**
- * True when a DDL statement or LOCK TABLES gave way because others held the table longer than
- * `lock_wait_timeout`.
+ * True when a statement waited longer for a lock than `lock_wait_timeout` or
+ * `innodb_lock_wait_timeout` allows.
  */
 export function isLockWaitTimeout(error: unknown): boolean {
   return driverError(error).errno === 1205;
 }
 
-/** True when a statement named a partition that does not exist (any more). */
+/** True when a statement named a partition that does not exist. */
 export function isUnknownPartition(error: unknown): boolean {
   const { errno } = driverError(error);
   return errno === 1507 || errno === 1735;
 }
 
-/** True when a snapshot is older than a table's definition: it has to be taken again. */
+/** True when a snapshot is older than the table's definition. The caller must take a new one. */
 export function isDefinitionChanged(error: unknown): boolean {
   return driverError(error).errno === 1412;
 }
 
 /**
- * True for what the database, or the way to it, said or did not say; false for what a transaction's
- * work threw by itself, and for a key that is there already, which tells much.
+ * True when the database, or the connection to it, failed. False for errors of a transaction's own
+ * work. False for a duplicate key, which is an answer.
  */
 export function isDatabaseFailure(error: unknown): boolean {
   if (error instanceof RowmqError) return error.code === 'database-unavailable' || error.code === 'overloaded';
@@ -154,30 +156,24 @@ export function isDatabaseFailure(error: unknown): boolean {
 }
 
 /**
- * What a server says of values: too long, out of range, not of their type, there already, too large
- * a packet.
+ * Errors about values: null, duplicate, too long, out of range, of the wrong type, or a packet that
+ * is too large.
  */
 const OF_VALUES = new Set([1048, 1062, 1153, 1264, 1292, 1366, 1406]);
 
-/**
- * True for a failure that may lie in one request of several, so that the others may succeed without
- * it.
- */
+/** True when one request of a batch may be the cause, so that the others may succeed without it. */
 export function mayLieInOneRequest(error: unknown): boolean {
   if (error instanceof RowmqError) return false;
   const { errno } = driverError(error);
   return errno === undefined || OF_VALUES.has(errno);
 }
 
-/**
- * What a database says in the course of its work: others were at the same rows or partitions, or a
- * value does not fit.
- */
+/** Errors of normal operation: contention on rows or partitions, or a value that does not fit. */
 const ORDINARY = new Set([...OF_VALUES, 1020, 1205, 1213, 1412, 1507, 1735]);
 
 /**
- * How a failure of the database, or of the way to it, is counted: the driver's code for it.
- * Undefined for what is none.
+ * The code under which the metrics count a failure of the database or the connection to it. It is
+ * the driver's code. Undefined for any other error.
  */
 export function failureCode(error: unknown): string | undefined {
   if (driverError(error) instanceof ReadOnlyServerError) return 'READ_ONLY';
@@ -186,16 +182,14 @@ export function failureCode(error: unknown): string | undefined {
   return driverError(error).code ?? 'other';
 }
 
-/**
- * True for a failure that says something of the database and the way to it, and not of one request.
- */
+/** True when a failure concerns the database or the connection to it, not a single request. */
 export function isTrouble(error: unknown): boolean {
   return failureCode(error) !== undefined && !ORDINARY.has(driverError(error).errno ?? 0);
 }
 
 /**
- * Names a database failure for the caller, once no retry is left. Anything that is not one is
- * returned unchanged.
+ * Translates a database failure for the caller, after the last retry. Returns any other error
+ * unchanged.
  */
 export function toRowmqError(error: unknown): unknown {
   const { message, code, errno } = driverError(error);
@@ -208,14 +202,14 @@ export function toRowmqError(error: unknown): unknown {
   if (errno !== undefined && DISK_FAILED.has(errno)) {
     return new RowmqError(
       'database-unavailable',
-      `The database could not write to its disk (${code ?? errno}): see whether it is full, and try again.`,
+      `The database could not write to its disk (${code ?? errno}): check whether it is full, then try again.`,
       { cause: error, retryAfterSeconds: 5 },
     );
   }
   if (isRetryable(error) || message === 'Pool is closed.') {
     return new RowmqError(
       'database-unavailable',
-      `The database did not take the request (${code ?? errno ?? message}); try again.`,
+      `The database failed to process the request (${code ?? errno ?? message}); try again.`,
       {
         cause: error,
         retryAfterSeconds: 1,

@@ -23,8 +23,8 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-describe('the health of the database', () => {
-  test('is told once when trouble begins, with the driver’s reason, and once when it is over, with how long it was', () => {
+describe('DatabaseHealth', () => {
+  test('logs trouble once at its start with the driver’s reason, and once at its end with its duration', () => {
     health.failed(failure('ER_CON_COUNT_ERROR', 1040, 'Too many connections'));
     expect(lines.splice(0)).toEqual([
       'warn Trouble with the database: ER_CON_COUNT_ERROR (1040): Too many connections. It is tried again.',
@@ -40,12 +40,12 @@ describe('the health of the database', () => {
     expect(lines).toHaveLength(1);
   });
 
-  test('is told without saying a code twice', () => {
+  test('does not repeat a code that the driver’s message contains', () => {
     health.failed(refused());
     expect(lines).toEqual(['warn Trouble with the database: connect ECONNREFUSED 127.0.0.1:3306. It is tried again.']);
   });
 
-  test('is one trouble for as long as failures and answers alternate: two lines, however many there are', () => {
+  test('logs two lines in total while failures and answers alternate', () => {
     for (let times = 0; times < 100; times += 1) {
       health.failed(refused());
       vi.advanceTimersByTime(100);
@@ -57,7 +57,7 @@ describe('the health of the database', () => {
     expect(lines).toEqual([expect.stringMatching(/lasted 485\.2 s, in which 100 tries failed/)]);
   });
 
-  test('is up from an answer to the next failure', () => {
+  test('reports the database as up from an answer until the next failure', () => {
     expect(health.isUp).toBe(true);
     health.failed(refused());
     expect(health.isUp).toBe(false);
@@ -69,7 +69,7 @@ describe('the health of the database', () => {
     expect(health.isUp).toBe(false);
   });
 
-  test('is not troubled by deadlocks, by values that do not fit, and by what a request’s own work throws', () => {
+  test('does not treat deadlocks, invalid values and errors of a request’s own work as trouble', () => {
     health.failed(deadlock());
     health.failed(failure('ER_DATA_TOO_LONG', 1406));
     health.failed(new RowmqError('queue-full', 'full'));
@@ -89,13 +89,13 @@ describe('the health of the database', () => {
     ['ECONNRESET', Object.assign(new Error('no host takes writes'), { driverError: failure('ECONNRESET', -104) })],
     ['overloaded', new RowmqError('overloaded', 'No connection became free.')],
     ['other', new Error('Queue limit reached.')],
-  ])('is counted as %s and is trouble', (code, error) => {
+  ])('counts %s as a failure that means trouble', (code, error) => {
     health.failed(error);
     expect([...health.failures]).toEqual([[code, 1]]);
     expect(health.isUp).toBe(false);
   });
 
-  test('is counted under a bounded number of codes', () => {
+  test('counts failures under a bounded number of codes', () => {
     for (let number = 0; number < 1000; number += 1) health.failed(failure(`ER_${number}`, 2000 + number));
     expect(health.failures.size).toBeLessThanOrEqual(51);
     expect(health.failures.get('ER_0')).toBe(1);
@@ -103,8 +103,8 @@ describe('the health of the database', () => {
   });
 });
 
-describe('another primary', () => {
-  test('is told at once', () => {
+describe('DatabaseHealth and a new primary', () => {
+  test('logs a new primary at once', () => {
     health.moved('b:3306');
     expect(lines).toEqual(['log The primary is now b:3306.']);
     vi.advanceTimersByTime(6000);
@@ -112,7 +112,7 @@ describe('another primary', () => {
     expect(lines).toEqual(['log The primary is now b:3306.', 'log The primary is now a:3306.']);
   });
 
-  test('is told once in five seconds, however often it changes, and the last that is told is the one in use', () => {
+  test('logs a changing primary at most once in five seconds, and the last line names the current one', () => {
     for (let moves = 0; moves < 100; moves += 1) {
       health.moved(moves % 2 === 0 ? 'b' : 'a');
       vi.advanceTimersByTime(100);

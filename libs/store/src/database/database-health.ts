@@ -1,40 +1,40 @@
 import { reason } from '@rowmq/runtime';
 import { failureCode, isTrouble } from './database-errors.js';
 
-/**
- * Trouble is over when nothing has failed for so long; what fails before that is still part of it.
- */
+/** Trouble ends after this time without a failure. An earlier failure prolongs it. */
 const QUIET_MS = 5000;
-/** Between two lines about the primary. */
+/** The shortest time between two log lines about the primary. */
 const MOVE_PAUSE_MS = 5000;
-/** More than there are codes of failures that happen. */
+/** Bounds {@link DatabaseHealth.failures}. Fewer distinct codes occur in practice. */
 const MOST_CODES = 50;
 
-/** Where lines for people go: Nest's Logger is one. */
+/** Receives log lines. Nest's Logger implements it. */
 export interface HealthLog {
   log(line: string): void;
   warn(line: string): void;
 }
 
 /**
- * How the database is, as one process meets it. Says in its log when trouble begins, when it is
- * over and when another host has become the primary: a line each, and a few in ten seconds at most,
- * whatever the number of requests.
+ * The database's health as this process sees it. It logs the start and end of trouble, and a change
+ * of primary. It writes a few lines in ten seconds at most, whatever the request rate.
  */
 export class DatabaseHealth {
-  /** Tries that failed, by the driver's code; `other` for those without one, and beyond a bound. */
+  /**
+   * Failed attempts by the driver's code. `other` counts errors without a code, and new codes above
+   * the limit.
+   */
   readonly failures = new Map<string, number>();
   private trouble: { since: number; failures: number; ending: NodeJS.Timeout | undefined } | undefined;
   private primary: { told: string; now: string } | undefined;
 
   constructor(private readonly logger: HealthLog = { log: () => undefined, warn: () => undefined }) {}
 
-  /** Whether the last that was heard of the database was an answer. */
+  /** True if the most recent attempt got an answer. */
   get isUp(): boolean {
     return this.trouble === undefined || this.trouble.ending !== undefined;
   }
 
-  /** A try failed, for whatever reason. */
+  /** Records a failed attempt. */
   failed(error: unknown): void {
     const code = failureCode(error);
     if (code === undefined) return;
@@ -49,7 +49,7 @@ export class DatabaseHealth {
     this.trouble.failures += 1;
   }
 
-  /** The database answered. Called for every answer. */
+  /** Records an answer. Every answer calls it. */
   succeeded(): void {
     const { trouble } = this;
     if (trouble === undefined || trouble.ending !== undefined) return;
@@ -62,7 +62,7 @@ export class DatabaseHealth {
     }, QUIET_MS).unref();
   }
 
-  /** Another host has become the primary. */
+  /** Records that another host is now the primary. */
   moved(host: string): void {
     if (this.primary !== undefined) {
       this.primary.now = host;
@@ -84,13 +84,13 @@ export class DatabaseHealth {
 }
 
 /**
- * With the driver's code and the server's number: `ER_CON_COUNT_ERROR (1040): Too many
+ * Adds the driver's code and the server's number: `ER_CON_COUNT_ERROR (1040): Too many
  * connections`.
  */
 function failureText(error: unknown): string {
   const { code, errno = 0 } = error as { code?: string; errno?: number };
   const text = reason(error);
-  // Node's own messages have it.
+  // Node's own messages already contain the code.
   if (code === undefined || text.includes(code)) return text;
   return errno > 0 ? `${code} (${errno}): ${text}` : `${code}: ${text}`;
 }

@@ -8,29 +8,30 @@ import type { DatabaseHealth } from './database-health.js';
 import { managerOn } from './session-runner.js';
 import type { Row, Session, Statement, WriteResult } from './session.js';
 
-/** One try of a transaction. */
+/** One attempt at a transaction. */
 export interface Transaction extends Session {
   /**
-   * True when the COMMIT of an earlier try got no answer: what that try did may already be there.
+   * True when the COMMIT of an earlier attempt got no answer. The database may already hold that
+   * attempt's changes.
    */
   readonly commitUnknown: boolean;
   /** TypeORM's repositories and query builders in this transaction. */
   readonly manager: EntityManager;
   /**
-   * Runs statements in one round trip, in order; those after one that fails are not run. Returns
+   * Runs statements in order, in one round trip. The server stops at the first that fails. Returns
    * the answer of each: rows, or a {@link WriteResult}.
    */
   all(statements: readonly Statement[]): Promise<unknown[]>;
   /**
-   * The same for the last statements of a transaction, with its COMMIT in the round trip. Nothing
-   * may follow.
+   * Runs the last statements of a transaction and its COMMIT in one round trip. The caller must
+   * send nothing afterwards.
    */
   finish(statements: readonly Statement[]): Promise<unknown[]>;
 }
 
 /**
- * Bounds of {@link Database.transaction}'s retries: five more tries, jittered, begun within fifteen
- * seconds; so one that waited for a lock, or ran into its deadline, is tried again.
+ * Limits for {@link Database.transaction}: five retries with jitter, begun within 15 s. That leaves
+ * room to retry after a lock wait or a statement deadline.
  */
 const RETRIES: Options = {
   retries: 5,
@@ -43,22 +44,24 @@ const RETRIES: Options = {
 };
 
 /**
- * The one way to the database: short READ COMMITTED transactions on TypeORM's connection pool,
- * retried when they fail for a passing reason, with a deadline on every statement. A server that is
- * read-only is not used; of several hosts, the one that takes writes is. SQL goes to mysql2
- * directly: TypeORM's own `query` copies every result and broadcasts every statement.
+ * The only access to the database: short READ COMMITTED transactions on TypeORM's connection pool.
+ * It sets a deadline on every statement and retries transient failures. With several hosts it uses
+ * the one that takes writes, and it never uses a read-only server.
+ *
+ * It sends SQL to mysql2 directly, because TypeORM's `query` copies every result and broadcasts
+ * every statement.
  */
 export class Database {
-  /** Told of every try, whether it failed or was answered. */
+  /** Learns the outcome of every attempt. */
   readonly health: DatabaseHealth;
   /**
-   * TypeORM's repositories and query builders. Each of their statements runs by itself, like {@link
-   * read} and {@link write}.
+   * TypeORM's repositories and query builders. Each statement runs on its own, like {@link read}
+   * and {@link write}.
    */
   readonly manager: EntityManager;
   private readonly connections: Connections;
 
-  /** @param statementDeadlineMs after which a statement is given up and its connection closed. */
+  /** @param statementDeadlineMs When it passes, the statement fails and its connection closes. */
   constructor(
     readonly dataSource: DataSource,
     private readonly statementDeadlineMs = 10_000,
@@ -72,13 +75,14 @@ export class Database {
   }
 
   /**
-   * Runs `work` in a transaction and commits it; what `work` throws rolls it back. A deadlock, a
-   * lock wait timeout, a lost connection or a server that takes no writes is tried again from the
-   * start, so `work` must be repeatable, and must look at `commitUnknown` where doing it twice
-   * would differ from doing it once.
+   * Runs `work` in a transaction and commits. If `work` throws, the transaction rolls back.
    *
-   * Throws `database-unavailable` when no try succeeded, `overloaded` when no connection was to be
-   * had, and what `work` threw.
+   * It retries the whole transaction after a deadlock, a lock wait timeout, a lost connection, or a
+   * read-only server. `work` must therefore be repeatable. If a second run would differ from
+   * one, `work` must check `commitUnknown`.
+   *
+   * Throws `database-unavailable` when no attempt succeeded and `overloaded` when no connection
+   * became free. Rethrows errors of `work`.
    */
   async transaction<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
     let commitUnknown = false;
@@ -101,7 +105,7 @@ export class Database {
       if (!commitUnknown || !isDatabaseFailure(error)) throw error;
       throw new RowmqError(
         'database-unavailable',
-        'The database was lost while it committed: the request may or may not have been carried out.',
+        'The connection to the database broke during COMMIT: the request may or may not have succeeded. Repeat it if doing it twice is harmless.',
         {
           cause: error,
           retryAfterSeconds: 1,
@@ -111,8 +115,8 @@ export class Database {
   }
 
   /**
-   * Runs one SELECT by itself, retried like a transaction. What a server answers that takes no
-   * writes is not used for longer than a second.
+   * Runs one SELECT on its own, retried like a transaction. It accepts a demoted primary's answers
+   * for one second at most.
    */
   async read<T = Row>(sql: string, values?: readonly unknown[]): Promise<T[]> {
     return this.retry(() =>
@@ -126,8 +130,8 @@ export class Database {
   }
 
   /**
-   * Throws unless the database says by the deadline that it takes writes: `database-unavailable`,
-   * `overloaded`.
+   * Throws unless the database confirms by the deadline that it takes writes. The codes are
+   * `database-unavailable` and `overloaded`.
    */
   async ping(deadlineMs: number): Promise<void> {
     const asked = this.retry(() =>
@@ -151,25 +155,27 @@ export class Database {
     }
   }
 
-  /** Runs several SELECTs in one round trip, each by itself, retried like a transaction. */
+  /** Runs several SELECTs in one round trip, outside a transaction, retried like one. */
   async all(statements: readonly Statement[]): Promise<unknown[]> {
     const { sql, values } = join(statements);
     const answers = await this.read<unknown>(sql, values);
-    // One statement's answer comes bare.
+    // mysql2 does not wrap the answer of a single statement in a list.
     return statements.length === 1 ? [answers] : answers;
   }
 
   /**
-   * Runs one INSERT, UPDATE or DELETE by itself, retried like a transaction: it must be repeatable.
+   * Runs one INSERT, UPDATE or DELETE on its own. It is retried like a transaction, so it must be
+   * repeatable.
    */
   async write(sql: string, values?: readonly unknown[]): Promise<WriteResult> {
     return this.retry(() => this.connections.use(({ session }) => session.write(sql, values)));
   }
 
   /**
-   * Gives `work` a connection of its own, for session state such as LOCK TABLES. Not retried. The
-   * connection is closed afterwards, not reused, so nothing `work` set can leak.
-   * @param statementDeadlineMs for DDL, which may take longer than a request's statement.
+   * Gives `work` a connection of its own, for session state such as LOCK TABLES. Never retries.
+   * Closes the connection afterwards, so that no session state leaks.
+   *
+   * @param statementDeadlineMs DDL may need longer than a request's statement.
    */
   async exclusive<T>(
     work: (session: Session) => Promise<T>,
@@ -187,7 +193,7 @@ export class Database {
   }
 }
 
-/** If that fails the connection is closed, so that nobody meets what may still be open on it. */
+/** Closes the connection if the rollback fails, because its transaction may still be open. */
 async function rollBack(connection: ServerConnection): Promise<void> {
   try {
     await connection.session.write('ROLLBACK');
@@ -198,9 +204,9 @@ async function rollBack(connection: ServerConnection): Promise<void> {
 }
 
 /**
- * One try of a transaction, in as few round trips as its statements allow: START TRANSACTION
- * travels with the first, COMMIT with the last if that is known to be the last. A round trip costs
- * both sides some tens of microseconds, about as much as a short statement.
+ * One attempt at a transaction, in as few round trips as possible. START TRANSACTION travels with
+ * the first statement, and COMMIT with the last if the caller marks it. A round trip costs each
+ * side tens of microseconds, about as much as a short statement.
  */
 class Attempt implements Transaction {
   begun = false;
@@ -234,7 +240,7 @@ class Attempt implements Transaction {
     return (await this.send([...statements, COMMIT])).slice(0, -1);
   }
 
-  /** Unless `finish` did it. */
+  /** Commits, unless `finish` has sent the COMMIT. */
   async commit(): Promise<void> {
     if (!this.commitSent) await this.finish([]);
   }
@@ -246,13 +252,13 @@ class Attempt implements Transaction {
     const sent = first ? [START, ...statements] : statements;
     const { sql, values } = join(sent);
     const answer = await this.session.read<unknown>(sql, values);
-    // One statement's answer comes bare.
+    // mysql2 does not wrap the answer of a single statement in a list.
     const answers = sent.length === 1 ? [answer] : answer;
     return first ? answers.slice(1) : answers;
   }
 }
 
-/** As one text, for one round trip. */
+/** Joins statements into one text, for one round trip. */
 function join(statements: readonly Statement[]): { sql: string; values: unknown[] } {
   return {
     sql: statements.map(({ sql }) => sql).join(';\n'),

@@ -1,9 +1,9 @@
-/** Bytes as a literal of SQL. */
+/** Formats bytes as a SQL literal. */
 export function hex(bytes: Buffer): string {
   return `x'${bytes.toString('hex')}'`;
 }
 
-/** The same of a list, for `IN (…)`. */
+/** Formats a list of byte strings for `IN (…)`. */
 export function hexList(list: readonly Buffer[]): string {
   return list.map(hex).join(',');
 }

@@ -4,19 +4,20 @@ import { TABLES } from '@rowmq/migrations';
 import { checkServer, StartupError } from './boot-checks.js';
 import { type DatabaseSettings, openDataSource } from './data-source.js';
 
-/** Only one process migrates at a time; the others wait this long for it. */
+/** Only one process migrates at a time. The others wait this long. */
 const LOCK_SECONDS = 60;
 /**
- * Lock names are the server's, not the database's, and at most 64 characters long: as long as a
- * database's name alone may be.
+ * Lock names are global to the server and have at most 64 characters. A database name alone can
+ * have 64, so the lock name contains its hash.
  */
 const LOCK_NAME = `CONCAT('rowmq-migrate.', LEFT(SHA2(DATABASE(), 256), 40))`;
 
 /**
- * Brings the schema up to date; returns the names of the migrations it applied. Several processes
- * may call it at once: one does it, the others wait. Throws `StartupError` for a server that cannot
- * be reached, or that RowMQ cannot run on, and for a database that has tables of its names without
- * their migrations.
+ * Brings the schema up to date and returns the names of the applied migrations. Several processes
+ * may call it at once: one migrates, the others wait.
+ *
+ * Throws `StartupError` if the server is unreachable or unsuitable. Throws it too if the database
+ * has tables with RowMQ's names but no record of their migrations.
  */
 export async function migrateDatabase(url: string, tls?: DatabaseTls): Promise<string[]> {
   return withMigrationLock({ url, tls }, async (dataSource) => {
@@ -27,7 +28,7 @@ export async function migrateDatabase(url: string, tls?: DatabaseTls): Promise<s
 }
 
 /**
- * Takes back the last `steps` migrations; returns their names. The data in their tables is gone.
+ * Reverts the last `steps` migrations and returns their names. The data in their tables is lost.
  */
 export async function revertDatabase(url: string, steps = 1, tls?: DatabaseTls): Promise<string[]> {
   return withMigrationLock({ url, tls }, async (dataSource) => {
@@ -43,7 +44,7 @@ export async function revertDatabase(url: string, steps = 1, tls?: DatabaseTls):
   });
 }
 
-/** Names of the migrations that this version knows and the database has not had. */
+/** Names of the migrations that this version has and the database lacks. */
 export async function pendingMigrations(url: string, tls?: DatabaseTls): Promise<string[]> {
   const dataSource = await openDataSource({ url, tls, poolSize: 1 });
   try {
@@ -53,7 +54,7 @@ export async function pendingMigrations(url: string, tls?: DatabaseTls): Promise
   }
 }
 
-/** The same, on an open data source. */
+/** Does the same on an open data source. */
 export async function pendingOf(dataSource: DataSource): Promise<string[]> {
   const applied = new Set(await appliedMigrations(dataSource));
   return dataSource.migrations
@@ -62,9 +63,9 @@ export async function pendingOf(dataSource: DataSource): Promise<string[]> {
 }
 
 /**
- * The servers commit each CREATE TABLE by itself, so a first migration that was cut short leaves
- * tables behind, over which every later one would stumble; so it would over tables of somebody
- * else.
+ * Both servers commit each CREATE TABLE on its own. An interrupted first migration therefore leaves
+ * tables behind, and every later run would fail on them. So would it on another application's
+ * tables.
  */
 async function refuseForeignTables(dataSource: DataSource): Promise<void> {
   if ((await appliedMigrations(dataSource)).length > 0) return;
@@ -75,8 +76,8 @@ async function refuseForeignTables(dataSource: DataSource): Promise<void> {
   const present = TABLES.filter((table) => rows.some(({ name }) => name === table));
   if (present.length === 0) return;
   throw new StartupError(
-    `The database has tables of RowMQ's names (${present.join(', ')}), but no migration of RowMQ's is recorded there. ` +
-      `If a first \`npm run migrate\` was cut short, drop them (DROP TABLE ${present.join(', ')}) and run it again; if they are somebody else's, give RowMQ a database of its own.`,
+    `The database has tables of RowMQ's names (${present.join(', ')}), but no record of RowMQ's migrations. ` +
+      `If an earlier \`npm run migrate\` was interrupted, drop them (DROP TABLE ${present.join(', ')}) and run it again; if another application owns them, give RowMQ a database of its own.`,
   );
 }
 
@@ -96,8 +97,8 @@ async function withMigrationLock<T>(
   const dataSource = await openDataSource({ ...database, poolSize: 2 });
   try {
     await checkServer(dataSource);
-    // A name lock does: it only spares two starting processes each other's half-done DDL, on one
-    // server.
+    // A lock by name is enough. It only keeps two starting processes on one server away from each
+    // other's half-done DDL.
     const runner = dataSource.createQueryRunner();
     try {
       const [lock] = (await runner.query(`SELECT GET_LOCK(${LOCK_NAME}, ?) AS got`, [LOCK_SECONDS])) as {
@@ -105,7 +106,7 @@ async function withMigrationLock<T>(
       }[];
       if (Number(lock?.got) !== 1)
         throw new Error(
-          `Another process has been migrating this database for ${LOCK_SECONDS} s; look at what it does, then start again.`,
+          `Another process has been migrating this database for ${LOCK_SECONDS} s; check what it does, then start again.`,
         );
       try {
         return await work(dataSource);

@@ -9,8 +9,8 @@ const servers: Server[] = [];
 const accepted: Socket[] = [];
 let urls: string[];
 /**
- * What each host says when it is asked, at once or when the promise resolves; `undefined`: that it
- * takes writes.
+ * Each host's reaction to a probe. `undefined` means that it takes writes. A promise delays that
+ * answer until it resolves.
  */
 let says: (Error | Promise<void> | undefined)[];
 let asked: number[];
@@ -58,13 +58,13 @@ async function expectMovedTo(primary: Primary, index: number): Promise<void> {
   expect(primary.host).toBe(host(index));
 }
 
-describe('the primary of several hosts', () => {
-  test('is not looked for where there is one host only', () => {
+describe('Primary', () => {
+  test('does not search if the URL has one host', () => {
     expect(Primary.of('mysql://u:p@a:3306/db')).toBeUndefined();
     expect(Primary.of('mysql://u:p@a:3306,b/db')?.host).toBe('a:3306');
   });
 
-  test('is the one that takes writes, wherever it stands in the list', async () => {
+  test('finds the host that takes writes, in any position of the URL', async () => {
     for (const index of [0, 1, 2]) {
       says = [0, 1, 2].map((each) => (each === index ? undefined : new ReadOnlyServerError()));
       const primary = new Primary(urls, look);
@@ -76,7 +76,7 @@ describe('the primary of several hosts', () => {
     }
   });
 
-  test('is missing when no host takes writes: the error names each host and its reason, and no password', async () => {
+  test('names each host and its reason, but no password, if no host takes writes', async () => {
     says = [new ReadOnlyServerError(), lost(), Object.assign(new Error('Access denied'), { errno: 1045 })];
     const error = await new Primary(urls, look).find().catch((thrown: unknown) => thrown);
     expect(error).toBeInstanceOf(NoPrimaryError);
@@ -88,12 +88,12 @@ describe('the primary of several hosts', () => {
     expect(isRetryable(await new Primary(urls, look).find().catch((thrown: unknown) => thrown))).toBe(false);
   });
 
-  test('cannot be two: a process does not start on them', async () => {
+  test('refuses to start if two hosts take writes', async () => {
     says = [undefined, new ReadOnlyServerError(), undefined];
     await expect(new Primary(urls, look).find()).rejects.toThrow(`${host(0)} and ${host(2)} both take writes`);
   });
 
-  test('is looked for when it is in doubt; connections to the one before are closed, those to the next stay', async () => {
+  test('moves to a new primary, closes connections to the old one and keeps those to the new one', async () => {
     const primary = new Primary(urls, look);
     await primary.find();
     const before = await connected(primary);
@@ -109,7 +109,7 @@ describe('the primary of several hosts', () => {
     after.destroy();
   });
 
-  test('is taken where the one before hangs', async () => {
+  test('moves to a new primary if the old one hangs', async () => {
     const primary = new Primary(urls, look);
     await primary.find();
     says = [never, new ReadOnlyServerError(), undefined];
@@ -117,7 +117,7 @@ describe('the primary of several hosts', () => {
     await expectMovedTo(primary, 2);
   });
 
-  test('is none of them while two take writes, whichever says so first: the one in doubt may be cut off, or the other have come back from the past', async () => {
+  test('uses no host while two take writes, whichever answers first', async () => {
     for (const late of [0, 2]) {
       says = [undefined, new ReadOnlyServerError(), new ReadOnlyServerError()];
       const primary = new Primary(urls, look);
@@ -135,7 +135,7 @@ describe('the primary of several hosts', () => {
     }
   });
 
-  test('is not left for another because its answer comes late, also after both were heard', async () => {
+  test('does not leave a current primary that answers later than another host', async () => {
     const primary = new Primary(urls, look);
     await primary.find();
     for (let searches = 0; searches < 2; searches += 1) {
@@ -147,7 +147,7 @@ describe('the primary of several hosts', () => {
     await expectMovedTo(primary, 0);
   });
 
-  test('that was in doubt for nothing is used again, though another host cannot be reached', async () => {
+  test('keeps a healthy primary after a false alarm, even if another host is unreachable', async () => {
     const primary = new Primary(urls, look);
     await primary.find();
     says = [undefined, new ReadOnlyServerError(), never];
@@ -155,7 +155,7 @@ describe('the primary of several hosts', () => {
     await expectMovedTo(primary, 0);
   });
 
-  test('that is slow keeps nobody waiting while it is looked for; one that has failed does', async () => {
+  test('makes callers wait for a search after a failure, but not after a slow answer', async () => {
     const primary = new Primary(urls, look);
     await primary.find();
     let answer = (): void => undefined;
@@ -171,7 +171,7 @@ describe('the primary of several hosts', () => {
     expect(primary.host).toBe(host(0));
   });
 
-  test('is followed where the one before was only slow', async () => {
+  test('moves to a new primary if the old one was only slow', async () => {
     const primary = new Primary(urls, look);
     await primary.find();
     const before = await connected(primary);
@@ -181,7 +181,7 @@ describe('the primary of several hosts', () => {
     await expectMovedTo(primary, 1);
   });
 
-  test('tells who it is whenever that changes, and only then', async () => {
+  test('reports the primary only when it changes', async () => {
     const told: string[] = [];
     const primary = new Primary(urls, look, (moved) => told.push(moved));
     await primary.find();
@@ -199,7 +199,7 @@ describe('the primary of several hosts', () => {
     expect(told).toEqual([host(1)]);
   });
 
-  test('is what a connection to it is told that it leads to, for the certificate to name', async () => {
+  test('sets the primary’s host on the connection’s config, for the check of the certificate', async () => {
     const primary = new Primary(['mysql://u:p@[::1]:3307/db', ...urls.slice(1)], async (url) =>
       url.includes('3307') ? undefined : Promise.reject(lost()),
     );
@@ -212,7 +212,7 @@ describe('the primary of several hosts', () => {
     expect(config).toEqual({ host: '::1', port: 3307 });
   });
 
-  test('stays if it was in doubt for nothing', async () => {
+  test('keeps its connections after a false alarm', async () => {
     const primary = new Primary(urls, look);
     await primary.find();
     const socket = await connected(primary);
@@ -222,7 +222,7 @@ describe('the primary of several hosts', () => {
     socket.destroy();
   });
 
-  test('is searched once for all who ask at the same time, and not for a doubt about one that is no longer it', async () => {
+  test('runs one search for all concurrent callers, and none for a host that is no longer the primary', async () => {
     const primary = new Primary(urls, look);
     await primary.find();
     asked = [0, 0, 0];
@@ -234,7 +234,7 @@ describe('the primary of several hosts', () => {
     expect(asked).toEqual([1, 1, 1]);
   });
 
-  test('that is lost is asked for again before anybody connects, and found when it is back', async () => {
+  test('searches for a lost primary before the next connection, and finds it once it is back', async () => {
     const primary = new Primary(urls, look);
     await primary.find();
     says = [lost(), new ReadOnlyServerError(), new ReadOnlyServerError()];
@@ -247,7 +247,7 @@ describe('the primary of several hosts', () => {
     await expectMovedTo(primary, 2);
   });
 
-  test('is asked for a bounded number of times while it is lost', async () => {
+  test('limits the number of searches while there is no primary', async () => {
     const primary = new Primary(urls, look);
     says = urls.map(lost);
     primary.doubt(primary.host);
@@ -262,19 +262,22 @@ describe('the primary of several hosts', () => {
   });
 });
 
-describe('what a server says of read_only', () => {
-  test.each([0, '0', 'OFF'])('%j: it takes writes', (value) => {
+describe('refuseReadOnly', () => {
+  test.each([0, '0', 'OFF'])('accepts a server whose read_only is %j', (value) => {
     expect(() => refuseReadOnly(value)).not.toThrow();
   });
 
-  test.each([1, '1', 'ON', 'NO_LOCK', 'NO_LOCK_NO_ADMIN', undefined, null])('%j: it does not', (value) => {
-    let thrown: unknown;
-    try {
-      refuseReadOnly(value);
-    } catch (error) {
-      thrown = error;
-    }
-    expect(isNotPrimary(thrown)).toBe(true);
-    expect(isRetryable(thrown)).toBe(true);
-  });
+  test.each([1, '1', 'ON', 'NO_LOCK', 'NO_LOCK_NO_ADMIN', undefined, null])(
+    'refuses a server whose read_only is %j',
+    (value) => {
+      let thrown: unknown;
+      try {
+        refuseReadOnly(value);
+      } catch (error) {
+        thrown = error;
+      }
+      expect(isNotPrimary(thrown)).toBe(true);
+      expect(isRetryable(thrown)).toBe(true);
+    },
+  );
 });

@@ -4,45 +4,46 @@ import { databaseHosts, databaseParts, type DatabaseTls, reason } from '@rowmq/r
 import { createConnection, type RowDataPacket } from 'mysql2/promise';
 import { isRetryable, ReadOnlyServerError } from './database-errors.js';
 
-/** For a host's answer: connecting, logging in and one statement, each. */
+/** The deadline for a probe's connect and login, and again for its statement. */
 const LOOK_DEADLINE_MS = 2000;
 /**
- * So long do hosts have to say that they take writes, when another does: two are to be noticed, but
- * one that hangs is not to hold everybody up.
+ * Once one host takes writes, the others have this long to claim the same. That detects two
+ * primaries without waiting for a host that hangs.
  */
 const GRACE_MS = 500;
-/** After a search in vain, until the next: whoever asks meanwhile shares it. */
+/** The pause after a failed search. All callers in that time share its result. */
 const PAUSE_MS = { min: 100, max: 200 };
 
-/** Resolves when the server at this URL says that it takes writes; throws why it does not. */
+/**
+ * Probes a server. Resolves if the server at this URL takes writes, and throws the reason if not.
+ */
 export type Look = (url: string) => Promise<void>;
 
-/** There is no host to write to now. Retryable where the reason of one of the hosts is. */
+/** No host takes writes now. Retryable if the failure of at least one host is. */
 export class NoPrimaryError extends Error {
   override readonly name = 'NoPrimaryError';
 
   readonly driverError: unknown;
 
-  /** @param reasons of each host */
+  /** @param reasons One for each host. */
   constructor(
     message: string,
     readonly reasons: readonly unknown[],
   ) {
     super(message);
-    // A password that is wrong everywhere does not become right.
+    // A password that every host refuses stays wrong.
     this.driverError = reasons.find((error) => isRetryable(error)) ?? reasons[0];
   }
 }
 
 /**
- * Which of several servers that stand in for each other takes writes. New connections go there;
- * when another takes its place, the connections to it are closed, so that nothing is read from, or
- * waits for, a server that is no longer the primary.
+ * Tracks which of several replicated hosts is the primary. New connections go to it. When the
+ * primary changes, connections to the old one close, so that no request reads from it or waits for
+ * it.
  *
- * It is looked for when something goes wrong, not all the time: all hosts are asked at once whether
- * they are read-only, and where the primary has failed, whoever needs a connection meanwhile waits
- * for the answer, half a second or two mostly. While several take writes, none is used: they are
- * two databases, or one of them is cut off and will notice.
+ * A search starts on a failure, not periodically, and probes all hosts at once. If the primary
+ * failed, callers wait for the result, usually 0.5 to 2 s. While several hosts take writes, RowMQ
+ * uses none. They are separate databases, or one is cut off and will notice.
  */
 export class Primary {
   readonly #urls: readonly string[];
@@ -50,15 +51,15 @@ export class Primary {
   readonly #onMove: (host: string) => void;
   readonly #sockets = new Map<Socket, number>();
   #current = 0;
-  /** Set while no host is known to take writes: then it is asked again before anybody connects. */
+  /** Set while no host takes writes. The next caller starts a new search before it connects. */
   #lost: NoPrimaryError | undefined;
   #search: Promise<void> | undefined;
-  /** The search under way is for one that has failed. */
+  /** The current search is for a primary that failed. */
   #hasFailed = false;
-  /** When last asked, the host that connections go to said that it takes writes. */
+  /** The current host confirmed in the last search that it takes writes. */
   #isProven = true;
 
-  /** @param onMove told the host that has become the primary */
+  /** @param onMove Called with the new primary's host. */
   constructor(urls: readonly string[], look: Look, onMove: (host: string) => void = () => undefined) {
     this.#urls = urls;
     this.#look = look;
@@ -66,8 +67,8 @@ export class Primary {
   }
 
   /**
-   * For a URL that names several hosts; undefined for one, of which there is nothing to choose.
-   * Throws TypeError for what is no database URL.
+   * Returns undefined for a URL with a single host, which leaves no choice. Throws TypeError for
+   * text that is no database URL.
    */
   static of(url: string, tls?: DatabaseTls, onMove?: (host: string) => void): Primary | undefined {
     const urls = databaseHosts(url);
@@ -80,23 +81,24 @@ export class Primary {
   }
 
   /**
-   * Asks every host, at the start of a process. Throws {@link NoPrimaryError}, and Error when
-   * several take writes: that is no replicated database, and messages would be stored here and
-   * there.
+   * Probes every host when a process starts. Throws {@link NoPrimaryError} if none takes writes.
+   *
+   * Throws Error if several do: they are no replicated database, and messages would scatter over
+   * them.
    */
   async find(): Promise<void> {
     const answers = await Promise.allSettled(this.#urls.map((url) => this.#look(url)));
     const writable = answers.flatMap(({ status }, index) => (status === 'fulfilled' ? [index] : []));
     if (writable.length > 1) throw new Error(this.#allTakeWrites(writable));
     if (writable[0] === undefined) throw this.#noPrimary(answers);
-    // The first primary of a process is no move.
+    // The first primary of a process is not a change.
     this.#current = writable[0];
     this.#use(writable[0]);
   }
 
   /**
-   * A socket to the primary, for a connection of mysql2: which is told where it leads, since that
-   * is what the server's certificate has to name.
+   * Opens a socket to the primary for mysql2. It also sets the host in mysql2's config, because the
+   * server's certificate has to name that host.
    */
   readonly open = ({ config }: { config: { host?: string; port?: number } }): Socket => {
     const index = this.#current;
@@ -115,8 +117,8 @@ export class Primary {
   };
 
   /**
-   * Resolves when a connection may be opened: at once, or when the search for one that has failed
-   * or was lost is over. Throws {@link NoPrimaryError} when there is no primary.
+   * Resolves when the caller may open a connection. It waits only for a search after a failure, or
+   * after the primary was lost. Throws {@link NoPrimaryError} when there is no primary.
    */
   async ready(): Promise<void> {
     if (this.#search === undefined && this.#lost !== undefined) this.#begin();
@@ -125,8 +127,8 @@ export class Primary {
   }
 
   /**
-   * Begins to look for the primary, because this host (as {@link host} named it before) failed or
-   * is read-only. Does nothing if another has taken its place already.
+   * Starts a search because this host failed or is read-only. Does nothing if the primary has
+   * changed since.
    */
   doubt(host: string): void {
     if (host !== this.host) return;
@@ -135,8 +137,8 @@ export class Primary {
   }
 
   /**
-   * The same for a host that is slow to answer. Nobody waits for the result, since most that are
-   * slow are well.
+   * Starts a search because this host is slow. Callers do not wait for it, because most slow hosts
+   * are healthy.
    */
   suspect(host: string): void {
     if (host === this.host) this.#begin();
@@ -171,8 +173,8 @@ export class Primary {
   }
 
   /**
-   * How long a host is waited for when another takes writes: the one in use longer, unless that was
-   * in vain before, since to leave it wrongly is to write to another database.
+   * The time to wait for a host once another takes writes. The current primary gets longer if it
+   * confirmed last time: to leave it by mistake means to write to another database.
    */
   async #patience(index: number): Promise<void> {
     const isInUse = index === this.#current && this.#isProven;
@@ -201,11 +203,11 @@ export class Primary {
 }
 
 /**
- * Throws {@link ReadOnlyServerError} for a server that is a replica, a demoted primary, or a member
- * that is not its group's primary.
+ * Throws {@link ReadOnlyServerError} for a replica, a demoted primary, or a secondary member of a
+ * group.
  */
 export function refuseReadOnly(readOnly: unknown): void {
-  // MariaDB 12 has words for it.
+  // MariaDB 12 returns words instead of numbers.
   if (!['0', 'OFF'].includes(String(readOnly))) throw new ReadOnlyServerError();
 }
 

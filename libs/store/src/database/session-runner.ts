@@ -4,7 +4,7 @@ import { MysqlQueryRunner } from 'typeorm/driver/mysql/MysqlQueryRunner.js';
 import type { Session } from './session.js';
 
 /**
- * TypeORM's statements on one of our sessions. TypeORM's own way to the pool knows no deadline, no
+ * Runs TypeORM's statements on one of our sessions. TypeORM's own pool access has no deadline, no
  * retry and no proof that the server takes writes.
  */
 class SessionRunner extends MysqlQueryRunner {
@@ -32,14 +32,14 @@ class SessionRunner extends MysqlQueryRunner {
       : answer;
   }
 
-  /** The session is whoever's who gave it. */
+  /** Does nothing: the session's owner releases it. */
   override async release(): Promise<void> {
     await Promise.resolve();
   }
 }
 
 /**
- * TypeORM's repositories and query builders on a session. For single statements: they begin no
+ * TypeORM's repositories and query builders on a session. They run single statements and begin no
  * transaction.
  */
 export function managerOn(dataSource: DataSource, session: Session): EntityManager {

@@ -1,23 +1,23 @@
-/** A row as mysql2 answers it. */
+/** A row as mysql2 returns it. */
 export type Row = Record<string, unknown>;
 
-/** What an INSERT, UPDATE or DELETE answered. */
+/** The result of an INSERT, UPDATE or DELETE. */
 export interface WriteResult {
-  /** Rows that matched (mysql2 sets FOUND_ROWS). */
+  /** Counts matched rows, because mysql2 sets FOUND_ROWS. */
   affectedRows: number;
   insertId: number;
 }
 
-/** One statement and the values for its question marks. */
+/** One statement and the values for its placeholders. */
 export interface Statement {
   sql: string;
   values?: readonly unknown[];
 }
 
-/** One connection, inside one transaction or used alone. */
+/** One connection, either inside a transaction or on its own. */
 export interface Session {
   /**
-   * Runs one statement. Values are escaped by mysql2: Buffers as hex literals, numbers as numbers,
+   * Runs one statement. mysql2 escapes the values: Buffers as hex literals, numbers as numbers,
    * arrays as lists.
    */
   read<T = Row>(sql: string, values?: readonly unknown[]): Promise<T[]>;

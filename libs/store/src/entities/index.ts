@@ -4,7 +4,7 @@ import { ReaperLeaseEntity, ReaperRunEntity } from './reaper.entities.js';
 export { QueueEntity, ReaperLeaseEntity, ReaperRunEntity };
 
 /**
- * The tables that TypeORM's repositories read and write. Messages and deliveries have hand-written
- * SQL only.
+ * The tables that TypeORM's repositories read and write. All SQL for messages and deliveries is
+ * written by hand.
  */
 export const ENTITIES = [QueueEntity, ReaperLeaseEntity, ReaperRunEntity];

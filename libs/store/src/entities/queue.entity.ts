@@ -1,8 +1,6 @@
 import { Column, Entity, PrimaryGeneratedColumn } from 'typeorm';
 
-/**
- * A queue's row. `name` is null once it is deleted; `docs/protocol.md` says what each setting does.
- */
+/** A queue's row. A deleted queue's `name` is null. `docs/protocol.md` explains the settings. */
 @Entity('queue')
 export class QueueEntity {
   @PrimaryGeneratedColumn({ type: 'int', unsigned: true })

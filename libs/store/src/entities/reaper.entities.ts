@@ -1,6 +1,6 @@
 import { Column, Entity, PrimaryColumn, PrimaryGeneratedColumn } from 'typeorm';
 
-/** Which reaper works, and until when it may without renewing. */
+/** The active reaper, and the end of its lease. */
 @Entity('reaper_lease')
 export class ReaperLeaseEntity {
   @PrimaryColumn({ type: 'varchar', length: 40 })

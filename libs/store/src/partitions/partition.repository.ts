@@ -21,48 +21,54 @@ export type { Partition };
 
 const MINUTE = 60_000;
 /**
- * Splitting copies rows, some 3 µs each, while writers wait; above this many the rows are swapped
- * out and in instead.
+ * A split copies rows at about 3 µs each while writers wait. With more rows than this, the reaper
+ * exchanges the partition for a table instead.
  */
 const COPY_ROWS = 10_000;
-/** A rebuild copies what is left, while writers wait. */
+/**
+ * A rebuild copies the remaining rows while writers wait. With more rows than this, there is none.
+ */
 const REBUILD_ROWS = 10_000;
 /**
- * Partitions dropped under one lock, and their rows: small ones go together, since the first costs
- * 30 ms or more and each further one, and each 100,000 rows, 10 ms.
+ * Limits for the partitions dropped under one lock, and for their rows. Small partitions share a
+ * lock. The first drop costs 30 ms or more. Each further partition costs 10 ms, and so does each
+ * 100,000 rows.
  */
 const DROP_AT_ONCE = 4;
 const DROP_ROWS = 50_000;
 /**
- * A look at what is owed that takes longer (a stalled purge leaves many dead entries to walk over)
- * puts the drop off.
+ * The drop is postponed if the check for owed messages takes longer than this. An unfinished purge,
+ * for example, leaves many dead index entries to read.
  */
 const SLOW_LOOK_MS = 250;
-/** Taking rows back from the overflow table ends after this long, and goes on in the next run. */
+/** Moving rows back from the overflow table stops after this time. The next run continues. */
 const RESTORE_MS = 5000;
-/** DDL may take as long as this; waiting for its locks may take a second. */
+/** The deadline of a DDL statement. It waits at most one second of that for locks. */
 const DDL_DEADLINE_MS = 120_000;
 
 /**
- * The message table's partitions, which are spans of time because ids are.
+ * The message table's partitions. Ids begin with their time, so each partition covers a span of
+ * time.
  *
- * DDL waits at most a second for the table and then fails with 1205: a waiting ALTER blocks every
- * writer behind it. Whatever decides over rows decides under the lock under which it acts, so
- * brokers with wrong clocks or slow transactions cannot have a message dropped that is still owed.
+ * DDL waits at most 1 s for the table and then fails with 1205, because a waiting ALTER blocks
+ * every later writer. Each operation checks rows under the same lock under which it acts. A wrong
+ * clock or a slow transaction therefore cannot cause the drop of an owed message.
  */
 export class PartitionRepository {
   constructor(private readonly database: Database) {}
 
-  /** Every partition, oldest first. */
+  /** All partitions, oldest first. */
   async list(): Promise<Partition[]> {
     return this.database.exclusive(listPartitions);
   }
 
   /**
-   * Sees to it that there are partitions of `widthMinutes` until `aheadMinutes` from now. Returns
-   * how many it made. The split of a catch-all partition that has filled (no reaper ran for long)
-   * does not copy its rows; a partition may become wider for that. It does where only some of them
-   * are from a clock that is further ahead than the partitions.
+   * Creates missing partitions of `widthMinutes` until `aheadMinutes` from now. Returns how many it
+   * created.
+   *
+   * The catch-all partition fills when no reaper runs for long. Its split does not copy the rows,
+   * but may produce a wider partition. It does copy if every new boundary would cut through the
+   * rows, for example because one broker's clock runs far ahead.
    */
   async createAhead({ widthMinutes, aheadMinutes }: { widthMinutes: number; aheadMinutes: number }): Promise<number> {
     return this.database.exclusive(async (session) => {
@@ -90,15 +96,17 @@ export class PartitionRepository {
   }
 
   /**
-   * Drops partitions in which nothing is owed and whose youngest possible message is older than the
-   * retention. Returns their names.
+   * Drops partitions that owe nothing and whose youngest possible message is past retention.
+   * Returns their names.
    *
-   * That nothing is owed is found out without locks, and then once more with `message` locked: a
-   * message and its delivery are stored in one transaction, which has ended before the lock is
-   * given, and a snapshot taken after that sees every delivery, also one that is just being moved
-   * between queues. Writers wait meanwhile. `delivery` is read on a second connection because LOCK
-   * TABLES would have it locked too, in the opposite order of claims.
-   * @param locks how often writers may be made to wait, for 50 ms or so; no limit when absent
+   * It checks first without locks, then again with `message` locked while writers wait. One
+   * transaction stores a message and its delivery, and it ends before the lock is granted. A
+   * snapshot taken after that contains every delivery, even one that is moving between queues.
+   *
+   * A second connection reads `delivery`. On the first, LOCK TABLES would have to lock `delivery`
+   * too, in the opposite order to claims.
+   *
+   * @param locks The number of times that writers may wait, about 50 ms each. Unlimited by default.
    */
   async dropSettled({
     retentionSeconds,
@@ -120,7 +128,7 @@ export class PartitionRepository {
     );
   }
 
-  /** Partitions past retention in which something is owed, so that they cannot be dropped. */
+  /** Partitions past retention that still owe messages and cannot be dropped. */
   async listKept({ retentionSeconds }: { retentionSeconds: number }): Promise<Partition[]> {
     return this.database.exclusive(async (session) => {
       const kept: Partition[] = [];
@@ -131,7 +139,7 @@ export class PartitionRepository {
     });
   }
 
-  /** How many deliveries are owed from a partition; counts no further than `limit`. */
+  /** Counts the deliveries that a partition still owes, up to `limit`. */
   async countOwed(partition: Partition, limit: number): Promise<number> {
     return this.database.exclusive(async (session) => {
       let owed = 0;
@@ -148,18 +156,18 @@ export class PartitionRepository {
   }
 
   /**
-   * Deletes the settled ones among the next `rows` messages of a partition after an id. Returns how
-   * many, and where to go on.
+   * Deletes the settled messages among the next `rows` of a partition after an id. Returns their
+   * number and the cursor of the next call.
    *
-   * Messages and deliveries are read in one snapshot: a delivery that moves between queues
-   * meanwhile is seen in one of them. Settled is final, so deleting afterwards is safe.
+   * One snapshot covers messages and deliveries, so it contains a delivery that moves between
+   * queues. A settled message stays settled, so the later DELETE is safe.
    */
   async thin(partition: Partition, after: Buffer, rows: number): Promise<{ deleted: number; next: Buffer | null }> {
     return this.database.exclusive(async (session) => {
       const { settled, next } = await pRetry(() => findSettled(session, partition, after, rows), {
         retries: 3,
         minTimeout: 0,
-        // Another reaper changed the table's partitions after the snapshot was taken.
+        // Another reaper changed the table's partitions after the snapshot.
         shouldRetry: ({ error }) => isDefinitionChanged(error),
       });
       if (settled.length > 0) {
@@ -176,9 +184,9 @@ export class PartitionRepository {
   }
 
   /**
-   * Gives the space of a thinned partition back to the file system, if what is left is little
-   * enough to be copied while writers wait. Returns whether it did; it does not for a partition
-   * that is gone.
+   * Returns a thinned partition's free space to the file system. Does so only if few rows remain,
+   * because writers wait for the copy. Returns false if it did nothing, for example because the
+   * partition is gone.
    */
   async rebuild({ name }: Partition): Promise<boolean> {
     return this.database
@@ -188,7 +196,7 @@ export class PartitionRepository {
           [REBUILD_ROWS + 1],
         );
         if (Number(row?.n) > REBUILD_ROWS) return false;
-        // Without the lock MariaDB waits for the table twice.
+        // Without this lock MariaDB waits for the table twice.
         await withTablesLocked(session, 'message WRITE', () =>
           session.write(`ALTER TABLE message REBUILD PARTITION ${name}`),
         );
@@ -202,8 +210,8 @@ export class PartitionRepository {
 }
 
 /**
- * Names of partitions past retention in which, as of now, nothing is owed: the first so many runs
- * of neighbours.
+ * Names of partitions past retention that owe nothing now, in runs of adjacent partitions. Returns
+ * at most `most` runs.
  */
 async function settledRuns(session: Session, retentionSeconds: number, most: number): Promise<string[][]> {
   const runs: string[][] = [];
@@ -212,7 +220,7 @@ async function settledRuns(session: Session, retentionSeconds: number, most: num
   for (const partition of await pastRetention(session, retentionSeconds)) {
     const started = performance.now();
     if (await isOwed(session, partition, partition)) continue;
-    // It will be asked again while writers wait.
+    // The check will run again while writers wait.
     if (performance.now() - started > SLOW_LOOK_MS) continue;
     rows += partition.rows;
     const run = runs.at(-1);
@@ -229,11 +237,12 @@ async function settledRuns(session: Session, retentionSeconds: number, most: num
 }
 
 /**
- * Drops those of these partitions that are still there, if nothing between the first and the last
- * is owed. `message` is locked by `session`.
+ * Drops these partitions, as far as they exist, if the whole range owes nothing. The caller holds
+ * the lock on `message` in `session`.
  */
 async function drop(session: Session, reader: Session, names: readonly string[]): Promise<string[]> {
-  // Read afresh: where a neighbour was dropped meanwhile, a partition takes that one's ids as well.
+  // This must be a fresh read: when a partition is dropped, its successor takes over its range of
+  // ids.
   const present = (await listPartitions(session)).filter(({ name }) => names.includes(name));
   const [first, last] = [present[0], present.at(-1)];
   if (first === undefined || last === undefined) return [];
@@ -247,8 +256,8 @@ async function drop(session: Session, reader: Session, names: readonly string[])
 }
 
 /**
- * Which of the next `rows` messages after an id nothing is owed of, in hexadecimal, and where to go
- * on.
+ * Finds the settled messages among the next `rows` after an id. Returns their ids in hexadecimal,
+ * and the cursor of the next call.
  */
 async function findSettled(
   session: Session,
@@ -279,8 +288,9 @@ async function findSettled(
 }
 
 /**
- * Splits the catch-all partition at these instants, or, where it has many rows, at those of them
- * that do not cut through them. The table is locked. Returns at how many.
+ * Splits the catch-all partition at these instants. If it holds many rows, it leaves out the
+ * instants that would cut through them. The caller holds the table's lock. Returns the number of
+ * splits.
  */
 async function split(session: Session, untils: readonly number[]): Promise<number> {
   const [many] = await session.read('SELECT 1 FROM message PARTITION (p_max) LIMIT ?, 1', [COPY_ROWS]);
@@ -297,14 +307,14 @@ async function split(session: Session, untils: readonly number[]): Promise<numbe
   const target = uncut.find((until) => until > highest);
   await session.write('ALTER TABLE message EXCHANGE PARTITION p_max WITH TABLE message_overflow');
   await reorganize(uncut);
-  // MariaDB before 11.4 does not know WITHOUT VALIDATION, and reads the rows once more.
+  // MariaDB before 11.4 lacks WITHOUT VALIDATION and reads the rows again.
   await session.write(
     `ALTER TABLE message EXCHANGE PARTITION ${target === undefined ? 'p_max' : partitionName(target)} WITH TABLE message_overflow /*!80000 WITHOUT VALIDATION */`,
   );
   return uncut.length;
 }
 
-/** When the first and the last message of the catch-all partition were stamped. */
+/** The times of the first and last message in the catch-all partition. */
 async function timesInCatchAll(session: Session): Promise<[number, number]> {
   const [first] = await session.read<{ id: Buffer }>('SELECT id FROM message PARTITION (p_max) ORDER BY id LIMIT 1');
   const [last] = await session.read<{ id: Buffer }>(
@@ -314,8 +324,8 @@ async function timesInCatchAll(session: Session): Promise<[number, number]> {
 }
 
 /**
- * Takes back, a few at a time, the rows that a split left behind when it was cut short between its
- * three steps. Until then claims read them where they are. Returns whether none is left.
+ * Moves rows from the overflow table back into `message`, a few at a time. An interrupted split
+ * leaves them there, and claims read them from there meanwhile. Returns whether the table is empty.
  */
 async function restoreOverflow(session: Session): Promise<boolean> {
   for (const until = performance.now() + RESTORE_MS; performance.now() < until;) {

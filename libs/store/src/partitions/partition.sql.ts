@@ -3,26 +3,27 @@ import { NOW_MS } from '../database/clock.js';
 import { isConnectionLost } from '../database/database-errors.js';
 import type { Session } from '../database/session.js';
 
-/** A span of the message table. */
+/** A partition of the message table: a span of time. */
 export interface Partition {
   name: string;
-  /** Ids stamped from this instant on (ms since 1970); null: from the beginning. */
+  /** The first id's time, in ms since 1970. Null means no lower bound. */
   from: number | null;
-  /**
-   * Ids stamped before this instant; null: without end, the one that catches what no other takes.
-   */
+  /** Ids are older than this time, in ms since 1970. Null means the catch-all partition. */
   until: number | null;
   /** The server's estimate. */
   rows: number;
 }
 
-/** Queues whose deliveries one statement looks through. */
+/** The number of queues whose deliveries one statement reads. */
 const QUEUES_AT_ONCE = 200;
 
 /**
- * A waiting DDL blocks everybody behind it: a second, then it gives way. So does a lock whose
- * holder is frozen or gone, until the server ends the session: DDL that finds its lock lost so
- * fails. Fresh row estimates, which MySQL (not MariaDB) keeps for a day.
+ * A waiting DDL statement blocks all later requests, so it gives up after a second.
+ *
+ * If a lock's holder freezes or dies, the server ends its session after 10 s. Later DDL of that
+ * holder then fails.
+ *
+ * MySQL caches row estimates for a day, and MariaDB does not. These settings make them fresh.
  */
 const DDL_SESSION =
   'SET SESSION lock_wait_timeout = 1, wait_timeout = 10 /*!80000 , information_schema_stats_expiry = 0 */';
@@ -35,8 +36,8 @@ export async function withTablesLocked<T>(session: Session, tables: string, work
     await session.write('UNLOCK TABLES');
     return result;
   } catch (error) {
-    // On a connection that hangs, the unlock would wait behind what hangs; closing it, which the
-    // caller does, ends the lock as well.
+    // On a connection that hangs, UNLOCK would wait too. The caller closes the connection, which
+    // also releases the lock.
     if (!isConnectionLost(error)) await session.write('UNLOCK TABLES');
     throw error;
   }
@@ -58,7 +59,7 @@ export async function listPartitions(session: Session): Promise<Partition[]> {
   );
   let from: number | null = null;
   return rows.map(({ name, description, rows_ }) => {
-    // Both servers describe a bound of binary(16) as `_binary 0x…`; its first six bytes are the
+    // Both servers describe a bound of binary(16) as `_binary 0x…`. Its first six bytes are the
     // time.
     const hex = /0x([0-9a-f]{12})/i.exec(description)?.[1];
     const partition = { name, from, until: hex === undefined ? null : Number.parseInt(hex, 16), rows: Number(rows_) };
@@ -73,17 +74,15 @@ export async function pastRetention(session: Session, retentionSeconds: number):
 }
 
 /**
- * The ids from one partition's first to another's last, the second excluded. Neither is the
- * catch-all.
+ * The range of ids from the first partition to the last; the upper bound is exclusive. Neither may
+ * be the catch-all partition.
  */
 export function range(first: Partition, last: Partition): [Buffer, Buffer] {
   if (last.until === null) throw new TypeError('the catch-all partition has no end');
   return [lowestMessageId(first.from ?? 0), lowestMessageId(last.until)];
 }
 
-/**
- * Every queue's id, the deleted ones' included, as many at a time as one statement looks through.
- */
+/** The ids of all queues, including deleted ones, in groups for one statement each. */
 export async function queueIds(session: Session): Promise<number[][]> {
   const ids = (await session.read<{ id: number }>('SELECT id FROM queue ORDER BY id')).map(({ id }) => id);
   return Array.from({ length: Math.ceil(ids.length / QUEUES_AT_ONCE) }, (_, chunk) =>
@@ -92,8 +91,8 @@ export async function queueIds(session: Session): Promise<number[][]> {
 }
 
 /**
- * Does any queue, a deleted one included, still owe a message of these partitions? One index
- * look-up a queue.
+ * Checks whether any queue, even a deleted one, still owes a message of these partitions. It costs
+ * one index lookup for each queue.
  */
 export async function isOwed(session: Session, first: Partition, last: Partition): Promise<boolean> {
   for (const queues of await queueIds(session)) {
@@ -106,9 +105,9 @@ export async function isOwed(session: Session, first: Partition, last: Partition
   return false;
 }
 
-/** From here on the session sees one state of all tables, until its next COMMIT. */
+/** Starts a snapshot: the session sees one state of all tables until its next COMMIT. */
 export async function startSnapshot(session: Session): Promise<void> {
-  // Ends one that failed.
+  // Ends a failed transaction.
   await session.write('ROLLBACK');
   await session.write('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ');
   await session.write('START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY');

@@ -14,12 +14,15 @@ export interface ReaperRun {
   error: string | null;
 }
 
-/** How a duty has fared, by those of its runs that are kept. */
+/** A duty's record, from its stored runs. */
 export interface DutyState {
   duty: string;
-  /** Since a run of it last succeeded, ms; if none of them did, since the first of them began. */
+  /**
+   * Milliseconds since its last success. If no stored run succeeded, milliseconds since the first
+   * began.
+   */
   lastSuccessAgeMs: number;
-  /** Rows or partitions it took care of in the last hour, of which all runs are kept. */
+  /** The rows or partitions that it handled in the last hour. All runs of that hour are stored. */
   handledLastHour: number;
 }
 
@@ -32,9 +35,9 @@ export class ReaperRepository {
   constructor(private readonly database: Database) {}
 
   /**
-   * Takes or keeps the reaper's lease for `seconds`: succeeds for its holder, and for anybody once
-   * it has run out, by the database's clock. A conditional UPDATE, not GET_LOCK, which a replicated
-   * database does not carry over to its next primary.
+   * Acquires or renews the reaper's lease for `seconds`. It succeeds for the holder, and for any
+   * reaper once the lease has expired by the database's clock. It uses a conditional UPDATE,
+   * because GET_LOCK does not survive a failover to a replica.
    */
   async takeLease(holder: string, seconds: number): Promise<boolean> {
     const { affected } = await this.database.manager.update(
@@ -48,13 +51,14 @@ export class ReaperRepository {
     return affected === 1;
   }
 
-  /** Gives the lease up, so that the next reaper need not wait for it to run out. */
+  /** Releases the lease, so that the next reaper need not wait for its end. */
   async dropLease(holder: string): Promise<void> {
     await this.database.manager.update(ReaperLeaseEntity, { name: LEASE, holder }, { expiresAt: 0 });
   }
 
   /**
-   * Who holds the lease, until when (ms since 1970, the database's clock); null when nobody does.
+   * The lease's holder and its end in ms since 1970, on the database's clock. Null when no reaper
+   * holds it.
    */
   async leader(): Promise<{ holder: string; expiresAt: number } | null> {
     const lease = await this.database.manager.findOneBy(ReaperLeaseEntity, {
@@ -79,7 +83,7 @@ export class ReaperRepository {
     return runs.map(({ id: _, ...run }) => run);
   }
 
-  /** Names of the duties that ever ran. */
+  /** Names of all duties that have run. */
   async duties(): Promise<string[]> {
     const rows = await this.database.manager
       .createQueryBuilder(ReaperRunEntity, 'run')
@@ -91,8 +95,8 @@ export class ReaperRepository {
   }
 
   /**
-   * How each duty that ever ran has fared: looks at every run that is kept, some thousands. Ages
-   * mix two clocks, the database's and that of the reaper that ran.
+   * The record of every duty that has run. It reads all stored runs, some thousands. Ages mix two
+   * clocks: the database's and that of the reaper that ran.
    */
   async dutyStates(): Promise<DutyState[]> {
     const lastSuccess = 'MAX(IF(run.error IS NULL, run.startedAt + run.durationMs, NULL))';
@@ -112,9 +116,7 @@ export class ReaperRepository {
     }));
   }
 
-  /**
-   * Forgets all but the last `keep` runs of a duty, `rows` at a time; returns how many it forgot.
-   */
+  /** Deletes all but the last `keep` runs of a duty, at most `rows` of them. Returns how many. */
   async pruneRuns(duty: string, keep: number, rows: number): Promise<number> {
     const [oldestKept] = await this.database.manager.find(ReaperRunEntity, {
       select: { id: true },
@@ -124,7 +126,7 @@ export class ReaperRepository {
       take: 1,
     });
     if (oldestKept === undefined) return 0;
-    // TypeORM's DELETE knows no LIMIT.
+    // TypeORM's DELETE has no LIMIT.
     const { affectedRows } = await this.database.write(
       'DELETE FROM reaper_run WHERE duty = ? AND id < ? ORDER BY id LIMIT ?',
       [duty, oldestKept.id, rows],

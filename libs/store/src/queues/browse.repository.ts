@@ -3,7 +3,7 @@ import { NOW_MS } from '../database/clock.js';
 import type { Database } from '../database/database.js';
 import { NO_LEASE } from '../messages/delivery.sql.js';
 
-/** A delivery as an operator sees it. Times: ms since 1970 on the database's clock. */
+/** A delivery as an operator sees it. Times are ms since 1970, on the database's clock. */
 export interface DeliveryView {
   queueId: number;
   messageId: Buffer;
@@ -30,7 +30,7 @@ interface DeliveryRow extends Omit<DeliveryView, 'state' | 'priority'> {
   now: number;
 }
 
-/** The end of a page: a position in hand-out order. */
+/** The end of a page, in hand-out order. */
 interface Position {
   rank: number;
   availableAt: number;
@@ -40,12 +40,12 @@ interface Position {
 const DELIVERY_COLUMNS = `queue_id AS queueId, message_id AS messageId, priority_rank AS priorityRank, receive_count AS receiveCount,
          available_at AS availableAt, expires_at AS expiresAt, nack_reason AS nackReason, lease_token <> ${NO_LEASE} AS leased`;
 
-/** The operators' queries. They only read, without locks. */
+/** The operators' queries. They only read and take no locks. */
 export class BrowseRepository {
   constructor(private readonly database: Database) {}
 
   /**
-   * Counts a queue's deliveries by state, leaving out expired ones. Costs time in proportion to the
+   * Counts a queue's deliveries by state, without expired ones. Its cost grows with the queue's
    * depth.
    */
   async stats(queueId: number): Promise<QueueStats> {
@@ -71,8 +71,8 @@ export class BrowseRepository {
   }
 
   /**
-   * A page of a queue's deliveries in one state, in hand-out order, and where the next page begins.
-   * Throws TypeError for an `after` that no page answered.
+   * Returns a page of a queue's deliveries in one state, in hand-out order, and the cursor of the
+   * next page. Throws TypeError for an `after` that is no such cursor.
    */
   async browse(
     queueId: number,
@@ -81,7 +81,7 @@ export class BrowseRepository {
     after: string | undefined,
   ): Promise<{ deliveries: DeliveryView[]; nextAfter: string | null }> {
     const position = after === undefined ? undefined : readPosition(after);
-    // ORDER BY does not name message_id, with which the index ends: MariaDB would sort.
+    // ORDER BY omits message_id, although the index ends with it: MariaDB would sort.
     const rows = await this.database.read<DeliveryRow>(
       `SELECT ${DELIVERY_COLUMNS}, ${NOW_MS} AS now
        FROM delivery FORCE INDEX (delivery_next)
@@ -104,7 +104,7 @@ export class BrowseRepository {
     return { deliveries: rows.map(toView), nextAfter: last === undefined ? null : writePosition(last) };
   }
 
-  /** Messages by id; those that no longer exist are left out. */
+  /** Reads messages by id. The result omits messages that no longer exist. */
   async messages(ids: readonly Buffer[]): Promise<MessageView[]> {
     if (ids.length === 0) return [];
     return this.database.read<MessageView>(
@@ -115,7 +115,7 @@ export class BrowseRepository {
     );
   }
 
-  /** A message's deliveries, in whichever of these queues they are. */
+  /** Finds a message's deliveries in these queues. */
   async deliveries(messageId: Buffer, queueIds: readonly number[]): Promise<DeliveryView[]> {
     if (queueIds.length === 0) return [];
     const rows = await this.database.read<DeliveryRow>(
@@ -151,7 +151,7 @@ function writePosition(row: DeliveryRow): string {
 
 function readPosition(after: string): Position {
   const match = /^(\d)\.(\d{1,15})\.([A-Za-z0-9_-]{22})$/.exec(after);
-  if (match === null) throw new TypeError('after must be the nextAfter of the page before');
+  if (match === null) throw new TypeError('after must be the nextAfter of the previous page');
   const [, rank, availableAt, id] = match as unknown as [string, string, string, string];
   return { rank: Number(rank), availableAt: Number(availableAt), messageId: Buffer.from(id, 'base64url') };
 }

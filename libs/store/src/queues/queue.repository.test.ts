@@ -6,7 +6,7 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-test('queues are remembered for a second, and never more than ten thousand', async () => {
+test('the repository caches queues for a second, and at most ten thousand of them', async () => {
   vi.useFakeTimers();
   const read = vi.fn<Database['read']>(async <T>(_sql: string, values: readonly unknown[] = []) =>
     [values[0]].flat().map((name) => ({ id: 1, name, paused: 0, createdAt: 0 }) as T),

@@ -5,7 +5,7 @@ import { QueueEntity } from '../entities/index.js';
 import type { Database, Transaction } from '../database/database.js';
 import { TryAgain } from '../database/database-errors.js';
 
-/** A queue that exists, with its settings. */
+/** An existing queue and its settings. */
 export interface Queue {
   id: number;
   name: string;
@@ -19,28 +19,30 @@ export interface Queue {
   createdAt: number;
 }
 
-/** A broker may use settings that another broker has changed for this long. */
+/** A broker may use outdated settings for this long after another broker changed them. */
 const CACHE_MS = 1000;
-/** Bounds the cache: a queue that another broker deleted would stay in it for ever. */
+/** Bounds the cache. Otherwise a queue that another broker deleted would stay in it for ever. */
 const QUEUES_REMEMBERED = 10_000;
 
 /**
  * Queues and their settings.
  *
- * Locks on `queue` rows stand in for the foreign keys that partitioned tables cannot have. Enqueue
- * holds its queue's row shared, so a delete waits for it and no delivery is born in a deleted
- * queue. Who locks by name locks `queue_by_name`, then the row; everybody else locks rows only, in
- * id order, and never touches a name: no cycle. Nobody who holds a queue's row waits for a delivery
- * that another transaction holds, but for moves, which take deliveries like a claim.
+ * Partitioned tables cannot have foreign keys. Locks on `queue` rows replace them. An enqueue holds
+ * a shared lock on its queue's row. A delete waits for that lock, so no delivery is created in a
+ * deleted queue.
+ *
+ * Lock order prevents cycles. A transaction that locks by name locks `queue_by_name`, then the row.
+ * All others lock only rows, in id order. A transaction that holds a queue's row never waits for a
+ * locked delivery. Moves are the exception; they lock deliveries like a claim.
  */
 export class QueueRepository {
   private readonly cache = new Map<string, { queue: Queue; until: number }>();
-  /** Looks under way, so that those who come while one is share it. */
+  /** Reads in progress, which later callers share. */
   private readonly looks = new Map<string, Promise<Queue>>();
 
   constructor(private readonly database: Database) {}
 
-  /** The queue of this name, at most a second old. Throws `queue-not-found`. */
+  /** Returns the queue of this name, at most one second old. Throws `queue-not-found`. */
   async get(name: string): Promise<Queue> {
     const cached = this.cache.get(name);
     if (cached !== undefined && cached.until > performance.now()) return cached.queue;
@@ -51,7 +53,7 @@ export class QueueRepository {
     return look;
   }
 
-  /** The queue of this name as it is now. Throws `queue-not-found`. */
+  /** Reads the current state of this queue. Throws `queue-not-found`. */
   async getFresh(name: string): Promise<Queue> {
     const [row] = await this.database.read<QueueRow>(`${SELECT_QUEUE} WHERE name = ?`, [name]);
     if (row === undefined) {
@@ -68,7 +70,7 @@ export class QueueRepository {
     this.cache.set(queue.name, { queue, until: performance.now() + CACHE_MS });
   }
 
-  /** The existing ones of these queues, by name, at most a second old. */
+  /** Returns those of these queues that exist, by name, at most one second old. */
   async getAll(names: readonly string[]): Promise<Map<string, Queue>> {
     const now = performance.now();
     const found = new Map<string, Queue>();
@@ -89,18 +91,19 @@ export class QueueRepository {
   }
 
   /**
-   * Whether this queue had a maximum depth when it was last read: its enqueues wait for each other.
+   * True if this queue had a maximum depth at its last read. Enqueues to such a queue wait for each
+   * other.
    */
   isBounded(name: string): boolean {
     return (this.cache.get(name)?.queue.maxDepth ?? null) !== null;
   }
 
-  /** The next who asks for this queue is told how it is then. */
+  /** The next caller that asks for this queue reads it afresh. */
   evict(name: string): void {
     this.cache.delete(name);
   }
 
-  /** Every queue, by name. */
+  /** All queues, by name. */
   async list(): Promise<Queue[]> {
     const queues = await this.database.manager.find(QueueEntity, {
       where: { name: Not(IsNull()) },
@@ -109,14 +112,14 @@ export class QueueRepository {
     return queues.map((queue) => Object.assign(queue, { name: queue.name as string }));
   }
 
-  /** The names behind ids, of queues that still exist. */
+  /** The names of all existing queues, by id. */
   async names(): Promise<Map<number, string>> {
     return new Map((await this.list()).map((queue) => [queue.id, queue.name]));
   }
 
   /**
-   * Creates a queue, or changes the settings that are given. Throws `invalid-request` for a
-   * dead-letter queue that does not exist or is the queue itself.
+   * Creates a queue, or changes the given settings. Throws `invalid-request` if the dead-letter
+   * queue does not exist or is the queue itself.
    */
   async put(name: string, settings: PutQueueRequest): Promise<{ queue: Queue; created: boolean }> {
     const created = await this.database.transaction(async (tx) => {
@@ -136,7 +139,7 @@ export class QueueRepository {
     return { queue: await this.getFresh(name), created };
   }
 
-  /** Stops or resumes hand-out. Enqueue goes on. Throws `queue-not-found`. */
+  /** Pauses or resumes hand-out. Enqueues continue. Throws `queue-not-found`. */
   async setPaused(name: string, paused: boolean): Promise<void> {
     const { affected } = await this.database.manager.update(QueueEntity, { name }, { paused });
     this.cache.delete(name);
@@ -144,20 +147,21 @@ export class QueueRepository {
   }
 
   /**
-   * Deletes a queue: from the commit on no request finds it. Its row stays, nameless, until its
-   * deliveries are removed ({@link UnleasedRepository.purge}, {@link forget}). Returns its id.
+   * Deletes a queue and returns its id. After the commit no request finds it. Its row stays without
+   * a name until its deliveries are gone ({@link UnleasedRepository.purge}, {@link forget}).
+   *
    * Throws `queue-not-found`, and `invalid-request` while it is another queue's dead-letter queue.
    */
   async delete(name: string): Promise<number> {
     let found: number | undefined;
     const id = await this.database.transaction(async (tx) => {
       const [row] = await tx.read<{ id: number }>('SELECT id FROM queue WHERE name = ? FOR UPDATE', [name]);
-      // An earlier try deleted the queue; another queue has its name now.
+      // An earlier attempt deleted the queue, and a new queue has its name.
       if (tx.commitUnknown && found !== undefined && row?.id !== found) return found;
       if (row === undefined) throw queueNotFound(name);
       found = row.id;
-      // Not locked: whoever is about to name this queue as its dead-letter queue holds this queue's
-      // row, which is ours now.
+      // This read needs no lock. A request that makes this queue a dead-letter queue must hold its
+      // row, and this transaction holds it.
       const [user] = await tx.read<{ name: string }>(
         'SELECT name FROM queue WHERE dead_letter_queue_id = ? AND id <> ? AND name IS NOT NULL LIMIT 1',
         [row.id, row.id],
@@ -165,7 +169,7 @@ export class QueueRepository {
       if (user !== undefined) {
         throw new RowmqError(
           'invalid-request',
-          `Queue '${name}' is the dead-letter queue of '${user.name}'; give that one another, or null, first.`,
+          `Queue '${name}' is the dead-letter queue of '${user.name}'; first change that queue's deadLetterQueue, or set it to null.`,
         );
       }
       await tx.write('UPDATE queue SET name = NULL WHERE id = ?', [row.id]);
@@ -175,7 +179,7 @@ export class QueueRepository {
     return id;
   }
 
-  /** Ids of deleted queues whose rows are still there. */
+  /** Ids of deleted queues whose rows still exist. */
   async deletedIds(): Promise<number[]> {
     const queues = await this.database.manager.find(QueueEntity, {
       select: { id: true },
@@ -185,7 +189,7 @@ export class QueueRepository {
     return queues.map(({ id }) => id);
   }
 
-  /** Removes the row of a deleted queue that has no deliveries left. */
+  /** Deletes the row of a deleted queue once it has no deliveries. */
   async forget(id: number): Promise<void> {
     const [left] = await this.database.read('SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? LIMIT 1', [
       id,
@@ -193,7 +197,7 @@ export class QueueRepository {
     if (left === undefined) await this.database.write('DELETE FROM queue WHERE id = ? AND name IS NULL', [id]);
   }
 
-  /** Locks the queue and its dead-letter queue-to-be, both by id and in id order. */
+  /** Locks the queue and its future dead-letter queue, both by id and in id order. */
   private async lockForChange(
     tx: Transaction,
     name: string,
@@ -223,10 +227,12 @@ export class QueueRepository {
 }
 
 /**
- * Those who create queues take turns. Two INSERTs of one name that wait for the same entry of
- * `queue_by_name`, of a queue that is just being deleted, share a lock on it and on the gap behind
- * it once it is free; then each waits for the other to let it insert. The row is the reaper's
- * because that one is always there; who holds it waits for queues' rows, never the other way round.
+ * Serializes the creation of queues; otherwise two INSERTs of one name can deadlock. While a delete
+ * of that name runs, both wait for the same entry of `queue_by_name`. Then both share a lock on the
+ * entry and the gap behind it, and each waits for the other.
+ *
+ * The reaper's row is the lock because it always exists. Its holder may wait for queue rows, never
+ * the reverse.
  */
 const TAKE_TURN = `SELECT 1 FROM reaper_lease WHERE name = 'reaper' FOR UPDATE`;
 
