@@ -490,7 +490,7 @@ describe('a nack batch', () => {
 });
 
 describe('an extend batch', () => {
-  it('moves the deadline of each held lease by its own length and answers the other receipts', async () => {
+  it('sets the deadline of each held lease as its request asks and answers the other receipts', async () => {
     const { ofA, ofB, stale, unknown } = await leases();
     const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedDelivery;
     const [one, two] = ofA.filter((lease) => lease !== fresh) as [LeasedDelivery, LeasedDelivery];

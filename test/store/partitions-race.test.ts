@@ -99,8 +99,8 @@ describe('a message that a broker with a slow clock enqueues into a partition du
   test('is kept when another reaper dropped its partition meanwhile', async () => {
     const blocker = await enqueueStamped(store, queue, { at: START + HOUR / 4, now: START });
     const partitions = interrupted(/FROM delivery/, async () => {
-      // The check found a message that the first partition is still owed. Now that one is acked,
-      // the partition is dropped, and the late message arrives.
+      // The check found that the first partition still has an owed message. Now that message is
+      // acked, the partition is dropped, and the late message arrives.
       await store
         .at(LATER)
         .messages.ack(queue.id, await store.at(LATER).messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 30 }));

@@ -294,7 +294,7 @@ describe('the hot statements', () => {
     return sent('claim: lock', LOCK);
   }
 
-  it('lock rows for a claim by its size, not by the depth of the backlog', async () => {
+  it('lock rows in proportion to the size of a claim, not to the depth of the backlog', async () => {
     await fill(20_000);
     for (const size of [1, 10, 100]) {
       const statement = await claimStatement(size);

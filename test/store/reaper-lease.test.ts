@@ -21,7 +21,7 @@ describe("the reaper's lease", () => {
     });
   });
 
-  test('stays with its holder while that renews it, and lapses to the millisecond', async () => {
+  test('stays with its holder as long as the holder renews it, and lapses to the millisecond', async () => {
     expect(await store.at(START).reaper.takeLease('one', 30)).toBe(true);
     expect(await store.at(START + 29_999).reaper.takeLease('two', 30)).toBe(false);
     expect(await store.at(START + 20_000).reaper.takeLease('one', 30)).toBe(true);

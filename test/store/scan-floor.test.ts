@@ -88,8 +88,8 @@ describe('while a snapshot is held and purge stands still', () => {
     queue: Queue,
     hasFloors: boolean,
   ): Promise<{ pages: number; dead: number }> {
-    // A floor stays a tenth of a second behind the newest delivery that a peek saw. A claim also
-    // walks over deliveries that came and went in this time.
+    // A floor stays a tenth of a second behind the deliveries that claims saw. A claim also walks
+    // over deliveries that came and went in this time.
     for (let time = 0; time < 2; time += 1) {
       await sleep(150);
       const leased = await take(messages, queue, 5);
@@ -160,7 +160,7 @@ describe('while a snapshot is held and purge stands still', () => {
     180_000,
   );
 
-  it('rescans of a queue that is always empty take a twentieth of the time at most, because each takes long', async () => {
+  it('rescans of a queue that is always empty take at most a twentieth of the time', async () => {
     const queue = await createQueue(store);
     await pass(queue, MESSAGES / 2);
     const { flights } = store.messages;
@@ -185,7 +185,7 @@ describe('while a snapshot is held and purge stands still', () => {
     expect(longest).toBeGreaterThan(2);
   }, 60_000);
 
-  it('rescans of a queue that always has messages run four times a second at most', async () => {
+  it('rescans of a queue that always has messages run at most four times a second', async () => {
     const queue = await createQueue(store);
     const { flights } = store.messages;
     await flights.enqueue([{ queueName: queue.name, messages: numbered(1000) }]);
@@ -335,7 +335,7 @@ describe('a delivery below the floor', () => {
       await new MessageRepository(store.database).enqueue([
         { queueName: queue.name, messages: [message({ priority })] },
       ]);
-      await eventually('a look to find it', async () => (await messages.look([queue.id])).has(queue.id));
+      await eventually('the poll finds it', async () => (await messages.look([queue.id])).has(queue.id));
       expect(await take(messages, queue, 1)).toMatchObject([{ priority }]);
     },
   );
@@ -364,7 +364,7 @@ describe('a delivery below the floor', () => {
     await raiseFloor(broker, queue);
     expect(await messages.look([queue.id])).toEqual(new Set());
     await commit();
-    await eventually('a look to find it', async () => (await messages.look([queue.id])).has(queue.id));
+    await eventually('the poll finds it', async () => (await messages.look([queue.id])).has(queue.id));
     expect(bodies(await take(messages, queue, 1))).toEqual(['late']);
   });
 });

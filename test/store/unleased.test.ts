@@ -113,7 +113,7 @@ describe('expire', () => {
 });
 
 describe('dead-letter', () => {
-  test('moves over-received deliveries without a lease as new, and leaves leased, expired and other deliveries', async () => {
+  test('moves over-received deliveries as new once their lease has run out, and leaves leased, expired and other deliveries', async () => {
     const graveyard = await createQueue(store, { messageTtlSeconds: 600 });
     const strict = await createQueue(store, {
       messageTtlSeconds: 600,
