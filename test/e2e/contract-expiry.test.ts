@@ -32,7 +32,7 @@ describe.concurrent('an expired message is never handed out', () => {
     expect(await shared.api.message(id!)).toMatchObject({ settled: true });
   });
 
-  test('not an instant late, even if consumers lease and nack without pause', async () => {
+  test('not even an instant too late, while consumers lease and nack without pause', async () => {
     const queue = await shared.newQueue();
     const [id] = await queue.enqueue({ body: 'hot', expiresInSeconds: 1 });
     const expiresAt = Date.parse((await shared.api.message(id!)).expiresAt);

@@ -165,7 +165,7 @@ describe('a connection to the database', () => {
   });
 });
 
-describe('processes on a server that takes encrypted connections only', () => {
+describe('processes on a server that accepts encrypted connections only', () => {
   const settings = (): Record<string, string> => ({
     ROWMQ_DATABASE_URL: url(`${OTHER_HOST}:1,${HOST}:${server.port}`),
     ROWMQ_DATABASE_TLS: 'verify',

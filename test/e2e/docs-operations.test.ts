@@ -98,7 +98,7 @@ describe('beside the MySQL you have', () => {
     return child;
   }
 
-  it('the commands set it up and run it, whatever the password; and a changed password is told as the page says', async () => {
+  it('the commands set up and run RowMQ with any password, and a changed password causes the documented error', async () => {
     await admin.query(adapted(await blockWith('sql', 'CREATE USER')));
     const encode = (await blockWith('sh', 'encodeURIComponent')).replace("'p@ss/word?'", `'${PASSWORD}'`);
     const encoded = (await run('bash', ['-euc', encode])).stdout.trim();

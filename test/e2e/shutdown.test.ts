@@ -96,7 +96,7 @@ describe.concurrent('a broker that is told to stop', () => {
     expect((await Promise.all(consumers)).flat()).toEqual([]);
   });
 
-  test('does not wait for a series of requests whose connection broke', async () => {
+  test('does not wait for pipelined requests whose connection broke', async () => {
     const { broker, queue } = await startOn('in-a-row');
     const waiting = async (): Promise<number> => queue.api.metric('rowmq_waiting_consumers');
     const socket = await openSocket(broker.url);

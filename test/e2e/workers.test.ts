@@ -141,7 +141,7 @@ describe('three workers', () => {
       await client.queue(name).enqueue(...Array.from({ length: index + 1 }, String));
     for (const client of clients) {
       expect(await client.metric(`rowmq_messages_total{event="enqueued",queue="${name}"}`)).toBe(6);
-      // The count is from the database when it was last read, and not once for each worker.
+      // The count is the database's at its last read. It is not summed over the workers.
       await eventually(
         'it has counted them',
         async () => (await client.metric(`rowmq_queue_deliveries{queue="${name}",state="ready"}`)) === 6,

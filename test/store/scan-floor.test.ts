@@ -14,8 +14,8 @@ import { eventually } from '../support/wait.js';
 
 /*
  * A claim begins where the last one found something, not at the left edge of the index. The tests
- * measure the saving while purge stands still. They look below the floor for deliveries that this
- * could lose.
+ * measure the saving while purge stands still. They also search below the floor for deliveries that
+ * this could lose.
  */
 
 async function take(messages: MessageRepository, queue: Queue, maxMessages: number): Promise<LeasedDelivery[]> {
