@@ -69,7 +69,7 @@ const upTo = (count: number) => Array.from({ length: count }, (_, index) => inde
 const sorted = (numbers: readonly number[]) => numbers.toSorted((one, other) => one - other);
 
 describe('a service', () => {
-  it('that is killed while it works loses nothing: its messages come again when their leases end', async () => {
+  it('that is killed at work loses nothing: its messages are handed out again when their leases end', async () => {
     const queue = await shared.newQueue();
     const enqueued = new Queue<number>(clientOf(shared.broker.url), queue.name);
     await enqueued.enqueueMany(upTo(6));
@@ -87,7 +87,7 @@ describe('a service', () => {
     await eventually('all acked', async () => (await queue.get()).stats.leased === 0);
   });
 
-  it('that is asked to stop finishes the messages that it has begun, and others get the rest at once', async () => {
+  it('that is told to stop finishes the messages that it has begun, and others get the rest at once', async () => {
     const queue = await shared.newQueue();
     await new Queue<number>(clientOf(shared.broker.url), queue.name).enqueueMany(upTo(10));
     const first = await startService(queue.name, 1500, {
@@ -247,7 +247,7 @@ describe('while brokers come and go', () => {
     expect(rejections).toEqual([]);
   }
 
-  it('producers and consumers go on by themselves after a restart of their broker, and send few requests until then', async () => {
+  it('producers and consumers continue after a restart of their broker, and send few requests until then', async () => {
     const port = await freePort();
     const url = `http://127.0.0.1:${port}`;
     const env = { ROWMQ_PORT: String(port) };
@@ -264,7 +264,7 @@ describe('while brokers come and go', () => {
       consumer.on('dequeueFailed', () => (failures += 1));
       await broker.kill();
       const asked = await countDequeues(port, 3000);
-      // Each failure stands for the client's own five tries.
+      // Each failure stands for five attempts of the client.
       expect(asked).toBeGreaterThan(0);
       expect(asked).toBeLessThanOrEqual(25);
       expect(failures).toBeLessThanOrEqual(5);
@@ -274,7 +274,7 @@ describe('while brokers come and go', () => {
     });
   });
 
-  it('a client with several brokers turns to another when one is killed', async () => {
+  it('a client with several brokers uses another when one is killed', async () => {
     const [one, other] = await Promise.all([
       startBroker({ database: shared.broker.database }),
       startBroker({ database: shared.broker.database }),

@@ -9,8 +9,8 @@ const shared = useBroker();
 const LEASE_SECONDS = 3;
 
 /**
- * Kills every connection of the broker on the server, again and again, until told to stop; tells
- * how many.
+ * Kills every connection of the broker on the server again and again until stopped. Returns the
+ * number of kills.
  */
 function killConnections(database: string): { stop: () => Promise<number> } {
   let going = true;
@@ -23,7 +23,7 @@ function killConnections(database: string): { stop: () => Promise<number> } {
         [database],
       );
       for (const { id } of rows as { id: number }[]) {
-        // It may have ended by itself meanwhile.
+        // The connection may have ended by itself meanwhile.
         await connection.query(`KILL ${id}`).then(
           () => (killed += 1),
           () => undefined,
@@ -43,7 +43,7 @@ function killConnections(database: string): { stop: () => Promise<number> } {
   };
 }
 
-/** Every answer is a success or an honest 503. */
+/** Expects a success or a 503. */
 function expectHonest(answer: Answer, status: number): boolean {
   if (answer.status === status) return true;
   expectProblem(answer, 503, 'database-unavailable');
@@ -52,13 +52,13 @@ function expectHonest(answer: Answer, status: number): boolean {
 }
 
 describe('while all of a broker’s database connections are killed again and again', () => {
-  test('every request succeeds or says 503, and nothing is doubled or lost', async () => {
+  test('every request succeeds or gets 503, and no message is doubled or lost', async () => {
     const queue: QueueApi = await shared.newQueue({ leaseSeconds: LEASE_SECONDS });
     const killer = killConnections(shared.broker.database.name);
-    /** Bodies by what the producer was told. */
+    /** Bodies by the producer's answer. */
     const stored = new Map<string, string>();
     const refused = new Set<string>();
-    /** Message ids by body, of everything that was handed out. */
+    /** Message ids by body, for every message that was handed out. */
     const received = new Map<string, Set<string>>();
     const acked = new Map<string, number>();
     const until = performance.now() + 6000;

@@ -4,7 +4,7 @@ import { eventually } from '../support/wait.js';
 
 vi.setConfig({ maxConcurrency: 40 });
 
-/** No reaper runs: what an expired message meets is the broker alone. */
+/** No reaper runs, so only the broker acts on an expired message. */
 const shared = useBroker();
 
 const bodies = (messages: { body: string }[]): string[] => messages.map(({ body }) => body);
@@ -14,7 +14,7 @@ async function passed(instant: string): Promise<void> {
   await eventually(`${instant} has passed`, () => Date.now() > Date.parse(instant));
 }
 
-/** The message's one delivery is past its expiry, though it may still be in the table. */
+/** Expects that the message's only delivery has expired, though its row may still exist. */
 async function expectNeverHandedOut(queue: QueueApi): Promise<void> {
   expect(await queue.dequeue({ maxMessages: 100 })).toEqual([]);
   expect(await queue.dequeue({ maxMessages: 100, waitSeconds: 1 })).toEqual([]);
@@ -22,7 +22,7 @@ async function expectNeverHandedOut(queue: QueueApi): Promise<void> {
 }
 
 describe.concurrent('an expired message is never handed out', () => {
-  test('when its time is up while it waits', async () => {
+  test('when it expires while it waits', async () => {
     const queue = await shared.newQueue();
     const [id] = await queue.enqueue({ body: 'short', expiresInSeconds: 1 }, 'long');
     const { expiresAt } = await shared.api.message(id!);
@@ -32,7 +32,7 @@ describe.concurrent('an expired message is never handed out', () => {
     expect(await shared.api.message(id!)).toMatchObject({ settled: true });
   });
 
-  test('not one instant too late, although consumers lease and nack without pause', async () => {
+  test('not even an instant too late, while consumers lease and nack without pause', async () => {
     const queue = await shared.newQueue();
     const [id] = await queue.enqueue({ body: 'hot', expiresInSeconds: 1 });
     const expiresAt = Date.parse((await shared.api.message(id!)).expiresAt);
@@ -83,7 +83,7 @@ describe.concurrent('an expired message is never handed out', () => {
     await expectNeverHandedOut(queue);
   });
 
-  test('when many lie before, between and behind those that live', async () => {
+  test('when many expired messages lie before, between and behind live ones', async () => {
     const queue = await shared.newQueue();
     const batches = Array.from({ length: 15 }, (_, batch) =>
       Array.from({ length: 100 }, (_unused, index) => ({
@@ -105,7 +105,7 @@ describe.concurrent('an expired message is never handed out', () => {
     await expectNeverHandedOut(queue);
   });
 
-  test('not to one of the consumers who wait for it', async () => {
+  test('not even to a consumer that waits for it', async () => {
     const queue = await shared.newQueue();
     const [id] = await queue.enqueue({ body: 'never', expiresInSeconds: 1 });
     const { receipt } = await queue.dequeueOne({ leaseSeconds: 60 });
@@ -126,7 +126,7 @@ describe.concurrent('a message that expires under its lease', () => {
     expect(await queue.ack(receipt)).toEqual({ acked: [receipt], failed: [] });
   });
 
-  test('can still be held longer', async () => {
+  test('can still be extended by its holder', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue({ body: 'slow', expiresInSeconds: 1 });
     const { receipt, expiresAt } = await queue.dequeueOne({ leaseSeconds: 60 });
@@ -136,11 +136,11 @@ describe.concurrent('a message that expires under its lease', () => {
   });
 });
 
-describe.concurrent('the life of a message', () => {
+describe.concurrent('the lifetime of a message', () => {
   const life = ({ enqueuedAt, expiresAt }: { enqueuedAt: string; expiresAt: string }): number =>
     Math.round((Date.parse(expiresAt) - Date.parse(enqueuedAt)) / 1000);
 
-  test("is the queue's TTL where it names none, and capped by it", async () => {
+  test("is the queue's TTL unless the message names a shorter one", async () => {
     const queue = await shared.newQueue({ messageTtlSeconds: 100 });
     await queue.enqueue('none named', { body: 'more', expiresInSeconds: 5000 }, { body: 'less', expiresInSeconds: 50 });
     const messages = await queue.dequeue({ maxMessages: 3 });
@@ -151,7 +151,7 @@ describe.concurrent('the life of a message', () => {
     ]);
   });
 
-  test('is set at its enqueue: a TTL changed later is for later messages', async () => {
+  test('is set at its enqueue, so a later change of the TTL affects later messages only', async () => {
     const queue = await shared.newQueue({ messageTtlSeconds: 1000 });
     await queue.enqueue('before');
     await queue.put({ messageTtlSeconds: 10 });
@@ -160,7 +160,7 @@ describe.concurrent('the life of a message', () => {
     expect(messages.map(life)).toEqual([1000, 10]);
   });
 
-  test('is not longer after a lease and a nack', async () => {
+  test('is not extended by a lease and a nack', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue({ body: 'b', expiresInSeconds: 500 });
     const first = await queue.dequeueOne();

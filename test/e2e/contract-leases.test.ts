@@ -9,7 +9,7 @@ const shared = useBroker();
 const LONG = 600;
 
 /**
- * Waits until a lease's deadline has passed: the message is ready again. Nobody takes it
+ * Waits until a lease's deadline has passed and the message is ready again. Nobody may claim it
  * meanwhile.
  */
 async function leaseRunsOut(queue: QueueApi, { id }: LeasedMessage): Promise<void> {
@@ -19,18 +19,15 @@ async function leaseRunsOut(queue: QueueApi, { id }: LeasedMessage): Promise<voi
 }
 
 /**
- * A leased message comes back when its lease has run out: not before its holder's deadline, and
- * not long after.
+ * Expects the message again after the end of its lease: not before its holder's deadline, and not
+ * long after.
  */
 function expectAvailableAfter({ availableAt }: { availableAt: string }, leaseExpiresAt: string): void {
   expect(Date.parse(availableAt)).toBeGreaterThanOrEqual(Date.parse(leaseExpiresAt));
   expect(Date.parse(availableAt)).toBeLessThanOrEqual(Date.parse(leaseExpiresAt) + 1000);
 }
 
-/**
- * Everything a holder may do with its receipt is refused with this code, and nothing changes by
- * it.
- */
+/** Expects that every verb refuses the receipt with this code and changes nothing. */
 async function expectUseless(
   queue: QueueApi,
   receipt: string,
@@ -46,7 +43,7 @@ async function expectUseless(
 }
 
 describe.concurrent('a lease', () => {
-  test('keeps a message from everybody else', async () => {
+  test('keeps a message from all other consumers', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('mine');
     await queue.dequeueOne();
@@ -54,7 +51,7 @@ describe.concurrent('a lease', () => {
     expect(others.flat()).toEqual([]);
   });
 
-  test("lasts as long as asked for, else as long as the queue's", async () => {
+  test("lasts as long as the dequeue asks, or as long as the queue's default", async () => {
     const queue = await shared.newQueue({ leaseSeconds: 100 });
     await queue.enqueue('queue', 'own', 'longest');
     const remaining = (message: LeasedMessage): number => (Date.parse(message.leaseExpiresAt) - Date.now()) / 1000;
@@ -67,7 +64,7 @@ describe.concurrent('a lease', () => {
     expect(longest).toBeGreaterThan(43_190);
   });
 
-  test('that ran out makes the message available again, counted and with a new receipt', async () => {
+  test('that ran out makes the message available again, with a higher count and a new receipt', async () => {
     const queue = await shared.newQueue();
     const [id] = await queue.enqueue({ body: 'again', headers: { h: '1' }, priority: 6 });
     const first = await queue.dequeueOne({ leaseSeconds: 1 });
@@ -82,7 +79,7 @@ describe.concurrent('a lease', () => {
     expect(Date.parse(second!.leaseExpiresAt) - Date.parse(first.leaseExpiresAt)).toBeGreaterThan((LONG - 5) * 1000);
   });
 
-  test('that ran out is of no use to its old holder once another holds the message', async () => {
+  test('that ran out is useless to its old holder once another consumer holds the message', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('contested');
     const old = await queue.dequeueOne({ leaseSeconds: 1 });
@@ -96,7 +93,7 @@ describe.concurrent('a lease', () => {
     expect(await queue.ack(current!.receipt)).toEqual({ acked: [current!.receipt], failed: [] });
   });
 
-  test('that ran out is of no use even while nobody else has taken the message', async () => {
+  test('that ran out is useless even before another consumer gets the message', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('left alone');
     const old = await queue.dequeueOne({ leaseSeconds: 1 });
@@ -108,7 +105,7 @@ describe.concurrent('a lease', () => {
     expect(await queue.dequeueOne()).toMatchObject({ id: old.id, receiveCount: 2 });
   });
 
-  test('is over once the message is acked, and stays over', async () => {
+  test('ends for good with the ack of the message', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('done');
     const { id, receipt } = await queue.dequeueOne({ leaseSeconds: 1 });
@@ -120,7 +117,7 @@ describe.concurrent('a lease', () => {
     expect(await shared.api.message(id)).toMatchObject({ settled: true, deliveries: [] });
   });
 
-  test('is over once the message is nacked', async () => {
+  test('ends with the nack of the message', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('given back', 'given back for later');
     const [first, second] = await queue.dequeue({ maxMessages: 2 });
@@ -134,7 +131,7 @@ describe.concurrent('a lease', () => {
     expect(await queue.browse('delayed')).toMatchObject([{ id: second!.id }]);
   });
 
-  test('is over once the queue is purged', async () => {
+  test('ends with the purge of the queue', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('purged');
     const { receipt } = await queue.dequeueOne();
@@ -142,7 +139,7 @@ describe.concurrent('a lease', () => {
     await expectUseless(queue, receipt, 'delivery-not-found');
   });
 
-  test('is proven by its own receipt only: another message’s token does not open it', async () => {
+  test('is proven only by its own receipt, not by the token of another message', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('one', 'two');
     const one = await queue.dequeueOne();
@@ -154,7 +151,7 @@ describe.concurrent('a lease', () => {
     expect((await queue.browse('leased')).map(({ id }) => id)).toEqual([one.id, two.id]);
   });
 
-  test('is known in its own queue only', async () => {
+  test('is valid only in its own queue', async () => {
     const queue = await shared.newQueue();
     const other = await shared.newQueue();
     await queue.enqueue('here');
@@ -202,7 +199,7 @@ describe.concurrent('extend', () => {
 });
 
 describe.concurrent('nack', () => {
-  test('with a delay and a reason is seen in browse, and holds the message back', async () => {
+  test('with a delay and a reason hides the message meanwhile and shows the reason in browse', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('try later');
     const { id, receipt } = await queue.dequeueOne();
@@ -239,7 +236,7 @@ describe.concurrent('nack', () => {
 });
 
 describe.concurrent('a request with many receipts', () => {
-  test('is answered receipt by receipt, the bad beside the good', async () => {
+  test('is answered receipt by receipt, with good and bad ones mixed', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('stale', 'acked', 'held');
     const stale = await queue.dequeueOne({ leaseSeconds: LONG });
@@ -264,7 +261,7 @@ describe.concurrent('a request with many receipts', () => {
     expect(sorted(answer.failed)).toEqual(sorted(expected));
   });
 
-  test('counts a receipt that was sent twice once', async () => {
+  test('counts a repeated receipt once', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('one', 'two');
     const [one, two] = (await queue.dequeue({ maxMessages: 2 })).map(({ receipt }) => receipt) as [string, string];
@@ -275,7 +272,7 @@ describe.concurrent('a request with many receipts', () => {
     expect(await queue.ack(one, one)).toEqual({ acked: [], failed: [{ receipt: one, code: 'delivery-not-found' }] });
   });
 
-  test('tells the current receipt of a message from an old one of the same message', async () => {
+  test('distinguishes the current receipt of a message from an older one', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('twice');
     const old = await queue.dequeueOne();
@@ -295,7 +292,7 @@ describe.concurrent('a request with many receipts', () => {
     expect(await queue.browse('leased')).toEqual([]);
   });
 
-  test('acks a message once when many try at the same time', async () => {
+  test('acks a message once when many clients try at the same time', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('contested');
     const { receipt } = await queue.dequeueOne();
@@ -306,7 +303,7 @@ describe.concurrent('a request with many receipts', () => {
 });
 
 describe.concurrent('nack with deadLetter', () => {
-  test('moves a leased message to the dead-letter queue at once, where it is as new, and redrive brings it back', async () => {
+  test('moves a leased message to the dead-letter queue at once and as new, and redrive returns it', async () => {
     const dead = await shared.newQueue();
     const queue = await shared.newQueue({ deadLetterQueue: dead.name });
     const [id] = await queue.enqueue('poison', 'wholesome');
@@ -329,7 +326,7 @@ describe.concurrent('nack with deadLetter', () => {
     expect(await queue.ack(wholesome.receipt)).toMatchObject({ acked: [wholesome.receipt] });
   });
 
-  test('does so only with the lease', async () => {
+  test('moves a message only with its lease', async () => {
     const dead = await shared.newQueue();
     const queue = await shared.newQueue({ deadLetterQueue: dead.name });
     await queue.enqueue('mine');
@@ -342,7 +339,7 @@ describe.concurrent('nack with deadLetter', () => {
     expect(await dead.browse('ready')).toEqual([]);
   });
 
-  test('is refused, and changes nothing, where there is no dead-letter queue, and with a delay', async () => {
+  test('is refused and changes nothing without a dead-letter queue, or with a delay', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('mine');
     const { receipt } = await queue.dequeueOne();

@@ -44,7 +44,7 @@ async function rawDequeue(queue: QueueApi, request: DequeueRequest): Promise<Soc
   return socket;
 }
 
-/** Waits until so many consumers wait on the broker. */
+/** Waits until this many consumers wait on the broker. */
 async function waiting(api: Api, consumers: number): Promise<void> {
   await eventually(
     `${consumers} consumers wait`,
@@ -71,7 +71,7 @@ describe('the delay until a waiting consumer gets a message', () => {
     report('woken on the same broker, from sending the enqueue', fromSending);
     report('woken on the same broker, from the answer to the enqueue', fromAnswer);
     expect(Math.max(...fromSending)).toBeLessThan(WAIT_SECONDS * 1000);
-    // The poll comes every 250 ms at the slowest: the enqueue itself must wake the consumer sooner.
+    // The poll runs every 250 ms at the slowest. The enqueue itself must wake the consumer sooner.
     expect(median(fromAnswer)).toBeLessThan(250);
   });
 
@@ -92,13 +92,13 @@ describe('the delay until a waiting consumer gets a message', () => {
     }
     report('woken on another broker, from the answer to the enqueue', samples);
     expect(Math.max(...samples)).toBeLessThan(WAIT_SECONDS * 1000);
-    // 250 ms on a machine that has nothing else to do.
+    // The bound is 250 ms on an idle machine.
     expect(median(samples)).toBeLessThan(1000);
   });
 });
 
 describe('consumers who wait together', () => {
-  test('two hundred get two hundred messages, each exactly one', async () => {
+  test('get two hundred messages for two hundred consumers, each exactly one', async () => {
     const queue = await shared.newQueue({ leaseSeconds: 600 });
     const consumers = Array.from({ length: 200 }, async () => queue.dequeue({ waitSeconds: 20 }));
     await waiting(shared.api, 200);
@@ -114,7 +114,7 @@ describe('consumers who wait together', () => {
     await waiting(shared.api, 0);
   });
 
-  test('are served in the order in which they came', async () => {
+  test('get messages in the order in which they arrived', async () => {
     const queue = await shared.newQueue();
     const served: number[] = [];
     const consumers: Promise<void>[] = [];
@@ -135,7 +135,7 @@ describe('consumers who wait together', () => {
     expect(served).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
   });
 
-  test('are refused with overloaded when they are more than the broker takes, and told when to come back', async () => {
+  test('are refused as overloaded beyond the broker’s limit, and told when to retry', async () => {
     const small = await startBroker({ database: shared.broker.database, env: { ROWMQ_MAX_LONG_POLLS: '2' } });
     const queue = new Api(small.url).queue((await shared.newQueue()).name);
     const patient = [queue.dequeue({ waitSeconds: 20 }), queue.dequeue({ waitSeconds: 20 })];
@@ -153,7 +153,7 @@ describe('consumers who wait together', () => {
 describe('a consumer who hangs up', () => {
   const LEASE_SECONDS = 43_200;
 
-  test('while it waits does not swallow a message that is enqueued afterwards', async () => {
+  test('during its wait does not swallow a message that is enqueued afterwards', async () => {
     const queue = await shared.newQueue();
     for (let round = 0; round < 10; round += 1) {
       const sockets = await Promise.all(
@@ -161,7 +161,7 @@ describe('a consumer who hangs up', () => {
       );
       await waiting(shared.api, 5);
       for (const socket of sockets) socket.destroy();
-      // The broker may or may not have noticed by now: both must end well.
+      // The broker may or may not have noticed the hang-up by now. Both cases must end well.
       if (round % 2 === 0) await waiting(shared.api, 0);
       const [id] = await queue.enqueue(`round ${round}`);
       const [message] = await queue.dequeue({ waitSeconds: 15 });
@@ -171,7 +171,7 @@ describe('a consumer who hangs up', () => {
     await waiting(shared.api, 0);
   });
 
-  test('before its answer is written gives everything back, as if it had never been taken', async () => {
+  test('before its answer is written makes the broker release every message, as if never received', async () => {
     const queue = await shared.newQueue();
     const ids = await queue.enqueue(...Array.from({ length: 100 }, (_, index) => String(index)));
     for (let round = 0; round < 10; round += 1) {
@@ -194,7 +194,7 @@ describe('a consumer who hangs up', () => {
   });
 });
 
-// One after the other, so that the count of waiting consumers is theirs.
+// These tests run one after the other, so that the count of waiting consumers is theirs.
 describe('a dequeue that waits', () => {
   test('is woken by a nack', async () => {
     const queue = await shared.newQueue();
@@ -206,7 +206,7 @@ describe('a dequeue that waits', () => {
     expect(await consumer).toMatchObject([{ id, receiveCount: 2 }]);
   });
 
-  test('takes the lease it asked for and as many as there are', async () => {
+  test('gets the lease that it asked for and as many messages as there are', async () => {
     const queue = await shared.newQueue();
     const consumer = queue.dequeue({ maxMessages: 5, waitSeconds: 20, leaseSeconds: 7777 });
     await waiting(shared.api, 1);
@@ -227,14 +227,14 @@ describe.concurrent('a dequeue that may wait', () => {
     expect(at).toBeGreaterThan(0);
   });
 
-  test('does not wait for more than the first', async () => {
+  test('does not wait for further messages once it has one', async () => {
     const queue = await shared.newQueue();
     const consumer = queue.dequeue({ maxMessages: 10, waitSeconds: 20 });
     await queue.enqueue('one');
     expect(bodies(await consumer)).toEqual(['one']);
   });
 
-  test('waits as long as it said, and answers empty', async () => {
+  test('waits as long as it asked to, then answers empty', async () => {
     const queue = await shared.newQueue();
     for (const waitSeconds of [1, 2]) {
       const from = performance.now();
@@ -245,7 +245,7 @@ describe.concurrent('a dequeue that may wait', () => {
     }
   });
 
-  test('does not wait where no wait was asked for', async () => {
+  test('does not wait unless it asked to', async () => {
     const queue = await shared.newQueue();
     const from = performance.now();
     expect(await queue.dequeue()).toEqual([]);
@@ -277,7 +277,7 @@ describe.concurrent('a dequeue that may wait', () => {
     expect(await queue.dequeue({ waitSeconds: 20 })).toMatchObject([{ id, receiveCount: 2 }]);
   });
 
-  test('on one queue is not held up by waits on others', async () => {
+  test('on one queue is not delayed by waits on others', async () => {
     const queues = await Promise.all(Array.from({ length: 30 }, async () => shared.newQueue()));
     const consumers = queues.map(async (queue) => queue.dequeue({ waitSeconds: 20 }));
     for (const queue of queues.toReversed()) await queue.enqueue(queue.name);

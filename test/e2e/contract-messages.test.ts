@@ -60,7 +60,7 @@ describe.concurrent('a body comes out byte by byte as it was enqueued', () => {
     ]);
   });
 
-  test('headers whose names mean something to JavaScript', async () => {
+  test('headers with names that have a meaning in JavaScript', async () => {
     const queue = await shared.newQueue();
     const headers = '{"constructor":"c","toString":"t","prototype":"p","hasOwnProperty":"h","length":"9","1":"one"}';
     const answer = await shared.api.post(queue.messagesPath, `{"messages":[{"body":"b","headers":${headers}}]}`);
@@ -104,7 +104,7 @@ describe.concurrent('order', () => {
     expect(bodies(received)).toEqual(sent);
   });
 
-  test('is the most urgent first, whenever it came, and 4 where none is named', async () => {
+  test('is by urgency first, whenever a message was enqueued, with a default priority of 4', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue(
       ...Array.from({ length: 10 }, (_, priority) => ({ body: String(priority), priority })),
@@ -140,7 +140,7 @@ describe.concurrent('order', () => {
 });
 
 describe.concurrent('delay', () => {
-  test('keeps a message back until it is over, and no longer', async () => {
+  test('hides a message until it is over, and no longer', async () => {
     const queue = await shared.newQueue();
     const sentAt = performance.now();
     await queue.enqueue({ body: 'later', delaySeconds: 1 }, 'now');
@@ -154,7 +154,7 @@ describe.concurrent('delay', () => {
     expect(performance.now() - sentAt).toBeGreaterThanOrEqual(1000);
   });
 
-  test("is the queue's where the message names none, and 0 overrides it", async () => {
+  test("is the queue's unless the message names one, and 0 overrides it", async () => {
     const queue = await shared.newQueue({ delaySeconds: 600 });
     await queue.enqueue('as the queue says', { body: 'at once', delaySeconds: 0 }, { body: 'own', delaySeconds: 60 });
     expect(bodies(await queue.dequeue({ maxMessages: 10 }))).toEqual(['at once']);
@@ -169,7 +169,7 @@ describe.concurrent('delay', () => {
     ]);
   });
 
-  test('comes before priority: what is not due is not handed out, however urgent', async () => {
+  test('comes before priority: a message that is not due is not handed out, however urgent', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue({ body: 'urgent but delayed', priority: 9, delaySeconds: 600 }, { body: 'idle', priority: 0 });
     expect(bodies(await queue.dequeue({ maxMessages: 10 }))).toEqual(['idle']);

@@ -51,7 +51,7 @@ describe.concurrent('/metrics', () => {
     expect(types.get('rowmq_queue_deliveries')).toBe('gauge');
   });
 
-  test('counts what happens to messages', async () => {
+  test('counts the events of messages', async () => {
     const queue = await shared.newQueue();
     const counted = async (event: string): Promise<number> =>
       shared.api.metric(`rowmq_messages_total{event="${event}",queue="${queue.name}"}`);
@@ -91,26 +91,26 @@ describe.concurrent('/metrics', () => {
     const isPaused = async (): Promise<number> => shared.api.metric(`rowmq_queue_paused{queue="${queue.name}"}`);
     expect(await isPaused()).toBe(0);
     await queue.admin('pause');
-    // A broker that is asked while another answers may still answer with the state before.
+    // A broker that gets a request during another one may still answer with the older state.
     await eventually('it is paused', async () => (await isPaused()) === 1);
     await queue.admin('resume');
     await eventually('it is not', async () => (await isPaused()) === 0);
   });
 
-  test('forgets a queue that was deleted, also through another broker', async () => {
+  test('drops the series of a queue that was deleted through this or another broker', async () => {
     const queue = await shared.newQueue();
     const broker = await startBroker({ database: shared.broker.database });
     const api = new Api(broker.url);
     await api.queue(queue.name).enqueue('b');
     expect(await api.metric(`rowmq_messages_total{event="enqueued",queue="${queue.name}"}`)).toBe(1);
     expect((await shared.api.delete(queue.adminPath)).status).toBe(204);
-    // That one notices it.
+    // The other broker notices the deletion.
     await api.get('/metrics');
     expect((await api.get('/metrics')).text).not.toContain(`"${queue.name}"`);
     await broker.stop();
   });
 
-  test('counts calls by what they answered', async () => {
+  test('counts calls by their answers', async () => {
     const refused = 'rowmq_request_duration_seconds_count{call="dequeue",status="404"}';
     const before = await shared.api.metric(refused);
     expectProblem(await shared.api.post('/v1/queues/nowhere/messages/dequeue'), 404, 'queue-not-found');
@@ -140,7 +140,7 @@ describe('/health', () => {
     expect(ready.json).toMatchObject({ status: 'ok', details: { database: { status: 'up' } } });
   });
 
-  test('says 503 while the database is not there, goes on living, and recovers by itself', async () => {
+  test('says 503 while the database is away, stays alive, and recovers by itself', async () => {
     const gateway = await openGateway(shared.broker.database.url);
     const broker = await startBroker({ database: { ...shared.broker.database, url: gateway.url } });
     const api = new Api(broker.url);
@@ -166,7 +166,7 @@ describe('/health', () => {
     await gateway.shut();
   });
 
-  test('is not good where nobody listens, for the image either', async () => {
+  test('fails if nobody listens, also for the image’s health check', async () => {
     expect(await imageIsHealthy(shared.broker.url)).toBe(true);
     expect(await imageIsHealthy(`http://127.0.0.1:${await freePort()}`)).toBe(false);
   });

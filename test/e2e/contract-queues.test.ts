@@ -21,7 +21,7 @@ const bodies = (messages: { body: string }[]): string[] => messages.map(({ body 
 const onOther = (queue: QueueApi): QueueApi => new Api(other.url).queue(queue.name);
 
 describe.concurrent('PUT', () => {
-  test('changes what is given, leaves alone what is absent and resets what is null', async () => {
+  test('changes the given settings, keeps absent ones and resets those that are null', async () => {
     const dead = await shared.newQueue();
     const all = {
       leaseSeconds: 11,
@@ -40,7 +40,7 @@ describe.concurrent('PUT', () => {
     expect(await queue.get()).toMatchObject({ ...reset, leaseSeconds: 21, messageTtlSeconds: 12_000 });
   });
 
-  test('does not resume a paused queue and keeps what is in it', async () => {
+  test('does not resume a paused queue and keeps its messages', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('kept');
     await queue.admin('pause');
@@ -48,7 +48,7 @@ describe.concurrent('PUT', () => {
     expect(await queue.browse('ready')).toHaveLength(1);
   });
 
-  test('creates a queue once when many ask for it at the same time', async () => {
+  test('creates a queue once when many clients create it at the same time', async () => {
     const name = newQueueName();
     const calls = Array.from({ length: 20 }, async (_, index) =>
       new Api(index % 2 === 0 ? shared.broker.url : other.url).put(`/v1/admin/queues/${name}`, { leaseSeconds: 9 }),
@@ -59,7 +59,7 @@ describe.concurrent('PUT', () => {
     expect(json.queues.filter((queue) => queue.name === name)).toHaveLength(1);
   });
 
-  test('is heard by every broker within a second or so', async () => {
+  test('reaches every broker within about a second', async () => {
     const queue = await shared.newQueue({ leaseSeconds: 30 });
     await onOther(queue).dequeue();
     await queue.put({ leaseSeconds: 3000 });
@@ -76,7 +76,7 @@ describe.concurrent('PUT', () => {
 });
 
 describe.concurrent('stats', () => {
-  test('count by state and tell how long the oldest has been ready', async () => {
+  test('count messages by state and show how long the oldest one has been ready', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('a', 'b', 'c', { body: 'd', delaySeconds: 600 });
     await queue.dequeueOne();
@@ -103,7 +103,7 @@ describe.concurrent('pause', () => {
     expect(bodies(await queue.dequeue({ maxMessages: 10 }))).toEqual(['before', 'while paused']);
   });
 
-  test('lets those who hold a lease ack, nack and extend', async () => {
+  test('lets holders of a lease ack, nack and extend', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('a', 'b', 'c');
     const receipts = (await queue.dequeue({ maxMessages: 3 })).map(({ receipt }) => receipt);
@@ -113,7 +113,7 @@ describe.concurrent('pause', () => {
     expect((await queue.extend([receipts[2]!], 60)).failed).toEqual([]);
   });
 
-  test('keeps a long poll waiting, which a resume ends with messages', async () => {
+  test('keeps a long poll waiting until a resume answers it with messages', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('patience');
     await queue.admin('pause');
@@ -125,7 +125,7 @@ describe.concurrent('pause', () => {
     expect(performance.now() - started).toBeLessThan(15_000);
   });
 
-  test('is heard by every broker within a second or so', async () => {
+  test('reaches every broker within about a second', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('b');
     const elsewhere = onOther(queue);
@@ -155,7 +155,7 @@ describe.concurrent('pause', () => {
 });
 
 describe.concurrent('purge', () => {
-  test('drops what is ready, delayed and leased, and only in its queue', async () => {
+  test('drops ready, delayed and leased messages of its queue only', async () => {
     const queue = await shared.newQueue();
     const neighbour = await shared.newQueue();
     await neighbour.enqueue('stays');
@@ -197,7 +197,7 @@ describe.concurrent('delete', () => {
     );
   });
 
-  test('takes its messages along: a queue of the same name starts empty', async () => {
+  test('deletes the queue’s messages: a queue of the same name starts empty', async () => {
     const queue = await shared.newQueue({ leaseSeconds: 99, maxDepth: 5 });
     const [id] = await queue.enqueue('old', 'old too', { body: 'delayed', delaySeconds: 1 });
     const { receipt } = await queue.dequeueOne({ leaseSeconds: 1 });
@@ -212,7 +212,7 @@ describe.concurrent('delete', () => {
     expect(bodies(await queue.dequeue({ maxMessages: 100 }))).toEqual(['new']);
   });
 
-  test('ends the wait of those who wait', async () => {
+  test('ends the wait of waiting consumers', async () => {
     const queue = await shared.newQueue();
     const started = performance.now();
     const waiting = queue.request('dequeue', { waitSeconds: 20 });
@@ -246,7 +246,7 @@ describe.concurrent('dead-lettering', () => {
     return { queue, dead };
   }
 
-  /** Leases and nacks until nothing comes any more, and returns how often. */
+  /** Leases and nacks until nothing is left. Returns the number of leases. */
   async function exhaust(queue: QueueApi): Promise<number> {
     for (let receives = 0; ; receives += 1) {
       const [message] = await queue.dequeue();
@@ -257,7 +257,7 @@ describe.concurrent('dead-lettering', () => {
     }
   }
 
-  test('happens on sight after maxReceives, and keeps body, headers, expiry and the last reason', async () => {
+  test('happens when a claim finds the message after maxReceives, and keeps body, headers, expiry and last reason', async () => {
     const { queue, dead } = await newPair(3);
     const [id] = await queue.enqueue({ body: 'poison', headers: { h: 'v' }, priority: 8, expiresInSeconds: 5000 });
     const { expiresAt } = await shared.api.message(id!);
@@ -285,7 +285,7 @@ describe.concurrent('dead-lettering', () => {
     expect(await queue.ack(receipt)).toEqual({ acked: [], failed: [{ receipt, code: 'delivery-not-found' }] });
   });
 
-  test('does not take a message that is acked on its last receive', async () => {
+  test('does not move a message that is acked on its last receive', async () => {
     const { queue, dead } = await newPair(2);
     await queue.enqueue('just in time');
     await queue.nack([(await queue.dequeueOne()).receipt]);
@@ -295,7 +295,7 @@ describe.concurrent('dead-lettering', () => {
     expect(await dead.browse('ready')).toEqual([]);
   });
 
-  test('does not hold up the healthy behind the poisoned', async () => {
+  test('does not block the messages behind the poisoned ones', async () => {
     const { queue, dead } = await newPair(1);
     await queue.enqueue(...Array.from({ length: 100 }, (_, index) => `poison ${index}`));
     await queue.nack((await queue.dequeue({ maxMessages: 100 })).map(({ receipt }) => receipt));
@@ -325,7 +325,7 @@ describe.concurrent('dead-lettering', () => {
     expect(await shared.api.message(id!)).toMatchObject({ settled: true });
   });
 
-  test('is undone by redrive: the message is back, its receives count from the start', async () => {
+  test('is undone by redrive, which returns the message and resets its receive count', async () => {
     const { queue, dead } = await newPair(2);
     const [id] = await queue.enqueue({ body: 'second chance', headers: { h: 'v' } });
     await dead.enqueue('at home here');
@@ -339,7 +339,7 @@ describe.concurrent('dead-lettering', () => {
     expect(await queue.dequeueOne()).toMatchObject({ id, receiveCount: 2 });
   });
 
-  test('redrive moves as many as asked for, leaves what is leased and wakes who waits', async () => {
+  test('redrive moves the requested number, leaves leased messages and wakes waiting consumers', async () => {
     const { queue, dead } = await newPair(1);
     await queue.enqueue('a', 'b', 'c');
     await queue.nack((await queue.dequeue({ maxMessages: 3 })).map(({ receipt }) => receipt));
@@ -365,7 +365,7 @@ describe.concurrent('dead-lettering', () => {
 });
 
 describe.concurrent('maxDepth', () => {
-  test('refuses what would not fit with queue-full and when to come back, all or none', async () => {
+  test('refuses a batch that does not fit as a whole with queue-full, and says when to retry', async () => {
     const queue = await shared.newQueue({ maxDepth: 3 });
     await queue.enqueue('a', 'b');
     const full = await queue.request('enqueue', { messages: [{ body: 'c' }, { body: 'd' }] });
@@ -377,7 +377,7 @@ describe.concurrent('maxDepth', () => {
     expectProblem(await queue.request('enqueue', { messages: [{ body: 'd' }] }), 429, 'queue-full');
   });
 
-  test('counts what is leased and delayed, and has room again after an ack', async () => {
+  test('counts leased and delayed messages, and an ack makes room again', async () => {
     const queue = await shared.newQueue({ maxDepth: 2 });
     await queue.enqueue('leased', { body: 'delayed', delaySeconds: 600 });
     const { receipt } = await queue.dequeueOne();
@@ -387,7 +387,7 @@ describe.concurrent('maxDepth', () => {
     expectProblem(await queue.request('enqueue', { messages: [{ body: 'x' }] }), 429, 'queue-full');
   });
 
-  test('can be raised, lowered below what is there, and taken away', async () => {
+  test('can be raised, lowered below the current depth, and removed', async () => {
     const queue = await shared.newQueue({ maxDepth: 1 });
     await queue.enqueue('a');
     await queue.put({ maxDepth: 2 });
@@ -399,7 +399,7 @@ describe.concurrent('maxDepth', () => {
     await queue.enqueue(...Array.from({ length: 50 }, () => 'many'));
   });
 
-  test('is exact when twenty producers on two brokers want the last ten places', async () => {
+  test('is exact when twenty producers on two brokers compete for the last ten messages', async () => {
     for (let round = 0; round < 5; round += 1) {
       const queue = await shared.newQueue({ maxDepth: 10 });
       const answers = await Promise.all(

@@ -6,8 +6,7 @@ vi.setConfig({ maxConcurrency: 20 });
 const shared = useBroker();
 
 /**
- * Nothing is in the queue: browse and stats show nothing in any state, and a consumer gets
- * nothing.
+ * Expects an empty queue: browse and stats show nothing in any state, and a consumer gets nothing.
  */
 async function expectNothingStored(queue: QueueApi): Promise<void> {
   for (const state of ['ready', 'delayed', 'leased'] as const) expect(await queue.browse(state)).toEqual([]);
@@ -19,11 +18,11 @@ const text = (bytes: number): string => 'x'.repeat(bytes);
 const base64 = (bytes: number): string => Buffer.alloc(bytes, 0xff).toString('base64');
 const headers = (entries: number): Record<string, string> =>
   Object.fromEntries(Array.from({ length: entries }, (_, index) => [`h${index}`, 'v']));
-/** Headers that are exactly this many bytes as JSON: `{"k":"…"}`. */
+/** Headers of exactly this many bytes as JSON: `{"k":"…"}`. */
 const headersOf = (bytes: number): Record<string, string> => ({ k: text(bytes - '{"k":""}'.length) });
 const times = <T>(count: number, value: T): T[] => Array.from({ length: count }, () => value);
 
-describe.concurrent('an enqueue at the edge of a limit is taken', () => {
+describe.concurrent('an enqueue at the edge of a limit is accepted', () => {
   test.each<[string, Record<string, unknown>]>([
     ['a body of 4096 ASCII bytes', { body: text(4096) }],
     ['a body of 4096 bytes in 1024 characters', { body: '😀'.repeat(1024) }],
@@ -55,7 +54,7 @@ describe.concurrent('an enqueue at the edge of a limit is taken', () => {
   });
 });
 
-describe.concurrent('an enqueue is refused, and nothing of it stored, for', () => {
+describe.concurrent('an enqueue is refused, and none of it is stored, for', () => {
   const good = { body: 'good' };
 
   test.each<[string, unknown, string]>([
@@ -171,7 +170,7 @@ describe.concurrent('an enqueue is refused, and nothing of it stored, for', () =
     await expectNothingStored(queue);
   });
 
-  test('a body that talks of __proto__ is not refused', async () => {
+  test('a body with a member __proto__ is not refused', async () => {
     const queue = await shared.newQueue();
     const body = '{"__proto__":{"x":1}}';
     await queue.enqueue({ body, headers: { about: '__proto__' } });
@@ -190,7 +189,7 @@ describe.concurrent('an enqueue is refused, and nothing of it stored, for', () =
     },
   );
 
-  test('a content type with a charset is taken', async () => {
+  test('a content type with a charset is accepted', async () => {
     const queue = await shared.newQueue();
     const answer = await shared.api.call('POST', queue.messagesPath, '{"messages":[{"body":"b"}]}', {
       'content-type': 'application/json; charset=utf-8',
@@ -260,7 +259,7 @@ describe.concurrent('the other calls refuse', () => {
     expect(await queue.browse('ready')).toMatchObject([{ id, receiveCount: 0 }]);
   });
 
-  test('dequeue takes the edges: 100 messages, 20 seconds, 43200 seconds', async () => {
+  test('dequeue accepts the limits: 100 messages, 20 seconds, 43200 seconds', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('b');
     expect(await queue.dequeue({ maxMessages: 100, waitSeconds: 20, leaseSeconds: 43_200 })).toHaveLength(1);
@@ -311,7 +310,7 @@ describe.concurrent('the other calls refuse', () => {
   });
 
   test.each(['1', 'x', '019a0b5dac96774b8cceb302099a8057', '{019a0b5d-ac96-774b-8cce-b302099a8057}', '%27'])(
-    'to look at a message of the id %s',
+    'to show a message of the id %s',
     async (id) => {
       expectProblem(await shared.api.get(`/v1/admin/messages/${id}`), 400, 'invalid-request');
     },
@@ -371,7 +370,7 @@ describe.concurrent('a queue', () => {
     expectProblem(await shared.api.get(`/v1/admin/queues/${name}`), 404, 'queue-not-found');
   });
 
-  test('is created with every setting at its edge', async () => {
+  test('is created with every setting at its limit', async () => {
     const dead = await shared.newQueue();
     for (const settings of [
       {
@@ -412,7 +411,7 @@ describe.concurrent('a queue', () => {
     expectProblem(await shared.api.post(`${queue.adminPath}/redrive`, request), 400, 'invalid-request');
   });
 
-  test.each(['purge', 'pause', 'resume'])('is not asked to %s with a field, which would do nothing', async (action) => {
+  test.each(['purge', 'pause', 'resume'])('refuses a request body with content for %s', async (action) => {
     const queue = await shared.newQueue();
     if (action === 'resume') await queue.admin('pause');
     await queue.enqueue('untouched');
@@ -422,7 +421,7 @@ describe.concurrent('a queue', () => {
     expect((await queue.get()).paused).toBe(action === 'resume');
   });
 
-  test.each(['purge', 'pause', 'resume'])('is asked to %s without a body, or with an empty one', async (action) => {
+  test.each(['purge', 'pause', 'resume'])('accepts an empty or absent body for %s', async (action) => {
     const queue = await shared.newQueue();
     const path = `${queue.adminPath}/${action}`;
     for (const answer of [

@@ -97,7 +97,7 @@ describe.concurrent('a client that knows the contract', () => {
     );
   });
 
-  test('gives a message back, takes it again and holds it longer', async () => {
+  test('nacks a message, dequeues it again and extends its lease', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('again');
     const { receipt } = await queue.dequeueOne();
@@ -176,7 +176,7 @@ describe.concurrent('a client that knows the contract', () => {
     expect(await shared.api.get(`${queue.adminPath}/messages`)).toMatchObject({ status: 200 });
   });
 
-  test('looks at one message, from its enqueue until it is settled', async () => {
+  test('reads one message, from its enqueue until it is settled', async () => {
     const queue = await shared.newQueue();
     const [id] = await queue.enqueue({ body: 'seen', headers: { k: 'v' } });
     const content = {
@@ -232,7 +232,7 @@ describe.concurrent('a client that knows the contract', () => {
     expect({ status: purged.status, json: purged.json }).toEqual({ status: 200, json: { purged: 2, complete: true } });
   });
 
-  test('asks who reaps: nobody, as no reaper runs', async () => {
+  test('reads the reaper’s state, which names nobody without a reaper', async () => {
     const answer = await shared.api.get('/v1/admin/reaper');
     expect({ status: answer.status, json: answer.json }).toEqual({ status: 200, json: { leader: null, duties: [] } });
   });
@@ -265,7 +265,7 @@ describe.concurrent('every call on a queue that does not exist', () => {
     expectProblem(await shared.api.get(`/v1/admin/queues/${queue.name.toUpperCase()}`), 404, 'queue-not-found');
   });
 
-  test('tells of a message that was never stored', async () => {
+  test('says of a message that it was never stored', async () => {
     const answer = await shared.api.get('/v1/admin/messages/019a0b5d-ac96-774b-8cce-b302099a8057');
     expectProblem(answer, 404, 'delivery-not-found');
   });

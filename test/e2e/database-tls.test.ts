@@ -38,7 +38,7 @@ beforeAll(async () => {
       `--ssl-ca=${right.ca}`,
       `--ssl-cert=${right.cert}`,
       `--ssl-key=${right.key}`,
-      // Whose servers its administrator must reach as well.
+      // The administrator must reach the servers of a group as well.
       ...(isMySql ? ['--plugin-load-add=group_replication.so'] : []),
     ],
   });
@@ -83,17 +83,17 @@ async function refusal(address: string, tls?: DatabaseTls): Promise<string> {
   return (error as Error).message;
 }
 
-describe('the way to the database', () => {
-  test('is not encrypted unless it is asked for', async () => {
+describe('a connection to the database', () => {
+  test('is not encrypted unless the setting asks for it', async () => {
     expect(await cipher(url(undefined, 'plain'))).toBe('');
   });
 
-  test('is encrypted when it has to be, whoever signed the certificate and whatever it names', async () => {
+  test('is encrypted when required, whatever signed the certificate and whatever it names', async () => {
     expect(await cipher(url(), REQUIRE)).toMatch(/^\w{5,}/);
     expect(await cipher(url(`127.0.0.1:${server.port}`), REQUIRE)).toMatch(/^\w{5,}/);
   });
 
-  test('is verified: the certificate must be signed by who is trusted, and name the host', async () => {
+  test('is verified: a trusted authority must sign the certificate, and it must name the host', async () => {
     expect(await cipher(url(), await verify(right))).toMatch(/^\w{5,}/);
     expect(await refusal(url(), await verify(wrong))).toMatch(
       /^Cannot use the database at localhost:\d+\/rowmq: .*certificate.*\. Check the server's certificate, ROWMQ_DATABASE_TLS_CA and ROWMQ_DATABASE_TLS\.$/,
@@ -102,13 +102,13 @@ describe('the way to the database', () => {
     expect(await refusal(url(), { rejectUnauthorized: true, verifyIdentity: true })).toMatch(/certificate/);
   });
 
-  test('is verified by who signed alone, if that is what is asked for', async () => {
+  test('is verified by the authority alone, if the setting asks for that', async () => {
     const address = url(`127.0.0.1:${server.port}`);
     expect(await cipher(address, await verify(right, false))).toMatch(/^\w{5,}/);
     expect(await refusal(address, await verify(wrong, false))).toMatch(/certificate/);
   });
 
-  test('is verified of the host that is used, not of the first in the list, and each is asked over it', async () => {
+  test('is verified for the host in use, not for the first in the list, and every host is probed over it', async () => {
     const hosts = `${OTHER_HOST}:1,${HOST}:${server.port}`;
     expect(await cipher(url(hosts), await verify(right))).toMatch(/^\w{5,}/);
     expect(await refusal(url(hosts), await verify(wrong))).toMatch(/localhost:\d+ \(.*certificate.*\)/);
@@ -132,7 +132,7 @@ describe('the way to the database', () => {
     }
   });
 
-  test('is told what to set when the server wants it encrypted, and when it cannot be', async () => {
+  test('says what to set when the server requires encryption, and when it offers none', async () => {
     expect(await refusal(url())).toMatch(/Access denied.*Set ROWMQ_DATABASE_TLS to require, verify-ca or verify\.$/);
     await admin.query('SET GLOBAL require_secure_transport = ON');
     expect(await refusal(url(undefined, 'plain'))).toMatch(/Set ROWMQ_DATABASE_TLS to require, verify-ca or verify\.$/);
@@ -148,13 +148,16 @@ describe('the way to the database', () => {
     expect(await cipher(testServer().url, tls)).toMatch(/^\w{5,}/);
   });
 
-  test.runIf(!isMySql)('is refused by a server without a certificate, which is told what it lacks', async () => {
-    expect(await refusal(testServer().url, REQUIRE)).toMatch(
-      /Give the server a certificate.*ROWMQ_DATABASE_TLS=off\.$/,
-    );
-  });
+  test.runIf(!isMySql)(
+    'is refused by a server without a certificate, and the error says what the server lacks',
+    async () => {
+      expect(await refusal(testServer().url, REQUIRE)).toMatch(
+        /Give the server a certificate.*ROWMQ_DATABASE_TLS=off\.$/,
+      );
+    },
+  );
 
-  test.runIf(isMySql)('is the administrator’s of a group, too', async () => {
+  test.runIf(isMySql)('is also encrypted for the administrator of a group', async () => {
     const address = url();
     expect(await new GroupServer('one', address, await verify(right)).look()).toMatchObject({ state: 'OFFLINE' });
     await expect(new GroupServer('one', address).look()).rejects.toThrow('Access denied');
@@ -162,7 +165,7 @@ describe('the way to the database', () => {
   });
 });
 
-describe('processes on a server that takes encrypted connections only', () => {
+describe('processes on a server that accepts encrypted connections only', () => {
   const settings = (): Record<string, string> => ({
     ROWMQ_DATABASE_URL: url(`${OTHER_HOST}:1,${HOST}:${server.port}`),
     ROWMQ_DATABASE_TLS: 'verify',

@@ -52,7 +52,7 @@ describe('a broker whose database goes away', () => {
   });
   afterEach(() => gateway.shut());
 
-  test('says at its start which server it uses, and how it reaches it', async () => {
+  test('says at its start which server it uses, and how', async () => {
     await startBehind(gateway.url);
     const { host, pathname } = new URL(gateway.url);
     expect(lines('StoreModule').map(({ message }) => message)).toEqual([
@@ -62,7 +62,7 @@ describe('a broker whose database goes away', () => {
     ]);
   });
 
-  test('writes a line when the trouble begins and one when it is over, not one per request, and counts what failed', async () => {
+  test('logs one line when the trouble begins and one when it ends, not one per request, and counts the failures', async () => {
     const { api, queue } = await startBehind(gateway.url);
     await queue.enqueue('before');
     expect(await api.metric('rowmq_database_up')).toBe(1);

@@ -21,7 +21,7 @@ import { eventually } from '../support/wait.js';
 const PAGE = 'docs/operations.md';
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const run = promisify(execFile);
-/** Far more than it takes on a machine that is not busy. */
+/** Far more time than an idle machine needs. */
 const PATIENCE_MS = 60_000;
 
 let admin: Connection;
@@ -51,7 +51,7 @@ async function everyDuty(api: Api): Promise<ReaperReport['duties']> {
 const errorsOf = (duties: ReaperReport['duties']): (string | null)[] =>
   duties.flatMap(({ runs }) => runs.map(({ error }) => error)).filter((error) => error !== null);
 
-/** The block of a language that has this in it. */
+/** The block of a language that contains this text. */
 async function blockWith(language: string, part: string): Promise<string> {
   const [found, ...others] = (await blocksOf(PAGE, language)).filter(({ text }) => text.includes(part));
   expect(others).toEqual([]);
@@ -64,7 +64,7 @@ describe('beside the MySQL you have', () => {
   let shell: ChildProcess | undefined;
   let output = '';
 
-  /** For names and password of this test, in place of the page's. */
+  /** The names and the password of this test, in place of the page's. */
   const adapted = (text: string): string => text.replaceAll('a-long-password', PASSWORD).replaceAll(/\browmq\b/g, name);
 
   afterAll(async () => {
@@ -98,13 +98,13 @@ describe('beside the MySQL you have', () => {
     return child;
   }
 
-  it('the commands set it up and run it, whatever the password; and a changed password is told as the page says', async () => {
+  it('the commands set up and run RowMQ with any password, and a changed password causes the documented error', async () => {
     await admin.query(adapted(await blockWith('sql', 'CREATE USER')));
     const encode = (await blockWith('sh', 'encodeURIComponent')).replace("'p@ss/word?'", `'${PASSWORD}'`);
     const encoded = (await run('bash', ['-euc', encode])).stdout.trim();
     const port = await freePort();
     shell = start(await blockWith('sh', 'apps/migrate/dist/main.js up'), encoded, port);
-    // When it closes, everybody who could write to it has ended.
+    // When the output closes, every process that could write to it has ended.
     const ended = once(shell, 'close');
     const api = new Api(`http://127.0.0.1:${port}`);
     await eventually(
@@ -189,7 +189,7 @@ describe('the privileges that the page names', () => {
 });
 
 describe('the SQL for 3 a.m.', () => {
-  /** The page's statements for this kind of server, about a database of this test. */
+  /** The page's statements for this kind of server, with a database of this test. */
   async function statements(database: string): Promise<string[]> {
     const kind = { mysql: 'MySQL', mariadb: 'MariaDB' }[testServer().kind];
     const blocks = (await blocksOf(PAGE, 'sql'))
@@ -204,7 +204,7 @@ describe('the SQL for 3 a.m.', () => {
       .map((text) => text.replaceAll(/\browmq\b/g, database));
   }
 
-  it('runs, and finds who keeps the table open, whose KILL lets partitions be dropped', async () => {
+  it('finds the session that keeps the table open, and its KILL lets partitions be dropped', async () => {
     const store = await openStore();
     const database = new URL(store.url).pathname.slice(1);
     const queue = await createQueue(store);
@@ -260,7 +260,7 @@ describe('docs/alerts.yml', () => {
     return groups.flatMap((group) => group.rules);
   };
 
-  it('has rules with a name of their own, a delay, a severity and a summary', async () => {
+  it('has rules that each have a unique name, a delay, a severity and a summary', async () => {
     const all = await rules();
     expect(all.length).toBeGreaterThan(5);
     expect(new Set(all.map(({ alert }) => alert)).size).toBe(all.length);
@@ -308,7 +308,7 @@ describe('docs/alerts.yml', () => {
     }
   }, 180_000);
 
-  /** Every metric that an expression names, and what it wants of its labels. */
+  /** Every metric in an expression, with the labels that it requires. */
   function selectorsOf(expr: string) {
     const bare = expr.replaceAll(/\b(?:by|on) \([^)]*\)/g, '').replaceAll(/\[\w+\]/g, '');
     const found = bare.matchAll(/\b(?!(?:unless|and|or)\b)([a-z]\w*)\b(?!\s*\()(?:\{([^}]*)\})?(?![^{]*\})/g);
@@ -331,7 +331,7 @@ describe('the sample for Kubernetes', () => {
     containers: Record<'livenessProbe' | 'readinessProbe', { httpGet: { path: string } }>[];
   }
 
-  it('probes what a broker answers, and gives it time to stop', async () => {
+  it('probes paths that a broker answers, and gives it time to stop', async () => {
     const { spec } = parse(await blockWith('yaml', 'livenessProbe')) as { spec: Spec };
     expect(spec.terminationGracePeriodSeconds).toBeGreaterThan(25);
     const [container] = spec.containers;

@@ -69,7 +69,7 @@ describe('the page at /docs, in a real browser', () => {
   });
 });
 
-describe('a page of somebody else’s, in a real browser', () => {
+describe('a page of another origin, in a real browser', () => {
   test('cannot use a broker on its reader’s machine', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('untouched');
@@ -83,8 +83,7 @@ describe('a page of somebody else’s, in a real browser', () => {
     for (const host of ['127.0.0.1', 'localhost']) {
       await page.goto(`http://${host}:${port}/`);
       const kind = await page.evaluate(async (url) => {
-        // A request that a browser sends without asking the other side first, and whose answer it
-        // hides.
+        // A browser sends this request without a preflight and hides its answer.
         const answer = await fetch(url, { method: 'POST', mode: 'no-cors' });
         return answer.type;
       }, `${shared.broker.url}${queue.adminPath}/purge`);

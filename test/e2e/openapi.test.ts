@@ -111,7 +111,7 @@ describe('/openapi.json', () => {
     expect(calls.toSorted()).toEqual(Object.keys(CALLS).toSorted());
   });
 
-  test.each(Object.keys(CALLS) as Call[])('says what %s does, takes and answers', (call) => {
+  test.each(Object.keys(CALLS) as Call[])('describes %s, its request and its answers', (call) => {
     const { summary, responses, security, parameters = [] } = operation(call);
     expect(summary).toMatch(/\w/);
     const names = [...call.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
@@ -138,7 +138,7 @@ describe('/openapi.json', () => {
   });
 
   const withRequest = (Object.keys(CALLS) as Call[]).filter((call) => CALLS[call] !== undefined);
-  test.each(withRequest)('shows a request of %s by an example that the broker takes', (call) => {
+  test.each(withRequest)('shows an example request of %s that the broker accepts', (call) => {
     const media = operation(call).requestBody?.content['application/json'];
     expect(media?.schema.example, 'no example').toBeDefined();
     expect(CALLS[call]?.safeParse(media!.schema.example)).toMatchObject({ success: true });

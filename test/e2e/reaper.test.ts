@@ -39,7 +39,7 @@ async function shown(): Promise<ReaperAnswer> {
 }
 
 describe('a reaper', () => {
-  test('reaps what is expired, dead, deleted and settled, and what it did is shown', async () => {
+  test('removes expired, over-received, deleted and settled messages, and reports its work', async () => {
     expect(await shown()).toEqual({ leader: null, duties: [] });
     const now = Date.now();
     const name = `queue-${randomBytes(4).toString('hex')}`;
@@ -50,8 +50,8 @@ describe('a reaper', () => {
       deadLetterQueue: graveyard.name,
     });
     const { queue: doomed } = await store.queues.put(`${name}-doomed`, {});
-    // Three days ago there was a reaper; a settled partition is left of that time, and one with a
-    // message in it that is still owed.
+    // A reaper ran three days ago. From that time a settled partition is left, and one with an owed
+    // message.
     const past = now - 3 * DAY;
     await store.at(past).partitions.createAhead({ widthMinutes: 60, aheadMinutes: 120 });
     const settled = await enqueueStamped(store, queue, { at: past, count: 500 });
@@ -118,7 +118,7 @@ describe('a reaper', () => {
     await eventually('that is scraped', async () => (await api.metric('rowmq_reaper_leader')) === 0);
   });
 
-  test('hands over at once when it is stopped, and the one that stood by goes on', async () => {
+  test('releases its lease at once when it is stopped, and the standby continues', async () => {
     const first = await reap();
     const second = await reap();
     expect((await shown()).leader?.reaper).toContain(`:${first.pid}:`);
@@ -131,7 +131,7 @@ describe('a reaper', () => {
     await second.stop();
   });
 
-  test('does not start with wrong settings, and lists every fault', async () => {
+  test('does not start with invalid settings, and lists every fault', async () => {
     const database = await createDatabase();
     const started = startApp('reaper', {
       ROWMQ_DATABASE_URL: database.url,

@@ -67,12 +67,12 @@ describe.concurrent('a broker with an API key', () => {
     '/health/../v1/admin/queues',
     '/v1;/admin/queues',
     '/v1/%61dmin/queues',
-  ])('does not let anybody round the key by writing the path as %s', async (path) => {
+  ])('admits nobody without the key who writes the path as %s', async (path) => {
     const { status, text } = await shared.api.get(path);
     expect(status, text).toBeOneOf([400, 401, 404]);
   });
 
-  test('asks for it before it reads the body', async () => {
+  test('asks for the key before it reads the body', async () => {
     const socket = await openSocket(shared.broker.url);
     socket.write(
       'POST /v1/queues/q/messages HTTP/1.1\r\nHost: q\r\nContent-Type: application/json\r\nContent-Length: 4194304\r\n\r\n{',
@@ -87,7 +87,7 @@ describe.concurrent('a broker with an API key', () => {
     ['/v1/queues/q/messages', '{}', 'text/plain'],
     ['/v1/no-such-call', '{', 'application/json'],
     ['/metrics', '{', 'application/json'],
-  ])('says nothing about the body of who has none: POST %s with %s as %s', async (path, body, type) => {
+  ])('reports no fault of the body without the key: POST %s with %s as %s', async (path, body, type) => {
     expectProblem(await shared.api.call('POST', path, body, { 'content-type': type }), 401, 'unauthorized');
   });
 
@@ -97,7 +97,7 @@ describe.concurrent('a broker with an API key', () => {
     expectProblem(await authorized.get('/v1/admin/queues/never-created'), 404, 'queue-not-found');
   });
 
-  test('serves who has the key, in any case of the scheme', async () => {
+  test('accepts requests with the key, in any case of the scheme', async () => {
     for (const scheme of ['Bearer', 'bearer', 'BEARER']) {
       const queue = new Api(shared.broker.url, { authorization: `${scheme} ${KEY}` }).queue(`with-${scheme}`);
       await queue.put();
@@ -114,12 +114,12 @@ describe.concurrent('a broker with an API key', () => {
     },
   );
 
-  test('serves web pages of any origin that have it', async () => {
+  test('accepts requests with the key from web pages of any origin', async () => {
     const page = { authorization: `Bearer ${KEY}`, origin: ELSEWHERE, 'sec-fetch-site': 'cross-site' };
     expect((await shared.api.call('PUT', '/v1/admin/queues/of-a-page', {}, page)).status).toBe(201);
   });
 
-  test('keeps the key out of what it writes', async () => {
+  test('writes the key neither to its log nor to its answers', async () => {
     expect(shared.broker.output()).not.toContain(KEY);
     expect((await shared.api.get('/openapi.json')).text).not.toContain(KEY);
   });
@@ -148,7 +148,7 @@ describe.concurrent('a broker without an API key', () => {
     },
   );
 
-  test('does nothing of what it refuses', async () => {
+  test('does nothing for the requests that it refuses', async () => {
     const queue = await open.newQueue();
     const [id] = await queue.enqueue('b');
     for (const path of [`${queue.adminPath}/purge`, `${queue.adminPath}/pause`, `${queue.messagesPath}/dequeue`])
@@ -157,7 +157,7 @@ describe.concurrent('a broker without an API key', () => {
     expect((await queue.get()).paused).toBe(false);
   });
 
-  test('serves programs and its own pages, behind whatever proxy', async () => {
+  test('answers programs and its own pages, behind any proxy', async () => {
     const queue = await open.newQueue();
     const { origin } = new URL(open.broker.url);
     const served: Record<string, string>[] = [
@@ -233,7 +233,7 @@ describe.concurrent('a broker does not start', SLOW, () => {
     expect(await brokerRefusal({})).toContain('ROWMQ_DATABASE_URL is needed: mysql://user:password@host:port/database');
   });
 
-  test('on a port that is taken, and says which', async () => {
+  test('on a port that is in use, and says which', async () => {
     const { url } = await createMigratedDatabase();
     const { port } = new URL(shared.broker.url);
     const output = await brokerRefusal({ ROWMQ_DATABASE_URL: url, ROWMQ_PORT: port });

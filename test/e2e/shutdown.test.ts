@@ -32,7 +32,7 @@ async function startOn(name: string): Promise<{ broker: Broker; queue: QueueApi;
  * code 0.
  */
 describe.concurrent('a broker that is told to stop', () => {
-  test('lets everybody who waits go with an empty answer', async () => {
+  test('answers every waiting consumer with an empty list', async () => {
     const { broker, queue, afterwards } = await startOn('waiters');
     const consumers = Array.from({ length: 50 }, async () => queue.request('dequeue', { waitSeconds: 20 }));
     await eventually('they wait', async () => (await queue.api.metric('rowmq_waiting_consumers')) === 50);
@@ -44,7 +44,7 @@ describe.concurrent('a broker that is told to stop', () => {
     expect(await afterwards.dequeue({ waitSeconds: 5 })).toMatchObject([{ receiveCount: 1 }]);
   });
 
-  test('stops although clients keep connections open, used or not', async () => {
+  test('stops even if clients keep connections open, used or unused', async () => {
     const { broker, queue } = await startOn('idle');
     await Promise.all(Array.from({ length: 10 }, async () => queue.dequeue()));
     const silent = await openSocket(broker.url);
@@ -55,7 +55,7 @@ describe.concurrent('a broker that is told to stop', () => {
     await expect(queue.dequeue()).rejects.toThrow('fetch failed');
   });
 
-  test('answers what it has begun: every enqueue is stored if and only if it was answered', async () => {
+  test('answers every request that it has begun, and stores an enqueue if and only if it answers it', async () => {
     const { broker, queue, afterwards } = await startOn('load');
     const answered: string[] = [];
     const unanswered: string[] = [];
@@ -87,7 +87,7 @@ describe.concurrent('a broker that is told to stop', () => {
     expect(unanswered.filter((body) => stored.includes(body))).toEqual([]);
   });
 
-  test('is not held up by a queue full of paused consumers', async () => {
+  test('does not wait for the consumers of a paused queue', async () => {
     const { broker, queue } = await startOn('paused');
     await queue.admin('pause');
     const consumers = Array.from({ length: 5 }, async () => queue.dequeue({ waitSeconds: 20 }));
@@ -96,7 +96,7 @@ describe.concurrent('a broker that is told to stop', () => {
     expect((await Promise.all(consumers)).flat()).toEqual([]);
   });
 
-  test('is not held up by requests in a row whose connection broke', async () => {
+  test('does not wait for pipelined requests whose connection broke', async () => {
     const { broker, queue } = await startOn('in-a-row');
     const waiting = async (): Promise<number> => queue.api.metric('rowmq_waiting_consumers');
     const socket = await openSocket(broker.url);
@@ -111,12 +111,12 @@ describe.concurrent('a broker that is told to stop', () => {
 });
 
 describe('a broker that is told to stop while it claims for a consumer who is gone', () => {
-  test('gives the claimed back before it ends', async () => {
+  test('releases the claimed messages before it ends', async () => {
     const { broker, queue, afterwards } = await startOn('gone');
     const [id] = await afterwards.enqueue('for somebody else');
     const lock = await createConnection({ uri: database.url });
     const watcher = await createConnection({ uri: database.url });
-    // The last that a claim does before its COMMIT is to read bodies.
+    // A claim reads bodies last, just before its COMMIT.
     await lock.query('LOCK TABLES message WRITE');
     const socket = await openSocket(broker.url);
     socket.write(postBytes(`${queue.messagesPath}/dequeue`, { leaseSeconds: 43_200 }));

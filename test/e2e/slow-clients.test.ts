@@ -5,10 +5,7 @@ import { freePort, startApp } from '../support/processes.js';
 import { openSocket, postBytes } from '../support/raw-http.js';
 import { eventually } from '../support/wait.js';
 
-/**
- * Divides the time after which a broker takes a connection on which nothing moves for dead: two
- * minutes.
- */
+/** Divides the two minutes after which a broker closes a connection without traffic. */
 const HASTE = 24;
 const IN_HASTE = `data:text/javascript,${encodeURIComponent(`
   import { Server } from 'node:http';

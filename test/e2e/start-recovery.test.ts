@@ -50,7 +50,7 @@ describe('npm start', { timeout: SLOW }, () => {
     expect(await rowmq.servers()).toEqual([]);
   });
 
-  test('says what to do when the port is taken, and leaves nothing running', async () => {
+  test('says what to do when the port is in use, and leaves nothing running', async () => {
     const squatter = createServer().listen(0, '127.0.0.1');
     await once(squatter, 'listening');
     const { port } = squatter.address() as AddressInfo;

@@ -28,7 +28,7 @@ describe('npm start', { timeout: SLOW }, () => {
     expect(await rowmq.servers()).toEqual([]);
   });
 
-  test('finds what was enqueued before it was stopped, and initialises nothing again', async () => {
+  test('finds the messages from before a stop, and initialises nothing again', async () => {
     const first = await launch().ready();
     const id = await first.enqueue('before the stop');
     first.signal('SIGTERM');

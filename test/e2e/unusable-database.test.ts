@@ -53,7 +53,7 @@ describe.concurrent.each([
     );
   });
 
-  test('with a wrong password says whose, and what to look at', async () => {
+  test('with a wrong password names the user and says what to check', async () => {
     const stderr = await refusal(
       entry,
       changed((url) => {
@@ -63,7 +63,7 @@ describe.concurrent.each([
     expect(stderr).toMatch(/^Cannot use the database at .*: Access denied for user 'rowmq'@.*ROWMQ_DATABASE_URL.*\n$/);
   });
 
-  test('with a URL that is none, or with parameters, says so of the setting', async () => {
+  test('with an invalid URL, or one with parameters, names the setting', async () => {
     expect(await refusal(entry, 'localhost/rowmq')).toContain('ROWMQ_DATABASE_URL must look like mysql://');
     const stderr = await refusal(entry, `${testServer().url}?ssl=true`);
     expect(stderr).toContain('ROWMQ_DATABASE_URL takes no parameters');
@@ -72,14 +72,14 @@ describe.concurrent.each([
 });
 
 describe.concurrent('a broker does not start', SLOW, () => {
-  test('on a database without the schema, and names the command that brings it', async () => {
+  test('on a database without the schema, and names the command that creates it', async () => {
     const { url } = await createDatabase();
     const output = await brokerRefusal({ ROWMQ_DATABASE_URL: url });
     expect(output).toMatch(/lacks 1 migration\(s\): InitialSchema/);
     expect(output).toContain('npm run migrate');
   });
 
-  test('with a wrong password, and says so without telling the password', async () => {
+  test('with a wrong password, and does not print the password', async () => {
     const url = new URL(testServer().url);
     url.password = 'wrong-password-0815';
     const output = await brokerRefusal({ ROWMQ_DATABASE_URL: url.href });
@@ -98,7 +98,7 @@ describe.concurrent('a broker does not start', SLOW, () => {
     expect(output).not.toContain('Retrying');
   });
 
-  test('while the database cannot be reached, and says where it looked', async () => {
+  test('while the database cannot be reached, and names the address', async () => {
     const port = await freePort();
     const output = await brokerRefusal({ ROWMQ_DATABASE_URL: `mysql://root@127.0.0.1:${port}/rowmq` });
     expect(output).toMatch(

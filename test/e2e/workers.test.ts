@@ -69,7 +69,7 @@ describe('three workers', () => {
     for (const number of [1, 2, 3]) expect(broker.output()).toContain(`"process":"broker worker ${number}"`);
   });
 
-  test('share the calls of one message’s life', async () => {
+  test('share the calls on one message', async () => {
     const [one, two, three] = clients as [OneConnection, OneConnection, OneConnection];
     const { name } = await newQueue(one);
     const [id] = await two.queue(name).enqueue('walk');
@@ -92,7 +92,7 @@ describe('three workers', () => {
     const producerOf = async (pid: number) => ((await here.worker()) === pid ? there : here);
     const waits = queues.map(({ name }, index) => consumers[index]!.queue(name).dequeue({ waitSeconds: 20 }));
     await eventually('they wait', async () => (await here.metric('rowmq_waiting_consumers')) === 12);
-    // By then the poll comes every quarter of a second.
+    // By then the poll runs every quarter of a second.
     const restAt = performance.now() + 2000;
     await eventually('they have waited for a while', () => performance.now() > restAt);
 
@@ -112,7 +112,7 @@ describe('three workers', () => {
     expect(median).toBeLessThan(100);
   });
 
-  test('share out the messages of one producer among the consumers of all', async () => {
+  test('distribute the messages of one producer among the consumers of all', async () => {
     const [producer, ...others] = clients as [OneConnection, OneConnection, OneConnection];
     const { name } = await newQueue(producer);
     const near = new OneConnection(broker);
@@ -135,13 +135,13 @@ describe('three workers', () => {
     expect(await wait).toMatchObject([{ id: delayed.id, receiveCount: 2 }]);
   });
 
-  test('all answer with the metrics of all', async () => {
+  test('each answer with the metrics of all', async () => {
     const { name } = await newQueue(clients[0] as OneConnection);
     for (const [index, client] of clients.entries())
       await client.queue(name).enqueue(...Array.from({ length: index + 1 }, String));
     for (const client of clients) {
       expect(await client.metric(`rowmq_messages_total{event="enqueued",queue="${name}"}`)).toBe(6);
-      // From the database, as it was when it was counted last, and not once for each worker.
+      // The count is the database's at its last read. It is not summed over the workers.
       await eventually(
         'it has counted them',
         async () => (await client.metric(`rowmq_queue_deliveries{queue="${name}",state="ready"}`)) === 6,
@@ -159,7 +159,7 @@ describe('three workers', () => {
     );
   });
 
-  test('all forget a queue that was deleted through another broker', async () => {
+  test('all drop the metrics of a queue that was deleted through another broker', async () => {
     const [here, there] = clients as [OneConnection, OneConnection];
     const { name } = await newQueue(here);
     await there.queue(name).enqueue('b');
@@ -174,7 +174,7 @@ describe('three workers', () => {
 });
 
 describe('a worker', { timeout: 120_000 }, () => {
-  test('that is killed is replaced; the others go on, no message is lost or doubled, and no counter falls', async () => {
+  test('that is killed is replaced while the others continue, no message is lost or doubled, and no counter falls', async () => {
     const broker = await start();
     const queue = await newQueue(new Api(broker.url));
     const stored = new Set<string>();
@@ -263,7 +263,7 @@ describe('a worker', { timeout: 120_000 }, () => {
     await broker.stop();
   });
 
-  test('whose primary is killed lets its consumers go and ends by itself', async () => {
+  test('whose primary is killed answers its waiting consumers and ends by itself', async () => {
     const broker = await start();
     const queue = await newQueue(new Api(broker.url));
     const workers = await Promise.all((await workersOf(broker)).map((pid) => identifyProcess(pid)));
@@ -290,7 +290,7 @@ describe('a broker of several workers that is told to stop', () => {
     return { answers };
   }
 
-  test('lets all consumers go, at every worker', async () => {
+  test('answers all waiting consumers, at every worker', async () => {
     const broker = await start();
     const { answers } = await wait(broker);
     const from = performance.now();
@@ -299,7 +299,7 @@ describe('a broker of several workers that is told to stop', () => {
     expect(performance.now() - from).toBeLessThan(15_000);
   });
 
-  /** Starts an enqueue at each worker. A lock in the database holds them all up until `letGo`. */
+  /** Starts an enqueue at each worker. A lock in the database blocks them all until `letGo`. */
   async function holdUp(broker: Broker) {
     const clients = await oneConnectionEach(broker);
     const { name } = await newQueue(new Api(broker.url));
@@ -329,7 +329,7 @@ describe('a broker of several workers that is told to stop', () => {
     );
   }
 
-  test('stops in order although Ctrl-C reaches every process of it', async () => {
+  test('stops in order even if Ctrl-C reaches every one of its processes', async () => {
     const broker = await start();
     const { answers, letGo, processes } = await holdUp(broker);
     for (const { pid } of processes) process.kill(pid, 'SIGINT');
@@ -363,7 +363,7 @@ describe('a broker of several workers', () => {
     );
   }
 
-  test('does not start with settings that are wrong, and lists them once', async () => {
+  test('does not start with invalid settings, and lists them once', async () => {
     const failed = await failureOf(start({ ROWMQ_WORKERS: '65', ROWMQ_PORT: 'x' }));
     expect(failed).toMatch(/ROWMQ_WORKERS must be a whole number from 1 to 64\n.*ROWMQ_PORT must be/);
     expect(failed.match(/ROWMQ_PORT/g)).toHaveLength(1);

@@ -4,8 +4,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
 /*
- * Batches: requests of several clients, for several queues, in one transaction. Each request has
- * its own answer, also if its neighbours fail.
+ * A batch holds requests of several clients for several queues in one transaction. Each request
+ * gets an answer of its own, even if others of the batch fail.
  */
 
 const T0 = 1_800_000_000_000;
@@ -24,8 +24,8 @@ beforeEach(async () => {
 });
 
 /**
- * The bodies of a queue's stored messages, and of those that have a delivery, in the order of their
- * ids.
+ * The bodies of a queue's stored messages, and of the messages that have a delivery, in the order
+ * of their ids.
  */
 async function stored(queue: Queue): Promise<{ messages: string[]; deliveries: string[] }> {
   const rows = await store.database.read<{ body: Buffer; owed: Buffer | null }>(
@@ -40,13 +40,13 @@ function saying(...texts: string[]) {
   return texts.map((text) => message({ body: Buffer.from(text) }));
 }
 
-/** Null for what was done; the code of a refusal, or the name of another error. */
+/** Null for a success, the code of a refusal, or the name of another error. */
 function codes(outcomes: readonly (Error | null)[]): (string | null)[] {
   return outcomes.map((outcome) => (outcome instanceof RowmqError ? outcome.code : (outcome?.name ?? null)));
 }
 
 describe('an enqueue batch', () => {
-  it('refuses the requests that cannot be stored and stores all others, each all or none', async () => {
+  it('refuses the requests that it cannot store and stores all others, each as a whole', async () => {
     const full = await createQueue(store, { maxDepth: 5 });
     const roomy = await createQueue(store, { maxDepth: 5 });
     await store.messages.enqueue(full.name, numbered(4));
@@ -81,7 +81,7 @@ describe('an enqueue batch', () => {
     expect((await stored(roomy)).messages).toEqual(['r1', 'r2', 'r3']);
   });
 
-  it('refuses as invalid what is invalid, however full the queue is', async () => {
+  it('reports an invalid message as invalid even if the queue is full', async () => {
     const full = await createQueue(store, { maxDepth: 1 });
     const invalid = message({ delaySeconds: 10, expiresInSeconds: 5 });
     await store.messages.enqueue(full.name, numbered(1));
@@ -90,7 +90,7 @@ describe('an enqueue batch', () => {
     });
   });
 
-  it('in one transaction that fails because of one request throws and stores nothing', async () => {
+  it('throws and stores nothing when its only transaction fails because of one request', async () => {
     const tooLarge = message({ body: Buffer.alloc(4097) });
     await expect(
       store.messages.flights.enqueue([
@@ -104,7 +104,7 @@ describe('an enqueue batch', () => {
     ]);
   });
 
-  it('of several transactions throws, and stores nothing, when the first of them fails', async () => {
+  it('throws and stores nothing when the first of its transactions fails', async () => {
     const bounded = await createQueue(store, { maxDepth: 100 });
     const call = store.messages.flights.enqueue([
       { queueName: a.name, messages: [message({ body: Buffer.alloc(4097) })] },
@@ -115,7 +115,7 @@ describe('an enqueue batch', () => {
     expect((await stored(bounded)).messages).toEqual([]);
   });
 
-  it('of several transactions answers for those that were stored, and with the failure for all of one that failed', async () => {
+  it('with one failed transaction answers each request of that transaction with the failure and stores the others', async () => {
     const bounded = await createQueue(store, { maxDepth: 100 });
     const outcomes = await store.messages.flights.enqueue([
       { queueName: a.name, messages: saying('a1') },
@@ -129,7 +129,7 @@ describe('an enqueue batch', () => {
     expect((await stored(bounded)).messages).toEqual([]);
   });
 
-  it('finds queues that have come, gone and become another since they were last seen', async () => {
+  it('notices queues that were created, deleted, replaced or changed since it last read them', async () => {
     const enqueue = async (text: string) =>
       codes(
         await store.messages.flights.enqueue([
@@ -151,7 +151,7 @@ describe('an enqueue batch', () => {
     expect((await stored(b)).deliveries).toEqual(['1', '2', '3', '4']);
   });
 
-  it('is as good as its requests one by one for delays, lifetimes and priorities', async () => {
+  it('applies each request’s delay, lifetime and priority', async () => {
     await store.at(T0).messages.flights.enqueue([
       { queueName: a.name, messages: [message({ body: Buffer.from('later'), delaySeconds: 5 })] },
       {
@@ -171,7 +171,7 @@ describe('an enqueue batch', () => {
 });
 
 describe('eight brokers that fill a bounded queue with batches', () => {
-  it('never exceed its depth, fill it to the last place, and tell the truth about each request', async () => {
+  it('never exceed its maximum depth, fill it completely and answer each request correctly', async () => {
     const bounded = await createQueue(store, { maxDepth: 200 });
     const others = await Promise.all(Array.from({ length: 7 }, () => openStore({ on: store.url, poolSize: 3 })));
     const brokers = [store, ...others];
@@ -219,7 +219,7 @@ describe('eight brokers that fill a bounded queue with batches', () => {
 });
 
 describe('a dequeue batch', () => {
-  it('serves the consumers of each queue in order, each under a lease of its own length', async () => {
+  it('hands messages to the consumers of each queue in order, each under a lease of its own length', async () => {
     const empty = await createQueue(store);
     for (const [index, one] of numbered(10).entries()) await store.at(T0 - 100 + index).messages.enqueue(a.name, [one]);
     await store.at(T0 - 1).messages.enqueue(b.name, saying('x', 'y'));
@@ -248,8 +248,8 @@ describe('a dequeue batch', () => {
     ] as const) {
       for (const { leaseExpiresAt } of fromA?.leased[share] ?? []) expect(leaseExpiresAt).toBe(T0 + seconds * 1000);
     }
-    // The database holds the same deadlines: each comes back when its own lease has run out, not
-    // before.
+    // The database holds the same deadlines: a message is available again when its own lease has
+    // run out, and not before.
     const comeBack = async (queue: Queue, seconds: number): Promise<string[]> => {
       const at = T0 + seconds * 1000 + LEASE_GRACE_MS;
       const early = await store.at(at - 1).messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 10_000 });
@@ -262,7 +262,7 @@ describe('a dequeue batch', () => {
     expect(await comeBack(a, 1000)).toEqual(['6', '7', '8', '9']);
   });
 
-  it('hands out receipts that are good for their own delivery and queue', async () => {
+  it('hands out receipts that are valid only for their own delivery and queue', async () => {
     await store.messages.enqueue(a.name, saying('a1', 'a2'));
     await store.messages.enqueue(b.name, saying('b1'));
     const outcomes = await store.messages.flights.dequeue([
@@ -285,7 +285,7 @@ describe('a dequeue batch', () => {
     expect(await store.messages.ack(b.id, [b1])).toEqual([null]);
   });
 
-  it('removes what has expired, dead-letters what was received too often, and serves the rest, queue by queue', async () => {
+  it('removes expired messages, dead-letters over-received ones and hands out the rest, queue by queue', async () => {
     const dead = await createQueue(store);
     const strict = await createQueue(store, { maxReceives: 1, deadLetterQueue: dead.name });
     await store.at(T0).messages.enqueue(strict.name, saying('over'));
@@ -306,7 +306,7 @@ describe('a dequeue batch', () => {
 });
 
 /**
- * Leases held at {@link LATER}, and one that ran out before and whose delivery was leased again.
+ * Leases held at {@link LATER}, and one that ran out before then, whose delivery was leased again.
  */
 const LATER = T0 + 60_000;
 interface Leases {
@@ -332,7 +332,7 @@ async function leases(): Promise<Leases> {
   };
 }
 
-/** Copies, as receipts that were decoded twice are. */
+/** Copies, because two requests never decode to the same objects. */
 function again(receipts: (LeasedDelivery | undefined)[]): LeasedDelivery[] {
   return receipts.map((receipt) => ({ ...(receipt as LeasedDelivery) }));
 }
@@ -363,7 +363,7 @@ async function deliveries(queue: Queue): Promise<Record<string, DeliveryRow>> {
 }
 
 describe('an ack batch', () => {
-  it('whose leases are all held deletes them and nothing else', async () => {
+  it('whose leases are all held deletes their deliveries and nothing else', async () => {
     const { ofA, ofB } = await leases();
     const outcomes = await store.at(LATER).messages.flights.ack([
       { queueId: b.id, receipts: ofB.slice(0, 2) },
@@ -376,7 +376,7 @@ describe('an ack batch', () => {
     expect(Object.keys(await deliveries(b)).toSorted()).toEqual(['2', '3']);
   });
 
-  it('with receipts that are stale, unknown, of another queue or sent twice tells what became of each, and deletes nothing else', async () => {
+  it('with stale, unknown, foreign and repeated receipts answers each one and deletes only the held deliveries', async () => {
     const { ofA, ofB, stale, unknown } = await leases();
     const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedDelivery;
     const [one, two, three] = ofA.filter((lease) => lease !== fresh) as [
@@ -405,11 +405,11 @@ describe('an ack batch', () => {
     const left = ofA.filter((lease) => lease !== one && lease !== two && lease !== three);
     expect(Object.keys(await deliveries(a)).toSorted()).toEqual(bodies(left).toSorted());
     expect(Object.keys(await deliveries(b)).toSorted()).toEqual(['2', '3']);
-    // The lease that the stale receipt is not of is still held.
+    // The newer lease on the stale receipt's message is still held.
     expect(await store.at(LATER).messages.ack(a.id, [fresh])).toEqual([null]);
   });
 
-  it('for leases from very many claims gives the same answers, and deletes the same', async () => {
+  it('for leases from very many claims gives the same answers and deletes the same deliveries', async () => {
     for (const queue of [a, b]) await store.at(T0).messages.enqueue(queue.name, numbered(60));
     const claims = async (queue: Queue): Promise<LeasedDelivery[]> => {
       const leased: LeasedDelivery[] = [];
@@ -426,7 +426,7 @@ describe('an ack batch', () => {
     const nulls = (count: number) => Array.from({ length: count }, () => null);
     expect(await store.at(LATER).messages.flights.ack(requests(0, 40))).toEqual([nulls(40), nulls(40)]);
     expect(Object.keys(await deliveries(a)).toSorted()).toEqual(bodies(ofA.slice(40)).toSorted());
-    // One receipt that names another lease: the others are acked all the same.
+    // One receipt carries the token of another lease. The others are acked all the same.
     const forged = { ...(ofA[59] as LeasedDelivery), leaseToken: (ofB[59] as LeasedDelivery).leaseToken };
     const outcomes = await store
       .at(LATER)
@@ -438,7 +438,7 @@ describe('an ack batch', () => {
     expect(late).toEqual([['lease-lost'], ['lease-lost']]);
   });
 
-  it('refuses every lease that has run out, to the millisecond, though nobody has claimed the delivery since', async () => {
+  it('refuses every lease that has run out, to the millisecond, even if nobody has claimed the delivery since', async () => {
     const { ofA, ofB } = await leases();
     const end = LATER + 600_000;
     await store.at(LATER).messages.flights.extend([{ queueId: b.id, receipts: ofB, leaseSeconds: 601 }]);
@@ -455,7 +455,7 @@ describe('an ack batch', () => {
 });
 
 describe('a nack batch', () => {
-  it('makes the held deliveries ready, each after its own delay, and answers the others', async () => {
+  it('makes the held deliveries ready, each after its own delay, and answers the other receipts', async () => {
     const { ofA, ofB, stale, unknown } = await leases();
     const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedDelivery;
     const [one, two] = ofA.filter((lease) => lease !== fresh) as [LeasedDelivery, LeasedDelivery];
@@ -490,7 +490,7 @@ describe('a nack batch', () => {
 });
 
 describe('an extend batch', () => {
-  it('moves the deadlines of what is held, each by its own length, and tells what became of the others', async () => {
+  it('sets the deadline of each held lease as its request asks and answers the other receipts', async () => {
     const { ofA, ofB, stale, unknown } = await leases();
     const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedDelivery;
     const [one, two] = ofA.filter((lease) => lease !== fresh) as [LeasedDelivery, LeasedDelivery];

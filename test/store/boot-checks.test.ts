@@ -17,7 +17,7 @@ const FINE = {
   maxAllowedPacket: 2 ** 24,
 };
 
-describe('the judgement of a server', () => {
+describe('the check of a server at boot', () => {
   test.each([
     '8.4.0',
     '8.4.7-commercial',
@@ -29,7 +29,7 @@ describe('the judgement of a server', () => {
     '10.11.19-MariaDB-0+deb12u1-log',
     '11.4.5-MariaDB',
     '12.0.2-MariaDB',
-  ])('%s is new enough', (version) => expect(judgeServer({ ...FINE, version })).toEqual([]));
+  ])('accepts version %s', (version) => expect(judgeServer({ ...FINE, version })).toEqual([]));
 
   test.each([
     '5.7.44-log',
@@ -39,24 +39,24 @@ describe('the judgement of a server', () => {
     '5.5.5-10.5.8-MariaDB',
     '10.4.0-MariaDB-log',
     '5.5.68-MariaDB',
-  ])('%s is refused as too old, and the answer names what is needed', (version) => {
+  ])('refuses version %s as too old and names the versions that RowMQ needs', (version) => {
     const judge = (): unknown => judgeServer({ ...FINE, version });
     expect(judge).toThrow(version);
     expect(judge).toThrow('too old');
     expect(judge).toThrow('MySQL 8.4 or MariaDB 10.6');
   });
 
-  test('packets too small for a full flight are refused', () => {
+  test('refuses a max_allowed_packet that is too small for a full batch', () => {
     expect(() => judgeServer({ ...FINE, maxAllowedPacket: 2 ** 24 - 1024 })).toThrow('needs 16777216 (16 MiB)');
   });
 
-  test('a binlog of statements is refused; where there is no binlog its format does not matter', () => {
+  test('refuses a statement binlog, and ignores binlog_format if there is no binlog', () => {
     expect(() => judgeServer({ ...FINE, binlogFormat: 'STATEMENT' })).toThrow('set binlog_format=ROW');
     expect(judgeServer({ ...FINE, binlogFormat: 'MIXED' })).toEqual([]);
     expect(judgeServer({ ...FINE, logBin: 0, binlogFormat: 'STATEMENT', syncBinlog: 0 })).toEqual([]);
   });
 
-  test('settings that weaken durability are warned of, each by its name', () => {
+  test('warns of each setting that weakens durability by its name', () => {
     expect(judgeServer({ ...FINE, flushLog: 2 })).toEqual([
       expect.stringMatching(/^innodb_flush_log_at_trx_commit is 2: .*set it to 1/),
     ]);
@@ -67,7 +67,7 @@ describe('the judgement of a server', () => {
   });
 });
 
-describe('the judgement of a group', () => {
+describe('the check of a replication group at boot', () => {
   const judge = (variables: Record<string, string>): string[] =>
     judgeGroup(
       new Map(
@@ -81,16 +81,16 @@ describe('the judgement of a group', () => {
       ),
     );
 
-  test('a server in no group needs nothing of it', () => {
+  test('requires nothing of a server outside a group', () => {
     expect(judgeGroup(new Map())).toEqual([]);
     expect(judge({ group_name: '', single_primary_mode: 'OFF', consistency: 'EVENTUAL' })).toEqual([]);
   });
 
-  test('several primaries are refused', () => {
+  test('refuses a group with several primaries', () => {
     expect(() => judge({ single_primary_mode: 'OFF' })).toThrow('group_replication_single_primary_mode=ON');
   });
 
-  test('settings that a failover or a cut shows the want of are warned of, each by its name', () => {
+  test('warns by name of each setting that loses or blocks messages after a failover or a network cut', () => {
     expect(judge({})).toEqual([]);
     expect(judge({ consistency: 'BEFORE' })).toEqual([]);
     expect(judge({ consistency: 'EVENTUAL' })).toEqual([
@@ -102,9 +102,9 @@ describe('the judgement of a group', () => {
   });
 });
 
-describe('a process that is started', () => {
+describe('a process at boot', () => {
   test.each(['broker', 'reaper'] as const)(
-    '%s: on a database without the tables refuses, and says which command makes them',
+    'the %s refuses a database without tables and names the command that creates them',
     async (name) => {
       const database = await createDatabase();
       const started = startApp(name, { ROWMQ_DATABASE_URL: database.url, ROWMQ_PORT: '0' });
@@ -116,7 +116,7 @@ describe('a process that is started', () => {
     },
   );
 
-  test('on a server with a statement binlog: processes and migrations refuse, and say what to set', async () => {
+  test('refuses a server with a statement binlog and says what to set, and so does a migration', async () => {
     const dataDir = await mkdtemp(join(tmpdir(), 'rowmq-boot-'));
     const program = await serverProgram();
     const server = await EmbeddedServer.start({ program, dataDir, bufferPoolMegabytes: 128 });

@@ -7,8 +7,8 @@ import { bodies, createQueue, message, openStore, type TestStore } from '../supp
 import { eventually } from '../support/wait.js';
 
 /*
- * Enqueues to queues with a maximum depth hold their queue's row, and wait for who else holds it.
- * Nobody else is to wait with them.
+ * An enqueue to a queue with a maximum depth locks the queue's row, and waits for other holders of
+ * it. No other request may wait because of that.
  */
 
 const POOL = 8;
@@ -16,7 +16,7 @@ const POOL = 8;
 const BATCHES = 2;
 
 let store: TestStore;
-/** Connections of the pool that are in use, and the most there were at a time. */
+/** The connections of the pool in use now, and their maximum. */
 const used = { now: 0, most: 0 };
 
 beforeAll(async () => {
@@ -30,7 +30,7 @@ beforeAll(async () => {
 });
 afterAll(() => store.close());
 
-/** As one that has just started: it knows of no queue yet whether it is bounded. */
+/** A broker that has just started, so it does not know yet which queues are bounded. */
 function newBroker(): { commits: Commits; enqueue: (queueName: string, body: string | Buffer) => Promise<Buffer[]> } {
   const config = { poolSize: POOL, batchRequests: 1000, maxWaitingRequests: 1000 };
   const queues = new QueueRepository(store.database);
@@ -40,7 +40,7 @@ function newBroker(): { commits: Commits; enqueue: (queueName: string, body: str
   return { commits, enqueue };
 }
 
-/** Holds the rows of queues, as services do that enqueue in transactions of their own. */
+/** Locks the rows of queues, as services do that enqueue in transactions of their own. */
 async function hold(queues: readonly Queue[]): Promise<{ release(): Promise<void> }> {
   const session = await openSession(store);
   await session.write('START TRANSACTION');
@@ -50,7 +50,7 @@ async function hold(queues: readonly Queue[]): Promise<{ release(): Promise<void
   return { release: () => session.write('COMMIT').then(() => session.end()) };
 }
 
-test('enqueues to bounded queues whose rows others hold take their share of the pool, and others are served meanwhile', async () => {
+test('enqueues that wait for locked rows of bounded queues use their share of the pool, and other requests go on', async () => {
   const free = await createQueue(store);
   const held = await Promise.all(Array.from({ length: POOL }, () => createQueue(store, { maxDepth: 10 })));
   await store.messages.enqueue(free.name, [message()]);
@@ -63,14 +63,14 @@ test('enqueues to bounded queues whose rows others hold take their share of the 
   expect(await commits.ack({ queueId: free.id, receipts: leased })).toEqual([null]);
   expect(await enqueue(free.name, 'not held up')).toHaveLength(1);
   expect(bodies(await store.messages.dequeue(free, { maxMessages: 1, leaseSeconds: 600 }))).toEqual(['not held up']);
-  // Beside them one request at a time, and a rescan.
+  // Besides them, one request at a time and a rescan use connections.
   expect(used.most).toBeLessThanOrEqual(BATCHES + 2);
   await holder.release();
   expect((await Promise.all(enqueues)).map((ids) => ids.length)).toEqual(held.map(() => 1));
   for (const { id } of held) expect(await store.browse.stats(id)).toMatchObject({ ready: 1 });
 });
 
-test('a bounded queue whose row others hold does not hold up another', async () => {
+test('a bounded queue whose row is locked does not block another bounded queue', async () => {
   const [held, free] = [await createQueue(store, { maxDepth: 10 }), await createQueue(store, { maxDepth: 10 })];
   const { enqueue } = newBroker();
   for (const { name } of [held, free]) await enqueue(name, 'it is bounded');
@@ -83,7 +83,7 @@ test('a bounded queue whose row others hold does not hold up another', async () 
   expect(await heldUp).toHaveLength(1);
 });
 
-test('a call for many bounded queues takes one connection', async () => {
+test('an enqueue batch for many bounded queues uses one connection', async () => {
   const queues = await Promise.all(Array.from({ length: POOL }, () => createQueue(store, { maxDepth: 10 })));
   used.most = used.now;
   const requests = queues.map(({ name }) => ({ queueName: name, messages: [message()] }));
@@ -91,7 +91,7 @@ test('a call for many bounded queues takes one connection', async () => {
   expect(used.most).toBe(1);
 });
 
-test('a queue that was given a maximum depth, or is no longer bounded, is enqueued to all the same', async () => {
+test('an enqueue succeeds after its queue gained or lost a maximum depth', async () => {
   const queue = await createQueue(store);
   const broker = newBroker();
   const enqueue = () => broker.enqueue(queue.name, 'x');
@@ -106,7 +106,7 @@ test('a queue that was given a maximum depth, or is no longer bounded, is enqueu
 });
 
 test.each([null, 100])(
-  'a request that the database cannot store fails alone, and the others of its batch are stored (maximum depth: %s)',
+  'a request that the database cannot store fails alone, and the rest of its batch is stored (maximum depth: %s)',
   async (maxDepth) => {
     const queue = await createQueue(store, { maxDepth });
     const { enqueue } = newBroker();

@@ -16,8 +16,8 @@ afterAll(async () => {
 });
 
 /**
- * A database that carries a transaction out, does not say so, and is not there for a while: what a
- * failover may do to a COMMIT. `meanwhile` happens before the next try.
+ * A database that commits a transaction, loses the answer, and is unreachable for a while. A
+ * failover may do this to a COMMIT. `meanwhile` runs before the retry.
  */
 function forgetting(database: Database, meanwhile: () => Promise<void>): Database {
   const forgetful = Object.create(database) as Database;
@@ -37,11 +37,11 @@ async function receiveCounts(queue: Queue): Promise<number[]> {
   return rows.map(({ count }) => Number(count));
 }
 
-describe('a claim whose COMMIT got no answer, and which is tried again', () => {
+describe('a claim that retries because its COMMIT got no answer', () => {
   test.each([
     ['at once', 0],
     ['when its leases have run out', LEASE_SECONDS * 1000 + LEASE_GRACE_MS + 100],
-  ])('%s: counts one hand-out each', async (_, pauseMs) => {
+  ])('counts one receive for each message when it retries %s', async (_, pauseMs) => {
     const queue = await createQueue(store);
     await store.messages.enqueue(queue.name, numbered(3));
     const messages = new SingleMessages(new MessageRepository(forgetting(store.database, () => sleep(pauseMs))));
@@ -50,7 +50,7 @@ describe('a claim whose COMMIT got no answer, and which is tried again', () => {
     expect(await receiveCounts(queue)).toEqual([1, 1, 1]);
   });
 
-  test('when its leases have run out and another has taken the messages: leaves those to that one', async () => {
+  test('leaves the messages to another consumer that claimed them after its leases ran out', async () => {
     const queue = await createQueue(store);
     await store.messages.enqueue(queue.name, numbered(3));
     const takenByAnother = async (): Promise<void> => {

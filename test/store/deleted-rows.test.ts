@@ -6,9 +6,10 @@ import { createQueue, message, openStore, type TestStore } from '../support/stor
 
 /*
  * Rule 6 of docs/DESIGN.md, "Why there is no deadlock": a transaction with stale receipts keeps no
- * lock on the place of a row that was deleted, so that a move back into that place does not wait
- * for it. This rests on READ COMMITTED. A snapshot keeps purge from removing the deleted rows:
- * otherwise there would be nothing to lock.
+ * lock on the index position of a deleted row. A move back to that position therefore does not wait
+ * for it. This rests on READ COMMITTED.
+ *
+ * A snapshot stops purge from removing the deleted rows. Without it there would be nothing to lock.
  */
 
 let store: TestStore;
@@ -34,8 +35,8 @@ afterAll(async () => {
 
 test.each([
   ['an ack', /^DELETE d\s+FROM delivery d FORCE INDEX/],
-  ['an ack, nack or extend that looks at receipts one by one', /ORDER BY message_id\s+FOR UPDATE$/],
-])('%s with stale receipts does not keep a move from putting the deliveries back', async (_, pattern) => {
+  ['an ack, nack or extend that checks receipts one by one', /ORDER BY message_id\s+FOR UPDATE$/],
+])('%s with stale receipts does not block a redrive that moves the deliveries back', async (_, pattern) => {
   const graveyard = await createQueue(store);
   const queue = await createQueue(store, { deadLetterQueue: graveyard.name });
   await store.messages.enqueue(queue.name, [message(), message(), message()]);
@@ -53,7 +54,7 @@ test.each([
   await stale.query('START TRANSACTION');
   try {
     await stale.query(statement as string);
-    // Waiting would end it with database-unavailable, as the other transaction stays open.
+    // The other transaction stays open, so a wait would end with database-unavailable.
     const { moved, left } = await store.unleased.redrive(graveyard.id, FIRST_ID, 10);
     expect({ moved, left }).toEqual({ moved: new Map([[queue.id, 3]]), left: 0 });
   } finally {

@@ -21,7 +21,7 @@ let dataDir: string;
 let folder: string;
 const running: EmbeddedServer[] = [];
 
-/** The data folder that most tests share: to initialise one takes longer than anything that they do with it. */
+/** The data folder of most tests. To initialise one takes longer than such a test. */
 let shared: string;
 const folders: string[] = [];
 
@@ -70,8 +70,8 @@ async function serversOnFolder(): Promise<number[]> {
 }
 
 /**
- * What a SIGKILL of the process that started a server leaves: the server, running, and a lock whose
- * holder is gone.
+ * Leaves the state after a SIGKILL of the process that started a server: the server still runs, and
+ * the holder of its lock is gone.
  */
 async function leaveServerBehind(): Promise<number> {
   await (await start()).stop();
@@ -87,8 +87,8 @@ async function leaveServerBehind(): Promise<number> {
     bufferPoolMegabytes: 128,
   });
   const child = spawn(program.program, commandLine, { stdio: 'ignore', detached: true });
-  // Until it answers, not until its pid file is there: MariaDB writes that before it heeds a
-  // SIGTERM, and a server that is told to stop in between only ends at the deadline, by SIGKILL.
+  // Wait until it answers: MariaDB writes its pid file before it heeds SIGTERM. A server that gets
+  // SIGTERM in between ends only at the deadline, by SIGKILL.
   await expect.poll(() => isListening(port), { timeout: 60_000 }).toBe(true);
   return child.pid!;
 }
@@ -100,7 +100,7 @@ async function isListening(port: number): Promise<boolean> {
   }).finally(() => socket.destroy()) as Promise<boolean>;
 }
 
-/** Takes a port until the returned function is called. */
+/** Occupies a port until the returned function is called. */
 async function occupy(port: number): Promise<() => Promise<void>> {
   const server = createServer();
   await new Promise<void>((done, fail) => server.once('error', fail).listen(port, '127.0.0.1', done));
@@ -108,7 +108,7 @@ async function occupy(port: number): Promise<() => Promise<void>> {
 }
 
 describe('the embedded server', () => {
-  test('is durable, private to this machine, and keeps its data over a restart and over a crash', async () => {
+  test('is durable, reachable only from this machine, and keeps its data over a restart and a crash', async () => {
     const first = await start();
     // MariaDB before 11.1 knows this variable by its old name only.
     const isolation = program.kind === 'mysql' ? '@@transaction_isolation' : '@@tx_isolation';
@@ -142,7 +142,7 @@ describe('the embedded server', () => {
     expect(await query(third, 'SELECT id FROM kept ORDER BY id')).toEqual([{ id: 1 }, { id: 2 }]);
   });
 
-  test('lets nobody in over TCP without the password, root least of all', async () => {
+  test('admits nobody over TCP without the password, not even root', async () => {
     const server = await start();
     for (const user of ['root', 'rowmq', '']) {
       await expect(createConnection({ host: '127.0.0.1', port: server.port, user })).rejects.toThrow(
@@ -161,7 +161,7 @@ describe('the embedded server', () => {
     expect((await stat(folder)).mode & 0o777).toBe(0o700);
   });
 
-  test('refuses a second start on the folder of a running one, naming its holder', async () => {
+  test('refuses a second start on a folder in use and names its holder', async () => {
     await start();
     await expect(start()).rejects.toThrow(FolderLockedError);
     await expect(start()).rejects.toThrow(`process ${process.pid}`);
@@ -174,8 +174,8 @@ describe('the embedded server', () => {
     const server = await start();
     expect(await serversOnFolder()).toEqual([server.pid]);
     expect(server.pid).not.toBe(leftBehind);
-    // An initialisation, three starts and two stops, on a machine that may be busy; each has a
-    // deadline of its own.
+    // One initialisation, three starts and two stops, each with a deadline of its own. The machine
+    // may be busy.
   }, 180_000);
 
   test('initialises again when the first initialisation was interrupted', async () => {
@@ -188,7 +188,7 @@ describe('the embedded server', () => {
     expect(await readdir(folder)).not.toContain('data.unfinished');
   });
 
-  test('chooses another port when the remembered one is taken', async () => {
+  test('chooses another port when the remembered one is in use', async () => {
     const first = await start();
     await first.stop();
     const squatter = await occupy(first.port);
@@ -200,7 +200,7 @@ describe('the embedded server', () => {
     }
   });
 
-  test('says what the server said when it does not come up', async () => {
+  test('reports the server’s own error when the server does not start', async () => {
     const first = await start();
     await first.stop();
     const squatter = await occupy(first.port);
@@ -211,7 +211,7 @@ describe('the embedded server', () => {
     } finally {
       await squatter();
     }
-    // The failed start gave the folder back.
+    // The failed start released the folder.
     expect(await query(await start(), 'SELECT 1 AS one')).toEqual([{ one: 1 }]);
   });
 
@@ -225,7 +225,7 @@ describe('the embedded server', () => {
   });
 });
 
-test('a fresh database of a test is there and can be dropped', async () => {
+test('a test can create a fresh database and drop it', async () => {
   const database = await createDatabase();
   const connection = await createConnection({ uri: database.url });
   const [rows] = await connection.query('SELECT DATABASE() AS name');

@@ -36,7 +36,7 @@ afterEach(async () => {
   await database.drop();
 });
 
-test.skipIf(!hasIPv6)('a database with an IPv6 address is reached, alone and in a list of hosts', async () => {
+test.skipIf(!hasIPv6)('a database with an IPv6 address can be used alone and in a list of hosts', async () => {
   expect(url).toContain('@[::1]:');
   await migrateDatabase(url);
   expect(await pendingMigrations(url)).toEqual([]);

@@ -2,10 +2,10 @@ import { LEASE_GRACE_MS } from '@rowmq/store';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
-/** An instant to start from: with `now` moved, nothing here waits. */
+/** The instant at which tests begin. They move `now`, so no test waits. */
 const T0 = 1_800_000_000_000;
 const SECOND = 1000;
-/** When a delivery leased for 30 s can be claimed again. */
+/** The time after which a delivery leased for 30 s can be claimed again. */
 const AFTER_LEASE = 30 * SECOND + LEASE_GRACE_MS;
 
 let store: TestStore;
@@ -25,14 +25,14 @@ async function dequeue(
 }
 
 describe('enqueue', () => {
-  it('hands messages out in the order in which they came', async () => {
+  it('hands messages out in the order of their enqueues', async () => {
     const queue = await createQueue(store);
     await store.at(T0).messages.enqueue(queue.name, numbered(3));
     await store.at(T0 + 1).messages.enqueue(queue.name, [message({ body: Buffer.from('later') })]);
     expect(bodies(await dequeue(queue, T0 + 1))).toEqual(['0', '1', '2', 'later']);
   });
 
-  it('hands the more urgent out first, whenever they came', async () => {
+  it('hands more urgent messages out first, whenever they were enqueued', async () => {
     const queue = await createQueue(store);
     for (const [index, priority] of [4, 0, 9, 5, 9].entries()) {
       await store
@@ -51,7 +51,7 @@ describe('enqueue', () => {
     expect(await store.at(T0).browse.stats(queue.id)).toMatchObject({ ready: 0, leased: 1 });
   });
 
-  it('refuses a queue that does not exist, or no longer', async () => {
+  it('refuses a queue that does not exist or was deleted', async () => {
     await expect(store.messages.enqueue('nowhere', [message()])).rejects.toMatchObject({ code: 'queue-not-found' });
     const queue = await createQueue(store);
     await store.queues.delete(queue.name);
@@ -67,7 +67,7 @@ describe('enqueue', () => {
     expect(await dequeue(queue, T0 + 99 * SECOND)).toHaveLength(1);
   });
 
-  it('keeps a queue within its maximum depth, counting leased ones', async () => {
+  it('keeps a queue within its maximum depth and counts leased messages', async () => {
     const queue = await createQueue(store, { maxDepth: 5 });
     await store.at(T0).messages.enqueue(queue.name, numbered(4));
     await expect(store.at(T0).messages.enqueue(queue.name, numbered(2))).rejects.toMatchObject({
@@ -98,7 +98,7 @@ describe('lease', () => {
     expect(second?.leaseToken).not.toEqual(first?.leaseToken);
   });
 
-  it('is fenced: the receipt of a lease that was lost does nothing', async () => {
+  it('is fenced: the receipt of a lost lease does nothing', async () => {
     const queue = await createQueue(store);
     await store.at(T0).messages.enqueue(queue.name, numbered(1));
     const stale = await dequeue(queue, T0);
@@ -114,7 +114,7 @@ describe('lease', () => {
     expect(await store.at(later).messages.ack(queue.id, [...stale, ...current])).toEqual(['lease-lost', null]);
   });
 
-  it('is lost at its deadline, even if nobody has taken the message since', async () => {
+  it('is lost at its deadline, even if nobody has claimed the message since', async () => {
     const queue = await createQueue(store);
     await store.at(T0).messages.enqueue(queue.name, numbered(1));
     const leased = await dequeue(queue, T0);
@@ -125,7 +125,7 @@ describe('lease', () => {
     expect(await store.at(T0 + 30 * SECOND - 1).messages.ack(queue.id, leased)).toEqual([null]);
   });
 
-  it('can be extended; the receipt stays valid', async () => {
+  it('can be extended, and its receipt stays valid', async () => {
     const queue = await createQueue(store);
     await store.at(T0).messages.enqueue(queue.name, numbered(1));
     const leased = await dequeue(queue, T0);
@@ -137,7 +137,7 @@ describe('lease', () => {
     expect(await store.at(T0 + 79 * SECOND).messages.ack(queue.id, leased)).toEqual([null]);
   });
 
-  it('can be given back, after a delay and with a reason', async () => {
+  it('can be nacked with a delay and a reason', async () => {
     const queue = await createQueue(store);
     await store.at(T0).messages.enqueue(queue.name, numbered(1));
     const leased = await dequeue(queue, T0);
@@ -149,7 +149,7 @@ describe('lease', () => {
     expect(await dequeue(queue, T0 + 10 * SECOND)).toMatchObject([{ receiveCount: 2 }]);
   });
 
-  it('released counts as if it had not been', async () => {
+  it('does not count as a receive if it was released', async () => {
     const queue = await createQueue(store);
     await store.at(T0).messages.enqueue(queue.name, numbered(2));
     await store.at(T0 + 1).messages.release(queue.id, await dequeue(queue, T0));
@@ -158,7 +158,7 @@ describe('lease', () => {
 });
 
 describe('ack', () => {
-  it('settles: the delivery is never handed out again, the message stays to be looked at', async () => {
+  it('settles the delivery, which is never handed out again, and keeps the message readable', async () => {
     const queue = await createQueue(store);
     const [sent] = [message({ body: Buffer.from('kept') })];
     await store.at(T0).messages.enqueue(queue.name, [sent]);
@@ -169,7 +169,7 @@ describe('ack', () => {
     expect(bodies(await store.browse.messages([sent.id]))).toEqual(['kept']);
   });
 
-  it('answers for each receipt by itself', async () => {
+  it('answers each receipt separately', async () => {
     const queue = await createQueue(store);
     const other = await createQueue(store);
     await store.at(T0).messages.enqueue(queue.name, numbered(3));
@@ -182,7 +182,7 @@ describe('ack', () => {
 });
 
 describe('expiry', () => {
-  it('is the end: an expired message is not handed out, and is removed on sight', async () => {
+  it('removes an expired message when a claim finds it and never hands it out', async () => {
     const queue = await createQueue(store, { messageTtlSeconds: 1000 });
     await store
       .at(T0)
@@ -201,7 +201,7 @@ describe('expiry', () => {
     expect(await store.unleased.lastId(queue.id)).toBeNull();
   });
 
-  it('can come while the message is leased: its holder may ack, nobody else gets it', async () => {
+  it('during a lease still allows the holder to ack, and nobody else gets the message', async () => {
     const queue = await createQueue(store);
     await store
       .at(T0)
@@ -212,7 +212,7 @@ describe('expiry', () => {
     expect(await store.at(T0 + AFTER_LEASE).messages.ack(queue.id, [second])).toEqual(['delivery-not-found']);
   });
 
-  it('does not hide the living behind many expired: one claim gets past hundreds', async () => {
+  it('does not hide other messages: one claim gets past hundreds of expired ones', async () => {
     const queue = await createQueue(store);
     for (let batch = 0; batch < 5; batch += 1)
       await store.at(T0).messages.enqueue(queue.name, numbered(100, { expiresInSeconds: 1 }));
@@ -221,8 +221,8 @@ describe('expiry', () => {
   });
 });
 
-describe('a claim that meets what it must remove', () => {
-  it('looks further, and leases nothing twice', async () => {
+describe('a claim that finds expired messages', () => {
+  it('reads on and leases nothing twice', async () => {
     const queue = await createQueue(store);
     for (let batch = 0; batch < 3; batch += 1) {
       const mixed = numbered(50).map((one, index) => ({ ...one, expiresInSeconds: index % 2 === 0 ? 1 : 1000 }));
@@ -237,7 +237,7 @@ describe('a claim that meets what it must remove', () => {
 });
 
 describe('dead-lettering', () => {
-  it('moves a message that was received too often, on sight, and redrive brings it back', async () => {
+  it('moves an over-received message when a claim finds it, and redrive returns it', async () => {
     const dead = await createQueue(store);
     const queue = await createQueue(store, { maxReceives: 2, deadLetterQueue: dead.name });
     await store.at(T0).messages.enqueue(queue.name, numbered(2));
@@ -257,14 +257,14 @@ describe('dead-lettering', () => {
     expect(await dequeue(queue, at(3))).toMatchObject([{ receiveCount: 1, body: Buffer.from('1') }]);
   });
 
-  it('does nothing while there is no dead-letter queue', async () => {
+  it('does nothing while the queue has no dead-letter queue', async () => {
     const queue = await createQueue(store, { maxReceives: 1 });
     await store.at(T0).messages.enqueue(queue.name, numbered(1));
     for (let lease = 0; lease < 3; lease += 1)
       expect(await dequeue(queue, T0 + lease * AFTER_LEASE)).toMatchObject([{ receiveCount: lease + 1 }]);
   });
 
-  it('goes by the settings as they are, not as the broker remembers them', async () => {
+  it('uses the current settings, even if the broker remembers older ones', async () => {
     const dead = await createQueue(store);
     const remembered = await createQueue(store, { maxReceives: 1, deadLetterQueue: dead.name });
     await store.at(T0).messages.enqueue(remembered.name, numbered(1));
@@ -275,8 +275,8 @@ describe('dead-lettering', () => {
   });
 });
 
-describe('a receipt with the token of no lease', () => {
-  it('opens no delivery, not even one that is under none: whoever enqueued it knows its id', async () => {
+describe('a receipt with a token of zeros', () => {
+  it('is refused for every delivery, even one without a lease whose id the producer knows', async () => {
     const queue = await createQueue(store);
     const delayed = message({ delaySeconds: 600 });
     await store.at(T0).messages.enqueue(queue.name, [delayed]);
@@ -286,7 +286,7 @@ describe('a receipt with the token of no lease', () => {
     expect(await store.messages.nack(queue.id, forged, { delaySeconds: 0 })).toEqual(['lease-lost']);
     const extended = await store.messages.extend(queue.id, forged, { leaseSeconds: 9000 });
     expect(extended.outcomes).toEqual(['lease-lost']);
-    // Nor where so many claims are acked at once that another statement is used.
+    // An ack of very many claims uses another statement, which must refuse it too.
     const others = Array.from({ length: 60 }, () => message());
     await store.at(T0).messages.enqueue(queue.name, others);
     const held: { messageId: Buffer; leaseToken: Buffer }[] = [];

@@ -26,7 +26,7 @@ async function query(sql: string): Promise<Record<string, string>[]> {
   }
 }
 
-/** Every table as the server would create it again. */
+/** Every table's CREATE statement, as the server prints it. */
 async function schema(): Promise<Record<string, string>> {
   const tables = await query(
     'SELECT table_name AS name FROM information_schema.tables WHERE table_schema = DATABASE() ORDER BY table_name',
@@ -40,7 +40,7 @@ async function schema(): Promise<Record<string, string>> {
 }
 
 describe('migrations', () => {
-  test('give every table a primary key, without which Group Replication does not replicate it, and no foreign keys', async () => {
+  test('give every table a primary key, which Group Replication needs, and no foreign keys', async () => {
     await migrateDatabase(database.url);
     const keys = await query(
       `SELECT t.table_name AS name, GROUP_CONCAT(c.constraint_type ORDER BY c.constraint_type) AS kinds
@@ -55,7 +55,7 @@ describe('migrations', () => {
     for (const { name, kinds } of keys) expect(kinds, name).toMatch(/^PRIMARY KEY(,UNIQUE)*$/);
   });
 
-  test('up makes the tables, down takes them away, and up again makes the same ones', async () => {
+  test('create the tables, drop them on revert and create the same ones again', async () => {
     expect(await pendingMigrations(database.url)).toEqual(NAMES);
     expect(await migrateDatabase(database.url)).toEqual(NAMES);
     expect(await pendingMigrations(database.url)).toEqual([]);
@@ -75,7 +75,7 @@ describe('migrations', () => {
     expect(await migrateDatabase(database.url)).toEqual([]);
   });
 
-  test('a first migration that was cut short is reported with the tables to drop, and leaves other tables alone', async () => {
+  test('report an interrupted first migration with the tables to drop, and do not touch other tables', async () => {
     await query('CREATE TABLE orders (id INT PRIMARY KEY)');
     await query('CREATE TABLE message (id INT PRIMARY KEY)');
     await query('CREATE TABLE queue (id INT PRIMARY KEY)');
@@ -87,13 +87,13 @@ describe('migrations', () => {
     expect(Object.keys(await schema())).toEqual([...TABLES, 'orders', 'rowmq_migration'].toSorted());
   });
 
-  test('several processes that start at once apply them once', async () => {
+  test('run once when several processes start at the same time', async () => {
     const applied = await Promise.all([1, 2, 3, 4].map(() => migrateDatabase(database.url)));
     expect(applied.filter((names) => names.length > 0)).toEqual([NAMES]);
     expect(await query('SELECT name FROM rowmq_migration')).toEqual(NAMES.map((name) => ({ name })));
   });
 
-  test('a database with the longest possible name can be migrated', async () => {
+  test('run on a database with the longest possible name', async () => {
     const name = `${database.name}_`.padEnd(64, 'x');
     await query(`CREATE DATABASE ${name}`);
     const url = new URL(database.url);
@@ -105,7 +105,7 @@ describe('migrations', () => {
     }
   });
 
-  test('a delivery under no lease has a token of zeros, never NULL, so that a claim does not make the row grow', async () => {
+  test('give a delivery without a lease a token of zeros, so that a claim does not lengthen the row', async () => {
     await migrateDatabase(database.url);
     const insert = (columns: string, values: string) =>
       query(
@@ -117,7 +117,7 @@ describe('migrations', () => {
     expect(await query('SELECT HEX(lease_token) AS token FROM delivery')).toEqual([{ token: '0000000000000000' }]);
   });
 
-  test('the payload log and its overflow have the same columns, which exchanging partitions needs', async () => {
+  test('give the message table and its overflow the same columns, which EXCHANGE PARTITION needs', async () => {
     await migrateDatabase(database.url);
     const columns = async (table: string): Promise<unknown> =>
       query(
@@ -136,7 +136,7 @@ describe('the entities', () => {
     return () => dataSource.destroy();
   });
 
-  test('describe their tables, column by column', async () => {
+  test('describe their tables column by column', async () => {
     const described = dataSource.entityMetadatas.flatMap((entity) =>
       entity.columns.map((column) => ({
         table: entity.tableName,
@@ -159,7 +159,7 @@ describe('the entities', () => {
       table: t,
       column: c,
       type,
-      // The width of a number says nothing; MariaDB and boolean columns show one.
+      // The width of a number has no meaning. MariaDB and boolean columns show one.
       length: /^(?:binary|varbinary|varchar)\((\d+)\)/.exec(full!)?.[1] ?? '',
       unsigned: full!.includes('unsigned'),
       nullable: nullable === 'YES',

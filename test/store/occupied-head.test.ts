@@ -4,8 +4,8 @@ import { recordStatements } from '../support/statements.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
 /*
- * What others hold, or hold up, at the head of a queue hides neither what stands behind it nor what
- * stands in other queues.
+ * Deliveries that others hold or block at the start of a queue hide neither the deliveries behind
+ * them nor the deliveries of other queues.
  */
 
 let store: TestStore;
@@ -24,7 +24,7 @@ beforeEach(async () => {
   queue = await createQueue(store);
 });
 
-/** While somebody holds the locks of everything in a queue that is there by now. */
+/** Runs `work` while another transaction locks every delivery that the queue has now. */
 async function whileHeld(work: (held: number) => Promise<void>): Promise<void> {
   await other.database.exclusive(async (holder) => {
     await holder.write('START TRANSACTION');
@@ -38,7 +38,7 @@ async function whileHeld(work: (held: number) => Promise<void>): Promise<void> {
 }
 
 describe('urgent deliveries that others hold', () => {
-  test.each([1, 300])('%i of them do not keep less urgent ones from being handed out', async (urgent) => {
+  test.each([1, 300])('do not block less urgent ones (%i urgent)', async (urgent) => {
     await store.messages.enqueue(queue.name, numbered(urgent, { priority: 9 }));
     await whileHeld(async (held) => {
       expect(held).toBe(urgent);
@@ -66,7 +66,7 @@ describe('urgent deliveries that others hold', () => {
   });
 });
 
-test('a look at many queues finds what stands in one behind another with more than a look reads', async () => {
+test('a poll of many queues finds the messages of a queue behind one with more messages than a poll reads', async () => {
   const [behind, empty] = [await createQueue(store), await createQueue(store)];
   await store.messages.enqueue(queue.name, numbered(501));
   await store.messages.enqueue(behind.name, [message()]);
@@ -74,7 +74,7 @@ test('a look at many queues finds what stands in one behind another with more th
   expect(await watcher.look([queue.id, behind.id, empty.id])).toEqual(new Set([queue.id, behind.id]));
 });
 
-test('a look names those it did not reach as well', async () => {
+test('a poll also names the queues that it did not reach', async () => {
   const full = [queue, await createQueue(store)];
   const unknown = await createQueue(store);
   for (const { name } of full) await store.messages.enqueue(name, numbered(501));
@@ -83,7 +83,7 @@ test('a look names those it did not reach as well', async () => {
   expect(await watcher.look(ids)).toEqual(new Set(ids));
 });
 
-test('those who ask for a queue at the same time share one look at it', async () => {
+test('concurrent requests for one queue share one read of its settings', async () => {
   const statements = recordStatements(other.database);
   const found = await Promise.all(Array.from({ length: 50 }, () => other.queues.get(queue.name)));
   expect(new Set(found.map(({ id }) => id))).toEqual(new Set([queue.id]));

@@ -18,8 +18,8 @@ beforeEach(async () => {
   await store.at(START).partitions.createAhead({ ...DAILY });
   ids = await enqueueStamped(store, queue, { at: START, count: 10 });
   await settleAll(store, queue, START);
-  // A forgotten transaction that once read a message: until it ends, nobody can change the table's
-  // partitions.
+  // A forgotten transaction that once read a message. Nobody can change the table's partitions
+  // until it ends.
   idle = await openSession(store);
   await idle.write('START TRANSACTION');
   await idle.read('SELECT 1 FROM message LIMIT 1');
@@ -42,9 +42,9 @@ async function timed(work: Promise<unknown>): Promise<number> {
   return performance.now() - started;
 }
 
-describe('beside a transaction that is left open', () => {
+describe('partition DDL beside a transaction that stays open', () => {
   test.each(Object.keys(ddl))(
-    '%s gives way within a second or so, lets writers through, and succeeds once it can',
+    '(%s) fails within about a second, lets writers continue, and succeeds once the transaction has ended',
     async (name) => {
       const before = await store.partitions.list();
       const failing = ddl[name]!().then(
@@ -57,7 +57,7 @@ describe('beside a transaction that is left open', () => {
         );
         return rows.length > 0;
       });
-      // Behind the waiting DDL, for as long as that waits.
+      // The writer waits behind the DDL for as long as the DDL waits.
       const [waited, took] = await Promise.all([
         timed(enqueueStamped(store, queue, { at: LATER, count: 1 })),
         timed(failing),

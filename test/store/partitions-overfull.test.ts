@@ -7,7 +7,7 @@ import { bodies, createQueue, openStore, type TestStore } from '../support/store
 const HOURLY = { widthMinutes: 60, aheadMinutes: 180 };
 /** More rows than a split copies. */
 const MANY = 10_500;
-/** A week later, a little after the hour. */
+/** A week later, a minute after the hour. */
 const WEEK_LATER = START + 7 * DAY + 60_000;
 
 let store: TestStore;
@@ -24,7 +24,7 @@ async function count(source: string): Promise<number> {
   return Number(row?.n);
 }
 
-/** A reaper made partitions and was then off for a week, while messages came in. */
+/** A reaper created partitions and was then off for a week, while messages were enqueued. */
 async function fillCatchAll(rows: number): Promise<Buffer[]> {
   await store.at(START).partitions.createAhead({ ...HOURLY });
   const ids: Buffer[] = [];
@@ -37,7 +37,7 @@ async function fillCatchAll(rows: number): Promise<Buffer[]> {
   return ids;
 }
 
-/** Dead letters are found and go back to the queue they came from. */
+/** Expects that dead letters can be browsed, and that a redrive returns them to their queue. */
 async function expectBrowsedAndRedriven(ids: readonly Buffer[]): Promise<void> {
   expect(hex((await store.browse.messages(ids)).map(({ id }) => id)).toSorted()).toEqual(hex(ids).toSorted());
   const graveyard = await createQueue(store);
@@ -58,27 +58,24 @@ async function expectEverythingReadable(ids: readonly Buffer[]): Promise<void> {
 
 describe('a reaper that was off for a week', () => {
   test.each([
-    ['few messages, which are copied', 700],
-    ['many messages, which are not', MANY],
-  ])(
-    'finds p_max filled with %s: it is split, every message can be read, and the space comes back',
-    async (_, rows) => {
-      const ids = await fillCatchAll(rows);
-      expect(await store.at(WEEK_LATER).partitions.createAhead({ ...HOURLY })).toBe(4);
-      expect(await count('message PARTITION (p_max)')).toBe(0);
-      expect(await count('message_overflow')).toBe(0);
-      // One partition took what came in the week, those behind it are an hour each.
-      const week = (await store.partitions.list()).find(({ until }) => until !== null && until > WEEK_LATER);
-      expect(week).toMatchObject({ from: START + 3 * HOUR, until: START + 7 * DAY + HOUR });
-      expect(await count(`message PARTITION (${week!.name})`)).toBe(ids.length);
-      const settled = await settleAll(store, queue, WEEK_LATER);
-      expect(hex(settled.map(({ messageId }) => messageId))).toEqual(hex(ids));
-      await store.at(WEEK_LATER + 3 * HOUR).partitions.dropSettled({ retentionSeconds: 3600 });
-      expect(await count('message')).toBe(0);
-    },
-  );
+    ['few messages, which it copies', 700],
+    ['many messages, which it does not copy', MANY],
+  ])('splits a p_max that filled with %s, keeps every message readable and frees the space', async (_, rows) => {
+    const ids = await fillCatchAll(rows);
+    expect(await store.at(WEEK_LATER).partitions.createAhead({ ...HOURLY })).toBe(4);
+    expect(await count('message PARTITION (p_max)')).toBe(0);
+    expect(await count('message_overflow')).toBe(0);
+    // One partition received the week's messages. The partitions behind it span an hour each.
+    const week = (await store.partitions.list()).find(({ until }) => until !== null && until > WEEK_LATER);
+    expect(week).toMatchObject({ from: START + 3 * HOUR, until: START + 7 * DAY + HOUR });
+    expect(await count(`message PARTITION (${week!.name})`)).toBe(ids.length);
+    const settled = await settleAll(store, queue, WEEK_LATER);
+    expect(hex(settled.map(({ messageId }) => messageId))).toEqual(hex(ids));
+    await store.at(WEEK_LATER + 3 * HOUR).partitions.dropSettled({ retentionSeconds: 3600 });
+    expect(await count('message')).toBe(0);
+  });
 
-  test('and many messages, one of them from a broker that is hours ahead: a partition becomes wider, so that none is copied', async () => {
+  test('widens a partition to avoid a copy when one of many messages is from a broker whose clock is hours fast', async () => {
     const ids = await fillCatchAll(MANY);
     ids.push(...(await enqueueStamped(store, queue, { at: WEEK_LATER + 2 * HOUR, now: WEEK_LATER })));
     expect(await store.at(WEEK_LATER).partitions.createAhead({ ...HOURLY })).toBe(2);
@@ -89,7 +86,7 @@ describe('a reaper that was off for a week', () => {
     await expectEverythingReadable(ids);
   });
 
-  test('and many messages, one of them from a broker that is a year ahead: they are copied', async () => {
+  test('copies many messages when one of them is from a broker whose clock is a year fast', async () => {
     const ids = await fillCatchAll(MANY);
     ids.push(...(await enqueueStamped(store, queue, { at: WEEK_LATER + 365 * DAY, now: WEEK_LATER })));
     expect(await store.at(WEEK_LATER).partitions.createAhead({ ...HOURLY })).toBe(4);
@@ -97,7 +94,7 @@ describe('a reaper that was off for a week', () => {
     await expectEverythingReadable(ids);
   });
 
-  test('and nothing but messages from a broker that is a year ahead: they stay in p_max, and the partitions are made before them', async () => {
+  test('leaves messages in p_max when all are from a clock that is a year fast, and creates the partitions before them', async () => {
     await store.at(START).partitions.createAhead({ ...HOURLY });
     const ids = await enqueueStamped(store, queue, { at: WEEK_LATER + 365 * DAY, now: START, count: MANY });
     expect(await store.at(WEEK_LATER).partitions.createAhead({ ...HOURLY })).toBe(4);
@@ -108,7 +105,7 @@ describe('a reaper that was off for a week', () => {
   });
 });
 
-describe('a split without copying that is cut short', () => {
+describe('a split that copies no message', () => {
   const until = START + 7 * DAY + HOUR;
   const definition = `PARTITION p_20260108_0100 VALUES LESS THAN (x'${lowestMessageId(until).toString('hex')}')`;
   const steps = [
@@ -122,13 +119,13 @@ describe('a split without copying that is cut short', () => {
     [2, 0],
     [3, MANY],
   ])(
-    'after step %i of 3: claims read every body, and the next round puts everything in place',
+    'that is interrupted after step %i of 3 leaves every body readable, and the next round completes it',
     async (done, inMessage) => {
       const ids = await fillCatchAll(MANY);
       for (const step of steps.slice(0, done)) await store.database.write(step);
       expect(await count('message')).toBe(inMessage);
       expect(await count('message_overflow')).toBe(MANY - inMessage);
-      // Messages that come in meanwhile, and claims of both in one batch.
+      // Messages that are enqueued meanwhile; one claim gets some of both.
       const late = await enqueueStamped(store, queue, { at: WEEK_LATER, count: 10 });
       const some = await store.at(WEEK_LATER).messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 30 });
       expect(some).toHaveLength(100);
@@ -140,14 +137,14 @@ describe('a split without copying that is cut short', () => {
       expect(await count('message')).toBe(ids.length + late.length);
       const acked = new Set(hex(some.map(({ messageId }) => messageId)));
       await expectEverythingReadable([...ids, ...late].filter((id) => !acked.has(id.toString('hex'))));
-      // What was put back is reaped like everything else.
+      // The reaper drops the messages that it moved back like any others.
       await settleAll(store, queue, WEEK_LATER + 2 * 60_000);
       await store.at(WEEK_LATER + 4 * HOUR).partitions.dropSettled({ retentionSeconds: 60 });
       expect(await count('message')).toBe(0);
     },
   );
 
-  test('a claim in the middle of the split waits for it, and then reads', async () => {
+  test('makes a concurrent claim wait, and the claim then reads every message', async () => {
     const ids = await fillCatchAll(MANY);
     const taking = (async () => {
       const taken: string[] = [];

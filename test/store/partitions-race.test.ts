@@ -19,7 +19,7 @@ beforeEach(async () => {
   return () => store.close();
 });
 
-/** A partition repository that is interrupted, once, after the first statement that matches. */
+/** A partition repository that is interrupted once, after the first statement that matches. */
 function interrupted(after: RegExp, interruption: () => Promise<unknown>): PartitionRepository {
   let due = true;
   class Interrupted extends Database {
@@ -55,11 +55,11 @@ async function waitingForMetadataLock(): Promise<boolean> {
   return rows.length > 0;
 }
 
-describe('a message that a broker with a slow clock puts into a partition that is just being dropped', () => {
+describe('a message that a broker with a slow clock enqueues into a partition during its drop', () => {
   const id = newMessageId(START + HOUR / 2);
   const enqueue = (): Promise<void> => store.at(LATER - MINUTE).messages.enqueue(queue.name, [message({ id })]);
 
-  test('is kept when it arrives after the look and before the lock', async () => {
+  test('is kept when it arrives between the first check and the lock', async () => {
     const partitions = interrupted(/FROM delivery/, enqueue);
     store.at(LATER);
     const dropped = await partitions.dropSettled(DROP);
@@ -67,7 +67,7 @@ describe('a message that a broker with a slow clock puts into a partition that i
     expect(await deliver()).toEqual([id.toString('hex')]);
   });
 
-  test('is kept when its transaction is under way when the lock is asked for', async () => {
+  test('is kept when its transaction is open while the drop requests the lock', async () => {
     const writer = await openSession(store);
     await writer.write('START TRANSACTION');
     await writer.write(`INSERT INTO message (id, queue_id, body, expires_at) VALUES (?, ?, 'late', ?)`, [
@@ -87,7 +87,7 @@ describe('a message that a broker with a slow clock puts into a partition that i
     expect(await deliver()).toEqual([id.toString('hex')]);
   });
 
-  test('is kept when its own partition is gone and the next, which takes it instead, is dropped after that', async () => {
+  test('is kept when its own partition is gone and a drop of the next partition, which received it, follows', async () => {
     const partitions = interrupted(/UNLOCK TABLES/, enqueue);
     store.at(LATER);
     const dropped = await partitions.dropSettled(DROP);
@@ -99,8 +99,8 @@ describe('a message that a broker with a slow clock puts into a partition that i
   test('is kept when another reaper dropped its partition meanwhile', async () => {
     const blocker = await enqueueStamped(store, queue, { at: START + HOUR / 4, now: START });
     const partitions = interrupted(/FROM delivery/, async () => {
-      // The first partition was looked at and is owed something. Now that is settled, the partition
-      // dropped, and the message arrives.
+      // The check found that the first partition still has an owed message. Now that message is
+      // acked, the partition is dropped, and the late message arrives.
       await store
         .at(LATER)
         .messages.ack(queue.id, await store.at(LATER).messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 30 }));
@@ -114,12 +114,12 @@ describe('a message that a broker with a slow clock puts into a partition that i
   });
 });
 
-describe('a delivery that is moved to another queue while a partition is looked at', () => {
+describe('a delivery that moves to another queue while the reaper checks its partition', () => {
   const id = newMessageId(START + HOUR / 2);
 
   /**
-   * More queues than one statement looks through: the delivery hops from the last to the first when
-   * half of the look is done.
+   * Creates more queues than one statement checks. The delivery moves from the last to the first
+   * when half of the check is done.
    */
   async function hop(): Promise<{ first: number; move: () => Promise<unknown> }> {
     await store.database.write(
@@ -138,9 +138,9 @@ describe('a delivery that is moved to another queue while a partition is looked 
     return { first: queue.id, move };
   }
 
-  test('its partition is not dropped', async () => {
+  test('keeps its partition from a drop', async () => {
     const { move } = await hop();
-    // The first look finds it; the look under the lock begins when the snapshot is taken.
+    // The first check finds the delivery. The check under the lock begins with the snapshot.
     let seen = 0;
     const partitions = interrupted(/^START TRANSACTION WITH CONSISTENT SNAPSHOT/, async () => {
       seen += 1;
@@ -153,7 +153,7 @@ describe('a delivery that is moved to another queue while a partition is looked 
     expect(await deliver()).toEqual([id.toString('hex')]);
   });
 
-  test('its body is not deleted by thinning', async () => {
+  test('keeps its body when the partition is thinned', async () => {
     const { move } = await hop();
     const partitions = interrupted(/FROM delivery/, move);
     const [partition] = await store.partitions.list();
@@ -162,15 +162,15 @@ describe('a delivery that is moved to another queue while a partition is looked 
   });
 });
 
-describe('writers, consumers and a drop in a loop, with time running fast', () => {
-  test('no message that was answered with success loses its body', async () => {
+describe('writers, consumers and a partition drop in a loop with an accelerated clock', () => {
+  test('never lose the body of a message whose enqueue succeeded', async () => {
     const deadline = performance.now() + 20_000;
     let now = START;
     let dropped = 0;
-    // Until it was an attack worth the name: partitions went while messages came for them. On a
-    // busy machine it is a shorter one.
+    // Run until enough partitions were dropped while messages arrived for them. On a busy machine
+    // the deadline ends it earlier.
     const working = (): boolean => (dropped < 15 || enqueued.length < 300) && performance.now() < deadline;
-    // About the age at which partitions go.
+    // About the age at which partitions are dropped.
     const old = (): number => now - Math.floor((3 + Math.random() * 3) * MINUTE);
     const enqueued: string[] = [];
     const settled: string[] = [];

@@ -44,8 +44,8 @@ async function run(of: ThinPartitions, signal = new AbortController().signal): P
 }
 
 /**
- * Settled messages with a few among them that are owed, some in another queue. Returns the owed
- * ones' ids.
+ * Enqueues and settles messages, with a few owed ones among them, some in another queue. Returns
+ * the ids of both.
  */
 async function fill(settled: number): Promise<{ owed: Buffer[]; gone: Buffer[] }> {
   const other = await createQueue(store, { messageTtlSeconds: 30 * 86_400 });
@@ -62,7 +62,7 @@ async function first(): Promise<Partition> {
   return (await store.partitions.list())[0]!;
 }
 
-/** What the file system holds of a partition: what the table's statistics say lags behind. */
+/** The size of a partition's file. The table's statistics lag behind it. */
 async function fileSize(partition: Partition): Promise<number> {
   const tables = (await store.database.read<{ v: string }>('SELECT VERSION() AS v'))[0]!.v.includes('MariaDB')
     ? 'INNODB_SYS_TABLESPACES'
@@ -75,15 +75,15 @@ async function fileSize(partition: Partition): Promise<number> {
   return Number(rows[0]!.size);
 }
 
-describe('a partition that a few messages keep alive', () => {
-  test('is thinned to those, bodies and all, rebuilt so that the space comes back, and dropped once they are settled', async () => {
+describe('a partition that a few owed messages keep from a drop', () => {
+  test('is thinned to the owed messages, rebuilt to free the space, and dropped once they are settled', async () => {
     const { owed, gone } = await fill(40_000);
     const full = await fileSize(await first());
     expect(await store.at(LATER).partitions.dropSettled(KEPT)).toEqual(['p_20260103_0000']);
     expect((await store.at(LATER).partitions.listKept(KEPT)).map(({ name }) => name)).toEqual(['p_20260102_0000']);
 
     let thinned = 0;
-    // On a busy machine a run's time may not be enough.
+    // On a busy machine the time of one run may be too short.
     for (let runs = 0; runs < 10 && thinned < gone.length; runs += 1) thinned += await run(duty);
     expect(thinned).toBe(gone.length);
     const [left] = await store.database.read<{ n: number }>('SELECT COUNT(*) AS n FROM message');
@@ -99,7 +99,7 @@ describe('a partition that a few messages keep alive', () => {
     expect(await store.at(LATER).partitions.dropSettled(KEPT)).toEqual(['p_20260102_0000']);
   });
 
-  test('is rebuilt later when others use the table for longer than DDL waits', async () => {
+  test('is rebuilt later when another transaction uses the table for longer than DDL waits', async () => {
     await fill(8000);
     const idle = await openSession(store);
     await idle.write('START TRANSACTION');
@@ -111,7 +111,7 @@ describe('a partition that a few messages keep alive', () => {
     expect(await fileSize(await first())).toBeLessThan(full);
   });
 
-  test('is left alone while much and most of it is owed, and not walked again before half of what was owed is settled', async () => {
+  test('is not thinned while most of it is owed, nor again before half of the owed messages are settled', async () => {
     await enqueueStamped(store, queue, { at: START, count: 12_000 });
     const all = await takeAll(store, queue, START + MINUTE);
     const ack = async (from: number, to: number): Promise<unknown> =>
@@ -124,18 +124,18 @@ describe('a partition that a few messages keep alive', () => {
     expect(await run(duty)).toBe(0);
     await ack(7000, 8500);
     expect(await run(duty)).toBe(4500);
-    // A reaper that takes over does not know what was done, and looks.
+    // A reaper that takes over does not know of earlier runs, so it walks the partition.
     await ack(8500, 8510);
     expect(await run(newDuty())).toBe(10);
   });
 
-  test('is not rebuilt while there is much to copy, and no harm is done when it is gone', async () => {
+  test('is not rebuilt while there is much to copy, and a rebuild of a missing partition does no harm', async () => {
     await enqueueStamped(store, queue, { at: START, count: 10_001 });
     expect(await store.partitions.rebuild(await first())).toBe(false);
     expect(await store.partitions.rebuild({ ...(await first()), name: 'p_20200101_0000' })).toBe(false);
   });
 
-  test('is thinned a stretch at a time, and a stop ends it after the stretch', async () => {
+  test('is thinned a stretch at a time, and a stop ends the run after the current stretch', async () => {
     const { owed, gone } = await fill(2000);
     const partition = await first();
     let deleted = 0;
@@ -151,8 +151,8 @@ describe('a partition that a few messages keep alive', () => {
   });
 });
 
-describe('thinning while deliveries move between queues', () => {
-  test('deletes no message that is owed', async () => {
+describe('a run that thins a partition while deliveries move between queues', () => {
+  test('deletes no owed message', async () => {
     const graveyard = await createQueue(store, { messageTtlSeconds: 30 * 86_400 });
     const strict = await createQueue(store, {
       messageTtlSeconds: 30 * 86_400,

@@ -19,8 +19,8 @@ async function names(): Promise<string[]> {
   return (await store.partitions.list()).map(({ name }) => name);
 }
 
-describe('making partitions', () => {
-  test('a new database has the one that catches all; then there are spans until the time asked for, and nothing is made twice', async () => {
+describe('the creation of partitions', () => {
+  test('extends a new database from p_max alone to the requested time, and creates no partition twice', async () => {
     expect(await names()).toEqual(['p_max']);
     expect(await store.at(START + HOUR).partitions.createAhead({ ...DAILY })).toBe(3);
     expect(await store.partitions.list()).toEqual([
@@ -35,7 +35,7 @@ describe('making partitions', () => {
     expect(await names()).toHaveLength(5);
   });
 
-  test('a change of the width takes effect behind the last partition', async () => {
+  test('applies a new width behind the last partition', async () => {
     await store.at(START + 1).partitions.createAhead({ ...DAILY });
     expect(await store.at(START + 3 * DAY).partitions.createAhead({ widthMinutes: 7, aheadMinutes: 14 })).toBe(3);
     const untils = (await store.partitions.list()).map(({ until }) => until);
@@ -46,13 +46,13 @@ describe('making partitions', () => {
     }
   });
 
-  test('two at once make each partition once', async () => {
+  test('creates each partition once when several reapers run it at the same time', async () => {
     const made = await Promise.all([1, 2, 3].map(() => store.at(START).partitions.createAhead({ ...DAILY })));
     expect(made.toSorted((a, b) => a - b)).toEqual([0, 0, 2]);
     expect(await names()).toHaveLength(3);
   });
 
-  test('a look-up by ids touches the partitions of their times only', async () => {
+  test('makes a read by ids touch only the partitions of their times', async () => {
     await store.at(START).partitions.createAhead({ widthMinutes: 60, aheadMinutes: 1440 });
     const first = await enqueueStamped(store, queue, { at: START + 90 * MINUTE, count: 50 });
     const second = await enqueueStamped(store, queue, { at: START + 150 * MINUTE, count: 50 });
@@ -73,8 +73,8 @@ describe('making partitions', () => {
   });
 });
 
-describe('a month of partitions', () => {
-  test('is made, filled, settled and dropped as time moves; what is younger than the retention stays', async () => {
+describe('partitions', () => {
+  test('are created, filled, settled and dropped over a month, and those within retention stay', async () => {
     const retentionSeconds = (3 * DAY) / 1000;
     const days: Buffer[][] = [];
     let most = 0;
@@ -89,11 +89,11 @@ describe('a month of partitions', () => {
       expect(left).toEqual(days.map((_, filled) => (filled <= day - 4 ? 0 : 20)));
       most = Math.max(most, (await names()).length);
     }
-    // Three past days, today, the next, and p_max.
+    // Three past days, today, the next day, and p_max.
     expect(most).toBe(6);
   });
 
-  test('retention counts from the end of the partition, to the millisecond', async () => {
+  test('stay until the retention after their end has passed, to the millisecond', async () => {
     await store.at(START).partitions.createAhead({ ...DAILY });
     await enqueueStamped(store, queue, { at: START + HOUR });
     await settleAll(store, queue, START + HOUR);
@@ -104,7 +104,7 @@ describe('a month of partitions', () => {
     ]);
   });
 
-  test('no more go in one call than is asked for, the oldest first, so that writers are not kept waiting', async () => {
+  test('are dropped under a limited number of locks per call, oldest first, so that writers do not wait long', async () => {
     await store.at(START).partitions.createAhead({ widthMinutes: 60, aheadMinutes: 12 * 60 });
     await enqueueStamped(store, queue, { at: START + 2.5 * HOUR, now: START });
     const drop = (locks: number): Promise<string[]> =>
@@ -115,7 +115,7 @@ describe('a month of partitions', () => {
     expect(await drop(1)).toEqual([]);
   });
 
-  test('dozens of partitions go in one call, and those that are owed something stay between them', async () => {
+  test('are dropped by the dozen in one call, except those with owed messages', async () => {
     await store.at(START).partitions.createAhead({ widthMinutes: 60, aheadMinutes: 60 * 60 });
     const kept = await enqueueStamped(store, queue, { at: START + 30.5 * HOUR, now: START });
     const dropped = await store.at(START + 60.5 * HOUR).partitions.dropSettled({ retentionSeconds: 60 });
@@ -126,14 +126,14 @@ describe('a month of partitions', () => {
   });
 });
 
-describe('nothing owed is ever dropped', () => {
+describe('an owed message is never dropped', () => {
   const later = START + 20 * DAY;
   let id: Buffer;
 
-  /** Each leaves one delivery of an old message, and tells how it is settled in the end. */
+  /** Each leaves one delivery of an old message, and returns the function that settles it. */
   const owed: Record<string, () => Promise<() => Promise<unknown>>> = {
     'a delivery that waits': async () => () => settleAll(store, queue, later),
-    'a dead-lettered straggler': async () => {
+    'a dead-lettered delivery': async () => {
       const graveyard = await createQueue(store, LONG);
       const { queue: strict } = await store.queues.put(queue.name, { maxReceives: 1, deadLetterQueue: graveyard.name });
       await takeAll(store, strict, START + HOUR);
@@ -148,18 +148,18 @@ describe('nothing owed is ever dropped', () => {
         expect(await store.at(later).messages.ack(queue.id, [leased!])).toEqual([null]);
       };
     },
-    'a nacked one with a long delay': async () => {
+    'a nacked delivery with a long delay': async () => {
       const [leased] = await takeAll(store, queue, START + HOUR);
       await store.at(START + HOUR).messages.nack(queue.id, [leased!], { delaySeconds: 20 * 86_400 });
       expect(await takeAll(store, queue, later)).toEqual([]);
       return () => settleAll(store, queue, later + 2 * DAY);
     },
-    'an expired one that no claim and no reaper has met': async () => async () => {
+    'an expired delivery that no claim and no reaper has found': async () => async () => {
       const now = START + 61 * DAY;
       const { found } = await store.at(now).unleased.findExpired(queue.id, FIRST_ID, 10);
       expect(await store.at(now).messages.expire(queue.id, found)).toBe(1);
     },
-    "what is left of a deleted queue's deliveries": async () => {
+    'a delivery of a deleted queue': async () => {
       await store.queues.delete(queue.name);
       return async () => {
         expect(await store.unleased.purge(queue.id, FIRST_ID, id, 10)).toMatchObject({ purged: 1, next: null });
@@ -168,7 +168,7 @@ describe('nothing owed is ever dropped', () => {
     },
   };
 
-  test.each(Object.keys(owed))('%s keeps its partition and its body, until it is settled', async (kind) => {
+  test.each(Object.keys(owed))('%s keeps its partition and its body until it is settled', async (kind) => {
     await store.at(START + MINUTE).partitions.createAhead({ ...DAILY });
     [id] = (await enqueueStamped(store, queue, { at: START + MINUTE })) as [Buffer];
     const settle = await owed[kind]!();
@@ -185,25 +185,25 @@ describe('nothing owed is ever dropped', () => {
   });
 });
 
-describe('a broker whose clock is wrong', () => {
+describe('a broker with a wrong clock', () => {
   test.each([
     ['an hour behind', -HOUR],
     ['a year behind', -365 * DAY],
     ['an hour ahead', HOUR],
     ['a year ahead', 365 * DAY],
-  ])('%s: its messages are stored, delivered, looked at and reaped in the end', async (_, off) => {
+  ])('(%s) has its messages stored, delivered, browsed and finally reaped', async (_, off) => {
     const now = START + 10 * DAY;
     await store.at(now).partitions.createAhead({ ...DAILY });
     const ids = await enqueueStamped(store, queue, { at: now + off, now, count: 100 });
     const right = await enqueueStamped(store, queue, { at: now, count: 10 });
-    // Owed: never dropped, however old they look.
+    // Owed messages are never dropped, however old their ids are.
     await store.at(now + 30 * DAY).partitions.dropSettled({ retentionSeconds: 60 });
     await store.at(now + MINUTE).partitions.createAhead({ ...DAILY });
     expect(await store.browse.messages(ids)).toHaveLength(100);
     const settled = await settleAll(store, queue, now + MINUTE);
     expect(hex(settled.map(({ messageId }) => messageId))).toEqual(hex([...ids, ...right]));
-    // One that looks too young is kept until its time has come; no other waits for longer than for
-    // its own retention.
+    // A message whose id is in the future is kept until that time has come. No other waits for
+    // longer than its own retention.
     const end = now + Math.max(off, 0) + 3 * DAY;
     await store.at(end).partitions.createAhead({ ...DAILY });
     await store.at(end + 2 * DAY).partitions.dropSettled({ retentionSeconds: 3600 });

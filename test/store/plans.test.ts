@@ -9,9 +9,9 @@ import { eventually } from '../support/wait.js';
 import { createQueue, message, numbered, openStore, SingleMessages, type TestStore } from '../support/store.js';
 
 /*
- * The plans of the hot statements, as the server makes them for the very text that the repository
- * sends, on empty, small and large tables. A plan that changes with the size of the table, or that
- * reads more than it must, meets rows that others hold.
+ * The plans of the hot statements, for the exact text that the repository sends, on empty, small
+ * and large tables. A plan must not change with the size of the table. A plan that reads too much
+ * meets rows that others hold.
  */
 
 const T0 = 1_800_000_000_000;
@@ -38,14 +38,14 @@ afterAll(async () => {
   await store.close();
 });
 
-/** The statement among those recorded that looks like this. */
+/** The recorded statement that matches the pattern. */
 function sent(what: string, pattern: RegExp): string {
   const statement = statements.find((sql) => pattern.test(sql.trim()));
   if (statement === undefined) throw new Error(`no statement for ${what}`);
   return statement;
 }
 
-/** Moves the clock of the store and of the connection that explains its statements. */
+/** Moves the clock of the store, and of the connection that explains its statements. */
 async function moveClock(now: number | undefined): Promise<void> {
   store.at(now);
   await connection.query(new SessionClock(() => now).statement);
@@ -54,14 +54,14 @@ async function moveClock(now: number | undefined): Promise<void> {
 const LOCK = /LIMIT \d+\s+FOR UPDATE SKIP LOCKED$/;
 
 /**
- * One of each verb, on messages of the third hour, for clients of two queues where a flight takes
- * several. Returns the statements by what they do.
+ * Runs each verb once on messages of the third hour, for clients of two queues where a batch takes
+ * several. Returns the statements by their purpose.
  */
 async function live(): Promise<Map<string, string>> {
   statements.length = 0;
   const now = T0 + 3 * HOUR;
   await moveClock(now);
-  // As a broker that has just been started: its claims read from the left edge of the index.
+  // A broker that has just started: its claims read from the left edge of the index.
   const messages = new SingleMessages(new MessageRepository(store.database));
   const { flights } = messages;
   const made = Array.from({ length: 20 }, () => message({ id: newMessageId(now), priority: 9 }));
@@ -74,7 +74,7 @@ async function live(): Promise<Map<string, string>> {
   await messages.nack(queue.id, leased.slice(0, 5), { delaySeconds: 60 });
   await messages.release(queue.id, leased.slice(5, 10));
   await messages.ack(queue.id, leased.slice(10));
-  // As if each were of another claim.
+  // As if each receipt came from another claim.
   const scattered = Array.from({ length: 60 }, (_, index) => ({
     messageId: (leased[index % 10] as LeasedDelivery).messageId,
     leaseToken: Buffer.alloc(8, index),
@@ -135,8 +135,8 @@ async function explain(statement: string): Promise<Plan[]> {
 }
 
 /**
- * What must not change: how each table is reached, through which index, in how many partitions, and
- * whether anything is sorted.
+ * The fixed part of a plan: how each table is read, through which index, in how many partitions,
+ * and whether the server sorts.
  */
 function essence(plans: Plan[]): string[] {
   const each = plans
@@ -145,14 +145,14 @@ function essence(plans: Plan[]): string[] {
       const sorted = /filesort|temporary/i.exec(Extra ?? '');
       return `${table}: ${type} on ${key}${partitions ? `, ${partitions.split(',').length} partition(s)` : ''}${sorted ? `, ${sorted[0]}` : ''}`;
     });
-  // Of a UNION each part.
+  // A UNION has one plan for each part.
   return [...new Set(each)];
 }
 
 const ROWS = [0, 3, 200, 20_000];
 
 describe.each(ROWS)('with %i messages in the queue', (rows) => {
-  it('every hot statement reads by the intended index without sorting, and of messages one partition', async () => {
+  it('every hot statement uses the intended index without a sort and reads one partition of messages', async () => {
     await fill(rows);
     const plans: Record<string, string[]> = {};
     for (const [verb, statement] of await live()) plans[verb] = essence(await explain(statement));
@@ -174,7 +174,7 @@ describe.each(ROWS)('with %i messages in the queue', (rows) => {
     });
   });
 
-  it('the statements that find deliveries by receipt or id expect to read no more rows than they name', async () => {
+  it('statements that find deliveries by receipt or id expect to read only the rows that they name', async () => {
     await fill(rows);
     const expected: [string, number][] = [];
     for (const [verb, statement] of await live()) {
@@ -190,8 +190,8 @@ describe.each(ROWS)('with %i messages in the queue', (rows) => {
 
 describe.each(ROWS)('with %i messages that are ready', (rows) => {
   /**
-   * One queue whose messages are of one priority, one with all ten, and one that nobody has claimed
-   * from; on the database's clock, as floors need it.
+   * One queue has messages of one priority, one has all ten, and nobody has claimed from the third.
+   * Scan floors need the database's clock.
    */
   async function claimStatements(
     priorities: number,
@@ -210,8 +210,8 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
     await connection.query('ANALYZE TABLE delivery');
     const demands = [{ maxMessages: 10, leaseSeconds: 60 }];
     const seen = () => Array.from({ length: Math.max(priorities, 1) }, (_, priority) => message({ priority }));
-    // The first claim begins at the start of every priority; those after it at the floors of the
-    // priorities that it saw.
+    // The first claim begins at the start of every priority. Later claims begin at the floors of
+    // the priorities that it saw.
     if (priorities > 0) {
       await flights.dequeue([{ queue: own, demands }]);
       await flights.enqueue([{ queueName: own.name, messages: seen() }]);
@@ -224,11 +224,11 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
     expect(look.match(/priority_rank = /g)).toHaveLength(priorities || 10);
     const others = [await createQueue(store), await createQueue(store)];
     for (const other of others) await flights.enqueue([{ queueName: other.name, messages: seen() }]);
-    // More than there are: that of which the end is not seen is locked apart.
+    // Request more than there is: the claim locks ranges without a visible end separately.
     const more = [{ maxMessages: 20, leaseSeconds: 60 }];
     await flights.dequeue(others.map((other) => ({ queue: other, demands: more })));
-    // Whatever is there, now taken: the next claim finds nothing, looks below and is told of
-    // nothing.
+    // Lease everything. The next claim then finds nothing, reads below the floors and finds nothing
+    // there.
     await flights.dequeue([{ queue: own, demands: [{ maxMessages: 100_000, leaseSeconds: 60 }] }]);
     const below = /priority_rank = 0 AND available_at BETWEEN 0 AND[^]*LIMIT 500$/;
     await eventually('a rescan', async () => {
@@ -249,7 +249,7 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
   }
 
   it.each([0, 1, 10])(
-    'a claim above the floors of %i priorities, and what looks below them, walk the index in its order',
+    'a claim above the floors of %i priorities and a rescan below them read the index in its order',
     async (priorities) => {
       const { look, lock, together, below, ready } = await claimStatements(priorities);
       const walk = ['delivery: range on delivery_next'];
@@ -261,8 +261,8 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
       }).toEqual({ look: walk, lock: walk, together: walk, below: walk });
       expect(essence(await explain(ready))).toEqual(walk);
       if (testServer().kind !== 'mysql') return;
-      // One row a range: MySQL takes the word of FORCE INDEX and does not dive into the index to
-      // estimate, which in a deep queue would cost ten times the look.
+      // The server expects one row a range. FORCE INDEX keeps MySQL from diving into the index for
+      // an estimate. In a deep queue that would cost ten times as much as the peek.
       for (const statement of [look, lock, together]) {
         const ranges = statement.match(/priority_rank = /g)?.length;
         expect((await explain(statement)).map((plan) => plan.rows)).toEqual([ranges]);
@@ -271,7 +271,7 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
   );
 });
 
-describe('locks', () => {
+describe('the hot statements', () => {
   async function lockedRows(work: () => Promise<unknown>): Promise<number> {
     await connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED');
     await connection.beginTransaction();
@@ -286,7 +286,7 @@ describe('locks', () => {
     }
   }
 
-  /** A claim of the filled queue's messages, ready since the first hour. */
+  /** A claim of the filled queue's messages, which are ready since the first hour. */
   async function claimStatement(size: number): Promise<string> {
     await moveClock(T0 + HOUR);
     statements.length = 0;
@@ -294,16 +294,16 @@ describe('locks', () => {
     return sent('claim: lock', LOCK);
   }
 
-  it('of a claim are as many as the claim is large, not as the backlog is deep', async () => {
+  it('lock rows in proportion to the size of a claim, not to the depth of the backlog', async () => {
     await fill(20_000);
     for (const size of [1, 10, 100]) {
       const statement = await claimStatement(size);
-      // An index entry and a row each, and at the end of a range the entry after it.
+      // An index entry and a row for each delivery, and the entry after the end of a range.
       expect(await lockedRows(() => connection.query(statement))).toBeLessThanOrEqual(2 * size + 2);
     }
   });
 
-  it('of an ack are its own rows, in a small queue as in a large one', async () => {
+  it('lock for an ack only its own rows, in a small and a large queue', async () => {
     for (const rows of [3, 200]) {
       await fill(rows);
       const verbs = await live();
@@ -313,7 +313,7 @@ describe('locks', () => {
     }
   });
 
-  it('of a claim are skipped by other claims and do not block acks of other deliveries', async () => {
+  it('lock rows for a claim that other claims skip, and block no ack of another delivery', async () => {
     await fill(50);
     const now = T0 + HOUR;
     const held = await store.at(now).messages.dequeue(queue, { maxMessages: 5, leaseSeconds: 30 });

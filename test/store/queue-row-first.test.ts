@@ -5,19 +5,20 @@ import { createQueue, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
 /*
- * Whoever needs a queue's row locks it before any delivery. In the other order it would wait for
- * the row with deliveries in its hands, behind a change of that queue that waits for the row of a
- * dead-letter queue, whose holder may be a dead-lettering nack that waits for one of these
- * deliveries: a circle of three, which hardly ever closes by chance.
+ * A transaction that needs a queue's row locks it before any delivery. In the other order it would
+ * hold deliveries while it waits for the row. A change of that queue may hold the row and wait for
+ * the row of a dead-letter queue. A dead-lettering nack may hold that row and wait for one of the
+ * deliveries. This circle of three hardly ever closes by chance.
  *
- * In either order the statement that waits here is the same; what is held meanwhile differs.
+ * In either order the same statement waits here, but the transaction holds different locks
+ * meanwhile.
  */
 
 const LATER = START + 5 * MINUTE;
 
 /**
- * The statement that is under way, of others in this database; a batch shows the one that it is at.
- * Not INNODB_TRX, whose cache may be old.
+ * Finds the current statement of other sessions in this database. A batch shows its current
+ * statement. INNODB_TRX would not do: its cache may be old.
  */
 const WAITING = `SELECT 1 FROM information_schema.PROCESSLIST
   WHERE DB = DATABASE()
@@ -29,11 +30,11 @@ const FREE = `SELECT message_id AS messageId FROM delivery FORCE INDEX (PRIMARY)
     AND message_id IN (?)
   FOR UPDATE SKIP LOCKED`;
 
-/** What is about to be done to deliveries of one queue. */
+/** A change to deliveries of one queue. */
 interface Work {
   /** The queue whose row it waits for. */
   locked: Queue;
-  /** Where the deliveries are. */
+  /** The queue of the deliveries. */
   holds: Queue;
   ids: Buffer[];
   done: unknown;
@@ -52,8 +53,8 @@ async function createGraveyard(): Promise<Queue> {
 }
 
 /**
- * A queue whose messages are dead-lettered when their first lease has run out, with three of them
- * under that lease.
+ * A queue that dead-letters a message when its first lease has run out, with three messages under
+ * that lease.
  */
 async function createOrigin(graveyard: Queue): Promise<{ origin: Queue; ids: Buffer[]; leases: LeasedDelivery[] }> {
   const settings = { messageTtlSeconds: 3600, maxReceives: 1, deadLetterQueue: graveyard.name };
@@ -68,7 +69,7 @@ const prepare: Record<'redrive' | 'dead-letter' | 'nack, dead-letter', () => Pro
     const targets = [await createOrigin(graveyard), await createOrigin(graveyard)] as const;
     for (const { origin } of targets) expect(await deadLetterAll(store, origin, START + 2 * MINUTE)).toBe(3);
     return {
-      // The last of its targets: by then it must not have taken what goes to the first.
+      // The last of its targets. It must not have locked the deliveries for the first one by then.
       locked: targets[1].origin,
       holds: graveyard,
       ids: targets.flatMap(({ ids }) => ids),
@@ -91,7 +92,7 @@ const prepare: Record<'redrive' | 'dead-letter' | 'nack, dead-letter', () => Pro
 };
 
 test.each(['redrive', 'dead-letter', 'nack, dead-letter'] as const)(
-  '%s waits for a queue’s row with no delivery in its hands',
+  '%s waits for a queue’s row without a lock on any delivery',
   async (verb) => {
     const { locked, holds, ids, done, carryOut } = await prepare[verb]();
     const [holder, other] = [await openSession(store), await openSession(store)];
@@ -99,7 +100,7 @@ test.each(['redrive', 'dead-letter', 'nack, dead-letter'] as const)(
       await holder.write('START TRANSACTION');
       await holder.read('SELECT 1 FROM queue WHERE id = ? FOR UPDATE', [locked.id]);
       const working = carryOut();
-      // Whoever fails to get here is told so by what is expected below.
+      // The expectations below report a failure.
       working.catch(() => undefined);
       await eventually('it waits for the row', async () => (await other.read(WAITING)).length > 0);
       const free = await other.read<{ messageId: Buffer }>(FREE, [holds.id, ids]);

@@ -6,8 +6,9 @@ import { bodies, createQueue, message, numbered, openStore, type TestStore } fro
 import { eventually } from '../support/wait.js';
 
 /*
- * A claim goes by what an earlier look saw, and a flight locks the heads of several queues with one
- * statement. Neither may change what is handed out, to whom, or in which order.
+ * A claim uses the result of an earlier peek, and a batch locks the first deliveries of several
+ * queues with one statement. Neither may change which messages are handed out, to whom, or in which
+ * order.
  */
 
 let store: TestStore;
@@ -23,11 +24,11 @@ afterAll(() => store.close());
 beforeEach(async () => {
   broker = new MessageRepository(store.database);
   queues = await Promise.all(Array.from({ length: 3 }, () => createQueue(store)));
-  // Whoever has never looked at a queue keeps nothing of the first look.
+  // A broker keeps nothing of its first peek at a queue.
   await take(broker, queues, 1);
 });
 
-/** One flight for one consumer of each queue, on the database's clock. */
+/** One batch for one consumer of each queue, on the database's clock. */
 async function take(from: MessageRepository, of: readonly Queue[], maxMessages: number): Promise<LeasedDelivery[][]> {
   const outcomes = await from.dequeue(of.map((queue) => ({ queue, demands: [{ maxMessages, leaseSeconds: 60 }] })));
   return outcomes.map(({ leased }) => leased.flat());
@@ -42,7 +43,7 @@ function looks(): number {
   return statements.filter((sql) => LOOK_AT_HEAD.test(sql.trim())).length;
 }
 
-/** Each in a millisecond of its own, and in that of no other queue's. */
+/** Enqueues each message in a millisecond of its own, which no other queue's messages share. */
 async function putApart(queue: Queue | undefined, count: number): Promise<void> {
   for (const one of numbered(count)) {
     await put(queue, one);
@@ -57,8 +58,8 @@ function locks(): string[] {
 const upTo = (from: number, until: number) => Array.from({ length: until - from }, (_, index) => String(from + index));
 
 /**
- * Takes from each queue the first of several messages: what a claim sees beyond that makes the next
- * one read ahead.
+ * Dequeues from each queue the first of several messages. The claim sees more than it hands out, so
+ * the next claim reads ahead.
  */
 async function takeFirst(of: readonly Queue[]): Promise<void> {
   const first = await take(broker, of, 1);
@@ -66,7 +67,7 @@ async function takeFirst(of: readonly Queue[]): Promise<void> {
 }
 
 describe('a claim', () => {
-  it('does without a look where an earlier one saw enough, and hands out the same in the same order', async () => {
+  it('skips the peek if an earlier one saw enough, and hands out the same messages in the same order', async () => {
     const one = queues.slice(0, 1);
     await put(one[0], ...numbered(41));
     await takeFirst(one);
@@ -74,12 +75,12 @@ describe('a claim', () => {
     const handedOut: string[] = [];
     for (let claim = 0; claim < 8; claim += 1) handedOut.push(...bodies((await take(broker, one, 5))[0] ?? []));
     expect(handedOut).toEqual(upTo(1, 41));
-    // A slow machine may take longer than what was seen is good for.
+    // On a slow machine the result of a peek may grow too old in between.
     expect(looks()).toBeLessThan(8);
     expect(locks()).toHaveLength(8);
   });
 
-  it('hands out what is more urgent first, though it came after the look', async () => {
+  it('hands out a more urgent message first that was enqueued after the peek', async () => {
     const one = queues.slice(0, 1);
     await put(one[0], ...numbered(10));
     await takeFirst(one);
@@ -88,7 +89,7 @@ describe('a claim', () => {
     expect(bodies((await take(broker, one, 2))[0] ?? [])).toEqual(['urgent', '3']);
   });
 
-  it('hands out what is more urgent first, though it came back after the look', async () => {
+  it('hands out a more urgent message first that was nacked or released after the peek', async () => {
     const one = queues.slice(0, 1) as [Queue];
     await put(one[0], message({ priority: 9, body: Buffer.from('0') }), ...numbered(10));
     const [urgent = []] = await take(broker, one, 1);
@@ -101,7 +102,7 @@ describe('a claim', () => {
     expect((await take(broker, one, 1))[0]?.map(({ priority }) => priority)).toEqual([9]);
   });
 
-  it('finds what another broker enqueued that is more urgent once what was seen is a tenth of a second old', async () => {
+  it('finds a more urgent message of another broker once its peek is a tenth of a second old', async () => {
     const one = queues.slice(0, 1);
     await put(one[0], message({ priority: 5, body: Buffer.from('0') }), ...numbered(10));
     await takeFirst(one);
@@ -113,7 +114,7 @@ describe('a claim', () => {
     expect(bodies((await take(broker, one, 1))[0] ?? [])).toEqual(['urgent']);
   });
 
-  it('hands out nothing that another broker took meanwhile, and goes on behind it', async () => {
+  it('skips the messages that another broker leased meanwhile and continues behind them', async () => {
     const one = queues.slice(0, 1);
     await put(one[0], ...numbered(21));
     await takeFirst(one);
@@ -123,7 +124,7 @@ describe('a claim', () => {
     expect(bodies((await take(broker, one, 3))[0] ?? [])).toEqual(['13', '14', '15']);
   });
 
-  it('finds what is less urgent at the second try where another broker took all that was more so', async () => {
+  it('finds less urgent messages at the second attempt after another broker leased all the urgent ones', async () => {
     const one = queues.slice(0, 1);
     await put(one[0], ...numbered(60, { priority: 9 }));
     await put(one[0], ...numbered(100));
@@ -136,7 +137,7 @@ describe('a claim', () => {
     expect(found.length).toBeGreaterThanOrEqual(10);
   });
 
-  it('of a queue that was deleted since the look, or emptied, hands out nothing', async () => {
+  it('hands out nothing from a queue that was deleted or emptied after the peek', async () => {
     const [one, another] = queues as [Queue, Queue];
     for (const queue of [one, another]) await putApart(queue, 10);
     await takeFirst([one, another]);
@@ -147,8 +148,8 @@ describe('a claim', () => {
   });
 });
 
-describe('a flight for several queues', () => {
-  it('locks their heads with one statement', async () => {
+describe('a dequeue batch for several queues', () => {
+  it('locks their first deliveries with one statement', async () => {
     for (const queue of queues) await putApart(queue, 4);
     await takeFirst(queues);
     statements.length = 0;
@@ -157,7 +158,7 @@ describe('a flight for several queues', () => {
     expect(locks()).toHaveLength(1);
   });
 
-  it('gives each what it asks for, though one of them holds many that were enqueued in the same millisecond', async () => {
+  it('fills every request, even if one queue has many messages of the same millisecond', async () => {
     const [many, ...few] = queues;
     await put(many, ...numbered(51));
     for (const queue of few) await putApart(queue, 4);
@@ -168,12 +169,12 @@ describe('a flight for several queues', () => {
       const expected = [upTo(first, first + 2), ...few.map(() => upTo(first, Math.min(first + 2, 4)))];
       expect(leased.map(bodies)).toEqual(expected);
     }
-    // Nor does it lock all of those.
+    // The claim does not lock all of the many, either.
     const limits = locks().map((sql) => Number(/LIMIT (\d+)/.exec(sql)?.[1]));
     expect(Math.max(...limits)).toBeLessThanOrEqual(2 * 2 * queues.length);
   });
 
-  it('removes what has expired and dead-letters what was received too often on its way, in each queue by itself', async () => {
+  it('removes expired messages and dead-letters over-received ones on its way, in each queue separately', async () => {
     const dead = await createQueue(store);
     const [expiring, tiring, plain] = queues as [Queue, Queue, Queue];
     await store.queues.put(tiring.name, { maxReceives: 1, deadLetterQueue: dead.name });
@@ -182,7 +183,7 @@ describe('a flight for several queues', () => {
     const [first] = await broker.dequeue([{ queue: tiring, demands: [{ maxMessages: 1, leaseSeconds: 1 }] }]);
     expect(first?.leased.flat()).toHaveLength(1);
     for (const queue of [expiring, tiring, plain]) await putApart(queue, 6);
-    // Until both are over.
+    // Wait until the message has expired and the lease has run out.
     await sleep(1400);
     const handedOut: string[][] = [[], [], []];
     await eventually('all that can be handed out', async () => {
@@ -196,7 +197,7 @@ describe('a flight for several queues', () => {
     expect(rows).toHaveLength(6);
   });
 
-  it('gets past what another broker took from one of them since the look', async () => {
+  it('gets past the messages that another broker leased from one queue after the peek', async () => {
     for (const queue of queues) await putApart(queue, 9);
     await takeFirst(queues);
     expect((await take(broker, queues, 2)).map(bodies)).toEqual(queues.map(() => upTo(1, 3)));
@@ -207,7 +208,7 @@ describe('a flight for several queues', () => {
     expect(leased.flatMap(([, , last]) => bodies(last ?? []))).toEqual(upTo(3, 7));
   });
 
-  it('gets past what others hold at the head of one of them, and takes the others whole', async () => {
+  it('gets past deliveries that others hold in one queue, and fills its requests from the other queues', async () => {
     for (const queue of queues) await putApart(queue, 5);
     await takeFirst(queues);
     await store.database.exclusive(async (holder) => {

@@ -10,7 +10,7 @@ beforeEach(async () => {
 });
 
 describe("the reaper's lease", () => {
-  test('goes to one of those who ask at once, and the others are refused', async () => {
+  test('goes to one of several reapers that ask at the same time, and the others are refused', async () => {
     expect(await store.at(START).reaper.leader()).toBeNull();
     const holders = Array.from({ length: 12 }, (_, index) => `reaper-${index}`);
     const taken = await Promise.all(holders.map((holder) => store.at(START).reaper.takeLease(holder, 30)));
@@ -21,7 +21,7 @@ describe("the reaper's lease", () => {
     });
   });
 
-  test('is kept by its holder for as long as that renews it, and lapses to the millisecond', async () => {
+  test('stays with its holder as long as the holder renews it, and lapses to the millisecond', async () => {
     expect(await store.at(START).reaper.takeLease('one', 30)).toBe(true);
     expect(await store.at(START + 29_999).reaper.takeLease('two', 30)).toBe(false);
     expect(await store.at(START + 20_000).reaper.takeLease('one', 30)).toBe(true);
@@ -29,12 +29,13 @@ describe("the reaper's lease", () => {
     expect(await store.at(START + 49_999).reaper.leader()).toMatchObject({ holder: 'one' });
     expect(await store.at(START + 50_000).reaper.leader()).toBeNull();
     expect(await store.at(START + 50_000).reaper.takeLease('two', 30)).toBe(true);
-    // Who was away for too long does not get it back before that one lets go.
+    // A holder that was away for too long does not get the lease back before the new holder drops
+    // it.
     expect(await store.at(START + 50_001).reaper.takeLease('one', 30)).toBe(false);
     expect(await store.at(START + 50_001).reaper.leader()).toEqual({ holder: 'two', expiresAt: START + 80_000 });
   });
 
-  test('is free at once when its holder drops it; nobody else can drop it', async () => {
+  test('is free at once when its holder drops it, and nobody else can drop it', async () => {
     await store.reaper.takeLease('one', 30);
     await store.reaper.dropLease('two');
     expect(await store.reaper.takeLease('two', 30)).toBe(false);
@@ -48,7 +49,7 @@ describe("the reaper's lease", () => {
 describe("the reaper's run log", () => {
   const run = { duty: 'expire', reaper: 'one', startedAt: START, durationMs: 5, count: 1, error: null };
 
-  test('tells the last runs of a duty, newest first, and keeps as much of an error as fits', async () => {
+  test('returns the last runs of a duty, newest first, and keeps as much of an error as fits', async () => {
     await store.reaper.record(run);
     await store.reaper.record({ ...run, count: 2, error: 'é'.repeat(1500) });
     await store.reaper.record({ ...run, duty: 'drop', count: 3 });
@@ -62,7 +63,7 @@ describe("the reaper's run log", () => {
     expect(await store.reaper.lastRuns('nothing', 10)).toEqual([]);
   });
 
-  test('tells of each duty how long ago it last succeeded, and how much it did in the last hour', async () => {
+  test('reports for each duty the time since its last success and its count in the last hour', async () => {
     expect(await store.reaper.dutyStates()).toEqual([]);
     const busy = { ...run, error: 'the table is busy' };
     await store.reaper.record({ ...run, startedAt: START - HOUR, count: 1000 });
@@ -73,15 +74,15 @@ describe("the reaper's run log", () => {
     await store.reaper.record({ ...busy, duty: 'drop', startedAt: START - 5000, count: 0 });
     await store.reaper.record({ ...run, duty: 'ahead', startedAt: START + 5000, count: 0 });
     expect(await store.at(START).reaper.dutyStates()).toEqual([
-      // By a reaper whose clock is ahead of the database's.
+      // The run of a reaper whose clock is fast.
       { duty: 'ahead', lastSuccessAgeMs: 0, handledLastHour: 0 },
-      // It never succeeded: since the first of the runs that are kept.
+      // The duty never succeeded, so its age counts from the first run in the log.
       { duty: 'drop', lastSuccessAgeMs: 2 * HOUR, handledLastHour: 0 },
       { duty: 'expire', lastSuccessAgeMs: 60_000, handledLastHour: 23 },
     ]);
   });
 
-  test('forgets all but the last runs of a duty, some at a time, and none of another', async () => {
+  test('prunes all but the last runs of a duty, some at a time, and no run of another duty', async () => {
     for (let count = 0; count < 12; count += 1) await store.reaper.record({ ...run, count });
     await store.reaper.record({ ...run, duty: 'drop' });
     expect(await store.reaper.pruneRuns('expire', 5, 4)).toBe(4);

@@ -47,22 +47,21 @@ async function startWith(intervalSeconds: number, duties: Duty[]): Promise<Reape
   return service;
 }
 
-/** The lease runs out, as it does when its holder has vanished. */
+/** Ends the lease, as if its holder had vanished. */
 async function lapse(): Promise<void> {
   await store.database.write('UPDATE reaper_lease SET expires_at = 0');
 }
 
 /**
- * Somebody else holds the lease from now on: one statement, so that no reaper can renew it in
- * between.
+ * Gives the lease to another holder, in one statement, so that no reaper can renew it in between.
  */
 async function usurp(): Promise<void> {
   await store.database.write(`UPDATE reaper_lease SET holder = 'somebody else', expires_at = ${NEVER}`);
 }
 
 /**
- * Waits until each reaper at work has asked for the lease a few times more, with this outcome: none
- * is then in a round that began before.
+ * Waits until each running reaper has asked for the lease a few times more, with this outcome. No
+ * reaper is then in a round that began before.
  */
 async function asked(outcome: 'refused' | 'failed'): Promise<void> {
   const asking = vi.spyOn(store.reaper, 'takeLease');
@@ -81,7 +80,7 @@ async function stop(service: ReaperService): Promise<void> {
 }
 
 describe('reapers', () => {
-  test('of three, one works; when it stops, another does so at once; when that vanishes, the third', async () => {
+  test('work one at a time, and another takes over when the working one stops or vanishes', async () => {
     const duties = [new Counting(), new Counting(), new Counting()];
     const services: ReaperService[] = [];
     for (const duty of duties) services.push(await start(duty));
@@ -105,7 +104,7 @@ describe('reapers', () => {
     await eventually('one of the two works again', () => duties[1]!.runs + duties[2]!.runs > before);
   });
 
-  test('one keeps the lease also between rounds that are further apart than it lasts; one that stands by does not take it then', async () => {
+  test('keep the lease between rounds longer than it lasts, and a standby asks for it only in its own rounds', async () => {
     const [working, standingBy] = [new Counting(), new Counting()];
     const holder = await startWith(3600, [working]);
     await startWith(3600, [standingBy]);
@@ -116,7 +115,7 @@ describe('reapers', () => {
     expect(await store.reaper.leader()).toMatchObject({ holder: holder.id });
     await stop(holder);
     const asking = vi.spyOn(store.reaper, 'takeLease');
-    // One heartbeat and a moment.
+    // One heartbeat and a moment more.
     const until = performance.now() + 11_000;
     await eventually('a heartbeat has passed', () => performance.now() > until);
     expect(asking).not.toHaveBeenCalled();
@@ -125,7 +124,7 @@ describe('reapers', () => {
     asking.mockRestore();
   });
 
-  test('one that loses the lease in the middle of a round does not go on with the next duty', async () => {
+  test('that lose the lease during a round do not start the next duty', async () => {
     const second = new Counting('second');
     let loses = true;
     const first = new Counting('first', async () => {
@@ -142,7 +141,7 @@ describe('reapers', () => {
     await eventually('it works again', () => second.runs > 0);
   });
 
-  test('a duty that fails is recorded, is left alone for longer and longer, and does not keep the others', async () => {
+  test('record a failed duty, back off from it longer and longer, and run the other duties meanwhile', async () => {
     const failing = new Counting('failing', async () => {
       throw new Error('the table is busy');
     });
@@ -159,7 +158,7 @@ describe('reapers', () => {
     expect((await store.reaper.lastRuns('fine', 1))[0]).toMatchObject({ count: 1, error: null });
   });
 
-  test('one that is stopped ends the duty under way through its signal, records it, and hands the lease on', async () => {
+  test('that are stopped end the current duty through its signal, record it and release the lease', async () => {
     const patient = new Counting('patient', async ({ signal }) => {
       await new Promise<void>((resolve) => {
         signal.addEventListener('abort', () => resolve());
@@ -177,7 +176,7 @@ describe('reapers', () => {
     expect(await store.reaper.leader()).toBeNull();
   });
 
-  test('one whose database is away for a moment goes on with the next round', async () => {
+  test('whose database is away for a moment continue with a later round', async () => {
     const duty = new Counting();
     await start(duty);
     await store.database.write('RENAME TABLE reaper_lease TO away');

@@ -47,7 +47,7 @@ function duties(of: TestStore): Duty[] {
   ];
 }
 
-test('two reapers that both believe to be the only one do every duty at the same time, under load, and do no harm', async () => {
+test('two reapers that both believe they lead run every duty at the same time under load without harm', async () => {
   let now = START;
   let working = true;
   const lasting = new Set<string>();
@@ -93,14 +93,14 @@ test('two reapers that both believe to be the only one do every duty at the same
     await own.close();
   };
 
-  // An hour ago: settled, so that there is something to drop.
+  // These messages are an hour old and settled, so that the duties have partitions to drop.
   store.at(START - HOUR);
   await duties(store)[0]!.run({ signal: new AbortController().signal });
   await enqueueStamped(store, strict, { at: START - HOUR, count: 100 });
   await settleAll(store, strict, START - HOUR);
 
-  // What consumers meet they remove themselves, all of it if they are quick: of what nobody claims
-  // from, only the duties find it.
+  // Quick consumers remove every expired or over-received message that they find. Nobody claims
+  // from this queue, so only the duties find its messages.
   const neglected = await createQueue(store, {
     messageTtlSeconds: 864_000,
     maxReceives: 1,
@@ -135,8 +135,8 @@ test('two reapers that both believe to be the only one do every duty at the same
     expect([duty, counts.get(duty)]).toEqual([duty, expect.toSatisfy((count: number) => count > 0)]);
   }
 
-  // Nothing lost: what was not acked is owed, in one queue or the other, once, and its body is
-  // there.
+  // No message is lost: every message that was not acked is owed once, in one of the two queues,
+  // with its body.
   const owed = await store.database.read<{ id: Buffer; body: Buffer | null }>(
     'SELECT d.message_id AS id, m.body FROM delivery d LEFT JOIN message m ON m.id = d.message_id WHERE d.queue_id IN (?)',
     [[strict.id, graveyard.id]],

@@ -13,8 +13,9 @@ import { bodies, createQueue, message, numbered, openStore, type TestStore } fro
 import { eventually } from '../support/wait.js';
 
 /*
- * Claims begin where the last one found something, not at the left edge of the index. What that
- * saves is measured where purge stands still; what it could lose is looked for below the floor.
+ * A claim begins where the last one found something, not at the left edge of the index. The tests
+ * measure the saving while purge stands still. They also search below the floor for deliveries that
+ * this could lose.
  */
 
 async function take(messages: MessageRepository, queue: Queue, maxMessages: number): Promise<LeasedDelivery[]> {
@@ -22,7 +23,7 @@ async function take(messages: MessageRepository, queue: Queue, maxMessages: numb
   return outcome?.leased.flat() ?? [];
 }
 
-/** Remembers when rescans ran, by `performance.now()`. */
+/** Records the times of rescans, by `performance.now()`. */
 function rescanRecorder(): { rescans: { from: number; until: number }[]; observer: StoreObserver } {
   const rescans: { from: number; until: number }[] = [];
   return {
@@ -49,8 +50,7 @@ describe('while a snapshot is held and purge stands still', () => {
   let statements: string[];
   let recorded: ReturnType<typeof rescanRecorder>;
 
-  // A server of its own: what a statement reads is told for the whole server, and a purge that
-  // stands still does so for all.
+  // The test has a server of its own, because these counters and a blocked purge are server-wide.
   beforeAll(async () => {
     const program = await serverProgram();
     dataDir = await mkdtemp(join(tmpdir(), 'rowmq-floor-'));
@@ -80,24 +80,24 @@ describe('while a snapshot is held and purge stands still', () => {
   }
 
   /**
-   * What a claim has to walk over: pages that its look reads (the least of some times, as the
-   * server has work of its own), and messages that came and went above where it begins.
+   * The cost of a claim: the pages that its peek reads, and the settled messages above its start.
+   * The server reads pages for itself too, so the least of several runs counts.
    */
   async function costOfClaim(
     messages: MessageRepository,
     queue: Queue,
     hasFloors: boolean,
   ): Promise<{ pages: number; dead: number }> {
-    // A floor stays a tenth of a second behind what was seen: what came and went in this time is
-    // walked over as well.
+    // A floor stays a tenth of a second behind the deliveries that claims saw. A claim also walks
+    // over deliveries that came and went in this time.
     for (let time = 0; time < 2; time += 1) {
       await sleep(150);
       const leased = await take(messages, queue, 5);
       await messages.nack([{ queueId: queue.id, receipts: leased, delaySeconds: 0 }]);
     }
-    // As long as a claim goes by what the last look saw.
+    // A claim uses the result of the last peek for less than this time.
     await sleep(150);
-    // One that has just been made has no floors.
+    // A new repository has no floors.
     const claiming = hasFloors ? messages : new MessageRepository(store.database);
     statements.length = 0;
     const leased = await take(claiming, queue, 5);
@@ -119,7 +119,7 @@ describe('while a snapshot is held and purge stands still', () => {
     return { pages, dead: Number(gone?.n) };
   }
 
-  /** So many messages come and go. */
+  /** Enqueues, dequeues and acks this many messages. */
   async function pass(queue: Queue, count: number): Promise<void> {
     const { flights } = store.messages;
     for (let passed = 0; passed < count; passed += BATCH) {
@@ -131,7 +131,7 @@ describe('while a snapshot is held and purge stands still', () => {
   }
 
   it.each([2000, 5])(
-    'a claim from a queue with a backlog of %i walks over no more than at the beginning, and without floors ever more',
+    'a claim behind floors walks over no more than at the beginning, and one without floors ever more (backlog %i)',
     async (backlog) => {
       const queue = await createQueue(store);
       const { flights } = store.messages;
@@ -140,27 +140,27 @@ describe('while a snapshot is held and purge stands still', () => {
       const floored: { pages: number; dead: number }[] = [];
       for (let passed = 0; passed < MESSAGES; passed += MESSAGES / 4) {
         await pass(queue, MESSAGES / 4);
-        // With few messages alive the table is a small one to the optimizer, however much there is
-        // to walk over.
+        // With few live messages the optimizer takes the table for a small one, however many dead
+        // entries a claim must walk over.
         await observer.query('ANALYZE TABLE delivery');
         floored.push(await costOfClaim(flights, queue, true));
       }
       const without = await costOfClaim(flights, queue, false);
       const measured = JSON.stringify({ backlog, floored, without });
-      // The counter-test: it is there to be walked over.
+      // The control: the dead entries are there.
       expect(without.dead, measured).toBeGreaterThanOrEqual(MESSAGES);
-      // What came and went in a tenth of a second, and the rest of the batch whose first is still
-      // there.
+      // The deliveries of a tenth of a second, and the rest of a batch whose first delivery is
+      // still there.
       for (const { dead } of floored) expect(dead, measured).toBeLessThanOrEqual(MESSAGES / 5);
-      // And the server goes by the floor. With many messages alive, pages tell too little: each
-      // holds hundreds of entries.
+      // The server uses the floor, too. With many live messages, pages show too little, because
+      // each holds hundreds of entries.
       const pages = floored.map((cost) => cost.pages).toSorted((one, other) => one - other);
       if (backlog < 100) expect(pages[1], measured).toBeLessThan(without.pages / 2);
     },
     180_000,
   );
 
-  it('a rescan takes long, and so comes seldom: a twentieth of the time at most, for a queue that is empty all the time', async () => {
+  it('rescans of a queue that is always empty take at most a twentieth of the time', async () => {
     const queue = await createQueue(store);
     await pass(queue, MESSAGES / 2);
     const { flights } = store.messages;
@@ -177,15 +177,15 @@ describe('while a snapshot is held and purge stands still', () => {
     for (const [index, { from: begun }] of rescans.entries()) {
       const before = rescans[index - 1];
       if (before === undefined) continue;
-      // Within what the two of us measure differently.
+      // The test and the broker measure the times separately, hence the tolerance.
       expect(begun - before.until).toBeGreaterThanOrEqual(20 * (before.until - before.from) - 2);
     }
-    // They do cost something, so that this was a test.
+    // Rescans must cost something, or this test would prove nothing.
     const longest = Math.max(...rescans.map((rescan) => rescan.until - rescan.from));
     expect(longest).toBeGreaterThan(2);
   }, 60_000);
 
-  it('a rescan of a queue that has messages all the time is made four times a second at most', async () => {
+  it('rescans of a queue that always has messages run at most four times a second', async () => {
     const queue = await createQueue(store);
     const { flights } = store.messages;
     await flights.enqueue([{ queueName: queue.name, messages: numbered(1000) }]);
@@ -218,8 +218,7 @@ describe('a delivery below the floor', () => {
   });
 
   /**
-   * Begins an enqueue by hand whose clock was read a minute ago, and which commits when it is told
-   * to.
+   * Begins an enqueue by hand that read its clock a minute ago. The returned function commits it.
    */
   async function enqueueLate(queue: Queue, { priorityRank = 5 } = {}): Promise<() => Promise<void>> {
     const id = newMessageId();
@@ -245,15 +244,15 @@ describe('a delivery below the floor', () => {
     return (row as { now: number }).now;
   }
 
-  /** The message repository of a further broker, and when it rescanned. */
+  /** The message repository of another broker, and the times of its rescans. */
   function newBroker() {
     const { rescans, observer } = rescanRecorder();
     return { messages: new MessageRepository(store.database, observer), rescans };
   }
 
   /**
-   * Has a broker claim what there is, so that its floor stands at this moment, and waits until its
-   * next rescan has its turn.
+   * Makes a broker claim every delivery, so that its floor is at this moment, and waits until its
+   * next rescan is due.
    */
   async function raiseFloor({ messages, rescans }: ReturnType<typeof newBroker>, queue: Queue): Promise<void> {
     await messages.enqueue([{ queueName: queue.name, messages: numbered(3) }]);
@@ -268,8 +267,8 @@ describe('a delivery below the floor', () => {
 
   it.each([
     ['in a priority that is in use', 5],
-    ['in one that is not', 0],
-  ])('that was committed late, %s, is found before the queue is called empty', async (_, priorityRank) => {
+    ['in a priority that is not in use', 0],
+  ])('that was committed late, %s, is found before the broker calls the queue empty', async (_, priorityRank) => {
     const queue = await createQueue(store);
     const broker = newBroker();
     const { messages } = broker;
@@ -277,13 +276,13 @@ describe('a delivery below the floor', () => {
     await raiseFloor(broker, queue);
     await commit();
     const [first] = await messages.dequeue([{ queue, demands: [{ maxMessages: 5, leaseSeconds: 600 }] }]);
-    // The claim did not see it, the rescan after it did: a broker claims once more before it says
-    // that there is nothing.
+    // The claim missed it, but the rescan after the claim found it. A broker claims once more
+    // before it answers that the queue is empty.
     expect([first?.leased, await first?.lookAgain]).toEqual([[[]], true]);
     expect(bodies(await take(messages, queue, 5))).toEqual(['late']);
   });
 
-  it('is found while other messages keep coming, though the queue is never empty', async () => {
+  it('is found while other messages keep arriving and the queue is never empty', async () => {
     const queue = await createQueue(store);
     const broker = newBroker();
     const { messages } = broker;
@@ -303,7 +302,7 @@ describe('a delivery below the floor', () => {
     }
   });
 
-  it('that a claim held, which then rolled back, is handed out', async () => {
+  it('that a claim locked before it rolled back is handed out', async () => {
     const queue = await createQueue(store);
     const messages = new MessageRepository(store.database);
     await messages.enqueue([{ queueName: queue.name, messages: numbered(20) }]);
@@ -327,7 +326,7 @@ describe('a delivery below the floor', () => {
   });
 
   it.each([9, 0])(
-    'of priority %i, which was never used here before, and which another broker enqueued, is found by a look and then by a claim',
+    'that another broker enqueued in the unused priority %i is found by a poll and then by a claim',
     async (priority) => {
       const queue = await createQueue(store);
       const broker = newBroker();
@@ -336,13 +335,13 @@ describe('a delivery below the floor', () => {
       await new MessageRepository(store.database).enqueue([
         { queueName: queue.name, messages: [message({ priority })] },
       ]);
-      await eventually('a look to find it', async () => (await messages.look([queue.id])).has(queue.id));
+      await eventually('the poll finds it', async () => (await messages.look([queue.id])).has(queue.id));
       expect(await take(messages, queue, 1)).toMatchObject([{ priority }]);
     },
   );
 
   it.each([9, 0])(
-    'of priority %i, which was never used here before, and which another broker enqueued, is found by a claim alone',
+    'that another broker enqueued in the unused priority %i is found by a claim alone',
     async (priority) => {
       const queue = await createQueue(store);
       const broker = newBroker();
@@ -357,7 +356,7 @@ describe('a delivery below the floor', () => {
     },
   );
 
-  it('is a look’s business, too: it finds what was committed late in an idle queue', async () => {
+  it('that was committed late to an idle queue is found by the poll', async () => {
     const queue = await createQueue(store);
     const broker = newBroker();
     const { messages } = broker;
@@ -365,12 +364,12 @@ describe('a delivery below the floor', () => {
     await raiseFloor(broker, queue);
     expect(await messages.look([queue.id])).toEqual(new Set());
     await commit();
-    await eventually('a look to find it', async () => (await messages.look([queue.id])).has(queue.id));
+    await eventually('the poll finds it', async () => (await messages.look([queue.id])).has(queue.id));
     expect(bodies(await take(messages, queue, 1))).toEqual(['late']);
   });
 });
 
-describe('the same millisecond', () => {
+describe('in the same millisecond', () => {
   let store: TestStore;
 
   beforeAll(async () => {
@@ -378,7 +377,7 @@ describe('the same millisecond', () => {
   });
   afterAll(() => store.close());
 
-  it('a message that is claimed as soon as it is enqueued is found by the first claim, 1000 times', async () => {
+  it('the first claim after an enqueue finds the message, 1000 times', async () => {
     const queue = await createQueue(store);
     const { flights } = store.messages;
     for (let time = 0; time < 1000; time += 1) {
@@ -388,7 +387,7 @@ describe('the same millisecond', () => {
     }
   }, 120_000);
 
-  it('so it is when another broker enqueued it', async () => {
+  it('the first claim after an enqueue by another broker finds the message, 500 times', async () => {
     const queue = await createQueue(store);
     const [enqueuing, claiming] = [new MessageRepository(store.database), new MessageRepository(store.database)];
     for (let time = 0; time < 500; time += 1) {
@@ -397,7 +396,7 @@ describe('the same millisecond', () => {
     }
   }, 120_000);
 
-  it('a delivery that is nacked is found by the first claim after it', async () => {
+  it('the first claim after a nack finds the delivery', async () => {
     const queue = await createQueue(store);
     const { flights } = store.messages;
     await flights.enqueue([{ queueName: queue.name, messages: [message()] }]);

@@ -6,8 +6,8 @@ import { bodies, createQueue, message, numbered, openStore, type TestStore } fro
 import { eventually } from '../support/wait.js';
 
 /*
- * A process that is frozen, or whose machine is gone, says nothing and hangs up on nobody. What it
- * had locked must become free all the same. Here it is one that begins and then does not go on.
+ * A frozen process, or one whose machine is gone, says nothing and closes no connection. Its locks
+ * must be released all the same. Here a session that stops after its first statement stands for it.
  */
 
 const DEADLINE_MS = 1000;
@@ -34,7 +34,7 @@ beforeEach(async () => {
   };
 });
 
-/** Locks in a transaction that is never ended. */
+/** Takes locks in a transaction that never ends. */
 async function freezeWith(sql: string): Promise<void> {
   await new Promise<void>((locked) => {
     void frozen
@@ -57,7 +57,7 @@ test('deliveries that a frozen process had locked are handed out soon', async ()
   expect(bodies(leased)).toEqual(['0', '1', '2']);
 });
 
-test('a queue whose row a frozen process had locked takes messages again, and the one that wakes up does not harm it', async () => {
+test('a queue whose row a frozen process had locked accepts messages again, and the process does no harm when it wakes up', async () => {
   await freezeWith('SELECT 1 FROM queue WHERE id = ? FOR UPDATE');
   await store.messages.enqueue(queue.name, [message()]);
   thaw();
@@ -65,7 +65,7 @@ test('a queue whose row a frozen process had locked takes messages again, and th
   expect(await store.messages.dequeue(queue, { maxMessages: 2, leaseSeconds: 60 })).toHaveLength(1);
 });
 
-test('a frozen reaper gives the table back', async () => {
+test('the table locks of a frozen reaper are released', async () => {
   await new Promise<void>((locked, failed) => {
     frozen
       .exclusive((session) =>
@@ -88,7 +88,7 @@ test('a frozen reaper gives the table back', async () => {
   expect(await store.messages.dequeue(queue, { maxMessages: 2, leaseSeconds: 60 })).not.toHaveLength(0);
 });
 
-test('a connection that was idle for longer than the server suffers is replaced without anybody noticing', async () => {
+test('the pool replaces a connection that the server closed as idle, and no caller notices', async () => {
   const connection = async (): Promise<unknown> =>
     (await frozen.read<{ id: number }>('SELECT CONNECTION_ID() AS id'))[0]?.id;
   const first = await connection();

@@ -5,8 +5,8 @@ import { createQueue, numbered, openStore, type TestStore } from '../support/sto
 import { eventually } from '../support/wait.js';
 
 /*
- * Receipts whose lease has run out, beside one that has to be waited for: a claim may want their
- * rows meanwhile, and must find them free.
+ * A request has receipts of lapsed leases, and one whose row it must wait for. A claim may want the
+ * rows of the lapsed leases meanwhile, and must find them unlocked.
  */
 
 let store: TestStore;
@@ -27,7 +27,7 @@ describe.each([
   ],
   ['ack', (queue: Queue, leases: LeasedDelivery[], now: number) => store.at(now).messages.ack(queue.id, leases)],
 ] as const)('a %s that waits for a row', (_verb, settle) => {
-  it('does not hold the rows of leases that have run out, and holds those of leases that run', async () => {
+  it('does not lock the rows of lapsed leases and locks the rows of running leases', async () => {
     const queue = await createQueue(store);
     const now = Date.now();
     await store.at(now).messages.enqueue(queue.name, numbered(3));
@@ -39,7 +39,7 @@ describe.each([
       await holder.write('START TRANSACTION');
       await holder.read(LOCK, [queue.id, [third.messageId]]);
       const settling = settle(queue, [third, second, first], now + 10_000);
-      // Whoever fails to get here is told so by what is expected below.
+      // The expectations below report a failure.
       settling.catch(() => undefined);
       const ids = [first.messageId, second.messageId];
       await eventually('of the two before it, it holds the second only', async () => {

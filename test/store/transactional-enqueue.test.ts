@@ -5,7 +5,10 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bodies, createQueue, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
-/* Enqueueing in somebody else's transaction: on a connection with settings of its own, beside data of its own. */
+/*
+ * An enqueue in the transaction of another service: on a connection with other settings, beside the
+ * service's own data.
+ */
 
 let store: TestStore;
 let shop: DataSource;
@@ -13,8 +16,8 @@ let queue: Queue;
 
 beforeAll(async () => {
   store = await openStore();
-  // As far from RowMQ's own connections as may be: REPEATABLE READ, another time zone, large
-  // numbers as text.
+  // This connection differs from RowMQ's own as much as possible: REPEATABLE READ, another time
+  // zone, large numbers as text.
   shop = await new DataSource({
     type: 'mysql',
     url: store.url,
@@ -42,16 +45,16 @@ async function purchases(article: string): Promise<number> {
 }
 
 describe('enqueue in a transaction', () => {
-  it('stores exactly one message if it commits, and the business’s row beside it', async () => {
+  it('stores exactly one message if it commits, and the service’s row beside it', async () => {
     const ids = await shop.transaction(async (manager) => {
       await manager.query('INSERT INTO purchase (article) VALUES (?)', ['tea']);
       const made = await enqueue(manager, queue.name, [{ body: 'mail them', headers: { kind: 'mail' }, priority: 7 }]);
-      // Nobody sees it before.
+      // No consumer sees the message before the commit.
       expect(await dequeueAll()).toEqual([]);
       return made;
     });
     expect(ids).toEqual([expect.stringMatching(/^[0-9a-f-]{36}$/)]);
-    // In a priority that was not in use here it is found by a rescan.
+    // A rescan finds it, because its priority was not in use before.
     const delivered = await eventually('it', async () => {
       const found = await dequeueAll();
       return found.length > 0 && found;
@@ -62,7 +65,7 @@ describe('enqueue in a transaction', () => {
     expect(await dequeueAll()).toEqual([]);
   });
 
-  it('leaves nothing if it rolls back', async () => {
+  it('stores nothing if it rolls back', async () => {
     const failing = shop.transaction(async (manager) => {
       await manager.query('INSERT INTO purchase (article) VALUES (?)', ['jam']);
       await enqueue(manager, queue.name, [{ body: 'one' }, { body: 'two' }]);
@@ -77,7 +80,7 @@ describe('enqueue in a transaction', () => {
     expect(left?.n).toBe(0);
   });
 
-  it('that commits late is delivered all the same, though others were claimed meanwhile', async () => {
+  it('that commits late is delivered, even if later messages were claimed meanwhile', async () => {
     const other = await openStore({ on: store.url });
     const broker = new MessageRepository(other.database);
     const take = async () => {
@@ -86,7 +89,7 @@ describe('enqueue in a transaction', () => {
     };
     await shop.transaction(async (manager) => {
       await enqueue(manager, queue.name, [{ body: 'late' }]);
-      // The scan floor goes on ahead of it.
+      // The scan floor passes the late message.
       for (let round = 0; round < 5; round += 1) {
         await broker.enqueue([
           {
@@ -111,7 +114,7 @@ describe('enqueue in a transaction', () => {
     await other.close();
   });
 
-  it('reckons delay and expiry by the database’s clock, whatever the connection’s time zone', async () => {
+  it('computes delay and expiry from the database’s clock in any time zone of the connection', async () => {
     await shop.transaction(async (manager) => {
       await manager.query("SET time_zone = '+05:30'");
       await enqueue(manager, queue.name, [
@@ -129,7 +132,7 @@ describe('enqueue in a transaction', () => {
     expect(left).toBeLessThanOrEqual(100_000);
   });
 
-  it('stores all or none, within the queue’s maximum depth', async () => {
+  it('stores all messages or none, within the queue’s maximum depth', async () => {
     const bounded = await createQueue(store, { maxDepth: 3 });
     const put = (count: number) =>
       shop.transaction((manager) =>
@@ -148,7 +151,7 @@ describe('enqueue in a transaction', () => {
     expect(left?.n).toBe(3);
   });
 
-  it('reaches RowMQ’s tables in another database, and leaves the connection in its own', async () => {
+  it('writes to RowMQ’s tables in another database and leaves the connection in its own', async () => {
     const name = new URL(store.url).pathname.slice(1);
     const elsewhere = `${name}_shop`;
     await store.database.write(`CREATE DATABASE ${elsewhere}`);
@@ -170,7 +173,7 @@ describe('enqueue in a transaction', () => {
     }
   });
 
-  it('refuses what a broker would refuse, and to work without a transaction', async () => {
+  it('refuses the same messages as a broker, and refuses to run without a transaction', async () => {
     const refused = (messages: unknown) =>
       shop.transaction((manager) => enqueue(manager, queue.name, messages as never));
     await expect(refused([])).rejects.toMatchObject({ code: 'invalid-request' });

@@ -41,7 +41,7 @@ async function idsIn(queue: Queue): Promise<string[]> {
 }
 
 describe('redrive', () => {
-  test('sends each delivery back to the queue it was enqueued in, as new, a bounded number at a time', async () => {
+  test('returns each delivery as new to the queue of its enqueue, a bounded number at a time', async () => {
     const second = await createOrigin();
     const ours = await bury(origin, 5);
     const theirs = await bury(second, 3);
@@ -69,7 +69,7 @@ describe('redrive', () => {
     expect(again.map(({ receiveCount }) => receiveCount)).toEqual([1, 1, 1, 1, 1]);
   });
 
-  test('leaves where they are: those whose origin is deleted, those enqueued here, the leased, the expired and the held', async () => {
+  test('skips orphaned, native, leased, expired and locked deliveries', async () => {
     const lost = await createOrigin();
     const [orphan] = await bury(lost, 1);
     await store.queues.delete(lost.name);
@@ -94,10 +94,10 @@ describe('redrive', () => {
     expect(batch).toEqual({ moved: new Map([[origin.id, 2]]), skipped: 2, left: 1, next: null });
     expect(await idsIn(origin)).toEqual(hex(goes));
     expect(await idsIn(graveyard)).toEqual(hex([orphan!, ...expired, leased!, native.id, held!]));
-    // Not by the end of the connection, which the server notices later.
+    // A ROLLBACK, because the server notices the end of a connection only later.
     await other.write('ROLLBACK');
     await other.end();
-    // The lease is as good as before.
+    // The lease is still valid.
     expect(await store.at(LATER).messages.ack(graveyard.id, [taken!])).toEqual([null]);
     expect(await store.at(LATER).unleased.redrive(graveyard.id, FIRST_ID, 100)).toMatchObject({
       moved: new Map([[origin.id, 1]]),

@@ -18,7 +18,7 @@ beforeEach(async () => {
   return () => store.close();
 });
 
-/** Has the reaper do a duty at an instant. */
+/** Runs a duty of the reaper at an instant. */
 async function run(duty: Duty, now: number): Promise<number> {
   store.at(now);
   return duty.run({ signal });
@@ -48,7 +48,7 @@ describe('expire', () => {
     duty = new ExpireDeliveries(store.queues, store.unleased, store.messages.flights);
   });
 
-  test('removes what is expired and under no lease, to the millisecond, and nothing else', async () => {
+  test('removes expired deliveries without a lease, to the millisecond, and nothing else', async () => {
     const leased = await enqueue(1, { expiresInSeconds: 10, priority: 9 });
     await store.at(START).messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 60 });
     const nacked = await enqueue(1, { expiresInSeconds: 10, priority: 9 });
@@ -63,14 +63,14 @@ describe('expire', () => {
     expect(await left(queue)).toEqual(hex([...leased, ...young]));
     expect(await left(queue)).not.toContain(hex(nacked)[0]);
     const leaseEnd = START + 60_000 + LEASE_GRACE_MS;
-    // The lease may run to its end; after that there is nobody to wait for.
+    // The lease may run to its end. After that the duty need not wait for anybody.
     expect(await run(duty, leaseEnd - 1)).toBe(2);
     expect(await left(queue)).toEqual(hex(leased));
     expect(await run(duty, leaseEnd)).toBe(1);
     expect(await left(queue)).toEqual([]);
   });
 
-  test('skips rows that others hold, without waiting for them, and takes them the next time', async () => {
+  test('skips locked rows without a wait and removes them in the next run', async () => {
     const ids = await enqueue(20, { expiresInSeconds: 10 });
     const other = await openSession(store);
     await other.write('START TRANSACTION');
@@ -86,7 +86,7 @@ describe('expire', () => {
     expect(await run(duty, START + MINUTE)).toBe(5);
   });
 
-  test('walks 50,000 deliveries in bounded steps, goes on in the next run where it was stopped, and finds the last', async () => {
+  test('walks 50,000 deliveries in bounded steps, continues in the next run where it was stopped, and finds the last', async () => {
     const kept = await createQueue(store, { messageTtlSeconds: 3600 });
     await enqueue(49_900, {}, kept);
     await enqueue(100, { expiresInSeconds: 10 }, kept);
@@ -104,7 +104,7 @@ describe('expire', () => {
     let removed = 0;
     for (let runs = 0; runs < 10 && removed < 100; runs += 1) removed += await run(duty, START + MINUTE);
     expect(removed).toBe(100);
-    // Strictly onwards: the second run did not begin again.
+    // Each step continues behind the one before: the second run did not start again.
     expect(steps[0]?.after).toBe(FIRST_ID.toString('hex'));
     for (const [index, step] of steps.slice(1).entries()) expect(step.after > steps[index]!.after).toBe(true);
     expect(Math.max(...steps.map(({ rows }) => rows))).toBeLessThanOrEqual(5000);
@@ -113,7 +113,7 @@ describe('expire', () => {
 });
 
 describe('dead-letter', () => {
-  test('moves what was received too often and is available again, as new; and leaves the leased, the expired and the rest', async () => {
+  test('moves over-received deliveries as new once their lease has run out, and leaves leased, expired and other deliveries', async () => {
     const graveyard = await createQueue(store, { messageTtlSeconds: 600 });
     const strict = await createQueue(store, {
       messageTtlSeconds: 600,
@@ -139,7 +139,7 @@ describe('dead-letter', () => {
 });
 
 describe('purge', () => {
-  test('drops what is there when it begins, in any state, a bounded number at a time; what comes after that survives', async () => {
+  test('deletes the deliveries that exist when it begins, in any state and in bounded steps, and leaves later ones', async () => {
     await enqueue(6);
     await store.at(START).messages.dequeue(queue, { maxMessages: 2, leaseSeconds: 60 });
     await enqueue(4, { delaySeconds: 60 });
@@ -153,12 +153,13 @@ describe('purge', () => {
     expect(await store.unleased.lastId((await createQueue(store)).id)).toBeNull();
   });
 
-  test('tells of what was deleted when the database fails before the rest is, and throws when nothing was', async () => {
+  test('reports the deleted rows when the database fails before the rest, and throws when it deleted none', async () => {
     await store.messages.enqueue(queue.name, [message(), message()]);
     const leased = await store.messages.dequeue(queue, { maxMessages: 2, leaseSeconds: 600 });
     const free = [message(), message(), message()];
     await store.messages.enqueue(queue.name, free);
-    // Fails what deletes deliveries that are under no lease, as if others held them for too long.
+    // Makes each deletion of a delivery without a lease fail, as if others had locked it for too
+    // long.
     await store.database.write(
       `CREATE TRIGGER refuse BEFORE DELETE ON delivery FOR EACH ROW
        IF OLD.lease_token = x'0000000000000000' THEN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1205; END IF`,
@@ -173,7 +174,7 @@ describe('purge', () => {
     expect(await purge()).toMatchObject({ purged: 3, left: 0 });
   });
 
-  test("a deleted queue's remains go, then its row, and other queues keep theirs", async () => {
+  test("by the reaper removes a deleted queue's deliveries, then its row, and nothing of other queues", async () => {
     const doomed = await createQueue(store);
     await enqueue(2500, {}, doomed);
     const others = await enqueueStamped(store, queue, { at: START, count: 5 });

@@ -22,7 +22,7 @@ import { message } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
 const PASSWORD = 'rowmq-of-two-servers';
-/** Longer than a try, and a search for a primary, and the pause after it. */
+/** Longer than an attempt, a search for a primary, and the pause after it. */
 const MOMENT_MS = 20_000;
 
 interface Host {
@@ -73,13 +73,13 @@ afterEach(async () => {
   opened = [];
 });
 
-/** As a failover does: first nobody takes writes, then the other. -1: nobody. */
+/** Acts like a failover: first no host is writable, then the other one is. With -1, none is. */
 async function makePrimary(index: number): Promise<void> {
   for (const { admin } of hosts) await admin.query('SET GLOBAL read_only = ON');
   if (index >= 0) await hosts[index]?.admin.query('SET GLOBAL read_only = OFF');
 }
 
-/** A user whom read-only servers refuse. */
+/** The URL of a user whose writes read-only servers refuse. */
 const url = (...names: string[]): string => `mysql://app:${PASSWORD}@${names.join(',')}/rowmq`;
 const both = (): string => url(hosts[0].name, hosts[1].name);
 
@@ -110,20 +110,20 @@ async function connections(index: 0 | 1): Promise<number> {
 }
 
 describe('a database of several hosts', () => {
-  test('is used at the one that takes writes, wherever it stands in the list', async () => {
+  test('is used at its writable host, at any position in the list', async () => {
     await note(await open(both()), 'to the second');
     await makePrimary(0);
     await note(await open(both()), 'to the first');
     expect([await notes(0), await notes(1)]).toEqual([['to the first'], ['to the second']]);
   });
 
-  test('is used although a host of the list is not there', async () => {
+  test('is used even if one host of the list is down', async () => {
     const nobody = `127.0.0.1:${await freePort()}`;
     await note(await open(url(nobody, hosts[0].name, hosts[1].name)), 'all the same');
     expect(await notes(1)).toEqual(['all the same']);
   });
 
-  test('is followed when another host takes the writes: the next write gets there, and no connection to the old one stays', async () => {
+  test('moves to a new primary with the next write and keeps no connection to the old one', async () => {
     const database = await open(both());
     await Promise.all([1, 2, 3, 4].map((number) => note(database, `before ${number}`)));
     expect(await connections(1)).toBe(4);
@@ -134,7 +134,7 @@ describe('a database of several hosts', () => {
     await eventually('the connections are closed', async () => (await connections(1)) === 0);
   });
 
-  test('is followed with a line in the log, and one each for the trouble before and its end', async () => {
+  test('logs one line each for the trouble, the new primary and the end of the trouble', async () => {
     const lines: string[] = [];
     const log = { log: (line: string) => lines.push(line), warn: (line: string) => lines.push(`warn: ${line}`) };
     const database = await open(both(), undefined, { log });
@@ -152,7 +152,7 @@ describe('a database of several hosts', () => {
     expect([...database.health.failures.values()].some((count) => count > 0)).toBe(true);
   });
 
-  test('is followed by a transaction that was under way: it is carried out once, as a whole', async () => {
+  test('moves to a new primary during a transaction, which is executed once, as a whole', async () => {
     const database = await open(both());
     let tries = 0;
     await database.transaction(async (tx) => {
@@ -166,7 +166,7 @@ describe('a database of several hosts', () => {
     expect(tries).toBeGreaterThan(1);
   });
 
-  test('is unavailable while no host takes writes, for reads as well, and used again by itself when one does', async () => {
+  test('is unavailable, also for reads, while no host is writable, and recovers when one is', async () => {
     const database = await open(both());
     await note(database, 'before');
     await makePrimary(-1);
@@ -177,7 +177,7 @@ describe('a database of several hosts', () => {
     expect([await notes(0), await notes(1)]).toEqual([['after'], ['before']]);
   });
 
-  test('is not opened while no host takes writes: the error names each and its reason', async () => {
+  test('is not opened while no host is writable, and the error names each host and its reason', async () => {
     await makePrimary(-1);
     const error = await openDataSource({ url: both() }).catch((thrown: unknown) => thrown);
     expect((error as Error).cause).toBeInstanceOf(NoPrimaryError);
@@ -186,12 +186,12 @@ describe('a database of several hosts', () => {
     );
   });
 
-  test('is not opened when two hosts take writes', async () => {
+  test('is not opened when two hosts are writable', async () => {
     for (const { admin } of hosts) await admin.query('SET GLOBAL read_only = OFF');
     await expect(openDataSource({ url: both() })).rejects.toThrow('both take writes');
   });
 
-  test('is followed from a host that cannot be reached any more', async () => {
+  test('moves away from a host that cannot be reached any more', async () => {
     const gateway = await openGateway(hosts[1].server.url);
     const database = await open(url(hosts[0].name, new URL(gateway.url).host));
     await note(database, 'before');
@@ -201,7 +201,7 @@ describe('a database of several hosts', () => {
     expect([await notes(0), await notes(1)]).toEqual([['after'], ['before']]);
   });
 
-  test('is followed from a host that hangs, before the deadline of the statement that waits for it', async () => {
+  test('moves away from a host that hangs, before the deadline of the statement that waits for it', async () => {
     const database = await open(both(), 60_000);
     await note(database, 'before');
     await makePrimary(-1);
@@ -218,11 +218,11 @@ describe('a database of several hosts', () => {
     expect(await notes(1)).toEqual(['before']);
   });
 
-  test('is not followed to a second host that takes writes: nothing is stored on either until one stops', async () => {
+  test('does not move to a second writable host, and stores nothing on either until one is read-only', async () => {
     const database = await open(both());
     await note(database, 'before');
     for (const { admin } of hosts) await admin.query('SET GLOBAL read_only = OFF');
-    // Slow enough to be suspected.
+    // A statement this slow makes the pool suspect its host.
     await database.read('SELECT SLEEP(3.2)');
     await eventually('it is refused', () =>
       note(database, 'meanwhile').then(
@@ -236,7 +236,7 @@ describe('a database of several hosts', () => {
     expect((await notes(1)).filter((text) => text !== 'meanwhile')).toEqual(['before', 'after']);
   });
 
-  test('gets its schema at the host that takes writes', async () => {
+  test('gets its schema at the writable host', async () => {
     await makePrimary(0);
     await migrateDatabase(both());
     const [tables] = await hosts[0].admin.query<RowDataPacket[]>(`SHOW TABLES LIKE 'rowmq_migration'`);
@@ -244,12 +244,12 @@ describe('a database of several hosts', () => {
     expect([tables.length, elsewhere.length]).toEqual([1, 0]);
   });
 
-  test('is followed by a broker whose queues are empty, which writes nothing', async () => {
+  test('moves to a new primary for a broker with empty queues, which writes nothing', async () => {
     for (const index of [0, 1] as const) {
       await makePrimary(index);
       await migrateDatabase(both());
     }
-    // One connection: a new one would be asked.
+    // One connection only, because the pool would probe a new one.
     const database = await open(both(), undefined, { poolSize: 1 });
     const { queue } = await new QueueRepository(database).put('idle', {});
     const broker = new MessageRepository(database);
@@ -273,7 +273,7 @@ describe('a database of several hosts', () => {
 });
 
 describe('a database of one host', () => {
-  test('that has become read-only is not read from for long on connections that are open: behind a name that moves, the next may lead to the primary', async () => {
+  test('that becomes read-only soon refuses reads on open connections, because its name may now lead to another host', async () => {
     const database = await open(url(hosts[1].name));
     await database.read('SELECT 1');
     await makePrimary(-1);
@@ -287,7 +287,7 @@ describe('a database of one host', () => {
     expect(await database.read('SELECT 1 AS one')).toEqual([{ one: 1 }]);
   });
 
-  test('that is read-only is unavailable, for reads as well: behind a name that moves, the next connection may lead to the primary', async () => {
+  test('that is read-only is unavailable, also for reads, because the next connection may reach the primary', async () => {
     const database = await open(url(hosts[0].name));
     await expect(database.read('SELECT 1')).rejects.toMatchObject({ code: 'database-unavailable' });
     await makePrimary(0);

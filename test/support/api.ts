@@ -32,7 +32,7 @@ export class Api {
     private readonly headers: Record<string, string> = {},
   ) {}
 
-  /** Makes one call. A body that is text or bytes is sent as it is, anything else as JSON. */
+  /** Makes one call. It sends text or bytes as they are, and any other body as JSON. */
   async call<T = unknown>(
     method: string,
     path: string,
@@ -70,7 +70,9 @@ export class Api {
     return succeed(await this.get<MessageAnswer>(`/v1/admin/messages/${id}`), 200);
   }
 
-  /** The value of a sample of `/metrics`, 0 if it is absent. `sample` is its name with its labels. */
+  /**
+   * The value of a sample of `/metrics`, or 0 if it is absent. `sample` is its name with labels.
+   */
   async metric(sample: string): Promise<number> {
     const { text } = await this.get('/metrics');
     const line = text.split('\n').find((candidate) => candidate.startsWith(`${sample} `));
@@ -78,7 +80,7 @@ export class Api {
   }
 }
 
-/** The calls on one queue. All but `request` fail the test when the call does not succeed. */
+/** The calls on one queue. Each except `request` fails the test if it does not succeed. */
 export class QueueApi {
   readonly messagesPath: string;
   readonly adminPath: string;
@@ -91,7 +93,7 @@ export class QueueApi {
     this.adminPath = `/v1/admin/queues/${name}`;
   }
 
-  /** One of the message verbs, whatever it answers. */
+  /** Calls a message verb and returns any answer. */
   async request<T = unknown>(
     verb: 'enqueue' | 'dequeue' | 'ack' | 'nack' | 'extend',
     body?: unknown,
@@ -99,7 +101,7 @@ export class QueueApi {
     return this.api.post<T>(verb === 'enqueue' ? this.messagesPath : `${this.messagesPath}/${verb}`, body);
   }
 
-  /** Acks one message, whatever that answers. */
+  /** Acks one message and returns any answer. */
   async requestAckOne(receipt: string): Promise<Answer> {
     return this.api.delete(`${this.messagesPath}/${receipt}`);
   }
@@ -115,7 +117,7 @@ export class QueueApi {
     return succeed(await this.api.get<QueueAnswer>(this.adminPath), 200);
   }
 
-  /** Enqueues messages; a string is one with that body. Returns their ids. */
+  /** Enqueues messages. A string is a message with that body. Returns the ids. */
   async enqueue(...messages: (string | EnqueueRequest['messages'][number])[]): Promise<string[]> {
     const answer = await this.request<{ messages: { id: string }[] }>('enqueue', {
       messages: messages.map((message) => (typeof message === 'string' ? { body: message } : message)),
@@ -155,7 +157,7 @@ export class QueueApi {
     return succeed(answer, 200).messages;
   }
 
-  /** One of the admin calls that do something to the whole queue. */
+  /** Runs an admin call on the whole queue. */
   async admin<T>(action: 'purge' | 'pause' | 'resume' | 'redrive', body?: unknown): Promise<T> {
     return succeed(await this.api.post<T>(`${this.adminPath}/${action}`, body), 200);
   }
@@ -167,7 +169,10 @@ function succeed<T>(answer: Answer<T>, status: number): T {
   return answer.json;
 }
 
-/** Fails unless the answer is this problem, complete and in RFC 9457's form. Returns it. */
+/**
+ * Fails unless the answer is this problem, complete and in the form of RFC 9457. Returns the
+ * problem.
+ */
 export function expectProblem(answer: Answer, status: number, code: ErrorCode): Problem {
   const problem = answer.json as Problem;
   expect({ status: answer.status, code: problem?.code }, answer.text).toEqual({ status, code });
@@ -195,15 +200,15 @@ export interface SharedBroker {
 
 let queues = 0;
 
-/** A name no other queue of this test file has. */
+/** A name that no other queue of this test file has. */
 export function newQueueName(): string {
   queues += 1;
   return `queue-${queues}`;
 }
 
 /**
- * Starts a broker before the tests of a file and stops it, in order, after them. Its database goes
- * with the server's folder, which is kept when a test failed.
+ * Starts a broker before the tests of a file, and stops it in order after them. Its database is
+ * removed with the server's folder, which stays if a test failed.
  */
 export function useBroker(env: Record<string, string> = {}): SharedBroker {
   let broker: Broker;

@@ -9,7 +9,7 @@ export interface Balancer {
   url: string;
   /** New connections go to this broker too. */
   add(brokerUrl: string): void;
-  /** No new connections go there; those it has stay. */
+  /** New connections no longer go to this broker. Its open ones stay. */
   remove(brokerUrl: string): void;
   close(): Promise<void>;
 }

@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 const run = promisify(execFile);
 const NEW_KEY = ['-newkey', 'rsa:2048', '-nodes', '-sha256'];
 
-/** Paths of a server's certificate and key, and of the certificate of who signed it. */
+/** Paths of a server's certificate and key, and of its authority's certificate. */
 export interface Certificates {
   ca: string;
   cert: string;
@@ -14,8 +14,8 @@ export interface Certificates {
 }
 
 /**
- * Makes a certificate for a host, and somebody of its own who signs it, in a folder: for this test
- * only, and valid for a day. Needs `openssl`.
+ * Creates a certificate for a host, and an authority that signs it, in a folder. Both are for this
+ * test only and valid for a day. Needs `openssl`.
  */
 export async function makeCertificates(folder: string, host: string): Promise<Certificates> {
   const path = (name: string): string => join(folder, `${host}-${name}.pem`);

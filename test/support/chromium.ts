@@ -5,14 +5,13 @@ import type { Browser } from 'playwright-core';
 const USUAL_PATHS: string[] = JSON.parse(readFileSync(new URL('chromium-paths.json', import.meta.url), 'utf8'));
 
 /**
- * The path of the system's Chromium, or of the one that CHROMIUM names; undefined where there is
- * none.
+ * The path of the system's Chromium, or of the one that CHROMIUM names. Undefined if there is none.
  */
 export function findChromium(): string | undefined {
   return [process.env['CHROMIUM'] ?? '', ...USUAL_PATHS].find((path) => path !== '' && existsSync(path));
 }
 
-/** Starts Chromium headless, without the requests that it makes to other hosts by itself. */
+/** Starts Chromium headless, without its own requests to other hosts. */
 export async function startChromium(): Promise<Browser> {
   const executablePath = findChromium();
   if (executablePath === undefined) {
@@ -20,7 +19,7 @@ export async function startChromium(): Promise<Browser> {
       'There is no Chromium. Install it with `apt-get install -y chromium`, or set CHROMIUM to its path.',
     );
   }
-  // Only here: vitest.config.ts needs the path and no browser.
+  // Imported here only, because vitest.config.ts needs the path but no browser.
   const { chromium } = await import('playwright-core');
   return chromium.launch({
     executablePath,

@@ -4,8 +4,8 @@ import type { DataSource } from 'typeorm';
 const REAL_TIME = 'SET timestamp = DEFAULT';
 
 /**
- * The database's clock as some sessions see it. A test moves it, and then every statement runs as
- * in production, but at that instant: NOW() and UTC_TIMESTAMP() follow `SET timestamp`.
+ * The database's clock as some sessions see it. A test moves it, and every statement then runs as
+ * in production, but at that instant. NOW() and UTC_TIMESTAMP() follow `SET timestamp`.
  */
 export class SessionClock {
   private readonly set = new WeakMap<object, string>();
@@ -13,7 +13,7 @@ export class SessionClock {
   /** @param now ms since 1970; undefined: the real time */
   constructor(private readonly now: () => number | undefined) {}
 
-  /** From their next use on, the sessions of this data source's pool go by this clock. */
+  /** From their next use on, the sessions of this data source's pool use this clock. */
   drive(source: DataSource): void {
     poolOf(source).on('acquire', (session) => {
       const { statement } = this;
@@ -24,8 +24,8 @@ export class SessionClock {
   }
 
   /**
-   * Sets the clock of one session. MariaDB keeps a floating-point number and cuts it off, hence the
-   * `.4`.
+   * Sets the clock of one session. MariaDB stores a floating-point number and truncates it, hence
+   * the `.4`.
    */
   get statement(): string {
     const now = this.now();

@@ -8,7 +8,7 @@ import { freePort, startApp } from './processes.js';
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const DEADLINE_MS = 60_000;
 
-/** How a command ended, and what it wrote. */
+/** The exit code and the output of a command. */
 export interface Ended {
   code: number | null;
   stdout: string;
@@ -20,13 +20,13 @@ const ENTRIES = { migrate: 'apps/migrate/dist/main.js', start: 'tools/launcher/d
 export type Entry = keyof typeof ENTRIES;
 
 /**
- * Runs a program to its end. The ROWMQ_ settings of the surrounding environment do not reach it.
+ * Runs a program to its end. It does not get the ROWMQ_ settings of the surrounding environment.
  */
 export async function runEntry(entry: Entry, env: Record<string, string>): Promise<Ended> {
   return startEntry(entry, env).ended;
 }
 
-/** The same, without waiting for its end. `stop` asks it to stop. */
+/** Starts a program without a wait for its end. `stop` asks it to stop. */
 export function startEntry(entry: Entry, env: Record<string, string>): { ended: Promise<Ended>; stop(): void } {
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith('ROWMQ_')));
   const child = spawn(process.execPath, [ENTRIES[entry]], {

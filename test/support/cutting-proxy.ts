@@ -3,8 +3,8 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 
 /**
  * The moment of a cut. `before`: the server has not seen the statement. `after`: the server has
- * executed it, and its answer has not arrived. `late`: the statement reaches the server after the
- * cut, when the client may already retry.
+ * executed it, and its answer has not arrived. `late`: the server gets the statement after the cut,
+ * when the client may already retry.
  */
 export type Cut = 'before' | 'late' | 'after';
 
@@ -12,19 +12,17 @@ const LATE_MS = 300;
 const COMMIT = Buffer.from('COMMIT');
 
 /**
- * Whether a packet carries a COMMIT: with other statements or alone, it comes last. (Every new
- * connection sends READ COMMITTED.)
+ * Tells whether a packet carries a COMMIT, which comes last, alone or after other statements. Every
+ * new connection sends READ COMMITTED, which does not count.
  */
 export const endsWithCommit = (packet: Buffer): boolean => packet.subarray(-COMMIT.length).equals(COMMIT);
 
-/**
- * A proxy between client and database that cuts connections on which a certain statement is sent.
- */
+/** A proxy between client and database that cuts connections at certain statements. */
 export interface CuttingProxy {
-  /** The database's URL, by way of the proxy. */
+  /** The database's URL through the proxy. */
   url: string;
   /**
-   * Cuts at the next packets that contain this text or are such as these, one unless said
+   * Cuts at the next packets that contain this text or match: at one, unless `times` says
    * otherwise.
    */
   cutAt(statement: string | ((packet: Buffer) => boolean), when: Cut, times?: number): void;
@@ -66,7 +64,7 @@ export async function startCuttingProxy(databaseUrl: string, { lateMs = LATE_MS 
         if (when === 'before') return cut();
         cutting = true;
         if (when === 'late') {
-          // Half closed, the server still reads what comes.
+          // The server still reads from a half-closed connection.
           client.removeAllListeners('close');
           client.destroy();
           setTimeout(() => upstream.write(chunk), lateMs);
@@ -75,7 +73,7 @@ export async function startCuttingProxy(databaseUrl: string, { lateMs = LATE_MS 
       }
       upstream.write(chunk);
     });
-    // The server answers once it has carried the statement out.
+    // The server answers after it has executed the statement.
     upstream.on('data', (chunk) => (cutting ? cut() : client.write(chunk)));
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');

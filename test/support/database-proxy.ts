@@ -6,17 +6,17 @@ import { endsWithCommit } from './cutting-proxy.js';
 const PATIENCE_MS = 60_000;
 
 /**
- * The network between RowMQ's processes and the database, whose faults can be switched on and off
- * while it carries traffic.
+ * The network between RowMQ's processes and the database. Its faults can be switched on and off
+ * during traffic.
  *
- * Data in flight during a cut arrives late, as TCP sends it again. The server may therefore
- * execute a COMMIT that a broker has given up long ago.
+ * Data in flight during a cut arrives late, because TCP sends it again. The server may therefore
+ * execute a COMMIT long after a broker has given up on it.
  */
 export class DatabaseProxy {
-  /** Each chunk, in each direction, is on its way for so long. */
+  /** The delay of each chunk in each direction. */
   delayMs = 0;
   /**
-   * The share of COMMITs that the server carries out, and whose answer is lost together with the
+   * The share of COMMITs that the server executes, but whose answer is lost together with the
    * connection.
    */
   lostAnswers = 0;
@@ -29,7 +29,7 @@ export class DatabaseProxy {
   private constructor(
     private readonly server: Server,
     private readonly target: { host: string; port: number },
-    /** The database's URL, by way of the proxy. */
+    /** The database's URL through the proxy. */
     readonly url: string,
   ) {
     server.on('connection', (client) => void this.carry(client));
@@ -44,13 +44,13 @@ export class DatabaseProxy {
     return new DatabaseProxy(server, target, url.href);
   }
 
-  /** From now on nothing passes, and nobody is told: connections hang, new ones as well. */
+  /** From now on nothing passes and nobody is notified: connections hang, new ones as well. */
   cut(): void {
     if (this.mend !== undefined) return;
     this.whole = new Promise((resolve) => (this.mend = resolve));
   }
 
-  /** Back to a network without faults. The data that was held up arrives. */
+  /** Ends all faults. The delayed data arrives. */
   heal(): void {
     this.delayMs = 0;
     this.lostAnswers = 0;
@@ -82,7 +82,7 @@ export class DatabaseProxy {
     upstream.destroy();
   }
 
-  /** Passes on, in order, what `mayPass`; ends both when something may not. */
+  /** Forwards chunks in order while `mayPass` allows it, and otherwise ends both sockets. */
   private async pump(from: Socket, to: Socket, mayPass: (chunk: Buffer) => boolean): Promise<void> {
     try {
       for await (const chunk of from as AsyncIterable<Buffer>) {

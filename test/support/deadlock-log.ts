@@ -1,8 +1,8 @@
 /** One transaction of a deadlock. */
 export interface Deadlocked {
   /**
-   * The statement that it was executing; the server may have cut the text short. Empty if the log
-   * does not tell.
+   * The statement that it was executing. The server may have truncated the text. Empty if the log
+   * does not show it.
    */
   statement: string;
   /** The index entry that it waited for: `index of table`. */
@@ -10,13 +10,13 @@ export interface Deadlocked {
 }
 
 /**
- * Reads the deadlocks out of the log of a MariaDB server that prints them all
- * (`innodb_print_all_deadlocks`): for each, its transactions.
+ * Reads all deadlocks, with their transactions, from the log of a MariaDB server that prints them
+ * (`innodb_print_all_deadlocks`).
  *
  * If a part cannot be parsed, its statement is empty, but the deadlock still counts.
  */
 export function readDeadlocks(log: string): Deadlocked[][] {
-  // Whatever else the server had to say may stand in the middle of a report.
+  // Other lines of the server may stand in the middle of a report.
   const lines = log.split('\n').filter((line) => !/^\S+ +\S+ \d+ \[(?:Warning|ERROR)\]/.test(line));
   const [, ...reports] = lines.join('\n').split('InnoDB: Transactions deadlock detected');
   return reports.map((report) => {

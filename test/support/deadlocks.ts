@@ -19,21 +19,18 @@ export async function deadlocks(url: string): Promise<number> {
   return Number(row.COUNT);
 }
 
-/**
- * The server's report on the last deadlock of any client. For the message
- * of a failed test.
- */
+/** The server's report on the last deadlock of any client, for the message of a failed test. */
 export async function lastDeadlock(url: string): Promise<string> {
   const [row] = await ask<{ Status: string }>(url, 'SHOW ENGINE INNODB STATUS');
   return /LATEST DETECTED DEADLOCK\n-+\n([\s\S]*?)\n-+\nTRANSACTIONS/.exec(row?.Status ?? '')?.[1] ?? 'none';
 }
 
 /**
- * Counts the deadlocks between these databases' connections from now on, also where a transaction
- * is tried again: each has a victim, which is told so. The server's own counter would count those
- * of other tests, too.
+ * Counts the deadlocks between these databases' connections from now on, including those of retried
+ * transactions. Each deadlock has a victim, which gets an error. The server's own counter would
+ * include the deadlocks of other tests.
  *
- * Returns what tells how many there were.
+ * Returns the function that reads the count.
  */
 export function countDeadlocks(databases: readonly Database[]): () => number {
   const errors = new Map<number | string, number>();
@@ -41,19 +38,19 @@ export function countDeadlocks(databases: readonly Database[]): () => number {
   return () => errors.get(DEADLOCK) ?? 0;
 }
 
-/** Deadlocks that MariaDB may meet in one test in which leases run out. */
+/** The number of deadlocks that MariaDB may meet in one test in which leases run out. */
 const OVERSLEPT = 5;
 
 /**
- * Expects that so many deadlocks are none.
+ * Expects no deadlock among `met`.
  *
- * @param leasesRunOut while their holders still use them. An ack, nack or extend has
- * LEASE_GRACE_MS from the end of its lease before a claim can want the same delivery. On a machine
- * so loaded that one takes longer, the two meet in opposite order. MySQL's claim skips the row all
- * the same, so MySQL may show no deadlock. MariaDB's claim waits for an instant. Its deadlock
- * detection then rolls back one transaction, which is retried. The server tells a transaction's
- * age in whole seconds, so these cannot be told from others: there they are bounded and shown. A
- * wrong lock order would be met again and again.
+ * @param leasesRunOut while their holders still use them. An ack, nack or extend has LEASE_GRACE_MS
+ * from the end of its lease before a claim can want the same delivery. On an overloaded machine it
+ * takes longer, and the two meet in opposite order. MySQL's claim skips the row all the same, so
+ * MySQL may show no deadlock. MariaDB's claim waits for an instant. Its deadlock detection then
+ * rolls back one transaction, which is retried. The server reports a transaction's age in whole
+ * seconds only, so the test cannot tell such a deadlock from others. On MariaDB it allows a few and
+ * prints the last one. A wrong lock order would exceed the limit.
  */
 export async function expectNoDeadlock(met: number, { leasesRunOut = false } = {}): Promise<void> {
   const last = met === 0 ? '' : await lastDeadlock(testServer().url);

@@ -13,8 +13,8 @@ export interface Block {
 }
 
 /**
- * A shell block that no test runs as it is written, what covers it instead, and why it is not run.
- * It is told by its page and its first line.
+ * A shell block that no test runs as written, the test that covers it instead, and the reason. Its
+ * page and its first line identify it.
  */
 export interface Exception {
   page: string;
@@ -24,8 +24,8 @@ export interface Exception {
 }
 
 /**
- * All other shell blocks speak to a broker, and `docs-commands.test.ts` runs them as they stand.
- * If you add a block that does not, write a test that runs it, and name the test here.
+ * All other shell blocks talk to a broker, and `docs-commands.test.ts` runs them as written. If you
+ * add a block that does not, write a test that runs it, and name the test here.
  */
 export const NOT_RUN_AS_WRITTEN: readonly Exception[] = [
   {
@@ -104,14 +104,16 @@ export const NOT_RUN_AS_WRITTEN: readonly Exception[] = [
   },
 ];
 
-/** The entry that a block has in {@link NOT_RUN_AS_WRITTEN}: the one whose first line says most. */
+/**
+ * The entry of a block in {@link NOT_RUN_AS_WRITTEN}: the one with the longest matching first line.
+ */
 export function exceptionOf({ page, text }: Block): Exception | undefined {
   return NOT_RUN_AS_WRITTEN.filter((one) => one.page === page && text.startsWith(one.firstLine)).toSorted(
     (one, other) => other.firstLine.length - one.firstLine.length,
   )[0];
 }
 
-/** Every page of documentation, by its path in the project. */
+/** Every page of the documentation, by its path in the repository. */
 export async function pages(): Promise<string[]> {
   const found = await Promise.all(
     FOLDERS.map(async (folder) =>
@@ -126,8 +128,7 @@ export async function readPage(page: string): Promise<string> {
 }
 
 /**
- * A page's fenced blocks, without the indentation of a list that they stand in; of one language,
- * or all.
+ * A page's fenced blocks of one language, or of all, without the indentation of a list around them.
  */
 export async function blocksOf(page: string, language?: string): Promise<Block[]> {
   const found = (await readPage(page)).matchAll(/^( *)```(\w*)\n([^]*?)^\1```$/gm);

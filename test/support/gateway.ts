@@ -2,11 +2,11 @@ import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 
 /**
- * A door between a broker and its database that a test can shut: connections break and new ones
- * are refused.
+ * A gateway between a broker and its database that a test can shut. It then breaks connections and
+ * refuses new ones.
  */
 export interface Gateway {
-  /** The database's URL through the door. */
+  /** The database's URL through the gateway. */
   url: string;
   shut(): Promise<void>;
   open(): Promise<void>;

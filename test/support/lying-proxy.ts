@@ -15,17 +15,17 @@ export type Verb = 'enqueue' | 'dequeue' | 'ack' | 'other';
 /** A call on its way to the broker. */
 export interface Passing {
   verb: Verb;
-  /** Which call of its verb it is, from 1. */
+  /** The number of the call among those of its verb, from 1. */
   number: number;
   body: string;
-  /** Sends it on to the broker, and answers what the broker says. */
+  /** Forwards it to the broker and returns the broker's answer. */
   forward: () => Promise<{ status: number; text: string }>;
 }
 
 /** The liar's answer in place of the broker's. */
 export type Lie = (passing: Passing) => Promise<{ status: number; text: string }>;
 
-/** A proxy between the simulator and an honest broker, which breaks one guarantee or another. */
+/** A proxy between the simulator and an honest broker that breaks one guarantee. */
 export async function startLyingProxy(target: string, lie: Lie): Promise<{ url: string; stop(): Promise<void> }> {
   const numbers: Record<Verb, number> = { enqueue: 0, dequeue: 0, ack: 0, other: 0 };
   const pass = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
@@ -43,7 +43,7 @@ export async function startLyingProxy(target: string, lie: Lie): Promise<{ url: 
     response.end(answer.text);
   };
   const server = createServer((request, response) => {
-    // Whatever fails here is, to the simulator, a broken connection.
+    // The simulator sees any failure here as a broken connection.
     pass(request, response).catch(() => response.destroy());
   });
   const port = await freePort();
@@ -59,7 +59,7 @@ export async function startLyingProxy(target: string, lie: Lie): Promise<{ url: 
   };
 }
 
-/** Confirms every fifth ack without passing it on. */
+/** Confirms every fifth ack but does not forward it. */
 export const swallowsAcks: Lie = async ({ verb, number, body, forward }) => {
   if (verb !== 'ack' || number % 5 !== 0) return forward();
   const { receipts }: AckRequest = JSON.parse(body);
@@ -74,7 +74,7 @@ export const confirmsStaleAcks: Lie = async ({ verb, body, forward }) => {
   return { status: 200, text: JSON.stringify({ acked: receipts, failed: [] }) };
 };
 
-/** Gives what one consumer got to the next one too, now and then. */
+/** Sometimes gives the messages of one consumer to the next one too. */
 export function deliversTwice(): Lie {
   let last: string | undefined;
   return async ({ verb, number, forward }) => {
@@ -85,7 +85,7 @@ export function deliversTwice(): Lie {
   };
 }
 
-/** Confirms every fifth enqueue without passing it on. */
+/** Confirms every fifth enqueue but does not forward it. */
 export const losesEnqueues: Lie = async ({ verb, number, body, forward }) => {
   if (verb !== 'enqueue' || number % 5 !== 0) return forward();
   const { messages }: EnqueueRequest = JSON.parse(body);
@@ -104,7 +104,7 @@ export const altersBodies: Lie = async ({ verb, number, forward }) => {
   return { ...answer, text: JSON.stringify({ messages: altered }) };
 };
 
-/** Hands out a minute late, by its own telling: long after whatever is short-lived has expired. */
+/** Hands messages out a minute late by its own clock, long after short-lived ones have expired. */
 export const deliversExpired: Lie = async ({ verb, forward }) => {
   const answer = await forward();
   if (verb !== 'dequeue') return answer;

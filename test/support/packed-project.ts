@@ -17,8 +17,8 @@ export const FORMATS = ['module', 'commonjs'] as const;
 export type Format = (typeof FORMATS)[number];
 
 /**
- * The versions that a new project of each Nest major gets today. All other packages come in the
- * version of this repository.
+ * The versions that a new project of each Nest major gets today. All other packages have this
+ * repository's version.
  */
 const VERSIONS: Record<NestMajor, Record<string, string>> = {
   11: { '@nestjs/typeorm': '11', typeorm: '0.3', typescript: '5' },
@@ -49,9 +49,9 @@ const COMPILER_OPTIONS = {
 };
 
 /**
- * Two strict Nest services, one of ES modules and one of CommonJS, with one installation of the
- * public packages' tarballs. They are outside the repository, so that Node.js and the compiler see
- * only the packed files.
+ * Two strict Nest services, one of ES modules and one of CommonJS. They share one installation of
+ * the public packages' tarballs. They are outside the repository, so that Node.js and the compiler
+ * see only the packed files.
  */
 export class PackedProject {
   private constructor(readonly folder: string) {}

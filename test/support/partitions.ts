@@ -6,14 +6,14 @@ import { numbered, type TestStore } from './store.js';
 export const MINUTE = 60_000;
 export const HOUR = 60 * MINUTE;
 export const DAY = 24 * HOUR;
-/** The instant at which tests that move time begin: midnight. */
+/** The midnight at which tests that move time begin. */
 export const START = Date.UTC(2026, 0, 1);
 
 const BATCH = 1000;
 
 /**
- * Enqueues messages whose ids are stamped at an instant, by a broker whose clock may be wrong: the
- * database's says `now`. Returns the ids.
+ * Enqueues messages whose ids have the time `at`, as from a broker with a wrong clock. The
+ * database's clock shows `now`. Returns the ids.
  */
 export async function enqueueStamped(
   store: TestStore,
@@ -32,7 +32,7 @@ export async function enqueueStamped(
   return ids;
 }
 
-/** Takes all that is available at an instant. */
+/** Dequeues every message that is available at an instant. */
 export async function takeAll(store: TestStore, queue: Queue, now: number): Promise<LeasedDelivery[]> {
   const taken: LeasedDelivery[] = [];
   for (;;) {
@@ -42,7 +42,7 @@ export async function takeAll(store: TestStore, queue: Queue, now: number): Prom
   }
 }
 
-/** Takes all that is available at an instant, and acks it. */
+/** Dequeues and acks every message that is available at an instant. */
 export async function settleAll(store: TestStore, queue: Queue, now: number): Promise<LeasedDelivery[]> {
   const taken = await takeAll(store, queue, now);
   for (let done = 0; done < taken.length; done += BATCH) {
@@ -52,7 +52,7 @@ export async function settleAll(store: TestStore, queue: Queue, now: number): Pr
   return taken;
 }
 
-/** Dead-letters whatever was received too often; returns how many. */
+/** Dead-letters every over-received message. Returns their number. */
 export async function deadLetterAll(store: TestStore, queue: Queue, now: number): Promise<number> {
   const { found } = await store.at(now).unleased.findOverReceived(queue, FIRST_ID, BATCH);
   return store.at(now).messages.deadLetter(queue, found);
@@ -65,7 +65,7 @@ export async function stored(store: TestStore, ids: readonly Buffer[]): Promise<
   return Number(row?.n);
 }
 
-/** Ids as text, for comparing sets of them. */
+/** Ids as sorted text, for a comparison of sets. */
 export function hex(ids: readonly Buffer[]): string[] {
   return ids.map((id) => id.toString('hex')).toSorted();
 }
@@ -74,7 +74,7 @@ export function hex(ids: readonly Buffer[]): string[] {
 export async function openSession(store: TestStore): Promise<Session & { end(): Promise<void> }> {
   const connection = await createConnection({ uri: store.url });
   await connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED');
-  // A test that fails leaves it behind: its locks must not outlive that for long.
+  // A failed test leaves it open. Its locks must not outlive the test for long.
   await connection.query('SET SESSION wait_timeout = 15');
   connection.on('error', () => undefined);
   const run = async <T>(sql: string, values: readonly unknown[] = []): Promise<T> => {

@@ -4,11 +4,11 @@ import { eventually } from './wait.js';
 
 const EVERY_MS = 50;
 const CALL_DEADLINE_MS = 2000;
-/** Rounds under way at most; each ends by its calls' deadlines. */
+/** The maximum of concurrent rounds. Each ends by its calls' deadlines. */
 const MOST_UNDER_WAY = 100;
-/** Rounds remembered: half an hour's at least. */
+/** The number of rounds to remember: at least half an hour's. */
 const MOST_REMEMBERED = 80_000;
-/** Messages that a broken round leaves behind come back soon, and none outlives the next minute. */
+/** A message that a broken round leaves behind comes back soon, and expires within a minute. */
 const QUEUE = { leaseSeconds: 5, messageTtlSeconds: 60 };
 
 interface Round {
@@ -18,9 +18,9 @@ interface Round {
 }
 
 /**
- * Measures the service that a client sees. Every 50 ms it begins a round trip: enqueue, dequeue
- * and ack of one small message. It does not wait for earlier round trips, and remembers those that
- * succeeded. Give it a client without retries, which would hide how long a broker needs.
+ * Measures the service that a client sees. Every 50 ms it begins a round trip: enqueue, dequeue and
+ * ack of one small message. It does not wait for earlier round trips, and remembers the successful
+ * ones. Its client must not retry, because retries would hide the delay of a broker.
  */
 export class Prober {
   readonly #client: RowmqHttpClient;
@@ -37,7 +37,7 @@ export class Prober {
   }
 
   /**
-   * Creates or changes the queue, which nobody else may use, and begins. Throws when the broker
+   * Creates or changes the queue, which nobody else may use, and starts. Throws if the broker
    * refuses the queue.
    */
   static async start(client: RowmqHttpClient, queue: string): Promise<Prober> {
@@ -48,8 +48,8 @@ export class Prober {
   }
 
   /**
-   * Milliseconds from `at`, by `performance.now()`, to the end of the first round trip that began
-   * after it and succeeded; undefined if there is none yet.
+   * Milliseconds from `at`, by `performance.now()`, to the end of the first successful round trip
+   * that began after it. Undefined if there is none yet.
    */
   gapAfter(at: number): number | undefined {
     const ends = this.#succeeded.filter(({ began }) => began > at).map(({ ended }) => ended);
@@ -57,8 +57,8 @@ export class Prober {
   }
 
   /**
-   * The same, waiting for it. Throws when the deadline passes, and when a call failed for a reason
-   * that will not pass.
+   * Waits for that round trip. Throws at the deadline, or after a call that failed for a permanent
+   * reason.
    */
   async recovered(at: number, deadlineMs: number): Promise<number> {
     return eventually(
@@ -72,8 +72,8 @@ export class Prober {
   }
 
   /**
-   * The longest time, within the one from `from` to `until` by `performance.now()`, in which no
-   * round trip came to its end.
+   * The longest time without the end of a round trip, between `from` and `until` by
+   * `performance.now()`.
    */
   longestGap(from: number, until: number): number {
     const ends = this.#succeeded.map(({ ended }) => ended).filter((ended) => ended > from && ended < until);
@@ -82,8 +82,8 @@ export class Prober {
   }
 
   /**
-   * Ends the measuring and waits for the round trips under way. Throws when a call failed for a
-   * reason that will not pass. Idempotent.
+   * Stops, and waits for the round trips in flight. Throws if a call failed for a permanent reason.
+   * Idempotent.
    */
   async stop(): Promise<void> {
     this.#stopping.abort();
@@ -112,7 +112,7 @@ export class Prober {
     const began = performance.now();
     const options = { timeoutMs: CALL_DEADLINE_MS };
     await this.#client.enqueue(this.#queue, { messages: [{ body: 'probe' }] }, options);
-    // Another round's message does as well; that round finds this one's.
+    // Any round's message will do: the other round finds this one's.
     const { messages } = await this.#client.dequeue(this.#queue, { maxMessages: 1, waitSeconds: 1 }, options);
     const receipts = messages.map(({ receipt }) => receipt);
     if (receipts.length === 0) return;

@@ -9,20 +9,20 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const READY_MS = 60_000;
 const STOP_MS = 30_000;
 
-/** A process of RowMQ's, as users run it: compiled, on its own, reached over real sockets. */
+/** A process of RowMQ as users run it: compiled, separate, and reached over real sockets. */
 export interface AppProcess {
   pid: number;
-  /** Its output so far, both streams. */
+  /** The output of both streams so far. */
   output(): string;
-  /** Stops it in order and waits for that; fails if it does not end in time or not cleanly. */
+  /** Stops it in order and waits for the end. Fails if it does not end in time or not cleanly. */
   stop(): Promise<void>;
-  /** SIGKILL, and waits for the end. */
+  /** Sends SIGKILL and waits for the end. */
   kill(): Promise<void>;
 }
 
-/** A process that may be killed before it has come up, or end by itself. */
+/** A process that may be killed before it is ready, or end by itself. */
 export interface SpawnedApp extends AppProcess {
-  /** Resolves when it says that it is ready; rejects if it ends before, or takes too long. */
+  /** Resolves when it reports ready. Rejects if it ends before that, or takes too long. */
   ready: Promise<void>;
   isReady(): boolean;
   isAlive(): boolean;
@@ -43,7 +43,7 @@ export async function createMigratedDatabase(): Promise<TestDatabase> {
   return database;
 }
 
-/** Starts a broker process: on a database of its own, unless one is given. */
+/** Starts a broker process, on a database of its own unless one is given. */
 export async function startBroker({
   database,
   env = {},
@@ -60,15 +60,15 @@ export async function startReaper(database: TestDatabase, env: Record<string, st
 }
 
 interface StartOptions {
-  /** The folder that holds `apps`, if it is another than the repository. */
+  /** The folder that holds `apps`, if that is not the repository. */
   root?: string | undefined;
-  /** A module that is loaded before it. */
+  /** A module to load before it. */
   preload?: string;
-  /** Told what it, or that module, sends its parent. */
+  /** Receives the messages that it, or that module, sends to its parent. */
   onMessage?: (message: unknown) => void;
 }
 
-/** Starts `apps/<name>` and waits until it says that it is ready. */
+/** Starts `apps/<name>` and waits until it reports ready. */
 export async function startApp(
   name: 'broker' | 'reaper',
   env: Record<string, string>,
@@ -80,8 +80,7 @@ export async function startApp(
 }
 
 /**
- * Starts `apps/<name>` without waiting for it. Settings of the surrounding environment do not
- * reach it.
+ * Starts `apps/<name>` without a wait. It does not get the settings of the surrounding environment.
  */
 export function spawnApp(
   name: 'broker' | 'reaper',
@@ -101,7 +100,7 @@ export function spawnApp(
   const keep = (chunk: Buffer): void => void (output += chunk.toString());
   child.stdout?.on('data', keep);
   child.stderr?.on('data', keep);
-  // Not `exit`, which can come before the last of the output.
+  // `exit` can come before the last of the output.
   const exited = once(child, 'close') as Promise<[number | null, NodeJS.Signals | null]>;
   let isReady = false;
   const saysReady = new Promise<void>((resolve) => {

@@ -1,10 +1,7 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 
-/**
- * Opens a connection on which a test sends what bytes it likes, and which it may break at any
- * moment.
- */
+/** Opens a connection on which a test can send any bytes, and which it can break at any moment. */
 export async function openSocket(url: string): Promise<Socket> {
   const { hostname, port } = new URL(url);
   const socket = connect({ host: hostname, port: Number(port) });

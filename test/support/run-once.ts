@@ -1,6 +1,6 @@
 /**
- * Tests that run on one kind of server only, because the kind plays no part in what they check.
- * Everything else below test/ runs on every kind. Paths are relative to the repository.
+ * Tests that run on one kind of server only, because the kind does not matter to them. All other
+ * tests below test/ run on every kind. Paths are relative to the repository.
  */
 export const RUN_ONCE: readonly string[] = [
   // Programs around the broker: they reach it through its API, and the contract tests check that
@@ -11,16 +11,17 @@ export const RUN_ONCE: readonly string[] = [
   'test/e2e/example-orders.test.ts',
   'test/e2e/in-memory-broker.test.ts',
   'test/e2e/simulator.test.ts',
-  // The package is what is tested; transactional-enqueue.test.ts runs its statements on every kind.
+  // This tests the package. transactional-enqueue.test.ts runs its statements on every kind.
   'test/e2e/typeorm-package.test.ts',
-  // HTTP alone: the page, the document, keys and origins, slow sockets, the commands of the docs.
+  // These test HTTP alone: the page, the document, keys and origins, slow sockets, the commands of
+  // the docs.
   'test/e2e/docs-commands.test.ts',
   'test/e2e/docs-page.test.ts',
   'test/e2e/openapi.test.ts',
   'test/e2e/security.test.ts',
   'test/e2e/slow-clients.test.ts',
-  // Processes and signals. unusable-database.test.ts and database-trouble.test.ts check on every
-  // kind what the server answers.
+  // These test processes and signals. unusable-database.test.ts and database-trouble.test.ts check
+  // the server's answers on every kind.
   'test/e2e/shutdown.test.ts',
   'test/e2e/start-recovery.test.ts',
   'test/e2e/workers.test.ts',

@@ -14,9 +14,9 @@ import {
 const dataDir = fileURLToPath(new URL('../../.rowmq-test', import.meta.url));
 
 /**
- * Starts a real server of this kind, small and on a folder of its own, provides it to the tests,
- * and returns what stops it. The folder is removed unless a test failed: a failed test keeps its
- * data.
+ * Starts a real, small server of this kind on a folder of its own and provides it to the tests.
+ * Returns the function that stops it and removes the folder. After a failed test the folder stays,
+ * so that its data can be read.
  */
 export async function startTestServer(kind: ServerKind, project: TestProject): Promise<() => Promise<void>> {
   const serversDir = process.env['ROWMQ_SERVERS_DIR'];
@@ -24,7 +24,7 @@ export async function startTestServer(kind: ServerKind, project: TestProject): P
   await endLeftOver(dataDir, kind);
   const folder = join(dataDir, `${kind}-${process.pid}`);
   const server = await EmbeddedServer.start({ program, dataDir: folder, bufferPoolMegabytes: 512 });
-  // SIGINT ends vitest without its teardown; a server left over here would stay for good, as no
+  // SIGINT ends vitest without its teardown. A server left over would then run for ever, because no
   // later run uses its folder.
   const killServer = () => void server.kill();
   process.once('exit', killServer);
@@ -39,8 +39,8 @@ export async function startTestServer(kind: ServerKind, project: TestProject): P
 }
 
 /**
- * Ends servers on folders `<parent>/<name>-<process id>` whose test run was killed; a later run
- * never starts on their folder, so nothing else would. Returns these folders.
+ * Ends servers on folders `<parent>/<name>-<process id>` of killed test runs. Nothing else would,
+ * because no later run uses these folders. Returns the folders.
  */
 export async function endLeftOver(parent: string, name: string): Promise<string[]> {
   const found = (await readdir(parent).catch(() => [])).filter(

@@ -9,7 +9,7 @@ export interface TestServer {
   readonly kind: ServerKind;
   /** Such as `9.7.4`. */
   readonly version: string;
-  /** URL of a user who may do everything; its database is `rowmq`. */
+  /** The URL of a user with all privileges. Its database is `rowmq`. */
   readonly url: string;
 }
 
@@ -17,7 +17,7 @@ export interface TestServer {
 export interface TestDatabase {
   readonly name: string;
   readonly url: string;
-  /** Removes the database; not called after a failure, so that its data can be looked at. */
+  /** Removes the database. Not called after a failure, so that its data can be read. */
   drop(): Promise<void>;
 }
 
@@ -27,13 +27,13 @@ declare module 'vitest' {
   }
 }
 
-/** The server this test file runs against; the same file runs once per kind of server. */
+/** The server of this test file. Each file runs once per kind of server. */
 export function testServer(): TestServer {
   return inject('server');
 }
 
 /**
- * The program of a kind of server, for tests that run one of their own; it is unpacked before any
+ * The program of a kind of server, for tests that run one of their own. It is unpacked before any
  * test begins.
  */
 export async function serverProgram(kind: ServerKind = testServer().kind): Promise<ServerProgram> {

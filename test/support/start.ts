@@ -12,13 +12,13 @@ const READY_MS = 240_000;
 
 /** The program of `npm start`, as a process with its own data folder and port. */
 export class StartedRowmq {
-  /** Everything it printed so far. */
+  /** Its output so far. */
   output = '';
-  /** Resolves with how the launcher ended. */
+  /** Resolves with the end of the launcher. */
   readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
   private readonly launcher: ChildProcess;
 
-  /** Starts it without waiting for anything. */
+  /** Starts it without a wait. */
   constructor(
     readonly kind: ServerKind,
     readonly dataDir: string,
@@ -38,7 +38,7 @@ export class StartedRowmq {
         ROWMQ_BUFFER_POOL_MB: '128',
       },
       stdio: ['ignore', 'pipe', 'pipe'],
-      // A process group of its own, as a terminal gives it.
+      // It has a process group of its own, as in a terminal.
       detached: true,
     });
     for (const stream of [this.launcher.stdout!, this.launcher.stderr!]) {
@@ -51,7 +51,7 @@ export class StartedRowmq {
     return `http://127.0.0.1:${this.port}`;
   }
 
-  /** Waits until it says that it runs. */
+  /** Waits until it reports that it runs. */
   async ready(): Promise<this> {
     let ended = false;
     void this.exited.then(() => (ended = true));
@@ -112,13 +112,13 @@ export class StartedRowmq {
     return Object.fromEntries(entries.filter((_, index) => alive[index]).map((entry) => [entry.name, entry]));
   }
 
-  /** Ends whatever still runs, for clean-up after a test. */
+  /** Ends every process that still runs, to clean up after a test. */
   async killAll(): Promise<void> {
     for (const { pid } of await this.processes()) {
       try {
         process.kill(pid, 'SIGKILL');
       } catch {
-        // It ended by itself meanwhile.
+        // The process ended by itself meanwhile.
       }
     }
     await this.exited;
@@ -137,8 +137,8 @@ export class StartedRowmq {
 }
 
 /**
- * Gives the tests of a file one data folder and one port, and returns what starts `npm start` on
- * them.
+ * Gives the tests of a file one data folder and one port. Returns the function that starts `npm
+ * start` on them.
  */
 export function useStart(): (port?: number) => StartedRowmq {
   let dataDir: string;

@@ -1,13 +1,12 @@
 import type { Connection } from 'mysql2';
 import { type Database, poolOf } from '@rowmq/store';
 
-/** How a claim looks at the head of a queue, from the scan floors on. */
+/** The claim's peek at the start of a queue, from the scan floors on. */
 export const LOOK_AT_HEAD =
   /^SELECT priority_rank AS priorityRank, available_at AS availableAt[^]*ORDER BY queue_id, priority_rank, available_at\s+LIMIT \d+$/;
 
 /**
- * Notes every statement, with its values in place, that is sent through a database's pool from now
- * on.
+ * Records every statement, with its values in place, that the database's pool sends from now on.
  */
 export function recordStatements(database: Database): string[] {
   const statements: string[] = [];
@@ -22,9 +21,8 @@ export function recordStatements(database: Database): string[] {
 }
 
 /**
- * Counts, by error number, what the server answers statements with that are sent through a
- * database's pool from now on: also what is tried again. An error that does not come from the
- * server counts by its code.
+ * Counts the errors that the server answers to the database's pool from now on, by error number. It
+ * includes the errors of retried statements. An error that is not the server's counts by its code.
  */
 export function countErrors(database: Database, counts: Map<number | string, number>): void {
   onEachConnection(database, (connection) => {
@@ -41,7 +39,7 @@ export function countErrors(database: Database, counts: Map<number | string, num
   });
 }
 
-/** Does something once to each connection of a database's pool, before it is used next. */
+/** Runs a function once for each connection of a database's pool, before its next use. */
 function onEachConnection(database: Database, work: (connection: Connection) => void): void {
   const seen = new WeakSet<Connection>();
   poolOf(database.dataSource).on('acquire', (connection) => {

@@ -32,17 +32,17 @@ export interface TestStore {
   partitions: PartitionRepository;
   reaper: ReaperRepository;
   /**
-   * Moves the clock of its sessions to this instant, ms since 1970, where it stays. Undefined: the
-   * real time.
+   * Moves the clock of its sessions to this instant, in ms since 1970, and stops it there.
+   * Undefined: the real time.
    */
   at(instant: number | undefined): TestStore;
   close(): Promise<void>;
 }
 
 /**
- * The message repository for one client at a time: every request is a batch of its own, and a
- * refusal is thrown. As in a broker, one claim of a queue runs at a time, and a claim that has
- * to look again does so.
+ * The message repository for one client at a time. Every request is a batch of its own, and a
+ * refusal is thrown. As in a broker, one claim of a queue runs at a time, and a claim that must
+ * read again does so.
  */
 export class SingleMessages {
   readonly expire: MessageRepository['expire'];
@@ -101,9 +101,7 @@ function first<T>([one]: readonly T[]): T {
   return one as T;
 }
 
-/**
- * Opens the repositories on a fresh database, or as a further broker would on one that is there.
- */
+/** Opens the repositories on a fresh database, or like a further broker on an existing one. */
 export async function openStore({
   poolSize = 8,
   on,
@@ -116,8 +114,8 @@ export async function openStore({
   databaseOf?: (source: DataSource) => Database;
   observer?: StoreObserver;
   /**
-   * The clock of its sessions, ms since 1970, until {@link TestStore.at} moves it. Undefined: the
-   * real time.
+   * The clock of its sessions, in ms since 1970, until {@link TestStore.at} moves it. Undefined:
+   * the real time.
    */
   clock?: () => number | undefined;
 } = {}): Promise<TestStore> {
@@ -160,12 +158,12 @@ export async function createQueue(
   return (await store.queues.put(`queue-${process.pid}-${queueNumber}`, settings)).queue;
 }
 
-/** A message with defaults for whatever a test does not care about. */
+/** A message with defaults for every field that a test does not name. */
 export function message(overrides: Partial<NewMessage> = {}): NewMessage {
   return { id: newMessageId(), body: Buffer.from('body'), headers: null, priority: 4, ...overrides };
 }
 
-/** Several of them, whose bodies are their numbers. */
+/** Several messages, whose bodies are their numbers. */
 export function numbered(count: number, overrides: Partial<NewMessage> = {}): NewMessage[] {
   return Array.from({ length: count }, (_, index) => message({ body: Buffer.from(String(index)), ...overrides }));
 }

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /**
- * Waits until a condition gives something other than false, null or undefined, and returns that.
- * Fails, saying what it waited for, when the deadline passes: `what` may be a function that tells
- * what is known by then.
+ * Waits until a condition returns something other than false, null or undefined, and returns that.
+ * At the deadline it fails and says what it waited for. `what` may be a function that describes the
+ * state by then.
  */
 export async function eventually<T>(
   what: string | (() => string),

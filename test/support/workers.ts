@@ -4,7 +4,9 @@ import { buildConnector, Client, request } from 'undici';
 import { type Answer, Api } from './api.js';
 import type { Broker } from './processes.js';
 
-/** A client that has one connection, and so talks to one worker, for as long as that lives. */
+/**
+ * A client with one connection. All its requests go to one worker for as long as the worker lives.
+ */
 export class OneConnection extends Api {
   private socket: Socket | undefined;
   private readonly client: Client;
@@ -49,7 +51,7 @@ export class OneConnection extends Api {
   }
 }
 
-/** As many clients as there are workers, each connected to another. */
+/** One client for each worker, each connected to another one. */
 export async function oneConnectionEach(broker: Pick<Broker, 'pid' | 'url'>): Promise<OneConnection[]> {
   const count = (await workersOf(broker)).length;
   const clients = new Map<number, OneConnection>();
@@ -69,7 +71,7 @@ export async function workersOf({ pid }: Pick<Broker, 'pid'>): Promise<number[]>
   return text.trim().split(' ').filter(Boolean).map(Number);
 }
 
-/** The process id of the worker with this number, if it runs. */
+/** The process id of the worker with this number, if that runs. */
 export async function workerNumbered(broker: Pick<Broker, 'pid'>, number: number): Promise<number | undefined> {
   for (const pid of await workersOf(broker)) {
     const commandLine = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');

@@ -20,14 +20,14 @@ function taking(ms: number): (size: number) => Promise<number> {
 }
 
 describe('batches', () => {
-  test('double after a quick one, up to the largest', async () => {
+  test('double in size after a quick one, up to the maximum', async () => {
     const batches = new Batches(500, 50, 1500);
     const sizes = [];
     for (let batch = 0; batch < 4; batch += 1) sizes.push(await batches.run(hurried, taking(24)));
     expect(sizes).toEqual([500, 1000, 1500, 1500]);
   });
 
-  test('halve after a slow one, down to the smallest', async () => {
+  test('halve in size after a slow one, down to the minimum', async () => {
     const batches = new Batches(501, 100, 5000);
     const sizes = [];
     for (let batch = 0; batch < 4; batch += 1) sizes.push(await batches.run(hurried, taking(101)));
@@ -40,7 +40,7 @@ describe('batches', () => {
     expect(await batches.run(hurried, taking(50))).toBe(500);
   });
 
-  test('throw the error of a failed one, and halve the next', async () => {
+  test('rethrow the error of a failed one, and halve the next', async () => {
     const batches = new Batches();
     await expect(batches.run(hurried, () => Promise.reject(new Error('no')))).rejects.toThrow('no');
     expect(await batches.run(hurried, taking(50))).toBe(250);

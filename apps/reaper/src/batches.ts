@@ -4,9 +4,9 @@ const TARGET_MS = 50;
 const LONGEST_PAUSE_MS = 1000;
 
 /**
- * Sizes batches by their duration. A quick one doubles the next; a slow or failed one halves it.
- * After each comes a random pause of up to the same time. So the reaper uses at most about two
- * thirds of the resource that it shares.
+ * Sizes batches by their duration. A quick one doubles the next, and a slow or failed one halves
+ * it. A random pause of at most the same duration follows each batch. So the reaper uses at most
+ * about two thirds of the resource that it shares.
  */
 export class Batches {
   constructor(

@@ -25,7 +25,7 @@ describe('a walk over queues', () => {
     expect(count).toBe(60);
   });
 
-  test('that is stopped does nothing more, and the next run continues there, through all queues', async () => {
+  test('that is stopped does nothing more, and the next run continues there through all queues', async () => {
     const walk = new QueueWalk();
     const stopping = new AbortController();
     const steps: number[] = [];
@@ -52,7 +52,7 @@ describe('a walk over queues', () => {
     expect(steps).toEqual([2, 3]);
   });
 
-  test('that fails at one queue begins with the next queue afterwards', async () => {
+  test('that fails at one queue continues with the next queue in the next run', async () => {
     const walk = new QueueWalk();
     const steps: number[] = [];
     const step = async ({ id: queueId }: Queue): Promise<{ count: number; next: null }> => {

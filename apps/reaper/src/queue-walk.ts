@@ -19,7 +19,7 @@ export class QueueWalk {
   private readonly batches = new Batches(200, 50, LARGEST_STRETCH);
   private position: { queueId: number; after: Buffer } | undefined;
 
-  /** Goes once round the queues at most. Returns the sum of the steps' counts. */
+  /** Visits each queue at most once. Returns the sum of the steps' counts. */
   async run(
     queues: readonly Queue[],
     signal: AbortSignal,

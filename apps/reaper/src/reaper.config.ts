@@ -16,15 +16,15 @@ export interface ReaperConfig {
   /** Pause between two rounds. */
   intervalSeconds: number;
   /**
-   * Settled messages stay readable for at least this time after their enqueue. Then their partition
-   * goes.
+   * Settled messages stay readable for at least this time after their enqueue. Then the reaper
+   * drops their partition.
    */
   retentionSeconds: number;
   /** Time span of one partition of the message table. */
   partitionMinutes: number;
   /**
    * The time for which partitions exist in advance. If the reaper is away for longer, the catch-all
-   * one fills.
+   * partition fills.
    */
   partitionsAheadMinutes: number;
   stopSeconds: number;
@@ -40,7 +40,7 @@ const SHAPE = {
   ...DATABASE_SETTINGS,
   ROWMQ_DATABASE_POOL_SIZE: wholeNumber(1, 1000).default(LEAST_CONNECTIONS),
   ROWMQ_REAPER_INTERVAL_SECONDS: wholeNumber(1, 3600).default(5),
-  // A minute at least: an enqueue that is repeated after a lost connection must still find its
+  // At least a minute: an enqueue that is retried after a lost connection must still find its
   // messages.
   ROWMQ_RETENTION_SECONDS: wholeNumber(60, 31_536_000).default(3600),
   ROWMQ_PARTITION_MINUTES: wholeNumber(1, 10_080).default(60),

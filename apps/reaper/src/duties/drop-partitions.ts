@@ -11,8 +11,8 @@ import type { Duty } from './duty.js';
 export class DropPartitions implements Duty {
   readonly name = 'drop-partitions';
   /**
-   * A drop stops writers for 50 to 100 ms. Every 30 s, that is far below the 1 % that the p99 would
-   * show.
+   * A drop blocks writers for 50 to 100 ms. Every 30 s, that is far below the 1 % that the p99
+   * would show.
    */
   readonly everySeconds = 30;
   private readonly logger = new Logger(DropPartitions.name);
