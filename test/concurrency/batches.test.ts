@@ -141,8 +141,8 @@ it('batches of every verb for several queues, from several brokers, with leases 
   }
 
   await Promise.all([
-    ...stores.map(({ messages }) => broker(messages.flights)),
-    Promise.all([produce(store.messages.flights), produce((stores.at(-1) as TestStore).messages.flights)]).then(
+    ...stores.map(({ messages }) => broker(messages.batches)),
+    Promise.all([produce(store.messages.batches), produce((stores.at(-1) as TestStore).messages.batches)]).then(
       () => (isSent = true),
     ),
   ]);

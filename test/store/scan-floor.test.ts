@@ -121,12 +121,12 @@ describe('while a snapshot is held and purge stands still', () => {
 
   /** So many messages come and go. */
   async function pass(queue: Queue, count: number): Promise<void> {
-    const { flights } = store.messages;
+    const { batches } = store.messages;
     for (let passed = 0; passed < count; passed += BATCH) {
-      await flights.enqueue([{ queueName: queue.name, messages: numbered(BATCH) }]);
-      const leased = await take(flights, queue, BATCH);
+      await batches.enqueue([{ queueName: queue.name, messages: numbered(BATCH) }]);
+      const leased = await take(batches, queue, BATCH);
       expect(leased).toHaveLength(BATCH);
-      expect(new Set((await flights.ack([{ queueId: queue.id, receipts: leased }]))[0])).toEqual(new Set([null]));
+      expect(new Set((await batches.ack([{ queueId: queue.id, receipts: leased }]))[0])).toEqual(new Set([null]));
     }
   }
 
@@ -134,8 +134,8 @@ describe('while a snapshot is held and purge stands still', () => {
     'a claim from a queue with a backlog of %i walks over no more than at the beginning, and without floors ever more',
     async (backlog) => {
       const queue = await createQueue(store);
-      const { flights } = store.messages;
-      await flights.enqueue([{ queueName: queue.name, messages: numbered(backlog) }]);
+      const { batches } = store.messages;
+      await batches.enqueue([{ queueName: queue.name, messages: numbered(backlog) }]);
       await pass(queue, 1000);
       const floored: { pages: number; dead: number }[] = [];
       for (let passed = 0; passed < MESSAGES; passed += MESSAGES / 4) {
@@ -143,9 +143,9 @@ describe('while a snapshot is held and purge stands still', () => {
         // With few messages alive the table is a small one to the optimizer, however much there is
         // to walk over.
         await observer.query('ANALYZE TABLE delivery');
-        floored.push(await costOfClaim(flights, queue, true));
+        floored.push(await costOfClaim(batches, queue, true));
       }
-      const without = await costOfClaim(flights, queue, false);
+      const without = await costOfClaim(batches, queue, false);
       const measured = JSON.stringify({ backlog, floored, without });
       // The counter-test: it is there to be walked over.
       expect(without.dead, measured).toBeGreaterThanOrEqual(MESSAGES);
@@ -163,13 +163,13 @@ describe('while a snapshot is held and purge stands still', () => {
   it('a rescan takes long, and so comes seldom: a twentieth of the time at most, for a queue that is empty all the time', async () => {
     const queue = await createQueue(store);
     await pass(queue, MESSAGES / 2);
-    const { flights } = store.messages;
+    const { batches } = store.messages;
     const { rescans } = recorded;
     rescans.length = 0;
     const from = performance.now();
     let claims = 0;
     while (performance.now() < from + (rescans.length < 2 ? 20_000 : 4000)) {
-      await take(flights, queue, 10);
+      await take(batches, queue, 10);
       claims += 1;
     }
     expect(rescans.length).toBeGreaterThanOrEqual(2);
@@ -187,13 +187,13 @@ describe('while a snapshot is held and purge stands still', () => {
 
   it('a rescan of a queue that has messages all the time is made four times a second at most', async () => {
     const queue = await createQueue(store);
-    const { flights } = store.messages;
-    await flights.enqueue([{ queueName: queue.name, messages: numbered(1000) }]);
+    const { batches } = store.messages;
+    await batches.enqueue([{ queueName: queue.name, messages: numbered(1000) }]);
     const { rescans } = recorded;
     rescans.length = 0;
     const from = performance.now();
     for (let left = 1000; left > 0 && performance.now() < from + 3000; left -= 1) {
-      expect(await take(flights, queue, 1)).toHaveLength(1);
+      expect(await take(batches, queue, 1)).toHaveLength(1);
     }
     await sleep(100);
     expect(rescans.length).toBeGreaterThan(0);
@@ -380,11 +380,11 @@ describe('the same millisecond', () => {
 
   it('a message that is claimed as soon as it is enqueued is found by the first claim, 1000 times', async () => {
     const queue = await createQueue(store);
-    const { flights } = store.messages;
+    const { batches } = store.messages;
     for (let time = 0; time < 1000; time += 1) {
       const sent = message({ priority: time % 10, body: Buffer.from(String(time)) });
-      await flights.enqueue([{ queueName: queue.name, messages: [sent] }]);
-      expect(bodies(await take(flights, queue, 1))).toEqual([String(time)]);
+      await batches.enqueue([{ queueName: queue.name, messages: [sent] }]);
+      expect(bodies(await take(batches, queue, 1))).toEqual([String(time)]);
     }
   }, 120_000);
 
@@ -399,12 +399,12 @@ describe('the same millisecond', () => {
 
   it('a delivery that is nacked is found by the first claim after it', async () => {
     const queue = await createQueue(store);
-    const { flights } = store.messages;
-    await flights.enqueue([{ queueName: queue.name, messages: [message()] }]);
-    let leased = await take(flights, queue, 1);
+    const { batches } = store.messages;
+    await batches.enqueue([{ queueName: queue.name, messages: [message()] }]);
+    let leased = await take(batches, queue, 1);
     for (let time = 0; time < 200; time += 1) {
-      await flights.nack([{ queueId: queue.id, receipts: leased, delaySeconds: 0 }]);
-      leased = await take(flights, queue, 1);
+      await batches.nack([{ queueId: queue.id, receipts: leased, delaySeconds: 0 }]);
+      leased = await take(batches, queue, 1);
       expect(leased).toHaveLength(1);
     }
   }, 60_000);
