@@ -204,7 +204,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
         const [fromA, fromB] = await store.messages.batches.dequeue(request);
         got['a']?.push(...(fromA?.leased.flat() ?? []));
         got['b']?.push(...(fromB?.leased.flat() ?? []));
-        return (await fromA?.lookAgain) === true || (await fromB?.lookAgain) === true;
+        return (await fromA?.claimAgain) === true || (await fromB?.claimAgain) === true;
       };
       let mayBeMore = await cutOnce(take);
       for (let look = 0; mayBeMore && look < 10; look += 1) mayBeMore = await take();

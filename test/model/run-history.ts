@@ -197,8 +197,8 @@ class Run {
       let wanting = open.filter(({ queue }) => !answers.get(queue.name)?.leased.flat().length);
       for (let looks = 0; looks < 5 && wanting.length > 0; looks += 1) {
         const outcomes = await batches.dequeue(wanting);
-        for (const [index, { leased, lookAgain }] of outcomes.entries()) {
-          answers.set(wanting[index]!.queue.name, { leased, mayBeMore: await lookAgain });
+        for (const [index, { leased, claimAgain }] of outcomes.entries()) {
+          answers.set(wanting[index]!.queue.name, { leased, mayBeMore: await claimAgain });
         }
         wanting = wanting.filter(({ queue }) => {
           const { leased, mayBeMore } = answers.get(queue.name)!;
@@ -328,7 +328,7 @@ class Run {
   /** Tells where there is something available, be it expired or received too often. */
   private async look(step: StepThat<'look'>): Promise<void> {
     const { ids } = this.world;
-    const found = await this.broker(step).batches.look([...ids.values()]);
+    const found = await this.broker(step).batches.poll([...ids.values()]);
     for (const queue of QUEUES) {
       const deliveries = this.protocol.in(queue);
       const isFound = found.has(ids.get(queue)!);

@@ -71,7 +71,7 @@ test('a look at many queues finds what stands in one behind another with more th
   await store.messages.enqueue(queue.name, numbered(501));
   await store.messages.enqueue(behind.name, [message()]);
   const watcher = new MessageRepository(other.database);
-  expect(await watcher.look([queue.id, behind.id, empty.id])).toEqual(new Set([queue.id, behind.id]));
+  expect(await watcher.poll([queue.id, behind.id, empty.id])).toEqual(new Set([queue.id, behind.id]));
 });
 
 test('a look names those it did not reach as well', async () => {
@@ -80,7 +80,7 @@ test('a look names those it did not reach as well', async () => {
   for (const { name } of full) await store.messages.enqueue(name, numbered(501));
   const watcher = new MessageRepository(other.database);
   const ids = [...full, unknown].map(({ id }) => id);
-  expect(await watcher.look(ids)).toEqual(new Set(ids));
+  expect(await watcher.poll(ids)).toEqual(new Set(ids));
 });
 
 test('those who ask for a queue at the same time share one look at it', async () => {

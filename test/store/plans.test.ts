@@ -235,7 +235,7 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
       await batches.dequeue([{ queue: own, demands }]);
       return statements.some((sql) => below.test(sql));
     });
-    await batches.look([own.id, queue.id, neighbour.id]);
+    await batches.poll([own.id, queue.id, neighbour.id]);
     return {
       look,
       lock,

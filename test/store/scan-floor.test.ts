@@ -279,7 +279,7 @@ describe('a delivery below the floor', () => {
     const [first] = await messages.dequeue([{ queue, demands: [{ maxMessages: 5, leaseSeconds: 600 }] }]);
     // The claim did not see it, the rescan after it did: a broker claims once more before it says
     // that there is nothing.
-    expect([first?.leased, await first?.lookAgain]).toEqual([[[]], true]);
+    expect([first?.leased, await first?.claimAgain]).toEqual([[[]], true]);
     expect(bodies(await take(messages, queue, 5))).toEqual(['late']);
   });
 
@@ -336,7 +336,7 @@ describe('a delivery below the floor', () => {
       await new MessageRepository(store.database).enqueue([
         { queueName: queue.name, messages: [message({ priority })] },
       ]);
-      await eventually('a look to find it', async () => (await messages.look([queue.id])).has(queue.id));
+      await eventually('a look to find it', async () => (await messages.poll([queue.id])).has(queue.id));
       expect(await take(messages, queue, 1)).toMatchObject([{ priority }]);
     },
   );
@@ -352,7 +352,7 @@ describe('a delivery below the floor', () => {
         { queueName: queue.name, messages: [message({ priority })] },
       ]);
       const [first] = await messages.dequeue([{ queue, demands: [{ maxMessages: 1, leaseSeconds: 600 }] }]);
-      const leased = (await first?.lookAgain) ? await take(messages, queue, 1) : first?.leased.flat();
+      const leased = (await first?.claimAgain) ? await take(messages, queue, 1) : first?.leased.flat();
       expect(leased).toMatchObject([{ priority }]);
     },
   );
@@ -363,9 +363,9 @@ describe('a delivery below the floor', () => {
     const { messages } = broker;
     const commit = await enqueueLate(queue);
     await raiseFloor(broker, queue);
-    expect(await messages.look([queue.id])).toEqual(new Set());
+    expect(await messages.poll([queue.id])).toEqual(new Set());
     await commit();
-    await eventually('a look to find it', async () => (await messages.look([queue.id])).has(queue.id));
+    await eventually('a look to find it', async () => (await messages.poll([queue.id])).has(queue.id));
     expect(bodies(await take(messages, queue, 1))).toEqual(['late']);
   });
 });

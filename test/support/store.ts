@@ -66,7 +66,7 @@ export class SingleMessages {
       for (let look = 0; look < 5; look += 1) {
         const [outcome] = await this.batches.dequeue([{ queue, demands: [demand] }]);
         const leased = outcome?.leased[0] ?? [];
-        if (leased.length > 0 || !(await outcome?.lookAgain)) return leased;
+        if (leased.length > 0 || !(await outcome?.claimAgain)) return leased;
       }
       return [];
     });

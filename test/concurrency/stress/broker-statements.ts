@@ -240,7 +240,7 @@ async function dequeue(scene: Scene, { messages }: TestStore, queues: readonly Q
       scene.held.add(some.map((lease) => ({ queue, queueId, lease, until, isSlow: Math.random() < SHARE_SLOW })));
     }
   }
-  await Promise.all(outcomes.map(({ lookAgain }) => lookAgain));
+  await Promise.all(outcomes.map(({ claimAgain }) => claimAgain));
 }
 
 function planAck(scene: Scene, { messages }: TestStore, some: Held[]): Plan | undefined {

@@ -5,7 +5,7 @@ import type { Statement } from '../database/session.js';
 import { LEASE_GRACE_MS, NO_LEASE, type Position } from './delivery.sql.js';
 import { hex, hexList } from '../database/hex.js';
 import type { Queue } from '../queues/queue.repository.js';
-import type { Floors, Place } from './scan-floors.js';
+import type { Floors, IndexPosition } from './scan-floors.js';
 
 /*
  * The statements of a claim: finding what may be leased, leasing it, reading its messages, and
@@ -23,7 +23,7 @@ const FROM_THE_START: Floors = new Map(RANKS.map((rank) => [rank, 0]));
 const NOT_IN_THE_INDEX = 'expires_at';
 
 /** Where to look for deliveries of a queue, and for how many. */
-export interface Head {
+export interface PeekRequest {
   queueId: number;
   /** Undefined: from the start of every priority. */
   floors: Floors | undefined;
@@ -42,7 +42,7 @@ export interface SeenRank {
 }
 
 /** What a look without locks found at the head of a queue, as far as a claim wants it. */
-export interface SeenHead {
+export interface SeenQueue {
   queueId: number;
   limit: number;
   /** Most urgent first. */
@@ -52,7 +52,7 @@ export interface SeenHead {
   /** How many more may stand in the same ranges. */
   ties: number;
   /** Needs a statement of its own. */
-  isApart: boolean;
+  isSeparate: boolean;
 }
 
 /**
@@ -65,18 +65,18 @@ export interface SeenHead {
  * queue's claims then skip. While purge is held up, these are hundreds of thousands
  * (`docs/decisions/0007-look-then-lock.md`).
  */
-export async function lookAtHeads(
+export async function peekQueues(
   database: Database,
-  heads: readonly Head[],
-): Promise<{ places: Place[][]; now: number }> {
+  heads: readonly PeekRequest[],
+): Promise<{ positions: IndexPosition[][]; now: number }> {
   // Where no priority is in use there is nothing but what a rescan finds.
   const looked = heads.filter(({ floors }) => floors === undefined || floors.size > 0);
   const [[time], ...answers] = (await database.all([
     { sql: `SELECT ${NOW_MS} AS now` },
-    ...looked.map((head) => lookAtHead(head)),
-  ])) as [[{ now: number }], ...Place[][]];
+    ...looked.map((head) => peekQueue(head)),
+  ])) as [[{ now: number }], ...IndexPosition[][]];
   const found = new Map(looked.map((head, index) => [head, answers[index]]));
-  return { places: heads.map((head) => found.get(head) ?? []), now: time.now };
+  return { positions: heads.map((head) => found.get(head) ?? []), now: time.now };
 }
 
 /**
@@ -85,7 +85,7 @@ export async function lookAtHeads(
  * first, last and count, it dived into the index first, which cost 0.3 ms in a small queue and 8 ms
  * in one of a million.
  */
-function lookAtHead({ queueId, floors = FROM_THE_START, limit }: Head): Statement {
+function peekQueue({ queueId, floors = FROM_THE_START, limit }: PeekRequest): Statement {
   const ranges = [...floors].map(([rank, floor]): Range => [queueId, rank, floor, NOW_MS]);
   return {
     sql: `SELECT priority_rank AS priorityRank, available_at AS availableAt, ${NOT_IN_THE_INDEX}
@@ -94,10 +94,10 @@ function lookAtHead({ queueId, floors = FROM_THE_START, limit }: Head): Statemen
   };
 }
 
-/** @param places in hand-out order */
-export function byRank(places: readonly Place[]): SeenRank[] {
+/** @param positions in hand-out order */
+export function byRank(positions: readonly IndexPosition[]): SeenRank[] {
   const ranks: SeenRank[] = [];
-  for (const { priorityRank, availableAt } of places) {
+  for (const { priorityRank, availableAt } of positions) {
     const rank = ranks.at(-1);
     if (rank?.priorityRank === priorityRank) {
       rank.last = availableAt;
@@ -136,16 +136,16 @@ export interface Candidate extends Position {
 
 /**
  * Locks what was seen at the heads of queues, index entry before row, and skips what others hold:
- * with one statement for all queues. One that is apart has a statement of its own; where there was
+ * with one statement for all queues. One that is separate has a statement of its own; where there was
  * more in it than was wanted, that goes on behind what others hold. Also tells the queues'
  * settings, of those that exist, and the database's time after the last lock.
  */
-export async function lockHeads(
+export async function lockSeen(
   tx: Transaction,
-  heads: readonly SeenHead[],
+  heads: readonly SeenQueue[],
 ): Promise<{ rows: Candidate[][]; settings: Map<number, ClaimSettings>; now: number }> {
-  const together = heads.filter(({ isApart }) => !isApart);
-  const apart = heads.filter(({ isApart }) => isApart).toSorted((one, other) => one.queueId - other.queueId);
+  const together = heads.filter(({ isSeparate }) => !isSeparate);
+  const separate = heads.filter(({ isSeparate }) => isSeparate).toSorted((one, other) => one.queueId - other.queueId);
   const [settings, ...answers] = await tx.all([
     {
       sql: `SELECT id, max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId
@@ -155,7 +155,7 @@ export async function lockHeads(
       values: [heads.map(({ queueId }) => queueId)],
     },
     ...(together.length > 0 ? [lockTogether(together)] : []),
-    ...apart.map((head) => lockApart(head)),
+    ...separate.map((head) => lockSeparately(head)),
     { sql: `SELECT ${NOW_MS} AS now` },
   ]);
   const rows = new Map(heads.map(({ queueId }): [number, Candidate[]] => [queueId, []]));
@@ -171,7 +171,7 @@ export async function lockHeads(
  * Its ranges hold no more than was seen and what ties with it, unless something was committed late:
  * else one queue would use up what all of them may take.
  */
-function lockTogether(heads: readonly SeenHead[]): Statement {
+function lockTogether(heads: readonly SeenQueue[]): Statement {
   const ranges = heads.flatMap(({ queueId, ranks }) =>
     ranks.map(({ priorityRank, first, last }): Range => [queueId, priorityRank, first - 1, last]),
   );
@@ -181,7 +181,7 @@ function lockTogether(heads: readonly SeenHead[]): Statement {
   );
 }
 
-function lockApart({ queueId, ranks, count, limit }: SeenHead): Statement {
+function lockSeparately({ queueId, ranks, count, limit }: SeenQueue): Statement {
   const ranges = ranks.map(({ priorityRank, first, last }, index): Range => {
     const goesOn = count === limit && index === ranks.length - 1;
     return [queueId, priorityRank, first - 1, goesOn ? NOW_MS : last];
@@ -204,19 +204,19 @@ function lock(ranges: readonly Range[], limit: number): Statement {
 }
 
 /** What may be leased among the rows at a queue's head, and what may not. */
-export interface SortedHead {
+export interface SortedDeliveries {
   live: Candidate[];
   overReceived: Candidate[];
   expired: Candidate[];
 }
 
-export function sortHead(
+export function sortDeliveries(
   rows: readonly Candidate[],
   queue: ClaimSettings | undefined,
   max: number,
   now: number,
-): SortedHead {
-  const sorted: SortedHead = { live: [], overReceived: [], expired: [] };
+): SortedDeliveries {
+  const sorted: SortedDeliveries = { live: [], overReceived: [], expired: [] };
   // Deleted.
   if (queue === undefined) return sorted;
   for (const row of rows) {
@@ -252,27 +252,27 @@ export function leaseDeliveries(deliveries: ByQueue, leaseToken: Buffer, leaseEx
  * Undoes a lease that is still held: its deliveries are available now, and the receive is not
  * counted.
  */
-export function giveBack(queueId: number, messageIds: readonly Buffer[], leaseToken: Buffer): Statement {
-  const { sql, values = [] } = endLease(NOW_MS, queueId, messageIds, leaseToken);
+export function releaseLeases(queueId: number, messageIds: readonly Buffer[], leaseToken: Buffer): Statement {
+  const { sql, values = [] } = endLeases(NOW_MS, queueId, messageIds, leaseToken);
   return { sql: `${sql} AND ${IS_LEASED}`, values };
 }
 
 /**
  * Undoes what a claim has leased whose COMMIT got no answer, and whose leases therefore nobody has:
- * like {@link giveBack}, but also where the lease ran out meanwhile, as it may while the database
+ * like {@link releaseLeases}, but also where the lease ran out meanwhile, as it may while the database
  * fails over, unless another claim has taken the delivery since. Of such a delivery only the count
  * is changed, which is in no index: so this takes no index entry after a row, and cannot meet a
  * claim in the opposite order.
  */
-export function undoLease(queueId: number, messageIds: readonly Buffer[], leaseToken: Buffer): Statement {
-  return endLease(`IF(${IS_LEASED}, ${NOW_MS}, available_at)`, queueId, messageIds, leaseToken);
+export function undoLeases(queueId: number, messageIds: readonly Buffer[], leaseToken: Buffer): Statement {
+  return endLeases(`IF(${IS_LEASED}, ${NOW_MS}, available_at)`, queueId, messageIds, leaseToken);
 }
 
 /** For who holds a lease it has not run out. */
 const IS_LEASED = `available_at > ${NOW_MS} + ${LEASE_GRACE_MS}`;
 
 /** Of the deliveries that no claim has taken since: the receive is not counted. */
-function endLease(availableAt: string, queueId: number, messageIds: readonly Buffer[], leaseToken: Buffer): Statement {
+function endLeases(availableAt: string, queueId: number, messageIds: readonly Buffer[], leaseToken: Buffer): Statement {
   return {
     sql: `UPDATE delivery FORCE INDEX (PRIMARY)
      SET available_at = ${availableAt},
@@ -300,21 +300,21 @@ export function readMessages(table: 'message' | 'message_overflow', messageIds: 
 }
 
 /** Rows a look without locks reads at most. */
-const LOOK_ROWS = 500;
+const PEEK_ROWS = 500;
 /**
  * Deliveries of a queue that are ready but that a claim with these floors would not see, whoever
  * holds them: no locks.
  */
-export async function readBelow(database: Database, queueId: number, floors: Floors): Promise<Place[]> {
+export async function readBelow(database: Database, queueId: number, floors: Floors): Promise<IndexPosition[]> {
   const ranges = RANKS.map(
     (rank) => `(priority_rank = ${rank} AND available_at BETWEEN 0 AND ${floors.get(rank) ?? NOW_MS})`,
   );
-  return database.read<Place>(
+  return database.read<IndexPosition>(
     `SELECT priority_rank AS priorityRank, available_at AS availableAt, ${NOT_IN_THE_INDEX}
      FROM delivery FORCE INDEX (delivery_next)
      WHERE queue_id = ?
        AND (${ranges.join('\n         OR ')})
-     LIMIT ${LOOK_ROWS}`,
+     LIMIT ${PEEK_ROWS}`,
     [queueId],
   );
 }
@@ -328,15 +328,15 @@ export async function readReady(
   queueIds: readonly number[],
   ranks: readonly number[],
   from: number,
-): Promise<{ places: (Place & { queueId: number })[]; isWhole: boolean }> {
-  const places = await database.read<Place & { queueId: number }>(
+): Promise<{ positions: (IndexPosition & { queueId: number })[]; isWhole: boolean }> {
+  const positions = await database.read<IndexPosition & { queueId: number }>(
     `SELECT queue_id AS queueId, priority_rank AS priorityRank, available_at AS availableAt, ${NOT_IN_THE_INDEX}
      FROM delivery FORCE INDEX (delivery_next)
      WHERE queue_id IN (?)
        AND priority_rank IN (?)
        AND available_at BETWEEN ? AND ${NOW_MS}
-     LIMIT ${LOOK_ROWS}`,
+     LIMIT ${PEEK_ROWS}`,
     [queueIds, ranks, from],
   );
-  return { places, isWhole: places.length < LOOK_ROWS };
+  return { positions, isWhole: positions.length < PEEK_ROWS };
 }

@@ -3,18 +3,18 @@ import { LIMITS } from '@rowmq/contract';
 import {
   byRank,
   type Candidate,
-  undoLease,
-  type Head,
+  undoLeases,
+  type PeekRequest,
   leaseDeliveries,
-  lockHeads,
-  lookAtHeads,
+  lockSeen,
+  peekQueues,
   RANKS,
   readBelow,
   readMessages,
   readReady,
-  type SeenHead,
-  type SortedHead,
-  sortHead,
+  type SeenQueue,
+  type SortedDeliveries,
+  sortDeliveries,
   type StoredMessage,
 } from './claim.sql.js';
 import type { Database } from '../database/database.js';
@@ -22,7 +22,7 @@ import type { Statement } from '../database/session.js';
 import { deleteDeliveries } from './delivery.sql.js';
 import type { Queue } from '../queues/queue.repository.js';
 import { groupBy } from '../group-by.js';
-import type { Place, Places, ScanFloors } from './scan-floors.js';
+import type { IndexPosition, ClaimPositions, ScanFloors } from './scan-floors.js';
 import type { StoreObserver } from '../store-observer.js';
 
 /** What one consumer wants. */
@@ -51,20 +51,20 @@ export interface LeasedDelivery {
 
 /** What a claim did for one request. */
 export interface Claimed {
-  head: SortedHead;
+  head: SortedDeliveries;
   /** For each demand. */
   leased: LeasedDelivery[][];
   /** The demands wanted more. */
   isShort: boolean;
   /** Deliveries that others took between look and lock. */
   missed: number;
-  /** Some were missed, or others taken in their place. */
+  /** Some were missed, or others taken in their position. */
   metOthers: boolean;
 }
 
 /** A queue with something at its head, and who wants it. */
 interface Job {
-  head: SeenHead;
+  head: SeenQueue;
   demands: readonly Demand[];
   wanted: number;
 }
@@ -77,23 +77,23 @@ interface Share {
 
 const TOKEN_BYTES = 8;
 /**
- * Deliveries a look at a deep queue looks for, at least: what its claim does not take, those after
- * it take without a look. Fewer where a flight looks at many queues.
+ * Deliveries a look at a deep queue peeks for, at least: what its claim does not take, those after
+ * it take without a look. Fewer where a flight peeks at many queues.
  */
 const READ_AHEAD = 200;
-const READ_AHEAD_OF_A_FLIGHT = 2000;
+const READ_AHEAD_OF_A_BATCH = 2000;
 /** Rows a claim locks, at least, after one that met rows which it had to remove. */
-const LOOK_AFTER_REMOVAL = 200;
+const LOCK_AFTER_REMOVAL = 200;
 /**
  * So far does a claim look after one that saw only what others hold: as many as another claim may
  * hold, so that it sees behind them what is less urgent.
  */
-const LOOK_PAST_OTHERS = 1000;
+const PEEK_PAST_OTHERS = 1000;
 /** So long does a queue count as contended after a claim that met others. */
 const CONTENDED_MS = 10_000;
 const CONTENDED_QUEUES_REMEMBERED = 10_000;
 /** A look from the left edge waits for this many times what the last one took. */
-const FULL_LOOK_PAUSE_FACTOR = 20;
+const FULL_POLL_PAUSE_FACTOR = 20;
 
 /** Claiming deliveries, and looking whether there is something to claim. */
 export class Claim {
@@ -106,7 +106,7 @@ export class Claim {
    * shared with others.
    */
   private readonly contended = new Map<number, number>();
-  private fullLookFrom = 0;
+  private fullPollFrom = 0;
 
   constructor(
     private readonly database: Database,
@@ -119,17 +119,17 @@ export class Claim {
     if (requests.length === 0) return [];
     const heads = requests.map(({ queue, demands }) => {
       const wanted = demands.reduce((sum, { maxMessages }) => sum + maxMessages, 0);
-      const most = this.obstructed.has(queue.id) ? Math.max(wanted, LOOK_AFTER_REMOVAL) : wanted;
-      const limit = this.occupied.has(queue.id) ? Math.max(most, LOOK_PAST_OTHERS) : most;
+      const most = this.obstructed.has(queue.id) ? Math.max(wanted, LOCK_AFTER_REMOVAL) : wanted;
+      const limit = this.occupied.has(queue.id) ? Math.max(most, PEEK_PAST_OTHERS) : most;
       return { queueId: queue.id, limit, most, demands, wanted };
     });
-    const places = await this.placesAt(heads);
+    const positions = await this.findPositions(heads);
     const jobs = heads.flatMap(({ demands, wanted, most, ...head }, index): Job[] => {
-      const { places: seen, ties } = places[index] as Places;
+      const { positions: seen, ties } = positions[index] as ClaimPositions;
       const count = Math.min(seen.length, most);
       if (count === 0) return [];
-      const isApart = heads.length === 1 || this.isContended(head.queueId) || ties === undefined || ties > count;
-      return [{ head: { ...head, ranks: byRank(seen), count, ties: ties ?? 0, isApart }, demands, wanted }];
+      const isSeparate = heads.length === 1 || this.isContended(head.queueId) || ties === undefined || ties > count;
+      return [{ head: { ...head, ranks: byRank(seen), count, ties: ties ?? 0, isSeparate }, demands, wanted }];
     });
     const claims = jobs.length === 0 ? new Map<number, Claimed>() : await this.lease(jobs);
     for (const [queueId, { head, missed, metOthers }] of claims) {
@@ -145,7 +145,7 @@ export class Claim {
    * read that locks where all is gone runs on over what is dead.
    */
   private contend(queueId: number): void {
-    this.floors.forgetAhead(queueId);
+    this.floors.forgetReadAhead(queueId);
     if (this.contended.size >= CONTENDED_QUEUES_REMEMBERED) this.contended.clear();
     this.contended.set(queueId, performance.now() + CONTENDED_MS);
   }
@@ -159,33 +159,33 @@ export class Claim {
   }
 
   /** What was seen of these queues is forgotten. */
-  forgetAhead(queueIds: readonly number[]): void {
-    for (const queueId of queueIds) this.floors.forgetAhead(queueId);
+  forgetReadAhead(queueIds: readonly number[]): void {
+    for (const queueId of queueIds) this.floors.forgetReadAhead(queueId);
   }
 
   /**
    * Where up to `limit` deliveries stand that are ready. Looks at those queues only whose last look
    * did not see that many beyond what was taken since.
    */
-  private async placesAt(heads: readonly Pick<Head, 'queueId' | 'limit'>[]): Promise<Places[]> {
-    const known = new Map(heads.map((head) => [head, this.floors.takeAhead(head.queueId, head.limit)]));
+  private async findPositions(heads: readonly Pick<PeekRequest, 'queueId' | 'limit'>[]): Promise<ClaimPositions[]> {
+    const known = new Map(heads.map((head) => [head, this.floors.useReadAhead(head.queueId, head.limit)]));
     const unknown = heads.filter((head) => known.get(head) === undefined);
     if (unknown.length > 0) {
       const begunAt = this.floors.now();
-      const readAhead = Math.min(READ_AHEAD, Math.floor(READ_AHEAD_OF_A_FLIGHT / unknown.length));
-      const looks = unknown.map(({ queueId, limit }) => {
-        const { floors, isDeep } = this.floors.beginLook(queueId);
+      const readAhead = Math.min(READ_AHEAD, Math.floor(READ_AHEAD_OF_A_BATCH / unknown.length));
+      const peeks = unknown.map(({ queueId, limit }) => {
+        const { floors, isDeep } = this.floors.beginPeek(queueId);
         const goesFurther = isDeep && !this.isContended(queueId);
         return { queueId, limit: goesFurther ? Math.max(limit, readAhead) : limit, floors };
       });
-      const { places, now } = await lookAtHeads(this.database, looks);
-      for (const [index, { queueId, limit }] of looks.entries()) {
-        const [head, seen] = [unknown[index] as Head, places[index] as Place[]];
+      const { positions, now } = await peekQueues(this.database, peeks);
+      for (const [index, { queueId, limit }] of peeks.entries()) {
+        const [head, seen] = [unknown[index] as PeekRequest, positions[index] as IndexPosition[]];
         const look = { begunAt, databaseTime: now, seen, isWhole: seen.length < limit, taken: head.limit };
-        known.set(head, this.floors.endLook(queueId, look));
+        known.set(head, this.floors.endPeek(queueId, look));
       }
     }
-    return heads.map((head) => known.get(head) as Places);
+    return heads.map((head) => known.get(head) as ClaimPositions);
   }
 
   /** The transaction of a claim. Returns what was claimed by queue. */
@@ -195,13 +195,13 @@ export class Claim {
     const undo: Statement[] = [];
     const { claims, messages, now } = await this.database.transaction(async (tx) => {
       if (tx.commitUnknown) await tx.all(undo);
-      const locked = await lockHeads(
+      const locked = await lockSeen(
         tx,
         jobs.map(({ head }) => head),
       );
       const sorted = jobs.map(({ head, demands, wanted }, index) => {
         const rows = locked.rows[index] as Candidate[];
-        const { live, ...removed } = sortHead(rows, locked.settings.get(head.queueId), wanted, locked.now);
+        const { live, ...removed } = sortDeliveries(rows, locked.settings.get(head.queueId), wanted, locked.now);
         const missed = Math.max(0, head.count - rows.length);
         const metOthers = missed > 0 || wentOn(head, rows);
         return { live, ...removed, shares: share(live, demands), missed, metOthers };
@@ -212,7 +212,7 @@ export class Claim {
         const { queueId } = (jobs[index] as Job).head;
         if (expired.length > 0) statements.push(deleteDeliveries(queueId, ids(expired)));
         for (const [leaseSeconds, messageIds] of idsByLease(shares)) {
-          undo.push(undoLease(queueId, messageIds, leaseToken));
+          undo.push(undoLeases(queueId, messageIds, leaseToken));
           leases.push({ leaseSeconds, queueId, messageIds });
         }
       }
@@ -270,10 +270,10 @@ export class Claim {
     if (!this.floors.isRescanDue(queueId, isEmpty)) return false;
     const scan = this.floors.rescan(queueId, async () => {
       const started = performance.now();
-      const places = await readBelow(this.database, queueId, this.floors.of(queueId) ?? new Map());
-      for (const place of places) this.floors.lower(queueId, place);
-      this.observer.rescanned(performance.now() - started, places.length);
-      return places.length > 0;
+      const positions = await readBelow(this.database, queueId, this.floors.of(queueId) ?? new Map());
+      for (const position of positions) this.floors.lower(queueId, position);
+      this.observer.rescanned(performance.now() - started, positions.length);
+      return positions.length > 0;
     });
     // If it fails, the next one will do.
     const found = scan.catch(() => false);
@@ -286,35 +286,35 @@ export class Claim {
    * leave no room for the others, those are looked at once more; any that are still not reached are
    * named as if they had something.
    */
-  async look(queueIds: readonly number[]): Promise<Set<number>> {
+  async poll(queueIds: readonly number[]): Promise<Set<number>> {
     const started = performance.now();
-    const isFull = started >= this.fullLookFrom;
+    const isFull = started >= this.fullPollFrom;
     const floors = isFull ? [] : queueIds.flatMap((queueId) => [...(this.floors.of(queueId) ?? [])]);
     const ranks = isFull ? RANKS : [...new Set(floors.map(([rank]) => rank))];
     if (ranks.length === 0) return new Set();
     const from = isFull ? 0 : Math.min(...floors.map(([, floor]) => floor));
     const ready = new Set<number>();
     let unknown = queueIds;
-    for (let looks = 0; looks < 2 && unknown.length > 0; looks += 1) {
-      const { places, isWhole } = await readReady(this.database, unknown, ranks, from);
-      for (const { queueId, ...place } of places) {
-        this.floors.lower(queueId, place);
+    for (let peeks = 0; peeks < 2 && unknown.length > 0; peeks += 1) {
+      const { positions, isWhole } = await readReady(this.database, unknown, ranks, from);
+      for (const { queueId, ...position } of positions) {
+        this.floors.lower(queueId, position);
         ready.add(queueId);
       }
       unknown = isWhole ? [] : unknown.filter((queueId) => !ready.has(queueId));
     }
-    if (isFull) this.fullLookFrom = performance.now() + (performance.now() - started) * FULL_LOOK_PAUSE_FACTOR;
+    if (isFull) this.fullPollFrom = performance.now() + (performance.now() - started) * FULL_POLL_PAUSE_FACTOR;
     return new Set([...ready, ...unknown]);
   }
 }
 
 function nothing(demands: readonly Demand[]): Claimed {
-  const head: SortedHead = { live: [], expired: [], overReceived: [] };
+  const head: SortedDeliveries = { live: [], expired: [], overReceived: [] };
   return { head, leased: demands.map(() => []), isShort: true, missed: 0, metOthers: false };
 }
 
 /** Some of these lie behind what was seen. */
-function wentOn({ ranks }: SeenHead, rows: readonly Candidate[]): boolean {
+function wentOn({ ranks }: SeenQueue, rows: readonly Candidate[]): boolean {
   const [last, seen] = [rows.at(-1), ranks.at(-1)];
   return (
     last !== undefined && seen !== undefined && last.priorityRank === seen.priorityRank && last.availableAt > seen.last

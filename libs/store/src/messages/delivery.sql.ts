@@ -27,7 +27,7 @@ export interface Position {
  * Locks the index entry first and the row after it, in the way of a claim. By primary key it would be the other way round, and two transactions that want the same delivery would each
  * hold what the other waits for. (MySQL's SKIP LOCKED never waits; MariaDB's does for an instant, long enough for its deadlock detection.)
  */
-export async function takeUnleased(
+export async function lockUnleased(
   tx: Transaction,
   queueId: number,
   positions: readonly Position[],

@@ -20,7 +20,7 @@ export class DepthGauge {
   private readonly counts = new Map<number, { maxDepth: number; room: number; until: number }>();
 
   /**
-   * Room in a queue, for who wants so many places: counted afresh, unless what is known is enough.
+   * Room in a queue, for who wants so many positions: counted afresh, unless what is known is enough.
    * The transaction holds the queue's row exclusively.
    */
   async room(tx: Pick<Transaction, 'read'>, queueId: number, maxDepth: number, wanted: number): Promise<number> {
@@ -41,9 +41,9 @@ export class DepthGauge {
     return room;
   }
 
-  /** So many places were taken. */
-  take(queueId: number, places: number): void {
+  /** So many positions were taken. */
+  take(queueId: number, positions: number): void {
     const known = this.counts.get(queueId);
-    if (known !== undefined) known.room -= places;
+    if (known !== undefined) known.room -= positions;
   }
 }

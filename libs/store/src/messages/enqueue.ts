@@ -13,7 +13,7 @@ import {
   type QueueRepository,
   type QueueRow,
 } from '../queues/queue.repository.js';
-import type { Place, ScanFloors } from './scan-floors.js';
+import type { IndexPosition, ScanFloors } from './scan-floors.js';
 
 /** A message as a producer sends it; sizes are checked by whoever made it. */
 export interface NewMessage {
@@ -55,16 +55,16 @@ export class BoundedQueueError extends Error {
 }
 
 /** Requests that share a transaction. */
-interface Flight {
+interface EnqueueBatch {
   requests: EnqueueRequest[];
   queueIds: Set<number>;
-  /** Exclusive: a queue with a maximum depth, so that two cannot both take the last place. */
+  /** Exclusive: a queue with a maximum depth, so that two cannot both take the last position. */
   lock: 'shared' | 'exclusive';
   /**
    * Where deliveries stand that any try of it made: a COMMIT that got no answer may have stored
    * them.
    */
-  places: (Place & { queueId: number })[];
+  positions: (IndexPosition & { queueId: number })[];
 }
 
 interface StoreResult {
@@ -92,8 +92,8 @@ export class Enqueue {
     private readonly floors: ScanFloors,
   ) {}
 
-  /** @param isForUnbounded requests for queues with a maximum depth are not carried out */
-  async run(requests: readonly EnqueueRequest[], isForUnbounded: boolean): Promise<EnqueueOutcome[]> {
+  /** @param onlyUnbounded requests for queues with a maximum depth are not carried out */
+  async run(requests: readonly EnqueueRequest[], onlyUnbounded: boolean): Promise<EnqueueOutcome[]> {
     const outcomes = new Map<EnqueueRequest, EnqueueOutcome>();
     let isAnyStored = false;
     let left = [...requests];
@@ -106,27 +106,27 @@ export class Enqueue {
     for (let round = 0; left.length > 0 && round < ROUNDS; round += 1) {
       const before = left;
       left = [];
-      let flights: Flight[];
+      let batches: EnqueueBatch[];
       try {
-        flights = flightsOf(before, await this.queues.getAll([...new Set(before.map(({ queueName }) => queueName))]));
+        batches = batchesOf(before, await this.queues.getAll([...new Set(before.map(({ queueName }) => queueName))]));
       } catch (error) {
         refuse(before, error);
         break;
       }
       // One after the other: a call takes one connection, however many queues it meets that have a
       // maximum depth.
-      for (const flight of flights) {
-        if (isForUnbounded && flight.lock === 'exclusive') {
-          for (const request of flight.requests) outcomes.set(request, new BoundedQueueError());
+      for (const batch of batches) {
+        if (onlyUnbounded && batch.lock === 'exclusive') {
+          for (const request of batch.requests) outcomes.set(request, new BoundedQueueError());
           continue;
         }
         try {
-          const result = await this.carryOut(flight);
+          const result = await this.carryOut(batch);
           isAnyStored = true;
           left.push(...result.mistaken);
           for (const [request, outcome] of result.outcomes) outcomes.set(request, outcome);
         } catch (error) {
-          refuse(flight.requests, error);
+          refuse(batch.requests, error);
         }
       }
     }
@@ -136,18 +136,18 @@ export class Enqueue {
     });
   }
 
-  private async carryOut(flight: Flight): Promise<StoreResult> {
+  private async carryOut(batch: EnqueueBatch): Promise<StoreResult> {
     try {
-      return await this.database.transaction((tx) => this.store(tx, flight));
+      return await this.database.transaction((tx) => this.store(tx, batch));
     } finally {
       // A claim that begins from now on finds them, however late they were committed.
-      for (const { queueId, ...place } of flight.places) this.floors.lower(queueId, place);
+      for (const { queueId, ...position } of batch.positions) this.floors.lower(queueId, position);
     }
   }
 
-  private async store(tx: Transaction, flight: Flight): Promise<StoreResult> {
-    const { requests, lock } = flight;
-    const queues = await lockQueues(tx, [...flight.queueIds], lock);
+  private async store(tx: Transaction, batch: EnqueueBatch): Promise<StoreResult> {
+    const { requests, lock } = batch;
+    const queues = await lockQueues(tx, [...batch.queueIds], lock);
     const stored = tx.commitUnknown ? await alreadyStored(tx, requests) : new Set<EnqueueRequest>();
     const rows = new NewRows();
     const result: StoreResult = { outcomes: new Map(), mistaken: [] };
@@ -163,7 +163,7 @@ export class Enqueue {
         admitted.push({ queue, request });
       }
     }
-    // Of a queue with a maximum depth, the flight has requests for this queue only.
+    // Of a queue with a maximum depth, the batch has requests for this queue only.
     const bounded = lock === 'exclusive' ? admitted[0]?.queue : undefined;
     const wanted = admitted.reduce((sum, { request }) => sum + request.messages.length, 0);
     let room = Infinity;
@@ -173,7 +173,7 @@ export class Enqueue {
     for (const { queue, request } of admitted) {
       result.outcomes.set(request, admit(queue, request, room - rows.count, rows));
     }
-    flight.places.push(...rows.places);
+    batch.positions.push(...rows.positions);
     try {
       await tx.finish(rows.inserts);
     } catch (error) {
@@ -189,7 +189,7 @@ export class Enqueue {
  * All queues without a maximum depth share a transaction, each other queue has its own. Requests
  * for unknown queues are in none.
  */
-function flightsOf(requests: readonly EnqueueRequest[], queues: ReadonlyMap<string, Queue>): Flight[] {
+function batchesOf(requests: readonly EnqueueRequest[], queues: ReadonlyMap<string, Queue>): EnqueueBatch[] {
   const known = requests.flatMap((request) => {
     const queue = queues.get(request.queueName);
     return queue === undefined ? [] : [{ request, queue }];
@@ -199,7 +199,7 @@ function flightsOf(requests: readonly EnqueueRequest[], queues: ReadonlyMap<stri
     requests: group.map(({ request }) => request),
     queueIds: new Set(group.map(({ queue }) => queue.id)),
     lock: bounded === undefined ? 'shared' : 'exclusive',
-    places: [],
+    positions: [],
   }));
 }
 
@@ -264,7 +264,7 @@ function admit(queue: LockedQueue, { messages }: EnqueueRequest, room: number, r
 async function lockQueues(
   tx: ForeignTransaction,
   queueIds: readonly number[],
-  lock: Flight['lock'],
+  lock: EnqueueBatch['lock'],
   clock = NOW_MS,
 ): Promise<Map<string | null, LockedQueue>> {
   const rows = await tx.read<QueueRow & { now: number }>(
@@ -313,7 +313,7 @@ function schedule(message: NewMessage, queue: LockedQueue, index: number): Times
   return { availableAt: queue.now + delaySeconds * 1000, expiresAt: queue.now + lifeSeconds * 1000 };
 }
 
-/** The rows of a flight, as text: for mysql2 to escape them value by value costs a third more. */
+/** The rows of a batch, as text: for mysql2 to escape them value by value costs a third more. */
 class NewRows {
   private readonly messages: string[] = [];
   private readonly deliveries: string[] = [];
@@ -321,7 +321,7 @@ class NewRows {
    * Where none of them stands before: for each queue and priority, the time at which they were
    * stored.
    */
-  readonly places: (Place & { queueId: number })[] = [];
+  readonly positions: (IndexPosition & { queueId: number })[] = [];
 
   get count(): number {
     return this.messages.length;
@@ -334,8 +334,8 @@ class NewRows {
       `(${messageId},${queue.id},${hex(body)},${headers === null ? 'NULL' : hex(headers)},${expiresAt})`,
     );
     this.deliveries.push(`(${queue.id},${messageId},${priorityRank},${availableAt},${expiresAt},0)`);
-    if (!this.places.some((place) => place.queueId === queue.id && place.priorityRank === priorityRank)) {
-      this.places.push({ queueId: queue.id, priorityRank, availableAt: queue.now });
+    if (!this.positions.some((position) => position.queueId === queue.id && position.priorityRank === priorityRank)) {
+      this.positions.push({ queueId: queue.id, priorityRank, availableAt: queue.now });
     }
   }
 

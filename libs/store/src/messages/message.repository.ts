@@ -1,7 +1,7 @@
 import { RowmqError } from '@rowmq/contract';
 import { Claim, type Claimed, type DequeueRequest, type LeasedDelivery } from './claim.js';
 import { NOW_MS } from '../database/clock.js';
-import { giveBack } from './claim.sql.js';
+import { releaseLeases } from './claim.sql.js';
 import type { Database, Transaction } from '../database/database.js';
 import {
   deleteDeliveries,
@@ -10,7 +10,7 @@ import {
   moveDeliveries,
   NO_LEASE,
   type Position,
-  takeUnleased,
+  lockUnleased,
 } from './delivery.sql.js';
 import { Enqueue, type EnqueueOutcome, type EnqueueRequest } from './enqueue.js';
 import { Receipts, type ReceiptVerb, type ReceiptOutcomes, type ReceiptsRequest } from './receipts.js';
@@ -26,7 +26,7 @@ export interface DequeueOutcome {
    * Whether there may be more for those who got less than they wanted: then look once more before
    * calling the queue empty. It takes its time only where nothing was leased. Never rejects.
    */
-  lookAgain: Promise<boolean>;
+  claimAgain: Promise<boolean>;
 }
 
 /**
@@ -68,14 +68,14 @@ export class MessageRepository {
    * queue with a maximum depth has a transaction of its own, after those before it, which holds its
    * row exclusively. A try whose COMMIT got no answer is repeated with the same ids: meeting them
    * means that it had committed.
-   * @param isForUnbounded keeps requests for such queues from holding up the others: they are not
+   * @param onlyUnbounded keeps requests for such queues from holding up the others: they are not
    * carried out, and their outcome is {@link BoundedQueueError}
    */
   async enqueue(
     requests: readonly EnqueueRequest[],
-    { isForUnbounded = false }: { isForUnbounded?: boolean } = {},
+    { onlyUnbounded = false }: { onlyUnbounded?: boolean } = {},
   ): Promise<EnqueueOutcome[]> {
-    return this.enqueuing.run(requests, isForUnbounded);
+    return this.enqueuing.run(requests, onlyUnbounded);
   }
 
   /**
@@ -94,16 +94,16 @@ export class MessageRepository {
       const { queue } = requests[index] as DequeueRequest;
       const expired = claim.head.expired.length;
       if (expired > 0) this.observer.removedInClaim('expired', queue.name, expired);
-      return { leased: claim.leased, lookAgain: this.mayFindMore(queue, claim) };
+      return { leased: claim.leased, claimAgain: this.finishClaim(queue, claim) };
     });
   }
 
   /**
-   * After a claim: moves what it could not hand out, and looks below the scan floor. What was
+   * After a claim: moves what it could not hand out, and peeks below the scan floor. What was
    * leased must not wait for that, nor be lost if it fails: the next claim, or the reaper, tries it
    * again.
    */
-  private async mayFindMore(queue: Queue, claim: Claimed): Promise<boolean> {
+  private async finishClaim(queue: Queue, claim: Claimed): Promise<boolean> {
     const { live, expired, overReceived } = claim.head;
     const moved = this.deadLetterOnSight(queue, overReceived).catch(() => undefined);
     if (live.length === 0) await moved;
@@ -115,8 +115,8 @@ export class MessageRepository {
    * Which of these queues have something ready. One statement for all of them, which locks nothing
    * and skips nothing: what it finds, others may hold.
    */
-  async look(queueIds: readonly number[]): Promise<Set<number>> {
-    return this.claims.look(queueIds);
+  async poll(queueIds: readonly number[]): Promise<Set<number>> {
+    return this.claims.poll(queueIds);
   }
 
   /**
@@ -141,7 +141,7 @@ export class MessageRepository {
     requests: readonly (ReceiptsRequest & { delaySeconds: number; reason?: string | undefined })[],
   ): Promise<ReceiptOutcomes[]> {
     const { outcomes } = await this.receipts.change(requests, NACK);
-    this.claims.forgetAhead(requests.map(({ queueId }) => queueId));
+    this.claims.forgetReadAhead(requests.map(({ queueId }) => queueId));
     return outcomes;
   }
 
@@ -179,10 +179,10 @@ export class MessageRepository {
   async release({ queueId, receipts }: ReceiptsRequest): Promise<void> {
     for (const [token, group] of groupBy(receipts, ({ leaseToken }) => leaseToken.toString('latin1'))) {
       const messageIds = group.map(({ messageId }) => messageId);
-      const { sql, values } = giveBack(queueId, messageIds, Buffer.from(token, 'latin1'));
+      const { sql, values } = releaseLeases(queueId, messageIds, Buffer.from(token, 'latin1'));
       await this.database.write(sql, values);
     }
-    this.claims.forgetAhead([queueId]);
+    this.claims.forgetReadAhead([queueId]);
   }
 
   /**
@@ -195,11 +195,11 @@ export class MessageRepository {
 
   /**
    * Removes deliveries among these that are past their expiry and under no lease. Returns how many.
-   * Locks: like a claim, see `takeUnleased`.
+   * Locks: like a claim, see `lockUnleased`.
    */
   async expire(queueId: number, positions: readonly Position[]): Promise<number> {
     return this.database.transaction(async (tx) => {
-      const expired = await takeUnleased(tx, queueId, positions, `expires_at <= ${NOW_MS}`);
+      const expired = await lockUnleased(tx, queueId, positions, `expires_at <= ${NOW_MS}`);
       if (expired.length > 0) await tx.finish([deleteDeliveries(queueId, expired)]);
       return expired.length;
     });
@@ -218,7 +218,7 @@ export class MessageRepository {
       const settings = await lockSettings(tx, queue.id);
       if (settings === undefined || settings.maxReceives === null || settings.deadLetterQueueId === null) return 0;
       const condition = `available_at <= ${NOW_MS} AND expires_at > ${NOW_MS} AND receive_count >= ${settings.maxReceives}`;
-      const moving = await takeUnleased(tx, queue.id, positions, condition);
+      const moving = await lockUnleased(tx, queue.id, positions, condition);
       if (moving.length > 0) await tx.finish([moveDeliveries(queue.id, settings.deadLetterQueueId, moving)]);
       return moving.length;
     });
@@ -275,7 +275,7 @@ const NACK: ReceiptVerb<ReceiptsRequest & { delaySeconds: number; reason?: strin
     values: [now + delaySeconds * 1000, reason ?? null, queueId, messageIds],
   }),
   secondOutcome: 'lease-lost',
-  // Before the lease's end nothing else can have taken it away, so whatever is in its place came
+  // Before the lease's end nothing else can have taken it away, so whatever is in its position came
   // after.
   wasApplied: (row, isBeforeItsEnd) => isBeforeItsEnd || (row !== undefined && isNoLease(row.leaseToken)),
 };

@@ -14,28 +14,28 @@ interface RankFloor {
 interface QueueFloors {
   ranks: Map<number, RankFloor>;
   rescannedAt: number;
-  /** The first of the places that were lowered to since the last look began. */
-  lowest: Place | undefined;
+  /** The first of the positions that were lowered to since the last look began. */
+  lowest: IndexPosition | undefined;
   /** The last look saw much more than was claimed. */
   isDeep: boolean;
   /**
    * Until then it is not looked further than is claimed: what was seen was forgotten before anybody
    * took it.
    */
-  notAheadUntil: number;
+  noReadAheadUntil: number;
 }
 
 /** Where deliveries stand that a claim is made for, in hand-out order. */
-export interface Places {
-  places: readonly Place[];
-  /** How many more stand at the same place as the last. Undefined: more than are known. */
+export interface ClaimPositions {
+  positions: readonly IndexPosition[];
+  /** How many more stand at the same position as the last. Undefined: more than are known. */
   ties: number | undefined;
 }
 
 /** What the last look at a queue saw and no claim has taken yet. */
-interface Ahead {
+interface ReadAhead {
   /** In hand-out order. */
-  places: readonly Place[];
+  positions: readonly IndexPosition[];
   /** There was no more. */
   isWhole: boolean;
   /** By `performance.now()`. */
@@ -45,19 +45,19 @@ interface Ahead {
 }
 
 /** Where a delivery stands in its queue. */
-export interface Place {
+export interface IndexPosition {
   priorityRank: number;
   availableAt: number;
 }
 
 /** What a look without locks saw of a queue. */
-export interface FinishedLook {
+export interface FinishedPeek {
   /** By {@link ScanFloors.now}. */
   begunAt: number;
   /** The database's time before it. */
   databaseTime: number;
   /** In hand-out order. */
-  seen: readonly Place[];
+  seen: readonly IndexPosition[];
   /** It saw all there is; otherwise nothing behind the last rank. */
   isWhole: boolean;
   /** So many of the first are claimed now. */
@@ -84,7 +84,7 @@ const QUEUES_REMEMBERED = 10_000;
  * How long claims go by what a look saw. What is more urgent and was enqueued by other brokers, or
  * comes back when a lease or a delay ends, waits for that long.
  */
-const AHEAD_MS = 100;
+const READ_AHEAD_MS = 100;
 /**
  * A queue is deep when a look sees so many times what is claimed: only then is it worth its while
  * to look further than that.
@@ -96,7 +96,7 @@ const DEEP_FACTOR = 4;
  */
 const IN_VAIN_MS = 1000;
 /** For so many queues, some tens of kilobytes each. */
-const AHEADS_REMEMBERED = 1000;
+const READ_AHEADS_REMEMBERED = 1000;
 
 /**
  * Where claims begin to look.
@@ -104,7 +104,7 @@ const AHEADS_REMEMBERED = 1000;
  * InnoDB keeps the index entries of leased and deleted deliveries until purge may remove them, and
  * one long transaction (a backup) stops purge. A claim from the left edge would walk over all of
  * them: after 40,000 claimed deliveries for 10 ms, and longer for ever. So a claim begins where the
- * last one of its queue and priority saw its first delivery, and looks only at priorities that are
+ * last one of its queue and priority saw its first delivery, and peeks only at priorities that are
  * in use: each range costs, and on MariaDB a range with nothing in it walks on through the dead
  * entries behind it.
  *
@@ -118,12 +118,12 @@ const AHEADS_REMEMBERED = 1000;
  */
 export class ScanFloors {
   private readonly queues = new Map<number, QueueFloors>();
-  private readonly aheads = new Map<number, Ahead>();
+  private readonly readAheads = new Map<number, ReadAhead>();
   private moment = 0;
   private isRescanning = false;
   private nextRescanAt = 0;
 
-  /** This moment, for {@link endLook}. */
+  /** This moment, for {@link endPeek}. */
   now(): number {
     return this.moment;
   }
@@ -135,15 +135,15 @@ export class ScanFloors {
   }
 
   /**
-   * Where a look that is to be ended with {@link endLook} begins, and whether it may expect to see
+   * Where a look that is to be ended with {@link endPeek} begins, and whether it may expect to see
    * much.
    */
-  beginLook(queueId: number): { floors: Floors | undefined; isDeep: boolean } {
+  beginPeek(queueId: number): { floors: Floors | undefined; isDeep: boolean } {
     const queue = this.queues.get(queueId);
     if (queue !== undefined) queue.lowest = undefined;
     return {
       floors: this.of(queueId),
-      isDeep: queue !== undefined && queue.isDeep && performance.now() >= queue.notAheadUntil,
+      isDeep: queue !== undefined && queue.isDeep && performance.now() >= queue.noReadAheadUntil,
     };
   }
 
@@ -152,8 +152,8 @@ export class ScanFloors {
    * and keeps what it saw beyond what is claimed now, which it returns. What was lowered since the
    * look began stays: the look may not have seen why.
    */
-  endLook(queueId: number, look: FinishedLook): Places {
-    this.keepAhead(queueId, look);
+  endPeek(queueId: number, look: FinishedPeek): ClaimPositions {
+    this.keepReadAhead(queueId, look);
     const isFirst = !this.queues.has(queueId);
     const queue = this.remember(queueId);
     const { ranks } = queue;
@@ -175,20 +175,20 @@ export class ScanFloors {
   }
 
   /** Deliveries stand there, or later. */
-  lower(queueId: number, place: Place): void {
+  lower(queueId: number, position: IndexPosition): void {
     const queue = this.queues.get(queueId);
-    const ahead = this.aheads.get(queueId);
-    if (isBefore(place, ahead?.places.at(-1))) {
-      this.forgetAhead(queueId);
-      if (queue !== undefined && ahead?.isUsed === false) queue.notAheadUntil = performance.now() + IN_VAIN_MS;
+    const readAhead = this.readAheads.get(queueId);
+    if (isBefore(position, readAhead?.positions.at(-1))) {
+      this.forgetReadAhead(queueId);
+      if (queue !== undefined && readAhead?.isUsed === false) queue.noReadAheadUntil = performance.now() + IN_VAIN_MS;
     }
     if (queue === undefined) return;
     const { ranks } = queue;
-    const { priorityRank, availableAt } = place;
+    const { priorityRank, availableAt } = position;
     // Before it: a range from now to now would be made an equality, and the plan be another.
     const floor = Math.min(ranks.get(priorityRank)?.floor ?? Infinity, availableAt - 1);
     this.moment += 1;
-    if (queue.lowest === undefined || isBefore(place, queue.lowest)) queue.lowest = place;
+    if (queue.lowest === undefined || isBefore(position, queue.lowest)) queue.lowest = position;
     ranks.set(priorityRank, { floor, seenAt: performance.now(), loweredAt: this.moment });
   }
 
@@ -196,35 +196,35 @@ export class ScanFloors {
    * The next so many of what the last look saw, if it saw as many and not long ago. Others may have
    * taken them since.
    */
-  takeAhead(queueId: number, count: number): Places | undefined {
-    const ahead = this.aheads.get(queueId);
-    if (ahead === undefined) return undefined;
-    if (ahead.places.length < count || performance.now() > ahead.until) {
-      this.forgetAhead(queueId);
+  useReadAhead(queueId: number, count: number): ClaimPositions | undefined {
+    const readAhead = this.readAheads.get(queueId);
+    if (readAhead === undefined) return undefined;
+    if (readAhead.positions.length < count || performance.now() > readAhead.until) {
+      this.forgetReadAhead(queueId);
       return undefined;
     }
-    this.aheads.set(queueId, { ...ahead, places: ahead.places.slice(count), isUsed: true });
-    return firstOf(ahead.places, count, ahead.isWhole);
+    this.readAheads.set(queueId, { ...readAhead, positions: readAhead.positions.slice(count), isUsed: true });
+    return firstOf(readAhead.positions, count, readAhead.isWhole);
   }
 
   /**
-   * The next claim looks: others claim there too, or something came back that may be more urgent.
+   * The next claim peeks: others claim there too, or something came back that may be more urgent.
    */
-  forgetAhead(queueId: number): void {
-    this.aheads.delete(queueId);
+  forgetReadAhead(queueId: number): void {
+    this.readAheads.delete(queueId);
   }
 
   /** Unless something came before it that the look may not have seen, or nobody noted whether. */
-  private keepAhead(queueId: number, { seen, taken, isWhole }: FinishedLook): void {
-    this.forgetAhead(queueId);
+  private keepReadAhead(queueId: number, { seen, taken, isWhole }: FinishedPeek): void {
+    this.forgetReadAhead(queueId);
     const queue = this.queues.get(queueId);
     if (queue === undefined || seen.length <= taken) return;
     if (queue.lowest !== undefined && isBefore(queue.lowest, seen.at(-1))) return;
-    if (this.aheads.size >= AHEADS_REMEMBERED) this.aheads.clear();
-    this.aheads.set(queueId, {
-      places: seen.slice(taken),
+    if (this.readAheads.size >= READ_AHEADS_REMEMBERED) this.readAheads.clear();
+    this.readAheads.set(queueId, {
+      positions: seen.slice(taken),
       isWhole,
-      until: performance.now() + AHEAD_MS,
+      until: performance.now() + READ_AHEAD_MS,
       isUsed: false,
     });
   }
@@ -259,7 +259,7 @@ export class ScanFloors {
     if (known !== undefined) return known;
     if (this.queues.size >= QUEUES_REMEMBERED) {
       this.queues.clear();
-      this.aheads.clear();
+      this.readAheads.clear();
     }
     // Its first look begins with everything.
     const queue = {
@@ -267,7 +267,7 @@ export class ScanFloors {
       rescannedAt: performance.now(),
       lowest: undefined,
       isDeep: false,
-      notAheadUntil: 0,
+      noReadAheadUntil: 0,
     };
     this.queues.set(queueId, queue);
     return queue;
@@ -275,18 +275,18 @@ export class ScanFloors {
 }
 
 /** In hand-out order. */
-function isBefore(place: Place, other: Place | undefined): boolean {
+function isBefore(position: IndexPosition, other: IndexPosition | undefined): boolean {
   if (other === undefined) return false;
   return (
-    place.priorityRank < other.priorityRank ||
-    (place.priorityRank === other.priorityRank && place.availableAt < other.availableAt)
+    position.priorityRank < other.priorityRank ||
+    (position.priorityRank === other.priorityRank && position.availableAt < other.availableAt)
   );
 }
 
-function firstOf(places: readonly Place[], count: number, isWhole: boolean): Places {
-  const [first, others] = [places.slice(0, count), places.slice(count)];
+function firstOf(positions: readonly IndexPosition[], count: number, isWhole: boolean): ClaimPositions {
+  const [first, others] = [positions.slice(0, count), positions.slice(count)];
   const last = first.at(-1);
-  const ties = others.findIndex((place) => isBefore(last as Place, place));
-  if (ties >= 0) return { places: first, ties };
-  return { places: first, ties: isWhole ? others.length : undefined };
+  const ties = others.findIndex((position) => isBefore(last as IndexPosition, position));
+  if (ties >= 0) return { positions: first, ties };
+  return { positions: first, ties: isWhole ? others.length : undefined };
 }

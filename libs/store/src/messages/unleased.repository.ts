@@ -1,7 +1,7 @@
 import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
 import { isDatabaseFailure } from '../database/database-errors.js';
-import { deleteDeliveries, moveDeliveries, NO_LEASE, type Position, takeUnleased } from './delivery.sql.js';
+import { deleteDeliveries, moveDeliveries, NO_LEASE, type Position, lockUnleased } from './delivery.sql.js';
 import { groupBy } from '../group-by.js';
 import type { Queue } from '../queues/queue.repository.js';
 
@@ -145,7 +145,7 @@ export class UnleasedRepository {
     const moved = await this.database.transaction(async (tx) => {
       const counts = new Map<number, number>();
       for (const target of await lockExisting(tx, [...byOrigin.keys()])) {
-        const taken = await takeUnleased(tx, queueId, byOrigin.get(target) ?? [], `expires_at > ${NOW_MS}`);
+        const taken = await lockUnleased(tx, queueId, byOrigin.get(target) ?? [], `expires_at > ${NOW_MS}`);
         if (taken.length > 0) await tx.all([moveDeliveries(queueId, target, taken)]);
         counts.set(target, taken.length);
       }
@@ -163,7 +163,7 @@ export class UnleasedRepository {
 
   private async purgeUnleased(queueId: number, found: readonly Position[]): Promise<number> {
     return this.database.transaction(async (tx) => {
-      const taken = await takeUnleased(tx, queueId, found, 'TRUE');
+      const taken = await lockUnleased(tx, queueId, found, 'TRUE');
       if (taken.length > 0) await tx.finish([deleteDeliveries(queueId, taken)]);
       return taken.length;
     });
