@@ -3,10 +3,9 @@ import { LIMITS } from '@rowmq/contract';
 import {
   byRank,
   type Candidate,
-  undoLeases,
-  type PeekRequest,
   leaseDeliveries,
   lockSeen,
+  type PeekRequest,
   peekQueues,
   RANKS,
   readBelow,
@@ -16,13 +15,14 @@ import {
   type SortedDeliveries,
   sortDeliveries,
   type StoredMessage,
+  undoLeases,
 } from './claim.sql.js';
 import type { Database } from '../database/database.js';
 import type { Statement } from '../database/session.js';
 import { deleteDeliveries } from './delivery.sql.js';
 import type { Queue } from '../queues/queue.repository.js';
 import { groupBy } from '../group-by.js';
-import type { IndexPosition, ClaimPositions, ScanFloors } from './scan-floors.js';
+import type { ClaimPositions, IndexPosition, ScanFloors } from './scan-floors.js';
 import type { StoreObserver } from '../store-observer.js';
 
 /** One consumer's request for messages. */
@@ -92,9 +92,7 @@ const PEEK_PAST_OTHERS = 1000;
 /** A queue counts as contended for this long after one of its claims met other claims. */
 const CONTENDED_MS = 10_000;
 const CONTENDED_QUEUES_REMEMBERED = 10_000;
-/**
- * A poll from the left edge of the index waits for this many times the duration of the last one.
- */
+/** A poll from the left edge of the index waits this many times the duration of the last one. */
 const FULL_POLL_PAUSE_FACTOR = 20;
 
 /** Claims deliveries, and polls whether queues have any to claim. */
@@ -190,9 +188,7 @@ export class Claim {
   /** Runs the transaction of a claim. Returns its results by queue. */
   private async lease(jobs: readonly Job[]): Promise<Map<number, Claimed>> {
     const leaseToken = randomBytes(TOKEN_BYTES);
-    /**
-     * Undoes the leases of the earlier tries, whose COMMIT may have succeeded without an answer.
-     */
+    /** Undoes the leases of earlier tries, whose COMMIT may have succeeded without an answer. */
     const undo: Statement[] = [];
     const { claims, messages, now } = await this.database.transaction(async (tx) => {
       if (tx.commitUnknown) await tx.all(undo);

@@ -54,13 +54,13 @@ export class BoundedQueueError extends Error {
   }
 }
 
-/** Requests that share a transaction, and its locks. */
+/** Requests that share a transaction. */
 interface EnqueueBatch {
   requests: EnqueueRequest[];
   queueIds: Set<number>;
   /**
-   * Exclusive for a queue with a maximum depth, so that two transactions cannot both fill its last
-   * free slot.
+   * Exclusive for a queue with a maximum depth, so that two transactions cannot both use its last
+   * room.
    */
   lock: 'shared' | 'exclusive';
   /**
@@ -82,7 +82,7 @@ interface StoreResult {
 /** A queue's settings under a lock on its row, with the database's time. */
 type LockedQueue = Queue & { now: number };
 
-/** A request whose cached queue keeps turning out outdated gets this many rounds in all. */
+/** A call tries a request this many times if its cached queue turns out outdated. */
 const ROUNDS = 4;
 
 /** Stores messages. */

@@ -70,8 +70,8 @@ export class MessageRepository {
    * finds these ids, the first COMMIT succeeded.
    *
    * Locks: `lockQueues` in enqueue.ts.
-   * @param onlyUnbounded refuse requests for queues with a maximum depth, with the outcome {@link
-   * BoundedQueueError}, so that they cannot delay the others
+   * @param onlyUnbounded refuse requests for queues with a maximum depth, so that they cannot delay
+   * the others; their outcome is {@link BoundedQueueError}
    */
   async enqueue(
     requests: readonly EnqueueRequest[],

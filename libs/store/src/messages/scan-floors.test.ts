@@ -36,7 +36,7 @@ describe('a floor', () => {
     expect(floors.of(QUEUE)?.get(0)).toBe(8999);
   });
 
-  test('of a rank that a peek did not reach stays as it is', () => {
+  test('does not move for a rank that the peek did not reach', () => {
     const floors = new ScanFloors();
     floors.endPeek(QUEUE, peek(floors.now(), 10_000, [{ priorityRank: 5, availableAt: 9000 }]));
     floors.endPeek(QUEUE, {

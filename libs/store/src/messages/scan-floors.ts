@@ -73,7 +73,7 @@ export interface FinishedPeek {
  */
 const LATE_COMMIT_MS = 100;
 /**
- * A rescan waits for this many times the duration of the last one, whichever its queue. All rescans
+ * A rescan waits for this many times the duration of the last one, of whatever queue. All rescans
  * together therefore use at most a twentieth of a broker's time.
  */
 const RESCAN_PAUSE_FACTOR = 20;
