@@ -142,8 +142,8 @@ it('brokers ack each message once, without a deadlock, while batches of every ve
   }
 
   await Promise.all([
-    ...stores.map(({ messages }) => broker(messages.flights)),
-    Promise.all([produce(store.messages.flights), produce((stores.at(-1) as TestStore).messages.flights)]).then(
+    ...stores.map(({ messages }) => broker(messages.batches)),
+    Promise.all([produce(store.messages.batches), produce((stores.at(-1) as TestStore).messages.batches)]).then(
       () => (isSent = true),
     ),
   ]);

@@ -132,7 +132,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     await direct.messages.enqueue(queue.name, numbered(3));
     const leased = await direct.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 600 });
     const request = { queueId: queue.id, receipts: leased, reason: 'broken' };
-    expect(await cutOnce(() => store.messages.flights.reject(request))).toEqual([null, null, null]);
+    expect(await cutOnce(() => store.messages.batches.reject(request))).toEqual([null, null, null]);
     expect(await direct.unleased.lastId(queue.id)).toBeNull();
     const moved = await direct.messages.dequeue(dead, { maxMessages: 10, leaseSeconds: 600 });
     expect(bodies(moved).toSorted()).toEqual(['0', '1', '2']);
@@ -173,7 +173,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
 
     it('an enqueue stores each request once, and refuses what it would have refused', async () => {
       const outcomes = await cutOnce(() =>
-        store.messages.flights.enqueue([
+        store.messages.batches.enqueue([
           { queueName: a.name, messages: numbered(3) },
           { queueName: b.name, messages: numbered(2) },
           { queueName: a.name, messages: [message({ delaySeconds: 10, expiresInSeconds: 5 })] },
@@ -201,10 +201,10 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
       ];
       const got: Record<string, LeasedDelivery[]> = { a: [], b: [] };
       const take = async (): Promise<boolean> => {
-        const [fromA, fromB] = await store.messages.flights.dequeue(request);
+        const [fromA, fromB] = await store.messages.batches.dequeue(request);
         got['a']?.push(...(fromA?.leased.flat() ?? []));
         got['b']?.push(...(fromB?.leased.flat() ?? []));
-        return (await fromA?.lookAgain) === true || (await fromB?.lookAgain) === true;
+        return (await fromA?.claimAgain) === true || (await fromB?.claimAgain) === true;
       };
       let mayBeMore = await cutOnce(take);
       for (let look = 0; mayBeMore && look < 10; look += 1) mayBeMore = await take();
@@ -224,7 +224,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
         { queueId: a.id, receipts: ofA.slice(0, 2) },
         { queueId: a.id, receipts: ofA.slice(2, 5) },
       ];
-      expect(await cutOnce(() => store.messages.flights.ack(requests))).toEqual([
+      expect(await cutOnce(() => store.messages.batches.ack(requests))).toEqual([
         [null, null, null],
         [null, null],
         [null, null, null],
@@ -240,7 +240,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
         { queueId: b.id, receipts: [copy(ofA[4]), ...ofB.slice(0, 1)] },
         { queueId: a.id, receipts: [copy(ofA[1]), { ...copy(ofA[5]), leaseToken: Buffer.alloc(8, 7) }] },
       ];
-      const outcomes = await cutOnce(() => store.messages.flights.ack(requests));
+      const outcomes = await cutOnce(() => store.messages.batches.ack(requests));
       expect(outcomes).toEqual([
         [null, null, 'delivery-not-found'],
         ['delivery-not-found', null],
@@ -253,7 +253,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     it('a nack is answered as done, and done once', async () => {
       const [ofA, ofB] = await leaseAll();
       const outcomes = await cutOnce(() =>
-        store.messages.flights.nack([
+        store.messages.batches.nack([
           { queueId: a.id, receipts: [...ofA.slice(0, 2), unknown(ofA[0])], delaySeconds: 0 },
           { queueId: b.id, receipts: ofB.slice(0, 2), delaySeconds: 600 },
           { queueId: a.id, receipts: [{ ...copy(ofA[5]), leaseToken: Buffer.alloc(8, 7) }], delaySeconds: 0 },
@@ -269,7 +269,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     it('an extend is answered as done, with the deadline that holds', async () => {
       const [ofA, ofB] = await leaseAll();
       const results = await cutOnce(() =>
-        store.messages.flights.extend([
+        store.messages.batches.extend([
           { queueId: a.id, receipts: [...ofA.slice(0, 2), unknown(ofA[0])], leaseSeconds: 900 },
           { queueId: b.id, receipts: ofB, leaseSeconds: 1200 },
         ]),
@@ -384,7 +384,7 @@ it('a connection cut in the middle of a transaction leaves nothing half-done', a
 it('a look below a scan floor that fails for one queue does not cost the consumers of another what was leased for them', async () => {
   const [a, b] = [await createQueue(direct), await createQueue(direct)];
   const take = () =>
-    store.messages.flights.dequeue(
+    store.messages.batches.dequeue(
       [a, b].map((queue) => ({ queue, demands: [{ maxMessages: 5, leaseSeconds: 600 }] })),
     );
   await take();

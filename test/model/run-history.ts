@@ -109,7 +109,7 @@ class Run {
         return this.reject(step);
       case 'release':
         for (const group of this.byQueue(step.receipts)) {
-          await this.broker(step).flights.release(this.toRequest(group));
+          await this.broker(step).batches.release(this.toRequest(group));
           for (const receipt of group) count('released', protocol.release(receipt) === null ? 1 : 0);
         }
         return undefined;
@@ -152,9 +152,9 @@ class Run {
 
   private async enqueue({ broker, requests, cut }: StepThat<'enqueue'>): Promise<void> {
     const made = requests.map(({ queue, messages }) => ({ queue, messages: messages.map((one) => this.make(one)) }));
-    const { flights } = this.broker({ broker });
+    const { batches } = this.broker({ broker });
     const { result, wasCut } = await this.world.cutting(cut, () =>
-      flights.enqueue(
+      batches.enqueue(
         made.map(({ queue, messages }) => ({
           queueName: queue,
           messages: messages.map((one) => ({
@@ -186,7 +186,7 @@ class Run {
    * may find more.
    */
   private async dequeue({ broker, requests, cut }: StepThat<'dequeue'>): Promise<void> {
-    const { flights, queues } = this.broker({ broker });
+    const { batches, queues } = this.broker({ broker });
     const open: { queue: Queue; demands: readonly Demand[] }[] = [];
     for (const { queue: name, demands } of requests) {
       const queue = await queues.get(name);
@@ -196,9 +196,9 @@ class Run {
     const ask = async (): Promise<void> => {
       let wanting = open.filter(({ queue }) => !answers.get(queue.name)?.leased.flat().length);
       for (let looks = 0; looks < 5 && wanting.length > 0; looks += 1) {
-        const outcomes = await flights.dequeue(wanting);
-        for (const [index, { leased, lookAgain }] of outcomes.entries()) {
-          answers.set(wanting[index]!.queue.name, { leased, mayBeMore: await lookAgain });
+        const outcomes = await batches.dequeue(wanting);
+        for (const [index, { leased, claimAgain }] of outcomes.entries()) {
+          answers.set(wanting[index]!.queue.name, { leased, mayBeMore: await claimAgain });
         }
         wanting = wanting.filter(({ queue }) => {
           const { leased, mayBeMore } = answers.get(queue.name)!;
@@ -240,9 +240,9 @@ class Run {
 
   private async ack(groups: readonly Receipt[][], step: Pick<StepThat<'ack'>, 'broker' | 'cut'>): Promise<void> {
     if (groups.length === 0) return;
-    const { flights } = this.broker(step);
+    const { batches } = this.broker(step);
     const { result, wasCut } = await this.cutting(step.cut, () =>
-      flights.ack(groups.map((group) => this.toRequest(group))),
+      batches.ack(groups.map((group) => this.toRequest(group))),
     );
     const settle = (receipt: Receipt): Code | null => this.protocol.ack(receipt);
     same(
@@ -278,7 +278,7 @@ class Run {
     );
     if (requests.length === 0) return;
     const { result } = await this.cutting(step.cut, () =>
-      this.broker(step).flights.nack(
+      this.broker(step).batches.nack(
         requests.map(({ group, delaySeconds }) => ({ ...this.toRequest(group), delaySeconds })),
       ),
     );
@@ -296,7 +296,7 @@ class Run {
     );
     if (requests.length === 0) return;
     const { result } = await this.cutting(step.cut, () =>
-      this.broker(step).flights.extend(
+      this.broker(step).batches.extend(
         requests.map(({ group, leaseSeconds }) => ({ ...this.toRequest(group), leaseSeconds })),
       ),
     );
@@ -315,7 +315,7 @@ class Run {
     for (const group of this.byQueue(step.receipts)) {
       const { result, wasCut } = await this.cutting(step.cut, () =>
         this.broker(step)
-          .flights.reject(this.toRequest(group))
+          .batches.reject(this.toRequest(group))
           .catch((error: unknown) => group.map(() => codeOf(error))),
       );
       const settle = (receipt: Receipt): Code | null => this.protocol.reject(receipt);
@@ -331,7 +331,7 @@ class Run {
    */
   private async look(step: StepThat<'look'>): Promise<void> {
     const { ids } = this.world;
-    const found = await this.broker(step).flights.look([...ids.values()]);
+    const found = await this.broker(step).batches.poll([...ids.values()]);
     for (const queue of QUEUES) {
       const deliveries = this.protocol.in(queue);
       const isFound = found.has(ids.get(queue)!);

@@ -37,7 +37,7 @@ const FOLDER = 'rowmq-model';
 
 /** The parts of a broker that the model covers. */
 export interface Broker {
-  flights: MessageRepository;
+  batches: MessageRepository;
   queues: QueueRepository;
 }
 
@@ -140,7 +140,7 @@ export class World {
 
   startBroker(): Broker {
     const queues = new QueueRepository(this.database);
-    return { flights: new MessageRepository(this.database, undefined, queues), queues };
+    return { batches: new MessageRepository(this.database, undefined, queues), queues };
   }
 
   get unleased(): UnleasedRepository {
@@ -149,9 +149,9 @@ export class World {
 
   /** Runs a duty of the reaper. Returns how many deliveries it handled. */
   async reap(duty: 'expire' | 'deadLetter'): Promise<number> {
-    const { flights, queues } = this.startBroker();
+    const { batches, queues } = this.startBroker();
     const Duty = duty === 'expire' ? ExpireDeliveries : DeadLetterDeliveries;
-    return new Duty(queues, this.unleased, flights).run({ signal: new AbortController().signal });
+    return new Duty(queues, this.unleased, batches).run({ signal: new AbortController().signal });
   }
 
   /**

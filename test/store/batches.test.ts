@@ -50,7 +50,7 @@ describe('an enqueue batch', () => {
     const full = await createQueue(store, { maxDepth: 5 });
     const roomy = await createQueue(store, { maxDepth: 5 });
     await store.messages.enqueue(full.name, numbered(4));
-    const outcomes = await store.messages.flights.enqueue([
+    const outcomes = await store.messages.batches.enqueue([
       { queueName: a.name, messages: saying('a1', 'a2') },
       { queueName: full.name, messages: saying('one too many', 'and another') },
       { queueName: 'no-such-queue', messages: saying('nowhere') },
@@ -93,7 +93,7 @@ describe('an enqueue batch', () => {
   it('throws and stores nothing when its only transaction fails because of one request', async () => {
     const tooLarge = message({ body: Buffer.alloc(4097) });
     await expect(
-      store.messages.flights.enqueue([
+      store.messages.batches.enqueue([
         { queueName: a.name, messages: saying('a1') },
         { queueName: b.name, messages: [tooLarge] },
       ]),
@@ -106,7 +106,7 @@ describe('an enqueue batch', () => {
 
   it('throws and stores nothing when the first of its transactions fails', async () => {
     const bounded = await createQueue(store, { maxDepth: 100 });
-    const call = store.messages.flights.enqueue([
+    const call = store.messages.batches.enqueue([
       { queueName: a.name, messages: [message({ body: Buffer.alloc(4097) })] },
       { queueName: bounded.name, messages: saying('first') },
     ]);
@@ -117,7 +117,7 @@ describe('an enqueue batch', () => {
 
   it('with one failed transaction answers each request of that transaction with the failure and stores the others', async () => {
     const bounded = await createQueue(store, { maxDepth: 100 });
-    const outcomes = await store.messages.flights.enqueue([
+    const outcomes = await store.messages.batches.enqueue([
       { queueName: a.name, messages: saying('a1') },
       { queueName: bounded.name, messages: saying('first') },
       { queueName: bounded.name, messages: [message({ body: Buffer.alloc(4097) })] },
@@ -132,7 +132,7 @@ describe('an enqueue batch', () => {
   it('notices queues that were created, deleted, replaced or changed since it last read them', async () => {
     const enqueue = async (text: string) =>
       codes(
-        await store.messages.flights.enqueue([
+        await store.messages.batches.enqueue([
           { queueName: a.name, messages: saying(text) },
           { queueName: b.name, messages: saying(text) },
         ]),
@@ -152,7 +152,7 @@ describe('an enqueue batch', () => {
   });
 
   it('applies each request’s delay, lifetime and priority', async () => {
-    await store.at(T0).messages.flights.enqueue([
+    await store.at(T0).messages.batches.enqueue([
       { queueName: a.name, messages: [message({ body: Buffer.from('later'), delaySeconds: 5 })] },
       {
         queueName: a.name,
@@ -193,7 +193,7 @@ describe('eight brokers that fill a bounded queue with batches', () => {
         brokers.map(async ({ messages }) => {
           for (let round = 0; round < 8; round += 1) {
             const requests = [3, 1, 2, 1].map((count) => ({ queueName: bounded.name, messages: numbered(count) }));
-            const outcomes = await messages.flights.enqueue([
+            const outcomes = await messages.batches.enqueue([
               ...requests,
               { queueName: a.name, messages: saying('x') },
             ]);
@@ -223,7 +223,7 @@ describe('a dequeue batch', () => {
     const empty = await createQueue(store);
     for (const [index, one] of numbered(10).entries()) await store.at(T0 - 100 + index).messages.enqueue(a.name, [one]);
     await store.at(T0 - 1).messages.enqueue(b.name, saying('x', 'y'));
-    const [fromA, fromB, fromEmpty] = await store.at(T0).messages.flights.dequeue([
+    const [fromA, fromB, fromEmpty] = await store.at(T0).messages.batches.dequeue([
       {
         queue: a,
         demands: [
@@ -265,7 +265,7 @@ describe('a dequeue batch', () => {
   it('hands out receipts that are valid only for their own delivery and queue', async () => {
     await store.messages.enqueue(a.name, saying('a1', 'a2'));
     await store.messages.enqueue(b.name, saying('b1'));
-    const outcomes = await store.messages.flights.dequeue([
+    const outcomes = await store.messages.batches.dequeue([
       {
         queue: a,
         demands: [
@@ -292,7 +292,7 @@ describe('a dequeue batch', () => {
     await store.at(T0).messages.dequeue(strict, { maxMessages: 1, leaseSeconds: 1 });
     await store.at(T0 + 5000).messages.enqueue(strict.name, saying('fresh'));
     await store.at(T0).messages.enqueue(a.name, [message({ expiresInSeconds: 1 }), ...saying('alive')]);
-    const [fromStrict, fromA] = await store.at(T0 + 5000).messages.flights.dequeue([
+    const [fromStrict, fromA] = await store.at(T0 + 5000).messages.batches.dequeue([
       { queue: strict, demands: [{ maxMessages: 5, leaseSeconds: 60 }] },
       { queue: a, demands: [{ maxMessages: 5, leaseSeconds: 60 }] },
     ]);
@@ -365,7 +365,7 @@ async function deliveries(queue: Queue): Promise<Record<string, DeliveryRow>> {
 describe('an ack batch', () => {
   it('whose leases are all held deletes their deliveries and nothing else', async () => {
     const { ofA, ofB } = await leases();
-    const outcomes = await store.at(LATER).messages.flights.ack([
+    const outcomes = await store.at(LATER).messages.batches.ack([
       { queueId: b.id, receipts: ofB.slice(0, 2) },
       { queueId: a.id, receipts: ofA.slice(2, 4) },
       { queueId: a.id, receipts: [] },
@@ -384,7 +384,7 @@ describe('an ack batch', () => {
       LeasedDelivery,
       LeasedDelivery,
     ];
-    const outcomes = await store.at(LATER).messages.flights.ack([
+    const outcomes = await store.at(LATER).messages.batches.ack([
       { queueId: a.id, receipts: [one, two] },
       { queueId: a.id, receipts: again([two]) },
       { queueId: b.id, receipts: [ofB[0] as LeasedDelivery, ...again([ofB[0]])] },
@@ -424,31 +424,31 @@ describe('an ack batch', () => {
       { queueId: a.id, receipts: ofA.slice(from, to) },
     ];
     const nulls = (count: number) => Array.from({ length: count }, () => null);
-    expect(await store.at(LATER).messages.flights.ack(requests(0, 40))).toEqual([nulls(40), nulls(40)]);
+    expect(await store.at(LATER).messages.batches.ack(requests(0, 40))).toEqual([nulls(40), nulls(40)]);
     expect(Object.keys(await deliveries(a)).toSorted()).toEqual(bodies(ofA.slice(40)).toSorted());
     // One receipt carries the token of another lease. The others are acked all the same.
     const forged = { ...(ofA[59] as LeasedDelivery), leaseToken: (ofB[59] as LeasedDelivery).leaseToken };
     const outcomes = await store
       .at(LATER)
-      .messages.flights.ack([...requests(40, 59), { queueId: a.id, receipts: [forged] }]);
+      .messages.batches.ack([...requests(40, 59), { queueId: a.id, receipts: [forged] }]);
     expect(outcomes).toEqual([nulls(19), nulls(19), ['lease-lost']]);
     expect(Object.keys(await deliveries(a))).toEqual([String(ofA[59]?.body)]);
     expect(Object.keys(await deliveries(b))).toEqual([String(ofB[59]?.body)]);
-    const late = await store.at(LATER + 600_000).messages.flights.ack(requests(59, 60));
+    const late = await store.at(LATER + 600_000).messages.batches.ack(requests(59, 60));
     expect(late).toEqual([['lease-lost'], ['lease-lost']]);
   });
 
   it('refuses every lease that has run out, to the millisecond, even if nobody has claimed the delivery since', async () => {
     const { ofA, ofB } = await leases();
     const end = LATER + 600_000;
-    await store.at(LATER).messages.flights.extend([{ queueId: b.id, receipts: ofB, leaseSeconds: 601 }]);
+    await store.at(LATER).messages.batches.extend([{ queueId: b.id, receipts: ofB, leaseSeconds: 601 }]);
     const requests = [
       { queueId: a.id, receipts: ofA.slice(0, 2) },
       { queueId: b.id, receipts: ofB.slice(0, 1) },
     ];
-    expect(await store.at(end).messages.flights.ack(requests)).toEqual([['lease-lost', 'lease-lost'], [null]]);
+    expect(await store.at(end).messages.batches.ack(requests)).toEqual([['lease-lost', 'lease-lost'], [null]]);
     expect(Object.keys(await deliveries(a))).toHaveLength(8);
-    expect(await store.at(end - 1).messages.flights.ack([{ queueId: a.id, receipts: ofA }])).toEqual([
+    expect(await store.at(end - 1).messages.batches.ack([{ queueId: a.id, receipts: ofA }])).toEqual([
       ofA.map(() => null),
     ]);
   });
@@ -459,7 +459,7 @@ describe('a nack batch', () => {
     const { ofA, ofB, stale, unknown } = await leases();
     const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedDelivery;
     const [one, two] = ofA.filter((lease) => lease !== fresh) as [LeasedDelivery, LeasedDelivery];
-    const outcomes = await store.at(LATER).messages.flights.nack([
+    const outcomes = await store.at(LATER).messages.batches.nack([
       { queueId: a.id, receipts: [one], delaySeconds: 0, reason: 'busy' },
       { queueId: a.id, receipts: again([one]), delaySeconds: 70 },
       { queueId: b.id, receipts: ofB.slice(0, 2), delaySeconds: 30 },
@@ -494,7 +494,7 @@ describe('an extend batch', () => {
     const { ofA, ofB, stale, unknown } = await leases();
     const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedDelivery;
     const [one, two] = ofA.filter((lease) => lease !== fresh) as [LeasedDelivery, LeasedDelivery];
-    const results = await store.at(LATER + 1000).messages.flights.extend([
+    const results = await store.at(LATER + 1000).messages.batches.extend([
       { queueId: a.id, receipts: [one, stale], leaseSeconds: 100 },
       { queueId: b.id, receipts: [...ofB.slice(0, 1), unknown], leaseSeconds: 1000 },
       { queueId: a.id, receipts: again([two, two]), leaseSeconds: 2000 },
@@ -518,7 +518,7 @@ describe('an extend batch', () => {
   it('with two requests for one delivery leaves it with the deadline of the second', async () => {
     const { ofA } = await leases();
     const [one] = ofA as [LeasedDelivery];
-    const results = await store.at(LATER).messages.flights.extend([
+    const results = await store.at(LATER).messages.batches.extend([
       { queueId: a.id, receipts: [one], leaseSeconds: 900 },
       { queueId: a.id, receipts: again([one]), leaseSeconds: 100 },
     ]);

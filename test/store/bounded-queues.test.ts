@@ -87,7 +87,7 @@ test('an enqueue batch for many bounded queues uses one connection', async () =>
   const queues = await Promise.all(Array.from({ length: POOL }, () => createQueue(store, { maxDepth: 10 })));
   used.most = used.now;
   const requests = queues.map(({ name }) => ({ queueName: name, messages: [message()] }));
-  expect(await store.messages.flights.enqueue(requests)).toEqual(queues.map(() => null));
+  expect(await store.messages.batches.enqueue(requests)).toEqual(queues.map(() => null));
   expect(used.most).toBe(1);
 });
 

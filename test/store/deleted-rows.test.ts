@@ -42,7 +42,7 @@ test.each([
   await store.messages.enqueue(queue.name, [message(), message(), message()]);
   const receipts = await store.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 600 });
   expect(receipts).toHaveLength(3);
-  const rejected = await store.messages.flights.reject({ queueId: queue.id, receipts });
+  const rejected = await store.messages.batches.reject({ queueId: queue.id, receipts });
   expect(rejected).toEqual([null, null, null]);
 
   statements.length = 0;

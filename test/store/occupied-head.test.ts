@@ -71,7 +71,7 @@ test('a poll of many queues finds the messages of a queue behind one with more m
   await store.messages.enqueue(queue.name, numbered(501));
   await store.messages.enqueue(behind.name, [message()]);
   const watcher = new MessageRepository(other.database);
-  expect(await watcher.look([queue.id, behind.id, empty.id])).toEqual(new Set([queue.id, behind.id]));
+  expect(await watcher.poll([queue.id, behind.id, empty.id])).toEqual(new Set([queue.id, behind.id]));
 });
 
 test('a poll also names the queues that it did not reach', async () => {
@@ -80,7 +80,7 @@ test('a poll also names the queues that it did not reach', async () => {
   for (const { name } of full) await store.messages.enqueue(name, numbered(501));
   const watcher = new MessageRepository(other.database);
   const ids = [...full, unknown].map(({ id }) => id);
-  expect(await watcher.look(ids)).toEqual(new Set(ids));
+  expect(await watcher.poll(ids)).toEqual(new Set(ids));
 });
 
 test('concurrent requests for one queue share one read of its settings', async () => {

@@ -63,9 +63,9 @@ async function live(): Promise<Map<string, string>> {
   await moveClock(now);
   // A broker that has just started: its claims read from the left edge of the index.
   const messages = new SingleMessages(new MessageRepository(store.database));
-  const { flights } = messages;
+  const { batches } = messages;
   const made = Array.from({ length: 20 }, () => message({ id: newMessageId(now), priority: 9 }));
-  await flights.enqueue([
+  await batches.enqueue([
     { queueName: queue.name, messages: made },
     { queueName: neighbour.name, messages: [message({ id: newMessageId(now) })] },
   ]);
@@ -199,13 +199,13 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
     await moveClock(undefined);
     await connection.query('DELETE FROM delivery');
     const own = await createQueue(store);
-    const flights = new MessageRepository(store.database);
+    const batches = new MessageRepository(store.database);
     for (let done = 0; done < rows; done += 1000) {
       const some = numbered(Math.min(1000, rows - done)).map((one, index) => ({
         ...one,
         priority: index % Math.max(priorities, 1),
       }));
-      await flights.enqueue([{ queueName: own.name, messages: some }]);
+      await batches.enqueue([{ queueName: own.name, messages: some }]);
     }
     await connection.query('ANALYZE TABLE delivery');
     const demands = [{ maxMessages: 10, leaseSeconds: 60 }];
@@ -213,29 +213,29 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
     // The first claim begins at the start of every priority. Later claims begin at the floors of
     // the priorities that it saw.
     if (priorities > 0) {
-      await flights.dequeue([{ queue: own, demands }]);
-      await flights.enqueue([{ queueName: own.name, messages: seen() }]);
+      await batches.dequeue([{ queue: own, demands }]);
+      await batches.enqueue([{ queueName: own.name, messages: seen() }]);
     } else {
-      await flights.enqueue([{ queueName: own.name, messages: seen() }]);
+      await batches.enqueue([{ queueName: own.name, messages: seen() }]);
     }
     statements.length = 0;
-    await flights.dequeue([{ queue: own, demands }]);
+    await batches.dequeue([{ queue: own, demands }]);
     const [look, lock] = [sent('claim: look', LOOK_AT_HEAD), sent('claim: lock', LOCK)];
     expect(look.match(/priority_rank = /g)).toHaveLength(priorities || 10);
     const others = [await createQueue(store), await createQueue(store)];
-    for (const other of others) await flights.enqueue([{ queueName: other.name, messages: seen() }]);
+    for (const other of others) await batches.enqueue([{ queueName: other.name, messages: seen() }]);
     // Request more than there is: the claim locks ranges without a visible end separately.
     const more = [{ maxMessages: 20, leaseSeconds: 60 }];
-    await flights.dequeue(others.map((other) => ({ queue: other, demands: more })));
+    await batches.dequeue(others.map((other) => ({ queue: other, demands: more })));
     // Lease everything. The next claim then finds nothing, reads below the floors and finds nothing
     // there.
-    await flights.dequeue([{ queue: own, demands: [{ maxMessages: 100_000, leaseSeconds: 60 }] }]);
+    await batches.dequeue([{ queue: own, demands: [{ maxMessages: 100_000, leaseSeconds: 60 }] }]);
     const below = /priority_rank = 0 AND available_at BETWEEN 0 AND[^]*LIMIT 500$/;
     await eventually('a rescan', async () => {
-      await flights.dequeue([{ queue: own, demands }]);
+      await batches.dequeue([{ queue: own, demands }]);
       return statements.some((sql) => below.test(sql));
     });
-    await flights.look([own.id, queue.id, neighbour.id]);
+    await batches.poll([own.id, queue.id, neighbour.id]);
     return {
       look,
       lock,

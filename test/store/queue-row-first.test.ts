@@ -86,7 +86,7 @@ const prepare: Record<'redrive' | 'dead-letter' | 'nack, dead-letter', () => Pro
   'nack, dead-letter': async () => {
     const { origin, ids, leases } = await createOrigin(await createGraveyard());
     const request = { queueId: origin.id, receipts: leases };
-    const carryOut = (): Promise<unknown> => store.at(START + 1000).messages.flights.reject(request);
+    const carryOut = (): Promise<unknown> => store.at(START + 1000).messages.batches.reject(request);
     return { locked: origin, holds: origin, ids, done: [null, null, null], carryOut };
   },
 };

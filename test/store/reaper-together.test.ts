@@ -38,8 +38,8 @@ function duties(of: TestStore): Duty[] {
   });
   return [
     new CreatePartitions(of.partitions, config),
-    new ExpireDeliveries(of.queues, of.unleased, of.messages.flights),
-    new DeadLetterDeliveries(of.queues, of.unleased, of.messages.flights),
+    new ExpireDeliveries(of.queues, of.unleased, of.messages.batches),
+    new DeadLetterDeliveries(of.queues, of.unleased, of.messages.batches),
     new RemoveDeletedQueues(of.queues, of.unleased),
     new DropPartitions(of.partitions, config),
     new ThinPartitions(of.partitions, config),

@@ -121,12 +121,12 @@ describe('while a snapshot is held and purge stands still', () => {
 
   /** Enqueues, dequeues and acks this many messages. */
   async function pass(queue: Queue, count: number): Promise<void> {
-    const { flights } = store.messages;
+    const { batches } = store.messages;
     for (let passed = 0; passed < count; passed += BATCH) {
-      await flights.enqueue([{ queueName: queue.name, messages: numbered(BATCH) }]);
-      const leased = await take(flights, queue, BATCH);
+      await batches.enqueue([{ queueName: queue.name, messages: numbered(BATCH) }]);
+      const leased = await take(batches, queue, BATCH);
       expect(leased).toHaveLength(BATCH);
-      expect(new Set((await flights.ack([{ queueId: queue.id, receipts: leased }]))[0])).toEqual(new Set([null]));
+      expect(new Set((await batches.ack([{ queueId: queue.id, receipts: leased }]))[0])).toEqual(new Set([null]));
     }
   }
 
@@ -134,8 +134,8 @@ describe('while a snapshot is held and purge stands still', () => {
     'a claim behind floors walks over no more than at the beginning, and one without floors ever more (backlog %i)',
     async (backlog) => {
       const queue = await createQueue(store);
-      const { flights } = store.messages;
-      await flights.enqueue([{ queueName: queue.name, messages: numbered(backlog) }]);
+      const { batches } = store.messages;
+      await batches.enqueue([{ queueName: queue.name, messages: numbered(backlog) }]);
       await pass(queue, 1000);
       const floored: { pages: number; dead: number }[] = [];
       for (let passed = 0; passed < MESSAGES; passed += MESSAGES / 4) {
@@ -143,9 +143,9 @@ describe('while a snapshot is held and purge stands still', () => {
         // With few live messages the optimizer takes the table for a small one, however many dead
         // entries a claim must walk over.
         await observer.query('ANALYZE TABLE delivery');
-        floored.push(await costOfClaim(flights, queue, true));
+        floored.push(await costOfClaim(batches, queue, true));
       }
-      const without = await costOfClaim(flights, queue, false);
+      const without = await costOfClaim(batches, queue, false);
       const measured = JSON.stringify({ backlog, floored, without });
       // The control: the dead entries are there.
       expect(without.dead, measured).toBeGreaterThanOrEqual(MESSAGES);
@@ -163,13 +163,13 @@ describe('while a snapshot is held and purge stands still', () => {
   it('rescans of a queue that is always empty take at most a twentieth of the time', async () => {
     const queue = await createQueue(store);
     await pass(queue, MESSAGES / 2);
-    const { flights } = store.messages;
+    const { batches } = store.messages;
     const { rescans } = recorded;
     rescans.length = 0;
     const from = performance.now();
     let claims = 0;
     while (performance.now() < from + (rescans.length < 2 ? 20_000 : 4000)) {
-      await take(flights, queue, 10);
+      await take(batches, queue, 10);
       claims += 1;
     }
     expect(rescans.length).toBeGreaterThanOrEqual(2);
@@ -187,13 +187,13 @@ describe('while a snapshot is held and purge stands still', () => {
 
   it('rescans of a queue that always has messages run at most four times a second', async () => {
     const queue = await createQueue(store);
-    const { flights } = store.messages;
-    await flights.enqueue([{ queueName: queue.name, messages: numbered(1000) }]);
+    const { batches } = store.messages;
+    await batches.enqueue([{ queueName: queue.name, messages: numbered(1000) }]);
     const { rescans } = recorded;
     rescans.length = 0;
     const from = performance.now();
     for (let left = 1000; left > 0 && performance.now() < from + 3000; left -= 1) {
-      expect(await take(flights, queue, 1)).toHaveLength(1);
+      expect(await take(batches, queue, 1)).toHaveLength(1);
     }
     await sleep(100);
     expect(rescans.length).toBeGreaterThan(0);
@@ -278,7 +278,7 @@ describe('a delivery below the floor', () => {
     const [first] = await messages.dequeue([{ queue, demands: [{ maxMessages: 5, leaseSeconds: 600 }] }]);
     // The claim missed it, but the rescan after the claim found it. A broker claims once more
     // before it answers that the queue is empty.
-    expect([first?.leased, await first?.lookAgain]).toEqual([[[]], true]);
+    expect([first?.leased, await first?.claimAgain]).toEqual([[[]], true]);
     expect(bodies(await take(messages, queue, 5))).toEqual(['late']);
   });
 
@@ -335,7 +335,7 @@ describe('a delivery below the floor', () => {
       await new MessageRepository(store.database).enqueue([
         { queueName: queue.name, messages: [message({ priority })] },
       ]);
-      await eventually('the poll finds it', async () => (await messages.look([queue.id])).has(queue.id));
+      await eventually('the poll finds it', async () => (await messages.poll([queue.id])).has(queue.id));
       expect(await take(messages, queue, 1)).toMatchObject([{ priority }]);
     },
   );
@@ -351,7 +351,7 @@ describe('a delivery below the floor', () => {
         { queueName: queue.name, messages: [message({ priority })] },
       ]);
       const [first] = await messages.dequeue([{ queue, demands: [{ maxMessages: 1, leaseSeconds: 600 }] }]);
-      const leased = (await first?.lookAgain) ? await take(messages, queue, 1) : first?.leased.flat();
+      const leased = (await first?.claimAgain) ? await take(messages, queue, 1) : first?.leased.flat();
       expect(leased).toMatchObject([{ priority }]);
     },
   );
@@ -362,9 +362,9 @@ describe('a delivery below the floor', () => {
     const { messages } = broker;
     const commit = await enqueueLate(queue);
     await raiseFloor(broker, queue);
-    expect(await messages.look([queue.id])).toEqual(new Set());
+    expect(await messages.poll([queue.id])).toEqual(new Set());
     await commit();
-    await eventually('the poll finds it', async () => (await messages.look([queue.id])).has(queue.id));
+    await eventually('the poll finds it', async () => (await messages.poll([queue.id])).has(queue.id));
     expect(bodies(await take(messages, queue, 1))).toEqual(['late']);
   });
 });
@@ -379,11 +379,11 @@ describe('in the same millisecond', () => {
 
   it('the first claim after an enqueue finds the message, 1000 times', async () => {
     const queue = await createQueue(store);
-    const { flights } = store.messages;
+    const { batches } = store.messages;
     for (let time = 0; time < 1000; time += 1) {
       const sent = message({ priority: time % 10, body: Buffer.from(String(time)) });
-      await flights.enqueue([{ queueName: queue.name, messages: [sent] }]);
-      expect(bodies(await take(flights, queue, 1))).toEqual([String(time)]);
+      await batches.enqueue([{ queueName: queue.name, messages: [sent] }]);
+      expect(bodies(await take(batches, queue, 1))).toEqual([String(time)]);
     }
   }, 120_000);
 
@@ -398,12 +398,12 @@ describe('in the same millisecond', () => {
 
   it('the first claim after a nack finds the delivery', async () => {
     const queue = await createQueue(store);
-    const { flights } = store.messages;
-    await flights.enqueue([{ queueName: queue.name, messages: [message()] }]);
-    let leased = await take(flights, queue, 1);
+    const { batches } = store.messages;
+    await batches.enqueue([{ queueName: queue.name, messages: [message()] }]);
+    let leased = await take(batches, queue, 1);
     for (let time = 0; time < 200; time += 1) {
-      await flights.nack([{ queueId: queue.id, receipts: leased, delaySeconds: 0 }]);
-      leased = await take(flights, queue, 1);
+      await batches.nack([{ queueId: queue.id, receipts: leased, delaySeconds: 0 }]);
+      leased = await take(batches, queue, 1);
       expect(leased).toHaveLength(1);
     }
   }, 60_000);

@@ -45,7 +45,7 @@ async function enqueue(
 describe('expire', () => {
   let duty: ExpireDeliveries;
   beforeEach(() => {
-    duty = new ExpireDeliveries(store.queues, store.unleased, store.messages.flights);
+    duty = new ExpireDeliveries(store.queues, store.unleased, store.messages.batches);
   });
 
   test('removes expired deliveries without a lease, to the millisecond, and nothing else', async () => {
@@ -120,7 +120,7 @@ describe('dead-letter', () => {
       maxReceives: 2,
       deadLetterQueue: graveyard.name,
     });
-    const duty = new DeadLetterDeliveries(store.queues, store.unleased, store.messages.flights);
+    const duty = new DeadLetterDeliveries(store.queues, store.unleased, store.messages.batches);
     const spent = await enqueue(5, { priority: 9 }, strict);
     await takeAll(store, strict, START);
     const once = await enqueue(3, {}, strict);

@@ -49,13 +49,13 @@ export class SingleMessages {
   readonly deadLetter: MessageRepository['deadLetter'];
   private readonly turns = new Map<number, LimitFunction>();
 
-  constructor(readonly flights: MessageRepository) {
-    this.expire = flights.expire.bind(flights);
-    this.deadLetter = flights.deadLetter.bind(flights);
+  constructor(readonly batches: MessageRepository) {
+    this.expire = batches.expire.bind(batches);
+    this.deadLetter = batches.deadLetter.bind(batches);
   }
 
   async enqueue(queueName: string, messages: readonly NewMessage[]): Promise<void> {
-    const [refusal] = await this.flights.enqueue([{ queueName, messages }]);
+    const [refusal] = await this.batches.enqueue([{ queueName, messages }]);
     if (refusal) throw refusal;
   }
 
@@ -64,9 +64,9 @@ export class SingleMessages {
     this.turns.set(queue.id, turn);
     return turn(async () => {
       for (let look = 0; look < 5; look += 1) {
-        const [outcome] = await this.flights.dequeue([{ queue, demands: [demand] }]);
+        const [outcome] = await this.batches.dequeue([{ queue, demands: [demand] }]);
         const leased = outcome?.leased[0] ?? [];
-        if (leased.length > 0 || !(await outcome?.lookAgain)) return leased;
+        if (leased.length > 0 || !(await outcome?.claimAgain)) return leased;
       }
       return [];
     });
@@ -77,7 +77,7 @@ export class SingleMessages {
     receipts: readonly Receipt[],
     { leaseSeconds }: { leaseSeconds: number },
   ): Promise<{ outcomes: ReceiptOutcomes; leaseExpiresAt: number }> {
-    return first(await this.flights.extend([{ queueId, receipts, leaseSeconds }]));
+    return first(await this.batches.extend([{ queueId, receipts, leaseSeconds }]));
   }
 
   async nack(
@@ -85,15 +85,15 @@ export class SingleMessages {
     receipts: readonly Receipt[],
     { delaySeconds, reason }: { delaySeconds: number; reason?: string },
   ): Promise<ReceiptOutcomes> {
-    return first(await this.flights.nack([{ queueId, receipts, delaySeconds, reason }]));
+    return first(await this.batches.nack([{ queueId, receipts, delaySeconds, reason }]));
   }
 
   async release(queueId: number, receipts: readonly Receipt[]): Promise<void> {
-    await this.flights.release({ queueId, receipts });
+    await this.batches.release({ queueId, receipts });
   }
 
   async ack(queueId: number, receipts: readonly Receipt[]): Promise<ReceiptOutcomes> {
-    return first(await this.flights.ack([{ queueId, receipts }]));
+    return first(await this.batches.ack([{ queueId, receipts }]));
   }
 }
 

@@ -13,34 +13,36 @@ import { storeIn } from '@rowmq/store/enqueue';
 export { RowmqError };
 
 export interface TransactionalEnqueueOptions {
-  /** The database with RowMQ's tables, on the same server. Default: the connection's own. */
+  /** The database with RowMQ's tables, on the same server. Default: the connection's database. */
   database?: string | undefined;
 }
 
 /**
- * Enqueues in the caller's own transaction, for services whose data is on RowMQ's database server.
- * The messages exist if and only if the transaction commits, and nobody sees them before. Returns
- * their ids, in order.
+ * Enqueues messages in the caller's own transaction, for services whose data is on RowMQ's database
+ * server. The messages exist if and only if the transaction commits, and nobody sees them before.
+ * Returns their ids, in order.
  *
- * Waiting consumers notice the messages within the brokers' poll interval after COMMIT. A delay or
- * an expiry counts from this call.
+ * The brokers notice the messages within their poll interval after COMMIT. Delays and expiries
+ * count from this call.
  *
- * The transaction holds the queue's row until it ends, shared: changes of the queue's settings wait
- * for it. For a queue with a maximum depth it holds the row exclusively, and other enqueues wait.
+ * The transaction locks the queue's row, shared, until it ends. Changes of the queue's settings
+ * wait for it. For a queue with a maximum depth the lock is exclusive, and other enqueues wait too.
  * Keep such transactions short.
  *
- * A maximum depth is exact in READ COMMITTED. REPEATABLE READ, TypeORM's default, counts in the
- * transaction's snapshot, and overlapping transactions may together exceed it.
+ * A maximum depth is exact at READ COMMITTED. At REPEATABLE READ, TypeORM's default, the count
+ * reads the transaction's snapshot, so overlapping transactions may together exceed the limit.
  *
  * With `database`, await each enqueue before the next one of the same transaction.
  *
- * The user needs SELECT on `queue` and `delivery` and INSERT on `message` and `delivery`. For
- * queues with a maximum depth it needs UPDATE on `queue` as well.
- * @param manager the transaction's: `dataSource.transaction((manager) => enqueue(manager, …))`
+ * The database user needs SELECT on `queue` and `delivery`, and INSERT on `message` and `delivery`.
+ * For queues with a maximum depth the user also needs UPDATE on `queue`.
+ * @param manager the transaction's EntityManager: `dataSource.transaction((manager) =>
+ * enqueue(manager, …))`
  * @param messages 1 to 100, as in a request to a broker
- * @throws Error without an open transaction; `RowmqError` with code `queue-not-found`,
- * `queue-full`, `message-too-large`, `invalid-request` or `overloaded`; the database's own errors.
- * Roll back then.
+ * @throws Error without an open transaction
+ * @throws RowmqError with code `queue-not-found`, `queue-full`, `message-too-large`,
+ * `invalid-request` or `overloaded`
+ * @throws the database's own errors. Roll back after any error.
  */
 export async function enqueue(
   manager: EntityManager,

@@ -53,7 +53,7 @@ export const BROKER_STATEMENTS = {
           ...request,
           delaySeconds: oneOf([0, 0, LONGEST_DELAY_SECONDS]),
         }));
-        await messages.flights.nack(requests);
+        await messages.batches.nack(requests);
       }),
   },
   'nack, dead-letter': {
@@ -62,7 +62,7 @@ export const BROKER_STATEMENTS = {
     refusals: ['invalid-request'],
     plan: (scene, { messages }) =>
       planForHeld([...scene.held.takeRunning(8), ...scene.held.takeStale(4)], async (held) => {
-        for (const request of requestsFor(held)) await messages.flights.reject({ ...request, reason: 'stress' });
+        for (const request of requestsFor(held)) await messages.batches.reject({ ...request, reason: 'stress' });
       }),
   },
   extend: {
@@ -71,7 +71,7 @@ export const BROKER_STATEMENTS = {
       planForHeld([...scene.held.takeRunning(12), ...scene.held.takeStale(4)], async (held) => {
         const begun = performance.now();
         const requests = requestsFor(held).map((request) => ({ ...request, leaseSeconds: 1 }));
-        const answers = await messages.flights.extend(requests);
+        const answers = await messages.batches.extend(requests);
         const extended = new Set(
           requests.flatMap(({ receipts }, index) =>
             receipts.filter((_, place) => answers[index]?.outcomes[place] === null),
@@ -85,7 +85,7 @@ export const BROKER_STATEMENTS = {
     weight: 2,
     plan: (scene, { messages }) =>
       planForHeld([...scene.held.takeRunning(8), ...scene.held.takeStale(4)], async (held) => {
-        for (const request of requestsFor(held)) await messages.flights.release(request);
+        for (const request of requestsFor(held)) await messages.batches.release(request);
       }),
   },
   redrive: {
@@ -150,7 +150,7 @@ export const BROKER_STATEMENTS = {
 
 function planEnqueue(
   scene: Scene,
-  { messages: { flights }, queues: known }: TestStore,
+  { messages: { batches }, queues: known }: TestStore,
   isBounded: boolean,
 ): Plan | undefined {
   const queues = someOf(scene.queues).filter((name) => known.isBounded(name) === isBounded);
@@ -159,7 +159,7 @@ function planEnqueue(
     queues,
     carryOut: async () => {
       const requests = queues.map((queueName) => ({ queueName, messages: someMessages(scene) }));
-      const outcomes = await flights.enqueue(requests);
+      const outcomes = await batches.enqueue(requests);
       for (const [index, outcome] of outcomes.entries()) {
         if (outcome === null) scene.account.stored += requests[index]?.messages.length ?? 0;
         else if (!isRefusal(outcome)) throw outcome;
@@ -230,7 +230,7 @@ async function dequeue(scene: Scene, { messages }: TestStore, queues: readonly Q
   // From long enough for a consumer to hardly longer than a round trip.
   const leases = [1, 0.5, 0.1].map((leaseSeconds) => ({ leaseSeconds, maxMessages: 10 }));
   const begunAt = performance.now();
-  const outcomes = await messages.flights.dequeue(queues.map((queue) => ({ queue, demands: leases })));
+  const outcomes = await messages.batches.dequeue(queues.map((queue) => ({ queue, demands: leases })));
   for (const [index, { leased }] of outcomes.entries()) {
     const { id: queueId, name: queue } = queues[index] as Queue;
     for (const [place, some] of leased.entries()) {
@@ -239,13 +239,13 @@ async function dequeue(scene: Scene, { messages }: TestStore, queues: readonly Q
       scene.held.add(some.map((lease) => ({ queue, queueId, lease, until, isSlow: Math.random() < SHARE_SLOW })));
     }
   }
-  await Promise.all(outcomes.map(({ lookAgain }) => lookAgain));
+  await Promise.all(outcomes.map(({ claimAgain }) => claimAgain));
 }
 
 function planAck(scene: Scene, { messages }: TestStore, some: Held[]): Plan | undefined {
   return planForHeld(some, async (held) => {
     const requests = requestsFor(held);
-    const outcomes = await messages.flights.ack(requests);
+    const outcomes = await messages.batches.ack(requests);
     for (const [index, { receipts }] of requests.entries()) scene.account.recordAcks(receipts, outcomes[index] ?? []);
   });
 }

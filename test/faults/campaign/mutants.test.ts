@@ -81,9 +81,9 @@ const MUTANTS: Mutant[] = [
     file: 'libs/store/dist/messages/message.repository.js',
     edits: [
       {
-        line: 'return this.enqueuing.run(requests, isForUnbounded);',
+        line: 'return this.enqueuing.run(requests, onlyUnbounded);',
         instead:
-          'if (Math.random() < 0.5) return this.enqueuing.run(requests, isForUnbounded); return requests.map(() => null);',
+          'if (Math.random() < 0.5) return this.enqueuing.run(requests, onlyUnbounded); return requests.map(() => null);',
       },
     ],
     fault: SLOW_CONSUMERS,

@@ -88,10 +88,10 @@ export class Commits {
     private readonly metrics: Metrics,
     @Inject(BROKER_CONFIG) private readonly config: BatchConfig,
   ) {
-    const enqueue = (isForUnbounded: boolean): Pick<BatcherOptions<NewRequest, Buffer[]>, 'commit' | 'weigh'> => ({
+    const enqueue = (onlyUnbounded: boolean): Pick<BatcherOptions<NewRequest, Buffer[]>, 'commit' | 'weigh'> => ({
       commit: async (requests) => {
         const stamped = requests.map(stamp);
-        const outcomes = await messages.enqueue(stamped, { isForUnbounded });
+        const outcomes = await messages.enqueue(stamped, { onlyUnbounded });
         return outcomes.map((refusal, index) => refusal ?? (stamped[index]?.messages ?? []).map(({ id }) => id));
       },
       weigh: ({ messages: sent }) => ({

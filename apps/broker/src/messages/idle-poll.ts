@@ -31,7 +31,7 @@ export class IdlePoll<Queue extends IdleQueue> {
   private isPolling = false;
 
   constructor(
-    private readonly messages: Pick<MessageRepository, 'look'>,
+    private readonly messages: Pick<MessageRepository, 'poll'>,
     private readonly queues: Pick<QueueRepository, 'getAll'>,
     private readonly listener: {
       /** A message is ready, or was a moment ago. */
@@ -97,7 +97,7 @@ export class IdlePoll<Queue extends IdleQueue> {
       else if (!found.paused) open.set(found.id, queue);
     }
     if (open.size === 0) return;
-    for (const id of await this.messages.look([...open.keys()])) {
+    for (const id of await this.messages.poll([...open.keys()])) {
       const queue = open.get(id);
       // Its consumers may have been woken meanwhile.
       if (queue !== undefined && this.dueAt.has(queue)) this.listener.onReady(queue);

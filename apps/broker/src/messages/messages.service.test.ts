@@ -26,7 +26,7 @@ const leased: LeasedDelivery[] = ['a', 'b'].map((body) => ({
 function newService(claim: () => Promise<LeasedDelivery[]> = async () => leased) {
   const release = vi.fn<MessageRepository['release']>().mockResolvedValue();
   const dequeue: MessageRepository['dequeue'] = async () => [
-    { leased: [await claim()], lookAgain: Promise.resolve(false) },
+    { leased: [await claim()], claimAgain: Promise.resolve(false) },
   ];
   const messages = { dequeue, release } as unknown as MessageRepository;
   const queues = { get: async () => QUEUE } as unknown as QueueRepository;

@@ -55,11 +55,11 @@ class HandClaim {
     this.answer([shares]);
   }
 
-  answer(shares: string[][][], lookAgain = false): void {
+  answer(shares: string[][][], claimAgain = false): void {
     this.resolve(
       this.requests.map(({ demands }, queue) => ({
         leased: demands.map((_, index) => (shares[queue]?.[index] ?? []).map(delivery)),
-        lookAgain: Promise.resolve(lookAgain),
+        claimAgain: Promise.resolve(claimAgain),
       })),
     );
   }
@@ -93,7 +93,7 @@ class StoreByHand {
         else this.underWay.push(claim);
       });
     },
-    look: async (queueIds: readonly number[]) => {
+    poll: async (queueIds: readonly number[]) => {
       this.pollsMade += 1;
       if (this.failures > 0) {
         this.failures -= 1;

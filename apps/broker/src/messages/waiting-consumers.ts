@@ -244,9 +244,9 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
     return lists.map((list, index) => {
       const queue = queues[index];
       if (queue instanceof Error) return queue;
-      const { leased, lookAgain } = claimed.get(list) ?? { leased: [], lookAgain: Promise.resolve(false) };
+      const { leased, claimAgain } = claimed.get(list) ?? { leased: [], claimAgain: Promise.resolve(false) };
       // Each list by itself: a queue that still waits must not delay the consumers of another.
-      void lookAgain.then((mayFindMore) => this.handOut(list, leased, mayFindMore));
+      void claimAgain.then((mayFindMore) => this.handOut(list, leased, mayFindMore));
       return undefined;
     });
   }

@@ -5,11 +5,11 @@ import type { Statement } from '../database/session.js';
 import { LEASE_GRACE_MS, NO_LEASE, type Position } from './delivery.sql.js';
 import { hex, hexList } from '../database/hex.js';
 import type { Queue } from '../queues/queue.repository.js';
-import type { Floors, Place } from './scan-floors.js';
+import type { Floors, IndexPosition } from './scan-floors.js';
 
 /*
- * The statements of a claim: finding what may be leased, leasing it, reading its messages, and
- * taking it all back.
+ * The statements of a claim: find deliveries that may be leased, lease them, read their messages,
+ * and undo leases.
  */
 
 /** Every priority, most urgent first. */
@@ -17,23 +17,23 @@ export const RANKS = Array.from({ length: LIMITS.priorityMax + 1 }, (_, rank) =>
 const FROM_THE_START: Floors = new Map(RANKS.map((rank) => [rank, 0]));
 
 /**
- * While few deliveries are alive, the optimizers prefer a scan of the whole index, dead entries and
- * all, to its ranges: unless the index alone does not answer.
+ * A column that `delivery_next` does not contain. If the index alone answers a statement and few
+ * deliveries are live, the optimizers scan the whole index, dead entries included.
  */
 const NOT_IN_THE_INDEX = 'expires_at';
 
-/** Where to look for deliveries of a queue, and for how many. */
-export interface Head {
+/** One queue that a claim peeks at. */
+export interface PeekRequest {
   queueId: number;
-  /** Undefined: from the start of every priority. */
+  /** Undefined: the peek reads every priority from its start. */
   floors: Floors | undefined;
   limit: number;
 }
 
-/** What a claim goes by, as it is at this moment: the caller's settings may be a second old. */
+/** A queue's settings as the claim reads them. The caller's copy may be a second old. */
 export type ClaimSettings = Pick<Queue, 'id' | 'maxReceives' | 'deadLetterQueueId'>;
 
-/** The deliveries of one priority that are ready, as far as a claim wants them. */
+/** The ready deliveries of one priority that a peek saw, up to its limit. */
 export interface SeenRank {
   priorityRank: number;
   first: number;
@@ -41,51 +41,51 @@ export interface SeenRank {
   count: number;
 }
 
-/** What a look without locks found at the head of a queue, as far as a claim wants it. */
-export interface SeenHead {
+/** The ready deliveries of one queue that a peek saw, up to its limit. */
+export interface SeenQueue {
   queueId: number;
   limit: number;
   /** Most urgent first. */
   ranks: SeenRank[];
-  /** How many are to be locked: all that was seen, unless that is more than is wanted. */
+  /** The number of deliveries to lock: all that the peek saw, or fewer if the claim wants fewer. */
   count: number;
-  /** How many more may stand in the same ranges. */
+  /** The number of further deliveries that may lie in the same ranges. */
   ties: number;
-  /** Needs a statement of its own. */
-  isApart: boolean;
+  /** The queue needs a locking statement of its own. */
+  isSeparate: boolean;
 }
 
 /**
- * Looks, without locks, what is ready at the heads of queues, in hand-out order. Also tells the
- * database's time before the look.
+ * Reads the first ready deliveries of queues without locks, in hand-out order. Also returns the
+ * database's time before the read.
  *
- * What a claim locks then is no more than was seen. A locking read of a range with nothing (more)
- * in it runs on, on both servers: over the dead entries behind its end, until it meets a live one,
- * which it locks; a leased delivery, whose ack then waits, or the next queue's first, which that
- * queue's claims then skip. While purge is held up, these are hundreds of thousands
- * (`docs/decisions/0007-look-then-lock.md`).
+ * A claim peeks first because it must lock no more than it saw. On both servers, a locking read of
+ * an exhausted range walks on over the dead entries behind it. While InnoDB's purge is held up,
+ * these are hundreds of thousands. The read locks the first live entry that it meets. That entry
+ * may be a leased delivery, whose ack then waits. It may also be the first delivery of the next
+ * queue, whose claims then skip it. See `docs/decisions/0007-look-then-lock.md`.
  */
-export async function lookAtHeads(
+export async function peekQueues(
   database: Database,
-  heads: readonly Head[],
-): Promise<{ places: Place[][]; now: number }> {
-  // Where no priority is in use there is nothing but what a rescan finds.
-  const looked = heads.filter(({ floors }) => floors === undefined || floors.size > 0);
+  requests: readonly PeekRequest[],
+): Promise<{ positions: IndexPosition[][]; now: number }> {
+  // A queue with no priority in use holds only deliveries that a rescan finds.
+  const peeked = requests.filter(({ floors }) => floors === undefined || floors.size > 0);
   const [[time], ...answers] = (await database.all([
     { sql: `SELECT ${NOW_MS} AS now` },
-    ...looked.map((head) => lookAtHead(head)),
-  ])) as [[{ now: number }], ...Place[][]];
-  const found = new Map(looked.map((head, index) => [head, answers[index]]));
-  return { places: heads.map((head) => found.get(head) ?? []), now: time.now };
+    ...peeked.map((request) => peekQueue(request)),
+  ])) as [[{ now: number }], ...IndexPosition[][]];
+  const found = new Map(peeked.map((request, index) => [request, answers[index]]));
+  return { positions: requests.map((request) => found.get(request) ?? []), now: time.now };
 }
 
 /**
- * A statement of one table and nothing around it: for that alone MySQL takes the word of FORCE
- * INDEX and estimates nothing. As part of a UNION, or as a derived table that returned no more than
- * first, last and count, it dived into the index first, which cost 0.3 ms in a small queue and 8 ms
- * in one of a million.
+ * The statement reads one table, without a UNION or a derived table around it. Only then does MySQL
+ * obey FORCE INDEX without estimating rows by index dives. In a UNION, and in a derived table that
+ * returned first, last and count, the dives cost 0.3 ms in a small queue. In a queue of a million
+ * they cost 8 ms.
  */
-function lookAtHead({ queueId, floors = FROM_THE_START, limit }: Head): Statement {
+function peekQueue({ queueId, floors = FROM_THE_START, limit }: PeekRequest): Statement {
   const ranges = [...floors].map(([rank, floor]): Range => [queueId, rank, floor, NOW_MS]);
   return {
     sql: `SELECT priority_rank AS priorityRank, available_at AS availableAt, ${NOT_IN_THE_INDEX}
@@ -94,10 +94,13 @@ function lookAtHead({ queueId, floors = FROM_THE_START, limit }: Head): Statemen
   };
 }
 
-/** @param places in hand-out order */
-export function byRank(places: readonly Place[]): SeenRank[] {
+/**
+ * Groups positions by priority.
+ * @param positions in hand-out order
+ */
+export function byRank(positions: readonly IndexPosition[]): SeenRank[] {
   const ranks: SeenRank[] = [];
-  for (const { priorityRank, availableAt } of places) {
+  for (const { priorityRank, availableAt } of positions) {
     const rank = ranks.at(-1);
     if (rank?.priorityRank === priorityRank) {
       rank.last = availableAt;
@@ -112,8 +115,9 @@ export function byRank(places: readonly Place[]): SeenRank[] {
 type Range = [queueId: number, priorityRank: number, from: number, to: number | string];
 
 /**
- * Ranges of an index that is walked in its order, which no ORDER BY is allowed to change. `from`
- * must lie before `to`: of an equality the optimizers would make another plan, and sort.
+ * Builds the clauses that read ranges of `delivery_next` in index order, so that ORDER BY needs no
+ * sort. `from` must be less than `to`. The optimizers turn an equal pair into an equality, choose
+ * another plan, and sort.
  */
 function inRanges(ranges: readonly Range[]): string {
   const conditions = ranges
@@ -127,7 +131,7 @@ function inRanges(ranges: readonly Range[]): string {
        ORDER BY queue_id, priority_rank, available_at`;
 }
 
-/** A delivery at the head of a queue, whose row the transaction holds. */
+/** A delivery that the claim's transaction has locked. */
 export interface Candidate extends Position {
   queueId: number;
   expiresAt: number;
@@ -135,53 +139,56 @@ export interface Candidate extends Position {
 }
 
 /**
- * Locks what was seen at the heads of queues, index entry before row, and skips what others hold:
- * with one statement for all queues. One that is apart has a statement of its own; where there was
- * more in it than was wanted, that goes on behind what others hold. Also tells the queues'
- * settings, of those that exist, and the database's time after the last lock.
+ * Locks deliveries that a peek saw, index entry before row, and skips deliveries that other
+ * transactions have locked. Also returns the settings of the queues that still exist, and the
+ * database's time after the last lock.
+ *
+ * One statement serves all queues but the separate ones, each of which has its own. If the peek at
+ * a separate queue reached its limit, its statement reads on behind locked deliveries.
  */
-export async function lockHeads(
+export async function lockSeen(
   tx: Transaction,
-  heads: readonly SeenHead[],
+  queues: readonly SeenQueue[],
 ): Promise<{ rows: Candidate[][]; settings: Map<number, ClaimSettings>; now: number }> {
-  const together = heads.filter(({ isApart }) => !isApart);
-  const apart = heads.filter(({ isApart }) => isApart).toSorted((one, other) => one.queueId - other.queueId);
+  const together = queues.filter(({ isSeparate }) => !isSeparate);
+  const separate = queues.filter(({ isSeparate }) => isSeparate).toSorted((one, other) => one.queueId - other.queueId);
   const [settings, ...answers] = await tx.all([
     {
       sql: `SELECT id, max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId
        FROM queue FORCE INDEX (PRIMARY)
        WHERE id IN (?)
          AND name IS NOT NULL`,
-      values: [heads.map(({ queueId }) => queueId)],
+      values: [queues.map(({ queueId }) => queueId)],
     },
     ...(together.length > 0 ? [lockTogether(together)] : []),
-    ...apart.map((head) => lockApart(head)),
+    ...separate.map((queue) => lockSeparately(queue)),
     { sql: `SELECT ${NOW_MS} AS now` },
   ]);
-  const rows = new Map(heads.map(({ queueId }): [number, Candidate[]] => [queueId, []]));
+  const rows = new Map(queues.map(({ queueId }): [number, Candidate[]] => [queueId, []]));
   for (const row of (answers.slice(0, -1) as Candidate[][]).flat()) rows.get(row.queueId)?.push(row);
   return {
-    rows: heads.map(({ queueId }) => rows.get(queueId) ?? []),
+    rows: queues.map(({ queueId }) => rows.get(queueId) ?? []),
     settings: new Map((settings as ClaimSettings[]).map((queue) => [queue.id, queue])),
     now: (answers.at(-1) as [{ now: number }])[0].now,
   };
 }
 
 /**
- * Its ranges hold no more than was seen and what ties with it, unless something was committed late:
- * else one queue would use up what all of them may take.
+ * All queues share one LIMIT, so no queue may have more in its ranges than it adds to the LIMIT.
+ * Each queue adds the deliveries that the peek saw and their ties. Only deliveries that commit
+ * after the peek can exceed that.
  */
-function lockTogether(heads: readonly SeenHead[]): Statement {
-  const ranges = heads.flatMap(({ queueId, ranks }) =>
+function lockTogether(queues: readonly SeenQueue[]): Statement {
+  const ranges = queues.flatMap(({ queueId, ranks }) =>
     ranks.map(({ priorityRank, first, last }): Range => [queueId, priorityRank, first - 1, last]),
   );
   return lock(
     ranges,
-    heads.reduce((sum, { count, ties }) => sum + count + ties, 0),
+    queues.reduce((sum, { count, ties }) => sum + count + ties, 0),
   );
 }
 
-function lockApart({ queueId, ranks, count, limit }: SeenHead): Statement {
+function lockSeparately({ queueId, ranks, count, limit }: SeenQueue): Statement {
   const ranges = ranks.map(({ priorityRank, first, last }, index): Range => {
     const goesOn = count === limit && index === ranks.length - 1;
     return [queueId, priorityRank, first - 1, goesOn ? NOW_MS : last];
@@ -190,8 +197,8 @@ function lockApart({ queueId, ranks, count, limit }: SeenHead): Statement {
 }
 
 /**
- * ORDER BY names no message_id: InnoDB's index ends with it anyway, and MariaDB sorts (and so locks
- * the whole backlog) when it is named.
+ * ORDER BY omits message_id: MariaDB sorts, and locks the whole backlog, when it is named. InnoDB's
+ * index ends with message_id anyway.
  */
 function lock(ranges: readonly Range[], limit: number): Statement {
   return {
@@ -203,21 +210,21 @@ function lock(ranges: readonly Range[], limit: number): Statement {
   };
 }
 
-/** What may be leased among the rows at a queue's head, and what may not. */
-export interface SortedHead {
+/** The locked deliveries of one queue. A claim may lease only the live ones. */
+export interface SortedDeliveries {
   live: Candidate[];
   overReceived: Candidate[];
   expired: Candidate[];
 }
 
-export function sortHead(
+export function sortDeliveries(
   rows: readonly Candidate[],
   queue: ClaimSettings | undefined,
   max: number,
   now: number,
-): SortedHead {
-  const sorted: SortedHead = { live: [], overReceived: [], expired: [] };
-  // Deleted.
+): SortedDeliveries {
+  const sorted: SortedDeliveries = { live: [], overReceived: [], expired: [] };
+  // The queue was deleted after the peek.
   if (queue === undefined) return sorted;
   for (const row of rows) {
     if (row.expiresAt <= now) sorted.expired.push(row);
@@ -231,10 +238,10 @@ function isOverReceived(row: { receiveCount: number }, queue: ClaimSettings): bo
   return queue.maxReceives !== null && queue.deadLetterQueueId !== null && row.receiveCount >= queue.maxReceives;
 }
 
-/** Deliveries of queues, by primary key. */
+/** Primary keys of deliveries, grouped by queue. */
 export type ByQueue = readonly (readonly [queueId: number, messageIds: readonly Buffer[]])[];
 
-/** Leases deliveries whose rows the transaction holds. */
+/** Leases deliveries that the transaction has locked. */
 export function leaseDeliveries(deliveries: ByQueue, leaseToken: Buffer, leaseExpiresAt: number): Statement {
   const keys = deliveries.map(
     ([queueId, messageIds]) => `(queue_id = ${queueId} AND message_id IN (${hexList(messageIds)}))`,
@@ -249,30 +256,33 @@ export function leaseDeliveries(deliveries: ByQueue, leaseToken: Buffer, leaseEx
 }
 
 /**
- * Undoes a lease that is still held: its deliveries are available now, and the receive is not
- * counted.
+ * Undoes leases that are still held. The deliveries become available now, and the receive does not
+ * count.
  */
-export function giveBack(queueId: number, messageIds: readonly Buffer[], leaseToken: Buffer): Statement {
-  const { sql, values = [] } = endLease(NOW_MS, queueId, messageIds, leaseToken);
+export function releaseLeases(queueId: number, messageIds: readonly Buffer[], leaseToken: Buffer): Statement {
+  const { sql, values = [] } = endLeases(NOW_MS, queueId, messageIds, leaseToken);
   return { sql: `${sql} AND ${IS_LEASED}`, values };
 }
 
 /**
- * Undoes what a claim has leased whose COMMIT got no answer, and whose leases therefore nobody has:
- * like {@link giveBack}, but also where the lease ran out meanwhile, as it may while the database
- * fails over, unless another claim has taken the delivery since. Of such a delivery only the count
- * is changed, which is in no index: so this takes no index entry after a row, and cannot meet a
- * claim in the opposite order.
+ * Undoes leases of a claim whose COMMIT got no answer. Nobody holds their receipts.
+ *
+ * Unlike {@link releaseLeases} it also undoes leases that ran out, for instance during a failover.
+ * It skips a delivery that another claim has leased since.
+ *
+ * After a lease ran out, the statement changes only the columns that no index contains. It then
+ * locks no index entry after a row, so it cannot deadlock with a claim, which locks in the opposite
+ * order.
  */
-export function undoLease(queueId: number, messageIds: readonly Buffer[], leaseToken: Buffer): Statement {
-  return endLease(`IF(${IS_LEASED}, ${NOW_MS}, available_at)`, queueId, messageIds, leaseToken);
+export function undoLeases(queueId: number, messageIds: readonly Buffer[], leaseToken: Buffer): Statement {
+  return endLeases(`IF(${IS_LEASED}, ${NOW_MS}, available_at)`, queueId, messageIds, leaseToken);
 }
 
-/** For who holds a lease it has not run out. */
+/** The lease has not run out: its holder can still use the receipt. */
 const IS_LEASED = `available_at > ${NOW_MS} + ${LEASE_GRACE_MS}`;
 
-/** Of the deliveries that no claim has taken since: the receive is not counted. */
-function endLease(availableAt: string, queueId: number, messageIds: readonly Buffer[], leaseToken: Buffer): Statement {
+/** Skips deliveries that another claim has leased since. The receive does not count. */
+function endLeases(availableAt: string, queueId: number, messageIds: readonly Buffer[], leaseToken: Buffer): Statement {
   return {
     sql: `UPDATE delivery FORCE INDEX (PRIMARY)
      SET available_at = ${availableAt},
@@ -286,7 +296,7 @@ function endLease(availableAt: string, queueId: number, messageIds: readonly Buf
   };
 }
 
-/** A message as a claim reads it. */
+/** The columns of a message that a claim reads. */
 export interface StoredMessage {
   id: Buffer;
   body: Buffer;
@@ -299,44 +309,45 @@ export function readMessages(table: 'message' | 'message_overflow', messageIds: 
   };
 }
 
-/** Rows a look without locks reads at most. */
-const LOOK_ROWS = 500;
+/** The most rows that a rescan or a poll reads. */
+const READ_ROWS = 500;
+
 /**
- * Deliveries of a queue that are ready but that a claim with these floors would not see, whoever
- * holds them: no locks.
+ * Reads, without locks, ready deliveries of a queue that lie below these floors, where no peek sees
+ * them. Includes deliveries that other transactions have locked.
  */
-export async function readBelow(database: Database, queueId: number, floors: Floors): Promise<Place[]> {
+export async function readBelow(database: Database, queueId: number, floors: Floors): Promise<IndexPosition[]> {
   const ranges = RANKS.map(
     (rank) => `(priority_rank = ${rank} AND available_at BETWEEN 0 AND ${floors.get(rank) ?? NOW_MS})`,
   );
-  return database.read<Place>(
+  return database.read<IndexPosition>(
     `SELECT priority_rank AS priorityRank, available_at AS availableAt, ${NOT_IN_THE_INDEX}
      FROM delivery FORCE INDEX (delivery_next)
      WHERE queue_id = ?
        AND (${ranges.join('\n         OR ')})
-     LIMIT ${LOOK_ROWS}`,
+     LIMIT ${READ_ROWS}`,
     [queueId],
   );
 }
 
 /**
- * Deliveries of queues that are ready, in these priorities and from an `available_at` on, whoever
- * holds them: no locks. All of them, or as many as a look reads.
+ * Reads, without locks, ready deliveries of queues in these priorities from an `available_at` on.
+ * Includes deliveries that other transactions have locked. `isWhole` is false if there may be more.
  */
 export async function readReady(
   database: Database,
   queueIds: readonly number[],
   ranks: readonly number[],
   from: number,
-): Promise<{ places: (Place & { queueId: number })[]; isWhole: boolean }> {
-  const places = await database.read<Place & { queueId: number }>(
+): Promise<{ positions: (IndexPosition & { queueId: number })[]; isWhole: boolean }> {
+  const positions = await database.read<IndexPosition & { queueId: number }>(
     `SELECT queue_id AS queueId, priority_rank AS priorityRank, available_at AS availableAt, ${NOT_IN_THE_INDEX}
      FROM delivery FORCE INDEX (delivery_next)
      WHERE queue_id IN (?)
        AND priority_rank IN (?)
        AND available_at BETWEEN ? AND ${NOW_MS}
-     LIMIT ${LOOK_ROWS}`,
+     LIMIT ${READ_ROWS}`,
     [queueIds, ranks, from],
   );
-  return { places, isWhole: places.length < LOOK_ROWS };
+  return { positions, isWhole: positions.length < READ_ROWS };
 }

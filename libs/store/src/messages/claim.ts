@@ -3,41 +3,41 @@ import { LIMITS } from '@rowmq/contract';
 import {
   byRank,
   type Candidate,
-  undoLease,
-  type Head,
   leaseDeliveries,
-  lockHeads,
-  lookAtHeads,
+  lockSeen,
+  type PeekRequest,
+  peekQueues,
   RANKS,
   readBelow,
   readMessages,
   readReady,
-  type SeenHead,
-  type SortedHead,
-  sortHead,
+  type SeenQueue,
+  type SortedDeliveries,
+  sortDeliveries,
   type StoredMessage,
+  undoLeases,
 } from './claim.sql.js';
 import type { Database } from '../database/database.js';
 import type { Statement } from '../database/session.js';
 import { deleteDeliveries } from './delivery.sql.js';
 import type { Queue } from '../queues/queue.repository.js';
 import { groupBy } from '../group-by.js';
-import type { Place, Places, ScanFloors } from './scan-floors.js';
+import type { ClaimPositions, IndexPosition, ScanFloors } from './scan-floors.js';
 import type { StoreObserver } from '../store-observer.js';
 
-/** What one consumer wants. */
+/** One consumer's request for messages. */
 export interface Demand {
   maxMessages: number;
   leaseSeconds: number;
 }
 
-/** What the consumers of one queue want, in the order in which they came. */
+/** The demands of one queue's consumers, in their order of arrival. */
 export interface DequeueRequest {
   queue: Queue;
   demands: readonly Demand[];
 }
 
-/** A delivery under lease, with its message. Times: ms since 1970 on the database's clock. */
+/** A leased delivery with its message. Times are ms since 1970 on the database's clock. */
 export interface LeasedDelivery {
   messageId: Buffer;
   leaseToken: Buffer;
@@ -49,27 +49,27 @@ export interface LeasedDelivery {
   leaseExpiresAt: number;
 }
 
-/** What a claim did for one request. */
+/** The result of a claim for one request. */
 export interface Claimed {
-  head: SortedHead;
-  /** For each demand. */
+  locked: SortedDeliveries;
+  /** One list for each demand. */
   leased: LeasedDelivery[][];
-  /** The demands wanted more. */
+  /** The demands wanted more than the claim leased. */
   isShort: boolean;
-  /** Deliveries that others took between look and lock. */
+  /** Number of deliveries that the claim saw but could not lock. */
   missed: number;
-  /** Some were missed, or others taken in their place. */
+  /** The claim missed some deliveries, or locked others behind them instead. */
   metOthers: boolean;
 }
 
-/** A queue with something at its head, and who wants it. */
+/** A queue in which the peek saw ready deliveries, with the demands for them. */
 interface Job {
-  head: SeenHead;
+  queue: SeenQueue;
   demands: readonly Demand[];
   wanted: number;
 }
 
-/** A demand, and the deliveries it gets. */
+/** The deliveries that one demand gets. */
 interface Share {
   leaseSeconds: number;
   rows: Candidate[];
@@ -77,36 +77,33 @@ interface Share {
 
 const TOKEN_BYTES = 8;
 /**
- * Deliveries a look at a deep queue looks for, at least: what its claim does not take, those after
- * it take without a look. Fewer where a flight looks at many queues.
+ * A peek at a deep queue reads at least this many deliveries. Later claims lease those that this
+ * claim leaves, without a peek of their own. In a batch of many queues a peek reads fewer.
  */
 const READ_AHEAD = 200;
-const READ_AHEAD_OF_A_FLIGHT = 2000;
-/** Rows a claim locks, at least, after one that met rows which it had to remove. */
-const LOOK_AFTER_REMOVAL = 200;
+const READ_AHEAD_OF_A_BATCH = 2000;
+/** A claim locks up to this many rows if the last one met deliveries that it had to remove. */
+const LOCK_AFTER_REMOVAL = 200;
 /**
- * So far does a claim look after one that saw only what others hold: as many as another claim may
- * hold, so that it sees behind them what is less urgent.
+ * A claim peeks at up to this many deliveries if other transactions had locked all that the last
+ * claim saw. Another claim may hold that many, and less urgent deliveries lie behind them.
  */
-const LOOK_PAST_OTHERS = 1000;
-/** So long does a queue count as contended after a claim that met others. */
+const PEEK_PAST_OTHERS = 1000;
+/** A queue counts as contended for this long after one of its claims met other claims. */
 const CONTENDED_MS = 10_000;
 const CONTENDED_QUEUES_REMEMBERED = 10_000;
-/** A look from the left edge waits for this many times what the last one took. */
-const FULL_LOOK_PAUSE_FACTOR = 20;
+/** A poll from the left edge of the index waits this many times the duration of the last one. */
+const FULL_POLL_PAUSE_FACTOR = 20;
 
-/** Claiming deliveries, and looking whether there is something to claim. */
+/** Claims deliveries, and polls whether queues have any to claim. */
 export class Claim {
-  /** Queues whose head held something to be removed when last claimed from. */
+  /** Queues whose last claim met deliveries that it had to remove. */
   private readonly obstructed = new Set<number>();
-  /** Queues of which everything that was seen, when last claimed from, was held by others. */
+  /** Queues whose last claim could lock none of the deliveries that it saw. */
   private readonly occupied = new Set<number>();
-  /**
-   * Queues in which others held, or had taken, some of what was seen, and until when they count as
-   * shared with others.
-   */
+  /** Queues whose claims met other claims, and the time until which they count as contended. */
   private readonly contended = new Map<number, number>();
-  private fullLookFrom = 0;
+  private fullPollFrom = 0;
 
   constructor(
     private readonly database: Database,
@@ -114,38 +111,38 @@ export class Claim {
     private readonly observer: StoreObserver,
   ) {}
 
-  /** One claim for each request's queue, all in one transaction. */
+  /** Claims for all requests, one queue each, in one transaction. */
   async run(requests: readonly DequeueRequest[]): Promise<Claimed[]> {
     if (requests.length === 0) return [];
-    const heads = requests.map(({ queue, demands }) => {
+    const peeks = requests.map(({ queue, demands }) => {
       const wanted = demands.reduce((sum, { maxMessages }) => sum + maxMessages, 0);
-      const most = this.obstructed.has(queue.id) ? Math.max(wanted, LOOK_AFTER_REMOVAL) : wanted;
-      const limit = this.occupied.has(queue.id) ? Math.max(most, LOOK_PAST_OTHERS) : most;
+      const most = this.obstructed.has(queue.id) ? Math.max(wanted, LOCK_AFTER_REMOVAL) : wanted;
+      const limit = this.occupied.has(queue.id) ? Math.max(most, PEEK_PAST_OTHERS) : most;
       return { queueId: queue.id, limit, most, demands, wanted };
     });
-    const places = await this.placesAt(heads);
-    const jobs = heads.flatMap(({ demands, wanted, most, ...head }, index): Job[] => {
-      const { places: seen, ties } = places[index] as Places;
+    const positions = await this.findPositions(peeks);
+    const jobs = peeks.flatMap(({ demands, wanted, most, ...peek }, index): Job[] => {
+      const { positions: seen, ties } = positions[index] as ClaimPositions;
       const count = Math.min(seen.length, most);
       if (count === 0) return [];
-      const isApart = heads.length === 1 || this.isContended(head.queueId) || ties === undefined || ties > count;
-      return [{ head: { ...head, ranks: byRank(seen), count, ties: ties ?? 0, isApart }, demands, wanted }];
+      const isSeparate = peeks.length === 1 || this.isContended(peek.queueId) || ties === undefined || ties > count;
+      return [{ queue: { ...peek, ranks: byRank(seen), count, ties: ties ?? 0, isSeparate }, demands, wanted }];
     });
     const claims = jobs.length === 0 ? new Map<number, Claimed>() : await this.lease(jobs);
-    for (const [queueId, { head, missed, metOthers }] of claims) {
+    for (const [queueId, { locked, missed, metOthers }] of claims) {
       if (metOthers) this.contend(queueId);
-      this.obstructed[head.expired.length + head.overReceived.length > 0 ? 'add' : 'delete'](queueId);
-      this.occupied[missed > 0 && head.live.length === 0 ? 'add' : 'delete'](queueId);
+      this.obstructed[locked.expired.length + locked.overReceived.length > 0 ? 'add' : 'delete'](queueId);
+      this.occupied[missed > 0 && locked.live.length === 0 ? 'add' : 'delete'](queueId);
     }
     return requests.map(({ queue, demands }) => claims.get(queue.id) ?? nothing(demands));
   }
 
   /**
-   * Others claim from a queue as well: what was seen there a moment ago is theirs by now, and a
-   * read that locks where all is gone runs on over what is dead.
+   * Marks a queue as contended. Peers may have leased the deliveries that this broker read ahead. A
+   * locking read of their empty range would walk on over dead index entries.
    */
   private contend(queueId: number): void {
-    this.floors.forgetAhead(queueId);
+    this.floors.forgetReadAhead(queueId);
     if (this.contended.size >= CONTENDED_QUEUES_REMEMBERED) this.contended.clear();
     this.contended.set(queueId, performance.now() + CONTENDED_MS);
   }
@@ -158,61 +155,61 @@ export class Claim {
     return false;
   }
 
-  /** What was seen of these queues is forgotten. */
-  forgetAhead(queueIds: readonly number[]): void {
-    for (const queueId of queueIds) this.floors.forgetAhead(queueId);
+  /** Discards the read-ahead of these queues. */
+  forgetReadAhead(queueIds: readonly number[]): void {
+    for (const queueId of queueIds) this.floors.forgetReadAhead(queueId);
   }
 
   /**
-   * Where up to `limit` deliveries stand that are ready. Looks at those queues only whose last look
-   * did not see that many beyond what was taken since.
+   * Finds the positions of up to `limit` ready deliveries of each queue. Peeks only at queues whose
+   * read-ahead holds fewer.
    */
-  private async placesAt(heads: readonly Pick<Head, 'queueId' | 'limit'>[]): Promise<Places[]> {
-    const known = new Map(heads.map((head) => [head, this.floors.takeAhead(head.queueId, head.limit)]));
-    const unknown = heads.filter((head) => known.get(head) === undefined);
+  private async findPositions(wanted: readonly Pick<PeekRequest, 'queueId' | 'limit'>[]): Promise<ClaimPositions[]> {
+    const known = new Map(wanted.map((want) => [want, this.floors.useReadAhead(want.queueId, want.limit)]));
+    const unknown = wanted.filter((want) => known.get(want) === undefined);
     if (unknown.length > 0) {
       const begunAt = this.floors.now();
-      const readAhead = Math.min(READ_AHEAD, Math.floor(READ_AHEAD_OF_A_FLIGHT / unknown.length));
-      const looks = unknown.map(({ queueId, limit }) => {
-        const { floors, isDeep } = this.floors.beginLook(queueId);
-        const goesFurther = isDeep && !this.isContended(queueId);
-        return { queueId, limit: goesFurther ? Math.max(limit, readAhead) : limit, floors };
+      const readAhead = Math.min(READ_AHEAD, Math.floor(READ_AHEAD_OF_A_BATCH / unknown.length));
+      const peeks = unknown.map(({ queueId, limit }) => {
+        const { floors, isDeep } = this.floors.beginPeek(queueId);
+        const readsAhead = isDeep && !this.isContended(queueId);
+        return { queueId, limit: readsAhead ? Math.max(limit, readAhead) : limit, floors };
       });
-      const { places, now } = await lookAtHeads(this.database, looks);
-      for (const [index, { queueId, limit }] of looks.entries()) {
-        const [head, seen] = [unknown[index] as Head, places[index] as Place[]];
-        const look = { begunAt, databaseTime: now, seen, isWhole: seen.length < limit, taken: head.limit };
-        known.set(head, this.floors.endLook(queueId, look));
+      const { positions, now } = await peekQueues(this.database, peeks);
+      for (const [index, { queueId, limit }] of peeks.entries()) {
+        const [want, seen] = [unknown[index] as PeekRequest, positions[index] as IndexPosition[]];
+        const peek = { begunAt, databaseTime: now, seen, isWhole: seen.length < limit, claimed: want.limit };
+        known.set(want, this.floors.endPeek(queueId, peek));
       }
     }
-    return heads.map((head) => known.get(head) as Places);
+    return wanted.map((want) => known.get(want) as ClaimPositions);
   }
 
-  /** The transaction of a claim. Returns what was claimed by queue. */
+  /** Runs the transaction of a claim. Returns its results by queue. */
   private async lease(jobs: readonly Job[]): Promise<Map<number, Claimed>> {
     const leaseToken = randomBytes(TOKEN_BYTES);
-    /** Undoes what this try and those before it have leased: their COMMIT may have succeeded. */
+    /** Undoes the leases of earlier tries, whose COMMIT may have succeeded without an answer. */
     const undo: Statement[] = [];
     const { claims, messages, now } = await this.database.transaction(async (tx) => {
       if (tx.commitUnknown) await tx.all(undo);
-      const locked = await lockHeads(
+      const locked = await lockSeen(
         tx,
-        jobs.map(({ head }) => head),
+        jobs.map(({ queue }) => queue),
       );
-      const sorted = jobs.map(({ head, demands, wanted }, index) => {
+      const sorted = jobs.map(({ queue, demands, wanted }, index) => {
         const rows = locked.rows[index] as Candidate[];
-        const { live, ...removed } = sortHead(rows, locked.settings.get(head.queueId), wanted, locked.now);
-        const missed = Math.max(0, head.count - rows.length);
-        const metOthers = missed > 0 || wentOn(head, rows);
+        const { live, ...removed } = sortDeliveries(rows, locked.settings.get(queue.queueId), wanted, locked.now);
+        const missed = Math.max(0, queue.count - rows.length);
+        const metOthers = missed > 0 || readOn(queue, rows);
         return { live, ...removed, shares: share(live, demands), missed, metOthers };
       });
       const statements: Statement[] = [];
       const leases: { leaseSeconds: number; queueId: number; messageIds: Buffer[] }[] = [];
       for (const [index, { expired, shares }] of sorted.entries()) {
-        const { queueId } = (jobs[index] as Job).head;
+        const { queueId } = (jobs[index] as Job).queue;
         if (expired.length > 0) statements.push(deleteDeliveries(queueId, ids(expired)));
         for (const [leaseSeconds, messageIds] of idsByLease(shares)) {
-          undo.push(undoLease(queueId, messageIds, leaseToken));
+          undo.push(undoLeases(queueId, messageIds, leaseToken));
           leases.push({ leaseSeconds, queueId, messageIds });
         }
       }
@@ -225,28 +222,28 @@ export class Claim {
       const answers = await tx.finish(statements);
       return { claims: sorted, messages: live.length > 0 ? (answers.at(-1) as StoredMessage[]) : [], now: locked.now };
     });
-    const byId = await this.withMoving(
+    const byId = await this.readMissing(
       messages,
       claims.flatMap(({ live }) => live),
     );
     return new Map(
       claims.map(({ live, expired, overReceived, shares, missed, metOthers }, index) => {
-        const { head, wanted } = jobs[index] as Job;
+        const { queue, wanted } = jobs[index] as Job;
         const leased = shares.map(({ leaseSeconds, rows }) => {
           const lease = { leaseToken, leaseExpiresAt: now + leaseSeconds * 1000 };
           return rows.flatMap((row) => toLeased(row, byId.get(row.messageId.toString('latin1')), lease));
         });
         const isShort = live.length < wanted;
-        return [head.queueId, { head: { live, expired, overReceived }, leased, isShort, missed, metOthers }];
+        return [queue.queueId, { locked: { live, expired, overReceived }, leased, isShort, missed, metOthers }];
       }),
     );
   }
 
   /**
-   * Messages by id, those included that are not where they were looked for: the reaper splits an
-   * overfull partition, and rows move out and back.
+   * Returns messages by id, and reads those that the claim did not find. While the reaper splits an
+   * overfull partition, it moves rows to `message_overflow` and back.
    */
-  private async withMoving(
+  private async readMissing(
     messages: readonly StoredMessage[],
     claimed: readonly Candidate[],
   ): Promise<Map<string, StoredMessage>> {
@@ -254,8 +251,7 @@ export class Claim {
     for (const table of ['message_overflow', 'message'] as const) {
       const missing = ids(claimed).filter((id) => !byId.has(id.toString('latin1')));
       if (missing.length === 0) break;
-      // What is leased is committed: a failure to read some of it must not keep the rest from its
-      // consumers.
+      // The leases are committed, so a failure to read some messages must not keep back the others.
       const found = await this.database.read<StoredMessage>(readMessages(table, missing).sql).catch(() => []);
       for (const message of found) byId.set(message.id.toString('latin1'), message);
     }
@@ -263,71 +259,73 @@ export class Claim {
   }
 
   /**
-   * Looks below a queue's scan floor, if that has its turn. It is waited for only where the queue
-   * would be called empty. Returns true if a claim would have passed something over.
+   * Reads below a queue's scan floor if a rescan is due. Waits for the result only if the queue
+   * would otherwise count as empty. Returns true if it found deliveries that no claim would see.
    */
   async rescan(queueId: number, isEmpty: boolean): Promise<boolean> {
     if (!this.floors.isRescanDue(queueId, isEmpty)) return false;
     const scan = this.floors.rescan(queueId, async () => {
       const started = performance.now();
-      const places = await readBelow(this.database, queueId, this.floors.of(queueId) ?? new Map());
-      for (const place of places) this.floors.lower(queueId, place);
-      this.observer.rescanned(performance.now() - started, places.length);
-      return places.length > 0;
+      const positions = await readBelow(this.database, queueId, this.floors.of(queueId) ?? new Map());
+      for (const position of positions) this.floors.lower(queueId, position);
+      this.observer.rescanned(performance.now() - started, positions.length);
+      return positions.length > 0;
     });
-    // If it fails, the next one will do.
+    // A failed rescan needs no retry: the next one reads the same range.
     const found = scan.catch(() => false);
     return isEmpty && found;
   }
 
   /**
-   * Which of these queues have something ready: one statement for all, no locks. From the left edge
-   * on, as often as that may cost; in between from their scan floors on. Where one queue's many
-   * leave no room for the others, those are looked at once more; any that are still not reached are
-   * named as if they had something.
+   * Returns those of these queues that have ready deliveries, by one statement without locks. A
+   * poll reads from the left edge of the index as often as its cost allows, and otherwise from the
+   * scan floors.
+   *
+   * One deep queue can use up the row limit. The poll then reads the other queues once more. It
+   * returns queues that it still did not reach as if they had ready deliveries.
    */
-  async look(queueIds: readonly number[]): Promise<Set<number>> {
+  async poll(queueIds: readonly number[]): Promise<Set<number>> {
     const started = performance.now();
-    const isFull = started >= this.fullLookFrom;
+    const isFull = started >= this.fullPollFrom;
     const floors = isFull ? [] : queueIds.flatMap((queueId) => [...(this.floors.of(queueId) ?? [])]);
     const ranks = isFull ? RANKS : [...new Set(floors.map(([rank]) => rank))];
     if (ranks.length === 0) return new Set();
     const from = isFull ? 0 : Math.min(...floors.map(([, floor]) => floor));
     const ready = new Set<number>();
     let unknown = queueIds;
-    for (let looks = 0; looks < 2 && unknown.length > 0; looks += 1) {
-      const { places, isWhole } = await readReady(this.database, unknown, ranks, from);
-      for (const { queueId, ...place } of places) {
-        this.floors.lower(queueId, place);
+    for (let reads = 0; reads < 2 && unknown.length > 0; reads += 1) {
+      const { positions, isWhole } = await readReady(this.database, unknown, ranks, from);
+      for (const { queueId, ...position } of positions) {
+        this.floors.lower(queueId, position);
         ready.add(queueId);
       }
       unknown = isWhole ? [] : unknown.filter((queueId) => !ready.has(queueId));
     }
-    if (isFull) this.fullLookFrom = performance.now() + (performance.now() - started) * FULL_LOOK_PAUSE_FACTOR;
+    if (isFull) this.fullPollFrom = performance.now() + (performance.now() - started) * FULL_POLL_PAUSE_FACTOR;
     return new Set([...ready, ...unknown]);
   }
 }
 
 function nothing(demands: readonly Demand[]): Claimed {
-  const head: SortedHead = { live: [], expired: [], overReceived: [] };
-  return { head, leased: demands.map(() => []), isShort: true, missed: 0, metOthers: false };
+  const locked: SortedDeliveries = { live: [], expired: [], overReceived: [] };
+  return { locked, leased: demands.map(() => []), isShort: true, missed: 0, metOthers: false };
 }
 
-/** Some of these lie behind what was seen. */
-function wentOn({ ranks }: SeenHead, rows: readonly Candidate[]): boolean {
+/** Whether some of these rows lie behind the last delivery that the peek saw. */
+function readOn({ ranks }: SeenQueue, rows: readonly Candidate[]): boolean {
   const [last, seen] = [rows.at(-1), ranks.at(-1)];
   return (
     last !== undefined && seen !== undefined && last.priorityRank === seen.priorityRank && last.availableAt > seen.last
   );
 }
 
-/** Shares deliveries out to demands: to the first as many as it wants, then to the next. */
+/** Shares deliveries out in order: each demand gets as many as it wants before the next one. */
 function share(rows: readonly Candidate[], demands: readonly Demand[]): Share[] {
-  let taken = 0;
+  let used = 0;
   return demands.map(({ maxMessages, leaseSeconds }) => {
-    const from = taken;
-    taken += maxMessages;
-    return { leaseSeconds, rows: rows.slice(from, taken) };
+    const from = used;
+    used += maxMessages;
+    return { leaseSeconds, rows: rows.slice(from, used) };
   });
 }
 
@@ -344,8 +342,8 @@ function toLeased(
   message: StoredMessage | undefined,
   lease: Pick<LeasedDelivery, 'leaseToken' | 'leaseExpiresAt'>,
 ): LeasedDelivery | [] {
-  // A delivery whose message cannot be read now stays under its lease and comes back: it is not for
-  // a reader to decide that it is lost.
+  // The claim cannot tell whether an unreadable message is lost. Its delivery stays leased and
+  // becomes ready again when the lease runs out.
   if (message === undefined) return [];
   return {
     messageId: row.messageId,

@@ -6,15 +6,18 @@ import { groupBy } from '../group-by.js';
 
 export { LEASE_GRACE_MS };
 
-/** The token of a delivery that is under no lease: no claim draws it. Not NULL, which would make a row grow when it is claimed. */
+/**
+ * The token of a delivery without a lease. No claim draws it. NULL would make the row grow at the
+ * claim.
+ */
 export const NO_LEASE = `x'${'00'.repeat(8)}'`;
 
-/** Whether a token is that of {@link NO_LEASE}. A receipt may name it, and must open nothing. */
+/** Whether a token is {@link NO_LEASE}. A forged receipt may name it and must never match. */
 export function isNoLease(token: Buffer): boolean {
   return token.every((byte) => byte === 0);
 }
 
-/** Where a delivery stands in hand-out order: what leads to its entry in the index `delivery_next`. */
+/** A delivery's key in the index `delivery_next`, which is in hand-out order. */
 export interface Position {
   messageId: Buffer;
   priorityRank: number;
@@ -22,19 +25,22 @@ export interface Position {
 }
 
 /**
- * Locks those of these deliveries that still stand where they were seen, are under no lease and fulfil a condition; skips what others hold. Returns their ids.
+ * Locks deliveries that still have these positions, are under no lease, and meet a condition. Skips
+ * deliveries that other transactions have locked. Returns the ids of the locked deliveries.
  *
- * Locks the index entry first and the row after it, in the way of a claim. By primary key it would be the other way round, and two transactions that want the same delivery would each
- * hold what the other waits for. (MySQL's SKIP LOCKED never waits; MariaDB's does for an instant, long enough for its deadlock detection.)
+ * The statement locks the index entry before the row, as a claim does. A lookup by primary key
+ * would lock the row first and could deadlock with a claim. MySQL's SKIP LOCKED never waits, but
+ * MariaDB's waits for an instant, long enough for its deadlock detection. `docs/locking.md` has the
+ * lock order.
  */
-export async function takeUnleased(
+export async function lockUnleased(
   tx: Transaction,
   queueId: number,
   positions: readonly Position[],
   condition: string,
 ): Promise<Buffer[]> {
   if (positions.length === 0) return [];
-  // The deliveries of one enqueue stand together: a short list of ranges instead of a long one.
+  // Deliveries of one enqueue share a priority and a time, so grouping keeps the list short.
   const groups = groupBy(positions, ({ priorityRank, availableAt }) => `${priorityRank}.${availableAt}`);
   const rows = await tx.read<{ messageId: Buffer }>(
     `SELECT message_id AS messageId
@@ -57,10 +63,12 @@ export async function takeUnleased(
 }
 
 /**
- * Deletes deliveries by primary key, in its order.
+ * Deletes deliveries in primary-key order.
  *
- * The join with a list is what makes both servers look rows up one by one at every table size. With `message_id IN (…)` MySQL (unless hinted) scans a small table, and MariaDB, which
- * takes no hint here, walks the whole queue: both then wait for rows that others hold. `docs/decisions/0001-delete-by-primary-key.md` has the plans and times.
+ * The join with a list makes both servers find each row by its primary key at every table size.
+ * With `message_id IN (…)`, MySQL scans a small table unless hinted. MariaDB accepts no hint here
+ * and walks the whole queue. Both then wait for rows that other transactions have locked.
+ * `docs/decisions/0001-delete-by-primary-key.md` has the plans and times.
  */
 export const DELETE_DELIVERIES = `
   DELETE d
@@ -73,7 +81,11 @@ export function deleteDeliveries(queueId: number, messageIds: readonly Buffer[])
   return { sql: DELETE_DELIVERIES, values: [JSON.stringify(sorted), queueId] };
 }
 
-/** Moves deliveries, whose rows the transaction holds, to another queue as if they were new there: available now, never received. Expiry stays, and the reason unless another is given. */
+/**
+ * Moves deliveries that the transaction has locked to another queue, where they are available now
+ * and count as never received. They keep their expiry, and their nack reason unless the caller
+ * gives another.
+ */
 export function moveDeliveries(from: number, to: number, messageIds: readonly Buffer[], reason?: string): Statement {
   return {
     sql: `UPDATE delivery FORCE INDEX (PRIMARY)

@@ -1,27 +1,27 @@
 import type { Transaction } from '../database/database.js';
 
 /**
- * A count is used again for as long as this many times what it cost, so counting takes at most a
+ * The broker reuses a count for this many times its cost. Counting therefore uses at most a
  * twentieth of the time.
  */
 const REUSE_FACTOR = 20;
-/** Up to here a count takes some tenths of a millisecond and is made for every enqueue. */
+/** Up to this depth a count takes a few tenths of a millisecond, so every enqueue makes one. */
 const EXACT_DEPTH = 1000;
 
 /**
  * Keeps queues within their maximum depth.
  *
- * Counting costs time in proportion to the depth. Up to {@link EXACT_DEPTH} deliveries it is done
- * for every enqueue, and the limit is exact; beyond it a count is used again for twenty times its
- * cost, less what was enqueued here since, so that other brokers together may overshoot by what
- * they enqueue in that time. Before anything is refused, it is counted afresh.
+ * The cost of a count grows with the depth. Up to {@link EXACT_DEPTH} deliveries, every enqueue
+ * counts, and the limit is exact. Beyond it the broker reuses a count for twenty times its cost,
+ * and subtracts its own enqueues since. In that time the enqueues of other brokers may exceed the
+ * limit. The broker always counts anew before it refuses a request.
  */
 export class DepthGauge {
   private readonly counts = new Map<number, { maxDepth: number; room: number; until: number }>();
 
   /**
-   * Room in a queue, for who wants so many places: counted afresh, unless what is known is enough.
-   * The transaction holds the queue's row exclusively.
+   * Returns the number of deliveries that still fit into a queue. Counts anew unless a recent count
+   * leaves room for the wanted number. The transaction must hold the queue's row exclusively.
    */
   async room(tx: Pick<Transaction, 'read'>, queueId: number, maxDepth: number, wanted: number): Promise<number> {
     const known = this.counts.get(queueId);
@@ -41,9 +41,9 @@ export class DepthGauge {
     return room;
   }
 
-  /** So many places were taken. */
-  take(queueId: number, places: number): void {
+  /** Subtracts stored deliveries from the room that the last count found. */
+  subtract(queueId: number, stored: number): void {
     const known = this.counts.get(queueId);
-    if (known !== undefined) known.room -= places;
+    if (known !== undefined) known.room -= stored;
   }
 }

@@ -13,76 +13,79 @@ import {
   type QueueRepository,
   type QueueRow,
 } from '../queues/queue.repository.js';
-import type { Place, ScanFloors } from './scan-floors.js';
+import type { IndexPosition, ScanFloors } from './scan-floors.js';
 
-/** A message as a producer sends it; sizes are checked by whoever made it. */
+/** A message as a producer sends it. The caller has checked its size. */
 export interface NewMessage {
-  /** UUIDv7, made before anything is stored, so that a repeated try is recognised. */
+  /** A UUIDv7 that exists before the first try, so that a repeated try finds it. */
   id: Buffer;
   body: Buffer;
-  /** JSON object of strings, or null. */
+  /** A JSON object of strings, or null. */
   headers: Buffer | null;
-  /** 0-9, 9 the most urgent. */
+  /** 0 to 9; 9 is the most urgent. */
   priority: number;
-  /** The queue's when absent. */
+  /** Default: the queue's delay. */
   delaySeconds?: number | undefined;
-  /** Capped by the queue's TTL, which also applies when absent. */
+  /** Default and maximum: the queue's TTL. */
   expiresInSeconds?: number | undefined;
 }
 
-/** Messages for one queue, stored all or none. */
+/** Messages for one queue. The broker stores all of them or none. */
 export interface EnqueueRequest {
   queueName: string;
   messages: readonly NewMessage[];
 }
 
 /**
- * Null: stored. Otherwise why nothing of the request was: a `RowmqError`, or what the database
- * said.
+ * Null if the request is stored. Otherwise nothing of it is stored, and the error says why: a
+ * `RowmqError` or the database's own error.
  */
 export type EnqueueOutcome = Error | null;
 
 /**
- * The outcome of a request that was to be stored with others for queues without a maximum depth
- * only: its queue has one. Nothing of it is stored.
+ * The outcome of a request whose queue has a maximum depth, in a batch that accepts only queues
+ * without one. Nothing of the request is stored.
  */
 export class BoundedQueueError extends Error {
   override readonly name = 'BoundedQueueError';
 
   constructor() {
-    super('The queue has a maximum depth.');
+    super('The queue has a maximum depth; enqueue to it in a batch that accepts such queues.');
   }
 }
 
 /** Requests that share a transaction. */
-interface Flight {
+interface EnqueueBatch {
   requests: EnqueueRequest[];
   queueIds: Set<number>;
-  /** Exclusive: a queue with a maximum depth, so that two cannot both take the last place. */
+  /**
+   * Exclusive for a queue with a maximum depth, so that two transactions cannot both use its last
+   * room.
+   */
   lock: 'shared' | 'exclusive';
   /**
-   * Where deliveries stand that any try of it made: a COMMIT that got no answer may have stored
-   * them.
+   * Positions of the deliveries of all tries. A COMMIT that got no answer may have stored those of
+   * an earlier try.
    */
-  places: (Place & { queueId: number })[];
+  positions: (IndexPosition & { queueId: number })[];
 }
 
 interface StoreResult {
   outcomes: Map<EnqueueRequest, EnqueueOutcome>;
   /**
-   * Those whose queue has turned out to be another than it was taken for: nothing of them is
-   * stored.
+   * Requests whose queue no longer matches the cache: it was deleted, replaced, or given a maximum
+   * depth. Nothing of them is stored.
    */
-  mistaken: EnqueueRequest[];
+  outdated: EnqueueRequest[];
 }
 
-/** A queue as it is while its row is locked, and the database's clock. */
+/** A queue's settings under a lock on its row, with the database's time. */
 type LockedQueue = Queue & { now: number };
 
-/** How often requests may find their queues other than they took them for. */
+/** A call tries a request this many times if its cached queue turns out outdated. */
 const ROUNDS = 4;
 
-/** Storing messages. */
+/** Stores messages. */
 export class Enqueue {
   private readonly depths = new DepthGauge();
 
@@ -92,41 +95,40 @@ export class Enqueue {
     private readonly floors: ScanFloors,
   ) {}
 
-  /** @param isForUnbounded requests for queues with a maximum depth are not carried out */
-  async run(requests: readonly EnqueueRequest[], isForUnbounded: boolean): Promise<EnqueueOutcome[]> {
+  /** @param onlyUnbounded refuse requests for queues with a maximum depth */
+  async run(requests: readonly EnqueueRequest[], onlyUnbounded: boolean): Promise<EnqueueOutcome[]> {
     const outcomes = new Map<EnqueueRequest, EnqueueOutcome>();
     let isAnyStored = false;
     let left = [...requests];
     const refuse = (refused: readonly EnqueueRequest[], error: unknown): void => {
-      // The caller may repeat a call that stored nothing. After that a failure is the outcome of
-      // those it concerns.
+      // The caller may repeat a call that stored nothing, so the call throws. Once it has stored
+      // something, an error is the outcome of the failed requests only.
       if (!isAnyStored) throw error;
       for (const request of refused) outcomes.set(request, error as Error);
     };
     for (let round = 0; left.length > 0 && round < ROUNDS; round += 1) {
       const before = left;
       left = [];
-      let flights: Flight[];
+      let batches: EnqueueBatch[];
       try {
-        flights = flightsOf(before, await this.queues.getAll([...new Set(before.map(({ queueName }) => queueName))]));
+        batches = batchesOf(before, await this.queues.getAll([...new Set(before.map(({ queueName }) => queueName))]));
       } catch (error) {
         refuse(before, error);
         break;
       }
-      // One after the other: a call takes one connection, however many queues it meets that have a
-      // maximum depth.
-      for (const flight of flights) {
-        if (isForUnbounded && flight.lock === 'exclusive') {
-          for (const request of flight.requests) outcomes.set(request, new BoundedQueueError());
+      // The batches run one after the other, so that a call uses one connection for all of them.
+      for (const batch of batches) {
+        if (onlyUnbounded && batch.lock === 'exclusive') {
+          for (const request of batch.requests) outcomes.set(request, new BoundedQueueError());
           continue;
         }
         try {
-          const result = await this.carryOut(flight);
+          const result = await this.carryOut(batch);
           isAnyStored = true;
-          left.push(...result.mistaken);
+          left.push(...result.outdated);
           for (const [request, outcome] of result.outcomes) outcomes.set(request, outcome);
         } catch (error) {
-          refuse(flight.requests, error);
+          refuse(batch.requests, error);
         }
       }
     }
@@ -136,21 +138,21 @@ export class Enqueue {
     });
   }
 
-  private async carryOut(flight: Flight): Promise<StoreResult> {
+  private async carryOut(batch: EnqueueBatch): Promise<StoreResult> {
     try {
-      return await this.database.transaction((tx) => this.store(tx, flight));
+      return await this.database.transaction((tx) => this.store(tx, batch));
     } finally {
-      // A claim that begins from now on finds them, however late they were committed.
-      for (const { queueId, ...place } of flight.places) this.floors.lower(queueId, place);
+      // From now on claims read low enough to find these deliveries, however late they committed.
+      for (const { queueId, ...position } of batch.positions) this.floors.lower(queueId, position);
     }
   }
 
-  private async store(tx: Transaction, flight: Flight): Promise<StoreResult> {
-    const { requests, lock } = flight;
-    const queues = await lockQueues(tx, [...flight.queueIds], lock);
+  private async store(tx: Transaction, batch: EnqueueBatch): Promise<StoreResult> {
+    const { requests, lock } = batch;
+    const queues = await lockQueues(tx, [...batch.queueIds], lock);
     const stored = tx.commitUnknown ? await alreadyStored(tx, requests) : new Set<EnqueueRequest>();
     const rows = new NewRows();
-    const result: StoreResult = { outcomes: new Map(), mistaken: [] };
+    const result: StoreResult = { outcomes: new Map(), outdated: [] };
     const admitted: { queue: LockedQueue; request: EnqueueRequest }[] = [];
     for (const request of requests) {
       const queue = queues.get(request.queueName);
@@ -158,12 +160,12 @@ export class Enqueue {
         result.outcomes.set(request, null);
       } else if (queue === undefined || (queue.maxDepth !== null && lock === 'shared')) {
         this.queues.evict(request.queueName);
-        result.mistaken.push(request);
+        result.outdated.push(request);
       } else {
         admitted.push({ queue, request });
       }
     }
-    // Of a queue with a maximum depth, the flight has requests for this queue only.
+    // An exclusive batch has requests for one queue only.
     const bounded = lock === 'exclusive' ? admitted[0]?.queue : undefined;
     const wanted = admitted.reduce((sum, { request }) => sum + request.messages.length, 0);
     let room = Infinity;
@@ -173,23 +175,23 @@ export class Enqueue {
     for (const { queue, request } of admitted) {
       result.outcomes.set(request, admit(queue, request, room - rows.count, rows));
     }
-    flight.places.push(...rows.places);
+    batch.positions.push(...rows.positions);
     try {
       await tx.finish(rows.inserts);
     } catch (error) {
-      // The earlier try commits only now: the next will find its messages.
+      // The earlier try has committed only now. The next try finds its messages.
       throw tx.commitUnknown && isDuplicateKey(error) ? new TryAgain(error) : error;
     }
-    if (bounded !== undefined) this.depths.take(bounded.id, rows.count);
+    if (bounded !== undefined) this.depths.subtract(bounded.id, rows.count);
     return result;
   }
 }
 
 /**
- * All queues without a maximum depth share a transaction, each other queue has its own. Requests
- * for unknown queues are in none.
+ * Groups requests by transaction. All queues without a maximum depth share one, and every other
+ * queue has its own. Requests for unknown queues are in no batch.
  */
-function flightsOf(requests: readonly EnqueueRequest[], queues: ReadonlyMap<string, Queue>): Flight[] {
+function batchesOf(requests: readonly EnqueueRequest[], queues: ReadonlyMap<string, Queue>): EnqueueBatch[] {
   const known = requests.flatMap((request) => {
     const queue = queues.get(request.queueName);
     return queue === undefined ? [] : [{ request, queue }];
@@ -199,20 +201,22 @@ function flightsOf(requests: readonly EnqueueRequest[], queues: ReadonlyMap<stri
     requests: group.map(({ request }) => request),
     queueIds: new Set(group.map(({ queue }) => queue.id)),
     lock: bounded === undefined ? 'shared' : 'exclusive',
-    places: [],
+    positions: [],
   }));
 }
 
-/** What a transaction of somebody else's, on a connection of somebody else's, can do. */
+/** The caller's own transaction, on a connection that the store does not manage. */
 export type ForeignTransaction = Pick<Transaction, 'read' | 'write'>;
 
 /**
- * Stores the messages of one request in a transaction that is not ours: nothing is committed or
- * retried, and nobody is told. Throws `queue-not-found`, `queue-full`, `invalid-request`;
- * `overloaded` if the queue was given a maximum depth in this instant.
+ * Stores the messages of one request in the caller's transaction. It does not commit, retry, or
+ * notify waiting consumers.
  *
- * Locks until that transaction ends: the queue's row, shared; exclusively if the queue has a
- * maximum depth.
+ * Throws `queue-not-found`, `queue-full` or `invalid-request`. Throws `overloaded` if somebody sets
+ * a maximum depth between the read of the queue and its lock.
+ *
+ * Locks the queue's row until the caller's transaction ends: shared, or exclusively if the queue
+ * has a maximum depth.
  */
 export async function storeIn(tx: ForeignTransaction, request: EnqueueRequest): Promise<void> {
   const { queueName, messages } = request;
@@ -221,11 +225,12 @@ export async function storeIn(tx: ForeignTransaction, request: EnqueueRequest): 
   const lock = known.maxDepth === null ? 'shared' : 'exclusive';
   const locked = (await lockQueues(tx, [known.id], lock, UTC_NOW_MS)).get(queueName);
   if (locked === undefined) throw queueNotFound(queueName);
-  // The connection may be set to answer large numbers as text.
+  // The caller's connection may return large numbers as text.
   const queue = { ...locked, now: Number(locked.now) };
   let room = Infinity;
   if (queue.maxDepth !== null) {
-    if (lock === 'shared') throw new RowmqError('overloaded', `Queue '${queueName}' was changed meanwhile; try again.`);
+    if (lock === 'shared')
+      throw new RowmqError('overloaded', `Queue '${queueName}' was given a maximum depth meanwhile; try again.`);
     room = await new DepthGauge().room(tx, queue.id, queue.maxDepth, messages.length);
   }
   const rows = new NewRows();
@@ -235,8 +240,9 @@ export async function storeIn(tx: ForeignTransaction, request: EnqueueRequest): 
 }
 
 /**
- * Adds a request's messages to the rows, or says why not: first what holds however full the queue
- * is, so that a repeated try, which may find it fuller, says the same.
+ * Adds a request's messages to the rows, or returns the reason for its refusal. It checks the
+ * messages before the depth: a repeated try may find the queue fuller, and must refuse an invalid
+ * message for the same reason.
  */
 function admit(queue: LockedQueue, { messages }: EnqueueRequest, room: number, rows: NewRows): EnqueueOutcome {
   let times: Times[];
@@ -258,13 +264,14 @@ function admit(queue: LockedQueue, { messages }: EnqueueRequest, room: number, r
 }
 
 /**
- * Reads queues that still exist and the database's clock, and holds the queues' rows until the
- * transaction ends: in id order, as everybody does who locks more than one.
+ * Locks the rows of queues until the transaction ends. Returns those that still exist, with the
+ * database's time. Every transaction that locks several queues does so in id order:
+ * `docs/locking.md`.
  */
 async function lockQueues(
   tx: ForeignTransaction,
   queueIds: readonly number[],
-  lock: Flight['lock'],
+  lock: EnqueueBatch['lock'],
   clock = NOW_MS,
 ): Promise<Map<string | null, LockedQueue>> {
   const rows = await tx.read<QueueRow & { now: number }>(
@@ -279,7 +286,7 @@ async function lockQueues(
   return new Map(rows.map((row) => [row.name, { ...row, name: row.name ?? '', paused: row.paused !== 0 }]));
 }
 
-/** Which of these requests an earlier try has stored. */
+/** Returns those of these requests that an earlier try has stored. */
 async function alreadyStored(tx: Transaction, requests: readonly EnqueueRequest[]): Promise<Set<EnqueueRequest>> {
   const firstIds = requests.map(({ messages }) => messages[0]?.id);
   const found = await tx.read<{ id: Buffer }>(
@@ -298,8 +305,8 @@ interface Times {
 }
 
 /**
- * When a message becomes available and when it expires, on the database's clock. Throws
- * `invalid-request` if it would never be delivered.
+ * Computes when a message becomes available and when it expires, on the database's clock. Throws
+ * `invalid-request` if the message would expire before its delay ends.
  */
 function schedule(message: NewMessage, queue: LockedQueue, index: number): Times {
   const delaySeconds = message.delaySeconds ?? queue.delaySeconds;
@@ -313,15 +320,15 @@ function schedule(message: NewMessage, queue: LockedQueue, index: number): Times
   return { availableAt: queue.now + delaySeconds * 1000, expiresAt: queue.now + lifeSeconds * 1000 };
 }
 
-/** The rows of a flight, as text: for mysql2 to escape them value by value costs a third more. */
+/** The rows of a batch as SQL text. Escaping by mysql2, value by value, costs a third more. */
 class NewRows {
   private readonly messages: string[] = [];
   private readonly deliveries: string[] = [];
   /**
-   * Where none of them stands before: for each queue and priority, the time at which they were
-   * stored.
+   * Lower bounds of the rows' positions: for each queue and priority, the time of the store. No row
+   * has an earlier `available_at`.
    */
-  readonly places: (Place & { queueId: number })[] = [];
+  readonly positions: (IndexPosition & { queueId: number })[] = [];
 
   get count(): number {
     return this.messages.length;
@@ -334,8 +341,8 @@ class NewRows {
       `(${messageId},${queue.id},${hex(body)},${headers === null ? 'NULL' : hex(headers)},${expiresAt})`,
     );
     this.deliveries.push(`(${queue.id},${messageId},${priorityRank},${availableAt},${expiresAt},0)`);
-    if (!this.places.some((place) => place.queueId === queue.id && place.priorityRank === priorityRank)) {
-      this.places.push({ queueId: queue.id, priorityRank, availableAt: queue.now });
+    if (!this.positions.some((position) => position.queueId === queue.id && position.priorityRank === priorityRank)) {
+      this.positions.push({ queueId: queue.id, priorityRank, availableAt: queue.now });
     }
   }
 

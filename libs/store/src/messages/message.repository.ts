@@ -1,7 +1,7 @@
 import { RowmqError } from '@rowmq/contract';
 import { Claim, type Claimed, type DequeueRequest, type LeasedDelivery } from './claim.js';
 import { NOW_MS } from '../database/clock.js';
-import { giveBack } from './claim.sql.js';
+import { releaseLeases } from './claim.sql.js';
 import type { Database, Transaction } from '../database/database.js';
 import {
   deleteDeliveries,
@@ -10,7 +10,7 @@ import {
   moveDeliveries,
   NO_LEASE,
   type Position,
-  takeUnleased,
+  lockUnleased,
 } from './delivery.sql.js';
 import { Enqueue, type EnqueueOutcome, type EnqueueRequest } from './enqueue.js';
 import { Receipts, type ReceiptVerb, type ReceiptOutcomes, type ReceiptsRequest } from './receipts.js';
@@ -20,32 +20,32 @@ import { ScanFloors } from './scan-floors.js';
 import { NO_OBSERVER, type StoreObserver } from '../store-observer.js';
 
 export interface DequeueOutcome {
-  /** For each demand, in the order given. */
+  /** One list for each demand, in the request's order. */
   leased: LeasedDelivery[][];
   /**
-   * Whether there may be more for those who got less than they wanted: then look once more before
-   * calling the queue empty. It takes its time only where nothing was leased. Never rejects.
+   * True if some demands got too little and the queue may hold more: claim again before you call it
+   * empty. The promise settles at once unless nothing was leased. It never rejects.
    */
-  lookAgain: Promise<boolean>;
+  claimAgain: Promise<boolean>;
 }
 
 /**
- * A message's life, in the order in which it is lived. Each method carries out a flight: requests
- * of any number of clients and queues, in one short READ COMMITTED transaction where possible,
- * since the commit is what costs. It returns after COMMIT and answers for every request by itself;
- * what it throws, nothing was carried out (or, where it says so, nobody knows).
+ * Everything that happens to a message, in the order of its life.
  *
- * Locks: whoever wants deliveries that are under no lease (claim, expire, dead-letter, redrive,
- * purge) takes them through the index `delivery_next`, entry before row, and skips what others
- * hold. Whoever holds a lease (ack, nack, extend, release) takes its rows by primary key in
- * ascending order, and their index entries after them. So the two meet only on a lease that just
- * runs out. Enqueue locks nothing that exists but the queues' rows.
+ * A method accepts a batch: requests of any number of clients and queues. It carries them out in
+ * one short READ COMMITTED transaction where possible, because the commit is the main cost.
+ *
+ * A method returns after COMMIT, with an outcome for each request. If it throws, it has changed
+ * nothing. The exception is a COMMIT without an answer: the error then says that its result is
+ * unknown.
+ *
+ * `docs/locking.md` lists the locks of each method and argues that no two can deadlock.
  */
 export class MessageRepository {
   private readonly enqueuing: Enqueue;
   private readonly claims: Claim;
   private readonly receipts: Receipts;
-  /** Queues of which deliveries are being dead-lettered on sight. */
+  /** Queues whose over-received deliveries a claim is moving to the dead-letter queue. */
   private readonly moving = new Set<number>();
 
   constructor(
@@ -60,51 +60,56 @@ export class MessageRepository {
   }
 
   /**
-   * Stores messages with their deliveries: those of one request all or none. A request that is not
-   * stored has as its outcome `queue-not-found`, `queue-full`, or `invalid-request` for a message
-   * that would expire before its delay ends.
+   * Stores messages with their deliveries, each request all or none. Each queue with a maximum
+   * depth has a transaction of its own, after the one for all other queues.
    *
-   * Locks: the queues' rows, shared, in id order; then new rows, which nobody else can want. A
-   * queue with a maximum depth has a transaction of its own, after those before it, which holds its
-   * row exclusively. A try whose COMMIT got no answer is repeated with the same ids: meeting them
-   * means that it had committed.
-   * @param isForUnbounded keeps requests for such queues from holding up the others: they are not
-   * carried out, and their outcome is {@link BoundedQueueError}
+   * The outcome of a refused request is `queue-not-found`, `queue-full` or `invalid-request`. The
+   * last means that a message would expire before its delay ends.
+   *
+   * If a COMMIT gets no answer, the broker repeats the transaction with the same message ids. If it
+   * finds these ids, the first COMMIT succeeded.
+   *
+   * Locks: `lockQueues` in enqueue.ts.
+   * @param onlyUnbounded refuse requests for queues with a maximum depth, so that they cannot delay
+   * the others; their outcome is {@link BoundedQueueError}
    */
   async enqueue(
     requests: readonly EnqueueRequest[],
-    { isForUnbounded = false }: { isForUnbounded?: boolean } = {},
+    { onlyUnbounded = false }: { onlyUnbounded?: boolean } = {},
   ): Promise<EnqueueOutcome[]> {
-    return this.enqueuing.run(requests, isForUnbounded);
+    return this.enqueuing.run(requests, onlyUnbounded);
   }
 
   /**
-   * Claims deliveries, with one claim per queue for all its consumers: the most urgent first and
-   * within a priority the longest available first, for the consumer who came first. Expired
-   * deliveries met on the way are removed, over-received ones dead-lettered: correctness does not
-   * wait for the reaper.
+   * Leases ready deliveries to consumers, with one claim per queue for all of its consumers. The
+   * most urgent come first, then those that have been available longest. The consumer who came
+   * first gets them.
    *
-   * Locks: index entry, then row, of hardly more deliveries than are leased, where a look without
-   * locks has seen them; skips what others hold. A move to the dead-letter queue is a transaction
-   * of its own. Where a claim begins to look: `ScanFloors`.
+   * The claim deletes expired deliveries that it meets. Over-received ones go to the dead-letter
+   * queue in a transaction of their own. Correctness therefore does not depend on the reaper.
+   *
+   * Peek: `peekQueues`; locks: `lockSeen`; leases: `leaseDeliveries`, all in claim.sql.ts.
+   * `ScanFloors` says at which index position a claim starts to read.
    */
   async dequeue(requests: readonly DequeueRequest[]): Promise<DequeueOutcome[]> {
     const claimed = await this.claims.run(requests);
     return claimed.map((claim, index) => {
       const { queue } = requests[index] as DequeueRequest;
-      const expired = claim.head.expired.length;
+      const expired = claim.locked.expired.length;
       if (expired > 0) this.observer.removedInClaim('expired', queue.name, expired);
-      return { leased: claim.leased, lookAgain: this.mayFindMore(queue, claim) };
+      return { leased: claim.leased, claimAgain: this.finishClaim(queue, claim) };
     });
   }
 
   /**
-   * After a claim: moves what it could not hand out, and looks below the scan floor. What was
-   * leased must not wait for that, nor be lost if it fails: the next claim, or the reaper, tries it
-   * again.
+   * Dead-letters the over-received deliveries that a claim met, and rescans below the scan floor.
+   * Returns whether a further claim may find more.
+   *
+   * The leased messages must not wait for this work, nor get lost if it fails. The next claim or
+   * the reaper repeats it.
    */
-  private async mayFindMore(queue: Queue, claim: Claimed): Promise<boolean> {
-    const { live, expired, overReceived } = claim.head;
+  private async finishClaim(queue: Queue, claim: Claimed): Promise<boolean> {
+    const { live, expired, overReceived } = claim.locked;
     const moved = this.deadLetterOnSight(queue, overReceived).catch(() => undefined);
     if (live.length === 0) await moved;
     const isBelow = await this.claims.rescan(queue.id, live.length === 0);
@@ -112,16 +117,16 @@ export class MessageRepository {
   }
 
   /**
-   * Which of these queues have something ready. One statement for all of them, which locks nothing
-   * and skips nothing: what it finds, others may hold.
+   * Returns those of these queues that have ready deliveries, by one statement without locks. Other
+   * transactions may have locked these deliveries.
    */
-  async look(queueIds: readonly number[]): Promise<Set<number>> {
-    return this.claims.look(queueIds);
+  async poll(queueIds: readonly number[]): Promise<Set<number>> {
+    return this.claims.poll(queueIds);
   }
 
   /**
-   * Moves the deadlines of leases to `leaseSeconds` from now. The receipts stay valid. Also tells
-   * the new deadlines, ms since 1970. Locks: the rows in primary-key order.
+   * Moves the deadlines of leases to `leaseSeconds` from now. The receipts stay valid. Returns the
+   * new deadlines in ms since 1970. Locks: `lockLeases` in receipts.ts; update: `EXTEND` below.
    */
   async extend(
     requests: readonly (ReceiptsRequest & { leaseSeconds: number })[],
@@ -134,22 +139,22 @@ export class MessageRepository {
   }
 
   /**
-   * Gives leased deliveries back, to be handed out again after `delaySeconds`. Locks: the rows in
-   * primary-key order.
+   * Ends leases and makes their deliveries ready again after `delaySeconds`. Locks: `lockLeases` in
+   * receipts.ts; update: `NACK` below.
    */
   async nack(
     requests: readonly (ReceiptsRequest & { delaySeconds: number; reason?: string | undefined })[],
   ): Promise<ReceiptOutcomes[]> {
     const { outcomes } = await this.receipts.change(requests, NACK);
-    this.claims.forgetAhead(requests.map(({ queueId }) => queueId));
+    this.claims.forgetReadAhead(requests.map(({ queueId }) => queueId));
     return outcomes;
   }
 
   /**
-   * Dead-letters leased deliveries, however often they were received. Throws `invalid-request` if
-   * the queue has no dead-letter queue.
+   * Moves leased deliveries to the dead-letter queue, whatever their receive count. Throws
+   * `invalid-request` if the queue has no dead-letter queue.
    *
-   * Locks: the queue's row, shared, as {@link deadLetter} does; then the rows in primary-key order.
+   * Locks: the queue's row, shared, as in {@link deadLetter}; then `lockLeases` in receipts.ts.
    */
   async reject(request: ReceiptsRequest & { reason?: string | undefined }): Promise<ReceiptOutcomes> {
     let deadLetterQueueId: number | null = null;
@@ -172,61 +177,63 @@ export class MessageRepository {
   }
 
   /**
-   * Gives back deliveries that were claimed for consumers who never got them: available now, at the
-   * end of their priority, and the receive is not counted. Leases that are no longer held are left
-   * alone. Locks: the rows in primary-key order.
+   * Undoes leases whose messages reached no consumer. The deliveries become available now, behind
+   * the others of their priority, and the receive does not count. Leases that ran out stay as they
+   * are. Each lease token has a statement of its own, so an error may leave some leases in force.
+   * Locks and update: `releaseLeases` in claim.sql.ts.
    */
   async release({ queueId, receipts }: ReceiptsRequest): Promise<void> {
     for (const [token, group] of groupBy(receipts, ({ leaseToken }) => leaseToken.toString('latin1'))) {
       const messageIds = group.map(({ messageId }) => messageId);
-      const { sql, values } = giveBack(queueId, messageIds, Buffer.from(token, 'latin1'));
+      const { sql, values } = releaseLeases(queueId, messageIds, Buffer.from(token, 'latin1'));
       await this.database.write(sql, values);
     }
-    this.claims.forgetAhead([queueId]);
+    this.claims.forgetReadAhead([queueId]);
   }
 
   /**
-   * Settles leased deliveries: they are deleted and never handed out again. The messages' rows stay
-   * until they are reaped. Locks: the rows in primary-key order.
+   * Deletes leased deliveries, so their messages are never handed out again. The reaper removes the
+   * messages' rows later. Locks and deletes: `deleteLeased` in receipts.ts.
    */
   async ack(requests: readonly ReceiptsRequest[]): Promise<ReceiptOutcomes[]> {
     return this.receipts.delete(requests);
   }
 
   /**
-   * Removes deliveries among these that are past their expiry and under no lease. Returns how many.
-   * Locks: like a claim, see `takeUnleased`.
+   * Deletes those of these deliveries that have expired and are under no lease. Returns their
+   * number. Locks: `lockUnleased` in delivery.sql.ts.
    */
   async expire(queueId: number, positions: readonly Position[]): Promise<number> {
     return this.database.transaction(async (tx) => {
-      const expired = await takeUnleased(tx, queueId, positions, `expires_at <= ${NOW_MS}`);
+      const expired = await lockUnleased(tx, queueId, positions, `expires_at <= ${NOW_MS}`);
       if (expired.length > 0) await tx.finish([deleteDeliveries(queueId, expired)]);
       return expired.length;
     });
   }
 
   /**
-   * Dead-letters deliveries among these that were received too often and are available again, by
-   * the queue's settings as they are now. Returns how many.
+   * Dead-letters those of these deliveries that are available and over-received by the queue's
+   * current settings. Returns their number.
    *
-   * Locks: the queue's row, shared, so that its dead-letter queue cannot be changed and then
-   * deleted; after it the deliveries, like a claim. In this order, since who waits for a queue's
-   * row must hold no delivery: a shared lock queues up behind an exclusive one that waits.
+   * Locks: `lockSettings` below, then `lockUnleased` in delivery.sql.ts. The shared lock on the
+   * queue's row keeps its dead-letter queue from being replaced and deleted. The queue's row comes
+   * first because a transaction that waits for it must hold no delivery. Even a shared lock waits
+   * behind an exclusive lock that itself waits.
    */
   async deadLetter(queue: Pick<Queue, 'id'>, positions: readonly Position[]): Promise<number> {
     return this.database.transaction(async (tx) => {
       const settings = await lockSettings(tx, queue.id);
       if (settings === undefined || settings.maxReceives === null || settings.deadLetterQueueId === null) return 0;
       const condition = `available_at <= ${NOW_MS} AND expires_at > ${NOW_MS} AND receive_count >= ${settings.maxReceives}`;
-      const moving = await takeUnleased(tx, queue.id, positions, condition);
+      const moving = await lockUnleased(tx, queue.id, positions, condition);
       if (moving.length > 0) await tx.finish([moveDeliveries(queue.id, settings.deadLetterQueueId, moving)]);
       return moving.length;
     });
   }
 
   /**
-   * One move of a queue at a time: what the next claim meets meanwhile, the one after it meets
-   * again.
+   * Dead-letters over-received deliveries that a claim met, one move of a queue at a time. If a
+   * move is running, the deliveries stay, and a later claim meets them again.
    */
   private async deadLetterOnSight(queue: Queue, positions: readonly Position[]): Promise<void> {
     if (positions.length === 0 || this.moving.has(queue.id)) return;
@@ -240,7 +247,10 @@ export class MessageRepository {
   }
 }
 
-/** What dead-lettering goes by, with the queue's row locked, shared. Undefined: it was deleted. */
+/**
+ * Locks the queue's row, shared, and returns its dead-letter settings. Undefined means that the
+ * queue was deleted.
+ */
 async function lockSettings(
   tx: Transaction,
   queueId: number,
@@ -275,7 +285,6 @@ const NACK: ReceiptVerb<ReceiptsRequest & { delaySeconds: number; reason?: strin
     values: [now + delaySeconds * 1000, reason ?? null, queueId, messageIds],
   }),
   secondOutcome: 'lease-lost',
-  // Before the lease's end nothing else can have taken it away, so whatever is in its place came
-  // after.
+  // Before the lease's end only the nack can have ended it. Any other state of the row came later.
   wasApplied: (row, isBeforeItsEnd) => isBeforeItsEnd || (row !== undefined && isNoLease(row.leaseToken)),
 };

@@ -6,54 +6,57 @@ import { deleteDeliveries, isNoLease, LEASE_GRACE_MS, NO_LEASE } from './deliver
 import { groupBy } from '../group-by.js';
 import { hex, hexList } from '../database/hex.js';
 
-/** Receipts of one queue, of one client. */
+/** One client's receipts for deliveries of one queue. */
 export interface ReceiptsRequest {
   queueId: number;
   receipts: readonly Receipt[];
 }
 
-/** For each receipt, in the order given: null when it was done, else why not. */
+/**
+ * For each receipt, in the request's order: null after success, otherwise the reason for failure.
+ */
 export type ReceiptOutcomes = (Exclude<ReceiptErrorCode, 'invalid-request'> | null)[];
 
-/** A delivery that receipts speak of. */
+/** A delivery that a receipt names. */
 interface LeaseRow {
   messageId: Buffer;
   leaseToken: Buffer;
   availableAt: number;
-  /** The transaction holds its row: it was under one of their leases when it was looked at. */
+  /** The delivery was under a lease of these receipts, and the transaction has locked its row. */
   isLocked: boolean;
 }
 
-/** What is done to deliveries whose lease is held. */
+/** An operation on deliveries whose lease is held. */
 export interface ReceiptVerb<Request> {
-  /** What has to be locked before the deliveries. */
+  /** Acquires the locks that must precede those on the deliveries. */
   begin?(tx: Transaction): Promise<void>;
   apply(request: Request, messageIds: readonly Buffer[], now: number): Statement;
-  /** What a second request with the same receipt is told; null: it succeeds as well. */
+  /** The outcome of a second request with the same receipt. Null: it succeeds as well. */
   secondOutcome: ReceiptOutcomes[number];
   /**
-   * Recognises, after a try whose COMMIT got no answer, a delivery for which that try had
-   * committed. The lease was held then; `isBeforeItsEnd`: it would be still, had nothing been done.
-   * `isDeadLettered`: the delivery is in the dead-letter queue.
+   * Tells whether an earlier try, whose COMMIT got no answer, had applied the operation to a
+   * delivery. The lease was held at that try.
+   * @param isBeforeItsEnd the lease would still run if no try had applied the operation
+   * @param isDeadLettered the delivery is in the dead-letter queue
    */
   wasApplied(row: LeaseRow | undefined, isBeforeItsEnd: boolean, isDeadLettered: boolean): boolean;
 }
 
-/** Beyond it, a condition of one group per queue and token costs more than it saves. */
+/** With more groups than this, a condition per queue and token costs more than it saves. */
 const GROUPS_IN_ONE_CONDITION = 50;
 
-/** Some of the leases are not held. */
+/** Some of the leases are not held, so the transaction rolls back. */
 class NotAllHeld extends Error {}
 
-/** What holders of leases do to their deliveries. */
+/** Operations on leased deliveries: the caller proves its lease by a receipt. */
 export class Receipts {
   constructor(private readonly database: Database) {}
 
   /**
-   * Does something to the deliveries whose lease is held, by token and by time, and tells for each
-   * receipt what became of it.
+   * Applies an operation to the deliveries whose lease is held, and returns an outcome for each
+   * receipt. A lease is held if the receipt has its token and its deadline has not passed.
    *
-   * Locks: the rows, in primary-key order, for as long as `apply` and the COMMIT take.
+   * The transaction locks the rows in primary-key order until COMMIT: {@link lockLeases}.
    */
   async change<Request extends ReceiptsRequest>(
     requests: readonly Request[],
@@ -64,17 +67,17 @@ export class Receipts {
   }
 
   /**
-   * Deletes deliveries whose lease is held. First all at once, which succeeds if all are; else
-   * nothing is deleted, and they are looked at one by one.
+   * Deletes the deliveries whose lease is held. The first transaction deletes all or none. If some
+   * lease is not held, a second transaction checks each receipt: {@link change}.
    *
-   * Locks: the rows in primary-key order.
+   * Both lock the rows in primary-key order.
    */
   async delete(requests: readonly ReceiptsRequest[]): Promise<ReceiptOutcomes[]> {
     const allHeld: HeldLeases = new Map(requests.flatMap(({ receipts }) => receipts.map((receipt) => [receipt, 0])));
     try {
       return await this.database.transaction(async (tx) => {
-        // Within the same transaction, which knows that the COMMIT of a try got no answer: in
-        // another, a failure would look as if nothing could have been done.
+        // Only this transaction knows that an earlier COMMIT got no answer. A failure of another
+        // transaction would claim that nothing was deleted.
         if (tx.commitUnknown) return (await changeHeld(tx, requests, DELETE, allHeld)).outcomes;
         await deleteAll(tx, requests);
         return requests.map(({ receipts }) => receipts.map(() => null));
@@ -89,15 +92,15 @@ export class Receipts {
 const DELETE: ReceiptVerb<ReceiptsRequest> = {
   apply: ({ queueId }, messageIds) => deleteDeliveries(queueId, messageIds),
   secondOutcome: 'delivery-not-found',
-  // What is in the dead-letter queue was not deleted: its lease ran out before the next try, and a
-  // claim moved it.
+  // A delivery in the dead-letter queue was not deleted: its lease ran out between the tries, and a
+  // claim or the reaper moved it.
   wasApplied: (row, _isBeforeItsEnd, isDeadLettered) => row === undefined && !isDeadLettered,
 };
 
-/** Leases that a try has found held, and when they end. */
+/** Leases that some try found held, with their deadlines. */
 type HeldLeases = Map<Receipt, number>;
 
-/** One try of {@link Receipts.change}. Adds to `held`. */
+/** Makes one try of {@link Receipts.change}. Adds the leases that it finds held to `held`. */
 async function changeHeld<Request extends ReceiptsRequest>(
   tx: Transaction,
   requests: readonly Request[],
@@ -132,7 +135,9 @@ async function changeHeld<Request extends ReceiptsRequest>(
   return { outcomes, now };
 }
 
-/** Throws {@link NotAllHeld}, so that nothing is deleted, if not all can be. */
+/**
+ * Deletes all deliveries. Throws {@link NotAllHeld}, which rolls back, if some lease is not held.
+ */
 async function deleteAll(tx: Transaction, requests: readonly ReceiptsRequest[]): Promise<void> {
   const wanted = requests.reduce((sum, { receipts }) => sum + receipts.length, 0);
   const deleted = (await tx.all(deleteLeased(receiptsByQueue(requests)))) as WriteResult[];
@@ -140,12 +145,12 @@ async function deleteAll(tx: Transaction, requests: readonly ReceiptsRequest[]):
 }
 
 /**
- * Deletes those of these deliveries whose lease is held, in primary-key order: those of one queue
- * and token, that is of one claim, together.
+ * Deletes those of these deliveries whose lease is held, in primary-key order. One condition covers
+ * all deliveries of a queue and a token, which come from one claim.
  *
- * The multi-table form takes the hint on both servers. It costs a quarter less than a join with a
- * list (`DELETE_DELIVERIES`), but only while there are few tokens, and only with the token among
- * the conditions is its plan certain: `docs/decisions/0001-delete-by-primary-key.md`.
+ * Both servers obey the index hint in the multi-table form. With few tokens it costs a quarter less
+ * than a join with a list (`DELETE_DELIVERIES`). Its plan is certain only with the token among the
+ * conditions. `docs/decisions/0001-delete-by-primary-key.md` has the measurements.
  */
 function deleteLeased(byQueue: ReturnType<typeof receiptsByQueue>): Statement[] {
   const groups = byQueue.flatMap(([queueId, receipts]) => {
@@ -167,7 +172,7 @@ function deleteLeased(byQueue: ReturnType<typeof receiptsByQueue>): Statement[] 
   return groups.length === 0 ? [] : [{ sql }];
 }
 
-/** The same where there are many groups. */
+/** Does the work of {@link deleteLeased} for many groups. */
 function deleteLeasedByList(queueId: number, receipts: readonly Receipt[]): Statement {
   const sorted = receipts
     .map(({ messageId, leaseToken }) => messageId.toString('hex') + leaseToken.toString('hex'))
@@ -186,13 +191,12 @@ function deleteLeasedByList(queueId: number, receipts: readonly Receipt[]): Stat
 }
 
 /**
- * Locks the deliveries among those that requests speak of that are under one of their leases:
- * queues in id order, rows in primary-key order. The others are looked at without locks, to tell
- * what became of them.
+ * Locks the deliveries that are under a lease of these requests' receipts: queues in id order, rows
+ * in primary-key order. Reads the other deliveries without locks, to explain their outcomes.
  *
- * For a row that can be claimed must not be held while another is waited for: claims lock in
- * another order, and MariaDB's SKIP LOCKED waits for an instant. Of a row that does not fulfil the
- * condition both servers give the lock back at once.
+ * The statement's condition keeps it from holding a claimable row while it waits for another.
+ * Claims lock in a different order, and MariaDB's SKIP LOCKED waits for an instant. Both servers
+ * release the lock of a row that does not meet the condition at once.
  */
 async function lockLeases(
   tx: Transaction,
@@ -213,7 +217,7 @@ async function lockLeases(
   };
   const answers = await tx.all([
     ...byQueue.map(([queueId, receipts]) => lockHeld(queueId, receipts)),
-    // Read when the rows are held: waiting for them may have outlasted the leases.
+    // The time comes after the locks, because leases may run out while the transaction waits.
     { sql: `SELECT ${NOW_MS} AS now` },
   ]);
   add(byQueue, answers, true);
@@ -223,14 +227,14 @@ async function lockLeases(
       receipts.map(({ messageId }) => messageId).filter((messageId) => !rows.has(rowKey(queueId, messageId))),
     ])
     .filter(([, messageIds]) => messageIds.length > 0);
-  add(others, await tx.all(others.map(([queueId, messageIds]) => lookAt(queueId, messageIds))), false);
+  add(others, await tx.all(others.map(([queueId, messageIds]) => readUnlocked(queueId, messageIds))), false);
   return {
     now: (answers.at(-1) as [{ now: number }])[0].now,
     find: (queueId, messageId) => rows.get(rowKey(queueId, messageId)),
   };
 }
 
-/** Which of these deliveries are in their queues' dead-letter queues by now. Takes no locks. */
+/** Finds those of these deliveries that are in their queues' dead-letter queues, without locks. */
 async function findDeadLettered(tx: Transaction, requests: readonly ReceiptsRequest[]): Promise<Set<string>> {
   const byQueue = receiptsByQueue(requests);
   const answers = await tx.all(
@@ -270,11 +274,11 @@ function lockHeld(queueId: number, receipts: readonly Receipt[]): Statement {
   };
 }
 
-function lookAt(queueId: number, messageIds: readonly Buffer[]): Statement {
+function readUnlocked(queueId: number, messageIds: readonly Buffer[]): Statement {
   return { sql: FIND_ROWS, values: [queueId, messageIds] };
 }
 
-/** Receipts by queue, the queues in id order. */
+/** Groups receipts by queue, in order of queue ids. */
 function receiptsByQueue(requests: readonly ReceiptsRequest[]): [number, Receipt[]][] {
   const groups = groupBy(
     requests.filter(({ receipts }) => receipts.length > 0),
@@ -286,7 +290,7 @@ function receiptsByQueue(requests: readonly ReceiptsRequest[]): [number, Receipt
   ]).toSorted(([one], [other]) => one - other);
 }
 
-/** Whether a receipt names the lease that a delivery is under at this instant. */
+/** Whether a receipt proves the lease that a delivery is under at this time. */
 function isHeld(row: LeaseRow | undefined, receipt: Receipt, now: number): row is LeaseRow {
   return (
     row?.isLocked === true &&

@@ -1,25 +1,25 @@
 import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
 import { isDatabaseFailure } from '../database/database-errors.js';
-import { deleteDeliveries, moveDeliveries, NO_LEASE, type Position, takeUnleased } from './delivery.sql.js';
+import { deleteDeliveries, moveDeliveries, NO_LEASE, type Position, lockUnleased } from './delivery.sql.js';
 import { groupBy } from '../group-by.js';
 import type { Queue } from '../queues/queue.repository.js';
 
-/** A stretch of a queue's deliveries, in primary-key order. */
+/** The result of one step of a walk through a queue, in primary-key order. */
 export interface Stretch {
-  /** Those of the stretch that were looked for. */
+  /** The deliveries of this stretch that meet the condition. */
   found: Position[];
-  /** Where the next stretch begins: after this id. Null when this one was the last. */
+  /** The next stretch begins after this id. Null after the last stretch. */
   next: Buffer | null;
 }
 
-/** What one batch of a redrive did. */
+/** The result of one batch of a redrive. */
 export interface RedriveBatch {
-  /** How many went back, by the queue they went to. */
+  /** Number of moved deliveries by target queue. */
   moved: Map<number, number>;
-  /** Left for good: enqueued here, or their queue is gone. */
+  /** Deliveries that no redrive moves: they were enqueued here, or their queue is gone. */
   skipped: number;
-  /** Left because others hold them at this moment. */
+  /** Deliveries that another transaction has locked. A later batch may move them. */
   left: number;
   next: Buffer | null;
 }
@@ -27,26 +27,23 @@ export interface RedriveBatch {
 const POSITION = 'message_id AS messageId, priority_rank AS priorityRank, available_at AS availableAt';
 
 /**
- * A lease that ends sooner is left to end: a claim could want the delivery, index entry first,
- * while it is being deleted, row first.
+ * Purge spares a lease that ends sooner than this. Purge locks the row first and a claim the index
+ * entry first, so the two must not want the same delivery.
  */
 const PURGE_MARGIN_MS = 500;
 
-/** Before every id. */
+/** Lies before every message id. */
 export const FIRST_ID = Buffer.alloc(16);
 
 /**
- * Walks whole queues a bounded stretch at a time: for what has no index of its own (an index on the
- * expiry would cost every enqueue and ack more than this walk costs in all) and for the admin calls
- * that touch everything.
+ * Walks whole queues, a bounded stretch at a time. The reaper finds expired and over-received
+ * deliveries this way: an index on the expiry would cost every enqueue and ack more than the walk
+ * costs in all. Purge and redrive walk because they touch every delivery.
  */
 export class UnleasedRepository {
   constructor(private readonly database: Database) {}
 
-  /**
-   * Looks at the next `rows` deliveries after an id for expired ones under no lease. Takes no
-   * locks.
-   */
+  /** Finds expired deliveries under no lease among the next `rows` after an id, without locks. */
   async findExpired(queueId: number, after: Buffer, rows: number): Promise<Stretch> {
     return this.find(
       queueId,
@@ -56,10 +53,7 @@ export class UnleasedRepository {
     );
   }
 
-  /**
-   * Looks at the next `rows` deliveries after an id for available ones that were received too
-   * often. Takes no locks.
-   */
+  /** Finds available over-received deliveries among the next `rows` after an id, without locks. */
   async findOverReceived(queue: Queue, after: Buffer, rows: number): Promise<Stretch> {
     return this.find(
       queue.id,
@@ -69,7 +63,7 @@ export class UnleasedRepository {
     );
   }
 
-  /** The highest id in a queue, or null when it is empty. */
+  /** Returns the highest id in a queue, or null if the queue is empty. */
   async lastId(queueId: number): Promise<Buffer | null> {
     const [row] = await this.database.read<{ id: Buffer }>(
       'SELECT message_id AS id FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? ORDER BY message_id DESC LIMIT 1',
@@ -79,13 +73,16 @@ export class UnleasedRepository {
   }
 
   /**
-   * Deletes up to `rows` deliveries after an id and up to another, whatever their state. Those that
-   * others hold at this moment, or whose lease is about to end, are left: `left` counts them. If
-   * the database fails after some were deleted, it tells of those, and counts the rest as left: the
-   * next call fails, or takes them. Throws what it says while none were.
+   * Deletes up to `rows` deliveries from after one id up to another, in whatever state. `left`
+   * counts the deliveries that stay because another transaction has locked them or because their
+   * lease is about to end.
    *
-   * Locks: first those under a lease, by primary key as their holders do; then, in a transaction of
-   * its own, the others like a claim.
+   * If the database fails before any delivery is deleted, purge throws its error. If it fails
+   * later, purge returns the deleted ones and counts the rest as left. The next call then fails or
+   * deletes them.
+   *
+   * Locks: `purgeLeased` locks leased deliveries by primary key, as holders of leases do. A second
+   * transaction, `purgeUnleased`, locks the others as a claim does.
    */
   async purge(
     queueId: number,
@@ -121,12 +118,12 @@ export class UnleasedRepository {
   }
 
   /**
-   * Moves up to `rows` deliveries after an id back to the queues they were enqueued in. Left where
-   * they are: leased and expired ones, those that others hold at this moment, and those that were
-   * enqueued here or whose queue is gone.
+   * Moves up to `rows` deliveries after an id back to the queues that their messages were enqueued
+   * in. Skips leased, expired and locked deliveries. Also skips messages that were enqueued here or
+   * whose queue is gone.
    *
-   * Locks: the rows of the target queues, shared, in id order; after them the deliveries, like a
-   * claim.
+   * Locks: `lockExisting` locks the target queues' rows, shared, in id order. After it,
+   * `lockUnleased` in delivery.sql.ts locks the deliveries as a claim does.
    */
   async redrive(queueId: number, after: Buffer, rows: number): Promise<RedriveBatch> {
     const found = await this.database.read<Position>(
@@ -145,9 +142,9 @@ export class UnleasedRepository {
     const moved = await this.database.transaction(async (tx) => {
       const counts = new Map<number, number>();
       for (const target of await lockExisting(tx, [...byOrigin.keys()])) {
-        const taken = await takeUnleased(tx, queueId, byOrigin.get(target) ?? [], `expires_at > ${NOW_MS}`);
-        if (taken.length > 0) await tx.all([moveDeliveries(queueId, target, taken)]);
-        counts.set(target, taken.length);
+        const locked = await lockUnleased(tx, queueId, byOrigin.get(target) ?? [], `expires_at > ${NOW_MS}`);
+        if (locked.length > 0) await tx.all([moveDeliveries(queueId, target, locked)]);
+        counts.set(target, locked.length);
       }
       return counts;
     });
@@ -163,13 +160,13 @@ export class UnleasedRepository {
 
   private async purgeUnleased(queueId: number, found: readonly Position[]): Promise<number> {
     return this.database.transaction(async (tx) => {
-      const taken = await takeUnleased(tx, queueId, found, 'TRUE');
-      if (taken.length > 0) await tx.finish([deleteDeliveries(queueId, taken)]);
-      return taken.length;
+      const locked = await lockUnleased(tx, queueId, found, 'TRUE');
+      if (locked.length > 0) await tx.finish([deleteDeliveries(queueId, locked)]);
+      return locked.length;
     });
   }
 
-  /** Groups deliveries by the queue their messages were enqueued in. */
+  /** Groups deliveries by the queue in which their messages were enqueued. */
   private async origins(positions: readonly Position[]): Promise<Map<number, Position[]>> {
     if (positions.length === 0) return new Map();
     const ids = positions.map(({ messageId }) => messageId);
