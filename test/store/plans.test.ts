@@ -4,7 +4,7 @@ import { type LeasedDelivery, MessageRepository, type Queue } from '@rowmq/store
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { SessionClock } from '../support/clock.js';
 import { testServer } from '../support/servers.js';
-import { LOOK_AT_HEAD, recordStatements } from '../support/statements.js';
+import { PEEK_AT_FRONT, recordStatements } from '../support/statements.js';
 import { eventually } from '../support/wait.js';
 import { createQueue, message, numbered, openStore, SingleMessages, type TestStore } from '../support/store.js';
 
@@ -86,7 +86,7 @@ async function live(): Promise<Map<string, string>> {
   await messages.expire(queue.id, positions);
   const verbs: [string, RegExp][] = [
     ['enqueue: lock queues', /FROM queue FORCE INDEX \(PRIMARY\)[^]*LOCK IN SHARE MODE$/],
-    ['claim: look', LOOK_AT_HEAD],
+    ['claim: peek', PEEK_AT_FRONT],
     ['claim: settings', /^SELECT id, max_receives[^]*FROM queue FORCE INDEX \(PRIMARY\)/],
     ['claim: lock', LOCK],
     ['claim: lease', /SET available_at = \d+,\s+lease_token = x'\w+',\s+receive/i],
@@ -158,7 +158,7 @@ describe.each(ROWS)('with %i messages in the queue', (rows) => {
     for (const [verb, statement] of await live()) plans[verb] = essence(await explain(statement));
     expect(plans).toEqual({
       'enqueue: lock queues': ['queue: range on PRIMARY'],
-      'claim: look': ['delivery: range on delivery_next'],
+      'claim: peek': ['delivery: range on delivery_next'],
       'claim: settings': [expect.stringMatching(/^queue: (const|range) on PRIMARY$/)],
       'claim: lock': ['delivery: range on delivery_next'],
       'claim: lease': ['delivery: range on PRIMARY'],
@@ -220,7 +220,7 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
     }
     statements.length = 0;
     await batches.dequeue([{ queue: own, demands }]);
-    const [look, lock] = [sent('claim: look', LOOK_AT_HEAD), sent('claim: lock', LOCK)];
+    const [look, lock] = [sent('claim: peek', PEEK_AT_FRONT), sent('claim: lock', LOCK)];
     expect(look.match(/priority_rank = /g)).toHaveLength(priorities || 10);
     const others = [await createQueue(store), await createQueue(store)];
     for (const other of others) await batches.enqueue([{ queueName: other.name, messages: seen() }]);

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type LeasedDelivery, MessageRepository, type Queue } from '@rowmq/store';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { LOOK_AT_HEAD, recordStatements } from '../support/statements.js';
+import { PEEK_AT_FRONT, recordStatements } from '../support/statements.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
@@ -40,7 +40,7 @@ async function put(queue: Queue | undefined, ...messages: ReturnType<typeof mess
 }
 
 function looks(): number {
-  return statements.filter((sql) => LOOK_AT_HEAD.test(sql.trim())).length;
+  return statements.filter((sql) => PEEK_AT_FRONT.test(sql.trim())).length;
 }
 
 /** Enqueues each message in a millisecond of its own, which no other queue's messages share. */

@@ -8,7 +8,7 @@ import { type LeasedDelivery, MessageRepository, migrateDatabase, type Queue, ty
 import { type Connection, createConnection } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { serverProgram } from '../support/servers.js';
-import { LOOK_AT_HEAD, recordStatements } from '../support/statements.js';
+import { PEEK_AT_FRONT, recordStatements } from '../support/statements.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
@@ -102,7 +102,7 @@ describe('while a snapshot is held and purge stands still', () => {
     statements.length = 0;
     const leased = await take(claiming, queue, 5);
     expect(leased).toHaveLength(5);
-    const look = statements.find((sql) => LOOK_AT_HEAD.test(sql.trim())) ?? 'no look';
+    const look = statements.find((sql) => PEEK_AT_FRONT.test(sql.trim())) ?? 'no look';
     await messages.nack([{ queueId: queue.id, receipts: leased, delaySeconds: 0 }]);
     const floor = /priority_rank = 5 AND available_at BETWEEN (\d+)/.exec(look)?.[1];
     const [gone] = await store.database.read<{ n: number }>(

@@ -2,7 +2,7 @@ import type { Connection } from 'mysql2';
 import { type Database, poolOf } from '@rowmq/store';
 
 /** The claim's peek at the start of a queue, from the scan floors on. */
-export const LOOK_AT_HEAD =
+export const PEEK_AT_FRONT =
   /^SELECT priority_rank AS priorityRank, available_at AS availableAt[^]*ORDER BY queue_id, priority_rank, available_at\s+LIMIT \d+$/;
 
 /**
