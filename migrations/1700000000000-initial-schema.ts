@@ -79,7 +79,7 @@ export class InitialSchema1700000000000 implements MigrationInterface {
         KEY delivery_next (queue_id, priority_rank, available_at)
       ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`);
 
-    // One row names the reaper that works. Another reaper takes it over by a conditional UPDATE when
+    // One row names the reaper that works. Another takes it over by a conditional UPDATE when
     // its time has run out.
     await runner.query(`
       CREATE TABLE reaper_lease (

@@ -15,6 +15,7 @@ export { FIRST_ID, type RedriveBatch, type Stretch, UnleasedRepository } from '.
 export { type Partition, PartitionRepository } from './partitions/partition.repository.js';
 export { type DutyState, ReaperRepository, type ReaperRun } from './partitions/reaper.repository.js';
 export { BrowseRepository, type DeliveryView, type MessageView } from './queues/browse.repository.js';
-export { type Queue, queueNotFound, QueueRepository } from './queues/queue.repository.js';
+export { type Queue, queueNotFound } from './queues/queue.js';
+export { QueueRepository } from './queues/queue.repository.js';
 export { StoreModule } from './store.module.js';
 export { STORE_OBSERVER, type StoreObserver } from './store-observer.js';

@@ -4,7 +4,7 @@ import type { Database, Transaction } from '../database/database.js';
 import type { Statement } from '../database/session.js';
 import { LEASE_GRACE_MS, NO_LEASE, type Position } from './delivery.sql.js';
 import { hex, hexList } from '../database/hex.js';
-import type { Queue } from '../queues/queue.repository.js';
+import type { Queue } from '../queues/queue.js';
 import type { Floors, IndexPosition } from './scan-floors.js';
 
 /*

@@ -20,7 +20,7 @@ import {
 import type { Database } from '../database/database.js';
 import type { Statement } from '../database/session.js';
 import { deleteDeliveries } from './delivery.sql.js';
-import type { Queue } from '../queues/queue.repository.js';
+import type { Queue } from '../queues/queue.js';
 import { groupBy } from '../group-by.js';
 import type { ClaimPositions, IndexPosition, ScanFloors } from './scan-floors.js';
 import type { StoreObserver } from '../store-observer.js';

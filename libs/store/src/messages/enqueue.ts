@@ -6,13 +6,8 @@ import type { Statement } from '../database/session.js';
 import { isDuplicateKey, TryAgain } from '../database/database-errors.js';
 import { DepthGauge } from './depth-gauge.js';
 import { groupBy } from '../group-by.js';
-import {
-  type Queue,
-  QUEUE_COLUMNS,
-  queueNotFound,
-  type QueueRepository,
-  type QueueRow,
-} from '../queues/queue.repository.js';
+import { type Queue, QUEUE_COLUMNS, queueNotFound, type QueueRow } from '../queues/queue.js';
+import type { QueueRepository } from '../queues/queue.repository.js';
 import type { IndexPosition, ScanFloors } from './scan-floors.js';
 
 /** A message as a producer sends it. The caller has checked its size. */

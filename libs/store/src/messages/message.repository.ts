@@ -15,7 +15,8 @@ import {
 import { Enqueue, type EnqueueOutcome, type EnqueueRequest } from './enqueue.js';
 import { Receipts, type ReceiptVerb, type ReceiptOutcomes, type ReceiptsRequest } from './receipts.js';
 import { groupBy } from '../group-by.js';
-import { type Queue, QueueRepository } from '../queues/queue.repository.js';
+import type { Queue } from '../queues/queue.js';
+import { QueueRepository } from '../queues/queue.repository.js';
 import { ScanFloors } from './scan-floors.js';
 import { NO_OBSERVER, type StoreObserver } from '../store-observer.js';
 

@@ -3,7 +3,7 @@ import type { Database, Transaction } from '../database/database.js';
 import { isDatabaseFailure } from '../database/database-errors.js';
 import { deleteDeliveries, moveDeliveries, NO_LEASE, type Position, lockUnleased } from './delivery.sql.js';
 import { groupBy } from '../group-by.js';
-import type { Queue } from '../queues/queue.repository.js';
+import type { Queue } from '../queues/queue.js';
 
 /** The result of one step of a walk through a queue, in primary-key order. */
 export interface Stretch {

@@ -4,20 +4,7 @@ import { NOW_MS } from '../database/clock.js';
 import { QueueEntity } from '../entities/index.js';
 import type { Database, Transaction } from '../database/database.js';
 import { TryAgain } from '../database/database-errors.js';
-
-/** An existing queue and its settings. */
-export interface Queue {
-  id: number;
-  name: string;
-  leaseSeconds: number;
-  messageTtlSeconds: number;
-  delaySeconds: number;
-  maxReceives: number | null;
-  deadLetterQueueId: number | null;
-  maxDepth: number | null;
-  paused: boolean;
-  createdAt: number;
-}
+import { type Queue, queueNotFound, type QueueRow, SELECT_QUEUE, toQueue } from './queue.js';
 
 /** A broker may use outdated settings for this long after another broker changed them. */
 const CACHE_MS = 1000;
@@ -235,25 +222,6 @@ export class QueueRepository {
  * the reverse.
  */
 const TAKE_TURN = `SELECT 1 FROM reaper_lease WHERE name = 'reaper' FOR UPDATE`;
-
-/** A `queue` row as {@link SELECT_QUEUE} reads it. */
-export type QueueRow = Omit<Queue, 'paused' | 'name'> & { name: string | null; paused: number };
-
-export const QUEUE_COLUMNS = `id, name, lease_seconds AS leaseSeconds, message_ttl_seconds AS messageTtlSeconds, delay_seconds AS delaySeconds,
-         max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId, max_depth AS maxDepth, paused, created_at AS createdAt`;
-
-const SELECT_QUEUE = `SELECT ${QUEUE_COLUMNS} FROM queue`;
-
-export function queueNotFound(name: string): RowmqError {
-  return new RowmqError(
-    'queue-not-found',
-    `Queue '${name}' does not exist; create it with PUT /v1/admin/queues/${name}.`,
-  );
-}
-
-function toQueue(row: QueueRow): Queue {
-  return { ...row, name: row.name as string, paused: row.paused !== 0 };
-}
 
 async function insertQueue(
   tx: Transaction,
