@@ -88,7 +88,7 @@ async function statusOf(rig: FaultRig, variable: string): Promise<number> {
 export const POOL_EXHAUSTED: Fault = {
   name: 'pool exhausted: a table locked by somebody else',
   expected:
-    'Every connection waits for the table, then is refused and tries again; requests wait for their flight, bounded in number and time, and beyond that are refused as overloaded.',
+    'Every connection waits for the table, then is refused and tries again; requests wait for their batch, bounded in number and time, and beyond that are refused as overloaded.',
   mayEndIn: ['database-unavailable', 'overloaded', 'no-answer'],
   strike: async (rig) => {
     await holding(rig, ['LOCK TABLES delivery WRITE'], async () => {
