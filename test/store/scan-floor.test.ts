@@ -196,9 +196,11 @@ describe('while a snapshot is held and purge stands still', () => {
       expect(await take(batches, queue, 1)).toHaveLength(1);
     }
     await sleep(100);
-    expect(rescans.length).toBeGreaterThan(0);
-    for (const [index, { from: begun }] of rescans.entries()) {
-      const before = rescans[index - 1];
+    // A rescan of the queue of the test before may end only now.
+    const own = rescans.filter(({ from: begun }) => begun >= from);
+    expect(own.length).toBeGreaterThan(0);
+    for (const [index, { from: begun }] of own.entries()) {
+      const before = own[index - 1];
       if (before !== undefined) expect(begun - before.until).toBeGreaterThanOrEqual(248);
     }
   });
