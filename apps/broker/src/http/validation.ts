@@ -1,7 +1,5 @@
 import { StandardSchemaValidationPipe } from '@nestjs/common';
-import { type Fault, RowmqError } from '@rowmq/contract';
-
-const FAULTS_NAMED = 10;
+import { invalidRequest } from '@rowmq/contract';
 
 /**
  * Nest's pipe deletes fields named `constructor` and `prototype` before it validates. A header of
@@ -17,16 +15,12 @@ class WholeValuePipe extends StandardSchemaValidationPipe {
  */
 export function createValidationPipe(): StandardSchemaValidationPipe {
   return new WholeValuePipe({
-    exceptionFactory: (issues) => {
-      const faults: Fault[] = issues.slice(0, FAULTS_NAMED).map((issue) => ({
-        path: (issue.path ?? [])
-          .map((segment) => String(typeof segment === 'object' ? segment.key : segment))
-          .join('.'),
-        message: issue.message,
-      }));
-      const text = faults.map(({ path, message }) => (path === '' ? message : `${path}: ${message}`)).join('; ');
-      const more = issues.length > FAULTS_NAMED ? `; and ${issues.length - FAULTS_NAMED} more` : '';
-      return new RowmqError('invalid-request', `${text}${more}.`, { faults });
-    },
+    exceptionFactory: (issues) =>
+      invalidRequest(
+        issues.map(({ path = [], message }) => ({
+          path: path.map((segment) => (typeof segment === 'object' ? segment.key : segment)),
+          message,
+        })),
+      ),
   });
 }
