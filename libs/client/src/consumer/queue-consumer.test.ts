@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type DequeueRequest, type ExtendRequest, RowmqError } from '@rowmq/contract';
-import { afterEach, describe, expect, it, vi } from 'vitest';
+import { afterAll, describe, expect, it, vi } from 'vitest';
 import { z } from 'zod';
 import type { CallOptions } from '../broker-client.js';
 import { BrokerUnreachableError } from '../http/broker-unreachable.error.js';
@@ -49,8 +49,9 @@ class CountingBroker extends InMemoryBroker {
 }
 
 const started: QueueConsumer[] = [];
-afterEach(async () => {
-  await Promise.all(started.splice(0).map((consumer) => consumer.stop()));
+// All at once: each waits for its last dequeue, for up to a second.
+afterAll(async () => {
+  await Promise.all(started.map((consumer) => consumer.stop()));
 });
 
 function consume(
@@ -339,12 +340,8 @@ describe('a consumer', () => {
     process.on('uncaughtException', uncaught);
     const before = process.listeners('uncaughtException').filter((listener) => listener !== uncaught);
     for (const listener of before) process.off('uncaughtException', listener);
+    const consumer = consume(broker, { message: () => Promise.reject(new Error('no')) }, { backoff: () => Number.NaN });
     try {
-      const consumer = consume(
-        broker,
-        { message: () => Promise.reject(new Error('no')) },
-        { backoff: () => Number.NaN },
-      );
       consumer.on('handlerFailed', () => {
         throw new Error('a defect of the listener');
       });
@@ -352,6 +349,8 @@ describe('a consumer', () => {
       await vi.waitUntil(() => uncaught.mock.calls.length > 0);
       expect(broker.messages('orders').map(({ receiveCount }) => receiveCount)).toEqual([1, 1]);
     } finally {
+      // Else the listener throws again when the messages come again.
+      await consumer.stop();
       process.off('uncaughtException', uncaught);
       for (const listener of before) process.on('uncaughtException', listener);
     }
@@ -381,7 +380,7 @@ describe('a consumer', () => {
   });
 });
 
-describe('a consumer that is stopped', () => {
+describe.concurrent('a consumer that is stopped', () => {
   it('lets handlers finish and acks their messages, and nacks at once the messages that none has begun', async () => {
     const broker = await filled(10);
     const finished: number[] = [];
