@@ -81,13 +81,13 @@ export const NOT_RUN_AS_WRITTEN: readonly Exception[] = [
   {
     page: 'libs/client/README.md',
     firstLine: 'npm pack -w @rowmq/client',
-    coveredBy: 'test/e2e/client-package.test.ts',
+    coveredBy: 'test/e2e/published-packages.test.ts',
     because: 'it packs and installs the same in a folder of its own',
   },
   {
     page: 'libs/typeorm/README.md',
     firstLine: 'npm pack -w @rowmq/typeorm',
-    coveredBy: 'test/e2e/typeorm-package.test.ts',
+    coveredBy: 'test/e2e/published-packages.test.ts',
     because: 'it packs and installs the same in a folder of its own',
   },
   {

@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
@@ -39,7 +39,6 @@ const COMPILER_OPTIONS = {
   allowSyntheticDefaultImports: true,
   target: 'ES2023',
   sourceMap: true,
-  outDir: 'dist',
   rootDir: '.',
   strict: true,
   strictPropertyInitialization: false,
@@ -57,39 +56,31 @@ export class PackedProject {
   private constructor(readonly folder: string) {}
 
   /**
-   * @param library the workspace to pack; the contract that it depends on is packed with it
+   * @param tarballs the public packages, as `pack` returns them
    * @param packages names of what else is installed
    */
-  static async make(
-    library: '@rowmq/client' | '@rowmq/typeorm',
-    nest: NestMajor,
-    packages: readonly string[],
-  ): Promise<PackedProject> {
+  static async make(tarballs: readonly string[], nest: NestMajor, packages: readonly string[]): Promise<PackedProject> {
     const folder = await mkdtemp(join(tmpdir(), 'rowmq-user-'));
     const project = new PackedProject(folder);
-    const tarballs = await pack(['@rowmq/contract', library], folder);
     const { devDependencies } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'));
     const versionOf = (name: string): string =>
       VERSIONS[nest][name] ??
       (name.startsWith('@nestjs/') ? String(nest) : (devDependencies as Record<string, string>)[name]!);
     const wanted = [...packages, '@types/node', 'typescript'].map((name) => `${name}@${versionOf(name)}`);
-    await writeFile(join(folder, 'package.json'), JSON.stringify({ name: 'user', private: true }));
+    await project.write('package.json', JSON.stringify({ name: 'user', private: true }));
     const quietly = ['--no-audit', '--no-fund', '--loglevel=error', '--prefer-offline'];
     await run('npm', ['install', ...quietly, ...tarballs, ...wanted], { cwd: folder });
     for (const format of FORMATS) {
       await mkdir(join(folder, format));
-      await project.write(format, 'package.json', JSON.stringify({ name: 'service', private: true, type: format }));
-      await project.write(
-        format,
-        'tsconfig.json',
-        JSON.stringify({ compilerOptions: COMPILER_OPTIONS, include: ['*.ts'] }),
-      );
+      await project.write(`${format}/package.json`, JSON.stringify({ name: 'service', private: true, type: format }));
     }
+    const include = FORMATS.map((format) => `${format}/*.ts`);
+    await project.write('tsconfig.json', JSON.stringify({ compilerOptions: COMPILER_OPTIONS, include }));
     return project;
   }
 
-  async write(format: Format, file: string, text: string): Promise<void> {
-    await writeFile(join(this.folder, format, file), text);
+  async write(file: string, text: string): Promise<void> {
+    await writeFile(join(this.folder, file), text);
   }
 
   async read(file: string): Promise<string> {
@@ -97,13 +88,12 @@ export class PackedProject {
   }
 
   /**
-   * Throws with the compiler's messages. It checks the libraries' declarations in one format only,
-   * because they are the same in both.
+   * Compiles both services, each file in the module format of its service. Throws with the
+   * compiler's messages.
    */
-  async compile(format: Format): Promise<void> {
+  async compile(): Promise<void> {
     const tsc = join(this.folder, 'node_modules', '.bin', 'tsc');
-    const quickly = format === 'commonjs' ? ['--skipLibCheck'] : [];
-    await run(tsc, ['-p', '.', ...quickly], { cwd: join(this.folder, format) }).catch((error: { stdout: string }) => {
+    await run(tsc, ['-p', '.'], { cwd: this.folder }).catch((error: { stdout: string }) => {
       throw new Error(error.stdout);
     });
   }
@@ -111,7 +101,7 @@ export class PackedProject {
   /** Runs a compiled file in a process of its own, and returns its output. */
   async run(format: Format, file: string, env: Record<string, string>): Promise<{ stdout: string; stderr: string }> {
     const options = { cwd: join(this.folder, format), env: { ...process.env, ...env }, timeout: 60_000 };
-    return run(process.execPath, [join('dist', file)], options);
+    return run(process.execPath, [file], options);
   }
 
   /**
@@ -120,8 +110,34 @@ export class PackedProject {
   async takeReadmeSamples(format: Format, name: string): Promise<number> {
     const readme = await this.read(`node_modules/${name}/README.md`);
     const samples = [...readme.matchAll(/```ts\n([^]*?)```/g)].map(([, sample]) => sample as string);
-    for (const [index, sample] of samples.entries()) await this.write(format, `readme-${index}.ts`, sample);
+    for (const [index, sample] of samples.entries())
+      await this.write(`${format}/readme-${basename(name)}-${index}.ts`, sample);
     return samples.length;
+  }
+
+  /**
+   * Names of a package and of all packages that npm installs for it: dependencies, and peers that
+   * are not optional.
+   */
+  async installedFor(name: string): Promise<string[]> {
+    const { packages } = JSON.parse(await this.read('node_modules/.package-lock.json')) as {
+      packages: Record<string, LockedPackage>;
+    };
+    const found = new Set<string>();
+    const visit = (path: string): void => {
+      if (found.has(path)) return;
+      found.add(path);
+      const { dependencies, optionalDependencies, peerDependencies, peerDependenciesMeta } = packages[path]!;
+      const names = Object.keys({ ...dependencies, ...optionalDependencies, ...peerDependencies });
+      for (const needed of names.filter((one) => peerDependenciesMeta?.[one]?.optional !== true)) {
+        const place = nearest(path, needed, packages);
+        if (place !== undefined) visit(place);
+        else if (optionalDependencies?.[needed] === undefined)
+          throw new Error(`${path} needs ${needed}, which is not installed`);
+      }
+    };
+    visit(`node_modules/${name}`);
+    return [...found].map((path) => path.slice(path.lastIndexOf('node_modules/') + 'node_modules/'.length)).toSorted();
   }
 
   async remove(): Promise<void> {
@@ -129,8 +145,24 @@ export class PackedProject {
   }
 }
 
+interface LockedPackage {
+  dependencies?: Record<string, string>;
+  optionalDependencies?: Record<string, string>;
+  peerDependencies?: Record<string, string>;
+  peerDependenciesMeta?: Record<string, { optional?: boolean }>;
+}
+
+/** The path of the package that Node.js loads by this name from a package. */
+function nearest(from: string, name: string, packages: Record<string, LockedPackage>): string | undefined {
+  for (let folder = from; ; folder = folder.slice(0, Math.max(0, folder.lastIndexOf('/')))) {
+    const path = folder === '' ? `node_modules/${name}` : `${folder}/node_modules/${name}`;
+    if (packages[path] !== undefined) return path;
+    if (folder === '') return undefined;
+  }
+}
+
 /** Packs workspaces as `npm publish` would. Returns the paths of the tarballs. */
-async function pack(workspaces: readonly string[], folder: string): Promise<string[]> {
+export async function pack(workspaces: readonly string[], folder: string): Promise<string[]> {
   const named = workspaces.flatMap((name) => ['-w', name]);
   const { stdout } = await run('npm', ['pack', '--silent', ...named, '--pack-destination', folder], { cwd: ROOT });
   return stdout

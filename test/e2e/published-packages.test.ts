@@ -1,0 +1,348 @@
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Connection, createConnection } from 'mysql2/promise';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { useBroker } from '../support/api.js';
+import { FORMATS, NEST_MAJORS, pack, PackedProject } from '../support/packed-project.js';
+import { createDatabase, type TestDatabase } from '../support/servers.js';
+
+/* The tarballs that users install, in projects of theirs. */
+
+const PACKAGES = ['@rowmq/contract', '@rowmq/client', '@rowmq/typeorm'];
+
+const shared = useBroker();
+let tarballFolder: string;
+let tarballs: string[];
+/** The database of a service, beside RowMQ's. */
+let own: TestDatabase;
+let connection: Connection;
+
+beforeAll(async () => {
+  tarballFolder = await mkdtemp(join(tmpdir(), 'rowmq-packed-'));
+  tarballs = await pack(PACKAGES, tarballFolder);
+  own = await createDatabase();
+  connection = await createConnection({ uri: own.url });
+  await connection.query('CREATE TABLE orders (article VARCHAR(20) PRIMARY KEY)');
+}, 300_000);
+afterAll(async () => {
+  await connection.end();
+  await own.drop();
+  await rm(tarballFolder, { recursive: true, force: true });
+});
+
+const MODULE = `
+import 'reflect-metadata';
+import { Injectable, Module } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import { Consumer, InjectQueue, type Message, OnMessage, type Queue, RowmqModule } from '@rowmq/client';
+import { z } from 'zod';
+
+const order = z.object({ article: z.string(), count: z.int() });
+type Order = z.output<typeof order>;
+let done: (order: Order) => void = () => undefined;
+const mailed = new Promise<Order>((resolve) => (done = resolve));
+
+@Consumer('packed', { concurrency: 2 })
+class Mailer {
+  @OnMessage()
+  mail(placed: Order, message: Message<Order>): void {
+    if (message.receiveCount === 1) done(placed);
+  }
+}
+
+@Injectable()
+class Shop {
+  constructor(@InjectQueue('packed') readonly orders: Queue<Order>) {}
+}
+
+@Module({
+  imports: [RowmqModule.forRoot({ url: process.env['ROWMQ_URL'] ?? '' }), RowmqModule.registerQueue({ name: 'packed', schema: order, create: true })],
+  providers: [Mailer, Shop],
+})
+class AppModule {}
+
+export async function main(): Promise<unknown> {
+  const app = await NestFactory.createApplicationContext(AppModule, { logger: ['error', 'warn'] });
+  await app.get(Shop).orders.enqueue({ article: 'tea', count: 2 });
+  const order = await mailed;
+  await app.close();
+  return order;
+}
+`;
+
+/*
+ * Nest 11 and Nest 12 treat errors of event handlers differently. With both, a failed message must
+ * come again.
+ */
+const TRANSPORT = `
+import 'reflect-metadata';
+import { Controller, Module } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import { Ctx, EventPattern, Payload } from '@nestjs/microservices';
+import { RowmqHttpClient } from '@rowmq/client/core';
+import { RejectException, RetryException, RowmqClient, type RowmqContext, RowmqServer } from '@rowmq/client/microservices';
+import { firstValueFrom } from 'rxjs';
+
+const url = process.env['ROWMQ_URL'] ?? '';
+let done: (text: string) => void = () => undefined;
+const handled = new Promise<string>((resolve) => (done = resolve));
+
+@Controller()
+class Orders {
+  @EventPattern<string>('packed.created')
+  created(@Payload() payload: { article: string }, @Ctx() context: RowmqContext): void {
+    const { priority, receiveCount } = context.getMessage();
+    if (payload.article === 'wax') throw new RejectException('not to be eaten');
+    if (receiveCount === 1) throw new RetryException(1);
+    done(payload.article + ' ' + priority + ' ' + receiveCount);
+  }
+}
+
+@Module({ controllers: [Orders] })
+class AppModule {}
+
+export async function main(): Promise<unknown> {
+  const broker = new RowmqHttpClient({ url });
+  await broker.putQueue('packed.dead');
+  await broker.putQueue('packed.created', { deadLetterQueue: 'packed.dead' });
+  const strategy = new RowmqServer({ url, consumer: { waitSeconds: 1 } });
+  const app = await NestFactory.createMicroservice(AppModule, { strategy, logger: ['error'] });
+  await app.listen();
+  const client = new RowmqClient({ url });
+  await firstValueFrom(client.emit('packed.created', { article: 'jam' }));
+  await firstValueFrom(client.emit('packed.created', { article: 'wax' }));
+  const results = [await handled];
+  const { messages } = await broker.dequeue('packed.dead', { waitSeconds: 20 });
+  results.push(...messages.map(({ body }) => body));
+  await app.close();
+  await client.close();
+  await broker.purge('packed.dead');
+  await broker.close();
+  return results;
+}
+`;
+
+const CORE = `
+import { RowmqHttpClient } from '@rowmq/client/core';
+
+export async function main(): Promise<unknown> {
+  const client = new RowmqHttpClient({ url: process.env['ROWMQ_URL'] ?? '' });
+  await client.putQueue('core');
+  await client.enqueue('core', { messages: [{ body: 'honey' }] });
+  const { messages } = await client.dequeue('core');
+  await client.purge('core');
+  await client.close();
+  return messages.map(({ body }) => body);
+}
+`;
+
+const TESTED = `
+import 'reflect-metadata';
+import { Injectable, Module } from '@nestjs/common';
+import { Test } from '@nestjs/testing';
+import { InjectQueue, type Queue, RowmqModule } from '@rowmq/client';
+import { InMemoryBroker, RowmqTestingModule } from '@rowmq/client/testing';
+
+@Injectable()
+class Shop {
+  constructor(@InjectQueue('tested') readonly orders: Queue<string>) {}
+}
+
+@Module({ imports: [RowmqModule.registerQueue({ name: 'tested', create: true })], providers: [Shop] })
+class ShopModule {}
+
+export async function main(): Promise<unknown> {
+  const tested = await Test.createTestingModule({ imports: [RowmqTestingModule.forRoot(), ShopModule] }).compile();
+  await tested.init();
+  await tested.get(Shop, { strict: false }).orders.enqueue('salt');
+  const bodies = tested.get(InMemoryBroker).messages('tested').map(({ body }) => body);
+  await tested.close();
+  return bodies;
+}
+`;
+
+/* The transactional enqueue. */
+const TRANSACTIONAL = `
+import 'reflect-metadata';
+import { Injectable, Module } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import { TypeOrmModule } from '@nestjs/typeorm';
+import { enqueue, RowmqError } from '@rowmq/typeorm';
+import { DataSource, type EntityManager } from 'typeorm';
+
+const { SERVICE_URL: url = '', ROWMQ_DATABASE: database = '', QUEUE: queue = '' } = process.env;
+
+@Injectable()
+class Shop {
+  constructor(readonly dataSource: DataSource) {}
+
+  async place(manager: EntityManager, article: string, to = queue): Promise<void> {
+    await manager.query('INSERT INTO orders (article) VALUES (?)', [article]);
+    await enqueue(manager, to, [{ body: article }], { database });
+  }
+}
+
+@Module({ imports: [TypeOrmModule.forRoot({ type: 'mysql', url })], providers: [Shop] })
+class AppModule {}
+
+export async function main(): Promise<unknown> {
+  const app = await NestFactory.createApplicationContext(AppModule, { logger: ['error', 'warn'] });
+  const shop = app.get(Shop);
+  await shop.dataSource.transaction((manager) => shop.place(manager, 'committed'));
+  const rolledBack = await shop.dataSource
+    .transaction(async (manager) => {
+      await shop.place(manager, 'rolled back');
+      throw new Error('changed my mind');
+    })
+    .catch((error: Error) => error.message);
+  const refused = await shop.dataSource
+    .transaction((manager) => shop.place(manager, 'refused', 'no-such-queue'))
+    .catch((error: unknown) => (error instanceof RowmqError ? error.code : String(error)));
+  await app.close();
+  return [rolledBack, refused];
+}
+`;
+
+/*
+ * One process runs all programs: each process loads Nest and its packages for about 2 s of CPU.
+ * The program without Nest comes first, while nothing has loaded Nest. The one with an in-memory
+ * broker comes last, because Nest's testing module prints lines of its own.
+ */
+const MAIN = `
+async function run(name: string): Promise<unknown> {
+  const { main } = await import('./' + name + '.js');
+  return main();
+}
+
+async function main(): Promise<void> {
+  const results: Record<string, unknown> = {};
+  for (const name of ['core', 'module', 'transport', 'transactional']) results[name] = await run(name);
+  console.log(JSON.stringify(results));
+  console.log(JSON.stringify(await run('tested')));
+}
+void main();
+`;
+
+const PROGRAMS = {
+  core: CORE,
+  module: MODULE,
+  transport: TRANSPORT,
+  transactional: TRANSACTIONAL,
+  tested: TESTED,
+  main: MAIN,
+};
+
+describe.each(NEST_MAJORS)('the public packages, packed and installed beside Nest %i and its TypeORM,', (nest) => {
+  let project: PackedProject;
+  beforeAll(async () => {
+    project = await PackedProject.make(tarballs, nest, [
+      '@nestjs/common',
+      '@nestjs/core',
+      '@nestjs/microservices',
+      '@nestjs/testing',
+      '@nestjs/typeorm',
+      'mysql2',
+      'reflect-metadata',
+      'rxjs',
+      'typeorm',
+      'zod',
+    ]);
+    for (const format of FORMATS) {
+      for (const [name, text] of Object.entries(PROGRAMS)) await project.write(`${format}/${name}.ts`, text);
+      expect(await project.takeReadmeSamples(format, '@rowmq/client')).toBeGreaterThanOrEqual(5);
+      expect(await project.takeReadmeSamples(format, '@rowmq/typeorm')).toBe(1);
+    }
+    await project.compile();
+  }, 300_000);
+  afterAll(() => project.remove());
+
+  it.each(FORMATS)(
+    'compile under strict and work in a service of type %s: as a module, a transport, without Nest, in unit tests, and in its transactions',
+    async (format) => {
+      await connection.query('DELETE FROM orders');
+      const queue = await shared.newQueue();
+      const { stdout, stderr } = await project.run(format, 'main.js', {
+        ROWMQ_URL: shared.broker.url,
+        SERVICE_URL: own.url,
+        ROWMQ_DATABASE: shared.broker.database.name,
+        QUEUE: queue.name,
+      });
+      expect(stderr).toBe('');
+      const [results = '', ...lines] = stdout.split('\n');
+      expect(JSON.parse(results)).toEqual({
+        core: ['honey'],
+        module: { article: 'tea', count: 2 },
+        transport: ['jam 4 2', '{"article":"wax"}'],
+        transactional: ['changed my mind', 'queue-not-found'],
+      });
+      expect(lines.slice(-2)).toEqual([JSON.stringify(['"salt"']), '']);
+      // The service commits one of its three transactions. Only that one has stored a message.
+      const [orders] = await connection.query('SELECT article FROM orders');
+      expect(orders).toEqual([{ article: 'committed' }]);
+      const messages = await queue.dequeue({ maxMessages: 10, waitSeconds: 1 });
+      expect(messages.map(({ body }) => body)).toEqual(['committed']);
+    },
+    180_000,
+  );
+
+  it('@rowmq/client brings no database driver, no ORM, and of RowMQ only itself and the contract', async () => {
+    const installed = await project.installedFor('@rowmq/client');
+    expect(installed).toContain('p-retry');
+    for (const name of ['typeorm', '@nestjs/typeorm', 'mysql2']) expect(installed).not.toContain(name);
+    expect(installed.filter((name) => name.startsWith('@rowmq/'))).toEqual(['@rowmq/client', '@rowmq/contract']);
+    await expectNoStrayFiles(project, '@rowmq/client');
+    await expectNoStrayFiles(project, '@rowmq/contract');
+  });
+
+  it('@rowmq/client has the ranges of its peers, and asks for no other framework', async () => {
+    const { peerDependencies, dependencies, version } = JSON.parse(
+      await project.read('node_modules/@rowmq/client/package.json'),
+    );
+    expect(version).toMatch(/^\d+\.\d+\.\d+$/);
+    expect(peerDependencies).toMatchObject({ '@nestjs/common': '^11.0.0 || ^12.0.0' });
+    expect(Object.keys(peerDependencies).filter((name) => !name.startsWith('@nestjs/'))).toEqual([
+      '@opentelemetry/api',
+      'reflect-metadata',
+      'rxjs',
+    ]);
+    const { '@rowmq/contract': contract, ...others } = dependencies;
+    expect(contract).toBe(version);
+    for (const range of Object.values(others)) expect(range).toMatch(/^\^\d/);
+  });
+
+  it('@rowmq/typeorm carries the enqueue inside one file, which needs nothing but the contract, and types that need TypeORM', async () => {
+    const folder = join(project.folder, 'node_modules', '@rowmq', 'typeorm');
+    expect((await readdir(folder)).toSorted()).toEqual(['LICENSE', 'README.md', 'dist', 'package.json']);
+    expect((await readdir(join(folder, 'dist'))).toSorted()).toEqual(['index.d.ts', 'index.js']);
+    const importsOf = async (file: string): Promise<string[]> => {
+      const text = await project.read(join('node_modules/@rowmq/typeorm/dist', file));
+      return [...new Set([...text.matchAll(/\bfrom ['"](.*?)['"]/g)].map(([, name]) => name as string))].toSorted();
+    };
+    expect(await importsOf('index.js')).toEqual(['@rowmq/contract']);
+    expect(await importsOf('index.d.ts')).toEqual(['@rowmq/contract', 'typeorm']);
+    const ours = (await project.installedFor('@rowmq/typeorm')).filter((name) => name.startsWith('@rowmq/'));
+    expect(ours).toEqual(['@rowmq/contract', '@rowmq/typeorm']);
+    const { exports, peerDependencies } = JSON.parse(await project.read('node_modules/@rowmq/typeorm/package.json'));
+    expect(exports['.']).toEqual({ types: './dist/index.d.ts', default: './dist/index.js' });
+    expect(peerDependencies).toEqual({ typeorm: '^0.3.0 || ^1.0.0' });
+  });
+});
+
+/** A tarball has outputs of sources that exist, no test, and a licence and a README for people. */
+async function expectNoStrayFiles(project: PackedProject, name: string): Promise<void> {
+  const folder = join(project.folder, 'node_modules', name);
+  const top = await readdir(folder);
+  for (const file of ['LICENSE', 'README.md', 'package.json', 'dist', 'src']) expect(top).toContain(file);
+  const sources = await readdir(join(folder, 'src'), { recursive: true });
+  expect(sources.filter((file) => file.endsWith('.test.ts'))).toEqual([]);
+  const outputs = await readdir(join(folder, 'dist'), { recursive: true });
+  const modules = outputs.filter((file) => file.endsWith('.js'));
+  expect(modules.toSorted()).toEqual(
+    sources
+      .filter((file) => file.endsWith('.ts'))
+      .map((file) => file.replace(/\.ts$/, '.js'))
+      .toSorted(),
+  );
+  expect(outputs.filter((file) => file.endsWith('.tsbuildinfo'))).toEqual([]);
+}
