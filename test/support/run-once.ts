@@ -7,12 +7,11 @@ export const RUN_ONCE: readonly string[] = [
   // API on every kind.
   'test/e2e/bench.test.ts',
   'test/e2e/client.test.ts',
-  'test/e2e/client-package.test.ts',
   'test/e2e/example-orders.test.ts',
   'test/e2e/in-memory-broker.test.ts',
   'test/e2e/simulator.test.ts',
-  // This tests the package. transactional-enqueue.test.ts runs its statements on every kind.
-  'test/e2e/typeorm-package.test.ts',
+  // This tests the packages. transactional-enqueue.test.ts runs the statements of one on every kind.
+  'test/e2e/published-packages.test.ts',
   // These test HTTP alone: the page, the document, keys and origins, slow sockets, the commands of
   // the docs.
   'test/e2e/docs-commands.test.ts',
@@ -20,6 +19,8 @@ export const RUN_ONCE: readonly string[] = [
   'test/e2e/openapi.test.ts',
   'test/e2e/security.test.ts',
   'test/e2e/slow-clients.test.ts',
+  // This tests exit codes and messages. migrations.test.ts migrates and reverts on every kind.
+  'test/e2e/migrate.test.ts',
   // These test processes and signals. unusable-database.test.ts and database-trouble.test.ts check
   // the server's answers on every kind.
   'test/e2e/shutdown.test.ts',
@@ -39,8 +40,7 @@ export const LONGEST: readonly string[] = [
   'test/faults/campaign/campaign.test.ts',
   'test/ha/high-availability.test.ts',
   'test/faults/campaign/mutants.test.ts',
-  'test/e2e/client-package.test.ts',
-  'test/e2e/typeorm-package.test.ts',
+  'test/e2e/published-packages.test.ts',
   'test/e2e/workers.test.ts',
   'test/concurrency/drain.test.ts',
 ];
