@@ -77,6 +77,7 @@ export default defineConfig({
             ...(index === 0 ? [] : RUN_ONCE),
             ...(hasChromium ? [] : NEED_CHROMIUM),
           ],
+          provide: { isFirstKind: index === 0 },
           globalSetup: [`test/support/${kind}-global-setup.ts`],
           isolate: false,
           testTimeout: 60_000,

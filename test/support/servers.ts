@@ -2,7 +2,14 @@ import { randomBytes } from 'node:crypto';
 import { createConnection } from 'mysql2/promise';
 import { fileURLToPath } from 'node:url';
 import { inject } from 'vitest';
-import { findServer, type ServerKind, type ServerProgram } from '@rowmq/mysql-server';
+import {
+  EmbeddedServer,
+  type EmbeddedServerOptions,
+  findServer,
+  type ServerKind,
+  type ServerProgram,
+} from '@rowmq/mysql-server';
+import { copyData } from './server-copies.js';
 
 /** The database server that the tests of this project share. */
 export interface TestServer {
@@ -11,6 +18,8 @@ export interface TestServer {
   readonly version: string;
   /** The URL of a user with all privileges. Its database is `rowmq`. */
   readonly url: string;
+  /** The data of a server that was initialised and never started. Tests start servers on copies. */
+  readonly emptyData: string;
 }
 
 /** A database of one test, or of one test file. */
@@ -24,12 +33,22 @@ export interface TestDatabase {
 declare module 'vitest' {
   export interface ProvidedContext {
     server: TestServer;
+    /** Whether this kind runs the tests that run on one kind only. */
+    isFirstKind: boolean;
   }
 }
 
 /** The server of this test file. Each file runs once per kind of server. */
 export function testServer(): TestServer {
   return inject('server');
+}
+
+/**
+ * Whether this kind of server is the one that runs the tests to which the kind does not matter.
+ * run-once.ts lists whole files of such tests.
+ */
+export function isFirstKind(): boolean {
+  return inject('isFirstKind');
 }
 
 /**
@@ -44,6 +63,18 @@ export async function serverProgram(kind: ServerKind = testServer().kind): Promi
     install: false,
     ...(serversDir ? { serversDir } : {}),
   });
+}
+
+/** Starts a server for one file of tests, of this project's kind, on initialised data. */
+export async function startServer(options: Omit<EmbeddedServerOptions, 'program'>): Promise<EmbeddedServer> {
+  await copyEmptyData(options.dataDir);
+  return EmbeddedServer.start({ bufferPoolMegabytes: 128, ...options, program: await serverProgram() });
+}
+
+/** Gives an embedded server's folder initialised data, so that its start does not make any. */
+export async function copyEmptyData(dataDir: string): Promise<void> {
+  const { kind, emptyData } = testServer();
+  await copyData(emptyData, dataDir, kind);
 }
 
 /** Creates an empty database with a fresh name on the server of this project. */
