@@ -5,12 +5,15 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type ServerKind, findProcessesByArgument, freePort, identifyProcess, isRunning } from '@rowmq/mysql-server';
 import { afterAll, afterEach, beforeAll, vi } from 'vitest';
-import { testServer } from './servers.js';
+import { copyEmptyData, testServer } from './servers.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const READY_MS = 240_000;
+const RUNNING = 'RowMQ is running.';
+const PROGRAMS = { 'npm start': 'scripts/start.mjs', launcher: 'tools/launcher/dist/main.js' } as const;
+type Program = keyof typeof PROGRAMS;
 
-/** The program of `npm start`, as a process with its own data folder and port. */
+/** `npm start`, or the launcher behind it, as a process with its own data folder and port. */
 export class StartedRowmq {
   /** Its output so far. */
   output = '';
@@ -23,9 +26,10 @@ export class StartedRowmq {
     readonly kind: ServerKind,
     readonly dataDir: string,
     readonly port: number,
+    program: Program,
   ) {
     const { ROWMQ_SERVERS_DIR: serversDir = join(root, '.rowmq-test', 'servers'), ...environment } = process.env;
-    this.launcher = spawn(process.execPath, [join(root, 'scripts', 'start.mjs')], {
+    this.launcher = spawn(process.execPath, [join(root, PROGRAMS[program])], {
       env: {
         ...environment,
         ROWMQ_SERVERS_DIR: serversDir,
@@ -51,11 +55,16 @@ export class StartedRowmq {
     return `http://127.0.0.1:${this.port}`;
   }
 
+  /** Whether the launcher has not ended. */
+  get isRunning(): boolean {
+    return this.launcher.exitCode === null && this.launcher.signalCode === null;
+  }
+
   /** Waits until it reports that it runs. */
   async ready(): Promise<this> {
     let ended = false;
     void this.exited.then(() => (ended = true));
-    await vi.waitUntil(() => ended || this.output.includes('RowMQ is running.'), { timeout: READY_MS, interval: 100 });
+    await vi.waitUntil(() => ended || this.output.includes(RUNNING), { timeout: READY_MS, interval: 100 });
     if (ended) throw new Error(`npm start ended instead of becoming ready:\n${this.output}`);
     return this;
   }
@@ -94,7 +103,8 @@ export class StartedRowmq {
 
   /** Identities of all its processes: launcher, database, broker and reaper. */
   async processes() {
-    const launcher = await identifyProcess(this.launcher.pid!);
+    // Another process may have the number of a launcher that has ended.
+    const launcher = this.isRunning ? await identifyProcess(this.launcher.pid!) : undefined;
     const found = [...(launcher ? [launcher] : []), ...(await this.servers()), ...Object.values(await this.apps())];
     return found.map(({ pid, startedAt }) => ({ pid, startedAt }));
   }
@@ -136,25 +146,49 @@ export class StartedRowmq {
   }
 }
 
+/** How the tests of a file start RowMQ on their data folder. */
+export interface Starts {
+  /** Starts it without a wait. */
+  launch(port?: number): StartedRowmq;
+  /**
+   * Returns what the test before left running, or starts it, and waits until it is ready. A start
+   * takes 10 s of CPU.
+   */
+  running(): Promise<StartedRowmq>;
+}
+
 /**
- * Gives the tests of a file one data folder and one port. Returns the function that starts `npm
- * start` on them.
+ * Gives the tests of a file one data folder and one port.
+ * @param isInitialised whether the folder has initialised data from the beginning
  */
-export function useStart(): (port?: number) => StartedRowmq {
+export function useStart(program: Program, { isInitialised = false } = {}): Starts {
   let dataDir: string;
   let port: number;
   const started: StartedRowmq[] = [];
   beforeAll(async () => {
     dataDir = await mkdtemp(join(tmpdir(), 'rowmq-start-'));
+    if (isInitialised) await copyEmptyData(dataDir);
     port = await freePort();
   });
-  afterEach(async () => {
-    await Promise.all(started.splice(0).map((rowmq) => rowmq.killAll()));
+  const killAll = () => Promise.all(started.splice(0).map((rowmq) => rowmq.killAll()));
+  afterEach(async ({ task }) => {
+    if (task.result?.state === 'fail') await killAll();
   });
-  afterAll(() => rm(dataDir, { recursive: true, force: true }));
-  return (otherPort = port) => {
-    const rowmq = new StartedRowmq(testServer().kind, dataDir, otherPort);
+  afterAll(async () => {
+    await killAll();
+    await rm(dataDir, { recursive: true, force: true });
+  });
+  const launch = (otherPort = port): StartedRowmq => {
+    const rowmq = new StartedRowmq(testServer().kind, dataDir, otherPort, program);
     started.push(rowmq);
     return rowmq;
+  };
+  return {
+    launch,
+    running: async () => {
+      const last = started.at(-1);
+      const isRunning = last !== undefined && last.isRunning && last.output.includes(RUNNING);
+      return isRunning ? last : launch().ready();
+    },
   };
 }
