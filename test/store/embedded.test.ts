@@ -4,7 +4,7 @@ import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Connection, createConnection } from 'mysql2/promise';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import {
   EmbeddedServer,
   EmbeddedServerError,
@@ -14,27 +14,34 @@ import {
 } from '@rowmq/mysql-server';
 import { DataFolder } from '../../tools/mysql-server/src/data-folder.js';
 import { serverArguments } from '../../tools/mysql-server/src/settings.js';
-import { createDatabase, serverProgram, testServer } from '../support/servers.js';
+import { copyEmptyData, createDatabase, serverProgram, testServer } from '../support/servers.js';
 
 let program: ServerProgram;
 let dataDir: string;
 let folder: string;
-const running: EmbeddedServer[] = [];
+/**
+ * The server that runs on each data folder. A test goes on with the server of the test before it,
+ * because a start takes 3 s of CPU.
+ */
+const running = new Map<string, EmbeddedServer>();
 
-/** The data folder of most tests. To initialise one takes longer than such a test. */
+/** The data folder of most tests. */
 let shared: string;
+/** A folder without data, whose path is too long for a socket. */
+let long: string;
 const folders: string[] = [];
 
 beforeAll(async () => {
   program = await serverProgram(testServer().kind);
   shared = await newDataDir();
+  await copyEmptyData(shared);
+  long = join(await newDataDir(), 'a-long-name-'.repeat(10));
 });
 
 beforeEach(() => use(shared));
 
-afterEach(() => Promise.all(running.splice(0).map((server) => server.kill())));
-
 afterAll(async () => {
+  await Promise.all([...running.values()].map((server) => server.kill()));
   for (const path of folders) await rm(path, { recursive: true, force: true });
 });
 
@@ -51,8 +58,18 @@ async function newDataDir(): Promise<string> {
 
 async function start(options: { port?: number } = {}): Promise<EmbeddedServer> {
   const server = await EmbeddedServer.start({ program, dataDir, bufferPoolMegabytes: 128, ...options });
-  running.push(server);
+  running.set(dataDir, server);
   return server;
+}
+
+/** The server that runs on the folder. Starts one if there is none. */
+async function runningServer(): Promise<EmbeddedServer> {
+  return running.get(dataDir) ?? start();
+}
+
+async function stop(server: EmbeddedServer): Promise<void> {
+  await server.stop();
+  running.delete(dataDir);
 }
 
 async function query(server: EmbeddedServer, sql: string): Promise<Record<string, unknown>[]> {
@@ -74,7 +91,7 @@ async function serversOnFolder(): Promise<number[]> {
  * the holder of its lock is gone.
  */
 async function leaveServerBehind(): Promise<number> {
-  await (await start()).stop();
+  await stop(await runningServer());
   const files = new DataFolder(dataDir, program.kind);
   const port = await files.choosePort();
   const commandLine = serverArguments({
@@ -109,7 +126,7 @@ async function occupy(port: number): Promise<() => Promise<void>> {
 
 describe('the embedded server', () => {
   test('is durable, reachable only from this machine, and keeps its data over a restart and a crash', async () => {
-    const first = await start();
+    const first = await runningServer();
     // MariaDB before 11.1 knows this variable by its old name only.
     const isolation = program.kind === 'mysql' ? '@@transaction_isolation' : '@@tx_isolation';
     const settings = await query(
@@ -130,7 +147,7 @@ describe('the embedded server', () => {
     ]);
     await query(first, 'CREATE TABLE kept (id INT PRIMARY KEY)');
     await query(first, 'INSERT INTO kept VALUES (1)');
-    await first.stop();
+    await stop(first);
     expect(await serversOnFolder()).toEqual([]);
 
     const second = await start();
@@ -143,7 +160,7 @@ describe('the embedded server', () => {
   });
 
   test('admits nobody over TCP without the password, not even root', async () => {
-    const server = await start();
+    const server = await runningServer();
     for (const user of ['root', 'rowmq', '']) {
       await expect(createConnection({ host: '127.0.0.1', port: server.port, user })).rejects.toThrow(
         /denied|not allowed/i,
@@ -162,7 +179,7 @@ describe('the embedded server', () => {
   });
 
   test('refuses a second start on a folder in use and names its holder', async () => {
-    await start();
+    await runningServer();
     await expect(start()).rejects.toThrow(FolderLockedError);
     await expect(start()).rejects.toThrow(`process ${process.pid}`);
     expect(await serversOnFolder()).toHaveLength(1);
@@ -174,12 +191,28 @@ describe('the embedded server', () => {
     const server = await start();
     expect(await serversOnFolder()).toEqual([server.pid]);
     expect(server.pid).not.toBe(leftBehind);
-    // One initialisation, three starts and two stops, each with a deadline of its own. The machine
-    // may be busy.
+    // Two starts and two stops, each with a deadline of its own. The machine may be busy.
   }, 180_000);
 
+  test('reports the server’s own error when its port is in use, and chooses another port unless one is given', async () => {
+    const first = await runningServer();
+    await stop(first);
+    const squatter = await occupy(first.port);
+    try {
+      const failure = await start({ port: first.port }).catch((error: unknown) => error);
+      expect(failure).toBeInstanceOf(EmbeddedServerError);
+      expect(String(failure)).toMatch(/error\.log:\n[^]*bind on TCP\/IP port/i);
+      // The failed start released the folder.
+      const second = await start();
+      expect(second.port).not.toBe(first.port);
+      expect(await query(second, 'SELECT 1 AS one')).toEqual([{ one: 1 }]);
+    } finally {
+      await squatter();
+    }
+  });
+
   test('initialises again when the first initialisation was interrupted', async () => {
-    use(await newDataDir());
+    use(long);
     const unfinished = join(folder, 'data.unfinished');
     await mkdir(unfinished, { recursive: true });
     await writeFile(join(unfinished, 'ibdata1'), 'half a page');
@@ -188,38 +221,11 @@ describe('the embedded server', () => {
     expect(await readdir(folder)).not.toContain('data.unfinished');
   });
 
-  test('chooses another port when the remembered one is in use', async () => {
-    const first = await start();
-    await first.stop();
-    const squatter = await occupy(first.port);
-    try {
-      const second = await start();
-      expect(second.port).not.toBe(first.port);
-    } finally {
-      await squatter();
-    }
-  });
-
-  test('reports the server’s own error when the server does not start', async () => {
-    const first = await start();
-    await first.stop();
-    const squatter = await occupy(first.port);
-    try {
-      const failure = await start({ port: first.port }).catch((error: unknown) => error);
-      expect(failure).toBeInstanceOf(EmbeddedServerError);
-      expect(String(failure)).toMatch(/error\.log:\n[^]*bind on TCP\/IP port/i);
-    } finally {
-      await squatter();
-    }
-    // The failed start released the folder.
-    expect(await query(await start(), 'SELECT 1 AS one')).toEqual([{ one: 1 }]);
-  });
-
   test('runs from a folder whose path is too long for a socket', async () => {
-    use(join(await newDataDir(), 'a-long-name-'.repeat(10)));
-    const server = await start();
+    use(long);
+    const server = await runningServer();
     expect(await query(server, 'SELECT 1 AS one')).toEqual([{ one: 1 }]);
-    await server.stop();
+    await stop(server);
     const [socket] = await query(await start(), 'SELECT @@socket AS path');
     expect(String(socket?.['path']).length).toBeLessThan(100);
   });
