@@ -149,12 +149,12 @@ export class StartedRowmq {
 /** How the tests of a file start RowMQ on their data folder. */
 export interface Starts {
   /** Starts it without a wait. */
-  launch(port?: number): StartedRowmq;
+  launch: (port?: number) => StartedRowmq;
   /**
    * Returns what the test before left running, or starts it, and waits until it is ready. A start
    * takes 10 s of CPU.
    */
-  running(): Promise<StartedRowmq>;
+  running: () => Promise<StartedRowmq>;
 }
 
 /**
@@ -187,8 +187,7 @@ export function useStart(program: Program, { isInitialised = false } = {}): Star
     launch,
     running: async () => {
       const last = started.at(-1);
-      const isRunning = last !== undefined && last.isRunning && last.output.includes(RUNNING);
-      return isRunning ? last : launch().ready();
+      return last?.isRunning === true && last.output.includes(RUNNING) ? last : launch().ready();
     },
   };
 }
