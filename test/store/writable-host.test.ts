@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { RowmqError } from '@rowmq/contract';
-import { EmbeddedServer } from '@rowmq/mysql-server';
+import type { EmbeddedServer } from '@rowmq/mysql-server';
 import {
   Database,
   MessageRepository,
@@ -17,7 +17,7 @@ import type { DataSource } from 'typeorm';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { openGateway } from '../support/gateway.js';
 import { freePort } from '../support/processes.js';
-import { serverProgram } from '../support/servers.js';
+import { startServer } from '../support/servers.js';
 import { message } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
@@ -37,29 +37,26 @@ let hosts: [Host, Host];
 let opened: DataSource[] = [];
 
 beforeAll(async () => {
-  const program = await serverProgram();
   folder = await mkdtemp(join(tmpdir(), 'rowmq-hosts-'));
   const start = async (name: string): Promise<Host> => {
-    const server = await EmbeddedServer.start({
-      program,
-      dataDir: join(folder, name),
-      bufferPoolMegabytes: 128,
-      password: PASSWORD,
-    });
+    const server = await startServer({ dataDir: join(folder, name), password: PASSWORD });
     const admin = await createConnection({ uri: server.url });
     await admin.query(`CREATE USER app@'127.0.0.1' IDENTIFIED BY '${PASSWORD}'`);
     await admin.query(`GRANT ALL ON rowmq.* TO app@'127.0.0.1'`);
     await admin.query('CREATE TABLE note (id INT PRIMARY KEY AUTO_INCREMENT, text VARCHAR(100))');
     return { server, admin, name: `127.0.0.1:${server.port}` };
   };
-  hosts = [await start('first'), await start('second')];
+  hosts = await Promise.all([start('first'), start('second')]);
 });
 
 afterAll(async () => {
-  for (const { server, admin } of hosts ?? []) {
-    admin.destroy();
-    await server.stop();
-  }
+  // Nobody reads their data again, so they need not stop in order.
+  await Promise.all(
+    (hosts ?? []).map(async ({ server, admin }) => {
+      admin.destroy();
+      await server.kill();
+    }),
+  );
   await rm(folder, { recursive: true, force: true });
 });
 
