@@ -1,15 +1,27 @@
 import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
-import { describe, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { Api, expectProblem, useBroker } from '../support/api.js';
-import { openGateway } from '../support/gateway.js';
-import { freePort, startBroker } from '../support/processes.js';
+import { type Gateway, openGateway } from '../support/gateway.js';
+import { type Broker, freePort, startBroker } from '../support/processes.js';
 import { eventually } from '../support/wait.js';
 
 vi.setConfig({ maxConcurrency: 10 });
 
 const shared = useBroker();
+/** A second broker on the same database, which it reaches through a gateway. */
+let other: Broker;
+let gateway: Gateway;
+
+beforeAll(async () => {
+  gateway = await openGateway(shared.broker.database.url);
+  other = await startBroker({ database: { ...shared.broker.database, url: gateway.url } });
+});
+afterAll(async () => {
+  await other?.stop();
+  await gateway.shut();
+});
 const run = promisify(execFile);
 
 const NAME = '[a-zA-Z_:][a-zA-Z0-9_:]*';
@@ -99,15 +111,13 @@ describe.concurrent('/metrics', () => {
 
   test('drops the series of a queue that was deleted through this or another broker', async () => {
     const queue = await shared.newQueue();
-    const broker = await startBroker({ database: shared.broker.database });
-    const api = new Api(broker.url);
+    const api = new Api(other.url);
     await api.queue(queue.name).enqueue('b');
     expect(await api.metric(`rowmq_messages_total{event="enqueued",queue="${queue.name}"}`)).toBe(1);
     expect((await shared.api.delete(queue.adminPath)).status).toBe(204);
     // The other broker notices the deletion.
     await api.get('/metrics');
     expect((await api.get('/metrics')).text).not.toContain(`"${queue.name}"`);
-    await broker.stop();
   });
 
   test('counts calls by their answers', async () => {
@@ -141,9 +151,7 @@ describe('/health', () => {
   });
 
   test('says 503 while the database is away, stays alive, and recovers by itself', async () => {
-    const gateway = await openGateway(shared.broker.database.url);
-    const broker = await startBroker({ database: { ...shared.broker.database, url: gateway.url } });
-    const api = new Api(broker.url);
+    const api = new Api(other.url);
     await eventually('ready', async () => (await api.get('/health/ready')).status === 200);
     await gateway.shut();
     const unready = await eventually('not ready', async () => {
@@ -154,7 +162,7 @@ describe('/health', () => {
     expect(detail).toContain('database');
     expect(unready.headers.get('retry-after')).toMatch(/^[1-9]\d*$/);
     expect((await api.get('/health/live')).status).toBe(200);
-    expect(await imageIsHealthy(broker.url)).toBe(true);
+    expect(await imageIsHealthy(other.url)).toBe(true);
     const refused = await api.post('/v1/queues/nowhere/messages', { messages: [{ body: 'b' }] });
     expectProblem(refused, 503, 'database-unavailable');
     expect(refused.headers.get('retry-after')).toMatch(/^[1-9]\d*$/);
@@ -162,8 +170,6 @@ describe('/health', () => {
     await gateway.open();
     await eventually('ready again', async () => (await api.get('/health/ready')).status === 200);
     expectProblem(await api.get('/v1/admin/queues/nowhere'), 404, 'queue-not-found');
-    await broker.stop();
-    await gateway.shut();
   });
 
   test('fails if nobody listens, also for the image’s health check', async () => {

@@ -10,7 +10,7 @@ export const RUN_ONCE: readonly string[] = [
   'test/e2e/example-orders.test.ts',
   'test/e2e/in-memory-broker.test.ts',
   'test/e2e/simulator.test.ts',
-  // This tests the packages. transactional-enqueue.test.ts runs the statements of one on every kind.
+  // This tests the packages. transactional-enqueue.test.ts runs the SQL of one on every kind.
   'test/e2e/published-packages.test.ts',
   // These test HTTP alone: the page, the document, keys and origins, slow sockets, the commands of
   // the docs.
