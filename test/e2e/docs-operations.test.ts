@@ -12,7 +12,7 @@ import { Api, useBroker } from '../support/api.js';
 import { blocksOf, readPage } from '../support/docs.js';
 import { DAY, enqueueStamped, HOUR, settleAll, START } from '../support/partitions.js';
 import { freePort, startBroker, startReaper } from '../support/processes.js';
-import { createDatabase, testServer } from '../support/servers.js';
+import { createDatabase, isFirstKind, testServer } from '../support/servers.js';
 import { createQueue, openStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
@@ -252,91 +252,94 @@ interface Rule {
   annotations: { summary: string };
 }
 
-describe('docs/alerts.yml', () => {
+// The names of metrics, labels and paths do not depend on the kind of server.
+describe.runIf(isFirstKind())('names in the pages', () => {
   const shared = useBroker();
 
-  const rules = async (): Promise<Rule[]> => {
-    const { groups } = parse(await readFile(`${root}docs/alerts.yml`, 'utf8')) as { groups: { rules: Rule[] }[] };
-    return groups.flatMap((group) => group.rules);
-  };
+  describe('docs/alerts.yml', () => {
+    const rules = async (): Promise<Rule[]> => {
+      const { groups } = parse(await readFile(`${root}docs/alerts.yml`, 'utf8')) as { groups: { rules: Rule[] }[] };
+      return groups.flatMap((group) => group.rules);
+    };
 
-  it('has rules that each have a unique name, a delay, a severity and a summary', async () => {
-    const all = await rules();
-    expect(all.length).toBeGreaterThan(5);
-    expect(new Set(all.map(({ alert }) => alert)).size).toBe(all.length);
-    for (const rule of all) {
-      expect(rule).toMatchObject({ alert: expect.stringMatching(/^Rowmq[A-Z]\w+$/), expr: expect.any(String) });
-      expect(rule.for).toMatch(/^\d+[mh]$/);
-      expect(rule.labels.severity).toMatch(/^(?:critical|warning)$/);
-      expect(rule.annotations.summary).toMatch(/\w/);
+    it('has rules that each have a unique name, a delay, a severity and a summary', async () => {
+      const all = await rules();
+      expect(all.length).toBeGreaterThan(5);
+      expect(new Set(all.map(({ alert }) => alert)).size).toBe(all.length);
+      for (const rule of all) {
+        expect(rule).toMatchObject({ alert: expect.stringMatching(/^Rowmq[A-Z]\w+$/), expr: expect.any(String) });
+        expect(rule.for).toMatch(/^\d+[mh]$/);
+        expect(rule.labels.severity).toMatch(/^(?:critical|warning)$/);
+        expect(rule.annotations.summary).toMatch(/\w/);
+      }
+    });
+
+    it('names metrics, labels and values that a broker exports', async () => {
+      const reaper = await startReaper(shared.broker.database);
+      await everyDuty(shared.api);
+      await reaper.stop();
+      const dead = shared.api.queue('orders-dead');
+      await dead.put();
+      await dead.enqueue('a');
+      const { receipt } = await dead.dequeueOne();
+      await dead.nack([receipt]);
+      await dead.dequeueOne();
+      const samples = (await shared.api.get('/metrics')).text.split('\n').filter((line) => !line.startsWith('#'));
+      for (const { alert, expr, annotations } of await rules()) {
+        const byLabels = [...expr.matchAll(/\b(?:by|on) \(([^)]*)\)/g)].flatMap(([, names]) =>
+          (names ?? '').split(', '),
+        );
+        const told = [...annotations.summary.matchAll(/\$labels\.(\w+)/g)].map(([, label]) => label as string);
+        const selectors = selectorsOf(expr).filter(({ metric }) => metric !== 'up');
+        for (const { metric, matchers } of selectors) {
+          const own = samples.filter((line) => line.startsWith(`${metric}{`) || line.startsWith(`${metric} `));
+          expect(own, `${alert}: ${metric} is not exported`).not.toEqual([]);
+          for (const { label, operator, value } of matchers) {
+            const wanted = operator === '=' ? `${label}="${value}"` : `${label}="`;
+            expect(
+              own.some((line) => line.includes(wanted)),
+              `${alert}: ${metric} without ${wanted}`,
+            ).toBe(true);
+          }
+          // Prometheus adds the instance.
+          for (const label of byLabels.filter((one) => one !== 'instance'))
+            expect(
+              own.every((line) => line.includes(`${label}="`)),
+              `${alert}: ${metric} without ${label}`,
+            ).toBe(true);
+        }
+        if (selectors.length > 0) for (const label of told) expect(byLabels, alert).toContain(label);
+      }
+    }, 180_000);
+
+    /** Every metric in an expression, with the labels that it requires. */
+    function selectorsOf(expr: string) {
+      const bare = expr.replaceAll(/\b(?:by|on) \([^)]*\)/g, '').replaceAll(/\[\w+\]/g, '');
+      const found = bare.matchAll(/\b(?!(?:unless|and|or)\b)([a-z]\w*)\b(?!\s*\()(?:\{([^}]*)\})?(?![^{]*\})/g);
+      return [...found].map(([, metric, inside = '']) => ({
+        metric: metric as string,
+        matchers: [...inside.matchAll(/(\w+)(=~|!~|!=|=)"([^"]*)"/g)].map(([, label, operator, value]) => ({
+          label: label as string,
+          operator: operator as string,
+          value: value as string,
+        })),
+      }));
     }
   });
 
-  it('names metrics, labels and values that a broker exports', async () => {
-    const reaper = await startReaper(shared.broker.database);
-    await everyDuty(shared.api);
-    await reaper.stop();
-    const dead = shared.api.queue('orders-dead');
-    await dead.put();
-    await dead.enqueue('a');
-    const { receipt } = await dead.dequeueOne();
-    await dead.nack([receipt]);
-    await dead.dequeueOne();
-    const samples = (await shared.api.get('/metrics')).text.split('\n').filter((line) => !line.startsWith('#'));
-    for (const { alert, expr, annotations } of await rules()) {
-      const byLabels = [...expr.matchAll(/\b(?:by|on) \(([^)]*)\)/g)].flatMap(([, names]) => (names ?? '').split(', '));
-      const told = [...annotations.summary.matchAll(/\$labels\.(\w+)/g)].map(([, label]) => label as string);
-      const selectors = selectorsOf(expr).filter(({ metric }) => metric !== 'up');
-      for (const { metric, matchers } of selectors) {
-        const own = samples.filter((line) => line.startsWith(`${metric}{`) || line.startsWith(`${metric} `));
-        expect(own, `${alert}: ${metric} is not exported`).not.toEqual([]);
-        for (const { label, operator, value } of matchers) {
-          const wanted = operator === '=' ? `${label}="${value}"` : `${label}="`;
-          expect(
-            own.some((line) => line.includes(wanted)),
-            `${alert}: ${metric} without ${wanted}`,
-          ).toBe(true);
-        }
-        // Prometheus adds the instance.
-        for (const label of byLabels.filter((one) => one !== 'instance'))
-          expect(
-            own.every((line) => line.includes(`${label}="`)),
-            `${alert}: ${metric} without ${label}`,
-          ).toBe(true);
-      }
-      if (selectors.length > 0) for (const label of told) expect(byLabels, alert).toContain(label);
+  describe('the sample for Kubernetes', () => {
+    interface Spec {
+      terminationGracePeriodSeconds: number;
+      containers: Record<'livenessProbe' | 'readinessProbe', { httpGet: { path: string } }>[];
     }
-  }, 180_000);
 
-  /** Every metric in an expression, with the labels that it requires. */
-  function selectorsOf(expr: string) {
-    const bare = expr.replaceAll(/\b(?:by|on) \([^)]*\)/g, '').replaceAll(/\[\w+\]/g, '');
-    const found = bare.matchAll(/\b(?!(?:unless|and|or)\b)([a-z]\w*)\b(?!\s*\()(?:\{([^}]*)\})?(?![^{]*\})/g);
-    return [...found].map(([, metric, inside = '']) => ({
-      metric: metric as string,
-      matchers: [...inside.matchAll(/(\w+)(=~|!~|!=|=)"([^"]*)"/g)].map(([, label, operator, value]) => ({
-        label: label as string,
-        operator: operator as string,
-        value: value as string,
-      })),
-    }));
-  }
-});
-
-describe('the sample for Kubernetes', () => {
-  const shared = useBroker();
-
-  interface Spec {
-    terminationGracePeriodSeconds: number;
-    containers: Record<'livenessProbe' | 'readinessProbe', { httpGet: { path: string } }>[];
-  }
-
-  it('probes paths that a broker answers, and gives it time to stop', async () => {
-    const { spec } = parse(await blockWith('yaml', 'livenessProbe')) as { spec: Spec };
-    expect(spec.terminationGracePeriodSeconds).toBeGreaterThan(25);
-    const [container] = spec.containers;
-    expect(container?.livenessProbe.httpGet.path).toBe('/health/live');
-    for (const probe of ['livenessProbe', 'readinessProbe'] as const)
-      expect((await shared.api.get(container?.[probe].httpGet.path as string)).status).toBe(200);
+    it('probes paths that a broker answers, and gives it time to stop', async () => {
+      const { spec } = parse(await blockWith('yaml', 'livenessProbe')) as { spec: Spec };
+      expect(spec.terminationGracePeriodSeconds).toBeGreaterThan(25);
+      const [container] = spec.containers;
+      expect(container?.livenessProbe.httpGet.path).toBe('/health/live');
+      for (const probe of ['livenessProbe', 'readinessProbe'] as const)
+        expect((await shared.api.get(container?.[probe].httpGet.path as string)).status).toBe(200);
+    });
   });
 });
