@@ -21,7 +21,8 @@ async function codeOf(call: Promise<unknown>): Promise<string> {
   );
 }
 
-describe.each(brokers)('%s', (_, make) => {
+// Most of these tests wait for leases and delays, so they run at the same time.
+describe.concurrent.each(brokers)('%s', (_, make) => {
   let broker: BrokerClient;
   beforeAll(() => {
     broker = make();
