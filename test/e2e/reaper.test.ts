@@ -1,10 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { newMessageId, type ReaperAnswer } from '@rowmq/contract';
 import { Api } from '../support/api.js';
 import { DAY, enqueueStamped, HOUR, settleAll, stored } from '../support/partitions.js';
 import { type AppProcess, type Broker, startApp, startBroker, startReaper } from '../support/processes.js';
-import { createDatabase } from '../support/servers.js';
 import { message, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
@@ -14,13 +13,14 @@ let broker: Broker;
 let store: TestStore;
 const reapers: AppProcess[] = [];
 
-beforeEach(async () => {
+beforeAll(async () => {
   broker = await startBroker();
   store = await openStore({ on: broker.database.url });
 });
 
-afterEach(async () => {
-  await Promise.all(reapers.splice(0).map((reaper) => reaper.kill()));
+afterEach(() => Promise.all(reapers.splice(0).map((reaper) => reaper.kill())));
+
+afterAll(async () => {
   await store.close();
   await broker.stop();
   await broker.database.drop();
@@ -127,20 +127,19 @@ describe('a reaper', () => {
     const due = message({ id: newMessageId(), expiresInSeconds: 1 });
     const { queue } = await store.queues.put('handed-over', {});
     await store.at(Date.now() - HOUR).messages.enqueue(queue.name, [due]);
-    await eventually('it reaps', async () => (await store.database.read('SELECT 1 FROM delivery')).length === 0);
+    const deliveries = () => store.database.read('SELECT 1 FROM delivery WHERE queue_id = ?', [queue.id]);
+    await eventually('it reaps', async () => (await deliveries()).length === 0);
     await second.stop();
   });
 
   test('does not start with invalid settings, and lists every fault', async () => {
-    const database = await createDatabase();
     const started = startApp('reaper', {
-      ROWMQ_DATABASE_URL: database.url,
+      ROWMQ_DATABASE_URL: broker.database.url,
       ROWMQ_RETENTION_SECONDS: '1',
       ROWMQ_PARTITION_MINUTES: 'sixty',
     });
     await expect(started).rejects.toThrow(
       /exited[^]*ROWMQ_RETENTION_SECONDS must be[^]*ROWMQ_PARTITION_MINUTES must be/,
     );
-    await database.drop();
   });
 });
