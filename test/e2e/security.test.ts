@@ -2,9 +2,8 @@ import { once } from 'node:events';
 import { describe, expect, test, vi } from 'vitest';
 import { Api, expectProblem, useBroker } from '../support/api.js';
 import { brokerRefusal } from '../support/commands.js';
-import { createMigratedDatabase, freePort, startApp } from '../support/processes.js';
+import { freePort, startApp } from '../support/processes.js';
 import { openSocket } from '../support/raw-http.js';
-import { createDatabase } from '../support/servers.js';
 
 vi.setConfig({ maxConcurrency: 10 });
 
@@ -193,7 +192,7 @@ describe.concurrent('a broker does not start', SLOW, () => {
   test.each(['0.0.0.0', '::', '192.168.0.1', 'broker.example.org'])(
     'on %s without a key, and says what to do',
     async (host) => {
-      const { url } = await createDatabase();
+      const { url } = shared.broker.database;
       const output = await brokerRefusal({ ROWMQ_DATABASE_URL: url, ROWMQ_HOST: host });
       expect(output).toContain(`ROWMQ_HOST is ${host}`);
       expect(output).toContain('Set ROWMQ_ADMIN_KEY, or listen on 127.0.0.1.');
@@ -201,7 +200,7 @@ describe.concurrent('a broker does not start', SLOW, () => {
   );
 
   test('with a key that is too short, and says how to make one', async () => {
-    const { url } = await createDatabase();
+    const { url } = shared.broker.database;
     const output = await brokerRefusal({ ROWMQ_DATABASE_URL: url, ROWMQ_ADMIN_KEY: 'fifteen letters' });
     expect(output).toContain('ROWMQ_ADMIN_KEY must have at least 16 characters; make one with `openssl rand -hex 24`');
     expect(output).not.toContain('fifteen letters');
@@ -234,35 +233,27 @@ describe.concurrent('a broker does not start', SLOW, () => {
   });
 
   test('on a port that is in use, and says which', async () => {
-    const { url } = await createMigratedDatabase();
+    const { url } = shared.broker.database;
     const { port } = new URL(shared.broker.url);
     const output = await brokerRefusal({ ROWMQ_DATABASE_URL: url, ROWMQ_PORT: port });
     expect(output).toMatch(new RegExp(`rowmq broker: Cannot listen: .*127.0.0.1:${port}.*ROWMQ_PORT`));
   });
 });
 
-describe.concurrent('a broker starts', SLOW, () => {
-  test('with a warning for a setting that it does not know', async () => {
-    const { url } = await createMigratedDatabase();
-    const app = await startApp('broker', {
-      ROWMQ_DATABASE_URL: url,
-      ROWMQ_PORT: String(await freePort()),
-      ROWMQ_ADMINKEY: 'misspelt',
-    });
-    await app.stop();
-    expect(app.output()).toContain('ROWMQ_ADMINKEY is not a setting of RowMQ. docs/operations.md lists the settings.');
-  });
-
-  test('on every address, once it has a key', async () => {
-    const { url } = await createMigratedDatabase();
+test(
+  'a broker starts on every address once it has a key, and warns of a setting that it does not know',
+  SLOW,
+  async () => {
     const port = await freePort();
     const app = await startApp('broker', {
-      ROWMQ_DATABASE_URL: url,
+      ROWMQ_DATABASE_URL: shared.broker.database.url,
       ROWMQ_PORT: String(port),
       ROWMQ_HOST: '0.0.0.0',
       ROWMQ_ADMIN_KEY: KEY,
+      ROWMQ_ADMINKEY: 'misspelt',
     });
     expectProblem(await new Api(`http://127.0.0.1:${port}`).get('/v1/admin/queues'), 401, 'unauthorized');
     await app.stop();
-  });
-});
+    expect(app.output()).toContain('ROWMQ_ADMINKEY is not a setting of RowMQ. docs/operations.md lists the settings.');
+  },
+);
