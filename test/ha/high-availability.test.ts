@@ -26,7 +26,7 @@ let loads: Load[] = [];
 let failed = false;
 
 beforeAll(async () => {
-  rig = await HaRig.start({ isolated: ROUNDS > 0 });
+  rig = await HaRig.start({ isFull: ROUNDS > 0 });
 }, TEST_MS);
 
 afterAll(async () => {

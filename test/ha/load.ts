@@ -13,7 +13,7 @@ import { eventually } from '../support/wait.js';
  * since. After a shorter lease nobody could explain the second receive count.
  */
 const ARGUMENTS =
-  '--producers 4 --consumers 6 --rate 200 --batch 5 --queues 2 --seconds 3600 --drain-seconds 300 --lease-seconds 15 --max-backlog 5000 ' +
+  '--producers 4 --consumers 6 --rate 100 --batch 5 --queues 2 --seconds 3600 --drain-seconds 300 --lease-seconds 15 --max-backlog 5000 ' +
   '--crash-rate 0.01 --nack-rate 0.02 --body-bytes 50-500 --max-messages 500000';
 
 const ABANDON_MS = 10_000;

@@ -49,13 +49,16 @@ export class HaRig {
     this.database = { name: 'rowmq', url: group.url, drop: async () => undefined };
   }
 
-  /** @param isolated each server in a network of its own, if that can be had. */
-  static async start({ isolated }: { isolated: boolean }): Promise<HaRig> {
+  /**
+   * @param isFull prepares what only the tests beyond the smallest form need: a network for each
+   * server, if the machine has that, and partitions of the past.
+   */
+  static async start({ isFull }: { isFull: boolean }): Promise<HaRig> {
     const found = await serverProgram('mysql');
     const folder = await mkdtemp(join(tmpdir(), 'rowmq-ha-'));
     const lines: string[] = [];
     const log = (line: string): void => void lines.push(`${new Date().toISOString()} ${line}`);
-    const isolation = isolated ? await Isolation.create(found, folder) : undefined;
+    const isolation = isFull ? await Isolation.create(found, folder) : undefined;
     const program = isolation?.program ?? found;
     const group = await EmbeddedGroup.prepare({ program, folder, bufferPoolMegabytes: 128, log });
     const rig = new HaRig(group, folder, lines, isolation);
@@ -68,11 +71,11 @@ export class HaRig {
       await group.care.form();
       rig.#caring = group.care.keepTogether(rig.#care.signal);
       await migrateDatabase(group.url);
-      await rig.makePastPartitions();
+      if (isFull) await rig.makePastPartitions();
       rig.brokers.push(...(await Promise.all([rig.newBroker(), rig.newBroker()])));
       rig.reapers.push(...(await Promise.all([rig.newReaper(), rig.newReaper()])));
       rig.#proberClient = new RowmqHttpClient({ url: rig.brokerUrls, retries: 0 });
-      rig.prober = await Prober.start(rig.#proberClient, 'probe');
+      rig.prober = await Prober.start(rig.#proberClient, 'probe', { everyMs: isFull ? undefined : 200 });
     } catch (error) {
       await rig.end();
       throw new Error(`The rig does not come up:\n${rig.log}`, { cause: error });

@@ -10,6 +10,7 @@ import {
   identifyProcess,
   terminateProcess,
 } from '@rowmq/mysql-server';
+import { copyFreshData } from './fresh-data.js';
 
 const dataDir = fileURLToPath(new URL('../../.rowmq-test', import.meta.url));
 
@@ -23,6 +24,7 @@ export async function startTestServer(kind: ServerKind, project: TestProject): P
   const program = await findServer({ kinds: [kind], dataDir, install: false, ...(serversDir ? { serversDir } : {}) });
   await endLeftOver(dataDir, kind);
   const folder = join(dataDir, `${kind}-${process.pid}`);
+  await copyFreshData(program, folder);
   const server = await EmbeddedServer.start({ program, dataDir: folder, bufferPoolMegabytes: 512 });
   // SIGINT ends vitest without its teardown. A server left over would then run for ever, because no
   // later run uses its folder.

@@ -14,7 +14,7 @@ export interface Outcome {
   fault: Fault;
   result: Result;
   strikes: number;
-  /** When it struck: the most of them all. */
+  /** The load's requests without an answer at the moment of a strike: the most of all strikes. */
   requestsInFlight: number;
   /** After each strike, until a message went from end to end again. */
   recoveryMs: number[];
@@ -32,7 +32,13 @@ const LEAST_WORK = 100;
 const PATIENCE_MS = 60_000;
 const USUAL_DEADLINE_MS = 10_000;
 const PROBED_QUEUE = 'probed';
+/** A round trip costs the broker as much CPU as a batch of the load. */
+const PROBE_EVERY_MS = 200;
 
+/**
+ * The rate leaves CPU to other tests. A fault needs requests in flight, not a busy machine: {@link
+ * underFault} checks them before each strike.
+ */
 const LOAD: SimulatorSettings = {
   url: undefined,
   defaultUrl: '',
@@ -42,7 +48,7 @@ const LOAD: SimulatorSettings = {
   consumers: 8,
   seconds: 3600,
   batch: 10,
-  rate: 500,
+  rate: 150,
   maxBacklog: 3000,
   queues: 2,
   bodyBytes: { min: 0, max: 1024 },
@@ -87,7 +93,7 @@ async function underLoad(
   seconds: number,
   prepared: Prepared | undefined,
 ): Promise<Outcome> {
-  const prober = await Prober.start(rig.client, PROBED_QUEUE);
+  const prober = await Prober.start(rig.client, PROBED_QUEUE, { everyMs: PROBE_EVERY_MS });
   const load = new Load(rig, fault);
   try {
     const seen = await strikeAgainAndAgain(rig, fault, { prober, load, seconds });
@@ -117,7 +123,7 @@ async function strikeAgainAndAgain(
   do {
     await load.during(sleep(PAUSE_MS));
     if (fault.strike === undefined) continue;
-    await load.until('requests are in flight', () => load.requestsInFlight > 0);
+    await load.until('writes are in flight', () => load.writesInFlight > 0);
     seen.requestsInFlight = Math.max(seen.requestsInFlight, load.requestsInFlight);
     const since = await fault.strike(rig, prober);
     seen.strikes += 1;
@@ -146,10 +152,15 @@ async function serves(client: RowmqHttpClient, deadlineMs: number): Promise<void
   await eventually(`broker ${client.url} serves again`, () => roundTrip().catch(passing), deadlineMs);
 }
 
+const WRITES: ReadonlySet<string> = new Set(['enqueue', 'ack', 'nack', 'extend']);
+
 /** Producers and consumers at work, from now on. */
 class Load {
-  /** This and the counts, which are of the whole load: as of the last second. */
+  /** Calls without an answer now. A dequeue that waits for messages is one of them. */
   requestsInFlight = 0;
+  /** The calls without an answer that store or settle messages. */
+  writesInFlight = 0;
+  /** The counts of the whole load, as of the last second. */
   readonly counts = new Meter().totals;
   readonly result: Promise<Result>;
   private readonly stopping = new AbortController();
@@ -160,13 +171,12 @@ class Load {
     this.clients = rig.clients.map(({ url }) => new RowmqHttpClient({ url, retries: 0, timeoutMs }));
     const watcher: Watcher = {
       phase: () => undefined,
-      sample: ({ requestsInFlight, counts }) => {
-        this.requestsInFlight = requestsInFlight;
+      sample: ({ counts }) => {
         for (const what of Object.keys(counts) as Counted[]) this.counts[what] += counts[what];
       },
     };
     const settings = { ...LOAD, seed: Math.floor(Math.random() * 2 ** 31), ...fault.load };
-    this.result = simulate(inTurns(this.clients), settings, watcher, this.stopping.signal);
+    this.result = simulate(this.inTurns(), settings, watcher, this.stopping.signal);
     // The caller that awaits the load gets the error.
     this.result.catch(() => undefined);
   }
@@ -191,21 +201,32 @@ class Load {
   async until(what: string, condition: (counts: Record<Counted, number>) => boolean): Promise<void> {
     await this.during(eventually(`the load: ${what}`, () => condition(this.counts), 3 * DEADLINE_MS));
   }
-}
 
-/**
- * As a load balancer has it: each call goes to the next broker, so that what one leased another
- * settles.
- */
-function inTurns(clients: readonly RowmqHttpClient[]): RowmqHttpClient {
-  let turn = 0;
-  return new Proxy(clients[0] as RowmqHttpClient, {
-    get: (_, name) => {
-      const client = clients[(turn += 1) % clients.length] as RowmqHttpClient;
-      const value: unknown = Reflect.get(client, name, client);
-      return typeof value === 'function' ? value.bind(client) : value;
-    },
-  });
+  /**
+   * Sends each call to the next broker, as a load balancer does. Each broker then settles leases of
+   * the other.
+   */
+  private inTurns(): RowmqHttpClient {
+    let turn = 0;
+    return new Proxy(this.clients[0] as RowmqHttpClient, {
+      get: (_, name) => {
+        const client = this.clients[(turn += 1) % this.clients.length] as RowmqHttpClient;
+        const value: unknown = Reflect.get(client, name, client);
+        if (typeof value !== 'function') return value;
+        return async (...args: unknown[]): Promise<unknown> => {
+          const isWrite = WRITES.has(String(name));
+          this.requestsInFlight += 1;
+          if (isWrite) this.writesInFlight += 1;
+          try {
+            return await (value.apply(client, args) as Promise<unknown>);
+          } finally {
+            this.requestsInFlight -= 1;
+            if (isWrite) this.writesInFlight -= 1;
+          }
+        };
+      },
+    });
+  }
 }
 
 /**

@@ -32,6 +32,7 @@ beforeEach(async ({ skip }) => {
   mount = await mkdtemp(join(tmpdir(), 'rowmq-small-disk-'));
   await run('mount', ['-t', 'tmpfs', '-o', `size=${MEGABYTES}m`, 'tmpfs', mount]);
   rig = await FaultRig.start({ kind: testServer().kind, folder: join(mount, 'data'), bufferPoolMegabytes: 128 });
+  await rig.repair();
 });
 
 afterEach(async () => {

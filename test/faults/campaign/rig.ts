@@ -8,6 +8,7 @@ import { EmbeddedServer, type ServerKind } from '@rowmq/mysql-server';
 import { migrateDatabase } from '@rowmq/store';
 import { type Connection, createConnection, type ResultSetHeader, type RowDataPacket } from 'mysql2/promise';
 import { DatabaseProxy } from '../../support/database-proxy.js';
+import { copyFreshData } from '../../support/fresh-data.js';
 import { freePort, type SpawnedApp, spawnApp } from '../../support/processes.js';
 import { serverProgram } from '../../support/servers.js';
 import { openStore, type TestStore } from '../../support/store.js';
@@ -97,6 +98,8 @@ export interface RigOptions {
   /** The server's data folder. Default: a folder of its own, removed at the end. */
   folder?: string;
   bufferPoolMegabytes?: number;
+  /** Default: two. */
+  reapers?: 1 | 2;
 }
 
 /**
@@ -125,12 +128,16 @@ export class FaultRig {
     private readonly bufferPoolMegabytes: number,
   ) {}
 
-  static async start({ kind, folder, bufferPoolMegabytes = 256 }: RigOptions): Promise<FaultRig> {
+  /**
+   * Starts the server and the network. {@link repair} or {@link useBrokers} starts the other
+   * processes.
+   */
+  static async start({ kind, folder, bufferPoolMegabytes = 256, reapers = 2 }: RigOptions): Promise<FaultRig> {
     const own = folder ?? (await mkdtemp(join(tmpdir(), 'rowmq-faults-')));
     const rig = new FaultRig(kind, own, bufferPoolMegabytes);
     process.once('exit', rig.killAtExit);
     try {
-      await rig.begin();
+      await rig.begin(reapers);
       return rig;
     } catch (error) {
       await rig.stop();
@@ -138,7 +145,8 @@ export class FaultRig {
     }
   }
 
-  private async begin(): Promise<void> {
+  private async begin(reaperCount: number): Promise<void> {
+    await copyFreshData(await serverProgram(this.kind), this.folder);
     await this.startServer();
     await this.admin(`CREATE DATABASE ${DATABASE} CHARACTER SET utf8mb4`);
     await this.admin(`USE ${DATABASE}`);
@@ -154,12 +162,11 @@ export class FaultRig {
       const settings = { ROWMQ_PORT: String(port), ROWMQ_DATABASE_POOL_SIZE: String(POOL_SIZE) };
       this.brokers.push(new Restartable(user, 'broker', { ROWMQ_DATABASE_URL: this.urlOf(user), ...settings }));
     }
-    for (const user of USERS.reapers) {
+    for (const user of USERS.reapers.slice(0, reaperCount)) {
       const settings = { ROWMQ_REAPER_INTERVAL_SECONDS: '1', ROWMQ_RETENTION_SECONDS: String(RETENTION_SECONDS) };
       this.reapers.push(new Restartable(user, 'reaper', { ROWMQ_DATABASE_URL: this.urlOf(user), ...settings }));
     }
     this.client = new RowmqHttpClient({ url: this.clients.map((client) => client.url), retries: 0 });
-    await this.repair();
   }
 
   /** The database's URL for one of RowMQ's users, by way of the network. */
@@ -174,10 +181,10 @@ export class FaultRig {
     return [...this.brokers, ...this.reapers];
   }
 
-  /** Has other compiled processes take the place of those that run. */
-  async use(root: string | undefined): Promise<void> {
-    await Promise.all(this.processes.map((process) => process.remove()));
-    for (const process of this.processes) process.root = root;
+  /** Replaces the brokers by those compiled in another folder. */
+  async useBrokers(root: string): Promise<void> {
+    await Promise.all(this.brokers.map((broker) => broker.remove()));
+    for (const broker of this.brokers) broker.root = root;
     await this.repair();
   }
 
