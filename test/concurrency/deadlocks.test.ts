@@ -28,7 +28,7 @@ const SECONDS = Number(MINUTES ?? 0.1) * 60;
  * A slow machine gets this much longer, until every pair has met and a partition was dropped. The
  * short run does not fail without that, so it waits for less.
  */
-const EXTRA_SECONDS = MINUTES === undefined ? 60 : 180;
+const EXTRA_SECONDS = MINUTES === undefined ? 30 : 180;
 /** An abandoned statement may have removed this many deliveries without a report. */
 const REMOVED_AT_ONCE = 1000;
 

@@ -98,13 +98,13 @@ export interface RigOptions {
   /** The server's data folder. Default: a folder of its own, removed at the end. */
   folder?: string;
   bufferPoolMegabytes?: number;
-  /** Default: two. */
-  reapers?: 1 | 2;
+  /** The number of brokers, and of reapers. Default: two. */
+  processes?: 1 | 2;
 }
 
 /**
- * A whole RowMQ of its own that may be broken: a database server, a network in front of it, two
- * brokers and two reapers, each a real process.
+ * A whole RowMQ of its own that may be broken: a database server, a network in front of it, brokers
+ * and reapers, each a real process.
  *
  * RowMQ's users have no more rights than they need.
  */
@@ -132,12 +132,12 @@ export class FaultRig {
    * Starts the server and the network. {@link repair} or {@link useBrokers} starts the other
    * processes.
    */
-  static async start({ kind, folder, bufferPoolMegabytes = 256, reapers = 2 }: RigOptions): Promise<FaultRig> {
+  static async start({ kind, folder, bufferPoolMegabytes = 256, processes = 2 }: RigOptions): Promise<FaultRig> {
     const own = folder ?? (await mkdtemp(join(tmpdir(), 'rowmq-faults-')));
     const rig = new FaultRig(kind, own, bufferPoolMegabytes);
     process.once('exit', rig.killAtExit);
     try {
-      await rig.begin(reapers);
+      await rig.begin(processes);
       return rig;
     } catch (error) {
       await rig.stop();
@@ -145,7 +145,7 @@ export class FaultRig {
     }
   }
 
-  private async begin(reaperCount: number): Promise<void> {
+  private async begin(processes: number): Promise<void> {
     await copyFreshData(await serverProgram(this.kind), this.folder);
     await this.startServer();
     await this.admin(`CREATE DATABASE ${DATABASE} CHARACTER SET utf8mb4`);
@@ -156,13 +156,13 @@ export class FaultRig {
     }
     this.network = await DatabaseProxy.start(this.serverUrl);
     await migrateDatabase(this.urlOf(USERS.brokers[0]));
-    for (const user of USERS.brokers) {
+    for (const user of USERS.brokers.slice(0, processes)) {
       const port = await freePort();
       this.clients.push(new RowmqHttpClient({ url: `http://127.0.0.1:${port}`, retries: 0 }));
       const settings = { ROWMQ_PORT: String(port), ROWMQ_DATABASE_POOL_SIZE: String(POOL_SIZE) };
       this.brokers.push(new Restartable(user, 'broker', { ROWMQ_DATABASE_URL: this.urlOf(user), ...settings }));
     }
-    for (const user of USERS.reapers.slice(0, reaperCount)) {
+    for (const user of USERS.reapers.slice(0, processes)) {
       const settings = { ROWMQ_REAPER_INTERVAL_SECONDS: '1', ROWMQ_RETENTION_SECONDS: String(RETENTION_SECONDS) };
       this.reapers.push(new Restartable(user, 'reaper', { ROWMQ_DATABASE_URL: this.urlOf(user), ...settings }));
     }
@@ -305,10 +305,11 @@ export class FaultRig {
     return Number(row?.n);
   }
 
-  /** Counts the deliveries of these queues. */
-  async countDeliveries(namesLike: string): Promise<number> {
+  /** Counts the deliveries of these queues, all or only those that have expired. */
+  async countDeliveries(namesLike: string, which: 'all' | 'expired' = 'all'): Promise<number> {
+    const condition = which === 'all' ? '' : 'AND d.expires_at <= UNIX_TIMESTAMP(NOW(3)) * 1000';
     const [row] = await this.admin<{ n: number }>(
-      `SELECT COUNT(*) AS n FROM ${DATABASE}.delivery d JOIN ${DATABASE}.queue q ON q.id = d.queue_id WHERE q.name LIKE '${namesLike}'`,
+      `SELECT COUNT(*) AS n FROM ${DATABASE}.delivery d JOIN ${DATABASE}.queue q ON q.id = d.queue_id WHERE q.name LIKE '${namesLike}' ${condition}`,
     );
     return Number(row?.n);
   }
