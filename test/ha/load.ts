@@ -18,7 +18,7 @@ const ARGUMENTS =
 
 const ABANDON_MS = 10_000;
 
-/** Producers and consumers at work, who keep a ledger of everything. */
+/** Producers and consumers that write every request and answer into a ledger. */
 export class Load {
   #requestsInFlight = 0;
   #sent = 0;
@@ -42,7 +42,7 @@ export class Load {
       },
     };
     this.#result = simulate(this.#client, settings, watcher, this.#stop.signal);
-    // Looked at when it is judged.
+    // judge() awaits it.
     this.#result.catch(() => undefined);
   }
 
@@ -54,7 +54,7 @@ export class Load {
     return load;
   }
 
-  /** Requests of the load that are under way, as of the last second. */
+  /** The load's requests in flight, as of the last second. */
   get requestsInFlight(): number {
     return this.#requestsInFlight;
   }

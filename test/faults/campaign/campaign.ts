@@ -106,7 +106,7 @@ async function underLoad(
     return { fault, result, ...seen, deliveriesLeft, messagesStored };
   } finally {
     load.stop();
-    // Whatever failed first is what is told.
+    // The first failure is the one to report.
     await Promise.allSettled([prober.stop(), load.result]);
     await load.close();
   }
@@ -140,14 +140,14 @@ async function strikeAgainAndAgain(
     const deadlineMs = fault.recoveryMs ?? RECOVERY_MS;
     seen.recoveryMs.push(await prober.recovered(since, deadlineMs));
     // Each by itself: calls turn from one that fails to the other.
-    await Promise.all(rig.clients.map((client) => serves(client, deadlineMs)));
+    await Promise.all(rig.clients.map((client) => answersAgain(client, deadlineMs)));
   } while (performance.now() < until);
   await load.until('it has worked', (counts) => counts.acked >= LEAST_WORK && fault.hasStruck?.(counts) !== false);
   return seen;
 }
 
 /** Waits until a message goes from end to end through this broker. */
-async function serves(client: RowmqHttpClient, deadlineMs: number): Promise<void> {
+async function answersAgain(client: RowmqHttpClient, deadlineMs: number): Promise<void> {
   const options = { timeoutMs: 2000 };
   const roundTrip = async (): Promise<boolean> => {
     await client.enqueue(PROBED_QUEUE, { messages: [{ body: 'round trip' }] }, options);
@@ -159,7 +159,7 @@ async function serves(client: RowmqHttpClient, deadlineMs: number): Promise<void
     if (mayPass(error)) return false;
     throw error;
   };
-  await eventually(`broker ${client.url} serves again`, () => roundTrip().catch(passing), deadlineMs);
+  await eventually(`broker ${client.url} completes a round trip`, () => roundTrip().catch(passing), deadlineMs);
 }
 
 const WRITES: ReadonlySet<string> = new Set(['enqueue', 'ack', 'nack', 'extend']);

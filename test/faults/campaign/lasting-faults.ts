@@ -12,7 +12,7 @@ import type { FaultRig } from './rig.js';
 export const CONSUMERS_DIE: Fault = {
   name: 'consumers die with leases, or hang up before they got them',
   expected:
-    'What was leased for who hung up is given back at once, the rest comes again when the leases run out. receiveCount tells of it.',
+    'The broker releases the leases of consumers that hung up. The other messages come again when their leases run out, and receiveCount shows it.',
   mayEndIn: [],
   load: { crashRate: 0.3, slowRate: 0.1 },
   hasStruck: ({ vanished, hungUp }) => vanished > 20 && hungUp > 20,
@@ -135,7 +135,7 @@ async function lastQueueOf(connection: Connection): Promise<number> {
 export const PURGE_STALLED: Fault = {
   name: 'a snapshot held open, so that nothing is purged',
   expected:
-    'Claims look and lock from their scan floors on and keep their speed; what stands below a floor is found by the regular look below it.',
+    'Claims peek and lock from their scan floors on and keep their speed. The regular rescan finds deliveries below a floor.',
   mayEndIn: [],
   prepare: async (rig) => {
     const snapshot = await Snapshot.take(rig);

@@ -5,13 +5,13 @@ import { eventually } from '../../support/wait.js';
 import { DEADLINE_MS, type Fault, now, oneOf } from './fault.js';
 import type { FaultRig, Restartable } from './rig.js';
 
-/** Whether a process is killed at the right moment is a matter of luck; how often that is tried. */
+/** A kill meets the right moment by luck. It is tried this often. */
 const TRIES = 5;
 
 export const BROKER_KILLED: Fault = {
   name: 'broker killed (SIGKILL)',
   expected:
-    'Its connections break; what was under way is unknown, or done. Clients turn to the other broker. What it had leased comes again when the leases run out.',
+    'Its connections break, and nobody knows whether its open requests were carried out. Clients use the other broker. Its leased messages come again when the leases run out.',
   mayEndIn: ['unreachable', 'no-answer'],
   strike: async (rig) => {
     const broker = oneOf(rig.brokers);
@@ -103,7 +103,7 @@ async function killedInDdl(rig: FaultRig, doomed: Restartable): Promise<boolean>
   return false;
 }
 
-/** Names of the partitions that were made ahead and before, oldest first. */
+/** The names of all partitions but the catch-all one, oldest first. */
 export async function partitions(rig: FaultRig): Promise<string[]> {
   const rows = await rig.admin<{ name: string }>(
     `SELECT PARTITION_NAME AS name FROM information_schema.PARTITIONS

@@ -28,7 +28,7 @@ export const RETENTION_SECONDS = 6 * 3600;
 /** Connections of the database, outside the fault that exhausts them. */
 export const MAX_CONNECTIONS = 500;
 
-/** A process that can be killed and started again at the same place. */
+/** A process that can be killed and started again with the same settings. */
 export class Restartable {
   /** The folder of the compiled processes. Default: what was built. */
   root: string | undefined;
