@@ -18,7 +18,7 @@ export const CONSUMERS_DIE: Fault = {
   hasStruck: ({ vanished, hungUp }) => vanished > 20 && hungUp > 20,
 };
 
-/** Shifts what the process takes for the time of day. Nothing else reads the machine's clock. */
+/** Shifts the time of day of a process. `Date` is its only access to the machine's clock. */
 function clockOff(ms: number): Record<string, string> {
   const source = `const Real = Date;
     globalThis.Date = class extends Real {
@@ -31,7 +31,7 @@ function clockOff(ms: number): Record<string, string> {
 export const CLOCKS_OFF: Fault = {
   name: "brokers' clocks an hour ahead and an hour behind",
   expected:
-    "Only ids are stamped by them; availability, leases and expiry go by the database's clock. Ids fall into other partitions, which are kept while anything in them is owed.",
+    "Brokers' clocks stamp only ids. Availability, leases and expiry follow the database's clock. Ids fall into other partitions, which stay while a message in them is owed.",
   mayEndIn: [],
   prepare: async (rig) => {
     const restart = async (env: Record<string, string>[]): Promise<void> => {
@@ -57,8 +57,8 @@ export const CLOCKS_OFF: Fault = {
 };
 
 /**
- * By how much a broker's clock is wrong, by the id of a message that is enqueued there, in a queue
- * of its own.
+ * The error of a broker's clock in ms. It shows in the id of a message that is enqueued there, in a
+ * queue of its own.
  */
 async function offOf(client: RowmqHttpClient): Promise<number> {
   const queue = `clock-${Date.now()}`;
@@ -72,8 +72,8 @@ async function offOf(client: RowmqHttpClient): Promise<number> {
 const LAST_QUEUE = 'SELECT MAX(id) AS last FROM queue';
 
 /**
- * A transaction that sees the database as it was, so that nothing of what has changed since can be
- * purged.
+ * A transaction with a snapshot of the database. The server cannot purge older versions of rows that
+ * change while it is open.
  */
 export class Snapshot {
   private constructor(
@@ -86,7 +86,7 @@ export class Snapshot {
     return new Snapshot(rig, ...(await open(rig)));
   }
 
-  /** Takes it again if it was lost with the server. */
+  /** Takes the snapshot again if it was lost with the server. */
   async keep(): Promise<void> {
     if (await this.isOpen()) return;
     this.connection.destroy();
@@ -111,7 +111,7 @@ export class Snapshot {
     this.connection.destroy();
   }
 
-  /** Whether it still sees what it saw first. */
+  /** Whether the transaction still sees the first state. */
   private async isOpen(): Promise<boolean> {
     return lastQueueOf(this.connection).then(
       (last) => last === this.lastQueue,

@@ -23,7 +23,7 @@ const USERS = { brokers: ['broker1', 'broker2'], reapers: ['reaper1', 'reaper2']
 const OF_ROWMQ = `(USER LIKE 'broker%' OR USER LIKE 'reaper%')`;
 /** Connections of each broker; few, so that a fault can exhaust them. */
 export const POOL_SIZE = 4;
-/** Longer than all tests together: no row of the load's messages goes meanwhile. */
+/** Longer than all tests together, so that no row of the load's messages is dropped. */
 export const RETENTION_SECONDS = 6 * 3600;
 /** Connections of the database, outside the fault that exhausts them. */
 export const MAX_CONNECTIONS = 500;
@@ -77,7 +77,7 @@ export class Restartable {
     await this.end((process) => process.stop());
   }
 
-  /** Ends it, however it stands. */
+  /** Ends it, whether or not it is alive. */
   async remove(): Promise<void> {
     await this.running?.kill();
   }
@@ -255,12 +255,12 @@ export class FaultRig {
     const connection = await createConnection({ uri: this.serverUrl });
     connection.on('error', () => undefined);
     await connection.query(`USE ${DATABASE}`).catch(() => undefined);
-    // The server's own is a year, and who waits for so long holds up everybody behind.
+    // The server's default is a year, and a waiting statement blocks all later ones.
     await connection.query('SET SESSION lock_wait_timeout = 60');
     return connection;
   }
 
-  /** For everybody who is not an administrator. */
+  /** Makes the database read-only for all users but administrators. */
   async setReadOnly(isReadOnly: boolean): Promise<void> {
     const variable = this.kind === 'mysql' ? 'super_read_only' : 'read_only';
     await this.admin(`SET GLOBAL ${variable} = ${isReadOnly ? 'ON' : 'OFF'}`);
@@ -314,7 +314,7 @@ export class FaultRig {
     return Number(row?.n);
   }
 
-  /** Ends everything, however it stands, and removes the data. */
+  /** Ends everything in any state, and removes the data. */
   async stop(): Promise<void> {
     this.network?.heal();
     await Promise.all(this.processes.map((process) => process.remove()));
