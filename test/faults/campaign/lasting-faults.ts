@@ -72,8 +72,8 @@ async function offOf(client: RowmqHttpClient): Promise<number> {
 const LAST_QUEUE = 'SELECT MAX(id) AS last FROM queue';
 
 /**
- * A transaction with a snapshot of the database. The server cannot purge older versions of rows that
- * change while it is open.
+ * A transaction with a snapshot of the database. While it is open, the server cannot purge older
+ * versions of changed rows.
  */
 export class Snapshot {
   private constructor(
