@@ -1,4 +1,5 @@
-import { cp, mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { cp, mkdir, mkdtemp, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { ServerProgram } from '@rowmq/mysql-server';
@@ -6,6 +7,10 @@ import { DataFolder, exists } from '../../tools/mysql-server/src/data-folder.js'
 import { initialise } from '../../tools/mysql-server/src/initialise.js';
 
 const FRESH = fileURLToPath(new URL('../../.rowmq-test/fresh', import.meta.url));
+/** A change of these files makes a new original. */
+const SOURCES = ['initialise.ts', 'settings.ts'].map((name) =>
+  fileURLToPath(new URL(`../../tools/mysql-server/src/${name}`, import.meta.url)),
+);
 
 /**
  * Gives the folder of a new server a copy of initialised data, because an initialisation costs
@@ -16,7 +21,9 @@ const FRESH = fileURLToPath(new URL('../../.rowmq-test/fresh', import.meta.url))
 export async function copyFreshData(program: ServerProgram, dataDir: string): Promise<void> {
   const folder = new DataFolder(dataDir, program.kind);
   if (await folder.isInitialised()) return;
-  const original = join(FRESH, `${program.kind}-${program.version}`);
+  const sources = await Promise.all(SOURCES.map((path) => readFile(path)));
+  const hash = createHash('sha256').update(Buffer.concat(sources)).digest('hex').slice(0, 8);
+  const original = join(FRESH, `${program.kind}-${program.version}-${hash}`);
   if (!(await exists(original))) await make(original, program);
   const unfinished = `${folder.data}.unfinished`;
   await folder.create();
