@@ -14,7 +14,8 @@ export const CONSUMERS_DIE: Fault = {
   expected:
     'The broker releases the leases of consumers that hung up. The other messages come again when their leases run out, and receiveCount shows it.',
   mayEndIn: [],
-  load: { crashRate: 0.3, slowRate: 0.1 },
+  // At the usual rate, enough hang-ups take a minute.
+  load: { rate: 500, crashRate: 0.3, slowRate: 0.1 },
   hasStruck: ({ vanished, hungUp }) => vanished > 20 && hungUp > 20,
 };
 
