@@ -71,7 +71,7 @@ const SUITES = {
       servers: { ...kindsOfServer, fallback: KINDS.join(','), help: 'the kinds of server' },
     },
     projects: ({ servers }) => servers.split(','),
-    files: ['test/concurrency/deadlocks.test.ts'],
+    files: ['test/concurrency/deadlocks.test.ts', 'test/concurrency/drain.test.ts'],
     isSequential: true,
   },
 };

@@ -96,9 +96,9 @@ it('brokers ack each message once, without a deadlock, while batches of every ve
       const requests = requestsFor(some);
       const outcomes = await messages.ack(requests);
       for (const [index, { receipts }] of requests.entries()) {
-        for (const [place, { messageId }] of receipts.entries()) {
+        for (const [position, { messageId }] of receipts.entries()) {
           const id = messageId.toString('hex');
-          if (outcomes[index]?.[place] === null) acked.set(id, (acked.get(id) ?? 0) + 1);
+          if (outcomes[index]?.[position] === null) acked.set(id, (acked.get(id) ?? 0) + 1);
           else lost += 1;
         }
       }

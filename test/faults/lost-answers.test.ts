@@ -47,8 +47,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
 
   it('an enqueue is handed out before what is less urgent, in a priority that was not in use', async () => {
     const queue = await createQueue(direct);
-    // Having looked everywhere the broker looks only where something is in use, until after its
-    // next claim.
+    // After a peek at all priorities, the broker peeks only at those in use until its next claim.
     expect(await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 60 })).toEqual([]);
     await store.messages.enqueue(queue.name, [message({ body: Buffer.from('later') })]);
     await cutOnce(() => store.messages.enqueue(queue.name, [message({ priority: 9, body: Buffer.from('first') })]));
@@ -58,7 +57,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     ]);
   });
 
-  it('an enqueue into the last places of a bounded queue is not refused for its own messages', async () => {
+  it('an enqueue that fills a bounded queue is not refused for its own messages', async () => {
     const queue = await createQueue(direct, { maxDepth: 10 });
     await store.messages.enqueue(queue.name, [message()]);
     await cutOnce(() => store.messages.enqueue(queue.name, numbered(9)));
@@ -192,7 +191,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
       expect(await direct.browse.stats(b.id)).toMatchObject({ ready: 2 });
     });
 
-    it('a dequeue strands nothing, counts one hand-out each and serves every consumer from one lease', async () => {
+    it('a dequeue strands nothing, counts one hand-out each and gives every consumer its part of one lease', async () => {
       await direct.messages.enqueue(a.name, numbered(6));
       await direct.messages.enqueue(b.name, numbered(3));
       const request = [
@@ -207,7 +206,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
         return (await fromA?.claimAgain) === true || (await fromB?.claimAgain) === true;
       };
       let mayBeMore = await cutOnce(take);
-      for (let look = 0; mayBeMore && look < 10; look += 1) mayBeMore = await take();
+      for (let tries = 0; mayBeMore && tries < 10; tries += 1) mayBeMore = await take();
       expect(bodies(got['a'] ?? []).toSorted()).toEqual(['0', '1', '2', '3', '4', '5']);
       expect(bodies(got['b'] ?? []).toSorted()).toEqual(['0', '1', '2']);
       expect(new Set(Object.values(got).flatMap((leased) => leased.map(({ receiveCount }) => receiveCount)))).toEqual(
@@ -381,7 +380,7 @@ it('a connection cut in the middle of a transaction leaves nothing half-done', a
   expect(await direct.browse.stats(queue.id)).toMatchObject({ ready: 5 });
 });
 
-it('a look below a scan floor that fails for one queue does not cost the consumers of another what was leased for them', async () => {
+it('a rescan below a scan floor that fails for one queue keeps no leased message from the consumers of another', async () => {
   const [a, b] = [await createQueue(direct), await createQueue(direct)];
   const take = () =>
     store.messages.batches.dequeue(
@@ -389,8 +388,7 @@ it('a look below a scan floor that fails for one queue does not cost the consume
     );
   await take();
   await store.messages.enqueue(a.name, numbered(3));
-  // Wherever it stands: the look below the floor is the statement that begins at the left edge of
-  // every priority.
+  // The rescan is the statement that begins at the left edge of every priority.
   proxy.cutAt('available_at BETWEEN 0 AND', 'before', 1000);
   try {
     await expect

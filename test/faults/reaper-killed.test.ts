@@ -107,7 +107,7 @@ describe('a reaper that is killed', () => {
     await second.stop();
   });
 
-  test('in the middle of splitting a catch-all partition that is full: every message is there, and in its place in the end', async () => {
+  test('in the middle of splitting a catch-all partition that is full: every message is there, and in its own partition in the end', async () => {
     const past = Date.now() - 3 * DAY;
     const ids = await enqueueStamped(store, queue, { at: past, now: Date.now(), count: 12_000 });
     const first = spawnReaper();
@@ -117,7 +117,7 @@ describe('a reaper that is killed', () => {
     await lapse();
     const second = await startReaper(database, { ...OFTEN, ROWMQ_RETENTION_SECONDS: '31536000' });
     await eventually(
-      'everything is in its place',
+      'every message is in its own partition',
       async () => (await count('message_overflow')) === 0 && (await count('message PARTITION (p_max)')) === 0,
     );
     await second.stop();

@@ -14,19 +14,19 @@ import { CONSISTENCY, consistencyOf, failOverToLaggard } from './stale-primary.j
 import { record, tableText } from './table.js';
 import { WriteAttempts } from './write-attempts.js';
 
-/** Unset: the smallest form, some faults once. Else all of them, so many times each. */
+/** Unset: some faults strike once. Otherwise every fault strikes this often. */
 const ROUNDS = Number(process.env['HA_ROUNDS'] ?? '0');
 const rounds = Array.from({ length: Math.max(1, ROUNDS) }, (_, round) => round + 1);
 const TEST_MS = 600_000;
-/** For so long a new primary that is behind is asked. */
-const WATCHED_MS = 10_000;
+/** The test queries a new primary that is behind for this long. */
+const OBSERVED_MS = 10_000;
 
 let rig: HaRig;
 let loads: Load[] = [];
 let failed = false;
 
 beforeAll(async () => {
-  rig = await HaRig.start({ isolated: ROUNDS > 0 });
+  rig = await HaRig.start({ isFull: ROUNDS > 0 });
 }, TEST_MS);
 
 afterAll(async () => {
@@ -47,8 +47,8 @@ async function startLoad(urls = rig.brokerUrls, seed?: number): Promise<Load> {
 }
 
 /**
- * Lets something happen under load, `happen` answering how long there was no service; fails unless
- * every guarantee was kept and all is well in the end. Adds it to the table.
+ * Runs `happen` under load. It returns how long there was no service. Fails unless every guarantee
+ * was kept and the group is whole at the end. Adds a row to the table.
  */
 async function expectAllKept(fault: string, happen: () => Promise<number[]>): Promise<void> {
   const load = await startLoad();
@@ -59,7 +59,7 @@ async function expectAllKept(fault: string, happen: () => Promise<number[]>): Pr
   record(fault, inFlight, recovery, [await load.judge()]);
 }
 
-/** The notes that a member has in `ha_marker`. */
+/** Reads the notes in a member's table `ha_marker`. */
 async function markers(member: GroupMember): Promise<string[]> {
   const connection = await rig.admin(member);
   const [rows] = await connection.query<RowDataPacket[]>('SELECT note FROM ha_marker');
@@ -67,7 +67,7 @@ async function markers(member: GroupMember): Promise<string[]> {
   return rows.map(({ note }) => note as string);
 }
 
-/** A broker that knows one member only, and what it answers to one enqueue after the other. */
+/** Starts a broker that knows only one member. `enqueue` returns the status of its answer. */
 async function startStuckBroker(member: GroupMember): Promise<{ broker: Broker; enqueue(): Promise<number> }> {
   const broker = await rig.newBroker({}, member);
   const queue = new Api(broker.url).queue('stuck');
@@ -77,12 +77,12 @@ async function startStuckBroker(member: GroupMember): Promise<{ broker: Broker; 
   return { broker, enqueue: async () => (await queue.request('enqueue', { messages: [{ body: 'after' }] })).status };
 }
 
-test('the servers are set up as they are meant to be, and no process warns of them', async () => {
+test('the members have the documented consistency, and no broker or reaper warns of their settings', async () => {
   for (const member of rig.group.members) expect(await consistencyOf(rig, member)).toBe(CONSISTENCY);
   for (const app of [...rig.brokers, ...rig.reapers]) expect(app.output()).not.toMatch(/group_replication_\w+ is /);
 });
 
-test('a member that somebody takes for the one to start the group from is left in the group that it is in', async () => {
+test('a member that is told to bootstrap the group while it is in a group stays in that group', async () => {
   await rig.whole();
   const primary = await rig.primary();
   await Promise.all(rig.group.members.map(async (member) => member.bootstrap()));
@@ -91,20 +91,24 @@ test('a member that somebody takes for the one to start the group from is left i
 });
 
 describe.each(rounds)('round %i', () => {
-  test('a primary that is killed is followed by another', { timeout: TEST_MS }, async () => {
-    await expectAllKept('primary killed (SIGKILL)', async () => {
-      const primary = await rig.primary();
-      await serverOf(primary).kill();
-      const at = performance.now();
-      const recovery = await rig.prober.recovered(at, DEADLINE_MS);
-      expect((await rig.primary()).number).not.toBe(primary.number);
-      await primary.start();
-      return [recovery];
-    });
-  });
+  test(
+    'after a kill of the primary, another member becomes the primary and nothing is lost',
+    { timeout: TEST_MS },
+    async () => {
+      await expectAllKept('primary killed (SIGKILL)', async () => {
+        const primary = await rig.primary();
+        await serverOf(primary).kill();
+        const at = performance.now();
+        const recovery = await rig.prober.recovered(at, DEADLINE_MS);
+        expect((await rig.primary()).number).not.toBe(primary.number);
+        await primary.start();
+        return [recovery];
+      });
+    },
+  );
 
   test(
-    'brokers and reapers come and go under load, and clients see closed connections and nothing else',
+    'clients see no error but closed connections while brokers and reapers start and stop under load',
     { timeout: TEST_MS },
     async () => {
       const balancer = await startBalancer();
@@ -113,10 +117,11 @@ describe.each(rounds)('round %i', () => {
       balancer.add(first.url);
       const early = await startLoad([balancer.url], 1);
       const from = performance.now();
-      const more = await Promise.all([rig.newBroker(), rig.newBroker(), rig.newBroker()]);
-      const reapers = await Promise.all([rig.newReaper(), rig.newReaper()]);
+      // One after the other: on a busy machine five starts at once reach their deadline.
+      const more = [await rig.newBroker(), await rig.newBroker(), await rig.newBroker()];
+      const reapers = [await rig.newReaper(), await rig.newReaper()];
       for (const { url } of more) balancer.add(url);
-      // New connections are spread; those there are stay where they are.
+      // The balancer spreads new connections, and open ones stay with their broker.
       const late = await startLoad([balancer.url], 2);
       const inFlight = early.requestsInFlight + late.requestsInFlight;
       for (const { url } of more) await eventually(`${url} works`, async () => (await enqueued(url)) > 0);
@@ -136,10 +141,10 @@ describe.each(rounds)('round %i', () => {
     },
   );
 
-  // Beyond the smallest form.
+  // These tests run only in the full form.
   describe.runIf(ROUNDS > 0)('in full', () => {
     test(
-      'a primary that hangs is followed by another, and accepts no write when it wakes',
+      'after a freeze of the primary, another member takes over, and the old one accepts no write when it wakes',
       { timeout: TEST_MS },
       async () => {
         await expectAllKept('primary frozen (SIGSTOP), and woken', async () => {
@@ -155,7 +160,7 @@ describe.each(rounds)('round %i', () => {
           const enqueues = (async () => {
             while (going) answers.push(await stuck.enqueue());
           })();
-          // Waited for below.
+          // The test awaits it below.
           enqueues.catch(() => undefined);
           let recovery: number;
           try {
@@ -183,13 +188,13 @@ describe.each(rounds)('round %i', () => {
     );
 
     test(
-      'a primary that is cut off from the others, but not from the brokers, is followed by another and confirms no write',
+      'a primary that is cut off from the other members, but not from the brokers, confirms no write, and another takes over',
       { timeout: TEST_MS },
       async ({ skip }) => {
         const { isolation } = rig;
         if (isolation === undefined) {
           skip(
-            'This machine gives no network namespaces (unshare --net, ip): the cut is not tested, only what looks the same from one side.',
+            'This machine gives no network namespaces (unshare --net, ip). The cut is not tested, but other tests freeze the primary and the other members.',
           );
           return;
         }
@@ -218,7 +223,7 @@ describe.each(rounds)('round %i', () => {
     );
 
     test(
-      'a primary that hears none of the others confirms no write and becomes read-only; there is service again when they are back',
+      'a primary that hears no other member confirms no write and becomes read-only, and service returns with the others',
       { timeout: TEST_MS },
       async () => {
         await expectAllKept('primary without majority, until the others are back', async () => {
@@ -227,7 +232,7 @@ describe.each(rounds)('round %i', () => {
           const attempts = await WriteAttempts.prepare(primary);
           const pids = others.map((other) => serverOf(other).pid);
           try {
-            // A broker that does not answer looks like one that cannot be reached.
+            // The primary cannot tell a frozen member from one that it cannot reach.
             for (const pid of pids) process.kill(pid, 'SIGSTOP');
             attempts.begin();
             await eventually(
@@ -249,7 +254,7 @@ describe.each(rounds)('round %i', () => {
       },
     );
 
-    test('a primary that is killed while it drops partitions loses nothing', { timeout: TEST_MS }, async () => {
+    test('a kill of the primary during a partition drop loses nothing', { timeout: TEST_MS }, async () => {
       await expectAllKept('primary killed during a partition drop', async () => {
         const store = await openStore({ on: rig.group.url });
         onTestFinished(() => store.close());
@@ -290,12 +295,12 @@ describe.each(rounds)('round %i', () => {
     });
 
     test.each([CONSISTENCY, 'EVENTUAL'])(
-      'brokers answer nothing that contradicts what was confirmed while a new primary is behind, with the consistency %s',
+      'while a new primary is behind, no broker contradicts a confirmed answer, with the consistency %s',
       { timeout: TEST_MS },
       async (level) => {
         const answers: string[] = [];
         const { queue, receipt } = await failOverToLaggard(rig, level, async (id) => {
-          for (const until = performance.now() + WATCHED_MS; performance.now() < until; await sleep(100)) {
+          for (const until = performance.now() + OBSERVED_MS; performance.now() < until; await sleep(100)) {
             const some = rig.brokerUrls.map((url) => new Api(url).get(`/v1/admin/messages/${id}`));
             for (const { status, text } of await Promise.all(some)) answers.push(`${status} ${text}`);
           }
@@ -306,7 +311,7 @@ describe.each(rounds)('round %i', () => {
       },
     );
 
-    test('all servers are restarted, one after the other', { timeout: TEST_MS }, async () => {
+    test('a rolling restart of all servers loses nothing', { timeout: TEST_MS }, async () => {
       await expectAllKept('rolling restart of the three servers', async () => {
         const gaps: number[] = [];
         const last = await rig.primary();
@@ -322,7 +327,7 @@ describe.each(rounds)('round %i', () => {
       });
     });
 
-    test('all brokers and reapers are restarted, one after the other', { timeout: TEST_MS }, async () => {
+    test('a rolling restart of all brokers and reapers loses nothing', { timeout: TEST_MS }, async () => {
       await expectAllKept('rolling restart of brokers and reapers', async () => {
         const from = performance.now();
         for (const [index, broker] of rig.brokers.entries()) {
@@ -341,7 +346,7 @@ describe.each(rounds)('round %i', () => {
   });
 });
 
-/** Messages that a broker has stored, all queues together. */
+/** The number of messages that a broker has stored, in all queues. */
 async function enqueued(url: string): Promise<number> {
   const { text } = await new Api(url).get('/metrics');
   const samples = [...text.matchAll(/^rowmq_messages_total\{[^}]*event="enqueued"[^}]*\} (\d+)/gm)];

@@ -13,12 +13,12 @@ import { eventually } from '../support/wait.js';
  * since. After a shorter lease nobody could explain the second receive count.
  */
 const ARGUMENTS =
-  '--producers 4 --consumers 6 --rate 200 --batch 5 --queues 2 --seconds 3600 --drain-seconds 300 --lease-seconds 15 --max-backlog 5000 ' +
+  '--producers 4 --consumers 6 --rate 100 --batch 5 --queues 2 --seconds 3600 --drain-seconds 300 --lease-seconds 15 --max-backlog 5000 ' +
   '--crash-rate 0.01 --nack-rate 0.02 --body-bytes 50-500 --max-messages 500000';
 
 const ABANDON_MS = 10_000;
 
-/** Producers and consumers at work, who keep a ledger of everything. */
+/** Producers and consumers that write every request and answer into a ledger. */
 export class Load {
   #requestsInFlight = 0;
   #sent = 0;
@@ -42,7 +42,7 @@ export class Load {
       },
     };
     this.#result = simulate(this.#client, settings, watcher, this.#stop.signal);
-    // Looked at when it is judged.
+    // judge() awaits it.
     this.#result.catch(() => undefined);
   }
 
@@ -54,7 +54,7 @@ export class Load {
     return load;
   }
 
-  /** Requests of the load that are under way, as of the last second. */
+  /** The load's requests in flight, as of the last second. */
   get requestsInFlight(): number {
     return this.#requestsInFlight;
   }

@@ -8,7 +8,7 @@ import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 
-const LOOK_MS = 50;
+const CHECK_MS = 50;
 const [folder, ownText, sqlPorts, groupPorts] = process.argv.slice(2);
 const own = Number(ownText);
 const ports = { sql: sqlPorts.split(',').map(Number), group: groupPorts.split(',').map(Number) };
@@ -65,8 +65,8 @@ for (const index of ports.sql.keys()) {
   }
 }
 
-/** Holds what is cut, and says so; new pairs are held as they come. */
-function look() {
+/** Holds the pairs of cut members, new pairs too, and reports it in a file for each member. */
+function holdCut() {
   const cut = [...ports.sql.keys()].filter((index) => isOff(index));
   for (const pair of pairs) {
     const isHeld = cut.includes(own) || cut.includes(pair.other);
@@ -80,5 +80,5 @@ function look() {
 setInterval(() => {
   // The server that this was started with is gone.
   if (process.ppid !== server) process.exit(0);
-  look();
-}, LOOK_MS);
+  holdCut();
+}, CHECK_MS);

@@ -18,7 +18,7 @@ const DAY_MINUTES = 24 * 60;
  * well, more.
  */
 export const DEADLINE_MS = 90_000;
-/** Nothing that a test has put into an old partition is dropped behind its back. */
+/** The reapers drop no old partition that a test has filled. */
 export const KEEP_PARTITIONS = { ROWMQ_RETENTION_SECONDS: '31536000', ROWMQ_REAPER_INTERVAL_SECONDS: '1' };
 
 /** Three database servers, two brokers and two reapers, all real, on this machine. */
@@ -49,13 +49,16 @@ export class HaRig {
     this.database = { name: 'rowmq', url: group.url, drop: async () => undefined };
   }
 
-  /** @param isolated each server in a network of its own, if that can be had. */
-  static async start({ isolated }: { isolated: boolean }): Promise<HaRig> {
+  /**
+   * @param isFull prepares what only the tests beyond the smallest form need: a network for each
+   * server, if the machine has that, and partitions of the past.
+   */
+  static async start({ isFull }: { isFull: boolean }): Promise<HaRig> {
     const found = await serverProgram('mysql');
     const folder = await mkdtemp(join(tmpdir(), 'rowmq-ha-'));
     const lines: string[] = [];
     const log = (line: string): void => void lines.push(`${new Date().toISOString()} ${line}`);
-    const isolation = isolated ? await Isolation.create(found, folder) : undefined;
+    const isolation = isFull ? await Isolation.create(found, folder) : undefined;
     const program = isolation?.program ?? found;
     const group = await EmbeddedGroup.prepare({ program, folder, bufferPoolMegabytes: 128, log });
     const rig = new HaRig(group, folder, lines, isolation);
@@ -68,11 +71,11 @@ export class HaRig {
       await group.care.form();
       rig.#caring = group.care.keepTogether(rig.#care.signal);
       await migrateDatabase(group.url);
-      await rig.makePastPartitions();
+      if (isFull) await rig.makePastPartitions();
       rig.brokers.push(...(await Promise.all([rig.newBroker(), rig.newBroker()])));
       rig.reapers.push(...(await Promise.all([rig.newReaper(), rig.newReaper()])));
       rig.#proberClient = new RowmqHttpClient({ url: rig.brokerUrls, retries: 0 });
-      rig.prober = await Prober.start(rig.#proberClient, 'probe');
+      rig.prober = await Prober.start(rig.#proberClient, 'probe', { everyMs: isFull ? undefined : 200 });
     } catch (error) {
       await rig.end();
       throw new Error(`The rig does not come up:\n${rig.log}`, { cause: error });
@@ -89,7 +92,7 @@ export class HaRig {
     return this.brokers.map(({ url }) => url);
   }
 
-  /** Starts a broker that is the test's own: of the group, or of one member alone. */
+  /** Starts a broker of one test, which knows the group or only one member. */
   async newBroker(env: Record<string, string> = {}, member?: GroupMember): Promise<Broker> {
     const database = member === undefined ? this.database : { ...this.database, url: member.url };
     const broker = await startBroker({ database, env });
@@ -97,14 +100,14 @@ export class HaRig {
     return broker;
   }
 
-  /** Starts a reaper that is the test's own. */
+  /** Starts a reaper of one test. */
   async newReaper(): Promise<AppProcess> {
     const reaper = await startReaper(this.database, KEEP_PARTITIONS);
     this.#started.push(reaper);
     return reaper;
   }
 
-  /** Kills what tests have started and not stopped. */
+  /** Kills brokers and reapers that tests started and did not stop. */
   async endTests(): Promise<void> {
     const kept = new Set([...this.brokers, ...this.reapers]);
     await Promise.all(this.#started.filter((app) => !kept.has(app)).map((app) => app.kill()));
@@ -139,7 +142,7 @@ export class HaRig {
     return connection;
   }
 
-  /** Ends everything; the folder stays if it is to be looked at. */
+  /** Ends everything. With `keep`, the folder stays. */
   async end({ keep = false }: { keep?: boolean } = {}): Promise<void> {
     const unexpected = await this.prober?.stop().catch((error: unknown) => error);
     await this.#proberClient?.close();
@@ -154,7 +157,7 @@ export class HaRig {
     if (unexpected !== undefined) throw unexpected as Error;
   }
 
-  /** Before any reaper makes those of the future, after which none before them can be made. */
+  /** Call it before a reaper runs: no partition can be made before an existing one. */
   private async makePastPartitions(): Promise<void> {
     const store = await openStore({ on: this.group.url });
     const now = Date.now() - 2 * DAY_MINUTES * 60_000;
@@ -169,7 +172,7 @@ export function serverOf(member: GroupMember): EmbeddedServer {
   return member.server;
 }
 
-/** Lets a process go on that was stopped, if it is still there. */
+/** Continues a stopped process if it still exists. */
 export function wake(pid: number): void {
   try {
     process.kill(pid, 'SIGCONT');

@@ -9,14 +9,14 @@ import { DEADLINE_MS, type HaRig, serverOf } from './rig.js';
 /** The level that docs/high-availability.md asks for. */
 export const CONSISTENCY = 'BEFORE_ON_PRIMARY_FAILOVER';
 
-/** Sets what new connections of a member begin with. */
+/** Sets the consistency of a member's new connections. */
 async function setConsistency(rig: HaRig, member: GroupMember, level: string): Promise<void> {
   const connection = await rig.admin(member);
   await connection.query('SET GLOBAL group_replication_consistency = ?', [level]);
   connection.destroy();
 }
 
-/** The consistency with which new connections of a member begin. */
+/** Reads the consistency of a member's new connections. */
 export async function consistencyOf(rig: HaRig, member: GroupMember): Promise<string> {
   const connection = await rig.admin(member);
   const [[row]] = await connection.query<RowDataPacket[]>('SELECT @@GLOBAL.group_replication_consistency AS level');
@@ -24,23 +24,23 @@ export async function consistencyOf(rig: HaRig, member: GroupMember): Promise<st
   return row?.['level'];
 }
 
-/** A lease that the primary that was killed had confirmed. */
+/** A lease that the killed primary had confirmed. */
 interface Confirmed {
   queue: QueueApi;
   receipt: string;
 }
 
 /**
- * Kills the primary when it has confirmed a message and its lease, which neither of those that may
- * follow it has applied. `look` is called while one of them is the primary and still behind.
- * Returns when all is well again.
+ * Kills the primary after it confirmed a message and its lease. Neither of the other members has
+ * applied them. Calls `observe` while one of these is the primary and still behind. Returns when
+ * the group is whole again.
  *
  * @param level the consistency that the members give to new connections.
  */
 export async function failOverToLaggard(
   rig: HaRig,
   level: string,
-  look: (id: string) => Promise<void>,
+  observe: (id: string) => Promise<void>,
 ): Promise<Confirmed> {
   const primary = await rig.primary();
   const queue = new Api(rig.brokerUrls[0] as string).queue(`behind-${level}`);
@@ -53,7 +53,7 @@ export async function failOverToLaggard(
     await serverOf(primary).kill();
     const heir = await rig.primary(primary);
     expect(await laggards.count(heir, id)).toBe(0);
-    await look(id);
+    await observe(id);
     expect(await laggards.count(heir, id)).toBe(0);
     laggards.goOn();
     await rig.prober.recovered(performance.now(), DEADLINE_MS);
@@ -81,7 +81,7 @@ class Laggards {
     const members = rig.group.members.filter((member) => member !== primary);
     const open = async (member: GroupMember): Promise<Connection> => {
       const connection = await rig.admin(member);
-      // Answers also while the member holds others back.
+      // This connection gets answers even while the member makes others wait.
       await connection.query(`SET SESSION group_replication_consistency = 'EVENTUAL'`);
       return connection;
     };
@@ -104,7 +104,7 @@ class Laggards {
     }
   }
 
-  /** Counts the deliveries of a message that one of them has applied. */
+  /** Counts the deliveries of a message that a member has applied. */
   async count(member: GroupMember, id: string): Promise<number> {
     const observer = this.observers[this.members.indexOf(member)];
     const sql = 'SELECT COUNT(*) AS n FROM delivery WHERE message_id = ?';
@@ -112,7 +112,7 @@ class Laggards {
     return Number(row?.['n']);
   }
 
-  /** Lets them apply what they received. */
+  /** Lets the members apply the transactions that they received. */
   goOn(): void {
     for (const connection of [...this.readers, ...this.observers]) connection.destroy();
   }

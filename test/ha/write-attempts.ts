@@ -5,7 +5,7 @@ import { eventually } from '../support/wait.js';
 
 const HELD = 4;
 const EVERY_MS = 20;
-/** A commit that waits for its group is given up after this long: a write that nobody confirmed. */
+/** The test abandons a longer wait of a commit for its group. Nobody confirmed such a write. */
 const STATEMENT_MS = 2000;
 /** The errors of a member that takes no writes, or whose group rejects this write. */
 const REFUSED = new Set([
@@ -24,7 +24,7 @@ export class WriteAttempts {
   /** The member's errors, with a count of each. */
   readonly refusals = new Map<string, number>();
   /**
-   * Attempts that reached the member, and that it refused: not those that broke, or were given up.
+   * Attempts that the member refused. Broken and abandoned ones do not count.
    */
   refusedByMember = 0;
   #going = true;
@@ -36,8 +36,7 @@ export class WriteAttempts {
   ) {}
 
   /**
-   * Opens the connections from before, while the member is well. `ha_marker` is there afterwards,
-   * empty.
+   * Opens the old connections while the member is healthy, and makes `ha_marker` an empty table.
    */
   static async prepare(member: GroupMember): Promise<WriteAttempts> {
     const held = await Promise.all(Array.from({ length: HELD }, () => open(member)));
@@ -75,7 +74,7 @@ export class WriteAttempts {
     );
   }
 
-  /** Ends, and waits for the attempts under way. */
+  /** Ends, and waits for the attempts in flight. */
   async end(): Promise<void> {
     this.#going = false;
     await this.#working;
@@ -87,7 +86,7 @@ export class WriteAttempts {
     return [...this.refusals].map(([what, times]) => `${times} ${what}`).join(', ');
   }
 
-  /** Whether the connection may be used again. */
+  /** Returns whether the connection may be used again. */
   async #write(connection: Connection, note: string): Promise<boolean> {
     try {
       await connection.query({ sql: 'INSERT INTO ha_marker (note) VALUES (?)', values: [note], timeout: STATEMENT_MS });

@@ -1,7 +1,7 @@
 import { inspect, isDeepStrictEqual } from 'node:util';
 import { newMessageId, RowmqError } from '@rowmq/contract';
 import { FIRST_ID, LEASE_GRACE_MS, type LeasedDelivery, type Queue } from '@rowmq/store';
-import { type Dequeue, HandOut, type Lease } from './hand-out.js';
+import { type Dequeue, DequeueRules, type Lease } from './dequeue-rules.js';
 import { type Code, type Delivery, LeaseProtocol, type Message, type Receipt } from '@rowmq/client/testing';
 import {
   type Cuttable,
@@ -41,7 +41,7 @@ function count(event: string, times = 1): void {
 }
 
 class Run {
-  private readonly handOut: HandOut;
+  private readonly rules: DequeueRules;
   /** All receipts so far, in order. */
   private readonly receipts: Receipt[] = [];
   /** The deliveries of a service's open transaction. */
@@ -53,7 +53,7 @@ class Run {
     private readonly world: World,
     private readonly protocol: LeaseProtocol,
   ) {
-    this.handOut = new HandOut(protocol);
+    this.rules = new DequeueRules(protocol);
   }
 
   async step(step: Step): Promise<void> {
@@ -67,7 +67,7 @@ class Run {
     await this.commit();
     this.compareStored(await world.stored());
     same('messages stored', await world.countMessages(), this.stored);
-    for (const queue of this.handOut.paused()) await this.step({ does: 'resume', broker: 0, queue });
+    for (const queue of this.rules.paused()) await this.step({ does: 'resume', broker: 0, queue });
     const last = Math.max(0, ...protocol.all().map(({ availableAt }) => availableAt));
     this.setClock(Math.max(last, protocol.now + 1000));
     const left = (queue: string): Delivery[] =>
@@ -113,8 +113,8 @@ class Run {
           for (const receipt of group) count('released', protocol.release(receipt) === null ? 1 : 0);
         }
         return undefined;
-      case 'look':
-        return this.look(step);
+      case 'poll':
+        return this.poll(step);
       case 'expire':
       case 'deadLetter':
         return this.sweep(step, () => world.reap(step.does), protocol[step.does]());
@@ -130,10 +130,10 @@ class Run {
       case 'pause':
       case 'resume':
         await this.commit();
-        this.handOut.setPaused(step.broker, step.queue, step.does === 'pause');
+        this.rules.setPaused(step.broker, step.queue, step.does === 'pause');
         return this.broker(step).queues.setPaused(step.queue, step.does === 'pause');
       case 'restart':
-        this.handOut.restart(step.broker);
+        this.rules.restart(step.broker);
         world.brokers[step.broker] = world.startBroker();
         return undefined;
       case 'begin':
@@ -174,7 +174,7 @@ class Run {
       made.map(({ queue, messages }) => {
         const drafts = this.protocol.draft(queue, messages);
         if (typeof drafts === 'string') return drafts;
-        this.store(drafts, this.handOut.watches(broker, queue) ? broker : null);
+        this.store(drafts, this.rules.knowsEnqueuesOf(broker, queue) ? broker : null);
         return null;
       }),
     );
@@ -195,7 +195,7 @@ class Run {
     const answers = new Map<string, Answer>();
     const ask = async (): Promise<void> => {
       let wanting = open.filter(({ queue }) => !answers.get(queue.name)?.leased.flat().length);
-      for (let looks = 0; looks < 5 && wanting.length > 0; looks += 1) {
+      for (let tries = 0; tries < 5 && wanting.length > 0; tries += 1) {
         const outcomes = await batches.dequeue(wanting);
         for (const [index, { leased, claimAgain }] of outcomes.entries()) {
           answers.set(wanting[index]!.queue.name, { leased, mayBeMore: await claimAgain });
@@ -217,13 +217,13 @@ class Run {
       const isShared = requests.length > 1;
       return { broker, queue, demands, leased: handedOut, mayBeMore, isShared, isRepeated: wasCut };
     });
-    for (const one of dequeues) await this.findAgain(this.handOut.inTheWay(one), one);
+    for (const one of dequeues) await this.findAgain(this.rules.inTheWay(one), one);
     for (const one of dequeues) {
-      this.handOut.dequeue(one);
+      this.rules.dequeue(one);
       this.receipts.push(...one.leased.flat().map(({ id, token }) => ({ queue: one.queue, id, token })));
       count('handed out', one.leased.flat().length);
     }
-    for (const one of dequeues) await this.findAgain(this.handOut.mayBeGivenBack(one), one);
+    for (const one of dequeues) await this.findAgain(this.rules.mayBeReleased(one), one);
   }
 
   /** Reads the deliveries that a dequeue may have changed without handing them out. */
@@ -234,7 +234,7 @@ class Run {
       const seen = stored.get(one.id);
       if (seen === undefined) count('expired on sight');
       else if (seen.queue !== one.queue) count('dead-lettered on sight');
-      this.handOut.foundAt(one, seen, dequeue);
+      this.rules.foundAt(one, seen, dequeue);
     }
   }
 
@@ -264,10 +264,10 @@ class Run {
   ): (Code | null)[][] {
     const first = groups.map((group) => group.map(settle));
     return groups.map((group, index) =>
-      group.map((receipt, place) => {
-        const before = first[index]![place]!;
+      group.map((receipt, position) => {
+        const before = first[index]![position]!;
         const after = before === null ? null : settle(receipt);
-        return answered[index]![place] === after ? after : before;
+        return answered[index]![position] === after ? after : before;
       }),
     );
   }
@@ -329,7 +329,7 @@ class Run {
    * Checks the poll. A queue that it reports must have an available delivery, even if that expired
    * or exceeded its receives. A queue that it omits must have none ready.
    */
-  private async look(step: StepThat<'look'>): Promise<void> {
+  private async poll(step: StepThat<'poll'>): Promise<void> {
     const { ids } = this.world;
     const found = await this.broker(step).batches.poll([...ids.values()]);
     for (const queue of QUEUES) {

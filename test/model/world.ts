@@ -22,6 +22,7 @@ import { DeadLetterDeliveries } from '../../apps/reaper/src/duties/dead-letter-d
 import { ExpireDeliveries } from '../../apps/reaper/src/duties/expire-deliveries.js';
 import { type Cut, type CuttingProxy, endsWithCommit, startCuttingProxy } from '../support/cutting-proxy.js';
 import { SessionClock } from '../support/clock.js';
+import { copyFreshData } from '../support/fresh-data.js';
 import { endLeftOver } from '../support/servers-global-setup.js';
 import { serverProgram } from '../support/servers.js';
 import type { Settings } from '@rowmq/client/testing';
@@ -71,7 +72,7 @@ export class World {
     private readonly server: OwnServer,
     private readonly proxy: CuttingProxy,
     private readonly sources: Record<'direct' | 'cut' | 'service', DataSource>,
-    readonly database: WatchedDatabase,
+    readonly database: TrackedDatabase,
   ) {
     const direct = poolOf(sources.direct);
     const cut = poolOf(sources.cut);
@@ -98,7 +99,7 @@ export class World {
       cut: await openDataSource({ url: proxy.url, poolSize: 6 }),
       service: await openDataSource({ url, poolSize: 1 }),
     };
-    const world = new World(server, proxy, sources, new WatchedDatabase(sources.direct));
+    const world = new World(server, proxy, sources, new TrackedDatabase(sources.direct));
     const queues = new QueueRepository(world.database);
     for (const name of QUEUES) world.ids.set(name, (await queues.put(name, {})).queue.id);
     return world;
@@ -238,19 +239,19 @@ export class World {
 }
 
 /** Tracks its pending work, because a claim continues in the background after its answer. */
-class WatchedDatabase extends Database {
+class TrackedDatabase extends Database {
   private readonly running = new Set<Promise<unknown>>();
 
   override async transaction<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
-    return this.watch(super.transaction(work));
+    return this.track(super.transaction(work));
   }
 
   override async read<T = Row>(sql: string, values?: readonly unknown[]): Promise<T[]> {
-    return this.watch(super.read<T>(sql, values));
+    return this.track(super.read<T>(sql, values));
   }
 
   override async write(sql: string, values?: readonly unknown[]): Promise<WriteResult> {
-    return this.watch(super.write(sql, values));
+    return this.track(super.write(sql, values));
   }
 
   /** Resolves when no work is pending. */
@@ -262,7 +263,7 @@ class WatchedDatabase extends Database {
     }
   }
 
-  private async watch<T>(work: Promise<T>): Promise<T> {
+  private async track<T>(work: Promise<T>): Promise<T> {
     this.running.add(work);
     try {
       return await work;
@@ -288,6 +289,7 @@ async function startOwnServer(): Promise<OwnServer> {
   const parent = hasRoom ? '/dev/shm' : tmpdir();
   for (const folder of await endLeftOver(parent, FOLDER)) await rm(folder, { recursive: true, force: true });
   const dataDir = join(parent, `${FOLDER}-${process.pid}`);
+  await copyFreshData(program, dataDir);
   const server = await EmbeddedServer.start({ program, dataDir, bufferPoolMegabytes: 128 });
   const killServer = () => void server.kill();
   process.once('exit', killServer);

@@ -14,7 +14,8 @@ import {
 } from '@rowmq/mysql-server';
 import { DataFolder } from '../../tools/mysql-server/src/data-folder.js';
 import { serverArguments } from '../../tools/mysql-server/src/settings.js';
-import { copyEmptyData, createDatabase, serverProgram, testServer } from '../support/servers.js';
+import { copyFreshData } from '../support/fresh-data.js';
+import { createDatabase, serverProgram, testServer } from '../support/servers.js';
 
 let program: ServerProgram;
 let dataDir: string;
@@ -34,7 +35,7 @@ const folders: string[] = [];
 beforeAll(async () => {
   program = await serverProgram(testServer().kind);
   shared = await newDataDir();
-  await copyEmptyData(shared);
+  await copyFreshData(await serverProgram(), shared);
   long = join(await newDataDir(), 'a-long-name-'.repeat(10));
 });
 

@@ -18,9 +18,10 @@ interface Round {
 }
 
 /**
- * Measures the service that a client sees. Every 50 ms it begins a round trip: enqueue, dequeue and
- * ack of one small message. It does not wait for earlier round trips, and remembers the successful
- * ones. Its client must not retry, because retries would hide the delay of a broker.
+ * Measures the service that a client sees. Every 50 ms, or as told, it begins a round trip:
+ * enqueue, dequeue and ack of one small message. It does not wait for earlier round trips, and
+ * remembers the successful ones. Its client must not retry, because retries would hide the delay of
+ * a broker.
  */
 export class Prober {
   readonly #client: RowmqHttpClient;
@@ -31,7 +32,11 @@ export class Prober {
   #running: Promise<void> = Promise.resolve();
   #unexpected: unknown;
 
-  private constructor(client: RowmqHttpClient, queue: string) {
+  private constructor(
+    client: RowmqHttpClient,
+    queue: string,
+    private readonly everyMs: number,
+  ) {
     this.#client = client;
     this.#queue = queue;
   }
@@ -40,9 +45,9 @@ export class Prober {
    * Creates or changes the queue, which nobody else may use, and starts. Throws if the broker
    * refuses the queue.
    */
-  static async start(client: RowmqHttpClient, queue: string): Promise<Prober> {
+  static async start(client: RowmqHttpClient, queue: string, { everyMs = EVERY_MS } = {}): Promise<Prober> {
     await client.putQueue(queue, QUEUE);
-    const prober = new Prober(client, queue);
+    const prober = new Prober(client, queue, everyMs);
     prober.#running = prober.#run();
     return prober;
   }
@@ -95,7 +100,7 @@ export class Prober {
   async #run(): Promise<void> {
     while (!this.#stopping.signal.aborted) {
       if (this.#underWay.size < MOST_UNDER_WAY) this.#begin();
-      await sleep(EVERY_MS, undefined, { signal: this.#stopping.signal }).catch(() => undefined);
+      await sleep(this.everyMs, undefined, { signal: this.#stopping.signal }).catch(() => undefined);
     }
   }
 

@@ -118,6 +118,8 @@ export function spawnApp(
     ]);
     if (outcome === 'ready') return;
     child.kill('SIGKILL');
+    // A caller that starts it again must not take it for alive.
+    await exited;
     throw new Error(`${name} did not become ready (${outcome}):\n${output}`);
   };
   const ready = comesUp();

@@ -10,9 +10,7 @@ import {
   identifyProcess,
   terminateProcess,
 } from '@rowmq/mysql-server';
-import { DataFolder } from '../../tools/mysql-server/src/data-folder.js';
-import { initialise } from '../../tools/mysql-server/src/initialise.js';
-import { copyData } from './server-copies.js';
+import { copyFreshData } from './fresh-data.js';
 
 const dataDir = fileURLToPath(new URL('../../.rowmq-test', import.meta.url));
 
@@ -26,16 +24,13 @@ export async function startTestServer(kind: ServerKind, project: TestProject): P
   const program = await findServer({ kinds: [kind], dataDir, install: false, ...(serversDir ? { serversDir } : {}) });
   await endLeftOver(dataDir, kind);
   const folder = join(dataDir, `${kind}-${process.pid}`);
-  const empty = new DataFolder(join(folder, 'empty'), kind);
-  await empty.create();
-  await initialise(program, empty);
-  await copyData(empty.data, folder, kind);
+  await copyFreshData(program, folder);
   const server = await EmbeddedServer.start({ program, dataDir: folder, bufferPoolMegabytes: 512 });
   // SIGINT ends vitest without its teardown. A server left over would then run for ever, because no
   // later run uses its folder.
   const killServer = () => void server.kill();
   process.once('exit', killServer);
-  project.provide('server', { kind, version: program.version, url: server.url, emptyData: empty.data });
+  project.provide('server', { kind, version: program.version, url: server.url });
   return async () => {
     process.off('exit', killServer);
     await server.stop();

@@ -9,7 +9,7 @@ import {
   type ServerKind,
   type ServerProgram,
 } from '@rowmq/mysql-server';
-import { copyData } from './server-copies.js';
+import { copyFreshData } from './fresh-data.js';
 
 /** The database server that the tests of this project share. */
 export interface TestServer {
@@ -18,8 +18,6 @@ export interface TestServer {
   readonly version: string;
   /** The URL of a user with all privileges. Its database is `rowmq`. */
   readonly url: string;
-  /** The data of a server that was initialised and never started. Tests start servers on copies. */
-  readonly emptyData: string;
 }
 
 /** A database of one test, or of one test file. */
@@ -67,14 +65,9 @@ export async function serverProgram(kind: ServerKind = testServer().kind): Promi
 
 /** Starts a server for one file of tests, of this project's kind, on initialised data. */
 export async function startServer(options: Omit<EmbeddedServerOptions, 'program'>): Promise<EmbeddedServer> {
-  await copyEmptyData(options.dataDir);
-  return EmbeddedServer.start({ bufferPoolMegabytes: 128, ...options, program: await serverProgram() });
-}
-
-/** Gives an embedded server's folder initialised data, so that its start does not make any. */
-export async function copyEmptyData(dataDir: string): Promise<void> {
-  const { kind, emptyData } = testServer();
-  await copyData(emptyData, dataDir, kind);
+  const program = await serverProgram();
+  await copyFreshData(program, options.dataDir);
+  return EmbeddedServer.start({ bufferPoolMegabytes: 128, ...options, program });
 }
 
 /** Creates an empty database with a fresh name on the server of this project. */

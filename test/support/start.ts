@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type ServerKind, findProcessesByArgument, freePort, identifyProcess, isRunning } from '@rowmq/mysql-server';
 import { afterAll, afterEach, beforeAll, vi } from 'vitest';
-import { copyEmptyData, testServer } from './servers.js';
+import { copyFreshData } from './fresh-data.js';
+import { serverProgram, testServer } from './servers.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const READY_MS = 240_000;
@@ -167,7 +168,7 @@ export function useStart(program: Program, { isInitialised = false } = {}): Star
   const started: StartedRowmq[] = [];
   beforeAll(async () => {
     dataDir = await mkdtemp(join(tmpdir(), 'rowmq-start-'));
-    if (isInitialised) await copyEmptyData(dataDir);
+    if (isInitialised) await copyFreshData(await serverProgram(), dataDir);
     port = await freePort();
   });
   const killAll = () => Promise.all(started.splice(0).map((rowmq) => rowmq.killAll()));

@@ -74,7 +74,7 @@ export const BROKER_STATEMENTS = {
         const answers = await messages.batches.extend(requests);
         const extended = new Set(
           requests.flatMap(({ receipts }, index) =>
-            receipts.filter((_, place) => answers[index]?.outcomes[place] === null),
+            receipts.filter((_, position) => answers[index]?.outcomes[position] === null),
           ),
         );
         const still = held.filter(({ lease }) => extended.has(lease));
@@ -233,8 +233,8 @@ async function dequeue(scene: Scene, { messages }: TestStore, queues: readonly Q
   const outcomes = await messages.batches.dequeue(queues.map((queue) => ({ queue, demands: leases })));
   for (const [index, { leased }] of outcomes.entries()) {
     const { id: queueId, name: queue } = queues[index] as Queue;
-    for (const [place, some] of leased.entries()) {
-      const until = begunAt + (leases[place]?.leaseSeconds ?? 0) * 1000;
+    for (const [position, some] of leased.entries()) {
+      const until = begunAt + (leases[position]?.leaseSeconds ?? 0) * 1000;
       scene.account.recordLeased(some, begunAt);
       scene.held.add(some.map((lease) => ({ queue, queueId, lease, until, isSlow: Math.random() < SHARE_SLOW })));
     }

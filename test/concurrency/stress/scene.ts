@@ -133,6 +133,6 @@ export function oneOf<T>(list: readonly T[]): T {
 
 /** Picks at least one element, in random order. */
 export function someOf<T>(list: readonly T[]): T[] {
-  const shuffled = list.map((one) => ({ one, place: Math.random() })).toSorted((a, b) => a.place - b.place);
+  const shuffled = list.map((one) => ({ one, key: Math.random() })).toSorted((a, b) => a.key - b.key);
   return shuffled.slice(0, 1 + Math.floor(Math.random() * list.length)).map(({ one }) => one);
 }

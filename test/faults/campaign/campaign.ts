@@ -14,7 +14,7 @@ export interface Outcome {
   fault: Fault;
   result: Result;
   strikes: number;
-  /** When it struck: the most of them all. */
+  /** The load's requests without an answer at the moment of a strike: the most of all strikes. */
   requestsInFlight: number;
   /** After each strike, until a message went from end to end again. */
   recoveryMs: number[];
@@ -32,7 +32,13 @@ const LEAST_WORK = 100;
 const PATIENCE_MS = 60_000;
 const USUAL_DEADLINE_MS = 10_000;
 const PROBED_QUEUE = 'probed';
+/** A round trip costs the broker as much CPU as a batch of the load. */
+const PROBE_EVERY_MS = 200;
 
+/**
+ * The rate leaves CPU to other tests. A fault needs requests in flight, not a busy machine: {@link
+ * underFault} checks them before each strike.
+ */
 const LOAD: SimulatorSettings = {
   url: undefined,
   defaultUrl: '',
@@ -42,7 +48,7 @@ const LOAD: SimulatorSettings = {
   consumers: 8,
   seconds: 3600,
   batch: 10,
-  rate: 500,
+  rate: 80,
   maxBacklog: 3000,
   queues: 2,
   bodyBytes: { min: 0, max: 1024 },
@@ -87,7 +93,7 @@ async function underLoad(
   seconds: number,
   prepared: Prepared | undefined,
 ): Promise<Outcome> {
-  const prober = await Prober.start(rig.client, PROBED_QUEUE);
+  const prober = await Prober.start(rig.client, PROBED_QUEUE, { everyMs: PROBE_EVERY_MS });
   const load = new Load(rig, fault);
   try {
     const seen = await strikeAgainAndAgain(rig, fault, { prober, load, seconds });
@@ -96,14 +102,24 @@ async function underLoad(
     const result = await load.result;
     await prepared?.check?.();
     const queues = `sim-${result.run}-%`;
-    const [deliveriesLeft, messagesStored] = [await rig.countDeliveries(queues), await rig.countMessages(queues)];
+    const [deliveriesLeft, messagesStored] = [await leftOver(rig, queues), await rig.countMessages(queues)];
     return { fault, result, ...seen, deliveriesLeft, messagesStored };
   } finally {
     load.stop();
-    // Whatever failed first is what is told.
+    // The first failure is the one to report.
     await Promise.allSettled([prober.stop(), load.result]);
     await load.close();
   }
+}
+
+/**
+ * Counts the deliveries that are left in these queues. An expired one that no claim met stays until
+ * a reaper removes it, and after a failure a reaper waits for half a minute.
+ */
+async function leftOver(rig: FaultRig, queues: string): Promise<number> {
+  const isRemoved = async (): Promise<boolean> => (await rig.countDeliveries(queues, 'expired')) === 0;
+  await eventually('expired deliveries are removed', isRemoved, 2 * DEADLINE_MS);
+  return rig.countDeliveries(queues);
 }
 
 async function strikeAgainAndAgain(
@@ -117,21 +133,21 @@ async function strikeAgainAndAgain(
   do {
     await load.during(sleep(PAUSE_MS));
     if (fault.strike === undefined) continue;
-    await load.until('requests are in flight', () => load.requestsInFlight > 0);
+    await load.until('writes are in flight', () => load.writesInFlight > 0);
     seen.requestsInFlight = Math.max(seen.requestsInFlight, load.requestsInFlight);
     const since = await fault.strike(rig, prober);
     seen.strikes += 1;
     const deadlineMs = fault.recoveryMs ?? RECOVERY_MS;
     seen.recoveryMs.push(await prober.recovered(since, deadlineMs));
     // Each by itself: calls turn from one that fails to the other.
-    await Promise.all(rig.clients.map((client) => serves(client, deadlineMs)));
+    await Promise.all(rig.clients.map((client) => answersAgain(client, deadlineMs)));
   } while (performance.now() < until);
   await load.until('it has worked', (counts) => counts.acked >= LEAST_WORK && fault.hasStruck?.(counts) !== false);
   return seen;
 }
 
 /** Waits until a message goes from end to end through this broker. */
-async function serves(client: RowmqHttpClient, deadlineMs: number): Promise<void> {
+async function answersAgain(client: RowmqHttpClient, deadlineMs: number): Promise<void> {
   const options = { timeoutMs: 2000 };
   const roundTrip = async (): Promise<boolean> => {
     await client.enqueue(PROBED_QUEUE, { messages: [{ body: 'round trip' }] }, options);
@@ -143,13 +159,18 @@ async function serves(client: RowmqHttpClient, deadlineMs: number): Promise<void
     if (mayPass(error)) return false;
     throw error;
   };
-  await eventually(`broker ${client.url} serves again`, () => roundTrip().catch(passing), deadlineMs);
+  await eventually(`broker ${client.url} completes a round trip`, () => roundTrip().catch(passing), deadlineMs);
 }
+
+const WRITES: ReadonlySet<string> = new Set(['enqueue', 'ack', 'nack', 'extend']);
 
 /** Producers and consumers at work, from now on. */
 class Load {
-  /** This and the counts, which are of the whole load: as of the last second. */
+  /** Calls without an answer now. A dequeue that waits for messages is one of them. */
   requestsInFlight = 0;
+  /** The calls without an answer that store or settle messages. */
+  writesInFlight = 0;
+  /** The counts of the whole load, as of the last second. */
   readonly counts = new Meter().totals;
   readonly result: Promise<Result>;
   private readonly stopping = new AbortController();
@@ -160,13 +181,12 @@ class Load {
     this.clients = rig.clients.map(({ url }) => new RowmqHttpClient({ url, retries: 0, timeoutMs }));
     const watcher: Watcher = {
       phase: () => undefined,
-      sample: ({ requestsInFlight, counts }) => {
-        this.requestsInFlight = requestsInFlight;
+      sample: ({ counts }) => {
         for (const what of Object.keys(counts) as Counted[]) this.counts[what] += counts[what];
       },
     };
     const settings = { ...LOAD, seed: Math.floor(Math.random() * 2 ** 31), ...fault.load };
-    this.result = simulate(inTurns(this.clients), settings, watcher, this.stopping.signal);
+    this.result = simulate(this.inTurns(), settings, watcher, this.stopping.signal);
     // The caller that awaits the load gets the error.
     this.result.catch(() => undefined);
   }
@@ -191,21 +211,32 @@ class Load {
   async until(what: string, condition: (counts: Record<Counted, number>) => boolean): Promise<void> {
     await this.during(eventually(`the load: ${what}`, () => condition(this.counts), 3 * DEADLINE_MS));
   }
-}
 
-/**
- * As a load balancer has it: each call goes to the next broker, so that what one leased another
- * settles.
- */
-function inTurns(clients: readonly RowmqHttpClient[]): RowmqHttpClient {
-  let turn = 0;
-  return new Proxy(clients[0] as RowmqHttpClient, {
-    get: (_, name) => {
-      const client = clients[(turn += 1) % clients.length] as RowmqHttpClient;
-      const value: unknown = Reflect.get(client, name, client);
-      return typeof value === 'function' ? value.bind(client) : value;
-    },
-  });
+  /**
+   * Sends each call to the next broker, as a load balancer does. Each broker then settles leases of
+   * the other.
+   */
+  private inTurns(): RowmqHttpClient {
+    let turn = 0;
+    return new Proxy(this.clients[0] as RowmqHttpClient, {
+      get: (_, name) => {
+        const client = this.clients[(turn += 1) % this.clients.length] as RowmqHttpClient;
+        const value: unknown = Reflect.get(client, name, client);
+        if (typeof value !== 'function') return value;
+        return async (...args: unknown[]): Promise<unknown> => {
+          const isWrite = WRITES.has(String(name));
+          this.requestsInFlight += 1;
+          if (isWrite) this.writesInFlight += 1;
+          try {
+            return await (value.apply(client, args) as Promise<unknown>);
+          } finally {
+            this.requestsInFlight -= 1;
+            if (isWrite) this.writesInFlight -= 1;
+          }
+        };
+      },
+    });
+  }
 }
 
 /**

@@ -18,7 +18,7 @@ const FEWEST_CONNECTIONS = 10;
 async function logFromHere(rig: FaultRig): Promise<() => Promise<string>> {
   const { size, ino } = await stat(rig.errorLog);
   return async () => {
-    // At a start, a log that has become large is put aside.
+    // A start moves a large log to another name.
     const from = (await stat(rig.errorLog)).ino === ino ? size : 0;
     return (await readFile(rig.errorLog)).subarray(from).toString();
   };
@@ -27,7 +27,7 @@ async function logFromHere(rig: FaultRig): Promise<() => Promise<string>> {
 export const DATABASE_KILLED: Fault = {
   name: 'database killed (SIGKILL), with pages not flushed',
   expected:
-    'Requests under way are unknown; later ones wait or are refused with database-unavailable. Recovery from the redo log brings back every commit that was answered.',
+    'Nobody knows whether open requests were carried out. Later ones wait or get database-unavailable. Recovery from the redo log brings back every commit that was answered.',
   mayEndIn: ['database-unavailable', 'overloaded', 'no-answer'],
   strike: async (rig) => {
     await rig.admin('SET GLOBAL innodb_max_dirty_pages_pct = 90');
@@ -44,10 +44,12 @@ export const DATABASE_KILLED: Fault = {
 
 export const CONNECTIONS_KILLED: Fault = {
   name: 'every connection to the database killed',
-  expected: 'Transactions under way are rolled back or done, and tried again with the same ids: clients hardly notice.',
+  expected:
+    'The server rolls back or completes open transactions. The brokers try them again with the same ids, and clients hardly notice.',
   mayEndIn: ['database-unavailable'],
   strike: async (rig) => {
-    if ((await rig.killConnections()) === 0) throw new Error('there was no connection');
+    // After a fault before this one, the brokers may still have to open some.
+    await eventually('a connection is killed', async () => (await rig.killConnections()) > 0, DEADLINE_MS);
     return now();
   },
 };
@@ -60,7 +62,7 @@ export const CONNECTIONS_EXHAUSTED: Fault = {
   strike: async (rig) => {
     const crowd: Connection[] = [];
     try {
-      // With the administrator's, almost all that there will be.
+      // With the administrator's, these are almost all connections of the new limit.
       while (crowd.length < FEWEST_CONNECTIONS - 2) crowd.push(await rig.connect());
       await rig.admin(`SET GLOBAL max_connections = ${FEWEST_CONNECTIONS}`);
       const before = await turnedAway(rig);
@@ -88,7 +90,7 @@ async function statusOf(rig: FaultRig, variable: string): Promise<number> {
 export const POOL_EXHAUSTED: Fault = {
   name: 'pool exhausted: a table locked by somebody else',
   expected:
-    'Every connection waits for the table, then is refused and tries again; requests wait for their batch, bounded in number and time, and beyond that are refused as overloaded.',
+    'Every connection waits for the table until its lock wait times out, and tries again. Requests wait for their batch, bounded in number and time. The broker refuses more as overloaded.',
   mayEndIn: ['database-unavailable', 'overloaded', 'no-answer'],
   strike: async (rig) => {
     await holding(rig, ['LOCK TABLES delivery WRITE'], async () => {
@@ -107,7 +109,7 @@ async function isPoolExhausted(rig: FaultRig): Promise<boolean> {
 export const READ_ONLY: Fault = {
   name: 'database read-only',
   expected:
-    'Every write is refused by the server before it does anything, tried again on another connection, then refused with database-unavailable.',
+    'The server refuses every write before it does anything. The broker tries again on another connection, then answers database-unavailable.',
   mayEndIn: ['database-unavailable', 'overloaded'],
   strike: async (rig) => {
     await rig.setReadOnly(true);
@@ -120,7 +122,7 @@ export const READ_ONLY: Fault = {
 export const METADATA_LOCK: Fault = {
   name: 'an idle transaction holds the table while a reaper wants to drop a partition',
   expected:
-    'The reaper gives way after a second and lets writers through; it drops the partition when it can. What is owed is not in it.',
+    'The reaper yields after a second and lets writers through. It drops the partition later, which holds no owed message.',
   mayEndIn: [],
   strike: async (rig, prober) => {
     const [first] = rig.reapers as [Restartable];
@@ -135,8 +137,7 @@ export const METADATA_LOCK: Fault = {
       if (!(await partitions(rig)).includes(old)) throw new Error('the partition was dropped all the same');
     });
     const since = now();
-    // Having failed it would wait for half a minute or more before it tries again; one that has
-    // just begun does not.
+    // After a failure the reaper waits for half a minute or more. A new one tries at once.
     await first.stop();
     await Promise.all(rig.reapers.map((reaper) => reaper.start()));
     await eventually('it drops the partition', async () => !(await partitions(rig)).includes(old), 2 * DEADLINE_MS);
@@ -145,7 +146,7 @@ export const METADATA_LOCK: Fault = {
 };
 
 /**
- * Makes a partition that is past retention, and in which everything is settled. Returns its name.
+ * Makes a partition past retention whose messages are all settled. Returns its name.
  */
 async function settleLongAgo(rig: FaultRig): Promise<string> {
   const store = await rig.openStore();
@@ -169,7 +170,7 @@ async function settleLongAgo(rig: FaultRig): Promise<string> {
 export const DISK_FULL: Fault = {
   name: "the database's disk full",
   expected:
-    'The server refuses, waits for space or stops; requests are refused with database-unavailable, or unknown. With space again (and, if it stopped, a start) everything that was answered is there.',
+    'The server refuses writes, waits for space or stops. Requests get database-unavailable or no answer. With space again, and a start if it stopped, every confirmed message is there.',
   mayEndIn: ['database-unavailable', 'overloaded', 'no-answer'],
   recoveryMs: 120_000,
   strike: async (rig) => {
@@ -188,7 +189,7 @@ export const DISK_FULL: Fault = {
   },
 };
 
-/** Takes what is left of a file system. */
+/** Fills a file system. */
 async function fill(path: string): Promise<void> {
   const file = await open(path, constants.O_WRONLY | constants.O_CREAT);
   try {

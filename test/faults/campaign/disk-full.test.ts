@@ -19,8 +19,8 @@ let mount: string | undefined;
 let rig: FaultRig | undefined;
 
 /**
- * Only root may mount, and the servers take a minute until they look whether there is space again:
- * not in the short run.
+ * Only root may mount. The servers probe for space once a minute, which is too long for the short
+ * run.
  */
 const WHY_NOT =
   process.getuid?.() !== 0
@@ -32,6 +32,7 @@ beforeEach(async ({ skip }) => {
   mount = await mkdtemp(join(tmpdir(), 'rowmq-small-disk-'));
   await run('mount', ['-t', 'tmpfs', '-o', `size=${MEGABYTES}m`, 'tmpfs', mount]);
   rig = await FaultRig.start({ kind: testServer().kind, folder: join(mount, 'data'), bufferPoolMegabytes: 128 });
+  await rig.repair();
 });
 
 afterEach(async () => {

@@ -12,13 +12,14 @@ import type { FaultRig } from './rig.js';
 export const CONSUMERS_DIE: Fault = {
   name: 'consumers die with leases, or hang up before they got them',
   expected:
-    'What was leased for who hung up is given back at once, the rest comes again when the leases run out. receiveCount tells of it.',
+    'The broker releases the leases of consumers that hung up. The other messages come again when their leases run out, and receiveCount shows it.',
   mayEndIn: [],
-  load: { crashRate: 0.3, slowRate: 0.1 },
+  // At the usual rate, enough hang-ups take a minute.
+  load: { rate: 500, crashRate: 0.3, slowRate: 0.1 },
   hasStruck: ({ vanished, hungUp }) => vanished > 20 && hungUp > 20,
 };
 
-/** Shifts what the process takes for the time of day. Nothing else reads the machine's clock. */
+/** Shifts the time of day of a process. `Date` is its only access to the machine's clock. */
 function clockOff(ms: number): Record<string, string> {
   const source = `const Real = Date;
     globalThis.Date = class extends Real {
@@ -31,7 +32,7 @@ function clockOff(ms: number): Record<string, string> {
 export const CLOCKS_OFF: Fault = {
   name: "brokers' clocks an hour ahead and an hour behind",
   expected:
-    "Only ids are stamped by them; availability, leases and expiry go by the database's clock. Ids fall into other partitions, which are kept while anything in them is owed.",
+    "Brokers' clocks stamp only ids. Availability, leases and expiry follow the database's clock. Ids fall into other partitions, which stay while a message in them is owed.",
   mayEndIn: [],
   prepare: async (rig) => {
     const restart = async (env: Record<string, string>[]): Promise<void> => {
@@ -57,8 +58,8 @@ export const CLOCKS_OFF: Fault = {
 };
 
 /**
- * By how much a broker's clock is wrong, by the id of a message that is enqueued there, in a queue
- * of its own.
+ * The error of a broker's clock in ms. It shows in the id of a message that is enqueued there, in a
+ * queue of its own.
  */
 async function offOf(client: RowmqHttpClient): Promise<number> {
   const queue = `clock-${Date.now()}`;
@@ -72,8 +73,8 @@ async function offOf(client: RowmqHttpClient): Promise<number> {
 const LAST_QUEUE = 'SELECT MAX(id) AS last FROM queue';
 
 /**
- * A transaction that sees the database as it was, so that nothing of what has changed since can be
- * purged.
+ * A transaction with a snapshot of the database. While it is open, the server cannot purge older
+ * versions of changed rows.
  */
 export class Snapshot {
   private constructor(
@@ -86,7 +87,7 @@ export class Snapshot {
     return new Snapshot(rig, ...(await open(rig)));
   }
 
-  /** Takes it again if it was lost with the server. */
+  /** Takes the snapshot again if it was lost with the server. */
   async keep(): Promise<void> {
     if (await this.isOpen()) return;
     this.connection.destroy();
@@ -111,7 +112,7 @@ export class Snapshot {
     this.connection.destroy();
   }
 
-  /** Whether it still sees what it saw first. */
+  /** Whether the transaction still sees the first state. */
   private async isOpen(): Promise<boolean> {
     return lastQueueOf(this.connection).then(
       (last) => last === this.lastQueue,
@@ -135,7 +136,7 @@ async function lastQueueOf(connection: Connection): Promise<number> {
 export const PURGE_STALLED: Fault = {
   name: 'a snapshot held open, so that nothing is purged',
   expected:
-    'Claims look and lock from their scan floors on and keep their speed; what stands below a floor is found by the regular look below it.',
+    'Claims peek and lock from their scan floors on and keep their speed. The regular rescan finds deliveries below a floor.',
   mayEndIn: [],
   prepare: async (rig) => {
     const snapshot = await Snapshot.take(rig);

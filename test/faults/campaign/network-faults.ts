@@ -17,8 +17,8 @@ export const NETWORK_SLOW: Fault = {
 export const ANSWERS_LOST: Fault = {
   name: 'one in five answers to a COMMIT lost',
   expected:
-    'The broker repeats the transaction with the same ids and tokens, and finds out what had been done: stored once, leased once, settled once.',
-  // Six times in a row.
+    'The broker repeats the transaction with the same ids and tokens, and reads what the first try did. Each message is stored once, leased once and settled once.',
+  // It takes six lost answers in a row.
   mayEndIn: ['database-unavailable'],
   strike: async (rig) => {
     const before = rig.network.lost;
@@ -33,7 +33,7 @@ export const ANSWERS_LOST: Fault = {
 export const NETWORK_CUT: Fault = {
   name: 'network to the database cut, and mended',
   expected:
-    'Statements hang until their deadline of 10 s, and their connections are closed. COMMITs that were held up arrive late and are carried out; repeating them changes nothing.',
+    'Statements hang until their deadline of 10 s, and the brokers close their connections. Delayed COMMITs arrive late and are carried out. Their repetition changes nothing.',
   mayEndIn: ['database-unavailable', 'overloaded', 'no-answer'],
   recoveryMs: 45_000,
   strike: async (rig) => {

@@ -5,13 +5,13 @@ import { eventually } from '../../support/wait.js';
 import { DEADLINE_MS, type Fault, now, oneOf } from './fault.js';
 import type { FaultRig, Restartable } from './rig.js';
 
-/** Whether a process is killed at the right moment is a matter of luck; how often that is tried. */
+/** A kill meets the right moment by luck. It is tried this often. */
 const TRIES = 5;
 
 export const BROKER_KILLED: Fault = {
   name: 'broker killed (SIGKILL)',
   expected:
-    'Its connections break; what was under way is unknown, or done. Clients turn to the other broker. What it had leased comes again when the leases run out.',
+    'Its connections break, and nobody knows whether its open requests were carried out. Clients use the other broker. Its leased messages come again when the leases run out.',
   mayEndIn: ['unreachable', 'no-answer'],
   strike: async (rig) => {
     const broker = oneOf(rig.brokers);
@@ -53,8 +53,8 @@ export const REAPERS_KILLED: Fault = {
 };
 
 /**
- * Starts reapers, of which the one that held the lease was killed: the next would wait half a
- * minute for it.
+ * Starts reapers after a kill of the lease holder. Ends its lease, because the next leader would
+ * wait half a minute for that.
  */
 async function begin(rig: FaultRig, reapers: readonly Restartable[]): Promise<void> {
   await rig.admin('UPDATE reaper_lease SET expires_at = 0');
@@ -64,11 +64,11 @@ async function begin(rig: FaultRig, reapers: readonly Restartable[]): Promise<vo
 export const REAPER_KILLED_IN_DDL: Fault = {
   name: 'reaper killed (SIGKILL) in its DDL',
   expected:
-    'A statement that nobody waits for ends by itself or is undone by the server; the table keeps its rows. The next reaper finishes the work.',
+    'The server completes or undoes the statement, and the table keeps its rows. The next reaper finishes the work.',
   mayEndIn: [],
   strike: async (rig) => {
     const [doomed] = rig.reapers as [Restartable];
-    // Before they are killed: those that have been through other faults still work.
+    // The reapers must still work after the faults before this one.
     await rig.untilReaping();
     await Promise.all(rig.reapers.map((reaper) => reaper.kill()));
     const count = (await partitions(rig)).length;
@@ -82,9 +82,9 @@ export const REAPER_KILLED_IN_DDL: Fault = {
   },
 };
 
-/** Gives a reaper partitions to make, and kills it while it does. Returns whether it did. */
+/** Starts a reaper with partitions to make and kills it in that DDL. False: it was too late. */
 async function killedInDdl(rig: FaultRig, doomed: Restartable): Promise<boolean> {
-  // The load writes into the partitions of the next hours.
+  // The load writes into the partitions of the next hours, so the last ones are empty.
   const empty = (await partitions(rig)).slice(-40);
   if (empty.length > 0) await rig.admin(`ALTER TABLE message DROP PARTITION ${empty.join(', ')}`);
   await rig.admin('UPDATE reaper_lease SET expires_at = 0');
@@ -93,7 +93,7 @@ async function killedInDdl(rig: FaultRig, doomed: Restartable): Promise<boolean>
     const statements = await rig.underWay(`INFO LIKE 'ALTER TABLE message REORGANIZE%'`);
     return statements.has(doomed.user);
   };
-  // In its first round, at whose end it says that it is ready: then it is too late.
+  // The reaper makes the partitions in its first round. At its end it reports that it is ready.
   for (const until = now() + DEADLINE_MS; !doomed.isReady() && now() < until; await sleep(1)) {
     if (!(await isAltering())) continue;
     await doomed.kill();
@@ -103,7 +103,7 @@ async function killedInDdl(rig: FaultRig, doomed: Restartable): Promise<boolean>
   return false;
 }
 
-/** Names of the partitions that were made ahead and before, oldest first. */
+/** The names of all partitions but the catch-all one, oldest first. */
 export async function partitions(rig: FaultRig): Promise<string[]> {
   const rows = await rig.admin<{ name: string }>(
     `SELECT PARTITION_NAME AS name FROM information_schema.PARTITIONS

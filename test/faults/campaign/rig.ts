@@ -8,6 +8,7 @@ import { EmbeddedServer, type ServerKind } from '@rowmq/mysql-server';
 import { migrateDatabase } from '@rowmq/store';
 import { type Connection, createConnection, type ResultSetHeader, type RowDataPacket } from 'mysql2/promise';
 import { DatabaseProxy } from '../../support/database-proxy.js';
+import { copyFreshData } from '../../support/fresh-data.js';
 import { freePort, type SpawnedApp, spawnApp } from '../../support/processes.js';
 import { serverProgram } from '../../support/servers.js';
 import { openStore, type TestStore } from '../../support/store.js';
@@ -22,12 +23,12 @@ const USERS = { brokers: ['broker1', 'broker2'], reapers: ['reaper1', 'reaper2']
 const OF_ROWMQ = `(USER LIKE 'broker%' OR USER LIKE 'reaper%')`;
 /** Connections of each broker; few, so that a fault can exhaust them. */
 export const POOL_SIZE = 4;
-/** Longer than all tests together: no row of the load's messages goes meanwhile. */
+/** Longer than all tests together, so that no row of the load's messages is dropped. */
 export const RETENTION_SECONDS = 6 * 3600;
 /** Connections of the database, outside the fault that exhausts them. */
 export const MAX_CONNECTIONS = 500;
 
-/** A process that can be killed and started again at the same place. */
+/** A process that can be killed and started again with the same settings. */
 export class Restartable {
   /** The folder of the compiled processes. Default: what was built. */
   root: string | undefined;
@@ -76,7 +77,7 @@ export class Restartable {
     await this.end((process) => process.stop());
   }
 
-  /** Ends it, however it stands. */
+  /** Ends it, whether or not it is alive. */
   async remove(): Promise<void> {
     await this.running?.kill();
   }
@@ -97,11 +98,13 @@ export interface RigOptions {
   /** The server's data folder. Default: a folder of its own, removed at the end. */
   folder?: string;
   bufferPoolMegabytes?: number;
+  /** The number of brokers, and of reapers. Default: two. */
+  processes?: 1 | 2;
 }
 
 /**
- * A whole RowMQ of its own that may be broken: a database server, a network in front of it, two
- * brokers and two reapers, each a real process.
+ * A whole RowMQ of its own that may be broken: a database server, a network in front of it, brokers
+ * and reapers, each a real process.
  *
  * RowMQ's users have no more rights than they need.
  */
@@ -125,12 +128,16 @@ export class FaultRig {
     private readonly bufferPoolMegabytes: number,
   ) {}
 
-  static async start({ kind, folder, bufferPoolMegabytes = 256 }: RigOptions): Promise<FaultRig> {
+  /**
+   * Starts the server and the network. {@link repair} or {@link useBrokers} starts the other
+   * processes.
+   */
+  static async start({ kind, folder, bufferPoolMegabytes = 256, processes = 2 }: RigOptions): Promise<FaultRig> {
     const own = folder ?? (await mkdtemp(join(tmpdir(), 'rowmq-faults-')));
     const rig = new FaultRig(kind, own, bufferPoolMegabytes);
     process.once('exit', rig.killAtExit);
     try {
-      await rig.begin();
+      await rig.begin(processes);
       return rig;
     } catch (error) {
       await rig.stop();
@@ -138,7 +145,8 @@ export class FaultRig {
     }
   }
 
-  private async begin(): Promise<void> {
+  private async begin(processes: number): Promise<void> {
+    await copyFreshData(await serverProgram(this.kind), this.folder);
     await this.startServer();
     await this.admin(`CREATE DATABASE ${DATABASE} CHARACTER SET utf8mb4`);
     await this.admin(`USE ${DATABASE}`);
@@ -148,18 +156,17 @@ export class FaultRig {
     }
     this.network = await DatabaseProxy.start(this.serverUrl);
     await migrateDatabase(this.urlOf(USERS.brokers[0]));
-    for (const user of USERS.brokers) {
+    for (const user of USERS.brokers.slice(0, processes)) {
       const port = await freePort();
       this.clients.push(new RowmqHttpClient({ url: `http://127.0.0.1:${port}`, retries: 0 }));
       const settings = { ROWMQ_PORT: String(port), ROWMQ_DATABASE_POOL_SIZE: String(POOL_SIZE) };
       this.brokers.push(new Restartable(user, 'broker', { ROWMQ_DATABASE_URL: this.urlOf(user), ...settings }));
     }
-    for (const user of USERS.reapers) {
+    for (const user of USERS.reapers.slice(0, processes)) {
       const settings = { ROWMQ_REAPER_INTERVAL_SECONDS: '1', ROWMQ_RETENTION_SECONDS: String(RETENTION_SECONDS) };
       this.reapers.push(new Restartable(user, 'reaper', { ROWMQ_DATABASE_URL: this.urlOf(user), ...settings }));
     }
     this.client = new RowmqHttpClient({ url: this.clients.map((client) => client.url), retries: 0 });
-    await this.repair();
   }
 
   /** The database's URL for one of RowMQ's users, by way of the network. */
@@ -174,10 +181,10 @@ export class FaultRig {
     return [...this.brokers, ...this.reapers];
   }
 
-  /** Has other compiled processes take the place of those that run. */
-  async use(root: string | undefined): Promise<void> {
-    await Promise.all(this.processes.map((process) => process.remove()));
-    for (const process of this.processes) process.root = root;
+  /** Replaces the brokers by those compiled in another folder. */
+  async useBrokers(root: string): Promise<void> {
+    await Promise.all(this.brokers.map((broker) => broker.remove()));
+    for (const broker of this.brokers) broker.root = root;
     await this.repair();
   }
 
@@ -248,12 +255,12 @@ export class FaultRig {
     const connection = await createConnection({ uri: this.serverUrl });
     connection.on('error', () => undefined);
     await connection.query(`USE ${DATABASE}`).catch(() => undefined);
-    // The server's own is a year, and who waits for so long holds up everybody behind.
+    // The server's default is a year, and a waiting statement blocks all later ones.
     await connection.query('SET SESSION lock_wait_timeout = 60');
     return connection;
   }
 
-  /** For everybody who is not an administrator. */
+  /** Makes the database read-only for all users but administrators. */
   async setReadOnly(isReadOnly: boolean): Promise<void> {
     const variable = this.kind === 'mysql' ? 'super_read_only' : 'read_only';
     await this.admin(`SET GLOBAL ${variable} = ${isReadOnly ? 'ON' : 'OFF'}`);
@@ -298,15 +305,16 @@ export class FaultRig {
     return Number(row?.n);
   }
 
-  /** Counts the deliveries of these queues. */
-  async countDeliveries(namesLike: string): Promise<number> {
+  /** Counts the deliveries of these queues, all or only those that have expired. */
+  async countDeliveries(namesLike: string, which: 'all' | 'expired' = 'all'): Promise<number> {
+    const condition = which === 'all' ? '' : 'AND d.expires_at <= UNIX_TIMESTAMP(NOW(3)) * 1000';
     const [row] = await this.admin<{ n: number }>(
-      `SELECT COUNT(*) AS n FROM ${DATABASE}.delivery d JOIN ${DATABASE}.queue q ON q.id = d.queue_id WHERE q.name LIKE '${namesLike}'`,
+      `SELECT COUNT(*) AS n FROM ${DATABASE}.delivery d JOIN ${DATABASE}.queue q ON q.id = d.queue_id WHERE q.name LIKE '${namesLike}' ${condition}`,
     );
     return Number(row?.n);
   }
 
-  /** Ends everything, however it stands, and removes the data. */
+  /** Ends everything in any state, and removes the data. */
   async stop(): Promise<void> {
     this.network?.heal();
     await Promise.all(this.processes.map((process) => process.remove()));

@@ -7,8 +7,8 @@ import { LEASE_GRACE_MS } from '@rowmq/contract';
  *
  * It knows nothing of tables, transactions, batches or brokers. Requests run one after the other,
  * each at the instant `now`. Their effects and answers follow from that, with one exception: the
- * protocol leaves some freedom in which deliveries a dequeue hands out. `test/model/hand-out.ts`
- * states its limits.
+ * protocol leaves some freedom in which deliveries a dequeue hands out. Its limits are in
+ * `test/model/dequeue-rules.ts`.
  */
 
 export type Code = 'queue-not-found' | 'queue-full' | 'invalid-request' | 'delivery-not-found' | 'lease-lost';

@@ -1,7 +1,7 @@
 import type { Delivery, LeaseProtocol } from '@rowmq/client/testing';
 
 /*
- * Decides which hand-outs the protocol allows. Several brokers hand out from the same queues, and
+ * Decides which dequeues the protocol allows. Several brokers hand out from the same queues, and
  * each remembers for a while what it saw. The protocol therefore leaves some choices to the store.
  * The model learns what the store handed out and checks that it was allowed.
  */
@@ -31,7 +31,7 @@ const OVERLOOKED_MS = 250;
 /** A broker may miss another broker's pause or resume for this long. */
 const NOT_HEARD_MS = 1000;
 
-export class HandOut {
+export class DequeueRules {
   private readonly receipts = new Set<string>();
   private readonly pauses = new Map<string, { isPaused: boolean; broker: number; at: number }>();
   /**
@@ -59,7 +59,7 @@ export class HandOut {
    * True once a broker has dequeued from the queue. From then on it never overlooks a message that
    * was enqueued on it.
    */
-  watches(broker: number, queue: string): boolean {
+  knowsEnqueuesOf(broker: number, queue: string): boolean {
     return (this.dequeues.get(`${broker} ${queue}`)?.first ?? Infinity) < Infinity;
   }
 
@@ -112,7 +112,7 @@ export class HandOut {
    * The deliveries that a repeated dequeue may have released. Pass them to {@link foundAt} after
    * {@link dequeue}.
    */
-  mayBeGivenBack({ queue, isRepeated }: Dequeue): Delivery[] {
+  mayBeReleased({ queue, isRepeated }: Dequeue): Delivery[] {
     return isRepeated ? this.available(queue) : [];
   }
 
@@ -205,10 +205,10 @@ export class HandOut {
   }
 }
 
-type Place = Pick<Delivery, 'priority' | 'availableAt'>;
+type Order = Pick<Delivery, 'priority' | 'availableAt'>;
 
 /** True if `one` precedes `other` in hand-out order. */
-function isBefore(one: Place, other: Place): boolean {
+function isBefore(one: Order, other: Order): boolean {
   return one.priority > other.priority || (one.priority === other.priority && one.availableAt < other.availableAt);
 }
 
