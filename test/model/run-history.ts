@@ -113,8 +113,8 @@ class Run {
           for (const receipt of group) count('released', protocol.release(receipt) === null ? 1 : 0);
         }
         return undefined;
-      case 'look':
-        return this.look(step);
+      case 'poll':
+        return this.poll(step);
       case 'expire':
       case 'deadLetter':
         return this.sweep(step, () => world.reap(step.does), protocol[step.does]());
@@ -329,7 +329,7 @@ class Run {
    * Checks the poll. A queue that it reports must have an available delivery, even if that expired
    * or exceeded its receives. A queue that it omits must have none ready.
    */
-  private async look(step: StepThat<'look'>): Promise<void> {
+  private async poll(step: StepThat<'poll'>): Promise<void> {
     const { ids } = this.world;
     const found = await this.broker(step).batches.poll([...ids.values()]);
     for (const queue of QUEUES) {

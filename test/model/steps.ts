@@ -53,7 +53,7 @@ export type Step =
   | ({ does: 'extend'; requests: (Picks & { leaseSeconds: number })[] } & On & Cuttable)
   | ({ does: 'reject' } & Picks & On & Cuttable)
   | ({ does: 'release' } & Picks & On)
-  | ({ does: 'look' } & On)
+  | ({ does: 'poll' } & On)
   | ({ does: 'expire' | 'deadLetter' } & Cuttable)
   | ({ does: 'redrive'; queue: string; rows: number } & Cuttable)
   | ({ does: 'purge'; queue: string } & Cuttable)
@@ -148,7 +148,7 @@ const STEPS: [weight: number, fc.Arbitrary<Step>][] = [
   [2, fc.record({ does: does('extend'), broker, requests: extensions, cut })],
   [4, fc.record({ does: does('reject'), broker, receipts, cut })],
   [2, fc.record({ does: does('release'), broker, receipts })],
-  [1, fc.record({ does: does('look'), broker })],
+  [1, fc.record({ does: does('poll'), broker })],
   [1, fc.record({ does: does('expire'), cut })],
   [1, fc.record({ does: does('deadLetter'), cut })],
   [

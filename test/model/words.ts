@@ -42,7 +42,7 @@ function stepInWords(step: Step): string {
       return `${who}: nack with deadLetter ${receipts(step.receipts)}${cut}`;
     case 'release':
       return `${who}: release ${receipts(step.receipts)}, whose consumers hung up`;
-    case 'look':
+    case 'poll':
       return `${who}: poll for queues that have something ready`;
     case 'expire':
     case 'deadLetter':

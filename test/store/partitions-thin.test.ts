@@ -14,11 +14,11 @@ import {
   settleAll,
   START,
   stored,
-  takeAll,
+  claimAll,
 } from '../support/partitions.js';
 import { bodies, createQueue, openStore, type TestStore } from '../support/store.js';
 
-const DAILY = { widthMinutes: 1440, aheadMinutes: 2880 };
+const DAILY = { widthMinutes: 1440, advanceMinutes: 2880 };
 const LATER = START + 5 * DAY;
 const KEPT = { retentionSeconds: 3600 };
 
@@ -29,7 +29,7 @@ let duty: ThinPartitions;
 beforeEach(async () => {
   store = await openStore();
   queue = await createQueue(store, { messageTtlSeconds: 30 * 86_400 });
-  await store.at(START).partitions.createAhead({ ...DAILY });
+  await store.at(START).partitions.createMissing({ ...DAILY });
   duty = newDuty();
   return () => store.close();
 });
@@ -113,7 +113,7 @@ describe('a partition that a few owed messages keep from a drop', () => {
 
   test('is not thinned while most of it is owed, nor again before half of the owed messages are settled', async () => {
     await enqueueStamped(store, queue, { at: START, count: 12_000 });
-    const all = await takeAll(store, queue, START + MINUTE);
+    const all = await claimAll(store, queue, START + MINUTE);
     const ack = async (from: number, to: number): Promise<unknown> =>
       store.at(START + MINUTE).messages.ack(queue.id, all.slice(from, to));
     await ack(0, 1000);
@@ -168,7 +168,7 @@ describe('a run that thins a partition while deliveries move between queues', ()
     const mover = async (): Promise<void> => {
       let now = START + MINUTE;
       while (working) {
-        await takeAll(store, strict, now);
+        await claimAll(store, strict, now);
         now += 2 * MINUTE;
         expect(await deadLetterAll(store, strict, now)).toBe(200);
         const { moved } = await store.at(now).unleased.redrive(graveyard.id, Buffer.alloc(16), 1000);

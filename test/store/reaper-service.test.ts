@@ -64,7 +64,7 @@ async function usurp(): Promise<void> {
  * reaper is then in a round that began before.
  */
 async function asked(outcome: 'refused' | 'failed'): Promise<void> {
-  const asking = vi.spyOn(store.reaper, 'takeLease');
+  const asking = vi.spyOn(store.reaper, 'acquireLease');
   const times = (reaper: string): number =>
     asking.mock.settledResults.filter(
       ({ type, value }, call) =>
@@ -114,7 +114,7 @@ describe('reapers', () => {
     await eventually('it is renewed', async () => (await lease()) > before, 20_000);
     expect(await store.reaper.leader()).toMatchObject({ holder: holder.id });
     await stop(holder);
-    const asking = vi.spyOn(store.reaper, 'takeLease');
+    const asking = vi.spyOn(store.reaper, 'acquireLease');
     // One heartbeat and a moment more.
     const until = performance.now() + 11_000;
     await eventually('a heartbeat has passed', () => performance.now() > until);

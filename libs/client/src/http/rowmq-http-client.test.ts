@@ -140,8 +140,13 @@ describe('RowmqHttpClient', () => {
   });
 
   it('reports an unknown outcome when the deadline passes', async () => {
-    const { url } = await listen(() => undefined);
-    await expect(clientOf({ url, timeoutMs: 50 }).ack('orders', { receipts: ['r'] })).rejects.toMatchObject({
+    const { url } = await listen(({ url: path }, _body, response) => {
+      if (path?.endsWith('/dequeue') === true) json(response, 200, { messages: [] });
+    });
+    const client = clientOf({ url, timeoutMs: 50 });
+    // It keeps the connection. To connect under load may take longer than the deadline of the ack.
+    await vi.waitFor(() => client.dequeue('orders', { waitSeconds: 5 }), { timeout: 10_000 });
+    await expect(client.ack('orders', { receipts: ['r'] })).rejects.toMatchObject({
       name: 'BrokerUnreachableError',
       outcome: 'unknown',
       message: expect.stringContaining('no answer within 50 ms'),
@@ -167,7 +172,7 @@ describe('RowmqHttpClient', () => {
     const { url } = await listen((_request, _body, response) => {
       setTimeout(() => json(response, 200, { messages: [] }), 150);
     });
-    const client = clientOf({ url, timeoutMs: 50 });
+    const client = clientOf({ url, timeoutMs: 50, retries: 4 });
     await expect(client.dequeue('orders', { waitSeconds: 5 })).resolves.toEqual({ messages: [] });
   });
 

@@ -12,7 +12,7 @@ class FakeServer extends GroupServer {
     super(`server ${number}`, `mysql://nobody@127.0.0.1:${number}/mysql`);
   }
 
-  override async look(): Promise<MemberState> {
+  override async probe(): Promise<MemberState> {
     this.probes += 1;
     if (this.says instanceof Error) throw this.says;
     return {
