@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { lowestMessageId } from '@rowmq/contract';
 import { FIRST_ID, type Queue } from '@rowmq/store';
-import { DAY, enqueueStamped, hex, HOUR, settleAll, START, claimAll } from '../support/partitions.js';
+import { claimAll, DAY, enqueueStamped, hex, HOUR, settleAll, START } from '../support/partitions.js';
 import { bodies, createQueue, openStore, type TestStore } from '../support/store.js';
 
 const HOURLY = { widthMinutes: 60, advanceMinutes: 180 };

@@ -5,7 +5,8 @@ import { DAY, enqueueStamped, HOUR, MINUTE, openSession, START, stored } from '.
 import { createQueue, message, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
-const HOURLY = { widthMinutes: 60, advanceMinutes: 60 * 60 };
+/** Eight partitions. A drop locks the table for four at a time. */
+const HOURLY = { widthMinutes: 60, advanceMinutes: 8 * 60 };
 const LATER = START + 30 * DAY;
 const DROP = { retentionSeconds: 60 };
 

@@ -40,7 +40,7 @@ const DROP_ROWS = 50_000;
  * The drop is postponed if the check for owed messages takes longer than this. An unfinished purge,
  * for example, leaves many dead index entries to read.
  */
-const SLOW_LOOK_MS = 250;
+const SLOW_CHECK_MS = 250;
 /** Moving rows back from the overflow table stops after this time. The next run continues. */
 const RESTORE_MS = 5000;
 /** The deadline of a DDL statement. It waits at most one second of that for locks. */
@@ -227,7 +227,7 @@ async function settledRuns(session: Session, retentionSeconds: number, most: num
     const started = performance.now();
     if (await isOwed(session, partition, partition)) continue;
     // The check will run again while writers wait.
-    if (performance.now() - started > SLOW_LOOK_MS) continue;
+    if (performance.now() - started > SLOW_CHECK_MS) continue;
     rows += partition.rows;
     const run = runs.at(-1);
     if (run !== undefined && previous?.until === partition.from && run.length < DROP_AT_ONCE && rows <= DROP_ROWS) {
