@@ -4,6 +4,7 @@ import type { Partition, Queue } from '@rowmq/store';
 import { ThinPartitions } from '../../apps/reaper/src/duties/thin-partitions.js';
 import { readReaperConfig } from '../../apps/reaper/src/reaper.config.js';
 import {
+  claimAll,
   DAY,
   deadLetterAll,
   enqueueStamped,
@@ -14,7 +15,6 @@ import {
   settleAll,
   START,
   stored,
-  claimAll,
 } from '../support/partitions.js';
 import { bodies, createQueue, openStore, type TestStore } from '../support/store.js';
 
@@ -77,7 +77,7 @@ async function fileSize(partition: Partition): Promise<number> {
 
 describe('a partition that a few owed messages keep from a drop', () => {
   test('is thinned to the owed messages, rebuilt to free the space, and dropped once they are settled', async () => {
-    const { owed, gone } = await fill(40_000);
+    const { owed, gone } = await fill(20_000);
     const full = await fileSize(await first());
     expect(await store.at(LATER).partitions.dropSettled(KEPT)).toEqual(['p_20260103_0000']);
     expect((await store.at(LATER).partitions.listKept(KEPT)).map(({ name }) => name)).toEqual(['p_20260102_0000']);
@@ -164,7 +164,7 @@ describe('a run that thins a partition while deliveries move between queues', ()
     await settleAll(store, queue, START + MINUTE);
     const partition = await first();
     let working = true;
-    let [moves, looks, deleted] = [0, 0, 0];
+    let [moves, runs, deleted] = [0, 0, 0];
     const mover = async (): Promise<void> => {
       let now = START + MINUTE;
       while (working) {
@@ -179,8 +179,8 @@ describe('a run that thins a partition while deliveries move between queues', ()
     const thinner = async (): Promise<void> => {
       for (
         const until = performance.now() + 15_000;
-        performance.now() < until && (moves < 15 || looks < 100);
-        looks += 1
+        performance.now() < until && (moves < 15 || runs < 100);
+        runs += 1
       ) {
         deleted += (await store.partitions.thin(partition, Buffer.alloc(16), 1000)).deleted;
       }
