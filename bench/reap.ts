@@ -109,14 +109,14 @@ async function makePartitions(url: string, eras: number[], options: Options): Pr
   let now: number | undefined;
   new SessionClock(() => now).drive(dataSource);
   const partitions = new PartitionRepository(new Database(dataSource, 60_000));
-  const width = { widthMinutes: 60, aheadMinutes: options.partitions * 60 };
+  const width = { widthMinutes: 60, advanceMinutes: options.partitions * 60 };
   for (const era of eras) {
     now = era;
-    await partitions.createAhead(width);
+    await partitions.createMissing(width);
   }
   // Makes as many as the reaper would, so that the reaper makes none.
   now = undefined;
-  await partitions.createAhead({ widthMinutes: 60, aheadMinutes: 3 * 1440 });
+  await partitions.createMissing({ widthMinutes: 60, advanceMinutes: 3 * 1440 });
   await dataSource.destroy();
 }
 
@@ -138,7 +138,7 @@ async function measurePair(
     return running.takeLatencies();
   };
   await fill(database, queue.id, era, options);
-  await reaper.takeLease('bench', 3600);
+  await reaper.acquireLease('bench', 3600);
   await load(options.warmUpSeconds);
   const off = await load(options.seconds);
 

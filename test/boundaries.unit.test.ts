@@ -1,8 +1,9 @@
-import { execFile } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import ts from 'typescript';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -164,7 +165,50 @@ interface Finding {
   readonly message: string;
 }
 
+/**
+ * A path in `import()`, or in the type `import('…')`. The rule no-restricted-imports sees neither,
+ * and oxlint has no other rule for them. So the test lints each path again, as a static import.
+ */
+interface DynamicImport {
+  readonly file: string;
+  /** Undefined if it is not a literal, so that nobody can check it. */
+  readonly path: string | undefined;
+}
+
+function dynamicImportsOf(file: string, source: string): DynamicImport[] {
+  const found: DynamicImport[] = [];
+  const add = (path: ts.Node | undefined): void =>
+    void found.push({ file, path: path !== undefined && ts.isStringLiteralLike(path) ? path.text : undefined });
+  const visit = (node: ts.Node): void => {
+    if (ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword) add(node.arguments[0]);
+    if (ts.isImportTypeNode(node)) add(ts.isLiteralTypeNode(node.argument) ? node.argument.literal : undefined);
+    ts.forEachChild(node, visit);
+  };
+  visit(ts.createSourceFile(file, source, ts.ScriptTarget.Latest));
+  return found;
+}
+
+/** Every dynamic import in the sources of the workspaces. */
+async function allDynamicImports(): Promise<DynamicImport[]> {
+  const folders = ['apps', 'libs', 'migrations', 'tools', 'examples', 'bench'];
+  const listed = execFileSync('git', ['ls-files', '-z', '--cached', '--others', '--exclude-standard', ...folders], {
+    cwd: root,
+    encoding: 'utf8',
+  });
+  const files = [...new Set(listed.split('\0'))].filter((file) => /(?<!\.d)\.[cm]?tsx?$/.test(file));
+  const found = files.map(async (file) => {
+    // A file that was deleted and is still in the index has no imports.
+    const source = await readFile(join(root, file), 'utf8').catch(() => '');
+    return source.includes('import(') ? dynamicImportsOf(file, source) : [];
+  });
+  return (await Promise.all(found)).flat();
+}
+
 let folder: string;
+const dynamicImports = (await allDynamicImports()).map((one, index) => ({
+  ...one,
+  name: one.file.replace(/[^/]+$/, `dynamic${index}.ts`),
+}));
 const imports = BOUNDARIES.flatMap(({ file, allowed, forbidden }) => [
   ...allowed.map((path) => ({ file, path, isAllowed: true })),
   ...forbidden.map((path) => ({ file, path, isAllowed: false })),
@@ -176,7 +220,7 @@ let findings: readonly Finding[];
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'rowmq-boundaries-'));
   await copyFile(join(root, '.oxlintrc.json'), join(folder, '.oxlintrc.json'));
-  for (const { name, path } of imports) {
+  for (const { name, path } of [...imports, ...dynamicImports]) {
     await mkdir(dirname(join(folder, name)), { recursive: true });
     await writeFile(join(folder, name), `import { x } from '${path}';\nconsole.log(x);\n`);
   }
@@ -191,6 +235,23 @@ test.each(imports.filter(({ isAllowed }) => !isAllowed))('lint fails when $file 
 
 test.each(imports.filter(({ isAllowed }) => isAllowed))('lint passes when $file imports $path', ({ name }) => {
   expect(findings.filter(({ file }) => file === name)).toEqual([]);
+});
+
+test.each(dynamicImports)('lint would pass if the import() of $path in $file were static', ({ name, path }) => {
+  expect(path).toBeTypeOf('string');
+  expect(findings.filter(({ file }) => file === name)).toEqual([]);
+});
+
+test('the boundaries test finds import(), the types of modules, and paths that are no literals', () => {
+  const source = `
+    const { x } = await import('@rowmq/store');
+    type Store = typeof import('../store.js');
+    const load = (path: string) => import(path);
+    // import('in a comment')
+    const text = "import('in a string')";
+  `;
+  expect(dynamicImportsOf('x.ts', source).map(({ path }) => path)).toEqual(['@rowmq/store', '../store.js', undefined]);
+  expect(dynamicImports).toContainEqual(expect.objectContaining({ file: 'apps/broker/src/main.ts' }));
 });
 
 test('the boundaries test breaks every import rule of .oxlintrc.json', async () => {

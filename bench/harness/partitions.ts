@@ -13,7 +13,7 @@ export async function makePartitions(databaseUrl: string, from = Date.now()): Pr
   try {
     new SessionClock(() => from).drive(dataSource);
     const partitions = new PartitionRepository(new Database(dataSource, 60_000));
-    await partitions.createAhead({ widthMinutes: WIDTH_MINUTES, aheadMinutes: AHEAD_MINUTES });
+    await partitions.createMissing({ widthMinutes: WIDTH_MINUTES, advanceMinutes: AHEAD_MINUTES });
   } finally {
     await dataSource.destroy();
   }

@@ -163,9 +163,9 @@ describe('a connection to the database', () => {
 
   test.runIf(isMySql)('is also encrypted for the administrator of a group', async () => {
     const address = url();
-    expect(await new GroupServer('one', address, await verify(right)).look()).toMatchObject({ state: 'OFFLINE' });
-    await expect(new GroupServer('one', address).look()).rejects.toThrow('Access denied');
-    await expect(new GroupServer('one', address, await verify(wrong)).look()).rejects.toThrow(/certificate/);
+    expect(await new GroupServer('one', address, await verify(right)).probe()).toMatchObject({ state: 'OFFLINE' });
+    await expect(new GroupServer('one', address).probe()).rejects.toThrow('Access denied');
+    await expect(new GroupServer('one', address, await verify(wrong)).probe()).rejects.toThrow(/certificate/);
   });
 });
 

@@ -174,11 +174,11 @@ describe('the privileges that the page names', () => {
   async function changePartitions(url: string): Promise<void> {
     const store = await openStore({ on: url });
     const queue = await createQueue(store, { messageTtlSeconds: 30 * 86_400 });
-    const hourly = { widthMinutes: 60, aheadMinutes: 180 };
-    expect(await store.at(START).partitions.createAhead({ ...hourly })).toBeGreaterThan(0);
+    const hourly = { widthMinutes: 60, advanceMinutes: 180 };
+    expect(await store.at(START).partitions.createMissing({ ...hourly })).toBeGreaterThan(0);
     // More than a split copies.
     await enqueueStamped(store, queue, { at: START + DAY, count: 10_500 });
-    expect(await store.at(START + 2 * DAY).partitions.createAhead({ ...hourly })).toBeGreaterThan(0);
+    expect(await store.at(START + 2 * DAY).partitions.createMissing({ ...hourly })).toBeGreaterThan(0);
     const [first] = await store.partitions.list();
     expect(await store.partitions.rebuild(first!)).toBe(true);
     await settleAll(store, queue, START + 2 * DAY);
@@ -208,7 +208,7 @@ describe('the SQL for 3 a.m.', () => {
     const store = await openStore();
     const database = new URL(store.url).pathname.slice(1);
     const queue = await createQueue(store);
-    await store.at(START).partitions.createAhead({ widthMinutes: 60, aheadMinutes: 60 });
+    await store.at(START).partitions.createMissing({ widthMinutes: 60, advanceMinutes: 60 });
     await enqueueStamped(store, queue, { at: START, count: 10 });
     await settleAll(store, queue, START);
     const holder = await createConnection({ uri: store.url });

@@ -53,7 +53,7 @@ describe('a reaper', () => {
     // A reaper ran three days ago. From that time a settled partition is left, and one with an owed
     // message.
     const past = now - 3 * DAY;
-    await store.at(past).partitions.createAhead({ widthMinutes: 60, aheadMinutes: 120 });
+    await store.at(past).partitions.createMissing({ widthMinutes: 60, advanceMinutes: 120 });
     const settled = await enqueueStamped(store, queue, { at: past, count: 500 });
     await settleAll(store, queue, past);
     const thinned = await enqueueStamped(store, queue, { at: past + HOUR, count: 500 });

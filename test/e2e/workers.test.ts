@@ -1,3 +1,6 @@
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { identifyProcess, isRunning, type ProcessIdentity } from '@rowmq/mysql-server';
 import { createConnection, type RowDataPacket } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -54,13 +57,22 @@ describe('three workers', () => {
   let broker: Broker;
   let clients: OneConnection[];
 
+  // Every start of three workers costs seconds of CPU. This broker does for all tests of a running
+  // one, from the free port that it chooses to its stop.
   beforeAll(async () => {
-    broker = await start();
+    const app = await startApp('broker', { ...WORKERS, ROWMQ_DATABASE_URL: database.url, ROWMQ_PORT: '0' });
+    const url = /listening on (http:[^"]+)/.exec(app.output())?.[1] as string;
+    broker = { ...app, url, database };
+    started.push(broker);
     clients = await oneConnectionEach(broker);
   });
-  afterAll(async () => {
-    await Promise.all(clients.map((client) => client.close()));
-    await broker.stop();
+  afterAll(() => broker.stop());
+
+  test('listen on one free port', async () => {
+    const urls = [...broker.output().matchAll(/listening on (http:[^"]+)/g)].map(([, url]) => url as string);
+    expect(urls).toHaveLength(3);
+    expect(new Set(urls).size).toBe(1);
+    expect((await new Api(urls[0] as string).get('/health/ready')).status).toBe(200);
   });
 
   test('are three processes behind one port, and each names itself in the log', async () => {
@@ -93,8 +105,7 @@ describe('three workers', () => {
     const waits = queues.map(({ name }, index) => consumers[index]!.queue(name).dequeue({ waitSeconds: 20 }));
     await eventually('they wait', async () => (await here.metric('rowmq_waiting_consumers')) === 12);
     // By then the poll runs every quarter of a second.
-    const restAt = performance.now() + 2000;
-    await eventually('they have waited for a while', () => performance.now() > restAt);
+    await sleep(2000);
 
     const latencies: number[] = [];
     for (const [index, { name }] of queues.entries()) {
@@ -171,11 +182,26 @@ describe('three workers', () => {
     await eventually('they forget it', async () => !(await here.get('/metrics')).text.includes(`"${name}"`));
     for (const client of clients) expect((await client.get('/metrics')).text).not.toContain(`"${name}"`);
   });
+
+  test('answer all waiting consumers when the broker is told to stop', async () => {
+    const queue = await newQueue(new Api(broker.url));
+    const answers = Promise.all(Array.from({ length: 30 }, async () => queue.dequeue({ waitSeconds: 20 })));
+    await eventually('they wait', async () => (await queue.api.metric('rowmq_waiting_consumers')) === 30);
+    await Promise.all(clients.map((client) => client.close()));
+    const from = performance.now();
+    await broker.stop();
+    expect((await answers).flat()).toEqual([]);
+    expect(performance.now() - from).toBeLessThan(15_000);
+  });
 });
 
 describe('a worker', { timeout: 120_000 }, () => {
+  let broker: Broker;
+  beforeAll(async () => {
+    broker = await start();
+  });
+
   test('that is killed is replaced while the others continue, no message is lost or doubled, and no counter falls', async () => {
-    const broker = await start();
     const queue = await newQueue(new Api(broker.url));
     const stored = new Set<string>();
     const seen = new Map<string, Set<string>>();
@@ -183,6 +209,7 @@ describe('a worker', { timeout: 120_000 }, () => {
     const maybeAcked = new Set<string>();
     let isOver = false;
     let isDrained = false;
+    let isPaced = false;
     let sent = 0;
     const produce = async (client: OneConnection): Promise<void> => {
       while (!isOver) {
@@ -192,6 +219,7 @@ describe('a worker', { timeout: 120_000 }, () => {
           .request('enqueue', { messages: [{ body }] })
           .catch(() => undefined);
         if (answer?.status === 201) stored.add(body);
+        if (isPaced) await sleep(50);
       }
     };
     const consume = async (client: OneConnection): Promise<void> => {
@@ -214,11 +242,13 @@ describe('a worker', { timeout: 120_000 }, () => {
     const enqueued = `rowmq_messages_total{event="enqueued",queue="${queue.name}"}`;
     const before = await queue.api.metric(enqueued);
     expect(before).toBeGreaterThan(100);
-    const [victim] = await workersOf(broker);
+    const victim = await workerNumbered(broker, 1);
     process.kill(victim as number, 'SIGKILL');
     await eventually('it is missed', () => killed(broker) === 1);
     const count = acked.length;
     await eventually('the others go on', () => acked.length > count + 30);
+    // At full speed the load took the CPU that the new worker needs for its start: 40 s more.
+    isPaced = true;
     expect(await queue.api.metric(enqueued)).toBeGreaterThanOrEqual(before);
     await replaced(broker, victim as number);
 
@@ -232,13 +262,12 @@ describe('a worker', { timeout: 120_000 }, () => {
     for (const ids of seen.values()) expect(ids.size).toBe(1);
     expect(await queue.api.metric(enqueued)).toBeGreaterThanOrEqual(before);
     await Promise.all(clients.map((client) => client.close()));
-    await broker.stop();
   });
 
   test('that is killed again and again restarts after longer and longer pauses', async () => {
-    const broker = await start();
     const api = new Api(broker.url);
-    for (let kills = 1; kills <= 3; kills += 1) {
+    // The test before was the first to kill it.
+    for (let kills = 2; kills <= 3; kills += 1) {
       const pid = await eventually(
         'worker 1 runs',
         async () => {
@@ -264,12 +293,12 @@ describe('a worker', { timeout: 120_000 }, () => {
   });
 
   test('whose primary is killed answers its waiting consumers and ends by itself', async () => {
-    const broker = await start();
-    const queue = await newQueue(new Api(broker.url));
-    const workers = await Promise.all((await workersOf(broker)).map((pid) => identifyProcess(pid)));
+    const orphaning = await start();
+    const queue = await newQueue(new Api(orphaning.url));
+    const workers = await Promise.all((await workersOf(orphaning)).map((pid) => identifyProcess(pid)));
     const waits = Array.from({ length: 9 }, async () => queue.dequeue({ waitSeconds: 20 }));
     await eventually('they wait', async () => (await queue.api.metric('rowmq_waiting_consumers')) === 9);
-    const gone = broker.kill();
+    const gone = orphaning.kill();
     expect((await Promise.all(waits)).flat()).toEqual([]);
     await gone;
     await eventually('no worker is left', async () =>
@@ -279,26 +308,6 @@ describe('a worker', { timeout: 120_000 }, () => {
 });
 
 describe('a broker of several workers that is told to stop', () => {
-  /**
-   * Makes consumers wait at all workers. Their answers are in an object, so that nobody awaits them
-   * here.
-   */
-  async function wait(broker: Broker): Promise<{ answers: Promise<unknown[][]> }> {
-    const queue = await newQueue(new Api(broker.url));
-    const answers = Promise.all(Array.from({ length: 30 }, async () => queue.dequeue({ waitSeconds: 20 })));
-    await eventually('they wait', async () => (await queue.api.metric('rowmq_waiting_consumers')) === 30);
-    return { answers };
-  }
-
-  test('answers all waiting consumers, at every worker', async () => {
-    const broker = await start();
-    const { answers } = await wait(broker);
-    const from = performance.now();
-    await broker.stop();
-    expect((await answers).flat()).toEqual([]);
-    expect(performance.now() - from).toBeLessThan(15_000);
-  });
-
   /** Starts an enqueue at each worker. A lock in the database blocks them all until `letGo`. */
   async function holdUp(broker: Broker) {
     const clients = await oneConnectionEach(broker);
@@ -370,21 +379,11 @@ describe('a broker of several workers', () => {
   });
 
   test('ends, and says why, when its first worker cannot start', async () => {
-    const other = await startBroker({ database });
-    started.push(other);
-    const failed = await failureOf(start({ ROWMQ_PORT: new URL(other.url).port }));
+    const other = createServer().listen(0);
+    await once(other, 'listening');
+    const failed = await failureOf(start({ ROWMQ_PORT: String((other.address() as AddressInfo).port) }));
+    other.close();
     expect(failed).toMatch(/\(exited\)[^]*Cannot listen: .*EADDRINUSE[^]*The worker 1 did not start: exit code 1/);
     expect(failed.match(/Cannot listen/g)).toHaveLength(1);
-    await other.stop();
-  });
-
-  test('listens on one free port with all its workers', async () => {
-    const broker = await startApp('broker', { ...WORKERS, ROWMQ_DATABASE_URL: database.url, ROWMQ_PORT: '0' });
-    started.push(broker);
-    const urls = [...broker.output().matchAll(/listening on (http:[^"]+)/g)].map(([, url]) => url as string);
-    expect(urls).toHaveLength(3);
-    expect(new Set(urls).size).toBe(1);
-    expect((await new Api(urls[0] as string).get('/health/ready')).status).toBe(200);
-    await broker.stop();
   });
 });

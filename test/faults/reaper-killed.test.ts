@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Queue } from '@rowmq/store';
-import { DAY, enqueueStamped, hex, HOUR, openSession, takeAll } from '../support/partitions.js';
+import { DAY, enqueueStamped, hex, HOUR, openSession, claimAll } from '../support/partitions.js';
 import { createMigratedDatabase, startReaper } from '../support/processes.js';
 import type { TestDatabase } from '../support/servers.js';
 import { createQueue, message, openStore, type TestStore } from '../support/store.js';
@@ -47,7 +47,7 @@ async function kill(reaper: ChildProcess): Promise<void> {
 /** Ends the leader's lease, as half a minute without a renewal does. */
 async function lapse(): Promise<void> {
   const leader = await store.reaper.leader();
-  if (leader !== null) expect(await store.reaper.takeLease('too early', 30)).toBe(false);
+  if (leader !== null) expect(await store.reaper.acquireLease('too early', 30)).toBe(false);
   await store.database.write('UPDATE reaper_lease SET expires_at = 0');
 }
 
@@ -87,7 +87,7 @@ describe('a reaper that is killed', () => {
     const second = await startReaper(database, OFTEN);
     await eventually('the next removes the rest', async () => (await count('delivery')) === 500, 40_000);
     await second.stop();
-    expect(hex((await takeAll(store, queue, now)).map(({ messageId }) => messageId))).toEqual(hex(living));
+    expect(hex((await claimAll(store, queue, now)).map(({ messageId }) => messageId))).toEqual(hex(living));
   });
 
   test('while its DDL waits for the table: writers are let through, and the next makes the partitions', async () => {
@@ -113,7 +113,7 @@ describe('a reaper that is killed', () => {
     const first = spawnReaper();
     await eventually('it splits', () => under('ALTER TABLE message%'));
     await kill(first);
-    expect(hex((await takeAll(store, queue, Date.now())).map(({ messageId }) => messageId))).toEqual(hex(ids));
+    expect(hex((await claimAll(store, queue, Date.now())).map(({ messageId }) => messageId))).toEqual(hex(ids));
     await lapse();
     const second = await startReaper(database, { ...OFTEN, ROWMQ_RETENTION_SECONDS: '31536000' });
     await eventually(

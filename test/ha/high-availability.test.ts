@@ -4,7 +4,7 @@ import type { RowDataPacket } from 'mysql2/promise';
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { Api } from '../support/api.js';
 import { startBalancer } from '../support/balancer.js';
-import { DAY, enqueueStamped, hex, HOUR, settleAll, takeAll } from '../support/partitions.js';
+import { DAY, enqueueStamped, hex, HOUR, settleAll, claimAll } from '../support/partitions.js';
 import type { Broker } from '../support/processes.js';
 import { createQueue, openStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
@@ -86,7 +86,7 @@ test('a member that is told to bootstrap the group while it is in a group stays 
   await rig.whole();
   const primary = await rig.primary();
   await Promise.all(rig.group.members.map(async (member) => member.bootstrap()));
-  for (const member of rig.group.members) expect(await member.look()).toMatchObject({ state: 'ONLINE', online: 3 });
+  for (const member of rig.group.members) expect(await member.probe()).toMatchObject({ state: 'ONLINE', online: 3 });
   expect((await rig.primary()).number).toBe(primary.number);
 });
 
@@ -208,7 +208,7 @@ describe.each(rounds)('round %i', () => {
           try {
             recovery = await rig.prober.recovered(at, DEADLINE_MS);
             expect((await rig.primary(primary)).number).not.toBe(primary.number);
-            await eventually('it is read-only', async () => (await primary.look()).readOnly, DEADLINE_MS);
+            await eventually('it is read-only', async () => (await primary.probe()).readOnly, DEADLINE_MS);
             await attempts.refused(DEADLINE_MS);
           } finally {
             await isolation.mend(primary);
@@ -237,7 +237,7 @@ describe.each(rounds)('round %i', () => {
             attempts.begin();
             await eventually(
               'it is read-only',
-              async () => (await primary.look().catch(() => undefined))?.readOnly,
+              async () => (await primary.probe().catch(() => undefined))?.readOnly,
               DEADLINE_MS,
             );
             await attempts.refused(DEADLINE_MS);
@@ -289,7 +289,7 @@ describe.each(rounds)('round %i', () => {
         await primary.start();
         await eventually('the rest is dropped', async () => (await reap()).length === 0, DEADLINE_MS);
         expect((await store.partitions.list()).length).toBeLessThan(before - 10);
-        expect(hex((await takeAll(store, queue, now)).map(({ messageId }) => messageId))).toEqual(hex(owed));
+        expect(hex((await claimAll(store, queue, now)).map(({ messageId }) => messageId))).toEqual(hex(owed));
         return [recovery];
       });
     });

@@ -161,7 +161,7 @@ export class HaRig {
   private async makePastPartitions(): Promise<void> {
     const store = await openStore({ on: this.group.url });
     const now = Date.now() - 2 * DAY_MINUTES * 60_000;
-    await store.at(now).partitions.createAhead({ widthMinutes: 60, aheadMinutes: 2 * DAY_MINUTES });
+    await store.at(now).partitions.createMissing({ widthMinutes: 60, advanceMinutes: 2 * DAY_MINUTES });
     await store.close();
   }
 }

@@ -4,7 +4,7 @@ import { DAY, enqueueStamped, openSession, settleAll, START, stored } from '../s
 import { createQueue, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
-const DAILY = { widthMinutes: 1440, aheadMinutes: 2880 };
+const DAILY = { widthMinutes: 1440, advanceMinutes: 2880 };
 const LATER = START + 5 * DAY;
 
 let store: TestStore;
@@ -15,7 +15,7 @@ let ids: Buffer[];
 beforeEach(async () => {
   store = await openStore();
   queue = await createQueue(store, { messageTtlSeconds: 30 * 86_400 });
-  await store.at(START).partitions.createAhead({ ...DAILY });
+  await store.at(START).partitions.createMissing({ ...DAILY });
   ids = await enqueueStamped(store, queue, { at: START, count: 10 });
   await settleAll(store, queue, START);
   // A forgotten transaction that once read a message. Nobody can change the table's partitions
@@ -31,7 +31,7 @@ afterEach(async () => {
 });
 
 const ddl: Record<string, () => Promise<unknown>> = {
-  createAhead: () => store.at(LATER).partitions.createAhead({ ...DAILY }),
+  createMissing: () => store.at(LATER).partitions.createMissing({ ...DAILY }),
   dropSettled: () => store.at(LATER).partitions.dropSettled({ retentionSeconds: 60 }),
   rebuild: async () => store.partitions.rebuild((await store.partitions.list())[0]!),
 };
@@ -74,7 +74,7 @@ describe('partition DDL beside a transaction that stays open', () => {
       await idle.write('ROLLBACK');
       const done = await ddl[name]!();
       expect(done).toEqual(
-        { createAhead: 2, dropSettled: ['p_20260102_0000', 'p_20260103_0000'], rebuild: true }[name],
+        { createMissing: 2, dropSettled: ['p_20260102_0000', 'p_20260103_0000'], rebuild: true }[name],
       );
       expect(await settleAll(store, queue, LATER)).toHaveLength(2);
     },

@@ -1,10 +1,10 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { lowestMessageId } from '@rowmq/contract';
 import { FIRST_ID, type Queue } from '@rowmq/store';
-import { DAY, enqueueStamped, hex, HOUR, settleAll, START, takeAll } from '../support/partitions.js';
+import { claimAll, DAY, enqueueStamped, hex, HOUR, settleAll, START } from '../support/partitions.js';
 import { bodies, createQueue, openStore, type TestStore } from '../support/store.js';
 
-const HOURLY = { widthMinutes: 60, aheadMinutes: 180 };
+const HOURLY = { widthMinutes: 60, advanceMinutes: 180 };
 /** More rows than a split copies. */
 const MANY = 10_500;
 /** A week later, a minute after the hour. */
@@ -26,7 +26,7 @@ async function count(source: string): Promise<number> {
 
 /** A reaper created partitions and was then off for a week, while messages were enqueued. */
 async function fillCatchAll(rows: number): Promise<Buffer[]> {
-  await store.at(START).partitions.createAhead({ ...HOURLY });
+  await store.at(START).partitions.createMissing({ ...HOURLY });
   const ids: Buffer[] = [];
   for (let day = 0; day < 7; day += 1) {
     ids.push(
@@ -51,7 +51,7 @@ async function expectBrowsedAndRedriven(ids: readonly Buffer[]): Promise<void> {
 }
 
 async function expectEverythingReadable(ids: readonly Buffer[]): Promise<void> {
-  const taken = await takeAll(store, queue, WEEK_LATER);
+  const taken = await claimAll(store, queue, WEEK_LATER);
   expect(hex(taken.map(({ messageId }) => messageId))).toEqual(hex(ids));
   expect(bodies(taken).every((body) => /^\d+$/.test(body))).toBe(true);
 }
@@ -62,7 +62,7 @@ describe('a reaper that was off for a week', () => {
     ['many messages, which it does not copy', MANY],
   ])('splits a p_max that filled with %s, keeps every message readable and frees the space', async (_, rows) => {
     const ids = await fillCatchAll(rows);
-    expect(await store.at(WEEK_LATER).partitions.createAhead({ ...HOURLY })).toBe(4);
+    expect(await store.at(WEEK_LATER).partitions.createMissing({ ...HOURLY })).toBe(4);
     expect(await count('message PARTITION (p_max)')).toBe(0);
     expect(await count('message_overflow')).toBe(0);
     // One partition received the week's messages. The partitions behind it span an hour each.
@@ -78,7 +78,7 @@ describe('a reaper that was off for a week', () => {
   test('widens a partition to avoid a copy when one of many messages is from a broker whose clock is hours fast', async () => {
     const ids = await fillCatchAll(MANY);
     ids.push(...(await enqueueStamped(store, queue, { at: WEEK_LATER + 2 * HOUR, now: WEEK_LATER })));
-    expect(await store.at(WEEK_LATER).partitions.createAhead({ ...HOURLY })).toBe(2);
+    expect(await store.at(WEEK_LATER).partitions.createMissing({ ...HOURLY })).toBe(2);
     const [wide, ...others] = (await store.partitions.list()).slice(3);
     expect(wide).toMatchObject({ from: START + 3 * HOUR, until: START + 7 * DAY + 3 * HOUR });
     expect(others.map(({ until }) => until)).toEqual([START + 7 * DAY + 4 * HOUR, null]);
@@ -89,15 +89,15 @@ describe('a reaper that was off for a week', () => {
   test('copies many messages when one of them is from a broker whose clock is a year fast', async () => {
     const ids = await fillCatchAll(MANY);
     ids.push(...(await enqueueStamped(store, queue, { at: WEEK_LATER + 365 * DAY, now: WEEK_LATER })));
-    expect(await store.at(WEEK_LATER).partitions.createAhead({ ...HOURLY })).toBe(4);
+    expect(await store.at(WEEK_LATER).partitions.createMissing({ ...HOURLY })).toBe(4);
     expect(await count('message PARTITION (p_max)')).toBe(1);
     await expectEverythingReadable(ids);
   });
 
   test('leaves messages in p_max when all are from a clock that is a year fast, and creates the partitions before them', async () => {
-    await store.at(START).partitions.createAhead({ ...HOURLY });
+    await store.at(START).partitions.createMissing({ ...HOURLY });
     const ids = await enqueueStamped(store, queue, { at: WEEK_LATER + 365 * DAY, now: START, count: MANY });
-    expect(await store.at(WEEK_LATER).partitions.createAhead({ ...HOURLY })).toBe(4);
+    expect(await store.at(WEEK_LATER).partitions.createMissing({ ...HOURLY })).toBe(4);
     expect(await store.partitions.list()).toHaveLength(8);
     expect(await count('message PARTITION (p_max)')).toBe(MANY);
     expect(await count('message_overflow')).toBe(0);
@@ -132,7 +132,7 @@ describe('a split that copies no message', () => {
       await store.at(WEEK_LATER).messages.ack(queue.id, some);
       await expectBrowsedAndRedriven(ids.slice(-3));
 
-      expect(await store.at(WEEK_LATER).partitions.createAhead({ ...HOURLY })).toBe(done === 1 ? 4 : 3);
+      expect(await store.at(WEEK_LATER).partitions.createMissing({ ...HOURLY })).toBe(done === 1 ? 4 : 3);
       expect(await count('message_overflow')).toBe(0);
       expect(await count('message')).toBe(ids.length + late.length);
       const acked = new Set(hex(some.map(({ messageId }) => messageId)));
@@ -155,7 +155,7 @@ describe('a split that copies no message', () => {
       }
       return taken.toSorted();
     })();
-    expect(await store.at(WEEK_LATER).partitions.createAhead({ ...HOURLY })).toBe(4);
+    expect(await store.at(WEEK_LATER).partitions.createMissing({ ...HOURLY })).toBe(4);
     expect(await taking).toEqual(hex(ids));
   });
 });

@@ -5,7 +5,8 @@ import { DAY, enqueueStamped, HOUR, MINUTE, openSession, START, stored } from '.
 import { createQueue, message, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
-const HOURLY = { widthMinutes: 60, aheadMinutes: 60 * 60 };
+/** Eight partitions. A drop locks the table for four at a time. */
+const HOURLY = { widthMinutes: 60, advanceMinutes: 8 * 60 };
 const LATER = START + 30 * DAY;
 const DROP = { retentionSeconds: 60 };
 
@@ -15,7 +16,7 @@ let queue: Queue;
 beforeEach(async () => {
   store = await openStore({ poolSize: 16 });
   queue = await createQueue(store, { messageTtlSeconds: 60 * 86_400 });
-  await store.at(START).partitions.createAhead({ ...HOURLY });
+  await store.at(START).partitions.createMissing({ ...HOURLY });
   return () => store.close();
 });
 
@@ -215,7 +216,7 @@ describe('writers, consumers and a partition drop in a loop with an accelerated 
       while (working()) {
         now += MINUTE;
         try {
-          await store.at(now).partitions.createAhead({ widthMinutes: 1, aheadMinutes: 5 });
+          await store.at(now).partitions.createMissing({ widthMinutes: 1, advanceMinutes: 5 });
           dropped += (await store.at(now).partitions.dropSettled({ retentionSeconds: 240 })).length;
         } catch (error) {
           expect(isLockWaitTimeout(error)).toBe(true);

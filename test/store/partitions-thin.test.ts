@@ -4,6 +4,7 @@ import type { Partition, Queue } from '@rowmq/store';
 import { ThinPartitions } from '../../apps/reaper/src/duties/thin-partitions.js';
 import { readReaperConfig } from '../../apps/reaper/src/reaper.config.js';
 import {
+  claimAll,
   DAY,
   deadLetterAll,
   enqueueStamped,
@@ -14,11 +15,10 @@ import {
   settleAll,
   START,
   stored,
-  takeAll,
 } from '../support/partitions.js';
 import { bodies, createQueue, openStore, type TestStore } from '../support/store.js';
 
-const DAILY = { widthMinutes: 1440, aheadMinutes: 2880 };
+const DAILY = { widthMinutes: 1440, advanceMinutes: 2880 };
 const LATER = START + 5 * DAY;
 const KEPT = { retentionSeconds: 3600 };
 
@@ -29,7 +29,7 @@ let duty: ThinPartitions;
 beforeEach(async () => {
   store = await openStore();
   queue = await createQueue(store, { messageTtlSeconds: 30 * 86_400 });
-  await store.at(START).partitions.createAhead({ ...DAILY });
+  await store.at(START).partitions.createMissing({ ...DAILY });
   duty = newDuty();
   return () => store.close();
 });
@@ -77,7 +77,7 @@ async function fileSize(partition: Partition): Promise<number> {
 
 describe('a partition that a few owed messages keep from a drop', () => {
   test('is thinned to the owed messages, rebuilt to free the space, and dropped once they are settled', async () => {
-    const { owed, gone } = await fill(40_000);
+    const { owed, gone } = await fill(20_000);
     const full = await fileSize(await first());
     expect(await store.at(LATER).partitions.dropSettled(KEPT)).toEqual(['p_20260103_0000']);
     expect((await store.at(LATER).partitions.listKept(KEPT)).map(({ name }) => name)).toEqual(['p_20260102_0000']);
@@ -113,7 +113,7 @@ describe('a partition that a few owed messages keep from a drop', () => {
 
   test('is not thinned while most of it is owed, nor again before half of the owed messages are settled', async () => {
     await enqueueStamped(store, queue, { at: START, count: 12_000 });
-    const all = await takeAll(store, queue, START + MINUTE);
+    const all = await claimAll(store, queue, START + MINUTE);
     const ack = async (from: number, to: number): Promise<unknown> =>
       store.at(START + MINUTE).messages.ack(queue.id, all.slice(from, to));
     await ack(0, 1000);
@@ -164,11 +164,11 @@ describe('a run that thins a partition while deliveries move between queues', ()
     await settleAll(store, queue, START + MINUTE);
     const partition = await first();
     let working = true;
-    let [moves, looks, deleted] = [0, 0, 0];
+    let [moves, runs, deleted] = [0, 0, 0];
     const mover = async (): Promise<void> => {
       let now = START + MINUTE;
       while (working) {
-        await takeAll(store, strict, now);
+        await claimAll(store, strict, now);
         now += 2 * MINUTE;
         expect(await deadLetterAll(store, strict, now)).toBe(200);
         const { moved } = await store.at(now).unleased.redrive(graveyard.id, Buffer.alloc(16), 1000);
@@ -179,8 +179,8 @@ describe('a run that thins a partition while deliveries move between queues', ()
     const thinner = async (): Promise<void> => {
       for (
         const until = performance.now() + 15_000;
-        performance.now() < until && (moves < 15 || looks < 100);
-        looks += 1
+        performance.now() < until && (moves < 15 || runs < 100);
+        runs += 1
       ) {
         deleted += (await store.partitions.thin(partition, Buffer.alloc(16), 1000)).deleted;
       }

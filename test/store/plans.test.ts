@@ -25,7 +25,7 @@ let statements: string[];
 
 beforeAll(async () => {
   store = await openStore();
-  await store.at(T0).partitions.createAhead({ widthMinutes: 60, aheadMinutes: 600 });
+  await store.at(T0).partitions.createMissing({ widthMinutes: 60, advanceMinutes: 600 });
   queue = await createQueue(store);
   neighbour = await createQueue(store);
   await store.database.write('UPDATE queue SET id = 1 WHERE id = ?', [queue.id]);
@@ -195,7 +195,7 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
    */
   async function claimStatements(
     priorities: number,
-  ): Promise<{ look: string; lock: string; together: string; below: string; ready: string }> {
+  ): Promise<{ peek: string; lock: string; together: string; below: string; ready: string }> {
     await moveClock(undefined);
     await connection.query('DELETE FROM delivery');
     const own = await createQueue(store);
@@ -220,8 +220,8 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
     }
     statements.length = 0;
     await batches.dequeue([{ queue: own, demands }]);
-    const [look, lock] = [sent('claim: peek', PEEK_AT_FRONT), sent('claim: lock', LOCK)];
-    expect(look.match(/priority_rank = /g)).toHaveLength(priorities || 10);
+    const [peek, lock] = [sent('claim: peek', PEEK_AT_FRONT), sent('claim: lock', LOCK)];
+    expect(peek.match(/priority_rank = /g)).toHaveLength(priorities || 10);
     const others = [await createQueue(store), await createQueue(store)];
     for (const other of others) await batches.enqueue([{ queueName: other.name, messages: seen() }]);
     // Request more than there is: the claim locks ranges without a visible end separately.
@@ -237,33 +237,33 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
     });
     await batches.poll([own.id, queue.id, neighbour.id]);
     return {
-      look,
+      peek,
       lock,
       together: sent(
         'claim: lock together',
         new RegExp(`queue_id = ${others[0]?.id} [^]* OR [^]*queue_id = ${others[1]?.id} [^]*SKIP LOCKED$`),
       ),
       below: sent('rescan', below),
-      ready: sent('look', /priority_rank IN \([^]*LIMIT 500$/),
+      ready: sent('poll', /priority_rank IN \([^]*LIMIT 500$/),
     };
   }
 
   it.each([0, 1, 10])(
     'a claim above the floors of %i priorities and a rescan below them read the index in its order',
     async (priorities) => {
-      const { look, lock, together, below, ready } = await claimStatements(priorities);
+      const { peek, lock, together, below, ready } = await claimStatements(priorities);
       const walk = ['delivery: range on delivery_next'];
       expect({
-        look: essence(await explain(look)),
+        peek: essence(await explain(peek)),
         lock: essence(await explain(lock)),
         together: essence(await explain(together)),
         below: essence(await explain(below)),
-      }).toEqual({ look: walk, lock: walk, together: walk, below: walk });
+      }).toEqual({ peek: walk, lock: walk, together: walk, below: walk });
       expect(essence(await explain(ready))).toEqual(walk);
       if (testServer().kind !== 'mysql') return;
       // The server expects one row a range. FORCE INDEX keeps MySQL from diving into the index for
       // an estimate. In a deep queue that would cost ten times as much as the peek.
-      for (const statement of [look, lock, together]) {
+      for (const statement of [peek, lock, together]) {
         const ranges = statement.match(/priority_rank = /g)?.length;
         expect((await explain(statement)).map((plan) => plan.rows)).toEqual([ranges]);
       }

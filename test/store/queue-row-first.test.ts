@@ -1,6 +1,6 @@
 import { FIRST_ID, type LeasedDelivery, type Queue } from '@rowmq/store';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { deadLetterAll, enqueueStamped, hex, MINUTE, openSession, START, takeAll } from '../support/partitions.js';
+import { deadLetterAll, enqueueStamped, hex, MINUTE, openSession, START, claimAll } from '../support/partitions.js';
 import { createQueue, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
@@ -60,7 +60,7 @@ async function createOrigin(graveyard: Queue): Promise<{ origin: Queue; ids: Buf
   const settings = { messageTtlSeconds: 3600, maxReceives: 1, deadLetterQueue: graveyard.name };
   const origin = await createQueue(store, settings);
   const ids = await enqueueStamped(store, origin, { at: START, count: 3 });
-  return { origin, ids, leases: await takeAll(store, origin, START) };
+  return { origin, ids, leases: await claimAll(store, origin, START) };
 }
 
 const prepare: Record<'redrive' | 'dead-letter' | 'nack, dead-letter', () => Promise<Work>> = {

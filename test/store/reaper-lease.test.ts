@@ -13,7 +13,7 @@ describe("the reaper's lease", () => {
   test('goes to one of several reapers that ask at the same time, and the others are refused', async () => {
     expect(await store.at(START).reaper.leader()).toBeNull();
     const holders = Array.from({ length: 12 }, (_, index) => `reaper-${index}`);
-    const taken = await Promise.all(holders.map((holder) => store.at(START).reaper.takeLease(holder, 30)));
+    const taken = await Promise.all(holders.map((holder) => store.at(START).reaper.acquireLease(holder, 30)));
     expect(taken.filter(Boolean)).toHaveLength(1);
     expect(await store.at(START).reaper.leader()).toEqual({
       holder: holders[taken.indexOf(true)],
@@ -22,27 +22,27 @@ describe("the reaper's lease", () => {
   });
 
   test('stays with its holder as long as the holder renews it, and lapses to the millisecond', async () => {
-    expect(await store.at(START).reaper.takeLease('one', 30)).toBe(true);
-    expect(await store.at(START + 29_999).reaper.takeLease('two', 30)).toBe(false);
-    expect(await store.at(START + 20_000).reaper.takeLease('one', 30)).toBe(true);
-    expect(await store.at(START + 49_999).reaper.takeLease('two', 30)).toBe(false);
+    expect(await store.at(START).reaper.acquireLease('one', 30)).toBe(true);
+    expect(await store.at(START + 29_999).reaper.acquireLease('two', 30)).toBe(false);
+    expect(await store.at(START + 20_000).reaper.acquireLease('one', 30)).toBe(true);
+    expect(await store.at(START + 49_999).reaper.acquireLease('two', 30)).toBe(false);
     expect(await store.at(START + 49_999).reaper.leader()).toMatchObject({ holder: 'one' });
     expect(await store.at(START + 50_000).reaper.leader()).toBeNull();
-    expect(await store.at(START + 50_000).reaper.takeLease('two', 30)).toBe(true);
+    expect(await store.at(START + 50_000).reaper.acquireLease('two', 30)).toBe(true);
     // A holder that was away for too long does not get the lease back before the new holder drops
     // it.
-    expect(await store.at(START + 50_001).reaper.takeLease('one', 30)).toBe(false);
+    expect(await store.at(START + 50_001).reaper.acquireLease('one', 30)).toBe(false);
     expect(await store.at(START + 50_001).reaper.leader()).toEqual({ holder: 'two', expiresAt: START + 80_000 });
   });
 
   test('is free at once when its holder drops it, and nobody else can drop it', async () => {
-    await store.reaper.takeLease('one', 30);
+    await store.reaper.acquireLease('one', 30);
     await store.reaper.dropLease('two');
-    expect(await store.reaper.takeLease('two', 30)).toBe(false);
+    expect(await store.reaper.acquireLease('two', 30)).toBe(false);
     await store.reaper.dropLease('one');
     expect(await store.reaper.leader()).toBeNull();
-    expect(await store.reaper.takeLease('two', 30)).toBe(true);
-    expect(await store.reaper.takeLease('one', 30)).toBe(false);
+    expect(await store.reaper.acquireLease('two', 30)).toBe(true);
+    expect(await store.reaper.acquireLease('one', 30)).toBe(false);
   });
 });
 

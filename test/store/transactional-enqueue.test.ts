@@ -83,7 +83,7 @@ describe('enqueue in a transaction', () => {
   it('that commits late is delivered, even if later messages were claimed meanwhile', async () => {
     const other = await openStore({ on: store.url });
     const broker = new MessageRepository(other.database);
-    const take = async () => {
+    const dequeue = async () => {
       const [outcome] = await broker.dequeue([{ queue, demands: [{ maxMessages: 10, leaseSeconds: 600 }] }]);
       return bodies(outcome?.leased.flat() ?? []);
     };
@@ -104,12 +104,12 @@ describe('enqueue in a transaction', () => {
             ],
           },
         ]);
-        expect(await take()).toEqual(['soon']);
+        expect(await dequeue()).toEqual(['soon']);
         await new Promise((resolve) => setTimeout(resolve, 150));
       }
     });
     const found: string[] = [];
-    await eventually('the late one', async () => (found.push(...(await take())), found.length > 0));
+    await eventually('the late one', async () => (found.push(...(await dequeue())), found.length > 0));
     expect(found).toEqual(['late']);
     await other.close();
   });

@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { FIRST_ID, type Queue } from '@rowmq/store';
-import { deadLetterAll, hex, MINUTE, openSession, START, takeAll } from '../support/partitions.js';
+import { deadLetterAll, hex, MINUTE, openSession, START, claimAll } from '../support/partitions.js';
 import { createQueue, message, openStore, type TestStore } from '../support/store.js';
 
 const LATER = START + 5 * MINUTE;
@@ -27,7 +27,7 @@ async function bury(
 ): Promise<Buffer[]> {
   const messages = Array.from({ length: count }, () => message(overrides));
   await store.at(START).messages.enqueue(queue.name, messages);
-  await takeAll(store, queue, START);
+  await claimAll(store, queue, START);
   const ids = messages.map(({ id }) => id);
   expect(await deadLetterAll(store, queue, START + 2 * MINUTE)).toBe(count);
   return ids;
@@ -65,7 +65,7 @@ describe('redrive', () => {
     expect(await idsIn(origin)).toEqual(hex(ours));
     expect(await idsIn(second)).toEqual(hex(theirs));
     expect(await idsIn(graveyard)).toEqual([]);
-    const again = await takeAll(store, origin, LATER);
+    const again = await claimAll(store, origin, LATER);
     expect(again.map(({ receiveCount }) => receiveCount)).toEqual([1, 1, 1, 1, 1]);
   });
 

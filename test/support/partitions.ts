@@ -33,7 +33,7 @@ export async function enqueueStamped(
 }
 
 /** Dequeues every message that is available at an instant. */
-export async function takeAll(store: TestStore, queue: Queue, now: number): Promise<LeasedDelivery[]> {
+export async function claimAll(store: TestStore, queue: Queue, now: number): Promise<LeasedDelivery[]> {
   const taken: LeasedDelivery[] = [];
   for (;;) {
     const some = await store.at(now).messages.dequeue(queue, { maxMessages: BATCH, leaseSeconds: 60 });
@@ -44,7 +44,7 @@ export async function takeAll(store: TestStore, queue: Queue, now: number): Prom
 
 /** Dequeues and acks every message that is available at an instant. */
 export async function settleAll(store: TestStore, queue: Queue, now: number): Promise<LeasedDelivery[]> {
-  const taken = await takeAll(store, queue, now);
+  const taken = await claimAll(store, queue, now);
   for (let done = 0; done < taken.length; done += BATCH) {
     const outcomes = await store.at(now).messages.ack(queue.id, taken.slice(done, done + BATCH));
     if (outcomes.some((outcome) => outcome !== null)) throw new Error('an ack failed');

@@ -99,20 +99,20 @@ export class ReaperService implements OnApplicationBootstrap, BeforeApplicationS
     for (const duty of this.duties) {
       if (signal.aborted) return;
       if ((this.dueAt.get(duty) ?? 0) > performance.now()) continue;
-      if (!(await this.takeLease())) return;
+      if (!(await this.acquireLease())) return;
       await this.runDuty(duty, { signal });
     }
   }
 
-  private async takeLease(): Promise<boolean> {
-    this.leads = await this.reaper.takeLease(this.id, LEASE_SECONDS);
+  private async acquireLease(): Promise<boolean> {
+    this.leads = await this.reaper.acquireLease(this.id, LEASE_SECONDS);
     return this.leads;
   }
 
   /** Never rejects. A reaper that stands by asks for the lease in its rounds only. */
   private async beat(): Promise<void> {
     if (!this.leads) return;
-    const kept = await this.takeLease().catch(() => false);
+    const kept = await this.acquireLease().catch(() => false);
     if (!kept) this.lost.abort();
   }
 

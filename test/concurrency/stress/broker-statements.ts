@@ -39,16 +39,16 @@ export const BROKER_STATEMENTS = {
   dequeue: { weight: 8, plan: planDequeue },
   ack: {
     weight: 8,
-    plan: (scene, store) => planAck(scene, store, scene.held.takeRunning(30)),
+    plan: (scene, store) => planAck(scene, store, scene.held.pickRunning(30)),
   },
   'ack, stale': {
     weight: 6,
-    plan: (scene, store) => planAck(scene, store, scene.held.takeStale(30)),
+    plan: (scene, store) => planAck(scene, store, scene.held.pickStale(30)),
   },
   nack: {
     weight: 4,
     plan: (scene, { messages }) =>
-      planForHeld([...scene.held.takeRunning(8), ...scene.held.takeStale(4)], async (held) => {
+      planForHeld([...scene.held.pickRunning(8), ...scene.held.pickStale(4)], async (held) => {
         const requests = requestsFor(held).map((request) => ({
           ...request,
           delaySeconds: oneOf([0, 0, LONGEST_DELAY_SECONDS]),
@@ -61,14 +61,14 @@ export const BROKER_STATEMENTS = {
     // The queue has no dead-letter queue.
     refusals: ['invalid-request'],
     plan: (scene, { messages }) =>
-      planForHeld([...scene.held.takeRunning(8), ...scene.held.takeStale(4)], async (held) => {
+      planForHeld([...scene.held.pickRunning(8), ...scene.held.pickStale(4)], async (held) => {
         for (const request of requestsFor(held)) await messages.batches.reject({ ...request, reason: 'stress' });
       }),
   },
   extend: {
     weight: 4,
     plan: (scene, { messages }) =>
-      planForHeld([...scene.held.takeRunning(12), ...scene.held.takeStale(4)], async (held) => {
+      planForHeld([...scene.held.pickRunning(12), ...scene.held.pickStale(4)], async (held) => {
         const begun = performance.now();
         const requests = requestsFor(held).map((request) => ({ ...request, leaseSeconds: 1 }));
         const answers = await messages.batches.extend(requests);
@@ -84,7 +84,7 @@ export const BROKER_STATEMENTS = {
   release: {
     weight: 2,
     plan: (scene, { messages }) =>
-      planForHeld([...scene.held.takeRunning(8), ...scene.held.takeStale(4)], async (held) => {
+      planForHeld([...scene.held.pickRunning(8), ...scene.held.pickStale(4)], async (held) => {
         for (const request of requestsFor(held)) await messages.batches.release(request);
       }),
   },

@@ -31,29 +31,29 @@ export class HeldLeases {
   }
 
   /** Returns up to `count` leases of any queues that still run and whose consumers are done. */
-  takeRunning(count: number): Held[] {
-    return this.take(count, ({ until, isSlow }, now) => !isSlow && until > now + FRESH_MS);
+  pickRunning(count: number): Held[] {
+    return this.pick(count, ({ until, isSlow }, now) => !isSlow && until > now + FRESH_MS);
   }
 
   /**
    * Returns up to `count` leases that just ran out, or are about to. Another consumer may hold the
    * message.
    */
-  takeStale(count: number): Held[] {
-    return this.take(count, ({ until }, now) => until < now + FRESH_MS / 2);
+  pickStale(count: number): Held[] {
+    return this.pick(count, ({ until }, now) => until < now + FRESH_MS / 2);
   }
 
   /** Picks the latest first, because nobody competes for leases that ended long ago. */
-  private take(count: number, wanted: (held: Held, now: number) => boolean): Held[] {
+  private pick(count: number, wanted: (held: Held, now: number) => boolean): Held[] {
     const now = performance.now();
-    const taken: Held[] = [];
-    for (let index = this.held.length - 1; index >= 0 && taken.length < count; index -= 1) {
+    const picked: Held[] = [];
+    for (let index = this.held.length - 1; index >= 0 && picked.length < count; index -= 1) {
       const one = this.held[index] as Held;
       if (!wanted(one, now)) continue;
       if (Math.random() >= SHARE_USED_TWICE) this.held.splice(index, 1);
-      taken.push(one);
+      picked.push(one);
     }
-    return taken;
+    return picked;
   }
 }
 

@@ -54,7 +54,7 @@ export const REAPER_STATEMENTS = {
     plan: ({ queues }, { reaper }) => ({
       queues,
       carryOut: async () => {
-        await reaper.takeLease(oneOf(['one', 'other']), 1);
+        await reaper.acquireLease(oneOf(['one', 'other']), 1);
         await reaper.record({
           duty: 'stress',
           reaper: 'one',
@@ -74,8 +74,8 @@ export const REAPER_STATEMENTS = {
       scene.isSplitting
         ? planDdl(scene, store, async () => {
             const isOverfull = await holdsMoreThan(store, ROWS_COPIED);
-            const ahead = { widthMinutes: 1, aheadMinutes: AHEAD_MINUTES };
-            const made = await store.partitions.createAhead(ahead);
+            const ahead = { widthMinutes: 1, advanceMinutes: AHEAD_MINUTES };
+            const made = await store.partitions.createMissing(ahead);
             scene.done.made += made;
             if (made > 0 && isOverfull) scene.done.overfull += 1;
           })

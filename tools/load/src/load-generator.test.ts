@@ -88,17 +88,25 @@ describe('a paced load', () => {
 
   it('gives a call to a worker that has none in flight', async () => {
     const busy = new Set<number>();
-    const workers: number[] = [];
-    const load = new LoadGenerator({ perSecond: 500 }, async ({ worker }) => {
-      expect(busy).not.toContain(worker);
-      busy.add(worker);
-      workers.push(worker);
-      await sleep(3);
-      busy.delete(worker);
+    const calls = new Calls();
+    const load = new LoadGenerator({ perSecond: 500 }, async (turn) => {
+      expect(busy).not.toContain(turn.worker);
+      busy.add(turn.worker);
+      await calls.begin(turn);
+      busy.delete(turn.worker);
     });
-    await vi.waitFor(() => expect(workers.length).toBeGreaterThanOrEqual(20));
+    const { turns } = calls;
+    for (let ended = 0; ended < 20; ended += 1) {
+      await vi.waitUntil(() => turns.length > ended, { interval: 1 });
+      const next = turns.length;
+      await calls.finish(ended);
+      await vi.waitUntil(() => turns.length > next, { interval: 1 });
+      expect(turns[next]?.worker).toBe(turns[ended]?.worker);
+    }
+    load.end();
+    await sleep(5);
+    for (const [number] of turns.entries()) await calls.finish(number);
     await load.stop();
-    expect(new Set(workers).size).toBeLessThan(workers.length);
   });
 
   it('begins later by afterMs', async () => {

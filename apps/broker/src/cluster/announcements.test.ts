@@ -1,14 +1,17 @@
 import { setImmediate as turn } from 'node:timers/promises';
-import { beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { Announcements } from './announcements.js';
 
 let sent: { queues: string[]; arrived: () => void }[];
 let announcements: Announcements;
 
+// The clock stands still unless a test moves it. `turn` is real.
 beforeEach(() => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
   sent = [];
   announcements = new Announcements((queues, arrived) => sent.push({ queues, arrived }));
 });
+afterEach(() => void vi.useRealTimers());
 
 const add = (...queues: string[]): void => {
   for (const queue of queues) announcements.add(queue);
@@ -22,7 +25,7 @@ describe('announcements', () => {
     expect(sent).toMatchObject([{ queues: ['a', 'b'] }]);
   });
 
-  test('gather while a message is on its way, and a moment longer', async () => {
+  test('gather while a message is on its way, and for 5 ms more', async () => {
     add('a');
     await turn();
     add('b');
@@ -32,9 +35,11 @@ describe('announcements', () => {
     expect(sent).toHaveLength(1);
     sent[0]!.arrived();
     add('d');
+    vi.advanceTimersByTime(4);
     await turn();
     expect(sent).toHaveLength(1);
-    await vi.waitFor(() => expect(sent).toHaveLength(2));
+    vi.advanceTimersByTime(1);
+    expect(sent).toHaveLength(2);
     expect(sent[1]!.queues).toEqual(['b', 'c', 'd']);
   });
 
@@ -42,11 +47,10 @@ describe('announcements', () => {
     add('a');
     await turn();
     sent[0]!.arrived();
-    await vi.waitFor(async () => {
-      add('b');
-      await turn();
-      expect(sent).toHaveLength(2);
-    });
+    vi.advanceTimersByTime(5);
+    add('b');
+    await turn();
+    expect(sent).toMatchObject([{ queues: ['a'] }, { queues: ['b'] }]);
   });
 
   test('are bounded while a message never arrives', async () => {
@@ -54,7 +58,8 @@ describe('announcements', () => {
     await turn();
     add(...Array.from({ length: 5000 }, (_, index) => `queue-${index}`));
     sent[0]!.arrived();
-    await vi.waitFor(() => expect(sent).toHaveLength(2));
+    vi.advanceTimersByTime(5);
+    expect(sent).toHaveLength(2);
     expect(sent[1]!.queues).toHaveLength(1000);
   });
 });

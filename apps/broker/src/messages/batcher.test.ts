@@ -95,6 +95,13 @@ function numbered(from: string, count: number): string[] {
   return Array.from({ length: count }, (_, index) => `${from}${index}`);
 }
 
+/** Batches are slow after 100 ms of this clock. It stands still unless the test moves it. */
+function stopClock(): void {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+}
+
+afterEach(() => void vi.useRealTimers());
+
 describe('a batcher', () => {
   test('starts a batch in the same turn of the event loop if none is in flight', async () => {
     const manual = new ManualBatcher();
@@ -193,6 +200,7 @@ describe('a batch', () => {
   });
 
   test('is the only one in flight, unless it is slow', async () => {
+    stopClock();
     const manual = new ManualBatcher({ batches: 2, requests: 1 });
     for (const name of numbered('q', 4)) void manual.submit('q', name);
     expect(await manual.batches()).toEqual([['q0']]);
@@ -201,10 +209,15 @@ describe('a batch', () => {
   });
 
   test('that is slow lets another start beside it, up to the limit of batches', async () => {
+    stopClock();
     const manual = new ManualBatcher({ batches: 2, requests: 1 });
     for (const name of numbered('q', 4)) void manual.submit('q', name);
-    await vi.waitFor(async () => expect(await manual.batches()).toEqual([['q0'], ['q1']]));
-    await new Promise((resolve) => setTimeout(resolve, 150));
+    await turns();
+    vi.advanceTimersByTime(99);
+    expect(await manual.batches()).toEqual([['q0']]);
+    vi.advanceTimersByTime(1);
+    expect(await manual.batches()).toEqual([['q0'], ['q1']]);
+    vi.advanceTimersByTime(1000);
     expect(await manual.batches()).toEqual([['q0'], ['q1']]);
     manual.started[0]?.end();
     expect(await manual.batches()).toEqual([['q0'], ['q1'], ['q2']]);
@@ -283,7 +296,6 @@ describe('a batcher with requests that wait', () => {
 
   describe('for long', () => {
     beforeEach(() => void vi.useFakeTimers({ toFake: ['performance'] }));
-    afterEach(() => void vi.useRealTimers());
 
     test('refuses each request whose turn comes after ten seconds, and carries out the others', async () => {
       const manual = new ManualBatcher({ waitingRequests: 3 });
@@ -316,7 +328,7 @@ describe('a batcher with requests that wait', () => {
   });
 });
 
-describe('a batcher that keeps queues apart', () => {
+describe('a batcher with batches per queue', () => {
   test('gives each queue batches of its own, in turn', async () => {
     const manual = new ManualBatcher({ requests: 2 }, true);
     for (const name of ['a0', 'a1', 'a2', 'b0', 'c0']) void manual.submit(name.charAt(0), name);
@@ -325,33 +337,35 @@ describe('a batcher that keeps queues apart', () => {
   });
 
   test('has one batch of a queue in flight, however slow, and those of other queues beside it', async () => {
+    stopClock();
     const manual = new ManualBatcher({ batches: 4 }, true);
     void manual.submit('a', 'a0');
     await turns();
     for (const name of ['a1', 'b0', 'c0']) void manual.submit(name.charAt(0), name);
-    await vi.waitFor(async () => expect(await manual.batches()).toEqual([['a0'], ['b0'], ['c0']]));
+    expect(await manual.batches()).toEqual([['a0']]);
+    vi.advanceTimersByTime(100);
+    expect(await manual.batches()).toEqual([['a0'], ['b0']]);
+    vi.advanceTimersByTime(100);
+    expect(await manual.batches()).toEqual([['a0'], ['b0'], ['c0']]);
+    vi.advanceTimersByTime(1000);
     manual.started[1]?.end();
     void manual.submit('a', 'a2');
     expect(await manual.batches()).toHaveLength(3);
     expect(manual.batcher.waiting).toBe(2);
     manual.started[0]?.end();
-    await vi.waitFor(async () => expect((await manual.batches()).slice(3)).toEqual([['a1', 'a2']]));
+    expect((await manual.batches()).slice(3)).toEqual([['a1', 'a2']]);
   });
 
   test('goes on after a queue whose requests have all waited too long', async () => {
     vi.useFakeTimers({ toFake: ['performance'] });
-    try {
-      const manual = new ManualBatcher({}, true);
-      const answers = [manual.submit('slow', 'slow batch')];
-      await turn();
-      answers.push(manual.submit('old', 'old'));
-      vi.advanceTimersByTime(10_001);
-      answers.push(manual.submit('young', 'young'));
-      await manual.endAll();
-      expect(await Promise.all(answers)).toEqual(['slow batch', 'overloaded', 'young']);
-    } finally {
-      vi.useRealTimers();
-    }
+    const manual = new ManualBatcher({}, true);
+    const answers = [manual.submit('slow', 'slow batch')];
+    await turn();
+    answers.push(manual.submit('old', 'old'));
+    vi.advanceTimersByTime(10_001);
+    answers.push(manual.submit('young', 'young'));
+    await manual.endAll();
+    expect(await Promise.all(answers)).toEqual(['slow batch', 'overloaded', 'young']);
   });
 });
 

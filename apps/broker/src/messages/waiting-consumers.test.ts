@@ -1,5 +1,5 @@
 import { setMaxListeners } from 'node:events';
-import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as turn } from 'node:timers/promises';
 import { RowmqError } from '@rowmq/contract';
 import {
   type DequeueOutcome,
@@ -10,7 +10,7 @@ import {
   queueNotFound,
   type QueueRepository,
 } from '@rowmq/store';
-import { beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { Metrics } from '../metrics/metrics.js';
 import { WaitingConsumers } from './waiting-consumers.js';
 
@@ -135,8 +135,16 @@ function newConsumers(config: Partial<typeof CONFIG> = {}): WaitingConsumers {
 beforeEach(() => {
   store = new StoreByHand();
   consumers = newConsumers();
-  return () => consumers.beforeApplicationShutdown();
 });
+afterEach(() => {
+  consumers.beforeApplicationShutdown();
+  vi.useRealTimers();
+});
+
+/** Waits and pauses end only when the test advances the clock. */
+function stopClock(): void {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+}
 
 /** A consumer that is parked, after a claim that found its queue empty. */
 async function parked(queueName = 'q', waitMs = LONG, signal = never): Promise<{ waiting: Promise<LeasedDelivery[]> }> {
@@ -273,19 +281,15 @@ describe('a parked consumer', () => {
   });
 
   test('gets a claim at most 250 ms after a message that the broker did not hear of becomes ready', async () => {
-    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
-    try {
-      const { waiting } = await parked();
-      await vi.advanceTimersByTimeAsync(30_000);
-      store.ready.add('q');
-      await vi.advanceTimersByTimeAsync(250);
-      for (let turns = 0; turns < 5; turns += 1) await turn();
-      expect(store.claimsMade).toBe(2);
-      (await store.claim()).bring(['due']);
-      expect(bodies(await waiting)).toEqual(['due']);
-    } finally {
-      vi.useRealTimers();
-    }
+    stopClock();
+    const { waiting } = await parked();
+    await vi.advanceTimersByTimeAsync(30_000);
+    store.ready.add('q');
+    await vi.advanceTimersByTimeAsync(250);
+    for (let turns = 0; turns < 5; turns += 1) await turn();
+    expect(store.claimsMade).toBe(2);
+    (await store.claim()).bring(['due']);
+    expect(bodies(await waiting)).toEqual(['due']);
   });
 
   test('goes on waiting when the message that a poll found is gone by the time of the claim', async () => {
@@ -332,35 +336,46 @@ describe('a parked consumer', () => {
   });
 
   test('is not woken for other queues', async () => {
+    stopClock();
     const { waiting } = await parked('q', 100);
     consumers.wake('other');
+    await vi.advanceTimersByTimeAsync(100);
     expect(await waiting).toEqual([]);
     expect(store.claimsMade).toBe(1);
   });
 
   test('gets no message when its time is up', async () => {
+    stopClock();
     const { waiting } = await parked('q', 30);
+    await vi.advanceTimersByTimeAsync(29);
+    expect(consumers.size).toBe(1);
+    await vi.advanceTimersByTimeAsync(1);
     expect(await waiting).toEqual([]);
     expect(consumers.size).toBe(0);
     const polls = store.pollsMade;
-    await sleep(60);
+    expect(polls).toBeGreaterThan(0);
+    await vi.advanceTimersByTimeAsync(1000);
+    await turn();
     expect(store.pollsMade).toBe(polls);
   });
 
   test('whose time is up while a claim is in flight still gets its messages', async () => {
+    stopClock();
     let ended = false;
     const waiting = consumers.dequeue('q', { ...one, waitMs: 10 }, never).finally(() => (ended = true));
     const claim = await store.claim();
-    await sleep(50);
+    await vi.advanceTimersByTimeAsync(50);
+    await turn();
     expect(ended).toBe(false);
     claim.bring(['just in time']);
     expect(bodies(await waiting)).toEqual(['just in time']);
   });
 
   test('whose time is up while a claim is in flight that brings nothing gets no other claim', async () => {
+    stopClock();
     const waiting = consumers.dequeue('q', { ...one, waitMs: 10 }, never);
     const claim = await store.claim();
-    await sleep(30);
+    await vi.advanceTimersByTimeAsync(30);
     claim.answer([], true);
     expect(await waiting).toEqual([]);
     expect(store.claimsMade).toBe(1);

@@ -244,9 +244,9 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
     return lists.map((list, index) => {
       const queue = queues[index];
       if (queue instanceof Error) return queue;
-      const { leased, claimAgain } = claimed.get(list) ?? { leased: [], claimAgain: Promise.resolve(false) };
+      const { leased, claimAgain: again } = claimed.get(list) ?? { leased: [], claimAgain: Promise.resolve(false) };
       // Each list by itself: a queue that still waits must not delay the consumers of another.
-      void claimAgain.then((mayFindMore) => this.handOut(list, leased, mayFindMore));
+      void again.then((claimAgain) => this.handOut(list, leased, claimAgain));
       return undefined;
     });
   }
@@ -263,10 +263,10 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
   }
 
   /** Hands out the claimed messages. A consumer without one goes on waiting, if it may. */
-  private handOut(list: ConsumerList, leased: readonly LeasedDelivery[][], mayFindMore: boolean): void {
+  private handOut(list: ConsumerList, leased: readonly LeasedDelivery[][], claimAgain: boolean): void {
     const claimedFor = list.consumers.slice(0, list.inClaim);
-    list.repeats = mayFindMore ? list.repeats + 1 : 0;
-    const isEmpty = !mayFindMore || list.repeats >= MOST_REPEATS;
+    list.repeats = claimAgain ? list.repeats + 1 : 0;
+    const isEmpty = !claimAgain || list.repeats >= MOST_REPEATS;
     const left = claimedFor.filter((consumer, index) => {
       const deliveries = leased[index] ?? [];
       if (deliveries.length === 0 && !consumer.isOver && (consumer.waitMs > 0 || !isEmpty)) return true;
@@ -277,16 +277,16 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
     const others = list.consumers.slice(list.inClaim);
     list.consumers = [...left, ...others];
     // If the first consumers got too little, there is nothing for the others.
-    this.claimEnded(list, (mayFindMore && !isEmpty) || (others.length > 0 && left.length === 0));
+    this.claimEnded(list, (claimAgain && !isEmpty) || (others.length > 0 && left.length === 0));
   }
 
-  private claimEnded(list: ConsumerList, mayFindMore: boolean): void {
+  private claimEnded(list: ConsumerList, claimAgain: boolean): void {
     list.inClaim = 0;
     list.state = 'idle';
     if (list.consumers.length === 0) {
       this.lists.delete(list.queueName);
       if (list.isFresh) this.peers.wake(list.queueName);
-    } else if (list.isWoken || mayFindMore || list.consumers.some(({ waitMs }) => waitMs === 0)) {
+    } else if (list.isWoken || claimAgain || list.consumers.some(({ waitMs }) => waitMs === 0)) {
       this.claimFor(list);
     } else {
       list.state = 'parked';

@@ -17,7 +17,7 @@ export class CreatePartitions implements Duty {
   ) {}
 
   async run(): Promise<number> {
-    const { partitionMinutes: widthMinutes, partitionsAheadMinutes: aheadMinutes } = this.config;
-    return this.partitions.createAhead({ widthMinutes, aheadMinutes });
+    const { partitionMinutes: widthMinutes, partitionsAheadMinutes: advanceMinutes } = this.config;
+    return this.partitions.createMissing({ widthMinutes, advanceMinutes });
   }
 }

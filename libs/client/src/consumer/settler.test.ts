@@ -70,10 +70,14 @@ it('the settler makes four requests at a time, and a slow one does not hold up t
 
 class AwayBroker extends InMemoryBroker {
   asked = 0;
+  private onSecond = (): void => undefined;
+  /** Resolves during the second ack, so that no third one can come in between. */
+  readonly askedTwice = new Promise<void>((resolve) => (this.onSecond = resolve));
 
   override async ack(_queue: string, _request: AckRequest): Promise<never> {
     this.asked += 1;
     if (this.asked > 100) throw new Error('asked for ever');
+    if (this.asked === 2) this.onSecond();
     throw new BrokerUnreachableError('away', 'http://nowhere', 'unknown');
   }
 }
@@ -82,7 +86,7 @@ it('a closed settler sends nothing more, however long its leases are, and report
   const broker = new AwayBroker();
   const { settler, done, failures } = settlerOf(broker);
   for (const delivery of await leased(broker, 3)) settler.add(delivery, { verb: 'ack' });
-  await vi.waitUntil(() => broker.asked === 2, { timeout: 5000 });
+  await broker.askedTwice;
   expect(failures).toEqual([]);
   settler.close(new Error('enough'));
   await settler.flush();

@@ -77,21 +77,26 @@ describe('an application', () => {
   });
 
   it('stops its consumers before it is closed', async () => {
-    let finished = false;
+    const steps: string[] = [];
+    let finish = (): void => undefined;
     @Consumer('orders')
     class Slow {
       @OnBatch()
       async work(): Promise<void> {
-        await new Promise((resolve) => setTimeout(resolve, 200));
-        finished = true;
+        await new Promise<void>((resolve) => (finish = resolve));
+        steps.push('finished');
       }
     }
     const app = await start([Shop, Slow], { name: 'orders' });
     await app.get(Shop).orders.enqueue({ article: 'tea' });
     const consumer = app.get(ConsumersService).get('orders');
-    await vi.waitUntil(() => consumer.inHand === 1);
-    await app.close();
-    expect(finished).toBe(true);
+    await vi.waitUntil(() => consumer.inHand === 1, { timeout: 10_000 });
+    const stop = vi.spyOn(consumer, 'stop');
+    const closed = app.close().then(() => steps.push('closed'));
+    await vi.waitUntil(() => stop.mock.calls.length > 0, { timeout: 10_000 });
+    finish();
+    await closed;
+    expect(steps).toEqual(['finished', 'closed']);
     expect(app.get(InMemoryBroker).messages('orders')).toEqual([]);
   });
 

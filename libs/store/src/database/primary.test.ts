@@ -35,7 +35,7 @@ afterEach(async () => {
   }
 });
 
-async function look(url: string): Promise<void> {
+async function probe(url: string): Promise<void> {
   const index = urls.indexOf(url);
   asked[index] = (asked[index] ?? 0) + 1;
   const answer = says[index];
@@ -67,7 +67,7 @@ describe('Primary', () => {
   test('finds the host that takes writes, in any position of the URL', async () => {
     for (const index of [0, 1, 2]) {
       says = [0, 1, 2].map((each) => (each === index ? undefined : new ReadOnlyServerError()));
-      const primary = new Primary(urls, look);
+      const primary = new Primary(urls, probe);
       await primary.find();
       expect(primary.host).toBe(host(index));
       const socket = await connected(primary);
@@ -78,23 +78,23 @@ describe('Primary', () => {
 
   test('names each host and its reason, but no password, if no host takes writes', async () => {
     says = [new ReadOnlyServerError(), lost(), Object.assign(new Error('Access denied'), { errno: 1045 })];
-    const error = await new Primary(urls, look).find().catch((thrown: unknown) => thrown);
+    const error = await new Primary(urls, probe).find().catch((thrown: unknown) => thrown);
     expect(error).toBeInstanceOf(NoPrimaryError);
     expect((error as Error).message).toBe(
       `no host takes writes: ${host(0)} (the server is read-only), ${host(1)} (connect ECONNREFUSED), ${host(2)} (Access denied)`,
     );
     expect(isRetryable(error)).toBe(true);
     says = urls.map(() => Object.assign(new Error('Access denied'), { errno: 1045 }));
-    expect(isRetryable(await new Primary(urls, look).find().catch((thrown: unknown) => thrown))).toBe(false);
+    expect(isRetryable(await new Primary(urls, probe).find().catch((thrown: unknown) => thrown))).toBe(false);
   });
 
   test('refuses to start if two hosts take writes', async () => {
     says = [undefined, new ReadOnlyServerError(), undefined];
-    await expect(new Primary(urls, look).find()).rejects.toThrow(`${host(0)} and ${host(2)} both take writes`);
+    await expect(new Primary(urls, probe).find()).rejects.toThrow(`${host(0)} and ${host(2)} both take writes`);
   });
 
   test('moves to a new primary, closes connections to the old one and keeps those to the new one', async () => {
-    const primary = new Primary(urls, look);
+    const primary = new Primary(urls, probe);
     await primary.find();
     const before = await connected(primary);
     says = [new ReadOnlyServerError(), undefined, lost()];
@@ -110,7 +110,7 @@ describe('Primary', () => {
   });
 
   test('moves to a new primary if the old one hangs', async () => {
-    const primary = new Primary(urls, look);
+    const primary = new Primary(urls, probe);
     await primary.find();
     says = [never, new ReadOnlyServerError(), undefined];
     primary.doubt(primary.host);
@@ -120,7 +120,7 @@ describe('Primary', () => {
   test('uses no host while two take writes, whichever answers first', async () => {
     for (const late of [0, 2]) {
       says = [undefined, new ReadOnlyServerError(), new ReadOnlyServerError()];
-      const primary = new Primary(urls, look);
+      const primary = new Primary(urls, probe);
       await primary.find();
       says = [undefined, new ReadOnlyServerError(), undefined];
       says[late] = sleep(20);
@@ -136,7 +136,7 @@ describe('Primary', () => {
   });
 
   test('does not leave a current primary that answers later than another host', async () => {
-    const primary = new Primary(urls, look);
+    const primary = new Primary(urls, probe);
     await primary.find();
     for (let searches = 0; searches < 2; searches += 1) {
       says = [sleep(1000), new ReadOnlyServerError(), undefined];
@@ -148,7 +148,7 @@ describe('Primary', () => {
   });
 
   test('keeps a healthy primary after a false alarm, even if another host is unreachable', async () => {
-    const primary = new Primary(urls, look);
+    const primary = new Primary(urls, probe);
     await primary.find();
     says = [undefined, new ReadOnlyServerError(), never];
     primary.doubt(primary.host);
@@ -156,7 +156,7 @@ describe('Primary', () => {
   });
 
   test('makes callers wait for a search after a failure, but not after a slow answer', async () => {
-    const primary = new Primary(urls, look);
+    const primary = new Primary(urls, probe);
     await primary.find();
     let answer = (): void => undefined;
     const answered = new Promise<void>((resolve) => (answer = resolve));
@@ -172,7 +172,7 @@ describe('Primary', () => {
   });
 
   test('moves to a new primary if the old one was only slow', async () => {
-    const primary = new Primary(urls, look);
+    const primary = new Primary(urls, probe);
     await primary.find();
     const before = await connected(primary);
     says = [new ReadOnlyServerError(), undefined, lost()];
@@ -183,7 +183,7 @@ describe('Primary', () => {
 
   test('reports the primary only when it changes', async () => {
     const told: string[] = [];
-    const primary = new Primary(urls, look, (moved) => told.push(moved));
+    const primary = new Primary(urls, probe, (moved) => told.push(moved));
     await primary.find();
     primary.doubt(host(0));
     await expectMovedTo(primary, 0);
@@ -213,7 +213,7 @@ describe('Primary', () => {
   });
 
   test('keeps its connections after a false alarm', async () => {
-    const primary = new Primary(urls, look);
+    const primary = new Primary(urls, probe);
     await primary.find();
     const socket = await connected(primary);
     primary.doubt(primary.host);
@@ -223,7 +223,7 @@ describe('Primary', () => {
   });
 
   test('runs one search for all concurrent callers, and none for a host that is no longer the primary', async () => {
-    const primary = new Primary(urls, look);
+    const primary = new Primary(urls, probe);
     await primary.find();
     asked = [0, 0, 0];
     says = [lost(), undefined, new ReadOnlyServerError()];
@@ -235,7 +235,7 @@ describe('Primary', () => {
   });
 
   test('searches for a lost primary before the next connection, and finds it once it is back', async () => {
-    const primary = new Primary(urls, look);
+    const primary = new Primary(urls, probe);
     await primary.find();
     says = [lost(), new ReadOnlyServerError(), new ReadOnlyServerError()];
     primary.doubt(primary.host);
@@ -248,7 +248,7 @@ describe('Primary', () => {
   });
 
   test('limits the number of searches while there is no primary', async () => {
-    const primary = new Primary(urls, look);
+    const primary = new Primary(urls, probe);
     says = urls.map(lost);
     primary.doubt(primary.host);
     const until = performance.now() + 1000;

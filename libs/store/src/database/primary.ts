@@ -5,7 +5,7 @@ import { createConnection, type RowDataPacket } from 'mysql2/promise';
 import { isRetryable, ReadOnlyServerError } from './database-errors.js';
 
 /** The deadline for a probe's connect and login, and again for its statement. */
-const LOOK_DEADLINE_MS = 2000;
+const PROBE_DEADLINE_MS = 2000;
 /**
  * Once one host takes writes, the others have this long to claim the same. That detects two
  * primaries without waiting for a host that hangs.
@@ -17,7 +17,16 @@ const PAUSE_MS = { min: 100, max: 200 };
 /**
  * Probes a server. Resolves if the server at this URL takes writes, and throws the reason if not.
  */
-export type Look = (url: string) => Promise<void>;
+export type Probe = (url: string) => Promise<void>;
+
+/** The states of {@link Primary}, whose comment has the table. */
+type State =
+  | { readonly name: 'known' }
+  | { readonly name: 'doubted' }
+  | { readonly name: 'disputed' | 'none'; readonly error: NoPrimaryError };
+
+const KNOWN: State = { name: 'known' };
+const DOUBTED: State = { name: 'doubted' };
 
 /** No host takes writes now. Retryable if the failure of at least one host is. */
 export class NoPrimaryError extends Error {
@@ -44,25 +53,37 @@ export class NoPrimaryError extends Error {
  * A search starts on a failure, not periodically, and probes all hosts at once. If the primary
  * failed, callers wait for the result, usually 0.5 to 2 s. While several hosts take writes, RowMQ
  * uses none. They are separate databases, or one is cut off and will notice.
+ *
+ * - `known`: the current host is the primary.
+ * - `doubted`: the current host failed, and a search runs.
+ * - `disputed`: several hosts take writes, the current one among them.
+ * - `none`: no host takes writes, or several others do.
+ *
+ * One search runs at a time. An event during a search starts no other.
+ *
+ * | event                                | known             | doubted  | disputed, none  |
+ * | ------------------------------------ | ----------------- | -------- | --------------- |
+ * | `ready`: a caller wants a connection | goes on           | waits    | searches, waits |
+ * | `doubt`: the current host failed     | searches, doubted | –        | searches        |
+ * | `suspect`: the current host is slow  | searches          | –        | searches        |
+ * | a search finds one that takes writes | known             | known    | known           |
+ * | … several, the current one as well   | disputed          | disputed | disputed        |
+ * | … none, or several others            | none              | none     | none            |
  */
 export class Primary {
   readonly #urls: readonly string[];
-  readonly #look: Look;
+  readonly #probe: Probe;
   readonly #onMove: (host: string) => void;
   readonly #sockets = new Map<Socket, number>();
   #current = 0;
-  /** Set while no host takes writes. The next caller starts a new search before it connects. */
-  #lost: NoPrimaryError | undefined;
+  #state: State = KNOWN;
+  /** Set while a search runs, including the pause after a failed one. */
   #search: Promise<void> | undefined;
-  /** The current search is for a primary that failed. */
-  #hasFailed = false;
-  /** The current host confirmed in the last search that it takes writes. */
-  #isProven = true;
 
   /** @param onMove Called with the new primary's host. */
-  constructor(urls: readonly string[], look: Look, onMove: (host: string) => void = () => undefined) {
+  constructor(urls: readonly string[], probe: Probe, onMove: (host: string) => void = () => undefined) {
     this.#urls = urls;
-    this.#look = look;
+    this.#probe = probe;
     this.#onMove = onMove;
   }
 
@@ -72,7 +93,7 @@ export class Primary {
    */
   static of(url: string, tls?: DatabaseTls, onMove?: (host: string) => void): Primary | undefined {
     const urls = databaseHosts(url);
-    return urls.length === 1 ? undefined : new Primary(urls, (single) => lookAt(single, tls), onMove);
+    return urls.length === 1 ? undefined : new Primary(urls, (single) => probeServer(single, tls), onMove);
   }
 
   /** `host:port` of the server that connections go to. */
@@ -87,7 +108,7 @@ export class Primary {
    * them.
    */
   async find(): Promise<void> {
-    const answers = await Promise.allSettled(this.#urls.map((url) => this.#look(url)));
+    const answers = await Promise.allSettled(this.#urls.map((url) => this.#probe(url)));
     const writable = answers.flatMap(({ status }, index) => (status === 'fulfilled' ? [index] : []));
     if (writable.length > 1) throw new Error(this.#allTakeWrites(writable));
     if (writable[0] === undefined) throw this.#noPrimary(answers);
@@ -117,13 +138,14 @@ export class Primary {
   };
 
   /**
-   * Resolves when the caller may open a connection. It waits only for a search after a failure, or
-   * after the primary was lost. Throws {@link NoPrimaryError} when there is no primary.
+   * Resolves when the caller may open a connection. It waits for a search unless the primary is
+   * known. Throws {@link NoPrimaryError} when there is no primary.
    */
   async ready(): Promise<void> {
-    if (this.#search === undefined && this.#lost !== undefined) this.#begin();
-    if (this.#hasFailed || this.#lost !== undefined) await this.#search;
-    if (this.#lost !== undefined) throw this.#lost;
+    if (this.#state.name === 'known') return;
+    if (this.#state.name !== 'doubted') this.#begin();
+    await this.#search;
+    if ('error' in this.#state) throw this.#state.error;
   }
 
   /**
@@ -132,7 +154,7 @@ export class Primary {
    */
   doubt(host: string): void {
     if (host !== this.host) return;
-    this.#hasFailed = true;
+    if (this.#state.name === 'known') this.#state = DOUBTED;
     this.#begin();
   }
 
@@ -145,46 +167,49 @@ export class Primary {
   }
 
   #begin(): void {
-    this.#search ??= this.#find().finally(() => {
-      this.#search = undefined;
-      this.#hasFailed = false;
-    });
+    this.#search ??= this.#find();
   }
 
   /** Never rejects. */
   async #find(): Promise<void> {
     const writable: number[] = [];
-    const looks = this.#urls.map(async (url, index) => {
-      await this.#look(url);
+    const probes = this.#urls.map(async (url, index) => {
+      await this.#probe(url);
       writable.push(index);
     });
-    const all = Promise.allSettled(looks);
-    const heard = looks.map(async (look, index) => Promise.race([look.catch(() => undefined), this.#patience(index)]));
-    await Promise.all([Promise.any(looks), ...heard]).catch(() => all);
+    const all = Promise.allSettled(probes);
+    const heard = probes.map(async (probe, index) =>
+      Promise.race([probe.catch(() => undefined), this.#patience(index)]),
+    );
+    await Promise.all([Promise.any(probes), ...heard]).catch(() => all);
     const [found, ...others] = writable;
-    this.#isProven = writable.includes(this.#current);
-    if (found !== undefined && others.length === 0) return this.#use(found);
-    if (found === undefined) this.#lost = this.#noPrimary(await all);
-    else
-      this.#lost = new NoPrimaryError(this.#allTakeWrites(writable), [
-        new ReadOnlyServerError('more than one host takes writes'),
-      ]);
+    if (found !== undefined && others.length === 0) {
+      this.#search = undefined;
+      return this.#use(found);
+    }
+    const error =
+      found === undefined
+        ? this.#noPrimary(await all)
+        : new NoPrimaryError(this.#allTakeWrites(writable), [
+            new ReadOnlyServerError('more than one host takes writes'),
+          ]);
+    this.#state = { name: writable.includes(this.#current) ? 'disputed' : 'none', error };
     await sleep(PAUSE_MS.min + Math.random() * (PAUSE_MS.max - PAUSE_MS.min));
+    this.#search = undefined;
   }
 
   /**
-   * The time to wait for a host once another takes writes. The current primary gets longer if it
-   * confirmed last time: to leave it by mistake means to write to another database.
+   * The time to wait for a host once another takes writes. The current one gets longer if it took
+   * writes in the last search: to leave it by mistake means to write to another database.
    */
   async #patience(index: number): Promise<void> {
-    const isInUse = index === this.#current && this.#isProven;
-    await sleep(isInUse ? LOOK_DEADLINE_MS : GRACE_MS, undefined, { ref: false });
+    const isInUse = index === this.#current && this.#state.name !== 'none';
+    await sleep(isInUse ? PROBE_DEADLINE_MS : GRACE_MS, undefined, { ref: false });
   }
 
   #use(index: number): void {
     const isAnother = index !== this.#current;
-    this.#lost = undefined;
-    this.#isProven = true;
+    this.#state = KNOWN;
     this.#current = index;
     for (const [socket, leadsTo] of this.#sockets) if (leadsTo !== index) socket.destroy();
     if (isAnother) this.#onMove(this.host);
@@ -211,15 +236,15 @@ export function refuseReadOnly(readOnly: unknown): void {
   if (!['0', 'OFF'].includes(String(readOnly))) throw new ReadOnlyServerError();
 }
 
-async function lookAt(url: string, tls?: DatabaseTls): Promise<void> {
+async function probeServer(url: string, tls?: DatabaseTls): Promise<void> {
   const connection = await createConnection({
     uri: url,
-    connectTimeout: LOOK_DEADLINE_MS,
+    connectTimeout: PROBE_DEADLINE_MS,
     ...(tls && { ssl: tls }),
   });
   try {
     const sql = 'SELECT @@GLOBAL.read_only AS readOnly';
-    const [[row]] = await connection.query<RowDataPacket[]>({ sql, timeout: LOOK_DEADLINE_MS });
+    const [[row]] = await connection.query<RowDataPacket[]>({ sql, timeout: PROBE_DEADLINE_MS });
     refuseReadOnly(row?.['readOnly']);
   } finally {
     connection.destroy();

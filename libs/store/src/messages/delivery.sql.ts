@@ -70,7 +70,7 @@ export async function lockUnleased(
  * and walks the whole queue. Both then wait for rows that other transactions have locked.
  * `docs/decisions/0001-delete-by-primary-key.md` has the plans and times.
  */
-export const DELETE_DELIVERIES = `
+const DELETE_DELIVERIES = `
   DELETE d
   FROM JSON_TABLE(?, '$[*]' COLUMNS (id CHAR(32) PATH '$')) ids
   STRAIGHT_JOIN delivery d FORCE INDEX (PRIMARY)

@@ -30,7 +30,7 @@ export class DepthGauge {
     }
     const started = performance.now();
     const [row] = await tx.read<{ depth: number }>(
-      'SELECT COUNT(*) AS depth FROM (SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? LIMIT ?) AS head',
+      'SELECT COUNT(*) AS depth FROM (SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? LIMIT ?) AS counted',
       [queueId, maxDepth],
     );
     const cost = performance.now() - started;

@@ -149,8 +149,8 @@ async function deleteAll(tx: Transaction, requests: readonly ReceiptsRequest[]):
  * all deliveries of a queue and a token, which come from one claim.
  *
  * Both servers obey the index hint in the multi-table form. With few tokens it costs a quarter less
- * than a join with a list (`DELETE_DELIVERIES`). Its plan is certain only with the token among the
- * conditions. `docs/decisions/0001-delete-by-primary-key.md` has the measurements.
+ * than the join with a list in {@link deleteDeliveries}. Its plan is certain only with the token
+ * among the conditions. `docs/decisions/0001-delete-by-primary-key.md` has the measurements.
  */
 function deleteLeased(byQueue: ReturnType<typeof receiptsByQueue>): Statement[] {
   const groups = byQueue.flatMap(([queueId, receipts]) => {

@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { type IndexPosition, ScanFloors } from './scan-floors.js';
 
 const QUEUE = 7;
@@ -9,6 +9,10 @@ const peek = (begunAt: number, databaseTime: number, seen: IndexPosition[] = [])
   isWhole: true,
   claimed: 1,
 });
+
+// The clock stands still unless a test moves it.
+beforeEach(() => void vi.useFakeTimers({ toFake: ['performance'] }));
+afterEach(() => void vi.useRealTimers());
 
 describe('a floor', () => {
   test('stays 100 ms below the first delivery of a peek, or below the time of an empty peek', () => {
@@ -120,15 +124,20 @@ describe('a read-ahead', () => {
     expect(floors.beginPeek(QUEUE).isDeep).toBe(true);
     const unused = afterPeek();
     unused.lower(QUEUE, at(1000, 0));
+    vi.advanceTimersByTime(999);
     expect(unused.beginPeek(QUEUE).isDeep).toBe(false);
+    vi.advanceTimersByTime(1);
+    expect(unused.beginPeek(QUEUE).isDeep).toBe(true);
     const shallow = new ScanFloors();
     shallow.endPeek(QUEUE, { begunAt: 0, databaseTime: 1000, seen: positions.slice(0, 3), isWhole: true, claimed: 1 });
     expect(shallow.beginPeek(QUEUE).isDeep).toBe(false);
   });
 
-  test('is too old to use after 100 ms', async () => {
+  test('is too old to use after 100 ms', () => {
     const floors = afterPeek();
-    await new Promise((resolve) => setTimeout(resolve, 150));
+    vi.advanceTimersByTime(100);
+    expect(floors.useReadAhead(QUEUE, 1)).toBeDefined();
+    vi.advanceTimersByTime(1);
     expect(floors.useReadAhead(QUEUE, 1)).toBeUndefined();
   });
 });
@@ -139,9 +148,15 @@ describe('rescans', () => {
     floors.endPeek(QUEUE, peek(floors.now(), 10_000));
     floors.endPeek(8, peek(floors.now(), 10_000));
     expect(floors.isRescanDue(QUEUE, true)).toBe(true);
-    const rescan = floors.rescan(QUEUE, () => new Promise((resolve) => setTimeout(resolve, 20)));
+    let end = (): void => undefined;
+    const rescan = floors.rescan(QUEUE, () => new Promise<void>((resolve) => (end = resolve)));
+    vi.advanceTimersByTime(20);
     expect(floors.isRescanDue(8, true)).toBe(false);
+    end();
     await rescan;
+    vi.advanceTimersByTime(399);
     expect(floors.isRescanDue(8, true)).toBe(false);
+    vi.advanceTimersByTime(1);
+    expect(floors.isRescanDue(8, true)).toBe(true);
   });
 });

@@ -40,7 +40,7 @@ const DROP_ROWS = 50_000;
  * The drop is postponed if the check for owed messages takes longer than this. An unfinished purge,
  * for example, leaves many dead index entries to read.
  */
-const SLOW_LOOK_MS = 250;
+const SLOW_CHECK_MS = 250;
 /** Moving rows back from the overflow table stops after this time. The next run continues. */
 const RESTORE_MS = 5000;
 /** The deadline of a DDL statement. It waits at most one second of that for locks. */
@@ -63,14 +63,20 @@ export class PartitionRepository {
   }
 
   /**
-   * Creates missing partitions of `widthMinutes` until `aheadMinutes` from now. Returns how many it
-   * created.
+   * Creates missing partitions of `widthMinutes` until `advanceMinutes` from now. Returns the
+   * number of them.
    *
    * The catch-all partition fills when no reaper runs for long. Its split does not copy the rows,
    * but may produce a wider partition. It does copy if every new boundary would cut through the
    * rows, for example because one broker's clock runs far ahead.
    */
-  async createAhead({ widthMinutes, aheadMinutes }: { widthMinutes: number; aheadMinutes: number }): Promise<number> {
+  async createMissing({
+    widthMinutes,
+    advanceMinutes,
+  }: {
+    widthMinutes: number;
+    advanceMinutes: number;
+  }): Promise<number> {
     return this.database.exclusive(async (session) => {
       const width = widthMinutes * MINUTE;
       const at = await readClock(session);
@@ -79,7 +85,7 @@ export class PartitionRepository {
         const untils: number[] = [];
         for (
           let until = (Math.floor(at / width) + 1) * width;
-          until < at + aheadMinutes * MINUTE + width;
+          until < at + advanceMinutes * MINUTE + width;
           until += width
         ) {
           if (until > last) untils.push(until);
@@ -192,7 +198,7 @@ export class PartitionRepository {
     return this.database
       .exclusive(async (session) => {
         const [row] = await session.read<{ n: number }>(
-          `SELECT COUNT(*) AS n FROM (SELECT 1 FROM message PARTITION (${name}) LIMIT ?) AS head`,
+          `SELECT COUNT(*) AS n FROM (SELECT 1 FROM message PARTITION (${name}) LIMIT ?) AS counted`,
           [REBUILD_ROWS + 1],
         );
         if (Number(row?.n) > REBUILD_ROWS) return false;
@@ -221,7 +227,7 @@ async function settledRuns(session: Session, retentionSeconds: number, most: num
     const started = performance.now();
     if (await isOwed(session, partition, partition)) continue;
     // The check will run again while writers wait.
-    if (performance.now() - started > SLOW_LOOK_MS) continue;
+    if (performance.now() - started > SLOW_CHECK_MS) continue;
     rows += partition.rows;
     const run = runs.at(-1);
     if (run !== undefined && previous?.until === partition.from && run.length < DROP_AT_ONCE && rows <= DROP_ROWS) {

@@ -39,7 +39,7 @@ export class ReaperRepository {
    * reaper once the lease has expired by the database's clock. It uses a conditional UPDATE,
    * because GET_LOCK does not survive a failover to a replica.
    */
-  async takeLease(holder: string, seconds: number): Promise<boolean> {
+  async acquireLease(holder: string, seconds: number): Promise<boolean> {
     const { affected } = await this.database.manager.update(
       ReaperLeaseEntity,
       [

@@ -25,7 +25,7 @@ const QUEUES_REMEMBERED = 10_000;
 export class QueueRepository {
   private readonly cache = new Map<string, { queue: Queue; until: number }>();
   /** Reads in progress, which later callers share. */
-  private readonly looks = new Map<string, Promise<Queue>>();
+  private readonly reads = new Map<string, Promise<Queue>>();
 
   constructor(private readonly database: Database) {}
 
@@ -33,11 +33,11 @@ export class QueueRepository {
   async get(name: string): Promise<Queue> {
     const cached = this.cache.get(name);
     if (cached !== undefined && cached.until > performance.now()) return cached.queue;
-    const underWay = this.looks.get(name);
+    const underWay = this.reads.get(name);
     if (underWay !== undefined) return underWay;
-    const look = this.getFresh(name).finally(() => this.looks.delete(name));
-    this.looks.set(name, look);
-    return look;
+    const read = this.getFresh(name).finally(() => this.reads.delete(name));
+    this.reads.set(name, read);
+    return read;
   }
 
   /** Reads the current state of this queue. Throws `queue-not-found`. */

@@ -1,4 +1,4 @@
-import { beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { GroupCare } from './group-care.js';
 import { GroupServer, type MemberState } from './group-server.js';
 
@@ -6,12 +6,14 @@ import { GroupServer, type MemberState } from './group-server.js';
 class FakeServer extends GroupServer {
   says: Partial<MemberState> | Error = {};
   readonly done: string[] = [];
+  probes = 0;
 
   constructor(readonly number: number) {
     super(`server ${number}`, `mysql://nobody@127.0.0.1:${number}/mysql`);
   }
 
-  override async look(): Promise<MemberState> {
+  override async probe(): Promise<MemberState> {
+    this.probes += 1;
     if (this.says instanceof Error) throw this.says;
     return {
       state: 'OFFLINE',
@@ -134,7 +136,8 @@ describe('care for a group', () => {
     servers[1].says = { transactions: 'ac' };
     const stop = new AbortController();
     const keeping = care.keepTogether(stop.signal);
-    setTimeout(() => stop.abort(), 1200);
+    await vi.waitUntil(() => servers[0].probes >= 3, { timeout: 10_000 });
+    stop.abort();
     await keeping;
     expect(lines).toHaveLength(1);
   });

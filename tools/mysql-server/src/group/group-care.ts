@@ -2,11 +2,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { GroupServer, MemberState } from './group-server.js';
 
 const FORM_DEADLINE_MS = 3 * 60_000;
-const LOOK_EVERY_MS = 500;
+const PROBE_EVERY_MS = 500;
 
 interface Found {
   server: GroupServer;
-  look: MemberState;
+  report: MemberState;
 }
 
 /**
@@ -37,7 +37,7 @@ export class GroupCare {
         return false;
       });
       if (isWhole) return;
-      await delay(LOOK_EVERY_MS, undefined, signal && { signal });
+      await delay(PROBE_EVERY_MS, undefined, signal && { signal });
     }
     const why = reason instanceof Error ? ` ${reason.message}` : '';
     throw new Error(`The group did not form within ${FORM_DEADLINE_MS / 1000} s.${why}`, { cause: reason });
@@ -52,7 +52,7 @@ export class GroupCare {
         if (String(error) !== last) this.log(String(error));
         last = String(error);
       });
-      await delay(LOOK_EVERY_MS, undefined, { signal }).catch(() => undefined);
+      await delay(PROBE_EVERY_MS, undefined, { signal }).catch(() => undefined);
     }
   }
 
@@ -61,24 +61,24 @@ export class GroupCare {
    * while there is none.
    */
   async primary(): Promise<GroupServer | undefined> {
-    return primaryOf(await this.look());
+    return primaryOf(await this.probe());
   }
 
   /**
-   * One look at all servers, and what follows from it: who is out joins; where no group is left,
-   * it begins anew once all servers can be asked. Returns whether all are in it and one takes
+   * Probes all servers once, and acts on the result. Servers that are out join. If no group is
+   * left, it begins anew once all servers answer. Returns whether all are in it and one takes
    * writes: see {@link whole}.
    */
   async heal(): Promise<boolean> {
-    const found = await this.look();
+    const found = await this.probe();
     this.tellPrimary(primaryOf(found));
-    const out = found.filter(({ look }) => look.state === 'OFFLINE' || look.state === 'ERROR');
-    const member = found.find(({ look }) => look.state === 'ONLINE' && look.hasMajority);
+    const out = found.filter(({ report }) => report.state === 'OFFLINE' || report.state === 'ERROR');
+    const member = found.find(({ report }) => report.state === 'ONLINE' && report.hasMajority);
     if (member !== undefined) {
       // One that was restarted at once is still a member, a silent one. To knock meanwhile would
       // be a sign of life, and put off its exclusion and, was it the primary, the next one's
       // election.
-      const excluded = out.filter(({ look }) => !member.look.members.includes(look.uuid));
+      const excluded = out.filter(({ report }) => !member.report.members.includes(report.uuid));
       await Promise.all(excluded.map(({ server }) => this.join(server)));
     } else if (out.length === this.servers.length) {
       const first = await mostAdvanced(out);
@@ -90,22 +90,22 @@ export class GroupCare {
 
   /** Whether all servers are in the group, and one of them takes writes. */
   async whole(): Promise<boolean> {
-    return this.isWhole(await this.look());
+    return this.isWhole(await this.probe());
   }
 
   /** Each has to say so of all: one that just woke still believes what it knew before. */
   private isWhole(found: readonly Found[]): boolean {
     const { length } = this.servers;
-    const agree = found.filter(({ look }) => look.state === 'ONLINE' && look.online === length);
-    return agree.length === length && agree.some(({ look }) => look.isPrimary && !look.readOnly);
+    const agree = found.filter(({ report }) => report.state === 'ONLINE' && report.online === length);
+    return agree.length === length && agree.some(({ report }) => report.isPrimary && !report.readOnly);
   }
 
   /** The servers that answer. */
-  private async look(): Promise<Found[]> {
-    const looks = await Promise.all(this.servers.map((server) => server.look().catch(() => undefined)));
+  private async probe(): Promise<Found[]> {
+    const reports = await Promise.all(this.servers.map((server) => server.probe().catch(() => undefined)));
     return this.servers.flatMap((server, index) => {
-      const look = looks[index];
-      return look === undefined ? [] : [{ server, look }];
+      const report = reports[index];
+      return report === undefined ? [] : [{ server, report }];
     });
   }
 
@@ -114,7 +114,7 @@ export class GroupCare {
       await server.join();
       this.log(`${server.name} has joined the group.`);
     } catch (error) {
-      // Until the group has excluded what it was before, for example; the next look tries again.
+      // Until the group has excluded what it was before, for example; the next probe tries again.
       this.log(`${server.name} could not join the group yet: ${(error as Error).message}`);
     }
   }
@@ -127,7 +127,7 @@ export class GroupCare {
 }
 
 function primaryOf(found: readonly Found[]): GroupServer | undefined {
-  return found.find(({ look }) => look.isPrimary && look.hasMajority)?.server;
+  return found.find(({ report }) => report.isPrimary && report.hasMajority)?.server;
 }
 
 /**
@@ -135,11 +135,13 @@ function primaryOf(found: readonly Found[]): GroupServer | undefined {
  * one, in whatever order it knows the servers. Two keepers of one group must not start two groups.
  */
 async function mostAdvanced(found: readonly Found[]): Promise<GroupServer> {
-  for (const { server, look } of found.toSorted((a, b) => (a.look.uuid < b.look.uuid ? -1 : 1))) {
-    const others = await Promise.all(found.map((other) => server.isSubset(other.look.transactions, look.transactions)));
+  for (const { server, report } of found.toSorted((a, b) => (a.report.uuid < b.report.uuid ? -1 : 1))) {
+    const others = await Promise.all(
+      found.map((other) => server.isSubset(other.report.transactions, report.transactions)),
+    );
     if (others.every(Boolean)) return server;
   }
   throw new Error(
-    'Each server has transactions that another lacks, so the group cannot be started without losing some: look at @@GLOBAL.gtid_executed on each.',
+    'Each server has transactions that another lacks, so the group cannot be started without losing some: compare @@GLOBAL.gtid_executed on each.',
   );
 }

@@ -2,7 +2,7 @@ import type { DatabaseTls } from '@rowmq/runtime';
 import { createConnection, type Connection, type RowDataPacket } from 'mysql2/promise';
 
 const CONNECT_DEADLINE_MS = 2000;
-const LOOK_DEADLINE_MS = 5000;
+const PROBE_DEADLINE_MS = 5000;
 /** Joining counts in what the server has to fetch from the others. */
 const JOIN_DEADLINE_MS = 5 * 60_000;
 
@@ -43,7 +43,8 @@ export class GroupServer {
     private readonly tls?: DatabaseTls,
   ) {}
 
-  async look(): Promise<MemberState> {
+  /** Asks the server for its state. */
+  async probe(): Promise<MemberState> {
     return this.use(async (connection) => {
       const [[row]] = await connection.query<RowDataPacket[]>({
         sql: `SELECT COALESCE(own.member_state, 'OFFLINE') AS state, COALESCE(own.member_role, '') AS role,
@@ -55,7 +56,7 @@ export class GroupServer {
                 ON own.member_id = @@GLOBAL.server_uuid
               LEFT JOIN performance_schema.replication_connection_status AS received
                 ON received.channel_name = 'group_replication_applier'`,
-        timeout: LOOK_DEADLINE_MS,
+        timeout: PROBE_DEADLINE_MS,
       });
       const members = String(row?.['uuids'] ?? '').split(',');
       return {
@@ -86,7 +87,7 @@ export class GroupServer {
    */
   async bootstrap(): Promise<void> {
     await this.use(async (connection) => {
-      if (!(await takeTurn(connection))) return;
+      if (!(await reserveTurn(connection))) return;
       await connection.query({ sql: 'STOP GROUP_REPLICATION', timeout: JOIN_DEADLINE_MS });
       await connection.query('SET GLOBAL group_replication_bootstrap_group = ON');
       try {
@@ -114,7 +115,7 @@ export class GroupServer {
     try {
       // Else it would wait for what a new primary has yet to apply.
       const sql = `SET SESSION group_replication_consistency = 'EVENTUAL'`;
-      await connection.query({ sql, timeout: LOOK_DEADLINE_MS });
+      await connection.query({ sql, timeout: PROBE_DEADLINE_MS });
       return await work(connection);
     } finally {
       connection.destroy();
@@ -123,10 +124,10 @@ export class GroupServer {
 }
 
 /**
- * For as long as the connection lives. False when another has the turn, or had it since one
- * looked: then the server is in a group.
+ * Reserves the bootstrap for as long as the connection lives. False when another has the turn, or
+ * had it since the last probe: then the server is in a group.
  */
-async function takeTurn(connection: Connection): Promise<boolean> {
+async function reserveTurn(connection: Connection): Promise<boolean> {
   const [[turn]] = await connection.query<RowDataPacket[]>(`SELECT GET_LOCK('rowmq_bootstrap', 0) AS isOurs`);
   if (Number(turn?.['isOurs']) !== 1) return false;
   const [members] = await connection.query<RowDataPacket[]>(
