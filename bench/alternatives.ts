@@ -19,7 +19,7 @@ import { number, table } from './harness/markdown.js';
 import { benchCommand, type BenchOptions, positive } from './harness/options.js';
 import { makePartitions } from './harness/partitions.js';
 import { publish } from './harness/publish.js';
-import { type RunningServer, withServer } from './harness/rig.js';
+import { type RunningServer, withEachServer } from './harness/rig.js';
 
 interface Alternatives {
   shapes: ShapeCost[];
@@ -41,7 +41,7 @@ type Measured = Record<string, Alternatives>;
  * Measures the storage design beside alternatives to it: tables, transactions, ids, claims, locks
  * (docs/DESIGN.md). It works in this process, without brokers.
  */
-export async function main(): Promise<void> {
+export async function main(args: readonly string[]): Promise<void> {
   const defaults = { runs: 3, seconds: 3, json: 'alternatives' };
   const options = benchCommand('bench:alternatives', 'The storage design beside alternatives to it.', defaults)
     .option(
@@ -50,17 +50,13 @@ export async function main(): Promise<void> {
       positive,
       100_000,
     )
-    .parse()
+    .parse(args, { from: 'user' })
     .opts<Options>();
-  const results: Measured = {};
-  for (const kind of options.servers) {
-    await withServer(kind, options, async (server) => {
-      results[server.name] = await measureServer(server, options);
-    });
-  }
+  const results: Measured = await withEachServer(options, (server) => measureServer(server, options));
   await publish({
     title: 'The storage design beside alternatives',
     script: 'bench:alternatives',
+    args,
     options,
     results,
     markdown: toMarkdown(results, options),

@@ -3,7 +3,7 @@ import { BrokerLoad } from './harness/broker-load.js';
 import { BATCH_1, BATCH_10, BATCH_100, type ClosedShape } from './harness/load.js';
 import { benchCommand, type BenchOptions } from './harness/options.js';
 import { publish } from './harness/publish.js';
-import { onEachServer } from './harness/rig.js';
+import { onEachServer, type Rig } from './harness/rig.js';
 import { assertDepth, interleave, measureAndStop, type Scenario } from './harness/scenario.js';
 import { type Comparison, rateTable, ratioTable } from './harness/tables.js';
 
@@ -11,13 +11,13 @@ const BATCHES: Record<string, ClosedShape> = { 'batch 1': BATCH_1, 'batch 10': B
 const HOWS = ['bare calls', "the client's consumers"] as const;
 
 /** Measures the client's consumers beside bare HTTP calls. */
-export async function main(): Promise<void> {
+export async function main(args: readonly string[], rig?: Rig): Promise<void> {
   const defaults = { runs: 3, seconds: 4, json: 'client' };
   const options = benchCommand('bench:client', "The client's consumers beside bare HTTP calls.", defaults)
-    .parse()
+    .parse(args, { from: 'user' })
     .opts<BenchOptions>();
   const scenarios = Object.entries(BATCHES).flatMap(([batch, shape]) => HOWS.map((how) => drain(batch, shape, how)));
-  const results = await onEachServer(options, (rig) => interleave(rig, scenarios, options.runs, options));
+  const results = await onEachServer({ ...options, rig }, (on) => interleave(on, scenarios, options.runs, options));
   const comparisons = Object.keys(BATCHES).map((batch): Comparison => ({
     label: `${batch}: the client's consumers to bare calls`,
     of: `${batch}, ${HOWS[1]}`,
@@ -26,6 +26,7 @@ export async function main(): Promise<void> {
   await publish({
     title: "The client's consumers beside bare calls",
     script: 'bench:client',
+    args,
     options,
     results,
     markdown: `Producers enqueue bodies of 200 bytes for ${options.seconds} s. Then the backlog is dequeued and acked in one of

@@ -8,7 +8,7 @@ import { benchCommand, type BenchOptions } from './harness/options.js';
 import { publish } from './harness/publish.js';
 import { onEachServer, type Rig } from './harness/rig.js';
 import { assertDepth } from './harness/scenario.js';
-import { runFor, settle } from './harness/stretch.js';
+import { settle, workFor } from './harness/stretch.js';
 
 /** Bytes of a stored message in each index. */
 interface Footprint {
@@ -43,15 +43,15 @@ const PACED: Record<string, LoadShape> = {
  * Measures the costs of a message: bytes stored, bytes written, fsyncs, statements, CPU.
  * docs/DESIGN.md plans capacity from them.
  */
-export async function main(): Promise<void> {
+export async function main(args: readonly string[], rig?: Rig): Promise<void> {
   const defaults = { runs: 3, seconds: 4, json: 'cost' };
   const options = benchCommand('bench:cost', 'What a message costs: bytes, fsyncs, statements, CPU.', defaults)
-    .parse()
+    .parse(args, { from: 'user' })
     .opts<BenchOptions>();
   // Each part has servers of its own. A stored message takes less in pages with deleted rows, and
   // its pages would also be written during the lifecycles.
-  const footprints = await onEachServer(options, (rig) => measureFootprints(rig, options));
-  const lifecycles = await onEachServer(options, (rig) => measureLifecycles(rig, options));
+  const footprints = await onEachServer({ ...options, rig }, (on) => measureFootprints(on, options));
+  const lifecycles = await onEachServer({ ...options, rig }, (on) => measureLifecycles(on, options));
   const results = Object.fromEntries(
     Object.entries(footprints).map(([server, of]) => [
       server,
@@ -61,6 +61,7 @@ export async function main(): Promise<void> {
   await publish({
     title: 'What a message costs',
     script: 'bench:cost',
+    args,
     options,
     results,
     markdown: toMarkdown(results, options),
@@ -100,7 +101,7 @@ async function measureFootprint(rig: Rig, bodyBytes: number, seconds: number): P
   const before = await sizes();
   const load = await BrokerLoad.start(broker.url, { ...BATCH_100, bodyBytes, queues }, 'produce');
   try {
-    await runFor(load, seconds);
+    await workFor(load, seconds);
   } finally {
     await load.stop();
   }

@@ -31,25 +31,28 @@ const NOTHING_STORED = 'nothing stored';
 const BACKLOG_BATCHES = 2;
 
 /** Measures how the rate depends on the depth of the queue. */
-export async function main(): Promise<void> {
-  const options = readOptions();
+export async function main(args: readonly string[], rig?: Rig): Promise<void> {
+  const options = readOptions(args);
   const from = Date.now() - DAY;
-  const depths = await onEachServer({ ...options, partitionsFrom: from }, (rig) => measureDepths(rig, options, from));
+  const depths = await onEachServer({ ...options, rig, partitionsFrom: from }, (on) =>
+    measureDepths(on, options, from),
+  );
   await publish({
     title: 'Deep backlogs',
     script: 'bench:depth',
+    args,
     options,
     results: depths,
     markdown: toMarkdown(depths, options),
   });
 }
 
-function readOptions(): Options {
+function readOptions(args: readonly string[]): Options {
   const defaults = { runs: 3, seconds: 4, json: 'depth' };
   const backlogs = [1_000_000, 10_000_000];
   return benchCommand('bench:depth', 'Rates on an empty queue and on deep backlogs.', defaults)
     .option('--backlogs <counts>', 'messages in the queue, with commas between, rising', numbers, backlogs)
-    .parse()
+    .parse(args, { from: 'user' })
     .opts<Options>();
 }
 

@@ -1,7 +1,7 @@
 import { BATCH_1, BATCH_10 } from './harness/load.js';
 import { benchCommand, type BenchOptions, numbers } from './harness/options.js';
 import { publish } from './harness/publish.js';
-import { onEachServer } from './harness/rig.js';
+import { onEachServer, type Rig } from './harness/rig.js';
 import { interleave, lifecycles, type Results } from './harness/scenario.js';
 import { type Comparison, rateTable, ratioTable, type ServerResults } from './harness/tables.js';
 
@@ -13,28 +13,29 @@ const PRODUCERS = 16;
 const BATCHES = { 'batch 1': BATCH_1, 'batch 10': BATCH_10 };
 
 /** Measures how the rate depends on the number of consumers. */
-export async function main(): Promise<void> {
-  const options = readOptions();
+export async function main(args: readonly string[], rig?: Rig): Promise<void> {
+  const options = readOptions(args);
   const scenarios = Object.entries(BATCHES).flatMap(([batch, shape]) =>
     options.consumers.map((consumers) =>
       lifecycles(nameOf(batch, consumers), { ...shape, producers: PRODUCERS, consumers }),
     ),
   );
-  const results = await onEachServer(options, (rig) => interleave(rig, scenarios, options.runs, options));
+  const results = await onEachServer({ ...options, rig }, (on) => interleave(on, scenarios, options.runs, options));
   await publish({
     title: 'From one consumer to many',
     script: 'bench:fanin',
+    args,
     options,
     results,
     markdown: toMarkdown(results, options),
   });
 }
 
-function readOptions(): Options {
+function readOptions(args: readonly string[]): Options {
   const defaults = { runs: 3, seconds: 3, json: 'fanin' };
   return benchCommand('bench:fanin', 'Rates with one consumer and with many on one queue.', defaults)
     .option('--consumers <counts>', 'how many consumers, with commas between', numbers, [1, 4, 16, 64, 256])
-    .parse()
+    .parse(args, { from: 'user' })
     .opts<Options>();
 }
 

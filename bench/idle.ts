@@ -2,7 +2,7 @@ import { number, table } from './harness/markdown.js';
 import { benchCommand, type BenchOptions, positive } from './harness/options.js';
 import { BrokerLoad, END_TO_END } from './harness/broker-load.js';
 import { publish } from './harness/publish.js';
-import { onEachServer } from './harness/rig.js';
+import { onEachServer, type Rig } from './harness/rig.js';
 import { interleave, measureAndStop, type Scenario } from './harness/scenario.js';
 import { eachScenario, type ServerResults } from './harness/tables.js';
 
@@ -13,29 +13,30 @@ interface Options extends BenchOptions {
 }
 
 /** Measures consumers that wait for messages which do not come. */
-export async function main(): Promise<void> {
-  const options = readOptions();
+export async function main(args: readonly string[], rig?: Rig): Promise<void> {
+  const options = readOptions(args);
   const scenarios = [
     waiting('idle', options, 0),
     waiting(`${options.rate} messages/s to one queue`, options, options.rate),
   ];
-  const results = await onEachServer(options, (rig) => interleave(rig, scenarios, options.runs, options));
+  const results = await onEachServer({ ...options, rig }, (on) => interleave(on, scenarios, options.runs, options));
   await publish({
     title: 'Idle consumers',
     script: 'bench:idle',
+    args,
     options,
     results,
     markdown: toMarkdown(results, options),
   });
 }
 
-function readOptions(): Options {
+function readOptions(args: readonly string[]): Options {
   const defaults = { runs: 1, seconds: 60, json: 'idle' };
   return benchCommand('bench:idle', 'Queries and CPU of many consumers that wait on idle queues.', defaults)
     .option('--consumers <count>', 'how many wait', positive, 1000)
     .option('--queues <count>', 'on how many queues', positive, 50)
     .option('--rate <messages>', 'a second, to one of the queues in the second scenario', positive, 20)
-    .parse()
+    .parse(args, { from: 'user' })
     .opts<Options>();
 }
 

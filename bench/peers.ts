@@ -19,8 +19,8 @@ interface Options {
 }
 
 /** RowMQ beside other message systems, on the same machine and in the same minutes. */
-export async function main(): Promise<void> {
-  const options = readOptions();
+export async function main(args: readonly string[]): Promise<void> {
+  const options = readOptions(args);
   installClients();
   const interrupt = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => interrupt.abort());
@@ -42,7 +42,7 @@ export async function main(): Promise<void> {
       }
     }
   }
-  await report(options, [...results.values()], [...leftOut.values()]);
+  await report(args, options, [...results.values()], [...leftOut.values()]);
 }
 
 /** All stretches of one peer, on servers of its own. */
@@ -64,18 +64,24 @@ async function measure(peer: Peer, options: Options, signal: AbortSignal): Promi
   }
 }
 
-async function report(options: Options, measured: readonly PeerResult[], leftOut: readonly LeftOut[]): Promise<void> {
+async function report(
+  args: readonly string[],
+  options: Options,
+  measured: readonly PeerResult[],
+  leftOut: readonly LeftOut[],
+): Promise<void> {
   const results = PEERS.flatMap(({ name }) => measured.find((result) => result.name === name) ?? []);
   await publish({
     title: 'Beside other message systems',
     script: 'bench:peers',
+    args,
     options,
     results: Object.fromEntries(results.map((result) => [`${result.title} (${result.version})`, result])),
     markdown: peersMarkdown(results, leftOut, options),
   });
 }
 
-function readOptions(): Options {
+function readOptions(args: readonly string[]): Options {
   return new Command('npm run bench:peers --')
     .description('RowMQ beside other message systems: rates, latencies and costs, all durable, in one run.')
     .helpOption('--help')
@@ -85,7 +91,7 @@ function readOptions(): Options {
     .option('--warm-up-seconds <seconds>', 'load before each measured stretch', notNegative, 4)
     .option('--json <file>', 'where the results go; only those in bench/results show in bench/RESULTS.md', RESULT_FILE)
     .addHelpText('after', `\nNames:\n${PEERS.map(({ name, title }) => `  ${name}: ${title}`).join('\n')}`)
-    .parse()
+    .parse(args, { from: 'user' })
     .opts<Options>();
 }
 

@@ -10,7 +10,7 @@ import type { LoadShape } from './harness/load.js';
 import { number, table } from './harness/markdown.js';
 import { benchCommand, type BenchOptions, positive } from './harness/options.js';
 import { publish } from './harness/publish.js';
-import { withServer } from './harness/rig.js';
+import { withEachServer } from './harness/rig.js';
 import { runFor } from './harness/stretch.js';
 
 const DAY = 86_400_000;
@@ -41,24 +41,20 @@ interface ServerResult {
 }
 
 /** Measures what drops of partitions with settled messages cost the other users of the broker. */
-export async function main(): Promise<void> {
-  const options = readOptions();
-  const results: Record<string, ServerResult> = {};
-  for (const kind of options.servers) {
-    await withServer(kind, options, async ({ name, url }) => {
-      results[name] = await measure(url, options);
-    });
-  }
+export async function main(args: readonly string[]): Promise<void> {
+  const options = readOptions(args);
+  const results = await withEachServer(options, ({ url }) => measure(url, options));
   await publish({
     title: 'Reaping beside running producers and consumers',
     script: 'bench:reap',
+    args,
     options,
     results,
     markdown: toMarkdown(results, options),
   });
 }
 
-function readOptions(): Options {
+function readOptions(args: readonly string[]): Options {
   // A drop of a large partition every half minute.
   const defaults = { runs: 3, seconds: 150, warmUpSeconds: 5, json: 'reap' };
   return benchCommand('bench:reap', 'What dropping partitions of settled messages costs meanwhile.', defaults)
@@ -67,7 +63,7 @@ function readOptions(): Options {
     .option('--rate <requests>', 'enqueues a second, and dequeues', positive, 50)
     .option('--batch <messages>', 'messages of a request', positive, 4)
     .option('--body <bytes>', 'bytes of a body', positive, 200)
-    .parse()
+    .parse(args, { from: 'user' })
     .opts<Options>();
 }
 

@@ -7,11 +7,10 @@ const [name, ...args] = process.argv.slice(2);
 if (!name) fail('usage: node bench/run.mjs NAME [arguments …]', 2);
 await prepare();
 const entry = join(root, 'bench', `${name}.ts`);
-process.argv = [process.argv[0], entry, ...args];
 const { module } = await runnerImport(entry, {
   root,
   configFile: false,
   logLevel: 'warn',
   resolve: { conditions: ['rowmq-source'] },
 });
-await module.main();
+process.exitCode = await module.main(args);

@@ -8,7 +8,7 @@ import { residentMegabytes } from './harness/process-usage.js';
 import { publish } from './harness/publish.js';
 import { onEachServer, type Rig } from './harness/rig.js';
 import { assertDepth } from './harness/scenario.js';
-import { runFor } from './harness/stretch.js';
+import { runFor, workFor } from './harness/stretch.js';
 import { measureUnderHeldSnapshot } from './peers/held-snapshot.js';
 import type { Peer } from './peers/peer.js';
 import { postgresPeers } from './peers/registry.js';
@@ -22,25 +22,29 @@ interface Options extends BenchOptions {
  * Measures how the rate depends on the age of an open snapshot, which keeps purge from removing
  * anything.
  */
-export async function main(): Promise<void> {
-  const options = readOptions();
-  const runs = await onEachServer(options, (rig) => eachRun(rig, options));
+export async function main(args: readonly string[], rig?: Rig): Promise<void> {
+  const options = readOptions(args);
+  if (options.peers && !Number.isInteger(options.seconds)) {
+    throw new Error('The queues on PostgreSQL need whole --seconds. Leave them out with --no-peers.');
+  }
+  const runs = await onEachServer({ ...options, rig }, (on) => eachRun(on, options));
   if (options.peers) for (const peer of postgresPeers()) runs[peer.name] = [await measurePeer(peer, options)];
   await publish({
     title: 'While a snapshot is held open',
     script: 'bench:snapshot',
+    args,
     options,
     results: runs,
     markdown: toMarkdown(runs, options),
   });
 }
 
-function readOptions(): Options {
+function readOptions(args: readonly string[]): Options {
   const defaults = { runs: 1, seconds: 60, json: 'snapshot' };
   return benchCommand('bench:snapshot', 'Rates minute by minute while a snapshot is held open.', defaults)
     .option('--minutes <count>', 'how many stretches, each of --seconds', positive, 10)
     .option('--no-peers', 'leave out the queues on PostgreSQL')
-    .parse()
+    .parse(args, { from: 'user' })
     .opts<Options>();
 }
 
@@ -62,7 +66,7 @@ async function measureRun(rig: Rig, { minutes, seconds, warmUpSeconds }: Options
       openSnapshot: () => openSnapshot(rig),
       lifecycles: async (forSeconds) => {
         const before = load.done();
-        await runFor(load, forSeconds);
+        await workFor(load, forSeconds);
         return load.done() - before;
       },
       gauges: {

@@ -5,11 +5,11 @@ import { freePort, startApp } from '../test/support/processes.js';
 import { number, table } from './harness/markdown.js';
 import { addSetting, positive, serverKinds } from './harness/options.js';
 import { publish } from './harness/publish.js';
-import { ROOT, type RunningServer, withServer } from './harness/rig.js';
+import { ROOT, type RunningServer, withEachServer } from './harness/rig.js';
 import { type Flatness, judgeFlatness } from './soak/flatness.js';
 import type { Sample } from './soak/quantities.js';
 import { sampleUntil } from './soak/sampler.js';
-import { runSimulator, type SimulatorEnd } from './soak/simulator-load.js';
+import { type SimulatorEnd, startSimulator } from './soak/simulator-load.js';
 
 interface Options {
   minutes: number;
@@ -51,25 +51,22 @@ const BINLOG = 'SET GLOBAL binlog_expire_logs_seconds = 60, GLOBAL max_binlog_si
 const SETTLED_SECONDS = 180;
 
 /** Loads a broker steadily, and judges whether everything that could grow stays as it is. */
-export async function main(): Promise<void> {
-  const options = readOptions();
-  const results: Record<string, SoakResult> = {};
-  for (const kind of options.servers) {
-    await withServer(kind, options, async (server) => {
-      const result = await soak(server, options);
-      results[server.name] = result;
-      console.error(`  ${server.name}: ${result.verdict}`);
-    });
-  }
+export async function main(args: readonly string[]): Promise<number> {
+  const options = readOptions(args);
+  const results = await withEachServer(options, async (server) => {
+    const result = await soak(server, options);
+    console.error(`  ${server.name}: ${result.verdict}`);
+    return result;
+  });
   const title = options.servers.length === 1 ? `Soak: ${options.servers.join()}` : 'Soak';
-  await publish({ title, script: 'soak', options, results, markdown: toMarkdown(results, options) });
+  await publish({ title, script: 'soak', args, options, results, markdown: toMarkdown(results, options) });
   const verdicts = new Set(Object.values(results).map(({ verdict }) => verdict));
   const worst = (['not flat', 'not judged'] as const).find((verdict) => verdicts.has(verdict)) ?? 'flat';
   console.log(`\nVerdict: ${worst}`);
-  process.exitCode = EXIT[worst];
+  return EXIT[worst];
 }
 
-function readOptions(): Options {
+function readOptions(args: readonly string[]): Options {
   return new Command('npm run soak --')
     .description(
       'A broker, a reaper and a database under a steady load with faults: does anything grow? Exit codes: 0 flat; 1 something grew, or a guarantee was broken; 2 too short to be judged.',
@@ -92,7 +89,7 @@ function readOptions(): Options {
       'where the readings go; only those in bench/results show in bench/RESULTS.md',
       join(ROOT, 'bench', 'results', 'soak.json'),
     )
-    .parse()
+    .parse(args, { from: 'user' })
     .opts<Options>();
 }
 
@@ -125,19 +122,20 @@ async function soak(database: RunningServer, options: Options): Promise<SoakResu
   const seconds = options.minutes * 60;
   try {
     const subjects = { database, broker, reaper, reaperHeapBytes: () => heapBytes };
+    const simulator = await startSimulator(broker.url, { ...options, seconds });
     const sampling = sampleUntil(stopSampling.signal, options.sampleSeconds, subjects, (sample) => {
       samples.push(sample);
       log(database.name, sample);
     });
-    const simulator = await Promise.race([
-      runSimulator(broker.url, { ...options, seconds }),
+    const end = await Promise.race([
+      simulator.ended,
       // `sampling` only fails; it never ends before the simulator.
       sampling.then(() => Promise.reject(new Error('the readings ended early'))),
     ]);
     stopSampling.abort();
     await sampling;
     const flatness = judgeFlatness(samples, seconds);
-    return { verdict: verdictOf(flatness, simulator, seconds), simulator, flatness, samples };
+    return { verdict: verdictOf(flatness, end, seconds), simulator: end, flatness, samples };
   } finally {
     stopSampling.abort();
     await broker.stop();

@@ -2,7 +2,7 @@ import { BATCH_1, BATCH_10, BATCH_100, type LoadShape } from './harness/load.js'
 import { benchCommand, type BenchOptions, collect } from './harness/options.js';
 import { BrokerLoad } from './harness/broker-load.js';
 import { publish } from './harness/publish.js';
-import { onEachServer } from './harness/rig.js';
+import { onEachServer, type Rig } from './harness/rig.js';
 import { enqueueThenDrain, interleave, lifecycles, measureAndStop, type Scenario } from './harness/scenario.js';
 import { throughputMarkdown } from './throughput-markdown.js';
 
@@ -37,25 +37,26 @@ const SCENARIOS: readonly Scenario[] = [
 ];
 
 /** Rates, latencies and costs of messages over HTTP. */
-export async function main(): Promise<void> {
-  const options = readOptions();
+export async function main(args: readonly string[], rig?: Rig): Promise<void> {
+  const options = readOptions(args);
   const scenarios = SCENARIOS.filter(({ name }) => isSelected(name, options.only));
-  const results = await onEachServer(options, (rig) => interleave(rig, scenarios, options.runs, options));
+  const results = await onEachServer({ ...options, rig }, (on) => interleave(on, scenarios, options.runs, options));
   await publish({
     title: 'Throughput and latency over HTTP',
     script: 'bench',
+    args,
     options,
     results,
     markdown: throughputMarkdown(results, options),
   });
 }
 
-function readOptions(): Options {
+function readOptions(args: readonly string[]): Options {
   const defaults = { runs: 3, seconds: 4, json: 'throughput' };
   return benchCommand('bench', 'Rates, latencies and costs of messages over HTTP.', defaults)
     .option('--only <name>', 'a scenario, or all with this in their names; may be repeated', collect, [])
     .addHelpText('after', `\nScenarios:\n${SCENARIOS.map(({ name }) => `  ${name}`).join('\n')}`)
-    .parse()
+    .parse(args, { from: 'user' })
     .opts<Options>();
 }
 

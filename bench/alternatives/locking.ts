@@ -104,7 +104,7 @@ async function contend(server: RunningServer, queue: Queue, brokers: number, sec
   };
   const consume = async (messages: MessageRepository): Promise<void> => {
     let acking: Promise<void> = Promise.resolve();
-    while (performance.now() < until) {
+    do {
       const [outcome] = await messages.dequeue([{ queue, demands }]);
       const receipts = outcome?.leased[0] ?? [];
       if (receipts.length === 0) {
@@ -115,7 +115,7 @@ async function contend(server: RunningServer, queue: Queue, brokers: number, sec
       claimed += receipts.length;
       await acking;
       acking = ack(messages, receipts);
-    }
+    } while (performance.now() < until);
     await acking;
   };
   try {

@@ -15,6 +15,11 @@ export const END_TO_END = 'end to end';
 
 const BACKLOG_BATCHES = 20;
 const WAIT_SECONDS = 20;
+/**
+ * Each paced call in flight has a connection. A broker that stalls would otherwise meet thousands
+ * of new ones at once, and the system resets some of them.
+ */
+const MOST_PACED_CALLS = 500;
 /** When a load stops, consumers must take what is left within this time. */
 const DRAIN_DEADLINE_MS = 120_000;
 
@@ -38,6 +43,7 @@ type Key = string | number;
  */
 export class BrokerLoad implements Load {
   readonly ended: Promise<void>;
+  readonly isIdle: boolean;
   private readonly producing: LoadGenerator;
   private readonly consuming: LoadGenerator;
   private readonly requests: readonly string[];
@@ -56,6 +62,7 @@ export class BrokerLoad implements Load {
     const bound = backlogBatches * batch * (typeof consumers === 'number' ? consumers : 0);
     const hasRoom = (): boolean => mode === 'produce' || tally.outstanding < bound;
     const hasStock = (): boolean => mode !== 'steady' || tally.sent - this.asked >= batch;
+    this.isIdle = mode === 'lifecycle' && producers === 0;
     this.requests = closedRequests(shape);
     this.producing = new LoadGenerator(paceOf(producers, hasRoom), (turn) => this.produce(turn));
     // Half a period after the producers, where both are paced.
@@ -212,7 +219,7 @@ function sidesOf({ producers, consumers }: QueueLoadShape, mode: Mode): { produc
 
 function paceOf(side: Side, mayCall: () => boolean, shift = 0): Pace {
   if (!isPaced(side)) return { workers: side, mayCall };
-  return { ...side, afterMs: (shift * 1000) / side.perSecond };
+  return { ...side, maxInFlight: MOST_PACED_CALLS, afterMs: (shift * 1000) / side.perSecond };
 }
 
 /**

@@ -9,6 +9,7 @@ import type { ClosedShape, Load } from './load.js';
  */
 export class ClientDrain implements Load {
   readonly ended: Promise<void>;
+  readonly isIdle = false;
   private readonly consumers: QueueConsumer[];
   private readonly client: RowmqHttpClient;
 

@@ -1,3 +1,5 @@
+import { readFile } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import { type Connection, createConnection, type RowDataPacket } from 'mysql2/promise';
 
 /** Only with these settings is a figure one of durable messages. */
@@ -35,6 +37,14 @@ export interface IndexSize {
   leafBytes: number;
 }
 
+/** A server that runs on this machine. */
+export interface ServerFacts {
+  /** Such as `mysql 9.7.4`. */
+  name: string;
+  pid: number;
+  folder: string;
+}
+
 /** Reads a server's counters, on a connection of its own. */
 export class DatabaseProbe {
   private own = 0;
@@ -53,6 +63,22 @@ export class DatabaseProbe {
     this.own += 1;
     const [rows] = await this.connection.query(sql, [...values]);
     return rows as T[];
+  }
+
+  /** Fails if the server's process cannot be found on this machine. */
+  async serverFacts(): Promise<ServerFacts> {
+    const [facts] = await this.query<Record<'version' | 'folder' | 'pidFile', string>>(
+      'SELECT VERSION() AS version, @@datadir AS folder, @@pid_file AS pidFile',
+    );
+    const { version, folder, pidFile } = facts as Record<'version' | 'folder' | 'pidFile', string>;
+    const pid = Number(await readFile(resolve(folder, pidFile), 'utf8').catch(() => Number.NaN));
+    if (!Number.isInteger(pid)) {
+      throw new Error(
+        `${pidFile}, the server's pid file, cannot be read. Run the benchmark on the server's machine, as a user who may read the file: it measures the CPU of the server's process.`,
+      );
+    }
+    const kind = /mariadb/i.test(version) ? 'mariadb' : 'mysql';
+    return { name: `${kind} ${/^[\d.]+/.exec(version)?.[0] ?? version}`, pid, folder };
   }
 
   /** Fails unless an answered commit survives a crash. */

@@ -8,6 +8,8 @@ export interface Load {
   takeLatencies(): Record<string, Quantiles>;
   /** Resolves when nothing is left to do. Rejects when something fails. Most loads only reject. */
   readonly ended: Promise<void>;
+  /** Only waits, and is never done with a message. */
+  readonly isIdle: boolean;
   /** Ends the work in order. Throws if a message was lost or came twice. */
   stop(): Promise<void>;
 }

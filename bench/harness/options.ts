@@ -6,7 +6,6 @@ import type { Timing } from './stretch.js';
 
 /** Options of every benchmark. */
 export interface BenchOptions extends RigOptions, Timing {
-  servers: ServerKind[];
   runs: number;
   json: string;
 }
@@ -32,9 +31,13 @@ export function benchCommand(
     .description(description)
     .helpOption('--help')
     .option('--servers <kinds>', 'which servers, one after the other', serverKinds, [...KINDS])
+    .option(
+      '--database-url <url>',
+      'measures on this server, in databases that it creates and drops: mysql://user:password@127.0.0.1:3306',
+    )
     .option('--runs <count>', 'how often each figure is measured; the tables show medians', positive, runs)
-    .option('--seconds <seconds>', 'length of each measured stretch', positive, seconds)
-    .option('--warm-up-seconds <seconds>', 'load before each measured stretch', notNegative, warmUpSeconds)
+    .option('--seconds <seconds>', 'length of each measured stretch', secondsAbove0, seconds)
+    .option('--warm-up-seconds <seconds>', 'load before each measured stretch', secondsFrom0, warmUpSeconds)
     .option('--buffer-pool-megabytes <megabytes>', "the servers' buffer pool", positive, 1024)
     .option('--broker-env <NAME=VALUE>', 'a setting of every broker; may be repeated', addSetting, {})
     .option(
@@ -47,6 +50,19 @@ export function benchCommand(
 /** Parses a whole number above 0. */
 export function positive(text: string): number {
   if (!/^[1-9]\d*$/.test(text)) throw new InvalidArgumentError('must be a whole number above 0');
+  return Number(text);
+}
+
+/** Parses a number of seconds above 0. */
+function secondsAbove0(text: string): number {
+  const seconds = secondsFrom0(text);
+  if (seconds === 0) throw new InvalidArgumentError('must be a number above 0');
+  return seconds;
+}
+
+/** Parses a number of seconds. */
+function secondsFrom0(text: string): number {
+  if (!/^\d+(\.\d+)?$/.test(text)) throw new InvalidArgumentError('must be a number');
   return Number(text);
 }
 

@@ -10,6 +10,8 @@ export interface Report {
   title: string;
   /** The script's name in `npm run`. */
   script: string;
+  /** The arguments after the script's name. */
+  args: readonly string[];
   options: { json: string };
   /** By server, such as `mysql 9.7.4`. */
   results: Record<string, unknown>;
@@ -21,9 +23,9 @@ export interface Report {
  * Writes a report as JSON, prints its section, and renews bench/RESULTS.md if that is where the
  * report belongs.
  */
-export async function publish({ options, ...report }: Report): Promise<void> {
+export async function publish({ options, args, ...report }: Report): Promise<void> {
   const circumstances = { date: new Date().toISOString().slice(0, 10), commit: commit(), machine: machine() };
-  const markdown = `${header(report, circumstances)}\n\n${report.markdown}`;
+  const markdown = `${header({ ...report, args }, circumstances)}\n\n${report.markdown}`;
   // The path of the file says nothing to a reader on another machine.
   const { json, ...measured } = options;
   await mkdir(dirname(json), { recursive: true });
@@ -39,8 +41,11 @@ interface Circumstances {
   machine: string;
 }
 
-function header({ script, results }: Pick<Report, 'script' | 'results'>, circumstances: Circumstances): string {
-  const given = process.argv.slice(2).map((argument) => (/^[\w./=,-]+$/.test(argument) ? argument : `'${argument}'`));
+function header(
+  { script, args, results }: Pick<Report, 'script' | 'args' | 'results'>,
+  circumstances: Circumstances,
+): string {
+  const given = args.map((argument) => (/^[\w./=,-]+$/.test(argument) ? argument : `'${argument}'`));
   const command = ['npm run', script, ...(given.length > 0 ? ['--', ...given] : [])].join(' ');
   const { date, commit: of, machine: on } = circumstances;
   return [

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,8 +15,19 @@ export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 /** Longer than any measurement. */
 const LEASE_SECONDS = 3600;
 
-export interface RigOptions {
+/** The servers to measure on. */
+export interface ServerOptions {
+  /** Kinds of embedded servers, one after the other. */
+  servers: readonly ServerKind[];
+  /** A server that runs on this machine, in place of embedded ones. Its user may do everything. */
+  databaseUrl?: string | undefined;
+  /** Buffer pool of an embedded server. */
   bufferPoolMegabytes: number;
+}
+
+export interface RigOptions extends ServerOptions {
+  /** Measure with these brokers, which somebody else stops, and on their server. */
+  rig?: Rig | undefined;
   /** Settings of every broker. */
   brokerEnv: Record<string, string>;
   /** Since when there are partitions for messages, ms since 1970; default: now. */
@@ -39,8 +51,8 @@ export interface RunningServer {
 }
 
 /**
- * A durable database server with RowMQ's schema, and the brokers on it. {@link withRig} ends all of
- * it.
+ * A durable database server with RowMQ's schema, and the brokers on it. {@link onEachServer} ends
+ * all of it.
  */
 export class Rig {
   private readonly brokers = new Map<string, Promise<RunningBroker & AppProcess>>();
@@ -88,23 +100,10 @@ export class Rig {
   }
 }
 
-/** Measures on one server after the other; what each answered, by their names. */
-export async function onEachServer<T>(
-  options: RigOptions & { servers: readonly ServerKind[] },
-  work: (rig: Rig) => Promise<T>,
-): Promise<Record<string, T>> {
-  const results: Record<string, T> = {};
-  for (const kind of options.servers) {
-    await withRig(kind, options, async (rig) => {
-      results[rig.database.name] = await work(rig);
-    });
-  }
-  return results;
-}
-
-/** Starts a server, gives it to `work` and stops all that was started, also on Ctrl-C. */
-export async function withRig<T>(kind: ServerKind, options: RigOptions, work: (rig: Rig) => Promise<T>): Promise<T> {
-  return withServer(kind, options, async (server) => {
+/** Measures with brokers on one server after the other. Returns the results by server. */
+export async function onEachServer<T>(options: RigOptions, work: (rig: Rig) => Promise<T>): Promise<Record<string, T>> {
+  if (options.rig !== undefined) return { [options.rig.database.name]: await work(options.rig) };
+  return withEachServer(options, async (server) => {
     await makePartitions(server.url, options.partitionsFrom);
     const rig = new Rig(server, options.brokerEnv);
     try {
@@ -116,32 +115,91 @@ export async function withRig<T>(kind: ServerKind, options: RigOptions, work: (r
 }
 
 /**
- * Starts a durable server with RowMQ's schema on a folder of its own. Stops the server and removes
- * the folder when `work` is done, also on Ctrl-C.
+ * Measures on one server after the other. Returns the results by server. Each is durable and has
+ * RowMQ's schema in a fresh database. Stops the servers that it started and removes the database,
+ * also on Ctrl-C.
  */
-export async function withServer<T>(
-  kind: ServerKind,
-  { bufferPoolMegabytes }: Pick<RigOptions, 'bufferPoolMegabytes'>,
+export async function withEachServer<T>(
+  options: ServerOptions,
   work: (server: RunningServer) => Promise<T>,
-): Promise<T> {
+): Promise<Record<string, T>> {
+  const results: Record<string, T> = {};
+  const measure = async (server: RunningServer): Promise<void> => {
+    results[server.name] = await work(server);
+  };
+  if (options.databaseUrl !== undefined) await withRunningServer(options.databaseUrl, measure);
+  else for (const kind of options.servers) await withEmbeddedServer(kind, options, measure);
+  return results;
+}
+
+/** Starts a server on a folder of its own, and removes both afterwards. */
+async function withEmbeddedServer(
+  kind: ServerKind,
+  { bufferPoolMegabytes }: ServerOptions,
+  work: (server: RunningServer) => Promise<void>,
+): Promise<void> {
   const serversDir = process.env['ROWMQ_SERVERS_DIR'];
   const program = await findServer({ kinds: [kind], dataDir: join(ROOT, '.rowmq-test'), serversDir });
   const dataDir = await mkdtemp(join(tmpdir(), 'rowmq-bench-'));
-  const interruption = watchForInterruption();
-  let server: EmbeddedServer | undefined;
+  await unlessInterrupted(
+    async (signal, interrupted) => {
+      const server = await EmbeddedServer.start({ program, dataDir, bufferPoolMegabytes, signal });
+      try {
+        const facts = { name: `${kind} ${program.version}`, url: server.url, pid: server.pid, folder: dataDir };
+        await Promise.race([withSchema(facts, work), interrupted]);
+      } finally {
+        await server.stop();
+      }
+    },
+    () => rm(dataDir, { recursive: true, force: true }),
+  );
+}
+
+/** Creates a database on a server that somebody else runs, and drops it afterwards. */
+async function withRunningServer(url: string, work: (server: RunningServer) => Promise<void>): Promise<void> {
+  const database = `rowmq_bench_${randomBytes(6).toString('hex')}`;
+  const probe = await DatabaseProbe.open(url);
+  const facts = await probe.serverFacts();
+  const own = new URL(url);
+  own.pathname = `/${database}`;
+  await unlessInterrupted(
+    async (_, interrupted) => {
+      await probe.query(`CREATE DATABASE ${database} CHARACTER SET utf8mb4`);
+      await Promise.race([withSchema({ ...facts, url: own.href }, work), interrupted]);
+    },
+    async () => {
+      await probe.query(`DROP DATABASE IF EXISTS ${database}`);
+      await probe.close();
+    },
+  );
+}
+
+/** Creates RowMQ's schema in the database of a server that must be durable. */
+async function withSchema(
+  server: Omit<RunningServer, 'probe'>,
+  work: (server: RunningServer) => Promise<void>,
+): Promise<void> {
+  await migrateDatabase(server.url);
+  const probe = await DatabaseProbe.open(server.url);
   try {
-    server = await EmbeddedServer.start({ program, dataDir, bufferPoolMegabytes, signal: interruption.signal });
-    await migrateDatabase(server.url);
-    const probe = await DatabaseProbe.open(server.url);
     await probe.assertDurable();
-    const running = { name: `${kind} ${program.version}`, url: server.url, pid: server.pid, folder: dataDir, probe };
-    const result = await Promise.race([work(running), interruption.happened]);
+    await work({ ...server, probe });
+  } finally {
     await probe.close();
-    return result;
+  }
+}
+
+/** Runs `work`, then `cleanUp`. A request to stop this process makes `work` fail first. */
+async function unlessInterrupted(
+  work: (signal: AbortSignal, interrupted: Promise<never>) => Promise<void>,
+  cleanUp: () => Promise<void>,
+): Promise<void> {
+  const interruption = watchForInterruption();
+  try {
+    await work(interruption.signal, interruption.happened);
   } finally {
     interruption.stopWatching();
-    await server?.stop();
-    await rm(dataDir, { recursive: true, force: true });
+    await cleanUp();
   }
 }
 

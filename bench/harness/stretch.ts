@@ -45,7 +45,8 @@ const SETTLE_DEADLINE_MS = 5000;
 const POLL_MS = 100;
 
 /**
- * Warms up under a load, then measures it for so long, or until it ends. It does not stop the load.
+ * Warms up under a load, then measures it for so long, or until it ends. A stretch without a
+ * message would have no figures, so it lasts until the first one. It does not stop the load.
  * @throws the error that ended the load
  */
 export async function measure(
@@ -59,7 +60,7 @@ export async function measure(
   const start = await residentMegabytes(broker.pid);
   load.takeLatencies();
   const before = await read(rig, broker, load);
-  await runFor(load, seconds);
+  await workFor(load, seconds);
   const after = await read(rig, broker, load);
   const latencyMs = load.takeLatencies();
   const end = await residentMegabytes(broker.pid);
@@ -77,6 +78,16 @@ export async function settle(rig: Rig): Promise<void> {
   const deadline = performance.now() + SETTLE_DEADLINE_MS;
   while (performance.now() < deadline && (await rig.database.probe.historyListLength()) > SETTLED_HISTORY)
     await sleep(POLL_MS);
+}
+
+/** Lets a load go on for so long, and for longer if it has done nothing by then. */
+export async function workFor(load: Load, seconds: number): Promise<void> {
+  const before = load.done();
+  await runFor(load, seconds);
+  const ended = load.ended.then(() => true);
+  while (!load.isIdle && load.done() === before) {
+    if (await Promise.race([ended, sleep(POLL_MS, false)])) return;
+  }
 }
 
 /** Lets a load go on for so long, or until it ends. */

@@ -26,6 +26,8 @@ const LEDGER_ROOM = 1.2;
 const MEGABYTES_PER_MESSAGE = 0.001;
 const BASE_MEGABYTES = 512;
 
+/** The simulator prints this when its producers begin. */
+const PRODUCING = 'producing …\n';
 /** The simulator prints this before its verdict. */
 const JUDGING = 'judging …\n';
 /** The verdict is at the end. */
@@ -33,9 +35,23 @@ const MOST_OUTPUT = 20_000;
 
 /**
  * Lets the simulator drive a broker, in a process of its own. Its ledger judges at the end whether
- * RowMQ kept every guarantee.
+ * RowMQ kept every guarantee. Returns when the producers begin: a busy machine may need seconds to
+ * start the process.
  */
-export async function runSimulator(url: string, { seconds, rate, queues }: LoadOptions): Promise<SimulatorEnd> {
+export async function startSimulator(url: string, load: LoadOptions): Promise<{ ended: Promise<SimulatorEnd> }> {
+  let begin: () => void = () => undefined;
+  const begun = new Promise<void>((resolve) => (begin = resolve));
+  const ended = runSimulator(url, load, begin);
+  await Promise.race([begun, ended]);
+  return { ended };
+}
+
+/** @param begin called when the producers begin */
+async function runSimulator(
+  url: string,
+  { seconds, rate, queues }: LoadOptions,
+  begin: () => void,
+): Promise<SimulatorEnd> {
   const room = Math.ceil(rate * seconds * LEDGER_ROOM) + 1000;
   const amount = { url, seconds: Math.ceil(seconds), rate, queues, 'max-messages': room };
   const options = Object.entries(amount).flatMap(([name, value]) => [`--${name}`, String(value)]);
@@ -51,6 +67,7 @@ export async function runSimulator(url: string, { seconds, rate, queues }: LoadO
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (text: string) => {
       output += text;
+      if (output.includes(PRODUCING)) begin();
       // The progress, a line every five seconds, is dropped first.
       if (output.length > MOST_OUTPUT) output = output.slice(-MOST_OUTPUT);
     });

@@ -109,6 +109,22 @@ describe('a paced load', () => {
     await load.stop();
   });
 
+  it('has no more calls in flight than maxInFlight, and makes the delayed ones with their own dues', async () => {
+    const calls = new Calls();
+    const load = new LoadGenerator({ perSecond: 1000, maxInFlight: 3 }, calls.begin);
+    await vi.waitFor(() => expect(calls.turns).toHaveLength(3));
+    // By then, five more calls are due.
+    await sleep(8);
+    expect(calls.turns).toHaveLength(3);
+    await calls.finish(1);
+    await vi.waitFor(() => expect(calls.turns).toHaveLength(4));
+    expect(calls.turns[3]?.worker).toBe(1);
+    expect((calls.turns[3]?.due ?? 0) - (calls.turns[0]?.due ?? 0)).toBeCloseTo(3);
+    load.end();
+    for (const number of [0, 2, 3]) await calls.finish(number);
+    await load.stop();
+  });
+
   it('begins later by afterMs', async () => {
     const calls = new Calls();
     const began = performance.now();

@@ -15,6 +15,8 @@ export interface ClosedPace {
 /** A call at each of evenly spaced moments, however long the calls before take. */
 export interface OpenPace {
   perSecond: number;
+  /** With so many calls in flight, the next one waits. Its `due` stays. Default: no limit. */
+  maxInFlight?: number;
   /** Delays the first call. */
   afterMs?: number;
 }
@@ -92,14 +94,20 @@ export class LoadGenerator {
     }
   }
 
-  private async callOnTime({ perSecond, afterMs = 0 }: OpenPace, fail: (error: unknown) => void): Promise<void> {
+  private async callOnTime(
+    { perSecond, maxInFlight = Infinity, afterMs = 0 }: OpenPace,
+    fail: (error: unknown) => void,
+  ): Promise<void> {
     const started = performance.now() + afterMs;
     const inFlight = new Set<Promise<void>>();
     const idleWorkers: number[] = [];
+    /** Called when a call ends. */
+    let goOn: () => void = () => undefined;
     for (;;) {
       const due = started + (this.calls * 1000) / perSecond;
       const waitMs = due - performance.now();
       if (waitMs > 0) await sleep(waitMs);
+      if (inFlight.size >= maxInFlight) await new Promise<void>((proceed) => (goOn = proceed));
       if (this.ending.signal.aborted) break;
       const worker = idleWorkers.pop() ?? inFlight.size;
       const calling: Promise<void> = this.call(this.turn(worker, due))
@@ -107,6 +115,7 @@ export class LoadGenerator {
         .finally(() => {
           idleWorkers.push(worker);
           inFlight.delete(calling);
+          goOn();
         });
       inFlight.add(calling);
     }

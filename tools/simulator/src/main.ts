@@ -4,6 +4,7 @@ import { BrokerUnreachableError, RowmqHttpClient } from '@rowmq/client/core';
 import { RowmqError } from '@rowmq/contract';
 import { onStopRequest } from '@rowmq/runtime';
 import { LiveTable } from './live-table.js';
+import { openClient } from './open-client.js';
 import { simulate, type Result } from './simulation.js';
 import { readSimulatorSettings, UsageError, type SimulatorSettings } from './simulator.config.js';
 import { startBroker, type StartedBroker } from './started-broker.js';
@@ -72,16 +73,7 @@ async function isReady(client: RowmqHttpClient): Promise<boolean> {
 }
 
 async function runAgainst(url: string, settings: SimulatorSettings, stop: AbortSignal): Promise<Result> {
-  const client = new RowmqHttpClient({
-    url,
-    apiKey: settings.apiKey,
-    timeoutMs: settings.timeoutSeconds * 1000,
-    // Each call is sent once, because the ledger has to know its outcome.
-    retries: 0,
-    // Each worker has a connection. Slow handlers, stats and look-ups do not queue behind waiting
-    // dequeues.
-    maxConnections: settings.producers + 2 * settings.consumers + settings.queues + 8,
-  });
+  const client = openClient(url, settings);
   try {
     console.log(
       `${settings.producers} producers and ${settings.consumers} consumers against ${url} for ${settings.seconds} s, ` +
