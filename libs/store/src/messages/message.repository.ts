@@ -194,7 +194,8 @@ export class MessageRepository {
 
   /**
    * Deletes leased deliveries, so their messages are never handed out again. The reaper removes the
-   * messages' rows later. Locks and deletes: `deleteLeased` in receipts.ts.
+   * bodies later, with their partition: `PartitionRepository.dropSettled`. Locks and deletes:
+   * `deleteLeased` in receipts.ts.
    */
   async ack(requests: readonly ReceiptsRequest[]): Promise<ReceiptOutcomes[]> {
     return this.receipts.delete(requests);
