@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { RowmqHttpClient } from '@rowmq/client/core';
+import type { RowmqHttpClient } from '@rowmq/client/core';
 import { expect } from 'vitest';
+import { openClient } from '../../tools/simulator/src/open-client.js';
 import { type Result, simulate } from '../../tools/simulator/src/simulation.js';
 import { readSimulatorSettings, type SimulatorSettings } from '../../tools/simulator/src/simulator.config.js';
 import { verdictText } from '../../tools/simulator/src/verdict-text.js';
@@ -27,13 +28,7 @@ export class Load {
   readonly #result: Promise<Result>;
 
   private constructor(urls: readonly string[], settings: SimulatorSettings) {
-    this.#client = new RowmqHttpClient({
-      url: urls,
-      timeoutMs: settings.timeoutSeconds * 1000,
-      // Each call is sent once: the ledger has to know what became of it.
-      retries: 0,
-      maxConnections: settings.producers + 2 * settings.consumers + settings.queues + 8,
-    });
+    this.#client = openClient(urls, settings);
     const watcher = {
       phase: () => undefined,
       sample: ({ requestsInFlight, counts }: { requestsInFlight: number; counts: { enqueued: number } }) => {
