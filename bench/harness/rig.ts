@@ -159,11 +159,11 @@ async function withEmbeddedServer(
 async function withRunningServer(url: string, work: (server: RunningServer) => Promise<void>): Promise<void> {
   const database = `rowmq_bench_${randomBytes(6).toString('hex')}`;
   const probe = await DatabaseProbe.open(url);
-  const facts = await probe.serverFacts();
   const own = new URL(url);
   own.pathname = `/${database}`;
   await unlessInterrupted(
     async (_, interrupted) => {
+      const facts = await probe.serverFacts();
       await probe.query(`CREATE DATABASE ${database} CHARACTER SET utf8mb4`);
       await Promise.race([withSchema({ ...facts, url: own.href }, work), interrupted]);
     },
