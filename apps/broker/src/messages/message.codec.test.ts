@@ -1,4 +1,4 @@
-import { enqueueMessage, LIMITS, newMessageId, RowmqError } from '@rowmq/contract';
+import { enqueueMessage, LIMITS, newPackId, RowmqError } from '@rowmq/contract';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { formatTime, toContent, toLeasedMessage, toNewMessage } from './message.codec.js';
@@ -6,7 +6,7 @@ import { formatTime, toContent, toLeasedMessage, toNewMessage } from './message.
 const EXPIRES_AT = Date.UTC(2030, 0, 2, 3, 4, 5, 67);
 
 function stored(sent: unknown): ReturnType<typeof toContent> {
-  return toContent({ ...toNewMessage(enqueueMessage.parse(sent), 0), id: newMessageId(), expiresAt: EXPIRES_AT });
+  return toContent({ ...toNewMessage(enqueueMessage.parse(sent), 0), id: newPackId(), expiresAt: EXPIRES_AT });
 }
 
 function failure(sent: unknown): RowmqError {
