@@ -60,7 +60,8 @@ async function startService(queue: string, handlerMs: number, options: ConsumerO
 }
 
 async function signal(service: ServiceProcess, name: NodeJS.Signals): Promise<void> {
-  const ended = once(service.child, 'exit');
+  // `exit` can come before the last of its messages.
+  const ended = once(service.child, 'close');
   service.child.kill(name);
   await ended;
 }
