@@ -152,10 +152,12 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
       const began = performance.now();
       try {
         const { waitSeconds, leaseSeconds } = this.settings;
-        const { messages } = await this.#client.dequeue(
-          this.queue,
-          { maxMessages, waitSeconds, leaseSeconds },
-          { signal: this.#givingUp.signal },
+        const { messages } = await this.#settler.dequeue(async (ack) =>
+          this.#client.dequeue(
+            this.queue,
+            { maxMessages, waitSeconds, leaseSeconds, ...(ack.length > 0 && { ack }) },
+            { signal: this.#givingUp.signal },
+          ),
         );
         failures = 0;
         this.#tell('dequeued', messages.length);
