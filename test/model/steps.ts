@@ -101,11 +101,8 @@ const pick: fc.Arbitrary<PickedReceipt> = fc.record({
   ),
 });
 const receipts = fc.array(pick, { minLength: 1, maxLength: 4 });
-/** Most dequeues carry no acks. Those that do also get receipts of other queues. */
-const acks = fc.oneof(
-  { weight: 3, arbitrary: fc.constant<PickedReceipt[]>([]) },
-  { weight: 1, arbitrary: receipts },
-);
+/** Most dequeues carry no acks. The receipts may be of other queues. */
+const acks = fc.oneof({ weight: 3, arbitrary: fc.constant<PickedReceipt[]>([]) }, { weight: 1, arbitrary: receipts });
 const some = <T>(request: fc.Arbitrary<T>): fc.Arbitrary<T[]> => fc.array(request, { minLength: 1, maxLength: 2 });
 
 const maxDepth = fc.constantFrom(null, null, 3, 6);

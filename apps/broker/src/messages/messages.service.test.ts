@@ -23,8 +23,7 @@ const leased: LeasedDelivery[] = ['a', 'b'].map((body) => ({
   leaseExpiresAt: 0,
 }));
 
-const ackAll: MessageRepository['ack'] = async (requests) =>
-  requests.map(({ receipts }) => receipts.map(() => null));
+const ackAll: MessageRepository['ack'] = async (requests) => requests.map(({ receipts }) => receipts.map(() => null));
 
 /** The service on a store whose claims and acks the test answers. It records releases. */
 function newService(claim: () => Promise<LeasedDelivery[]> = async () => leased, ack = ackAll) {
