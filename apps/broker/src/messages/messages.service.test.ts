@@ -25,15 +25,16 @@ const leased: LeasedDelivery[] = ['a', 'b'].map((body) => ({
 /** The service on a store whose claims the test answers. It records releases. */
 function newService(claim: () => Promise<LeasedDelivery[]> = async () => leased) {
   const release = vi.fn<MessageRepository['release']>().mockResolvedValue();
-  const dequeue: MessageRepository['dequeue'] = async () => [
-    { leased: [await claim()], claimAgain: Promise.resolve(false) },
-  ];
-  const messages = { dequeue, release } as unknown as MessageRepository;
+  const claimed: MessageRepository['claim'] = async () => ({
+    leased: [await claim()],
+    claimAgain: Promise.resolve(false),
+  });
+  const messages = { claim: claimed, release } as unknown as MessageRepository;
   const queues = { get: async () => QUEUE } as unknown as QueueRepository;
   const metrics = new Metrics();
   const consumers = new WaitingConsumers(messages, queues, metrics, CONFIG);
   const wake = vi.spyOn(consumers, 'wake');
-  const commits = new Commits(messages, queues, metrics, CONFIG);
+  const commits = new Commits(messages, consumers, metrics, CONFIG);
   return { service: new MessagesService(messages, queues, commits, consumers, metrics), release, wake };
 }
 
@@ -51,7 +52,7 @@ describe('the messages of a dequeue', () => {
     await service.dequeue('q', REQUEST, consumer.signal);
     expect(release).not.toHaveBeenCalled();
     consumer.abort();
-    await vi.waitFor(() => expect(wake).toHaveBeenCalledWith('q'));
+    await vi.waitFor(() => expect(wake).toHaveBeenCalledWith('q', leased.length));
     expect(release).toHaveBeenCalledExactlyOnceWith({ queueId: QUEUE.id, receipts: leased });
   });
 
@@ -62,7 +63,7 @@ describe('the messages of a dequeue', () => {
       return leased;
     });
     await service.dequeue('q', REQUEST, consumer.signal);
-    await vi.waitFor(() => expect(wake).toHaveBeenCalledWith('q'));
+    await vi.waitFor(() => expect(wake).toHaveBeenCalledWith('q', leased.length));
     expect(release).toHaveBeenCalledExactlyOnceWith({ queueId: QUEUE.id, receipts: leased });
   });
 
