@@ -5,7 +5,7 @@ import type { BatcherLimits } from './batcher.js';
  * Rows of one batch. A batch up to this size is cheaper per row. A larger one only holds its locks
  * for longer.
  */
-export const BATCH_ROWS = 1000;
+const BATCH_ROWS = 1000;
 /**
  * Bodies and headers of one batch. As SQL they take twice that, which fits the smallest default of
  * `max_allowed_packet` (16 MiB).

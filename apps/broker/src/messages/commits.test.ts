@@ -1,4 +1,12 @@
-import type { EnqueueOutcome, EnqueueRequest, MessageRepository, NewMessage, Queue, Reservation } from '@rowmq/store';
+import type {
+  EnqueueOutcome,
+  EnqueueRequest,
+  LeasedDelivery,
+  MessageRepository,
+  NewMessage,
+  Queue,
+  Reservation,
+} from '@rowmq/store';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { Metrics } from '../metrics/metrics.js';
 import { Commits } from './commits.js';
@@ -7,8 +15,8 @@ import type { WaitingConsumers } from './waiting-consumers.js';
 const CONFIG = { poolSize: 16, batchRequests: 1000, maxWaitingRequests: 100 };
 
 const queue = (name: string): Queue => ({ id: 1, name, leaseSeconds: 30, paused: false }) as Queue;
-const messages = (count: number, delaySeconds?: number): NewMessage[] =>
-  Array.from({ length: count }, () => ({ body: Buffer.from('x'), headers: null, priority: 4, delaySeconds }));
+const messages = (count: number): NewMessage[] =>
+  Array.from({ length: count }, () => ({ body: Buffer.from('x'), headers: null, priority: 4 }));
 /** A reserved consumer that wants this many messages. */
 const wants = (maxMessages: number): Reservation => ({
   maxMessages,
@@ -35,14 +43,22 @@ beforeEach(() => {
   );
 });
 
-/** A store that offers so many messages of each queue to consumers, and then stores the batch. */
-function storing(
-  available: Record<string, number[]>,
-  outcome: (request: EnqueueRequest) => EnqueueOutcome = ids,
-): void {
-  enqueue.mockImplementation(async (requests, options) => {
-    for (const [name, tries] of Object.entries(available)) {
-      for (const count of tries) options?.reserve?.(queue(name), count);
+/**
+ * A store that offers so many messages of each queue to consumers, as often as a try is listed, and
+ * gives the reserved ones of the last try what they want.
+ */
+function storing(offers: Record<string, number[]>, outcome: (request: EnqueueRequest) => EnqueueOutcome = ids): void {
+  enqueue.mockImplementation(async (requests, { reserve: take = () => [] } = {}) => {
+    for (const [name, tries] of Object.entries(offers)) {
+      for (const [index, count] of tries.entries()) {
+        let left = count;
+        for (const reservation of take(queue(name), count)) {
+          const got = Math.min(left, reservation.maxMessages);
+          if (index < tries.length - 1) reservation.cancel();
+          else reservation.handOff(Array.from<LeasedDelivery>({ length: got }));
+          left -= got;
+        }
+      }
     }
     return requests.map(outcome);
   });
@@ -77,19 +93,40 @@ describe('an enqueue', () => {
     expect(wake).not.toHaveBeenCalled();
   });
 
-  test('that was tried again expects at least the messages that are left', async () => {
+  test('that was tried again counts the messages of the last try only', async () => {
     storing({ q: [5, 5] });
     reserve.mockReturnValueOnce([wants(5)]).mockReturnValueOnce([wants(1)]);
     await commits.enqueue({ queueName: 'q', messages: messages(5) });
     expect(wake).toHaveBeenCalledExactlyOnceWith('q', 4);
   });
 
-  test('into a paused queue, which reserves nobody, makes its available messages known', async () => {
-    storing({});
-    const available = [...messages(2), ...messages(3, 60)];
-    await commits.enqueue({ queueName: 'q', messages: available });
+  test('wakes consumers for messages that are stored, though their reservation was cancelled', async () => {
+    enqueue.mockImplementation(async (requests, options) => {
+      for (const reservation of options?.reserve?.(queue('q'), 2) ?? []) reservation.cancel();
+      return requests.map(ids);
+    });
+    reserve.mockReturnValue([wants(2)]);
+    await commits.enqueue({ queueName: 'q', messages: messages(2) });
     expect(wake).toHaveBeenCalledExactlyOnceWith('q', 2);
-    await commits.enqueue({ queueName: 'later', messages: messages(2, 60) });
-    expect(wake).toHaveBeenCalledOnce();
+  });
+
+  test('of messages that no consumer may have yet wakes nobody', async () => {
+    storing({});
+    await commits.enqueue({ queueName: 'q', messages: messages(2) });
+    expect(wake).not.toHaveBeenCalled();
+  });
+
+  test('gives each reserved consumer its messages and its lease length', async () => {
+    const consumer = { ...wants(2), leaseSeconds: 7, handOff: vi.fn<Reservation['handOff']>() };
+    reserve.mockReturnValue([consumer]);
+    enqueue.mockImplementation(async (requests, options) => {
+      const [offered] = options?.reserve?.(queue('q'), 2) ?? [];
+      expect(offered).toMatchObject({ maxMessages: 2, leaseSeconds: 7 });
+      offered?.handOff([{} as LeasedDelivery]);
+      return requests.map(ids);
+    });
+    await commits.enqueue({ queueName: 'q', messages: messages(2) });
+    expect(consumer.handOff).toHaveBeenCalledExactlyOnceWith([{}]);
+    expect(wake).toHaveBeenCalledExactlyOnceWith('q', 1);
   });
 });

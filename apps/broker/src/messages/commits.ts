@@ -91,20 +91,24 @@ export class Commits {
 
   /** Stores messages, hands them off to parked consumers, and wakes consumers for the others. */
   private async store(requests: readonly EnqueueRequest[]): Promise<EnqueueOutcome[]> {
-    // An upper bound: a try that is repeated counts twice. A claim that finds less corrects it.
-    const notReserved = new Map<string, number>();
+    /** By queue. A batch that is tried again offers its messages again. */
+    const available = new Map<string, number>();
+    const handedOff = new Map<string, number>();
     const outcomes = await this.messages.enqueue(requests, {
-      reserve: (queue, available) => {
-        const reservations = this.consumers.reserve(queue, available);
-        const wanted = reservations.reduce((sum, { maxMessages }) => sum + maxMessages, 0);
-        notReserved.set(queue.name, (notReserved.get(queue.name) ?? 0) + Math.max(0, available - wanted));
-        return reservations;
+      reserve: (queue, messages) => {
+        available.set(queue.name, messages);
+        return this.consumers.reserve(queue, messages).map((reservation) => ({
+          ...reservation,
+          handOff: (leased) => {
+            handedOff.set(queue.name, (handedOff.get(queue.name) ?? 0) + leased.length);
+            reservation.handOff(leased);
+          },
+        }));
       },
     });
     const stored = requests.filter((_, index) => !(outcomes[index] instanceof Error));
     for (const queueName of new Set(stored.map((request) => request.queueName))) {
-      // A paused queue reserves nobody. Its consumers must know that hand-offs would overtake.
-      const left = notReserved.get(queueName) ?? availableAtOnce(stored, queueName);
+      const left = (available.get(queueName) ?? 0) - (handedOff.get(queueName) ?? 0);
       if (left > 0) this.consumers.wake(queueName, left);
     }
     return outcomes;
@@ -122,9 +126,4 @@ export class Commits {
     this.metrics.addBatcher(verb, batcher);
     return batcher;
   }
-}
-
-function availableAtOnce(requests: readonly EnqueueRequest[], queueName: string): number {
-  const messages = requests.flatMap((request) => (request.queueName === queueName ? request.messages : []));
-  return messages.filter(({ delaySeconds = 0 }) => delaySeconds === 0).length;
 }

@@ -10,8 +10,8 @@ import {
 import type { LeasedDelivery, NewMessage } from '@rowmq/store';
 
 /**
- * Makes a message of a producer's request. The store gives it its id. Throws `message-too-large`,
- * and `invalid-request` for a body that is not base64 although the request
+ * Makes a message of a producer's request. It gets its id when its batch is stored. Throws
+ * `message-too-large`, and `invalid-request` for a body that is not base64 although the request
  * says so.
  * @param index the message's index in the request
  */

@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import { type LeasedDelivery, type MessageRepository, type Queue, type QueueRepository } from '@rowmq/store';
-import { newMessageId } from '@rowmq/contract';
+import { newPackId } from '@rowmq/contract';
 import { describe, expect, test, vi } from 'vitest';
 import { Metrics } from '../metrics/metrics.js';
 import { Commits } from './commits.js';
@@ -12,7 +12,7 @@ const CONFIG = { poolSize: 16, batchRequests: 1000, maxWaitingRequests: 100, max
 const REQUEST = { maxMessages: 10, waitSeconds: 0 };
 
 const leased: LeasedDelivery[] = ['a', 'b'].map((body) => ({
-  messageId: newMessageId(),
+  messageId: newPackId(),
   leaseToken: Buffer.alloc(8),
   body: Buffer.from(body),
   headers: null,

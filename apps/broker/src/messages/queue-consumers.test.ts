@@ -557,9 +557,9 @@ class BusyQueue {
   enqueue(messages: number): void {
     const reservations = scene.reserve(messages);
     let left = messages;
-    for (const { maxMessages, handOff } of reservations) {
-      const got = Math.min(left, maxMessages);
-      handOff(leased(...Array.from({ length: got }, () => 'x')));
+    for (const reservation of reservations) {
+      const got = Math.min(left, reservation.maxMessages);
+      reservation.handOff(leased(...Array.from({ length: got }, () => 'x')));
       left -= got;
       this.handOffs += got;
     }

@@ -287,7 +287,7 @@ export class QueueConsumers implements IdleQueue {
   /** Lets consumers wait again, in their order of arrival. */
   private putBack(consumers: readonly Consumer[]): void {
     if (consumers.length === 0) return;
-    this.waiting = [...consumers, ...this.waiting].sort((one, other) => one.arrival - other.arrival);
+    this.waiting = [...consumers, ...this.waiting].toSorted((one, other) => one.arrival - other.arrival);
   }
 
   private on(event: ConsumersEvent): void {

@@ -3,7 +3,7 @@ import { RowmqError } from '@rowmq/contract';
 import { type LeasedDelivery, MessageRepository, type Queue, QueueRepository, type Reservation } from '@rowmq/store';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import { Metrics } from '../metrics/metrics.js';
-import { BATCH_ROWS, batchLimits, type BatchConfig } from './batch-limits.js';
+import { batchLimits, type BatchConfig } from './batch-limits.js';
 import { overloaded, WAIT_MS } from './batcher.js';
 import { IdlePoll } from './idle-poll.js';
 import { NO_PEERS, PEERS, type Peers } from './peers.js';

@@ -23,7 +23,7 @@ import {
   type NackAnswer,
   type NackRequest,
   nackRequest,
-  newMessageId,
+  newPackId,
   parseMessageId,
   putQueueRequest,
   type PutQueueRequest,
@@ -75,7 +75,7 @@ export class InMemoryBroker extends BrokerClient {
       const { body } = messageBytes(message, index);
       const bodyEncoding = bodyEncodingOf(body);
       const content: Content = { bodyEncoding, headers: message.headers ?? {}, enqueuedAt, nackReason: undefined };
-      return { ...message, id: formatMessageId(newMessageId()), body: body.toString(bodyEncoding), content };
+      return { ...message, id: formatMessageId(newPackId()), body: body.toString(bodyEncoding), content };
     });
     const drafts = this.#protocol.draft(queue, stamped);
     if (drafts === 'queue-full') {
