@@ -28,15 +28,16 @@ const ackAll: MessageRepository['ack'] = async (requests) => requests.map(({ rec
 /** The service on a store whose claims and acks the test answers. It records releases. */
 function newService(claim: () => Promise<LeasedDelivery[]> = async () => leased, ack = ackAll) {
   const release = vi.fn<MessageRepository['release']>().mockResolvedValue();
-  const dequeue: MessageRepository['dequeue'] = async () => [
-    { leased: [await claim()], claimAgain: Promise.resolve(false) },
-  ];
-  const messages = { dequeue, release, ack } as unknown as MessageRepository;
+  const claimed: MessageRepository['claim'] = async () => ({
+    leased: [await claim()],
+    claimAgain: Promise.resolve(false),
+  });
+  const messages = { claim: claimed, release, ack } as unknown as MessageRepository;
   const queues = { get: async () => QUEUE } as unknown as QueueRepository;
   const metrics = new Metrics();
   const consumers = new WaitingConsumers(messages, queues, metrics, CONFIG);
   const wake = vi.spyOn(consumers, 'wake');
-  const commits = new Commits(messages, queues, metrics, CONFIG);
+  const commits = new Commits(messages, consumers, metrics, CONFIG);
   return { service: new MessagesService(messages, queues, commits, consumers, metrics), release, wake };
 }
 
@@ -54,7 +55,7 @@ describe('the messages of a dequeue', () => {
     await service.dequeue('q', REQUEST, consumer.signal);
     expect(release).not.toHaveBeenCalled();
     consumer.abort();
-    await vi.waitFor(() => expect(wake).toHaveBeenCalledWith('q'));
+    await vi.waitFor(() => expect(wake).toHaveBeenCalledWith('q', leased.length));
     expect(release).toHaveBeenCalledExactlyOnceWith({ queueId: QUEUE.id, receipts: leased });
   });
 
@@ -65,7 +66,7 @@ describe('the messages of a dequeue', () => {
       return leased;
     });
     await service.dequeue('q', REQUEST, consumer.signal);
-    await vi.waitFor(() => expect(wake).toHaveBeenCalledWith('q'));
+    await vi.waitFor(() => expect(wake).toHaveBeenCalledWith('q', leased.length));
     expect(release).toHaveBeenCalledExactlyOnceWith({ queueId: QUEUE.id, receipts: leased });
   });
 

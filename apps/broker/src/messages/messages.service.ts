@@ -25,7 +25,7 @@ import { WaitingConsumers } from './waiting-consumers.js';
 @Injectable()
 export class MessagesService implements OnApplicationShutdown {
   private readonly logger = new Logger(MessagesService.name);
-  /** Claims and releases in flight, also those whose consumers are gone. */
+  /** Dequeues and releases in flight, also those whose consumers are gone. */
   private readonly inFlight = new Set<Promise<unknown>>();
 
   constructor(
@@ -43,7 +43,6 @@ export class MessagesService implements OnApplicationShutdown {
   async enqueue(queueName: string, messages: EnqueueMessage[]): Promise<EnqueueAnswer> {
     const made = messages.map(toNewMessage);
     const ids = await this.commits.enqueue({ queueName, messages: made });
-    if (messages.some(({ delaySeconds = 0 }) => delaySeconds === 0)) this.consumers.wake(queueName);
     this.metrics.count('enqueued', queueName, made.length);
     return { messages: ids.map((id) => ({ id: formatMessageId(id) })) };
   }
@@ -113,7 +112,7 @@ export class MessagesService implements OnApplicationShutdown {
         ? this.commits.reject({ queueId, receipts: decoded, reason })
         : this.commits.nack({ queueId, receipts: decoded, delaySeconds, reason }),
     );
-    if (done.length > 0 && !deadLetter && delaySeconds === 0) this.consumers.wake(queueName);
+    if (done.length > 0 && !deadLetter && delaySeconds === 0) this.consumers.wake(queueName, done.length);
     this.metrics.count(deadLetter ? 'dead-lettered' : 'nacked', queueName, done.length);
     return { nacked: done, failed };
   }
@@ -131,8 +130,8 @@ export class MessagesService implements OnApplicationShutdown {
   }
 
   /**
-   * Waits for claims whose consumers are gone, and for the release of their messages. Nest calls
-   * this at the end of a stop, before the connections to the database close.
+   * Waits for claims and hand-offs whose consumers are gone, and for the release of their messages.
+   * Nest calls this at the end of a stop, before the connections to the database close.
    */
   async onApplicationShutdown(): Promise<void> {
     while (this.inFlight.size > 0) await Promise.allSettled(this.inFlight);
@@ -210,7 +209,7 @@ export class MessagesService implements OnApplicationShutdown {
     try {
       const queue = await this.queues.get(queueName);
       await this.messages.release({ queueId: queue.id, receipts: leased });
-      this.consumers.wake(queueName);
+      this.consumers.wake(queueName, leased.length);
       this.metrics.count('released', queueName, leased.length);
     } catch (error) {
       // Their lease runs out by itself: they are late, not lost.
