@@ -215,8 +215,8 @@ interface Source {
 }
 
 /**
- * Finds the deliveries of receipts by pack and token, in primary-key order. One condition covers the
- * packs of a queue, token and set of members. Many groups are a list to join.
+ * Finds the deliveries of receipts by pack and token, in primary-key order. One condition covers
+ * the packs of a queue, token and set of members. Many groups are a list to join.
  *
  * The token keeps the statement away from rows that a claim may want.
  */
@@ -292,8 +292,8 @@ function lockStatement({ table, condition, orderBy, lock }: Source): Statement {
  * Locks the deliveries of these receipts, deletes those of which nothing is left, and clears the
  * members of the others. Also returns the place of the first statement among them.
  *
- * All three find the same rows: `@deadline` does not move, the first locks the rows, and nobody adds
- * rows under their tokens meanwhile.
+ * All three find the same rows: `@deadline` does not move, the first locks the rows, and nobody
+ * adds rows under their tokens meanwhile.
  */
 function settleStatements(held: readonly Held[]): { statements: Statement[]; locking: number } {
   const source = sourceOf(held);
