@@ -72,15 +72,21 @@ export class Receipts {
       const found = await lockHeld(tx, held);
       const rows = new Map(found.locked.map((row) => [row, new Map<Fate, Members>()]));
       const find = finder(found.locked);
+      const ended = new Map<Delivery, Members>();
       for (const request of requests) {
         const fates = new Map<Delivery, Fate>();
         for (const receipt of request.receipts) {
           const row = find(request.queueId, receipt);
           if (row === undefined) continue;
+          const index = indexInPack(receipt.messageId);
+          const before = ended.get(row) ?? 0;
+          // The first request has ended the lease.
+          if (verb.secondOutcome !== null && has(before, index)) continue;
+          ended.set(row, union(before, bitOf(index)));
           let fate = fates.get(row);
           if (fate === undefined) fates.set(row, (fate = verb.fate(request, row, found.now)));
           const given = rows.get(row) as Map<Fate, Members>;
-          given.set(fate, union(given.get(fate) ?? 0, bitOf(indexInPack(receipt.messageId))));
+          given.set(fate, union(given.get(fate) ?? 0, bitOf(index)));
         }
       }
       const changed = [...rows].filter(([, fates]) => fates.size > 0);
