@@ -32,9 +32,7 @@ async function fillCatchAll(rows: number): Promise<Buffer[]> {
   await store.at(START).partitions.createMissing({ ...HOURLY });
   const ids: Buffer[] = [];
   for (let day = 0; day < 7; day += 1) {
-    ids.push(
-      ...(await storeStamped(store, queue, { at: START + day * DAY + 12 * HOUR, count: Math.ceil(rows / 7) })),
-    );
+    ids.push(...(await storeStamped(store, queue, { at: START + day * DAY + 12 * HOUR, count: Math.ceil(rows / 7) })));
   }
   expect(await count('pack PARTITION (p_max)')).toBe(ids.length);
   return ids;

@@ -1,6 +1,13 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { newPackId } from '@rowmq/contract';
-import { Database, isLockWaitTimeout, MessageRepository, PartitionRepository, type Queue, type Session } from '@rowmq/store';
+import {
+  Database,
+  isLockWaitTimeout,
+  MessageRepository,
+  PartitionRepository,
+  type Queue,
+  type Session,
+} from '@rowmq/store';
 import { DAY, enqueueStamped, hex, HOUR, MINUTE, openSession, START, stored } from '../support/partitions.js';
 import { storeLonely } from '../support/packs.js';
 import { createQueue, numbered, openStore, SingleMessages, type TestStore } from '../support/store.js';
