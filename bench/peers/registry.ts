@@ -1,6 +1,7 @@
 import type { ServerKind } from '@rowmq/mysql-server';
 import type { WorkerCounts, Peer, PeerServer, StretchKind } from './peer.js';
 import { NATS_DURABILITY, startNats } from './servers/nats.js';
+import { startPgmq } from './servers/pgmq.js';
 import { POSTGRES_DURABILITY, startPostgres } from './servers/postgres.js';
 import { RABBITMQ_DURABILITY, startRabbitMq } from './servers/rabbitmq.js';
 import { REDIS_DURABILITY, startRedis } from './servers/redis.js';
@@ -79,6 +80,17 @@ export const PEERS: readonly Peer[] = [
       settings: 'insert, fetch and complete of 100; steady: workers woken by NOTIFY. ANALYZE after warm-up',
     },
     startPostgres,
+  ),
+  other(
+    {
+      name: 'pgmq',
+      title: 'pgmq',
+      clientOptions: { poolSize: POSTGRES_POOL },
+      stretches: { batch: { producers: 4, consumers: 4 }, single: SINGLE, steady: { producers: 1, consumers: 2 } },
+      durability: POSTGRES_DURABILITY,
+      settings: 'send_batch, read and delete of 100; steady: read_with_poll every 10 ms. ANALYZE after warm-up',
+    },
+    startPgmq,
   ),
   graphileWorker(100, {
     batch: { producers: 4, consumers: 24 },
