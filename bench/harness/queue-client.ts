@@ -25,7 +25,7 @@ export class Balancer {
   }
 }
 
-/** Where calls go: to the broker with this URL, or through a balancer. */
+/** The way of a client's calls: to the broker with this URL, or through a balancer. */
 export type Route = string | Balancer;
 
 /**

@@ -71,7 +71,7 @@ export class Rig {
     return this.shared(JSON.stringify(env), env);
   }
 
-  /** So many brokers with the usual settings. The first is that of {@link broker}. */
+  /** Brokers with the usual settings, as many as asked for. The first is that of {@link broker}. */
   async brokers(count: number): Promise<RunningBroker[]> {
     const brokers = [await this.broker()];
     while (brokers.length < count) brokers.push(await this.shared(`broker ${brokers.length + 1}`, {}));

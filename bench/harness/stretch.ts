@@ -47,7 +47,7 @@ const POLL_MS = 100;
 /**
  * Warms up under a load, then measures it for so long, or until it ends. A stretch without a
  * message would have no figures, so it lasts until the first one. It does not stop the load.
- * @param brokers those that serve the load
+ * @param brokers all that serve the load
  * @throws the error that ended the load
  */
 export async function measure(

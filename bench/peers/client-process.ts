@@ -20,7 +20,8 @@ export class ClientProcess {
 
   /** @param signal ends the request in hand with an error */
   static async start(peer: Peer, address: string, signal?: AbortSignal): Promise<ClientProcess> {
-    const child = fork(CLIENT, [peer.client], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    // Flags of this process, such as a test runner's, are not for the client.
+    const child = fork(CLIENT, [peer.client], { execArgv: [], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
     if (child.pid === undefined) throw new Error(`the client of ${peer.name} did not start`);
     const client = new ClientProcess(peer.name, child as ChildProcess & { pid: number }, signal);
     try {

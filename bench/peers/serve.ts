@@ -82,7 +82,7 @@ class UsedStretch {
         return {};
       case 'stop':
         return { count: await started(this.callers).stop() };
-      case 'finish':
+      default:
         await started(this.handlers).finish(request.sent);
         return {};
     }

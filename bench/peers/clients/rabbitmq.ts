@@ -115,8 +115,8 @@ async function publish(channel: ConfirmChannel, queue: string, bodies: string[])
 }
 
 /**
- * With batches of one, it acknowledges each delivery by itself. Otherwise one acknowledgement covers
- * all that came in one turn of the event loop.
+ * With batches of one, it acknowledges each delivery by itself. Otherwise one acknowledgement
+ * covers all that came in one turn of the event loop.
  */
 function acknowledge(channel: Channel, batch: number, sink: Sink): (message: Delivery | null) => void {
   let last: Delivery | undefined;
