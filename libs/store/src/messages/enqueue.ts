@@ -42,7 +42,9 @@ export type EnqueueOutcome = Buffer[] | Error;
 export interface Reservation {
   readonly maxMessages: number;
   readonly leaseSeconds: number;
-  /** After COMMIT: these messages are leased to the consumer. At least one, at most `maxMessages`. */
+  /**
+   * After COMMIT: these messages are leased to the consumer. At least one, at most `maxMessages`.
+   */
   handOff(leased: LeasedDelivery[]): void;
   /** Nothing is leased to the consumer. */
   cancel(): void;
@@ -199,7 +201,9 @@ export class Enqueue {
     for (const priorityRank of ranks) this.views.of(queue.id).lower({ priorityRank, availableAt: now });
   }
 
-  /** @param now when the batch was stored; undefined if a COMMIT without an answer turned out well */
+  /**
+   * @param now when the batch was stored; undefined if a COMMIT without an answer turned out well
+   */
   private async handOff({ queue, handOffs }: QueueBatch, leaseToken: Buffer, now: number | undefined): Promise<void> {
     const undone: LeasedDelivery[] = [];
     for (const { reservation, messages } of handOffs) {
