@@ -334,7 +334,7 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
         availableAt: now,
         expiresAt: now + DAY,
       }));
-      for (const { sql, values } of storeLonely(some)) await connection.query(sql, values);
+      for (const { sql, values = [] } of storeLonely(some)) await connection.query(sql, [...values]);
     }
     await connection.query('ANALYZE TABLE delivery');
     const demands = [{ maxMessages: 10, leaseSeconds: 60 }];
