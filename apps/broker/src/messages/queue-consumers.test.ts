@@ -66,7 +66,7 @@ class Scene implements QueueConsumersHost {
     this.list.giveUp(this.consumers.get(name) as Consumer);
   }
 
-  /** Begins the requested claim. Returns the number of messages that each of its consumers wants. */
+  /** Begins the requested claim. Returns how many messages each of its consumers wants. */
   begin(limits = LIMITS): number[] {
     expect(this.claims).toBe(1);
     this.claims = 0;

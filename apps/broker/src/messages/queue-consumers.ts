@@ -43,7 +43,7 @@ export type State =
 export type ConsumersEvent =
   /** A consumer came that may wait. */
   | 'arrived'
-  /** A consumer came that does not wait. Only a claim that begins later may call the queue empty. */
+  /** A consumer came that does not wait. Only a claim that begins now may call the queue empty. */
   | 'asked'
   /** Messages became ready: enqueued and not handed off, nacked, released, found by a poll. */
   | 'ready'
@@ -165,7 +165,8 @@ export class QueueConsumers implements IdleQueue {
   }
 
   /**
-   * @param messages how many became ready; Infinity: unknown
+   * Messages became ready.
+   * @param messages their number; Infinity: unknown
    * @param isFresh this broker made them ready, so peers may want them
    */
   becameReady(messages: number, isFresh: boolean): void {
