@@ -438,6 +438,25 @@ describe('a claim', () => {
     expect(scene.answers).toEqual(['a: 1', 'b: 2', 'c: x', 'd: x']);
   });
 
+  test('is for the messages that became ready while nobody waited, and for no more consumers', () => {
+    scene.park('a');
+    scene.reserve(1)[0]?.handOff(leased('1'));
+    scene.list.becameReady(1, true);
+    scene.list.becameReady(1, true);
+    expect(scene.list.state).toBe('idle');
+    for (const name of ['b', 'c', 'd']) scene.come(name);
+    expect(scene.begin()).toEqual([1, 1]);
+  });
+
+  test('is followed by one for the messages that became ready meanwhile, and for no more consumers', () => {
+    scene.park('a', 'b', 'c');
+    scene.list.becameReady(1, true);
+    scene.begin();
+    scene.list.becameReady(1, true);
+    scene.list.endClaim([leased('1')], false);
+    expect(scene.begin()).toEqual([1]);
+  });
+
   test('is for all consumers if the number of ready messages is unknown', () => {
     scene.park('a', 'b', 'c');
     scene.list.becameReady(Infinity, false);

@@ -43,7 +43,9 @@ export type State =
 export type ConsumersEvent =
   /** A consumer came that may wait. */
   | 'arrived'
-  /** A consumer came that does not wait. Only a claim that begins now may call the queue empty. */
+  /**
+   * A consumer came that does not wait. Only a claim that begins later may call the queue empty.
+   */
   | 'asked'
   /** Messages became ready: enqueued and not handed off, nacked, released, found by a poll. */
   | 'ready'

@@ -153,10 +153,11 @@ export class Claim {
   /**
    * Reads the first ready deliveries of a queue without locks, in hand-out order.
    *
-   * A claim peeks first because it must lock no more than it saw. On both servers, a locking read of
-   * an exhausted range walks on over the dead entries behind it. While InnoDB's purge is held up,
-   * these are hundreds of thousands. The read locks the first live entry that it meets. That entry
-   * may be a leased delivery, whose ack then waits. See `docs/decisions/0007-look-then-lock.md`.
+   * A claim peeks first because it must lock no more than it saw. On both servers, a locking read
+   * of an exhausted range walks on over the dead entries behind it. While InnoDB's purge is held
+   * up, these are hundreds of thousands. The read locks the first live entry that it meets. That
+   * entry may be a leased delivery, whose ack then waits. See `docs/decisions/0007-look-then-
+   * lock.md`.
    */
   private async peek(queueId: number, limit: number): Promise<Peek> {
     const view = this.views.of(queueId);
@@ -394,9 +395,9 @@ function inRanges(queueId: number, ranges: readonly Range[]): string {
 
 /**
  * Locks up to `count` of the deliveries that a peek saw, index entry before row, and skips
- * deliveries that other transactions have locked. If the peek reached its limit, the statement reads
- * on behind them. Also returns the queue's settings, unless it was deleted, and the database's time
- * after the last lock.
+ * deliveries that other transactions have locked. If the peek reached its limit, the statement
+ * reads on behind them. Also returns the queue's settings, unless it was deleted, and the
+ * database's time after the last lock.
  */
 async function lockSeen(
   tx: Transaction,

@@ -33,8 +33,8 @@ export const DELIVERY_COLUMNS = `
   d.nack_reason AS nackReason`;
 
 /**
- * The end of a locking read that joins a list. MySQL must be told not to lock the list. MariaDB does
- * not know OF, and skips the comment.
+ * The end of a locking read that joins a list. MySQL must be told not to lock the list. MariaDB
+ * does not know OF, and skips the comment.
  */
 export const FOR_UPDATE = 'FOR UPDATE /*!80000 OF d */';
 

@@ -72,15 +72,21 @@ export class Receipts {
       const found = await lockHeld(tx, held);
       const rows = new Map(found.locked.map((row) => [row, new Map<Fate, Members>()]));
       const find = finder(found.locked);
+      const ended = new Map<Delivery, Members>();
       for (const request of requests) {
         const fates = new Map<Delivery, Fate>();
         for (const receipt of request.receipts) {
           const row = find(request.queueId, receipt);
           if (row === undefined) continue;
+          const index = indexInPack(receipt.messageId);
+          const before = ended.get(row) ?? 0;
+          // The first request has ended the lease.
+          if (verb.secondOutcome !== null && has(before, index)) continue;
+          ended.set(row, union(before, bitOf(index)));
           let fate = fates.get(row);
           if (fate === undefined) fates.set(row, (fate = verb.fate(request, row, found.now)));
           const given = rows.get(row) as Map<Fate, Members>;
-          given.set(fate, union(given.get(fate) ?? 0, bitOf(indexInPack(receipt.messageId))));
+          given.set(fate, union(given.get(fate) ?? 0, bitOf(index)));
         }
       }
       const changed = [...rows].filter(([, fates]) => fates.size > 0);
@@ -215,8 +221,8 @@ interface Source {
 }
 
 /**
- * Finds the deliveries of receipts by pack and token, in primary-key order. One condition covers the
- * packs of a queue, token and set of members. Many groups are a list to join.
+ * Finds the deliveries of receipts by pack and token, in primary-key order. One condition covers
+ * the packs of a queue, token and set of members. Many groups are a list to join.
  *
  * The token keeps the statement away from rows that a claim may want.
  */
@@ -292,8 +298,8 @@ function lockStatement({ table, condition, orderBy, lock }: Source): Statement {
  * Locks the deliveries of these receipts, deletes those of which nothing is left, and clears the
  * members of the others. Also returns the place of the first statement among them.
  *
- * All three find the same rows: `@deadline` does not move, the first locks the rows, and nobody adds
- * rows under their tokens meanwhile.
+ * All three find the same rows: `@deadline` does not move, the first locks the rows, and nobody
+ * adds rows under their tokens meanwhile.
  */
 function settleStatements(held: readonly Held[]): { statements: Statement[]; locking: number } {
   const source = sourceOf(held);
