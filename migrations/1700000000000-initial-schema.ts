@@ -1,7 +1,15 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 
 /** Every table that this migration makes, in the order in which they are dropped. */
-export const TABLES = ['reaper_run', 'reaper_lease', 'delivery', 'message_overflow', 'message', 'queue'] as const;
+export const TABLES = [
+  'broker',
+  'reaper_run',
+  'reaper_lease',
+  'delivery',
+  'message_overflow',
+  'message',
+  'queue',
+] as const;
 
 /**
  * The tables. Times are milliseconds since 1970 on the database's clock.
@@ -102,6 +110,18 @@ export class InitialSchema1700000000000 implements MigrationInterface {
         PRIMARY KEY (id),
         -- GET /v1/admin/reaper and the pruning of this log: the last runs of one duty
         KEY reaper_run_by_duty (duty, id)
+      ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`);
+
+    // Each running broker process, so that brokers can tell each other of ready messages.
+    await runner.query(`
+      CREATE TABLE broker (
+        id CHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'UUID of the process',
+        url VARCHAR(300) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'where it takes hints',
+        token CHAR(43) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
+          COMMENT 'the secret that a hint to this broker carries',
+        heartbeat_at BIGINT UNSIGNED NOT NULL,
+        -- heartbeat: its own row; the list of all brokers, some dozen rows, which needs no other index
+        PRIMARY KEY (id)
       ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`);
   }
 

@@ -158,7 +158,7 @@ describe('three workers', () => {
         async () => (await client.metric(`rowmq_queue_deliveries{queue="${name}",state="ready"}`)) === 6,
       );
       const { text } = await client.get('/metrics');
-      expect(text.match(/^process_start_time_seconds\{worker="[123]"\} /gm)).toHaveLength(3);
+      expect(text.match(/^process_resident_memory_bytes\{worker="[123]"\} /gm)).toHaveLength(3);
       expect(text.match(/^rowmq_waiting_requests\{verb="ack"\} /gm)).toHaveLength(1);
       expect(text.match(/^rowmq_request_duration_seconds_count\{.*call="enqueue"/gm)).toHaveLength(1);
       expect(text.match(/^# TYPE rowmq_waiting_consumers gauge$/gm)).toHaveLength(1);
@@ -272,7 +272,7 @@ describe('a worker', { timeout: 120_000 }, () => {
         'worker 1 runs',
         async () => {
           const { text } = await api.get('/metrics');
-          return /process_start_time_seconds\{worker="1"\}/.test(text) && (await workerNumbered(broker, 1));
+          return /process_resident_memory_bytes\{worker="1"\}/.test(text) && (await workerNumbered(broker, 1));
         },
         RESTART_MS,
       );

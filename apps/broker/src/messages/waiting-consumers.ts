@@ -49,8 +49,8 @@ const MOST_REPEATS = 5;
  * the first to come gets messages first. Claims of several queues share a transaction.
  *
  * A parked consumer costs the database nothing. An enqueue, nack or release on this broker wakes
- * its queue at once. {@link IdlePoll} finds what other brokers enqueued, delays that ended and
- * leases that ran out, with one poll for all queues.
+ * its queue at once, and a hint of a peer does so for other brokers. {@link IdlePoll} finds delays
+ * that ended, leases that ran out and messages whose hint was lost, with one poll for all queues.
  */
 @Injectable()
 export class WaitingConsumers implements BeforeApplicationShutdown {
@@ -140,10 +140,17 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
     list.isFresh = true;
   }
 
-  /** A message in this queue became ready in another process of this broker. */
+  /**
+   * A peer says that a message in this queue is ready. If its consumers have left meanwhile, or want
+   * no more than the first messages, the next peer hears of it.
+   */
   wakeFromPeer(queueName: string): void {
-    const list = this.lists.get(queueName);
-    if (list !== undefined) this.wakeList(list);
+    this.wake(queueName);
+  }
+
+  /** Queues whose consumers are parked. */
+  parkedQueues(): string[] {
+    return [...this.lists.values()].filter(({ state }) => state === 'parked').map(({ queueName }) => queueName);
   }
 
   /**
@@ -292,6 +299,7 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
       list.state = 'parked';
       list.isFresh = false;
       this.poll.add(list);
+      this.peers.parked(list.queueName);
     }
   }
 }
