@@ -43,7 +43,8 @@ export class MessagesService implements OnApplicationShutdown {
   async enqueue(queueName: string, messages: EnqueueMessage[]): Promise<EnqueueAnswer> {
     const made = messages.map(toNewMessage);
     const ids = await this.commits.enqueue({ queueName, messages: made });
-    if (messages.some(({ delaySeconds = 0 }) => delaySeconds === 0)) this.consumers.wake(queueName);
+    const ready = messages.filter(({ delaySeconds = 0 }) => delaySeconds === 0).length;
+    if (ready > 0) this.consumers.wake(queueName, ready);
     this.metrics.count('enqueued', queueName, made.length);
     return { messages: ids.map((id) => ({ id: formatMessageId(id) })) };
   }
@@ -106,7 +107,7 @@ export class MessagesService implements OnApplicationShutdown {
         ? this.commits.reject({ queueId, receipts: decoded, reason })
         : this.commits.nack({ queueId, receipts: decoded, delaySeconds, reason }),
     );
-    if (done.length > 0 && !deadLetter && delaySeconds === 0) this.consumers.wake(queueName);
+    if (done.length > 0 && !deadLetter && delaySeconds === 0) this.consumers.wake(queueName, done.length);
     this.metrics.count(deadLetter ? 'dead-lettered' : 'nacked', queueName, done.length);
     return { nacked: done, failed };
   }
@@ -183,7 +184,7 @@ export class MessagesService implements OnApplicationShutdown {
     try {
       const queue = await this.queues.get(queueName);
       await this.messages.release({ queueId: queue.id, receipts: leased });
-      this.consumers.wake(queueName);
+      this.consumers.wake(queueName, leased.length);
       this.metrics.count('released', queueName, leased.length);
     } catch (error) {
       // Their lease runs out by itself: they are late, not lost.

@@ -1,7 +1,10 @@
 /** The other broker processes on the same database, as far as consumers matter to them. */
 export interface Peers {
-  /** More may be ready in this queue than the consumers of this process want. */
-  wake(queueName: string): void;
+  /**
+   * So many messages of this queue are ready, and the consumers of this process do not want them.
+   * Infinity: nobody knows how many.
+   */
+  wake(queueName: string, messages: number): void;
   /** Consumers of this queue are parked here, so hints from peers are welcome. */
   parked(queueName: string): void;
 }

@@ -306,7 +306,7 @@ describe('a parked consumer', () => {
     await turn();
     expect(store.claimsMade).toBe(1);
     expect(consumers.size).toBe(51);
-    consumers.wake('q');
+    consumers.wake('q', 1);
     const claim = await store.claim();
     expect(claim.wanted[0]).toHaveLength(51);
     claim.bring(...Array.from({ length: 51 }, (_, place) => [String(place)]));
@@ -328,7 +328,7 @@ describe('a parked consumer', () => {
   test('gets another claim at once when it is woken during one, which may have been too early', async () => {
     const waiting = consumers.dequeue('q', one, never);
     const claim = await store.claim();
-    consumers.wake('q');
+    consumers.wake('q', 1);
     claim.bring([]);
     (await store.claim()).bring(['seen']);
     expect(bodies(await waiting)).toEqual(['seen']);
@@ -338,7 +338,7 @@ describe('a parked consumer', () => {
   test('is not woken for other queues', async () => {
     stopClock();
     const { waiting } = await parked('q', 100);
-    consumers.wake('other');
+    consumers.wake('other', 1);
     await vi.advanceTimersByTimeAsync(100);
     expect(await waiting).toEqual([]);
     expect(store.claimsMade).toBe(1);
@@ -415,7 +415,7 @@ describe('a parked consumer', () => {
     const { waiting } = await parked('q', LONG, consumer.signal);
     consumer.abort();
     expect(await waiting).toEqual([]);
-    consumers.wake('q');
+    consumers.wake('q', 1);
     await turn();
     expect(store.claimsMade).toBe(1);
     expect(consumers.size).toBe(0);

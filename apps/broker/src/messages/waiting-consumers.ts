@@ -32,8 +32,11 @@ interface ConsumerList extends IdleQueue {
   state: 'idle' | 'claiming' | 'parked';
   /** A message became ready since the claim in flight began. */
   isWoken: boolean;
-  /** A message became ready on this broker, and it may be more than these consumers want. */
-  isFresh: boolean;
+  /**
+   * Messages of which this broker heard and that no consumer has got. Infinity: nobody knows how
+   * many.
+   */
+  fresh: number;
   /** Claims in a row that have to be repeated. */
   repeats: number;
 }
@@ -129,23 +132,23 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
     }
   }
 
-  /** A message in this queue became ready on this broker. */
-  wake(queueName: string): void {
+  /** So many messages in this queue became ready on this broker. Infinity: nobody knows how many. */
+  wake(queueName: string, messages: number): void {
     const list = this.lists.get(queueName);
     if (list === undefined) {
-      this.peers.wake(queueName);
+      this.peers.wake(queueName, messages);
       return;
     }
+    list.fresh += messages;
     this.wakeList(list);
-    list.isFresh = true;
   }
 
   /**
-   * A peer says that a message in this queue is ready. If its consumers have left meanwhile, or want
-   * no more than the first messages, the next peer hears of it.
+   * A peer says that so many messages in this queue are ready. The next peer hears of those that
+   * these consumers do not want.
    */
-  wakeFromPeer(queueName: string): void {
-    this.wake(queueName);
+  wakeFromPeer(queueName: string, messages: number): void {
+    this.wake(queueName, messages);
   }
 
   /** Queues whose consumers are parked. */
@@ -175,7 +178,7 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
       inClaim: 0,
       state: 'idle',
       isWoken: false,
-      isFresh: false,
+      fresh: 0,
       repeats: 0,
     };
     this.lists.set(queueName, list);
@@ -281,6 +284,8 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
       consumer.settle(deliveries);
       return false;
     });
+    const handedOut = leased.reduce((sum, { length }) => sum + length, 0);
+    list.fresh = Math.max(0, list.fresh - handedOut);
     const others = list.consumers.slice(list.inClaim);
     list.consumers = [...left, ...others];
     // If the first consumers got too little, there is nothing for the others.
@@ -292,12 +297,12 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
     list.state = 'idle';
     if (list.consumers.length === 0) {
       this.lists.delete(list.queueName);
-      if (list.isFresh) this.peers.wake(list.queueName);
+      if (list.fresh > 0) this.peers.wake(list.queueName, list.fresh);
     } else if (list.isWoken || claimAgain || list.consumers.some(({ waitMs }) => waitMs === 0)) {
       this.claimFor(list);
     } else {
       list.state = 'parked';
-      list.isFresh = false;
+      list.fresh = 0;
       this.poll.add(list);
       this.peers.parked(list.queueName);
     }

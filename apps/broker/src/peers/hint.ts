@@ -8,16 +8,22 @@ export const MOST_QUEUES = 1000;
 /** More than two lists of the longest names need. */
 export const MOST_HINT_BYTES = 256 * 1024;
 
-const queueNames = z.array(queueName).max(MOST_QUEUES);
-
 /** One request between brokers. It is advice: the receiver looks into the database. */
 export const hintRequest = z.object({
   /** The sender's id. */
   from: z.string().max(36),
-  /** Queues that may have more ready messages than the sender's consumers want. */
-  ready: queueNames,
+  /** Queues with ready messages that the sender's consumers do not want. */
+  ready: z
+    .array(
+      z.object({
+        queue: queueName,
+        /** Absent: the sender does not know how many. */
+        messages: z.int().positive().optional(),
+      }),
+    )
+    .max(MOST_QUEUES),
   /** Queues whose consumers are parked at the sender. */
-  parked: queueNames,
+  parked: z.array(queueName).max(MOST_QUEUES),
 });
 
 export type Hint = z.output<typeof hintRequest>;

@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type Hint, MOST_QUEUES } from './hint.js';
 
 /** The pause between two hints. A busy broker sends few, and no consumer hears much later. */
@@ -6,6 +5,9 @@ const PAUSE_MS = 2;
 
 /** Sends one hint. Rejects if the peer did not take it. */
 export type SendHint = (hint: Pick<Hint, 'ready' | 'parked'>) => Promise<void>;
+
+/** Numbers of ready messages, by queue. Infinity: nobody knows how many. */
+export type Ready = ReadonlyMap<string, number>;
 
 /**
  * What this process knows of one peer, and the hints on their way there. One hint is in flight at a
@@ -16,22 +18,22 @@ export class PeerLink {
   private readonly parkedThere = new Set<string>();
   /** Queues of which the peer knows that consumers are parked here. */
   private readonly parkedHere = new Set<string>();
-  private ready = new Set<string>();
+  private ready = new Map<string, number>();
   private parked = new Set<string>();
   private isSending = false;
-  /** The last hint failed. Until the next heartbeat the peer gets no other. */
+  /** The last hint failed. Until the next heartbeat the peer hears of no more parked consumers. */
   private isDown = false;
 
-  /** @param onLost gets the queues of a hint that the peer did not take. */
+  /** @param onLost gets the messages of a hint that the peer did not take. */
   constructor(
     private readonly send: SendHint,
-    private readonly onLost: (queueNames: readonly string[]) => void,
+    private readonly onLost: (ready: Ready) => void,
   ) {}
 
   /** Hints that this queue has ready messages. Returns false if nobody is parked there for it. */
-  wake(queueName: string): boolean {
+  wake(queueName: string, messages: number): boolean {
     if (this.ready.size >= MOST_QUEUES || !this.parkedThere.delete(queueName)) return false;
-    this.ready.add(queueName);
+    this.ready.set(queueName, (this.ready.get(queueName) ?? 0) + messages);
     this.schedule();
     return true;
   }
@@ -74,26 +76,31 @@ export class PeerLink {
 
   private async sendAll(): Promise<void> {
     do {
-      const hint = { ready: [...this.ready], parked: [...this.parked] };
-      this.ready = new Set();
+      const { ready, parked } = this;
+      this.ready = new Map();
       this.parked = new Set();
       try {
-        await this.send(hint);
+        await this.send({
+          ready: [...ready].map(([queue, messages]) => ({ queue, ...(messages < Infinity && { messages }) })),
+          parked: [...parked],
+        });
       } catch {
-        this.fail(hint.ready);
+        this.fail(ready);
         break;
       }
-      await sleep(PAUSE_MS, undefined, { ref: false });
+      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS).unref());
     } while (this.ready.size > 0 || this.parked.size > 0);
     this.isSending = false;
   }
 
-  private fail(lost: readonly string[]): void {
-    const queueNames = [...lost, ...this.ready];
+  /** The peer says again where consumers are parked when it is back. */
+  private fail(ready: Ready): void {
+    const waiting = this.ready;
     this.isDown = true;
     this.parkedThere.clear();
-    this.ready = new Set();
+    this.ready = new Map();
     this.parked = new Set();
-    this.onLost(queueNames);
+    this.onLost(ready);
+    this.onLost(waiting);
   }
 }

@@ -5,25 +5,25 @@ import type { Peers } from '../messages/peers.js';
 import { Metrics } from '../metrics/metrics.js';
 import { HintCounts } from './hint-counts.js';
 import { MOST_QUEUES } from './hint.js';
-import { PeerLink } from './peer-link.js';
+import { PeerLink, type Ready } from './peer-link.js';
 import { sendHint } from './send-hint.js';
 
 /**
  * A message that finds no parked consumers anywhere is remembered this long. Consumers may have
- * looked just before it, and their announcement may be on its way.
+ * looked just before it, and their announcement may be on its way. By then their poll has run.
  */
-const MISSED_MS = 100;
+const MISSED_MS = 250;
 
 /**
  * Tells other brokers of ready messages. A hint goes to one peer with parked consumers, the one
- * that got none for the longest time. If they do not want everything, that peer hints the next.
+ * that got none for the longest time. If they do not want all messages, that peer hints the next.
  */
 @Injectable()
 export class PeerLinks implements Peers, OnApplicationShutdown {
   /** By the peer's id. The first was not hinted for the longest time. */
   private readonly links = new Map<string, PeerLink>();
-  /** When a message last found nobody parked, by queue, oldest first. */
-  private readonly missed = new Map<string, number>();
+  /** Messages that found nobody parked, by queue. The first entry is the oldest. */
+  private readonly missed = new Map<string, { at: number; messages: number }>();
   private readonly agent = new Agent({ keepAlive: true, maxSockets: 1 });
 
   constructor(
@@ -33,17 +33,17 @@ export class PeerLinks implements Peers, OnApplicationShutdown {
     metrics.gauge('rowmq_peers', 'Other live brokers that this one knows', () => this.links.size, 'max');
   }
 
-  wake(queueName: string): void {
+  wake(queueName: string, messages: number): void {
     if (this.links.size === 0) return;
     for (const [id, link] of this.links) {
-      if (!link.wake(queueName)) continue;
+      if (!link.wake(queueName, messages)) continue;
       this.links.delete(id);
       this.links.set(id, link);
       return;
     }
-    this.missed.delete(queueName);
+    const before = this.takeMissed(queueName);
     if (this.missed.size >= MOST_QUEUES) this.missed.delete(this.missed.keys().next().value as string);
-    this.missed.set(queueName, performance.now());
+    this.missed.set(queueName, { at: performance.now(), messages: before + messages });
   }
 
   parked(queueName: string): void {
@@ -61,17 +61,14 @@ export class PeerLinks implements Peers, OnApplicationShutdown {
     if (link === undefined) return;
     for (const queueName of queueNames) {
       link.isParkedThere(queueName);
-      const missedAt = this.missed.get(queueName) ?? -Infinity;
-      if (performance.now() - missedAt > MISSED_MS) continue;
-      this.missed.delete(queueName);
-      link.wake(queueName);
+      const messages = this.takeMissed(queueName);
+      if (messages > 0) link.wake(queueName, messages);
     }
   }
 
-  /** A peer sent a hint for these queues. */
-  hintedBy(id: string, queueNames: readonly string[]): void {
-    const link = this.links.get(id);
-    for (const queueName of queueNames) link?.isHinted(queueName);
+  /** A peer sent a hint for this queue. */
+  hintedBy(id: string, queueName: string): void {
+    this.links.get(id)?.isHinted(queueName);
   }
 
   /** Takes over the list of live peers, and tells each of them where consumers are parked. */
@@ -103,11 +100,18 @@ export class PeerLinks implements Peers, OnApplicationShutdown {
           throw error;
         }
       },
-      (queueNames) => {
-        for (const queueName of queueNames) this.wake(queueName);
+      (ready: Ready) => {
+        for (const [queueName, messages] of ready) this.wake(queueName, messages);
       },
     );
     this.links.set(peer.id, link);
     return link;
+  }
+
+  /** The number of messages that lately found nobody parked. It forgets them. */
+  private takeMissed(queueName: string): number {
+    const missed = this.missed.get(queueName);
+    this.missed.delete(queueName);
+    return missed === undefined || performance.now() - missed.at > MISSED_MS ? 0 : missed.messages;
   }
 }

@@ -87,8 +87,10 @@ export class PeersService implements OnApplicationBootstrap, BeforeApplicationSh
 
   /** Never rejects. */
   private async receive({ from, ready, parked }: Hint): Promise<void> {
-    this.links.hintedBy(from, ready);
-    for (const queueName of ready) this.consumers.wakeFromPeer(queueName);
+    for (const { queue, messages } of ready) {
+      this.links.hintedBy(from, queue);
+      this.consumers.wakeFromPeer(queue, messages ?? Infinity);
+    }
     // A broker that has just started. The database says who it is.
     if (!this.links.knows(from)) await this.heartbeat();
     this.links.parkedAt(from, parked);
