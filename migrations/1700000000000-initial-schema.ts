@@ -115,9 +115,9 @@ export class InitialSchema1700000000000 implements MigrationInterface {
     // Each running broker process, so that brokers can tell each other of ready messages.
     await runner.query(`
       CREATE TABLE broker (
-        id CHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'UUID of the process',
+        id VARCHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'UUID of the process',
         url VARCHAR(300) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'where it takes hints',
-        token CHAR(43) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
+        token VARCHAR(43) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
           COMMENT 'the secret that a hint to this broker carries',
         heartbeat_at BIGINT UNSIGNED NOT NULL,
         -- heartbeat: its own row; the list of all brokers, some dozen rows, which needs no other index

@@ -3,13 +3,13 @@ import { Column, Entity, PrimaryColumn } from 'typeorm';
 /** A broker process that takes hints from the others. `docs/decisions/0015-peers.md` */
 @Entity('broker')
 export class BrokerEntity {
-  @PrimaryColumn({ type: 'char', length: 36 })
+  @PrimaryColumn({ type: 'varchar', length: 36 })
   id!: string;
 
   @Column({ type: 'varchar', length: 300 })
   url!: string;
 
-  @Column({ type: 'char', length: 43 })
+  @Column({ type: 'varchar', length: 43 })
   token!: string;
 
   @Column({ name: 'heartbeat_at', type: 'bigint', unsigned: true })
