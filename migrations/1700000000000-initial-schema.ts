@@ -1,15 +1,16 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 
 /** Every table that this migration makes, in the order in which they are dropped. */
-export const TABLES = [
-  'broker',
-  'reaper_run',
-  'reaper_lease',
-  'delivery',
-  'message_overflow',
-  'message',
-  'queue',
-] as const;
+export const TABLES = ['broker', 'reaper_run', 'reaper_lease', 'delivery', 'pack_overflow', 'pack', 'queue'] as const;
+
+const PACK_COLUMNS = `
+        id BINARY(16) NOT NULL COMMENT 'UUIDv7 whose last five bits are zero: a message id is this plus its index',
+        queue_id INT UNSIGNED NOT NULL COMMENT 'where it was enqueued: redrive sends it back there',
+        count TINYINT UNSIGNED NOT NULL COMMENT 'number of messages',
+        expires_at BIGINT UNSIGNED NOT NULL COMMENT 'when the last of its messages expires',
+        payload VARBINARY(8000) NOT NULL COMMENT 'bodies and headers; pack.codec.ts documents the format',
+        -- claim: the bodies of the claimed ids
+        PRIMARY KEY (id)`;
 
 /**
  * The tables. Times are milliseconds since 1970 on the database's clock.
@@ -34,6 +35,8 @@ export class InitialSchema1700000000000 implements MigrationInterface {
         max_depth INT UNSIGNED NULL,
         paused TINYINT(1) NOT NULL DEFAULT 0,
         created_at BIGINT UNSIGNED NOT NULL,
+        version INT UNSIGNED NOT NULL
+          COMMENT 'counts the changes of this row: an enqueue that used another version stores nothing',
         PRIMARY KEY (id),
         -- every request: which queue is this
         UNIQUE KEY queue_by_name (name),
@@ -41,48 +44,43 @@ export class InitialSchema1700000000000 implements MigrationInterface {
         KEY queue_by_dead_letter_queue (dead_letter_queue_id)
       ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`);
 
-    // The payload log: written once, never updated, no secondary index. A range of ids is a range
-    // of time, so a partition is a span of time and its space comes back by DROP PARTITION. The
-    // reaper splits p_max into spans ahead of their time.
+    // The payload log: up to 32 messages a row, written once, never updated, no secondary index. A
+    // range of ids is a range of time, so a partition is a span of time and its space comes back by
+    // DROP PARTITION. The reaper splits p_max into spans ahead of their time.
     await runner.query(`
-      CREATE TABLE message (
-        id BINARY(16) NOT NULL COMMENT 'UUIDv7, stamped by the broker',
-        queue_id INT UNSIGNED NOT NULL COMMENT 'where it was enqueued: redrive sends it back there',
-        body VARBINARY(4096) NOT NULL,
-        headers VARBINARY(1024) NULL COMMENT 'JSON object of strings',
-        expires_at BIGINT UNSIGNED NOT NULL,
-        -- claim: the bodies of the claimed ids
-        PRIMARY KEY (id)
+      CREATE TABLE pack (${PACK_COLUMNS}
       ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4
       PARTITION BY RANGE COLUMNS (id) (PARTITION p_max VALUES LESS THAN (MAXVALUE))`);
 
     // Holds the rows of an overfull p_max while the reaper splits it without copying them.
     // It is empty at all other times.
     await runner.query(`
-      CREATE TABLE message_overflow (
-        id BINARY(16) NOT NULL COMMENT 'UUIDv7, stamped by the broker',
-        queue_id INT UNSIGNED NOT NULL COMMENT 'where it was enqueued: redrive sends it back there',
-        body VARBINARY(4096) NOT NULL,
-        headers VARBINARY(1024) NULL COMMENT 'JSON object of strings',
-        expires_at BIGINT UNSIGNED NOT NULL,
-        PRIMARY KEY (id)
+      CREATE TABLE pack_overflow (${PACK_COLUMNS}
       ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`);
 
+    // Which messages of a pack are owed, to which queue, and from when on: one row for those that
+    // share a fate. A claim, a nack or a move replaces rows; an ack clears members.
     await runner.query(`
       CREATE TABLE delivery (
         queue_id INT UNSIGNED NOT NULL,
-        message_id BINARY(16) NOT NULL,
+        pack_id BINARY(16) NOT NULL,
+        lease_token BINARY(8) NOT NULL
+          COMMENT 'the fence: random bytes of the claim or hand-off; zeros without a lease',
+        part TINYINT UNSIGNED NOT NULL
+          COMMENT 'the lowest member when the row was written: keeps keys unique under one token',
+        members INT UNSIGNED NOT NULL
+          COMMENT 'the messages of the pack that are owed: bit i is the message with index i',
         priority_rank TINYINT UNSIGNED NOT NULL
           COMMENT '9 - priority: ascending is hand-out order, and MariaDB 10.6 has no descending indexes',
         available_at BIGINT UNSIGNED NOT NULL
           COMMENT 'the whole state machine: whatever has available_at <= now can be claimed',
         expires_at BIGINT UNSIGNED NOT NULL,
+        producer_expires_at BIGINT UNSIGNED NULL
+          COMMENT 'the expiry that the producer gave: a move to another queue keeps it',
         receive_count SMALLINT UNSIGNED NOT NULL,
-        lease_token BINARY(8) NOT NULL DEFAULT 0x0000000000000000
-          COMMENT 'the fence: fresh random bytes of the last claim; zeros when no lease was taken or it was released',
         nack_reason VARCHAR(200) NULL,
-        -- ack, nack, extend, reap, redrive, purge: rows by id, locked in this order
-        PRIMARY KEY (queue_id, message_id),
+        -- ack, nack, extend, reap, redrive, purge: rows by key, locked in this order
+        PRIMARY KEY (queue_id, pack_id, lease_token, part),
         -- claim: what is next in hand-out order
         KEY delivery_next (queue_id, priority_rank, available_at)
       ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`);

@@ -31,7 +31,7 @@ function stepInWords(step: Step): string {
     case 'enqueue':
       return `${who}: enqueue ${and(step.requests.map((one) => `${messages(one.messages)} in ${one.queue}`))}${cut}`;
     case 'dequeue':
-      return `${who}: dequeue ${and(step.requests.map((one) => `from ${one.queue} ${and(one.demands.map((demand) => `${demand.maxMessages} for ${demand.leaseSeconds} s`))}`))}${cut}`;
+      return `${who}: dequeue ${and(step.requests.map((one) => `from ${one.queue} ${and(one.demands.map((demand) => `${demand.maxMessages} for ${demand.leaseSeconds} s`))}${carrying(one.acks)}`))}${cut}`;
     case 'ack':
       return `${who}: ack ${and(step.requests.map((one) => receipts(one.receipts)))}${cut}`;
     case 'nack':
@@ -80,6 +80,10 @@ function messages(all: readonly NewMessage[]): string {
       return `a message of priority ${priority}${delay}${expiry}`;
     }),
   );
+}
+
+function carrying(acks: readonly PickedReceipt[]): string {
+  return acks.length === 0 ? '' : ` with acks of ${receipts(acks)}`;
 }
 
 function receipts(all: readonly PickedReceipt[]): string {

@@ -70,7 +70,10 @@ export function hex(ids: readonly Buffer[]): string[] {
   return ids.map((id) => id.toString('hex')).toSorted();
 }
 
-/** A connection outside every pool, for transactions that a test holds open. */
+/**
+ * A connection outside every pool, for transactions that a test holds open. Its locks are released
+ * when `end` resolves.
+ */
 export async function openSession(store: TestStore): Promise<Session & { end(): Promise<void> }> {
   const connection = await createConnection({ uri: store.url });
   await connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED');
@@ -81,5 +84,11 @@ export async function openSession(store: TestStore): Promise<Session & { end(): 
     const [result] = await connection.query(sql, [...values]);
     return result as T;
   };
-  return { read: run, write: run, end: () => connection.end() };
+  const end = async (): Promise<void> => {
+    // The server notices the end of a connection only later, and keeps the locks until then. It has
+    // ended the transaction itself if it closed the connection as idle.
+    await connection.query('ROLLBACK').catch(() => undefined);
+    await connection.end();
+  };
+  return { read: run, write: run, end };
 }

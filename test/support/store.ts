@@ -1,4 +1,4 @@
-import { newMessageId, type Receipt } from '@rowmq/contract';
+import { newPackId, type Receipt } from '@rowmq/contract';
 import pLimit, { type LimitFunction } from 'p-limit';
 import {
   BrowseRepository,
@@ -54,9 +54,11 @@ export class SingleMessages {
     this.deadLetter = batches.deadLetter.bind(batches);
   }
 
-  async enqueue(queueName: string, messages: readonly NewMessage[]): Promise<void> {
-    const [refusal] = await this.batches.enqueue([{ queueName, messages }]);
-    if (refusal) throw refusal;
+  /** Returns the ids of the messages. */
+  async enqueue(queueName: string, messages: readonly NewMessage[]): Promise<Buffer[]> {
+    const [outcome] = await this.batches.enqueue([{ queueName, messages }]);
+    if (outcome instanceof Error) throw outcome;
+    return outcome as Buffer[];
   }
 
   async dequeue(queue: Queue, demand: Demand): Promise<LeasedDelivery[]> {
@@ -64,9 +66,9 @@ export class SingleMessages {
     this.turns.set(queue.id, turn);
     return turn(async () => {
       for (let look = 0; look < 5; look += 1) {
-        const [outcome] = await this.batches.dequeue([{ queue, demands: [demand] }]);
-        const leased = outcome?.leased[0] ?? [];
-        if (leased.length > 0 || !(await outcome?.claimAgain)) return leased;
+        const outcome = await this.batches.claim(queue, [demand]);
+        const leased = outcome.leased[0] ?? [];
+        if (leased.length > 0 || !(await outcome.claimAgain)) return leased;
       }
       return [];
     });
@@ -129,7 +131,8 @@ export async function openStore({
   const store: TestStore = {
     url,
     database,
-    messages: new SingleMessages(new MessageRepository(database, observer, queues)),
+    // Ids follow the clock that the test moves.
+    messages: new SingleMessages(new MessageRepository(database, observer, queues, () => newPackId(now()))),
     queues,
     unleased: new UnleasedRepository(database),
     browse: new BrowseRepository(database),
@@ -160,7 +163,7 @@ export async function createQueue(
 
 /** A message with defaults for every field that a test does not name. */
 export function message(overrides: Partial<NewMessage> = {}): NewMessage {
-  return { id: newMessageId(), body: Buffer.from('body'), headers: null, priority: 4, ...overrides };
+  return { body: Buffer.from('body'), headers: null, priority: 4, ...overrides };
 }
 
 /** Several messages, whose bodies are their numbers. */

@@ -1,15 +1,15 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { formatMessageId, lowestMessageId, messageIdTime, newMessageId, parseMessageId } from './message-id.js';
+import { formatMessageId, lowestMessageId, messageIdTime, newPackId, parseMessageId } from './message-id.js';
 
 test('ids ascend in the order in which they are made, also within a millisecond', () => {
-  const ids = Array.from({ length: 20_000 }, () => newMessageId());
+  const ids = Array.from({ length: 20_000 }, () => newPackId());
   expect(ids.filter((id, index) => index > 0 && Buffer.compare(ids[index - 1]!, id) !== -1)).toEqual([]);
 });
 
 test('an id is a UUIDv7 and contains the time at which it was made', () => {
   const before = Date.now();
-  const id = newMessageId();
+  const id = newPackId();
   expect(formatMessageId(id)).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
   expect(messageIdTime(id)).toBeGreaterThanOrEqual(before);
   expect(messageIdTime(id)).toBeLessThanOrEqual(Date.now());
@@ -18,7 +18,7 @@ test('an id is a UUIDv7 and contains the time at which it was made', () => {
 test('an id can be made for any time, and no id of that time is below the lowest', () => {
   fc.assert(
     fc.property(fc.integer({ min: 0, max: Date.UTC(9999, 0) }), (time) => {
-      const id = newMessageId(time);
+      const id = newPackId(time);
       expect(messageIdTime(id)).toBe(time);
       expect(messageIdTime(lowestMessageId(time))).toBe(time);
       expect(Buffer.compare(lowestMessageId(time), id)).toBe(-1);
@@ -28,7 +28,7 @@ test('an id can be made for any time, and no id of that time is below the lowest
 });
 
 test('an id can be parsed from its text, in upper and lower case', () => {
-  const id = newMessageId();
+  const id = newPackId();
   expect(parseMessageId(formatMessageId(id)).equals(id)).toBe(true);
   expect(parseMessageId(formatMessageId(id).toUpperCase()).equals(id)).toBe(true);
   expect(() => parseMessageId('019a0b5d')).toThrow(TypeError);

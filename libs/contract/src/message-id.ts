@@ -1,24 +1,42 @@
 import { randomFillSync } from 'node:crypto';
 import { parse, v7 } from 'uuid';
 
+/** Most messages of one pack: the last five bits of a message's id are its index. */
+export const PACK_MESSAGES = 32;
+const INDEX_BITS = PACK_MESSAGES - 1;
+const LAST_BYTE = 15;
+
 const RANDOM_BYTES = 16;
 /** Filled for many ids at a time: one random draw costs as much as the rest of an id. */
 const pool = Buffer.alloc(256 * RANDOM_BYTES);
 let poolUsed = pool.length;
-const last = { msecs: 0, seq: 0 };
+
+/** The last id's millisecond, and its place among the ids of that millisecond. */
+interface Tick {
+  msecs: number;
+  seq: number;
+}
+const last: Tick = { msecs: 0, seq: 0 };
+/** The same for callers that move time. */
+const lastMoved: Tick = { msecs: 0, seq: 0 };
 
 /**
- * Makes a message's id: a UUIDv7, 16 bytes, ascending within one process. Tests that move time pass
- * `at` (ms since 1970).
+ * Makes a pack's id: a UUIDv7 whose last five bits are zero, 16 bytes, ascending within one
+ * process. Tests that move time pass `at` (ms since 1970).
  */
-export function newMessageId(at?: number): Buffer {
+export function newPackId(at?: number): Buffer {
   const random = draw();
-  if (at !== undefined) return Buffer.from(v7({ msecs: at, random }, new Uint8Array(16)));
-  const now = Date.now();
+  const now = at ?? Date.now();
+  const tick = at === undefined ? last : lastMoved;
   // As uuid does: within a millisecond, or if the clock goes back, the sequence counts on.
-  if (now > last.msecs) Object.assign(last, { msecs: now, seq: random.readUInt32BE(6) >>> 1 });
-  else last.seq += 1;
-  return v7({ ...last, random }, Buffer.allocUnsafeSlow(16));
+  if (now > tick.msecs || (at !== undefined && now < tick.msecs)) {
+    Object.assign(tick, { msecs: now, seq: random.readUInt32BE(6) >>> 1 });
+  } else {
+    tick.seq += 1;
+  }
+  const id = v7({ ...tick, random }, Buffer.allocUnsafeSlow(16));
+  id[LAST_BYTE] = (id[LAST_BYTE] as number) & ~INDEX_BITS;
+  return id;
 }
 
 function draw(): Buffer {
@@ -28,6 +46,25 @@ function draw(): Buffer {
   }
   poolUsed += RANDOM_BYTES;
   return pool.subarray(poolUsed - RANDOM_BYTES, poolUsed);
+}
+
+/** The id of a pack's message with this index, 0 to 31. */
+export function messageIdIn(packId: Buffer, index: number): Buffer {
+  const id = Buffer.from(packId);
+  id[LAST_BYTE] = (id[LAST_BYTE] as number) | index;
+  return id;
+}
+
+/** The id of the pack that holds this message. */
+export function packIdOf(messageId: Buffer): Buffer {
+  const id = Buffer.from(messageId);
+  id[LAST_BYTE] = (id[LAST_BYTE] as number) & ~INDEX_BITS;
+  return id;
+}
+
+/** The message's index in its pack, 0 to 31. */
+export function indexInPack(messageId: Buffer): number {
+  return (messageId[LAST_BYTE] as number) & INDEX_BITS;
 }
 
 /** Writes an id as text: `01890a5d-ac96-774b-bcce-b302099a8057`. */

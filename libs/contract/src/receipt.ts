@@ -1,6 +1,6 @@
 import { RowmqError } from './errors.js';
 
-/** The contents of a receipt: a delivery, and one lease of it. */
+/** The contents of a receipt: a message, and one lease of it. */
 export interface Receipt {
   /** The message's id, 16 bytes. */
   messageId: Buffer;
@@ -8,33 +8,35 @@ export interface Receipt {
   leaseToken: Buffer;
 }
 
+/** The first byte of every receipt, so that a later version can carry more. */
+const VERSION = 1;
 const ID_BYTES = 16;
 const TOKEN_BYTES = 8;
-const RECEIPT = /^[A-Za-z0-9_-]{32}$/;
+const ID_AT = 1;
+const TOKEN_AT = ID_AT + ID_BYTES;
+const BYTES = TOKEN_AT + TOKEN_BYTES;
 
 /**
- * Writes a receipt as 32 characters of base64url: 16 bytes of message id and 8 bytes of lease
- * token. Opaque to clients.
+ * Writes a receipt as 34 characters of base64url: a version byte, 16 bytes of message id and 8
+ * bytes of lease token. Opaque to clients.
  */
 export function encodeReceipt(messageId: Buffer, leaseToken: Buffer): string {
-  messageId.copy(scratch, 0);
-  leaseToken.copy(scratch, ID_BYTES);
+  messageId.copy(scratch, ID_AT);
+  leaseToken.copy(scratch, TOKEN_AT);
   return scratch.toString('base64url');
 }
 
-const scratch = Buffer.alloc(ID_BYTES + TOKEN_BYTES);
+const scratch = Buffer.alloc(BYTES, VERSION);
 
 /**
  * Reads a receipt. Throws `invalid-request` for a text that {@link encodeReceipt} cannot have
  * written.
  */
 export function decodeReceipt(receipt: string): Receipt {
-  if (!RECEIPT.test(receipt)) {
-    throw new RowmqError(
-      'invalid-request',
-      'A receipt is the 32 characters that dequeue answered; send it back unchanged.',
-    );
-  }
   const bytes = Buffer.from(receipt, 'base64url');
-  return { messageId: bytes.subarray(0, ID_BYTES), leaseToken: bytes.subarray(ID_BYTES) };
+  // Node ignores characters that are not base64url, so only a repeat of the text proves it.
+  if (bytes.length !== BYTES || bytes[0] !== VERSION || bytes.toString('base64url') !== receipt) {
+    throw new RowmqError('invalid-request', 'A receipt is the text that dequeue answered; send it back unchanged.');
+  }
+  return { messageId: bytes.subarray(ID_AT, TOKEN_AT), leaseToken: bytes.subarray(TOKEN_AT) };
 }

@@ -3,7 +3,6 @@ import {
   formatMessageId,
   type EnqueueRequest,
   messageBytes,
-  newMessageId,
   readRequest,
   RowmqError,
 } from '@rowmq/contract';
@@ -26,22 +25,20 @@ export interface TransactionalEnqueueOptions {
  * count from this call.
  *
  * The transaction locks the queue's row, shared, until it ends. Changes of the queue's settings
- * wait for it. For a queue with a maximum depth the lock is exclusive, and other enqueues wait too.
- * Keep such transactions short.
+ * wait for it. Keep such transactions short.
  *
- * A maximum depth is exact at READ COMMITTED. At REPEATABLE READ, TypeORM's default, the count
- * reads the transaction's snapshot, so overlapping transactions may together exceed the limit.
+ * Overlapping enqueues may together exceed a maximum depth: none counts the messages of another
+ * that has not committed.
  *
  * With `database`, await each enqueue before the next one of the same transaction.
  *
- * The database user needs SELECT on `queue` and `delivery`, and INSERT on `message` and `delivery`.
- * For queues with a maximum depth the user also needs UPDATE on `queue`.
+ * The database user needs SELECT on `queue` and `delivery`, and INSERT on `pack` and `delivery`.
  * @param manager the transaction's EntityManager: `dataSource.transaction((manager) =>
  * enqueue(manager, …))`
  * @param messages 1 to 100, as in a request to a broker
  * @throws Error without an open transaction
- * @throws RowmqError with code `queue-not-found`, `queue-full`, `message-too-large`,
- * `invalid-request` or `overloaded`
+ * @throws RowmqError with code `queue-not-found`, `queue-full`, `message-too-large` or
+ * `invalid-request`
  * @throws the database's own errors. Roll back after any error.
  */
 export async function enqueue(
@@ -56,25 +53,22 @@ export async function enqueue(
     );
   }
   const request = readRequest(enqueueRequest, { messages });
-  const stamped = request.messages.map((message, index) => ({
-    ...message,
-    ...messageBytes(message, index),
-    id: newMessageId(),
-  }));
+  const made = request.messages.map((message, index) => ({ ...message, ...messageBytes(message, index) }));
   const query = async <T>(sql: string, values: readonly unknown[] = []): Promise<T> =>
     (await manager.query(sql, [...values])) as T;
-  const store = (): Promise<void> => storeIn({ read: query, write: query }, { queueName, messages: stamped });
-  if (database === undefined) await store();
+  const store = (): Promise<Buffer[]> => storeIn({ read: query, write: query }, { queueName, messages: made });
+  let ids: Buffer[];
+  if (database === undefined) ids = await store();
   else {
     const [{ own }] = await query<[{ own: string | null }]>('SELECT DATABASE() AS own');
     await query(`USE ${quoted(database)}`);
     try {
-      await store();
+      ids = await store();
     } finally {
       if (own !== null) await query(`USE ${quoted(own)}`);
     }
   }
-  return stamped.map(({ id }) => formatMessageId(id));
+  return ids.map(formatMessageId);
 }
 
 function quoted(name: string): string {

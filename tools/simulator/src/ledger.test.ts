@@ -1,4 +1,4 @@
-import { formatMessageId, newMessageId } from '@rowmq/contract';
+import { formatMessageId, newPackId } from '@rowmq/contract';
 import { describe, expect, it } from 'vitest';
 import { type Handout, Ledger, LedgerFullError, leasesInOrder, type Message } from './ledger.js';
 
@@ -35,27 +35,27 @@ describe('Ledger', () => {
 
   it('refuses more than three leases a message', () => {
     const { ledger, batch } = planned(1, 1);
-    const id = formatMessageId(newMessageId());
+    const id = formatMessageId(newPackId());
     for (let lease = 0; lease < 3; lease++) ledger.handedOut(handout(batch[0], id));
     expect(() => ledger.handedOut(handout(batch[0], id))).toThrow(/full after 3 leases/);
   });
 
   it('finds a message by its id, also when the delivery comes before the answer to its enqueue', () => {
     const { ledger, batch } = planned(2);
-    const ids = [formatMessageId(newMessageId()), formatMessageId(newMessageId())];
+    const ids = [formatMessageId(newPackId()), formatMessageId(newPackId())];
     ledger.handedOut(handout(batch[0], ids[0] ?? ''));
     expect(batch[1]?.id).toBeUndefined();
     ledger.enqueueConfirmed(batch, ids, 5);
     expect(ids.map((id) => ledger.findById(id))).toEqual(batch);
     expect(batch[1]?.id).toBe(ids[1]);
-    expect(ledger.findById(formatMessageId(newMessageId()))).toBeUndefined();
+    expect(ledger.findById(formatMessageId(newPackId()))).toBeUndefined();
     expect(ledger.findings).toEqual([]);
   });
 
   it('orders leases as the database handed them out, not as consumers received them', () => {
     const { ledger, batch } = planned(1);
     const [message] = batch;
-    const id = formatMessageId(newMessageId());
+    const id = formatMessageId(newPackId());
     const later = ledger.handedOut({ ...handout(message, id), leaseExpiresOnDatabase: 5000, receiveCount: 2 });
     const earlier = ledger.handedOut(handout(message, id));
     expect(leasesInOrder(message)).toEqual([earlier, later]);

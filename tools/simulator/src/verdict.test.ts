@@ -1,4 +1,4 @@
-import { formatMessageId, newMessageId } from '@rowmq/contract';
+import { formatMessageId, newPackId } from '@rowmq/contract';
 import { describe, expect, it } from 'vitest';
 import { type Handout, type Lease, Ledger, type Outcome } from './ledger.js';
 import { judge, unaccounted, type Evidence, type Verdict } from './verdict.js';
@@ -19,7 +19,7 @@ class Story {
     const batch = this.ledger.planBatch(count, 0);
     for (const message of batch) {
       Object.assign(message, CONTENT, { expiresInSeconds });
-      this.#ids.set(message.number, formatMessageId(newMessageId()));
+      this.#ids.set(message.number, formatMessageId(newPackId()));
     }
     const ids = batch.map(({ number }) => this.#ids.get(number) ?? '');
     this.ledger.enqueueSent(batch, at);
@@ -592,7 +592,7 @@ describe('a broker that breaks its word', () => {
     const story = new Story();
     const message = story.enqueue();
     story.settle(story.handOut(message, 20), 'ack', 30);
-    story.handOut(message, 20, { id: formatMessageId(newMessageId()) });
+    story.handOut(message, 20, { id: formatMessageId(newPackId()) });
     expect(faults(story.judge())).toHaveProperty([GENUINE], expect.stringContaining('two ids'));
   });
 

@@ -1,4 +1,4 @@
-import { enqueueMessage, LIMITS, newMessageId, RowmqError } from '@rowmq/contract';
+import { enqueueMessage, LIMITS, newPackId, RowmqError } from '@rowmq/contract';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { formatTime, toContent, toLeasedMessage, toNewMessage } from './message.codec.js';
@@ -6,7 +6,7 @@ import { formatTime, toContent, toLeasedMessage, toNewMessage } from './message.
 const EXPIRES_AT = Date.UTC(2030, 0, 2, 3, 4, 5, 67);
 
 function stored(sent: unknown): ReturnType<typeof toContent> {
-  return toContent({ ...toNewMessage(enqueueMessage.parse(sent), 0), id: newMessageId(), expiresAt: EXPIRES_AT });
+  return toContent({ ...toNewMessage(enqueueMessage.parse(sent), 0), id: newPackId(), expiresAt: EXPIRES_AT });
 }
 
 function failure(sent: unknown): RowmqError {
@@ -100,7 +100,7 @@ test('a leased delivery has the receipt of its message and lease, and the priori
     bodyEncoding: 'utf8',
     headers: { k: 'v' },
     priority: 9,
-    receipt: Buffer.concat([messageId, Buffer.alloc(8, 0xab)]).toString('base64url'),
+    receipt: Buffer.concat([Buffer.of(1), messageId, Buffer.alloc(8, 0xab)]).toString('base64url'),
     receiveCount: 3,
     enqueuedAt: formatTime(0x019a0b5dac96),
     expiresAt: '2030-01-02T03:04:05.067Z',

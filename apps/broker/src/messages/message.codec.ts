@@ -7,19 +7,17 @@ import {
   messageBytes,
   messageIdTime,
 } from '@rowmq/contract';
-import type { LeasedDelivery } from '@rowmq/store';
-import type { UnstampedMessage } from './commits.js';
+import type { LeasedDelivery, NewMessage } from '@rowmq/store';
 
 /**
- * Makes a message of a producer's request. It gets its id when its batch starts. Throws
+ * Makes a message of a producer's request. It gets its id when its batch is stored. Throws
  * `message-too-large`, and `invalid-request` for a body that is not base64 although the request
  * says so.
  * @param index the message's index in the request
  */
-export function toNewMessage(message: EnqueueMessage, index: number): UnstampedMessage {
+export function toNewMessage(message: EnqueueMessage, index: number): NewMessage {
   const { body, headers } = messageBytes(message, index);
   return {
-    id: undefined,
     body,
     headers,
     priority: message.priority,

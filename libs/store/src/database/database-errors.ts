@@ -121,6 +121,11 @@ export function isNotPrimary(error: unknown): boolean {
   return errno !== undefined && NOT_PRIMARY.has(errno);
 }
 
+/** True when an INSERT gave NULL to a column that takes none. */
+export function isNull(error: unknown): boolean {
+  return driverError(error).errno === 1048;
+}
+
 /** True when an INSERT found a row with the same key. */
 export function isDuplicateKey(error: unknown): boolean {
   return driverError(error).errno === DUPLICATE_KEY;

@@ -32,4 +32,8 @@ export class QueueEntity {
 
   @Column({ name: 'created_at', type: 'bigint', unsigned: true })
   createdAt!: number;
+
+  /** Counts the changes of this row. */
+  @Column({ type: 'int', unsigned: true })
+  version!: number;
 }

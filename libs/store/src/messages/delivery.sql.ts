@@ -1,32 +1,49 @@
 import { LEASE_GRACE_MS } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import type { Transaction } from '../database/database.js';
+import { hex, hexList } from '../database/hex.js';
 import type { Statement } from '../database/session.js';
 import { groupBy } from '../group-by.js';
+import type { Delivery } from './delivery.js';
 
 export { LEASE_GRACE_MS };
 
-/**
- * The token of a delivery without a lease. No claim draws it. NULL would make the row grow at the
- * claim.
- */
-export const NO_LEASE = `x'${'00'.repeat(8)}'`;
+export const TOKEN_BYTES = 8;
+/** The token of a delivery without a lease. No claim draws it. */
+export const NO_TOKEN = Buffer.alloc(TOKEN_BYTES);
+/** {@link NO_TOKEN} in SQL. */
+export const NO_LEASE = hex(NO_TOKEN);
 
-/** Whether a token is {@link NO_LEASE}. A forged receipt may name it and must never match. */
+/** Whether a token is {@link NO_TOKEN}. A forged receipt may name it and must never match. */
 export function isNoLease(token: Buffer): boolean {
-  return token.every((byte) => byte === 0);
+  return token.equals(NO_TOKEN);
 }
 
-/** A delivery's key in the index `delivery_next`, which is in hand-out order. */
-export interface Position {
-  messageId: Buffer;
-  priorityRank: number;
-  availableAt: number;
-}
+export const DELIVERY_COLUMNS = `
+  d.queue_id AS queueId,
+  d.pack_id AS packId,
+  d.lease_token AS leaseToken,
+  d.part,
+  d.members,
+  d.priority_rank AS priorityRank,
+  d.available_at AS availableAt,
+  d.expires_at AS expiresAt,
+  d.producer_expires_at AS producerExpiresAt,
+  d.receive_count AS receiveCount,
+  d.nack_reason AS nackReason`;
+
+/**
+ * The end of a locking read that joins a list. MySQL must be told not to lock the list. MariaDB
+ * does not know OF, and skips the comment.
+ */
+export const FOR_UPDATE = 'FOR UPDATE /*!80000 OF d */';
+
+/** A delivery's place in the index `delivery_next`, and its size. */
+export type Position = Pick<Delivery, 'packId' | 'priorityRank' | 'availableAt' | 'members'>;
 
 /**
  * Locks deliveries that still have these positions, are under no lease, and meet a condition. Skips
- * deliveries that other transactions have locked. Returns the ids of the locked deliveries.
+ * deliveries that other transactions have locked.
  *
  * The statement locks the index entry before the row, as a claim does. A lookup by primary key
  * would lock the row first and could deadlock with a claim. MySQL's SKIP LOCKED never waits, but
@@ -38,16 +55,16 @@ export async function lockUnleased(
   queueId: number,
   positions: readonly Position[],
   condition: string,
-): Promise<Buffer[]> {
+): Promise<Delivery[]> {
   if (positions.length === 0) return [];
   // Deliveries of one enqueue share a priority and a time, so grouping keeps the list short.
   const groups = groupBy(positions, ({ priorityRank, availableAt }) => `${priorityRank}.${availableAt}`);
-  const rows = await tx.read<{ messageId: Buffer }>(
-    `SELECT message_id AS messageId
-     FROM delivery FORCE INDEX (delivery_next)
-     WHERE queue_id = ?
-       AND (${Array.from(groups, () => '(priority_rank = ? AND available_at = ? AND message_id IN (?))').join('\n         OR ')})
-       AND (lease_token = ${NO_LEASE} OR available_at <= ${NOW_MS})
+  return tx.read<Delivery>(
+    `SELECT ${DELIVERY_COLUMNS}
+     FROM delivery d FORCE INDEX (delivery_next)
+     WHERE d.queue_id = ?
+       AND (${Array.from(groups, () => '(d.priority_rank = ? AND d.available_at = ? AND d.pack_id IN (?))').join('\n         OR ')})
+       AND (d.lease_token = ${NO_LEASE} OR d.available_at <= ${NOW_MS})
        AND ${condition}
      FOR UPDATE SKIP LOCKED`,
     [
@@ -55,47 +72,97 @@ export async function lockUnleased(
       ...[...groups.values()].flatMap((group) => [
         group[0]?.priorityRank,
         group[0]?.availableAt,
-        group.map(({ messageId }) => messageId),
+        group.map(({ packId }) => packId),
       ]),
     ],
   );
-  return rows.map(({ messageId }) => messageId);
 }
 
 /**
- * Deletes deliveries in primary-key order.
+ * Replaces rows that the transaction has locked. A row that changes its token changes its key, so
+ * InnoDB would delete and insert it in any case.
+ */
+export function rewrite(before: readonly Delivery[], after: readonly Delivery[]): Statement[] {
+  return [
+    ...(before.length > 0 ? [deleteDeliveries(before)] : []),
+    ...(after.length > 0 ? [insertDeliveries(after)] : []),
+  ];
+}
+
+/** The key of a delivery. */
+export type DeliveryKey = Pick<Delivery, 'queueId' | 'packId' | 'leaseToken' | 'part'>;
+
+/** With more groups than this, a condition per group costs more than a join with a list. */
+export const MOST_GROUPS = 50;
+
+/**
+ * Deletes deliveries in primary-key order. One condition covers the packs of a queue, token and
+ * part: fresh deliveries differ in nothing else.
  *
- * The join with a list makes both servers find each row by its primary key at every table size.
- * With `message_id IN (…)`, MySQL scans a small table unless hinted. MariaDB accepts no hint here
- * and walks the whole queue. Both then wait for rows that other transactions have locked.
- * `docs/decisions/0001-delete-by-primary-key.md` has the plans and times.
+ * With the token among the conditions, both servers find the rows by their primary key at every
+ * table size. A join with a list does so too, and is cheaper for many groups. A list of ids alone
+ * does not: on a small table both servers scan, and wait for rows that other transactions have
+ * locked. `docs/decisions/0001-delete-by-primary-key.md` has the plans and times.
  */
-const DELETE_DELIVERIES = `
-  DELETE d
-  FROM JSON_TABLE(?, '$[*]' COLUMNS (id CHAR(32) PATH '$')) ids
-  STRAIGHT_JOIN delivery d FORCE INDEX (PRIMARY)
-    ON d.queue_id = ? AND d.message_id = UNHEX(ids.id)`;
-
-export function deleteDeliveries(queueId: number, messageIds: readonly Buffer[]): Statement {
-  const sorted = messageIds.map((id) => id.toString('hex')).toSorted();
-  return { sql: DELETE_DELIVERIES, values: [JSON.stringify(sorted), queueId] };
+export function deleteDeliveries(deliveries: readonly DeliveryKey[]): Statement {
+  const groups = groupBy(
+    deliveries,
+    ({ queueId, leaseToken, part }) =>
+      `d.queue_id = ${queueId} AND d.lease_token = ${hex(leaseToken)} AND d.part = ${part}`,
+  );
+  if (groups.size > MOST_GROUPS) return deleteByList(deliveries);
+  const conditions = Array.from(
+    groups,
+    ([key, group]) => `(${key} AND d.pack_id IN (${hexList(group.map(({ packId }) => packId))}))`,
+  );
+  return { sql: `DELETE d FROM delivery d FORCE INDEX (PRIMARY) WHERE ${conditions.join('\n    OR ')}` };
 }
 
-/**
- * Moves deliveries that the transaction has locked to another queue, where they are available now
- * and count as never received. They keep their expiry, and their nack reason unless the caller
- * gives another.
- */
-export function moveDeliveries(from: number, to: number, messageIds: readonly Buffer[], reason?: string): Statement {
+function deleteByList(deliveries: readonly DeliveryKey[]): Statement {
+  const keys = deliveries
+    .toSorted(byKey)
+    .map(({ queueId, packId, leaseToken, part }) => [
+      queueId,
+      packId.toString('hex'),
+      leaseToken.toString('hex'),
+      part,
+    ]);
   return {
-    sql: `UPDATE delivery FORCE INDEX (PRIMARY)
-     SET queue_id = ?,
-         available_at = ${NOW_MS},
-         receive_count = 0,
-         lease_token = ${NO_LEASE},
-         nack_reason = COALESCE(?, nack_reason)
-     WHERE queue_id = ?
-       AND message_id IN (?)`,
-    values: [to, reason ?? null, from, messageIds],
+    sql: `
+  DELETE d
+  FROM JSON_TABLE(?, '$[*]' COLUMNS (
+    queue_id INT UNSIGNED PATH '$[0]',
+    pack_id CHAR(32) PATH '$[1]',
+    lease_token CHAR(16) PATH '$[2]',
+    part TINYINT UNSIGNED PATH '$[3]'
+  )) wanted
+  STRAIGHT_JOIN delivery d FORCE INDEX (PRIMARY)
+    ON d.queue_id = wanted.queue_id
+   AND d.pack_id = UNHEX(wanted.pack_id)
+   AND d.lease_token = UNHEX(wanted.lease_token)
+   AND d.part = wanted.part`,
+    values: [JSON.stringify(keys)],
   };
+}
+
+function insertDeliveries(deliveries: readonly Delivery[]): Statement {
+  const rows = deliveries.toSorted(byKey).map((row) => {
+    const { queueId, packId, leaseToken, part, members, priorityRank, availableAt, expiresAt, receiveCount } = row;
+    const reason = row.nackReason === null ? 'NULL' : '?';
+    return `(${queueId},${hex(packId)},${hex(leaseToken)},${part},${members},${priorityRank},${availableAt},${expiresAt},${row.producerExpiresAt ?? 'NULL'},${receiveCount},${reason})`;
+  });
+  return {
+    sql: `INSERT INTO delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, producer_expires_at, receive_count, nack_reason) VALUES ${rows.join(',')}`,
+    values: deliveries.toSorted(byKey).flatMap(({ nackReason }) => nackReason ?? []),
+  };
+}
+
+/** The order of the primary key. Every transaction locks and writes deliveries in it. */
+export function byKey(one: DeliveryKey, other: DeliveryKey): number {
+  return (
+    one.queueId - other.queueId ||
+    one.packId.compare(other.packId) ||
+    one.leaseToken.compare(other.leaseToken) ||
+    one.part - other.part
+  );
 }

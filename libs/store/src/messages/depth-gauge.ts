@@ -1,49 +1,66 @@
-import type { Transaction } from '../database/database.js';
+import type { Database } from '../database/database.js';
+import type { Session } from '../database/session.js';
+import { NOW_MS } from '../database/clock.js';
+import { NO_LEASE } from './delivery.sql.js';
+
+/** A count of a deeper queue is reused for this long. */
+const REUSE_MS = 1000;
+/** A count up to this depth takes a few milliseconds, so every refusal rests on a fresh one. */
+const CHEAP_DEPTH = 10_000;
+const QUEUES_REMEMBERED = 10_000;
 
 /**
- * The broker reuses a count for this many times its cost. Counting therefore uses at most a
- * twentieth of the time.
- */
-const REUSE_FACTOR = 20;
-/** Up to this depth a count takes a few tenths of a millisecond, so every enqueue makes one. */
-const EXACT_DEPTH = 1000;
-
-/**
- * Keeps queues within their maximum depth.
+ * Keeps queues near their maximum depth.
  *
- * The cost of a count grows with the depth. Up to {@link EXACT_DEPTH} deliveries, every enqueue
- * counts, and the limit is exact. Beyond it the broker reuses a count for twenty times its cost,
- * and subtracts its own enqueues since. In that time the enqueues of other brokers may exceed the
- * limit. The broker always counts anew before it refuses a request.
+ * A broker counts a queue's messages at most once a second, and adds its own enqueues since. Other
+ * brokers' enqueues of that second may exceed the limit. Before it refuses a request the broker
+ * counts again, unless the queue is deep and its last count recent.
  */
 export class DepthGauge {
-  private readonly counts = new Map<number, { maxDepth: number; room: number; until: number }>();
+  private readonly counts = new Map<number, { depth: number; countedAt: number }>();
 
-  /**
-   * Returns the number of deliveries that still fit into a queue. Counts anew unless a recent count
-   * leaves room for the wanted number. The transaction must hold the queue's row exclusively.
-   */
-  async room(tx: Pick<Transaction, 'read'>, queueId: number, maxDepth: number, wanted: number): Promise<number> {
+  constructor(private readonly database: Database) {}
+
+  /** Returns the number of messages that still fit into a queue. May be negative. */
+  async room(queueId: number, maxDepth: number, wanted: number): Promise<number> {
     const known = this.counts.get(queueId);
-    if (known !== undefined && known.maxDepth === maxDepth && known.until > performance.now() && known.room >= wanted) {
-      return known.room;
+    if (known !== undefined && performance.now() - known.countedAt < REUSE_MS) {
+      if (known.depth + wanted <= maxDepth || known.depth > CHEAP_DEPTH) return maxDepth - known.depth;
     }
-    const started = performance.now();
-    const [row] = await tx.read<{ depth: number }>(
-      'SELECT COUNT(*) AS depth FROM (SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? LIMIT ?) AS counted',
-      [queueId, maxDepth],
-    );
-    const cost = performance.now() - started;
-    const depth = Number(row?.depth ?? 0);
-    const room = maxDepth - depth;
-    if (depth <= EXACT_DEPTH) this.counts.delete(queueId);
-    else this.counts.set(queueId, { maxDepth, room, until: performance.now() + cost * REUSE_FACTOR });
-    return room;
+    const countedAt = performance.now();
+    const depth = await countMessages(this.database, queueId, maxDepth);
+    if (this.counts.size >= QUEUES_REMEMBERED) this.counts.clear();
+    this.counts.set(queueId, { depth, countedAt });
+    return maxDepth - depth;
   }
 
-  /** Subtracts stored deliveries from the room that the last count found. */
-  subtract(queueId: number, stored: number): void {
+  /** Adds stored messages to the last count; a negative number takes back what was not stored. */
+  add(queueId: number, messages: number): void {
     const known = this.counts.get(queueId);
-    if (known !== undefined) known.room -= stored;
+    if (known !== undefined) known.depth += messages;
   }
+}
+
+/**
+ * Counts the messages that a queue owes, without locks. Expired ones do not count, unless they are
+ * under a lease. Stops at `enough` deliveries.
+ */
+export async function countMessages(
+  session: Pick<Session, 'read'>,
+  queueId: number,
+  enough: number,
+  clock = NOW_MS,
+): Promise<number> {
+  const [row] = await session.read<{ messages: number | string | null }>(
+    `SELECT SUM(BIT_COUNT(members)) AS messages
+     FROM (
+       SELECT members
+       FROM delivery FORCE INDEX (PRIMARY)
+       WHERE queue_id = ?
+         AND (expires_at > ${clock} OR (lease_token <> ${NO_LEASE} AND available_at > ${clock}))
+       LIMIT ?
+     ) AS counted`,
+    [queueId, enough],
+  );
+  return Number(row?.messages ?? 0);
 }

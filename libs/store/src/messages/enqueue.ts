@@ -1,22 +1,23 @@
+import { randomBytes } from 'node:crypto';
 import { LIMITS, RowmqError } from '@rowmq/contract';
 import { NOW_MS, UTC_NOW_MS } from '../database/clock.js';
-import { hex } from '../database/hex.js';
 import type { Database, Transaction } from '../database/database.js';
+import { isDuplicateKey, isNull, TryAgain } from '../database/database-errors.js';
+import { hex } from '../database/hex.js';
 import type { Statement } from '../database/session.js';
-import { isDuplicateKey, TryAgain } from '../database/database-errors.js';
-import { DepthGauge } from './depth-gauge.js';
 import { groupBy } from '../group-by.js';
-import { type Queue, QUEUE_COLUMNS, queueNotFound, type QueueRow } from '../queues/queue.js';
+import { type Queue, QUEUE_COLUMNS, queueNotFound, type QueueRow, toQueue } from '../queues/queue.js';
 import type { QueueRepository } from '../queues/queue.repository.js';
-import type { IndexPosition, ScanFloors } from './scan-floors.js';
+import type { LeasedDelivery } from './claim.js';
+import { LEASE_GRACE_MS, NO_LEASE, TOKEN_BYTES } from './delivery.sql.js';
+import { countMessages, DepthGauge } from './depth-gauge.js';
+import { lowestMember } from './members.js';
+import type { Content } from './pack.codec.js';
+import { type NewPack, packMessages, type Packable } from './packing.js';
+import type { QueueViews } from './queue-view.js';
 
 /** A message as a producer sends it. The caller has checked its size. */
-export interface NewMessage {
-  /** A UUIDv7 that exists before the first try, so that a repeated try finds it. */
-  id: Buffer;
-  body: Buffer;
-  /** A JSON object of strings, or null. */
-  headers: Buffer | null;
+export interface NewMessage extends Content {
   /** 0 to 9; 9 is the most urgent. */
   priority: number;
   /** Default: the queue's delay. */
@@ -32,322 +33,354 @@ export interface EnqueueRequest {
 }
 
 /**
- * Null if the request is stored. Otherwise nothing of it is stored, and the error says why: a
- * `RowmqError` or the database's own error.
+ * The messages' ids, in order. An error if nothing of the request is stored: a `RowmqError` with
+ * the code `queue-not-found`, `queue-full` or `invalid-request`.
  */
-export type EnqueueOutcome = Error | null;
+export type EnqueueOutcome = Buffer[] | Error;
+
+/** A parked consumer whom an enqueue has reserved. Exactly one of the two is called, once. */
+export interface Reservation {
+  readonly maxMessages: number;
+  readonly leaseSeconds: number;
+  /**
+   * After COMMIT: these messages are leased to the consumer. At least one, at most `maxMessages`.
+   */
+  handOff(leased: LeasedDelivery[]): void;
+  /** Nothing is leased to the consumer. */
+  cancel(): void;
+}
 
 /**
- * The outcome of a request whose queue has a maximum depth, in a batch that accepts only queues
- * without one. Nothing of the request is stored.
+ * Reserves parked consumers of a queue for so many messages, first come first served. Together they
+ * want about that many. The enqueue calls it once a queue, just before it sends its statements.
  */
-export class BoundedQueueError extends Error {
-  override readonly name = 'BoundedQueueError';
+export type Reserve = (queue: Queue, messages: number) => Reservation[];
 
-  constructor() {
-    super('The queue has a maximum depth; enqueue to it in a batch that accepts such queues.');
-  }
+/** A message that the batch stores. */
+interface Admitted extends Packable {
+  priority: number;
 }
 
-/** Requests that share a transaction. */
-interface EnqueueBatch {
-  requests: EnqueueRequest[];
-  queueIds: Set<number>;
-  /**
-   * Exclusive for a queue with a maximum depth, so that two transactions cannot both use its last
-   * room.
-   */
-  lock: 'shared' | 'exclusive';
-  /**
-   * Positions of the deliveries of all tries. A COMMIT that got no answer may have stored those of
-   * an earlier try.
-   */
-  positions: (IndexPosition & { queueId: number })[];
+/** The messages of one batch for one queue. */
+interface QueueBatch {
+  queue: Queue;
+  messages: Admitted[];
+  packs: NewPack[];
+  /** Each reservation with the messages that it gets. */
+  handOffs: { reservation: Reservation; messages: Admitted[] }[];
 }
 
-interface StoreResult {
-  outcomes: Map<EnqueueRequest, EnqueueOutcome>;
-  /**
-   * Requests whose queue no longer matches the cache: it was deleted, replaced, or given a maximum
-   * depth. Nothing of them is stored.
-   */
-  outdated: EnqueueRequest[];
-}
-
-/** A queue's settings under a lock on its row, with the database's time. */
-type LockedQueue = Queue & { now: number };
-
-/** A call tries a request this many times if its cached queue turns out outdated. */
+/** An enqueue meets queues that changed since they were cached at most this many times. */
 const ROUNDS = 4;
 
-/** Stores messages. */
+/**
+ * Stores messages. A batch is one round trip and one commit: its statements check in the database
+ * that the cached settings still hold.
+ */
 export class Enqueue {
-  private readonly depths = new DepthGauge();
+  private readonly depths: DepthGauge;
 
+  /** @param release undoes leases that reached no consumer */
   constructor(
     private readonly database: Database,
     private readonly queues: QueueRepository,
-    private readonly floors: ScanFloors,
-  ) {}
+    private readonly views: QueueViews,
+    private readonly release: (queueId: number, leased: readonly LeasedDelivery[]) => Promise<void>,
+    private readonly makePackId: (() => Buffer) | undefined,
+  ) {
+    this.depths = new DepthGauge(database);
+  }
 
-  /** @param onlyUnbounded refuse requests for queues with a maximum depth */
-  async run(requests: readonly EnqueueRequest[], onlyUnbounded: boolean): Promise<EnqueueOutcome[]> {
-    const outcomes = new Map<EnqueueRequest, EnqueueOutcome>();
-    let isAnyStored = false;
-    let left = [...requests];
-    const refuse = (refused: readonly EnqueueRequest[], error: unknown): void => {
-      // The caller may repeat a call that stored nothing, so the call throws. Once it has stored
-      // something, an error is the outcome of the failed requests only.
-      if (!isAnyStored) throw error;
-      for (const request of refused) outcomes.set(request, error as Error);
-    };
-    for (let round = 0; left.length > 0 && round < ROUNDS; round += 1) {
-      const before = left;
-      left = [];
-      let batches: EnqueueBatch[];
+  async run(requests: readonly EnqueueRequest[], reserve: Reserve): Promise<EnqueueOutcome[]> {
+    for (let round = 1; ; round += 1) {
+      const names = [...new Set(requests.map(({ queueName }) => queueName))];
+      const queues = await this.queues.getAll(names);
+      const { outcomes, admitted } = await this.admit(requests, queues);
+      const batches = [...groupBy(admitted, ({ queue }) => queue)].map(([queue, group]) =>
+        batchOf(
+          queue,
+          group.flatMap(({ messages }) => messages),
+          reserve,
+          this.makePackId,
+        ),
+      );
       try {
-        batches = batchesOf(before, await this.queues.getAll([...new Set(before.map(({ queueName }) => queueName))]));
+        await this.store(batches);
       } catch (error) {
-        refuse(before, error);
-        break;
-      }
-      // The batches run one after the other, so that a call uses one connection for all of them.
-      for (const batch of batches) {
-        if (onlyUnbounded && batch.lock === 'exclusive') {
-          for (const request of batch.requests) outcomes.set(request, new BoundedQueueError());
-          continue;
+        for (const { queue, messages, handOffs } of batches) {
+          this.depths.add(queue.id, -messages.length);
+          // The messages may be stored after all, so the next claim reads from the start.
+          this.views.forget(queue.id);
+          for (const { reservation } of handOffs) reservation.cancel();
         }
-        try {
-          const result = await this.carryOut(batch);
-          isAnyStored = true;
-          left.push(...result.outdated);
-          for (const [request, outcome] of result.outcomes) outcomes.set(request, outcome);
-        } catch (error) {
-          refuse(batch.requests, error);
+        if (!isNull(error)) throw error;
+        if (round === ROUNDS) {
+          throw new RowmqError('overloaded', 'A queue of this batch changes all the time; try again.', {
+            cause: error,
+            retryAfterSeconds: 1,
+          });
         }
+        for (const name of names) this.queues.evict(name);
+        continue;
       }
-    }
-    return requests.map((request) => {
-      const outcome = outcomes.get(request);
-      return outcome === undefined ? queueNotFound(request.queueName) : outcome;
-    });
-  }
-
-  private async carryOut(batch: EnqueueBatch): Promise<StoreResult> {
-    try {
-      return await this.database.transaction((tx) => this.store(tx, batch));
-    } finally {
-      // From now on claims read low enough to find these deliveries, however late they committed.
-      for (const { queueId, ...position } of batch.positions) this.floors.lower(queueId, position);
+      const stored = new Map(
+        admitted.map(({ request, messages }) => [request, messages.map(({ id }) => id as Buffer)]),
+      );
+      return requests.map((request) => outcomes.get(request) ?? (stored.get(request) as Buffer[]));
     }
   }
 
-  private async store(tx: Transaction, batch: EnqueueBatch): Promise<StoreResult> {
-    const { requests, lock } = batch;
-    const queues = await lockQueues(tx, [...batch.queueIds], lock);
-    const stored = tx.commitUnknown ? await alreadyStored(tx, requests) : new Set<EnqueueRequest>();
-    const rows = new NewRows();
-    const result: StoreResult = { outcomes: new Map(), outdated: [] };
-    const admitted: { queue: LockedQueue; request: EnqueueRequest }[] = [];
+  /** Finds the requests that can be stored, and the outcome of every other one. */
+  private async admit(
+    requests: readonly EnqueueRequest[],
+    queues: ReadonlyMap<string, Queue>,
+  ): Promise<{
+    outcomes: Map<EnqueueRequest, Error>;
+    admitted: { queue: Queue; request: EnqueueRequest; messages: Admitted[] }[];
+  }> {
+    const outcomes = new Map<EnqueueRequest, Error>();
+    const admitted: { queue: Queue; request: EnqueueRequest; messages: Admitted[] }[] = [];
     for (const request of requests) {
       const queue = queues.get(request.queueName);
-      if (stored.has(request)) {
-        result.outcomes.set(request, null);
-      } else if (queue === undefined || (queue.maxDepth !== null && lock === 'shared')) {
-        this.queues.evict(request.queueName);
-        result.outdated.push(request);
-      } else {
-        admitted.push({ queue, request });
+      if (queue === undefined) {
+        outcomes.set(request, queueNotFound(request.queueName));
+        continue;
+      }
+      try {
+        const messages = request.messages.map((message, index) => schedule(message, queue, index));
+        if (queue.maxDepth !== null) {
+          refuseIfFull(queue, messages.length, await this.depths.room(queue.id, queue.maxDepth, messages.length));
+        }
+        this.depths.add(queue.id, messages.length);
+        admitted.push({ queue, request, messages });
+      } catch (error) {
+        if (!(error instanceof RowmqError) || error.code === 'database-unavailable') throw error;
+        outcomes.set(request, error);
       }
     }
-    // An exclusive batch has requests for one queue only.
-    const bounded = lock === 'exclusive' ? admitted[0]?.queue : undefined;
-    const wanted = admitted.reduce((sum, { request }) => sum + request.messages.length, 0);
-    let room = Infinity;
-    if (bounded !== undefined && bounded.maxDepth !== null) {
-      room = await this.depths.room(tx, bounded.id, bounded.maxDepth, wanted);
+    return { outcomes, admitted };
+  }
+
+  private async store(batches: readonly QueueBatch[]): Promise<void> {
+    if (batches.length === 0) return;
+    const leaseToken = randomBytes(TOKEN_BYTES);
+    const firstPack = batches[0]?.packs[0]?.id as Buffer;
+    const statements = storeBatches(batches, leaseToken);
+    const now = await this.database.transaction(async (tx) => {
+      // The batch is one transaction: its first pack tells whether an earlier try committed.
+      if (tx.commitUnknown && (await isStored(tx, firstPack))) return undefined;
+      try {
+        const answers = await tx.finish(statements);
+        return Number((answers.at(-1) as [{ now: number }])[0].now);
+      } catch (error) {
+        // The earlier try has committed only now. The next try finds its pack.
+        throw tx.commitUnknown && isDuplicateKey(error) ? new TryAgain(error) : error;
+      }
+    });
+    for (const batch of batches) {
+      this.noteReady(batch, now);
+      await this.handOff(batch, leaseToken, now);
     }
-    for (const { queue, request } of admitted) {
-      result.outcomes.set(request, admit(queue, request, room - rows.count, rows));
+  }
+
+  /** From now on claims read low enough to find these messages, however late they committed. */
+  private noteReady({ queue, packs }: QueueBatch, now: number | undefined): void {
+    if (now === undefined) {
+      this.views.forget(queue.id);
+      return;
     }
-    batch.positions.push(...rows.positions);
-    try {
-      await tx.finish(rows.inserts);
-    } catch (error) {
-      // The earlier try has committed only now. The next try finds its messages.
-      throw tx.commitUnknown && isDuplicateKey(error) ? new TryAgain(error) : error;
+    const ranks = new Set(packs.flatMap(({ deliveries }) => deliveries.map(({ fate }) => fate.priorityRank)));
+    for (const priorityRank of ranks) this.views.of(queue.id).lower({ priorityRank, availableAt: now });
+  }
+
+  /**
+   * @param now when the batch was stored; undefined if a COMMIT without an answer turned out well
+   */
+  private async handOff({ queue, handOffs }: QueueBatch, leaseToken: Buffer, now: number | undefined): Promise<void> {
+    const undone: LeasedDelivery[] = [];
+    for (const { reservation, messages } of handOffs) {
+      const leased = messages.map((message) => toLeased(message, leaseToken, now ?? 0));
+      if (now !== undefined) {
+        reservation.handOff(leased);
+        continue;
+      }
+      // Nobody knows the deadlines of these leases. The messages become ready again instead.
+      reservation.cancel();
+      undone.push(...leased);
     }
-    if (bounded !== undefined) this.depths.subtract(bounded.id, rows.count);
-    return result;
+    if (undone.length > 0) await this.release(queue.id, undone).catch(() => undefined);
   }
 }
 
-/**
- * Groups requests by transaction. All queues without a maximum depth share one, and every other
- * queue has its own. Requests for unknown queues are in no batch.
- */
-function batchesOf(requests: readonly EnqueueRequest[], queues: ReadonlyMap<string, Queue>): EnqueueBatch[] {
-  const known = requests.flatMap((request) => {
-    const queue = queues.get(request.queueName);
-    return queue === undefined ? [] : [{ request, queue }];
-  });
-  const groups = groupBy(known, ({ queue }) => (queue.maxDepth === null ? undefined : queue.id));
-  return Array.from(groups, ([bounded, group]) => ({
-    requests: group.map(({ request }) => request),
-    queueIds: new Set(group.map(({ queue }) => queue.id)),
-    lock: bounded === undefined ? 'shared' : 'exclusive',
-    positions: [],
-  }));
+function batchOf(
+  queue: Queue,
+  messages: Admitted[],
+  reserve: Reserve,
+  makePackId: (() => Buffer) | undefined,
+): QueueBatch {
+  const handOffs: QueueBatch['handOffs'] = [];
+  if (!queue.paused) {
+    const ready = messages
+      .filter(({ delayMs }) => delayMs === 0)
+      .toSorted((one, other) => one.priorityRank - other.priorityRank);
+    let used = 0;
+    for (const reservation of ready.length === 0 ? [] : reserve(queue, ready.length)) {
+      const given = ready.slice(used, used + reservation.maxMessages);
+      used += given.length;
+      if (given.length === 0) {
+        reservation.cancel();
+        continue;
+      }
+      for (const message of given) message.leaseMs = reservation.leaseSeconds * 1000;
+      handOffs.push({ reservation, messages: given });
+    }
+  }
+  return { queue, messages, packs: packMessages(messages, makePackId), handOffs };
 }
 
-/** The caller's own transaction, on a connection that the store does not manage. */
-export type ForeignTransaction = Pick<Transaction, 'read' | 'write'>;
-
-/**
- * Stores the messages of one request in the caller's transaction. It does not commit, retry, or
- * notify waiting consumers.
- *
- * Throws `queue-not-found`, `queue-full` or `invalid-request`. Throws `overloaded` if somebody sets
- * a maximum depth between the read of the queue and its lock.
- *
- * Locks the queue's row until the caller's transaction ends: shared, or exclusively if the queue
- * has a maximum depth.
- */
-export async function storeIn(tx: ForeignTransaction, request: EnqueueRequest): Promise<void> {
-  const { queueName, messages } = request;
-  const [known] = await tx.read<QueueRow>(`SELECT ${QUEUE_COLUMNS} FROM queue WHERE name = ?`, [queueName]);
-  if (known === undefined) throw queueNotFound(queueName);
-  const lock = known.maxDepth === null ? 'shared' : 'exclusive';
-  const locked = (await lockQueues(tx, [known.id], lock, UTC_NOW_MS)).get(queueName);
-  if (locked === undefined) throw queueNotFound(queueName);
-  // The caller's connection may return large numbers as text.
-  const queue = { ...locked, now: Number(locked.now) };
-  let room = Infinity;
-  if (queue.maxDepth !== null) {
-    if (lock === 'shared')
-      throw new RowmqError('overloaded', `Queue '${queueName}' was given a maximum depth meanwhile; try again.`);
-    room = await new DepthGauge().room(tx, queue.id, queue.maxDepth, messages.length);
-  }
-  const rows = new NewRows();
-  const refusal = admit(queue, request, room, rows);
-  if (refusal !== null) throw refusal;
-  for (const { sql } of rows.inserts) await tx.write(sql);
+function toLeased(message: Admitted, leaseToken: Buffer, now: number): LeasedDelivery {
+  return {
+    messageId: message.id as Buffer,
+    leaseToken,
+    body: message.body,
+    headers: message.headers,
+    priority: message.priority,
+    receiveCount: 1,
+    expiresAt: now + message.lifeMs,
+    leaseExpiresAt: now + (message.leaseMs ?? 0),
+  };
 }
 
-/**
- * Adds a request's messages to the rows, or returns the reason for its refusal. It checks the
- * messages before the depth: a repeated try may find the queue fuller, and must refuse an invalid
- * message for the same reason.
- */
-function admit(queue: LockedQueue, { messages }: EnqueueRequest, room: number, rows: NewRows): EnqueueOutcome {
-  let times: Times[];
-  try {
-    times = messages.map((message, index) => schedule(message, queue, index));
-  } catch (error) {
-    if (error instanceof RowmqError) return error;
-    throw error;
-  }
-  if (messages.length > room) {
-    return new RowmqError(
-      'queue-full',
-      `The queue holds ${(queue.maxDepth ?? 0) - room} of at most ${queue.maxDepth} deliveries, no room for ${messages.length} more; try again when consumers have caught up.`,
-      { retryAfterSeconds: 1 },
-    );
-  }
-  for (const [index, message] of messages.entries()) rows.add(queue, message, times[index] as Times);
-  return null;
-}
-
-/**
- * Locks the rows of queues until the transaction ends. Returns those that still exist, with the
- * database's time. Every transaction that locks several queues does so in id order:
- * `docs/locking.md`.
- */
-async function lockQueues(
-  tx: ForeignTransaction,
-  queueIds: readonly number[],
-  lock: EnqueueBatch['lock'],
-  clock = NOW_MS,
-): Promise<Map<string | null, LockedQueue>> {
-  const rows = await tx.read<QueueRow & { now: number }>(
-    `SELECT ${QUEUE_COLUMNS},
-            ${clock} AS now
-     FROM queue FORCE INDEX (PRIMARY)
-     WHERE id IN (?)
-     ORDER BY id
-     ${lock === 'shared' ? 'LOCK IN SHARE MODE' : 'FOR UPDATE'}`,
-    [queueIds],
+function refuseIfFull({ maxDepth }: Queue, wanted: number, room: number): void {
+  if (wanted <= room) return;
+  throw new RowmqError(
+    'queue-full',
+    `The queue holds ${(maxDepth ?? 0) - room} of at most ${maxDepth} messages, no room for ${wanted} more; try again when consumers have caught up.`,
+    { retryAfterSeconds: 1 },
   );
-  return new Map(rows.map((row) => [row.name, { ...row, name: row.name ?? '', paused: row.paused !== 0 }]));
 }
 
-/** Returns those of these requests that an earlier try has stored. */
-async function alreadyStored(tx: Transaction, requests: readonly EnqueueRequest[]): Promise<Set<EnqueueRequest>> {
-  const firstIds = requests.map(({ messages }) => messages[0]?.id);
-  const found = await tx.read<{ id: Buffer }>(
-    `SELECT id FROM message FORCE INDEX (PRIMARY) WHERE id IN (?)
-     UNION ALL
-     SELECT id FROM message_overflow FORCE INDEX (PRIMARY) WHERE id IN (?)`,
-    [firstIds, firstIds],
-  );
-  const there = new Set(found.map(({ id }) => id.toString('hex')));
-  return new Set(requests.filter((_, index) => there.has(firstIds[index]?.toString('hex') ?? '')));
-}
-
-interface Times {
-  availableAt: number;
-  expiresAt: number;
-}
-
-/**
- * Computes when a message becomes available and when it expires, on the database's clock. Throws
- * `invalid-request` if the message would expire before its delay ends.
- */
-function schedule(message: NewMessage, queue: LockedQueue, index: number): Times {
+/** Throws `invalid-request` if the message would expire before its delay ends. */
+function schedule(message: NewMessage, queue: Queue, index: number): Admitted {
+  const { body, headers, priority, expiresInSeconds } = message;
   const delaySeconds = message.delaySeconds ?? queue.delaySeconds;
-  const lifeSeconds = Math.min(message.expiresInSeconds ?? queue.messageTtlSeconds, queue.messageTtlSeconds);
+  const lifeSeconds = Math.min(expiresInSeconds ?? queue.messageTtlSeconds, queue.messageTtlSeconds);
   if (delaySeconds >= lifeSeconds) {
     throw new RowmqError(
       'invalid-request',
       `Message ${index} would expire after ${lifeSeconds} s, before its delay of ${delaySeconds} s ends, and never be delivered; shorten the delay or let it live longer.`,
     );
   }
-  return { availableAt: queue.now + delaySeconds * 1000, expiresAt: queue.now + lifeSeconds * 1000 };
+  return {
+    body,
+    headers,
+    priority,
+    priorityRank: LIMITS.priorityMax - priority,
+    delayMs: delaySeconds * 1000,
+    lifeMs: lifeSeconds * 1000,
+    producerLifeMs: expiresInSeconds === undefined ? null : expiresInSeconds * 1000,
+    leaseMs: null,
+  };
 }
 
-/** The rows of a batch as SQL text. Escaping by mysql2, value by value, costs a third more. */
-class NewRows {
-  private readonly messages: string[] = [];
-  private readonly deliveries: string[] = [];
-  /**
-   * Lower bounds of the rows' positions: for each queue and priority, the time of the store. No row
-   * has an earlier `available_at`.
-   */
-  readonly positions: (IndexPosition & { queueId: number })[] = [];
+async function isStored(tx: Transaction, packId: Buffer): Promise<boolean> {
+  const [found] = await tx.read(
+    `SELECT 1 FROM pack FORCE INDEX (PRIMARY) WHERE id = ?
+     UNION ALL
+     SELECT 1 FROM pack_overflow FORCE INDEX (PRIMARY) WHERE id = ?`,
+    [packId, packId],
+  );
+  return found !== undefined;
+}
 
-  get count(): number {
-    return this.messages.length;
-  }
+/**
+ * The statements of a batch: lock the queues' rows, shared, in id order; insert packs and
+ * deliveries; tell the time of the store.
+ *
+ * A queue that was deleted or changed since it was cached has no row with this version. Its
+ * variable is then NULL, the INSERT fails with 1048, and nothing of the batch is stored.
+ */
+function storeBatches(batches: readonly QueueBatch[], leaseToken: Buffer): Statement[] {
+  const sorted = batches.toSorted((one, other) => one.queue.id - other.queue.id);
+  const guards = sorted.map(
+    ({ queue }) =>
+      `@queue_${queue.id} = (SELECT id FROM queue FORCE INDEX (PRIMARY) WHERE id = ${queue.id} AND version = ${queue.version} AND name IS NOT NULL LOCK IN SHARE MODE)`,
+  );
+  const rows = sorted.map(({ queue, packs }) => rowsOf(`@queue_${queue.id}`, '@now', packs, leaseToken));
+  return [
+    { sql: `SET ${guards.join(',\n    ')}` },
+    // The time comes after the locks.
+    { sql: `SET @now = ${NOW_MS}` },
+    insertPacks(rows.flatMap(({ packs }) => packs)),
+    insertNewDeliveries(rows.flatMap(({ deliveries }) => deliveries)),
+    { sql: 'SELECT @now AS now' },
+  ];
+}
 
-  add(queue: LockedQueue, { id, body, headers, priority }: NewMessage, { availableAt, expiresAt }: Times): void {
-    const priorityRank = LIMITS.priorityMax - priority;
-    const messageId = hex(id);
-    this.messages.push(
-      `(${messageId},${queue.id},${hex(body)},${headers === null ? 'NULL' : hex(headers)},${expiresAt})`,
-    );
-    this.deliveries.push(`(${queue.id},${messageId},${priorityRank},${availableAt},${expiresAt},0)`);
-    if (!this.positions.some((position) => position.queueId === queue.id && position.priorityRank === priorityRank)) {
-      this.positions.push({ queueId: queue.id, priorityRank, availableAt: queue.now });
-    }
-  }
+/** The rows of packs as SQL text. Escaping by mysql2, value by value, costs a third more. */
+function rowsOf(
+  queueId: string | number,
+  now: string | number,
+  packs: readonly NewPack[],
+  leaseToken: Buffer,
+): { packs: string[]; deliveries: string[] } {
+  return {
+    packs: packs.map(
+      ({ id, count, lifeMs, payload }) => `(${hex(id)},${queueId},${count},${now}+${lifeMs},${hex(payload)})`,
+    ),
+    deliveries: packs.flatMap(({ id, deliveries }) =>
+      deliveries.map(({ fate, members }) => {
+        const { leaseMs, delayMs } = fate;
+        const waitMs = leaseMs === null ? delayMs : leaseMs + LEASE_GRACE_MS;
+        const token = leaseMs === null ? NO_LEASE : hex(leaseToken);
+        const producerExpiresAt = fate.producerLifeMs === null ? 'NULL' : `${now}+${fate.producerLifeMs}`;
+        return `(${queueId},${hex(id)},${token},${lowestMember(members)},${members},${fate.priorityRank},${now}+${waitMs},${now}+${fate.lifeMs},${producerExpiresAt},${leaseMs === null ? 0 : 1})`;
+      }),
+    ),
+  };
+}
 
-  get inserts(): Statement[] {
-    if (this.count === 0) return [];
-    return [
-      { sql: `INSERT INTO message (id, queue_id, body, headers, expires_at) VALUES ${this.messages.join(',')}` },
-      {
-        sql: `INSERT INTO delivery (queue_id, message_id, priority_rank, available_at, expires_at, receive_count) VALUES ${this.deliveries.join(',')}`,
-      },
-    ];
+function insertPacks(rows: readonly string[]): Statement {
+  return { sql: `INSERT INTO pack (id, queue_id, count, expires_at, payload) VALUES ${rows.join(',')}` };
+}
+
+function insertNewDeliveries(rows: readonly string[]): Statement {
+  return {
+    sql: `INSERT INTO delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, producer_expires_at, receive_count) VALUES ${rows.join(',')}`,
+  };
+}
+
+/** The caller's own transaction, on a connection that the store does not manage. */
+export type ForeignTransaction = Pick<Transaction, 'read' | 'write'>;
+
+/**
+ * Stores the messages of one request in the caller's transaction, and returns their ids. It does
+ * not commit, retry, or notify waiting consumers.
+ *
+ * Throws `queue-not-found`, `queue-full` or `invalid-request`.
+ *
+ * Locks the queue's row, shared, until the caller's transaction ends.
+ */
+export async function storeIn(tx: ForeignTransaction, { queueName, messages }: EnqueueRequest): Promise<Buffer[]> {
+  const [known] = await tx.read<{ id: number }>('SELECT id FROM queue WHERE name = ?', [queueName]);
+  if (known === undefined) throw queueNotFound(queueName);
+  const [row] = await tx.read<QueueRow & { now: number | string }>(
+    `SELECT ${QUEUE_COLUMNS}, ${UTC_NOW_MS} AS now
+     FROM queue FORCE INDEX (PRIMARY)
+     WHERE id = ?
+     LOCK IN SHARE MODE`,
+    [known.id],
+  );
+  if (row?.name !== queueName) throw queueNotFound(queueName);
+  const queue = toQueue(row);
+  const scheduled = messages.map((message, index) => schedule(message, queue, index));
+  if (queue.maxDepth !== null) {
+    const depth = await countMessages(tx, queue.id, queue.maxDepth, UTC_NOW_MS);
+    refuseIfFull(queue, messages.length, queue.maxDepth - depth);
   }
+  // The caller's connection may return large numbers as text.
+  const rows = rowsOf(queue.id, Number(row.now), packMessages(scheduled), Buffer.alloc(TOKEN_BYTES));
+  await tx.write(insertPacks(rows.packs).sql);
+  await tx.write(insertNewDeliveries(rows.deliveries).sql);
+  return scheduled.map(({ id }) => id as Buffer);
 }

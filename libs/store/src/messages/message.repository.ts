@@ -1,26 +1,19 @@
 import { RowmqError } from '@rowmq/contract';
-import { Claim, type Claimed, type DequeueRequest, type LeasedDelivery } from './claim.js';
 import { NOW_MS } from '../database/clock.js';
-import { releaseLeases } from './claim.sql.js';
 import type { Database, Transaction } from '../database/database.js';
-import {
-  deleteDeliveries,
-  isNoLease,
-  LEASE_GRACE_MS,
-  moveDeliveries,
-  NO_LEASE,
-  type Position,
-  lockUnleased,
-} from './delivery.sql.js';
-import { Enqueue, type EnqueueOutcome, type EnqueueRequest } from './enqueue.js';
-import { Receipts, type ReceiptVerb, type ReceiptOutcomes, type ReceiptsRequest } from './receipts.js';
-import { groupBy } from '../group-by.js';
 import type { Queue } from '../queues/queue.js';
 import { QueueRepository } from '../queues/queue.repository.js';
-import { ScanFloors } from './scan-floors.js';
 import { NO_OBSERVER, type StoreObserver } from '../store-observer.js';
+import { Claim, type Claimed, type Demand, type LeasedDelivery } from './claim.js';
+import type { Delivery } from './delivery.js';
+import { LEASE_GRACE_MS, lockUnleased, NO_TOKEN, type Position, rewrite } from './delivery.sql.js';
+import { Enqueue, type EnqueueOutcome, type EnqueueRequest, type Reserve } from './enqueue.js';
+import { countMembers } from './members.js';
+import { moveAll, type MoveTarget, moveTo } from './move.js';
+import { QueueViews } from './queue-view.js';
+import { Receipts, type ReceiptVerb, type ReceiptOutcomes, type ReceiptsRequest } from './receipts.js';
 
-export interface DequeueOutcome {
+export interface ClaimOutcome {
   /** One list for each demand, in the request's order. */
   leased: LeasedDelivery[][];
   /**
@@ -33,73 +26,80 @@ export interface DequeueOutcome {
 /**
  * Everything that happens to a message, in the order of its life.
  *
- * A method accepts a batch: requests of any number of clients and queues. It carries them out in
- * one short READ COMMITTED transaction where possible, because the commit is the main cost.
+ * Most methods accept a batch: requests of any number of clients and queues. It carries them out in
+ * one short READ COMMITTED transaction, because the commit is the main cost.
  *
  * A method returns after COMMIT, with an outcome for each request. If it throws, it has changed
  * nothing. The exception is a COMMIT without an answer: the error then says that its result is
  * unknown.
  *
- * `docs/locking.md` lists the locks of each method and argues that no two can deadlock.
+ * All verbs but enqueue and ack work alike. They lock deliveries, compute the rows that take their
+ * place (`split`), and write them (`rewrite`). `docs/locking.md` lists the locks of each method and
+ * argues that no two can deadlock.
  */
 export class MessageRepository {
   private readonly enqueuing: Enqueue;
   private readonly claims: Claim;
   private readonly receipts: Receipts;
+  private readonly views = new QueueViews();
   /** Queues whose over-received deliveries a claim is moving to the dead-letter queue. */
   private readonly moving = new Set<number>();
 
+  /** @param makePackId for tests that move time */
   constructor(
     private readonly database: Database,
     private readonly observer: StoreObserver = NO_OBSERVER,
     queues = new QueueRepository(database),
+    makePackId?: () => Buffer,
   ) {
-    const floors = new ScanFloors();
-    this.enqueuing = new Enqueue(database, queues, floors);
-    this.claims = new Claim(database, floors, observer);
+    const release = (queueId: number, receipts: readonly LeasedDelivery[]): Promise<void> =>
+      this.release({ queueId, receipts });
+    this.enqueuing = new Enqueue(database, queues, this.views, release, makePackId);
+    this.claims = new Claim(database, this.views, observer);
     this.receipts = new Receipts(database);
   }
 
   /**
-   * Stores messages with their deliveries, each request all or none. Each queue with a maximum
-   * depth has a transaction of its own, after the one for all other queues.
+   * Stores messages with their deliveries, each request all or none, and gives them their ids.
+   * Messages for which a consumer waits are stored under a lease and handed off after COMMIT.
    *
-   * The outcome of a refused request is `queue-not-found`, `queue-full` or `invalid-request`. The
-   * last means that a message would expire before its delay ends.
+   * The outcome of a refused request is an error with the code `queue-not-found`, `queue-full` or
+   * `invalid-request`. The last means that a message would expire before its delay ends.
    *
-   * If a COMMIT gets no answer, the broker repeats the transaction with the same message ids. If it
-   * finds these ids, the first COMMIT succeeded.
+   * If a COMMIT gets no answer, the broker repeats the transaction with the same ids. If it finds
+   * them, the first COMMIT succeeded.
    *
-   * Locks: `lockQueues` in enqueue.ts.
-   * @param onlyUnbounded refuse requests for queues with a maximum depth, so that they cannot delay
-   * the others; their outcome is {@link BoundedQueueError}
+   * Locks and inserts: `storeBatches` in enqueue.ts.
+   * @param reserve finds parked consumers. Default: no message is handed off.
    */
   async enqueue(
     requests: readonly EnqueueRequest[],
-    { onlyUnbounded = false }: { onlyUnbounded?: boolean } = {},
+    { reserve = () => [] }: { reserve?: Reserve } = {},
   ): Promise<EnqueueOutcome[]> {
-    return this.enqueuing.run(requests, onlyUnbounded);
+    return this.enqueuing.run(requests, reserve);
   }
 
   /**
-   * Leases ready deliveries to consumers, with one claim per queue for all of its consumers. The
-   * most urgent come first, then those that have been available longest. The consumer who came
-   * first gets them.
+   * Another broker says that messages became ready in this queue. The next claim looks in every
+   * priority, also in those that no claim here has seen lately.
+   */
+  expectMore(queueId: number): void {
+    this.views.of(queueId).expectMore();
+  }
+
+  /**
+   * Leases ready messages of a queue to its consumers. The most urgent come first, then those that
+   * have been available longest. The consumer who came first gets them.
    *
    * The claim deletes expired deliveries that it meets. Over-received ones go to the dead-letter
    * queue in a transaction of their own. Correctness therefore does not depend on the reaper.
    *
-   * Peek: `peekQueues`; locks: `lockSeen`; leases: `leaseDeliveries`, all in claim.sql.ts.
-   * `ScanFloors` says at which index position a claim starts to read.
+   * Peek, locks and leases: claim.ts. `QueueView` says at which index position a claim starts.
    */
-  async dequeue(requests: readonly DequeueRequest[]): Promise<DequeueOutcome[]> {
-    const claimed = await this.claims.run(requests);
-    return claimed.map((claim, index) => {
-      const { queue } = requests[index] as DequeueRequest;
-      const expired = claim.locked.expired.length;
-      if (expired > 0) this.observer.removedInClaim('expired', queue.name, expired);
-      return { leased: claim.leased, claimAgain: this.finishClaim(queue, claim) };
-    });
+  async claim(queue: Queue, demands: readonly Demand[]): Promise<ClaimOutcome> {
+    const claimed = await this.claims.run(queue, demands);
+    if (claimed.expired > 0) this.observer.removedInClaim('expired', queue.name, claimed.expired);
+    return { leased: claimed.leased, claimAgain: this.finishClaim(queue, claimed) };
   }
 
   /**
@@ -109,12 +109,13 @@ export class MessageRepository {
    * The leased messages must not wait for this work, nor get lost if it fails. The next claim or
    * the reaper repeats it.
    */
-  private async finishClaim(queue: Queue, claim: Claimed): Promise<boolean> {
-    const { live, expired, overReceived } = claim.locked;
+  private async finishClaim(queue: Queue, claimed: Claimed): Promise<boolean> {
+    const { leased, expired, overReceived, missed, isShort } = claimed;
+    const isEmpty = leased.every(({ length }) => length === 0);
     const moved = this.deadLetterOnSight(queue, overReceived).catch(() => undefined);
-    if (live.length === 0) await moved;
-    const isBelow = await this.claims.rescan(queue.id, live.length === 0);
-    return claim.isShort && (isBelow || expired.length + overReceived.length + claim.missed > 0);
+    if (isEmpty) await moved;
+    const isBelow = await this.claims.rescan(queue.id, isEmpty);
+    return isShort && (isBelow || expired + overReceived.length + missed > 0);
   }
 
   /**
@@ -127,7 +128,7 @@ export class MessageRepository {
 
   /**
    * Moves the deadlines of leases to `leaseSeconds` from now. The receipts stay valid. Returns the
-   * new deadlines in ms since 1970. Locks: `lockLeases` in receipts.ts; update: `EXTEND` below.
+   * new deadlines in ms since 1970. Locks: `lockHeld` in receipts.ts.
    */
   async extend(
     requests: readonly (ReceiptsRequest & { leaseSeconds: number })[],
@@ -140,82 +141,72 @@ export class MessageRepository {
   }
 
   /**
-   * Ends leases and makes their deliveries ready again after `delaySeconds`. Locks: `lockLeases` in
-   * receipts.ts; update: `NACK` below.
+   * Ends leases and makes their messages ready again after `delaySeconds`. Locks: `lockHeld` in
+   * receipts.ts.
    */
   async nack(
     requests: readonly (ReceiptsRequest & { delaySeconds: number; reason?: string | undefined })[],
   ): Promise<ReceiptOutcomes[]> {
-    const { outcomes } = await this.receipts.change(requests, NACK);
-    this.claims.forgetReadAhead(requests.map(({ queueId }) => queueId));
-    return outcomes;
+    return (await this.receipts.change(requests, NACK)).outcomes;
   }
 
   /**
-   * Moves leased deliveries to the dead-letter queue, whatever their receive count. Throws
+   * Moves leased messages to the dead-letter queue, whatever their receive count. Throws
    * `invalid-request` if the queue has no dead-letter queue.
    *
-   * Locks: the queue's row, shared, as in {@link deadLetter}; then `lockLeases` in receipts.ts.
+   * Locks: the queue's row, shared, as in {@link deadLetter}; then `lockHeld` in receipts.ts.
    */
   async reject(request: ReceiptsRequest & { reason?: string | undefined }): Promise<ReceiptOutcomes> {
-    let deadLetterQueueId: number | null = null;
+    let target: MoveTarget | null = null;
     const verb: ReceiptVerb<ReceiptsRequest> = {
       begin: async (tx) => {
-        deadLetterQueueId = (await lockSettings(tx, request.queueId))?.deadLetterQueueId ?? null;
-        if (deadLetterQueueId !== null) return;
+        target = (await lockSettings(tx, request.queueId))?.target ?? null;
+        if (target !== null) return;
         throw new RowmqError(
           'invalid-request',
           'The queue has no dead-letter queue; set its deadLetterQueue, or nack without deadLetter.',
         );
       },
-      apply: ({ queueId }, messageIds) =>
-        moveDeliveries(queueId, deadLetterQueueId as number, messageIds, request.reason),
+      fate: (_, delivery, now) => moveTo(target as MoveTarget, delivery, now, request.reason),
       secondOutcome: 'delivery-not-found',
-      wasApplied: (row) => row === undefined,
     };
     const { outcomes } = await this.receipts.change([request], verb);
     return outcomes[0] as ReceiptOutcomes;
   }
 
   /**
-   * Undoes leases whose messages reached no consumer. The deliveries become available now, behind
-   * the others of their priority, and the receive does not count. Leases that ran out stay as they
-   * are. Each lease token has a statement of its own, so an error may leave some leases in force.
-   * Locks and update: `releaseLeases` in claim.sql.ts.
+   * Undoes leases whose messages reached no consumer. The messages become available now, behind the
+   * others of their priority, and the receive does not count. Leases that ran out stay as they are.
+   * Locks: `lockHeld` in receipts.ts.
    */
-  async release({ queueId, receipts }: ReceiptsRequest): Promise<void> {
-    for (const [token, group] of groupBy(receipts, ({ leaseToken }) => leaseToken.toString('latin1'))) {
-      const messageIds = group.map(({ messageId }) => messageId);
-      const { sql, values } = releaseLeases(queueId, messageIds, Buffer.from(token, 'latin1'));
-      await this.database.write(sql, values);
-    }
-    this.claims.forgetReadAhead([queueId]);
+  async release(request: ReceiptsRequest): Promise<void> {
+    await this.receipts.change([request], RELEASE);
   }
 
   /**
-   * Deletes leased deliveries, so their messages are never handed out again. The reaper removes the
-   * bodies later, with their partition: `PartitionRepository.dropSettled`. Locks and deletes:
-   * `deleteLeased` in receipts.ts.
+   * Settles leased messages, so they are never handed out again. The reaper removes the bodies
+   * later, with their partition: `PartitionRepository.dropSettled`. Locks and deletes:
+   * `settleStatements` in receipts.ts.
    */
   async ack(requests: readonly ReceiptsRequest[]): Promise<ReceiptOutcomes[]> {
-    return this.receipts.delete(requests);
+    return this.receipts.settle(requests);
   }
 
   /**
-   * Deletes those of these deliveries that have expired and are under no lease. Returns their
-   * number. Locks: `lockUnleased` in delivery.sql.ts.
+   * Settles those of these deliveries that have expired and are under no lease. Returns the number
+   * of their messages. Locks: `lockUnleased` in delivery.sql.ts.
    */
   async expire(queueId: number, positions: readonly Position[]): Promise<number> {
     return this.database.transaction(async (tx) => {
-      const expired = await lockUnleased(tx, queueId, positions, `expires_at <= ${NOW_MS}`);
-      if (expired.length > 0) await tx.finish([deleteDeliveries(queueId, expired)]);
-      return expired.length;
+      const expired = await lockUnleased(tx, queueId, positions, `d.expires_at <= ${NOW_MS}`);
+      await tx.finish(rewrite(expired, []));
+      return countAll(expired);
     });
   }
 
   /**
    * Dead-letters those of these deliveries that are available and over-received by the queue's
-   * current settings. Returns their number.
+   * current settings. Returns the number of their messages.
    *
    * Locks: `lockSettings` below, then `lockUnleased` in delivery.sql.ts. The shared lock on the
    * queue's row keeps its dead-letter queue from being replaced and deleted. The queue's row comes
@@ -224,12 +215,12 @@ export class MessageRepository {
    */
   async deadLetter(queue: Pick<Queue, 'id'>, positions: readonly Position[]): Promise<number> {
     return this.database.transaction(async (tx) => {
-      const settings = await lockSettings(tx, queue.id);
-      if (settings === undefined || settings.maxReceives === null || settings.deadLetterQueueId === null) return 0;
-      const condition = `available_at <= ${NOW_MS} AND expires_at > ${NOW_MS} AND receive_count >= ${settings.maxReceives}`;
+      const { maxReceives = null, target = null, now = 0 } = (await lockSettings(tx, queue.id)) ?? {};
+      if (maxReceives === null || target === null) return 0;
+      const condition = `d.available_at <= ${NOW_MS} AND d.expires_at > ${NOW_MS} AND d.receive_count >= ${maxReceives}`;
       const moving = await lockUnleased(tx, queue.id, positions, condition);
-      if (moving.length > 0) await tx.finish([moveDeliveries(queue.id, settings.deadLetterQueueId, moving)]);
-      return moving.length;
+      await tx.finish(rewrite(moving, moveAll(moving, target, now)));
+      return countAll(moving);
     });
   }
 
@@ -249,44 +240,51 @@ export class MessageRepository {
   }
 }
 
+function countAll(deliveries: readonly Delivery[]): number {
+  return deliveries.reduce((sum, { members }) => sum + countMembers(members), 0);
+}
+
 /**
- * Locks the queue's row, shared, and returns its dead-letter settings. Undefined means that the
- * queue was deleted.
+ * Locks the queue's row, shared. Returns its settings for dead-lettering and the database's time.
+ * Undefined means that the queue was deleted.
+ *
+ * The dead-letter queue's row needs no lock: nobody deletes it while this queue names it.
  */
 async function lockSettings(
   tx: Transaction,
   queueId: number,
-): Promise<Pick<Queue, 'maxReceives' | 'deadLetterQueueId'> | undefined> {
-  const [settings] = await tx.read<Pick<Queue, 'maxReceives' | 'deadLetterQueueId'>>(
-    'SELECT max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId FROM queue WHERE id = ? AND name IS NOT NULL LOCK IN SHARE MODE',
+): Promise<{ maxReceives: number | null; target: MoveTarget | null; now: number } | undefined> {
+  const [settings] = await tx.read<{ maxReceives: number | null; deadLetterQueueId: number | null; now: number }>(
+    `SELECT max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId, ${NOW_MS} AS now
+     FROM queue FORCE INDEX (PRIMARY)
+     WHERE id = ?
+       AND name IS NOT NULL
+     LOCK IN SHARE MODE`,
     [queueId],
   );
-  return settings;
+  if (settings === undefined) return undefined;
+  const [target] = await tx.read<MoveTarget>(
+    'SELECT id, message_ttl_seconds AS messageTtlSeconds FROM queue WHERE id = ?',
+    [settings.deadLetterQueueId],
+  );
+  return { ...settings, target: target ?? null };
 }
 
 const EXTEND: ReceiptVerb<ReceiptsRequest & { leaseSeconds: number }> = {
-  apply: ({ queueId, leaseSeconds }, messageIds, now) => ({
-    sql: `UPDATE delivery FORCE INDEX (PRIMARY)
-           SET available_at = ?
-           WHERE queue_id = ?
-             AND message_id IN (?)`,
-    values: [now + leaseSeconds * 1000 + LEASE_GRACE_MS, queueId, messageIds],
-  }),
+  fate: ({ leaseSeconds }, _, now) => ({ availableAt: now + leaseSeconds * 1000 + LEASE_GRACE_MS }),
   secondOutcome: null,
-  wasApplied: () => false,
 };
 
 const NACK: ReceiptVerb<ReceiptsRequest & { delaySeconds: number; reason?: string | undefined }> = {
-  apply: ({ queueId, delaySeconds, reason }, messageIds, now) => ({
-    sql: `UPDATE delivery FORCE INDEX (PRIMARY)
-           SET available_at = ?,
-               lease_token = ${NO_LEASE},
-               nack_reason = ?
-           WHERE queue_id = ?
-             AND message_id IN (?)`,
-    values: [now + delaySeconds * 1000, reason ?? null, queueId, messageIds],
+  fate: ({ delaySeconds, reason }, _, now) => ({
+    leaseToken: NO_TOKEN,
+    availableAt: now + delaySeconds * 1000,
+    nackReason: reason ?? null,
   }),
   secondOutcome: 'lease-lost',
-  // Before the lease's end only the nack can have ended it. Any other state of the row came later.
-  wasApplied: (row, isBeforeItsEnd) => isBeforeItsEnd || (row !== undefined && isNoLease(row.leaseToken)),
+};
+
+const RELEASE: ReceiptVerb<ReceiptsRequest> = {
+  fate: (_, { receiveCount }, now) => ({ leaseToken: NO_TOKEN, availableAt: now, receiveCount: receiveCount - 1 }),
+  secondOutcome: 'lease-lost',
 };

@@ -1,12 +1,14 @@
-import type { Receipt, ReceiptErrorCode } from '@rowmq/contract';
+import { indexInPack, packIdOf, type Receipt, type ReceiptErrorCode } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
-import type { Statement, WriteResult } from '../database/session.js';
-import { deleteDeliveries, isNoLease, LEASE_GRACE_MS, NO_LEASE } from './delivery.sql.js';
-import { groupBy } from '../group-by.js';
 import { hex, hexList } from '../database/hex.js';
+import type { Statement } from '../database/session.js';
+import { groupBy } from '../group-by.js';
+import { type Delivery, type Fate, split } from './delivery.js';
+import { DELIVERY_COLUMNS, FOR_UPDATE, isNoLease, LEASE_GRACE_MS, MOST_GROUPS, rewrite } from './delivery.sql.js';
+import { bitOf, has, type Members, union } from './members.js';
 
-/** One client's receipts for deliveries of one queue. */
+/** One client's receipts for messages of one queue. */
 export interface ReceiptsRequest {
   queueId: number;
   receipts: readonly Receipt[];
@@ -17,285 +19,310 @@ export interface ReceiptsRequest {
  */
 export type ReceiptOutcomes = (Exclude<ReceiptErrorCode, 'invalid-request'> | null)[];
 
-/** A delivery that a receipt names. */
-interface LeaseRow {
-  messageId: Buffer;
-  leaseToken: Buffer;
-  availableAt: number;
-  /** The delivery was under a lease of these receipts, and the transaction has locked its row. */
-  isLocked: boolean;
-}
-
-/** An operation on deliveries whose lease is held. */
+/** An operation on messages whose lease is held. */
 export interface ReceiptVerb<Request> {
   /** Acquires the locks that must precede those on the deliveries. */
   begin?(tx: Transaction): Promise<void>;
-  apply(request: Request, messageIds: readonly Buffer[], now: number): Statement;
+  /** The new state of a request's messages. It may depend on their delivery. */
+  fate(request: Request, delivery: Delivery, now: number): Fate;
   /** The outcome of a second request with the same receipt. Null: it succeeds as well. */
   secondOutcome: ReceiptOutcomes[number];
-  /**
-   * Tells whether an earlier try, whose COMMIT got no answer, had applied the operation to a
-   * delivery. The lease was held at that try.
-   * @param isBeforeItsEnd the lease would still run if no try had applied the operation
-   * @param isDeadLettered the delivery is in the dead-letter queue
-   */
-  wasApplied(row: LeaseRow | undefined, isBeforeItsEnd: boolean, isDeadLettered: boolean): boolean;
 }
 
-/** With more groups than this, a condition per queue and token costs more than it saves. */
-const GROUPS_IN_ONE_CONDITION = 50;
+/** The receipts of one pack and token, which come from one claim. */
+interface Held {
+  queueId: number;
+  packId: Buffer;
+  leaseToken: Buffer;
+  members: Members;
+}
 
-/** Some of the leases are not held, so the transaction rolls back. */
-class NotAllHeld extends Error {}
-
-/** Operations on leased deliveries: the caller proves its lease by a receipt. */
+/** Operations on leased messages: the caller proves its lease by a receipt. */
 export class Receipts {
   constructor(private readonly database: Database) {}
 
   /**
-   * Applies an operation to the deliveries whose lease is held, and returns an outcome for each
-   * receipt. A lease is held if the receipt has its token and its deadline has not passed.
+   * Settles the messages whose lease is held, and returns an outcome for each receipt. A lease is
+   * held if a delivery with the receipt's token owes the message and its deadline has not passed.
    *
-   * The transaction locks the rows in primary-key order until COMMIT: {@link lockLeases}.
+   * One round trip: the statements lock the deliveries in primary-key order, delete those of which
+   * nothing is left, and clear the members of the others.
+   */
+  async settle(requests: readonly ReceiptsRequest[]): Promise<ReceiptOutcomes[]> {
+    const held = heldBy(requests);
+    const locked = await this.database.transaction(async (tx) => {
+      if (held.length === 0) return [];
+      const { statements, locking } = settleStatements(held);
+      return (await tx.finish(statements))[locking] as Delivery[];
+    });
+    return this.outcomes(requests, locked, 'delivery-not-found');
+  }
+
+  /**
+   * Gives the messages whose lease is held a new fate, and returns an outcome for each receipt. The
+   * transaction locks the deliveries in primary-key order until COMMIT.
    */
   async change<Request extends ReceiptsRequest>(
     requests: readonly Request[],
     verb: ReceiptVerb<Request>,
   ): Promise<{ outcomes: ReceiptOutcomes[]; now: number }> {
-    const held: HeldLeases = new Map();
-    return this.database.transaction((tx) => changeHeld(tx, requests, verb, held));
+    const held = heldBy(requests);
+    const { locked, now } = await this.database.transaction(async (tx) => {
+      await verb.begin?.(tx);
+      const found = await lockHeld(tx, held);
+      const rows = new Map(found.locked.map((row) => [row, new Map<Fate, Members>()]));
+      const find = finder(found.locked);
+      for (const request of requests) {
+        const fates = new Map<Delivery, Fate>();
+        for (const receipt of request.receipts) {
+          const row = find(request.queueId, receipt);
+          if (row === undefined) continue;
+          let fate = fates.get(row);
+          if (fate === undefined) fates.set(row, (fate = verb.fate(request, row, found.now)));
+          const given = rows.get(row) as Map<Fate, Members>;
+          given.set(fate, union(given.get(fate) ?? 0, bitOf(indexInPack(receipt.messageId))));
+        }
+      }
+      const changed = [...rows].filter(([, fates]) => fates.size > 0);
+      await tx.finish(
+        rewrite(
+          changed.map(([row]) => row),
+          changed.flatMap(([row, fates]) => split(row, fates)),
+        ),
+      );
+      return found;
+    });
+    return { outcomes: await this.outcomes(requests, locked, verb.secondOutcome), now };
+  }
+
+  /** The outcome of each receipt, from the deliveries that the transaction had locked. */
+  private async outcomes(
+    requests: readonly ReceiptsRequest[],
+    locked: readonly Delivery[],
+    secondOutcome: ReceiptOutcomes[number],
+  ): Promise<ReceiptOutcomes[]> {
+    const find = finder(locked);
+    const ended = new Map<Delivery, Members>();
+    const failed: Receipt[] = [];
+    const outcomes = requests.map(({ queueId, receipts }) =>
+      receipts.map((receipt): ReceiptOutcomes[number] | undefined => {
+        const row = find(queueId, receipt);
+        if (row === undefined) {
+          failed.push(receipt);
+          return undefined;
+        }
+        const [before, bit] = [ended.get(row) ?? 0, bitOf(indexInPack(receipt.messageId))];
+        ended.set(row, union(before, bit));
+        return (before & bit) === 0 ? null : secondOutcome;
+      }),
+    );
+    if (failed.length === 0) return outcomes as ReceiptOutcomes[];
+    const owed = await this.owedBefore(requests, locked);
+    return outcomes.map((list, request) => {
+      const { queueId, receipts } = requests[request] as ReceiptsRequest;
+      return list.map((outcome, index) => {
+        if (outcome !== undefined) return outcome;
+        return owed(queueId, receipts[index] as Receipt) ? 'lease-lost' : 'delivery-not-found';
+      });
+    });
   }
 
   /**
-   * Deletes the deliveries whose lease is held. The first transaction deletes all or none. If some
-   * lease is not held, a second transaction checks each receipt: {@link change}.
-   *
-   * Both lock the rows in primary-key order.
+   * Tells which of these messages their queues owed before the transaction. It reads without locks,
+   * and adds the deliveries that the transaction had locked.
    */
-  async delete(requests: readonly ReceiptsRequest[]): Promise<ReceiptOutcomes[]> {
-    const allHeld: HeldLeases = new Map(requests.flatMap(({ receipts }) => receipts.map((receipt) => [receipt, 0])));
-    try {
-      return await this.database.transaction(async (tx) => {
-        // Only this transaction knows that an earlier COMMIT got no answer. A failure of another
-        // transaction would claim that nothing was deleted.
-        if (tx.commitUnknown) return (await changeHeld(tx, requests, DELETE, allHeld)).outcomes;
-        await deleteAll(tx, requests);
-        return requests.map(({ receipts }) => receipts.map(() => null));
-      });
-    } catch (error) {
-      if (!(error instanceof NotAllHeld)) throw error;
+  private async owedBefore(
+    requests: readonly ReceiptsRequest[],
+    locked: readonly Delivery[],
+  ): Promise<(queueId: number, receipt: Receipt) => boolean> {
+    const rows = await this.database.read<Pick<Delivery, 'queueId' | 'packId' | 'members'>>(
+      `SELECT d.queue_id AS queueId, d.pack_id AS packId, d.members
+       FROM ${wantedTable('?')}
+       STRAIGHT_JOIN delivery d FORCE INDEX (PRIMARY)
+         ON d.queue_id = wanted.queue_id
+        AND d.pack_id = UNHEX(wanted.pack_id)`,
+      [wantedJson(byLease(requests))],
+    );
+    const members = new Map<string, Members>();
+    for (const { queueId, packId, members: owed } of [...rows, ...locked]) {
+      const key = packKey(queueId, packId);
+      members.set(key, union(members.get(key) ?? 0, owed));
     }
-    return (await this.change(requests, DELETE)).outcomes;
+    return (queueId, { messageId }) => {
+      const owed = members.get(packKey(queueId, packIdOf(messageId))) ?? 0;
+      return has(owed, indexInPack(messageId));
+    };
   }
 }
 
-const DELETE: ReceiptVerb<ReceiptsRequest> = {
-  apply: ({ queueId }, messageIds) => deleteDeliveries(queueId, messageIds),
-  secondOutcome: 'delivery-not-found',
-  // A delivery in the dead-letter queue was not deleted: its lease ran out between the tries, and a
-  // claim or the reaper moved it.
-  wasApplied: (row, _isBeforeItsEnd, isDeadLettered) => row === undefined && !isDeadLettered,
-};
+/** The leases that receipts name. A forged one may name the token of deliveries without a lease. */
+function heldBy(requests: readonly ReceiptsRequest[]): Held[] {
+  return byLease(requests).filter(({ leaseToken }) => !isNoLease(leaseToken));
+}
 
-/** Leases that some try found held, with their deadlines. */
-type HeldLeases = Map<Receipt, number>;
+/** Groups receipts by queue, pack and token, in the order of the primary key. */
+function byLease(requests: readonly ReceiptsRequest[]): Held[] {
+  const groups = new Map<string, Held>();
+  for (const { queueId, receipts } of requests) {
+    for (const { messageId, leaseToken } of receipts) {
+      const packId = packIdOf(messageId);
+      const key = leaseKey(queueId, packId, leaseToken);
+      let group = groups.get(key);
+      if (group === undefined) groups.set(key, (group = { queueId, packId, leaseToken, members: 0 }));
+      group.members = union(group.members, bitOf(indexInPack(messageId)));
+    }
+  }
+  return [...groups.values()].toSorted(
+    (one, other) =>
+      one.queueId - other.queueId || one.packId.compare(other.packId) || one.leaseToken.compare(other.leaseToken),
+  );
+}
 
-/** Makes one try of {@link Receipts.change}. Adds the leases that it finds held to `held`. */
-async function changeHeld<Request extends ReceiptsRequest>(
-  tx: Transaction,
-  requests: readonly Request[],
-  verb: ReceiptVerb<Request>,
-  held: HeldLeases,
-): Promise<{ outcomes: ReceiptOutcomes[]; now: number }> {
-  await verb.begin?.(tx);
-  const { now, find } = await lockLeases(tx, requests);
-  const deadLettered = tx.commitUnknown ? await findDeadLettered(tx, requests) : new Set<string>();
-  const ended = new Set<LeaseRow>();
-  const statements: Statement[] = [];
-  const outcomes = requests.map((request) => {
-    const messageIds: Buffer[] = [];
-    const outcome = request.receipts.map((receipt): ReceiptOutcomes[number] => {
-      const row = find(request.queueId, receipt.messageId);
-      if (row !== undefined && ended.has(row)) return verb.secondOutcome;
-      if (isHeld(row, receipt, now)) {
-        if (verb.secondOutcome !== null) ended.add(row);
-        messageIds.push(receipt.messageId);
-        held.set(receipt, row.availableAt - LEASE_GRACE_MS);
-        return null;
-      }
-      const end = tx.commitUnknown ? held.get(receipt) : undefined;
-      const isDeadLettered = deadLettered.has(rowKey(request.queueId, receipt.messageId));
-      if (end !== undefined && verb.wasApplied(row, now < end, isDeadLettered)) return null;
-      return row === undefined ? 'delivery-not-found' : 'lease-lost';
-    });
-    if (messageIds.length > 0) statements.push(verb.apply(request, messageIds, now));
-    return outcome;
-  });
-  await tx.finish(statements);
-  return { outcomes, now };
+/** Finds the delivery that owes a receipt's message under the receipt's token. */
+function finder(rows: readonly Delivery[]): (queueId: number, receipt: Receipt) => Delivery | undefined {
+  const rowsOf = new Map<string, Delivery[]>();
+  for (const row of rows) {
+    const key = leaseKey(row.queueId, row.packId, row.leaseToken);
+    const known = rowsOf.get(key);
+    if (known === undefined) rowsOf.set(key, [row]);
+    else known.push(row);
+  }
+  return (queueId, { messageId, leaseToken }) =>
+    rowsOf
+      .get(leaseKey(queueId, packIdOf(messageId), leaseToken))
+      ?.find(({ members }) => has(members, indexInPack(messageId)));
+}
+
+function packKey(queueId: number, packId: Buffer): string {
+  return `${queueId} ${packId.toString('latin1')}`;
+}
+
+function leaseKey(queueId: number, packId: Buffer, leaseToken: Buffer): string {
+  return `${queueId} ${packId.toString('latin1')}${leaseToken.toString('latin1')}`;
+}
+
+/** How a statement finds the deliveries of receipts. */
+interface Source {
+  /** Statements that must precede. */
+  setUp: Statement[];
+  /** The table, for FROM and UPDATE. */
+  table: string;
+  condition: string;
+  orderBy: string;
+  /** The members that the receipts of a delivery name. */
+  members: string;
+  lock: string;
 }
 
 /**
- * Deletes all deliveries. Throws {@link NotAllHeld}, which rolls back, if some lease is not held.
- */
-async function deleteAll(tx: Transaction, requests: readonly ReceiptsRequest[]): Promise<void> {
-  const wanted = requests.reduce((sum, { receipts }) => sum + receipts.length, 0);
-  const deleted = (await tx.all(deleteLeased(receiptsByQueue(requests)))) as WriteResult[];
-  if (deleted.reduce((sum, { affectedRows }) => sum + affectedRows, 0) !== wanted) throw new NotAllHeld();
-}
-
-/**
- * Deletes those of these deliveries whose lease is held, in primary-key order. One condition covers
- * all deliveries of a queue and a token, which come from one claim.
+ * Finds the deliveries of receipts by pack and token, in primary-key order. One condition covers
+ * the packs of a queue, token and set of members. Many groups are a list to join.
  *
- * Both servers obey the index hint in the multi-table form. With few tokens it costs a quarter less
- * than the join with a list in {@link deleteDeliveries}. Its plan is certain only with the token
- * among the conditions. `docs/decisions/0001-delete-by-primary-key.md` has the measurements.
+ * The token keeps the statement away from rows that a claim may want.
  */
-function deleteLeased(byQueue: ReturnType<typeof receiptsByQueue>): Statement[] {
-  const groups = byQueue.flatMap(([queueId, receipts]) => {
-    const byToken = groupBy(receipts, ({ leaseToken }) => hex(leaseToken));
-    return Array.from(byToken, ([token, group]) => {
-      const messageIds = group.map(({ messageId }) => messageId);
-      return `(d.queue_id = ${queueId} AND d.message_id IN (${hexList(messageIds)}) AND d.lease_token = ${token})`;
-    });
-  });
-  if (groups.length > GROUPS_IN_ONE_CONDITION) {
-    return byQueue.map(([queueId, receipts]) => deleteLeasedByList(queueId, receipts));
+function sourceOf(held: readonly Held[]): Source {
+  const groups = [
+    ...groupBy(held, ({ queueId, leaseToken, members }) => `${queueId} ${hex(leaseToken)} ${members}`).values(),
+  ];
+  if (groups.length > MOST_GROUPS) {
+    return {
+      setUp: [{ sql: 'SET @wanted = ?', values: [wantedJson(held)] }],
+      table: `${wantedTable('@wanted')}
+       STRAIGHT_JOIN delivery d FORCE INDEX (PRIMARY)
+         ON d.queue_id = wanted.queue_id
+        AND d.pack_id = UNHEX(wanted.pack_id)
+        AND d.lease_token = UNHEX(wanted.lease_token)`,
+      condition: 'TRUE',
+      orderBy: '',
+      members: 'wanted.members',
+      lock: FOR_UPDATE,
+    };
   }
-  const sql = `
-  DELETE d
-  FROM delivery d FORCE INDEX (PRIMARY)
-  WHERE (${groups.join('\n     OR ')})
-    AND d.lease_token <> ${NO_LEASE}
-    AND d.available_at > ${NOW_MS} + ${LEASE_GRACE_MS}`;
-  return groups.length === 0 ? [] : [{ sql }];
-}
-
-/** Does the work of {@link deleteLeased} for many groups. */
-function deleteLeasedByList(queueId: number, receipts: readonly Receipt[]): Statement {
-  const sorted = receipts
-    .map(({ messageId, leaseToken }) => messageId.toString('hex') + leaseToken.toString('hex'))
-    .toSorted();
+  const conditions = groups.map((group) => {
+    const [{ queueId, leaseToken, members }] = group as [Held];
+    const packs = `d.pack_id IN (${hexList(group.map(({ packId }) => packId))}) AND d.lease_token = ${hex(leaseToken)}`;
+    return { packs, row: `(d.queue_id = ${queueId} AND ${packs})`, members };
+  });
   return {
-    sql: `
-  DELETE d
-  FROM JSON_TABLE(?, '$[*]' COLUMNS (receipt CHAR(48) PATH '$')) receipts
-  STRAIGHT_JOIN delivery d FORCE INDEX (PRIMARY)
-    ON d.queue_id = ? AND d.message_id = UNHEX(LEFT(receipts.receipt, 32))
-  WHERE d.lease_token = UNHEX(RIGHT(receipts.receipt, 16))
-    AND d.lease_token <> ${NO_LEASE}
-    AND d.available_at > ${NOW_MS} + ${LEASE_GRACE_MS}`,
-    values: [JSON.stringify(sorted), queueId],
+    setUp: [],
+    table: 'delivery d FORCE INDEX (PRIMARY)',
+    condition: `(${conditions.map(({ row }) => row).join('\n         OR ')})`,
+    orderBy: 'ORDER BY d.queue_id, d.pack_id, d.lease_token',
+    members:
+      conditions.length === 1
+        ? String(conditions[0]?.members)
+        : `CASE ${conditions.map(({ packs, members }) => `WHEN ${packs} THEN ${members}`).join(' ')} END`,
+    lock: 'FOR UPDATE',
   };
 }
 
+function wantedTable(json: string): string {
+  return `JSON_TABLE(${json}, '$[*]' COLUMNS (
+         queue_id INT UNSIGNED PATH '$[0]',
+         pack_id CHAR(32) PATH '$[1]',
+         lease_token CHAR(16) PATH '$[2]',
+         members INT UNSIGNED PATH '$[3]'
+       )) wanted`;
+}
+
+function wantedJson(held: readonly Held[]): string {
+  return JSON.stringify(
+    held.map(({ queueId, packId, leaseToken, members }) => [
+      queueId,
+      packId.toString('hex'),
+      leaseToken.toString('hex'),
+      members,
+    ]),
+  );
+}
+
 /**
- * Locks the deliveries that are under a lease of these requests' receipts: queues in id order, rows
- * in primary-key order. Reads the other deliveries without locks, to explain their outcomes.
- *
- * The statement's condition keeps it from holding a claimable row while it waits for another.
+ * A lease that has ended keeps a statement away from its delivery, because a claim may want it.
  * Claims lock in a different order, and MariaDB's SKIP LOCKED waits for an instant. Both servers
- * release the lock of a row that does not meet the condition at once.
+ * release the lock of a row that does not meet a condition at once.
  */
-async function lockLeases(
-  tx: Transaction,
-  requests: readonly ReceiptsRequest[],
-): Promise<{ now: number; find: (queueId: number, messageId: Buffer) => LeaseRow | undefined }> {
-  const byQueue = receiptsByQueue(requests);
-  const rows = new Map<string, LeaseRow>();
-  const add = (
-    queues: readonly (readonly [number, unknown])[],
-    answers: readonly unknown[],
-    isLocked: boolean,
-  ): void => {
-    for (const [index, [queueId]] of queues.entries()) {
-      for (const row of answers[index] as Omit<LeaseRow, 'isLocked'>[]) {
-        rows.set(rowKey(queueId, row.messageId), { ...row, isLocked });
-      }
-    }
+const SET_DEADLINE: Statement = { sql: `SET @deadline = ${NOW_MS} + ${LEASE_GRACE_MS}` };
+const IS_HELD = 'd.available_at > @deadline';
+
+function lockStatement({ table, condition, orderBy, lock }: Source): Statement {
+  return { sql: `SELECT ${DELIVERY_COLUMNS} FROM ${table} WHERE ${condition} AND ${IS_HELD} ${orderBy} ${lock}` };
+}
+
+/**
+ * Locks the deliveries of these receipts, deletes those of which nothing is left, and clears the
+ * members of the others. Also returns the place of the first statement among them.
+ *
+ * All three find the same rows: `@deadline` does not move, the first locks the rows, and nobody
+ * adds rows under their tokens meanwhile.
+ */
+function settleStatements(held: readonly Held[]): { statements: Statement[]; locking: number } {
+  const source = sourceOf(held);
+  const { table, condition, members } = source;
+  return {
+    statements: [
+      ...source.setUp,
+      SET_DEADLINE,
+      lockStatement(source),
+      { sql: `DELETE d FROM ${table} WHERE ${condition} AND ${IS_HELD} AND d.members & ~(${members}) = 0` },
+      {
+        sql: `UPDATE ${table} SET d.members = d.members & ~(${members}) WHERE ${condition} AND ${IS_HELD} AND d.members & (${members}) <> 0`,
+      },
+    ],
+    locking: source.setUp.length + 1,
   };
+}
+
+/** Locks the deliveries of these receipts. Also returns the time after the locks. */
+async function lockHeld(tx: Transaction, held: readonly Held[]): Promise<{ locked: Delivery[]; now: number }> {
+  if (held.length === 0) return { locked: [], now: 0 };
+  const source = sourceOf(held);
   const answers = await tx.all([
-    ...byQueue.map(([queueId, receipts]) => lockHeld(queueId, receipts)),
-    // The time comes after the locks, because leases may run out while the transaction waits.
+    ...source.setUp,
+    SET_DEADLINE,
+    lockStatement(source),
     { sql: `SELECT ${NOW_MS} AS now` },
   ]);
-  add(byQueue, answers, true);
-  const others = byQueue
-    .map(([queueId, receipts]): [number, Buffer[]] => [
-      queueId,
-      receipts.map(({ messageId }) => messageId).filter((messageId) => !rows.has(rowKey(queueId, messageId))),
-    ])
-    .filter(([, messageIds]) => messageIds.length > 0);
-  add(others, await tx.all(others.map(([queueId, messageIds]) => readUnlocked(queueId, messageIds))), false);
-  return {
-    now: (answers.at(-1) as [{ now: number }])[0].now,
-    find: (queueId, messageId) => rows.get(rowKey(queueId, messageId)),
-  };
-}
-
-/** Finds those of these deliveries that are in their queues' dead-letter queues, without locks. */
-async function findDeadLettered(tx: Transaction, requests: readonly ReceiptsRequest[]): Promise<Set<string>> {
-  const byQueue = receiptsByQueue(requests);
-  const answers = await tx.all(
-    byQueue.map(([queueId, receipts]) => ({
-      sql: `SELECT d.message_id AS messageId
-         FROM queue q
-         STRAIGHT_JOIN delivery d FORCE INDEX (PRIMARY) ON d.queue_id = q.dead_letter_queue_id
-         WHERE q.id = ?
-           AND d.message_id IN (?)`,
-      values: [queueId, receipts.map(({ messageId }) => messageId)],
-    })),
-  );
-  const found = (answers as { messageId: Buffer }[][]).map((rows, index) =>
-    rows.map(({ messageId }) => rowKey(byQueue[index]?.[0] ?? 0, messageId)),
-  );
-  return new Set(found.flat());
-}
-
-function rowKey(queueId: number, messageId: Buffer): string {
-  return `${queueId} ${messageId.toString('latin1')}`;
-}
-
-const FIND_ROWS = `SELECT message_id AS messageId, lease_token AS leaseToken, available_at AS availableAt
-         FROM delivery FORCE INDEX (PRIMARY)
-         WHERE queue_id = ?
-           AND message_id IN (?)`;
-
-function lockHeld(queueId: number, receipts: readonly Receipt[]): Statement {
-  const tokens = new Map(receipts.map(({ leaseToken }) => [leaseToken.toString('latin1'), leaseToken]));
-  return {
-    sql: `${FIND_ROWS}
-           AND lease_token IN (?)
-           AND available_at > ${NOW_MS} + ${LEASE_GRACE_MS}
-         ORDER BY message_id
-         FOR UPDATE`,
-    values: [queueId, receipts.map(({ messageId }) => messageId), [...tokens.values()]],
-  };
-}
-
-function readUnlocked(queueId: number, messageIds: readonly Buffer[]): Statement {
-  return { sql: FIND_ROWS, values: [queueId, messageIds] };
-}
-
-/** Groups receipts by queue, in order of queue ids. */
-function receiptsByQueue(requests: readonly ReceiptsRequest[]): [number, Receipt[]][] {
-  const groups = groupBy(
-    requests.filter(({ receipts }) => receipts.length > 0),
-    ({ queueId }) => queueId,
-  );
-  return Array.from(groups, ([queueId, group]): [number, Receipt[]] => [
-    queueId,
-    group.flatMap(({ receipts }) => receipts),
-  ]).toSorted(([one], [other]) => one - other);
-}
-
-/** Whether a receipt proves the lease that a delivery is under at this time. */
-function isHeld(row: LeaseRow | undefined, receipt: Receipt, now: number): row is LeaseRow {
-  return (
-    row?.isLocked === true &&
-    !isNoLease(row.leaseToken) &&
-    row.leaseToken.equals(receipt.leaseToken) &&
-    row.availableAt - LEASE_GRACE_MS > now
-  );
+  const [locked, [{ now }]] = answers.slice(-2) as [Delivery[], [{ now: number }]];
+  // A lease may have run out while the transaction waited for a lock.
+  return { locked: locked.filter(({ availableAt }) => availableAt - LEASE_GRACE_MS > now), now };
 }

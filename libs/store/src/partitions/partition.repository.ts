@@ -47,7 +47,7 @@ const RESTORE_MS = 5000;
 const DDL_DEADLINE_MS = 120_000;
 
 /**
- * The message table's partitions. Ids begin with their time, so each partition covers a span of
+ * The partitions of the table `pack`. Ids begin with their time, so each partition covers a span of
  * time.
  *
  * DDL waits at most 1 s for the table and then fails with 1205, because a waiting ALTER blocks
@@ -94,7 +94,7 @@ export class PartitionRepository {
       };
       if (!(await restoreOverflow(session))) return 0;
       if (missing(await listPartitions(session)).length === 0) return 0;
-      return withTablesLocked(session, 'message WRITE, message_overflow WRITE', async () => {
+      return withTablesLocked(session, 'pack WRITE, pack_overflow WRITE', async () => {
         const untils = missing(await listPartitions(session));
         return untils.length === 0 ? 0 : split(session, untils);
       });
@@ -105,8 +105,8 @@ export class PartitionRepository {
    * Drops partitions that owe nothing and whose youngest possible message is past retention.
    * Returns their names.
    *
-   * It checks first without locks, then again with `message` locked while writers wait. One
-   * transaction stores a message and its delivery, and it ends before the lock is granted. A
+   * It checks first without locks, then again with `pack` locked while writers wait. One
+   * transaction stores a pack and its deliveries, and it ends before the lock is granted. A
    * snapshot taken after that contains every delivery, even one that is moving between queues.
    *
    * A second connection reads `delivery`. On the first, LOCK TABLES would have to lock `delivery`
@@ -126,7 +126,7 @@ export class PartitionRepository {
         this.database.exclusive(async (reader) => {
           const dropped: string[] = [];
           for (const names of await settledRuns(session, retentionSeconds, locks)) {
-            dropped.push(...(await withTablesLocked(session, 'message WRITE', () => drop(session, reader, names))));
+            dropped.push(...(await withTablesLocked(session, 'pack WRITE', () => drop(session, reader, names))));
           }
           return dropped;
         }),
@@ -152,7 +152,7 @@ export class PartitionRepository {
       for (const queues of await queueIds(session)) {
         if (owed >= limit) break;
         const [row] = await session.read<{ n: number }>(
-          `SELECT COUNT(*) AS n FROM (SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id IN (?) AND message_id >= ? AND message_id < ? LIMIT ?) AS owed`,
+          `SELECT COUNT(*) AS n FROM (SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id IN (?) AND pack_id >= ? AND pack_id < ? LIMIT ?) AS owed`,
           [queues, ...range(partition, partition), limit - owed],
         );
         owed += Number(row?.n ?? 0);
@@ -162,11 +162,11 @@ export class PartitionRepository {
   }
 
   /**
-   * Deletes the settled messages among the next `rows` of a partition after an id. Returns their
+   * Deletes the settled packs among the next `rows` of a partition after an id. Returns their
    * number and the cursor of the next call.
    *
-   * One snapshot covers messages and deliveries, so it contains a delivery that moves between
-   * queues. A settled message stays settled, so the later DELETE is safe.
+   * One snapshot covers packs and deliveries, so it contains a delivery that moves between
+   * queues. A settled pack stays settled, so the later DELETE is safe.
    */
   async thin(partition: Partition, after: Buffer, rows: number): Promise<{ deleted: number; next: Buffer | null }> {
     return this.database.exclusive(async (session) => {
@@ -178,10 +178,10 @@ export class PartitionRepository {
       });
       if (settled.length > 0) {
         await session.write(
-          `DELETE m
+          `DELETE p
            FROM JSON_TABLE(?, '$[*]' COLUMNS (id CHAR(32) PATH '$')) ids
-           STRAIGHT_JOIN message m FORCE INDEX (PRIMARY)
-             ON m.id = UNHEX(ids.id)`,
+           STRAIGHT_JOIN pack p FORCE INDEX (PRIMARY)
+             ON p.id = UNHEX(ids.id)`,
           [JSON.stringify(settled)],
         );
       }
@@ -198,13 +198,13 @@ export class PartitionRepository {
     return this.database
       .exclusive(async (session) => {
         const [row] = await session.read<{ n: number }>(
-          `SELECT COUNT(*) AS n FROM (SELECT 1 FROM message PARTITION (${name}) LIMIT ?) AS counted`,
+          `SELECT COUNT(*) AS n FROM (SELECT 1 FROM pack PARTITION (${name}) LIMIT ?) AS counted`,
           [REBUILD_ROWS + 1],
         );
         if (Number(row?.n) > REBUILD_ROWS) return false;
         // Without this lock MariaDB waits for the table twice.
-        await withTablesLocked(session, 'message WRITE', () =>
-          session.write(`ALTER TABLE message REBUILD PARTITION ${name}`),
+        await withTablesLocked(session, 'pack WRITE', () =>
+          session.write(`ALTER TABLE pack REBUILD PARTITION ${name}`),
         );
         return true;
       }, DDL_DEADLINE_MS)
@@ -244,7 +244,7 @@ async function settledRuns(session: Session, retentionSeconds: number, most: num
 
 /**
  * Drops these partitions, as far as they exist, if the whole range owes nothing. The caller holds
- * the lock on `message` in `session`.
+ * the lock on `pack` in `session`.
  */
 async function drop(session: Session, reader: Session, names: readonly string[]): Promise<string[]> {
   // This must be a fresh read: when a partition is dropped, its successor takes over its range of
@@ -257,12 +257,12 @@ async function drop(session: Session, reader: Session, names: readonly string[])
   await reader.write('COMMIT');
   if (owed) return [];
   const list = present.map(({ name }) => name);
-  await session.write(`ALTER TABLE message DROP PARTITION ${list.join(', ')}`);
+  await session.write(`ALTER TABLE pack DROP PARTITION ${list.join(', ')}`);
   return list;
 }
 
 /**
- * Finds the settled messages among the next `rows` after an id. Returns their ids in hexadecimal,
+ * Finds the settled packs among the next `rows` after an id. Returns their ids in hexadecimal,
  * and the cursor of the next call.
  */
 async function findSettled(
@@ -273,23 +273,23 @@ async function findSettled(
 ): Promise<{ settled: string[]; next: Buffer | null }> {
   await startSnapshot(session);
   const [, until] = range(partition, partition);
-  const messages = await session.read<{ id: Buffer }>(
-    'SELECT id FROM message FORCE INDEX (PRIMARY) WHERE id > ? AND id < ? ORDER BY id LIMIT ?',
+  const packs = await session.read<{ id: Buffer }>(
+    'SELECT id FROM pack FORCE INDEX (PRIMARY) WHERE id > ? AND id < ? ORDER BY id LIMIT ?',
     [after, until, rows],
   );
-  const [first, last] = [messages[0]?.id, messages.at(-1)?.id];
+  const [first, last] = [packs[0]?.id, packs.at(-1)?.id];
   const owed = new Set<string>();
   for (const queues of last === undefined ? [] : await queueIds(session)) {
-    const deliveries = await session.read<{ messageId: Buffer }>(
-      'SELECT message_id AS messageId FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id IN (?) AND message_id >= ? AND message_id <= ?',
+    const deliveries = await session.read<{ packId: Buffer }>(
+      'SELECT DISTINCT pack_id AS packId FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id IN (?) AND pack_id >= ? AND pack_id <= ?',
       [queues, first, last],
     );
-    for (const { messageId } of deliveries) owed.add(messageId.toString('hex'));
+    for (const { packId } of deliveries) owed.add(packId.toString('hex'));
   }
   await session.write('COMMIT');
   return {
-    settled: messages.map(({ id }) => id.toString('hex')).filter((id) => !owed.has(id)),
-    next: last === undefined || messages.length < rows ? null : last,
+    settled: packs.map(({ id }) => id.toString('hex')).filter((id) => !owed.has(id)),
+    next: last === undefined || packs.length < rows ? null : last,
   };
 }
 
@@ -299,10 +299,10 @@ async function findSettled(
  * splits.
  */
 async function split(session: Session, untils: readonly number[]): Promise<number> {
-  const [many] = await session.read('SELECT 1 FROM message PARTITION (p_max) LIMIT ?, 1', [COPY_ROWS]);
+  const [many] = await session.read('SELECT 1 FROM pack PARTITION (p_max) LIMIT ?, 1', [COPY_ROWS]);
   const reorganize = (at: readonly number[]): Promise<unknown> =>
     session.write(
-      `ALTER TABLE message REORGANIZE PARTITION p_max INTO (${at.map(definePartition).join(', ')}, PARTITION p_max VALUES LESS THAN (MAXVALUE))`,
+      `ALTER TABLE pack REORGANIZE PARTITION p_max INTO (${at.map(definePartition).join(', ')}, PARTITION p_max VALUES LESS THAN (MAXVALUE))`,
     );
   const [lowest, highest] = many === undefined ? [0, 0] : await timesInCatchAll(session);
   const uncut = untils.filter((until) => until <= lowest || until > highest);
@@ -311,36 +311,34 @@ async function split(session: Session, untils: readonly number[]): Promise<numbe
     return untils.length;
   }
   const target = uncut.find((until) => until > highest);
-  await session.write('ALTER TABLE message EXCHANGE PARTITION p_max WITH TABLE message_overflow');
+  await session.write('ALTER TABLE pack EXCHANGE PARTITION p_max WITH TABLE pack_overflow');
   await reorganize(uncut);
   // MariaDB before 11.4 lacks WITHOUT VALIDATION and reads the rows again.
   await session.write(
-    `ALTER TABLE message EXCHANGE PARTITION ${target === undefined ? 'p_max' : partitionName(target)} WITH TABLE message_overflow /*!80000 WITHOUT VALIDATION */`,
+    `ALTER TABLE pack EXCHANGE PARTITION ${target === undefined ? 'p_max' : partitionName(target)} WITH TABLE pack_overflow /*!80000 WITHOUT VALIDATION */`,
   );
   return uncut.length;
 }
 
 /** The times of the first and last message in the catch-all partition. */
 async function timesInCatchAll(session: Session): Promise<[number, number]> {
-  const [first] = await session.read<{ id: Buffer }>('SELECT id FROM message PARTITION (p_max) ORDER BY id LIMIT 1');
-  const [last] = await session.read<{ id: Buffer }>(
-    'SELECT id FROM message PARTITION (p_max) ORDER BY id DESC LIMIT 1',
-  );
+  const [first] = await session.read<{ id: Buffer }>('SELECT id FROM pack PARTITION (p_max) ORDER BY id LIMIT 1');
+  const [last] = await session.read<{ id: Buffer }>('SELECT id FROM pack PARTITION (p_max) ORDER BY id DESC LIMIT 1');
   return [first === undefined ? 0 : messageIdTime(first.id), last === undefined ? 0 : messageIdTime(last.id)];
 }
 
 /**
- * Moves rows from the overflow table back into `message`, a few at a time. An interrupted split
+ * Moves rows from the overflow table back into `pack`, a few at a time. An interrupted split
  * leaves them there, and claims read them from there meanwhile. Returns whether the table is empty.
  */
 async function restoreOverflow(session: Session): Promise<boolean> {
   for (const until = performance.now() + RESTORE_MS; performance.now() < until;) {
-    const rows = await session.read<{ id: Buffer }>('SELECT id FROM message_overflow ORDER BY id LIMIT 500');
+    const rows = await session.read<{ id: Buffer }>('SELECT id FROM pack_overflow ORDER BY id LIMIT 500');
     const last = rows.at(-1);
     if (last === undefined) return true;
     await session.write('START TRANSACTION');
-    await session.write('INSERT IGNORE INTO message SELECT * FROM message_overflow WHERE id <= ?', [last.id]);
-    await session.write('DELETE FROM message_overflow WHERE id <= ?', [last.id]);
+    await session.write('INSERT IGNORE INTO pack SELECT * FROM pack_overflow WHERE id <= ?', [last.id]);
+    await session.write('DELETE FROM pack_overflow WHERE id <= ?', [last.id]);
     await session.write('COMMIT');
   }
   return false;

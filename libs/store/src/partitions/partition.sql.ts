@@ -3,7 +3,7 @@ import { NOW_MS } from '../database/clock.js';
 import { isConnectionLost } from '../database/database-errors.js';
 import type { Session } from '../database/session.js';
 
-/** A partition of the message table: a span of time. */
+/** A partition of the table `pack`: a span of time. */
 export interface Partition {
   name: string;
   /** The first id's time, in ms since 1970. Null means no lower bound. */
@@ -54,7 +54,7 @@ export async function listPartitions(session: Session): Promise<Partition[]> {
     `SELECT PARTITION_NAME AS name, PARTITION_DESCRIPTION AS description, TABLE_ROWS AS rows_
      FROM information_schema.PARTITIONS
      WHERE TABLE_SCHEMA = DATABASE()
-       AND TABLE_NAME = 'message'
+       AND TABLE_NAME = 'pack'
      ORDER BY PARTITION_ORDINAL_POSITION`,
   );
   let from: number | null = null;
@@ -97,7 +97,7 @@ export async function queueIds(session: Session): Promise<number[][]> {
 export async function isOwed(session: Session, first: Partition, last: Partition): Promise<boolean> {
   for (const queues of await queueIds(session)) {
     const [owed] = await session.read(
-      'SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id IN (?) AND message_id >= ? AND message_id < ? LIMIT 1',
+      'SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id IN (?) AND pack_id >= ? AND pack_id < ? LIMIT 1',
       [queues, ...range(first, last)],
     );
     if (owed !== undefined) return true;

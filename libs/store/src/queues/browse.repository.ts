@@ -1,9 +1,14 @@
-import { LIMITS, type DeliveryState, type QueueStats } from '@rowmq/contract';
+import { type DeliveryState, indexInPack, LIMITS, messageIdIn, packIdOf, type QueueStats } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import type { Database } from '../database/database.js';
-import { NO_LEASE } from '../messages/delivery.sql.js';
+import { groupBy } from '../group-by.js';
+import { isNoLease, NO_LEASE } from '../messages/delivery.sql.js';
+import { bitOf, indexesOf, type Members } from '../messages/members.js';
+import { decodePack } from '../messages/pack.codec.js';
 
-/** A delivery as an operator sees it. Times are ms since 1970, on the database's clock. */
+/**
+ * A message in a queue as an operator sees it. Times are ms since 1970, on the database's clock.
+ */
 export interface DeliveryView {
   queueId: number;
   messageId: Buffer;
@@ -21,40 +26,49 @@ export interface MessageView {
   queueId: number;
   body: Buffer;
   headers: Buffer | null;
+  /** When the last message of its pack expires. */
   expiresAt: number;
 }
 
-interface DeliveryRow extends Omit<DeliveryView, 'state' | 'priority'> {
+interface DeliveryRow extends Omit<DeliveryView, 'state' | 'priority' | 'messageId'> {
+  packId: Buffer;
+  leaseToken: Buffer;
+  part: number;
+  members: Members;
   priorityRank: number;
-  leased: number;
   now: number;
 }
 
 /** The end of a page, in hand-out order. */
-interface Position {
+interface Cursor {
   rank: number;
   availableAt: number;
-  messageId: Buffer;
+  packId: Buffer;
+  leaseToken: Buffer;
+  part: number;
+  /** The index of the last message. */
+  index: number;
 }
 
-const DELIVERY_COLUMNS = `queue_id AS queueId, message_id AS messageId, priority_rank AS priorityRank, receive_count AS receiveCount,
-         available_at AS availableAt, expires_at AS expiresAt, nack_reason AS nackReason, lease_token <> ${NO_LEASE} AS leased`;
+const DELIVERY_COLUMNS = `queue_id AS queueId, pack_id AS packId, lease_token AS leaseToken, part, members,
+         priority_rank AS priorityRank, receive_count AS receiveCount, available_at AS availableAt,
+         expires_at AS expiresAt, nack_reason AS nackReason`;
 
 /** The operators' queries. They only read and take no locks. */
 export class BrowseRepository {
   constructor(private readonly database: Database) {}
 
   /**
-   * Counts a queue's deliveries by state, without expired ones. Its cost grows with the queue's
+   * Counts a queue's messages by state, without expired ones. Its cost grows with the queue's
    * depth.
    */
   async stats(queueId: number): Promise<QueueStats> {
     const [row] = await this.database.read<
       Record<'ready' | 'delayed' | 'leased', string | number | null> & { oldest: number | null; now: number }
     >(
-      `SELECT SUM(available_at <= ${NOW_MS}) AS ready,
-              SUM(available_at > ${NOW_MS} AND lease_token = ${NO_LEASE}) AS \`delayed\`,
-              SUM(available_at > ${NOW_MS} AND lease_token <> ${NO_LEASE}) AS leased,
+      `SELECT SUM(IF(available_at <= ${NOW_MS}, BIT_COUNT(members), 0)) AS ready,
+              SUM(IF(available_at > ${NOW_MS} AND lease_token = ${NO_LEASE}, BIT_COUNT(members), 0)) AS \`delayed\`,
+              SUM(IF(available_at > ${NOW_MS} AND lease_token <> ${NO_LEASE}, BIT_COUNT(members), 0)) AS leased,
               MIN(CASE WHEN available_at <= ${NOW_MS} THEN available_at END) AS oldest,
               ${NOW_MS} AS now
        FROM delivery FORCE INDEX (PRIMARY)
@@ -71,7 +85,7 @@ export class BrowseRepository {
   }
 
   /**
-   * Returns a page of a queue's deliveries in one state, in hand-out order, and the cursor of the
+   * Returns a page of a queue's messages in one state, in hand-out order, and the cursor of the
    * next page. Throws TypeError for an `after` that is no such cursor.
    */
   async browse(
@@ -80,52 +94,72 @@ export class BrowseRepository {
     limit: number,
     after: string | undefined,
   ): Promise<{ deliveries: DeliveryView[]; nextAfter: string | null }> {
-    const position = after === undefined ? undefined : readPosition(after);
-    // ORDER BY omits message_id, although the index ends with it: MariaDB would sort.
+    const cursor = after === undefined ? undefined : readCursor(after);
+    // ORDER BY omits the primary key, although the index ends with it: MariaDB would sort.
     const rows = await this.database.read<DeliveryRow>(
       `SELECT ${DELIVERY_COLUMNS}, ${NOW_MS} AS now
        FROM delivery FORCE INDEX (delivery_next)
        WHERE queue_id = ?
          AND priority_rank BETWEEN ? AND ${LIMITS.priorityMax}
          AND ${STATE_CONDITIONS[state]}
-         ${position === undefined ? '' : 'AND (priority_rank > ? OR available_at > ? OR (available_at = ? AND message_id > ?))'}
+         ${cursor === undefined ? '' : NOT_BEFORE_CURSOR}
        ORDER BY priority_rank, available_at
        LIMIT ?`,
-      [
-        queueId,
-        position?.rank ?? 0,
-        ...(position === undefined
-          ? []
-          : [position.rank, position.availableAt, position.availableAt, position.messageId]),
-        limit,
-      ],
+      [queueId, cursor?.rank ?? 0, ...(cursor === undefined ? [] : cursorValues(cursor)), limit + 2],
     );
-    const last = rows.length < limit ? undefined : rows.at(-1);
-    return { deliveries: rows.map(toView), nextAfter: last === undefined ? null : writePosition(last) };
+    const found = rows.flatMap((row) => {
+      const isShown = cursor !== undefined && isAt(row, cursor);
+      return Array.from(indexesOf(row.members), (index) => ({ row, index })).filter(
+        ({ index }) => !isShown || index > cursor.index,
+      );
+    });
+    const page = found.slice(0, limit);
+    const last = found.length > limit ? page.at(-1) : undefined;
+    return {
+      deliveries: page.map(({ row, index }) => toView(row, index)),
+      nextAfter: last === undefined ? null : writeCursor(last.row, last.index),
+    };
   }
 
   /** Reads messages by id. The result omits messages that no longer exist. */
   async messages(ids: readonly Buffer[]): Promise<MessageView[]> {
     if (ids.length === 0) return [];
-    return this.database.read<MessageView>(
-      `SELECT id, queue_id AS queueId, body, headers, expires_at AS expiresAt FROM message FORCE INDEX (PRIMARY) WHERE id IN (?)
+    const byPack = groupBy(ids, (id) => packIdOf(id).toString('latin1'));
+    const packIds = [...byPack.keys()].map((id) => Buffer.from(id, 'latin1'));
+    const packs = await this.database.read<{
+      id: Buffer;
+      queueId: number;
+      count: number;
+      expiresAt: number;
+      payload: Buffer;
+    }>(
+      `SELECT id, queue_id AS queueId, count, expires_at AS expiresAt, payload FROM pack FORCE INDEX (PRIMARY) WHERE id IN (?)
        UNION ALL
-       SELECT id, queue_id, body, headers, expires_at FROM message_overflow FORCE INDEX (PRIMARY) WHERE id IN (?)`,
-      [ids, ids],
+       SELECT id, queue_id, count, expires_at, payload FROM pack_overflow FORCE INDEX (PRIMARY) WHERE id IN (?)`,
+      [packIds, packIds],
     );
+    return packs.flatMap(({ id: packId, queueId, count, expiresAt, payload }) => {
+      const contents = decodePack(payload, count);
+      return (byPack.get(packId.toString('latin1')) ?? []).flatMap((id) => {
+        const content = contents[indexInPack(id)];
+        return content === undefined ? [] : { id, queueId, expiresAt, ...content };
+      });
+    });
   }
 
-  /** Finds a message's deliveries in these queues. */
+  /** Finds the queues that owe a message, among these. */
   async deliveries(messageId: Buffer, queueIds: readonly number[]): Promise<DeliveryView[]> {
     if (queueIds.length === 0) return [];
+    const index = indexInPack(messageId);
     const rows = await this.database.read<DeliveryRow>(
       `SELECT ${DELIVERY_COLUMNS}, ${NOW_MS} AS now
        FROM delivery FORCE INDEX (PRIMARY)
        WHERE queue_id IN (?)
-         AND message_id = ?`,
-      [queueIds, messageId],
+         AND pack_id = ?
+         AND members & ? <> 0`,
+      [queueIds, packIdOf(messageId), bitOf(index)],
     );
-    return rows.map(toView);
+    return rows.map((row) => toView(row, index));
   }
 }
 
@@ -135,23 +169,54 @@ const STATE_CONDITIONS: Record<DeliveryState, string> = {
   leased: `available_at > ${NOW_MS} AND lease_token <> ${NO_LEASE}`,
 };
 
-function toView({ priorityRank, leased, now, ...row }: DeliveryRow): DeliveryView {
-  return { ...row, priority: LIMITS.priorityMax - priorityRank, state: stateOf(row, leased !== 0, now) };
+function toView(row: DeliveryRow, index: number): DeliveryView {
+  const { queueId, packId, priorityRank, receiveCount, availableAt, expiresAt, nackReason } = row;
+  return {
+    queueId,
+    messageId: messageIdIn(packId, index),
+    state: stateOf(row),
+    priority: LIMITS.priorityMax - priorityRank,
+    receiveCount,
+    availableAt,
+    expiresAt,
+    nackReason,
+  };
 }
 
-function stateOf(row: { availableAt: number; expiresAt: number }, leased: boolean, now: number): DeliveryView['state'] {
-  if (leased && row.availableAt > now) return 'leased';
-  if (row.expiresAt <= now) return 'expired';
-  return row.availableAt > now ? 'delayed' : 'ready';
+function stateOf({ leaseToken, availableAt, expiresAt, now }: DeliveryRow): DeliveryView['state'] {
+  if (!isNoLease(leaseToken) && availableAt > now) return 'leased';
+  if (expiresAt <= now) return 'expired';
+  return availableAt > now ? 'delayed' : 'ready';
 }
 
-function writePosition(row: DeliveryRow): string {
-  return `${row.priorityRank}.${row.availableAt}.${row.messageId.toString('base64url')}`;
+/** The cursor's own delivery is read again: a page may end inside it. */
+const NOT_BEFORE_CURSOR = `AND (priority_rank > ? OR available_at > ? OR (available_at = ?
+           AND (pack_id > ? OR (pack_id = ? AND (lease_token > ? OR (lease_token = ? AND part >= ?))))))`;
+
+function cursorValues({ rank, availableAt, packId, leaseToken, part }: Cursor): unknown[] {
+  return [rank, availableAt, availableAt, packId, packId, leaseToken, leaseToken, part];
 }
 
-function readPosition(after: string): Position {
-  const match = /^(\d)\.(\d{1,15})\.([A-Za-z0-9_-]{22})$/.exec(after);
+function isAt(row: DeliveryRow, { packId, leaseToken, part }: Cursor): boolean {
+  return row.packId.equals(packId) && row.leaseToken.equals(leaseToken) && row.part === part;
+}
+
+function writeCursor({ priorityRank, availableAt, packId, leaseToken, part }: DeliveryRow, index: number): string {
+  const key = Buffer.concat([packId, leaseToken, Buffer.of(part, index)]);
+  return `${priorityRank}.${availableAt}.${key.toString('base64url')}`;
+}
+
+function readCursor(after: string): Cursor {
+  const match = /^(\d)\.(\d{1,15})\.([A-Za-z0-9_-]{35})$/.exec(after);
   if (match === null) throw new TypeError('after must be the nextAfter of the previous page');
-  const [, rank, availableAt, id] = match as unknown as [string, string, string, string];
-  return { rank: Number(rank), availableAt: Number(availableAt), messageId: Buffer.from(id, 'base64url') };
+  const [, rank, availableAt, key] = match as unknown as [string, string, string, string];
+  const bytes = Buffer.from(key, 'base64url');
+  return {
+    rank: Number(rank),
+    availableAt: Number(availableAt),
+    packId: bytes.subarray(0, 16),
+    leaseToken: bytes.subarray(16, 24),
+    part: bytes.readUInt8(24),
+    index: bytes.readUInt8(25),
+  };
 }

@@ -77,14 +77,6 @@ export class QueueRepository {
     return found;
   }
 
-  /**
-   * True if this queue had a maximum depth at its last read. Enqueues to such a queue wait for each
-   * other.
-   */
-  isBounded(name: string): boolean {
-    return (this.cache.get(name)?.queue.maxDepth ?? null) !== null;
-  }
-
   /** The next caller that asks for this queue reads it afresh. */
   evict(name: string): void {
     this.cache.delete(name);
@@ -128,7 +120,7 @@ export class QueueRepository {
 
   /** Pauses or resumes hand-out. Enqueues continue. Throws `queue-not-found`. */
   async setPaused(name: string, paused: boolean): Promise<void> {
-    const { affected } = await this.database.manager.update(QueueEntity, { name }, { paused });
+    const { affected } = await this.database.manager.update(QueueEntity, { name }, { paused, version: NEXT_VERSION });
     this.cache.delete(name);
     if (affected === 0) throw queueNotFound(name);
   }
@@ -223,6 +215,9 @@ export class QueueRepository {
  */
 const TAKE_TURN = `SELECT 1 FROM reaper_lease WHERE name = 'reaper' FOR UPDATE`;
 
+/** Every change of a queue's settings counts its version on. */
+const NEXT_VERSION = (): string => 'version + 1';
+
 async function insertQueue(
   tx: Transaction,
   name: string,
@@ -236,6 +231,7 @@ async function insertQueue(
     deadLetterQueueId,
     paused: false,
     createdAt: () => NOW_MS,
+    version: 1,
   });
 }
 
@@ -246,5 +242,6 @@ async function updateQueue(
   deadLetterQueueId: number | null | undefined,
 ): Promise<void> {
   const changes = Object.entries({ ...settings, deadLetterQueueId }).filter(([, value]) => value !== undefined);
-  if (changes.length > 0) await tx.manager.update(QueueEntity, { id }, Object.fromEntries(changes));
+  if (changes.length > 0)
+    await tx.manager.update(QueueEntity, { id }, { ...Object.fromEntries(changes), version: NEXT_VERSION });
 }

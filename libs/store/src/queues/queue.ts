@@ -17,6 +17,8 @@ export interface Queue {
   maxDepth: number | null;
   paused: boolean;
   createdAt: number;
+  /** Counts the changes of this row. An enqueue that used another version stores nothing. */
+  version: number;
 }
 
 /** A row of `queue` as {@link SELECT_QUEUE} reads it. Without a name, the queue is deleted. */
@@ -32,7 +34,8 @@ export const QUEUE_COLUMNS = `
   dead_letter_queue_id AS deadLetterQueueId,
   max_depth AS maxDepth,
   paused,
-  created_at AS createdAt`;
+  created_at AS createdAt,
+  version`;
 
 export const SELECT_QUEUE = `SELECT ${QUEUE_COLUMNS} FROM queue`;
 
