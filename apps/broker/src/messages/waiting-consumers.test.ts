@@ -70,6 +70,8 @@ class HandClaim {
  */
 class StoreByHand {
   readonly paused = new Set<string>();
+  /** Paused queues that another broker has resumed. */
+  readonly resumed = new Set<string>();
   readonly gone = new Set<string>();
   /** Queues in which a poll finds a message. */
   readonly ready = new Set<string>();
@@ -111,6 +113,10 @@ class StoreByHand {
       if (this.gone.has(name)) throw queueNotFound(name);
       return this.queue(name);
     },
+    getFresh: async (name: string) => ({
+      ...this.queue(name),
+      paused: this.paused.has(name) && !this.resumed.has(name),
+    }),
     getAll: async (names: readonly string[]) =>
       new Map(names.filter((name) => !this.gone.has(name)).map((name) => [name, this.queue(name)])),
   } as unknown as QueueRepository;
@@ -648,6 +654,19 @@ describe('peers', () => {
     claim.bring(['of a peer']);
     expect(bodies(await waiting)).toEqual(['of a peer']);
     expect(heard).toEqual(['parked at q']);
+  });
+
+  test('tell of the end of a pause, of which the settings here do not know yet', async () => {
+    store.paused.add('q');
+    const waiting = consumers.dequeue('q', one, never);
+    await vi.waitFor(() => expect(heard).toEqual(['parked at q']));
+    consumers.wakeFromPeer('q', Infinity);
+    await vi.waitFor(() => expect(heard).toEqual(['parked at q', 'parked at q']));
+    expect(store.claimsMade).toBe(0);
+    store.resumed.add('q');
+    consumers.wakeFromPeer('q', Infinity);
+    (await store.claim()).bring(['resumed']);
+    expect(bodies(await waiting)).toEqual(['resumed']);
   });
 
   test('are told again of consumers whose hint was in vain', async () => {

@@ -195,7 +195,12 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
   private async claim(list: QueueConsumers): Promise<void> {
     this.claimsInFlight += 1;
     try {
-      const queue = await this.queues.get(list.queueName);
+      let queue = await this.queues.get(list.queueName);
+      if (list.takeHint()) {
+        // The hint may follow the end of a pause, and these settings may be a second old.
+        if (queue.paused) queue = await this.queues.getFresh(list.queueName);
+        this.messages.expectMore(queue.id);
+      }
       if (queue.paused) list.pauseClaim();
       else await this.claimFrom(queue, list);
     } catch (error) {
@@ -213,7 +218,6 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
       list.endClaim([], false);
       return;
     }
-    if (list.takeHint()) this.messages.expectMore(queue.id);
     const { leased, claimAgain } = await this.messages.claim(queue, demands);
     const rows = demands.reduce((sum, { maxMessages }) => sum + maxMessages, 0);
     this.metrics.observeBatch('dequeue', { rows, ms: performance.now() - started });
