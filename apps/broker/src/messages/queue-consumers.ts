@@ -65,7 +65,6 @@ export type ConsumersEvent =
   | 'gone';
 
 type Step =
-  | 'stay'
   /** → claiming; → idle if no consumer waits. */
   | 'claim'
   /** → parked. */
@@ -75,17 +74,17 @@ type Step =
   /** → idle, with an unknown number of ready messages. */
   | 'forget';
 
-/** The state machine: the step for every event in every state. A claim ends in `claiming` only. */
-const STEPS: Record<ConsumersEvent, Record<State, Step>> = {
-  arrived: { idle: 'claim', claiming: 'stay', parked: 'stay' },
-  asked: { idle: 'claim', claiming: 'stay', parked: 'claim' },
-  ready: { idle: 'claim', claiming: 'stay', parked: 'claim' },
-  cancelled: { idle: 'claim', claiming: 'stay', parked: 'stay' },
-  drained: { idle: 'stay', claiming: 'park', parked: 'stay' },
-  more: { idle: 'stay', claiming: 'claim', parked: 'stay' },
-  paused: { idle: 'stay', claiming: 'park', parked: 'stay' },
+/** The state machine. Where an event has no step, nothing changes. */
+const STEPS: Record<ConsumersEvent, Partial<Record<State, Step>>> = {
+  arrived: { idle: 'claim' },
+  asked: { idle: 'claim', parked: 'claim' },
+  ready: { idle: 'claim', parked: 'claim' },
+  cancelled: { idle: 'claim' },
+  drained: { claiming: 'park' },
+  more: { claiming: 'claim' },
+  paused: { claiming: 'park' },
   due: { idle: 'forget', claiming: 'doubt', parked: 'forget' },
-  gone: { idle: 'forget', claiming: 'stay', parked: 'forget' },
+  gone: { idle: 'forget', parked: 'forget' },
 };
 
 /**
@@ -322,7 +321,7 @@ export class QueueConsumers implements IdleQueue {
 
   private step(event: ConsumersEvent): void {
     switch (STEPS[event][this.current]) {
-      case 'stay':
+      case undefined:
         return;
       case 'claim':
         if (this.waiting.length === 0) {

@@ -128,6 +128,11 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
     }
   }
 
+  /** A consumer that comes to this queue now causes no claim. It waits for a hand-off. */
+  isParked(queueName: string): boolean {
+    return this.lists.get(queueName)?.state === 'parked';
+  }
+
   /**
    * Reserves parked consumers of this queue for an enqueue that is about to commit this many
    * messages.
