@@ -1,6 +1,6 @@
 import { type Connection, createConnection } from 'mysql2/promise';
-import { FIRST_ID } from '@rowmq/store';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { FIRST_ID, type LeasedDelivery, type Queue } from '@rowmq/store';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { recordStatements } from '../support/statements.js';
 import { createQueue, message, openStore, type TestStore } from '../support/store.js';
 
@@ -33,31 +33,50 @@ afterAll(async () => {
   await store.close();
 });
 
-test.each([
-  ['an ack', /^DELETE d\s+FROM delivery d FORCE INDEX/],
-  ['an ack, nack or extend that checks receipts one by one', /ORDER BY message_id\s+FOR UPDATE$/],
-])('%s with stale receipts does not block a redrive that moves the deliveries back', async (_, pattern) => {
-  const graveyard = await createQueue(store);
-  const queue = await createQueue(store, { deadLetterQueue: graveyard.name });
-  await store.messages.enqueue(queue.name, [message(), message(), message()]);
-  const receipts = await store.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 600 });
-  expect(receipts).toHaveLength(3);
-  const rejected = await store.messages.batches.reject({ queueId: queue.id, receipts });
-  expect(rejected).toEqual([null, null, null]);
+const ack = (queue: Queue, receipts: LeasedDelivery[]) => store.messages.ack(queue.id, receipts);
+const nack = (queue: Queue, receipts: LeasedDelivery[]) => store.messages.nack(queue.id, receipts, { delaySeconds: 0 });
 
-  statements.length = 0;
-  const outcomes = await store.messages.ack(queue.id, receipts);
-  expect(new Set(outcomes)).toEqual(new Set(['delivery-not-found']));
-  const statement = statements.find((sql) => pattern.test(sql.trim()));
-  expect(statement).toBeDefined();
+describe.each([
+  ['one claim', 1],
+  ['so many claims that the statements join a list', 51],
+])('stale receipts of %s', (_, claims) => {
+  test.each([
+    ['an ack that locks deliveries', ack, /^SELECT[^]*lease_token[^]*FOR UPDATE/],
+    ['an ack that deletes deliveries', ack, /^DELETE d FROM/],
+    ['an ack that clears members', ack, /^UPDATE /],
+    ['a nack', nack, /^SELECT[^]*lease_token[^]*FOR UPDATE/],
+  ] as const)('in %s do not block a redrive that moves the deliveries back', async (__, verb, pattern) => {
+    const graveyard = await createQueue(store);
+    const queue = await createQueue(store, { deadLetterQueue: graveyard.name });
+    // Each enqueue makes a pack of its own.
+    const packs = Math.max(3, claims);
+    for (let pack = 0; pack < packs; pack += 1) await store.messages.enqueue(queue.name, [message(), message()]);
+    const receipts: LeasedDelivery[] = [];
+    const maxMessages = (packs * 2) / claims;
+    while (receipts.length < packs * 2) {
+      receipts.push(...(await store.messages.dequeue(queue, { maxMessages, leaseSeconds: 600 })));
+    }
+    const rejected = await store.messages.batches.reject({ queueId: queue.id, receipts });
+    expect(rejected).toEqual(receipts.map(() => null));
 
-  await stale.query('START TRANSACTION');
-  try {
-    await stale.query(statement as string);
-    // The other transaction stays open, so a wait would end with database-unavailable.
-    const { moved, left } = await store.unleased.redrive(graveyard.id, FIRST_ID, 10);
-    expect({ moved, left }).toEqual({ moved: new Map([[queue.id, 3]]), left: 0 });
-  } finally {
-    await stale.query('ROLLBACK');
-  }
+    statements.length = 0;
+    expect(new Set(await verb(queue, receipts))).toEqual(new Set(['delivery-not-found']));
+    const sent = statements.map((sql) => sql.trim());
+    const statement = sent.findIndex((sql) => pattern.test(sql));
+    expect(statement).toBeGreaterThan(-1);
+    expect(sent[statement]?.includes('JSON_TABLE')).toBe(claims > 1);
+    // It needs the variables that the statements before it set.
+    const settings = sent.slice(0, statement).filter((sql) => sql.startsWith('SET @'));
+    expect(settings.length).toBeGreaterThan(0);
+
+    await stale.query('START TRANSACTION');
+    try {
+      for (const sql of [...settings, sent[statement] as string]) await stale.query(sql);
+      // The other transaction stays open, so a wait would end with database-unavailable.
+      const { moved, left } = await store.unleased.redrive(graveyard.id, FIRST_ID, 1000);
+      expect({ moved, left }).toEqual({ moved: new Map([[queue.id, packs * 2]]), left: 0 });
+    } finally {
+      await stale.query('ROLLBACK');
+    }
+  });
 });

@@ -27,7 +27,10 @@ export interface QueueConsumersHost {
   requestClaim(consumers: QueueConsumers): void;
   /** No consumer waits, and nothing is known of the queue any more. */
   forget(consumers: QueueConsumers): void;
-  /** So many messages became ready, and the consumers here do not want them. Infinity: unknown. */
+  /**
+   * This number of messages became ready, and the consumers here do not want them. Infinity: the
+   * number is unknown.
+   */
   announce(queueName: string, messages: number): void;
   /** Consumers are parked. Called again for each one that comes. */
   parked(queueName: string): void;
@@ -176,7 +179,8 @@ export class QueueConsumers implements IdleQueue {
   }
 
   /**
-   * @param messages the number that became ready; Infinity: unknown
+   * Messages became ready.
+   * @param messages their number; Infinity: unknown
    * @param isFresh this broker made them ready, so peers may want them
    */
   becameReady(messages: number, isFresh: boolean): void {

@@ -104,11 +104,13 @@ export class Enqueue {
           this.makePackId,
         ),
       );
+      for (const { queue, messages } of batches) this.depths.begin(queue.id, messages.length);
       try {
         await this.store(batches);
+        for (const { queue, messages } of batches) this.depths.end(queue.id, messages.length, true);
       } catch (error) {
         for (const { queue, messages, handOffs } of batches) {
-          this.depths.add(queue.id, -messages.length);
+          this.depths.end(queue.id, messages.length, false);
           // The messages may be stored after all, so the next claim reads from the start.
           this.views.forget(queue.id);
           for (const { reservation } of handOffs) reservation.cancel();
@@ -140,6 +142,9 @@ export class Enqueue {
   }> {
     const outcomes = new Map<EnqueueRequest, Error>();
     const admitted: { queue: Queue; request: EnqueueRequest; messages: Admitted[] }[] = [];
+    const begunAt = performance.now();
+    /** Admitted messages of bounded queues. */
+    const sizes = new Map<Queue, number>();
     for (const request of requests) {
       const queue = queues.get(request.queueName);
       if (queue === undefined) {
@@ -149,9 +154,12 @@ export class Enqueue {
       try {
         const messages = request.messages.map((message, index) => schedule(message, queue, index));
         if (queue.maxDepth !== null) {
-          refuseIfFull(queue, messages.length, await this.depths.room(queue.id, queue.maxDepth, messages.length));
+          const before = sizes.get(queue) ?? 0;
+          const size = before + messages.length;
+          const room = await this.depths.room(queue.id, queue.maxDepth, size, begunAt);
+          refuseIfFull(queue, messages.length, room - before);
+          sizes.set(queue, size);
         }
-        this.depths.add(queue.id, messages.length);
         admitted.push({ queue, request, messages });
       } catch (error) {
         if (!(error instanceof RowmqError) || error.code === 'database-unavailable') throw error;

@@ -72,15 +72,21 @@ export class Receipts {
       const found = await lockHeld(tx, held);
       const rows = new Map(found.locked.map((row) => [row, new Map<Fate, Members>()]));
       const find = finder(found.locked);
+      const ended = new Map<Delivery, Members>();
       for (const request of requests) {
         const fates = new Map<Delivery, Fate>();
         for (const receipt of request.receipts) {
           const row = find(request.queueId, receipt);
           if (row === undefined) continue;
+          const index = indexInPack(receipt.messageId);
+          const before = ended.get(row) ?? 0;
+          // The first request has ended the lease.
+          if (verb.secondOutcome !== null && has(before, index)) continue;
+          ended.set(row, union(before, bitOf(index)));
           let fate = fates.get(row);
           if (fate === undefined) fates.set(row, (fate = verb.fate(request, row, found.now)));
           const given = rows.get(row) as Map<Fate, Members>;
-          given.set(fate, union(given.get(fate) ?? 0, bitOf(indexInPack(receipt.messageId))));
+          given.set(fate, union(given.get(fate) ?? 0, bitOf(index)));
         }
       }
       const changed = [...rows].filter(([, fates]) => fates.size > 0);
@@ -240,8 +246,11 @@ function sourceOf(held: readonly Held[]): Source {
   }
   const conditions = groups.map((group) => {
     const [{ queueId, leaseToken, members }] = group as [Held];
-    const packs = `d.pack_id IN (${hexList(group.map(({ packId }) => packId))}) AND d.lease_token = ${hex(leaseToken)}`;
-    return { packs, row: `(d.queue_id = ${queueId} AND ${packs})`, members };
+    const ids = hexList(group.map(({ packId }) => packId));
+    return {
+      row: `(d.queue_id = ${queueId} AND d.pack_id IN (${ids}) AND d.lease_token = ${hex(leaseToken)})`,
+      members,
+    };
   });
   return {
     setUp: [],
@@ -251,7 +260,7 @@ function sourceOf(held: readonly Held[]): Source {
     members:
       conditions.length === 1
         ? String(conditions[0]?.members)
-        : `CASE ${conditions.map(({ packs, members }) => `WHEN ${packs} THEN ${members}`).join(' ')} END`,
+        : `CASE ${conditions.map(({ row, members }) => `WHEN ${row} THEN ${members}`).join(' ')} END`,
     lock: 'FOR UPDATE',
   };
 }
