@@ -59,8 +59,8 @@ describe('three workers', () => {
   let clients: OneConnection[];
 
   // Every start of three workers costs seconds of CPU. This broker does for all tests of a running
-  // one, from the free port that it chooses to its stop. Without polls, its workers hear of messages
-  // by hints alone.
+  // one, from the free port that it chooses to its stop. Its workers have no polls, so they hear of
+  // messages by hints alone.
   beforeAll(async () => {
     const env = { ...WORKERS, ROWMQ_DATABASE_URL: database.url, ROWMQ_PORT: '0' };
     const app = await startApp('broker', env, { preload: NO_POLL });

@@ -32,7 +32,7 @@ export interface BrokerConfig {
   maxLongPolls: number;
   host: string;
   port: number;
-  /** Where other brokers reach this process. */
+  /** The address at which other brokers reach this process. */
   peerHost: string;
   /** 0: any free port. */
   peerPort: number;

@@ -1,8 +1,8 @@
 /** The other broker processes on the same database, as far as consumers matter to them. */
 export interface Peers {
   /**
-   * So many messages of this queue are ready, and the consumers of this process do not want them.
-   * Infinity: nobody knows how many.
+   * This number of messages is ready in this queue, and the consumers of this process do not want
+   * them. Infinity: nobody knows how many.
    */
   wake(queueName: string, messages: number): void;
   /** Consumers of this queue are parked here, so hints from peers are welcome. */

@@ -24,8 +24,9 @@ class Scene implements QueueConsumersHost {
   claims = 0;
   isForgotten = false;
   announced = 0;
-  /** The number of messages in each announcement, and how often consumers were reported as parked. */
+  /** The number of messages in each announcement. */
   readonly announcements: number[] = [];
+  /** The number of reports that consumers are parked. */
   parkings = 0;
   handedOffMessages = 0;
   /** Each consumer's answers, by its name. A second answer would show. */

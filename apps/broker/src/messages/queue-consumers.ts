@@ -27,7 +27,10 @@ export interface QueueConsumersHost {
   requestClaim(consumers: QueueConsumers): void;
   /** No consumer waits, and nothing is known of the queue any more. */
   forget(consumers: QueueConsumers): void;
-  /** So many messages became ready, and the consumers here do not want them. Infinity: unknown. */
+  /**
+   * This number of messages became ready, and the consumers here do not want them. Infinity: the
+   * number is unknown.
+   */
   announce(queueName: string, messages: number): void;
   /** Consumers are parked. Called again for each one that comes. */
   parked(queueName: string): void;

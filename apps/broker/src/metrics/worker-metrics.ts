@@ -16,7 +16,7 @@ interface Scraped {
   text?: string;
 }
 
-/** The number of this worker, from 1. A restarted one has its predecessor's. Undefined: no worker. */
+/** This worker's number, from 1. A restarted one has its predecessor's. Undefined: no worker. */
 export const WORKER_NUMBER = cluster.isWorker ? Number(process.argv[3]) : undefined;
 
 /** Lets the primary add up the workers' metrics for each worker that is scraped. */

@@ -10,8 +10,8 @@ export type SendHint = (hint: Pick<Hint, 'ready' | 'parked'>) => Promise<void>;
 export type Ready = ReadonlyMap<string, number>;
 
 /**
- * What this process knows of one peer, and the hints on their way there. One hint is in flight at a
- * time, and names gather meanwhile.
+ * This process's knowledge of one peer, and the hints on their way there. One hint is in flight at
+ * a time, and names gather meanwhile.
  */
 export class PeerLink {
   /** Queues whose consumers are parked at the peer. A hint for a queue uses its entry up. */

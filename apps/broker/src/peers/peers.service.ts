@@ -50,7 +50,7 @@ export class PeersService implements OnApplicationBootstrap, BeforeApplicationSh
     await this.heartbeat();
   }
 
-  /** The outgoing hints stay: a stopping broker releases messages, and other consumers want them. */
+  /** Outgoing hints stay: a stopping broker releases messages, and other consumers want them. */
   async beforeApplicationShutdown(): Promise<void> {
     clearTimeout(this.timer);
     const { self } = this;

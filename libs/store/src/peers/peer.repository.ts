@@ -7,7 +7,7 @@ import { BrokerEntity } from '../entities/index.js';
 export interface Peer {
   /** A UUID that the process made at its start. */
   id: string;
-  /** Where it takes hints. */
+  /** The address for hints. */
   url: string;
   /** The secret that a hint to this broker must carry. */
   token: string;
