@@ -29,7 +29,7 @@ async function cost<T>(verb: () => Promise<T>): Promise<{ result: T; trips: numb
   trips.length = 0;
   const result = await verb();
   const sent = trips.filter((sql) => !RESCAN.test(sql));
-  return { result, trips: sent.length, commits: sent.filter((sql) => /COMMIT$/.test(sql)).length };
+  return { result, trips: sent.length, commits: sent.filter((sql) => sql.endsWith('COMMIT')).length };
 }
 
 async function lease(count: number): Promise<LeasedDelivery[]> {
