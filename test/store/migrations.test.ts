@@ -6,7 +6,7 @@ import { MIGRATIONS } from '@rowmq/migrations';
 import { createDatabase, type TestDatabase } from '../support/servers.js';
 
 const NAMES = MIGRATIONS.map((Migration) => new Migration().name);
-const TABLES = ['delivery', 'pack', 'pack_overflow', 'queue', 'reaper_lease', 'reaper_run'];
+const TABLES = ['broker', 'delivery', 'pack', 'pack_overflow', 'queue', 'reaper_lease', 'reaper_run'];
 
 let database: TestDatabase;
 
