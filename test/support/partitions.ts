@@ -37,7 +37,13 @@ export async function enqueueStamped(
 export async function storeStamped(
   store: TestStore,
   queue: Queue,
-  { at, now = at, count, priority = 4 }: { at: number; now?: number; count: number; priority?: number },
+  {
+    at,
+    now = at,
+    count,
+    priority = 4,
+    expiresInSeconds = queue.messageTtlSeconds,
+  }: { at: number; now?: number; count: number; priority?: number; expiresInSeconds?: number },
 ): Promise<Buffer[]> {
   const ids: Buffer[] = [];
   for (let done = 0; done < count; done += BATCH) {
@@ -47,7 +53,7 @@ export async function storeStamped(
       body: String(index),
       priorityRank: LIMITS.priorityMax - priority,
       availableAt: now,
-      expiresAt: now + queue.messageTtlSeconds * 1000,
+      expiresAt: now + expiresInSeconds * 1000,
     }));
     for (const { sql, values } of storeLonely(rows)) await store.database.write(sql, values);
     ids.push(...rows.map(({ packId }) => packId));
