@@ -1,7 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type BrokerClient, RowmqHttpClient } from '@rowmq/client';
 import { InMemoryBroker } from '@rowmq/client/testing';
-import { encodeReceipt, type EnqueueRequest, type LeasedMessage, PROBLEMS, type PutQueueRequest, RowmqError } from '@rowmq/contract';
+import {
+  encodeReceipt,
+  type EnqueueRequest,
+  type LeasedMessage,
+  PROBLEMS,
+  type PutQueueRequest,
+  RowmqError,
+} from '@rowmq/contract';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { newQueueName, useBroker } from '../support/api.js';
 import { eventually } from '../support/wait.js';
