@@ -24,8 +24,8 @@ export interface Backlog {
 
 /**
  * Puts messages into a queue as if they had been enqueued one after the other, in the order of
- * their ids. Every pack is full, as if the broker had been busy. The server makes the rows itself
- * and writes none of them to the binlog. Returns messages a second.
+ * their ids. Every pack is full, as a busy broker stores it. The server makes the rows itself and
+ * writes none of them to the binlog. Returns messages a second.
  */
 export async function fillBacklog(probe: DatabaseProbe, backlog: Backlog): Promise<number> {
   const [queue] = await probe.query<{ id: number }>('SELECT id FROM queue WHERE name = ?', [backlog.queue]);

@@ -134,7 +134,7 @@ describe('rescans', () => {
     expect(views.isRescanDue(8, true)).toBe(true);
   });
 
-  test('come due for a queue with messages at most four times a second', async () => {
+  test('in a queue that has messages are due at most four times a second', async () => {
     const views = new QueueViews();
     views.of(QUEUE);
     expect(views.isRescanDue(QUEUE, false)).toBe(false);
