@@ -18,6 +18,8 @@ const QUEUES_REMEMBERED = 10_000;
  */
 export class DepthGauge {
   private readonly counts = new Map<number, { depth: number; countedAt: number }>();
+  /** Messages that this broker is about to store, by queue. No count sees them. */
+  private readonly pending = new Map<number, number>();
 
   constructor(private readonly database: Database) {}
 
@@ -28,14 +30,28 @@ export class DepthGauge {
       if (known.depth + wanted <= maxDepth || known.depth > CHEAP_DEPTH) return maxDepth - known.depth;
     }
     const countedAt = performance.now();
-    const depth = await countMessages(this.database, queueId, maxDepth);
+    const stored = await countMessages(this.database, queueId, maxDepth);
+    const depth = stored + (this.pending.get(queueId) ?? 0);
     if (this.counts.size >= QUEUES_REMEMBERED) this.counts.clear();
     this.counts.set(queueId, { depth, countedAt });
     return maxDepth - depth;
   }
 
-  /** Adds stored messages to the last count; a negative number takes back what was not stored. */
-  add(queueId: number, messages: number): void {
+  /** Counts messages that this broker is about to store. {@link end} must follow. */
+  begin(queueId: number, messages: number): void {
+    this.pending.set(queueId, (this.pending.get(queueId) ?? 0) + messages);
+    this.add(queueId, messages);
+  }
+
+  /** The store of messages has ended, well or not. */
+  end(queueId: number, messages: number, { isStored }: { isStored: boolean }): void {
+    const left = (this.pending.get(queueId) ?? 0) - messages;
+    if (left > 0) this.pending.set(queueId, left);
+    else this.pending.delete(queueId);
+    if (!isStored) this.add(queueId, -messages);
+  }
+
+  private add(queueId: number, messages: number): void {
     const known = this.counts.get(queueId);
     if (known !== undefined) known.depth += messages;
   }

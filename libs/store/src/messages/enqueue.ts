@@ -104,9 +104,10 @@ export class Enqueue {
       );
       try {
         await this.store(batches);
+        this.endAll(admitted, { isStored: true });
       } catch (error) {
-        for (const { queue, messages, handOffs } of batches) {
-          this.depths.add(queue.id, -messages.length);
+        this.endAll(admitted, { isStored: false });
+        for (const { queue, handOffs } of batches) {
           // The messages may be stored after all, so the next claim reads from the start.
           this.views.forget(queue.id);
           for (const { reservation } of handOffs) reservation.cancel();
@@ -149,14 +150,24 @@ export class Enqueue {
         if (queue.maxDepth !== null) {
           refuseIfFull(queue, messages.length, await this.depths.room(queue.id, queue.maxDepth, messages.length));
         }
-        this.depths.add(queue.id, messages.length);
+        this.depths.begin(queue.id, messages.length);
         admitted.push({ queue, request, messages });
       } catch (error) {
-        if (!(error instanceof RowmqError) || error.code === 'database-unavailable') throw error;
+        if (!(error instanceof RowmqError) || error.code === 'database-unavailable') {
+          this.endAll(admitted, { isStored: false });
+          throw error;
+        }
         outcomes.set(request, error);
       }
     }
     return { outcomes, admitted };
+  }
+
+  private endAll(
+    admitted: readonly { queue: Queue; messages: readonly Admitted[] }[],
+    how: { isStored: boolean },
+  ): void {
+    for (const { queue, messages } of admitted) this.depths.end(queue.id, messages.length, how);
   }
 
   private async store(batches: readonly QueueBatch[]): Promise<void> {

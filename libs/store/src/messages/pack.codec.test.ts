@@ -16,7 +16,7 @@ const bytes = (minLength: number): fc.Arbitrary<Buffer> =>
 const content: fc.Arbitrary<Content> = fc.record({ headers: fc.option(bytes(1)), body: bytes(0) });
 const contents = fc.array(content, { minLength: 1, maxLength: PACK_MESSAGES });
 
-test('a pack gives back the contents of its messages, in their order', () => {
+test('a pack holds the contents of its messages, in their order', () => {
   fc.assert(
     fc.property(contents, (all) => {
       expect(decodePack(encodePack(all), all.length).map(text)).toEqual(all.map(text));
@@ -24,7 +24,7 @@ test('a pack gives back the contents of its messages, in their order', () => {
   );
 });
 
-test('a pack with the largest message gives back its contents', () => {
+test('a pack holds the largest message', () => {
   const all = [{ headers: Buffer.alloc(300, 'h'), body: Buffer.alloc(2_097_152, 'b') }];
   expect(decodePack(encodePack(all), 1).map(text)).toEqual(all.map(text));
 });

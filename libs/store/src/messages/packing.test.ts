@@ -32,6 +32,8 @@ const messages = fc.oneof(
     .map(([of, all]) => all.map((one) => ({ ...one, ...of }))),
 );
 
+const SAME_FATE: NewFate = { priorityRank: 5, delayMs: 0, lifeMs: 1, producerLifeMs: null, leaseMs: null };
+
 interface Stored {
   pack: NewPack;
   index: number;
@@ -144,18 +146,17 @@ test('a pack is closed only when the next message does not fit', () => {
   );
 });
 
+test('two messages of exactly PACK_BYTES together are one pack, and with a byte more they are two', () => {
+  const half = (size: number): Packable => ({ ...SAME_FATE, body: Buffer.alloc(size), headers: null });
+  const [first] = pack([half(4000)]).packs as [NewPack];
+  const second = half(PACK_BYTES - first.payload.length - 3);
+  expect(pack([half(4000), second]).packs.map(({ payload }) => payload.length)).toEqual([PACK_BYTES]);
+  expect(pack([half(4000), half(second.body.length + 1)]).packs).toHaveLength(2);
+});
+
 test('messages that share a fate are together, so few deliveries arise', () => {
   const all = Array.from({ length: 64 }, (_, at): Packable => {
-    const priorityRank = at % 2;
-    return {
-      priorityRank,
-      delayMs: 0,
-      lifeMs: 1,
-      producerLifeMs: null,
-      leaseMs: null,
-      body: Buffer.alloc(10),
-      headers: null,
-    };
+    return { ...SAME_FATE, priorityRank: at % 2, body: Buffer.alloc(10), headers: null };
   });
   const { packs } = pack(all);
   expect(packs.map(({ deliveries }) => deliveries.map(({ members }) => countMembers(members)))).toEqual([[32], [32]]);

@@ -78,7 +78,10 @@ export class Receipts {
           let fate = fates.get(row);
           if (fate === undefined) fates.set(row, (fate = verb.fate(request, row, found.now)));
           const given = rows.get(row) as Map<Fate, Members>;
-          given.set(fate, union(given.get(fate) ?? 0, bitOf(indexInPack(receipt.messageId))));
+          const bit = bitOf(indexInPack(receipt.messageId));
+          // An earlier receipt of this batch has ended the lease, so this one must change nothing.
+          if (verb.secondOutcome !== null && [...given.values()].some((members) => (members & bit) !== 0)) continue;
+          given.set(fate, union(given.get(fate) ?? 0, bit));
         }
       }
       const changed = [...rows].filter(([, fates]) => fates.size > 0);
