@@ -7,6 +7,7 @@ import {
   measureIdlePoll,
   measureLocks,
 } from './alternatives/locking.js';
+import { measureStorages, type StorageCost } from './alternatives/packs.js';
 import { measureShapes, type ShapeCost } from './alternatives/shapes.js';
 import {
   measurePacking,
@@ -14,6 +15,7 @@ import {
   type Packing,
   type TransactionCost,
 } from './alternatives/transactions.js';
+import type { MessageCost } from './alternatives/session.js';
 import { type Figures, medians } from './harness/figures.js';
 import { number, table } from './harness/markdown.js';
 import { benchCommand, type BenchOptions, positive } from './harness/options.js';
@@ -22,6 +24,7 @@ import { publish } from './harness/publish.js';
 import { type RunningServer, withEachServer } from './harness/rig.js';
 
 interface Alternatives {
+  storages: StorageCost[];
   shapes: ShapeCost[];
   transactions: TransactionCost[];
   packing: Packing[];
@@ -71,6 +74,10 @@ async function measureServer(server: RunningServer, { runs, seconds, messages }:
     return result;
   };
   return {
+    storages: await step(
+      'rows and packs',
+      inRounds(runs, () => measureStorages(server, seconds)),
+    ),
     shapes: await step(
       'tables',
       inRounds(runs, () => measureShapes(server, seconds)),
@@ -103,12 +110,39 @@ async function inRounds<T extends Figures>(runs: number, measure: () => Promise<
   return (rounds[0] ?? []).map((_, index) => medians(rounds.map((round) => round[index] as T)));
 }
 
+/** A row for each load, and a column for each storage. */
+function storageTable(results: Measured, cell: (cost: MessageCost) => string): string {
+  const loads = Object.entries(results).flatMap(([server, { storages }]) =>
+    storages.map((load) => ({ server, ...load })),
+  );
+  return table(
+    ['server', 'messages a transaction', 'body, B', ...Object.keys(loads[0]?.costs ?? {})],
+    loads.map(({ server, messages, bodyBytes, costs }) => [
+      server,
+      number(messages, 0),
+      number(bodyBytes, 0),
+      ...Object.values(costs).map(cell),
+    ]),
+  );
+}
+
 function toMarkdown(results: Measured, { runs, seconds, messages }: Options): string {
   const rows = <T>(part: (of: Alternatives) => readonly T[], cells: (one: T) => string[]): string[][] =>
     Object.entries(results).flatMap(([server, of]) => part(of).map((one) => [server, ...cells(one)]));
   return `The benchmark's own process sends the SQL that a broker sends, on one connection unless a table says
-otherwise. CPU is the server's. Stretches take ${seconds} s. Tables, sizes of transactions, locks and several
-brokers are medians of ${runs} stretches.
+otherwise. CPU is the server's. Stretches take ${seconds} s. Rows and packs, tables, sizes of
+transactions, locks and several brokers are medians of ${runs} stretches.
+
+**Rows and packs.** Enqueue, claim and ack, with one transaction each for so many messages. A pack
+is one row with up to 32 messages or about 8 KB. With hand-off, an enqueue stores its messages
+leased, and nothing is claimed. Acks come in batches of the same size, and each message is acked up
+to one batch late. The server's CPU in µs a message:
+
+${storageTable(results, ({ cpuMicros }) => number(cpuMicros))}
+
+Bytes a message of redo / binlog:
+
+${storageTable(results, ({ redo, binlog }) => `${number(redo, 0)} / ${number(binlog, 0)}`)}
 
 **Tables.** Lifecycles in batches of 100, with one transaction each for enqueue, claim and ack.
 Figures are per message:

@@ -2,7 +2,7 @@ import { type CostedStretch, measureCosts } from './harness/costs.js';
 import type { IndexSize } from './harness/database-probe.js';
 import { median, medians } from './harness/figures.js';
 import { BrokerLoad } from './harness/broker-load.js';
-import { BATCH_1, BATCH_10, BATCH_100, type LoadShape } from './harness/load.js';
+import { BATCH_1, BATCH_10, BATCH_100, type LoadShape, PACED_200 } from './harness/load.js';
 import { number, table } from './harness/markdown.js';
 import { benchCommand, type BenchOptions } from './harness/options.js';
 import { publish } from './harness/publish.js';
@@ -35,7 +35,7 @@ const LOADS: Record<string, LoadShape> = {
  * none.
  */
 const PACED: Record<string, LoadShape> = {
-  '200 messages/s, one at a time': { batch: 1, producers: { perSecond: 200 }, consumers: 8, bodyBytes: 200 },
+  '200 messages/s, one at a time': PACED_200,
   '1,000 messages/s, one at a time': { batch: 1, producers: { perSecond: 1000 }, consumers: 50, bodyBytes: 200 },
 };
 

@@ -5,7 +5,7 @@ import { publish } from './harness/publish.js';
 import { installClients, openSession } from './peers/installation.js';
 import { type Peer, PeerUnavailableError, STRETCH_KINDS } from './peers/peer.js';
 import { PEERS } from './peers/registry.js';
-import { type LeftOut, type PeerResult, peersMarkdown, type Round } from './peers/report.js';
+import { isRowmq, type LeftOut, type PeerResult, peersMarkdown, type Round } from './peers/report.js';
 
 const RESULT_FILE = fileURLToPath(new URL('results/peers.json', import.meta.url));
 const BODY_BYTES = 200;
@@ -21,7 +21,7 @@ interface Options {
 /** RowMQ beside other message systems, on the same machine and in the same minutes. */
 export async function main(args: readonly string[]): Promise<void> {
   const options = readOptions(args);
-  installClients();
+  if (options.only.some((peer) => !isRowmq(peer))) installClients();
   const interrupt = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => interrupt.abort());
   const results = new Map<string, PeerResult>();

@@ -1,9 +1,16 @@
-import { BATCH_1, BATCH_10, BATCH_100, type LoadShape } from './harness/load.js';
+import { BATCH_1, BATCH_10, BATCH_100, PACED_200 } from './harness/load.js';
 import { benchCommand, type BenchOptions, collect } from './harness/options.js';
 import { BrokerLoad } from './harness/broker-load.js';
 import { publish } from './harness/publish.js';
 import { onEachServer, type Rig } from './harness/rig.js';
-import { enqueueThenDrain, interleave, lifecycles, measureAndStop, type Scenario } from './harness/scenario.js';
+import {
+  enqueueThenDrain,
+  interleave,
+  lifecycles,
+  measureAndStop,
+  type Scenario,
+  selected,
+} from './harness/scenario.js';
 import { throughputMarkdown } from './throughput-markdown.js';
 
 interface Options extends BenchOptions {
@@ -12,7 +19,6 @@ interface Options extends BenchOptions {
 
 const FULL_BODY = { bodyBytes: 4096 };
 const ONE_COMMIT_PER_REQUEST = { brokerEnv: { ROWMQ_BATCH_REQUESTS: '1' } };
-const PACED: LoadShape = { batch: 1, producers: { perSecond: 200 }, consumers: 8, bodyBytes: 200 };
 
 /**
  * Scenarios that are compared stand side by side, so that one is measured right after the other.
@@ -39,7 +45,7 @@ const SCENARIOS: readonly Scenario[] = [
 /** Rates, latencies and costs of messages over HTTP. */
 export async function main(args: readonly string[], rig?: Rig): Promise<void> {
   const options = readOptions(args);
-  const scenarios = SCENARIOS.filter(({ name }) => isSelected(name, options.only));
+  const scenarios = selected(SCENARIOS, options.only);
   const results = await onEachServer({ ...options, rig }, (on) => interleave(on, scenarios, options.runs, options));
   await publish({
     title: 'Throughput and latency over HTTP',
@@ -60,19 +66,13 @@ function readOptions(args: readonly string[]): Options {
     .opts<Options>();
 }
 
-/** A whole name means that scenario alone: `batch 1` is not `batch 10`. */
-function isSelected(name: string, only: readonly string[]): boolean {
-  const isWhole = (text: string): boolean => SCENARIOS.some((scenario) => scenario.name === text);
-  return only.length === 0 || only.some((text) => (isWhole(text) ? name === text : name.includes(text)));
-}
-
 /** Single messages at a steady rate to consumers that wait on the same broker. */
 function paced(name: string): Scenario {
   return {
     name,
     run: async (rig, timing) => {
       const broker = await rig.broker();
-      const load = await BrokerLoad.start(broker.url, { ...PACED, queues: await rig.newQueues(1) });
+      const load = await BrokerLoad.start(broker.url, { ...PACED_200, queues: await rig.newQueues(1) });
       return { [name]: await measureAndStop(rig, broker, load, timing) };
     },
   };

@@ -105,8 +105,8 @@ async function contend(server: RunningServer, queue: Queue, brokers: number, sec
   const consume = async (messages: MessageRepository): Promise<void> => {
     let acking: Promise<void> = Promise.resolve();
     do {
-      const [outcome] = await messages.dequeue([{ queue, demands }]);
-      const receipts = outcome?.leased[0] ?? [];
+      const { leased } = await messages.claim(queue, demands);
+      const receipts = leased.flat();
       if (receipts.length === 0) {
         await sleep(1);
         continue;

@@ -6,7 +6,7 @@ import type { Quantiles } from './figures.js';
 import { ConnectionClosedError } from './http-connection.js';
 import { LatencyRecorder } from './latency-recorder.js';
 import type { Side, Load, QueueLoadShape } from './load.js';
-import { QueueClient } from './queue-client.js';
+import { QueueClient, type Route } from './queue-client.js';
 
 /**
  * Names the latency from the start of an enqueue request to the dequeue answer with its message.
@@ -29,6 +29,12 @@ const DRAIN_DEADLINE_MS = 120_000;
  * - `steady`: works above messages that are already there, and may take those.
  */
 export type Mode = 'lifecycle' | 'produce' | 'drain' | 'steady';
+
+/** The brokers that each side calls. Workers are dealt to them in turn. */
+export interface Routes {
+  producers: readonly Route[];
+  consumers: readonly Route[];
+}
 
 /** A message's id or, where producers are paced, the number in its body. */
 type Key = string | number;
@@ -75,19 +81,21 @@ export class BrokerLoad implements Load {
 
   /**
    * Opens the connections of closed workers, then begins.
+   * @param broker the one broker of all workers, or the brokers of each side
    * @param produced tally of the load that a `drain` empties
    */
   static async start(
-    url: string,
+    broker: string | Routes,
     shape: QueueLoadShape,
     mode: Mode = 'lifecycle',
     produced = new Tally<Key>(mode !== 'steady'),
   ): Promise<BrokerLoad> {
     const latencies = new LatencyRecorder();
     const { producers, consumers } = sidesOf(shape, mode);
+    const routes = typeof broker === 'string' ? { producers: [broker], consumers: [broker] } : broker;
     const clients = {
-      producers: await Clients.open(url, shape.queues, producers, latencies),
-      consumers: await Clients.open(url, shape.queues, consumers, latencies),
+      producers: await Clients.open(routes.producers, shape.queues, producers, latencies),
+      consumers: await Clients.open(routes.consumers, shape.queues, consumers, latencies),
     };
     return new BrokerLoad(shape, mode, produced, clients, latencies);
   }
@@ -181,23 +189,28 @@ export class BrokerLoad implements Load {
   }
 }
 
-/** The connections of one side's workers, each on one queue. */
+/** The clients of one side's workers, each on one queue. */
 class Clients {
   private constructor(
     private readonly openOne: (worker: number) => Promise<QueueClient>,
     private readonly clients: QueueClient[] = [],
   ) {}
 
-  static async open(url: string, queues: readonly string[], side: Side, latencies: LatencyRecorder): Promise<Clients> {
+  static async open(
+    routes: readonly Route[],
+    queues: readonly string[],
+    side: Side,
+    latencies: LatencyRecorder,
+  ): Promise<Clients> {
     const openOne = async (worker: number): Promise<QueueClient> => {
       const queue = queues[isPaced(side) ? 0 : worker % queues.length] as string;
-      return QueueClient.open(url, queue, latencies);
+      return QueueClient.open(routes[worker % routes.length] as Route, queue, latencies);
     };
     const workers = Array.from({ length: isPaced(side) ? 0 : side }, (_, worker) => worker);
     return new Clients(openOne, await Promise.all(workers.map(openOne)));
   }
 
-  /** A paced load's workers get their connection when they first need it. */
+  /** A paced load's workers get their clients when they first need it. */
   async of(worker: number): Promise<QueueClient> {
     return (this.clients[worker] ??= await this.openOne(worker));
   }

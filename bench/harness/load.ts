@@ -50,3 +50,5 @@ export interface ClosedShape extends LoadShape {
 export const BATCH_1: ClosedShape = { batch: 1, producers: 50, consumers: 50, bodyBytes: 200 };
 export const BATCH_10: ClosedShape = { batch: 10, producers: 16, consumers: 16, bodyBytes: 200 };
 export const BATCH_100: ClosedShape = { batch: 100, producers: 8, consumers: 8, bodyBytes: 200 };
+/** Single messages at a steady rate, to consumers that wait. */
+export const PACED_200: LoadShape = { batch: 1, producers: { perSecond: 200 }, consumers: 8, bodyBytes: 200 };

@@ -11,23 +11,44 @@ const VERBS = {
 
 export type Verb = keyof typeof VERBS;
 
+/** Deals the calls of all its clients to several brokers in turn, as a load balancer does. */
+export class Balancer {
+  private calls = 0;
+
+  constructor(readonly urls: readonly string[]) {}
+
+  /** Index of the broker that gets the next call. */
+  next(): number {
+    const broker = this.calls % this.urls.length;
+    this.calls += 1;
+    return broker;
+  }
+}
+
+/** The way of a client's calls: to the broker with this URL, or through a balancer. */
+export type Route = string | Balancer;
+
 /**
- * A connection that works on one queue, one call at a time. If there is a recorder, it records each
- * call's latency under the verb, from `since` or from the call. Any answer but success is an error.
+ * Works on one queue, one call at a time, with a connection to each broker of its route. If there
+ * is a recorder, it records each call's latency under the verb, from `since` or from the call. Any
+ * answer but success is an error.
  */
 export class QueueClient {
   private readonly path: string;
 
   private constructor(
-    private readonly connection: HttpConnection,
+    private readonly connections: readonly HttpConnection[],
+    private readonly route: Route,
     queue: string,
     private readonly latencies: LatencyRecorder | undefined,
   ) {
     this.path = `/v1/queues/${queue}/messages`;
   }
 
-  static async open(url: string, queue: string, latencies?: LatencyRecorder): Promise<QueueClient> {
-    return new QueueClient(await HttpConnection.open(url), queue, latencies);
+  static async open(route: Route, queue: string, latencies?: LatencyRecorder): Promise<QueueClient> {
+    const urls = typeof route === 'string' ? [route] : route.urls;
+    const connections = await Promise.all(urls.map(async (url) => HttpConnection.open(url)));
+    return new QueueClient(connections, route, queue, latencies);
   }
 
   /**
@@ -53,12 +74,13 @@ export class QueueClient {
 
   /** Closes at once; a call in flight fails with `ConnectionClosedError`. */
   close(): void {
-    this.connection.close();
+    for (const connection of this.connections) connection.close();
   }
 
   private async call<T>(verb: Verb, request: string, since = performance.now()): Promise<T> {
     const { path, status } = VERBS[verb];
-    const answer = await this.connection.post(this.path + path, request);
+    const broker = typeof this.route === 'string' ? 0 : this.route.next();
+    const answer = await (this.connections[broker] as HttpConnection).post(this.path + path, request);
     this.latencies?.record(verb, since);
     if (answer.status !== status) throw new Error(`${verb} answered ${answer.status}: ${answer.text.slice(0, 500)}`);
     return JSON.parse(answer.text) as T;

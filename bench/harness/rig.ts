@@ -55,7 +55,7 @@ export interface RunningServer {
  * all of it.
  */
 export class Rig {
-  private readonly brokers = new Map<string, Promise<RunningBroker & AppProcess>>();
+  private readonly running = new Map<string, Promise<RunningBroker & AppProcess>>();
   private queues = 0;
 
   constructor(
@@ -68,10 +68,14 @@ export class Rig {
    * share it.
    */
   async broker(env: Record<string, string> = {}): Promise<RunningBroker> {
-    const key = JSON.stringify(env);
-    const broker = this.brokers.get(key) ?? this.startBroker(env);
-    this.brokers.set(key, broker);
-    return broker;
+    return this.shared(JSON.stringify(env), env);
+  }
+
+  /** Brokers with the usual settings, as many as asked for. The first is that of {@link broker}. */
+  async brokers(count: number): Promise<RunningBroker[]> {
+    const brokers = [await this.broker()];
+    while (brokers.length < count) brokers.push(await this.shared(`broker ${brokers.length + 1}`, {}));
+    return brokers;
   }
 
   /** Fresh queues. Returns their names. */
@@ -85,7 +89,13 @@ export class Rig {
   }
 
   async close(): Promise<void> {
-    for (const broker of this.brokers.values()) await (await broker).stop();
+    for (const broker of this.running.values()) await (await broker).stop();
+  }
+
+  private async shared(key: string, env: Record<string, string>): Promise<RunningBroker> {
+    const broker = this.running.get(key) ?? this.startBroker(env);
+    this.running.set(key, broker);
+    return broker;
   }
 
   private async startBroker(env: Record<string, string>): Promise<RunningBroker & AppProcess> {

@@ -54,6 +54,16 @@ export async function interleave(
   return Object.fromEntries([...stretches].map(([name, of]) => [name, { runs: of, median: medians(of) }]));
 }
 
+/**
+ * The scenarios with these names, or with these texts in their names; all if there are none. A
+ * whole name means that scenario alone: `batch 1` is not `batch 10`.
+ */
+export function selected(scenarios: readonly Scenario[], only: readonly string[]): Scenario[] {
+  const isWhole = (text: string): boolean => scenarios.some((scenario) => scenario.name === text);
+  const matches = (name: string): boolean => only.some((text) => (isWhole(text) ? name === text : name.includes(text)));
+  return scenarios.filter(({ name }) => only.length === 0 || matches(name));
+}
+
 /** Messages that are enqueued, dequeued and acked at the same time, on fresh queues. */
 export function lifecycles(name: string, shape: LoadShape, setup: Setup = {}): Scenario {
   return {
@@ -91,9 +101,14 @@ export function enqueueThenDrain(name: string, shape: LoadShape): Scenario {
 }
 
 /** Measures a load and stops it. */
-export async function measureAndStop(rig: Rig, broker: RunningBroker, load: Load, timing: Timing): Promise<Stretch> {
+export async function measureAndStop(
+  rig: Rig,
+  brokers: RunningBroker | readonly RunningBroker[],
+  load: Load,
+  timing: Timing,
+): Promise<Stretch> {
   try {
-    return await measure(rig, broker, load, timing);
+    return await measure(rig, brokers, load, timing);
   } finally {
     await load.stop();
   }

@@ -6,7 +6,7 @@ import type { Load } from './load.js';
 import { ownCpuSeconds, residentMegabytes, treeCpuSeconds } from './process-usage.js';
 import type { Rig, RunningBroker } from './rig.js';
 
-/** A user of CPU. The generator is this process. */
+/** A user of CPU. Several brokers count as one. The generator is this process. */
 export type Party = 'broker' | 'database' | 'generator';
 
 /** Measurements of a load over some seconds. */
@@ -47,23 +47,25 @@ const POLL_MS = 100;
 /**
  * Warms up under a load, then measures it for so long, or until it ends. A stretch without a
  * message would have no figures, so it lasts until the first one. It does not stop the load.
+ * @param brokers all that serve the load
  * @throws the error that ended the load
  */
 export async function measure(
   rig: Rig,
-  broker: RunningBroker,
+  brokers: RunningBroker | readonly RunningBroker[],
   load: Load,
   { warmUpSeconds, seconds }: Timing,
 ): Promise<Stretch> {
+  const pids = [brokers].flat().map(({ pid }) => pid);
   await runFor(load, warmUpSeconds);
   const writtenBefore = await rig.database.probe.writtenBytes();
-  const start = await residentMegabytes(broker.pid);
+  const start = await sumOf(pids, residentMegabytes);
   load.takeLatencies();
-  const before = await read(rig, broker, load);
+  const before = await read(rig, pids, load);
   await workFor(load, seconds);
-  const after = await read(rig, broker, load);
+  const after = await read(rig, pids, load);
   const latencyMs = load.takeLatencies();
-  const end = await residentMegabytes(broker.pid);
+  const end = await sumOf(pids, residentMegabytes);
   const writtenAfter = await rig.database.probe.writtenBytes();
   return {
     ...figures(before, after),
@@ -95,10 +97,15 @@ export async function runFor(load: Load, seconds: number): Promise<void> {
   await Promise.race([sleep(seconds * 1000), load.ended]);
 }
 
-async function read(rig: Rig, broker: RunningBroker, load: Load): Promise<Reading> {
+async function sumOf(pids: readonly number[], of: (pid: number) => Promise<number>): Promise<number> {
+  const each = await Promise.all(pids.map(of));
+  return each.reduce((sum, value) => sum + value, 0);
+}
+
+async function read(rig: Rig, brokers: readonly number[], load: Load): Promise<Reading> {
   const [at, done] = [performance.now(), load.done()];
   const cpu = {
-    broker: await treeCpuSeconds(broker.pid),
+    broker: await sumOf(brokers, treeCpuSeconds),
     database: await ownCpuSeconds(rig.database.pid),
     generator: await ownCpuSeconds(process.pid),
   };

@@ -42,9 +42,10 @@ function packageVersions(lockFile: string): string[] {
     const { packages } = JSON.parse(readFileSync(lockFile, 'utf8')) as {
       packages: Record<string, { version?: string; optional?: boolean }>;
     };
-    // npm leaves out optional packages that do not fit the platform.
+    // npm leaves out optional packages that do not fit the platform. The empty path is the package
+    // itself, which is not installed.
     return Object.entries(packages).flatMap(([path, { version, optional }]) =>
-      version === undefined || optional === true ? [] : [`${path} ${version}`],
+      path === '' || version === undefined || optional === true ? [] : [`${path} ${version}`],
     );
   } catch {
     return [];

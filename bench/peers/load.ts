@@ -2,10 +2,9 @@ import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LoadGenerator, Tally } from '@rowmq/load';
 import { type Quantiles, quantiles } from '../harness/figures.js';
+import { bodyOf, numberOf } from './bodies.js';
 import type { PeerQueue, PeerClient, Plan, Sink } from './client.js';
 
-/** Every body begins with its message's number. */
-const NUMBER_WIDTH = 12;
 /** Plans that were made before the statistics were fresh must go first. */
 const AFTER_ANALYSE_MS = 1000;
 const DRAIN_DEADLINE_MS = 60_000;
@@ -31,7 +30,6 @@ export interface StretchResult {
  */
 export class Stretch {
   private readonly tally = new Tally<number>();
-  private readonly filler: string;
   private readonly latencies: number[] = [];
   private producing: LoadGenerator | undefined;
   private completed = 0;
@@ -43,7 +41,6 @@ export class Stretch {
     private readonly plan: Plan,
     private readonly mark: (moment: 'begin' | 'end') => void,
   ) {
-    this.filler = 'x'.repeat(plan.bodyBytes - NUMBER_WIDTH);
     // `run` awaits it later. Until then, a failure is not an unhandled one.
     this.failure.catch(() => undefined);
   }
@@ -105,13 +102,15 @@ export class Stretch {
   private bodies(count: number, due: number): string[] {
     const numbers = Array.from({ length: count }, (_, index) => this.tally.sent + index);
     this.tally.send(numbers, due);
-    return numbers.map((number) => number.toString().padStart(NUMBER_WIDTH, '0') + this.filler);
+    return numbers.map((number) => bodyOf(number, this.plan.bodyBytes));
   }
 
   private receive(body: string): void {
-    const number = Number(body.slice(0, NUMBER_WIDTH));
-    if (!Number.isInteger(number) || body.length !== NUMBER_WIDTH + this.filler.length) {
-      this.fail(new Error(`an unknown message came: ${body.slice(0, 40)}`));
+    let number: number;
+    try {
+      number = numberOf(body, this.plan.bodyBytes);
+    } catch (error) {
+      this.fail(error);
       return;
     }
     const due = this.tally.sentAt(number);

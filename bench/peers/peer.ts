@@ -1,9 +1,11 @@
 /** Measured of a peer, in this order. */
-export const STRETCH_KINDS = ['batch', 'single', 'steady'] as const;
+export const STRETCH_KINDS = ['batch', 'single', 'steady', 'used'] as const;
 /**
  * - `batch`: as fast as it goes, 100 messages at a time or prefetched.
  * - `single`: as fast as it goes, one message at a time, 50 producers and 50 consumers.
  * - `steady`: 200 single messages a second, for the latency.
+ * - `used`: as services use the system's Node client. 50 callers in one process each send one
+ *   message a call, and 50 handlers in another process each handle one at a time.
  */
 export type StretchKind = (typeof STRETCH_KINDS)[number];
 

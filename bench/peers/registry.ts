@@ -1,10 +1,11 @@
 import type { ServerKind } from '@rowmq/mysql-server';
 import type { WorkerCounts, Peer, PeerServer, StretchKind } from './peer.js';
 import { NATS_DURABILITY, startNats } from './servers/nats.js';
+import { startPgmq } from './servers/pgmq.js';
 import { POSTGRES_DURABILITY, startPostgres } from './servers/postgres.js';
 import { RABBITMQ_DURABILITY, startRabbitMq } from './servers/rabbitmq.js';
 import { REDIS_DURABILITY, startRedis } from './servers/redis.js';
-import { ROWMQ_DURABILITY, startBroker, startDatabase } from './servers/rowmq.js';
+import { ROWMQ_DURABILITY, startBrokers, startDatabase } from './servers/rowmq.js';
 
 /** One at a time: the same for every peer. */
 const SINGLE: WorkerCounts = { producers: 50, consumers: 50 };
@@ -24,7 +25,31 @@ function rowmqHttp(kind: ServerKind, title: string): Peer {
     stretches: { batch: { producers: 8, consumers: 8 }, single: SINGLE, steady: { producers: 1, consumers: 8 } },
     durability: ROWMQ_DURABILITY,
     settings: 'one broker process with its defaults; 100 messages a request; long polls',
-    start: async () => startBroker(kind),
+    start: async () => startBrokers(kind, 1),
+  };
+}
+
+/** The same with two brokers behind a load balancer. */
+function rowmqTwoBrokers(kind: ServerKind, title: string): Peer {
+  return {
+    ...rowmqHttp(kind, title),
+    name: `rowmq-two-brokers-${kind}`,
+    title: `RowMQ over HTTP, two brokers, ${title}`,
+    settings: 'as with one broker; the client deals its requests round, to each broker in turn',
+    start: async () => startBrokers(kind, 2),
+  };
+}
+
+/** RowMQ through the queue and the consumer of its Node client. */
+function rowmqClient(kind: ServerKind, title: string): Peer {
+  return {
+    name: `rowmq-client-${kind}`,
+    title: `RowMQ through its client, ${title}`,
+    client: 'rowmq-client',
+    stretches: { used: SINGLE },
+    durability: ROWMQ_DURABILITY,
+    settings: "one broker process; the client's defaults, a consumer of concurrency 50",
+    start: async () => startBrokers(kind, 1),
   };
 }
 
@@ -80,6 +105,17 @@ export const PEERS: readonly Peer[] = [
     },
     startPostgres,
   ),
+  other(
+    {
+      name: 'pgmq',
+      title: 'pgmq',
+      clientOptions: { poolSize: POSTGRES_POOL },
+      stretches: { batch: { producers: 4, consumers: 4 }, single: SINGLE, steady: { producers: 1, consumers: 2 } },
+      durability: POSTGRES_DURABILITY,
+      settings: 'send_batch, read and delete of 100; steady: read_with_poll every 10 ms. ANALYZE after warm-up',
+    },
+    startPgmq,
+  ),
   graphileWorker(100, {
     batch: { producers: 4, consumers: 24 },
     single: SINGLE,
@@ -87,14 +123,23 @@ export const PEERS: readonly Peer[] = [
   }),
   rowmqHttp('mysql', 'MySQL'),
   rowmqHttp('mariadb', 'MariaDB'),
+  rowmqTwoBrokers('mysql', 'MySQL'),
+  rowmqTwoBrokers('mariadb', 'MariaDB'),
+  rowmqClient('mysql', 'MySQL'),
+  rowmqClient('mariadb', 'MariaDB'),
   graphileWorker(500, { batch: { producers: 4, consumers: 24 } }),
   other(
     {
       name: 'bullmq',
       title: 'BullMQ 6',
-      stretches: { batch: { producers: 8, consumers: 100 }, single: SINGLE, steady: { producers: 1, consumers: 10 } },
+      stretches: {
+        batch: { producers: 8, consumers: 100 },
+        single: SINGLE,
+        steady: { producers: 1, consumers: 10 },
+        used: SINGLE,
+      },
       durability: REDIS_DURABILITY,
-      settings: 'addBulk of 100; a worker of concurrency 100; removeOnComplete',
+      settings: 'addBulk of 100; a worker of concurrency 100 (one at a time and as used: 50); removeOnComplete',
     },
     startRedis,
   ),
@@ -108,9 +153,11 @@ export const PEERS: readonly Peer[] = [
         batch: { producers: 8, consumers: 8 },
         single: SINGLE,
         steady: { producers: 1, consumers: 4 },
+        used: SINGLE,
       },
       durability: RABBITMQ_DURABILITY,
-      settings: '100 publishes between waits for confirms; prefetch 100, multiple acknowledgements; one node',
+      settings:
+        '100 publishes between waits for confirms; prefetch 100, multiple acknowledgements; one node. As used: a channel for the callers, and one with prefetch 50',
     },
     startRabbitMq,
   ),

@@ -19,7 +19,9 @@ export interface LeftOut {
   reason: string;
 }
 
-const RATED = ['batch', 'single'] as const;
+const RATED = ['batch', 'single', 'used'] as const;
+/** As the tables call the kinds of stretches that have a rate. */
+export const NAMES = { batch: 'batch 100', single: 'one at a time', used: 'as used' };
 
 /** The section of bench/RESULTS.md. */
 export function peersMarkdown(
@@ -30,19 +32,21 @@ export function peersMarkdown(
   const paragraphs = [
     `The load is full lifecycles of 200-byte messages (enqueue, hand out, settle). Every message is
 counted and checked. All peers run the same closed loops: at most 4,000 messages outstanding at
-batch 100, and at most 1,000 one at a time, with 50 producers and 50 consumers.
+batch 100, and at most 1,000 one at a time, with 50 producers and 50 consumers. "As used" is the
+system's own Node client: 50 callers in one process send one message a call, and 50 handlers in
+another process take them, with at most 1,000 messages outstanding.
 
 Figures are medians (lowest – highest) of ${runs} rounds. Each peer runs once a round, in opposite order
 every other round, on new server processes with empty data. Stretches take ${seconds} s after ${warmUpSeconds} s of warm-up.
 The client is a process of its own. Latency is the time from when a message was due until a consumer
 had it, at a steady 200 messages/s.`,
     table(
-      ['peer', 'batch 100, messages/s', 'one at a time, messages/s', 'at 200/s: p50, ms', 'p99, ms'],
+      ['peer', ...RATED.map((kind) => `${NAMES[kind]}, messages/s`), 'at 200/s: p50, ms', 'p99, ms'],
       results.map((result) => [result.title, ...RATED.map((kind) => rates(result, kind)), ...latencies(result)]),
     ),
-    'CPU time of a message in µs, of all server processes and of the client process:',
+    'CPU time of a message in µs, of all server processes and of the client, both processes together:',
     table(
-      ['peer', 'batch 100: servers', 'client', 'one at a time: servers', 'client'],
+      ['peer', ...RATED.flatMap((kind) => [`${NAMES[kind]}: servers`, 'client'])],
       results.map((result) => [result.title, ...RATED.flatMap((kind) => costs(result, kind))]),
     ),
     "RowMQ's rate divided by the peer's rate in the same round; medians:",
@@ -75,7 +79,7 @@ export function ratios(rowmq: PeerResult, peers: readonly PeerResult[], kind: St
   });
 }
 
-export function isRowmq({ name }: PeerResult): boolean {
+export function isRowmq({ name }: Pick<Peer, 'name'>): boolean {
   return name.startsWith('rowmq-');
 }
 
@@ -83,9 +87,8 @@ function ratioTable(results: readonly PeerResult[]): string {
   const columns = results
     .filter(isRowmq)
     .flatMap((rowmq) => RATED.filter((kind) => rowmq.stretches[kind]).map((kind) => ({ rowmq, kind })));
-  const named = { batch: 'batch 100', single: 'one at a time' };
   return table(
-    ['peer', ...columns.map(({ rowmq, kind }) => `${rowmq.title}, ${named[kind]}`)],
+    ['peer', ...columns.map(({ rowmq, kind }) => `${rowmq.title}, ${NAMES[kind]}`)],
     results
       .filter((result) => !isRowmq(result))
       .map((peer) => [

@@ -1,14 +1,14 @@
-import { type ChildProcess, fork } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
+import { performance } from 'node:perf_hooks';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Plan } from './client.js';
+import { ClientProcess } from './client-process.js';
 import { cpuTimes } from './cpu.js';
 import type { StretchResult } from './load.js';
 import type { Peer, PeerServer, StretchKind } from './peer.js';
-import type { Reply, Request } from './serve.js';
-import { stopProcess } from './servers/server-process.js';
 
-const CLIENT = fileURLToPath(new URL('client.mjs', import.meta.url));
 const STEADY_RATE = 200;
+/** Between two reports of the handlers' progress to the callers. */
+const PROGRESS_MS = 10;
 
 /** The differences between the kinds of stretches. They are the same for all peers. */
 const LOADS: Record<StretchKind, { batch: number; outstanding: number }> = {
@@ -16,6 +16,7 @@ const LOADS: Record<StretchKind, { batch: number; outstanding: number }> = {
   single: { batch: 1, outstanding: 1000 },
   // A consumer that fetches takes up to ten of the messages that are there.
   steady: { batch: 10, outstanding: Number.MAX_SAFE_INTEGER },
+  used: { batch: 1, outstanding: 1000 },
 };
 
 /** Length of a stretch, and size of its messages. */
@@ -41,7 +42,7 @@ export class PeerSession {
   private constructor(
     private readonly peer: Peer,
     private readonly server: PeerServer,
-    private readonly client: ChildProcess & { pid: number },
+    private readonly client: ClientProcess,
     private readonly signal?: AbortSignal,
   ) {}
 
@@ -59,16 +60,10 @@ export class PeerSession {
    */
   static async open(peer: Peer, signal?: AbortSignal): Promise<PeerSession> {
     const server = await peer.start();
-    let client: ChildProcess | undefined;
     try {
       signal?.throwIfAborted();
-      client = fork(CLIENT, [peer.client], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
-      if (client.pid === undefined) throw new Error(`the client of ${peer.name} did not start`);
-      const session = new PeerSession(peer, server, client as ChildProcess & { pid: number }, signal);
-      await session.ask({ ask: 'connect', address: server.address, options: peer.clientOptions ?? {} });
-      return session;
+      return new PeerSession(peer, server, await ClientProcess.start(peer, server.address, signal), signal);
     } catch (error) {
-      if (client !== undefined) await stopProcess(client);
       await server.stop();
       throw error;
     }
@@ -81,51 +76,94 @@ export class PeerSession {
     this.stretches += 1;
     const queue = `bench-${kind}-${this.stretches}`;
     const plan: Plan = { kind, queue, ...hands, ...LOADS[kind], ...options, messagesPerSecond: STEADY_RATE };
+    return kind === 'used' ? this.inTwoProcesses(plan) : this.inOneProcess(plan);
+  }
+
+  private async inOneProcess(plan: Plan): Promise<Measured> {
     const pids = { ...this.server.pids, client: this.client.pid };
     const readings: Promise<Record<string, number>>[] = [];
-    const result = await this.ask({ ask: 'stretch', plan }, () => readings.push(cpuTimes(pids)));
+    const { result } = await this.client.ask({ ask: 'stretch', plan }, () => readings.push(cpuTimes(pids)));
     const [before, after] = await Promise.all(readings);
     if (result === undefined || before === undefined || after === undefined) throw new Error('the client said nothing');
-    const cpuPerMessage = Object.fromEntries(
-      Object.keys(pids).map((name) => [name, ((after[name] ?? 0) - (before[name] ?? 0)) / result.messages]),
-    );
-    return { ...result, cpuPerMessage };
+    return { ...result, cpuPerMessage: perMessage(before, after, result.messages) };
+  }
+
+  /** The callers get a process of their own; the handlers work in the session's client. */
+  private async inTwoProcesses(plan: Plan): Promise<Measured> {
+    const handlers = this.client;
+    const callers = await ClientProcess.start(this.peer, this.server.address, this.signal);
+    try {
+      await handlers.ask({ ask: 'handle', plan });
+      await callers.ask({ ask: 'call', plan });
+      const measured = await this.measure(callers, handlers, plan);
+      const { count: sent = Number.NaN } = await callers.ask({ ask: 'stop' });
+      await handlers.ask({ ask: 'finish', sent });
+      await callers.close();
+      return measured;
+    } catch (error) {
+      await callers.kill();
+      throw error;
+    }
+  }
+
+  private async measure(callers: ClientProcess, handlers: ClientProcess, plan: Plan): Promise<Measured> {
+    const pids = { ...this.server.pids, callers: callers.pid, handlers: handlers.pid };
+    const read = async (): Promise<{ at: number; done: number }> => {
+      const { count: done = Number.NaN } = await handlers.ask({ ask: 'count' });
+      return { at: performance.now(), done };
+    };
+    /** The callers learn how many messages are done, so that the backlog stays bounded. */
+    const workUntil = async (moment: number): Promise<{ at: number; done: number }> => {
+      for (;;) {
+        const now = await read();
+        await callers.ask({ ask: 'progress', completed: now.done });
+        if (now.at >= moment) return now;
+        await sleep(Math.min(PROGRESS_MS, moment - now.at));
+      }
+    };
+    const begin = await workUntil(performance.now() + plan.warmUpSeconds * 1000);
+    const before = await cpuTimes(pids);
+    const perSecond: number[] = [];
+    let last = begin;
+    for (let second = 1; second <= plan.seconds; second += 1) {
+      const now = await workUntil(begin.at + second * 1000);
+      perSecond.push(now.done - last.done);
+      last = now;
+    }
+    const after = await cpuTimes(pids);
+    const [messages, elapsedMs] = [last.done - begin.done, last.at - begin.at];
+    const { callers: calling = 0, handlers: handling = 0, ...servers } = perMessage(before, after, messages);
+    return {
+      messages,
+      elapsedMs,
+      messagesPerSecond: (messages * 1000) / elapsedMs,
+      perSecond,
+      cpuPerMessage: { ...servers, client: calling + handling },
+    };
   }
 
   /** Stops both in order. */
   async close(): Promise<void> {
     try {
-      await this.ask({ ask: 'close' });
+      await this.client.close();
     } finally {
-      await this.abandon();
+      await this.server.stop();
     }
   }
 
   /** Stops both at once. */
   async abandon(): Promise<void> {
-    await stopProcess(this.client, 'SIGKILL');
+    await this.client.kill();
     await this.server.stop();
   }
+}
 
-  private async ask(request: Request, onMark?: () => void): Promise<StretchResult | undefined> {
-    return new Promise((resolve, reject) => {
-      const settle = (finish: () => void): void => {
-        this.client.off('message', onReply);
-        this.client.off('exit', onExit);
-        this.signal?.removeEventListener('abort', onAbort);
-        finish();
-      };
-      const onExit = (): void => settle(() => reject(new Error(`the client of ${this.peer.name} ended`)));
-      const onAbort = (): void => settle(() => reject(new Error('interrupted')));
-      const onReply = (reply: Reply): void => {
-        if (reply.say === 'mark') onMark?.();
-        else if (reply.say === 'done') settle(() => resolve(reply.result));
-        else settle(() => reject(new Error(`${this.peer.name}: ${reply.error}`)));
-      };
-      this.client.on('message', onReply);
-      this.client.once('exit', onExit);
-      this.signal?.addEventListener('abort', onAbort);
-      this.client.send(request);
-    });
-  }
+function perMessage(
+  before: Record<string, number>,
+  after: Record<string, number>,
+  messages: number,
+): Record<string, number> {
+  return Object.fromEntries(
+    Object.keys(before).map((name) => [name, ((after[name] ?? 0) - (before[name] ?? 0)) / messages]),
+  );
 }

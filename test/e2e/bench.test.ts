@@ -12,8 +12,9 @@ import { testServer } from '../support/servers.js';
  * Runs the benchmarks in their smallest form. They account for every message and report. Their
  * figures mean nothing here.
  *
- * The soak runs as users run it: npm, a build, and a server of its own. The others run in this
- * process, and share one broker on the tests' server. Starts and builds took most of the time.
+ * The soak runs as users run it: npm, a build, and a server of its own. The comparison with other
+ * systems measures RowMQ only, on servers of its own. The others run in this process, and share one
+ * broker on the tests' server. Starts and builds took most of the time.
  */
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -30,6 +31,11 @@ interface Benchmark {
 interface Soak {
   simulator: unknown;
   flatness: { second: number | null; last: number | null }[];
+}
+
+interface PeerResult {
+  name: string;
+  rounds: Record<string, unknown>[];
 }
 
 let folder: string;
@@ -95,6 +101,11 @@ describe('a benchmark', () => {
     ['bench:depth', ['--backlogs', '2000'], /2,000/],
     ['bench:snapshot', ['--minutes', '2', '--no-peers'], /last minute to first/],
     ['bench:fanin', ['--consumers', '1,4'], /batch 10, 4 consumers/],
+    [
+      'bench:brokers',
+      ['--brokers', '1,2', '--only', 'batch 10,', '--only', '200 messages/s'],
+      /batch 10, 2 brokers, requests dealt round, to one[\s\S]*producers and consumers on different brokers \| [\d,.]+ /,
+    ],
     ['bench:client', [], /batch 100: the client's consumers to bare calls/],
     ['bench:cost', [], /delivery\.delivery_next/],
     ['bench:idle', ['--consumers', '20', '--queues', '4'], /queries/],
@@ -113,8 +124,26 @@ describe('a benchmark', () => {
     async () => {
       const json = join(folder, 'alternatives.json');
       const options = ['--database-url', testServer().url, '--messages', '2000', '--json', json];
-      expect(await measure('bench:alternatives', [...SMALL, ...options])).toMatch(/Several brokers on one queue/);
+      expect(await measure('bench:alternatives', [...SMALL, ...options])).toMatch(
+        /packs \+ hand-off[\s\S]*Several brokers on one queue/,
+      );
       await expectReport(json);
+    },
+    HANG_MS,
+  );
+
+  it(
+    "npm run bench:peers measures RowMQ's client and two brokers behind a balancer, and reports",
+    async () => {
+      const { kind } = testServer();
+      const [client, brokers] = [`rowmq-client-${kind}`, `rowmq-two-brokers-${kind}`];
+      const json = join(folder, 'peers.json');
+      const small = ['--runs', '1', '--seconds', '1', '--warm-up-seconds', '0', '--json', json];
+      const report = await measure('bench:peers', ['--only', `${client},${brokers}`, ...small]);
+      expect(report).toMatch(/\| RowMQ through its client, \w+ \| – \| – \| [\d,.]+ /);
+      const { results } = JSON.parse(await readFile(json, 'utf8')) as { results: Record<string, PeerResult> };
+      const kindsOf = Object.values(results).map(({ name, rounds }) => [name, Object.keys(rounds[0] ?? {})]);
+      expect(Object.fromEntries(kindsOf)).toEqual({ [client]: ['used'], [brokers]: ['batch', 'single', 'steady'] });
     },
     HANG_MS,
   );

@@ -60,7 +60,8 @@ async function startService(queue: string, handlerMs: number, options: ConsumerO
 }
 
 async function signal(service: ServiceProcess, name: NodeJS.Signals): Promise<void> {
-  const ended = once(service.child, 'exit');
+  // `exit` can come before the last of its messages.
+  const ended = once(service.child, 'close');
   service.child.kill(name);
   await ended;
 }
@@ -136,6 +137,32 @@ describe('a service', () => {
       30_000,
     );
     expect(received).toEqual([1]);
+  });
+
+  it.each([
+    ['one message at a time', { prefetch: 0, batchSize: 1 }, 1],
+    ['ten messages at a time', { concurrency: 10, batchSize: 10 }, 10],
+  ])('that takes %s acks with its dequeues', async (_, options, perRequest) => {
+    const queue = await shared.newQueue();
+    await queue.enqueue(...upTo(100).map(String));
+    const calls = (call: string) =>
+      shared.api.metric(`rowmq_request_duration_seconds_count{call="${call}",status="200"}`);
+    const [acks, dequeues] = [await calls('ack'), await calls('dequeue')];
+    const consumer = new QueueConsumer(clientOf(shared.broker.url), queue.name, { message: () => undefined }, options);
+    opened.push(() => consumer.stop());
+    consumer.start();
+    // The last dequeue carries acks, and waits on.
+    await eventually('all acked', async () => {
+      const { ready, leased } = (await queue.get()).stats;
+      return ready + leased === 0;
+    });
+    expect(await calls('ack')).toBe(acks);
+    // A dequeue may get fewer messages than there are.
+    expect((await calls('dequeue')) - dequeues).toBeLessThanOrEqual(120 / perRequest);
+    await consumer.stop();
+    // The stop gave up the last dequeue, and the consumer sent its acks again.
+    expect(await calls('ack')).toBeLessThanOrEqual(acks + 1);
+    expect((await queue.get()).stats).toMatchObject({ ready: 0, leased: 0 });
   });
 
   it('does not start without its queue, unless it may create it', async () => {

@@ -4,6 +4,7 @@ import { InMemoryBroker } from '@rowmq/client/testing';
 import { type EnqueueRequest, type LeasedMessage, PROBLEMS, type PutQueueRequest, RowmqError } from '@rowmq/contract';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { newQueueName, useBroker } from '../support/api.js';
+import { eventually } from '../support/wait.js';
 
 /* InMemoryBroker behaves like a broker: each test passes on both. */
 
@@ -86,6 +87,45 @@ describe.concurrent.each(brokers)('%s', (_, make) => {
     await expectUseless(other, receipt, 'delivery-not-found');
     expect(await broker.ack(queue, { receipts: [receipt, receipt] })).toEqual({ acked: [receipt], failed: [] });
     await expectUseless(queue, receipt, 'delivery-not-found');
+  });
+
+  test('a dequeue settles the acks that it carries first, and answers for each', async () => {
+    const [queue, other] = [await newQueue(), await newQueue()];
+    await enqueue(queue, { body: 'one' }, { body: 'two' }, { body: 'stale' });
+    await enqueue(other, { body: 'foreign' });
+    const [one, two, stale, foreign] = [await take(queue), await take(queue), await take(queue), await take(other)];
+    await broker.nack(queue, { receipts: [stale.receipt] });
+    const failed = [
+      { receipt: stale.receipt, code: 'lease-lost' },
+      { receipt: foreign.receipt, code: 'delivery-not-found' },
+    ];
+    const acks = [one, stale, foreign, two, one].map(({ receipt }) => receipt);
+    const answer = await broker.dequeue(queue, { waitSeconds: 10, leaseSeconds: 600, ack: acks });
+    expect(answer).toMatchObject({ messages: [{ id: stale.id, receiveCount: 2 }], failed });
+    expect(answer.acked).toEqual([one.receipt, two.receipt]);
+    await expectUseless(queue, one.receipt, 'delivery-not-found');
+    expect(await broker.dequeue(queue, { ack: [answer.messages[0]!.receipt, 'x'] })).toEqual({
+      messages: [],
+      acked: [answer.messages[0]!.receipt],
+      failed: [{ receipt: 'x', code: 'invalid-request' }],
+    });
+    expect(await broker.dequeue(queue, { ack: [] })).toEqual({ messages: [], acked: [], failed: [] });
+  });
+
+  test('a dequeue that waits has settled its acks at once, and they stand when it is cancelled', async () => {
+    const queue = await newQueue({ maxDepth: 1 });
+    await enqueue(queue, { body: 'x' });
+    const { receipt } = await take(queue);
+    const giveUp = new AbortController();
+    const dequeue = codeOf(broker.dequeue(queue, { waitSeconds: 20, ack: [receipt] }, { signal: giveUp.signal }));
+    await eventually('it is settled', async () => {
+      const { extended } = await broker.extend(queue, { receipts: [receipt], leaseSeconds: 600 });
+      return extended.length === 0;
+    });
+    giveUp.abort(Object.assign(new Error('enough'), { code: 'cancelled' }));
+    expect(await dequeue).toBe('cancelled');
+    await expectUseless(queue, receipt, 'delivery-not-found');
+    expect(await codeOf(enqueue(queue, { body: 'there is room again' }))).toBe('done');
   });
 
   test('a malformed receipt is invalid, and the token of another message proves nothing', async () => {
@@ -306,6 +346,10 @@ const REFUSED: [string, Ask][] = [
     [`a queue with leases of ${leaseSeconds} seconds`, settingsOf({ leaseSeconds })],
   ]),
   ['an extend without a lease', extendOf({ leaseSeconds: undefined })],
+  ...[Array(101).fill(A_RECEIPT), [''], ['x'.repeat(201)], [17], A_RECEIPT, null].map((ack, index): [string, Ask] => [
+    `a dequeue with wrong acks, number ${index}`,
+    dequeueOf({ ack }),
+  ]),
   ['an unknown field of a dequeue', dequeueOf({ unknown: 1 })],
   ['an unknown field of an ack', ackOf({ receipts: [A_RECEIPT], unknown: 1 })],
   ['an unknown field of a nack', nackOf({ unknown: 1 })],

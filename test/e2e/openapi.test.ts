@@ -203,6 +203,9 @@ describe('the real answers of the broker', () => {
     });
     const [a, b, c, d, e] = leased.messages.map(({ receipt }) => receipt) as [string, string, string, string, string];
     await call(dequeue, `${dead.messagesPath}/dequeue`);
+    const [f] = leased.messages.slice(5).map(({ receipt }) => receipt);
+    const carrying = await call(dequeue, `${queue.messagesPath}/dequeue`, { ack: [f, 'x'] });
+    expect(carrying.json).toMatchObject({ acked: [f], failed: [{ receipt: 'x' }] });
     await call(dequeue, `${queue.messagesPath}/dequeue`, { maxMessages: 0 });
 
     await call('POST /v1/queues/{queue}/messages/ack', `${queue.messagesPath}/ack`, { receipts: [a, a, 'x'] });

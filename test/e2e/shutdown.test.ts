@@ -129,6 +129,8 @@ describe('a broker that is told to stop while it claims for a consumer who is go
     socket.destroy();
     const stopped = broker.stop();
     await eventually('it stops', () => broker.output().includes('stopping: SIGTERM'));
+    // The server would notice the end of the connection only later.
+    await lock.query('UNLOCK TABLES');
     await lock.end();
     await stopped;
     await watcher.end();

@@ -65,6 +65,7 @@ it(
 const COMMON = [
   'enqueued',
   'handed out',
+  'acks carried',
   'ack',
   'nack',
   'extend',

@@ -78,6 +78,7 @@ class Run {
   }
 
   async step(step: Step): Promise<void> {
+    this.world.steps += 1;
     await this.take(step);
     await this.world.database.idle();
   }
@@ -96,7 +97,8 @@ class Run {
     for (let round = 0; round < 10; round += 1) {
       for (const queue of QUEUES.filter((name) => left(name).length > 0)) {
         const demands = [{ maxMessages: 100, leaseSeconds: 43_200 }];
-        await this.step({ does: 'dequeue', broker: round % 2, requests: [{ queue, demands }], cut: null });
+        const requests = [{ queue, demands, acks: [] }];
+        await this.step({ does: 'dequeue', broker: round % 2, requests, cut: null });
       }
     }
     same('left after a dequeue of everything', QUEUES.flatMap(left), []);
@@ -268,9 +270,18 @@ class Run {
     }
   }
 
-  /** Dequeues from one queue after the other. The cut strikes at the first COMMIT. */
-  private async dequeue({ broker, requests, cut }: StepThat<'dequeue'>): Promise<void> {
-    let left = cut;
+  /**
+   * Settles the acks that the requests carry, then dequeues from one queue after the other. The cut
+   * strikes at the first COMMIT.
+   */
+  private async dequeue(step: StepThat<'dequeue'>): Promise<void> {
+    const carried = step.requests
+      .map(({ queue, acks }) => this.picked(acks).map((receipt) => ({ ...receipt, queue })))
+      .filter((group) => group.length > 0);
+    await this.ack(carried, step);
+    count('acks carried', carried.flat().length);
+    const { broker, requests } = step;
+    let left = carried.length === 0 ? step.cut : null;
     for (const { queue, demands } of requests) {
       if (await this.dequeueFrom(queue, demands, { broker, cut: left })) left = null;
     }
@@ -559,16 +570,22 @@ class Run {
   /** Groups the picked receipts by the queue that they are sent to. */
   private byQueue(picks: readonly PickedReceipt[]): Receipt[][] {
     const groups = new Map<string, Receipt[]>();
-    for (const { nth, as } of picks) {
+    for (const receipt of this.picked(picks)) {
+      groups.set(receipt.queue, [...(groups.get(receipt.queue) ?? []), receipt]);
+    }
+    return [...groups.values()];
+  }
+
+  private picked(picks: readonly PickedReceipt[]): Receipt[] {
+    return picks.flatMap(({ nth, as }) => {
       const given = this.receipts.at(-1 - (nth % this.receipts.length));
-      if (given === undefined) continue;
+      if (given === undefined) return [];
       const receipt = { ...given };
       if (as === 'sent to another queue') receipt.queue = QUEUES.find((other) => other !== given.queue)!;
       if (as === 'with no token') receipt.token = '00'.repeat(8);
       if (as === 'with another token') receipt.token = 'fe'.repeat(8);
-      groups.set(receipt.queue, [...(groups.get(receipt.queue) ?? []), receipt]);
-    }
-    return [...groups.values()];
+      return [receipt];
+    });
   }
 
   private toRequest(group: readonly Receipt[]) {

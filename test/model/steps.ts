@@ -47,7 +47,7 @@ export interface Picks {
 
 export type Step =
   | ({ does: 'enqueue'; requests: Enqueue[] } & On & Cuttable)
-  | ({ does: 'dequeue'; requests: { queue: string; demands: Demand[] }[] } & On & Cuttable)
+  | ({ does: 'dequeue'; requests: { queue: string; demands: Demand[]; acks: PickedReceipt[] }[] } & On & Cuttable)
   | ({ does: 'ack'; requests: Picks[] } & On & Cuttable)
   | ({ does: 'nack'; requests: (Picks & { delaySeconds: number })[] } & On & Cuttable)
   | ({ does: 'extend'; requests: (Picks & { leaseSeconds: number })[] } & On & Cuttable)
@@ -112,6 +112,8 @@ const pick: fc.Arbitrary<PickedReceipt> = fc.record({
   ),
 });
 const receipts = fc.array(pick, { minLength: 1, maxLength: 4 });
+/** Most dequeues carry no acks. The receipts may be of other queues. */
+const acks = fc.oneof({ weight: 3, arbitrary: fc.constant<PickedReceipt[]>([]) }, { weight: 1, arbitrary: receipts });
 const some = <T>(request: fc.Arbitrary<T>): fc.Arbitrary<T[]> => fc.array(request, { minLength: 1, maxLength: 2 });
 
 const maxDepth = fc.constantFrom(null, null, 3, 8);
@@ -141,7 +143,7 @@ const queueOrNone = fc.oneof({ weight: 30, arbitrary: queue }, { weight: 1, arbi
 /** Most messages find no consumer that waits. */
 const waiting = fc.oneof({ weight: 4, arbitrary: fc.constant<Demand[]>([]) }, { weight: 1, arbitrary: some(demand) });
 const enqueues = some(fc.record({ queue: queueOrNone, messages, waiting }));
-const dequeues = fc.uniqueArray(fc.record({ queue, demands: some(demand) }), {
+const dequeues = fc.uniqueArray(fc.record({ queue, demands: some(demand), acks }), {
   minLength: 1,
   maxLength: 2,
   selector: (request) => request.queue,
@@ -185,7 +187,7 @@ const step = fc.oneof(...STEPS.map(([weight, arbitrary]) => ({ weight, arbitrary
 const OTHERS = QUEUES.filter((name) => name !== GRAVEYARD);
 const enqueueInOthers = fc.tuple(...OTHERS.map((name) => fc.record({ queue: fc.constant(name), messages, waiting })));
 const demands = seconds(30, 1).map((leaseSeconds) => [{ maxMessages: 10, leaseSeconds }]);
-const dequeueFromOthers = fc.tuple(...OTHERS.map((name) => fc.record({ queue: fc.constant(name), demands })));
+const dequeueFromOthers = fc.tuple(...OTHERS.map((name) => fc.record({ queue: fc.constant(name), demands, acks })));
 /** A sequence that is rare by chance. A history contains a part of it, in this order. */
 const TO_THE_GRAVEYARD_AND_BACK: fc.Arbitrary<Step>[] = [
   fc.record({ does: does('enqueue'), broker, requests: enqueueInOthers, cut }),

@@ -31,7 +31,7 @@ function stepInWords(step: Step): string {
     case 'enqueue':
       return `${who}: enqueue ${and(step.requests.map((one) => `${messages(one.messages)} in ${one.queue}${waiting(one.waiting)}`))}${cut}`;
     case 'dequeue':
-      return `${who}: dequeue ${and(step.requests.map((one) => `from ${one.queue} ${demands(one.demands)}`))}${cut}`;
+      return `${who}: dequeue ${and(step.requests.map((one) => `from ${one.queue} ${demands(one.demands)}${carrying(one.acks)}`))}${cut}`;
     case 'ack':
       return `${who}: ack ${and(step.requests.map((one) => receipts(one.receipts)))}${cut}`;
     case 'nack':
@@ -88,6 +88,10 @@ function demands(all: readonly Demand[]): string {
 
 function waiting(all: readonly Demand[]): string {
   return all.length === 0 ? '' : `, where consumers wait for ${demands(all)}`;
+}
+
+function carrying(acks: readonly PickedReceipt[]): string {
+  return acks.length === 0 ? '' : ` with acks of ${receipts(acks)}`;
 }
 
 function receipts(all: readonly PickedReceipt[]): string {

@@ -30,6 +30,7 @@ import { BROKERS, QUEUES } from './steps.js';
 
 /** The start time of every history. */
 export const START = 1_800_000_000_000;
+const INSTANT_MS = 0.000_001;
 const LATE_MS = 60;
 const TRIES_UNTIL_NOTICED = 500;
 /** The space that an empty server needs. It deletes its binlog files after ten minutes. */
@@ -70,6 +71,8 @@ export class World {
   readonly ids = new Map<string, number>();
   brokers: Broker[] = [];
   now = START;
+  /** Number of steps of the history. */
+  steps = 0;
   private readonly clock = new SessionClock(() => this.now);
   private readonly lost: number[] = [];
   private readonly performanceNow = performance.now.bind(performance);
@@ -95,7 +98,8 @@ export class World {
     });
     const getDirect = direct.getConnection.bind(direct);
     direct.getConnection = (callback) => (this.isCutting ? cut.getConnection(callback) : getDirect(callback));
-    performance.now = () => this.now - START;
+    // Two steps are never at the same instant, though the database may show the same millisecond.
+    performance.now = () => this.now - START + this.steps * INSTANT_MS;
   }
 
   static async open(): Promise<World> {
@@ -125,6 +129,7 @@ export class World {
     await this.endTransaction('rollback');
     await this.database.idle();
     this.now = START;
+    this.steps = 0;
     this.brokers = BROKERS.map(() => this.startBroker());
     await this.database.transaction(async (tx) =>
       tx.finish([

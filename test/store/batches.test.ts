@@ -1,6 +1,7 @@
-import { RowmqError } from '@rowmq/contract';
-import { LEASE_GRACE_MS, type LeasedDelivery, type Queue } from '@rowmq/store';
+import { newPackId, RowmqError } from '@rowmq/contract';
+import { LEASE_GRACE_MS, type LeasedDelivery, type NewMessage, type Queue } from '@rowmq/store';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { type OwedMessage, owedMessages, storedBodies } from '../support/deliveries.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
 /*
@@ -23,26 +24,15 @@ beforeEach(async () => {
   b = await createQueue(store);
 });
 
-/**
- * The bodies of a queue's stored messages, and of the messages that have a delivery, in the order
- * of their ids.
- */
-async function stored(queue: Queue): Promise<{ messages: string[]; deliveries: string[] }> {
-  const rows = await store.database.read<{ body: Buffer; owed: Buffer | null }>(
-    `SELECT m.body, d.message_id AS owed FROM message m LEFT JOIN delivery d ON d.queue_id = m.queue_id AND d.message_id = m.id
-     WHERE m.queue_id = ? ORDER BY m.id`,
-    [queue.id],
-  );
-  return { messages: bodies(rows), deliveries: bodies(rows.filter(({ owed }) => owed !== null)) };
-}
-
 function saying(...texts: string[]) {
   return texts.map((text) => message({ body: Buffer.from(text) }));
 }
 
 /** Null for a success, the code of a refusal, or the name of another error. */
-function codes(outcomes: readonly (Error | null)[]): (string | null)[] {
-  return outcomes.map((outcome) => (outcome instanceof RowmqError ? outcome.code : (outcome?.name ?? null)));
+function codes(outcomes: readonly (Buffer[] | Error)[]): (string | null)[] {
+  return outcomes.map((outcome) =>
+    outcome instanceof RowmqError ? outcome.code : outcome instanceof Error ? outcome.name : null,
+  );
 }
 
 describe('an enqueue batch', () => {
@@ -75,10 +65,10 @@ describe('an enqueue batch', () => {
       'queue-full',
       null,
     ]);
-    expect(await stored(a)).toEqual({ messages: ['a1', 'a2', 'a3'], deliveries: ['a1', 'a2', 'a3'] });
-    expect((await stored(b)).deliveries).toEqual(['b1']);
-    expect((await stored(full)).deliveries).toEqual(['0', '1', '2', '3', 'the last']);
-    expect((await stored(roomy)).messages).toEqual(['r1', 'r2', 'r3']);
+    expect(await storedBodies(store, a)).toEqual({ messages: ['a1', 'a2', 'a3'], owed: ['a1', 'a2', 'a3'] });
+    expect((await storedBodies(store, b)).owed).toEqual(['b1']);
+    expect((await storedBodies(store, full)).owed).toEqual(['0', '1', '2', '3', 'the last']);
+    expect((await storedBodies(store, roomy)).messages).toEqual(['r1', 'r2', 'r3']);
   });
 
   it('reports an invalid message as invalid even if the queue is full', async () => {
@@ -90,43 +80,20 @@ describe('an enqueue batch', () => {
     });
   });
 
-  it('throws and stores nothing when its only transaction fails because of one request', async () => {
-    const tooLarge = message({ body: Buffer.alloc(4097) });
-    await expect(
-      store.messages.batches.enqueue([
-        { queueName: a.name, messages: saying('a1') },
-        { queueName: b.name, messages: [tooLarge] },
-      ]),
-    ).rejects.toThrow(/too long/i);
-    expect([await stored(a), await stored(b)]).toEqual([
-      { messages: [], deliveries: [] },
-      { messages: [], deliveries: [] },
-    ]);
-  });
-
-  it('throws and stores nothing when the first of its transactions fails', async () => {
-    const bounded = await createQueue(store, { maxDepth: 100 });
-    const call = store.messages.batches.enqueue([
-      { queueName: a.name, messages: [message({ body: Buffer.alloc(4097) })] },
-      { queueName: bounded.name, messages: saying('first') },
-    ]);
-    await expect(call).rejects.toThrow(/too long/i);
-    expect((await stored(a)).messages).toEqual([]);
-    expect((await stored(bounded)).messages).toEqual([]);
-  });
-
-  it('with one failed transaction answers each request of that transaction with the failure and stores the others', async () => {
-    const bounded = await createQueue(store, { maxDepth: 100 });
-    const outcomes = await store.messages.batches.enqueue([
+  it('throws and stores nothing when its transaction fails because of one request', async () => {
+    const tooLarge = message({ body: Buffer.alloc(8001) });
+    const bounded = await createQueue(store, { maxDepth: 5 });
+    const batch = (last: NewMessage) => [
       { queueName: a.name, messages: saying('a1') },
-      { queueName: bounded.name, messages: saying('first') },
-      { queueName: bounded.name, messages: [message({ body: Buffer.alloc(4097) })] },
-      { queueName: b.name, messages: saying('b1') },
-    ]);
-    expect(codes(outcomes)).toEqual([null, 'Error', 'Error', null]);
-    expect((await stored(a)).messages).toEqual(['a1']);
-    expect((await stored(b)).messages).toEqual(['b1']);
-    expect((await stored(bounded)).messages).toEqual([]);
+      { queueName: bounded.name, messages: numbered(5) },
+      { queueName: b.name, messages: [last] },
+    ];
+    await expect(store.messages.batches.enqueue(batch(tooLarge))).rejects.toThrow(/too long/i);
+    for (const queue of [a, bounded, b]) {
+      expect(await storedBodies(store, queue)).toEqual({ messages: [], owed: [] });
+    }
+    // The failed batch uses up no room of the bounded queue.
+    expect(codes(await store.messages.batches.enqueue(batch(message())))).toEqual([null, null, null]);
   });
 
   it('notices queues that were created, deleted, replaced or changed since it last read them', async () => {
@@ -147,8 +114,8 @@ describe('an enqueue batch', () => {
     await store.queues.put(b.name, { maxDepth: 4 });
     expect(await enqueue('5')).toEqual([null, 'queue-full']);
     expect(await enqueue('6')).toEqual([null, 'queue-full']);
-    expect((await stored(namesake)).deliveries).toEqual(['3', '5', '6']);
-    expect((await stored(b)).deliveries).toEqual(['1', '2', '3', '4']);
+    expect((await storedBodies(store, namesake)).owed).toEqual(['3', '5', '6']);
+    expect((await storedBodies(store, b)).owed).toEqual(['1', '2', '3', '4']);
   });
 
   it('applies each request’s delay, lifetime and priority', async () => {
@@ -170,135 +137,139 @@ describe('an enqueue batch', () => {
   });
 });
 
-describe('eight brokers that fill a bounded queue with batches', () => {
-  it('never exceed its maximum depth, fill it completely and answer each request correctly', async () => {
-    const bounded = await createQueue(store, { maxDepth: 200 });
+describe('a bounded queue', () => {
+  it('is filled completely by one broker, never beyond its maximum depth, and each request gets the right answer', async () => {
+    const bounded = await createQueue(store, { maxDepth: 100 });
+    let accepted = 0;
+    for (let round = 0; round < 20; round += 1) {
+      const requests = [3, 1, 2, 1].map((count) => ({ queueName: bounded.name, messages: numbered(count) }));
+      const outcomes = await store.messages.batches.enqueue([
+        ...requests,
+        { queueName: a.name, messages: saying('x') },
+      ]);
+      for (const [index, { messages }] of requests.entries()) {
+        const fits = accepted + messages.length <= 100;
+        expect(codes(outcomes)[index]).toBe(fits ? null : 'queue-full');
+        if (fits) accepted += messages.length;
+      }
+      expect(outcomes.at(-1)).toHaveLength(1);
+    }
+    expect(accepted).toBe(100);
+    expect((await storedBodies(store, bounded)).owed).toHaveLength(100);
+    expect((await storedBodies(store, a)).owed).toHaveLength(20);
+  });
+
+  it('is filled completely by eight brokers, each of which refuses messages from its next count on', async () => {
+    const bounded = await createQueue(store.at(undefined), { maxDepth: 200 });
     const others = await Promise.all(Array.from({ length: 7 }, () => openStore({ on: store.url, poolSize: 3 })));
     const brokers = [store, ...others];
-    let accepted = 0;
-    let refused = 0;
-    let deepest = 0;
-    let isFull = false;
-    const watch = (async () => {
-      while (!isFull) {
-        const [row] = await store.database.read<{ n: number }>(
-          'SELECT COUNT(*) AS n FROM delivery WHERE queue_id = ?',
-          [bounded.id],
-        );
-        deepest = Math.max(deepest, Number(row?.n));
+    /** Enqueues until a request for one message is refused. Returns the number of stored messages. */
+    const fill = async ({ messages }: TestStore): Promise<number> => {
+      for (let accepted = 0; ;) {
+        const requests = [3, 1].map((count) => ({ queueName: bounded.name, messages: numbered(count) }));
+        const outcomes = await messages.batches.enqueue(requests);
+        for (const outcome of outcomes) if (!(outcome instanceof Error)) accepted += outcome.length;
+        expect(['queue-full', null]).toEqual(expect.arrayContaining(codes(outcomes)));
+        if (outcomes[1] instanceof Error) return accepted;
       }
-    })();
+    };
     try {
-      await Promise.all(
-        brokers.map(async ({ messages }) => {
-          for (let round = 0; round < 8; round += 1) {
-            const requests = [3, 1, 2, 1].map((count) => ({ queueName: bounded.name, messages: numbered(count) }));
-            const outcomes = await messages.batches.enqueue([
-              ...requests,
-              { queueName: a.name, messages: saying('x') },
-            ]);
-            expect(outcomes.at(-1)).toBeNull();
-            for (const [index, { messages: sent }] of requests.entries()) {
-              if (outcomes[index] === null) accepted += sent.length;
-              else refused += sent.length;
-            }
-            expect(new Set(codes(outcomes))).not.toContain('Error');
-          }
-        }),
-      );
+      const accepted = await Promise.all(brokers.map(fill));
+      const depth = accepted.reduce((sum, count) => sum + count, 0);
+      expect((await storedBodies(store, bounded)).owed).toHaveLength(depth);
+      expect(depth).toBeGreaterThanOrEqual(200);
+      expect(Math.max(...accepted)).toBeLessThanOrEqual(200);
+      // Every broker has counted the full queue, so none stores any more.
+      expect(await Promise.all(brokers.map(fill))).toEqual(brokers.map(() => 0));
+      const taken = await store.messages.dequeue(bounded, { maxMessages: depth - 190, leaseSeconds: 60 });
+      await store.messages.ack(bounded.id, taken);
+      expect(taken).toHaveLength(depth - 190);
+      // A refusal rests on a fresh count, so the room is found at once.
+      for (const broker of brokers) await broker.messages.enqueue(bounded.name, numbered(1));
+      expect((await storedBodies(store, bounded)).owed).toHaveLength(198);
     } finally {
-      isFull = true;
-      await watch;
       for (const other of others) await other.close();
     }
-    expect({ accepted, refused }).toEqual({ accepted: 200, refused: 8 * 8 * 7 - 200 });
-    expect((await stored(bounded)).deliveries).toHaveLength(200);
-    expect((await stored(a)).deliveries).toHaveLength(64);
-    expect(deepest).toBeLessThanOrEqual(200);
+  });
+
+  it('does not count expired messages, and counts those under a lease', async () => {
+    const bounded = await createQueue(store, { maxDepth: 3 });
+    const enqueue = async (now: number) =>
+      codes(await store.at(now).messages.batches.enqueue([{ queueName: bounded.name, messages: saying('one more') }]));
+    await store.at(T0).messages.enqueue(bounded.name, numbered(3, { expiresInSeconds: 10 }));
+    const [held] = await store.at(T0).messages.dequeue(bounded, { maxMessages: 1, leaseSeconds: 60 });
+    expect(await enqueue(T0 + 9999)).toEqual(['queue-full']);
+    // Nothing has removed the expired messages.
+    expect(await enqueue(T0 + 10_000)).toEqual([null]);
+    expect(await enqueue(T0 + 10_000)).toEqual([null]);
+    expect(await enqueue(T0 + 10_000)).toEqual(['queue-full']);
+    expect((await storedBodies(store, bounded)).owed).toHaveLength(5);
+    expect(await store.at(T0 + 10_000).messages.ack(bounded.id, [held!])).toEqual([null]);
+    expect(await enqueue(T0 + 10_000)).toEqual([null]);
+    expect(await enqueue(T0 + 10_000)).toEqual(['queue-full']);
   });
 });
 
-describe('a dequeue batch', () => {
-  it('hands messages to the consumers of each queue in order, each under a lease of its own length', async () => {
-    const empty = await createQueue(store);
+describe('a claim for several consumers', () => {
+  it('hands messages to them in order, each under a lease of its own length', async () => {
     for (const [index, one] of numbered(10).entries()) await store.at(T0 - 100 + index).messages.enqueue(a.name, [one]);
-    await store.at(T0 - 1).messages.enqueue(b.name, saying('x', 'y'));
-    const [fromA, fromB, fromEmpty] = await store.at(T0).messages.batches.dequeue([
-      {
-        queue: a,
-        demands: [
-          { maxMessages: 3, leaseSeconds: 10 },
-          { maxMessages: 2, leaseSeconds: 100 },
-          { maxMessages: 1, leaseSeconds: 10 },
-          { maxMessages: 20, leaseSeconds: 1000 },
-          { maxMessages: 1, leaseSeconds: 5 },
-        ],
-      },
-      { queue: b, demands: [{ maxMessages: 5, leaseSeconds: 50 }] },
-      { queue: empty, demands: [{ maxMessages: 1, leaseSeconds: 50 }] },
+    const { leased } = await store.at(T0).messages.batches.claim(a, [
+      { maxMessages: 3, leaseSeconds: 10 },
+      { maxMessages: 2, leaseSeconds: 100 },
+      { maxMessages: 1, leaseSeconds: 10 },
+      { maxMessages: 20, leaseSeconds: 1000 },
+      { maxMessages: 1, leaseSeconds: 5 },
     ]);
-    expect(fromA?.leased.map(bodies)).toEqual([['0', '1', '2'], ['3', '4'], ['5'], ['6', '7', '8', '9'], []]);
-    expect(bodies(fromB?.leased[0] ?? []).toSorted()).toEqual(['x', 'y']);
-    expect(fromEmpty?.leased).toEqual([[]]);
+    expect(leased.map(bodies)).toEqual([['0', '1', '2'], ['3', '4'], ['5'], ['6', '7', '8', '9'], []]);
     for (const [share, seconds] of [
       [0, 10],
       [1, 100],
       [2, 10],
       [3, 1000],
     ] as const) {
-      for (const { leaseExpiresAt } of fromA?.leased[share] ?? []) expect(leaseExpiresAt).toBe(T0 + seconds * 1000);
+      for (const { leaseExpiresAt } of leased[share] ?? []) expect(leaseExpiresAt).toBe(T0 + seconds * 1000);
     }
     // The database holds the same deadlines: a message is available again when its own lease has
     // run out, and not before.
-    const comeBack = async (queue: Queue, seconds: number): Promise<string[]> => {
+    const comeBack = async (seconds: number): Promise<string[]> => {
       const at = T0 + seconds * 1000 + LEASE_GRACE_MS;
-      const early = await store.at(at - 1).messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 10_000 });
-      const back = await store.at(at).messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 10_000 });
+      const early = await store.at(at - 1).messages.dequeue(a, { maxMessages: 100, leaseSeconds: 10_000 });
+      const back = await store.at(at).messages.dequeue(a, { maxMessages: 100, leaseSeconds: 10_000 });
       return [...bodies(early).map((body) => `${body} early`), ...bodies(back).toSorted()];
     };
-    expect(await comeBack(a, 10)).toEqual(['0', '1', '2', '5']);
-    expect(await comeBack(b, 50)).toEqual(['x', 'y']);
-    expect(await comeBack(a, 100)).toEqual(['3', '4']);
-    expect(await comeBack(a, 1000)).toEqual(['6', '7', '8', '9']);
+    expect(await comeBack(10)).toEqual(['0', '1', '2', '5']);
+    expect(await comeBack(100)).toEqual(['3', '4']);
+    expect(await comeBack(1000)).toEqual(['6', '7', '8', '9']);
   });
 
   it('hands out receipts that are valid only for their own delivery and queue', async () => {
     await store.messages.enqueue(a.name, saying('a1', 'a2'));
     await store.messages.enqueue(b.name, saying('b1'));
-    const outcomes = await store.messages.batches.dequeue([
-      {
-        queue: a,
-        demands: [
-          { maxMessages: 1, leaseSeconds: 60 },
-          { maxMessages: 1, leaseSeconds: 90 },
-        ],
-      },
-      { queue: b, demands: [{ maxMessages: 1, leaseSeconds: 60 }] },
+    const fromA = await store.messages.batches.claim(a, [
+      { maxMessages: 1, leaseSeconds: 60 },
+      { maxMessages: 1, leaseSeconds: 90 },
     ]);
-    const [a1, a2, b1] = outcomes.flatMap(({ leased }) => leased.flat()) as [
-      LeasedDelivery,
-      LeasedDelivery,
-      LeasedDelivery,
-    ];
+    const [a1, a2] = fromA.leased.flat() as [LeasedDelivery, LeasedDelivery];
+    const [b1] = (await store.messages.dequeue(b, { maxMessages: 1, leaseSeconds: 60 })) as [LeasedDelivery];
     expect(await store.messages.ack(b.id, [a1])).toEqual(['delivery-not-found']);
+    expect(await store.messages.ack(a.id, [{ ...a1, leaseToken: b1.leaseToken }])).toEqual(['lease-lost']);
     expect(await store.messages.ack(a.id, [a1, a2])).toEqual([null, null]);
     expect(await store.messages.ack(b.id, [b1])).toEqual([null]);
   });
 
-  it('removes expired messages, dead-letters over-received ones and hands out the rest, queue by queue', async () => {
+  it('removes expired messages, dead-letters over-received ones and hands out the rest', async () => {
     const dead = await createQueue(store);
     const strict = await createQueue(store, { maxReceives: 1, deadLetterQueue: dead.name });
     await store.at(T0).messages.enqueue(strict.name, saying('over'));
     await store.at(T0).messages.dequeue(strict, { maxMessages: 1, leaseSeconds: 1 });
+    await store.at(T0).messages.enqueue(strict.name, [message({ expiresInSeconds: 1 }), ...saying('alive')]);
     await store.at(T0 + 5000).messages.enqueue(strict.name, saying('fresh'));
-    await store.at(T0).messages.enqueue(a.name, [message({ expiresInSeconds: 1 }), ...saying('alive')]);
-    const [fromStrict, fromA] = await store.at(T0 + 5000).messages.batches.dequeue([
-      { queue: strict, demands: [{ maxMessages: 5, leaseSeconds: 60 }] },
-      { queue: a, demands: [{ maxMessages: 5, leaseSeconds: 60 }] },
+    const claim = await store.at(T0 + 5000).messages.batches.claim(strict, [
+      { maxMessages: 1, leaseSeconds: 60 },
+      { maxMessages: 5, leaseSeconds: 60 },
     ]);
-    expect(bodies(fromStrict?.leased[0] ?? [])).toEqual(['fresh']);
-    expect(bodies(fromA?.leased[0] ?? [])).toEqual(['alive']);
-    expect((await stored(a)).deliveries).toEqual(['alive']);
+    expect(claim.leased.map((leased) => bodies(leased))).toEqual([['alive'], ['fresh']]);
+    await expect.poll(async () => (await storedBodies(store, strict)).owed).toEqual(['alive', 'fresh']);
     await expect
       .poll(async () => bodies(await store.at(T0 + 6000).messages.dequeue(dead, { maxMessages: 5, leaseSeconds: 60 })))
       .toEqual(['over']);
@@ -328,7 +299,7 @@ async function leases(): Promise<Leases> {
     ofA: ofA.toSorted(byBody),
     ofB: ofB.toSorted(byBody),
     stale: stale as LeasedDelivery,
-    unknown: { ...first, messageId: message().id },
+    unknown: { ...first, messageId: newPackId() },
   };
 }
 
@@ -337,28 +308,14 @@ function again(receipts: (LeasedDelivery | undefined)[]): LeasedDelivery[] {
   return receipts.map((receipt) => ({ ...(receipt as LeasedDelivery) }));
 }
 
-interface DeliveryRow {
-  availableAt: number;
-  isLeased: boolean;
-  reason: string | null;
-}
-
-async function deliveries(queue: Queue): Promise<Record<string, DeliveryRow>> {
-  const rows = await store.database.read<{
-    body: Buffer;
-    availableAt: number;
-    token: Buffer;
-    reason: string | null;
-  }>(
-    `SELECT m.body, d.available_at AS availableAt, d.lease_token AS token, d.nack_reason AS reason
-     FROM delivery d JOIN message m ON m.id = d.message_id WHERE d.queue_id = ?`,
-    [queue.id],
-  );
+/** The state of each message that a queue owes, by its body. */
+async function deliveries(
+  queue: Queue,
+): Promise<Record<string, Pick<OwedMessage, 'availableAt' | 'isLeased' | 'reason'>>> {
+  const owed = await owedMessages(store, queue);
+  expect(new Set(owed.map(({ body }) => body)).size).toBe(owed.length);
   return Object.fromEntries(
-    rows.map(({ body, availableAt, token, reason }) => [
-      body.toString(),
-      { availableAt, isLeased: token.some((byte) => byte !== 0), reason },
-    ]),
+    owed.map(({ body, availableAt, isLeased, reason }) => [String(body), { availableAt, isLeased, reason }]),
   );
 }
 

@@ -1,19 +1,16 @@
-import { MessageRepository, poolOf, type Queue, QueueRepository } from '@rowmq/store';
+import { type EnqueueRequest, MessageRepository, poolOf } from '@rowmq/store';
+import { DataSource } from 'typeorm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { Commits } from '../../apps/broker/src/messages/commits.js';
-import { Metrics } from '../../apps/broker/src/metrics/metrics.js';
-import { openSession } from '../support/partitions.js';
-import { bodies, createQueue, message, openStore, type TestStore } from '../support/store.js';
-import { eventually } from '../support/wait.js';
+import { Batcher } from '../../apps/broker/src/messages/batcher.js';
+import { enqueue as enqueueIn } from '../../libs/typeorm/src/index.js';
+import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
 /*
- * An enqueue to a queue with a maximum depth locks the queue's row, and waits for other holders of
- * it. No other request may wait because of that.
+ * An enqueue to a queue with a maximum depth reads the depth without locks, and locks the queue's
+ * row as every enqueue does: shared. So enqueues never wait for each other.
  */
 
 const POOL = 8;
-/** A quarter of the pool. */
-const BATCHES = 2;
 
 let store: TestStore;
 /** The connections of the pool in use now, and their maximum. */
@@ -30,87 +27,89 @@ beforeAll(async () => {
 });
 afterAll(() => store.close());
 
-/** A broker that has just started, so it does not know yet which queues are bounded. */
-function newBroker(): { commits: Commits; enqueue: (queueName: string, body: string | Buffer) => Promise<Buffer[]> } {
-  const config = { poolSize: POOL, batchRequests: 1000, maxWaitingRequests: 1000 };
-  const queues = new QueueRepository(store.database);
-  const commits = new Commits(new MessageRepository(store.database, undefined, queues), queues, new Metrics(), config);
-  const enqueue = (queueName: string, body: string | Buffer): Promise<Buffer[]> =>
-    commits.enqueue({ queueName, messages: [{ ...message({ body: Buffer.from(body) }), id: undefined }] });
-  return { commits, enqueue };
+/** The enqueues of a broker that has just started, in batches. */
+function newBatcher(): Batcher<EnqueueRequest, Buffer[]> {
+  const messages = new MessageRepository(store.database);
+  return new Batcher<EnqueueRequest, Buffer[]>({
+    commit: (requests) => messages.enqueue(requests),
+    weigh: (request) => ({ rows: request.messages.length, bytes: 0 }),
+    limits: { requests: 100, rows: 1000, bytes: 1e6, batches: 2, waitingRequests: 1000, waitingBytes: 1e6 },
+  });
 }
 
-/** Locks the rows of queues, as services do that enqueue in transactions of their own. */
-async function hold(queues: readonly Queue[]): Promise<{ release(): Promise<void> }> {
-  const session = await openSession(store);
-  await session.write('START TRANSACTION');
-  await session.read('SELECT 1 FROM queue FORCE INDEX (PRIMARY) WHERE id IN (?) FOR UPDATE', [
-    queues.map(({ id }) => id),
-  ]);
-  return { release: () => session.write('COMMIT').then(() => session.end()) };
-}
-
-test('enqueues that wait for locked rows of bounded queues use their share of the pool, and other requests go on', async () => {
-  const free = await createQueue(store);
-  const held = await Promise.all(Array.from({ length: POOL }, () => createQueue(store, { maxDepth: 10 })));
-  await store.messages.enqueue(free.name, [message()]);
-  const leased = await store.messages.dequeue(free, { maxMessages: 1, leaseSeconds: 600 });
-  const { commits, enqueue } = newBroker();
-  const holder = await hold(held);
-  used.most = used.now;
-  const enqueues = held.map(({ name }) => enqueue(name, 'held up'));
-  await eventually('as many wait as may', () => used.now === BATCHES);
-  expect(await commits.ack({ queueId: free.id, receipts: leased })).toEqual([null]);
-  expect(await enqueue(free.name, 'not held up')).toHaveLength(1);
-  expect(bodies(await store.messages.dequeue(free, { maxMessages: 1, leaseSeconds: 600 }))).toEqual(['not held up']);
-  // Besides them, one request at a time and a rescan use connections.
-  expect(used.most).toBeLessThanOrEqual(BATCHES + 2);
-  await holder.release();
-  expect((await Promise.all(enqueues)).map((ids) => ids.length)).toEqual(held.map(() => 1));
-  for (const { id } of held) expect(await store.browse.stats(id)).toMatchObject({ ready: 1 });
-});
-
-test('a bounded queue whose row is locked does not block another bounded queue', async () => {
-  const [held, free] = [await createQueue(store, { maxDepth: 10 }), await createQueue(store, { maxDepth: 10 })];
-  const { enqueue } = newBroker();
-  for (const { name } of [held, free]) await enqueue(name, 'it is bounded');
-  const holder = await hold([held]);
-  let isStored = false;
-  const heldUp = enqueue(held.name, 'held up').finally(() => (isStored = true));
-  expect(await enqueue(free.name, 'not held up')).toHaveLength(1);
-  expect(isStored).toBe(false);
-  await holder.release();
-  expect(await heldUp).toHaveLength(1);
+test('an enqueue in an open transaction of a service holds up no other enqueue to the same bounded queue', async () => {
+  const queue = await createQueue(store, { maxDepth: 4 });
+  const shop = await new DataSource({ type: 'mysql', url: store.url }).initialize();
+  const other = await openStore({ on: store.url });
+  try {
+    await shop.transaction(async (manager) => {
+      await enqueueIn(manager, queue.name, [{ body: 'of the open transaction' }]);
+      await store.messages.enqueue(queue.name, [message({ body: Buffer.from('of a broker') })]);
+      await shop.transaction((second) => enqueueIn(second, queue.name, [{ body: 'of another service' }]));
+    });
+    expect(await store.browse.stats(queue.id)).toMatchObject({ ready: 3 });
+    // A broker that has not counted yet.
+    await expect(other.messages.enqueue(queue.name, numbered(2))).rejects.toMatchObject({ code: 'queue-full' });
+    await other.messages.enqueue(queue.name, numbered(1));
+  } finally {
+    await other.close();
+    await shop.destroy();
+  }
 });
 
 test('an enqueue batch for many bounded queues uses one connection', async () => {
   const queues = await Promise.all(Array.from({ length: POOL }, () => createQueue(store, { maxDepth: 10 })));
   used.most = used.now;
   const requests = queues.map(({ name }) => ({ queueName: name, messages: [message()] }));
-  expect(await store.messages.batches.enqueue(requests)).toEqual(queues.map(() => null));
+  const outcomes = await store.messages.batches.enqueue(requests);
+  expect(outcomes).toEqual(queues.map(() => [expect.any(Buffer)]));
   expect(used.most).toBe(1);
 });
 
-test('an enqueue succeeds after its queue gained or lost a maximum depth', async () => {
+test('a broker that refuses requests of a batch counts each full queue once', async () => {
+  const full = await createQueue(store, { maxDepth: 1 });
+  await store.messages.enqueue(full.name, [message()]);
+  const other = await openStore({ on: store.url });
+  let counts = 0;
+  const read = other.database.read.bind(other.database);
+  other.database.read = async <T>(sql: string, values?: readonly unknown[]) => {
+    if (sql.includes('BIT_COUNT')) counts += 1;
+    return read<T>(sql, values);
+  };
+  const requests = Array.from({ length: 50 }, () => ({ queueName: full.name, messages: [message()] }));
+  const outcomes = await other.messages.batches.enqueue(requests);
+  await other.close();
+  expect(outcomes).toEqual(requests.map(() => expect.objectContaining({ code: 'queue-full' })));
+  expect(counts).toBe(1);
+});
+
+test('an enqueue notices at once that another broker gave its queue a maximum depth, or took it away', async () => {
   const queue = await createQueue(store);
-  const broker = newBroker();
-  const enqueue = () => broker.enqueue(queue.name, 'x');
-  expect(await enqueue()).toHaveLength(1);
-  await store.queues.put(queue.name, { maxDepth: 2 });
-  expect(await enqueue()).toHaveLength(1);
-  await expect(enqueue()).rejects.toMatchObject({ code: 'queue-full' });
-  await store.queues.put(queue.name, { maxDepth: null });
-  expect(await enqueue()).toHaveLength(1);
-  await store.queues.delete(queue.name);
-  await expect(enqueue()).rejects.toMatchObject({ code: 'queue-not-found' });
+  const other = await openStore({ on: store.url });
+  const enqueue = () => other.messages.enqueue(queue.name, [message()]);
+  try {
+    expect(await enqueue()).toHaveLength(1);
+    await store.queues.put(queue.name, { maxDepth: 2 });
+    expect(await enqueue()).toHaveLength(1);
+    await expect(enqueue()).rejects.toMatchObject({ code: 'queue-full' });
+    // A refusal rests on settings that are at most a second old.
+    await store.queues.put(queue.name, { maxDepth: null });
+    await expect.poll(() => enqueue().catch(() => []), { timeout: 5000 }).toHaveLength(1);
+    await store.queues.delete(queue.name);
+    await expect(enqueue()).rejects.toMatchObject({ code: 'queue-not-found' });
+  } finally {
+    await other.close();
+  }
 });
 
 test.each([null, 100])(
   'a request that the database cannot store fails alone, and the rest of its batch is stored (maximum depth: %s)',
   async (maxDepth) => {
     const queue = await createQueue(store, { maxDepth });
-    const { enqueue } = newBroker();
-    const sent = ['1', '2', Buffer.alloc(4097), '3', '4'].map((body) => enqueue(queue.name, body));
+    const batcher = newBatcher();
+    const enqueue = (queueName: string, body: string | Buffer): Promise<Buffer[]> =>
+      batcher.submit(queueName, { queueName, messages: [message({ body: Buffer.from(body) })] });
+    const sent = ['1', '2', Buffer.alloc(8001), '3', '4'].map((body) => enqueue(queue.name, body));
     const outcomes = await Promise.allSettled([...sent, enqueue('nowhere', 'lost')]);
     const refusals = outcomes.map((outcome) => (outcome.status === 'rejected' ? String(outcome.reason) : null));
     const [tooLong, unknown] = [

@@ -1,5 +1,6 @@
 import { LEASE_GRACE_MS } from '@rowmq/store';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { storedBodies } from '../support/deliveries.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
 /** The instant at which tests begin. They move `now`, so no test waits. */
@@ -44,11 +45,11 @@ describe('enqueue', () => {
 
   it('stores all messages or none', async () => {
     const queue = await createQueue(store);
-    const twice = message();
-    await store.at(T0).messages.enqueue(queue.name, [twice]);
-    await expect(store.at(T0).messages.enqueue(queue.name, [message(), twice])).rejects.toThrow(/duplicate/i);
-    expect(await dequeue(queue, T0)).toHaveLength(1);
-    expect(await store.at(T0).browse.stats(queue.id)).toMatchObject({ ready: 0, leased: 1 });
+    const tooLarge = message({ body: Buffer.alloc(8001) });
+    await expect(store.at(T0).messages.enqueue(queue.name, [...numbered(40), tooLarge])).rejects.toThrow(/too long/i);
+    expect(await storedBodies(store, queue)).toEqual({ messages: [], owed: [] });
+    await store.at(T0).messages.enqueue(queue.name, numbered(40));
+    expect(await dequeue(queue, T0, 100)).toHaveLength(40);
   });
 
   it('refuses a queue that does not exist or was deleted', async () => {
@@ -160,13 +161,12 @@ describe('lease', () => {
 describe('ack', () => {
   it('settles the delivery, which is never handed out again, and keeps the message readable', async () => {
     const queue = await createQueue(store);
-    const [sent] = [message({ body: Buffer.from('kept') })];
-    await store.at(T0).messages.enqueue(queue.name, [sent]);
+    const [id] = await store.at(T0).messages.enqueue(queue.name, [message({ body: Buffer.from('kept') })]);
     const leased = await dequeue(queue, T0);
     expect(await store.at(T0).messages.ack(queue.id, leased)).toEqual([null]);
     expect(await store.at(T0).messages.ack(queue.id, leased)).toEqual(['delivery-not-found']);
     expect(await dequeue(queue, T0 + 1e9)).toEqual([]);
-    expect(bodies(await store.browse.messages([sent.id]))).toEqual(['kept']);
+    expect(bodies(await store.browse.messages([id!]))).toEqual(['kept']);
   });
 
   it('answers each receipt separately', async () => {
@@ -229,7 +229,9 @@ describe('a claim that finds expired messages', () => {
       await store.at(T0).messages.enqueue(queue.name, mixed);
     }
     const leased = await dequeue(queue, T0 + 1 * SECOND, 60);
-    expect(leased).toHaveLength(30);
+    // It saw the deliveries of 60 messages, and only some of them were alive.
+    expect(leased.length).toBeGreaterThan(0);
+    expect(leased.length).toBeLessThan(60);
     leased.push(...(await dequeue(queue, T0 + 1 * SECOND, 60)));
     expect(new Set(leased.map(({ messageId }) => messageId.toString('hex'))).size).toBe(75);
     expect(leased).toHaveLength(75);
@@ -278,24 +280,21 @@ describe('dead-lettering', () => {
 describe('a receipt with a token of zeros', () => {
   it('is refused for every delivery, even one without a lease whose id the producer knows', async () => {
     const queue = await createQueue(store);
-    const delayed = message({ delaySeconds: 600 });
-    await store.at(T0).messages.enqueue(queue.name, [delayed]);
-    const forged = [{ messageId: delayed.id, leaseToken: Buffer.alloc(8) }];
+    const [delayed] = await store.at(T0).messages.enqueue(queue.name, [message({ delaySeconds: 600 })]);
+    const forged = [{ messageId: delayed!, leaseToken: Buffer.alloc(8) }];
     store.at(T0 + 1000);
     expect(await store.messages.ack(queue.id, forged)).toEqual(['lease-lost']);
     expect(await store.messages.nack(queue.id, forged, { delaySeconds: 0 })).toEqual(['lease-lost']);
     const extended = await store.messages.extend(queue.id, forged, { leaseSeconds: 9000 });
     expect(extended.outcomes).toEqual(['lease-lost']);
-    // An ack of very many claims uses another statement, which must refuse it too.
-    const others = Array.from({ length: 60 }, () => message());
-    await store.at(T0).messages.enqueue(queue.name, others);
-    const held: { messageId: Buffer; leaseToken: Buffer }[] = [];
-    while (held.length < 60) {
-      held.push(...(await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 600 })));
-    }
+    await store.messages.release(queue.id, forged);
+    // Beside receipts that are valid it is refused as well.
+    await store.at(T0).messages.enqueue(queue.name, numbered(60));
+    const held = await dequeue(queue, T0, 60, 600);
     const outcomes = await store.messages.ack(queue.id, [...held, ...forged]);
     expect(outcomes).toEqual([...held.map(() => null), 'lease-lost']);
-    const ready = { maxMessages: 1, leaseSeconds: 30 };
-    expect(await store.at(T0 + 600_000).messages.dequeue(queue, ready)).toHaveLength(1);
+    expect(held).toHaveLength(60);
+    expect(await dequeue(queue, T0 + 600_000 - 1)).toEqual([]);
+    expect(await dequeue(queue, T0 + 600_000)).toMatchObject([{ messageId: delayed, receiveCount: 1 }]);
   });
 });

@@ -6,7 +6,7 @@ import { MIGRATIONS } from '@rowmq/migrations';
 import { createDatabase, type TestDatabase } from '../support/servers.js';
 
 const NAMES = MIGRATIONS.map((Migration) => new Migration().name);
-const TABLES = ['delivery', 'message', 'message_overflow', 'queue', 'reaper_lease', 'reaper_run'];
+const TABLES = ['delivery', 'pack', 'pack_overflow', 'queue', 'reaper_lease', 'reaper_run'];
 
 let database: TestDatabase;
 
@@ -77,10 +77,10 @@ describe('migrations', () => {
 
   test('report an interrupted first migration with the tables to drop, and do not touch other tables', async () => {
     await query('CREATE TABLE orders (id INT PRIMARY KEY)');
-    await query('CREATE TABLE message (id INT PRIMARY KEY)');
+    await query('CREATE TABLE pack (id INT PRIMARY KEY)');
     await query('CREATE TABLE queue (id INT PRIMARY KEY)');
     const refusal: unknown = await migrateDatabase(database.url).catch((error: unknown) => error);
-    expect(refusal).toMatchObject({ name: 'StartupError', message: expect.stringContaining('(message, queue)') });
+    expect(refusal).toMatchObject({ name: 'StartupError', message: expect.stringContaining('(pack, queue)') });
     const [drop] = /DROP TABLE [\w, ]+(?=\))/.exec((refusal as Error).message) as [string];
     await query(drop);
     expect(await migrateDatabase(database.url)).toEqual(NAMES);
@@ -105,25 +105,42 @@ describe('migrations', () => {
     }
   });
 
-  test('give a delivery without a lease a token of zeros, so that a claim does not lengthen the row', async () => {
+  test('give every delivery a token of fixed length, so that a claim does not lengthen the row', async () => {
     await migrateDatabase(database.url);
-    const insert = (columns: string, values: string) =>
+    const insert = (token: string) =>
       query(
-        `INSERT INTO delivery (queue_id, message_id, priority_rank, available_at, expires_at, receive_count${columns})
-         VALUES (1, 1, 5, 1, 2, 3${values})`,
+        `INSERT INTO delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, receive_count)
+         VALUES (1, 1, ${token}, 0, 1, 5, 1, 2, 3)`,
       );
-    await expect(insert(', lease_token', ', NULL')).rejects.toThrow(/lease_token/);
-    await insert('', '');
+    await expect(insert('NULL')).rejects.toThrow(/lease_token/);
+    await insert("''");
     expect(await query('SELECT HEX(lease_token) AS token FROM delivery')).toEqual([{ token: '0000000000000000' }]);
   });
 
-  test('give the message table and its overflow the same columns, which EXCHANGE PARTITION needs', async () => {
+  test('store every possible set of members, and refuse a payload that a pack cannot have', async () => {
+    await migrateDatabase(database.url);
+    await query(
+      `INSERT INTO delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, receive_count)
+       VALUES (1, 1, '', 0, ${0xff_ff_ff_ff}, 5, 1, 2, 3)`,
+    );
+    expect(await query('SELECT members, BIT_COUNT(members) AS count FROM delivery')).toEqual([
+      { members: 0xff_ff_ff_ff, count: 32 },
+    ]);
+    const pack = (bytes: number) =>
+      query(
+        `INSERT INTO pack (id, queue_id, count, expires_at, payload) VALUES (${bytes}, 1, 1, 1, REPEAT('x', ${bytes}))`,
+      );
+    await pack(8000);
+    await expect(pack(8001)).rejects.toThrow(/too long/i);
+  });
+
+  test('give the pack table and its overflow the same columns, which EXCHANGE PARTITION needs', async () => {
     await migrateDatabase(database.url);
     const columns = async (table: string): Promise<unknown> =>
       query(
         `SELECT column_name AS c, column_type AS t, is_nullable AS n, ordinal_position AS p FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = '${table}' ORDER BY ordinal_position`,
       );
-    expect(await columns('message_overflow')).toEqual(await columns('message'));
+    expect(await columns('pack_overflow')).toEqual(await columns('pack'));
   });
 });
 

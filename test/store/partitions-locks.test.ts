@@ -18,11 +18,11 @@ beforeEach(async () => {
   await store.at(START).partitions.createMissing({ ...DAILY });
   ids = await enqueueStamped(store, queue, { at: START, count: 10 });
   await settleAll(store, queue, START);
-  // A forgotten transaction that once read a message. Nobody can change the table's partitions
+  // A forgotten transaction that once read a pack. Nobody can change the table's partitions
   // until it ends.
   idle = await openSession(store);
   await idle.write('START TRANSACTION');
-  await idle.read('SELECT 1 FROM message LIMIT 1');
+  await idle.read('SELECT 1 FROM pack LIMIT 1');
 });
 
 afterEach(async () => {

@@ -1,8 +1,16 @@
 import { beforeEach, describe, expect, test } from 'vitest';
-import { newMessageId } from '@rowmq/contract';
-import { Database, isLockWaitTimeout, PartitionRepository, type Queue, type Session } from '@rowmq/store';
-import { DAY, enqueueStamped, HOUR, MINUTE, openSession, START, stored } from '../support/partitions.js';
-import { createQueue, message, openStore, type TestStore } from '../support/store.js';
+import { newPackId } from '@rowmq/contract';
+import {
+  Database,
+  isLockWaitTimeout,
+  MessageRepository,
+  PartitionRepository,
+  type Queue,
+  type Session,
+} from '@rowmq/store';
+import { DAY, enqueueStamped, hex, HOUR, MINUTE, openSession, START, stored } from '../support/partitions.js';
+import { storeLonely } from '../support/packs.js';
+import { createQueue, numbered, openStore, SingleMessages, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
 /** Eight partitions. A drop locks the table for four at a time. */
@@ -44,8 +52,11 @@ function interrupted(after: RegExp, interruption: () => Promise<unknown>): Parti
   return new PartitionRepository(new Interrupted(store.database.dataSource));
 }
 
+/** Dequeues messages from a broker that has just started, so that its claims read everything. */
 async function deliver(now = LATER): Promise<string[]> {
-  const some = await store.at(now).messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 30 });
+  store.at(now);
+  const messages = new SingleMessages(new MessageRepository(store.database));
+  const some = await messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 30 });
   return some.map(({ messageId }) => messageId.toString('hex'));
 }
 
@@ -57,8 +68,10 @@ async function waitingForMetadataLock(): Promise<boolean> {
 }
 
 describe('a message that a broker with a slow clock enqueues into a partition during its drop', () => {
-  const id = newMessageId(START + HOUR / 2);
-  const enqueue = (): Promise<void> => store.at(LATER - MINUTE).messages.enqueue(queue.name, [message({ id })]);
+  let id: Buffer;
+  const enqueue = async (): Promise<void> => {
+    [id] = (await enqueueStamped(store, queue, { at: START + HOUR / 2, now: LATER - MINUTE })) as [Buffer];
+  };
 
   test('is kept when it arrives between the first check and the lock', async () => {
     const partitions = interrupted(/FROM delivery/, enqueue);
@@ -69,19 +82,16 @@ describe('a message that a broker with a slow clock enqueues into a partition du
   });
 
   test('is kept when its transaction is open while the drop requests the lock', async () => {
+    id = newPackId(START + HOUR / 2);
+    const [pack, delivery] = storeLonely([
+      { packId: id, queueId: queue.id, body: 'late', availableAt: LATER - MINUTE, expiresAt: LATER + DAY },
+    ]);
     const writer = await openSession(store);
     await writer.write('START TRANSACTION');
-    await writer.write(`INSERT INTO message (id, queue_id, body, expires_at) VALUES (?, ?, 'late', ?)`, [
-      id,
-      queue.id,
-      LATER + DAY,
-    ]);
+    await writer.write(pack.sql, pack.values);
     const dropping = store.at(LATER).partitions.dropSettled(DROP);
     await eventually('the drop waits for the writer', waitingForMetadataLock);
-    await writer.write(
-      'INSERT INTO delivery (queue_id, message_id, priority_rank, available_at, expires_at, receive_count) VALUES (?, ?, 5, ?, ?, 0)',
-      [queue.id, id, LATER - MINUTE, LATER + DAY],
-    );
+    await writer.write(delivery.sql, delivery.values);
     await writer.write('COMMIT');
     expect(await dropping).not.toContain('p_20260101_0100');
     await writer.end();
@@ -116,7 +126,7 @@ describe('a message that a broker with a slow clock enqueues into a partition du
 });
 
 describe('a delivery that moves to another queue while the reaper checks its partition', () => {
-  const id = newMessageId(START + HOUR / 2);
+  let id: Buffer;
 
   /**
    * Creates more queues than one statement checks. The delivery moves from the last to the first
@@ -124,14 +134,14 @@ describe('a delivery that moves to another queue while the reaper checks its par
    */
   async function hop(): Promise<{ first: number; move: () => Promise<unknown> }> {
     await store.database.write(
-      `INSERT INTO queue (name, lease_seconds, message_ttl_seconds, delay_seconds, created_at)
-       SELECT CONCAT('many-', seq), 30, 86400, 0, 0 FROM JSON_TABLE(?, '$[*]' COLUMNS (seq INT PATH '$')) AS numbers`,
+      `INSERT INTO queue (name, lease_seconds, message_ttl_seconds, delay_seconds, created_at, version)
+       SELECT CONCAT('many-', seq), 30, 86400, 0, 0, 1 FROM JSON_TABLE(?, '$[*]' COLUMNS (seq INT PATH '$')) AS numbers`,
       [JSON.stringify(Array.from({ length: 250 }, (_, index) => index))],
     );
     const last = await createQueue(store, { messageTtlSeconds: 60 * 86_400 });
-    await store.at(LATER - MINUTE).messages.enqueue(last.name, [message({ id })]);
+    [id] = (await enqueueStamped(store, last, { at: START + HOUR / 2, now: LATER - MINUTE })) as [Buffer];
     const move = (): Promise<unknown> =>
-      store.database.write('UPDATE delivery SET queue_id = ? WHERE queue_id = ? AND message_id = ?', [
+      store.database.write('UPDATE delivery SET queue_id = ? WHERE queue_id = ? AND pack_id = ?', [
         queue.id,
         last.id,
         id,
@@ -177,29 +187,26 @@ describe('writers, consumers and a partition drop in a loop with an accelerated 
     const settled: string[] = [];
 
     const writer = async (): Promise<void> => {
+      const messages = new MessageRepository(store.database, undefined, store.queues, () => newPackId(old()));
+      const producer = new SingleMessages(messages);
       while (working()) {
-        const messages = Array.from({ length: 3 }, () => message({ id: newMessageId(old()) }));
-        await store.at(now).messages.enqueue(queue.name, messages);
-        enqueued.push(...messages.map(({ id }) => id.toString('hex')));
+        store.at(now);
+        enqueued.push(...hex(await producer.enqueue(queue.name, numbered(3))));
       }
     };
     const slowWriter = async (): Promise<void> => {
       const session = await openSession(store);
       while (working()) {
-        const id = newMessageId(old());
-        await session.write('START TRANSACTION');
-        await session.write(`INSERT INTO message (id, queue_id, body, expires_at) VALUES (?, ?, 'slow', ?)`, [
-          id,
-          queue.id,
-          LATER,
+        const packId = newPackId(old());
+        const [pack, delivery] = storeLonely([
+          { packId, queueId: queue.id, body: 'slow', availableAt: now, expiresAt: LATER },
         ]);
+        await session.write('START TRANSACTION');
+        await session.write(pack.sql, pack.values);
         await session.write('DO SLEEP(0.02)');
-        await session.write(
-          'INSERT INTO delivery (queue_id, message_id, priority_rank, available_at, expires_at, receive_count) VALUES (?, ?, 5, ?, ?, 0)',
-          [queue.id, id, now, LATER],
-        );
+        await session.write(delivery.sql, delivery.values);
         await session.write('COMMIT');
-        enqueued.push(id.toString('hex'));
+        enqueued.push(packId.toString('hex'));
       }
       await session.end();
     };
@@ -224,7 +231,7 @@ describe('writers, consumers and a partition drop in a loop with an accelerated 
       }
     };
     await store.database.write(
-      `ALTER TABLE message DROP PARTITION ${(await store.partitions.list())
+      `ALTER TABLE pack DROP PARTITION ${(await store.partitions.list())
         .slice(0, -1)
         .map(({ name }) => name)
         .join(', ')}`,
@@ -232,7 +239,7 @@ describe('writers, consumers and a partition drop in a loop with an accelerated 
     await Promise.all([writer(), writer(), slowWriter(), slowWriter(), consumer(), consumer(), reaper(), reaper()]);
 
     const [orphans] = await store.database.read<{ n: number }>(
-      'SELECT COUNT(*) AS n FROM delivery d LEFT JOIN message m ON m.id = d.message_id WHERE m.id IS NULL',
+      'SELECT COUNT(*) AS n FROM delivery d LEFT JOIN pack p ON p.id = d.pack_id WHERE p.id IS NULL',
     );
     expect(Number(orphans?.n)).toBe(0);
     for (let some = await deliver(LATER - DAY); some.length > 0; some = await deliver(LATER - DAY))

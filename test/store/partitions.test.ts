@@ -1,3 +1,4 @@
+import { packIdOf } from '@rowmq/contract';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { FIRST_ID, type Queue } from '@rowmq/store';
 import { claimAll, DAY, enqueueStamped, hex, HOUR, MINUTE, settleAll, START, stored } from '../support/partitions.js';
@@ -62,8 +63,8 @@ describe('the creation of partitions', () => {
     const explain = version.includes('MariaDB') ? 'EXPLAIN PARTITIONS' : 'EXPLAIN FORMAT=TRADITIONAL';
     const plan = async (ids: Buffer[]): Promise<unknown> => {
       const [row] = await store.database.read(
-        `${explain} SELECT id, body, headers FROM message FORCE INDEX (PRIMARY) WHERE id IN (?)`,
-        [ids],
+        `${explain} SELECT id, payload FROM pack FORCE INDEX (PRIMARY) WHERE id IN (?)`,
+        [ids.map(packIdOf)],
       );
       return row?.['partitions'];
     };

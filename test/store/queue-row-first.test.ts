@@ -1,5 +1,7 @@
+import { messageIdIn, packIdOf } from '@rowmq/contract';
 import { FIRST_ID, type LeasedDelivery, type Queue } from '@rowmq/store';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { indexesOf } from '../../libs/store/src/messages/members.js';
 import { deadLetterAll, enqueueStamped, hex, MINUTE, openSession, START, claimAll } from '../support/partitions.js';
 import { createQueue, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
@@ -25,9 +27,9 @@ const WAITING = `SELECT 1 FROM information_schema.PROCESSLIST
     AND ID <> CONNECTION_ID()
     AND INFO LIKE 'SELECT %FROM queue %LOCK IN SHARE MODE%'`;
 
-const FREE = `SELECT message_id AS messageId FROM delivery FORCE INDEX (PRIMARY)
+const FREE = `SELECT pack_id AS packId, members FROM delivery FORCE INDEX (PRIMARY)
   WHERE queue_id = ?
-    AND message_id IN (?)
+    AND pack_id IN (?)
   FOR UPDATE SKIP LOCKED`;
 
 /** A change to deliveries of one queue. */
@@ -103,9 +105,12 @@ test.each(['redrive', 'dead-letter', 'nack, dead-letter'] as const)(
       // The expectations below report a failure.
       working.catch(() => undefined);
       await eventually('it waits for the row', async () => (await other.read(WAITING)).length > 0);
-      const free = await other.read<{ messageId: Buffer }>(FREE, [holds.id, ids]);
+      const free = await other.read<{ packId: Buffer; members: number }>(FREE, [holds.id, ids.map(packIdOf)]);
       await holder.write('ROLLBACK');
-      expect(hex(free.map(({ messageId }) => messageId))).toEqual(hex(ids));
+      const unlocked = free.flatMap(({ packId, members }) =>
+        Array.from(indexesOf(members), (index) => messageIdIn(packId, index)),
+      );
+      expect(hex(unlocked)).toEqual(hex(ids));
       expect(await working).toEqual(done);
     } finally {
       await holder.end();

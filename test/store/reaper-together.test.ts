@@ -1,7 +1,6 @@
 import { Logger } from '@nestjs/common';
 import { SchedulerRegistry } from '@nestjs/schedule';
 import { beforeEach, expect, test } from 'vitest';
-import { newMessageId } from '@rowmq/contract';
 import type { Queue } from '@rowmq/store';
 import { CreatePartitions } from '../../apps/reaper/src/duties/create-partitions.js';
 import { DeadLetterDeliveries } from '../../apps/reaper/src/duties/dead-letter-deliveries.js';
@@ -13,8 +12,9 @@ import { RemoveDeletedQueues } from '../../apps/reaper/src/duties/remove-deleted
 import { ThinPartitions } from '../../apps/reaper/src/duties/thin-partitions.js';
 import { readReaperConfig } from '../../apps/reaper/src/reaper.config.js';
 import { ReaperService } from '../../apps/reaper/src/reaper.service.js';
+import { owedMessages } from '../support/deliveries.js';
 import { enqueueStamped, HOUR, MINUTE, settleAll, START } from '../support/partitions.js';
-import { createQueue, message, openStore, type TestStore } from '../support/store.js';
+import { createQueue, numbered, openStore, type TestStore } from '../support/store.js';
 
 Logger.overrideLogger(false);
 
@@ -56,12 +56,10 @@ test('two reapers that both believe they lead run every duty at the same time un
 
   const produce = async (): Promise<void> => {
     while (working) {
-      const long = Array.from({ length: 4 }, () =>
-        message({ id: newMessageId(now - Math.floor(Math.random() * 3 * MINUTE)) }),
-      );
-      const short = Array.from({ length: 2 }, () => message({ id: newMessageId(now), expiresInSeconds: 30 }));
-      await store.at(now).messages.enqueue(strict.name, [...long, ...short]);
-      for (const { id } of long) lasting.add(key(id));
+      const idTime = now - Math.floor(Math.random() * 3 * MINUTE);
+      const messages = [...numbered(4), ...numbered(2, { expiresInSeconds: 30 })];
+      const ids = await store.at(now, idTime).messages.enqueue(strict.name, messages);
+      for (const id of ids.slice(0, 4)) lasting.add(key(id));
     }
   };
   const consume = async (queue: Queue, share: number): Promise<void> => {
@@ -75,9 +73,7 @@ test('two reapers that both believe they lead run every duty at the same time un
   const comeAndGo = async (): Promise<void> => {
     while (working) {
       const brief = await createQueue(store, { messageTtlSeconds: 864_000 });
-      await store
-        .at(now)
-        .messages.enqueue(brief.name, [message({ id: newMessageId(now) }), message({ id: newMessageId(now) })]);
+      await store.at(now).messages.enqueue(brief.name, numbered(2));
       await store.queues.delete(brief.name);
     }
   };
@@ -106,11 +102,9 @@ test('two reapers that both believe they lead run every duty at the same time un
     maxReceives: 1,
     deadLetterQueue: graveyard.name,
   });
-  const stamped = (expiresInSeconds?: number) =>
-    Array.from({ length: 20 }, () => message({ id: newMessageId(START), expiresInSeconds }));
-  await store.at(START).messages.enqueue(neglected.name, stamped());
+  await store.at(START).messages.enqueue(neglected.name, numbered(20));
   await store.at(START).messages.dequeue(neglected, { maxMessages: 20, leaseSeconds: 30 });
-  await store.at(START).messages.enqueue(neglected.name, stamped(30));
+  await store.at(START).messages.enqueue(neglected.name, numbered(20, { expiresInSeconds: 30 }));
 
   const load = [produce(), produce(), consume(strict, 0.7), consume(graveyard, 0.1), comeAndGo()];
   await Promise.all([reap(), reap()]);
@@ -137,15 +131,12 @@ test('two reapers that both believe they lead run every duty at the same time un
 
   // No message is lost: every message that was not acked is owed once, in one of the two queues,
   // with its body.
-  const owed = await store.database.read<{ id: Buffer; body: Buffer | null }>(
-    'SELECT d.message_id AS id, m.body FROM delivery d LEFT JOIN message m ON m.id = d.message_id WHERE d.queue_id IN (?)',
-    [[strict.id, graveyard.id]],
-  );
+  const owed = [...(await owedMessages(store, strict)), ...(await owedMessages(store, graveyard))];
   expect(owed.filter(({ body }) => body === null)).toEqual([]);
   const left = owed.map(({ id }) => key(id)).filter((id) => lasting.has(id));
   expect(left.toSorted()).toEqual([...lasting].filter((id) => !acked.has(id)).toSorted());
   const [orphans] = await store.database.read<{ n: number }>(
-    'SELECT COUNT(*) AS n FROM delivery d LEFT JOIN message m ON m.id = d.message_id WHERE m.id IS NULL',
+    'SELECT COUNT(*) AS n FROM delivery d LEFT JOIN pack p ON p.id = d.pack_id WHERE p.id IS NULL',
   );
   expect(Number(orphans?.n)).toBe(0);
 });

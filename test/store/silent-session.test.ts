@@ -69,7 +69,7 @@ test('the table locks of a frozen reaper are released', async () => {
   await new Promise<void>((locked, failed) => {
     frozen
       .exclusive((session) =>
-        withTablesLocked(session, 'message WRITE', async () => {
+        withTablesLocked(session, 'pack WRITE', async () => {
           locked();
           await thawed;
         }),

@@ -1,5 +1,8 @@
+import { indexInPack, packIdOf } from '@rowmq/contract';
 import type { LeasedDelivery, Queue } from '@rowmq/store';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { has } from '../../libs/store/src/messages/members.js';
+import { type DeliveryRow, deliveryRows } from '../support/deliveries.js';
 import { openSession } from '../support/partitions.js';
 import { createQueue, numbered, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
@@ -17,7 +20,7 @@ beforeAll(async () => {
 afterAll(() => store.close());
 
 const LOCK =
-  'SELECT message_id AS messageId FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? AND message_id IN (?) FOR UPDATE';
+  'SELECT pack_id AS packId FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? AND pack_id IN (?) FOR UPDATE';
 
 describe.each([
   [
@@ -30,22 +33,59 @@ describe.each([
   it('does not lock the rows of lapsed leases and locks the rows of running leases', async () => {
     const queue = await createQueue(store);
     const now = Date.now();
-    await store.at(now).messages.enqueue(queue.name, numbered(3));
+    // Each message is a pack, and so a row, of its own.
+    for (const one of numbered(3)) await store.at(now).messages.enqueue(queue.name, [one]);
     const stale = await store.at(now).messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 1 });
     const running = await store.at(now).messages.dequeue(queue, { maxMessages: 2, leaseSeconds: 60 });
     const [first, second, third] = [...stale, ...running] as [LeasedDelivery, LeasedDelivery, LeasedDelivery];
     const [holder, other] = [await openSession(store), await openSession(store)];
     try {
       await holder.write('START TRANSACTION');
-      await holder.read(LOCK, [queue.id, [third.messageId]]);
+      await holder.read(LOCK, [queue.id, [packIdOf(third.messageId)]]);
       const settling = settle(queue, [third, second, first], now + 10_000);
       // The expectations below report a failure.
       settling.catch(() => undefined);
-      const ids = [first.messageId, second.messageId];
+      const ids = [first, second].map(({ messageId }) => packIdOf(messageId));
       await eventually('of the two before it, it holds the second only', async () => {
-        const free = await other.read<{ messageId: Buffer }>(`${LOCK} SKIP LOCKED`, [queue.id, ids]);
-        return free.length === 1 && free[0]?.messageId.equals(first.messageId);
+        const free = await other.read<{ packId: Buffer }>(`${LOCK} SKIP LOCKED`, [queue.id, ids]);
+        return free.length === 1 && free[0]?.packId.equals(packIdOf(first.messageId));
       });
+      await holder.write('ROLLBACK');
+      expect(await settling).toEqual([null, null, 'lease-lost']);
+    } finally {
+      await holder.end();
+      await other.end();
+    }
+  });
+
+  it('does not lock the part of a pack whose lease has lapsed', async () => {
+    const queue = await createQueue(store);
+    const now = Date.now();
+    await store.at(now).messages.enqueue(queue.name, numbered(3));
+    const [first] = await store.at(now).messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 1 });
+    const [second, third] = await store.at(now).messages.dequeue(queue, { maxMessages: 2, leaseSeconds: 60 });
+    await store.at(now).messages.extend(queue.id, [third!], { leaseSeconds: 50 });
+    const rows = await deliveryRows(store, queue);
+    expect(rows).toHaveLength(3);
+    const rowOf = (lease: LeasedDelivery): unknown[] => {
+      const row = rows.find(({ members }) => has(members, indexInPack(lease.messageId))) as DeliveryRow;
+      return [queue.id, row.packId, row.leaseToken, row.part];
+    };
+    const lockRow =
+      'SELECT 1 FROM delivery WHERE queue_id = ? AND pack_id = ? AND lease_token = ? AND part = ? FOR UPDATE';
+    // The verb locks rows in the order of their keys, so it holds the first when it waits here.
+    const [early, late] = [second!, third!].toSorted((one, other) => Number(rowOf(one)[3]) - Number(rowOf(other)[3]));
+    const [holder, other] = [await openSession(store), await openSession(store)];
+    try {
+      await holder.write('START TRANSACTION');
+      await holder.read(lockRow, rowOf(late!));
+      const settling = settle(queue, [second!, third!, first!], now + 10_000);
+      // The expectations below report a failure.
+      settling.catch(() => undefined);
+      const isFree = async (lease: LeasedDelivery): Promise<boolean> =>
+        (await other.read(`${lockRow} SKIP LOCKED`, rowOf(lease))).length > 0;
+      await eventually('it holds the first of the running leases', async () => !(await isFree(early!)));
+      expect(await isFree(first!)).toBe(true);
       await holder.write('ROLLBACK');
       expect(await settling).toEqual([null, null, 'lease-lost']);
     } finally {

@@ -1,7 +1,8 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { FIRST_ID, type Queue } from '@rowmq/store';
+import { owedIds } from '../support/deliveries.js';
 import { deadLetterAll, hex, MINUTE, openSession, START, claimAll } from '../support/partitions.js';
-import { createQueue, message, openStore, type TestStore } from '../support/store.js';
+import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
 const LATER = START + 5 * MINUTE;
 
@@ -25,20 +26,17 @@ async function bury(
   count: number,
   overrides: Partial<Parameters<typeof message>[0]> = {},
 ): Promise<Buffer[]> {
-  const messages = Array.from({ length: count }, () => message(overrides));
-  await store.at(START).messages.enqueue(queue.name, messages);
+  // One by one, so that each message has a pack and a delivery of its own.
+  const ids: Buffer[] = [];
+  for (let sent = 0; sent < count; sent += 1) {
+    ids.push(...(await store.at(START).messages.enqueue(queue.name, [message(overrides)])));
+  }
   await claimAll(store, queue, START);
-  const ids = messages.map(({ id }) => id);
   expect(await deadLetterAll(store, queue, START + 2 * MINUTE)).toBe(count);
   return ids;
 }
 
-async function idsIn(queue: Queue): Promise<string[]> {
-  const rows = await store.database.read<{ id: Buffer }>('SELECT message_id AS id FROM delivery WHERE queue_id = ?', [
-    queue.id,
-  ]);
-  return hex(rows.map(({ id }) => id));
-}
+const idsIn = (queue: Queue): Promise<string[]> => owedIds(store, queue);
 
 describe('redrive', () => {
   test('returns each delivery as new to the queue of its enqueue, a bounded number at a time', async () => {
@@ -79,12 +77,11 @@ describe('redrive', () => {
       .at(START + 3 * MINUTE)
       .messages.dequeue(graveyard, { maxMessages: 1, leaseSeconds: 3000 });
     expect(taken?.messageId).toEqual(leased);
-    const native = message();
-    await store.at(START).messages.enqueue(graveyard.name, [native]);
+    const [native] = await store.at(START).messages.enqueue(graveyard.name, [message()]);
     const [held] = await bury(origin, 1);
     const other = await openSession(store);
     await other.write('START TRANSACTION');
-    await other.read('SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? AND message_id = ? FOR UPDATE', [
+    await other.read('SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? AND pack_id = ? FOR UPDATE', [
       graveyard.id,
       held,
     ]);
@@ -93,14 +90,53 @@ describe('redrive', () => {
     const batch = await store.at(LATER).unleased.redrive(graveyard.id, FIRST_ID, 100);
     expect(batch).toEqual({ moved: new Map([[origin.id, 2]]), skipped: 2, left: 1, next: null });
     expect(await idsIn(origin)).toEqual(hex(goes));
-    expect(await idsIn(graveyard)).toEqual(hex([orphan!, ...expired, leased!, native.id, held!]));
-    // A ROLLBACK, because the server notices the end of a connection only later.
-    await other.write('ROLLBACK');
+    expect(await idsIn(graveyard)).toEqual(hex([orphan!, ...expired, leased!, native!, held!]));
     await other.end();
     // The lease is still valid.
     expect(await store.at(LATER).messages.ack(graveyard.id, [taken!])).toEqual([null]);
     expect(await store.at(LATER).unleased.redrive(graveyard.id, FIRST_ID, 100)).toMatchObject({
       moved: new Map([[origin.id, 1]]),
     });
+  });
+
+  test('of a limited number of messages takes a delivery in part, and leaves the rest where it was', async () => {
+    const ids = await store.at(START).messages.enqueue(origin.name, numbered(10));
+    await claimAll(store, origin, START);
+    expect(await deadLetterAll(store, origin, START + 2 * MINUTE)).toBe(10);
+    expect(await store.at(LATER).unleased.redrive(graveyard.id, FIRST_ID, 100, 4)).toEqual({
+      moved: new Map([[origin.id, 4]]),
+      skipped: 0,
+      left: 6,
+      next: null,
+    });
+    expect(await idsIn(origin)).toEqual(hex(ids.slice(0, 4)));
+    expect(await idsIn(graveyard)).toEqual(hex(ids.slice(4)));
+    const dead = await claimAll(store, graveyard, LATER);
+    expect(hex(dead.map(({ messageId }) => messageId))).toEqual(hex(ids.slice(4)));
+    expect(bodies(await claimAll(store, origin, LATER))).toEqual(['0', '1', '2', '3']);
+  });
+
+  test('splits a pack whose messages came back in parts, and no message is owed twice', async () => {
+    const ids = await store.at(START).messages.enqueue(origin.name, numbered(6));
+    const taken = await claimAll(store, origin, START);
+    await store.at(START).messages.batches.reject({ queueId: origin.id, receipts: taken.slice(0, 4) });
+    for (const [most, there] of [
+      [1, 1],
+      [2, 3],
+      [5, 4],
+    ] as const) {
+      await store.at(START).unleased.redrive(graveyard.id, FIRST_ID, 100, most);
+      expect(await idsIn(graveyard)).toEqual(hex(ids.slice(there, 4)));
+    }
+    // The two messages under their lease stay so, beside the ready ones of the same pack.
+    expect(await idsIn(origin)).toEqual(hex(ids));
+    expect(await store.at(START).messages.ack(origin.id, taken)).toEqual([
+      ...taken.slice(0, 4).map(() => 'lease-lost'),
+      null,
+      null,
+    ]);
+    const again = await claimAll(store, origin, START);
+    expect(again.map(({ receiveCount }) => receiveCount)).toEqual([1, 1, 1, 1]);
+    expect(bodies(again).toSorted()).toEqual(['0', '1', '2', '3']);
   });
 });

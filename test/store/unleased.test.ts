@@ -1,13 +1,14 @@
 import { beforeEach, describe, expect, test } from 'vitest';
+import { packIdOf } from '@rowmq/contract';
 import { FIRST_ID, LEASE_GRACE_MS, type Queue } from '@rowmq/store';
 import type { Duty } from '../../apps/reaper/src/duties/duty.js';
 import { DeadLetterDeliveries } from '../../apps/reaper/src/duties/dead-letter-deliveries.js';
 import { ExpireDeliveries } from '../../apps/reaper/src/duties/expire-deliveries.js';
 import { RemoveDeletedQueues } from '../../apps/reaper/src/duties/remove-deleted-queues.js';
-import { enqueueStamped, hex, MINUTE, openSession, START, claimAll } from '../support/partitions.js';
-import { createQueue, message, openStore, type TestStore } from '../support/store.js';
-
-const signal = new AbortController().signal;
+import { owedIds } from '../support/deliveries.js';
+import { runWhole } from '../support/duties.js';
+import { enqueueStamped, hex, MINUTE, openSession, START, storeStamped, claimAll } from '../support/partitions.js';
+import { createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
 let store: TestStore;
 let queue: Queue;
@@ -21,25 +22,29 @@ beforeEach(async () => {
 /** Runs a duty of the reaper at an instant. */
 async function run(duty: Duty, now: number): Promise<number> {
   store.at(now);
-  return duty.run({ signal });
+  return runWhole(duty);
 }
 
-async function left(of: Queue): Promise<string[]> {
-  const rows = await store.database.read<{ id: Buffer }>('SELECT message_id AS id FROM delivery WHERE queue_id = ?', [
-    of.id,
-  ]);
-  return hex(rows.map(({ id }) => id));
-}
+const left = (of: Queue): Promise<string[]> => owedIds(store, of);
 
 async function enqueue(
   count: number,
   overrides: Partial<Parameters<typeof message>[0]> = {},
   of = queue,
 ): Promise<Buffer[]> {
-  const messages = Array.from({ length: count }, () => message(overrides));
-  for (let done = 0; done < count; done += 1000)
-    await store.at(START).messages.enqueue(of.name, messages.slice(done, done + 1000));
-  return messages.map(({ id }) => id);
+  const ids: Buffer[] = [];
+  for (let done = 0; done < count; done += 1000) {
+    const messages = numbered(Math.min(1000, count - done), overrides);
+    ids.push(...(await store.at(START).messages.enqueue(of.name, messages)));
+  }
+  return ids;
+}
+
+/** Enqueues messages one by one, so that each has a pack and a delivery of its own. */
+async function enqueueApart(count: number, overrides: Partial<Parameters<typeof message>[0]> = {}): Promise<Buffer[]> {
+  const ids: Buffer[] = [];
+  for (let done = 0; done < count; done += 1) ids.push(...(await enqueue(1, overrides)));
+  return ids;
 }
 
 describe('expire', () => {
@@ -71,13 +76,13 @@ describe('expire', () => {
   });
 
   test('skips locked rows without a wait and removes them in the next run', async () => {
-    const ids = await enqueue(20, { expiresInSeconds: 10 });
+    const ids = await enqueueApart(20, { expiresInSeconds: 10 });
     const other = await openSession(store);
     await other.write('START TRANSACTION');
-    await other.read(
-      'SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? AND message_id IN (?) FOR UPDATE',
-      [queue.id, ids.slice(5, 10)],
-    );
+    await other.read('SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? AND pack_id IN (?) FOR UPDATE', [
+      queue.id,
+      ids.slice(5, 10),
+    ]);
     const started = performance.now();
     expect(await run(duty, START + MINUTE)).toBe(15);
     expect(performance.now() - started).toBeLessThan(2000);
@@ -88,7 +93,8 @@ describe('expire', () => {
 
   test('walks 50,000 deliveries in bounded steps, continues in the next run where it was stopped, and finds the last', async () => {
     const kept = await createQueue(store, { messageTtlSeconds: 3600 });
-    await enqueue(49_900, {}, kept);
+    const stored = await storeStamped(store, kept, { at: START, count: 49_900 });
+    expect(stored).toHaveLength(49_900);
     await enqueue(100, { expiresInSeconds: 10 }, kept);
     const steps: { after: string; rows: number }[] = [];
     const stopping = new AbortController();
@@ -101,9 +107,7 @@ describe('expire', () => {
     store.at(START + MINUTE);
     expect(await duty.run({ signal: stopping.signal })).toBe(0);
     expect(steps).toHaveLength(4);
-    let removed = 0;
-    for (let runs = 0; runs < 10 && removed < 100; runs += 1) removed += await run(duty, START + MINUTE);
-    expect(removed).toBe(100);
+    expect(await run(duty, START + MINUTE)).toBe(100);
     // Each step continues behind the one before: the second run did not start again.
     expect(steps[0]?.after).toBe(FIRST_ID.toString('hex'));
     for (const [index, step] of steps.slice(1).entries()) expect(step.after > steps[index]!.after).toBe(true);
@@ -140,9 +144,9 @@ describe('dead-letter', () => {
 
 describe('purge', () => {
   test('deletes the deliveries that exist when it begins, in any state and in bounded steps, and leaves later ones', async () => {
-    await enqueue(6);
+    await enqueueApart(6);
     await store.at(START).messages.dequeue(queue, { maxMessages: 2, leaseSeconds: 60 });
-    await enqueue(4, { delaySeconds: 60 });
+    await enqueueApart(4, { delaySeconds: 60 });
     const upTo = await store.unleased.lastId(queue.id);
     const late = await enqueue(3);
     const first = await store.unleased.purge(queue.id, FIRST_ID, upTo!, 7);
@@ -153,11 +157,24 @@ describe('purge', () => {
     expect(await store.unleased.lastId((await createQueue(store)).id)).toBeNull();
   });
 
+  test('counts messages, and never stops between the deliveries of one pack', async () => {
+    const first = await enqueue(20);
+    const [one] = await store.at(START).messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 60 });
+    await store.at(START).messages.dequeue(queue, { maxMessages: 4, leaseSeconds: 90 });
+    const second = await enqueue(7);
+    expect(await store.at(START).messages.ack(queue.id, [one!])).toEqual([null]);
+    const upTo = await store.unleased.lastId(queue.id);
+    const step = await store.unleased.purge(queue.id, FIRST_ID, upTo!, 1);
+    expect(step).toEqual({ purged: 19, left: 0, next: packIdOf(first[0]!) });
+    expect(await left(queue)).toEqual(hex(second));
+    expect(await store.unleased.purge(queue.id, step.next!, upTo!, 1)).toMatchObject({ purged: 7, left: 0 });
+    expect(await left(queue)).toEqual([]);
+  });
+
   test('reports the deleted rows when the database fails before the rest, and throws when it deleted none', async () => {
     await store.messages.enqueue(queue.name, [message(), message()]);
     const leased = await store.messages.dequeue(queue, { maxMessages: 2, leaseSeconds: 600 });
-    const free = [message(), message(), message()];
-    await store.messages.enqueue(queue.name, free);
+    const free = await store.messages.enqueue(queue.name, numbered(3));
     // Makes each deletion of a delivery without a lease fail, as if others had locked it for too
     // long.
     await store.database.write(
@@ -168,7 +185,7 @@ describe('purge', () => {
       store.unleased.purge(queue.id, FIRST_ID, Buffer.alloc(16, 255), 10);
     expect(leased).toHaveLength(2);
     expect(await purge()).toMatchObject({ purged: 2, left: 3 });
-    expect(await left(queue)).toEqual(hex(free.map(({ id }) => id)));
+    expect(await left(queue)).toEqual(hex(free));
     await expect(purge()).rejects.toMatchObject({ code: 'database-unavailable' });
     await store.database.write('DROP TRIGGER refuse');
     expect(await purge()).toMatchObject({ purged: 3, left: 0 });
@@ -182,7 +199,7 @@ describe('purge', () => {
     expect(await store.queues.deletedIds()).toEqual([doomed.id]);
     const duty = new RemoveDeletedQueues(store.queues, store.unleased);
     expect(await duty.run({ signal: AbortSignal.abort() })).toBe(0);
-    expect(await duty.run({ signal })).toBe(2500);
+    expect(await runWhole(duty)).toBe(2500);
     expect(await store.queues.deletedIds()).toEqual([]);
     expect(await left(doomed)).toEqual([]);
     expect(await left(queue)).toEqual(hex(others));

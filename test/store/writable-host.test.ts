@@ -123,7 +123,8 @@ describe('a database of several hosts', () => {
   test('moves to a new primary with the next write and keeps no connection to the old one', async () => {
     const database = await open(both());
     await Promise.all([1, 2, 3, 4].map((number) => note(database, `before ${number}`)));
-    expect(await connections(1)).toBe(4);
+    // The server may not have noticed yet that the connections of the test before were closed.
+    await eventually('it has four connections', async () => (await connections(1)) === 4);
     await makePrimary(0);
     await note(database, 'after');
     expect(await notes(0)).toEqual(['after']);
@@ -250,18 +251,16 @@ describe('a database of several hosts', () => {
     const database = await open(both(), undefined, { poolSize: 1 });
     const { queue } = await new QueueRepository(database).put('idle', {});
     const broker = new MessageRepository(database);
-    const dequeue = () => broker.dequeue([{ queue, demands: [{ maxMessages: 1, leaseSeconds: 60 }] }]);
-    const [nothing] = await dequeue();
-    expect(nothing?.leased).toEqual([[]]);
+    const dequeue = async () => (await broker.claim(queue, [{ maxMessages: 1, leaseSeconds: 60 }])).leased.flat();
+    expect(await dequeue()).toEqual([]);
     await makePrimary(0);
     const elsewhere = await open(url(hosts[0].name));
     const { queue: same } = await new QueueRepository(elsewhere).put('idle', {});
     expect(same.id).toBe(queue.id);
-    const [refusal] = await new MessageRepository(elsewhere).enqueue([{ queueName: 'idle', messages: [message()] }]);
-    expect(refusal).toBeNull();
+    const [ids] = await new MessageRepository(elsewhere).enqueue([{ queueName: 'idle', messages: [message()] }]);
+    expect(ids).toEqual([expect.any(Buffer)]);
     const [delivery] = await eventually('its consumers get what others have enqueued at the new primary', async () => {
-      const [outcome] = await dequeue();
-      const leased = outcome?.leased.flat() ?? [];
+      const leased = await dequeue();
       return leased.length > 0 && leased;
     });
     expect(delivery?.body.toString()).toBe('body');

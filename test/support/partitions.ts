@@ -1,6 +1,7 @@
-import { newMessageId } from '@rowmq/contract';
+import { newPackId, packIdOf } from '@rowmq/contract';
 import { FIRST_ID, type LeasedDelivery, type Queue, type Session } from '@rowmq/store';
 import { createConnection } from 'mysql2/promise';
+import { storeLonely } from './packs.js';
 import { numbered, type TestStore } from './store.js';
 
 export const MINUTE = 60_000;
@@ -22,12 +23,33 @@ export async function enqueueStamped(
 ): Promise<Buffer[]> {
   const ids: Buffer[] = [];
   for (let done = 0; done < count; done += BATCH) {
-    const messages = numbered(Math.min(BATCH, count - done), { delaySeconds }).map((message) => ({
-      ...message,
-      id: newMessageId(at),
+    const messages = numbered(Math.min(BATCH, count - done), { delaySeconds });
+    ids.push(...(await store.at(now, at).messages.enqueue(queue.name, messages)));
+  }
+  store.at(now);
+  return ids;
+}
+
+/**
+ * Stores each message as a pack of its own, because partitions count packs. Otherwise like
+ * {@link enqueueStamped}.
+ */
+export async function storeStamped(
+  store: TestStore,
+  queue: Queue,
+  { at, now = at, count }: { at: number; now?: number; count: number },
+): Promise<Buffer[]> {
+  const ids: Buffer[] = [];
+  for (let done = 0; done < count; done += BATCH) {
+    const rows = Array.from({ length: Math.min(BATCH, count - done) }, (_, index) => ({
+      packId: newPackId(at),
+      queueId: queue.id,
+      body: String(index),
+      availableAt: now,
+      expiresAt: now + queue.messageTtlSeconds * 1000,
     }));
-    await store.at(now).messages.enqueue(queue.name, messages);
-    ids.push(...messages.map(({ id }) => id));
+    for (const { sql, values } of storeLonely(rows)) await store.database.write(sql, values);
+    ids.push(...rows.map(({ packId }) => packId));
   }
   return ids;
 }
@@ -58,11 +80,12 @@ export async function deadLetterAll(store: TestStore, queue: Queue, now: number)
   return store.at(now).messages.deadLetter(queue, found);
 }
 
-/** Counts the rows of `message` that still store one of these messages. */
+/** Counts those of these messages whose pack is in the table `pack`. */
 export async function stored(store: TestStore, ids: readonly Buffer[]): Promise<number> {
   if (ids.length === 0) return 0;
-  const [row] = await store.database.read<{ n: number }>('SELECT COUNT(*) AS n FROM message WHERE id IN (?)', [ids]);
-  return Number(row?.n);
+  const rows = await store.database.read<{ id: Buffer }>('SELECT id FROM pack WHERE id IN (?)', [ids.map(packIdOf)]);
+  const packs = new Set(hex(rows.map(({ id }) => id)));
+  return ids.filter((id) => packs.has(packIdOf(id).toString('hex'))).length;
 }
 
 /** Ids as sorted text, for a comparison of sets. */
@@ -70,7 +93,10 @@ export function hex(ids: readonly Buffer[]): string[] {
   return ids.map((id) => id.toString('hex')).toSorted();
 }
 
-/** A connection outside every pool, for transactions that a test holds open. */
+/**
+ * A connection outside every pool, for transactions that a test holds open. Its locks are released
+ * when `end` resolves.
+ */
 export async function openSession(store: TestStore): Promise<Session & { end(): Promise<void> }> {
   const connection = await createConnection({ uri: store.url });
   await connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED');
@@ -81,5 +107,11 @@ export async function openSession(store: TestStore): Promise<Session & { end(): 
     const [result] = await connection.query(sql, [...values]);
     return result as T;
   };
-  return { read: run, write: run, end: () => connection.end() };
+  const end = async (): Promise<void> => {
+    // The server notices the end of a connection only later, and keeps the locks until then. It has
+    // ended the transaction itself if it closed the connection as idle.
+    await connection.query('ROLLBACK').catch(() => undefined);
+    await connection.end();
+  };
+  return { read: run, write: run, end };
 }

@@ -3,7 +3,7 @@ import { type Database, poolOf } from '@rowmq/store';
 
 /** The claim's peek at the start of a queue, from the scan floors on. */
 export const PEEK_AT_FRONT =
-  /^SELECT priority_rank AS priorityRank, available_at AS availableAt[^]*ORDER BY queue_id, priority_rank, available_at\s+LIMIT \d+$/;
+  /^SELECT d\.priority_rank AS priorityRank, d\.available_at AS availableAt[^]*ORDER BY d\.queue_id, d\.priority_rank, d\.available_at\s+LIMIT \d+$/;
 
 /**
  * Records every statement, with its values in place, that the database's pool sends from now on.

@@ -33,9 +33,10 @@ export interface TestStore {
   reaper: ReaperRepository;
   /**
    * Moves the clock of its sessions to this instant, in ms since 1970, and stops it there.
-   * Undefined: the real time.
+   * Undefined: the real time. New ids get the same time, or another one, as from a broker with a
+   * wrong clock.
    */
-  at(instant: number | undefined): TestStore;
+  at(instant: number | undefined, idTime?: number): TestStore;
   close(): Promise<void>;
 }
 
@@ -125,6 +126,7 @@ export async function openStore({
   const url = on ?? (own as TestDatabase).url;
   const dataSource = await openDataSource({ url, poolSize });
   let now = clock;
+  let idTime = clock;
   new SessionClock(() => now()).drive(dataSource);
   const database = databaseOf(dataSource);
   const queues = new QueueRepository(database);
@@ -132,14 +134,15 @@ export async function openStore({
     url,
     database,
     // Ids follow the clock that the test moves.
-    messages: new SingleMessages(new MessageRepository(database, observer, queues, () => newPackId(now()))),
+    messages: new SingleMessages(new MessageRepository(database, observer, queues, () => newPackId(idTime()))),
     queues,
     unleased: new UnleasedRepository(database),
     browse: new BrowseRepository(database),
     partitions: new PartitionRepository(database),
     reaper: new ReaperRepository(database),
-    at: (instant) => {
+    at: (instant, ofIds = instant) => {
       now = () => instant;
+      idTime = () => ofIds;
       return store;
     },
     close: async () => {

@@ -13,7 +13,7 @@ export async function queryCount(pool: PgPool, sql: string, values: unknown[] = 
   return Number((rows as { count: string }[])[0]?.count);
 }
 
-/** A pool of node-postgres, the driver that both PostgreSQL peers use. */
+/** A pool of node-postgres, the driver of the PostgreSQL peers. */
 export function openPool(connectionString: string, max: number): PgPool {
   const { Pool } = peerPackage('pg') as { Pool: new (options: { connectionString: string; max: number }) => PgPool };
   const pool = new Pool({ connectionString, max });

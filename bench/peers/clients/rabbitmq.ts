@@ -60,23 +60,26 @@ class RabbitMqClient implements PeerClient {
     const { queue } = plan;
     const admin = await this.consuming.createChannel();
     await admin.assertQueue(queue, { durable: true, arguments: { 'x-queue-type': 'quorum' } });
+    // As used, callers share a channel, and so do handlers.
+    const asUsed = plan.kind === 'used';
     const idle: ConfirmChannel[] = [];
-    for (let producer = 0; producer < plan.producers; producer += 1) {
+    for (let producer = 0; producer < (asUsed ? 1 : plan.producers); producer += 1) {
       idle.push(await this.publishing.createConfirmChannel());
     }
     const consumers: Channel[] = [];
     return {
       enqueue: async (bodies) => {
+        if (asUsed) return publish(idle[0] as ConfirmChannel, queue, bodies);
         const channel = idle.pop() ?? (await this.publishing.createConfirmChannel());
         await publish(channel, queue, bodies);
         idle.push(channel);
       },
       consume: async (sink) => {
-        for (let consumer = 0; consumer < plan.consumers; consumer += 1) {
+        for (let consumer = 0; consumer < (asUsed ? 1 : plan.consumers); consumer += 1) {
           const channel = await this.consuming.createChannel();
-          await channel.prefetch(plan.batch);
+          await channel.prefetch(asUsed ? plan.consumers : plan.batch);
           consumers.push(channel);
-          await channel.consume(queue, acknowledge(channel, plan.batch, sink));
+          await channel.consume(queue, acknowledge(channel, asUsed ? 1 : plan.batch, sink));
         }
       },
       remaining: async () => (await admin.checkQueue(queue)).messageCount,
@@ -112,10 +115,10 @@ async function publish(channel: ConfirmChannel, queue: string, bodies: string[])
 }
 
 /**
- * With a prefetch of one, it acknowledges each delivery by itself. Otherwise one acknowledgement
+ * With batches of one, it acknowledges each delivery by itself. Otherwise one acknowledgement
  * covers all that came in one turn of the event loop.
  */
-function acknowledge(channel: Channel, prefetch: number, sink: Sink): (message: Delivery | null) => void {
+function acknowledge(channel: Channel, batch: number, sink: Sink): (message: Delivery | null) => void {
   let last: Delivery | undefined;
   let count = 0;
   const flush = (): void => {
@@ -130,7 +133,7 @@ function acknowledge(channel: Channel, prefetch: number, sink: Sink): (message: 
     sink.received(message.content.toString('latin1'));
     last = message;
     count += 1;
-    if (prefetch === 1) flush();
+    if (batch === 1) flush();
     else if (count === 1) setImmediate(flush);
   };
 }

@@ -1,32 +1,36 @@
 import { RowmqHttpClient } from '@rowmq/client/core';
-import { QueueClient } from '../../harness/queue-client.js';
+import { Balancer, QueueClient } from '../../harness/queue-client.js';
 import { type PeerClient, type PeerQueue, type Plan, PullConsumers, type Sink } from '../client.js';
 import { serve } from '../serve.js';
 
 /** Consumers wait in the broker, so nobody asks an empty queue in vain. */
 const WAIT_SECONDS = 20;
 
-/** RowMQ's REST API over the connections of the other benchmarks, which cost the least CPU. */
+/**
+ * RowMQ's REST API over the connections of the other benchmarks, which cost the least CPU. Requests
+ * go to the brokers in turn.
+ */
 class RowmqHttpPeer implements PeerClient {
-  private address!: string;
+  private balancer!: Balancer;
   private admin!: RowmqHttpClient;
 
   async connect(address: string): Promise<void> {
-    this.address = address;
-    this.admin = new RowmqHttpClient({ url: address });
+    const urls = address.split(',');
+    this.balancer = new Balancer(urls);
+    this.admin = new RowmqHttpClient({ url: urls });
     return Promise.resolve();
   }
 
   async openQueue(plan: Plan): Promise<PeerQueue> {
     await this.admin.putQueue(plan.queue, {});
-    const open = async (count: number): Promise<QueueClient[]> =>
-      Promise.all(Array.from({ length: count }, async () => QueueClient.open(this.address, plan.queue)));
+    const openOne = async (): Promise<QueueClient> => QueueClient.open(this.balancer, plan.queue);
+    const open = async (count: number): Promise<QueueClient[]> => Promise.all(Array.from({ length: count }, openOne));
     const idleProducers = await open(plan.producers);
     const consuming = await open(plan.consumers);
     let consumers: PullConsumers | undefined;
     return {
       enqueue: async (bodies) => {
-        const client = idleProducers.pop() ?? (await QueueClient.open(this.address, plan.queue));
+        const client = idleProducers.pop() ?? (await openOne());
         await client.enqueue(JSON.stringify({ messages: bodies.map((body) => ({ body })) }));
         idleProducers.push(client);
       },

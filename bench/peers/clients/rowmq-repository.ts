@@ -1,5 +1,4 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { newMessageId } from '@rowmq/contract';
 import { Database, MessageRepository, openDataSource, type Queue, QueueRepository } from '@rowmq/store';
 import { type PeerQueue, type PeerClient, type Plan, PullConsumers, type Sink } from '../client.js';
 import { serve } from '../serve.js';
@@ -28,23 +27,18 @@ class RowmqRepositoryClient implements PeerClient {
     let consumers: PullConsumers | undefined;
     return {
       enqueue: async (bodies) => {
-        const messages = bodies.map((body) => ({
-          id: newMessageId(),
-          body: Buffer.from(body),
-          headers: null,
-          priority: PRIORITY,
-        }));
-        const [refused] = await this.messages.enqueue([{ queueName: queue.name, messages }]);
-        if (refused) throw refused;
+        const messages = bodies.map((body) => ({ body: Buffer.from(body), headers: null, priority: PRIORITY }));
+        const [outcome] = await this.messages.enqueue([{ queueName: queue.name, messages }]);
+        if (outcome instanceof Error) throw outcome;
       },
       consume: async (sink) => {
         consumers = new PullConsumers(plan.consumers, sink, async () => this.dequeueAndAck(queue, plan.batch, sink));
         return Promise.resolve();
       },
       remaining: async () => {
-        const sql = 'SELECT COUNT(*) AS count FROM delivery WHERE queue_id = ?';
-        const [row] = await this.database.read<{ count: number }>(sql, [queue.id]);
-        return row?.count ?? 0;
+        const sql = 'SELECT SUM(BIT_COUNT(members)) AS count FROM delivery WHERE queue_id = ?';
+        const [row] = await this.database.read<{ count: number | string | null }>(sql, [queue.id]);
+        return Number(row?.count ?? 0);
       },
       close: async () => consumers?.stop(),
     };
@@ -52,8 +46,8 @@ class RowmqRepositoryClient implements PeerClient {
 
   private async dequeueAndAck(queue: Queue, maxMessages: number, sink: Sink): Promise<number> {
     const demands = [{ maxMessages, leaseSeconds: LEASE_SECONDS }];
-    const [outcome] = await this.messages.dequeue([{ queue, demands }]);
-    const receipts = outcome?.leased.flat() ?? [];
+    const { leased } = await this.messages.claim(queue, demands);
+    const receipts = leased.flat();
     if (receipts.length === 0) {
       await sleep(EMPTY_PAUSE_MS);
       return 0;

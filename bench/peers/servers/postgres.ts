@@ -35,8 +35,7 @@ const SETTINGS = {
 
 /** A PostgreSQL with an empty database, on a folder of its own. */
 export async function startPostgres(): Promise<PeerServer> {
-  const versions = (await readdir(DEBIAN_FOLDER).catch(() => [])).toSorted((a, b) => Number(b) - Number(a));
-  const folders = versions.map((version) => join(DEBIAN_FOLDER, version, 'bin'));
+  const folders = await postgresFolders();
   const postgres = await findProgram('postgres', folders, 'postgresql');
   const initdb = await findProgram('initdb', folders, 'postgresql');
   const user = await unprivilegedUser();
@@ -70,6 +69,12 @@ export async function startPostgres(): Promise<PeerServer> {
       await removeFolder(folder);
     },
   };
+}
+
+/** Folders of PostgreSQL's programs, the newest version first. */
+export async function postgresFolders(): Promise<string[]> {
+  const versions = (await readdir(DEBIAN_FOLDER).catch(() => [])).toSorted((a, b) => Number(b) - Number(a));
+  return versions.map((version) => join(DEBIAN_FOLDER, version, 'bin'));
 }
 
 /** PostgreSQL refuses to run as root; its package brings a user. */

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { EmbeddedServer, findServer, type ServerKind } from '@rowmq/mysql-server';
 import { migrateDatabase } from '@rowmq/store';
-import { freePort, startApp } from '../../../test/support/processes.js';
+import { type AppProcess, freePort, startApp } from '../../../test/support/processes.js';
 import { DatabaseProbe } from '../../harness/database-probe.js';
 import { makePartitions } from '../../harness/partitions.js';
 import type { PeerServer } from '../peer.js';
@@ -52,23 +52,30 @@ export async function startDatabase(kind: ServerKind): Promise<PeerServer> {
   };
 }
 
-/** A broker as it is installed, on such a database. */
-export async function startBroker(kind: ServerKind): Promise<PeerServer> {
+/**
+ * Brokers as they are installed, on such a database. The address has the URL of each, with commas
+ * between.
+ */
+export async function startBrokers(kind: ServerKind, count: number): Promise<PeerServer> {
   const database = await startDatabase(kind);
-  try {
-    const port = await freePort();
-    const broker = await startApp('broker', { ROWMQ_DATABASE_URL: database.address, ROWMQ_PORT: String(port) });
-    return {
-      ...database,
-      address: `http://127.0.0.1:${port}`,
-      pids: { ...database.pids, broker: broker.pid },
-      stop: async () => {
-        await broker.stop();
-        await database.stop();
-      },
-    };
-  } catch (error) {
+  const brokers: AppProcess[] = [];
+  const stop = async (): Promise<void> => {
+    for (const broker of brokers) await broker.stop();
     await database.stop();
+  };
+  try {
+    const urls: string[] = [];
+    while (brokers.length < count) {
+      const port = await freePort();
+      brokers.push(await startApp('broker', { ROWMQ_DATABASE_URL: database.address, ROWMQ_PORT: String(port) }));
+      urls.push(`http://127.0.0.1:${port}`);
+    }
+    const pids = Object.fromEntries(
+      brokers.map(({ pid }, index) => [index === 0 ? 'broker' : `broker ${index + 1}`, pid]),
+    );
+    return { ...database, address: urls.join(','), pids: { ...database.pids, ...pids }, stop };
+  } catch (error) {
+    await stop();
     throw error;
   }
 }

@@ -15,7 +15,7 @@ import type {
 export interface CallOptions {
   /**
    * Cancels the call. A dequeue drops its connection: the broker releases what it claimed for it,
-   * unless the answer was already on its way.
+   * unless the answer was already on its way. Acks that it carried may have been settled.
    */
   signal?: AbortSignal | undefined;
   /** Replaces the client's `timeoutMs` if it is shorter. */
@@ -32,7 +32,10 @@ export interface CallOptions {
 export abstract class BrokerClient {
   /** Stores 1 to 100 messages, all or none. Answers their ids, in order, once they are durable. */
   abstract enqueue(queue: string, request: EnqueueRequest, options?: CallOptions): Promise<EnqueueAnswer>;
-  /** Leases up to `maxMessages` and waits up to `waitSeconds` for the first. It may answer none. */
+  /**
+   * Leases up to `maxMessages` and waits up to `waitSeconds` for the first. It may answer none.
+   * Settles the receipts in `ack` first, and then answers each as acked or failed.
+   */
   abstract dequeue(queue: string, request?: DequeueRequest, options?: CallOptions): Promise<DequeueAnswer>;
   /** Settles leased messages. Answers each receipt as acked or failed. */
   abstract ack(queue: string, request: AckRequest, options?: CallOptions): Promise<AckAnswer>;

@@ -1,6 +1,16 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { formatMessageId, lowestMessageId, messageIdTime, newPackId, parseMessageId } from './message-id.js';
+import {
+  formatMessageId,
+  indexInPack,
+  lowestMessageId,
+  messageIdIn,
+  messageIdTime,
+  newPackId,
+  PACK_MESSAGES,
+  packIdOf,
+  parseMessageId,
+} from './message-id.js';
 
 test('ids ascend in the order in which they are made, also within a millisecond', () => {
   const ids = Array.from({ length: 20_000 }, () => newPackId());
@@ -32,4 +42,27 @@ test('an id can be parsed from its text, in upper and lower case', () => {
   expect(parseMessageId(formatMessageId(id)).equals(id)).toBe(true);
   expect(parseMessageId(formatMessageId(id).toUpperCase()).equals(id)).toBe(true);
   expect(() => parseMessageId('019a0b5d')).toThrow(TypeError);
+});
+
+test('a message’s id names its pack and its index, keeps the pack’s time and is a UUIDv7', () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 0, max: Date.UTC(9999, 0) }), fc.nat(PACK_MESSAGES - 1), (time, index) => {
+      const packId = newPackId(time);
+      const id = messageIdIn(packId, index);
+      expect(packIdOf(id)).toEqual(packId);
+      expect(indexInPack(id)).toBe(index);
+      expect(messageIdTime(id)).toBe(time);
+      expect(formatMessageId(id)).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+      expect(packIdOf(packId)).toEqual(packId);
+    }),
+  );
+});
+
+test('the ids of a pack’s messages ascend, differ, and lie before those of the next pack', () => {
+  const [pack, next] = [newPackId(), newPackId()];
+  const ids = Array.from({ length: PACK_MESSAGES }, (_, index) => messageIdIn(pack, index));
+  expect([...ids, next].toSorted((one, other) => one.compare(other))).toEqual([...ids, next]);
+  expect(new Set([...ids, next].map(formatMessageId)).size).toBe(PACK_MESSAGES + 1);
+  // The id of the pack itself stays as it was.
+  expect(indexInPack(pack)).toBe(0);
 });

@@ -40,6 +40,12 @@ test('an absent field gets its default', () => {
   expect(browseQuery.parse({ limit: '7' })).toEqual({ state: 'ready', limit: 7 });
 });
 
+test('a dequeue carries up to a hundred acks, or none', () => {
+  const acks = (count: number) => ({ ack: Array<string>(count).fill('r') });
+  for (const count of [0, 1, 100]) expect(dequeueRequest.parse(acks(count))).toMatchObject(acks(count));
+  expect(dequeueRequest.safeParse(acks(101))).toMatchObject({ success: false });
+});
+
 test('the defaults of a queue are valid settings', () => {
   expect(queueSettings.parse(QUEUE_DEFAULTS)).toEqual(QUEUE_DEFAULTS);
 });

@@ -47,11 +47,8 @@ const headers = z
   .meta({ example: { 'content-type': 'application/json' }, description: 'At most 16 entries and 1024 bytes as JSON' });
 
 const leaseSeconds = seconds(1, LIMITS.leaseSeconds);
-const receipts = z
-  .array(z.string().min(1).max(200))
-  .min(1)
-  .max(LIMITS.batch)
-  .meta({ example: [EXAMPLE_RECEIPT] });
+const anyReceipts = z.array(z.string().min(1).max(200)).max(LIMITS.batch);
+const receipts = anyReceipts.min(1).meta({ example: [EXAMPLE_RECEIPT] });
 
 export const enqueueMessage = z.strictObject({
   body: z
@@ -80,8 +77,12 @@ export const dequeueRequest = z
     maxMessages: z.int().min(1).max(LIMITS.batch).default(1),
     waitSeconds: seconds(0, LIMITS.waitSeconds).default(0),
     leaseSeconds: leaseSeconds.optional().meta({ description: "The queue's leaseSeconds when absent" }),
+    ack: anyReceipts.optional().meta({
+      description: 'Settles these first, as ack does; a dequeue that waits does not delay them',
+      example: [EXAMPLE_RECEIPT],
+    }),
   })
-  .meta({ example: { maxMessages: 10, waitSeconds: 20, leaseSeconds: 30 } });
+  .meta({ example: { maxMessages: 10, waitSeconds: 20, leaseSeconds: 30, ack: [EXAMPLE_RECEIPT] } });
 
 export const leasedMessage = z.object({
   id: messageIdText,
@@ -96,14 +97,18 @@ export const leasedMessage = z.object({
   leaseExpiresAt: timestamp,
 });
 
-export const dequeueAnswer = z.object({ messages: z.array(leasedMessage) });
-
 export const ackRequest = z.strictObject({ receipts }).meta({ example: { receipts: [EXAMPLE_RECEIPT] } });
 export const failedReceipt = z.object({
   receipt,
   code: z.enum(['lease-lost', 'delivery-not-found', 'invalid-request']),
 });
 export const ackAnswer = z.object({ acked: z.array(receipt), failed: z.array(failedReceipt) });
+
+export const dequeueAnswer = z.object({
+  messages: z.array(leasedMessage),
+  acked: z.array(receipt).optional().meta({ description: 'Always present if the request has ack, else absent' }),
+  failed: z.array(failedReceipt).optional().meta({ description: 'Always present if the request has ack, else absent' }),
+});
 
 export const nackRequest = z
   .strictObject({

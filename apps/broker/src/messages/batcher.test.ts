@@ -38,7 +38,7 @@ class ManualBatcher {
   readonly carriedOut: string[] = [];
   readonly batcher: Batcher<Request, string>;
 
-  constructor(limits: Partial<BatcherLimits> = {}, perQueue = false) {
+  constructor(limits: Partial<BatcherLimits> = {}) {
     this.batcher = new Batcher<Request, string>({
       commit: async (requests) =>
         new Promise((resolve, reject) => {
@@ -58,7 +58,6 @@ class ManualBatcher {
         }),
       weigh: ({ rows = 1, bytes = 1 }) => ({ rows, bytes }),
       limits: { ...LIMITS, ...limits },
-      perQueue,
       onBatch: (batch) => this.ended.push(batch),
     });
   }
@@ -328,47 +327,6 @@ describe('a batcher with requests that wait', () => {
   });
 });
 
-describe('a batcher with batches per queue', () => {
-  test('gives each queue batches of its own, in turn', async () => {
-    const manual = new ManualBatcher({ requests: 2 }, true);
-    for (const name of ['a0', 'a1', 'a2', 'b0', 'c0']) void manual.submit(name.charAt(0), name);
-    await manual.endAll();
-    expect(await manual.batches()).toEqual([['a0', 'a1'], ['b0'], ['c0'], ['a2']]);
-  });
-
-  test('has one batch of a queue in flight, however slow, and those of other queues beside it', async () => {
-    stopClock();
-    const manual = new ManualBatcher({ batches: 4 }, true);
-    void manual.submit('a', 'a0');
-    await turns();
-    for (const name of ['a1', 'b0', 'c0']) void manual.submit(name.charAt(0), name);
-    expect(await manual.batches()).toEqual([['a0']]);
-    vi.advanceTimersByTime(100);
-    expect(await manual.batches()).toEqual([['a0'], ['b0']]);
-    vi.advanceTimersByTime(100);
-    expect(await manual.batches()).toEqual([['a0'], ['b0'], ['c0']]);
-    vi.advanceTimersByTime(1000);
-    manual.started[1]?.end();
-    void manual.submit('a', 'a2');
-    expect(await manual.batches()).toHaveLength(3);
-    expect(manual.batcher.waiting).toBe(2);
-    manual.started[0]?.end();
-    expect((await manual.batches()).slice(3)).toEqual([['a1', 'a2']]);
-  });
-
-  test('goes on after a queue whose requests have all waited too long', async () => {
-    vi.useFakeTimers({ toFake: ['performance'] });
-    const manual = new ManualBatcher({}, true);
-    const answers = [manual.submit('slow', 'slow batch')];
-    await turn();
-    answers.push(manual.submit('old', 'old'));
-    vi.advanceTimersByTime(10_001);
-    answers.push(manual.submit('young', 'young'));
-    await manual.endAll();
-    expect(await Promise.all(answers)).toEqual(['slow batch', 'overloaded', 'young']);
-  });
-});
-
 describe('a batch that fails', () => {
   test('because of one request is halved until only that one fails, and each other is carried out once', async () => {
     for (const poisoned of [0, 3, 7, 12]) {
@@ -452,13 +410,12 @@ describe('any sequence of requests and ends of batches', () => {
   const limits = fc.record({
     requests: fc.integer({ min: 1, max: 6 }),
     batches: fc.integer({ min: 1, max: 4 }),
-    perQueue: fc.boolean(),
   });
 
   test('answers each request once, with its own answer, carries each out once, and keeps the order within a queue', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(step, { maxLength: 60 }), limits, async (steps, { requests, batches, perQueue }) => {
-        const manual = new ManualBatcher({ requests, batches, rows: 20, bytes: 60 }, perQueue);
+      fc.asyncProperty(fc.array(step, { maxLength: 60 }), limits, async (steps, { requests, batches }) => {
+        const manual = new ManualBatcher({ requests, batches, rows: 20, bytes: 60 });
         const sent: { queue: string; name: string; expected: string; rows: number; bytes: number }[] = [];
         const answers: Promise<string>[] = [];
         let ended = 0;
@@ -495,7 +452,6 @@ describe('any sequence of requests and ends of batches', () => {
         for (const batch of manual.started) {
           const weights = batch.names.map((name) => known.get(name));
           expect(batch.names.length).toBeLessThanOrEqual(requests);
-          if (perQueue) expect(new Set(weights.map((request) => request?.queue)).size).toBe(1);
           if (weights.length === 1) continue;
           expect(weights.reduce((sum, request) => sum + (request?.rows ?? 0), 0)).toBeLessThanOrEqual(20);
           expect(weights.reduce((sum, request) => sum + (request?.bytes ?? 0), 0)).toBeLessThanOrEqual(60);

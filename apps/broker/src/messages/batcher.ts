@@ -27,11 +27,6 @@ export interface BatcherOptions<Request, Answer> {
   commit: (requests: readonly Request[]) => Promise<readonly (Answer | Error)[]>;
   weigh: (request: Request) => Weight;
   limits: BatcherLimits;
-  /**
-   * A batch has requests of one queue only, and each queue has one batch in flight at a time: two
-   * would wait for each other.
-   */
-  perQueue?: boolean;
   /** Told of every batch that ended. */
   onBatch?: (batch: { rows: number; ms: number }) => void;
 }
@@ -48,9 +43,7 @@ const SLOW_MS = 100;
 /**
  * A request that waits this long for its batch is refused: its client has given up, or soon will.
  */
-const WAIT_MS = 10_000;
-
-type Lists<Request, Answer> = Map<string, Waiting<Request, Answer>[]>;
+export const WAIT_MS = 10_000;
 
 interface Waiting<Request, Answer> {
   request: Request;
@@ -66,14 +59,12 @@ interface Waiting<Request, Answer> {
  * turn of the event loop.
  *
  * Each queue has a list. A batch takes one request of each list in turn, so a busy queue does not
- * hold up the others. With `perQueue`, it takes requests of one list. One batch is in flight at a
- * time, and one more beside each slow one, up to a limit.
+ * hold up the others. One batch is in flight at a time, and one more beside each slow one, up to a
+ * limit.
  */
 export class Batcher<Request, Answer> {
   /** Requests that wait, by queue. */
-  private readonly lists: Lists<Request, Answer> = new Map();
-  /** With `perQueue`: the lists of queues that have a batch in flight. */
-  private readonly busy: Lists<Request, Answer> = new Map();
+  private readonly lists = new Map<string, Waiting<Request, Answer>[]>();
   private inFlight = 0;
   /** Slow batches among those in flight. */
   private slow = 0;
@@ -103,7 +94,7 @@ export class Batcher<Request, Answer> {
     this.waitingBytes += weight.bytes;
     return new Promise((resolve, reject) => {
       const waiting = { request, weight, since: performance.now(), resolve, reject };
-      const list = this.lists.get(queue) ?? this.busy.get(queue);
+      const list = this.lists.get(queue);
       if (list === undefined) this.lists.set(queue, [waiting]);
       else list.push(waiting);
       this.schedule();
@@ -117,9 +108,8 @@ export class Batcher<Request, Answer> {
     setImmediate(() => {
       this.isScheduled = false;
       while (this.mayStart() && this.lists.size > 0) {
-        const [queue = ''] = this.lists.keys();
-        const batch = this.options.perQueue ? this.collectFrom(queue) : this.collect(this.lists);
-        if (batch.length > 0) void this.run(batch, queue);
+        const batch = this.collect();
+        if (batch.length > 0) void this.run(batch);
       }
     });
   }
@@ -129,20 +119,20 @@ export class Batcher<Request, Answer> {
   }
 
   /** Collects the next batch, one request of each list in turn. */
-  private collect(lists: Lists<Request, Answer>): Waiting<Request, Answer>[] {
+  private collect(): Waiting<Request, Answer>[] {
     const { requests, rows, bytes } = this.options.limits;
     const batch: Waiting<Request, Answer>[] = [];
     const weight: Weight = { rows: 0, bytes: 0 };
     const latest = performance.now() - WAIT_MS;
     // A list moves to the end after its turn, and the loop meets it again if there is still room.
-    for (const [queue, list] of lists) {
+    for (const [queue, list] of this.lists) {
       const next = list[0] as Waiting<Request, Answer>;
       const isFull =
         batch.length >= requests || weight.rows + next.weight.rows > rows || weight.bytes + next.weight.bytes > bytes;
       if (isFull && batch.length > 0) break;
       list.shift();
-      lists.delete(queue);
-      if (list.length > 0) lists.set(queue, list);
+      this.lists.delete(queue);
+      if (list.length > 0) this.lists.set(queue, list);
       this.waitingRequests -= 1;
       this.waitingBytes -= next.weight.bytes;
       if (next.since < latest) {
@@ -156,16 +146,7 @@ export class Batcher<Request, Answer> {
     return batch;
   }
 
-  /** Collects the next batch from one list, which then waits until the batch has ended. */
-  private collectFrom(queue: string): Waiting<Request, Answer>[] {
-    const list = this.lists.get(queue) ?? [];
-    this.lists.delete(queue);
-    const batch = this.collect(new Map([[queue, list]]));
-    if (batch.length > 0) this.busy.set(queue, list);
-    return batch;
-  }
-
-  private async run(batch: Waiting<Request, Answer>[], queue: string): Promise<void> {
+  private async run(batch: Waiting<Request, Answer>[]): Promise<void> {
     this.inFlight += 1;
     const started = performance.now();
     let isSlow = false;
@@ -178,9 +159,6 @@ export class Batcher<Request, Answer> {
     clearTimeout(timer);
     this.inFlight -= 1;
     if (isSlow) this.slow -= 1;
-    const list = this.busy.get(queue) ?? [];
-    this.busy.delete(queue);
-    if (list.length > 0) this.lists.set(queue, list);
     const rows = batch.reduce((sum, { weight }) => sum + weight.rows, 0);
     this.options.onBatch?.({ rows, ms: performance.now() - started });
     this.schedule();
@@ -212,6 +190,6 @@ export class Batcher<Request, Answer> {
   }
 }
 
-function overloaded(why: string): RowmqError {
+export function overloaded(why: string): RowmqError {
   return new RowmqError('overloaded', `${why}; try again later.`, { retryAfterSeconds: 1 });
 }

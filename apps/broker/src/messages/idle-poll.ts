@@ -12,16 +12,18 @@ export const SHORTEST_PAUSE_MS = 20;
 const LONGEST_PAUSE_MS = 250;
 const QUEUES_PER_POLL = 500;
 
-/** A queue whose consumers are parked. */
 export interface IdleQueue {
   readonly queueName: string;
   /** Until the next poll. Grows with every poll. */
   pauseMs: number;
+  /** The poll is due. Returns whether parked consumers need it. */
+  pollIsDue(): boolean;
 }
 
 /**
- * Polls idle queues for messages that became ready without this broker's knowledge. One statement
- * polls all queues that are due now or soon, so many idle queues cost hardly more than one.
+ * Polls queues with parked consumers for messages that became ready without this broker's
+ * knowledge. One statement polls all queues that are due now or soon, so many idle queues cost
+ * hardly more than one.
  */
 export class IdlePoll<Queue extends IdleQueue> {
   /** When each queue is due, by `performance.now()`. */
@@ -66,7 +68,7 @@ export class IdlePoll<Queue extends IdleQueue> {
     this.isPolling = true;
     const due = this.due(performance.now());
     // While the database is away, the next poll makes up for this one.
-    await this.poll(due).catch(() => undefined);
+    await this.poll(due.filter((queue) => queue.pollIsDue())).catch(() => undefined);
     for (const queue of due) {
       queue.pauseMs = Math.min(queue.pauseMs * 1.5, LONGEST_PAUSE_MS);
       // Moves to the end of the map: otherwise the first 500 queues would be polled for ever.
@@ -89,6 +91,7 @@ export class IdlePoll<Queue extends IdleQueue> {
   }
 
   private async poll(due: readonly Queue[]): Promise<void> {
+    if (due.length === 0) return;
     const settings = await this.queues.getAll(due.map(({ queueName }) => queueName));
     const open = new Map<number, Queue>();
     for (const queue of due) {
@@ -99,8 +102,7 @@ export class IdlePoll<Queue extends IdleQueue> {
     if (open.size === 0) return;
     for (const id of await this.messages.poll([...open.keys()])) {
       const queue = open.get(id);
-      // Its consumers may have been woken meanwhile.
-      if (queue !== undefined && this.dueAt.has(queue)) this.listener.onReady(queue);
+      if (queue !== undefined) this.listener.onReady(queue);
     }
   }
 }

@@ -100,7 +100,7 @@ test('a leased delivery has the receipt of its message and lease, and the priori
     bodyEncoding: 'utf8',
     headers: { k: 'v' },
     priority: 9,
-    receipt: Buffer.concat([messageId, Buffer.alloc(8, 0xab)]).toString('base64url'),
+    receipt: Buffer.concat([Buffer.of(1), messageId, Buffer.alloc(8, 0xab)]).toString('base64url'),
     receiveCount: 3,
     enqueuedAt: formatTime(0x019a0b5dac96),
     expiresAt: '2030-01-02T03:04:05.067Z',

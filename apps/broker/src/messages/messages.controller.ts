@@ -47,7 +47,7 @@ export class MessagesController {
   @Post('dequeue')
   @HttpCode(200)
   @ApiCall({
-    summary: 'dequeue: lease up to maxMessages, and wait for the first if asked to',
+    summary: 'dequeue: settle acks if it carries any, then lease up to maxMessages, and wait for the first if asked to',
     status: 200,
     answer: dequeueAnswer,
     problems: ['invalid-request', 'queue-not-found'],

@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
+import { Logger } from '@nestjs/common';
 import { type LeasedDelivery, type MessageRepository, type Queue, type QueueRepository } from '@rowmq/store';
-import { newPackId } from '@rowmq/contract';
+import { encodeReceipt, newPackId, RowmqError } from '@rowmq/contract';
 import { describe, expect, test, vi } from 'vitest';
 import { Metrics } from '../metrics/metrics.js';
 import { Commits } from './commits.js';
@@ -22,18 +23,21 @@ const leased: LeasedDelivery[] = ['a', 'b'].map((body) => ({
   leaseExpiresAt: 0,
 }));
 
-/** The service on a store whose claims the test answers. It records releases. */
-function newService(claim: () => Promise<LeasedDelivery[]> = async () => leased) {
+const ackAll: MessageRepository['ack'] = async (requests) => requests.map(({ receipts }) => receipts.map(() => null));
+
+/** The service on a store whose claims and acks the test answers. It records releases. */
+function newService(claim: () => Promise<LeasedDelivery[]> = async () => leased, ack = ackAll) {
   const release = vi.fn<MessageRepository['release']>().mockResolvedValue();
-  const dequeue: MessageRepository['dequeue'] = async () => [
-    { leased: [await claim()], claimAgain: Promise.resolve(false) },
-  ];
-  const messages = { dequeue, release } as unknown as MessageRepository;
+  const claimed: MessageRepository['claim'] = async () => ({
+    leased: [await claim()],
+    claimAgain: Promise.resolve(false),
+  });
+  const messages = { claim: claimed, release, ack } as unknown as MessageRepository;
   const queues = { get: async () => QUEUE } as unknown as QueueRepository;
   const metrics = new Metrics();
   const consumers = new WaitingConsumers(messages, queues, metrics, CONFIG);
   const wake = vi.spyOn(consumers, 'wake');
-  const commits = new Commits(messages, queues, metrics, CONFIG);
+  const commits = new Commits(messages, consumers, metrics, CONFIG);
   return { service: new MessagesService(messages, queues, commits, consumers, metrics), release, wake };
 }
 
@@ -51,7 +55,7 @@ describe('the messages of a dequeue', () => {
     await service.dequeue('q', REQUEST, consumer.signal);
     expect(release).not.toHaveBeenCalled();
     consumer.abort();
-    await vi.waitFor(() => expect(wake).toHaveBeenCalledWith('q'));
+    await vi.waitFor(() => expect(wake).toHaveBeenCalledWith('q', leased.length));
     expect(release).toHaveBeenCalledExactlyOnceWith({ queueId: QUEUE.id, receipts: leased });
   });
 
@@ -62,7 +66,7 @@ describe('the messages of a dequeue', () => {
       return leased;
     });
     await service.dequeue('q', REQUEST, consumer.signal);
-    await vi.waitFor(() => expect(wake).toHaveBeenCalledWith('q'));
+    await vi.waitFor(() => expect(wake).toHaveBeenCalledWith('q', leased.length));
     expect(release).toHaveBeenCalledExactlyOnceWith({ queueId: QUEUE.id, receipts: leased });
   });
 
@@ -99,5 +103,109 @@ describe('the messages of a dequeue', () => {
     const { service } = newService();
     await service.dequeue('q', REQUEST, new AbortController().signal);
     await expect(service.onApplicationShutdown()).resolves.toBeUndefined();
+  });
+});
+
+describe('the acks that a dequeue carries', () => {
+  const RECEIPT = encodeReceipt(newPackId(), Buffer.alloc(8, 1));
+  const CARRYING = { ...REQUEST, ack: [RECEIPT] };
+  const ACKED = { acked: [RECEIPT], failed: [] };
+  const connected = new AbortController().signal;
+  const away = new RowmqError('database-unavailable', 'The database is away.');
+
+  /** Resolves when the test says so. */
+  function held() {
+    let letGo = (): void => undefined;
+    const until = new Promise<void>((resolve) => (letGo = resolve));
+    return { until, letGo: () => letGo() };
+  }
+
+  test('are committed before the claim starts, and answered beside the messages', async () => {
+    const commit = held();
+    const claim = vi.fn<() => Promise<LeasedDelivery[]>>(async () => leased);
+    const ack = vi.fn<MessageRepository['ack']>(async (requests) => commit.until.then(() => ackAll(requests)));
+    const { service } = newService(claim, ack);
+    const answer = service.dequeue('q', CARRYING, connected);
+    await vi.waitFor(() => expect(ack).toHaveBeenCalledOnce());
+    await setImmediate();
+    expect(claim).not.toHaveBeenCalled();
+    commit.letGo();
+    expect(await answer).toMatchObject({ messages: [{ body: 'a' }, { body: 'b' }], ...ACKED });
+  });
+
+  test('may be none, and are answered as none, but a dequeue without the field has no answer for them', async () => {
+    const { service } = newService();
+    expect(await service.dequeue('q', { ...REQUEST, ack: [] }, connected)).toMatchObject({ acked: [], failed: [] });
+    expect(Object.keys(await service.dequeue('q', REQUEST, connected))).toEqual(['messages']);
+  });
+
+  test('are answered with no messages when one was settled and the claim then failed', async () => {
+    const { service } = newService(async () => Promise.reject(away));
+    expect(await service.dequeue('q', CARRYING, connected)).toEqual({ messages: [], ...ACKED });
+    await expect(service.dequeue('q', REQUEST, connected)).rejects.toBe(away);
+  });
+
+  test('are answered after an unexpected failure of the claim too, which the broker logs', async () => {
+    const bug = new TypeError('a defect');
+    const log = vi.spyOn(Logger.prototype, 'error').mockReturnValue();
+    const { service } = newService(async () => Promise.reject(bug));
+    expect(await service.dequeue('q', CARRYING, connected)).toEqual({ messages: [], ...ACKED });
+    expect(log).toHaveBeenCalledExactlyOnceWith(bug);
+    log.mockRestore();
+  });
+
+  test('do not hide the failure of the claim when none of them was settled', async () => {
+    const { service } = newService(
+      async () => Promise.reject(away),
+      async () => [['lease-lost']],
+    );
+    await expect(service.dequeue('q', CARRYING, connected)).rejects.toBe(away);
+    await expect(service.dequeue('q', { ...REQUEST, ack: [] }, connected)).rejects.toBe(away);
+  });
+
+  test('keep the broker from leasing anything when they fail', async () => {
+    const claim = vi.fn<() => Promise<LeasedDelivery[]>>(async () => leased);
+    const { service } = newService(claim, async () => Promise.reject(away));
+    await expect(service.dequeue('q', CARRYING, connected)).rejects.toBe(away);
+    expect(claim).not.toHaveBeenCalled();
+  });
+
+  test('stand when the consumer hangs up during their commit, and nothing is leased for it', async () => {
+    const commit = held();
+    const claim = vi.fn<() => Promise<LeasedDelivery[]>>(async () => leased);
+    const { service, release } = newService(claim, async (requests) => commit.until.then(() => ackAll(requests)));
+    const consumer = new AbortController();
+    const answer = service.dequeue('q', CARRYING, consumer.signal);
+    consumer.abort();
+    commit.letGo();
+    expect(await answer).toEqual({ messages: [], ...ACKED });
+    expect(claim).not.toHaveBeenCalled();
+    expect(release).not.toHaveBeenCalled();
+  });
+
+  test('stand when the consumer hangs up during the claim, whose messages are released', async () => {
+    const consumer = new AbortController();
+    const { service, release } = newService(async () => {
+      consumer.abort();
+      return leased;
+    });
+    expect(await service.dequeue('q', CARRYING, consumer.signal)).toEqual({ messages: [], ...ACKED });
+    await vi.waitFor(() => expect(release).toHaveBeenCalledOnce());
+    expect(release).toHaveBeenCalledExactlyOnceWith({ queueId: QUEUE.id, receipts: leased });
+  });
+
+  test('delay a stop until they are committed', async () => {
+    const commit = held();
+    const ack = vi.fn<MessageRepository['ack']>(async (requests) => commit.until.then(() => ackAll(requests)));
+    const { service } = newService(async () => [], ack);
+    const seen: string[] = [];
+    const answer = service.dequeue('q', CARRYING, connected);
+    await vi.waitFor(() => expect(ack).toHaveBeenCalledOnce());
+    const stopped = service.onApplicationShutdown().then(() => seen.push('stopped'));
+    await setImmediate();
+    seen.push('committed');
+    commit.letGo();
+    await Promise.all([stopped, answer]);
+    expect(seen).toEqual(['committed', 'stopped']);
   });
 });

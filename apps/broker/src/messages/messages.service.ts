@@ -25,7 +25,7 @@ import { WaitingConsumers } from './waiting-consumers.js';
 @Injectable()
 export class MessagesService implements OnApplicationShutdown {
   private readonly logger = new Logger(MessagesService.name);
-  /** Claims and releases in flight, also those whose consumers are gone. */
+  /** Dequeues and releases in flight, also those whose consumers are gone. */
   private readonly inFlight = new Set<Promise<unknown>>();
 
   constructor(
@@ -43,7 +43,6 @@ export class MessagesService implements OnApplicationShutdown {
   async enqueue(queueName: string, messages: EnqueueMessage[]): Promise<EnqueueAnswer> {
     const made = messages.map(toNewMessage);
     const ids = await this.commits.enqueue({ queueName, messages: made });
-    if (messages.some(({ delaySeconds = 0 }) => delaySeconds === 0)) this.consumers.wake(queueName);
     this.metrics.count('enqueued', queueName, made.length);
     return { messages: ids.map((id) => ({ id: formatMessageId(id) })) };
   }
@@ -51,14 +50,21 @@ export class MessagesService implements OnApplicationShutdown {
   /**
    * Leases messages, and waits for them if asked to. A paused queue hands out none. If the consumer
    * hangs up before its answer is written, the broker releases its messages.
-   * Throws `queue-not-found`, `overloaded`.
+   *
+   * The acks that it carries are committed first, and stand whatever happens to the rest.
+   * Throws `queue-not-found`, `overloaded`, but not after it has settled an ack.
    */
   async dequeue(
     queueName: string,
     request: z.output<typeof dequeueRequest>,
     hungUp: AbortSignal,
   ): Promise<DequeueAnswer> {
-    return this.track(this.lease(queueName, request, hungUp));
+    const { ack, ...demand } = request;
+    return this.track(
+      ack === undefined
+        ? this.lease(queueName, demand, hungUp)
+        : this.ackAndLease(queueName, ack, () => this.lease(queueName, demand, hungUp)),
+    );
   }
 
   /** Settles deliveries. Each receipt has its own answer. Throws `queue-not-found`. */
@@ -106,7 +112,7 @@ export class MessagesService implements OnApplicationShutdown {
         ? this.commits.reject({ queueId, receipts: decoded, reason })
         : this.commits.nack({ queueId, receipts: decoded, delaySeconds, reason }),
     );
-    if (done.length > 0 && !deadLetter && delaySeconds === 0) this.consumers.wake(queueName);
+    if (done.length > 0 && !deadLetter && delaySeconds === 0) this.consumers.wake(queueName, done.length);
     this.metrics.count(deadLetter ? 'dead-lettered' : 'nacked', queueName, done.length);
     return { nacked: done, failed };
   }
@@ -124,16 +130,36 @@ export class MessagesService implements OnApplicationShutdown {
   }
 
   /**
-   * Waits for claims whose consumers are gone, and for the release of their messages. Nest calls
-   * this at the end of a stop, before the connections to the database close.
+   * Waits for claims and hand-offs whose consumers are gone, and for the release of their messages.
+   * Nest calls this at the end of a stop, before the connections to the database close.
    */
   async onApplicationShutdown(): Promise<void> {
     while (this.inFlight.size > 0) await Promise.allSettled(this.inFlight);
   }
 
+  /**
+   * If an ack was settled and nothing could be leased, the consumer must still learn of the ack. It
+   * gets an empty answer, and its next dequeue fails if the trouble lasts.
+   */
+  private async ackAndLease(
+    queueName: string,
+    receipts: string[],
+    lease: () => Promise<DequeueAnswer>,
+  ): Promise<DequeueAnswer> {
+    const acks = await this.ack(queueName, receipts);
+    try {
+      return { ...(await lease()), ...acks };
+    } catch (error) {
+      if (acks.acked.length === 0) throw error;
+      // A refusal is no news for the log: the next dequeue gets it.
+      if (!(error instanceof RowmqError)) this.logger.error(error);
+      return { messages: [], ...acks };
+    }
+  }
+
   private async lease(
     queueName: string,
-    { maxMessages, waitSeconds, leaseSeconds }: z.output<typeof dequeueRequest>,
+    { maxMessages, waitSeconds, leaseSeconds }: Omit<z.output<typeof dequeueRequest>, 'ack'>,
     hungUp: AbortSignal,
   ): Promise<DequeueAnswer> {
     const leased = await this.consumers.dequeue(
@@ -183,7 +209,7 @@ export class MessagesService implements OnApplicationShutdown {
     try {
       const queue = await this.queues.get(queueName);
       await this.messages.release({ queueId: queue.id, receipts: leased });
-      this.consumers.wake(queueName);
+      this.consumers.wake(queueName, leased.length);
       this.metrics.count('released', queueName, leased.length);
     } catch (error) {
       // Their lease runs out by itself: they are late, not lost.

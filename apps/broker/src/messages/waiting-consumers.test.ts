@@ -2,8 +2,8 @@ import { setMaxListeners } from 'node:events';
 import { setImmediate as turn } from 'node:timers/promises';
 import { RowmqError } from '@rowmq/contract';
 import {
-  type DequeueOutcome,
-  type DequeueRequest,
+  type ClaimOutcome,
+  type Demand,
   type LeasedDelivery,
   type MessageRepository,
   type Queue,
@@ -35,33 +35,32 @@ const bodies = (deliveries: LeasedDelivery[]): string[] => deliveries.map(({ bod
 /** A claim in flight, which the test answers. */
 class HandClaim {
   constructor(
-    readonly requests: readonly DequeueRequest[],
-    private readonly resolve: (outcomes: DequeueOutcome[]) => void,
+    readonly queueName: string,
+    readonly demands: readonly Demand[],
+    private readonly resolve: (outcome: ClaimOutcome) => void,
     readonly fail: (error: Error) => void,
   ) {}
 
-  /** The claim's queues. */
-  get queues(): string[] {
-    return this.requests.map(({ queue }) => queue.name);
+  /** The number of messages that each consumer wants. */
+  get wanted(): number[] {
+    return this.demands.map(({ maxMessages }) => maxMessages);
   }
 
-  /** The number of messages that each consumer wants, queue by queue. */
-  get wanted(): number[][] {
-    return this.requests.map(({ demands }) => demands.map(({ maxMessages }) => maxMessages));
-  }
-
-  /** Leases these bodies to the consumers of its first queue, and nothing to others. */
+  /** Leases these bodies to its consumers. */
   bring(...shares: string[][]): void {
-    this.answer([shares]);
+    this.answer(shares, false);
   }
 
-  answer(shares: string[][][], claimAgain = false): void {
-    this.resolve(
-      this.requests.map(({ demands }, queue) => ({
-        leased: demands.map((_, index) => (shares[queue]?.[index] ?? []).map(delivery)),
-        claimAgain: Promise.resolve(claimAgain),
-      })),
-    );
+  /** Removes deliveries only, so that the claim must be repeated. */
+  onlyRemove(): void {
+    this.answer([], true);
+  }
+
+  private answer(shares: string[][], claimAgain: boolean): void {
+    this.resolve({
+      leased: this.demands.map((_, index) => (shares[index] ?? []).map(delivery)),
+      claimAgain: Promise.resolve(claimAgain),
+    });
   }
 }
 
@@ -83,11 +82,10 @@ class StoreByHand {
   private readonly awaited: ((claim: HandClaim) => void)[] = [];
 
   readonly messages = {
-    dequeue: async (requests: readonly DequeueRequest[]) => {
-      if (requests.length === 0) return [];
+    claim: async (queue: Queue, demands: readonly Demand[]) => {
       this.claimsMade += 1;
-      return new Promise<DequeueOutcome[]>((resolve, reject) => {
-        const claim = new HandClaim(requests, resolve, reject);
+      return new Promise<ClaimOutcome>((resolve, reject) => {
+        const claim = new HandClaim(queue.name, demands, resolve, reject);
         const waiting = this.awaited.shift();
         if (waiting) waiting(claim);
         else this.underWay.push(claim);
@@ -118,7 +116,7 @@ class StoreByHand {
     return this.underWay.shift() ?? new Promise((resolve) => this.awaited.push(resolve));
   }
 
-  private queue(name: string): Queue {
+  queue(name: string): Queue {
     const id = this.ids.get(name) ?? this.ids.size + 1;
     this.ids.set(name, id);
     return { id, name, leaseSeconds: 30, paused: this.paused.has(name) } as Queue;
@@ -162,7 +160,7 @@ describe('a claim', () => {
       served.push(`${place}: ${bodies(leased).join(' ')}`);
     });
     const claim = await store.claim();
-    expect(claim.wanted).toEqual([[2, 1, 3]]);
+    expect(claim.wanted).toEqual([2, 1, 3]);
     claim.bring(['a', 'b'], ['c'], ['d']);
     await Promise.all(takes);
     expect(served).toEqual(['0: a b', '1: c', '2: d']);
@@ -172,7 +170,7 @@ describe('a claim', () => {
   test('makes leases of different lengths, and of the queue’s length by default', async () => {
     const takes = [undefined, 5, 300].map((leaseSeconds) => consumers.dequeue('q', { ...one, leaseSeconds }, never));
     const claim = await store.claim();
-    expect(claim.requests[0]?.demands.map(({ leaseSeconds }) => leaseSeconds)).toEqual([30, 5, 300]);
+    expect(claim.demands.map(({ leaseSeconds }) => leaseSeconds)).toEqual([30, 5, 300]);
     claim.bring(['a'], ['b'], ['c']);
     await Promise.all(takes);
   });
@@ -185,7 +183,7 @@ describe('a claim', () => {
     expect(store.claimsMade).toBe(1);
     claim.bring(['1']);
     const next = await store.claim();
-    expect(next.wanted).toEqual([[7]]);
+    expect(next.wanted).toEqual([7]);
     next.bring(['2']);
     expect([bodies(await first), bodies(await second)]).toEqual([['1'], ['2']]);
   });
@@ -195,74 +193,75 @@ describe('a claim', () => {
     const claim = await store.claim();
     const late = consumers.dequeue('q', { ...one, maxMessages: 9 }, never);
     claim.bring(['1'], []);
+    await turn();
+    consumers.wake('q', Infinity);
     const next = await store.claim();
-    expect(next.wanted).toEqual([[5, 9]]);
+    expect(next.wanted).toEqual([5, 9]);
     next.bring(['2'], ['3']);
     expect((await Promise.all([...early, late])).map(bodies)).toEqual([['1'], ['2'], ['3']]);
   });
 
-  test('is made for several queues at once', async () => {
-    const takes = ['a', 'b', 'c'].map((queueName) => consumers.dequeue(queueName, one, never));
-    const claim = await store.claim();
-    expect(claim.queues).toEqual(['a', 'b', 'c']);
-    claim.answer([[['1']], [['2']], [['3']]]);
-    expect((await Promise.all(takes)).map(bodies)).toEqual([['1'], ['2'], ['3']]);
+  test('has those of other queues beside it, up to a quarter of the connections, and later ones in turn', async () => {
+    consumers = newConsumers({ poolSize: 8 });
+    const takes = ['a', 'b', 'c', 'd'].map((queueName) => consumers.dequeue(queueName, one, never));
+    const claims = [await store.claim(), await store.claim()];
+    for (let turns = 0; turns < 5; turns += 1) await turn();
+    expect(claims.map(({ queueName }) => queueName)).toEqual(['a', 'b']);
+    expect(store.claimsMade).toBe(2);
+    claims[1]?.bring(['2']);
+    claims.push(await store.claim());
+    claims[0]?.bring(['1']);
+    claims.push(await store.claim());
+    expect(claims.map(({ queueName }) => queueName)).toEqual(['a', 'b', 'c', 'd']);
+    claims[2]?.bring(['3']);
+    claims[3]?.bring(['4']);
+    expect((await Promise.all(takes)).map(bodies)).toEqual([['1'], ['2'], ['3'], ['4']]);
+  });
+
+  test('that could not begin for ten seconds is refused as overload, to all its consumers', async () => {
+    consumers = newConsumers({ poolSize: 1 });
+    const blocked = ['a', 'b'].map((queueName) => consumers.dequeue(queueName, one, never));
+    const blocking = [await store.claim(), await store.claim()];
+    vi.useFakeTimers({ toFake: ['performance'] });
+    const late = [consumers.dequeue('q', one, never), consumers.dequeue('q', { ...one, waitMs: 0 }, never)];
+    vi.advanceTimersByTime(10_001);
+    for (const claim of blocking) claim.bring(['x']);
+    for (const refused of late) await expect(refused).rejects.toMatchObject({ code: 'overloaded' });
+    expect((await Promise.all(blocked)).flatMap(bodies)).toEqual(['x', 'x']);
+    expect(store.claimsMade).toBe(2);
   });
 
   test('is made for no more consumers than a batch may have', async () => {
     consumers = newConsumers({ batchRequests: 2 });
     const takes = [1, 2, 3].map((maxMessages) => consumers.dequeue('q', { ...one, maxMessages }, never));
     const claim = await store.claim();
-    expect(claim.wanted).toEqual([[1, 2]]);
-    claim.bring(['a'], ['b']);
+    expect(claim.wanted).toEqual([1, 2]);
+    claim.bring(['a'], ['b', 'c']);
     const next = await store.claim();
-    expect(next.wanted).toEqual([[3]]);
-    next.bring(['c']);
-    expect((await Promise.all(takes)).map(bodies)).toEqual([['a'], ['b'], ['c']]);
+    expect(next.wanted).toEqual([3]);
+    next.bring(['d']);
+    expect((await Promise.all(takes)).map(bodies)).toEqual([['a'], ['b', 'c'], ['d']]);
   });
 
   test('is made for no more rows than a batch may have', async () => {
     const takes = Array.from({ length: 11 }, () => consumers.dequeue('q', { ...one, maxMessages: 100 }, never));
     const claim = await store.claim();
-    expect(claim.wanted).toEqual([Array.from({ length: 10 }, () => 100)]);
-    claim.bring(...Array.from({ length: 10 }, () => ['x']));
+    expect(claim.wanted).toEqual(Array.from({ length: 10 }, () => 100));
+    claim.bring(...Array.from({ length: 10 }, () => Array.from({ length: 100 }, () => 'x')));
     const next = await store.claim();
-    expect(next.wanted).toEqual([[100]]);
+    expect(next.wanted).toEqual([100]);
     next.bring(['y']);
-    await Promise.all(takes);
-  });
-
-  test('for several queues has no more rows than a batch may have, though more consumers came while it waited', async () => {
-    consumers = newConsumers({ poolSize: 4 });
-    const first = consumers.dequeue('first', one, never);
-    const blocking = await store.claim();
-    const queueNames = ['a', 'b', 'c', 'd', 'e'];
-    const takes = queueNames.map((queueName) => consumers.dequeue(queueName, one, never));
-    await turn();
-    for (const queueName of queueNames) {
-      for (let more = 0; more < 9; more += 1)
-        takes.push(consumers.dequeue(queueName, { ...one, maxMessages: 100 }, never));
-    }
-    blocking.bring(['x']);
-    await first;
-    for (let left = takes.length; left > 0;) {
-      const claim = await store.claim();
-      const rows = claim.wanted.flat();
-      expect(rows.reduce((sum, count) => sum + count, 0)).toBeLessThanOrEqual(1000);
-      left -= rows.length;
-      claim.answer(claim.wanted.map((demands) => demands.map(() => ['x'])));
-    }
     await Promise.all(takes);
   });
 
   test('that only removed deliveries is repeated for a consumer that does not wait, but not for ever', async () => {
     const impatient = consumers.dequeue('q', { ...one, waitMs: 0 }, never);
-    for (let repeat = 0; repeat < 2; repeat += 1) (await store.claim()).answer([], true);
+    for (let repeat = 0; repeat < 2; repeat += 1) (await store.claim()).onlyRemove();
     (await store.claim()).bring(['behind it']);
     expect(bodies(await impatient)).toEqual(['behind it']);
 
     const hopeless = consumers.dequeue('q', { ...one, waitMs: 0 }, never);
-    for (let repeat = 0; repeat < 5; repeat += 1) (await store.claim()).answer([], true);
+    for (let repeat = 0; repeat < 5; repeat += 1) (await store.claim()).onlyRemove();
     expect(await hopeless).toEqual([]);
     expect(store.claimsMade).toBe(8);
   });
@@ -306,9 +305,9 @@ describe('a parked consumer', () => {
     await turn();
     expect(store.claimsMade).toBe(1);
     expect(consumers.size).toBe(51);
-    consumers.wake('q');
+    consumers.wake('q', Infinity);
     const claim = await store.claim();
-    expect(claim.wanted[0]).toHaveLength(51);
+    expect(claim.wanted).toHaveLength(51);
     claim.bring(...Array.from({ length: 51 }, (_, place) => [String(place)]));
     expect((await Promise.all([waiting, ...others])).map((got) => bodies(got).join(''))).toEqual(
       Array.from({ length: 51 }, (_, place) => String(place)),
@@ -319,7 +318,7 @@ describe('a parked consumer', () => {
     const { waiting } = await parked();
     const impatient = consumers.dequeue('q', { ...one, waitMs: 0 }, never);
     const claim = await store.claim();
-    expect(claim.wanted).toEqual([[1, 1]]);
+    expect(claim.wanted).toEqual([1, 1]);
     claim.bring(['the only one'], []);
     expect(bodies(await waiting)).toEqual(['the only one']);
     expect(await impatient).toEqual([]);
@@ -328,7 +327,7 @@ describe('a parked consumer', () => {
   test('gets another claim at once when it is woken during one, which may have been too early', async () => {
     const waiting = consumers.dequeue('q', one, never);
     const claim = await store.claim();
-    consumers.wake('q');
+    consumers.wake('q', Infinity);
     claim.bring([]);
     (await store.claim()).bring(['seen']);
     expect(bodies(await waiting)).toEqual(['seen']);
@@ -338,7 +337,7 @@ describe('a parked consumer', () => {
   test('is not woken for other queues', async () => {
     stopClock();
     const { waiting } = await parked('q', 100);
-    consumers.wake('other');
+    consumers.wake('other', 1);
     await vi.advanceTimersByTimeAsync(100);
     expect(await waiting).toEqual([]);
     expect(store.claimsMade).toBe(1);
@@ -376,7 +375,7 @@ describe('a parked consumer', () => {
     const waiting = consumers.dequeue('q', { ...one, waitMs: 10 }, never);
     const claim = await store.claim();
     await vi.advanceTimersByTimeAsync(30);
-    claim.answer([], true);
+    claim.onlyRemove();
     expect(await waiting).toEqual([]);
     expect(store.claimsMade).toBe(1);
     expect(consumers.size).toBe(0);
@@ -394,18 +393,13 @@ describe('a parked consumer', () => {
   });
 
   test('that hangs up before its claim starts is not in it', async () => {
-    consumers = newConsumers({ poolSize: 4 });
-    const first = consumers.dequeue('first', one, never);
-    const blocking = await store.claim();
     const consumer = new AbortController();
     const hungUp = consumers.dequeue('q', { ...one, maxMessages: 50 }, consumer.signal);
     const other = consumers.dequeue('q', one, never);
     consumer.abort();
     expect(await hungUp).toEqual([]);
-    blocking.bring(['1']);
-    await first;
     const claim = await store.claim();
-    expect(claim.wanted).toEqual([[1]]);
+    expect(claim.wanted).toEqual([1]);
     claim.bring(['2']);
     expect(bodies(await other)).toEqual(['2']);
   });
@@ -415,7 +409,7 @@ describe('a parked consumer', () => {
     const { waiting } = await parked('q', LONG, consumer.signal);
     consumer.abort();
     expect(await waiting).toEqual([]);
-    consumers.wake('q');
+    consumers.wake('q', Infinity);
     await turn();
     expect(store.claimsMade).toBe(1);
     expect(consumers.size).toBe(0);
@@ -454,17 +448,12 @@ describe('a failed claim or poll', () => {
   });
 
   test('because of one queue fails the consumers of that queue only', async () => {
-    const [good, bad, alsoGood] = ['a', 'b', 'c'].map((queueName) => consumers.dequeue(queueName, one, never));
-    const outcome = bad?.catch((error: unknown) => error);
-    for (;;) {
-      const claim = await store.claim();
-      if (claim.queues.includes('b')) claim.fail(new Error('odd'));
-      else claim.answer(claim.queues.map((queueName) => [[queueName]]));
-      if (claim.queues.includes('c') && !claim.queues.includes('b')) break;
-    }
+    const [good, bad] = ['a', 'b'].map((queueName) => consumers.dequeue(queueName, one, never));
+    const claims = [await store.claim(), await store.claim()];
+    claims[1]?.fail(new Error('odd'));
+    claims[0]?.bring(['a']);
+    await expect(bad).rejects.toThrow('odd');
     expect(bodies((await good) as LeasedDelivery[])).toEqual(['a']);
-    expect(bodies((await alsoGood) as LeasedDelivery[])).toEqual(['c']);
-    expect(String(await outcome)).toBe('Error: odd');
   });
 
   test('is made up for by the next poll', async () => {
@@ -533,8 +522,108 @@ describe('the consumers that wait', () => {
     const served = consumers.dequeue('q', one, never);
     const claim = await store.claim();
     consumers.beforeApplicationShutdown();
-    claim.answer([], true);
+    claim.onlyRemove();
     expect(await served).toEqual([]);
     expect(store.claimsMade).toBe(1);
+  });
+});
+
+describe('a hand-off', () => {
+  test('gives messages to parked consumers without a claim, and counts them', async () => {
+    const metrics = new Metrics();
+    consumers = new WaitingConsumers(store.messages, store.queues, metrics, CONFIG);
+    const { waiting } = await parked();
+    const [reservation] = consumers.reserve(store.queue('q'), 2);
+    reservation?.handOff([delivery('handed off')]);
+    expect(bodies(await waiting)).toEqual(['handed off']);
+    expect(consumers.size).toBe(0);
+    expect(await metrics.text()).toContain('rowmq_messages_total{event="handed-off",queue="q"} 1');
+    const next = consumers.dequeue('q', one, never);
+    await turn();
+    consumers.reserve(store.queue('q'), 1)[0]?.handOff([delivery('again')]);
+    expect(bodies(await next)).toEqual(['again']);
+    expect(store.claimsMade).toBe(1);
+  });
+
+  test('reserves nobody of a queue for which nobody ever waited', () => {
+    expect(consumers.reserve(store.queue('q'), 5)).toEqual([]);
+  });
+
+  test('keeps a consumer whose time is up, or that hangs up, until its outcome is known', async () => {
+    stopClock();
+    const consumer = new AbortController();
+    const late = await parked('q', 30);
+    const hungUp = consumers.dequeue('q', one, consumer.signal);
+    const both = consumers.reserve(store.queue('q'), 2);
+    let ended = 0;
+    for (const taken of [late.waiting, hungUp]) void taken.finally(() => (ended += 1));
+    await vi.advanceTimersByTimeAsync(50);
+    consumer.abort();
+    await turn();
+    expect([ended, consumers.size]).toEqual([0, 2]);
+    both[0]?.cancel();
+    both[1]?.handOff([delivery('for a release')]);
+    expect(bodies(await late.waiting)).toEqual([]);
+    expect(bodies(await hungUp)).toEqual(['for a release']);
+  });
+
+  test('is waited for by a stop, which lets the consumer go when it is cancelled', async () => {
+    const { waiting } = await parked();
+    const other = consumers.dequeue('q', one, never);
+    const idle = consumers.dequeue('q', one, never);
+    const both = consumers.reserve(store.queue('q'), 2);
+    consumers.beforeApplicationShutdown();
+    expect(await idle).toEqual([]);
+    expect(consumers.size).toBe(2);
+    both[0]?.handOff([delivery('the last')]);
+    both[1]?.cancel();
+    expect(bodies(await waiting)).toEqual(['the last']);
+    expect(await other).toEqual([]);
+    expect(store.claimsMade).toBe(1);
+  });
+
+  test('is no longer made once a poll has found a message that the broker did not hear of', async () => {
+    const { waiting } = await parked();
+    store.ready.add('q');
+    const claim = await store.claim();
+    const newcomer = consumers.dequeue('q', one, never);
+    expect(consumers.reserve(store.queue('q'), 1)).toEqual([]);
+    store.ready.delete('q');
+    claim.bring(['found']);
+    (await store.claim()).bring([]);
+    await turn();
+    expect(consumers.reserve(store.queue('q'), 1)).toHaveLength(1);
+    expect(bodies(await waiting)).toEqual(['found']);
+    consumers.beforeApplicationShutdown();
+    void newcomer;
+  });
+
+  test('is no longer made after 20 ms without a consumer that waits, and the next consumer needs a claim', async () => {
+    stopClock();
+    const { waiting } = await parked();
+    consumers.reserve(store.queue('q'), 1)[0]?.handOff([delivery('1')]);
+    await waiting;
+    await vi.advanceTimersByTimeAsync(20);
+    const next = consumers.dequeue('q', one, never);
+    expect(consumers.reserve(store.queue('q'), 1)).toEqual([]);
+    (await store.claim()).bring(['2']);
+    expect(bodies(await next)).toEqual(['2']);
+  });
+});
+
+describe('peers', () => {
+  test('hear of messages that became ready here while nobody waits, and their hints cause a claim', async () => {
+    const heard: string[] = [];
+    consumers = new WaitingConsumers(store.messages, store.queues, new Metrics(), CONFIG, {
+      wake: (queueName) => heard.push(queueName),
+    });
+    consumers.wake('q', 1);
+    expect(heard).toEqual(['q']);
+    consumers.wakeFromPeer('q');
+    const { waiting } = await parked();
+    consumers.wakeFromPeer('q');
+    (await store.claim()).bring(['of a peer']);
+    expect(bodies(await waiting)).toEqual(['of a peer']);
+    expect(heard).toEqual(['q']);
   });
 });

@@ -1,12 +1,13 @@
 import { type BeforeApplicationShutdown, Inject, Injectable, Optional } from '@nestjs/common';
 import { RowmqError } from '@rowmq/contract';
-import { type LeasedDelivery, MessageRepository, type Queue, QueueRepository } from '@rowmq/store';
+import { type LeasedDelivery, MessageRepository, type Queue, QueueRepository, type Reservation } from '@rowmq/store';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import { Metrics } from '../metrics/metrics.js';
-import { Batcher } from './batcher.js';
-import { BATCH_ROWS, batchLimits, type BatchConfig } from './commits.js';
-import { type IdleQueue, IdlePoll, SHORTEST_PAUSE_MS } from './idle-poll.js';
+import { batchLimits, type BatchConfig } from './batch-limits.js';
+import { overloaded, WAIT_MS } from './batcher.js';
+import { IdlePoll } from './idle-poll.js';
 import { NO_PEERS, PEERS, type Peers } from './peers.js';
+import { type ClaimLimits, type Consumer, QueueConsumers, type QueueConsumersHost } from './queue-consumers.js';
 
 /** A consumer's request. */
 export interface ConsumerDemand {
@@ -17,67 +18,62 @@ export interface ConsumerDemand {
   waitMs: number;
 }
 
-interface Consumer extends ConsumerDemand {
-  /** Answers it with messages, with none, or with an error. Only the first call counts. */
-  settle: (outcome: LeasedDelivery[] | Error) => void;
-  /** Its time ran out, or it hung up, while its claim was in flight. */
-  isOver: boolean;
-}
-
-/** The consumers of one queue, first come first. */
-interface ConsumerList extends IdleQueue {
-  consumers: Consumer[];
-  /** The claim in flight is for this many, from the first. */
-  inClaim: number;
-  state: 'idle' | 'claiming' | 'parked';
-  /** A message became ready since the claim in flight began. */
-  isWoken: boolean;
-  /** A message became ready on this broker, and it may be more than these consumers want. */
-  isFresh: boolean;
-  /** Claims in a row that have to be repeated. */
-  repeats: number;
-}
-
 /**
- * A claim that only removed deliveries is repeated. After this many in a row, a consumer that does
- * not wait is told that there is no message.
- */
-const MOST_REPEATS = 5;
-
-/**
- * Dequeue: all consumers of a queue share one claim. It leases as much as they want together, and
- * the first to come gets messages first. Claims of several queues share a transaction.
+ * Dequeue: the consumers of every queue. {@link QueueConsumers} decides for one queue whether they
+ * need a claim or wait for a hand-off.
  *
- * A parked consumer costs the database nothing. An enqueue, nack or release on this broker wakes
- * its queue at once. {@link IdlePoll} finds what other brokers enqueued, delays that ended and
- * leases that ran out, with one poll for all queues.
+ * Consumers of a queue share a claim, and a queue has one claim in flight at a time: two would wait
+ * for each other. Claims of several queues run side by side, up to a share of the connections.
+ *
+ * A parked consumer costs the database nothing. {@link IdlePoll} finds what other brokers enqueued,
+ * delays that ended and leases that ran out, with one poll for all queues.
  */
 @Injectable()
 export class WaitingConsumers implements BeforeApplicationShutdown {
-  private readonly lists = new Map<string, ConsumerList>();
-  private readonly claims: Batcher<ConsumerList, void>;
-  private readonly poll: IdlePoll<ConsumerList>;
+  private readonly lists = new Map<string, QueueConsumers>();
+  private readonly poll: IdlePoll<QueueConsumers>;
+  /** Queues whose claim has not begun, and the time of their request. */
+  private readonly requested = new Map<QueueConsumers, number>();
+  private readonly claimLimits: ClaimLimits;
+  private readonly mostClaims: number;
+  private claimsInFlight = 0;
+  private isScheduled = false;
+  private arrivals = 0;
   private waiting = 0;
   private isClosed = false;
+  private readonly host: QueueConsumersHost = {
+    requestClaim: (list) => {
+      this.requested.set(list, performance.now());
+      this.schedule();
+    },
+    forget: (list) => {
+      this.poll.remove(list);
+      this.lists.delete(list.queueName);
+    },
+    announce: (queueName) => this.peers.wake(queueName),
+    handedOff: (queueName, messages) => this.metrics.count('handed-off', queueName, messages),
+  };
 
   constructor(
     private readonly messages: MessageRepository,
     private readonly queues: QueueRepository,
-    metrics: Metrics,
+    private readonly metrics: Metrics,
     @Inject(BROKER_CONFIG) private readonly config: BatchConfig & Pick<BrokerConfig, 'maxLongPolls'>,
     @Optional() @Inject(PEERS) private readonly peers: Peers = NO_PEERS,
   ) {
-    this.claims = new Batcher({
-      commit: (lists) => this.claim(lists),
-      weigh: (list) => ({ rows: Math.min(BATCH_ROWS, wantedBy(list.consumers)), bytes: 0 }),
-      limits: { ...batchLimits(config), requests: BATCH_ROWS },
-      onBatch: (batch) => metrics.observeBatch('dequeue', batch),
+    const { requests, rows, batches } = batchLimits(config);
+    this.claimLimits = { consumers: requests, messages: rows };
+    this.mostClaims = batches;
+    const { requested } = this;
+    metrics.addBatcher('dequeue', {
+      get waiting() {
+        return requested.size;
+      },
     });
-    metrics.addBatcher('dequeue', this.claims);
     metrics.gauge('rowmq_waiting_consumers', 'Consumers that wait for messages on this broker', () => this.waiting);
     this.poll = new IdlePoll(messages, queues, {
-      onReady: (list) => this.claimFor(list),
-      onGone: (list, error) => this.dismiss(list, error),
+      onReady: (list) => list.becameReady(Infinity, false),
+      onGone: (list, error) => list.dismiss(error),
     });
   }
 
@@ -108,7 +104,10 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
       return await new Promise<LeasedDelivery[]>((resolve, reject) => {
         const list = this.listOf(queueName);
         const consumer: Consumer = {
-          ...demand,
+          maxMessages: demand.maxMessages,
+          leaseSeconds: demand.leaseSeconds,
+          mayWait,
+          arrival: (this.arrivals += 1),
           isOver: false,
           settle: (outcome) => {
             clearTimeout(timer);
@@ -117,189 +116,94 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
             else resolve(outcome);
           },
         };
-        const giveUp = (): void => this.giveUp(list, consumer);
+        const giveUp = (): void => list.giveUp(consumer);
         const timer = mayWait ? setTimeout(giveUp, demand.waitMs) : undefined;
         hungUp.addEventListener('abort', giveUp, { once: true });
-        list.consumers.push(consumer);
-        // While others are parked the queue is empty: the newcomer waits with them.
-        if (!mayWait || list.state !== 'parked') this.claimFor(list);
+        list.add(consumer);
       });
     } finally {
       this.waiting -= 1;
     }
   }
 
-  /** A message in this queue became ready on this broker. */
-  wake(queueName: string): void {
-    const list = this.lists.get(queueName);
-    if (list === undefined) {
-      this.peers.wake(queueName);
-      return;
-    }
-    this.wakeList(list);
-    list.isFresh = true;
+  /**
+   * Reserves parked consumers of this queue for an enqueue that is about to commit this many
+   * messages.
+   */
+  reserve(queue: Queue, messages: number): Reservation[] {
+    return this.lists.get(queue.name)?.reserve(queue, messages) ?? [];
   }
 
-  /** A message in this queue became ready in another process of this broker. */
-  wakeFromPeer(queueName: string): void {
+  /** Messages became ready on this broker: this many, or Infinity if the number is unknown. */
+  wake(queueName: string, messages: number): void {
     const list = this.lists.get(queueName);
-    if (list !== undefined) this.wakeList(list);
+    if (list === undefined) this.peers.wake(queueName);
+    else list.becameReady(messages, true);
+  }
+
+  /** Messages in this queue became ready in another process of this broker. */
+  wakeFromPeer(queueName: string): void {
+    this.lists.get(queueName)?.becameReady(Infinity, false);
   }
 
   /**
-   * Lets all consumers go for whom no claim is in flight, so that the server can close. From then
-   * on none may wait.
+   * Lets all consumers go for whom neither a claim nor a reservation is in flight, so that the
+   * server can close. From then on none may wait.
    */
   beforeApplicationShutdown(): void {
     this.isClosed = true;
     this.poll.close();
-    for (const list of this.lists.values()) {
-      for (const consumer of list.consumers.slice()) this.giveUp(list, consumer);
-    }
+    for (const list of this.lists.values()) list.close();
   }
 
-  private listOf(queueName: string): ConsumerList {
+  private listOf(queueName: string): QueueConsumers {
     const known = this.lists.get(queueName);
     if (known !== undefined) return known;
-    const list: ConsumerList = {
-      queueName,
-      pauseMs: SHORTEST_PAUSE_MS,
-      consumers: [],
-      inClaim: 0,
-      state: 'idle',
-      isWoken: false,
-      isFresh: false,
-      repeats: 0,
-    };
+    const list = new QueueConsumers(queueName, this.host);
     this.lists.set(queueName, list);
+    this.poll.add(list);
     return list;
   }
 
-  private wakeList(list: ConsumerList): void {
-    list.pauseMs = SHORTEST_PAUSE_MS;
-    this.claimFor(list);
+  /** Begins claims after this turn of the event loop has read every request that arrived. */
+  private schedule(): void {
+    if (this.isScheduled || this.requested.size === 0) return;
+    this.isScheduled = true;
+    setImmediate(() => {
+      this.isScheduled = false;
+      for (const [list, since] of this.requested) {
+        if (this.claimsInFlight >= this.mostClaims) return;
+        this.requested.delete(list);
+        if (since + WAIT_MS < performance.now()) list.failClaim(overloaded('The database is slower than the claims'));
+        else void this.claim(list);
+      }
+    });
   }
 
-  /**
-   * A consumer whose claim is in flight waits for it: the messages that it brings must not be lost.
-   */
-  private giveUp(list: ConsumerList, consumer: Consumer): void {
-    const index = list.consumers.indexOf(consumer);
-    consumer.isOver = true;
-    if (index < list.inClaim) return;
-    list.consumers.splice(index, 1);
-    consumer.settle([]);
-    if (list.consumers.length === 0 && list.state === 'parked') this.forget(list);
+  private async claim(list: QueueConsumers): Promise<void> {
+    this.claimsInFlight += 1;
+    try {
+      const queue = await this.queues.get(list.queueName);
+      if (queue.paused) list.pauseClaim();
+      else await this.claimFrom(queue, list);
+    } catch (error) {
+      list.failClaim(error as Error);
+    } finally {
+      this.claimsInFlight -= 1;
+      this.schedule();
+    }
   }
 
-  private dismiss(list: ConsumerList, error: Error): void {
-    for (const consumer of list.consumers.splice(list.inClaim)) consumer.settle(error);
-    if (list.state === 'parked') this.forget(list);
-  }
-
-  private forget(list: ConsumerList): void {
-    this.poll.remove(list);
-    this.lists.delete(list.queueName);
-  }
-
-  /** Requests a claim for the consumers on a list; if one is in flight, another after it. */
-  private claimFor(list: ConsumerList): void {
-    if (list.state === 'claiming') {
-      list.isWoken = true;
+  private async claimFrom(queue: Queue, list: QueueConsumers): Promise<void> {
+    const started = performance.now();
+    const demands = list.beginClaim(queue, this.claimLimits);
+    if (demands.length === 0) {
+      list.endClaim([], false);
       return;
     }
-    if (list.state === 'parked') this.poll.remove(list);
-    list.state = 'claiming';
-    this.claims.submit(list.queueName, list).catch((error: unknown) => this.failed(list, error as Error));
+    const { leased, claimAgain } = await this.messages.claim(queue, demands);
+    const rows = demands.reduce((sum, { maxMessages }) => sum + maxMessages, 0);
+    this.metrics.observeBatch('dequeue', { rows, ms: performance.now() - started });
+    list.endClaim(leased, await claimAgain);
   }
-
-  /** The claim failed, or never started. */
-  private failed(list: ConsumerList, error: Error): void {
-    // A claim that never started was for all of them.
-    const count = list.inClaim > 0 ? list.inClaim : list.consumers.length;
-    for (const consumer of list.consumers.splice(0, count)) consumer.settle(error);
-    this.claimEnded(list, false);
-  }
-
-  /** Claims for lists of several queues in one batch, and answers their consumers. */
-  private async claim(lists: readonly ConsumerList[]): Promise<(void | Error)[]> {
-    const queues = await Promise.all(lists.map(({ queueName }) => this.queues.get(queueName).catch(asError)));
-    const open: { list: ConsumerList; queue: Queue }[] = [];
-    for (const [index, list] of lists.entries()) {
-      list.isWoken = false;
-      list.inClaim = this.countForClaim(list, BATCH_ROWS / lists.length);
-      const queue = queues[index] as Queue | Error;
-      if (!(queue instanceof Error) && !queue.paused && list.inClaim > 0) open.push({ list, queue });
-    }
-    const outcomes = await this.messages.dequeue(
-      open.map(({ list, queue }) => ({
-        queue,
-        demands: list.consumers.slice(0, list.inClaim).map(({ maxMessages, leaseSeconds }) => ({
-          maxMessages,
-          leaseSeconds: leaseSeconds ?? queue.leaseSeconds,
-        })),
-      })),
-    );
-    const claimed = new Map(open.map(({ list }, index) => [list, outcomes[index]]));
-    return lists.map((list, index) => {
-      const queue = queues[index];
-      if (queue instanceof Error) return queue;
-      const { leased, claimAgain: again } = claimed.get(list) ?? { leased: [], claimAgain: Promise.resolve(false) };
-      // Each list by itself: a queue that still waits must not delay the consumers of another.
-      void again.then((claimAgain) => this.handOut(list, leased, claimAgain));
-      return undefined;
-    });
-  }
-
-  /** The number of consumers, from the first, that fit one claim of so many rows; at least one. */
-  private countForClaim({ consumers }: ConsumerList, mostRows: number): number {
-    let rows = 0;
-    const most = Math.min(consumers.length, this.config.batchRequests);
-    for (let count = 0; count < most; count += 1) {
-      rows += (consumers[count] as Consumer).maxMessages;
-      if (rows > mostRows) return Math.max(count, 1);
-    }
-    return most;
-  }
-
-  /** Hands out the claimed messages. A consumer without one goes on waiting, if it may. */
-  private handOut(list: ConsumerList, leased: readonly LeasedDelivery[][], claimAgain: boolean): void {
-    const claimedFor = list.consumers.slice(0, list.inClaim);
-    list.repeats = claimAgain ? list.repeats + 1 : 0;
-    const isEmpty = !claimAgain || list.repeats >= MOST_REPEATS;
-    const left = claimedFor.filter((consumer, index) => {
-      const deliveries = leased[index] ?? [];
-      if (deliveries.length === 0 && !consumer.isOver && (consumer.waitMs > 0 || !isEmpty)) return true;
-      if (deliveries.length > 0) list.pauseMs = SHORTEST_PAUSE_MS;
-      consumer.settle(deliveries);
-      return false;
-    });
-    const others = list.consumers.slice(list.inClaim);
-    list.consumers = [...left, ...others];
-    // If the first consumers got too little, there is nothing for the others.
-    this.claimEnded(list, (claimAgain && !isEmpty) || (others.length > 0 && left.length === 0));
-  }
-
-  private claimEnded(list: ConsumerList, claimAgain: boolean): void {
-    list.inClaim = 0;
-    list.state = 'idle';
-    if (list.consumers.length === 0) {
-      this.lists.delete(list.queueName);
-      if (list.isFresh) this.peers.wake(list.queueName);
-    } else if (list.isWoken || claimAgain || list.consumers.some(({ waitMs }) => waitMs === 0)) {
-      this.claimFor(list);
-    } else {
-      list.state = 'parked';
-      list.isFresh = false;
-      this.poll.add(list);
-    }
-  }
-}
-
-function wantedBy(consumers: readonly Consumer[]): number {
-  return consumers.reduce((sum, { maxMessages }) => sum + maxMessages, 0);
-}
-
-function asError(error: unknown): Error {
-  return error instanceof Error ? error : new Error(String(error));
 }

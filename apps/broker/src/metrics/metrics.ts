@@ -8,6 +8,7 @@ export type MessageEvent = (typeof EVENTS)[number];
 
 const EVENTS = [
   'enqueued',
+  'handed-off',
   'dequeued',
   'redelivered',
   'acked',

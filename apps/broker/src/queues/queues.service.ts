@@ -75,7 +75,7 @@ export class QueuesService {
   /** Throws `queue-not-found`. */
   async setPaused(name: string, paused: boolean): Promise<{ name: string; paused: boolean }> {
     await this.queues.setPaused(name, paused);
-    if (!paused) this.consumers.wake(name);
+    if (!paused) this.consumers.wake(name, Infinity);
     return { name, paused };
   }
 
@@ -93,7 +93,7 @@ export class QueuesService {
       for (const [target, count] of batch.moved) {
         redriven += count;
         const targetName = names.get(target);
-        if (targetName !== undefined) this.consumers.wake(targetName);
+        if (targetName !== undefined) this.consumers.wake(targetName, count);
       }
       skipped += batch.skipped;
       left += batch.left;

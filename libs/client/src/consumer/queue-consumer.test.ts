@@ -20,6 +20,9 @@ class CountingBroker extends InMemoryBroker {
   /** By `performance.now()`. */
   readonly askedAt: number[] = [];
   readonly acks: number[] = [];
+  /** The acks that each dequeue carried. */
+  readonly carried: number[] = [];
+  waiting = 0;
   /** Also of those that fail. */
   ackTries = 0;
   extended = 0;
@@ -28,9 +31,11 @@ class CountingBroker extends InMemoryBroker {
 
   override async dequeue(queue: string, request: DequeueRequest = {}, options: CallOptions = {}) {
     this.asked.push(request.maxMessages ?? 1);
+    this.carried.push(request.ack?.length ?? 0);
     this.askedAt.push(performance.now());
     if (this.isAway) throw new BrokerUnreachableError('away', 'http://nowhere', 'not-sent');
-    return super.dequeue(queue, request, options);
+    this.waiting += 1;
+    return super.dequeue(queue, request, options).finally(() => (this.waiting -= 1));
   }
 
   override async ack(queue: string, request: { receipts: string[] }) {
@@ -235,8 +240,38 @@ describe('a consumer', () => {
     const broker = await filled(100);
     consume(broker, { message: () => undefined }, { concurrency: 100, batchSize: 100 });
     await broker.drained('orders');
-    expect(broker.acks.reduce((sum, size) => sum + size, 0)).toBe(100);
+    expect([...broker.acks, ...broker.carried].reduce((sum, size) => sum + size, 0)).toBe(100);
     expect(broker.acks.length).toBeLessThan(10);
+  });
+
+  it.each([
+    ['one message at a time', { concurrency: 1, prefetch: 0 }],
+    ['ten messages at a time', { concurrency: 10, prefetch: 5, batchSize: 10 }],
+  ])('acks with its next dequeue, and with no request more, when it takes %s', async (_, options) => {
+    /** Answers in a later turn of the event loop, as every broker over HTTP. */
+    class DistantBroker extends CountingBroker {
+      override async dequeue(queue: string, request?: DequeueRequest, callOptions?: CallOptions) {
+        await sleep(1);
+        return super.dequeue(queue, request, callOptions);
+      }
+    }
+    const broker = new DistantBroker();
+    await new Queue<number>(broker, 'orders').enqueueMany(Array.from({ length: 30 }, (__, index) => index));
+    // The last ack is settled although its dequeue waits for longer than the test.
+    consume(broker, { message: () => undefined }, { ...options, waitSeconds: 20 });
+    await broker.drained('orders');
+    expect(broker.carried.reduce((sum, size) => sum + size, 0)).toBe(30);
+    expect(broker.ackTries).toBe(0);
+  });
+
+  it('acks at once, by itself, while its next dequeue waits', async () => {
+    const broker = await filled(1);
+    const handler = async () => vi.waitUntil(() => broker.asked.length === 2 && broker.waiting === 1);
+    consume(broker, { message: handler }, { concurrency: 2, waitSeconds: 20 });
+    await broker.drained('orders');
+    expect(broker.acks).toEqual([1]);
+    expect(broker.carried).toEqual([0, 0]);
+    expect(broker.waiting).toBe(1);
   });
 
   it('extends the lease of a message for as long as its handler works', async () => {
@@ -397,6 +432,27 @@ describe.concurrent('a consumer that is stopped', () => {
     expect(left.map(({ body }) => body)).toEqual(['2', '3', '4', '5', '6', '7', '8', '9']);
     expect(left.every(({ availableAt }) => availableAt.getTime() <= Date.now())).toBe(true);
     expect(broker.asked).toHaveLength(asked);
+  });
+
+  it('acks by itself what it gave a dequeue that no broker answers', async () => {
+    /** Loses every dequeue that carries acks. */
+    class LosingBroker extends CountingBroker {
+      override async dequeue(queue: string, request: DequeueRequest = {}, options: CallOptions = {}) {
+        if (request.ack === undefined) return super.dequeue(queue, request, options);
+        this.carried.push(request.ack.length);
+        return new Promise<never>((_, reject) => {
+          options.signal?.addEventListener('abort', () => reject(options.signal?.reason as Error));
+        });
+      }
+    }
+    const broker = new LosingBroker();
+    await new Queue<number>(broker, 'orders').enqueue(1);
+    const consumer = consume(broker, { message: () => undefined }, { prefetch: 0, waitSeconds: 20 });
+    await vi.waitUntil(() => broker.carried.includes(1));
+    expect(broker.messages('orders')).toHaveLength(1);
+    await consumer.stop();
+    expect(broker.messages('orders')).toEqual([]);
+    expect(broker.acks).toEqual([1]);
   });
 
   it('sends no more settlements once the broker has not answered for ten seconds, however long its leases are', async () => {

@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import type { LeasedMessage } from '@rowmq/contract';
 import { PayloadCodec, PayloadError, type PayloadOptions } from '../queue/payload-codec.js';
 import type { BrokerClient } from '../broker-client.js';
@@ -152,16 +152,21 @@ export class QueueConsumer<T = unknown> extends EventEmitter<ConsumerEvents> {
       const began = performance.now();
       try {
         const { waitSeconds, leaseSeconds } = this.settings;
-        const { messages } = await this.#client.dequeue(
-          this.queue,
-          { maxMessages, waitSeconds, leaseSeconds },
-          { signal: this.#givingUp.signal },
+        const { messages } = await this.#settler.dequeue(async (ack) =>
+          this.#client.dequeue(
+            this.queue,
+            { maxMessages, waitSeconds, leaseSeconds, ...(ack.length > 0 && { ack }) },
+            { signal: this.#givingUp.signal },
+          ),
         );
         failures = 0;
         this.#tell('dequeued', messages.length);
         this.#accept(messages);
         const took = performance.now() - began;
-        if (messages.length === 0 && took < QUICK_ANSWER_MS) await this.#pause(QUICK_ANSWER_MS - took);
+        // Handlers that are done within this turn of the event loop have their acks carried by the
+        // next dequeue.
+        if (messages.length > 0) await turn();
+        else if (took < QUICK_ANSWER_MS) await this.#pause(QUICK_ANSWER_MS - took);
       } catch (error) {
         if (signal.aborted) break;
         const pause = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** failures) * (0.5 + Math.random() / 2);

@@ -1,8 +1,9 @@
-import { type FailedReceipt, LIMITS, RowmqError } from '@rowmq/contract';
+import { type DequeueAnswer, type FailedReceipt, LIMITS, RowmqError } from '@rowmq/contract';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pLimit from 'p-limit';
 import type { BrokerClient } from '../broker-client.js';
 import { mayPass } from '../http/broker-unreachable.error.js';
+import { CarriedAcks } from './carried-acks.js';
 import type { Delivery, Settlement } from './message.js';
 
 /** Deliveries with the same settlement. */
@@ -31,14 +32,17 @@ const AGAIN_AFTER_MS = 250;
  * Requests in flight per sender. Nacks have a reason or a delay each of their own, and may be many.
  */
 const REQUESTS_AT_ONCE = 4;
+const ACK: Settlement = { verb: 'ack' };
 
 /**
  * Sends settlements to the broker, many with one request. While requests are in flight, further
- * settlements collect for the next. No handler waits for it, and acks wait for nothing else.
+ * settlements collect for the next. No handler waits for it, and acks wait for nothing else. A
+ * dequeue takes the acks along that have not been sent yet.
  */
 export class Settler {
   readonly #acks: Sender;
   readonly #others: Sender;
+  readonly #carried: CarriedAcks;
   readonly #closed = new AbortController();
 
   readonly #client: BrokerClient;
@@ -51,14 +55,30 @@ export class Settler {
     this.#events = events;
     this.#acks = new Sender((group) => this.#send(group));
     this.#others = new Sender((group) => this.#send(group));
+    this.#carried = new CarriedAcks({
+      onAnswer: (deliveries, failed) => this.#answered(deliveries, failed),
+      onFailure: (error, deliveries) => this.#afterFailure(error, ACK, deliveries),
+      onGivenUp: (deliveries) => {
+        for (const delivery of deliveries) this.add(delivery, ACK);
+      },
+    });
   }
 
   add(delivery: Delivery, settlement: Settlement): void {
     (settlement.verb === 'ack' ? this.#acks : this.#others).add(delivery, settlement);
   }
 
+  /**
+   * Sends a dequeue, with the receipts of acks that have not been sent yet. Returns its answer, or
+   * throws its failure.
+   */
+  dequeue(send: (receipts: string[]) => Promise<DequeueAnswer>): Promise<DequeueAnswer> {
+    return this.#carried.send(this.#acks.take(ACK, LIMITS.batch), send);
+  }
+
   /** Resolves when the broker has answered for everything settled so far. Never rejects. */
   async flush(): Promise<void> {
+    await this.#carried.flush();
     await Promise.all([this.#acks.flush(), this.#others.flush()]);
   }
 
@@ -70,15 +90,19 @@ export class Settler {
   /** Never rejects. */
   async #send({ settlement, deliveries }: Group): Promise<void> {
     try {
-      const failed = new Map((await this.#ask(settlement, deliveries)).map(({ receipt, code }) => [receipt, code]));
-      for (const delivery of deliveries) {
-        // A delivery that is not found was settled by a try whose answer was lost, or is over in
-        // another way.
-        if (failed.get(delivery.message.receipt) === 'lease-lost') this.#events.onLost(delivery);
-        this.#events.onDone(delivery);
-      }
+      this.#answered(deliveries, await this.#ask(settlement, deliveries));
     } catch (error) {
       await this.#afterFailure(error, settlement, deliveries);
+    }
+  }
+
+  #answered(deliveries: readonly Delivery[], failed: readonly FailedReceipt[]): void {
+    const codes = new Map(failed.map(({ receipt, code }) => [receipt, code]));
+    for (const delivery of deliveries) {
+      // A delivery that is not found was settled by a try whose answer was lost, or is over in
+      // another way.
+      if (codes.get(delivery.message.receipt) === 'lease-lost') this.#events.onLost(delivery);
+      this.#events.onDone(delivery);
     }
   }
 
@@ -141,6 +165,16 @@ class Sender {
     if (group === undefined) this.#groups.set(key, { settlement, deliveries: [delivery] });
     else group.deliveries.push(delivery);
     this.#working ??= this.#work();
+  }
+
+  /** Takes up to `most` deliveries with this settlement that have not been sent yet. */
+  take(settlement: Settlement, most: number): Delivery[] {
+    const key = JSON.stringify(settlement);
+    const group = this.#groups.get(key);
+    if (group === undefined) return [];
+    const taken = group.deliveries.splice(0, most);
+    if (group.deliveries.length === 0) this.#groups.delete(key);
+    return taken;
   }
 
   async flush(): Promise<void> {

@@ -75,6 +75,21 @@ describe('RowmqHttpClient', () => {
     expect(seen).toEqual([['POST', '/v1/queues/orders/messages/ack', 'Bearer secret', { receipts: ['r1', 'r2'] }]]);
   });
 
+  it('sends the acks of a dequeue with it, and returns the answer for each', async () => {
+    const seen: unknown[] = [];
+    const { url } = await listen((request, body, response) => {
+      seen.push([request.url, JSON.parse(body)]);
+      json(response, 200, { messages: [], acked: ['r1'], failed: [{ receipt: 'r2', code: 'lease-lost' }] });
+    });
+    const request = { waitSeconds: 1, ack: ['r1', 'r2'] };
+    await expect(clientOf({ url }).dequeue('orders', request)).resolves.toEqual({
+      messages: [],
+      acked: ['r1'],
+      failed: [{ receipt: 'r2', code: 'lease-lost' }],
+    });
+    expect(seen).toEqual([['/v1/queues/orders/messages/dequeue', request]]);
+  });
+
   it('keeps its connections for the next call', async () => {
     const { server, url } = await listen((_request, _body, response) => json(response, 200, { messages: [] }));
     let connections = 0;
@@ -276,6 +291,18 @@ describe('a failed call', () => {
     await expect(clientOf({ url: acked.url, retries: 4 }).ack('orders', { receipts: ['r'] })).resolves.toMatchObject({
       acked: ['r'],
     });
+  });
+
+  it('is repeated for a dequeue together with its acks, and an ack that an earlier try settled is not found', async () => {
+    const answer = { messages: [], acked: [], failed: [{ receipt: 'r', code: 'delivery-not-found' }] };
+    const bodies: unknown[] = [];
+    const { url } = await listen((request, body, response) => {
+      bodies.push(JSON.parse(body));
+      if (bodies.length === 1) request.socket.destroy();
+      else json(response, 200, answer);
+    });
+    await expect(clientOf({ url, retries: 4 }).dequeue('orders', { ack: ['r'] })).resolves.toEqual(answer);
+    expect(bodies).toEqual([{ ack: ['r'] }, { ack: ['r'] }]);
   });
 
   it('is not repeated if the broker refused the call itself', async () => {

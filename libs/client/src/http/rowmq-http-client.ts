@@ -145,7 +145,12 @@ export class RowmqHttpClient extends BrokerClient {
     });
   }
 
-  /** Leases up to `maxMessages` and waits up to `waitSeconds` for the first. It may answer none. */
+  /**
+   * Leases up to `maxMessages` and waits up to `waitSeconds` for the first. It may answer none.
+   *
+   * Settles the receipts in `ack` first, and then answers each as acked or failed. After a retry,
+   * `delivery-not-found` may mean that an earlier try settled it, as with {@link ack}.
+   */
   dequeue(queue: string, request: DequeueRequest = {}, options: CallOptions = {}): Promise<DequeueAnswer> {
     const extraMs = (request.waitSeconds ?? 0) * 1000;
     return this.#call(dequeueAnswer, {

@@ -94,22 +94,21 @@ export class InMemoryBroker extends BrokerClient {
 
   async dequeue(queue: string, request: DequeueRequest = {}, { signal }: CallOptions = {}): Promise<DequeueAnswer> {
     const settings = this.#use(queue);
-    const { maxMessages, waitSeconds, leaseSeconds } = readRequest(dequeueRequest, request);
+    const { maxMessages, waitSeconds, leaseSeconds, ack } = readRequest(dequeueRequest, request);
     const until = Date.now() + waitSeconds * 1000;
+    signal?.throwIfAborted();
+    const acks = ack === undefined ? {} : this.#ack(queue, ack);
     for (;;) {
       signal?.throwIfAborted();
       const messages = this.#lease(queue, maxMessages, leaseSeconds ?? settings.leaseSeconds);
-      if (messages.length > 0 || Date.now() >= until || this.#isClosed) return { messages };
+      if (messages.length > 0 || Date.now() >= until || this.#isClosed) return { messages, ...acks };
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
   }
 
   async ack(queue: string, request: AckRequest): Promise<AckAnswer> {
     this.#use(queue);
-    const { receipts } = readRequest(ackRequest, request);
-    const { done, failed } = this.#settle(queue, receipts, (receipt) => this.#protocol.ack(receipt));
-    this.#forgetSettled();
-    return { acked: done, failed };
+    return this.#ack(queue, readRequest(ackRequest, request).receipts);
   }
 
   async nack(queue: string, request: NackRequest): Promise<NackAnswer> {
@@ -225,6 +224,12 @@ export class InMemoryBroker extends BrokerClient {
           leaseExpiresAt: new Date(leaseExpiresAt).toISOString(),
         };
       });
+  }
+
+  #ack(queue: string, receipts: readonly string[]): AckAnswer {
+    const { done, failed } = this.#settle(queue, receipts, (receipt) => this.#protocol.ack(receipt));
+    this.#forgetSettled();
+    return { acked: done, failed };
   }
 
   /** Answers each receipt by itself. */

@@ -6,7 +6,8 @@ import { LEASE_GRACE_MS } from '@rowmq/contract';
  * `InMemoryBroker` runs it, and `test/model` compares the store with it.
  *
  * It knows nothing of tables, transactions, batches or brokers. Requests run one after the other,
- * each at the instant `now`. Their effects and answers follow from that, with one exception: the
+ * each at the instant `now`. A dequeue that carries acks is an ack and then a dequeue, at the same
+ * instant. Their effects and answers follow from that, with one exception: the
  * protocol leaves some freedom in which deliveries a dequeue hands out. Its limits are in
  * `test/model/dequeue-rules.ts`.
  */

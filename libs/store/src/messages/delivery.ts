@@ -36,7 +36,7 @@ export const GONE = Symbol('settled');
  * place: one for the members that keep their fate, and one for each new fate. Every member is owed
  * by exactly one of them, or settled.
  *
- * Members that the delivery does not owe are ignored. Of several fates for a member, the last wins.
+ * Members that the delivery does not owe are ignored. If a member has several fates, the last wins.
  */
 export function split(delivery: Delivery, fates: ReadonlyMap<Fate, Members>): Delivery[] {
   const rows: Delivery[] = [];

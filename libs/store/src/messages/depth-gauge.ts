@@ -13,41 +13,45 @@ const QUEUES_REMEMBERED = 10_000;
  * Keeps queues near their maximum depth.
  *
  * A broker counts a queue's messages at most once a second, and adds its own enqueues since. Other
- * brokers' enqueues of that second may exceed the limit. Before it refuses a request the broker
+ * brokers' enqueues of that second may exceed the limit. Before a batch refuses a request the broker
  * counts again, unless the queue is deep and its last count recent.
  */
 export class DepthGauge {
   private readonly counts = new Map<number, { depth: number; countedAt: number }>();
-  /** Messages that this broker is about to store, by queue. No count sees them. */
-  private readonly pending = new Map<number, number>();
+  /** Messages that are being stored, by queue. A count does not see them. */
+  private readonly underWay = new Map<number, number>();
 
   constructor(private readonly database: Database) {}
 
-  /** Returns the number of messages that still fit into a queue. May be negative. */
-  async room(queueId: number, maxDepth: number, wanted: number): Promise<number> {
+  /**
+   * Returns the number of messages that still fit into a queue. May be negative. A refusal rests on
+   * a count from `since` on (`performance.now()`).
+   */
+  async room(queueId: number, maxDepth: number, wanted: number, since: number): Promise<number> {
     const known = this.counts.get(queueId);
     if (known !== undefined && performance.now() - known.countedAt < REUSE_MS) {
-      if (known.depth + wanted <= maxDepth || known.depth > CHEAP_DEPTH) return maxDepth - known.depth;
+      const isFirm = known.depth > CHEAP_DEPTH || known.countedAt >= since;
+      if (known.depth + wanted <= maxDepth || isFirm) return maxDepth - known.depth;
     }
     const countedAt = performance.now();
-    const stored = await countMessages(this.database, queueId, maxDepth);
-    const depth = stored + (this.pending.get(queueId) ?? 0);
+    const counted = await countMessages(this.database, queueId, maxDepth);
+    const depth = counted + (this.underWay.get(queueId) ?? 0);
     if (this.counts.size >= QUEUES_REMEMBERED) this.counts.clear();
     this.counts.set(queueId, { depth, countedAt });
     return maxDepth - depth;
   }
 
-  /** Counts messages that this broker is about to store. {@link end} must follow. */
+  /** Counts messages that the broker is about to store. The caller must call {@link end}. */
   begin(queueId: number, messages: number): void {
-    this.pending.set(queueId, (this.pending.get(queueId) ?? 0) + messages);
+    this.underWay.set(queueId, (this.underWay.get(queueId) ?? 0) + messages);
     this.add(queueId, messages);
   }
 
-  /** The store of messages has ended, well or not. */
-  end(queueId: number, messages: number, { isStored }: { isStored: boolean }): void {
-    const left = (this.pending.get(queueId) ?? 0) - messages;
-    if (left > 0) this.pending.set(queueId, left);
-    else this.pending.delete(queueId);
+  /** Messages that {@link begin} counted are stored now, or will not be. */
+  end(queueId: number, messages: number, isStored: boolean): void {
+    const left = (this.underWay.get(queueId) ?? 0) - messages;
+    if (left > 0) this.underWay.set(queueId, left);
+    else this.underWay.delete(queueId);
     if (!isStored) this.add(queueId, -messages);
   }
 

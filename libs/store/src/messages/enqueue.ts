@@ -42,7 +42,9 @@ export type EnqueueOutcome = Buffer[] | Error;
 export interface Reservation {
   readonly maxMessages: number;
   readonly leaseSeconds: number;
-  /** After COMMIT: these messages are leased to the consumer. At least one, at most `maxMessages`. */
+  /**
+   * After COMMIT: these messages are leased to the consumer. At least one, at most `maxMessages`.
+   */
   handOff(leased: LeasedDelivery[]): void;
   /** Nothing is leased to the consumer. */
   cancel(): void;
@@ -102,12 +104,13 @@ export class Enqueue {
           this.makePackId,
         ),
       );
+      for (const { queue, messages } of batches) this.depths.begin(queue.id, messages.length);
       try {
         await this.store(batches);
-        this.endAll(admitted, { isStored: true });
+        for (const { queue, messages } of batches) this.depths.end(queue.id, messages.length, true);
       } catch (error) {
-        this.endAll(admitted, { isStored: false });
-        for (const { queue, handOffs } of batches) {
+        for (const { queue, messages, handOffs } of batches) {
+          this.depths.end(queue.id, messages.length, false);
           // The messages may be stored after all, so the next claim reads from the start.
           this.views.forget(queue.id);
           for (const { reservation } of handOffs) reservation.cancel();
@@ -139,6 +142,9 @@ export class Enqueue {
   }> {
     const outcomes = new Map<EnqueueRequest, Error>();
     const admitted: { queue: Queue; request: EnqueueRequest; messages: Admitted[] }[] = [];
+    const begunAt = performance.now();
+    /** Admitted messages of bounded queues. */
+    const sizes = new Map<Queue, number>();
     for (const request of requests) {
       const queue = queues.get(request.queueName);
       if (queue === undefined) {
@@ -148,26 +154,19 @@ export class Enqueue {
       try {
         const messages = request.messages.map((message, index) => schedule(message, queue, index));
         if (queue.maxDepth !== null) {
-          refuseIfFull(queue, messages.length, await this.depths.room(queue.id, queue.maxDepth, messages.length));
+          const before = sizes.get(queue) ?? 0;
+          const size = before + messages.length;
+          const room = await this.depths.room(queue.id, queue.maxDepth, size, begunAt);
+          refuseIfFull(queue, messages.length, room - before);
+          sizes.set(queue, size);
         }
-        this.depths.begin(queue.id, messages.length);
         admitted.push({ queue, request, messages });
       } catch (error) {
-        if (!(error instanceof RowmqError) || error.code === 'database-unavailable') {
-          this.endAll(admitted, { isStored: false });
-          throw error;
-        }
+        if (!(error instanceof RowmqError) || error.code === 'database-unavailable') throw error;
         outcomes.set(request, error);
       }
     }
     return { outcomes, admitted };
-  }
-
-  private endAll(
-    admitted: readonly { queue: Queue; messages: readonly Admitted[] }[],
-    how: { isStored: boolean },
-  ): void {
-    for (const { queue, messages } of admitted) this.depths.end(queue.id, messages.length, how);
   }
 
   private async store(batches: readonly QueueBatch[]): Promise<void> {
@@ -202,7 +201,9 @@ export class Enqueue {
     for (const priorityRank of ranks) this.views.of(queue.id).lower({ priorityRank, availableAt: now });
   }
 
-  /** @param now when the batch was stored; undefined if a COMMIT without an answer turned out well */
+  /**
+   * @param now when the batch was stored; undefined if a COMMIT without an answer turned out well
+   */
   private async handOff({ queue, handOffs }: QueueBatch, leaseToken: Buffer, now: number | undefined): Promise<void> {
     const undone: LeasedDelivery[] = [];
     for (const { reservation, messages } of handOffs) {

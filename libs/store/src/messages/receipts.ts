@@ -1,9 +1,11 @@
 import { indexInPack, packIdOf, type Receipt, type ReceiptErrorCode } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
+import { hex, hexList } from '../database/hex.js';
 import type { Statement } from '../database/session.js';
+import { groupBy } from '../group-by.js';
 import { type Delivery, type Fate, split } from './delivery.js';
-import { DELIVERY_COLUMNS, FOR_UPDATE, isNoLease, LEASE_GRACE_MS, rewrite } from './delivery.sql.js';
+import { DELIVERY_COLUMNS, FOR_UPDATE, isNoLease, LEASE_GRACE_MS, MOST_GROUPS, rewrite } from './delivery.sql.js';
 import { bitOf, has, type Members, union } from './members.js';
 
 /** One client's receipts for messages of one queue. */
@@ -50,8 +52,8 @@ export class Receipts {
     const held = heldBy(requests);
     const locked = await this.database.transaction(async (tx) => {
       if (held.length === 0) return [];
-      const answers = await tx.finish(settleStatements(held));
-      return answers[DELIVERIES_IN_SETTLE] as Delivery[];
+      const { statements, locking } = settleStatements(held);
+      return (await tx.finish(statements))[locking] as Delivery[];
     });
     return this.outcomes(requests, locked, 'delivery-not-found');
   }
@@ -70,18 +72,21 @@ export class Receipts {
       const found = await lockHeld(tx, held);
       const rows = new Map(found.locked.map((row) => [row, new Map<Fate, Members>()]));
       const find = finder(found.locked);
+      const ended = new Map<Delivery, Members>();
       for (const request of requests) {
         const fates = new Map<Delivery, Fate>();
         for (const receipt of request.receipts) {
           const row = find(request.queueId, receipt);
           if (row === undefined) continue;
+          const index = indexInPack(receipt.messageId);
+          const before = ended.get(row) ?? 0;
+          // The first request has ended the lease.
+          if (verb.secondOutcome !== null && has(before, index)) continue;
+          ended.set(row, union(before, bitOf(index)));
           let fate = fates.get(row);
           if (fate === undefined) fates.set(row, (fate = verb.fate(request, row, found.now)));
           const given = rows.get(row) as Map<Fate, Members>;
-          const bit = bitOf(indexInPack(receipt.messageId));
-          // An earlier receipt of this batch has ended the lease, so this one must change nothing.
-          if (verb.secondOutcome !== null && [...given.values()].some((members) => (members & bit) !== 0)) continue;
-          given.set(fate, union(given.get(fate) ?? 0, bit));
+          given.set(fate, union(given.get(fate) ?? 0, bitOf(index)));
         }
       }
       const changed = [...rows].filter(([, fates]) => fates.size > 0);
@@ -138,7 +143,7 @@ export class Receipts {
   ): Promise<(queueId: number, receipt: Receipt) => boolean> {
     const rows = await this.database.read<Pick<Delivery, 'queueId' | 'packId' | 'members'>>(
       `SELECT d.queue_id AS queueId, d.pack_id AS packId, d.members
-       FROM ${WANTED}
+       FROM ${wantedTable('?')}
        STRAIGHT_JOIN delivery d FORCE INDEX (PRIMARY)
          ON d.queue_id = wanted.queue_id
         AND d.pack_id = UNHEX(wanted.pack_id)`,
@@ -202,14 +207,69 @@ function leaseKey(queueId: number, packId: Buffer, leaseToken: Buffer): string {
   return `${queueId} ${packId.toString('latin1')}${leaseToken.toString('latin1')}`;
 }
 
-const wantedTable = (json: string): string => `JSON_TABLE(${json}, '$[*]' COLUMNS (
+/** How a statement finds the deliveries of receipts. */
+interface Source {
+  /** Statements that must precede. */
+  setUp: Statement[];
+  /** The table, for FROM and UPDATE. */
+  table: string;
+  condition: string;
+  orderBy: string;
+  /** The members that the receipts of a delivery name. */
+  members: string;
+  lock: string;
+}
+
+/**
+ * Finds the deliveries of receipts by pack and token, in primary-key order. One condition covers
+ * the packs of a queue, token and set of members. Many groups are a list to join.
+ *
+ * The token keeps the statement away from rows that a claim may want.
+ */
+function sourceOf(held: readonly Held[]): Source {
+  const groups = [
+    ...groupBy(held, ({ queueId, leaseToken, members }) => `${queueId} ${hex(leaseToken)} ${members}`).values(),
+  ];
+  if (groups.length > MOST_GROUPS) {
+    return {
+      setUp: [{ sql: 'SET @wanted = ?', values: [wantedJson(held)] }],
+      table: `${wantedTable('@wanted')}
+       STRAIGHT_JOIN delivery d FORCE INDEX (PRIMARY)
+         ON d.queue_id = wanted.queue_id
+        AND d.pack_id = UNHEX(wanted.pack_id)
+        AND d.lease_token = UNHEX(wanted.lease_token)`,
+      condition: 'TRUE',
+      orderBy: '',
+      members: 'wanted.members',
+      lock: FOR_UPDATE,
+    };
+  }
+  const conditions = groups.map((group) => {
+    const [{ queueId, leaseToken, members }] = group as [Held];
+    const packs = `d.pack_id IN (${hexList(group.map(({ packId }) => packId))}) AND d.lease_token = ${hex(leaseToken)}`;
+    return { packs, row: `(d.queue_id = ${queueId} AND ${packs})`, members };
+  });
+  return {
+    setUp: [],
+    table: 'delivery d FORCE INDEX (PRIMARY)',
+    condition: `(${conditions.map(({ row }) => row).join('\n         OR ')})`,
+    orderBy: 'ORDER BY d.queue_id, d.pack_id, d.lease_token',
+    members:
+      conditions.length === 1
+        ? String(conditions[0]?.members)
+        : `CASE ${conditions.map(({ packs, members }) => `WHEN ${packs} THEN ${members}`).join(' ')} END`,
+    lock: 'FOR UPDATE',
+  };
+}
+
+function wantedTable(json: string): string {
+  return `JSON_TABLE(${json}, '$[*]' COLUMNS (
          queue_id INT UNSIGNED PATH '$[0]',
          pack_id CHAR(32) PATH '$[1]',
          lease_token CHAR(16) PATH '$[2]',
          members INT UNSIGNED PATH '$[3]'
        )) wanted`;
-const WANTED = wantedTable('?');
-const WANTED_IN_VARIABLE = wantedTable('@wanted');
+}
 
 function wantedJson(held: readonly Held[]): string {
   return JSON.stringify(
@@ -223,53 +283,52 @@ function wantedJson(held: readonly Held[]): string {
 }
 
 /**
- * The deliveries under a lease of the wanted receipts, in primary-key order: the list has that
- * order, and each entry is a lookup of one pack and token.
- *
- * The token among the keys keeps the statement away from rows that a claim may want. The deadline
- * does the same after the lease has ended: claims lock in a different order, and MariaDB's SKIP
- * LOCKED waits for an instant. Both servers release the lock of a row that does not meet a
- * condition at once.
+ * A lease that has ended keeps a statement away from its delivery, because a claim may want it.
+ * Claims lock in a different order, and MariaDB's SKIP LOCKED waits for an instant. Both servers
+ * release the lock of a row that does not meet a condition at once.
  */
-const JOIN = `
-       STRAIGHT_JOIN delivery d FORCE INDEX (PRIMARY)
-         ON d.queue_id = wanted.queue_id
-        AND d.pack_id = UNHEX(wanted.pack_id)
-        AND d.lease_token = UNHEX(wanted.lease_token)`;
-const HELD = `${JOIN}
-       WHERE d.available_at > @deadline`;
+const SET_DEADLINE: Statement = { sql: `SET @deadline = ${NOW_MS} + ${LEASE_GRACE_MS}` };
+const IS_HELD = 'd.available_at > @deadline';
 
-const SET_DEADLINE = `SET @deadline = ${NOW_MS} + ${LEASE_GRACE_MS}`;
-
-const DELIVERIES_IN_SETTLE = 1;
-
-/**
- * All three statements find the same rows: `@deadline` does not move, the first one locks the rows,
- * and nobody else adds rows under these tokens.
- */
-function settleStatements(held: readonly Held[]): Statement[] {
-  return [
-    { sql: `${SET_DEADLINE}, @wanted = ?`, values: [wantedJson(held)] },
-    { sql: `SELECT ${DELIVERY_COLUMNS} FROM ${WANTED_IN_VARIABLE} ${HELD} ${FOR_UPDATE}` },
-    { sql: `DELETE d FROM ${WANTED_IN_VARIABLE} ${HELD} AND (d.members & ~wanted.members) = 0` },
-    {
-      sql: `UPDATE ${WANTED_IN_VARIABLE} ${JOIN}
-       SET d.members = d.members & ~wanted.members
-       WHERE d.available_at > @deadline
-         AND (d.members & wanted.members) <> 0`,
-    },
-  ];
+function lockStatement({ table, condition, orderBy, lock }: Source): Statement {
+  return { sql: `SELECT ${DELIVERY_COLUMNS} FROM ${table} WHERE ${condition} AND ${IS_HELD} ${orderBy} ${lock}` };
 }
 
-/** Locks the deliveries under a lease of these receipts. Also returns the time after the locks. */
+/**
+ * Locks the deliveries of these receipts, deletes those of which nothing is left, and clears the
+ * members of the others. Also returns the place of the first statement among them.
+ *
+ * All three find the same rows: `@deadline` does not move, the first locks the rows, and nobody
+ * adds rows under their tokens meanwhile.
+ */
+function settleStatements(held: readonly Held[]): { statements: Statement[]; locking: number } {
+  const source = sourceOf(held);
+  const { table, condition, members } = source;
+  return {
+    statements: [
+      ...source.setUp,
+      SET_DEADLINE,
+      lockStatement(source),
+      { sql: `DELETE d FROM ${table} WHERE ${condition} AND ${IS_HELD} AND d.members & ~(${members}) = 0` },
+      {
+        sql: `UPDATE ${table} SET d.members = d.members & ~(${members}) WHERE ${condition} AND ${IS_HELD} AND d.members & (${members}) <> 0`,
+      },
+    ],
+    locking: source.setUp.length + 1,
+  };
+}
+
+/** Locks the deliveries of these receipts. Also returns the time after the locks. */
 async function lockHeld(tx: Transaction, held: readonly Held[]): Promise<{ locked: Delivery[]; now: number }> {
   if (held.length === 0) return { locked: [], now: 0 };
-  const [, locked, time] = (await tx.all([
-    { sql: SET_DEADLINE },
-    { sql: `SELECT ${DELIVERY_COLUMNS} FROM ${WANTED} ${HELD} ${FOR_UPDATE}`, values: [wantedJson(held)] },
+  const source = sourceOf(held);
+  const answers = await tx.all([
+    ...source.setUp,
+    SET_DEADLINE,
+    lockStatement(source),
     { sql: `SELECT ${NOW_MS} AS now` },
-  ])) as [unknown, Delivery[], [{ now: number }]];
-  const [{ now }] = time;
+  ]);
+  const [locked, [{ now }]] = answers.slice(-2) as [Delivery[], [{ now: number }]];
   // A lease may have run out while the transaction waited for a lock.
   return { locked: locked.filter(({ availableAt }) => availableAt - LEASE_GRACE_MS > now), now };
 }

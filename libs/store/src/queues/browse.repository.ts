@@ -6,7 +6,9 @@ import { isNoLease, NO_LEASE } from '../messages/delivery.sql.js';
 import { bitOf, indexesOf, type Members } from '../messages/members.js';
 import { decodePack } from '../messages/pack.codec.js';
 
-/** A message in a queue as an operator sees it. Times are ms since 1970, on the database's clock. */
+/**
+ * A message in a queue as an operator sees it. Times are ms since 1970, on the database's clock.
+ */
 export interface DeliveryView {
   queueId: number;
   messageId: Buffer;
@@ -24,7 +26,7 @@ export interface MessageView {
   queueId: number;
   body: Buffer;
   headers: Buffer | null;
-  /** Of its pack: when the last of its messages expires. */
+  /** When the last message of its pack expires. */
   expiresAt: number;
 }
 
@@ -83,8 +85,8 @@ export class BrowseRepository {
   }
 
   /**
-   * Returns a page of a queue's messages in one state, in hand-out order, and the cursor of the next
-   * page. Throws TypeError for an `after` that is no such cursor.
+   * Returns a page of a queue's messages in one state, in hand-out order, and the cursor of the
+   * next page. Throws TypeError for an `after` that is no such cursor.
    */
   async browse(
     queueId: number,

@@ -1,0 +1,132 @@
+import type {
+  EnqueueOutcome,
+  EnqueueRequest,
+  LeasedDelivery,
+  MessageRepository,
+  NewMessage,
+  Queue,
+  Reservation,
+} from '@rowmq/store';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
+import { Metrics } from '../metrics/metrics.js';
+import { Commits } from './commits.js';
+import type { WaitingConsumers } from './waiting-consumers.js';
+
+const CONFIG = { poolSize: 16, batchRequests: 1000, maxWaitingRequests: 100 };
+
+const queue = (name: string): Queue => ({ id: 1, name, leaseSeconds: 30, paused: false }) as Queue;
+const messages = (count: number): NewMessage[] =>
+  Array.from({ length: count }, () => ({ body: Buffer.from('x'), headers: null, priority: 4 }));
+/** A reserved consumer that wants this many messages. */
+const wants = (maxMessages: number): Reservation => ({
+  maxMessages,
+  leaseSeconds: 30,
+  handOff: () => undefined,
+  cancel: () => undefined,
+});
+const ids = ({ messages: sent }: EnqueueRequest): Buffer[] => sent.map(() => Buffer.alloc(16));
+
+type Enqueue = MessageRepository['enqueue'];
+const enqueue = vi.fn<Enqueue>();
+const reserve = vi.fn<WaitingConsumers['reserve']>();
+const wake = vi.fn<WaitingConsumers['wake']>();
+let commits: Commits;
+
+beforeEach(() => {
+  vi.resetAllMocks();
+  reserve.mockReturnValue([]);
+  commits = new Commits(
+    { enqueue } as unknown as MessageRepository,
+    { reserve, wake } as unknown as WaitingConsumers,
+    new Metrics(),
+    CONFIG,
+  );
+});
+
+/**
+ * A store that offers so many messages of each queue to consumers, as often as a try is listed, and
+ * gives the reserved ones of the last try what they want.
+ */
+function storing(offers: Record<string, number[]>, outcome: (request: EnqueueRequest) => EnqueueOutcome = ids): void {
+  enqueue.mockImplementation(async (requests, { reserve: take = () => [] } = {}) => {
+    for (const [name, tries] of Object.entries(offers)) {
+      for (const [index, count] of tries.entries()) {
+        let left = count;
+        for (const reservation of take(queue(name), count)) {
+          const got = Math.min(left, reservation.maxMessages);
+          if (index < tries.length - 1) reservation.cancel();
+          else reservation.handOff(Array.from<LeasedDelivery>({ length: got }));
+          left -= got;
+        }
+      }
+    }
+    return requests.map(outcome);
+  });
+}
+
+describe('an enqueue', () => {
+  test('wakes nobody if the reserved consumers want all its messages', async () => {
+    storing({ q: [3] });
+    reserve.mockReturnValue([wants(1), wants(5)]);
+    await commits.enqueue({ queueName: 'q', messages: messages(3) });
+    expect(reserve).toHaveBeenCalledExactlyOnceWith(queue('q'), 3);
+    expect(wake).not.toHaveBeenCalled();
+  });
+
+  test('wakes consumers for the messages that the reserved ones leave, once a queue', async () => {
+    storing({ a: [3], b: [2] });
+    reserve.mockImplementation(({ name }) => (name === 'a' ? [wants(1)] : []));
+    await Promise.all(
+      ['a', 'b', 'a'].map((queueName) => commits.enqueue({ queueName, messages: messages(queueName === 'a' ? 1 : 2) })),
+    );
+    expect(wake.mock.calls).toEqual([
+      ['a', 2],
+      ['b', 2],
+    ]);
+  });
+
+  test('wakes nobody before its batch is stored, and nobody if all its requests are refused', async () => {
+    storing({ q: [1] }, () => new Error('full'));
+    await expect(commits.enqueue({ queueName: 'q', messages: messages(1) })).rejects.toThrow('full');
+    enqueue.mockRejectedValue(new Error('lost'));
+    await expect(commits.enqueue({ queueName: 'q', messages: messages(1) })).rejects.toThrow('lost');
+    expect(wake).not.toHaveBeenCalled();
+  });
+
+  test('that was tried again counts the messages of the last try only', async () => {
+    storing({ q: [5, 5] });
+    reserve.mockReturnValueOnce([wants(5)]).mockReturnValueOnce([wants(1)]);
+    await commits.enqueue({ queueName: 'q', messages: messages(5) });
+    expect(wake).toHaveBeenCalledExactlyOnceWith('q', 4);
+  });
+
+  test('wakes consumers for messages that are stored, though their reservation was cancelled', async () => {
+    enqueue.mockImplementation(async (requests, options) => {
+      for (const reservation of options?.reserve?.(queue('q'), 2) ?? []) reservation.cancel();
+      return requests.map(ids);
+    });
+    reserve.mockReturnValue([wants(2)]);
+    await commits.enqueue({ queueName: 'q', messages: messages(2) });
+    expect(wake).toHaveBeenCalledExactlyOnceWith('q', 2);
+  });
+
+  test('of messages that no consumer may have yet wakes nobody', async () => {
+    storing({});
+    await commits.enqueue({ queueName: 'q', messages: messages(2) });
+    expect(wake).not.toHaveBeenCalled();
+  });
+
+  test('gives each reserved consumer its messages and its lease length', async () => {
+    const consumer = { ...wants(2), leaseSeconds: 7, handOff: vi.fn<Reservation['handOff']>() };
+    reserve.mockReturnValue([consumer]);
+    enqueue.mockImplementation(async (requests, options) => {
+      const [offered] = options?.reserve?.(queue('q'), 2) ?? [];
+      expect(offered).toMatchObject({ maxMessages: 2, leaseSeconds: 7 });
+      offered?.handOff([{} as LeasedDelivery]);
+      return requests.map(ids);
+    });
+    await commits.enqueue({ queueName: 'q', messages: messages(2) });
+    expect(consumer.handOff).toHaveBeenCalledExactlyOnceWith([{}]);
+    expect(wake).toHaveBeenCalledExactlyOnceWith('q', 1);
+  });
+});

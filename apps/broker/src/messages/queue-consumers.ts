@@ -1,0 +1,332 @@
+import type { Demand, LeasedDelivery, Queue, Reservation } from '@rowmq/store';
+import { type IdleQueue, SHORTEST_PAUSE_MS } from './idle-poll.js';
+
+/** A consumer's request that has no answer yet. */
+export interface Consumer {
+  readonly maxMessages: number;
+  /** The queue's when absent. */
+  readonly leaseSeconds: number | undefined;
+  /** False: the next claim answers it, even without a message. */
+  readonly mayWait: boolean;
+  /** Consumers are served in the order of this number. */
+  readonly arrival: number;
+  /** Its time ran out, or it hung up, while a claim or a reservation could still bring messages. */
+  isOver: boolean;
+  readonly settle: (outcome: LeasedDelivery[] | Error) => void;
+}
+
+/** The most that one claim may be for. */
+export interface ClaimLimits {
+  consumers: number;
+  messages: number;
+}
+
+/** The part of the broker that the consumers of one queue need. */
+export interface QueueConsumersHost {
+  /** Starts a claim soon: `beginClaim`, then one of the methods that end it. */
+  requestClaim(consumers: QueueConsumers): void;
+  /** No consumer waits, and nothing is known of the queue any more. */
+  forget(consumers: QueueConsumers): void;
+  /** Messages became ready on this broker, and its consumers do not want them. */
+  announce(queueName: string): void;
+  handedOff(queueName: string, messages: number): void;
+}
+
+export type State =
+  /** No consumer waits. Messages may be ready. */
+  | 'idle'
+  /** A claim is requested or in flight. */
+  | 'claiming'
+  /** The broker knows of no ready message. A consumer that comes waits for a hand-off. */
+  | 'parked';
+
+export type ConsumersEvent =
+  /** A consumer came that may wait. */
+  | 'arrived'
+  /**
+   * A consumer came that does not wait. Only a claim that begins later may call the queue empty.
+   */
+  | 'asked'
+  /** Messages became ready: enqueued and not handed off, nacked, released, found by a poll. */
+  | 'ready'
+  /** The enqueue that had reserved a consumer leased nothing to it. */
+  | 'cancelled'
+  /** The claim ended, and the broker knows of no ready message. */
+  | 'drained'
+  /** The claim ended or failed, and more messages are or may be ready. */
+  | 'more'
+  /** The claim met a paused queue. */
+  | 'paused'
+  /** The poll is due, but no consumer is parked. */
+  | 'due'
+  /** The poll did not find the queue. */
+  | 'gone';
+
+type Step =
+  | 'stay'
+  /** → claiming; → idle if no consumer waits. */
+  | 'claim'
+  /** → parked. */
+  | 'park'
+  /** The number of ready messages becomes unknown. */
+  | 'doubt'
+  /** → idle, with an unknown number of ready messages. */
+  | 'forget';
+
+/** The state machine: the step for every event in every state. A claim ends in `claiming` only. */
+const STEPS: Record<ConsumersEvent, Record<State, Step>> = {
+  arrived: { idle: 'claim', claiming: 'stay', parked: 'stay' },
+  asked: { idle: 'claim', claiming: 'stay', parked: 'claim' },
+  ready: { idle: 'claim', claiming: 'stay', parked: 'claim' },
+  cancelled: { idle: 'claim', claiming: 'stay', parked: 'stay' },
+  drained: { idle: 'stay', claiming: 'park', parked: 'stay' },
+  more: { idle: 'stay', claiming: 'claim', parked: 'stay' },
+  paused: { idle: 'stay', claiming: 'park', parked: 'stay' },
+  due: { idle: 'forget', claiming: 'doubt', parked: 'forget' },
+  gone: { idle: 'forget', claiming: 'stay', parked: 'forget' },
+};
+
+/**
+ * A claim that only removed deliveries is repeated. After this many in a row, a consumer that does
+ * not wait is told that there is no message.
+ */
+const MOST_REPEATS = 5;
+
+/**
+ * The consumers of one queue, first come first served, and all that this broker knows of the
+ * queue's ready messages.
+ *
+ * A consumer gets messages from a claim or by a hand-off. A hand-off is cheaper, but must not pass
+ * over messages that the broker knows to be ready. So this object counts them (`ready`):
+ *
+ * - At first the number is unknown, which is Infinity. A claim that got less than it wanted took
+ *   all there was. From then on the number is known.
+ * - An enqueue, nack or release adds its messages. An enqueue adds only those that it did not hand
+ *   off.
+ * - A claim is for just enough consumers to take the known messages, and subtracts what it wants.
+ * - An enqueue may reserve waiting consumers while the number is 0, even if a claim is in flight:
+ *   that claim covers all known messages.
+ *
+ * The limit of a claim keeps a busy queue out of a trap. A claim for all consumers would leave
+ * nobody to reserve, so the next enqueue would store its messages ready, which needs a claim again.
+ *
+ * - Low load: the number stays 0. A consumer that comes back is parked without a claim, and the
+ *   next enqueue hands off to it.
+ * - Middle load: an enqueue with more messages than parked consumers leaves some ready. One claim
+ *   takes them for as many consumers; the next enqueue hands off to the others.
+ * - More messages than consumers can take: the number grows, and claims serve all consumers. When
+ *   they have caught up, the number is 0 again.
+ *
+ * The number may be too high after other brokers claimed messages. A claim then gets less than it
+ * wanted and corrects it. It may be too low after other brokers enqueued, a delay ended or a lease
+ * ran out. A hint of a peer or the poll then makes it unknown, at most one pause of the poll later.
+ * If the poll is due while no consumer is parked, the number becomes unknown without a poll.
+ */
+export class QueueConsumers implements IdleQueue {
+  pauseMs = SHORTEST_PAUSE_MS;
+  private current: State = 'idle';
+  private waiting: Consumer[] = [];
+  /** The consumers of the claim in flight, and the number of messages that they want. */
+  private claimants: Consumer[] = [];
+  private wanted = 0;
+  private readonly reserved = new Set<Consumer>();
+  /** Ready messages that no claim in flight is for. Infinity: unknown. */
+  private ready = Infinity;
+  /** Messages that became ready since the claim in flight began, which it may not have seen. */
+  private readyMeanwhile = 0;
+  /** Messages became ready on this broker, and peers have not heard of them. */
+  private isFresh = false;
+  /** Claims in a row that have to be repeated. */
+  private repeats = 0;
+
+  constructor(
+    readonly queueName: string,
+    private readonly host: QueueConsumersHost,
+  ) {}
+
+  get state(): State {
+    return this.current;
+  }
+
+  add(consumer: Consumer): void {
+    this.waiting.push(consumer);
+    if (!consumer.mayWait) this.ready = Infinity;
+    this.on(consumer.mayWait ? 'arrived' : 'asked');
+  }
+
+  /**
+   * Lets a consumer go. If a claim or a reservation is for it, it waits for the outcome: the
+   * messages must not be lost.
+   */
+  giveUp(consumer: Consumer): void {
+    consumer.isOver = true;
+    const index = this.waiting.indexOf(consumer);
+    if (index < 0) return;
+    this.waiting.splice(index, 1);
+    consumer.settle([]);
+  }
+
+  /**
+   * @param messages the number that became ready; Infinity: unknown
+   * @param isFresh this broker made them ready, so peers may want them
+   */
+  becameReady(messages: number, isFresh: boolean): void {
+    this.ready += messages;
+    this.readyMeanwhile += messages;
+    this.isFresh ||= isFresh;
+    // The broker did not hear of them, and there may be more of the kind.
+    if (messages === Infinity) this.pauseMs = SHORTEST_PAUSE_MS;
+    this.on('ready');
+  }
+
+  /**
+   * Reserves parked consumers for an enqueue that is about to store this many messages. The last
+   * may want more than is left for it.
+   */
+  reserve(queue: Queue, messages: number): Reservation[] {
+    if (this.ready > 0) return [];
+    let wanted = 0;
+    const hasEnough = this.waiting.findIndex(({ maxMessages }) => (wanted += maxMessages) >= messages);
+    const consumers = this.waiting.splice(0, hasEnough < 0 ? this.waiting.length : hasEnough + 1);
+    return consumers.map((consumer) => {
+      this.reserved.add(consumer);
+      return {
+        ...demandOf(consumer, queue),
+        handOff: (leased) => this.handOff(consumer, leased),
+        cancel: () => this.cancel(consumer),
+      };
+    });
+  }
+
+  /** The claim begins now. Returns the demands that it is for; none if no consumer waits. */
+  beginClaim(queue: Queue, limits: ClaimLimits): Demand[] {
+    let [count, wanted] = [0, 0];
+    for (const { maxMessages } of this.waiting) {
+      const isFull = count === limits.consumers || wanted + maxMessages > limits.messages;
+      if (wanted >= this.ready || (isFull && count > 0)) break;
+      count += 1;
+      wanted += maxMessages;
+    }
+    this.claimants = this.waiting.splice(0, count);
+    this.wanted = wanted;
+    this.ready = Math.max(0, this.ready - wanted);
+    this.readyMeanwhile = 0;
+    return this.claimants.map((consumer) => demandOf(consumer, queue));
+  }
+
+  /**
+   * Hands out the messages of a claim. A consumer without one goes on waiting, if it may.
+   * @param leased one list for each demand
+   * @param claimAgain the claim got too little although more may be ready
+   */
+  endClaim(leased: readonly LeasedDelivery[][], claimAgain: boolean): void {
+    this.repeats = claimAgain ? this.repeats + 1 : 0;
+    const isRepeated = claimAgain && this.repeats < MOST_REPEATS;
+    const found = leased.reduce((sum, { length }) => sum + length, 0);
+    const left = this.claimants.filter((consumer, index) => {
+      const messages = leased[index] ?? [];
+      if (messages.length === 0 && !consumer.isOver && (consumer.mayWait || isRepeated)) return true;
+      consumer.settle(messages);
+      return false;
+    });
+    this.claimants = [];
+    this.putBack(left);
+    if (isRepeated || this.waiting.some(({ mayWait }) => !mayWait)) this.ready = Infinity;
+    else if (found < this.wanted) this.ready = this.readyMeanwhile;
+    this.on(this.ready > 0 ? 'more' : 'drained');
+  }
+
+  /** The queue is paused, so there is no claim. Messages may be ready, so there is no hand-off. */
+  pauseClaim(): void {
+    for (const consumer of this.waiting) if (!consumer.mayWait) consumer.settle([]);
+    this.waiting = this.waiting.filter(({ mayWait }) => mayWait);
+    this.on('paused');
+  }
+
+  /** The claim failed, or could not begin. A claim that did not begin was for all consumers. */
+  failClaim(error: Error): void {
+    const consumers = this.claimants.length > 0 ? this.claimants : this.waiting.splice(0);
+    this.claimants = [];
+    for (const consumer of consumers) consumer.settle(error);
+    this.ready = Infinity;
+    this.on('more');
+  }
+
+  pollIsDue(): boolean {
+    if (this.current === 'parked' && this.waiting.length > 0) return true;
+    this.on('due');
+    return false;
+  }
+
+  /** The poll did not find the queue. */
+  dismiss(error: Error): void {
+    for (const consumer of this.waiting.splice(0)) consumer.settle(error);
+    this.on('gone');
+  }
+
+  /** Lets all consumers go. The outcome of claims and reservations settles theirs. */
+  close(): void {
+    for (const consumer of this.waiting.splice(0)) consumer.settle([]);
+    for (const consumer of [...this.claimants, ...this.reserved]) consumer.isOver = true;
+  }
+
+  private handOff(consumer: Consumer, leased: LeasedDelivery[]): void {
+    if (!this.reserved.delete(consumer)) return;
+    this.host.handedOff(this.queueName, leased.length);
+    consumer.settle(leased);
+  }
+
+  private cancel(consumer: Consumer): void {
+    if (!this.reserved.delete(consumer)) return;
+    if (consumer.isOver) {
+      consumer.settle([]);
+      return;
+    }
+    this.putBack([consumer]);
+    this.on('cancelled');
+  }
+
+  /** Lets consumers wait again, in their order of arrival. */
+  private putBack(consumers: readonly Consumer[]): void {
+    if (consumers.length === 0) return;
+    this.waiting = [...consumers, ...this.waiting].toSorted((one, other) => one.arrival - other.arrival);
+  }
+
+  private on(event: ConsumersEvent): void {
+    switch (STEPS[event][this.current]) {
+      case 'stay':
+        return;
+      case 'claim':
+        if (this.waiting.length === 0) {
+          this.becomeIdle();
+          return;
+        }
+        this.current = 'claiming';
+        this.host.requestClaim(this);
+        return;
+      case 'park':
+        this.current = 'parked';
+        this.isFresh = false;
+        return;
+      case 'doubt':
+        this.ready = Infinity;
+        return;
+      case 'forget':
+        this.ready = Infinity;
+        this.becomeIdle();
+        return;
+    }
+  }
+
+  private becomeIdle(): void {
+    this.current = 'idle';
+    if (this.isFresh) this.host.announce(this.queueName);
+    this.isFresh = false;
+    // A cancelled reservation returns its consumer to this object, which must still be known then.
+    if (this.ready === Infinity && this.reserved.size === 0) this.host.forget(this);
+  }
+}
+
+function demandOf({ maxMessages, leaseSeconds }: Consumer, queue: Queue): Demand {
+  return { maxMessages, leaseSeconds: leaseSeconds ?? queue.leaseSeconds };
+}
