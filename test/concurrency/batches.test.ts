@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { LeasedDelivery, MessageRepository, Queue } from '@rowmq/store';
+import type { LeasedDelivery, MessageRepository, Queue, Reservation } from '@rowmq/store';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { countDeadlocks, expectNoDeadlock } from '../support/deadlocks.js';
 import { testServer } from '../support/servers.js';
@@ -7,8 +7,9 @@ import { createQueue, message, openStore, type TestStore } from '../support/stor
 import { ackRest } from './rest.js';
 
 /*
- * Brokers under full load. Each has batches of every verb in flight, and each batch is for
- * several queues. Leases keep running out. The test counts the deadlocks that the server reports.
+ * Brokers under full load. Each has batches of every verb in flight, and each batch but a claim is
+ * for several queues. Leases keep running out. The test counts the deadlocks that the server
+ * reports.
  */
 
 /**
@@ -58,36 +59,53 @@ it('brokers ack each message once, without a deadlock, while batches of every ve
   const sent = new Set<string>();
   const acked = new Map<string, number>();
   let lost = 0;
+  let handedOff = 0;
   let isSent = false;
   const until = performance.now() + 60_000;
   const isRunning = (): boolean => (!isSent || acked.size < sent.size) && performance.now() < until;
 
-  async function produce(messages: MessageRepository): Promise<void> {
-    while (sent.size < MESSAGES) {
+  /** In every second batch two consumers of each queue wait for messages. */
+  async function produce(messages: MessageRepository, held: Held[]): Promise<void> {
+    for (let batch = 0; sent.size < MESSAGES; batch += 1) {
       const requests = [...queues, ...queues].toReversed().map(({ name }) => ({
         queueName: name,
         messages: Array.from({ length: 10 }, () => message({ priority: Math.floor(Math.random() * 3) + 3 })),
       }));
-      for (const { messages: made } of requests) for (const { id } of made) sent.add(id.toString('hex'));
-      expect(new Set(await messages.enqueue(requests))).toEqual(new Set([null]));
+      let open = 0;
+      const reserve = (queue: Queue): Reservation[] =>
+        [1, 2].map((leaseSeconds) => {
+          open += 1;
+          return {
+            maxMessages: 4,
+            leaseSeconds,
+            handOff: (leased) => {
+              open -= 1;
+              handedOff += leased.length;
+              held.push(...leased.map((lease) => ({ queue, lease })));
+            },
+            cancel: () => (open -= 1),
+          };
+        });
+      const outcomes = await messages.enqueue(requests, batch % 2 === 0 ? {} : { reserve });
+      expect(open).toBe(0);
+      for (const outcome of outcomes) {
+        if (outcome instanceof Error) throw outcome;
+        expect(outcome).toHaveLength(10);
+        for (const id of outcome) sent.add(id.toString('hex'));
+      }
     }
   }
 
-  async function broker(messages: MessageRepository): Promise<void> {
-    const held: Held[] = [];
+  async function broker(messages: MessageRepository, held: Held[]): Promise<void> {
     const late: (Held & { at: number })[] = [];
     const loop = async (work: () => Promise<unknown>): Promise<void> => {
       while (isRunning()) if ((await work()) === undefined) await sleep(2);
     };
     /** Like a broker, runs one claim of a queue at a time. */
-    const claim = async (some: readonly Queue[]): Promise<true | undefined> => {
-      const outcomes = await messages.dequeue(
-        some.map((queue) => ({ queue, demands: [1, 2, 1].map((leaseSeconds) => ({ maxMessages: 15, leaseSeconds })) })),
-      );
-      const leased = outcomes.flatMap((outcome, index) =>
-        outcome.leased.flat().map((lease) => ({ queue: some[index] as Queue, lease })),
-      );
-      held.push(...leased);
+    const claim = async (queue: Queue): Promise<true | undefined> => {
+      const demands = [1, 2, 1].map((leaseSeconds) => ({ maxMessages: 15, leaseSeconds }));
+      const leased = (await messages.claim(queue, demands)).leased.flat();
+      held.push(...leased.map((lease) => ({ queue, lease })));
       return leased.length > 0 ? true : undefined;
     };
     const ack = async (from: Held[]): Promise<true | undefined> => {
@@ -111,8 +129,7 @@ it('brokers ack each message once, without a deadlock, while batches of every ve
       return true;
     };
     await Promise.all([
-      loop(() => claim(queues.slice(0, 2))),
-      loop(() => claim(queues.slice(2).toReversed())),
+      ...queues.map((queue) => loop(() => claim(queue))),
       loop(() => ack(held)),
       loop(() => ack(held)),
       loop(() =>
@@ -141,11 +158,11 @@ it('brokers ack each message once, without a deadlock, while batches of every ve
     ]);
   }
 
+  const brokers = stores.map(({ messages: { batches } }) => ({ batches, held: [] as Held[] }));
+  const producers = [brokers[0], brokers.at(-1)] as typeof brokers;
   await Promise.all([
-    ...stores.map(({ messages }) => broker(messages.batches)),
-    Promise.all([produce(store.messages.batches), produce((stores.at(-1) as TestStore).messages.batches)]).then(
-      () => (isSent = true),
-    ),
+    ...brokers.map(({ batches, held }) => broker(batches, held)),
+    Promise.all(producers.map(({ batches, held }) => produce(batches, held))).then(() => (isSent = true)),
   ]);
   for (const queue of queues) {
     for (const id of await ackRest(store, queue)) acked.set(id, (acked.get(id) ?? 0) + 1);
@@ -154,6 +171,7 @@ it('brokers ack each message once, without a deadlock, while batches of every ve
   expect([...acked.values()].filter((count) => count !== 1)).toEqual([]);
   expect([...acked.keys()].filter((id) => !sent.has(id))).toEqual([]);
   for (const queue of queues) expect(await store.unleased.lastId(queue.id)).toBeNull();
+  expect(handedOff).toBeGreaterThan(500);
   // The workers did compete: some acks came too late.
   expect(lost).toBeGreaterThan(20);
   await expectNoDeadlock(deadlocks(), { leasesRunOut: true });

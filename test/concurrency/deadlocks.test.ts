@@ -1,6 +1,7 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { PACK_MESSAGES } from '@rowmq/contract';
 import { EmbeddedServer } from '@rowmq/mysql-server';
 import { migrateDatabase, type Session } from '@rowmq/store';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
@@ -9,9 +10,10 @@ import { deadlocks, lastDeadlock } from '../support/deadlocks.js';
 import { copyFreshData } from '../support/fresh-data.js';
 import { openSession } from '../support/partitions.js';
 import { serverProgram, testServer } from '../support/servers.js';
-import { numbered, openStore, type TestStore } from '../support/store.js';
+import { message, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 import { isOverslept } from './stress/overslept.js';
+import { STRETCH } from './stress/reaper-statements.js';
 import { CONNECTIONS, Stress } from './stress/stress.js';
 
 /*
@@ -29,8 +31,8 @@ const SECONDS = Number(MINUTES ?? 0.1) * 60;
  * short run does not fail without that, so it waits for less.
  */
 const EXTRA_SECONDS = MINUTES === undefined ? 30 : 180;
-/** An abandoned statement may have removed this many deliveries without a report. */
-const REMOVED_AT_ONCE = 1000;
+/** An abandoned statement may have removed this many messages without a report. */
+const REMOVED_AT_ONCE = STRETCH * PACK_MESSAGES;
 
 let dataDir: string;
 let server: EmbeddedServer;
@@ -87,6 +89,7 @@ it(
     const left = await running.drain();
     const { account } = scene;
     expect(account.faults).toEqual([]);
+    expect(account.handedOff).toBeGreaterThan(0);
     expect(left).toBe(0);
     expect(Math.abs(account.owed), `${running.givenUp} given up`).toBeLessThanOrEqual(
       running.givenUp * REMOVED_AT_ONCE,
@@ -127,7 +130,7 @@ async function overslept(store: TestStore): Promise<void> {
     const sql = 'SELECT expires_at FROM delivery FORCE INDEX (delivery_next) WHERE queue_id = ? FOR UPDATE';
     const taking = takes.read(sql, [queueId]);
     await untilWaiting(store);
-    const remove = 'DELETE d FROM delivery d FORCE INDEX (PRIMARY) WHERE d.queue_id = ? AND d.message_id = ?';
+    const remove = 'DELETE d FROM delivery d FORCE INDEX (PRIMARY) WHERE d.queue_id = ? AND d.pack_id = ?';
     return [taking, settles.write(remove, [queueId, first])];
   });
 }
@@ -144,17 +147,17 @@ async function inOppositeOrder(store: TestStore): Promise<void> {
   });
 }
 
-const LOCK_ROW = 'SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? AND message_id = ? FOR UPDATE';
+const LOCK_ROW = 'SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? AND pack_id = ? FOR UPDATE';
 
 async function twoDeliveries(
   store: TestStore,
   name: string,
 ): Promise<{ queueId: number; first: Buffer; second: Buffer }> {
   const { queue } = await store.queues.put(name, {});
-  const messages = numbered(2);
-  await store.messages.enqueue(name, messages);
-  const [first, second] = messages.map(({ id }) => id).toSorted((one, other) => Buffer.compare(one, other));
-  return { queueId: queue.id, first: first as Buffer, second: second as Buffer };
+  // Each enqueue makes a pack, whose id is that of its first message.
+  const [first] = (await store.messages.enqueue(name, [message()])) as [Buffer];
+  const [second] = (await store.messages.enqueue(name, [message()])) as [Buffer];
+  return { queueId: queue.id, first, second };
 }
 
 /** Runs two transactions until one of them is rolled back. */
@@ -219,7 +222,7 @@ function report(
     `${testServer().kind}: ${met} deadlocks in ${Math.round(seconds)} s, ${operations} operations.`,
     `Operations: ${list(carriedOut)}.`,
     `Refused or yielded: ${list(refused)}.`,
-    `Deliveries: ${account.stored} stored, ${account.acked} acked, ${account.expired} expired, ${account.purged} purged; ${account.refused} receipts of acks refused.`,
+    `Messages: ${account.stored} stored, ${account.handedOff} handed off, ${account.acked} acked, ${account.expired} expired, ${account.purged} purged; ${account.refused} receipts of acks refused.`,
     `Partitions: ${list(Object.entries(done))}.`,
     `Errors of the server, by number: ${list(errors)}.`,
     `Number of times that each pair ran on the same queue at the same time:`,

@@ -41,11 +41,12 @@ function brokerOf(consumer: number): TestStore {
 
 async function fill(queue: Queue, messages: number): Promise<Set<string>> {
   const ids = new Set<string>();
+  let planned = 0;
   const producers = Array.from({ length: 4 }, async () => {
-    while (ids.size < messages) {
-      const batch = Array.from({ length: Math.min(500, messages - ids.size) }, () => message());
-      for (const { id } of batch) ids.add(id.toString('hex'));
-      await store.messages.enqueue(queue.name, batch);
+    while (planned < messages) {
+      const batch = Array.from({ length: Math.min(500, messages - planned) }, () => message());
+      planned += batch.length;
+      for (const id of await store.messages.enqueue(queue.name, batch)) ids.add(id.toString('hex'));
     }
   });
   await Promise.all(producers);

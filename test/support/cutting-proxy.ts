@@ -4,9 +4,10 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 /**
  * The moment of a cut. `before`: the server has not seen the statement. `after`: the server has
  * executed it, and its answer has not arrived. `late`: the server gets the statement after the cut,
- * when the client may already retry.
+ * when the client may already retry. `held`: the server executes it, but the connection stays open
+ * without an answer.
  */
-export type Cut = 'before' | 'late' | 'after';
+export type Cut = 'before' | 'late' | 'after' | 'held';
 
 const LATE_MS = 300;
 const COMMIT = Buffer.from('COMMIT');
@@ -43,6 +44,7 @@ export async function startCuttingProxy(databaseUrl: string, { lateMs = LATE_MS 
   const server = createServer((client) => {
     const upstream = connect(Number(target.port), target.hostname);
     let cutting = false;
+    let holding = false;
     const cut = (): void => {
       client.destroy();
       upstream.destroy();
@@ -62,7 +64,8 @@ export async function startCuttingProxy(databaseUrl: string, { lateMs = LATE_MS 
         if (armed.times === 0) armed = undefined;
         cuts += 1;
         if (when === 'before') return cut();
-        cutting = true;
+        holding = when === 'held';
+        cutting = !holding;
         if (when === 'late') {
           // The server still reads from a half-closed connection.
           client.removeAllListeners('close');
@@ -74,7 +77,10 @@ export async function startCuttingProxy(databaseUrl: string, { lateMs = LATE_MS 
       upstream.write(chunk);
     });
     // The server answers after it has executed the statement.
-    upstream.on('data', (chunk) => (cutting ? cut() : client.write(chunk)));
+    upstream.on('data', (chunk) => {
+      if (cutting) cut();
+      else if (!holding) client.write(chunk);
+    });
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
   const url = new URL(databaseUrl);

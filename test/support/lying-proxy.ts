@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { text } from 'node:stream/consumers';
 import {
-  newMessageId,
+  newPackId,
   formatMessageId,
   type AckRequest,
   type DequeueAnswer,
@@ -91,7 +91,7 @@ export const losesEnqueues: Lie = async ({ verb, number, body, forward }) => {
   const { messages }: EnqueueRequest = JSON.parse(body);
   return {
     status: 201,
-    text: JSON.stringify({ messages: messages.map(() => ({ id: formatMessageId(newMessageId()) })) }),
+    text: JSON.stringify({ messages: messages.map(() => ({ id: formatMessageId(newPackId()) })) }),
   };
 };
 

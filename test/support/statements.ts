@@ -48,3 +48,19 @@ function onEachConnection(database: Database, work: (connection: Connection) => 
     work(connection);
   });
 }
+
+/**
+ * Records the text of every round trip to the database from now on: all statements that one message
+ * to the server carries.
+ */
+export function recordRoundTrips(database: Database): string[] {
+  const trips: string[] = [];
+  onEachConnection(database, (connection) => {
+    const query = connection.query.bind(connection) as (...args: unknown[]) => unknown;
+    connection.query = ((options: { sql: string }, ...rest: unknown[]) => {
+      trips.push(options.sql);
+      return query(options, ...rest);
+    }) as Connection['query'];
+  });
+  return trips;
+}

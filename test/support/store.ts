@@ -111,6 +111,7 @@ export async function openStore({
   databaseOf = (source) => new Database(source),
   observer,
   clock = () => undefined,
+  idClock = clock,
 }: {
   poolSize?: number;
   on?: string;
@@ -121,12 +122,14 @@ export async function openStore({
    * the real time.
    */
   clock?: () => number | undefined;
+  /** The time of the ids that it makes. Default: `clock`. */
+  idClock?: () => number | undefined;
 } = {}): Promise<TestStore> {
   const own: TestDatabase | undefined = on === undefined ? await createMigratedDatabase() : undefined;
   const url = on ?? (own as TestDatabase).url;
   const dataSource = await openDataSource({ url, poolSize });
   let now = clock;
-  let idTime = clock;
+  let idTime = idClock;
   new SessionClock(() => now()).drive(dataSource);
   const database = databaseOf(dataSource);
   const queues = new QueueRepository(database);

@@ -3,11 +3,12 @@ import type { LeasedDelivery, ReceiptOutcomes } from '@rowmq/store';
 const FAULTS_KEPT = 10;
 
 /**
- * Counts the deliveries by the repositories' answers. At the end the count must match the database.
- * It also records violations of a guarantee.
+ * Counts the owed messages by the repositories' answers. At the end the count must match the
+ * database. It also records violations of a guarantee.
  */
 export class Account {
   stored = 0;
+  handedOff = 0;
   expired = 0;
   purged = 0;
   /** Refused receipts. */
@@ -21,7 +22,7 @@ export class Account {
     return this.ackedAt.size;
   }
 
-  /** The number of deliveries that the database should hold. */
+  /** The number of messages that the database should owe. */
   get owed(): number {
     return this.stored - this.acked - this.expired - this.purged;
   }
@@ -46,7 +47,7 @@ export class Account {
     }
   }
 
-  private fault(text: string): void {
+  fault(text: string): void {
     if (this.faults.length < FAULTS_KEPT) this.faults.push(text);
   }
 }

@@ -1,17 +1,19 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { newMessageId, RowmqError, type PutQueueRequest } from '@rowmq/contract';
-import { FIRST_ID, isLockWaitTimeout, type NewMessage, type Queue } from '@rowmq/store';
+import { RowmqError, type PutQueueRequest } from '@rowmq/contract';
+import { FIRST_ID, type LeasedDelivery, type NewMessage, type Queue, type Reserve } from '@rowmq/store';
 import { enqueue } from '../../../libs/typeorm/src/index.js';
 import { message, type TestStore } from '../../support/store.js';
 import { type Held, requestsFor } from './held-leases.js';
 import { LAST_ID, oneOf, type Plan, planForQueue, type Scene, SETTINGS, someOf, type Statements } from './scene.js';
 
-/** Producers pause while this many deliveries are owed. */
+/** Producers pause while this many messages are owed. */
 const MOST_OWED = 3000;
 const LONGEST_DELAY_SECONDS = 1;
 /** The share of leases whose consumers take longer than the lease. */
 const SHARE_SLOW = 0.4;
-const PURGED_AT_ONCE = 50;
+const PURGED_AT_ONCE = 20;
+/** The share of requests whose messages all share one fate. The packs of the others share little. */
+const SHARE_UNIFORM = 0.6;
 
 /**
  * Other workers deleted and recreated the queue during every attempt to lock its row, or right
@@ -23,10 +25,13 @@ const DELETED_BY_OTHERS: RowmqError['code'][] = ['database-unavailable', 'queue-
 export const BROKER_STATEMENTS = {
   enqueue: {
     weight: 3,
+    // A queue changed in every round.
+    refusals: ['overloaded'],
     plan: (scene, store) => planEnqueue(scene, store, false),
   },
-  'enqueue, bounded': {
+  'enqueue, handed off': {
     weight: 2,
+    refusals: ['overloaded'],
     plan: (scene, store) => planEnqueue(scene, store, true),
   },
   'enqueue, transactional': {
@@ -91,7 +96,12 @@ export const BROKER_STATEMENTS = {
   redrive: {
     weight: 2,
     plan: (scene, store) =>
-      planForQueue(scene, store, async ({ id }) => void (await store.unleased.redrive(id, FIRST_ID, 50))),
+      planForQueue(scene, store, async ({ id }) => {
+        const most = oneOf([5, 20, Infinity]);
+        const { moved } = await store.unleased.redrive(id, FIRST_ID, 50, most);
+        const count = [...moved.values()].reduce((sum, some) => sum + some, 0);
+        if (count > most) scene.account.fault(`a redrive of at most ${most} messages moved ${count}`);
+      }),
   },
   purge: {
     weight: 0.3,
@@ -148,30 +158,85 @@ export const BROKER_STATEMENTS = {
   },
 } satisfies Record<string, Statements>;
 
-function planEnqueue(
-  scene: Scene,
-  { messages: { batches }, queues: known }: TestStore,
-  isBounded: boolean,
-): Plan | undefined {
-  const queues = someOf(scene.queues).filter((name) => known.isBounded(name) === isBounded);
-  if (queues.length === 0 || scene.account.owed > MOST_OWED) return undefined;
+function planEnqueue(scene: Scene, { messages: { batches } }: TestStore, isHandedOff: boolean): Plan | undefined {
+  if (scene.account.owed > MOST_OWED) return undefined;
+  const queues = someOf(scene.queues);
   return {
     queues,
     carryOut: async () => {
       const requests = queues.map((queueName) => ({ queueName, messages: someMessages(scene) }));
-      const outcomes = await batches.enqueue(requests);
-      for (const [index, outcome] of outcomes.entries()) {
-        if (outcome === null) scene.account.stored += requests[index]?.messages.length ?? 0;
-        else if (!isRefusal(outcome)) throw outcome;
+      const parked = new ParkedConsumers(scene);
+      try {
+        const outcomes = await batches.enqueue(requests, isHandedOff ? { reserve: parked.reserve } : {});
+        for (const outcome of outcomes) {
+          if (outcome instanceof Error) {
+            if (!isRefusal(outcome)) throw outcome;
+          } else {
+            scene.account.stored += outcome.length;
+            parked.stored(outcome);
+          }
+        }
+      } finally {
+        parked.check();
       }
     },
   };
 }
 
-/** The queue is gone or full, or other transactions hold its row for too long. */
+/** The queue is gone or full. */
 function isRefusal(outcome: Error): boolean {
-  if (!(outcome instanceof RowmqError)) return false;
-  return ['queue-not-found', 'queue-full'].includes(outcome.code) || isLockWaitTimeout(outcome.cause);
+  return outcome instanceof RowmqError && ['queue-not-found', 'queue-full'].includes(outcome.code);
+}
+
+/** Consumers who wait at a broker during one enqueue, for some of its messages. */
+class ParkedConsumers {
+  private readonly answered = new Map<object, number>();
+  private readonly leased: LeasedDelivery[] = [];
+  private readonly ids = new Set<string>();
+
+  constructor(private readonly scene: Scene) {}
+
+  readonly reserve: Reserve = ({ id: queueId, name: queue }, messages) => {
+    const { account, held } = this.scene;
+    return [1, 0.1].map((leaseSeconds) => {
+      const maxMessages = 1 + Math.floor((Math.random() * messages) / 2);
+      const consumer = {};
+      this.answered.set(consumer, 0);
+      const answer = (): void => void this.answered.set(consumer, (this.answered.get(consumer) ?? 0) + 1);
+      const begunAt = performance.now();
+      return {
+        maxMessages,
+        leaseSeconds,
+        cancel: answer,
+        handOff: (leased) => {
+          answer();
+          if (leased.length === 0 || leased.length > maxMessages)
+            account.fault(`a consumer who wanted ${maxMessages} messages got ${leased.length}`);
+          account.handedOff += leased.length;
+          account.recordLeased(leased, begunAt);
+          this.leased.push(...leased);
+          const until = begunAt + leaseSeconds * 1000;
+          held.add(leased.map((lease) => ({ queue, queueId, lease, until, isSlow: Math.random() < SHARE_SLOW })));
+        },
+      };
+    });
+  };
+
+  /** These messages of the enqueue are stored. */
+  stored(ids: readonly Buffer[]): void {
+    for (const id of ids) this.ids.add(id.toString('latin1'));
+  }
+
+  /** Each consumer has had one answer, and no message that was not stored or that another got. */
+  check(): void {
+    const { account } = this.scene;
+    for (const count of this.answered.values()) {
+      if (count !== 1) account.fault(`a reserved consumer got ${count} answers`);
+    }
+    const handedOff = this.leased.map(({ messageId }) => messageId.toString('latin1'));
+    if (new Set(handedOff).size < handedOff.length) account.fault('two consumers were handed the same message');
+    if (handedOff.some((id) => !this.ids.has(id))) account.fault('a message was handed off that was not stored');
+  }
 }
 
 /** Enqueues in a caller's transaction of either isolation level, and may roll it back. */
@@ -211,35 +276,46 @@ class ChangeOfMind extends Error {}
 async function planDequeue(scene: Scene, store: TestStore): Promise<Plan | undefined> {
   const busy = scene.claimedBy(store);
   const known = await store.queues.getAll(someOf(scene.queues));
-  const queues = [...known.values()].filter(({ name }) => !busy.has(name));
-  if (queues.length === 0) return undefined;
-  for (const { name } of queues) busy.add(name);
+  const queue = [...known.values()].find(({ name }) => !busy.has(name));
+  if (queue === undefined) return undefined;
+  busy.add(queue.name);
   return {
-    queues: queues.map(({ name }) => name),
+    queues: [queue.name],
     carryOut: async () => {
       try {
-        await dequeue(scene, store, queues);
+        await dequeue(scene, store, queue);
       } finally {
-        for (const { name } of queues) busy.delete(name);
+        busy.delete(queue.name);
       }
     },
   };
 }
 
-async function dequeue(scene: Scene, { messages }: TestStore, queues: readonly Queue[]): Promise<void> {
-  // From long enough for a consumer to hardly longer than a round trip.
-  const leases = [1, 0.5, 0.1].map((leaseSeconds) => ({ leaseSeconds, maxMessages: 10 }));
+/**
+ * Consumers with leases from long enough to hardly longer than a round trip. They want few messages
+ * or many, so claims take deliveries in part and whole.
+ */
+async function dequeue(scene: Scene, { messages }: TestStore, queue: Queue): Promise<void> {
+  const demands = [1, 0.5, 0.1].map((leaseSeconds) => ({
+    leaseSeconds,
+    maxMessages: 1 + Math.floor(Math.random() * 20),
+  }));
   const begunAt = performance.now();
-  const outcomes = await messages.batches.dequeue(queues.map((queue) => ({ queue, demands: leases })));
-  for (const [index, { leased }] of outcomes.entries()) {
-    const { id: queueId, name: queue } = queues[index] as Queue;
-    for (const [position, some] of leased.entries()) {
-      const until = begunAt + (leases[position]?.leaseSeconds ?? 0) * 1000;
-      scene.account.recordLeased(some, begunAt);
-      scene.held.add(some.map((lease) => ({ queue, queueId, lease, until, isSlow: Math.random() < SHARE_SLOW })));
-    }
+  const { leased, claimAgain } = await messages.batches.claim(queue, demands);
+  for (const [position, some] of leased.entries()) {
+    const until = begunAt + (demands[position]?.leaseSeconds ?? 0) * 1000;
+    scene.account.recordLeased(some, begunAt);
+    scene.held.add(
+      some.map((lease) => ({
+        queue: queue.name,
+        queueId: queue.id,
+        lease,
+        until,
+        isSlow: Math.random() < SHARE_SLOW,
+      })),
+    );
   }
-  await Promise.all(outcomes.map(({ claimAgain }) => claimAgain));
+  await claimAgain;
 }
 
 function planAck(scene: Scene, { messages }: TestStore, some: Held[]): Plan | undefined {
@@ -273,13 +349,16 @@ function anySettings({ lasting, passing }: Scene, name: string): PutQueueRequest
 }
 
 function someMessages(scene: Scene): NewMessage[] {
-  return Array.from({ length: 1 + Math.floor(Math.random() * 20) }, () => {
-    const { at, isLongLived } = scene.stamp();
-    return message({
-      id: newMessageId(at),
-      priority: oneOf([3, 4, 5]),
-      ...(isLongLived ? {} : { expiresInSeconds: 2 + Math.ceil(Math.random() * 3) }),
-      ...(Math.random() < 0.05 ? { delaySeconds: LONGEST_DELAY_SECONDS } : {}),
-    });
+  const count = 1 + Math.floor(Math.random() * 20);
+  const first = someMessage(scene);
+  if (Math.random() < SHARE_UNIFORM) return Array.from({ length: count }, () => first);
+  return Array.from({ length: count }, () => someMessage(scene));
+}
+
+function someMessage(scene: Scene): NewMessage {
+  return message({
+    priority: oneOf([3, 4, 5]),
+    ...(scene.isLongLived() ? {} : { expiresInSeconds: 2 + Math.ceil(Math.random() * 3) }),
+    ...(Math.random() < 0.05 ? { delaySeconds: LONGEST_DELAY_SECONDS } : {}),
   });
 }

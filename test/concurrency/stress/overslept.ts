@@ -1,17 +1,13 @@
 import type { Deadlocked } from '../../support/deadlock-log.js';
 
 /** Selects deliveries without a lease. Claim, expire, dead-letter, redrive and purge do this. */
-const TAKES = /^SELECT [^]{0,300}?\bFROM delivery FORCE INDEX \(delivery_next\)/;
+const TAKES = /^SELECT [^]{0,500}?\bFROM delivery (?:d )?FORCE INDEX \(delivery_next\)/;
 
 /**
- * Changes leased deliveries: ack and purge; nack, extend and release; a dead-lettering nack, which
- * sets a reason. A claim's own UPDATE does not match, because it increments the receive count.
+ * Changes leased deliveries: ack, purge, nack, extend, release and reject delete rows that they have
+ * locked. A claim does so too, but it holds the index entries, so it cannot wait for one.
  */
-const SETTLES = [
-  /^DELETE d\b/,
-  /^UPDATE delivery FORCE INDEX \(PRIMARY\)\s+SET available_at = (?![^]*receive_count = LEAST\()/,
-  /^UPDATE delivery FORCE INDEX \(PRIMARY\)\s+SET queue_id = [^]*nack_reason = COALESCE\('/,
-];
+const SETTLES = /^DELETE d\b/;
 
 /**
  * True for the one kind of deadlock that remains on MariaDB (docs/decisions/0012). A lease runs out
@@ -32,5 +28,5 @@ function wantsRow({ statement, waitsFor }: Deadlocked): boolean {
 }
 
 function wantsEntry({ statement, waitsFor }: Deadlocked): boolean {
-  return waitsFor === 'delivery_next of delivery' && SETTLES.some((pattern) => pattern.test(statement));
+  return waitsFor === 'delivery_next of delivery' && SETTLES.test(statement);
 }

@@ -3,7 +3,8 @@ import { FIRST_ID, type Partition } from '@rowmq/store';
 import type { TestStore } from '../../support/store.js';
 import { LAST_ID, oneOf, type Plan, planForQueue, type Scene, type Statements } from './scene.js';
 
-const STRETCH = 500;
+/** A statement touches about this many deliveries. */
+export const STRETCH = 500;
 /** Measured on the clock of the messages' ids. */
 const RETENTION_SECONDS = 180;
 const AHEAD_MINUTES = 3;
@@ -131,7 +132,7 @@ async function keptPartition({ partitions }: TestStore): Promise<Partition | und
 
 /** True if the catch-all partition holds more than `rows`. */
 async function holdsMoreThan({ database }: TestStore, rows: number): Promise<boolean> {
-  return (await database.read('SELECT 1 FROM message PARTITION (p_max) LIMIT ?, 1', [rows])).length > 0;
+  return (await database.read('SELECT 1 FROM pack PARTITION (p_max) LIMIT ?, 1', [rows])).length > 0;
 }
 
 function planDdl(

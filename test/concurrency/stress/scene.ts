@@ -24,13 +24,13 @@ export interface Statements {
 }
 
 /**
- * Message ids advance this many times faster than real time. A one-minute partition is past after a
+ * Ids advance this many times faster than real time. A one-minute partition is past after a
  * second.
  */
 const TIME_FACTOR = 60;
 const MINUTE = 60_000;
 /**
- * Seconds of a cycle. First, a broker whose clock is ahead stamps some messages. The next split
+ * Seconds of a cycle. First, a broker whose clock is ahead stamps some packs. The next split
  * finds rows in the catch-all partition and copies them.
  *
  * Later, for a while, no worker creates partitions. The catch-all partition then holds too many
@@ -69,7 +69,7 @@ export class Scene {
   isThere = false;
   /** Counts of partitions, of thinned messages, and of splits that found too many rows to copy. */
   readonly done = { dropped: 0, made: 0, overfull: 0, thinned: 0, rebuilt: 0 };
-  /** By store, the time of the reaper's last change to the message table. */
+  /** By store, the time of the reaper's last change to the table `pack`. */
   readonly changedAt = new WeakMap<TestStore, number>();
   private readonly claimed = new WeakMap<TestStore, Set<string>>();
   private readonly started = Date.now();
@@ -88,12 +88,21 @@ export class Scene {
     return this.started + (Date.now() - this.started) * TIME_FACTOR;
   }
 
-  /** The time for a message's id, and whether the message lives long. */
-  stamp(): { at: number; isLongLived: boolean } {
+  /** The time for a pack's id. */
+  stamp(): number {
     const { least, most } = AHEAD_MINUTES;
-    const isAhead = this.done.made > 0 && this.second < CYCLE.clockIsAheadUntil && Math.random() < SHARE_AHEAD;
-    const at = Math.floor(this.stampedNow + (isAhead ? (least + Math.random() * (most - least)) * MINUTE : 0));
-    return { at, isLongLived: Math.floor(at / MINUTE) % KEPT_EVERY === 0 && Math.random() < SHARE_LONG_LIVED };
+    const mayBeAhead = this.done.made > 0 && this.second < CYCLE.clockIsAheadUntil && !this.isKeptPartition;
+    const isAhead = mayBeAhead && Math.random() < SHARE_AHEAD;
+    return Math.floor(this.stampedNow + (isAhead ? (least + Math.random() * (most - least)) * MINUTE : 0));
+  }
+
+  /** Whether a message that is enqueued now lives long. */
+  isLongLived(): boolean {
+    return this.isKeptPartition && Math.random() < SHARE_LONG_LIVED;
+  }
+
+  private get isKeptPartition(): boolean {
+    return Math.floor(this.stampedNow / MINUTE) % KEPT_EVERY === 0;
   }
 
   /** True while workers create partitions. */

@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { newMessageId, RowmqError } from '@rowmq/contract';
+import { newPackId, RowmqError } from '@rowmq/contract';
 import { FIRST_ID, isLockWaitTimeout, type Queue } from '@rowmq/store';
 import { countErrors } from '../../support/statements.js';
-import { message, openStore, type TestStore } from '../../support/store.js';
+import { storeLonely } from '../../support/packs.js';
+import { openStore, type TestStore } from '../../support/store.js';
 import { BROKER_STATEMENTS } from './broker-statements.js';
 import { Meetings, ObservedDatabase } from './meetings.js';
 import { REAPER_STATEMENTS } from './reaper-statements.js';
@@ -19,8 +20,9 @@ export const CONNECTIONS = BROKERS.count * BROKERS.poolSize + REAPERS.count * (R
 
 /** While some pairs have not met, this share of the choices aims at them. */
 const SHARE_FOR_MISSING = 0.8;
-/** More rows than a split of their partition copies. */
-const FIRST_MESSAGES = 12_000;
+/** More packs than a split of their partition copies. */
+const FIRST_PACKS = 12_000;
+const FIRST_LIFE_MS = 10_000;
 const DRAIN_DEADLINE_MS = 60_000;
 
 /** Brokers and reapers whose workers run random operations on three queues. */
@@ -74,8 +76,8 @@ export class Stress {
   }
 
   /**
-   * Dequeues and acks, or removes, all remaining deliveries. Returns how many the database still
-   * holds. Any that remain are unreachable.
+   * Dequeues and acks, or removes, all remaining messages. Returns how many the database still owes.
+   * Any that remain are unreachable.
    */
   async drain(): Promise<number> {
     const [store] = this.brokers as [TestStore];
@@ -85,8 +87,11 @@ export class Stress {
     for (;;) {
       for (const id of await store.queues.deletedIds()) await this.purge(store, id);
       for (const name of this.scene.queues) await this.drainQueue(store, await store.queues.getFresh(name));
-      const [row] = await store.database.read<{ n: number }>('SELECT COUNT(*) AS n FROM delivery');
-      if (Number(row?.n) === 0 || performance.now() > until) return Number(row?.n);
+      const [row] = await store.database.read<{ n: number | string | null }>(
+        'SELECT SUM(BIT_COUNT(members)) AS n FROM delivery',
+      );
+      const left = Number(row?.n ?? 0);
+      if (left === 0 || performance.now() > until) return left;
       await sleep(100);
     }
   }
@@ -140,15 +145,12 @@ export class Stress {
     return { ...store, partitions: stamped.partitions, close };
   }
 
-  private async openStore(
-    url: string,
-    poolSize: number,
-    clock = (): number | undefined => undefined,
-  ): Promise<TestStore> {
+  private async openStore(url: string, poolSize: number, clock?: () => number | undefined): Promise<TestStore> {
     const store = await openStore({
       on: url,
       poolSize,
-      clock,
+      ...(clock && { clock }),
+      idClock: () => this.scene.stamp(),
       databaseOf: (source) => new ObservedDatabase(source, this.meetings),
       observer: {
         removedInClaim: (event, _queueName, count) => {
@@ -164,19 +166,25 @@ export class Stress {
   /**
    * Creates the queues and fills the catch-all partition, as after a long time without a reaper.
    */
-  private async prepare({ queues, messages }: TestStore): Promise<void> {
+  private async prepare({ queues, database }: TestStore): Promise<void> {
     const { scene } = this;
     const [one, other] = scene.lasting;
     for (const name of scene.queues) await queues.put(name, SETTINGS);
     await queues.put(one, { deadLetterQueue: other });
     await queues.put(other, { deadLetterQueue: one });
     scene.isThere = true;
-    while (scene.account.stored < FIRST_MESSAGES) {
-      const batch = Array.from({ length: 1000 }, () =>
-        message({ id: newMessageId(scene.stamp().at), expiresInSeconds: 10 }),
-      );
-      await messages.enqueue(one, batch);
-      scene.account.stored += batch.length;
+    const queueId = (await queues.getFresh(one)).id;
+    while (scene.account.stored < FIRST_PACKS) {
+      const now = Date.now();
+      const packs = Array.from({ length: 1000 }, () => ({
+        packId: newPackId(scene.stamp()),
+        queueId,
+        body: 'first',
+        availableAt: now,
+        expiresAt: now + FIRST_LIFE_MS,
+      }));
+      for (const { sql, values } of storeLonely(packs)) await database.write(sql, values);
+      scene.account.stored += packs.length;
     }
   }
 

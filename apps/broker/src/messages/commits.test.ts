@@ -44,8 +44,8 @@ beforeEach(() => {
 });
 
 /**
- * A store that offers so many messages of each queue to consumers, as often as a try is listed, and
- * gives the reserved ones of the last try what they want.
+ * A store that offers messages of each queue to consumers: this many at each try. It hands off at
+ * the last try.
  */
 function storing(offers: Record<string, number[]>, outcome: (request: EnqueueRequest) => EnqueueOutcome = ids): void {
   enqueue.mockImplementation(async (requests, { reserve: take = () => [] } = {}) => {
@@ -110,7 +110,7 @@ describe('an enqueue', () => {
     expect(wake).toHaveBeenCalledExactlyOnceWith('q', 2);
   });
 
-  test('of messages that no consumer may have yet wakes nobody', async () => {
+  test('wakes nobody for messages that no consumer may have yet', async () => {
     storing({});
     await commits.enqueue({ queueName: 'q', messages: messages(2) });
     expect(wake).not.toHaveBeenCalled();

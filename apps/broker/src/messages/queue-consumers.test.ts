@@ -66,7 +66,7 @@ class Scene implements QueueConsumersHost {
     this.list.giveUp(this.consumers.get(name) as Consumer);
   }
 
-  /** Begins the requested claim. Returns the number of messages that each of its consumers wants. */
+  /** Begins the requested claim. Returns how many messages each of its consumers wants. */
   begin(limits = LIMITS): number[] {
     expect(this.claims).toBe(1);
     this.claims = 0;
@@ -436,6 +436,25 @@ describe('a claim', () => {
     expect([scene.list.state, scene.claims]).toEqual(['parked', 0]);
     for (const reservation of reservations) reservation.handOff(leased('x'));
     expect(scene.answers).toEqual(['a: 1', 'b: 2', 'c: x', 'd: x']);
+  });
+
+  test('is for the messages that became ready while nobody waited, and for no more consumers', () => {
+    scene.park('a');
+    scene.reserve(1)[0]?.handOff(leased('1'));
+    scene.list.becameReady(1, true);
+    scene.list.becameReady(1, true);
+    expect(scene.list.state).toBe('idle');
+    for (const name of ['b', 'c', 'd']) scene.come(name);
+    expect(scene.begin()).toEqual([1, 1]);
+  });
+
+  test('is followed by one for the messages that became ready meanwhile, and for no more consumers', () => {
+    scene.park('a', 'b', 'c');
+    scene.list.becameReady(1, true);
+    scene.begin();
+    scene.list.becameReady(1, true);
+    scene.list.endClaim([leased('1')], false);
+    expect(scene.begin()).toEqual([1]);
   });
 
   test('is for all consumers if the number of ready messages is unknown', () => {

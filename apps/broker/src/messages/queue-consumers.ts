@@ -167,7 +167,8 @@ export class QueueConsumers implements IdleQueue {
   }
 
   /**
-   * @param messages the number that became ready; Infinity: unknown
+   * Messages became ready.
+   * @param messages their number; Infinity: unknown
    * @param isFresh this broker made them ready, so peers may want them
    */
   becameReady(messages: number, isFresh: boolean): void {

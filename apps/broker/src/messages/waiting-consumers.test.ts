@@ -358,6 +358,25 @@ describe('a parked consumer', () => {
     expect(store.pollsMade).toBe(polls);
   });
 
+  test('that leaves a queue to which nobody comes back leaves no timer behind', async () => {
+    stopClock();
+    const { waiting } = await parked('q', 30);
+    await vi.advanceTimersByTimeAsync(1000);
+    expect(await waiting).toEqual([]);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  test('is polled for as well if it comes to a queue that was forgotten', async () => {
+    stopClock();
+    await parked('q', 30);
+    await vi.advanceTimersByTimeAsync(1000);
+    const { waiting } = await parked();
+    store.ready.add('q');
+    await vi.advanceTimersByTimeAsync(250);
+    (await store.claim()).bring(['found']);
+    expect(bodies(await waiting)).toEqual(['found']);
+  });
+
   test('whose time is up while a claim is in flight still gets its messages', async () => {
     stopClock();
     let ended = false;

@@ -190,6 +190,9 @@ export class Connections {
  * The settings of every session. READ COMMITTED takes no gap locks. {@link NOW_MS} needs UTC. Short
  * lock waits leave time to retry before the client gives up. mysql2 assumes that backslashes
  * escape.
+ *
+ * MariaDB turns an IN list of 1,000 values or more into a join, and then reads, and locks, the whole
+ * queue. A threshold of 0 forbids that.
  */
 function sessionSetup(silentSeconds: number): string[] {
   return [
@@ -199,6 +202,7 @@ function sessionSetup(silentSeconds: number): string[] {
                  lock_wait_timeout = 2,
                  wait_timeout = ${silentSeconds},
                  autocommit = 1,
-                 sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'`,
+                 sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'
+                 /*M! , in_predicate_conversion_threshold = 0 */`,
   ];
 }

@@ -246,8 +246,11 @@ function sourceOf(held: readonly Held[]): Source {
   }
   const conditions = groups.map((group) => {
     const [{ queueId, leaseToken, members }] = group as [Held];
-    const packs = `d.pack_id IN (${hexList(group.map(({ packId }) => packId))}) AND d.lease_token = ${hex(leaseToken)}`;
-    return { packs, row: `(d.queue_id = ${queueId} AND ${packs})`, members };
+    const ids = hexList(group.map(({ packId }) => packId));
+    return {
+      row: `(d.queue_id = ${queueId} AND d.pack_id IN (${ids}) AND d.lease_token = ${hex(leaseToken)})`,
+      members,
+    };
   });
   return {
     setUp: [],
@@ -257,7 +260,7 @@ function sourceOf(held: readonly Held[]): Source {
     members:
       conditions.length === 1
         ? String(conditions[0]?.members)
-        : `CASE ${conditions.map(({ packs, members }) => `WHEN ${packs} THEN ${members}`).join(' ')} END`,
+        : `CASE ${conditions.map(({ row, members }) => `WHEN ${row} THEN ${members}`).join(' ')} END`,
     lock: 'FOR UPDATE',
   };
 }
