@@ -1,13 +1,6 @@
 import { inspect, isDeepStrictEqual } from 'node:util';
 import { packIdOf, RowmqError } from '@rowmq/contract';
-import {
-  FIRST_ID,
-  LEASE_GRACE_MS,
-  type LeasedDelivery,
-  type Queue,
-  type ReceiptOutcomes,
-  type Reservation,
-} from '@rowmq/store';
+import { FIRST_ID, LEASE_GRACE_MS, type LeasedDelivery, type Queue, type Reservation } from '@rowmq/store';
 import { DequeueRules, type Lease } from './dequeue-rules.js';
 import {
   type Code,
@@ -361,7 +354,7 @@ class Run {
         const isPart = this.isPart(receipt);
         const outcome = verb(receipt, index);
         count(outcome ?? what);
-        if (outcome === null && isPart) count('member by member');
+        if (outcome === null && isPart) count(`${what} of a part`);
         const isRefused = outcome === 'lease-lost' || outcome === 'delivery-not-found';
         return isRefused ? (before[index]![position] ?? outcome) : outcome;
       }),
@@ -394,20 +387,21 @@ class Run {
       this.byQueue(receipts).map((group) => ({ group, leaseSeconds })),
     );
     if (requests.length === 0) return;
-    const answer = await this.cutting(step.cut, () =>
+    const { result, wasCut } = await this.cutting(step.cut, () =>
       this.broker(step).batches.extend(
         requests.map(({ group, leaseSeconds }) => ({ ...this.toRequest(group), leaseSeconds })),
       ),
     );
     const groups = requests.map(({ group }) => group);
-    this.compare('extend', answer, () =>
-      this.outcomes('extend', groups, (receipt, index) =>
-        this.protocol.extend(receipt, requests[index]!.leaseSeconds),
-      ).map((outcomes, index) => ({
-        outcomes: outcomes as ReceiptOutcomes,
-        leaseExpiresAt: this.protocol.now + requests[index]!.leaseSeconds * 1000,
-      })),
+    const outcomes = result.map((one) => one.outcomes);
+    this.compare<(string | null)[][]>('extend', { result: outcomes, wasCut }, () =>
+      this.outcomes('extend', groups, (receipt, index) => this.protocol.extend(receipt, requests[index]!.leaseSeconds)),
     );
+    for (const [index, { leaseExpiresAt }] of result.entries()) {
+      // Nobody learns the deadline of a request whose receipts all failed.
+      if (!outcomes[index]!.includes(null)) continue;
+      same('the new deadline', leaseExpiresAt, this.protocol.now + requests[index]!.leaseSeconds * 1000);
+    }
   }
 
   private async reject(step: StepThat<'reject'>): Promise<void> {
