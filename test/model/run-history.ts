@@ -210,16 +210,18 @@ class Run {
   }
 
   /**
-   * What an enqueue stores. A broker may refuse by settings that another broker has just changed.
-   * It may exceed the maximum depth by messages that have just arrived without its doing.
+   * Returns the deliveries that an enqueue stores, or its refusal. A broker may refuse by settings
+   * that another broker has just changed. It may exceed the maximum depth by messages that have
+   * just arrived without its doing.
    */
   private draft(broker: number, name: string, messages: Message[], refusal: string | null): Delivery[] | Code {
     const drafts = this.protocol.draft(name, messages);
     const since = this.protocol.now - KNOWN_MS;
     if (refusal === null && drafts === 'queue-full') {
-      const unheard = this.protocol.in(name).filter(({ id, arrivedAt }) => {
+      const unheard = this.protocol.in(name).filter(({ id, origin, arrivedAt }) => {
         const enqueued = this.enqueuedOn.get(id);
-        return arrivedAt > since && !(enqueued?.broker === broker && enqueued.at === arrivedAt);
+        const isOwn = origin === name && enqueued?.broker === broker && enqueued.at === arrivedAt;
+        return arrivedAt > since && !isOwn;
       });
       return this.protocol.draft(name, messages, { depth: this.protocol.depth(name) - unheard.length });
     }
@@ -231,8 +233,8 @@ class Run {
 
   /**
    * Checks the messages that an enqueue leased to consumers who waited: those without a delay, the
-   * most urgent first, as many as each consumer wanted. After a COMMIT without an answer it may lease
-   * none.
+   * most urgent first, as many as each consumer wanted. After a COMMIT without an answer it may
+   * lease none.
    */
   private handOff(queue: string, consumers: readonly Consumer[], stored: readonly Delivery[], wasCut: boolean): void {
     const ready = stored
@@ -601,7 +603,7 @@ class Run {
   }
 }
 
-/** More deliveries than a history has. */
+/** A stretch that is longer than any queue of a history. */
 const ROWS = 500;
 
 /** A consumer that waits while messages are enqueued. */

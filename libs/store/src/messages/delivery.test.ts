@@ -8,8 +8,8 @@ import { moveTo } from './move.js';
 
 /*
  * The algebra of splits. The verbs run on a table in memory, which has the primary key of the real
- * one, and on a list that says of each message alone what must be true of it. Whatever several
- * holders do, each message that is not settled is owed by exactly one row with its own state.
+ * one. Beside it, a list holds the state that each message must have by itself. Several holders act
+ * at random. Each message that is not settled must be owed by exactly one row, in its own state.
  */
 
 const QUEUES = [1, 2];
@@ -97,10 +97,10 @@ const enqueued = fc.array(fc.nat(2), { minLength: 1, maxLength: PACK_MESSAGES, s
 class World {
   now = START;
   readonly table = new Table();
-  /** What must be true of each message. */
+  /** The state that each message must have. */
   readonly states = new Map<string, string>();
   readonly tokens: Buffer[] = [];
-  /** How many rows were replaced by more than one. */
+  /** Number of rows that were replaced by more than one. */
   splits = 0;
 
   constructor(packs: readonly (readonly number[])[]) {
@@ -232,7 +232,7 @@ class World {
     this.table.rewrite([...fates.keys()], after);
   }
 
-  /** What must be true of each message afterwards, worked out message by message. */
+  /** Notes the state that each message must have afterwards, one by one. */
   private expectFates(row: Delivery, fates: ReadonlyMap<Fate, Members>): void {
     const at = PACKS.findIndex((id) => id.equals(row.packId));
     for (const index of indexesOf(row.members)) {

@@ -147,7 +147,7 @@ test('a pack is closed only when the next message does not fit', () => {
 });
 
 test('two messages of exactly PACK_BYTES together are one pack, and with a byte more they are two', () => {
-  const half = (size: number): Packable => ({ ...SAME_FATE, body: Buffer.alloc(size), headers: null });
+  const half = (bytes: number): Packable => ({ ...SAME_FATE, body: Buffer.alloc(bytes), headers: null });
   const [first] = pack([half(4000)]).packs as [NewPack];
   const second = half(PACK_BYTES - first.payload.length - 3);
   expect(pack([half(4000), second]).packs.map(({ payload }) => payload.length)).toEqual([PACK_BYTES]);
