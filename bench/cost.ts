@@ -97,7 +97,7 @@ async function measureLifecycles(rig: Rig, options: BenchOptions): Promise<Serve
 async function measureFootprint(rig: Rig, bodyBytes: number, seconds: number): Promise<Footprint> {
   const broker = await rig.broker();
   const queues = await rig.newQueues(1);
-  const sizes = (): Promise<IndexSize[]> => rig.database.probe.indexSizes(['message', 'delivery']);
+  const sizes = (): Promise<IndexSize[]> => rig.database.probe.indexSizes(['pack', 'delivery']);
   const before = await sizes();
   const load = await BrokerLoad.start(broker.url, { ...BATCH_100, bodyBytes, queues }, 'produce');
   try {
@@ -125,7 +125,7 @@ async function measureLoad(rig: Rig, options: BenchOptions, shape: LoadShape): P
 }
 
 function toMarkdown(results: Record<string, ServerCosts>, { runs, seconds, warmUpSeconds }: BenchOptions): string {
-  const indexes = ['message.PRIMARY', 'delivery.PRIMARY', 'delivery.delivery_next'];
+  const indexes = ['pack.PRIMARY', 'delivery.PRIMARY', 'delivery.delivery_next'];
   const stored = Object.entries(results).flatMap(([server, { footprints }]) =>
     footprints.map(({ bodyBytes, messages, perMessage }) => [
       server,

@@ -128,7 +128,7 @@ function toMarkdown(depths: Record<string, Depths>, { backlogs, runs, seconds, w
 as were enqueued, so the backlog stays, and get the oldest ones. Figures are medians (lowest –
 highest) of ${runs} stretches of ${seconds} s after ${warmUpSeconds} s of warm-up. The empty queue and the deep one run in the
 same rounds, except where nothing is stored. Afterwards, the database holds exactly as many
-deliveries as it should. The backlogs were filled at these rates:
+messages as it should. The backlogs were filled at these rates:
 ${fills.join(', ')} messages/s.
 
 ${rateTable(results)}

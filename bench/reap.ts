@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { newMessageId } from '@rowmq/contract';
+import { newPackId, PACK_MESSAGES } from '@rowmq/contract';
+import { encodePack, PACK_BYTES } from '../libs/store/src/messages/pack.codec.js';
 import { Database, openDataSource, PartitionRepository, QueueRepository, ReaperRepository } from '@rowmq/store';
 import { SessionClock } from '../test/support/clock.js';
 import { freePort, startApp } from '../test/support/processes.js';
@@ -17,7 +18,7 @@ const DAY = 86_400_000;
 const HOUR = 3_600_000;
 /** Share of a stretch after which the reaper begins. */
 const REAPER_STARTS_AFTER = 0.1;
-const ROWS_PER_INSERT = 5000;
+const PACKS_PER_INSERT = 200;
 const OPERATIONS = ['enqueue', 'dequeue', 'ack'] as const;
 
 /** Each run is a pair of stretches. */
@@ -180,19 +181,24 @@ function loadOf({ rate, batch, body }: Options): LoadShape {
 }
 
 /**
- * Inserts messages as if they had been acked, spread evenly over the partitions from an instant on.
+ * Inserts full packs of messages as if they had been acked, spread evenly over the partitions from
+ * an instant on.
  */
 async function fill(database: Database, queueId: number, from: number, options: Options): Promise<void> {
-  const step = (options.partitions * HOUR) / options.messages;
-  for (let done = 0; done < options.messages; done += ROWS_PER_INSERT) {
-    const count = Math.min(ROWS_PER_INSERT, options.messages - done);
-    const rows = Array.from({ length: count }, (_, index) => [
-      newMessageId(Math.floor(from + (done + index) * step)),
-      queueId,
-      randomBytes(options.body / 2).toString('hex'),
-      from + 4 * DAY,
-    ]);
-    await database.write('INSERT INTO message (id, queue_id, body, expires_at) VALUES ?', [rows]);
+  const { messages, partitions, body } = options;
+  const step = (partitions * HOUR) / messages;
+  const size = Math.min(PACK_MESSAGES, Math.max(1, Math.floor(PACK_BYTES / (body + 4))));
+  for (let done = 0; done < messages;) {
+    const rows: unknown[] = [];
+    for (; rows.length < PACKS_PER_INSERT && done < messages; done += size) {
+      const contents = Array.from({ length: Math.min(size, messages - done) }, () => ({
+        body: Buffer.from(randomBytes(body / 2).toString('hex')),
+        headers: null,
+      }));
+      const id = newPackId(Math.floor(from + done * step));
+      rows.push([id, queueId, contents.length, from + 4 * DAY, encodePack(contents)]);
+    }
+    await database.write('INSERT INTO pack (id, queue_id, count, expires_at, payload) VALUES ?', [rows]);
   }
 }
 

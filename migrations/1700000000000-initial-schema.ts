@@ -1,7 +1,7 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 
 /** Every table that this migration makes, in the order in which they are dropped. */
-export const TABLES = ['reaper_run', 'reaper_lease', 'delivery', 'pack_overflow', 'pack', 'queue'] as const;
+export const TABLES = ['broker', 'reaper_run', 'reaper_lease', 'delivery', 'pack_overflow', 'pack', 'queue'] as const;
 
 const PACK_COLUMNS = `
         id BINARY(16) NOT NULL COMMENT 'UUIDv7 whose last five bits are zero: a message id is this plus its index',
@@ -108,6 +108,18 @@ export class InitialSchema1700000000000 implements MigrationInterface {
         PRIMARY KEY (id),
         -- GET /v1/admin/reaper and the pruning of this log: the last runs of one duty
         KEY reaper_run_by_duty (duty, id)
+      ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`);
+
+    // Each running broker process, so that brokers can tell each other of ready messages.
+    await runner.query(`
+      CREATE TABLE broker (
+        id VARCHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'UUID of the process',
+        url VARCHAR(300) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'where it takes hints',
+        token VARCHAR(43) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
+          COMMENT 'the secret that a hint to this broker carries',
+        heartbeat_at BIGINT UNSIGNED NOT NULL,
+        -- heartbeat: its own row; the list of all brokers, some dozen rows, which needs no other index
+        PRIMARY KEY (id)
       ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`);
   }
 

@@ -92,7 +92,7 @@ const BOUNDARIES: readonly Boundary[] = [
     forbidden: [
       '../messages/messages.service.js',
       '../queues/queues.service.js',
-      '../cluster/worker.js',
+      '../peers/peers.service.js',
       '@rowmq/reaper',
       'typeorm',
       ...OUT_OF_PACKAGE,
@@ -101,7 +101,7 @@ const BOUNDARIES: readonly Boundary[] = [
   {
     file: 'apps/broker/src/queues/x.ts',
     allowed: ['../messages/message.codec.js', '../metrics/metrics.js', '../http/api-call.js'],
-    forbidden: ['../health/health.controller.js', '../cluster/worker.js', '@rowmq/client', 'mysql2', ...OUT_OF_PACKAGE],
+    forbidden: ['../health/health.controller.js', '../peers/peers.service.js', '@rowmq/client', 'mysql2', ...OUT_OF_PACKAGE],
   },
   {
     file: 'apps/broker/src/health/x.ts',

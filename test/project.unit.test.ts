@@ -81,6 +81,7 @@ describe('.env.example', () => {
       'ROWMQ_DATABASE_TLS_CA',
       'ROWMQ_DATABASE_URL',
       'ROWMQ_EMBEDDED_SERVER',
+      'ROWMQ_PEER_HOST',
       'ROWMQ_SERVERS_DIR',
     ]);
   });

@@ -181,10 +181,10 @@ export class DatabaseProbe {
     return this.status('Threads_connected');
   }
 
-  /** Deliveries in a queue. */
+  /** Messages that a queue owes. */
   async depth(queue: string): Promise<number> {
     const [row] = await this.query<{ depth: number }>(
-      'SELECT COUNT(*) AS depth FROM delivery WHERE queue_id = (SELECT id FROM queue WHERE name = ?)',
+      'SELECT COALESCE(SUM(BIT_COUNT(members)), 0) AS depth FROM delivery WHERE queue_id = (SELECT id FROM queue WHERE name = ?)',
       [queue],
     );
     return Number(row?.depth);

@@ -1,7 +1,9 @@
 import { performance } from 'node:perf_hooks';
+import { PACK_MESSAGES } from '@rowmq/contract';
+import { type Content, contentBytes, encodePack, PACK_BYTES } from '../../libs/store/src/messages/pack.codec.js';
 import type { DatabaseProbe } from './database-probe.js';
 
-const ROWS_PER_STATEMENT = 50_000;
+const PACKS_PER_STATEMENT = 10_000;
 const TTL_MS = 345_600_000;
 /** 9 minus the default priority. */
 const PRIORITY_RANK = 5;
@@ -22,8 +24,8 @@ export interface Backlog {
 
 /**
  * Puts messages into a queue as if they had been enqueued one after the other, in the order of
- * their ids. The server makes the rows itself and writes none of them to the binlog. Returns
- * messages a second.
+ * their ids, by a broker so busy that every pack is full. The server makes the rows itself and
+ * writes none of them to the binlog. Returns messages a second.
  */
 export async function fillBacklog(probe: DatabaseProbe, backlog: Backlog): Promise<number> {
   const [queue] = await probe.query<{ id: number }>('SELECT id FROM queue WHERE name = ?', [backlog.queue]);
@@ -31,49 +33,65 @@ export async function fillBacklog(probe: DatabaseProbe, backlog: Backlog): Promi
   await probe.query('SET SESSION sql_log_bin = 0');
   await makeNumbers(probe);
   const began = performance.now();
-  for (let first = backlog.present; first < backlog.messages; first += ROWS_PER_STATEMENT) {
-    await insertRows(probe, queue.id, backlog, first);
+  const content: Content = { body: Buffer.alloc(backlog.bodyBytes, 'x'), headers: null };
+  const full = Math.max(1, Math.min(PACK_MESSAGES, Math.floor((PACK_BYTES - 1) / contentBytes(content))));
+  for (let first = backlog.present; first < backlog.messages;) {
+    const left = backlog.messages - first;
+    const size = Math.min(full, left);
+    const packs = Math.min(PACKS_PER_STATEMENT, Math.floor(left / size));
+    await insertPacks(probe, queue.id, backlog, {
+      first,
+      packs,
+      contents: Array.from({ length: size }, () => content),
+    });
+    first += packs * size;
   }
   const seconds = (performance.now() - began) / 1000;
   await probe.query('DROP TEMPORARY TABLE bench_number');
   await probe.query('SET SESSION sql_log_bin = 1');
-  await probe.query('ANALYZE TABLE message, delivery');
+  await probe.query('ANALYZE TABLE pack, delivery');
   return (backlog.messages - backlog.present) / seconds;
 }
 
-/** Numbers from 0 to 49,999, from which the server makes the rows. */
+/** Numbers from 0 to 9,999, from which the server makes the rows. */
 async function makeNumbers(probe: DatabaseProbe): Promise<void> {
   const digits = `(${Array.from({ length: 10 }, (_, digit) => `SELECT ${digit} AS d`).join(' UNION ALL ')})`;
   await probe.query('CREATE TEMPORARY TABLE bench_number (n INT UNSIGNED PRIMARY KEY)');
   await probe.query(
     `INSERT INTO bench_number
-     SELECT a.d + 10 * b.d + 100 * c.d + 1000 * d.d + 10000 * e.d
-     FROM ${digits} a, ${digits} b, ${digits} c, ${digits} d, ${digits} e
-     WHERE e.d < ?`,
-    [ROWS_PER_STATEMENT / 10_000],
+     SELECT a.d + 10 * b.d + 100 * c.d + 1000 * d.d
+     FROM ${digits} a, ${digits} b, ${digits} c, ${digits} d`,
   );
 }
 
-async function insertRows(probe: DatabaseProbe, queueId: number, backlog: Backlog, first: number): Promise<void> {
-  const { messages, bodyBytes, from, stepMs } = backlog;
-  const count = Math.min(ROWS_PER_STATEMENT, messages - first);
-  const time = `FLOOR(${from} + (n + ${first}) * ${stepMs})`;
-  // A UUIDv7 of that time, with the message's number in place of what is random.
-  const id = `UNHEX(CONCAT(LPAD(HEX(${time}), 12, '0'), '70008', LPAD(HEX(n + ${first}), 15, '0')))`;
-  const body = 'x'.repeat(bodyBytes);
+/** Inserts so many packs with these contents. `first` is the number of their first message. */
+async function insertPacks(
+  probe: DatabaseProbe,
+  queueId: number,
+  { from, stepMs }: Backlog,
+  { first, packs, contents }: { first: number; packs: number; contents: readonly Content[] },
+): Promise<void> {
+  const size = contents.length;
+  const message = `(${first} + n * ${size})`;
+  const time = `FLOOR(${from} + ${message} * ${stepMs})`;
+  // A UUIDv7 of that time. The first message's number takes the place of what is random, before the
+  // five bits that are zero.
+  const id = `UNHEX(CONCAT(LPAD(HEX(${time}), 12, '0'), '70008', LPAD(HEX(${message} * ${PACK_MESSAGES}), 15, '0')))`;
+  const members = 2 ** size - 1;
   const expiresAt = Date.now() + TTL_MS;
   await probe.query(
-    `INSERT INTO message (id, queue_id, body, expires_at)
-     SELECT ${id}, ?, ?, ?
+    `INSERT INTO pack (id, queue_id, count, expires_at, payload)
+     SELECT ${id}, ?, ?, ?, ?
      FROM bench_number
      WHERE n < ?`,
-    [queueId, body, expiresAt, count],
+    [queueId, size, expiresAt, encodePack(contents), packs],
   );
   await probe.query(
-    `INSERT INTO delivery (queue_id, message_id, priority_rank, available_at, expires_at, receive_count)
-     SELECT ?, ${id}, ?, ${time}, ?, 0
+    `INSERT INTO delivery
+       (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, receive_count)
+     SELECT ?, ${id}, x'0000000000000000', 0, ?, ?, ${time}, ?, 0
      FROM bench_number
      WHERE n < ?`,
-    [queueId, PRIORITY_RANK, expiresAt, count],
+    [queueId, members, PRIORITY_RANK, expiresAt, packs],
   );
 }

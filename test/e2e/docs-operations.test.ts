@@ -214,7 +214,7 @@ describe('the SQL for 3 a.m.', () => {
     const holder = await createConnection({ uri: store.url });
     holder.on('error', () => undefined);
     await holder.query('START TRANSACTION WITH CONSISTENT SNAPSHOT');
-    await holder.query('SELECT id FROM message LIMIT 1');
+    await holder.query('SELECT id FROM pack LIMIT 1');
     const drop = () => store.at(START + DAY).partitions.dropSettled({ retentionSeconds: 60 });
     await expect(drop()).rejects.toThrow(/[Ll]ock wait timeout/);
 

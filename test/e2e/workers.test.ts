@@ -11,6 +11,7 @@ import { eventually } from '../support/wait.js';
 import { OneConnection, oneConnectionEach, workerNumbered, workersOf } from '../support/workers.js';
 
 const WORKERS = { ROWMQ_WORKERS: '3' };
+const NO_POLL = new URL('../support/no-poll.mjs', import.meta.url).href;
 /**
  * A worker restarts after a pause of up to two seconds. On a busy machine its start takes seconds.
  */
@@ -58,15 +59,32 @@ describe('three workers', () => {
   let clients: OneConnection[];
 
   // Every start of three workers costs seconds of CPU. This broker does for all tests of a running
-  // one, from the free port that it chooses to its stop.
+  // one, from the free port that it chooses to its stop. Its workers have no polls, so they hear of
+  // messages by hints alone.
   beforeAll(async () => {
-    const app = await startApp('broker', { ...WORKERS, ROWMQ_DATABASE_URL: database.url, ROWMQ_PORT: '0' });
+    const env = { ...WORKERS, ROWMQ_DATABASE_URL: database.url, ROWMQ_PORT: '0' };
+    const app = await startApp('broker', env, { preload: NO_POLL });
     const url = /listening on (http:[^"]+)/.exec(app.output())?.[1] as string;
     broker = { ...app, url, database };
     started.push(broker);
     clients = await oneConnectionEach(broker);
+    await eventually('the workers know each other', async () => (await clients[0]!.metric('rowmq_peers')) === 2);
   });
   afterAll(() => broker.stop());
+
+  /** Consumers whose claims found their queues empty. */
+  async function park(queues: { name: string }[], consumers: Api[]) {
+    const api = new Api(broker.url);
+    const claims = async () => api.metric('rowmq_batch_duration_seconds_count{verb="dequeue"}');
+    const before = await claims();
+    const waits = consumers.map((consumer, index) =>
+      consumer.queue(queues[index % queues.length]!.name).dequeue({ waitSeconds: 20 }),
+    );
+    await eventually('they wait', async () => (await api.metric('rowmq_waiting_consumers')) === consumers.length);
+    // Consumers of one queue at one worker share a claim.
+    await eventually('their queues are empty', async () => (await claims()) >= before + queues.length);
+    return waits;
+  }
 
   test('listen on one free port', async () => {
     const urls = [...broker.output().matchAll(/listening on (http:[^"]+)/g)].map(([, url]) => url as string);
@@ -96,40 +114,27 @@ describe('three workers', () => {
     expect((await two.message(id as string)).deliveries).toEqual([]);
   });
 
-  test('wake each other’s consumers, sooner than the poll would', async () => {
+  test('wake each other’s consumers', async () => {
     const [here, there] = clients as [OneConnection, OneConnection];
     const queues = await Promise.all(Array.from({ length: 12 }, async () => newQueue(here)));
     const consumers = queues.map(() => new OneConnection(broker));
     const pids = await Promise.all(consumers.map((consumer) => consumer.worker()));
     const producerOf = async (pid: number) => ((await here.worker()) === pid ? there : here);
-    const waits = queues.map(({ name }, index) => consumers[index]!.queue(name).dequeue({ waitSeconds: 20 }));
-    await eventually('they wait', async () => (await here.metric('rowmq_waiting_consumers')) === 12);
-    // By then the poll runs every quarter of a second.
-    await sleep(2000);
-
-    const latencies: number[] = [];
+    const waits = await park(queues, consumers);
     for (const [index, { name }] of queues.entries()) {
       const producer = await producerOf(pids[index] as number);
       await producer.queue(name).enqueue('wake up');
-      const from = performance.now();
       expect(await waits[index]).toHaveLength(1);
-      latencies.push(performance.now() - from);
     }
     await Promise.all(consumers.map((consumer) => consumer.close()));
-    const median = latencies.toSorted((a, b) => a - b)[6] as number;
-    console.log(
-      `woken in another worker after ${median.toFixed(1)} ms (median), ${Math.max(...latencies).toFixed(1)} ms at most`,
-    );
-    expect(median).toBeLessThan(100);
   });
 
   test('distribute the messages of one producer among the consumers of all', async () => {
     const [producer, ...others] = clients as [OneConnection, OneConnection, OneConnection];
-    const { name } = await newQueue(producer);
+    const queue = await newQueue(producer);
     const near = new OneConnection(broker);
-    const waits = [near, ...others].map((client) => client.queue(name).dequeue({ waitSeconds: 20 }));
-    await eventually('they wait', async () => (await producer.metric('rowmq_waiting_consumers')) === 3);
-    await producer.queue(name).enqueue('a', 'b', 'c');
+    const waits = await park([queue], [near, ...others]);
+    await producer.queue(queue.name).enqueue('a', 'b', 'c');
     const bodies = (await Promise.all(waits)).map(([message]) => message?.body);
     expect(new Set(bodies)).toEqual(new Set(['a', 'b', 'c']));
     await near.close();
@@ -137,12 +142,11 @@ describe('three workers', () => {
 
   test('find a message whose delay began at another worker, and wake each other when it is nacked', async () => {
     const [here, there] = clients as [OneConnection, OneConnection];
-    const { name } = await newQueue(here);
-    await here.queue(name).enqueue({ body: 'later', delaySeconds: 1 });
-    const delayed = await there.queue(name).dequeueOne();
-    const wait = here.queue(name).dequeue({ waitSeconds: 20 });
-    await eventually('it waits', async () => (await there.metric('rowmq_waiting_consumers')) === 1);
-    await there.queue(name).nack([delayed.receipt]);
+    const queue = await newQueue(here);
+    await here.queue(queue.name).enqueue({ body: 'later', delaySeconds: 1 });
+    const delayed = await eventually('its delay ends', async () => (await there.queue(queue.name).dequeue())[0]);
+    const [wait] = await park([queue], [here]);
+    await there.queue(queue.name).nack([delayed.receipt]);
     expect(await wait).toMatchObject([{ id: delayed.id, receiveCount: 2 }]);
   });
 
@@ -158,7 +162,7 @@ describe('three workers', () => {
         async () => (await client.metric(`rowmq_queue_deliveries{queue="${name}",state="ready"}`)) === 6,
       );
       const { text } = await client.get('/metrics');
-      expect(text.match(/^process_start_time_seconds\{worker="[123]"\} /gm)).toHaveLength(3);
+      expect(text.match(/^process_resident_memory_bytes\{worker="[123]"\} /gm)).toHaveLength(3);
       expect(text.match(/^rowmq_waiting_requests\{verb="ack"\} /gm)).toHaveLength(1);
       expect(text.match(/^rowmq_request_duration_seconds_count\{.*call="enqueue"/gm)).toHaveLength(1);
       expect(text.match(/^# TYPE rowmq_waiting_consumers gauge$/gm)).toHaveLength(1);
@@ -201,7 +205,7 @@ describe('a worker', { timeout: 120_000 }, () => {
     broker = await start();
   });
 
-  test('that is killed is replaced while the others continue, no message is lost or doubled, and no counter falls', async () => {
+  test('that is killed is replaced while the others continue, and no message is lost or doubled', async () => {
     const queue = await newQueue(new Api(broker.url));
     const stored = new Set<string>();
     const seen = new Map<string, Set<string>>();
@@ -239,9 +243,6 @@ describe('a worker', { timeout: 120_000 }, () => {
     const consumers = clients.slice(6).map(consume);
 
     await eventually('the load runs', () => acked.length > 100);
-    const enqueued = `rowmq_messages_total{event="enqueued",queue="${queue.name}"}`;
-    const before = await queue.api.metric(enqueued);
-    expect(before).toBeGreaterThan(100);
     const victim = await workerNumbered(broker, 1);
     process.kill(victim as number, 'SIGKILL');
     await eventually('it is missed', () => killed(broker) === 1);
@@ -249,7 +250,6 @@ describe('a worker', { timeout: 120_000 }, () => {
     await eventually('the others go on', () => acked.length > count + 30);
     // At full speed the load took the CPU that the new worker needs for its start: 40 s more.
     isPaced = true;
-    expect(await queue.api.metric(enqueued)).toBeGreaterThanOrEqual(before);
     await replaced(broker, victim as number);
 
     isOver = true;
@@ -260,7 +260,6 @@ describe('a worker', { timeout: 120_000 }, () => {
     await Promise.all(consumers);
     expect(acked).toHaveLength(new Set(acked).size);
     for (const ids of seen.values()) expect(ids.size).toBe(1);
-    expect(await queue.api.metric(enqueued)).toBeGreaterThanOrEqual(before);
     await Promise.all(clients.map((client) => client.close()));
   });
 
@@ -272,7 +271,7 @@ describe('a worker', { timeout: 120_000 }, () => {
         'worker 1 runs',
         async () => {
           const { text } = await api.get('/metrics');
-          return /process_start_time_seconds\{worker="1"\}/.test(text) && (await workerNumbered(broker, 1));
+          return /process_resident_memory_bytes\{worker="1"\}/.test(text) && (await workerNumbered(broker, 1));
         },
         RESTART_MS,
       );

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Queue } from '@rowmq/store';
-import { DAY, enqueueStamped, hex, HOUR, openSession, claimAll } from '../support/partitions.js';
+import { DAY, hex, HOUR, openSession, claimAll, storeStamped } from '../support/partitions.js';
 import { createMigratedDatabase, startReaper } from '../support/processes.js';
 import type { TestDatabase } from '../support/servers.js';
 import { createQueue, message, openStore, type TestStore } from '../support/store.js';
@@ -68,13 +68,8 @@ async function under(pattern: string): Promise<boolean> {
 describe('a reaper that is killed', () => {
   test('in the middle of its batches: the next goes on, and what is not expired is untouched', async () => {
     const now = Date.now();
-    const living = await enqueueStamped(store, queue, { at: now, count: 500 });
-    for (let batch = 0; batch < 30; batch += 1) {
-      await store.at(now - HOUR).messages.enqueue(
-        queue.name,
-        Array.from({ length: 1000 }, () => message({ expiresInSeconds: 60 })),
-      );
-    }
+    const living = await storeStamped(store, queue, { at: now, count: 500 });
+    await storeStamped(store, queue, { at: now - HOUR, count: 30_000, expiresInSeconds: 60 });
     const first = spawnReaper();
     const left = await eventually('some are removed, not all', async () => {
       const rows = await count('delivery');
@@ -93,7 +88,7 @@ describe('a reaper that is killed', () => {
   test('while its DDL waits for the table: writers are let through, and the next makes the partitions', async () => {
     const idle = await openSession(store);
     await idle.write('START TRANSACTION');
-    await idle.read('SELECT 1 FROM message LIMIT 1');
+    await idle.read('SELECT 1 FROM pack LIMIT 1');
     const first = spawnReaper();
     await eventually('it waits', () => under('LOCK TABLES%'));
     await kill(first);
@@ -109,18 +104,18 @@ describe('a reaper that is killed', () => {
 
   test('in the middle of splitting a catch-all partition that is full: every message is there, and in its own partition in the end', async () => {
     const past = Date.now() - 3 * DAY;
-    const ids = await enqueueStamped(store, queue, { at: past, now: Date.now(), count: 12_000 });
+    const ids = await storeStamped(store, queue, { at: past, now: Date.now(), count: 12_000 });
     const first = spawnReaper();
-    await eventually('it splits', () => under('ALTER TABLE message%'));
+    await eventually('it splits', () => under('ALTER TABLE pack%'));
     await kill(first);
     expect(hex((await claimAll(store, queue, Date.now())).map(({ messageId }) => messageId))).toEqual(hex(ids));
     await lapse();
     const second = await startReaper(database, { ...OFTEN, ROWMQ_RETENTION_SECONDS: '31536000' });
     await eventually(
       'every message is in its own partition',
-      async () => (await count('message_overflow')) === 0 && (await count('message PARTITION (p_max)')) === 0,
+      async () => (await count('pack_overflow')) === 0 && (await count('pack PARTITION (p_max)')) === 0,
     );
     await second.stop();
-    expect(await count('message')).toBe(12_000);
+    expect(await count('pack')).toBe(12_000);
   });
 });

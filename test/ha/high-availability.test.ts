@@ -277,7 +277,7 @@ describe.each(rounds)('round %i', () => {
         );
         await eventually('a partition is being dropped', async () => {
           const [rows] = await observer.query<RowDataPacket[]>(
-            `SELECT 1 FROM performance_schema.processlist WHERE INFO LIKE 'ALTER TABLE message DROP%'`,
+            `SELECT 1 FROM performance_schema.processlist WHERE INFO LIKE 'ALTER TABLE pack DROP%'`,
           );
           return rows.length > 0;
         });

@@ -1,4 +1,4 @@
-import { parseMessageId } from '@rowmq/contract';
+import { packIdOf, parseMessageId } from '@rowmq/contract';
 import type { GroupMember } from '@rowmq/mysql-server';
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { expect } from 'vitest';
@@ -104,11 +104,11 @@ class Laggards {
     }
   }
 
-  /** Counts the deliveries of a message that a member has applied. */
+  /** Counts the deliveries of a message's pack that a member has applied. */
   async count(member: GroupMember, id: string): Promise<number> {
     const observer = this.observers[this.members.indexOf(member)];
-    const sql = 'SELECT COUNT(*) AS n FROM delivery WHERE message_id = ?';
-    const [[row]] = (await observer?.query<RowDataPacket[]>(sql, [parseMessageId(id)])) ?? [[]];
+    const sql = 'SELECT COUNT(*) AS n FROM delivery WHERE pack_id = ?';
+    const [[row]] = (await observer?.query<RowDataPacket[]>(sql, [packIdOf(parseMessageId(id))])) ?? [[]];
     return Number(row?.['n']);
   }
 

@@ -163,7 +163,7 @@ describe('a bounded queue', () => {
     const bounded = await createQueue(store.at(undefined), { maxDepth: 200 });
     const others = await Promise.all(Array.from({ length: 7 }, () => openStore({ on: store.url, poolSize: 3 })));
     const brokers = [store, ...others];
-    /** Enqueues until a request for one message is refused. Returns the number of stored messages. */
+    /** Enqueues until a request for one message is refused. Returns how many it stored. */
     const fill = async ({ messages }: TestStore): Promise<number> => {
       for (let accepted = 0; ;) {
         const requests = [3, 1].map((count) => ({ queueName: bounded.name, messages: numbered(count) }));

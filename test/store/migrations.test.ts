@@ -6,7 +6,7 @@ import { MIGRATIONS } from '@rowmq/migrations';
 import { createDatabase, type TestDatabase } from '../support/servers.js';
 
 const NAMES = MIGRATIONS.map((Migration) => new Migration().name);
-const TABLES = ['delivery', 'pack', 'pack_overflow', 'queue', 'reaper_lease', 'reaper_run'];
+const TABLES = ['broker', 'delivery', 'pack', 'pack_overflow', 'queue', 'reaper_lease', 'reaper_run'];
 
 let database: TestDatabase;
 
@@ -121,10 +121,10 @@ describe('migrations', () => {
     await migrateDatabase(database.url);
     await query(
       `INSERT INTO delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, receive_count)
-       VALUES (1, 1, '', 0, ${0xff_ff_ff_ff}, 5, 1, 2, 3)`,
+       VALUES (1, 1, '', 0, 4294967295, 5, 1, 2, 3)`,
     );
     expect(await query('SELECT members, BIT_COUNT(members) AS count FROM delivery')).toEqual([
-      { members: 0xff_ff_ff_ff, count: 32 },
+      { members: 4_294_967_295, count: 32 },
     ]);
     const pack = (bytes: number) =>
       query(

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { MessageRepository, type Queue } from '@rowmq/store';
+import { storeStamped } from '../support/partitions.js';
 import { recordStatements } from '../support/statements.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
@@ -29,7 +30,7 @@ async function whileHeld(work: (held: number) => Promise<void>): Promise<void> {
   await other.database.exclusive(async (holder) => {
     await holder.write('START TRANSACTION');
     const held = await holder.read(
-      'SELECT message_id FROM delivery FORCE INDEX (delivery_next) WHERE queue_id = ? AND priority_rank >= 0 FOR UPDATE',
+      'SELECT pack_id FROM delivery FORCE INDEX (delivery_next) WHERE queue_id = ? AND priority_rank >= 0 FOR UPDATE',
       [queue.id],
     );
     await work(held.length);
@@ -39,7 +40,7 @@ async function whileHeld(work: (held: number) => Promise<void>): Promise<void> {
 
 describe('urgent deliveries that others hold', () => {
   test.each([1, 300])('do not block less urgent ones (%i urgent)', async (urgent) => {
-    await store.messages.enqueue(queue.name, numbered(urgent, { priority: 9 }));
+    await storeStamped(store, queue, { at: Date.now(), count: urgent, priority: 9 });
     await whileHeld(async (held) => {
       expect(held).toBe(urgent);
       await store.messages.enqueue(queue.name, numbered(3, { priority: 1 }));
@@ -55,7 +56,7 @@ describe('urgent deliveries that others hold', () => {
   test('are not locked by the hundred for one consumer', async () => {
     await store.messages.enqueue(queue.name, [message({ priority: 9 })]);
     await whileHeld(async () => {
-      await store.messages.enqueue(queue.name, numbered(50, { priority: 1 }));
+      await storeStamped(store, queue, { at: Date.now(), count: 50, priority: 1 });
       const statements = recordStatements(store.database);
       expect(await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 60 })).toHaveLength(1);
       const limits = statements
@@ -66,9 +67,63 @@ describe('urgent deliveries that others hold', () => {
   });
 });
 
+describe('messages that another broker leased', () => {
+  /** Both brokers have floors: they know where the queue's ready messages begin. */
+  async function claimBoth(): Promise<void> {
+    for (const { messages } of [store, other]) {
+      const leased = await messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 60 });
+      expect(leased).toHaveLength(1);
+    }
+  }
+
+  test('are skipped, and the next ones follow in order', async () => {
+    await store.messages.enqueue(queue.name, numbered(22));
+    await claimBoth();
+    const others = await other.messages.dequeue(queue, { maxMessages: 10, leaseSeconds: 60 });
+    const own = await store.messages.dequeue(queue, { maxMessages: 20, leaseSeconds: 60 });
+    expect([...bodies(others), ...bodies(own)]).toEqual(Array.from({ length: 20 }, (_, index) => String(index + 2)));
+  });
+
+  test('do not hide less urgent ones, even if they were all the urgent ones', async () => {
+    await storeStamped(store, queue, { at: Date.now(), count: 60, priority: 9 });
+    await storeStamped(store, queue, { at: Date.now(), count: 20 });
+    await claimBoth();
+    await other.messages.dequeue(queue, { maxMessages: 58, leaseSeconds: 60 });
+    const leased = await store.messages.dequeue(queue, { maxMessages: 10, leaseSeconds: 60 });
+    expect(leased.map(({ priority }) => priority)).toEqual(Array.from({ length: 10 }, () => 4));
+  });
+});
+
+test('a queue that was deleted or emptied after a claim hands out nothing', async () => {
+  const emptied = await createQueue(store);
+  for (const each of [queue, emptied]) {
+    await store.messages.enqueue(each.name, numbered(10));
+    expect(await store.messages.dequeue(each, { maxMessages: 2, leaseSeconds: 60 })).toHaveLength(2);
+  }
+  await store.queues.delete(queue.name);
+  await store.database.write('DELETE FROM delivery WHERE queue_id = ?', [emptied.id]);
+  for (const each of [queue, emptied]) {
+    expect(await store.messages.dequeue(each, { maxMessages: 2, leaseSeconds: 60 })).toEqual([]);
+  }
+});
+
+test('a more urgent message goes first, also if it was nacked or released after a claim', async () => {
+  await store.messages.enqueue(queue.name, [message({ priority: 9 }), ...numbered(10)]);
+  const demand = { maxMessages: 1, leaseSeconds: 60 };
+  const [urgent] = await store.messages.dequeue(queue, demand);
+  expect(urgent?.priority).toBe(9);
+  expect(bodies(await store.messages.dequeue(queue, demand))).toEqual(['0']);
+  await store.messages.nack(queue.id, [urgent!], { delaySeconds: 0 });
+  const [again] = await store.messages.dequeue(queue, demand);
+  expect(again?.messageId).toEqual(urgent?.messageId);
+  expect(bodies(await store.messages.dequeue(queue, demand))).toEqual(['1']);
+  await store.messages.release(queue.id, [again!]);
+  expect((await store.messages.dequeue(queue, demand)).map(({ messageId }) => messageId)).toEqual([urgent?.messageId]);
+});
+
 test('a poll of many queues finds the messages of a queue behind one with more messages than a poll reads', async () => {
   const [behind, empty] = [await createQueue(store), await createQueue(store)];
-  await store.messages.enqueue(queue.name, numbered(501));
+  await storeStamped(store, queue, { at: Date.now(), count: 501 });
   await store.messages.enqueue(behind.name, [message()]);
   const watcher = new MessageRepository(other.database);
   expect(await watcher.poll([queue.id, behind.id, empty.id])).toEqual(new Set([queue.id, behind.id]));
@@ -77,7 +132,7 @@ test('a poll of many queues finds the messages of a queue behind one with more m
 test('a poll also names the queues that it did not reach', async () => {
   const full = [queue, await createQueue(store)];
   const unknown = await createQueue(store);
-  for (const { name } of full) await store.messages.enqueue(name, numbered(501));
+  for (const each of full) await storeStamped(store, each, { at: Date.now(), count: 501 });
   const watcher = new MessageRepository(other.database);
   const ids = [...full, unknown].map(({ id }) => id);
   expect(await watcher.poll(ids)).toEqual(new Set(ids));

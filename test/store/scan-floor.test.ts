@@ -2,12 +2,14 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { newMessageId } from '@rowmq/contract';
+import { newPackId } from '@rowmq/contract';
 import { EmbeddedServer } from '@rowmq/mysql-server';
 import { type LeasedDelivery, MessageRepository, migrateDatabase, type Queue, type StoreObserver } from '@rowmq/store';
 import { type Connection, createConnection } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { serverProgram } from '../support/servers.js';
+import { storeLonely } from '../support/packs.js';
+import { storeStamped } from '../support/partitions.js';
 import { PEEK_AT_FRONT, recordStatements } from '../support/statements.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
@@ -19,8 +21,8 @@ import { eventually } from '../support/wait.js';
  */
 
 async function dequeue(messages: MessageRepository, queue: Queue, maxMessages: number): Promise<LeasedDelivery[]> {
-  const [outcome] = await messages.dequeue([{ queue, demands: [{ maxMessages, leaseSeconds: 600 }] }]);
-  return outcome?.leased.flat() ?? [];
+  const { leased } = await messages.claim(queue, [{ maxMessages, leaseSeconds: 600 }]);
+  return leased.flat();
 }
 
 /** Records the times of rescans, by `performance.now()`. */
@@ -80,7 +82,7 @@ describe('while a snapshot is held and purge stands still', () => {
   }
 
   /**
-   * The cost of a claim: the pages that its peek reads, and the settled messages above its start.
+   * The cost of a claim: the pages that its peek reads, and the settled packs above its start.
    * The server reads pages for itself too, so the least of several runs counts.
    */
   async function costOfClaim(
@@ -95,8 +97,6 @@ describe('while a snapshot is held and purge stands still', () => {
       const leased = await dequeue(messages, queue, 5);
       await messages.nack([{ queueId: queue.id, receipts: leased, delaySeconds: 0 }]);
     }
-    // A claim uses the result of the last peek for less than this time.
-    await sleep(150);
     // A new repository has no floors.
     const claiming = hasFloors ? messages : new MessageRepository(store.database);
     statements.length = 0;
@@ -104,10 +104,10 @@ describe('while a snapshot is held and purge stands still', () => {
     expect(leased).toHaveLength(5);
     const peek = statements.find((sql) => PEEK_AT_FRONT.test(sql.trim())) ?? 'no peek';
     await messages.nack([{ queueId: queue.id, receipts: leased, delaySeconds: 0 }]);
-    const floor = /priority_rank = 5 AND available_at BETWEEN (\d+)/.exec(peek)?.[1];
+    const floor = /priority_rank = 5 AND d\.available_at BETWEEN (\d+)/.exec(peek)?.[1];
     const [gone] = await store.database.read<{ n: number }>(
-      `SELECT COUNT(*) AS n FROM message m LEFT JOIN delivery d FORCE INDEX (PRIMARY) ON d.queue_id = m.queue_id AND d.message_id = m.id
-       WHERE m.queue_id = ? AND m.expires_at - ? >= ? AND d.message_id IS NULL`,
+      `SELECT COUNT(*) AS n FROM pack p LEFT JOIN delivery d FORCE INDEX (PRIMARY) ON d.queue_id = p.queue_id AND d.pack_id = p.id
+       WHERE p.queue_id = ? AND p.expires_at - ? >= ? AND d.pack_id IS NULL`,
       [queue.id, queue.messageTtlSeconds * 1000, Number(floor)],
     );
     let pages = Infinity;
@@ -119,11 +119,11 @@ describe('while a snapshot is held and purge stands still', () => {
     return { pages, dead: Number(gone?.n) };
   }
 
-  /** Enqueues, dequeues and acks this many messages. */
+  /** Enqueues, dequeues and acks this many messages, each a pack of its own. */
   async function pass(queue: Queue, count: number): Promise<void> {
     const { batches } = store.messages;
     for (let passed = 0; passed < count; passed += BATCH) {
-      await batches.enqueue([{ queueName: queue.name, messages: numbered(BATCH) }]);
+      await storeStamped(store, queue, { at: Date.now(), count: BATCH });
       const leased = await dequeue(batches, queue, BATCH);
       expect(leased).toHaveLength(BATCH);
       expect(new Set((await batches.ack([{ queueId: queue.id, receipts: leased }]))[0])).toEqual(new Set([null]));
@@ -135,7 +135,7 @@ describe('while a snapshot is held and purge stands still', () => {
     async (backlog) => {
       const queue = await createQueue(store);
       const { batches } = store.messages;
-      await batches.enqueue([{ queueName: queue.name, messages: numbered(backlog) }]);
+      await storeStamped(store, queue, { at: Date.now(), count: backlog });
       await pass(queue, 1000);
       const floored: { pages: number; dead: number }[] = [];
       for (let passed = 0; passed < MESSAGES; passed += MESSAGES / 4) {
@@ -225,19 +225,10 @@ describe('a delivery below the floor', () => {
    * Begins an enqueue by hand that read its clock a minute ago. The returned function commits it.
    */
   async function enqueueLate(queue: Queue, { priorityRank = 5 } = {}): Promise<() => Promise<void>> {
-    const id = newMessageId();
     const availableAt = (await clock()) - 60_000;
+    const late = { packId: newPackId(), body: 'late', priorityRank, availableAt, expiresAt: availableAt + 3_600_000 };
     await connection.beginTransaction();
-    await connection.query('INSERT INTO message (id, queue_id, body, expires_at) VALUES (?, ?, ?, ?)', [
-      id,
-      queue.id,
-      Buffer.from('late'),
-      availableAt + 3_600_000,
-    ]);
-    await connection.query(
-      'INSERT INTO delivery (queue_id, message_id, priority_rank, available_at, expires_at, receive_count) VALUES (?, ?, ?, ?, ?, 0)',
-      [queue.id, id, priorityRank, availableAt, availableAt + 3_600_000],
-    );
+    for (const { sql, values } of storeLonely([{ ...late, queueId: queue.id }])) await connection.query(sql, values);
     return () => connection.commit();
   }
 
@@ -279,10 +270,10 @@ describe('a delivery below the floor', () => {
     const commit = await enqueueLate(queue, { priorityRank });
     await raiseFloor(broker, queue);
     await commit();
-    const [first] = await messages.dequeue([{ queue, demands: [{ maxMessages: 5, leaseSeconds: 600 }] }]);
+    const first = await messages.claim(queue, [{ maxMessages: 5, leaseSeconds: 600 }]);
     // The claim missed it, but the rescan after the claim found it. A broker claims once more
     // before it answers that the queue is empty.
-    expect([first?.leased, await first?.claimAgain]).toEqual([[[]], true]);
+    expect([first.leased, await first.claimAgain]).toEqual([[[]], true]);
     expect(bodies(await dequeue(messages, queue, 5))).toEqual(['late']);
   });
 
@@ -309,12 +300,12 @@ describe('a delivery below the floor', () => {
   it('that a claim locked before it rolled back is handed out', async () => {
     const queue = await createQueue(store);
     const messages = new MessageRepository(store.database);
-    await messages.enqueue([{ queueName: queue.name, messages: numbered(20) }]);
+    for (const one of numbered(20)) await messages.enqueue([{ queueName: queue.name, messages: [one] }]);
     await connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED');
     await connection.beginTransaction();
     await connection.query(
       `UPDATE delivery SET available_at = available_at + 600000, lease_token = x'0102030405060708'
-       WHERE queue_id = ? ORDER BY message_id LIMIT 5`,
+       WHERE queue_id = ? ORDER BY pack_id LIMIT 5`,
       [queue.id],
     );
     const others = [...(await dequeue(messages, queue, 15)), ...(await dequeue(messages, queue, 15))];
@@ -354,8 +345,8 @@ describe('a delivery below the floor', () => {
       await new MessageRepository(store.database).enqueue([
         { queueName: queue.name, messages: [message({ priority })] },
       ]);
-      const [first] = await messages.dequeue([{ queue, demands: [{ maxMessages: 1, leaseSeconds: 600 }] }]);
-      const leased = (await first?.claimAgain) ? await dequeue(messages, queue, 1) : first?.leased.flat();
+      const first = await messages.claim(queue, [{ maxMessages: 1, leaseSeconds: 600 }]);
+      const leased = (await first.claimAgain) ? await dequeue(messages, queue, 1) : first.leased.flat();
       expect(leased).toMatchObject([{ priority }]);
     },
   );

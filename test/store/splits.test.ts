@@ -209,7 +209,7 @@ describe('messages leased together', () => {
     await store.at(T0).messages.enqueue(queue.name, numbered(5));
     const next = T0 + 10 * SECOND + LEASE_GRACE_MS;
     expect(bodies(await claim(T0, 2, 10))).toEqual(['0', '1']);
-    // Those that were never claimed have been ready for longer.
+    // The messages that were never claimed have been ready for longer.
     expect(bodies(await claim(next, 4, 10))).toEqual(['2', '3', '4', '0']);
     const counts = (await owedMessages(store, queue)).map(({ body, receiveCount }) => `${body}/${receiveCount}`);
     expect(counts).toEqual(['0/2', '1/1', '2/1', '3/1', '4/1']);
@@ -297,7 +297,7 @@ describe('a stale holder', () => {
     expect(Object.keys(await owed())).toEqual(['1', '3', '4', '5']);
   });
 
-  it('of one member cannot act on another member of the same delivery', async () => {
+  it('with the lease of one member cannot act on another member of the same delivery', async () => {
     const leased = await leaseTogether(4);
     const strange = messageIdIn(packIdOf(leased[0]!.messageId), 9);
     const never = messageIdIn(newPackId(), 0);
@@ -328,7 +328,7 @@ describe('a stale holder', () => {
     expect(Object.keys(await owed())).toEqual(['0', '2']);
   });
 
-  it('of very many claims is refused, and valid receipts beside it hold', async () => {
+  it('from very many claims is refused, and valid receipts beside it hold', async () => {
     await store.at(T0).messages.enqueue(queue.name, numbered(64));
     const leased: LeasedDelivery[] = [];
     for (let taken = 0; taken < 64; taken += 1) leased.push(...(await claim(T0, 1, taken < 10 ? 1 : 600)));
@@ -367,7 +367,16 @@ describe('a pack', () => {
       (await store.browse.messages(ids)).map(({ id, body }) => [id.toString('hex'), String(body)]),
     );
     expect(ids.map((id) => stored.get(id.toString('hex')))).toEqual([
-      ...['a', 'urgent', 'late', 'brief', 'b', 'urgent, late', 'low', 'c', 'urgent 2', ''],
+      'a',
+      'urgent',
+      'late',
+      'brief',
+      'b',
+      'urgent, late',
+      'low',
+      'c',
+      'urgent 2',
+      '',
     ]);
     expect(bodies(await claim(T0 + 10 * SECOND, 4))).toEqual(['urgent', 'urgent 2', 'a', 'b']);
     expect(bodies(await claim(T0 + 10 * SECOND))).toEqual(['c', '', 'low']);
@@ -414,7 +423,7 @@ describe('a pack', () => {
     expect(leased.map(({ headers }) => headers?.toString())).toEqual(sent.map(({ headers }) => headers?.toString()));
   });
 
-  it('of one request never mixes with another queue’s messages, and requests for one queue share packs', async () => {
+  it('holds messages of one queue only, also of several requests', async () => {
     const other = await createQueue(store);
     const outcomes = await store.at(T0).messages.batches.enqueue([
       { queueName: queue.name, messages: numbered(3) },
@@ -525,7 +534,7 @@ describe('a page of a browse', () => {
   };
 
   it.each([1, 2, 3, 5, 7, 100])(
-    'of %i messages may end inside a delivery, and the next one goes on there',
+    'with %i messages may end inside a delivery, and the next one goes on there',
     async (limit) => {
       const ids: Record<'ready' | 'delayed' | 'leased', Buffer[]> = { ready: [], delayed: [], leased: [] };
       ids.leased.push(...(await store.at(T0).messages.enqueue(queue.name, numbered(5))));

@@ -99,7 +99,7 @@ describe('redrive', () => {
     });
   });
 
-  test('of a limited number of messages takes a delivery in part, and leaves the rest where it was', async () => {
+  test('takes a delivery in part if it may move only so many messages, and leaves the rest where it was', async () => {
     const ids = await store.at(START).messages.enqueue(origin.name, numbered(10));
     await claimAll(store, origin, START);
     expect(await deadLetterAll(store, origin, START + 2 * MINUTE)).toBe(10);

@@ -36,7 +36,7 @@ export async function deliveryRows(store: TestStore, queue: Queue): Promise<Deli
   );
 }
 
-/** The messages that a queue owes, in the order of their ids. It lists one that is owed twice twice. */
+/** The messages that a queue owes, in the order of their ids. A fault may list one twice. */
 export async function owedMessages(store: TestStore, queue: Queue): Promise<OwedMessage[]> {
   const owed = (await deliveryRows(store, queue)).flatMap(({ packId, members, leaseToken, part: _, ...row }) =>
     Array.from(indexesOf(members), (index) => ({

@@ -1,5 +1,10 @@
-import type { Statement } from '@rowmq/store';
 import { encodePack } from '../../libs/store/src/messages/pack.codec.js';
+
+/** A statement as every kind of connection in the tests takes it. */
+interface Insert {
+  sql: string;
+  values: unknown[];
+}
 
 /** A message that is the only one of its pack. Times are ms since 1970. */
 export interface LonelyMessage {
@@ -17,7 +22,7 @@ export interface LonelyMessage {
  * The two statements of an enqueue, for tests that step through one by hand, or that need as many
  * packs as messages.
  */
-export function storeLonely(messages: readonly LonelyMessage[]): [pack: Statement, delivery: Statement] {
+export function storeLonely(messages: readonly LonelyMessage[]): [pack: Insert, delivery: Insert] {
   const packs = messages.map(({ packId, queueId, body, expiresAt }) => [
     packId,
     queueId,

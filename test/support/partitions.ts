@@ -1,4 +1,4 @@
-import { newPackId, packIdOf } from '@rowmq/contract';
+import { LIMITS, newPackId, packIdOf } from '@rowmq/contract';
 import { FIRST_ID, type LeasedDelivery, type Queue, type Session } from '@rowmq/store';
 import { createConnection } from 'mysql2/promise';
 import { storeLonely } from './packs.js';
@@ -31,13 +31,19 @@ export async function enqueueStamped(
 }
 
 /**
- * Stores each message as a pack of its own, because partitions count packs. Otherwise like
- * {@link enqueueStamped}.
+ * Stores each message as a pack of its own, so that there are as many packs and deliveries as
+ * messages. Otherwise like {@link enqueueStamped}.
  */
 export async function storeStamped(
   store: TestStore,
   queue: Queue,
-  { at, now = at, count }: { at: number; now?: number; count: number },
+  {
+    at,
+    now = at,
+    count,
+    priority = 4,
+    expiresInSeconds = queue.messageTtlSeconds,
+  }: { at: number; now?: number; count: number; priority?: number; expiresInSeconds?: number },
 ): Promise<Buffer[]> {
   const ids: Buffer[] = [];
   for (let done = 0; done < count; done += BATCH) {
@@ -45,8 +51,9 @@ export async function storeStamped(
       packId: newPackId(at),
       queueId: queue.id,
       body: String(index),
+      priorityRank: LIMITS.priorityMax - priority,
       availableAt: now,
-      expiresAt: now + queue.messageTtlSeconds * 1000,
+      expiresAt: now + expiresInSeconds * 1000,
     }));
     for (const { sql, values } of storeLonely(rows)) await store.database.write(sql, values);
     ids.push(...rows.map(({ packId }) => packId));

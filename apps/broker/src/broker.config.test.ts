@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { readBrokerConfig, shareOfWorker } from './broker.config.js';
+import { reachableHost, readBrokerConfig, shareOfWorker } from './broker.config.js';
 
 const URL_SETTING = { ROWMQ_DATABASE_URL: 'mysql://rowmq:secret@127.0.0.1:3306/rowmq' };
 const KEY = 'x'.repeat(16);
@@ -16,6 +16,8 @@ describe('the broker’s settings', () => {
       maxLongPolls: 10_000,
       host: '127.0.0.1',
       port: 8080,
+      peerHost: '127.0.0.1',
+      peerPort: 0,
       adminKey: undefined,
       stopSeconds: 25,
     });
@@ -77,7 +79,32 @@ describe('the broker’s settings', () => {
 
   test('are shared out among workers, and each gets at least one connection for each verb', () => {
     const config = readBrokerConfig({ ...URL_SETTING, ROWMQ_WORKERS: '3', ROWMQ_MAX_LONG_POLLS: '2' });
-    expect(shareOfWorker(config)).toEqual({ ...config, poolSize: 5, maxWaitingRequests: 1666, maxLongPolls: 1 });
-    expect(shareOfWorker({ ...config, workers: 64 }).poolSize).toBe(4);
+    expect(shareOfWorker(config, 2)).toEqual({ ...config, poolSize: 5, maxWaitingRequests: 1666, maxLongPolls: 1 });
+    expect(shareOfWorker({ ...config, workers: 64 }, 64).poolSize).toBe(4);
+  });
+
+  test('give each worker a peer port of its own, and any free one by default', () => {
+    const config = readBrokerConfig({ ...URL_SETTING, ROWMQ_WORKERS: '3', ROWMQ_PEER_PORT: '65533' });
+    expect([1, 2, 3].map((number) => shareOfWorker(config, number).peerPort)).toEqual([65_533, 65_534, 65_535]);
+    expect(shareOfWorker({ ...config, peerPort: 0 }, 3).peerPort).toBe(0);
+    expect(() => readBrokerConfig({ ...URL_SETTING, ROWMQ_WORKERS: '3', ROWMQ_PEER_PORT: '65534' })).toThrow(
+      /each of the 3 workers needs the next port. Set it to 65533 or less, or to 0/,
+    );
+  });
+
+  test('offer peers the address of the API, unless another is given', () => {
+    const env = { ...URL_SETTING, ROWMQ_ADMIN_KEY: KEY };
+    expect(readBrokerConfig({ ...env, ROWMQ_HOST: '10.0.0.1' }).peerHost).toBe('10.0.0.1');
+    expect(readBrokerConfig({ ...env, ROWMQ_HOST: '10.0.0.1', ROWMQ_PEER_HOST: 'broker-1' }).peerHost).toBe('broker-1');
+  });
+
+  test('offer peers an address that other machines reach if the broker listens on all', () => {
+    const one = (address: string, family: 'IPv4' | 'IPv6', internal = false) =>
+      ({ address, family, internal, netmask: '', mac: '', cidr: null, scopeid: 0 }) as never;
+    const lo = [one('127.0.0.1', 'IPv4', true), one('::1', 'IPv6', true)];
+    const eth0 = [one('fe80::1', 'IPv6'), one('2001:db8::1', 'IPv6'), one('10.1.2.3', 'IPv4')];
+    expect(reachableHost('0.0.0.0', { lo, eth0 })).toBe('10.1.2.3');
+    expect(reachableHost('::', { lo, eth0: eth0.slice(0, 2) })).toBe('2001:db8::1');
+    expect(reachableHost('0.0.0.0', { lo })).toBe('127.0.0.1');
   });
 });

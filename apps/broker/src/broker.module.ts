@@ -1,18 +1,17 @@
-import { type DynamicModule, Module, type ValueProvider } from '@nestjs/common';
+import { type DynamicModule, Module } from '@nestjs/common';
 import { StoreModule } from '@rowmq/store';
 import { BROKER_CONFIG, type BrokerConfig } from './broker.config.js';
 import { HealthModule } from './health/health.module.js';
 import { HttpModule } from './http/http.module.js';
 import { MessagesModule } from './messages/messages.module.js';
 import { MetricsModule } from './metrics/metrics.module.js';
+import { PeersModule } from './peers/peers.module.js';
 import { QueuesModule } from './queues/queues.module.js';
 
 /** The broker: REST over the store, and no state that must survive it. */
 @Module({})
 export class BrokerModule {
-  /** @param ports to the other processes of this broker: `PEERS`, `PEER_METRICS` */
-  static forRoot(config: BrokerConfig, ports: readonly ValueProvider[] = []): DynamicModule {
-    const providers = [{ provide: BROKER_CONFIG, useValue: config }, ...ports];
+  static forRoot(config: BrokerConfig): DynamicModule {
     return {
       module: BrokerModule,
       global: true,
@@ -28,9 +27,10 @@ export class BrokerModule {
         HealthModule,
         MessagesModule,
         QueuesModule,
+        PeersModule,
       ],
-      providers,
-      exports: providers.map(({ provide }) => provide),
+      providers: [{ provide: BROKER_CONFIG, useValue: config }],
+      exports: [BROKER_CONFIG],
     };
   }
 }

@@ -2,13 +2,14 @@ import 'reflect-metadata';
 import cluster from 'node:cluster';
 import { Logger } from '@nestjs/common';
 import { createLogger, runProcess } from '@rowmq/runtime';
-import { readBrokerConfig } from './broker.config.js';
-import { Workers } from './cluster/workers.js';
+import { readBrokerConfig, shareOfWorker } from './broker.config.js';
+import { WORKER_NUMBER } from './metrics/worker-metrics.js';
+import { Workers } from './workers.js';
 
 await runProcess('broker', async () => {
   const config = readBrokerConfig(process.env);
-  const { workers: count, stopSeconds } = config;
-  if (cluster.isPrimary && count > 1) {
+  const { workers: count, stopSeconds, host, port } = config;
+  if (WORKER_NUMBER === undefined && count > 1) {
     Logger.overrideLogger(createLogger('broker'));
     const workers = new Workers(config);
     await workers.start();
@@ -16,6 +17,14 @@ await runProcess('broker', async () => {
     return { app: workers, stopSeconds, kill: () => workers.kill() };
   }
   // The primary of several workers answers no request, so it does not load the server.
-  const { serve } = await import('./cluster/worker.js');
-  return { ...(await serve(config)), stopSeconds, isWorker: cluster.isWorker };
+  const { createBroker } = await import('./server.js');
+  const app = await (WORKER_NUMBER === undefined
+    ? createBroker(config, 'broker')
+    : createBroker(shareOfWorker(config, WORKER_NUMBER), `broker worker ${WORKER_NUMBER}`));
+  await app.listen(port, host);
+  new Logger('broker').log(`listening on ${await app.getUrl()}`);
+  // By default, Node ends a worker whose primary is gone. This one stops in order, as every process
+  // of RowMQ does.
+  if (cluster.worker !== undefined) cluster.worker.exitedAfterDisconnect = true;
+  return { app, stopSeconds, isWorker: cluster.isWorker };
 });

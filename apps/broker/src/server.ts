@@ -1,4 +1,3 @@
-import type { ValueProvider } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import { DocumentBuilder, SwaggerModule } from '@nestjs/swagger';
@@ -35,13 +34,8 @@ interface RawReply {
 /**
  * Builds the broker's HTTP application. It does not listen yet.
  * @param name the process's name in its log
- * @param ports see {@link BrokerModule}
  */
-export async function createBroker(
-  config: BrokerConfig,
-  name: string,
-  ports: readonly ValueProvider[] = [],
-): Promise<NestFastifyApplication> {
+export async function createBroker(config: BrokerConfig, name: string): Promise<NestFastifyApplication> {
   const adapter = new FastifyAdapter({
     bodyLimit: LIMITS.requestBytes,
     connectionTimeout: STANDSTILL_MS,
@@ -59,7 +53,7 @@ export async function createBroker(
         .send(JSON.stringify(problem) as never);
     },
   });
-  const app = await NestFactory.create<NestFastifyApplication>(BrokerModule.forRoot(config, ports), adapter, {
+  const app = await NestFactory.create<NestFastifyApplication>(BrokerModule.forRoot(config), adapter, {
     logger: createLogger(name),
     bodyParser: false,
     abortOnError: false,

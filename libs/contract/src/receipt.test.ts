@@ -18,11 +18,15 @@ test('a receipt names a message and a lease in 34 characters that a URL can cont
 
 test('each receipt has only one text', () => {
   // The last character has four bits that say nothing.
-  const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
+  const alphabet = Array.from({ length: 64 }, (_, index) =>
+    Buffer.of(index << 2)
+      .toString('base64url')
+      .charAt(0),
+  );
   fc.assert(
     fc.property(bytes(16), bytes(8), (messageId, leaseToken) => {
       const receipt = encodeReceipt(messageId, leaseToken);
-      const same = [...alphabet]
+      const same = alphabet
         .map((last) => `${receipt.slice(0, -1)}${last}`)
         .filter((text) => Buffer.from(text, 'base64url').equals(Buffer.from(receipt, 'base64url')));
       expect(same).toHaveLength(16);

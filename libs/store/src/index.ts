@@ -14,6 +14,7 @@ export type { ReceiptOutcomes, ReceiptsRequest } from './messages/receipts.js';
 export { FIRST_ID, type RedriveBatch, type Stretch, UnleasedRepository } from './messages/unleased.repository.js';
 export { type Partition, PartitionRepository } from './partitions/partition.repository.js';
 export { type DutyState, ReaperRepository, type ReaperRun } from './partitions/reaper.repository.js';
+export { type Peer, PEER_SILENCE_MS, PeerRepository } from './peers/peer.repository.js';
 export { BrowseRepository, type DeliveryView, type MessageView } from './queues/browse.repository.js';
 export { type Queue, queueNotFound } from './queues/queue.js';
 export { QueueRepository } from './queues/queue.repository.js';

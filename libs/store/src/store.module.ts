@@ -15,12 +15,20 @@ import { isRetryable } from './database/database-errors.js';
 import { MessageRepository } from './messages/message.repository.js';
 import { pendingOf } from './database/migrate.js';
 import { PartitionRepository } from './partitions/partition.repository.js';
+import { PeerRepository } from './peers/peer.repository.js';
 import { QueueRepository } from './queues/queue.repository.js';
 import { ReaperRepository } from './partitions/reaper.repository.js';
 import { UnleasedRepository } from './messages/unleased.repository.js';
 import { STORE_OBSERVER, type StoreObserver } from './store-observer.js';
 
-const REPOSITORIES = [QueueRepository, UnleasedRepository, BrowseRepository, PartitionRepository, ReaperRepository];
+const REPOSITORIES = [
+  QueueRepository,
+  UnleasedRepository,
+  BrowseRepository,
+  PartitionRepository,
+  ReaperRepository,
+  PeerRepository,
+];
 
 /**
  * RowMQ's storage for a Nest application: one connection pool and the repositories on it. The

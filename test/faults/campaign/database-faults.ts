@@ -128,9 +128,9 @@ export const METADATA_LOCK: Fault = {
     const [first] = rig.reapers as [Restartable];
     await Promise.all(rig.reapers.map((reaper) => reaper.stop()));
     const old = await settleLongAgo(rig);
-    await holding(rig, ['START TRANSACTION', 'SELECT 1 FROM message LIMIT 1'], async () => {
+    await holding(rig, ['START TRANSACTION', 'SELECT 1 FROM pack LIMIT 1'], async () => {
       const waits = async (): Promise<boolean> =>
-        (await rig.underWay(`INFO LIKE 'LOCK TABLES message WRITE%'`)).has(first.user);
+        (await rig.underWay(`INFO LIKE 'LOCK TABLES pack WRITE%'`)).has(first.user);
       await Promise.all([first.start(), eventually('the reaper waits for the table', waits, DEADLINE_MS)]);
       await eventually('it gives way', async () => !(await waits()), DEADLINE_MS);
       await prober.recovered(now(), DEADLINE_MS);
@@ -155,7 +155,7 @@ async function settleLongAgo(rig: FaultRig): Promise<string> {
     if (first === undefined || first.until === null) throw new Error('the table is not partitioned yet');
     const until = Date.now() - RETENTION_SECONDS * 1000 - HOUR;
     const parts = [definePartition(until), definePartition(first.until)];
-    await rig.admin(`ALTER TABLE message REORGANIZE PARTITION ${first.name} INTO (${parts.join(', ')})`);
+    await rig.admin(`ALTER TABLE pack REORGANIZE PARTITION ${first.name} INTO (${parts.join(', ')})`);
     const queue = await createQueue(store, { messageTtlSeconds: 864_000 });
     await enqueueStamped(store, queue, { at: until - HOUR, now: Date.now(), count: 10 });
     await settleAll(store, queue, Date.now());

@@ -86,11 +86,11 @@ export const REAPER_KILLED_IN_DDL: Fault = {
 async function killedInDdl(rig: FaultRig, doomed: Restartable): Promise<boolean> {
   // The load writes into the partitions of the next hours, so the last ones are empty.
   const empty = (await partitions(rig)).slice(-40);
-  if (empty.length > 0) await rig.admin(`ALTER TABLE message DROP PARTITION ${empty.join(', ')}`);
+  if (empty.length > 0) await rig.admin(`ALTER TABLE pack DROP PARTITION ${empty.join(', ')}`);
   await rig.admin('UPDATE reaper_lease SET expires_at = 0');
   doomed.spawn();
   const isAltering = async (): Promise<boolean> => {
-    const statements = await rig.underWay(`INFO LIKE 'ALTER TABLE message REORGANIZE%'`);
+    const statements = await rig.underWay(`INFO LIKE 'ALTER TABLE pack REORGANIZE%'`);
     return statements.has(doomed.user);
   };
   // The reaper makes the partitions in its first round. At its end it reports that it is ready.
@@ -107,7 +107,7 @@ async function killedInDdl(rig: FaultRig, doomed: Restartable): Promise<boolean>
 export async function partitions(rig: FaultRig): Promise<string[]> {
   const rows = await rig.admin<{ name: string }>(
     `SELECT PARTITION_NAME AS name FROM information_schema.PARTITIONS
-     WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'message' AND PARTITION_NAME <> 'p_max'
+     WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'pack' AND PARTITION_NAME <> 'p_max'
      ORDER BY PARTITION_ORDINAL_POSITION`,
   );
   return rows.map(({ name }) => name);

@@ -1,6 +1,6 @@
-import { createHash, timingSafeEqual } from 'node:crypto';
 import type { FastifyAdapter } from '@nestjs/platform-fastify';
 import { RowmqError } from '@rowmq/contract';
+import { bearerOf, digest, isSecret } from './bearer.js';
 
 /** Methods without a body. */
 const BODILESS = new Set(['GET', 'HEAD']);
@@ -32,18 +32,12 @@ export function requireApiKey(adapter: FastifyAdapter, key: string): void {
 
 /** The refusal of a wrong key, or undefined. */
 function refusal(authorization: string | undefined, expected: Buffer): RowmqError | undefined {
-  const given = /^Bearer +(\S+) *$/i.exec(authorization ?? '')?.[1];
-  // Digests have one length, so the time of the comparison reveals nothing, not even the key's
-  // length.
-  if (given !== undefined && timingSafeEqual(digest(given), expected)) return undefined;
+  const given = bearerOf(authorization);
+  if (isSecret(given, expected)) return undefined;
   return new RowmqError(
     'unauthorized',
     given === undefined
       ? 'Send the API key as `Authorization: Bearer <key>`.'
       : 'The API key is wrong: send the value of the ROWMQ_ADMIN_KEY that this broker was started with.',
   );
-}
-
-function digest(text: string): Buffer {
-  return createHash('sha256').update(text).digest();
 }

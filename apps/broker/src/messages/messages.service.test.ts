@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { setImmediate } from 'node:timers/promises';
 import { Logger } from '@nestjs/common';
 import { type LeasedDelivery, type MessageRepository, type Queue, type QueueRepository } from '@rowmq/store';
@@ -38,7 +39,7 @@ function newService(claim: () => Promise<LeasedDelivery[]> = async () => leased,
   const consumers = new WaitingConsumers(messages, queues, metrics, CONFIG);
   const wake = vi.spyOn(consumers, 'wake');
   const commits = new Commits(messages, consumers, metrics, CONFIG);
-  return { service: new MessagesService(messages, queues, commits, consumers, metrics), release, wake };
+  return { service: new MessagesService(messages, queues, commits, consumers, metrics), consumers, release, wake };
 }
 
 describe('the messages of a dequeue', () => {
@@ -111,6 +112,7 @@ describe('the acks that a dequeue carries', () => {
   const CARRYING = { ...REQUEST, ack: [RECEIPT] };
   const ACKED = { acked: [RECEIPT], failed: [] };
   const connected = new AbortController().signal;
+  setMaxListeners(0, connected);
   const away = new RowmqError('database-unavailable', 'The database is away.');
 
   /** Resolves when the test says so. */
@@ -192,6 +194,67 @@ describe('the acks that a dequeue carries', () => {
     expect(await service.dequeue('q', CARRYING, consumer.signal)).toEqual({ messages: [], ...ACKED });
     await vi.waitFor(() => expect(release).toHaveBeenCalledOnce());
     expect(release).toHaveBeenCalledExactlyOnceWith({ queueId: QUEUE.id, receipts: leased });
+  });
+
+  describe('to a queue that is known to be empty', () => {
+    const WAITING = { ...CARRYING, waitSeconds: 20 };
+
+    /** A service whose acks the test commits or fails, with a consumer that is about to be parked. */
+    async function parkedService(commit: () => Promise<void>) {
+      const claim = vi.fn<() => Promise<LeasedDelivery[]>>(async () => []);
+      const made = newService(claim, async (requests) => commit().then(() => ackAll(requests)));
+      await made.service.dequeue('q', REQUEST, connected);
+      expect(made.consumers.isParked('q')).toBe(true);
+      claim.mockClear();
+      return { ...made, claim };
+    }
+
+    test('do not keep the consumer from a hand-off, but its answer waits for them', async () => {
+      const commit = held();
+      const { service, consumers, claim } = await parkedService(async () => commit.until);
+      const answer = service.dequeue('q', WAITING, connected);
+      let isAnswered = false;
+      void answer.finally(() => (isAnswered = true));
+      const [reservation] = consumers.reserve(QUEUE, 2);
+      reservation?.handOff(leased);
+      await setImmediate();
+      expect(isAnswered).toBe(false);
+      commit.letGo();
+      expect(await answer).toMatchObject({ messages: [{ body: 'a' }, { body: 'b' }], ...ACKED });
+      expect(claim).not.toHaveBeenCalled();
+    });
+
+    test('make the broker release what was handed off if they fail', async () => {
+      const commit = held();
+      const { service, consumers, release } = await parkedService(async () =>
+        commit.until.then(() => Promise.reject(away)),
+      );
+      const answer = service.dequeue('q', WAITING, connected);
+      const [reservation] = consumers.reserve(QUEUE, 2);
+      reservation?.handOff(leased);
+      await setImmediate();
+      commit.letGo();
+      await expect(answer).rejects.toBe(away);
+      await vi.waitFor(() => expect(release).toHaveBeenCalledExactlyOnceWith({ queueId: QUEUE.id, receipts: leased }));
+    });
+
+    test('end the wait of the consumer if they fail', async () => {
+      const { service, consumers } = await parkedService(async () => Promise.reject(away));
+      await expect(service.dequeue('q', WAITING, connected)).rejects.toBe(away);
+      expect(consumers.size).toBe(0);
+      expect(consumers.reserve(QUEUE, 1)).toEqual([]);
+    });
+
+    test('stand if the consumer hangs up meanwhile, and it gets no hand-off', async () => {
+      const commit = held();
+      const { service, consumers } = await parkedService(async () => commit.until);
+      const consumer = new AbortController();
+      const answer = service.dequeue('q', WAITING, consumer.signal);
+      consumer.abort();
+      expect(consumers.reserve(QUEUE, 1)).toEqual([]);
+      commit.letGo();
+      expect(await answer).toEqual({ messages: [], ...ACKED });
+    });
   });
 
   test('delay a stop until they are committed', async () => {

@@ -21,6 +21,8 @@ import { Commits } from './commits.js';
 import { formatTime, toLeasedMessage, toNewMessage } from './message.codec.js';
 import { WaitingConsumers } from './waiting-consumers.js';
 
+type Demand = Omit<z.output<typeof dequeueRequest>, 'ack'>;
+
 /** The verbs of the REST contract. */
 @Injectable()
 export class MessagesService implements OnApplicationShutdown {
@@ -61,9 +63,7 @@ export class MessagesService implements OnApplicationShutdown {
   ): Promise<DequeueAnswer> {
     const { ack, ...demand } = request;
     return this.track(
-      ack === undefined
-        ? this.lease(queueName, demand, hungUp)
-        : this.ackAndLease(queueName, ack, () => this.lease(queueName, demand, hungUp)),
+      ack === undefined ? this.lease(queueName, demand, hungUp) : this.ackAndLease(queueName, ack, demand, hungUp),
     );
   }
 
@@ -138,17 +138,37 @@ export class MessagesService implements OnApplicationShutdown {
   }
 
   /**
+   * Settles receipts, then leases. A consumer that needs no claim is parked at once: on a busy
+   * queue, it would otherwise miss every second hand-off. If the acks then fail, what it got is
+   * released.
+   *
    * If an ack was settled and nothing could be leased, the consumer must still learn of the ack. It
    * gets an empty answer, and its next dequeue fails if the trouble lasts.
    */
   private async ackAndLease(
     queueName: string,
     receipts: string[],
-    lease: () => Promise<DequeueAnswer>,
+    demand: Demand,
+    hungUp: AbortSignal,
   ): Promise<DequeueAnswer> {
-    const acks = await this.ack(queueName, receipts);
+    const gone = new AbortController();
+    const leave = (): void => gone.abort();
+    let early: Promise<DequeueAnswer> | undefined;
+    if (demand.waitSeconds > 0 && !hungUp.aborted && this.consumers.isParked(queueName)) {
+      hungUp.addEventListener('abort', leave, { once: true });
+      early = this.lease(queueName, demand, gone.signal);
+      // Its failure counts once the acks are settled.
+      early.catch(() => undefined);
+    }
+    let acks: AckAnswer;
     try {
-      return { ...(await lease()), ...acks };
+      acks = await this.ack(queueName, receipts);
+    } catch (error) {
+      leave();
+      throw error;
+    }
+    try {
+      return { ...(await (early ?? this.lease(queueName, demand, hungUp))), ...acks };
     } catch (error) {
       if (acks.acked.length === 0) throw error;
       // A refusal is no news for the log: the next dequeue gets it.
@@ -159,7 +179,7 @@ export class MessagesService implements OnApplicationShutdown {
 
   private async lease(
     queueName: string,
-    { maxMessages, waitSeconds, leaseSeconds }: Omit<z.output<typeof dequeueRequest>, 'ack'>,
+    { maxMessages, waitSeconds, leaseSeconds }: Demand,
     hungUp: AbortSignal,
   ): Promise<DequeueAnswer> {
     const leased = await this.consumers.dequeue(

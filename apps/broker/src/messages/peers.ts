@@ -1,10 +1,15 @@
-/** The other processes of this broker, as far as consumers matter to them. */
+/** The other broker processes on the same database, as far as consumers matter to them. */
 export interface Peers {
-  /** More may be ready in this queue than the consumers of this process want. */
-  wake(queueName: string): void;
+  /**
+   * This number of messages is ready in this queue, and the consumers of this process do not want
+   * them. Infinity: nobody knows how many.
+   */
+  wake(queueName: string, messages: number): void;
+  /** Consumers of this queue are parked here, so hints from peers are welcome. */
+  parked(queueName: string): void;
 }
 
 /** Injection token of {@link Peers}. A process that runs alone provides none. */
 export const PEERS = Symbol('PEERS');
 
-export const NO_PEERS: Peers = { wake: () => undefined };
+export const NO_PEERS: Peers = { wake: () => undefined, parked: () => undefined };

@@ -24,6 +24,10 @@ class Scene implements QueueConsumersHost {
   claims = 0;
   isForgotten = false;
   announced = 0;
+  /** The number of messages in each announcement. */
+  readonly announcements: number[] = [];
+  /** The number of reports that consumers are parked. */
+  parkings = 0;
   handedOffMessages = 0;
   /** Each consumer's answers, by its name. A second answer would show. */
   readonly answers: string[] = [];
@@ -38,8 +42,13 @@ class Scene implements QueueConsumersHost {
     this.isForgotten = true;
   }
 
-  announce(): void {
+  announce(_queueName: string, messages: number): void {
     this.announced += 1;
+    this.announcements.push(messages);
+  }
+
+  parked(): void {
+    this.parkings += 1;
   }
 
   handedOff(_queueName: string, messages: number): void {
@@ -551,7 +560,33 @@ describe('peers', () => {
     scene.list.becameReady(2, true);
     expect(scene.announced).toBe(0);
     scene.claim(['1']);
-    expect([scene.list.state, scene.announced]).toEqual(['idle', 1]);
+    expect([scene.list.state, scene.announcements]).toEqual(['idle', [1]]);
+  });
+
+  test('hear of the messages of another peer’s hint that the consumers here left, and of no others', () => {
+    scene.park('a');
+    scene.list.wasHinted(3);
+    expect(scene.list.takeHint()).toBe(true);
+    expect(scene.list.takeHint()).toBe(false);
+    scene.claim(['1']);
+    expect([scene.list.state, scene.announcements]).toEqual(['idle', [2]]);
+  });
+
+  test('hear nothing of a hint if the consumers here took its messages', () => {
+    scene.park('a', 'b');
+    scene.list.wasHinted(1);
+    scene.claim(['1']);
+    expect([scene.list.state, scene.announced]).toEqual(['parked', 0]);
+  });
+
+  test('hear of parked consumers, also of those that come without a claim', () => {
+    scene.park('a');
+    expect(scene.parkings).toBe(1);
+    scene.come('b');
+    expect([scene.claims, scene.parkings]).toEqual([0, 2]);
+    scene.leave('a');
+    scene.leave('b');
+    expect(scene.list.isParked).toBe(false);
   });
 
   test('hear nothing of messages that the consumers here took, or that a peer announced', () => {

@@ -27,8 +27,13 @@ export interface QueueConsumersHost {
   requestClaim(consumers: QueueConsumers): void;
   /** No consumer waits, and nothing is known of the queue any more. */
   forget(consumers: QueueConsumers): void;
-  /** Messages became ready on this broker, and its consumers do not want them. */
-  announce(queueName: string): void;
+  /**
+   * This number of messages became ready, and the consumers here do not want them. Infinity: the
+   * number is unknown.
+   */
+  announce(queueName: string, messages: number): void;
+  /** Consumers are parked. Called again for each one that comes. */
+  parked(queueName: string): void;
   handedOff(queueName: string, messages: number): void;
 }
 
@@ -63,7 +68,6 @@ export type ConsumersEvent =
   | 'gone';
 
 type Step =
-  | 'stay'
   /** → claiming; → idle if no consumer waits. */
   | 'claim'
   /** → parked. */
@@ -73,17 +77,17 @@ type Step =
   /** → idle, with an unknown number of ready messages. */
   | 'forget';
 
-/** The state machine: the step for every event in every state. A claim ends in `claiming` only. */
-const STEPS: Record<ConsumersEvent, Record<State, Step>> = {
-  arrived: { idle: 'claim', claiming: 'stay', parked: 'stay' },
-  asked: { idle: 'claim', claiming: 'stay', parked: 'claim' },
-  ready: { idle: 'claim', claiming: 'stay', parked: 'claim' },
-  cancelled: { idle: 'claim', claiming: 'stay', parked: 'stay' },
-  drained: { idle: 'stay', claiming: 'park', parked: 'stay' },
-  more: { idle: 'stay', claiming: 'claim', parked: 'stay' },
-  paused: { idle: 'stay', claiming: 'park', parked: 'stay' },
+/** The state machine. Where an event has no step, nothing changes. */
+const STEPS: Record<ConsumersEvent, Partial<Record<State, Step>>> = {
+  arrived: { idle: 'claim' },
+  asked: { idle: 'claim', parked: 'claim' },
+  ready: { idle: 'claim', parked: 'claim' },
+  cancelled: { idle: 'claim' },
+  drained: { claiming: 'park' },
+  more: { claiming: 'claim' },
+  paused: { claiming: 'park' },
   due: { idle: 'forget', claiming: 'doubt', parked: 'forget' },
-  gone: { idle: 'forget', claiming: 'stay', parked: 'forget' },
+  gone: { idle: 'forget', parked: 'forget' },
 };
 
 /**
@@ -134,8 +138,10 @@ export class QueueConsumers implements IdleQueue {
   private ready = Infinity;
   /** Messages that became ready since the claim in flight began, which it may not have seen. */
   private readyMeanwhile = 0;
-  /** Messages became ready on this broker, and peers have not heard of them. */
-  private isFresh = false;
+  /** Messages that became ready and that no other broker has heard of. Infinity: unknown. */
+  private fresh = 0;
+  /** A peer's hint came, and no claim has begun since. */
+  private isHinted = false;
   /** Claims in a row that have to be repeated. */
   private repeats = 0;
 
@@ -146,6 +152,11 @@ export class QueueConsumers implements IdleQueue {
 
   get state(): State {
     return this.current;
+  }
+
+  /** Consumers wait for a hand-off or a hint. */
+  get isParked(): boolean {
+    return this.current === 'parked' && this.waiting.length > 0;
   }
 
   add(consumer: Consumer): void {
@@ -174,10 +185,23 @@ export class QueueConsumers implements IdleQueue {
   becameReady(messages: number, isFresh: boolean): void {
     this.ready += messages;
     this.readyMeanwhile += messages;
-    this.isFresh ||= isFresh;
+    if (isFresh) this.fresh += messages;
     // The broker did not hear of them, and there may be more of the kind.
     if (messages === Infinity) this.pauseMs = SHORTEST_PAUSE_MS;
     this.on('ready');
+  }
+
+  /** A peer says that so many messages became ready. The next one hears of those that are left. */
+  wasHinted(messages: number): void {
+    this.isHinted = true;
+    this.becameReady(messages, true);
+  }
+
+  /** Whether a hint came for the claim that begins now. */
+  takeHint(): boolean {
+    const { isHinted } = this;
+    this.isHinted = false;
+    return isHinted;
   }
 
   /**
@@ -254,7 +278,7 @@ export class QueueConsumers implements IdleQueue {
   }
 
   pollIsDue(): boolean {
-    if (this.current === 'parked' && this.waiting.length > 0) return true;
+    if (this.isParked) return true;
     this.on('due');
     return false;
   }
@@ -294,8 +318,13 @@ export class QueueConsumers implements IdleQueue {
   }
 
   private on(event: ConsumersEvent): void {
+    this.step(event);
+    if (this.isParked) this.host.parked(this.queueName);
+  }
+
+  private step(event: ConsumersEvent): void {
     switch (STEPS[event][this.current]) {
-      case 'stay':
+      case undefined:
         return;
       case 'claim':
         if (this.waiting.length === 0) {
@@ -307,7 +336,7 @@ export class QueueConsumers implements IdleQueue {
         return;
       case 'park':
         this.current = 'parked';
-        this.isFresh = false;
+        this.fresh = 0;
         return;
       case 'doubt':
         this.ready = Infinity;
@@ -321,8 +350,9 @@ export class QueueConsumers implements IdleQueue {
 
   private becomeIdle(): void {
     this.current = 'idle';
-    if (this.isFresh) this.host.announce(this.queueName);
-    this.isFresh = false;
+    const left = Math.min(this.fresh, this.ready);
+    this.fresh = 0;
+    if (left > 0) this.host.announce(this.queueName, left);
     // A cancelled reservation returns its consumer to this object, which must still be known then.
     if (this.ready === Infinity && this.reserved.size === 0) this.host.forget(this);
   }

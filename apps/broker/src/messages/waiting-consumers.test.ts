@@ -70,6 +70,8 @@ class HandClaim {
  */
 class StoreByHand {
   readonly paused = new Set<string>();
+  /** Paused queues that another broker has resumed. */
+  readonly resumed = new Set<string>();
   readonly gone = new Set<string>();
   /** Queues in which a poll finds a message. */
   readonly ready = new Set<string>();
@@ -81,7 +83,11 @@ class StoreByHand {
   private readonly underWay: HandClaim[] = [];
   private readonly awaited: ((claim: HandClaim) => void)[] = [];
 
+  /** Queue ids whose next claim looks in every priority. */
+  readonly expected: number[] = [];
+
   readonly messages = {
+    expectMore: (queueId: number) => void this.expected.push(queueId),
     claim: async (queue: Queue, demands: readonly Demand[]) => {
       this.claimsMade += 1;
       return new Promise<ClaimOutcome>((resolve, reject) => {
@@ -107,6 +113,10 @@ class StoreByHand {
       if (this.gone.has(name)) throw queueNotFound(name);
       return this.queue(name);
     },
+    getFresh: async (name: string) => ({
+      ...this.queue(name),
+      paused: this.paused.has(name) && !this.resumed.has(name),
+    }),
     getAll: async (names: readonly string[]) =>
       new Map(names.filter((name) => !this.gone.has(name)).map((name) => [name, this.queue(name)])),
   } as unknown as QueueRepository;
@@ -631,18 +641,60 @@ describe('a hand-off', () => {
 });
 
 describe('peers', () => {
-  test('hear of messages that became ready here while nobody waits, and their hints cause a claim', async () => {
-    const heard: string[] = [];
+  let heard: string[];
+  beforeEach(() => {
+    heard = [];
     consumers = new WaitingConsumers(store.messages, store.queues, new Metrics(), CONFIG, {
-      wake: (queueName) => heard.push(queueName),
+      wake: (queueName, messages) => heard.push(`${messages} in ${queueName}`),
+      parked: (queueName) => heard.push(`parked at ${queueName}`),
     });
-    consumers.wake('q', 1);
-    expect(heard).toEqual(['q']);
-    consumers.wakeFromPeer('q');
+  });
+
+  test('hear of messages that became ready here while nobody waits', () => {
+    consumers.wake('q', 2);
+    expect(heard).toEqual(['2 in q']);
+  });
+
+  test('hear of a hint that came when nobody waits here any more', () => {
+    consumers.wakeFromPeer('q', 3);
+    expect(heard).toEqual(['3 in q']);
+  });
+
+  test('hear of parked consumers, and their hint causes a claim that looks everywhere', async () => {
+    expect(consumers.parkedQueues()).toEqual([]);
     const { waiting } = await parked();
-    consumers.wakeFromPeer('q');
-    (await store.claim()).bring(['of a peer']);
+    expect(heard).toEqual(['parked at q']);
+    expect(consumers.parkedQueues()).toEqual(['q']);
+    expect(store.expected).toEqual([]);
+    consumers.wakeFromPeer('q', 1);
+    expect(consumers.parkedQueues()).toEqual([]);
+    const claim = await store.claim();
+    expect(store.expected).toEqual([1]);
+    claim.bring(['of a peer']);
     expect(bodies(await waiting)).toEqual(['of a peer']);
-    expect(heard).toEqual(['q']);
+    expect(heard).toEqual(['parked at q']);
+  });
+
+  test('tell of the end of a pause, of which the settings here do not know yet', async () => {
+    store.paused.add('q');
+    const waiting = consumers.dequeue('q', one, never);
+    await vi.waitFor(() => expect(heard).toEqual(['parked at q']));
+    consumers.wakeFromPeer('q', Infinity);
+    await vi.waitFor(() => expect(heard).toEqual(['parked at q', 'parked at q']));
+    expect(store.claimsMade).toBe(0);
+    store.resumed.add('q');
+    consumers.wakeFromPeer('q', Infinity);
+    (await store.claim()).bring(['resumed']);
+    expect(bodies(await waiting)).toEqual(['resumed']);
+  });
+
+  test('are told again of consumers whose hint was in vain', async () => {
+    const { waiting } = await parked();
+    consumers.wakeFromPeer('q', 1);
+    (await store.claim()).bring([]);
+    await turn();
+    expect(heard).toEqual(['parked at q', 'parked at q']);
+    consumers.beforeApplicationShutdown();
+    expect(await waiting).toEqual([]);
   });
 });

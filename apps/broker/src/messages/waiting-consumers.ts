@@ -25,8 +25,9 @@ export interface ConsumerDemand {
  * Consumers of a queue share a claim, and a queue has one claim in flight at a time: two would wait
  * for each other. Claims of several queues run side by side, up to a share of the connections.
  *
- * A parked consumer costs the database nothing. {@link IdlePoll} finds what other brokers enqueued,
- * delays that ended and leases that ran out, with one poll for all queues.
+ * A parked consumer costs the database nothing. Hints of peers tell what other brokers enqueued.
+ * {@link IdlePoll} finds delays that ended, leases that ran out and messages whose hint was lost,
+ * with one poll for all queues.
  */
 @Injectable()
 export class WaitingConsumers implements BeforeApplicationShutdown {
@@ -50,7 +51,8 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
       this.poll.remove(list);
       this.lists.delete(list.queueName);
     },
-    announce: (queueName) => this.peers.wake(queueName),
+    announce: (queueName, messages) => this.peers.wake(queueName, messages),
+    parked: (queueName) => this.peers.parked(queueName),
     handedOff: (queueName, messages) => this.metrics.count('handed-off', queueName, messages),
   };
 
@@ -126,6 +128,11 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
     }
   }
 
+  /** A consumer that comes to this queue now causes no claim. It waits for a hand-off. */
+  isParked(queueName: string): boolean {
+    return this.lists.get(queueName)?.state === 'parked';
+  }
+
   /**
    * Reserves parked consumers of this queue for an enqueue that is about to commit this many
    * messages.
@@ -137,13 +144,23 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
   /** Messages became ready on this broker: this many, or Infinity if the number is unknown. */
   wake(queueName: string, messages: number): void {
     const list = this.lists.get(queueName);
-    if (list === undefined) this.peers.wake(queueName);
+    if (list === undefined) this.peers.wake(queueName, messages);
     else list.becameReady(messages, true);
   }
 
-  /** Messages in this queue became ready in another process of this broker. */
-  wakeFromPeer(queueName: string): void {
-    this.lists.get(queueName)?.becameReady(Infinity, false);
+  /**
+   * A peer says that so many messages in this queue are ready; Infinity: it does not know how many.
+   * It is advice, so a claim looks. The next peer hears of messages that are not wanted here.
+   */
+  wakeFromPeer(queueName: string, messages: number): void {
+    const list = this.lists.get(queueName);
+    if (list === undefined) this.peers.wake(queueName, messages);
+    else list.wasHinted(messages);
+  }
+
+  /** Queues whose consumers are parked. */
+  parkedQueues(): string[] {
+    return [...this.lists.values()].filter(({ isParked }) => isParked).map(({ queueName }) => queueName);
   }
 
   /**
@@ -183,7 +200,12 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
   private async claim(list: QueueConsumers): Promise<void> {
     this.claimsInFlight += 1;
     try {
-      const queue = await this.queues.get(list.queueName);
+      let queue = await this.queues.get(list.queueName);
+      if (list.takeHint()) {
+        // The hint may follow the end of a pause, and these settings may be a second old.
+        if (queue.paused) queue = await this.queues.getFresh(list.queueName);
+        this.messages.expectMore(queue.id);
+      }
       if (queue.paused) list.pauseClaim();
       else await this.claimFrom(queue, list);
     } catch (error) {

@@ -8,11 +8,8 @@ import { Metrics } from './metrics.js';
 const PING_MS = 2000;
 const READ_MS = 2500;
 
-/**
- * Reads from the database, and returns a function that sets gauges to it.
- * `reported` is the broker's own metrics of this scrape, as text, from before the read.
- */
-export type DatabaseCollector = (reported: string) => Promise<() => void>;
+/** Reads from the database, and returns a function that sets gauges to it. */
+export type DatabaseCollector = () => Promise<() => void>;
 
 /**
  * Gauges of the state in the database, which every broker reports alike. Each feature registers its
@@ -68,7 +65,7 @@ export class DatabaseMetrics {
     // After the ping, because they report whether the database is up.
     const own = await this.metrics.text();
     if (!isUp) return `${own}\n`;
-    this.reading ??= this.read(own).finally(() => {
+    this.reading ??= this.read().finally(() => {
       this.reading = undefined;
     });
     await Promise.race([this.reading, late]);
@@ -76,10 +73,10 @@ export class DatabaseMetrics {
   }
 
   /** Never rejects. */
-  private async read(reported: string): Promise<void> {
+  private async read(): Promise<void> {
     try {
       const sets: (() => void)[] = [];
-      for (const collect of this.collectors) sets.push(await collect(reported));
+      for (const collect of this.collectors) sets.push(await collect());
       this.registry.resetMetrics();
       for (const set of sets) set();
       this.last = await this.registry.metrics();

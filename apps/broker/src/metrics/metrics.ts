@@ -1,7 +1,7 @@
-import { Inject, Injectable, Optional } from '@nestjs/common';
+import { Injectable } from '@nestjs/common';
 import type { StoreObserver } from '@rowmq/store';
 import { type Aggregator, collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
-import { PEER_METRICS, type PeerMetrics } from './peer-metrics.js';
+import { WORKER_NUMBER, WorkerMetrics } from './worker-metrics.js';
 
 /** An event of messages, as the `event` label names it. */
 export type MessageEvent = (typeof EVENTS)[number];
@@ -24,8 +24,6 @@ const EVENTS = [
 /** Buckets for the time of a transaction or a statement. */
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
-const COUNTED_QUEUE = /^rowmq_messages_total\{.*queue="([^"]+)"/gm;
-
 /** The broker's Prometheus metrics. `docs/operations.md` explains them. */
 @Injectable()
 export class Metrics implements StoreObserver {
@@ -36,7 +34,10 @@ export class Metrics implements StoreObserver {
     help: 'Messages by event, on this broker',
     labelNames: ['event', 'queue'],
     registers: [this.registry],
+    collect: () => this.onReport(),
   });
+  private readonly counted = new Set<string>();
+  private onReport = (): void => undefined;
 
   private readonly requests = new Histogram({
     name: 'rowmq_request_duration_seconds',
@@ -74,8 +75,13 @@ export class Metrics implements StoreObserver {
   });
   private readonly batchers = new Map<string, { readonly waiting: number }>();
 
-  constructor(@Optional() @Inject(PEER_METRICS) private readonly peers?: PeerMetrics) {
-    collectDefaultMetrics({ register: this.registry });
+  private readonly workers: WorkerMetrics | undefined;
+
+  constructor() {
+    // Sums of memory or lag mean nothing: each worker shows its own.
+    const labels = WORKER_NUMBER === undefined ? {} : { worker: WORKER_NUMBER };
+    collectDefaultMetrics({ register: this.registry, labels });
+    this.workers = WORKER_NUMBER === undefined ? undefined : new WorkerMetrics(this.registry);
     const waiting: Gauge<'verb'> = new Gauge({
       name: 'rowmq_waiting_requests',
       help: 'Requests that wait for a batch',
@@ -87,32 +93,33 @@ export class Metrics implements StoreObserver {
     });
   }
 
-  /** The whole broker's metrics in the Prometheus text format. */
+  /** The metrics of all workers of this broker in the Prometheus text format. */
   async text(): Promise<string> {
-    return this.peers === undefined ? this.registry.metrics() : this.peers.text();
+    return this.workers === undefined ? this.registry.metrics() : this.workers.text();
   }
 
   count(event: MessageEvent, queue: string, messages: number): void {
-    if (messages > 0) this.messages.inc({ event, queue }, messages);
+    if (messages === 0) return;
+    this.counted.add(queue);
+    this.messages.inc({ event, queue }, messages);
+  }
+
+  /** Queues whose messages this process has counted. */
+  get countedQueues(): string[] {
+    return [...this.counted];
   }
 
   /**
-   * Stops reporting queues of this text that no longer exist. Another broker may have deleted them,
-   * or a request that was in flight has counted them again after {@link forget}.
+   * Calls the listener whenever this process reports its metrics. There is one listener: the
+   * feature that knows which queues were deleted.
    */
-  forgetAllBut(existing: ReadonlySet<string>, text: string): void {
-    const counted = new Set([...text.matchAll(COUNTED_QUEUE)].map(([, queue]) => queue as string));
-    for (const queue of counted) if (!existing.has(queue)) this.forget(queue);
+  beforeReport(listener: () => void): void {
+    this.onReport = listener;
   }
 
-  /** Stops reporting a deleted queue, on every worker. */
+  /** Stops reporting a deleted queue. */
   forget(queue: string): void {
-    this.drop(queue);
-    this.peers?.forget(queue);
-  }
-
-  /** Stops reporting a deleted queue in this process. */
-  drop(queue: string): void {
+    this.counted.delete(queue);
     for (const event of EVENTS) this.messages.remove({ event, queue });
   }
 

@@ -172,6 +172,7 @@ export class Claim {
    */
   private async peek(queueId: number, limit: number): Promise<Peek> {
     const view = this.views.of(queueId);
+    if (view.isWideDue) view.expectMore();
     const begunAt = view.lowerings;
     const { floors = FROM_THE_START } = view;
     // A queue with no priority in use holds only deliveries that a rescan finds.

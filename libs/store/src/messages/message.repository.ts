@@ -41,6 +41,7 @@ export class MessageRepository {
   private readonly enqueuing: Enqueue;
   private readonly claims: Claim;
   private readonly receipts: Receipts;
+  private readonly views = new QueueViews();
   /** Queues whose over-received deliveries a claim is moving to the dead-letter queue. */
   private readonly moving = new Set<number>();
 
@@ -51,11 +52,10 @@ export class MessageRepository {
     queues = new QueueRepository(database),
     makePackId?: () => Buffer,
   ) {
-    const views = new QueueViews();
     const release = (queueId: number, receipts: readonly LeasedDelivery[]): Promise<void> =>
       this.release({ queueId, receipts });
-    this.enqueuing = new Enqueue(database, queues, views, release, makePackId);
-    this.claims = new Claim(database, views, observer);
+    this.enqueuing = new Enqueue(database, queues, this.views, release, makePackId);
+    this.claims = new Claim(database, this.views, observer);
     this.receipts = new Receipts(database);
   }
 
@@ -77,6 +77,14 @@ export class MessageRepository {
     { reserve = () => [] }: { reserve?: Reserve } = {},
   ): Promise<EnqueueOutcome[]> {
     return this.enqueuing.run(requests, reserve);
+  }
+
+  /**
+   * Another broker says that messages became ready in this queue. The next claim looks in every
+   * priority, also in those that no claim here has seen lately.
+   */
+  expectMore(queueId: number): void {
+    this.views.of(queueId).expectMore();
   }
 
   /**

@@ -161,3 +161,56 @@ describe('rescans', () => {
     expect(views.isRescanDue(QUEUE, true)).toBe(true);
   });
 });
+
+const EMPTY = { begunAt: 0, seen: [], isWhole: true };
+
+describe('the view of a queue', () => {
+  test('has no priority in use after a peek that found nothing', () => {
+    const view = new QueueView();
+    view.endPeek({ ...EMPTY, databaseTime: 5000 });
+    expect(view.floors?.size).toBe(0);
+  });
+
+  test('has every priority in use for one peek after a hint, from the last whole peek on', () => {
+    const view = new QueueView();
+    view.endPeek({ ...EMPTY, databaseTime: 5000, seen: [{ priorityRank: 3, availableAt: 4000 }] });
+    view.expectMore();
+    const floors = view.floors as Map<number, number>;
+    expect([...floors.keys()].toSorted()).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    expect([floors.get(3), floors.get(4)]).toEqual([3900, 4900]);
+
+    const seen = [{ priorityRank: 7, availableAt: 5500 }];
+    view.endPeek({ ...EMPTY, begunAt: view.lowerings, databaseTime: 6000, seen });
+    expect([...(view.floors as Map<number, number>)].toSorted()).toEqual([
+      [3, 5900],
+      [7, 5400],
+    ]);
+  });
+
+  test('still reads everything after a hint if no peek has read the queue', () => {
+    const view = new QueueView();
+    view.expectMore();
+    expect(view.floors).toBeUndefined();
+  });
+
+  test('keeps every priority in use if the hint came while a peek was under way', () => {
+    const view = new QueueView();
+    view.endPeek({ ...EMPTY, databaseTime: 5000 });
+    const begunAt = view.lowerings;
+    view.expectMore();
+    view.endPeek({ ...EMPTY, begunAt, databaseTime: 6000 });
+    expect(view.floors?.get(4)).toBe(4900);
+  });
+
+  test('looks at every priority again after 200 ms, from the last peek that read it', () => {
+    const view = new QueueView();
+    view.expectMore();
+    expect(view.isWideDue).toBe(false);
+    vi.advanceTimersByTime(200);
+    expect(view.isWideDue).toBe(true);
+    view.endPeek({ ...EMPTY, databaseTime: 5000, seen: [{ priorityRank: 3, availableAt: 4000 }], isWhole: false });
+    view.expectMore();
+    const floors = view.floors as Map<number, number>;
+    expect([floors.get(2), floors.get(4)]).toEqual([4900, 0]);
+  });
+});

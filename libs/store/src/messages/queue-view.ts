@@ -40,6 +40,11 @@ export const RANKS = Array.from({ length: LIMITS.priorityMax + 1 }, (_, rank) =>
  * deliveries that commit late.
  */
 const LATE_COMMIT_MS = 100;
+/**
+ * A claim looks for messages of other brokers in unused priorities this often. An urgent message
+ * that has been ready for 250 ms is therefore never overtaken.
+ */
+const WIDE_PEEK_EVERY_MS = 200;
 /** A rank is no longer in use if no peek saw a delivery of it for this long. */
 const RANK_IN_USE_MS = 60_000;
 /**
@@ -63,8 +68,9 @@ const QUEUES_REMEMBERED = 10_000;
  * priority. It reads only the priorities in use, because each range costs time. On MariaDB an empty
  * range walks on over the dead entries behind it.
  *
- * A delivery can still appear below a floor or in an unused priority. Its enqueue committed late,
- * or the claim that held it rolled back. A rescan therefore reads everything below the floors:
+ * A delivery can still appear below a floor or in an unused priority. Another broker stored it, its
+ * enqueue committed late, or the claim that held it rolled back. A hint of that broker adds the
+ * unused priorities to the next peek. A rescan therefore reads everything below the floors:
  * regularly, and before a queue counts as empty, as often as its cost allows. Such a delivery is
  * late, but never lost.
  */
@@ -76,8 +82,17 @@ export class QueueView {
   rescannedAt = performance.now();
   /** A logical time for {@link endPeek}: how often a floor was lowered. */
   lowerings = 0;
+  /** For each rank, the database's time at the last peek that read all of it. */
+  private readonly readAt = RANKS.map(() => 0);
+  /** The next peek reads every priority from this time on, by `performance.now()`. */
+  private wideFrom = 0;
   /** Without ranks, the first peek reads everything. */
   private ranks: Map<number, RankFloor> | undefined;
+
+  /** Whether it is time for a peek at every priority. Without one, urgent messages could starve. */
+  get isWideDue(): boolean {
+    return performance.now() >= this.wideFrom;
+  }
 
   /** Undefined: the peek must read everything. */
   get floors(): Floors | undefined {
@@ -100,11 +115,30 @@ export class QueueView {
     for (let rank = last + 1; isFirst && rank <= LIMITS.priorityMax; rank += 1) {
       ranks.set(rank, { floor: 0, seenAt: -Infinity, loweredAt: 0 });
     }
+    if (isFirst) for (const rank of RANKS) if (rank < last) this.readAt[rank] = databaseTime;
     for (const [rank, known] of ranks) {
       if (rank > last || known.loweredAt > begunAt) continue;
+      if (rank < last) this.readAt[rank] = databaseTime;
       if (first.has(rank)) known.seenAt = performance.now();
       if (known.seenAt < performance.now() - RANK_IN_USE_MS) ranks.delete(rank);
       else known.floor = Math.max(known.floor, (first.get(rank) ?? databaseTime) - LATE_COMMIT_MS);
+    }
+  }
+
+  /**
+   * Other brokers may have stored deliveries of any priority. The next peek also reads the priorities
+   * that are not in use, each from the last peek that read it.
+   */
+  expectMore(): void {
+    const { ranks } = this;
+    this.wideFrom = performance.now() + WIDE_PEEK_EVERY_MS;
+    if (ranks === undefined) return;
+    // A peek that has begun did not read them.
+    this.lowerings += 1;
+    // Never seen: the peek drops them again unless it finds a delivery there.
+    for (const [rank, readAt] of this.readAt.entries()) {
+      const floor = Math.max(0, readAt - LATE_COMMIT_MS);
+      if (!ranks.has(rank)) ranks.set(rank, { floor, seenAt: -Infinity, loweredAt: this.lowerings });
     }
   }
 

@@ -1,0 +1,155 @@
+import type { Peer } from '@rowmq/store';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { Metrics } from '../metrics/metrics.js';
+import { HintCounts } from './hint-counts.js';
+import { HintListener } from './hint-listener.js';
+import { HINT_PATH, type Hint } from './hint.js';
+import { PeerLinks } from './peer-links.js';
+
+/** A broker without a database. Its hints go over real sockets. */
+class Neighbour {
+  readonly metrics = new Metrics();
+  readonly links: PeerLinks;
+  readonly received: Hint[] = [];
+  readonly listener: HintListener;
+  peer!: Peer;
+
+  constructor(private readonly id: string) {
+    const counts = new HintCounts(this.metrics);
+    this.links = new PeerLinks(counts, this.metrics);
+    this.listener = new HintListener((hint) => {
+      this.received.push(hint);
+      for (const { queue } of hint.ready) this.links.hintedBy(hint.from, queue);
+      this.links.parkedAt(hint.from, hint.parked);
+    }, counts);
+  }
+
+  async start(): Promise<void> {
+    const url = await this.listener.listen('127.0.0.1', 0);
+    this.peer = { id: this.id, url, token: this.listener.token };
+  }
+
+  /** Hints that it got, as `queue: messages`. */
+  get hints(): string[] {
+    return this.received.flatMap(({ ready }) => ready.map(({ queue, messages }) => `${queue}: ${messages}`));
+  }
+
+  async count(event: string): Promise<number> {
+    const text = await this.metrics.text();
+    return Number(new RegExp(`^rowmq_hints_total\\{event="${event}"\\} (\\d+)$`, 'm').exec(text)?.[1]);
+  }
+}
+
+let here: Neighbour;
+let one: Neighbour;
+let two: Neighbour;
+
+beforeEach(async () => {
+  [here, one, two] = ['here', 'one', 'two'].map((id) => new Neighbour(id)) as [Neighbour, Neighbour, Neighbour];
+  const all = [here, one, two];
+  await Promise.all(all.map((neighbour) => neighbour.start()));
+  for (const self of all) {
+    const others = all.filter((other) => other !== self).map(({ peer }) => peer);
+    self.links.update(self.peer, others, []);
+  }
+  for (const self of all) await vi.waitFor(() => expect(self.received).toHaveLength(2));
+  for (const self of all) self.received.length = 0;
+});
+afterEach(async () => {
+  vi.useRealTimers();
+  for (const { links, listener } of [here, one, two]) {
+    links.onApplicationShutdown();
+    await listener.close();
+  }
+});
+
+/** Consumers are parked at a neighbour, and everybody knows. */
+async function parkAt(neighbour: Neighbour, queue: string): Promise<void> {
+  const others = [here, one, two].filter((other) => other !== neighbour);
+  const before = others.map(({ received }) => received.length);
+  neighbour.links.parked(queue);
+  for (const [index, { received }] of others.entries())
+    await vi.waitFor(() => expect(received.length).toBeGreaterThan(before[index] as number));
+}
+
+test('one message wakes one broker, and the next message another', async () => {
+  await parkAt(one, 'q');
+  await parkAt(two, 'q');
+  here.links.wake('q', 1);
+  await vi.waitFor(() => expect(one.hints.length + two.hints.length).toBe(1));
+  here.links.wake('q', 1);
+  await vi.waitFor(() => expect([one.hints, two.hints]).toEqual([['q: 1'], ['q: 1']]));
+});
+
+test('a message that came just before consumers were parked wakes them, and only once', async () => {
+  // However slow this machine is, the message is remembered.
+  vi.useFakeTimers({ toFake: ['performance'] });
+  here.links.wake('q', 2);
+  here.links.wake('q', 1);
+  await parkAt(one, 'q');
+  await vi.waitFor(() => expect(one.hints).toEqual(['q: 3']));
+  await parkAt(two, 'q');
+  await parkAt(one, 'other');
+  here.links.wake('other', 1);
+  await vi.waitFor(() => expect(one.hints).toEqual(['q: 3', 'other: 1']));
+  expect(two.hints).toEqual([]);
+});
+
+test('a hint for a broker that is gone wakes the next one', async () => {
+  await parkAt(one, 'q');
+  await parkAt(two, 'q');
+  await one.listener.close();
+  here.links.wake('q', 1);
+  await vi.waitFor(() => expect(two.hints).toEqual(['q: 1']));
+  expect(await here.count('failed')).toBe(1);
+});
+
+test.each([
+  ['no token', undefined, 401],
+  ['the token of another broker', 'two', 401],
+  ['its own token', 'one', 204],
+])('a broker answers a hint with %s', async (_, whose, status) => {
+  const token = [one, two].find(({ peer }) => peer.id === whose)?.peer.token;
+  const answer = await fetch(`${one.peer.url}${HINT_PATH}`, {
+    method: 'POST',
+    headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
+    body: JSON.stringify({ from: 'here', ready: [{ queue: 'q', messages: 1 }], parked: [] }),
+  });
+  expect(answer.status).toBe(status);
+  expect(one.hints).toEqual(status === 204 ? ['q: 1'] : []);
+  expect(await one.count('refused')).toBe(status === 401 ? 1 : 0);
+});
+
+test.each([
+  ['no JSON', '{', 400],
+  ['no queue name', JSON.stringify({ from: 'here', ready: [{ queue: 'no name' }], parked: [] }), 400],
+  ['no number', JSON.stringify({ from: 'here', ready: [{ queue: 'q', messages: -1 }], parked: [] }), 400],
+  ['too many names', JSON.stringify({ from: 'here', ready: [], parked: Array.from({ length: 1001 }, () => 'q') }), 400],
+])('a broker refuses a hint that is wrong: %s', async (_, body, status) => {
+  const answer = await fetch(`${one.peer.url}${HINT_PATH}`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${one.peer.token}` },
+    body,
+  });
+  expect(answer.status).toBe(status);
+  expect(one.received).toEqual([]);
+});
+
+test('a broker does not read on in a hint that is too large', async () => {
+  const sent = fetch(`${one.peer.url}${HINT_PATH}`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${one.peer.token}` },
+    body: ' '.repeat(10_000_000),
+  }).then(
+    ({ status }) => status,
+    () => 'hung up',
+  );
+  expect(await sent).toBeOneOf([413, 'hung up']);
+  expect(one.received).toEqual([]);
+});
+
+test('a broker cannot listen for hints at an address of another machine, and says what to set', async () => {
+  await expect(new Neighbour('x').listener.listen('192.0.2.1', 0)).rejects.toThrow(
+    /Cannot listen for the hints .*Set ROWMQ_PEER_HOST to an address of this machine/,
+  );
+});
