@@ -53,7 +53,8 @@ export class Receipts {
     const locked = await this.database.transaction(async (tx) => {
       if (held.length === 0) return [];
       const { statements, locking } = settleStatements(held);
-      return (await tx.finish(statements))[locking] as Delivery[];
+      const rows = (await tx.finish(statements))[locking] as (Delivery & { isHeld: number })[];
+      return rows.filter(({ isHeld }) => isHeld === 1);
     });
     return this.outcomes(requests, locked, 'delivery-not-found');
   }
@@ -285,33 +286,28 @@ function wantedJson(held: readonly Held[]): string {
   );
 }
 
-/**
- * A lease that has ended keeps a statement away from its delivery, because a claim may want it.
- * Claims lock in a different order, and MariaDB's SKIP LOCKED waits for an instant. Both servers
- * release the lock of a row that does not meet a condition at once.
- */
 const SET_DEADLINE: Statement = { sql: `SET @deadline = ${NOW_MS} + ${LEASE_GRACE_MS}` };
 const IS_HELD = 'd.available_at > @deadline';
-
-function lockStatement({ table, condition, orderBy, lock }: Source): Statement {
-  return { sql: `SELECT ${DELIVERY_COLUMNS} FROM ${table} WHERE ${condition} AND ${IS_HELD} ${orderBy} ${lock}` };
-}
 
 /**
  * Locks the deliveries of these receipts, deletes those of which nothing is left, and clears the
  * members of the others. Also returns the place of the first statement among them.
  *
- * All three find the same rows: `@deadline` does not move, the first locks the rows, and nobody
- * adds rows under their tokens meanwhile.
+ * The first statement also locks the deliveries whose lease has ended. The others read these rows
+ * before they see that. Another transaction with an earlier deadline could otherwise lock such a row
+ * between two statements, and then wait for one that this transaction holds.
+ *
+ * All three find the same rows: `@deadline` does not move, the first locks the rows, and only a
+ * holder of these locks adds rows under their tokens.
  */
 function settleStatements(held: readonly Held[]): { statements: Statement[]; locking: number } {
   const source = sourceOf(held);
-  const { table, condition, members } = source;
+  const { table, condition, orderBy, members, lock } = source;
   return {
     statements: [
       ...source.setUp,
       SET_DEADLINE,
-      lockStatement(source),
+      { sql: `SELECT ${DELIVERY_COLUMNS}, ${IS_HELD} AS isHeld FROM ${table} WHERE ${condition} ${orderBy} ${lock}` },
       { sql: `DELETE d FROM ${table} WHERE ${condition} AND ${IS_HELD} AND d.members & ~(${members}) = 0` },
       {
         sql: `UPDATE ${table} SET d.members = d.members & ~(${members}) WHERE ${condition} AND ${IS_HELD} AND d.members & (${members}) <> 0`,
@@ -321,14 +317,20 @@ function settleStatements(held: readonly Held[]): { statements: Statement[]; loc
   };
 }
 
-/** Locks the deliveries of these receipts. Also returns the time after the locks. */
+/**
+ * Locks the deliveries of these receipts. Also returns the time after the locks.
+ *
+ * A lease that has ended keeps the statement away from its delivery, because a claim may want it.
+ * Claims lock in a different order, and MariaDB's SKIP LOCKED waits for an instant. Both servers
+ * release the lock of a row that does not meet a condition at once.
+ */
 async function lockHeld(tx: Transaction, held: readonly Held[]): Promise<{ locked: Delivery[]; now: number }> {
   if (held.length === 0) return { locked: [], now: 0 };
-  const source = sourceOf(held);
+  const { setUp, table, condition, orderBy, lock } = sourceOf(held);
   const answers = await tx.all([
-    ...source.setUp,
+    ...setUp,
     SET_DEADLINE,
-    lockStatement(source),
+    { sql: `SELECT ${DELIVERY_COLUMNS} FROM ${table} WHERE ${condition} AND ${IS_HELD} ${orderBy} ${lock}` },
     { sql: `SELECT ${NOW_MS} AS now` },
   ]);
   const [locked, [{ now }]] = answers.slice(-2) as [Delivery[], [{ now: number }]];
