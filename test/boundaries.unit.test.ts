@@ -101,7 +101,13 @@ const BOUNDARIES: readonly Boundary[] = [
   {
     file: 'apps/broker/src/queues/x.ts',
     allowed: ['../messages/message.codec.js', '../metrics/metrics.js', '../http/api-call.js'],
-    forbidden: ['../health/health.controller.js', '../peers/peers.service.js', '@rowmq/client', 'mysql2', ...OUT_OF_PACKAGE],
+    forbidden: [
+      '../health/health.controller.js',
+      '../peers/peers.service.js',
+      '@rowmq/client',
+      'mysql2',
+      ...OUT_OF_PACKAGE,
+    ],
   },
   {
     file: 'apps/broker/src/health/x.ts',

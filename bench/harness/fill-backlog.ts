@@ -24,7 +24,7 @@ export interface Backlog {
 
 /**
  * Puts messages into a queue as if they had been enqueued one after the other, in the order of
- * their ids, by a broker so busy that every pack is full. The server makes the rows itself and
+ * their ids. Every pack is full, as a busy broker stores it. The server makes the rows itself and
  * writes none of them to the binlog. Returns messages a second.
  */
 export async function fillBacklog(probe: DatabaseProbe, backlog: Backlog): Promise<number> {

@@ -1,3 +1,4 @@
+import { encodeReceipt } from '@rowmq/contract';
 import { describe, expect, test, vi } from 'vitest';
 import { type Answer, expectProblem, newQueueName, type QueueApi, useBroker } from '../support/api.js';
 
@@ -219,7 +220,7 @@ describe.concurrent('an enqueue is refused, and none of it is stored, for', () =
 });
 
 describe.concurrent('the other calls refuse', () => {
-  const receipt = 'A'.repeat(32);
+  const receipt = encodeReceipt(Buffer.alloc(16), Buffer.alloc(8));
 
   test.each<['dequeue' | 'ack' | 'nack' | 'extend', string, unknown, string]>([
     ['dequeue', 'maxMessages 0', { maxMessages: 0 }, 'maxMessages'],

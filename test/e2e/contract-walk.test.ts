@@ -1,3 +1,4 @@
+import { encodeReceipt } from '@rowmq/contract';
 import { describe, expect, test, vi } from 'vitest';
 import { expectProblem, newQueueName, useBroker } from '../support/api.js';
 import { eventually } from '../support/wait.js';
@@ -8,7 +9,7 @@ const shared = useBroker();
 
 const UUID_V7 = expect.stringMatching(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
 const TIME = expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
-const RECEIPT = expect.stringMatching(/^[A-Za-z0-9_-]{32}$/);
+const RECEIPT = expect.stringMatching(/^[A-Za-z0-9_-]{34}$/);
 
 const DEFAULT_SETTINGS = {
   leaseSeconds: 30,
@@ -239,7 +240,7 @@ describe.concurrent('a client that knows the contract', () => {
 });
 
 describe.concurrent('every call on a queue that does not exist', () => {
-  const receipt = 'A'.repeat(32);
+  const receipt = encodeReceipt(Buffer.alloc(16), Buffer.alloc(8));
   test.each<[string, string, unknown]>([
     ['POST', '/v1/queues/nowhere/messages', { messages: [{ body: 'lost?' }] }],
     ['POST', '/v1/queues/nowhere/messages/dequeue', {}],

@@ -1,7 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type BrokerClient, RowmqHttpClient } from '@rowmq/client';
 import { InMemoryBroker } from '@rowmq/client/testing';
-import { type EnqueueRequest, type LeasedMessage, PROBLEMS, type PutQueueRequest, RowmqError } from '@rowmq/contract';
+import {
+  encodeReceipt,
+  type EnqueueRequest,
+  type LeasedMessage,
+  PROBLEMS,
+  type PutQueueRequest,
+  RowmqError,
+} from '@rowmq/contract';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { newQueueName, useBroker } from '../support/api.js';
 import { eventually } from '../support/wait.js';
@@ -262,7 +269,7 @@ const settingsOf =
   async (broker, queue) =>
     broker.putQueue(queue, settings);
 
-const A_RECEIPT = 'A'.repeat(32);
+const A_RECEIPT = encodeReceipt(Buffer.alloc(16), Buffer.alloc(8));
 const messagesOf = (count: number, body: string) => Array.from({ length: count }, () => ({ body }));
 const HALF_A_PAIR = '\ud83d';
 const PROTO = JSON.parse('{"__proto__":"a"}') as Record<string, string>;

@@ -1,3 +1,4 @@
+import { encodeReceipt } from '@rowmq/contract';
 import { once } from 'node:events';
 import { describe, expect, test, vi } from 'vitest';
 import { Api, expectProblem, useBroker } from '../support/api.js';
@@ -9,7 +10,7 @@ vi.setConfig({ maxConcurrency: 10 });
 
 const KEY = 'a key of sixteen+'.replaceAll(' ', '-');
 const shared = useBroker({ ROWMQ_ADMIN_KEY: KEY });
-const RECEIPT = 'A'.repeat(32);
+const RECEIPT = encodeReceipt(Buffer.alloc(16), Buffer.alloc(8));
 const ELSEWHERE = 'http://elsewhere.example';
 /** Several brokers start at a time: on a busy machine that takes long. */
 const SLOW = { timeout: 180_000 };

@@ -321,7 +321,7 @@ describe('a broker of several workers that is told to stop', () => {
     );
     await eventually('they are under way', async () => {
       const [rows] = await lock.query<RowDataPacket[]>(
-        "SELECT 1 FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND INFO LIKE '%LOCK IN SHARE MODE'",
+        "SELECT 1 FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND INFO LIKE '%LOCK IN SHARE MODE)'",
       );
       return rows.length >= clients.length;
     });

@@ -20,10 +20,6 @@ export interface Dequeue {
   leased: readonly (readonly Lease[])[];
   /** The store reports that more may be ready for consumers who received less than they wanted. */
   mayBeMore: boolean;
-  /** The same batch dequeued from other queues too. */
-  isShared: boolean;
-  /** Its COMMIT got no answer. The store released the leases and tried again. */
-  isRepeated: boolean;
 }
 
 /** A broker may overlook a delivery for this long if something else made it ready. */
@@ -35,7 +31,7 @@ export class DequeueRules {
   private readonly receipts = new Set<string>();
   private readonly pauses = new Map<string, { isPaused: boolean; broker: number; at: number }>();
   /**
-   * By broker and queue: the time of its first dequeue, and of its last one that was not shared.
+   * By broker and queue: the time of its first dequeue, and of its last.
    */
   private readonly dequeues = new Map<string, { first: number; last: number }>();
 
@@ -63,6 +59,11 @@ export class DequeueRules {
     return (this.dequeues.get(`${broker} ${queue}`)?.first ?? Infinity) < Infinity;
   }
 
+  /** Leases a delivery that an enqueue handed off. It was ready, and nobody else could see it. */
+  handOff(lease: Lease, delivery: Delivery, leaseSeconds: number): void {
+    this.lease(lease, [delivery], leaseSeconds);
+  }
+
   /**
    * Leases the deliveries that the store handed out. Throws unless all of this holds:
    * - Each was ready, and the queue was not paused.
@@ -71,11 +72,10 @@ export class DequeueRules {
    * - If the consumers received less than they wanted, nothing else is ready.
    *
    * The store may overlook a delivery for a while, see {@link mayOverlook}. It may report an empty
-   * queue only if nothing is ready, or if the dequeue was shared. A repeated dequeue may hand out
-   * in any order.
+   * queue only if nothing is ready.
    */
   dequeue(dequeue: Dequeue): void {
-    const { broker, queue, demands, leased, isShared, isRepeated } = dequeue;
+    const { broker, queue, demands, leased } = dequeue;
     const mayHandOut = this.mayHandOut(broker, queue);
     if (mayHandOut !== true && leased.flat().length === 0) {
       // The broker may not have read the queue at all.
@@ -92,10 +92,9 @@ export class DequeueRules {
       check(isLast || leases.length === maxMessages, 'a consumer received messages before an earlier one had enough');
       for (const lease of leases) taken.push(this.lease(lease, ready, leaseSeconds));
     }
-    if (taken.length === 0 && !isShared)
-      check(ready.length === 0, `${queue} was reported empty, but ${list(ready)} was ready`);
-    if (!isRepeated) this.checkOrder(dequeue, ready, taken);
-    this.remember(broker, queue, { first: this.protocol.now, last: isShared ? -Infinity : this.protocol.now });
+    if (taken.length === 0) check(ready.length === 0, `${queue} was reported empty, but ${list(ready)} was ready`);
+    this.checkOrder(dequeue, ready, taken);
+    this.remember(broker, queue, { first: this.protocol.now, last: this.protocol.now });
   }
 
   /**
@@ -103,28 +102,17 @@ export class DequeueRules {
    * foundAt} before {@link dequeue}.
    */
   inTheWay({ queue }: Dequeue): Delivery[] {
-    const isInTheWay = (one: Delivery): boolean =>
-      one.expiresAt <= this.protocol.now || this.protocol.isOverReceived(one);
-    return this.available(queue).filter(isInTheWay);
-  }
-
-  /**
-   * The deliveries that a repeated dequeue may have released. Pass them to {@link foundAt} after
-   * {@link dequeue}.
-   */
-  mayBeReleased({ queue, isRepeated }: Dequeue): Delivery[] {
-    return isRepeated ? this.available(queue) : [];
+    const { now } = this.protocol;
+    return this.protocol
+      .in(queue)
+      .filter((one) => one.availableAt <= now && (one.expiresAt <= now || this.protocol.isOverReceived(one)));
   }
 
   /**
    * Applies the state in which the database holds a delivery after the dequeue. Undefined means
    * that it is gone. Throws unless the protocol allows the change.
    */
-  foundAt(
-    delivery: Delivery,
-    seen: Pick<Delivery, 'queue' | 'availableAt'> | undefined,
-    { isRepeated }: Dequeue,
-  ): void {
+  foundAt(delivery: Delivery, seen: Pick<Delivery, 'queue'> | undefined): void {
     const { now, owed, queues } = this.protocol;
     if (seen === undefined) {
       check(delivery.expiresAt <= now, `${list([delivery])} was lost`);
@@ -133,14 +121,7 @@ export class DequeueRules {
       const mayMove = delivery.expiresAt > now && this.protocol.isOverReceived(delivery);
       check(mayMove && seen.queue === queues.get(delivery.queue)?.deadLetterQueue, `${list([delivery])} was moved`);
       this.protocol.move(delivery, seen.queue);
-    } else if (seen.availableAt !== delivery.availableAt) {
-      check(isRepeated && seen.availableAt === now, `${list([delivery])} is available at ${seen.availableAt}`);
-      this.protocol.offer(delivery, now);
     }
-  }
-
-  private available(queue: string): Delivery[] {
-    return this.protocol.in(queue).filter(({ availableAt }) => availableAt <= this.protocol.now);
   }
 
   private checkOrder({ demands, mayBeMore, ...how }: Dequeue, ready: Delivery[], taken: Delivery[]): void {
@@ -160,14 +141,11 @@ export class DequeueRules {
    * enqueues itself. It may overlook a delivery that became ready in another way. A dequeue at
    * least 250 ms later, and 250 ms after the first, finds it. From the next one on, the broker must
    * see it.
-   *
-   * A shared dequeue may miss a delivery that another queue of its batch dead-lettered.
    */
   private mayOverlook(
     { enqueuedOn, visibleFrom }: Delivery,
-    { broker, queue, isShared }: Pick<Dequeue, 'broker' | 'queue' | 'isShared'>,
+    { broker, queue }: Pick<Dequeue, 'broker' | 'queue'>,
   ): boolean {
-    if (isShared && visibleFrom === this.protocol.now && enqueuedOn === null) return true;
     const before = this.dequeues.get(`${broker} ${queue}`);
     if (before === undefined || enqueuedOn === broker) return false;
     return before.last < Math.max(visibleFrom, before.first) + OVERLOOKED_MS;

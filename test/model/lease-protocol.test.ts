@@ -65,10 +65,15 @@ it(
 const COMMON = [
   'enqueued',
   'handed out',
+  'handed off',
   'acks carried',
   'ack',
   'nack',
   'extend',
+  'ack of a part',
+  'nack of a part',
+  'extend of a part',
+  'reject of a part',
   'purged',
   'expired on sight',
   'dead-lettered on sight',
@@ -76,7 +81,7 @@ const COMMON = [
   'lease-lost',
   'delivery-not-found',
 ];
-const RARE = ['reject', 'released', 'redriven', 'cut', 'queue-full', 'queue-not-found'];
+const RARE = ['reject', 'released', 'released of a part', 'redriven', 'cut', 'queue-full', 'queue-not-found'];
 
 /** Reports the difference, the shortest history that shows it, and the command that repeats it. */
 function failure({ counterexample, counterexamplePath, seed, numRuns, numShrinks, errorInstance }: Failure): string {

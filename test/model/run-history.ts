@@ -1,8 +1,15 @@
 import { inspect, isDeepStrictEqual } from 'node:util';
-import { newMessageId, RowmqError } from '@rowmq/contract';
-import { FIRST_ID, LEASE_GRACE_MS, type LeasedDelivery, type Queue } from '@rowmq/store';
-import { type Dequeue, DequeueRules, type Lease } from './dequeue-rules.js';
-import { type Code, type Delivery, LeaseProtocol, type Message, type Receipt } from '@rowmq/client/testing';
+import { packIdOf, RowmqError } from '@rowmq/contract';
+import { FIRST_ID, LEASE_GRACE_MS, type LeasedDelivery, type Queue, type Reservation } from '@rowmq/store';
+import { DequeueRules, type Lease } from './dequeue-rules.js';
+import {
+  type Code,
+  type Delivery,
+  LeaseProtocol,
+  type Message,
+  type Receipt,
+  type Settings,
+} from '@rowmq/client/testing';
 import {
   type Cuttable,
   type Demand,
@@ -40,8 +47,15 @@ function count(event: string, times = 1): void {
   if (times > 0) tally.set(event, (tally.get(event) ?? 0) + times);
 }
 
+/** A broker may know a queue's settings and depth of this long ago. */
+const KNOWN_MS = 1000;
+
 class Run {
   private readonly rules: DequeueRules;
+  /** Settings that another broker's change has replaced. */
+  private readonly replaced: { queue: string; settings: Settings; broker: number; at: number }[] = [];
+  /** The broker on which each message was enqueued, and when. */
+  private readonly enqueuedOn = new Map<string, { broker: number | null; at: number }>();
   /** All receipts so far, in order. */
   private readonly receipts: Receipt[] = [];
   /** The deliveries of a service's open transaction. */
@@ -57,6 +71,7 @@ class Run {
   }
 
   async step(step: Step): Promise<void> {
+    this.world.steps += 1;
     await this.take(step);
     await this.world.database.idle();
   }
@@ -111,7 +126,7 @@ class Run {
       case 'release':
         for (const group of this.byQueue(step.receipts)) {
           await this.broker(step).batches.release(this.toRequest(group));
-          for (const receipt of group) count('released', protocol.release(receipt) === null ? 1 : 0);
+          this.outcomes('released', [group], (receipt) => protocol.release(receipt));
         }
         return undefined;
       case 'poll':
@@ -125,6 +140,12 @@ class Run {
         return this.purge(step);
       case 'configure':
         await this.commit();
+        this.replaced.push({
+          queue: step.queue,
+          settings: { ...protocol.queues.get(step.queue)! },
+          broker: step.broker,
+          at: protocol.now,
+        });
         Object.assign(protocol.queues.get(step.queue)!, step.settings);
         await this.broker(step).queues.put(step.queue, step.settings);
         return undefined;
@@ -153,38 +174,100 @@ class Run {
 
   private async enqueue({ broker, requests, cut }: StepThat<'enqueue'>): Promise<void> {
     const made = requests.map(({ queue, messages }) => ({ queue, messages: messages.map((one) => this.make(one)) }));
-    const { batches } = this.broker({ broker });
-    const { result, wasCut } = await this.world.cutting(cut, () =>
-      batches.enqueue(
+    const reserved: { queue: string; consumers: Consumer[] }[] = [];
+    const reserve = ({ name: queue }: Queue): Reservation[] => {
+      const consumers = requests
+        .filter((one) => one.queue === queue)
+        .flatMap(({ waiting }) => waiting.map((demand) => new Consumer(demand)));
+      reserved.push({ queue, consumers });
+      return consumers;
+    };
+    const { result, wasCut } = await this.cutting(cut, () =>
+      this.broker({ broker }).batches.enqueue(
         made.map(({ queue, messages }) => ({
           queueName: queue,
-          messages: messages.map((one) => ({
-            ...one,
-            id: Buffer.from(one.id, 'hex'),
-            body: Buffer.from(one.body),
-            headers: null,
-          })),
+          messages: messages.map(({ id: _, ...one }) => ({ ...one, body: Buffer.from(one.body), headers: null })),
         })),
+        { reserve },
       ),
     );
-    count('cut', wasCut ? 1 : 0);
-    const outcomes = result.map((outcome) => (outcome === null ? null : codeOf(outcome)));
-    same(
-      'enqueue',
-      outcomes,
-      made.map(({ queue, messages }) => {
-        const drafts = this.protocol.draft(queue, messages);
-        if (typeof drafts === 'string') return drafts;
-        this.store(drafts, this.rules.knowsEnqueuesOf(broker, queue) ? broker : null);
-        return null;
-      }),
-    );
-    for (const outcome of outcomes) count(outcome ?? 'enqueued');
+    const stored: Delivery[] = [];
+    for (const [index, outcome] of result.entries()) {
+      const { queue, messages } = made[index]!;
+      const refusal = outcome instanceof Error ? codeOf(outcome) : null;
+      count(refusal ?? 'enqueued');
+      const drafts = this.draft(broker, queue, messages, refusal);
+      same('enqueue', refusal, Array.isArray(drafts) ? null : drafts);
+      if (!Array.isArray(drafts) || outcome instanceof Error) continue;
+      const named = drafts.map((one, nth): Delivery => ({ ...one, id: outcome[nth]!.toString('hex') }));
+      this.store(named, { broker, isKnown: this.rules.knowsEnqueuesOf(broker, queue) });
+      stored.push(...named);
+    }
+    for (const { consumers } of reserved) for (const one of consumers) one.check();
+    // The store asks again if it has to store the batch again.
+    const last = new Map(reserved.map(({ queue, consumers }) => [queue, consumers]));
+    for (const [queue, consumers] of last) this.handOff(queue, consumers, stored, wasCut);
   }
 
   /**
-   * Dequeues like a broker: it settles the acks that the requests carry, skips paused queues, and
-   * repeats a dequeue that found nothing but may find more.
+   * Returns the deliveries that an enqueue stores, or its refusal. A broker may refuse by settings
+   * that another broker has just changed. It may exceed the maximum depth by messages that have
+   * just arrived without its doing.
+   */
+  private draft(broker: number, name: string, messages: Message[], refusal: string | null): Delivery[] | Code {
+    const drafts = this.protocol.draft(name, messages);
+    const since = this.protocol.now - KNOWN_MS;
+    if (refusal === null && drafts === 'queue-full') {
+      const unheard = this.protocol.in(name).filter(({ id, origin, arrivedAt }) => {
+        const enqueued = this.enqueuedOn.get(id);
+        const isOwn = origin === name && enqueued?.broker === broker && enqueued.at === arrivedAt;
+        return arrivedAt > since && !isOwn;
+      });
+      return this.protocol.draft(name, messages, { depth: this.protocol.depth(name) - unheard.length });
+    }
+    const mayBe = this.replaced
+      .filter((one) => one.queue === name && one.broker !== broker && one.at > since)
+      .map(({ settings: queue }) => this.protocol.draft(name, messages, { queue }));
+    return mayBe.find((one) => refusal !== null && one === refusal) ?? drafts;
+  }
+
+  /**
+   * Checks the messages that an enqueue leased to consumers who waited: those without a delay, the
+   * most urgent first, as many as each consumer wanted. After a COMMIT without an answer it may
+   * lease none.
+   */
+  private handOff(queue: string, consumers: readonly Consumer[], stored: readonly Delivery[], wasCut: boolean): void {
+    const ready = stored
+      .filter((one) => one.queue === queue && one.availableAt === this.protocol.now)
+      .toSorted((one, other) => other.priority - one.priority);
+    const isPaused = this.rules.paused().includes(queue);
+    if (isPaused || (wasCut && consumers.every(({ leased }) => leased.length === 0))) {
+      same(
+        `handed off in ${queue}`,
+        consumers.flatMap(({ leased }) => leased),
+        [],
+      );
+      return;
+    }
+    for (const { leased, maxMessages, leaseSeconds } of consumers) {
+      const expected = ready.splice(0, maxMessages);
+      const leases = leased.map(toLease);
+      same(
+        'handed off',
+        leases.map(({ id }) => id),
+        expected.map(({ id }) => id),
+      );
+      for (const [nth, lease] of leases.entries()) {
+        this.rules.handOff(lease, this.protocol.owed.get(expected[nth]!.id)!, leaseSeconds);
+        this.receipts.push({ queue, id: lease.id, token: lease.token });
+        count('handed off');
+      }
+    }
+  }
+
+  /**
+   * Settles the acks that the requests carry, then dequeues from one queue after the other. The cut
+   * strikes at the first COMMIT.
    */
   private async dequeue(step: StepThat<'dequeue'>): Promise<void> {
     const carried = step.requests
@@ -193,91 +276,96 @@ class Run {
     await this.ack(carried, step);
     count('acks carried', carried.flat().length);
     const { broker, requests } = step;
-    const cut = carried.length === 0 ? step.cut : null;
+    let left = carried.length === 0 ? step.cut : null;
+    for (const { queue, demands } of requests) {
+      if (await this.dequeueFrom(queue, demands, { broker, cut: left })) left = null;
+    }
+  }
+
+  /**
+   * Dequeues like a broker: it skips a paused queue, and repeats a dequeue that found nothing but
+   * may find more. Returns whether the cut struck.
+   */
+  private async dequeueFrom(
+    name: string,
+    demands: readonly Demand[],
+    { broker, cut }: { broker: number } & Cuttable,
+  ): Promise<boolean> {
     const { batches, queues } = this.broker({ broker });
-    const open: { queue: Queue; demands: readonly Demand[] }[] = [];
-    for (const { queue: name, demands } of requests) {
-      const queue = await queues.get(name);
-      if (!queue.paused) open.push({ queue, demands });
-    }
-    const answers = new Map<string, Answer>();
-    const ask = async (): Promise<void> => {
-      let wanting = open.filter(({ queue }) => !answers.get(queue.name)?.leased.flat().length);
-      for (let tries = 0; tries < 5 && wanting.length > 0; tries += 1) {
-        const outcomes = await batches.dequeue(wanting);
-        for (const [index, { leased, claimAgain }] of outcomes.entries()) {
-          answers.set(wanting[index]!.queue.name, { leased, mayBeMore: await claimAgain });
-        }
-        wanting = wanting.filter(({ queue }) => {
-          const { leased, mayBeMore } = answers.get(queue.name)!;
-          return mayBeMore && leased.flat().length === 0;
-        });
+    const queue = await queues.get(name);
+    const { result, wasCut } = await this.cutting(cut, async () => {
+      let answer: Answer = { leased: [], mayBeMore: !queue.paused };
+      for (let tries = 0; tries < 5 && answer.mayBeMore && answer.leased.flat().length === 0; tries += 1) {
+        const { leased, claimAgain } = await batches.claim(queue, demands);
+        answer = { leased, mayBeMore: await claimAgain };
       }
-    };
-    const { wasCut } = await this.world.cutting(cut, ask);
-    // The lost connection's transaction may have held locks on some until the server noticed.
-    if (wasCut) await ask();
-    await this.world.database.idle();
-    count('cut', wasCut ? 1 : 0);
-    const dequeues = requests.map(({ queue, demands }): Dequeue => {
-      const { leased, mayBeMore } = answers.get(queue) ?? { leased: [], mayBeMore: false };
-      const handedOut = leased.map((all) => all.map(toLease));
-      const isShared = requests.length > 1;
-      return { broker, queue, demands, leased: handedOut, mayBeMore, isShared, isRepeated: wasCut };
+      return answer;
     });
-    for (const one of dequeues) await this.findAgain(this.rules.inTheWay(one), one);
-    for (const one of dequeues) {
-      this.rules.dequeue(one);
-      this.receipts.push(...one.leased.flat().map(({ id, token }) => ({ queue: one.queue, id, token })));
-      count('handed out', one.leased.flat().length);
-    }
-    for (const one of dequeues) await this.findAgain(this.rules.mayBeReleased(one), one);
+    await this.world.database.idle();
+    const leased = result.leased.map((all) => all.map(toLease));
+    const dequeue = { broker, queue: name, demands, leased, mayBeMore: result.mayBeMore };
+    await this.findAgain(this.rules.inTheWay(dequeue));
+    this.rules.dequeue(dequeue);
+    this.receipts.push(...leased.flat().map(({ id, token }) => ({ queue: name, id, token })));
+    count('handed out', leased.flat().length);
+    return wasCut;
   }
 
   /** Reads the deliveries that a dequeue may have changed without handing them out. */
-  private async findAgain(deliveries: readonly Delivery[], dequeue: Dequeue): Promise<void> {
+  private async findAgain(deliveries: readonly Delivery[]): Promise<void> {
     if (deliveries.length === 0) return;
     const stored = await this.world.stored(deliveries.map(({ id }) => id));
     for (const one of deliveries) {
       const seen = stored.get(one.id);
       if (seen === undefined) count('expired on sight');
       else if (seen.queue !== one.queue) count('dead-lettered on sight');
-      this.rules.foundAt(one, seen, dequeue);
+      this.rules.foundAt(one, seen);
     }
   }
 
   private async ack(groups: readonly Receipt[][], step: Pick<StepThat<'ack'>, 'broker' | 'cut'>): Promise<void> {
     if (groups.length === 0) return;
-    const { batches } = this.broker(step);
-    const { result, wasCut } = await this.cutting(step.cut, () =>
-      batches.ack(groups.map((group) => this.toRequest(group))),
+    const answer = await this.cutting(step.cut, () =>
+      this.broker(step).batches.ack(groups.map((group) => this.toRequest(group))),
     );
-    const settle = (receipt: Receipt): Code | null => this.protocol.ack(receipt);
-    same(
-      'ack',
-      result,
-      wasCut ? this.settleRepeated(groups, settle, result) : groups.map((group) => group.map(settle)),
-    );
-    for (const outcome of result.flat()) count(outcome ?? 'ack');
+    this.compare('ack', answer, () => this.outcomes('ack', groups, (receipt) => this.protocol.ack(receipt)));
   }
 
   /**
-   * If the answer of a COMMIT was lost, the retry runs after the first attempt's settlements. A
-   * refused receipt may then get `delivery-not-found`.
+   * Compares a verb's answer with the model's. If the answer of a COMMIT was lost, the store may
+   * answer as to a second request.
    */
-  private settleRepeated(
-    groups: readonly Receipt[][],
-    settle: (receipt: Receipt) => Code | null,
-    answered: readonly (string | null)[][],
+  private compare<T>(what: string, { result, wasCut }: { result: T; wasCut: boolean }, verb: () => T): void {
+    const first = verb();
+    const second = wasCut ? verb() : first;
+    same(what, result, isDeepStrictEqual(result, second) ? second : first);
+  }
+
+  /**
+   * The outcomes of a batch, one receipt after the other. A receipt that held no lease before the
+   * batch gets the answer of that moment, even if another receipt has settled its message.
+   */
+  private outcomes(
+    what: string,
+    groups: readonly (readonly Receipt[])[],
+    verb: (receipt: Receipt, group: number) => Code | null,
   ): (Code | null)[][] {
-    const first = groups.map((group) => group.map(settle));
+    const before = groups.map((group) => group.map((receipt) => this.protocol.refusal(receipt)));
     return groups.map((group, index) =>
       group.map((receipt, position) => {
-        const before = first[index]![position]!;
-        const after = before === null ? null : settle(receipt);
-        return answered[index]![position] === after ? after : before;
+        const isPart = this.isPart(receipt);
+        const outcome = verb(receipt, index);
+        count(outcome ?? what);
+        if (outcome === null && isPart) count(`${what} of a part`);
+        const isRefused = outcome === 'lease-lost' || outcome === 'delivery-not-found';
+        return isRefused ? (before[index]![position] ?? outcome) : outcome;
       }),
     );
+  }
+
+  /** Whether other messages of its pack share the receipt's lease. */
+  private isPart({ id, token }: Receipt): boolean {
+    return this.protocol.all().some((one) => one.token === token && one.id !== id && packOf(one.id) === packOf(id));
   }
 
   private async nack(step: StepThat<'nack'>): Promise<void> {
@@ -285,17 +373,15 @@ class Run {
       this.byQueue(receipts).map((group) => ({ group, delaySeconds })),
     );
     if (requests.length === 0) return;
-    const { result } = await this.cutting(step.cut, () =>
+    const answer = await this.cutting(step.cut, () =>
       this.broker(step).batches.nack(
         requests.map(({ group, delaySeconds }) => ({ ...this.toRequest(group), delaySeconds })),
       ),
     );
-    same(
-      'nack',
-      result,
-      requests.map(({ group, delaySeconds }) => group.map((receipt) => this.protocol.nack(receipt, delaySeconds))),
+    const groups = requests.map(({ group }) => group);
+    this.compare('nack', answer, () =>
+      this.outcomes('nack', groups, (receipt, index) => this.protocol.nack(receipt, requests[index]!.delaySeconds)),
     );
-    for (const outcome of result.flat()) count(outcome ?? 'nack');
   }
 
   private async extend(step: StepThat<'extend'>): Promise<void> {
@@ -303,33 +389,33 @@ class Run {
       this.byQueue(receipts).map((group) => ({ group, leaseSeconds })),
     );
     if (requests.length === 0) return;
-    const { result } = await this.cutting(step.cut, () =>
+    const { result, wasCut } = await this.cutting(step.cut, () =>
       this.broker(step).batches.extend(
         requests.map(({ group, leaseSeconds }) => ({ ...this.toRequest(group), leaseSeconds })),
       ),
     );
-    same(
-      'extend',
-      result,
-      requests.map(({ group, leaseSeconds }) => ({
-        outcomes: group.map((receipt) => this.protocol.extend(receipt, leaseSeconds)),
-        leaseExpiresAt: this.protocol.now + leaseSeconds * 1000,
-      })),
+    const groups = requests.map(({ group }) => group);
+    const outcomes = result.map((one) => one.outcomes);
+    this.compare<(string | null)[][]>('extend', { result: outcomes, wasCut }, () =>
+      this.outcomes('extend', groups, (receipt, index) => this.protocol.extend(receipt, requests[index]!.leaseSeconds)),
     );
-    for (const { outcomes } of result) for (const outcome of outcomes) count(outcome ?? 'extend');
+    for (const [index, { leaseExpiresAt }] of result.entries()) {
+      // Nobody learns the deadline of a request whose receipts all failed.
+      if (!outcomes[index]!.includes(null)) continue;
+      same('the new deadline', leaseExpiresAt, this.protocol.now + requests[index]!.leaseSeconds * 1000);
+    }
   }
 
   private async reject(step: StepThat<'reject'>): Promise<void> {
     for (const group of this.byQueue(step.receipts)) {
-      const { result, wasCut } = await this.cutting(step.cut, () =>
+      const answer = await this.cutting(step.cut, () =>
         this.broker(step)
           .batches.reject(this.toRequest(group))
           .catch((error: unknown) => group.map(() => codeOf(error))),
       );
-      const settle = (receipt: Receipt): Code | null => this.protocol.reject(receipt);
-      const expected = wasCut ? this.settleRepeated([group], settle, [result]).flat() : group.map(settle);
-      same('nack with deadLetter', result, expected);
-      for (const outcome of result) count(outcome ?? 'reject');
+      this.compare<(string | null)[]>('nack with deadLetter', answer, () =>
+        this.outcomes('reject', [group], (receipt) => this.protocol.reject(receipt)).flat(),
+      );
     }
   }
 
@@ -354,20 +440,27 @@ class Run {
     }
   }
 
-  private async redrive({ queue, rows, cut }: StepThat<'redrive'>): Promise<void> {
-    // With this limit a retry finds no further deliveries to move.
-    const most = cut === null ? rows : 500;
-    const { moved, skipped } = this.protocol.redrive(queue, most);
-    count(
-      'redriven',
-      [...moved.values()].reduce((sum, some) => sum + some, 0),
+  private async redrive({ queue, most: limit, cut }: StepThat<'redrive'>): Promise<void> {
+    // Without a limit a retry finds no further deliveries to move.
+    const most = cut === null ? limit : Infinity;
+    const before = this.protocol.in(queue);
+    const { result, wasCut } = await this.cutting(cut, () =>
+      this.world.unleased.redrive(this.id(queue), FIRST_ID, ROWS, most),
     );
-    const work = async () => {
-      const batch = await this.world.unleased.redrive(this.id(queue), FIRST_ID, most);
-      const named = [...batch.moved].map(([target, some]): [string, number] => [this.world.nameOf(target), some]);
-      return { moved: new Map(named), skipped: batch.skipped, left: batch.left };
-    };
-    return this.sweep({ cut }, work, { moved, skipped, left: 0 });
+    if (wasCut) await this.world.unleased.redrive(this.id(queue), FIRST_ID, ROWS);
+    const stored = await this.world.stored(before.map(({ id }) => id));
+    const expected = this.protocol.redrive(
+      queue,
+      ({ id, origin }) => most === Infinity || stored.get(id)?.queue === origin,
+    );
+    const moved = [...expected.moved.values()].reduce((sum, some) => sum + some, 0);
+    same('redriven', moved, Math.min(most, moved + expected.left));
+    count('redriven', moved);
+    if (wasCut) return;
+    const named = new Map(
+      [...result.moved].map(([target, some]): [string, number] => [this.world.nameOf(target), some]),
+    );
+    same('counts', { moved: named, skipped: result.skipped, left: result.left }, expected);
   }
 
   private async purge({ queue, cut }: StepThat<'purge'>): Promise<void> {
@@ -376,7 +469,7 @@ class Run {
     const work = async () => {
       const last = await this.world.unleased.lastId(this.id(queue));
       if (last === null) return { purged: 0, left: 0 };
-      const { purged, left } = await this.world.unleased.purge(this.id(queue), FIRST_ID, last, 500);
+      const { purged, left } = await this.world.unleased.purge(this.id(queue), FIRST_ID, last, ROWS);
       return { purged, left };
     };
     return this.sweep({ cut }, work, expected);
@@ -414,12 +507,14 @@ class Run {
 
   private async commit(): Promise<void> {
     await this.world.endTransaction('commit');
-    this.store(this.uncommitted, null);
+    this.store(this.uncommitted, { broker: null, isKnown: false });
     this.uncommitted = [];
   }
 
-  private store(drafts: readonly Delivery[], broker: number | null): void {
-    this.protocol.store(drafts, broker);
+  /** @param isKnown the broker's dequeues cannot miss these messages */
+  private store(drafts: readonly Delivery[], { broker, isKnown }: { broker: number | null; isKnown: boolean }): void {
+    this.protocol.store(drafts, isKnown ? broker : null);
+    for (const { id, arrivedAt } of drafts) this.enqueuedOn.set(id, { broker, at: arrivedAt });
     this.stored += drafts.length;
   }
 
@@ -444,8 +539,8 @@ class Run {
     const { owed } = this.protocol;
     for (const id of new Set([...stored.keys(), ...owed.keys()])) {
       const one = owed.get(id);
-      const { queue, priority, receiveCount, availableAt, expiresAt, token } = one ?? {};
-      const expected = one && { queue, priority, receiveCount, availableAt, expiresAt, token };
+      const { queue, priority, receiveCount, availableAt, expiresAt, producerExpiresAt, token } = one ?? {};
+      const expected = one && { queue, priority, receiveCount, availableAt, expiresAt, producerExpiresAt, token };
       same(`delivery ${id}`, stored.get(id), expected);
     }
   }
@@ -459,7 +554,8 @@ class Run {
   private make({ priority, delaySeconds, expiresInSeconds }: NewMessage): Message {
     this.made += 1;
     return {
-      id: newMessageId().toString('hex'),
+      // The store makes the ids.
+      id: `${this.made}`,
       body: `message ${this.made}`,
       priority,
       delaySeconds,
@@ -507,7 +603,42 @@ class Run {
   }
 }
 
-/** A batch's answer for one queue. */
+/** A stretch that is longer than any queue of a history. */
+const ROWS = 500;
+
+/** A consumer that waits while messages are enqueued. */
+class Consumer implements Reservation {
+  readonly maxMessages: number;
+  readonly leaseSeconds: number;
+  leased: LeasedDelivery[] = [];
+  private answers = 0;
+
+  constructor({ maxMessages, leaseSeconds }: Demand) {
+    this.maxMessages = maxMessages;
+    this.leaseSeconds = leaseSeconds;
+  }
+
+  handOff(leased: LeasedDelivery[]): void {
+    this.answers += 1;
+    this.leased = leased;
+    same('a hand-off of no message', leased.length === 0, false);
+  }
+
+  cancel(): void {
+    this.answers += 1;
+  }
+
+  /** A consumer without an answer waits for ever. One with two may lose messages. */
+  check(): void {
+    same('answers to a reserved consumer', this.answers, 1);
+  }
+}
+
+function packOf(id: string): string {
+  return packIdOf(Buffer.from(id, 'hex')).toString('hex');
+}
+
+/** The answer of a dequeue. */
 interface Answer {
   leased: LeasedDelivery[][];
   mayBeMore: boolean;

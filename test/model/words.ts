@@ -1,5 +1,5 @@
 import type { Settings } from '@rowmq/client/testing';
-import type { History, NewMessage, PickedReceipt, Step } from './steps.js';
+import type { Demand, History, NewMessage, PickedReceipt, Step } from './steps.js';
 
 /** Describes a history in words: one line for each queue's settings, and one for each step. */
 export function inWords({ queues, steps }: History): string[] {
@@ -29,9 +29,9 @@ function stepInWords(step: Step): string {
   const cut = 'cut' in step && step.cut !== null ? CUTS[step.cut] : '';
   switch (step.does) {
     case 'enqueue':
-      return `${who}: enqueue ${and(step.requests.map((one) => `${messages(one.messages)} in ${one.queue}`))}${cut}`;
+      return `${who}: enqueue ${and(step.requests.map((one) => `${messages(one.messages)} in ${one.queue}${waiting(one.waiting)}`))}${cut}`;
     case 'dequeue':
-      return `${who}: dequeue ${and(step.requests.map((one) => `from ${one.queue} ${and(one.demands.map((demand) => `${demand.maxMessages} for ${demand.leaseSeconds} s`))}${carrying(one.acks)}`))}${cut}`;
+      return `${who}: dequeue ${and(step.requests.map((one) => `from ${one.queue} ${demands(one.demands)}${carrying(one.acks)}`))}${cut}`;
     case 'ack':
       return `${who}: ack ${and(step.requests.map((one) => receipts(one.receipts)))}${cut}`;
     case 'nack':
@@ -48,7 +48,7 @@ function stepInWords(step: Step): string {
     case 'deadLetter':
       return `${who}: ${step.does === 'expire' ? 'expire' : 'dead-letter'} in every queue${cut}`;
     case 'redrive':
-      return `${who}: redrive up to ${step.rows} of ${step.queue}${cut}`;
+      return `${who}: redrive ${step.most === Infinity ? 'all' : `up to ${step.most}`} of ${step.queue}${cut}`;
     case 'purge':
       return `${who}: purge ${step.queue}${cut}`;
     case 'configure':
@@ -80,6 +80,14 @@ function messages(all: readonly NewMessage[]): string {
       return `a message of priority ${priority}${delay}${expiry}`;
     }),
   );
+}
+
+function demands(all: readonly Demand[]): string {
+  return and(all.map(({ maxMessages, leaseSeconds }) => `${maxMessages} for ${leaseSeconds} s`));
+}
+
+function waiting(all: readonly Demand[]): string {
+  return all.length === 0 ? '' : `, where consumers wait for ${demands(all)}`;
 }
 
 function carrying(acks: readonly PickedReceipt[]): string {

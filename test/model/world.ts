@@ -2,7 +2,7 @@ import { rm, statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
-import { parseMessageId, RowmqError, type EnqueueRequest } from '@rowmq/contract';
+import { messageIdIn, packIdOf, parseMessageId, RowmqError, type EnqueueRequest } from '@rowmq/contract';
 import { EmbeddedServer } from '@rowmq/mysql-server';
 import {
   Database,
@@ -30,6 +30,7 @@ import { BROKERS, QUEUES } from './steps.js';
 
 /** The start time of every history. */
 export const START = 1_800_000_000_000;
+const INSTANT_MS = 0.000_001;
 const LATE_MS = 60;
 const TRIES_UNTIL_NOTICED = 500;
 /** The space that an empty server needs. It deletes its binlog files after ten minutes. */
@@ -42,14 +43,22 @@ export interface Broker {
   queues: QueueRepository;
 }
 
-/** A delivery as the database stores it. */
+/** A message that the database owes: its part of a row of `delivery`. */
 export interface StoredDelivery {
   queue: string;
   priority: number;
   receiveCount: number;
   availableAt: number;
   expiresAt: number;
+  producerExpiresAt: number | null;
   token: string | null;
+}
+
+/** A row of `delivery`, which owes up to 32 messages. */
+interface StoredRow extends Omit<StoredDelivery, 'queue'> {
+  packId: Buffer;
+  queueId: number;
+  members: number;
 }
 
 /**
@@ -62,6 +71,8 @@ export class World {
   readonly ids = new Map<string, number>();
   brokers: Broker[] = [];
   now = START;
+  /** Number of steps of the history. */
+  steps = 0;
   private readonly clock = new SessionClock(() => this.now);
   private readonly lost: number[] = [];
   private readonly performanceNow = performance.now.bind(performance);
@@ -87,7 +98,8 @@ export class World {
     });
     const getDirect = direct.getConnection.bind(direct);
     direct.getConnection = (callback) => (this.isCutting ? cut.getConnection(callback) : getDirect(callback));
-    performance.now = () => this.now - START;
+    // Two steps are never at the same instant, though the database may show the same millisecond.
+    performance.now = () => this.now - START + this.steps * INSTANT_MS;
   }
 
   static async open(): Promise<World> {
@@ -117,11 +129,12 @@ export class World {
     await this.endTransaction('rollback');
     await this.database.idle();
     this.now = START;
+    this.steps = 0;
     this.brokers = BROKERS.map(() => this.startBroker());
     await this.database.transaction(async (tx) =>
       tx.finish([
         { sql: 'DELETE FROM delivery' },
-        { sql: 'DELETE FROM message' },
+        { sql: 'DELETE FROM pack' },
         ...Object.entries(queues).map(([name, settings]) => ({
           sql: `UPDATE queue
                 SET paused = 0, delay_seconds = ?, message_ttl_seconds = ?, max_receives = ?, max_depth = ?, dead_letter_queue_id = ?
@@ -180,19 +193,34 @@ export class World {
     return [...this.ids].find(([, id]) => id === queueId)?.[0] ?? `queue ${queueId}`;
   }
 
-  /** Reads the rows of `delivery`, by message id: these or all. */
+  /**
+   * Reads the messages that rows of `delivery` owe, by id: these or all. Throws if two rows owe the
+   * same message.
+   */
   async stored(ids?: readonly string[]): Promise<Map<string, StoredDelivery>> {
-    const rows = await this.database.read<Omit<StoredDelivery, 'queue'> & { id: string; queueId: number }>(
-      `SELECT LOWER(HEX(message_id)) AS id, queue_id AS queueId, 9 - priority_rank AS priority, receive_count AS receiveCount,
-              available_at AS availableAt, expires_at AS expiresAt, LOWER(HEX(NULLIF(lease_token, x'0000000000000000'))) AS token
-       FROM delivery ${ids === undefined ? '' : 'WHERE message_id IN (?)'}`,
-      ids === undefined ? [] : [ids.map((id) => Buffer.from(id, 'hex'))],
+    if (ids?.length === 0) return new Map();
+    const packs = ids?.map((id) => packIdOf(Buffer.from(id, 'hex')));
+    const rows = await this.database.read<StoredRow>(
+      `SELECT pack_id AS packId, members, queue_id AS queueId, 9 - priority_rank AS priority, receive_count AS receiveCount,
+              available_at AS availableAt, expires_at AS expiresAt, producer_expires_at AS producerExpiresAt,
+              LOWER(HEX(NULLIF(lease_token, x'0000000000000000'))) AS token
+       FROM delivery ${packs === undefined ? '' : 'WHERE pack_id IN (?)'}`,
+      packs === undefined ? [] : [packs],
     );
-    return new Map(rows.map(({ id, queueId, ...row }) => [id, { queue: this.nameOf(queueId), ...row }]));
+    const stored = new Map<string, StoredDelivery>();
+    for (const { packId, members, queueId, ...row } of rows) {
+      for (let index = 0; index < 32; index += 1) {
+        if (((members >>> index) & 1) === 0) continue;
+        const id = messageIdIn(packId, index).toString('hex');
+        if (stored.has(id)) throw new Error(`Two rows owe message ${id}.`);
+        stored.set(id, { queue: this.nameOf(queueId), ...row });
+      }
+    }
+    return stored;
   }
 
   async countMessages(): Promise<number> {
-    const [row] = await this.database.read<{ n: number }>('SELECT COUNT(*) AS n FROM message');
+    const [row] = await this.database.read<{ n: number | string | null }>('SELECT SUM(count) AS n FROM pack');
     return Number(row?.n);
   }
 

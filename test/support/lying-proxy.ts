@@ -1,13 +1,7 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { text } from 'node:stream/consumers';
-import {
-  newPackId,
-  formatMessageId,
-  type AckRequest,
-  type DequeueAnswer,
-  type EnqueueRequest,
-} from '@rowmq/contract';
+import { newPackId, formatMessageId, type AckRequest, type DequeueAnswer, type EnqueueRequest } from '@rowmq/contract';
 import { freePort } from './processes.js';
 
 export type Verb = 'enqueue' | 'dequeue' | 'ack' | 'other';

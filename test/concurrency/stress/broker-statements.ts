@@ -12,7 +12,9 @@ const LONGEST_DELAY_SECONDS = 1;
 /** The share of leases whose consumers take longer than the lease. */
 const SHARE_SLOW = 0.4;
 const PURGED_AT_ONCE = 20;
-/** The share of requests whose messages all share one fate. The packs of the others share little. */
+/**
+ * The share of requests whose messages all share one fate. The packs of the others share little.
+ */
 const SHARE_UNIFORM = 0.6;
 
 /**

@@ -4,8 +4,8 @@ import type { Deadlocked } from '../../support/deadlock-log.js';
 const TAKES = /^SELECT [^]{0,500}?\bFROM delivery (?:d )?FORCE INDEX \(delivery_next\)/;
 
 /**
- * Changes leased deliveries: ack, purge, nack, extend, release and reject delete rows that they have
- * locked. A claim does so too, but it holds the index entries, so it cannot wait for one.
+ * Changes leased deliveries: ack, purge, nack, extend, release and reject delete rows that they
+ * have locked. A claim does so too, but it holds the index entries, so it cannot wait for one.
  */
 const SETTLES = /^DELETE d\b/;
 

@@ -76,8 +76,8 @@ export class Stress {
   }
 
   /**
-   * Dequeues and acks, or removes, all remaining messages. Returns how many the database still owes.
-   * Any that remain are unreachable.
+   * Dequeues and acks, or removes, all remaining messages. Returns how many the database still
+   * owes. Any that remain are unreachable.
    */
   async drain(): Promise<number> {
     const [store] = this.brokers as [TestStore];

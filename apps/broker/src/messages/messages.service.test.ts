@@ -199,7 +199,9 @@ describe('the acks that a dequeue carries', () => {
   describe('to a queue that is known to be empty', () => {
     const WAITING = { ...CARRYING, waitSeconds: 20 };
 
-    /** A service whose acks the test commits or fails, with a consumer that is about to be parked. */
+    /**
+     * A service whose acks the test commits or fails, with a consumer that is about to be parked.
+     */
     async function parkedService(commit: () => Promise<void>) {
       const claim = vi.fn<() => Promise<LeasedDelivery[]>>(async () => []);
       const made = newService(claim, async (requests) => commit().then(() => ackAll(requests)));

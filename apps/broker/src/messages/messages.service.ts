@@ -81,10 +81,12 @@ export class MessagesService implements OnApplicationShutdown {
    * `invalid-request`.
    */
   async ackOne(queueName: string, receipt: string): Promise<void> {
-    decodeReceipt(receipt);
     const { failed } = await this.ack(queueName, [receipt]);
     switch (failed[0]?.code) {
       case undefined:
+        return;
+      case 'invalid-request':
+        decodeReceipt(receipt);
         return;
       case 'lease-lost':
         throw new RowmqError(

@@ -230,6 +230,25 @@ describe('the state', () => {
     expect(scene.isForgotten).toBe(true);
   });
 
+  test.each<[string, () => void]>([
+    ['the poll is due', () => void scene.list.pollIsDue()],
+    ['the queue is gone', () => scene.list.dismiss(new Error('gone'))],
+  ])('is forgotten when %s, also if messages were known to be ready', (_, event) => {
+    scene.park('a');
+    scene.reserve(1)[0]?.handOff(leased('1'));
+    scene.list.becameReady(1, true);
+    expect([scene.list.state, scene.isForgotten]).toEqual(['idle', false]);
+    event();
+    expect([scene.list.state, scene.isForgotten]).toEqual(['idle', true]);
+  });
+
+  test('is forgotten when the queue of parked consumers is gone', () => {
+    scene.park('a');
+    scene.list.dismiss(new Error('gone'));
+    expect([scene.list.state, scene.isForgotten]).toEqual(['idle', true]);
+    expect(scene.answers).toEqual(['a: gone']);
+  });
+
   test('asks for a poll only while it is parked with a consumer', () => {
     expect(scene.list.pollIsDue()).toBe(false);
     scene.come('a');
@@ -316,6 +335,17 @@ describe('a hand-off', () => {
     scene.list.endClaim([[], []], false);
     for (const reservation of scene.reserve(3)) reservation.handOff(leased('x'));
     expect(scene.answers).toEqual(['a: x', 'b: x', 'c: x']);
+  });
+
+  test('that is cancelled during a claim needs no other claim', () => {
+    scene.park('a', 'b');
+    const [first] = scene.reserve(1);
+    scene.list.becameReady(1, true);
+    scene.begin();
+    first?.cancel();
+    scene.list.endClaim([leased('1')], false);
+    expect([scene.list.state, scene.claims]).toEqual(['parked', 0]);
+    expect(scene.answers).toEqual(['b: 1']);
   });
 
   test('to a consumer that has gone waits for the outcome, and gives it the messages for a release', () => {

@@ -77,7 +77,7 @@ type Step =
   /** → idle, with an unknown number of ready messages. */
   | 'forget';
 
-/** The state machine. Where an event has no step, nothing changes. */
+/** The state machine. An event without a step changes nothing. */
 const STEPS: Record<ConsumersEvent, Partial<Record<State, Step>>> = {
   arrived: { idle: 'claim' },
   asked: { idle: 'claim', parked: 'claim' },

@@ -79,8 +79,8 @@ export class InMemoryBroker extends BrokerClient {
     });
     const drafts = this.#protocol.draft(queue, stamped);
     if (drafts === 'queue-full') {
-      const held = this.#protocol.in(queue).length;
-      const detail = `The queue holds ${held} deliveries, no room for ${messages.length} more; try again when consumers have caught up.`;
+      const held = this.#protocol.depth(queue);
+      const detail = `The queue holds ${held} messages, no room for ${messages.length} more; try again when consumers have caught up.`;
       throw new RowmqError(drafts, detail, { retryAfterSeconds: 1 });
     }
     if (!Array.isArray(drafts)) {

@@ -35,12 +35,16 @@ export interface Delivery extends Pick<Message, 'id' | 'body' | 'priority'> {
   queue: string;
   /** The queue to which the message was enqueued. */
   readonly origin: string;
-  readonly expiresAt: number;
+  expiresAt: number;
+  /** The expiry that its producer gave. It binds in every queue. */
+  readonly producerExpiresAt: number | null;
   receiveCount: number;
   /** From then on it can be handed out (again). Under a lease: `LEASE_GRACE_MS` after its end. */
   availableAt: number;
   /** Names the last lease. Null if that lease was released, or there was none. */
   token: string | null;
+  /** Since when it has been in its queue. */
+  arrivedAt: number;
   /** Since when every broker could see that it is available. A late COMMIT makes it later. */
   visibleFrom: number;
   /**
@@ -73,18 +77,31 @@ export class LeaseProtocol {
     public now: number,
   ) {}
 
-  /** Enqueue, until its commit: the request's deliveries, or why the request stores nothing. */
-  draft(name: string, messages: readonly Message[]): Delivery[] | Code {
-    const queue = this.queues.get(name);
+  /**
+   * Enqueue, until its commit: the request's deliveries, or why the request stores nothing. A
+   * broker may know the queue's settings or depth of a moment ago.
+   */
+  draft(
+    name: string,
+    messages: readonly Message[],
+    { queue = this.queues.get(name), depth = this.depth(name) } = {},
+  ): Delivery[] | Code {
     if (queue === undefined) return 'queue-not-found';
-    const drafts = messages.map(({ id, body, priority, delaySeconds, expiresInSeconds = Infinity }): Delivery => {
+    const drafts = messages.map(({ id, body, priority, delaySeconds, expiresInSeconds }): Delivery => {
       const availableAt = this.now + (delaySeconds ?? queue.delaySeconds) * 1000;
-      const expiresAt = this.now + Math.min(expiresInSeconds, queue.messageTtlSeconds) * 1000;
+      const producerExpiresAt = expiresInSeconds === undefined ? null : this.now + expiresInSeconds * 1000;
+      const expiresAt = Math.min(producerExpiresAt ?? Infinity, this.now + queue.messageTtlSeconds * 1000);
+      const life = { producerExpiresAt, expiresAt, arrivedAt: this.now };
       const fresh = { receiveCount: 0, token: null, visibleFrom: availableAt, enqueuedOn: null };
-      return { id, body, priority, queue: name, origin: name, expiresAt, availableAt, ...fresh };
+      return { id, body, priority, queue: name, origin: name, availableAt, ...life, ...fresh };
     });
     if (drafts.some(({ availableAt, expiresAt }) => availableAt >= expiresAt)) return 'invalid-request';
-    return this.in(name).length + drafts.length > (queue.maxDepth ?? Infinity) ? 'queue-full' : drafts;
+    return depth + drafts.length > (queue.maxDepth ?? Infinity) ? 'queue-full' : drafts;
+  }
+
+  /** The messages that count towards the maximum depth: expired ones count only under a lease. */
+  depth(name: string): number {
+    return this.in(name).filter((one) => one.expiresAt > this.now || this.isLeased(one)).length;
   }
 
   /** The commit of an enqueue. `broker`: the one that cannot overlook it. */
@@ -148,19 +165,22 @@ export class LeaseProtocol {
   }
 
   /**
-   * Moves deliveries back to their origins: the first `rows`, by id, that are neither leased nor
-   * expired. Skips deliveries whose origin is this queue.
+   * Moves deliveries that are neither leased nor expired back to their origins: all, or those that
+   * the store chose. Skips deliveries whose origin is this queue.
    */
-  redrive(queue: string, rows: number): { moved: Map<string, number>; skipped: number } {
+  redrive(
+    queue: string,
+    isChosen: (delivery: Delivery) => boolean = () => true,
+  ): { moved: Map<string, number>; skipped: number; left: number } {
     const found = this.in(queue).filter((one) => one.expiresAt > this.now && !this.isLeased(one));
-    const batch = found.toSorted((one, other) => (one.id < other.id ? -1 : 1)).slice(0, rows);
-    const moving = batch.filter(({ origin }) => origin !== queue);
+    const movable = found.filter(({ origin }) => origin !== queue);
+    const moving = movable.filter(isChosen);
     const moved = new Map<string, number>();
     for (const one of moving) {
       moved.set(one.origin, (moved.get(one.origin) ?? 0) + 1);
       this.move(one, one.origin);
     }
-    return { moved, skipped: batch.length - moving.length };
+    return { moved, skipped: found.length - movable.length, left: movable.length - moving.length };
   }
 
   /** Drops every delivery of a queue, leased or not. */
@@ -189,9 +209,11 @@ export class LeaseProtocol {
     return maxReceives !== null && deadLetterQueue !== null && receiveCount >= maxReceives;
   }
 
-  /** The delivery is as new in the other queue, but it keeps its expiry. */
+  /** The delivery is as new in the other queue. It keeps only the expiry that its producer gave. */
   move(delivery: Delivery, queue: string): void {
-    this.offer(delivery, this.now, { queue, receiveCount: 0 });
+    const ttlEndsAt = this.now + this.queues.get(queue)!.messageTtlSeconds * 1000;
+    const expiresAt = Math.min(delivery.producerExpiresAt ?? Infinity, ttlEndsAt);
+    this.offer(delivery, this.now, { queue, receiveCount: 0, expiresAt, arrivedAt: this.now });
   }
 
   /** Makes a delivery available at an instant, under no lease unless `change` has one. */
@@ -199,11 +221,17 @@ export class LeaseProtocol {
     Object.assign(delivery, { availableAt, visibleFrom: availableAt, token: null, enqueuedOn: null, ...change });
   }
 
-  #withLease({ queue, id, token }: Receipt, change: (delivery: Delivery) => void): Code | null {
+  /** Why a receipt holds no lease. Null: it holds one. */
+  refusal({ queue, id, token }: Receipt): Code | null {
     const delivery = this.owed.get(id);
     if (delivery?.queue !== queue) return 'delivery-not-found';
-    if (delivery.token !== token || delivery.availableAt - LEASE_GRACE_MS <= this.now) return 'lease-lost';
-    change(delivery);
-    return null;
+    const isHeld = delivery.token === token && delivery.availableAt - LEASE_GRACE_MS > this.now;
+    return isHeld ? null : 'lease-lost';
+  }
+
+  #withLease(receipt: Receipt, change: (delivery: Delivery) => void): Code | null {
+    const refusal = this.refusal(receipt);
+    if (refusal === null) change(this.owed.get(receipt.id)!);
+    return refusal;
   }
 }

@@ -191,7 +191,7 @@ export class Connections {
  * lock waits leave time to retry before the client gives up. mysql2 assumes that backslashes
  * escape.
  *
- * MariaDB turns an IN list of 1,000 values or more into a join, and then reads, and locks, the whole
+ * MariaDB turns an IN list of 1,000 values or more into a join. It then reads and locks the whole
  * queue. A threshold of 0 forbids that.
  */
 function sessionSetup(silentSeconds: number): string[] {

@@ -126,6 +126,11 @@ export function isNull(error: unknown): boolean {
   return driverError(error).errno === 1048;
 }
 
+/** True when a number was too large. */
+export function isOutOfRange(error: unknown): boolean {
+  return driverError(error).errno === 1690;
+}
+
 /** True when an INSERT found a row with the same key. */
 export function isDuplicateKey(error: unknown): boolean {
   return driverError(error).errno === DUPLICATE_KEY;
@@ -174,7 +179,7 @@ export function mayLieInOneRequest(error: unknown): boolean {
 }
 
 /** Errors of normal operation: contention on rows or partitions, or a value that does not fit. */
-const ORDINARY = new Set([...OF_VALUES, 1020, 1205, 1213, 1412, 1507, 1735]);
+const ORDINARY = new Set([...OF_VALUES, 1020, 1205, 1213, 1412, 1507, 1690, 1735]);
 
 /**
  * The code under which the metrics count a failure of the database or the connection to it. It is

@@ -2,12 +2,13 @@ import { randomBytes } from 'node:crypto';
 import { LIMITS, messageIdIn } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
+import { TryAgain } from '../database/database-errors.js';
 import { hexList } from '../database/hex.js';
 import type { Statement } from '../database/session.js';
 import type { Queue } from '../queues/queue.js';
 import type { StoreObserver } from '../store-observer.js';
 import { type Delivery, type Fate, GONE, split } from './delivery.js';
-import { DELIVERY_COLUMNS, LEASE_GRACE_MS, type Position, rewrite, TOKEN_BYTES } from './delivery.sql.js';
+import { DELIVERY_COLUMNS, LEASE_GRACE_MS, lockByKey, type Position, rewrite, TOKEN_BYTES } from './delivery.sql.js';
 import { bitOf, countMembers, has, indexesOf, type Members, union } from './members.js';
 import { type Content, decodePack } from './pack.codec.js';
 import { type Floors, type IndexPosition, type QueueViews, RANKS } from './queue-view.js';
@@ -83,13 +84,23 @@ interface LeasedRows {
   given: Given[];
   expired: Delivery[];
   overReceived: Delivery[];
+  /** The deliveries that it replaced. */
+  replaced: Delivery[];
   /** Number of deliveries that it locked. */
   locked: number;
   now: number;
   packs: StoredPack[];
 }
 
-const NOTHING: LeasedRows = { given: [], expired: [], overReceived: [], locked: 0, now: 0, packs: [] };
+const NOTHING: LeasedRows = {
+  given: [],
+  expired: [],
+  overReceived: [],
+  replaced: [],
+  locked: 0,
+  now: 0,
+  packs: [],
+};
 const FROM_THE_START: Floors = new Map(RANKS.map((rank) => [rank, 0]));
 /** The column is a SMALLINT UNSIGNED. */
 const MOST_RECEIVES = 65_535;
@@ -274,8 +285,14 @@ function leaseSeen({
   /** The outcome of the last try, whose COMMIT may have got no answer. */
   let last = NOTHING;
   return async (tx) => {
-    const stored = tx.commitUnknown ? await findLeased(tx, last.given, leaseToken) : [];
-    if (stored.length > 0) return { ...last, given: stored, packs: [] };
+    if (tx.commitUnknown && last.replaced.length > 0) {
+      const [unchanged] = (await tx.all([lockByKey(last.replaced)])) as [unknown[]];
+      const stored = await findLeased(tx, last.given, leaseToken);
+      if (stored.length > 0) return { ...last, given: stored, packs: [] };
+      last = NOTHING;
+      // The last try rolled back. A claim that holds rows must not lock index entries.
+      if (unchanged.length > 0) throw new TryAgain('the last try of a claim rolled back');
+    }
 
     const { rows, settings, now } = await lockSeen(tx, queueId, seen, count);
     const { live, expired, overReceived } = sortDeliveries(rows, settings, now);
@@ -291,10 +308,10 @@ function leaseSeen({
       fates.set(delivery, new Map([...ofDeadline].map(lease)));
     }
     const packIds = new Map(given.map(({ delivery: { packId } }) => [latin1(packId), packId]));
-    last = { given, expired, overReceived, locked: rows.length, now, packs: [] };
+    last = { given, expired, overReceived, replaced: [...fates.keys()], locked: rows.length, now, packs: [] };
     const answers = await tx.finish([
       ...rewrite(
-        [...fates.keys()],
+        last.replaced,
         [...fates].flatMap(([delivery, ofDelivery]) => split(delivery, ofDelivery)),
       ),
       ...(packIds.size > 0 ? [readPacks('pack', [...packIds.values()])] : []),

@@ -122,6 +122,18 @@ export function deleteDeliveries(deliveries: readonly DeliveryKey[]): Statement 
 }
 
 function deleteByList(deliveries: readonly DeliveryKey[]): Statement {
+  return { sql: `DELETE d${BY_KEY}`, values: [keysJson(deliveries)] };
+}
+
+/**
+ * Locks those of these deliveries that still exist. Waits until a transaction that replaces them
+ * has ended.
+ */
+export function lockByKey(deliveries: readonly DeliveryKey[]): Statement {
+  return { sql: `SELECT d.part${BY_KEY}\n  ${FOR_UPDATE}`, values: [keysJson(deliveries)] };
+}
+
+function keysJson(deliveries: readonly DeliveryKey[]): string {
   const keys = deliveries
     .toSorted(byKey)
     .map(({ queueId, packId, leaseToken, part }) => [
@@ -130,9 +142,10 @@ function deleteByList(deliveries: readonly DeliveryKey[]): Statement {
       leaseToken.toString('hex'),
       part,
     ]);
-  return {
-    sql: `
-  DELETE d
+  return JSON.stringify(keys);
+}
+
+const BY_KEY = `
   FROM JSON_TABLE(?, '$[*]' COLUMNS (
     queue_id INT UNSIGNED PATH '$[0]',
     pack_id CHAR(32) PATH '$[1]',
@@ -143,10 +156,7 @@ function deleteByList(deliveries: readonly DeliveryKey[]): Statement {
     ON d.queue_id = wanted.queue_id
    AND d.pack_id = UNHEX(wanted.pack_id)
    AND d.lease_token = UNHEX(wanted.lease_token)
-   AND d.part = wanted.part`,
-    values: [JSON.stringify(keys)],
-  };
-}
+   AND d.part = wanted.part`;
 
 function insertDeliveries(deliveries: readonly Delivery[]): Statement {
   const rows = deliveries.toSorted(byKey).map((row) => {

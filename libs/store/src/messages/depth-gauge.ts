@@ -13,8 +13,8 @@ const QUEUES_REMEMBERED = 10_000;
  * Keeps queues near their maximum depth.
  *
  * A broker counts a queue's messages at most once a second, and adds its own enqueues since. Other
- * brokers' enqueues of that second may exceed the limit. Before a batch refuses a request the broker
- * counts again, unless the queue is deep and its last count recent.
+ * brokers' enqueues of that second may exceed the limit. Before a batch refuses a request the
+ * broker counts again, unless the queue is deep and its last count recent.
  */
 export class DepthGauge {
   private readonly counts = new Map<number, { depth: number; countedAt: number }>();

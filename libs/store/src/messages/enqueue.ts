@@ -70,6 +70,16 @@ interface QueueBatch {
   handOffs: { reservation: Reservation; messages: Admitted[] }[];
 }
 
+/**
+ * A queue changed after it was cached, and nothing of the batch is stored. An earlier try whose
+ * COMMIT got no answer cannot store it later, because it names the same version of the queue.
+ */
+class QueueChanged extends Error {
+  constructor(cause: unknown) {
+    super('A queue changed after the broker had cached its settings.', { cause });
+  }
+}
+
 /** An enqueue meets queues that changed since they were cached at most this many times. */
 const ROUNDS = 4;
 
@@ -115,7 +125,7 @@ export class Enqueue {
           this.views.forget(queue.id);
           for (const { reservation } of handOffs) reservation.cancel();
         }
-        if (!isNull(error)) throw error;
+        if (!(error instanceof QueueChanged)) throw error;
         if (round === ROUNDS) {
           throw new RowmqError('overloaded', 'A queue of this batch changes all the time; try again.', {
             cause: error,
@@ -181,8 +191,11 @@ export class Enqueue {
         const answers = await tx.finish(statements);
         return Number((answers.at(-1) as [{ now: number }])[0].now);
       } catch (error) {
+        const isChanged = isNull(error);
         // The earlier try has committed only now. The next try finds its pack.
-        throw tx.commitUnknown && isDuplicateKey(error) ? new TryAgain(error) : error;
+        const isLate = isDuplicateKey(error) || (isChanged && tx.commitUnknown && (await isStored(tx, firstPack)));
+        if (tx.commitUnknown && isLate) throw new TryAgain(error);
+        throw isChanged ? new QueueChanged(error) : error;
       }
     });
     for (const batch of batches) {

@@ -134,7 +134,7 @@ describe('rescans', () => {
     expect(views.isRescanDue(8, true)).toBe(true);
   });
 
-  test('of a queue that has messages are due at most four times a second', async () => {
+  test('in a queue that has messages are due at most four times a second', async () => {
     const views = new QueueViews();
     views.of(QUEUE);
     expect(views.isRescanDue(QUEUE, false)).toBe(false);
@@ -176,12 +176,12 @@ describe('the view of a queue', () => {
     view.endPeek({ ...EMPTY, databaseTime: 5000, seen: [{ priorityRank: 3, availableAt: 4000 }] });
     view.expectMore();
     const floors = view.floors as Map<number, number>;
-    expect([...floors.keys()].toSorted()).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    expect([...floors.keys()].toSorted((one, other) => one - other)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     expect([floors.get(3), floors.get(4)]).toEqual([3900, 4900]);
 
     const seen = [{ priorityRank: 7, availableAt: 5500 }];
     view.endPeek({ ...EMPTY, begunAt: view.lowerings, databaseTime: 6000, seen });
-    expect([...(view.floors as Map<number, number>)].toSorted()).toEqual([
+    expect([...(view.floors as Map<number, number>)].toSorted(([one], [other]) => one - other)).toEqual([
       [3, 5900],
       [7, 5400],
     ]);

@@ -126,8 +126,8 @@ export class QueueView {
   }
 
   /**
-   * Other brokers may have stored deliveries of any priority. The next peek also reads the priorities
-   * that are not in use, each from the last peek that read it.
+   * Other brokers may have stored deliveries of any priority. The next peek also reads the
+   * priorities that are not in use, each from the last peek that read it.
    */
   expectMore(): void {
     const { ranks } = this;

@@ -1,10 +1,11 @@
 import { indexInPack, packIdOf, type Receipt, type ReceiptErrorCode } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
+import { isOutOfRange } from '../database/database-errors.js';
 import { hex, hexList } from '../database/hex.js';
 import type { Statement } from '../database/session.js';
 import { groupBy } from '../group-by.js';
-import { type Delivery, type Fate, split } from './delivery.js';
+import { type Delivery, type Fate, GONE, split } from './delivery.js';
 import { DELIVERY_COLUMNS, FOR_UPDATE, isNoLease, LEASE_GRACE_MS, MOST_GROUPS, rewrite } from './delivery.sql.js';
 import { bitOf, has, type Members, union } from './members.js';
 
@@ -46,17 +47,20 @@ export class Receipts {
    * held if a delivery with the receipt's token owes the message and its deadline has not passed.
    *
    * One round trip: the statements lock the deliveries in primary-key order, delete those of which
-   * nothing is left, and clear the members of the others.
+   * nothing is left, and clear the members of the others. If some lease has ended, they stop, and
+   * {@link change} settles the others in two.
    */
   async settle(requests: readonly ReceiptsRequest[]): Promise<ReceiptOutcomes[]> {
     const held = heldBy(requests);
-    const locked = await this.database.transaction(async (tx) => {
-      if (held.length === 0) return [];
-      const { statements, locking } = settleStatements(held);
-      const rows = (await tx.finish(statements))[locking] as (Delivery & { isHeld: number })[];
-      return rows.filter(({ isHeld }) => isHeld === 1);
-    });
-    return this.outcomes(requests, locked, 'delivery-not-found');
+    if (held.length === 0) return this.outcomes(requests, [], 'delivery-not-found');
+    const { statements, locking } = settleStatements(held);
+    try {
+      const answers = await this.database.transaction((tx) => tx.finish(statements));
+      return await this.outcomes(requests, answers[locking] as Delivery[], 'delivery-not-found');
+    } catch (error) {
+      if (!isOutOfRange(error)) throw error;
+    }
+    return (await this.change(requests, SETTLE)).outcomes;
   }
 
   /**
@@ -289,33 +293,44 @@ function wantedJson(held: readonly Held[]): string {
 const SET_DEADLINE: Statement = { sql: `SET @deadline = ${NOW_MS} + ${LEASE_GRACE_MS}` };
 const IS_HELD = 'd.available_at > @deadline';
 
+function lockStatement({ table, condition, orderBy, lock }: Source): Statement {
+  return { sql: `SELECT ${DELIVERY_COLUMNS} FROM ${table} WHERE ${condition} AND ${IS_HELD} ${orderBy} ${lock}` };
+}
+
 /**
  * Locks the deliveries of these receipts, deletes those of which nothing is left, and clears the
- * members of the others. Also returns the place of the first statement among them.
- *
- * The first statement also locks the deliveries whose lease has ended. The others read these rows
- * before they see that. Another transaction with an earlier deadline could otherwise lock such a row
- * between two statements, and then wait for one that this transaction holds.
+ * members of the others. Also returns the place of the first of these statements.
  *
  * All three find the same rows: `@deadline` does not move, the first locks the rows, and only a
  * holder of these locks adds rows under their tokens.
+ *
+ * The DELETE and the UPDATE would also lock a row whose lease has ended, until they see that. They
+ * would take it out of order, and could deadlock. So a count without locks comes first. If it finds
+ * such a row, `EXP` overflows, and the batch fails with 1690.
  */
 function settleStatements(held: readonly Held[]): { statements: Statement[]; locking: number } {
   const source = sourceOf(held);
-  const { table, condition, orderBy, members, lock } = source;
+  const { setUp, table, condition, members } = source;
+  const before = [
+    ...setUp,
+    SET_DEADLINE,
+    { sql: `SELECT COUNT(*) INTO @ended FROM ${table} WHERE ${condition} AND NOT ${IS_HELD}` },
+    { sql: 'SET @ended = EXP(IF(@ended = 0, 0, 99999))' },
+  ];
   return {
     statements: [
-      ...source.setUp,
-      SET_DEADLINE,
-      { sql: `SELECT ${DELIVERY_COLUMNS}, ${IS_HELD} AS isHeld FROM ${table} WHERE ${condition} ${orderBy} ${lock}` },
+      ...before,
+      lockStatement(source),
       { sql: `DELETE d FROM ${table} WHERE ${condition} AND ${IS_HELD} AND d.members & ~(${members}) = 0` },
       {
         sql: `UPDATE ${table} SET d.members = d.members & ~(${members}) WHERE ${condition} AND ${IS_HELD} AND d.members & (${members}) <> 0`,
       },
     ],
-    locking: source.setUp.length + 1,
+    locking: before.length,
   };
 }
+
+const SETTLE: ReceiptVerb<ReceiptsRequest> = { fate: () => GONE, secondOutcome: 'delivery-not-found' };
 
 /**
  * Locks the deliveries of these receipts. Also returns the time after the locks.
@@ -326,11 +341,11 @@ function settleStatements(held: readonly Held[]): { statements: Statement[]; loc
  */
 async function lockHeld(tx: Transaction, held: readonly Held[]): Promise<{ locked: Delivery[]; now: number }> {
   if (held.length === 0) return { locked: [], now: 0 };
-  const { setUp, table, condition, orderBy, lock } = sourceOf(held);
+  const source = sourceOf(held);
   const answers = await tx.all([
-    ...setUp,
+    ...source.setUp,
     SET_DEADLINE,
-    { sql: `SELECT ${DELIVERY_COLUMNS} FROM ${table} WHERE ${condition} AND ${IS_HELD} ${orderBy} ${lock}` },
+    lockStatement(source),
     { sql: `SELECT ${NOW_MS} AS now` },
   ]);
   const [locked, [{ now }]] = answers.slice(-2) as [Delivery[], [{ now: number }]];
