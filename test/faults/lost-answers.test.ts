@@ -1,17 +1,34 @@
-import type { RowmqError } from '@rowmq/contract';
-import { Database, LEASE_GRACE_MS, type LeasedDelivery, poolOf, type Queue, type Transaction } from '@rowmq/store';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { indexInPack, newPackId, type RowmqError } from '@rowmq/contract';
+import {
+  Database,
+  LEASE_GRACE_MS,
+  type LeasedDelivery,
+  type Queue,
+  type ReceiptOutcomes,
+  type Reserve,
+  type Transaction,
+} from '@rowmq/store';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type CuttingProxy, endsWithCommit, startCuttingProxy } from '../support/cutting-proxy.js';
+import { has } from '../../libs/store/src/messages/members.js';
+import { deliveryRows } from '../support/deliveries.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
 /*
  * The connection is cut while a COMMIT is under way: before the server sees it, after it has
- * carried it out, or while it is still on its way. The broker cannot tell which; the outcome must
- * be the same.
+ * carried it out, or while it is still on its way. The broker cannot tell which. The state of the
+ * database must be the same.
+ *
+ * An ack, nack or reject that was carried out ended the leases. The broker repeats it and answers
+ * for the repetition, as if the client had repeated it: `delivery-not-found` or `lease-lost`.
  */
 
 const T0 = 1_800_000_000_000;
+
+/** A late COMMIT has reached the server after this time. */
+const LATE_MS = 400;
 
 let direct: TestStore;
 let store: TestStore;
@@ -74,18 +91,56 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     expect(await direct.messages.ack(queue.id, leased)).toEqual(Array.from({ length: 10 }, () => null));
   });
 
-  it('an ack is answered as done', async () => {
+  /**
+   * Expects of receipts whose leases were all held that they have one outcome: that of the first
+   * request, or that of its repetition.
+   */
+  function expectDone(outcomes: ReceiptOutcomes, repeated: ReceiptOutcomes[number]): void {
+    const possible = { before: [null], late: [null, repeated], after: [repeated] }[when];
+    expect(new Set(outcomes).size).toBe(1);
+    expect(possible).toContain(outcomes[0]);
+  }
+
+  it('a hand-off reaches each consumer once, or frees the messages', async () => {
+    const queue = await createQueue(direct);
+    const parked = new Parked([4, 3]);
+    await cutOnce(() => store.messages.batches.enqueue([{ queueName: queue.name, messages: numbered(10) }], parked));
+    const { handedOff } = parked;
+    expect(parked.answers).toEqual([1, 1]);
+    if (when === 'before') expect(bodies(handedOff)).toEqual(['0', '1', '2', '3', '4', '5', '6']);
+    if (when === 'after') expect(handedOff).toEqual([]);
+    const rest = await direct.messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 600 });
+    expect(bodies([...handedOff, ...rest]).toSorted()).toEqual(numbered(10).map(({ body }) => body.toString()));
+    // A lease that reached nobody does not count.
+    expect(new Set([...handedOff, ...rest].map(({ receiveCount }) => receiveCount))).toEqual(new Set([1]));
+    expect(new Set(await direct.messages.ack(queue.id, [...handedOff, ...rest]))).toEqual(new Set([null]));
+    expect(await direct.unleased.lastId(queue.id)).toBeNull();
+  });
+
+  it('an ack settles its messages', async () => {
     const queue = await createQueue(direct);
     await direct.messages.enqueue(queue.name, numbered(3));
     const leased = await direct.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 600 });
-    const never = { ...(leased[0] as (typeof leased)[0]), messageId: message().id };
-    expect(await cutOnce(() => store.messages.ack(queue.id, [...leased, never]))).toEqual([
-      null,
-      null,
+    const never = { ...(leased[0] as (typeof leased)[0]), messageId: newPackId() };
+    const outcomes = await cutOnce(() => store.messages.ack(queue.id, [...leased, never]));
+    expectDone(outcomes.slice(0, 3), 'delivery-not-found');
+    expect(outcomes.slice(3)).toEqual(['delivery-not-found']);
+    expect(await direct.unleased.lastId(queue.id)).toBeNull();
+  });
+
+  it('an ack of some messages of a pack settles them and no others', async () => {
+    const queue = await createQueue(direct);
+    await direct.messages.enqueue(queue.name, numbered(5));
+    const leased = await direct.messages.dequeue(queue, { maxMessages: 5, leaseSeconds: 600 });
+    expectDone(await cutOnce(() => store.messages.ack(queue.id, leased.slice(1, 3))), 'delivery-not-found');
+    expect(await direct.browse.stats(queue.id)).toMatchObject({ leased: 3 });
+    expect(await direct.messages.ack(queue.id, leased)).toEqual([
       null,
       'delivery-not-found',
+      'delivery-not-found',
+      null,
+      null,
     ]);
-    expect(await direct.unleased.lastId(queue.id)).toBeNull();
   });
 
   it('a queue is deleted, and said to be', async () => {
@@ -95,11 +150,11 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     await expect(store.queues.delete(queue.name)).rejects.toMatchObject({ code: 'queue-not-found' });
   });
 
-  it('a nack is answered as done, and done once', async () => {
+  it('a nack is done once', async () => {
     const queue = await createQueue(direct);
     await direct.messages.enqueue(queue.name, numbered(3));
     const leased = await direct.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 600 });
-    expect(await cutOnce(() => store.messages.nack(queue.id, leased, { delaySeconds: 0 }))).toEqual([null, null, null]);
+    expectDone(await cutOnce(() => store.messages.nack(queue.id, leased, { delaySeconds: 0 })), 'lease-lost');
     expect(await direct.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 600 })).toMatchObject([
       { receiveCount: 2 },
       { receiveCount: 2 },
@@ -107,7 +162,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     ]);
   });
 
-  it('a nack is answered as done although another consumer has got the message meanwhile', async () => {
+  it('a nack takes no message back from a consumer who has got it meanwhile', async () => {
     const queue = await createQueue(direct);
     for (let round = 0; round < 5; round += 1) {
       await direct.messages.enqueue(queue.name, numbered(1));
@@ -118,20 +173,25 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
         return again.length > 0 && again;
       });
       expect(taken).toMatchObject([{ receiveCount: 2 }]);
-      // Deleted as well, in every second round.
-      if (round % 2 === 1) await direct.messages.ack(queue.id, taken);
-      expect(await nacked).toEqual([null]);
-      await direct.messages.ack(queue.id, taken);
+      // Settled as well, in every second round.
+      const isSettled = round % 2 === 1;
+      if (isSettled) expect(await direct.messages.ack(queue.id, taken)).toEqual([null]);
+      const [outcome] = await nacked;
+      expect([null, 'lease-lost', 'delivery-not-found']).toContain(outcome);
+      if (when === 'before') expect(outcome).toBeNull();
+      if (when === 'late') await sleep(LATE_MS);
+      if (!isSettled) expect(await direct.messages.ack(queue.id, taken)).toEqual([null]);
+      expect(await direct.unleased.lastId(queue.id)).toBeNull();
     }
   });
 
-  it('a dead-lettering is answered as done, and done once', async () => {
+  it('a dead-lettering is done once', async () => {
     const dead = await createQueue(direct);
     const queue = await createQueue(direct, { deadLetterQueue: dead.name });
     await direct.messages.enqueue(queue.name, numbered(3));
     const leased = await direct.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 600 });
     const request = { queueId: queue.id, receipts: leased, reason: 'broken' };
-    expect(await cutOnce(() => store.messages.batches.reject(request))).toEqual([null, null, null]);
+    expectDone(await cutOnce(() => store.messages.batches.reject(request)), 'delivery-not-found');
     expect(await direct.unleased.lastId(queue.id)).toBeNull();
     const moved = await direct.messages.dequeue(dead, { maxMessages: 10, leaseSeconds: 600 });
     expect(bodies(moved).toSorted()).toEqual(['0', '1', '2']);
@@ -167,7 +227,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     const copy = (lease: LeasedDelivery | undefined): LeasedDelivery => ({ ...(lease as LeasedDelivery) });
     const unknown = (lease: LeasedDelivery | undefined): LeasedDelivery => ({
       ...copy(lease),
-      messageId: message().id,
+      messageId: newPackId(),
     });
 
     it('an enqueue stores each request once, and refuses what it would have refused', async () => {
@@ -180,54 +240,51 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
           { queueName: a.name, messages: numbered(4) },
         ]),
       );
-      expect(outcomes.map((outcome) => outcome && (outcome as RowmqError).code)).toEqual([
-        null,
-        null,
+      expect(outcomes.map((outcome) => (outcome as RowmqError).code ?? (outcome as Buffer[]).length)).toEqual([
+        3,
+        2,
         'invalid-request',
         'queue-not-found',
-        null,
+        4,
       ]);
+      const ids = outcomes.flatMap((outcome) => (outcome instanceof Error ? [] : outcome));
+      expect(await direct.browse.messages(ids)).toHaveLength(9);
       expect(await direct.browse.stats(a.id)).toMatchObject({ ready: 7 });
       expect(await direct.browse.stats(b.id)).toMatchObject({ ready: 2 });
     });
 
-    it('a dequeue strands nothing, counts one hand-out each and gives every consumer its part of one lease', async () => {
-      await direct.messages.enqueue(a.name, numbered(6));
-      await direct.messages.enqueue(b.name, numbered(3));
-      const request = [
-        { queue: a, demands: [2, 4].map((maxMessages) => ({ maxMessages, leaseSeconds: 600 * maxMessages })) },
-        { queue: b, demands: [{ maxMessages: 3, leaseSeconds: 600 }] },
-      ];
-      const got: Record<string, LeasedDelivery[]> = { a: [], b: [] };
+    it('a claim strands nothing, counts one hand-out each and gives every consumer its part of one lease', async () => {
+      await direct.messages.enqueue(a.name, numbered(9));
+      // The last message of the pack stays ready.
+      const demands = [2, 3, 3].map((maxMessages) => ({ maxMessages, leaseSeconds: 600 * maxMessages }));
+      const got: LeasedDelivery[] = [];
       const take = async (): Promise<boolean> => {
-        const [fromA, fromB] = await store.messages.batches.dequeue(request);
-        got['a']?.push(...(fromA?.leased.flat() ?? []));
-        got['b']?.push(...(fromB?.leased.flat() ?? []));
-        return (await fromA?.claimAgain) === true || (await fromB?.claimAgain) === true;
+        const { leased, claimAgain } = await store.messages.batches.claim(a, demands);
+        got.push(...leased.flat());
+        for (const [index, some] of leased.entries()) {
+          expect(some.length).toBeLessThanOrEqual(demands[index]?.maxMessages ?? 0);
+          if (some.length > 0) expect(new Set(some.map(({ leaseExpiresAt }) => leaseExpiresAt)).size).toBe(1);
+        }
+        return (await claimAgain) && got.length < 8;
       };
       let mayBeMore = await cutOnce(take);
       for (let tries = 0; mayBeMore && tries < 10; tries += 1) mayBeMore = await take();
-      expect(bodies(got['a'] ?? []).toSorted()).toEqual(['0', '1', '2', '3', '4', '5']);
-      expect(bodies(got['b'] ?? []).toSorted()).toEqual(['0', '1', '2']);
-      expect(new Set(Object.values(got).flatMap((leased) => leased.map(({ receiveCount }) => receiveCount)))).toEqual(
-        new Set([1]),
-      );
-      expect(await direct.messages.ack(a.id, got['a'] ?? [])).toEqual(Array.from({ length: 6 }, () => null));
-      expect(await direct.messages.ack(b.id, got['b'] ?? [])).toEqual([null, null, null]);
+      expect(bodies(got).toSorted().slice(0, 8)).toEqual(['0', '1', '2', '3', '4', '5', '6', '7']);
+      expect(new Set(got.map(({ receiveCount }) => receiveCount))).toEqual(new Set([1]));
+      expect(new Set(await direct.messages.ack(a.id, got))).toEqual(new Set([null]));
+      expect(await direct.browse.stats(a.id)).toMatchObject({ leased: 0, ready: 9 - got.length });
     });
 
-    it('an ack of leases that are all held is answered as done', async () => {
+    it('an ack of leases that are all held settles them', async () => {
       const [ofA, ofB] = await leaseAll();
       const requests = [
         { queueId: b.id, receipts: ofB },
         { queueId: a.id, receipts: ofA.slice(0, 2) },
         { queueId: a.id, receipts: ofA.slice(2, 5) },
       ];
-      expect(await cutOnce(() => store.messages.batches.ack(requests))).toEqual([
-        [null, null, null],
-        [null, null],
-        [null, null, null],
-      ]);
+      const outcomes = await cutOnce(() => store.messages.batches.ack(requests));
+      expect(outcomes.map(({ length }) => length)).toEqual([3, 2, 3]);
+      expectDone(outcomes.flat(), 'delivery-not-found');
       expect(await direct.browse.stats(a.id)).toMatchObject({ leased: 1 });
       expect(await direct.unleased.lastId(b.id)).toBeNull();
     });
@@ -240,16 +297,19 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
         { queueId: a.id, receipts: [copy(ofA[1]), { ...copy(ofA[5]), leaseToken: Buffer.alloc(8, 7) }] },
       ];
       const outcomes = await cutOnce(() => store.messages.batches.ack(requests));
-      expect(outcomes).toEqual([
-        [null, null, 'delivery-not-found'],
-        ['delivery-not-found', null],
-        [expect.stringMatching(/^(delivery-not-found|lease-lost)$/), 'lease-lost'],
+      const [[first, second, never] = [], [elsewhere, third] = [], [again, forged] = []] = outcomes;
+      expectDone([first, second, third] as ReceiptOutcomes, 'delivery-not-found');
+      expect([never, elsewhere, again, forged]).toEqual([
+        'delivery-not-found',
+        'delivery-not-found',
+        'delivery-not-found',
+        'lease-lost',
       ]);
       expect(await direct.browse.stats(a.id)).toMatchObject({ leased: 4 });
       expect(await direct.browse.stats(b.id)).toMatchObject({ leased: 2 });
     });
 
-    it('a nack is answered as done, and done once', async () => {
+    it('a nack is done once', async () => {
       const [ofA, ofB] = await leaseAll();
       const outcomes = await cutOnce(() =>
         store.messages.batches.nack([
@@ -258,7 +318,9 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
           { queueId: a.id, receipts: [{ ...copy(ofA[5]), leaseToken: Buffer.alloc(8, 7) }], delaySeconds: 0 },
         ]),
       );
-      expect(outcomes).toEqual([[null, null, 'delivery-not-found'], [null, null], ['lease-lost']]);
+      const [[first, second, never] = [], [third, fourth] = [], [forged] = []] = outcomes;
+      expectDone([first, second, third, fourth] as ReceiptOutcomes, 'lease-lost');
+      expect([never, forged]).toEqual(['delivery-not-found', 'lease-lost']);
       expect(await direct.browse.stats(a.id)).toMatchObject({ ready: 2, leased: 4 });
       expect(await direct.browse.stats(b.id)).toMatchObject({ ready: 0, delayed: 2, leased: 1 });
       const back = await direct.messages.dequeue(a, { maxMessages: 10, leaseSeconds: 600 });
@@ -277,11 +339,13 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
         [null, null, 'delivery-not-found'],
         [null, null, null],
       ]);
-      for (const [index, lease] of [ofA[0], ofB[0]].entries()) {
-        const [row] = await direct.database.read<{ availableAt: number }>(
-          'SELECT available_at AS availableAt FROM delivery WHERE message_id = ?',
-          [lease?.messageId],
-        );
+      const owing = [
+        [a, ofA[0]],
+        [b, ofB[0]],
+      ] as [Queue, LeasedDelivery][];
+      for (const [index, [queue, { messageId }]] of owing.entries()) {
+        const rows = await deliveryRows(direct, queue);
+        const [row] = rows.filter(({ members }) => has(members, indexInPack(messageId)));
         expect((row?.availableAt ?? 0) - LEASE_GRACE_MS).toBe(results[index]?.leaseExpiresAt);
       }
     });
@@ -325,7 +389,7 @@ describe('between a COMMIT without an answer and the next try', () => {
       await direct.at(T0).messages.enqueue(queue.name, numbered(1));
       const leased = await direct.at(T0).messages.dequeue(queue, { ...claim });
       expect(leased).toHaveLength(1);
-      const unknown = { ...(leased[0] as LeasedDelivery), messageId: message().id };
+      const unknown = { ...(leased[0] as LeasedDelivery), messageId: newPackId() };
       meanwhile = async () => {
         // A claim skips the row until the server notices the cut and rolls the ack back.
         await eventually('it is dead-lettered', async () => {
@@ -354,52 +418,98 @@ describe('between a COMMIT without an answer and the next try', () => {
   });
 });
 
-it('an ack that was carried out is answered as done although the broker gets one connection, and no third, to find that out', async () => {
-  const queue = await createQueue(direct);
-  await direct.messages.enqueue(queue.name, numbered(3));
-  const leased = await direct.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 600 });
-  const scarce = await openStore({ on: proxy.url, poolSize: 1, databaseOf: (source) => new Database(source, 1000) });
-  try {
-    const pool = poolOf(scarce.database.dataSource);
-    const getConnection = pool.getConnection.bind(pool);
-    let given = 0;
-    pool.getConnection = (callback) => {
-      given += 1;
-      if (given <= 2) getConnection(callback);
-    };
-    proxy.cutAt(endsWithCommit, 'after');
-    expect(await scarce.messages.ack(queue.id, leased)).toEqual([null, null, null]);
-    expect(given).toBe(2);
-    expect(await direct.unleased.lastId(queue.id)).toBeNull();
-  } finally {
-    await scarce.close();
+/** Consumers who wait at the broker for so many messages each. */
+class Parked {
+  readonly handedOff: LeasedDelivery[] = [];
+  /** The number of answers that each has had. */
+  readonly answers: number[];
+
+  constructor(private readonly wanted: readonly number[]) {
+    this.answers = wanted.map(() => 0);
   }
+
+  readonly reserve: Reserve = () =>
+    this.wanted.map((maxMessages, index) => {
+      const answer = (): void => {
+        this.answers[index] = (this.answers[index] ?? 0) + 1;
+      };
+      return {
+        maxMessages,
+        leaseSeconds: 600,
+        cancel: answer,
+        handOff: (leased) => {
+          answer();
+          this.handedOff.push(...leased);
+        },
+      };
+    });
+}
+
+it('an enqueue whose every COMMIT gets no answer frees its consumers and says that the outcome is unknown', async () => {
+  const queue = await createQueue(direct);
+  const parked = new Parked([2]);
+  proxy.cutAt(endsWithCommit, 'before', 1000);
+  try {
+    const enqueued = store.messages.batches.enqueue([{ queueName: queue.name, messages: numbered(3) }], parked);
+    await expect(enqueued).rejects.toMatchObject({
+      code: 'database-unavailable',
+      message: expect.stringContaining('may or may not'),
+    });
+  } finally {
+    proxy.cutAt('', 'before', 0);
+  }
+  expect(parked).toMatchObject({ answers: [1], handedOff: [] });
 });
 
-it('a connection cut in the middle of a transaction leaves nothing half-done', async () => {
+describe.each([
+  ['a claim', 'FOR UPDATE SKIP LOCKED'],
+  ['a nack', 'FOR UPDATE'],
+])('%s whose connection is cut in the middle of its transaction', (what, statement) => {
+  it.each(['before', 'after'] as const)('leaves nothing half-done (%s)', async (when) => {
+    const queue = await createQueue(direct);
+    await direct.messages.enqueue(queue.name, numbered(5));
+    const take = (from: TestStore) => from.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 600 });
+    if (what === 'a claim') {
+      proxy.cutAt(statement, when);
+      // The server may hold the locks of the cut transaction for a while.
+      const leased = await eventually('it leases three', async () => {
+        const some = await take(store);
+        return some.length > 0 && some;
+      });
+      expect(leased.map(({ receiveCount }) => receiveCount)).toEqual([1, 1, 1]);
+      expect(await direct.browse.stats(queue.id)).toMatchObject({ leased: 3, ready: 2 });
+    } else {
+      const leased = await take(direct);
+      proxy.cutAt(statement, when);
+      expect(await store.messages.nack(queue.id, leased.slice(0, 2), { delaySeconds: 0 })).toEqual([null, null]);
+      expect(await direct.browse.stats(queue.id)).toMatchObject({ leased: 1, ready: 4 });
+    }
+  });
+});
+
+it('an enqueue whose connection is cut in the middle of its statements stores its messages once', async () => {
   const queue = await createQueue(direct);
   proxy.cutAt('INSERT INTO delivery', 'after');
   await store.messages.enqueue(queue.name, numbered(5));
   expect(await direct.browse.stats(queue.id)).toMatchObject({ ready: 5 });
 });
 
-it('a rescan below a scan floor that fails for one queue keeps no leased message from the consumers of another', async () => {
-  const [a, b] = [await createQueue(direct), await createQueue(direct)];
-  const take = () =>
-    store.messages.batches.dequeue(
-      [a, b].map((queue) => ({ queue, demands: [{ maxMessages: 5, leaseSeconds: 600 }] })),
-    );
+it('a rescan below a scan floor that fails keeps no leased message from its consumers', async () => {
+  const queue = await createQueue(direct);
+  const take = () => store.messages.batches.claim(queue, [{ maxMessages: 5, leaseSeconds: 600 }]);
   await take();
-  await store.messages.enqueue(a.name, numbered(3));
+  await store.messages.enqueue(queue.name, numbered(3));
   // The rescan is the statement that begins at the left edge of every priority.
+  const before = proxy.cuts();
   proxy.cutAt('available_at BETWEEN 0 AND', 'before', 1000);
   try {
-    await expect
-      .poll(async () => {
-        const outcomes = await take();
-        return outcomes.flatMap(({ leased }) => leased.flat()).length;
-      })
-      .toBe(3);
+    const got: LeasedDelivery[] = [];
+    await eventually('the messages are leased, and a rescan has failed', async () => {
+      const { leased, claimAgain } = await take();
+      got.push(...leased.flat());
+      await claimAgain;
+      return got.length === 3 && proxy.cuts() > before;
+    });
   } finally {
     proxy.cutAt('', 'before', 0);
   }

@@ -455,9 +455,28 @@ function readPacks(table: 'pack' | 'pack_overflow', packIds: readonly Buffer[]):
   return { sql: `SELECT id, count, payload FROM ${table} FORCE INDEX (PRIMARY) WHERE id IN (${hexList(packIds)})` };
 }
 
-/** Finds those of these messages that are under this lease still. */
+/**
+ * Finds those of these messages that an earlier try has leased. That try may still be under way, and
+ * would strand the messages if this one did not wait for it. The first statement therefore locks the
+ * rows that it locked, by primary key in ascending order.
+ */
 async function findLeased(tx: Transaction, given: readonly Given[], leaseToken: Buffer): Promise<Given[]> {
   if (given.length === 0) return [];
+  await tx.read(
+    `SELECT 1
+     FROM delivery FORCE INDEX (PRIMARY)
+     WHERE queue_id = ?
+       AND pack_id IN (?)
+       AND lease_token IN (?)
+       AND members <> 0
+     ORDER BY queue_id, pack_id, lease_token
+     FOR UPDATE`,
+    [
+      given[0]?.delivery.queueId,
+      given.map(({ delivery }) => delivery.packId),
+      given.map(({ delivery }) => delivery.leaseToken),
+    ],
+  );
   const rows = await tx.read<Pick<Delivery, 'packId' | 'members'>>(
     `SELECT pack_id AS packId, members
      FROM delivery FORCE INDEX (PRIMARY)
