@@ -3,8 +3,8 @@ import { type CuttingProxy, endsWithCommit, startCuttingProxy } from '../support
 import { bodies, createQueue, numbered, openStore, type TestStore } from '../support/store.js';
 
 /*
- * An enqueue uses cached settings of its queue. Its statements store nothing if the queue has changed
- * since. The broker then reads the settings again, also if a connection breaks at the same time.
+ * An enqueue uses cached settings of its queue. If the queue has changed since, its statements
+ * store nothing. The broker then reads the settings again, also if a connection breaks meanwhile.
  */
 
 let direct: TestStore;

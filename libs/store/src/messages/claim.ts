@@ -456,9 +456,9 @@ function readPacks(table: 'pack' | 'pack_overflow', packIds: readonly Buffer[]):
 }
 
 /**
- * Finds those of these messages that an earlier try has leased. That try may still be under way, and
- * would strand the messages if this one did not wait for it. The first statement therefore locks the
- * rows that it locked, by primary key in ascending order.
+ * Finds those of these messages that an earlier try has leased. That try may still be under way,
+ * and would strand the messages if this one did not wait for it. The first statement therefore
+ * locks the rows that it locked, by primary key in ascending order.
  */
 async function findLeased(tx: Transaction, given: readonly Given[], leaseToken: Buffer): Promise<Given[]> {
   if (given.length === 0) return [];

@@ -324,10 +324,10 @@ async function isStored(tx: Transaction, packId: Buffer): Promise<boolean> {
 function storeBatches(batches: readonly QueueBatch[], leaseToken: Buffer): Statement[] {
   const sorted = batches.toSorted((one, other) => one.queue.id - other.queue.id);
   const guards = sorted.map(
-    ({ queue }) =>
-      `@queue_${queue.id} = (SELECT id FROM queue FORCE INDEX (PRIMARY) WHERE id = ${queue.id} AND version = ${queue.version} AND name IS NOT NULL LOCK IN SHARE MODE)`,
+    ({ queue }, index) =>
+      `@queue_${index} = (SELECT id FROM queue FORCE INDEX (PRIMARY) WHERE id = ${queue.id} AND version = ${queue.version} AND name IS NOT NULL LOCK IN SHARE MODE)`,
   );
-  const rows = sorted.map(({ queue, packs }) => rowsOf(`@queue_${queue.id}`, '@now', packs, leaseToken));
+  const rows = sorted.map(({ packs }, index) => rowsOf(`@queue_${index}`, '@now', packs, leaseToken));
   return [
     { sql: `SET ${guards.join(',\n    ')}` },
     // The time comes after the locks.
