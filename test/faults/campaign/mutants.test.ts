@@ -65,10 +65,31 @@ const HANG_UPS: Disturbance = {
   hasStruck: ({ hungUp }, share) => hungUp >= 30 * share,
 };
 
+/** Most messages reach consumers who wait. Their leases are long enough for every ack. */
+const WAITING_CONSUMERS: Disturbance = {
+  name: 'consumers that wait',
+  expected: '',
+  mayEndIn: [],
+  load: { rate: RATE, leaseSeconds: 5, slowRate: 0, crashRate: 0, nackRate: 0, expireRate: 0 },
+  hasStruck: ({ dequeued }, share) => dequeued >= 300 * share,
+};
+
 const FENCED = 'Only the current lease settles or extends';
 const AFTER_ACK = 'Nothing is delivered after its ack';
 const EXCLUSIVE = 'A message has one valid lease at a time';
 const EXPLAINED = 'Every redelivery has its reason';
+
+/** Hands messages off before the transaction that stores them, and runs `then` between the two. */
+function handOffFirst(then: string): Mutant['edits'] {
+  const transaction = 'const now = await this.database.transaction(async (tx) => {';
+  return [
+    {
+      line: transaction,
+      instead: `for (const batch of batches) await this.handOff(batch, leaseToken, Date.now()); ${then} ${transaction}`,
+    },
+    { line: 'await this.handOff(batch, leaseToken, now);', instead: '' },
+  ];
+}
 
 const MUTANTS: Mutant[] = [
   {
@@ -76,9 +97,9 @@ const MUTANTS: Mutant[] = [
     file: 'libs/store/dist/messages/message.repository.js',
     edits: [
       {
-        line: 'return this.receipts.delete(requests);',
+        line: 'return this.receipts.settle(requests);',
         instead:
-          'this.receipts.delete(requests).catch(() => undefined); return requests.map(({ receipts }) => receipts.map(() => null));',
+          'this.receipts.settle(requests).catch(() => undefined); return requests.map(({ receipts }) => receipts.map(() => null));',
       },
     ],
     // A consumer knows the answer to a late ack before the store refuses the ack.
@@ -90,9 +111,9 @@ const MUTANTS: Mutant[] = [
     file: 'libs/store/dist/messages/message.repository.js',
     edits: [
       {
-        line: 'return this.enqueuing.run(requests, onlyUnbounded);',
+        line: 'return this.enqueuing.run(requests, reserve);',
         instead:
-          'if (Math.random() < 0.5) return this.enqueuing.run(requests, onlyUnbounded); return requests.map(() => null);',
+          'if (Math.random() < 0.5) return this.enqueuing.run(requests, reserve); return requests.map(({ messages }) => messages.map(() => crypto.getRandomValues(Buffer.alloc(16))));',
       },
     ],
     fault: SLOW_CONSUMERS,
@@ -101,24 +122,30 @@ const MUTANTS: Mutant[] = [
   {
     name: 'token not compared by ack',
     file: 'libs/store/dist/messages/receipts.js',
-    edits: [{ line: ' AND d.lease_token = ${token})`;', instead: ')`;' }],
+    edits: [
+      { line: ' AND d.lease_token = ${hex(leaseToken)})`,', instead: ')`,' },
+      {
+        line: "${packId.toString('latin1')}${leaseToken.toString('latin1')}`;",
+        instead: "${packId.toString('latin1')}`;",
+      },
+    ],
     fault: SLOW_CONSUMERS,
     broken: [FENCED, AFTER_ACK],
   },
   {
     name: 'expiry filter removed from the claim',
-    file: 'libs/store/dist/messages/claim.sql.js',
+    file: 'libs/store/dist/messages/claim.js',
     edits: [{ line: 'if (row.expiresAt <= now)', instead: 'if (row.expiresAt <= 0)' }],
     fault: SHORT_LIVES,
     broken: ['Nothing is delivered after its expiry'],
   },
   {
     name: 'lease that others may have a second and a half before it ends',
-    file: 'libs/store/dist/messages/claim.sql.js',
+    file: 'libs/store/dist/messages/claim.js',
     edits: [
       {
-        line: 'SET available_at = ${leaseExpiresAt + LEASE_GRACE_MS},',
-        instead: 'SET available_at = ${leaseExpiresAt + LEASE_GRACE_MS - 1500},',
+        line: 'now + leaseSeconds * 1000 + LEASE_GRACE_MS)',
+        instead: 'now + leaseSeconds * 1000 + LEASE_GRACE_MS - 1500)',
       },
     ],
     fault: { ...SLOW_CONSUMERS, load: { ...SLOW_CONSUMERS.load, leaseSeconds: 2 } },
@@ -127,12 +154,7 @@ const MUTANTS: Mutant[] = [
   {
     name: 'nack ignores its delay',
     file: 'libs/store/dist/messages/message.repository.js',
-    edits: [
-      {
-        line: 'values: [now + delaySeconds * 1000, reason ?? null, queueId, messageIds],',
-        instead: 'values: [now, reason ?? null, queueId, messageIds],',
-      },
-    ],
+    edits: [{ line: 'availableAt: now + delaySeconds * 1000,', instead: 'availableAt: now,' }],
     fault: SHORT_LIVES,
     broken: [EXPLAINED],
   },
@@ -140,9 +162,8 @@ const MUTANTS: Mutant[] = [
     name: 'deadline not compared',
     file: 'libs/store/dist/messages/receipts.js',
     edits: [
-      { line: ' AND d.available_at > ${NOW_MS} + ${LEASE_GRACE_MS}', instead: '', times: 2 },
-      { line: ' AND available_at > ${NOW_MS} + ${LEASE_GRACE_MS}', instead: '' },
-      { line: 'row.availableAt - LEASE_GRACE_MS > now', instead: 'true' },
+      { line: "const IS_HELD = 'd.available_at > @deadline';", instead: "const IS_HELD = 'TRUE';" },
+      { line: 'availableAt - LEASE_GRACE_MS > now', instead: 'true' },
     ],
     fault: SLOW_CONSUMERS,
     broken: [FENCED],
@@ -150,16 +171,50 @@ const MUTANTS: Mutant[] = [
   {
     name: 'half of what is enqueued stored',
     file: 'libs/store/dist/messages/enqueue.js',
-    edits: [{ line: "${this.deliveries.join(',')}", instead: "${this.deliveries.slice(this.count / 2).join(',')}" }],
+    edits: [
+      {
+        line: 'insertNewDeliveries(rows.flatMap(({ deliveries }) => deliveries)),',
+        instead:
+          'insertNewDeliveries(rows.flatMap(({ deliveries }) => deliveries).filter((_, index, all) => index >= all.length / 2 - 0.5)),',
+      },
+    ],
     fault: SLOW_CONSUMERS,
     broken: ['Nothing is lost'],
   },
   {
     name: 'lease counted that was released',
-    file: 'libs/store/dist/messages/claim.sql.js',
-    edits: [{ line: 'receive_count = receive_count - 1', instead: 'receive_count = receive_count' }],
+    file: 'libs/store/dist/messages/message.repository.js',
+    edits: [{ line: 'receiveCount: receiveCount - 1', instead: 'receiveCount' }],
     fault: HANG_UPS,
     broken: [EXPLAINED],
+  },
+  {
+    name: 'ack does not clear its bit',
+    file: 'libs/store/dist/messages/receipts.js',
+    edits: [{ line: 'SET d.members = d.members & ~(${members}) WHERE', instead: 'SET d.members = d.members WHERE' }],
+    fault: SLOW_CONSUMERS,
+    broken: [AFTER_ACK],
+  },
+  {
+    name: 'split that copies instead of moving',
+    file: 'libs/store/dist/messages/delivery.js',
+    edits: [{ line: 'left = without(left, members);', instead: '' }],
+    fault: SLOW_CONSUMERS,
+    broken: [EXCLUSIVE, AFTER_ACK],
+  },
+  {
+    name: 'hand-off answered before its commit, which is slow',
+    file: 'libs/store/dist/messages/enqueue.js',
+    edits: handOffFirst('await new Promise((resolve) => setTimeout(resolve, 200));'),
+    fault: WAITING_CONSUMERS,
+    broken: [FENCED],
+  },
+  {
+    name: 'hand-off answered before its commit, which fails',
+    file: 'libs/store/dist/messages/enqueue.js',
+    edits: handOffFirst("if (Math.random() < 0.3) throw new RowmqError('database-unavailable', 'It failed.');"),
+    fault: WAITING_CONSUMERS,
+    broken: ['Nothing is lost'],
   },
   { name: 'nothing (slow consumers)', file: 'apps/broker/dist/main.js', edits: [], fault: SLOW_CONSUMERS, broken: [] },
   { name: 'nothing (short lives)', file: 'apps/broker/dist/main.js', edits: [], fault: SHORT_LIVES, broken: [] },

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { HOUR } from '../../support/partitions.js';
-import { createQueue, numbered } from '../../support/store.js';
+import { HOUR, storeStamped } from '../../support/partitions.js';
+import { createQueue } from '../../support/store.js';
 import { eventually } from '../../support/wait.js';
 import { DEADLINE_MS, type Fault, now, oneOf } from './fault.js';
 import type { FaultRig, Restartable } from './rig.js';
@@ -32,9 +32,8 @@ export const REAPERS_KILLED: Fault = {
       for (let rows = 2000, tries = 1; ; rows *= 2, tries += 1) {
         const queue = await createQueue(store);
         const left = (): Promise<number> => rig.countDeliveries(queue.name);
-        for (let done = 0; done < rows; done += 1000) {
-          await store.at(Date.now() - HOUR).messages.enqueue(queue.name, numbered(1000, { expiresInSeconds: 1 }));
-        }
+        // Each is a pack and a delivery of its own.
+        await storeStamped(store, queue, { at: Date.now() - HOUR, count: rows, expiresInSeconds: 1 });
         await eventually('a reaper removes some', async () => (await left()) < rows, DEADLINE_MS);
         await Promise.all(rig.reapers.map((reaper) => reaper.kill()));
         const since = now();

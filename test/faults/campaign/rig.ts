@@ -299,10 +299,10 @@ export class FaultRig {
 
   /** Counts the messages of these queues, settled ones included. */
   async countMessages(namesLike: string): Promise<number> {
-    const [row] = await this.admin<{ n: number }>(
-      `SELECT COUNT(*) AS n FROM ${DATABASE}.message m JOIN ${DATABASE}.queue q ON q.id = m.queue_id WHERE q.name LIKE '${namesLike}'`,
+    const [row] = await this.admin<{ n: number | string | null }>(
+      `SELECT SUM(p.count) AS n FROM ${DATABASE}.pack p JOIN ${DATABASE}.queue q ON q.id = p.queue_id WHERE q.name LIKE '${namesLike}'`,
     );
-    return Number(row?.n);
+    return Number(row?.n ?? 0);
   }
 
   /** Counts the deliveries of these queues, all or only those that have expired. */

@@ -103,14 +103,7 @@ export class Database {
       );
     } catch (error) {
       if (!commitUnknown || !isDatabaseFailure(error)) throw error;
-      throw new RowmqError(
-        'database-unavailable',
-        'The connection to the database broke during COMMIT: the request may or may not have succeeded. Repeat it if doing it twice is harmless.',
-        {
-          cause: error,
-          retryAfterSeconds: 1,
-        },
-      );
+      throw outcomeUnknown(error);
     }
   }
 
@@ -191,6 +184,15 @@ export class Database {
       throw toRowmqError(error);
     }
   }
+}
+
+/** The error of a transaction whose COMMIT got no answer, if nobody can tell its outcome. */
+export function outcomeUnknown(cause?: unknown): RowmqError {
+  return new RowmqError(
+    'database-unavailable',
+    'The connection to the database broke during COMMIT: the request may or may not have succeeded. Repeat it if doing it twice is harmless.',
+    { cause, retryAfterSeconds: 1 },
+  );
 }
 
 /** Closes the connection if the rollback fails, because its transaction may still be open. */

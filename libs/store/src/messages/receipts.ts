@@ -1,7 +1,7 @@
 import { indexInPack, packIdOf, type Receipt, type ReceiptErrorCode } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
-import type { Database, Transaction } from '../database/database.js';
-import { isOutOfRange } from '../database/database-errors.js';
+import { type Database, outcomeUnknown, type Transaction } from '../database/database.js';
+import { isDatabaseFailure, isOutOfRange } from '../database/database-errors.js';
 import { hex, hexList } from '../database/hex.js';
 import type { Statement } from '../database/session.js';
 import { groupBy } from '../group-by.js';
@@ -38,7 +38,12 @@ interface Held {
   members: Members;
 }
 
-/** Operations on leased messages: the caller proves its lease by a receipt. */
+/**
+ * Operations on leased messages: the caller proves its lease by a receipt.
+ *
+ * If a COMMIT gets no answer, the transaction is repeated. A receipt that fails then may be one that
+ * the first try had served. Nobody can tell, so the whole batch throws `database-unavailable`.
+ */
 export class Receipts {
   constructor(private readonly database: Database) {}
 
@@ -54,25 +59,31 @@ export class Receipts {
     const held = heldBy(requests);
     if (held.length === 0) return this.outcomes(requests, [], 'delivery-not-found');
     const { statements, locking } = settleStatements(held);
+    let isRepeated = false;
     try {
-      const answers = await this.database.transaction((tx) => tx.finish(statements));
-      return await this.outcomes(requests, answers[locking] as Delivery[], 'delivery-not-found');
+      const answers = await this.database.transaction((tx) => {
+        isRepeated ||= tx.commitUnknown;
+        return tx.finish(statements);
+      });
+      return await this.outcomes(requests, answers[locking] as Delivery[], 'delivery-not-found', isRepeated);
     } catch (error) {
       if (!isOutOfRange(error)) throw error;
     }
-    return (await this.change(requests, SETTLE)).outcomes;
+    return (await this.change(requests, SETTLE, isRepeated)).outcomes;
   }
 
   /**
    * Gives the messages whose lease is held a new fate, and returns an outcome for each receipt. The
    * transaction locks the deliveries in primary-key order until COMMIT.
+   * @param isRepeated an earlier transaction may have done the same
    */
   async change<Request extends ReceiptsRequest>(
     requests: readonly Request[],
     verb: ReceiptVerb<Request>,
+    isRepeated = false,
   ): Promise<{ outcomes: ReceiptOutcomes[]; now: number }> {
     const held = heldBy(requests);
-    const { locked, now } = await this.database.transaction(async (tx) => {
+    const { locked, now, mayBeSecond } = await this.database.transaction(async (tx) => {
       await verb.begin?.(tx);
       const found = await lockHeld(tx, held);
       const rows = new Map(found.locked.map((row) => [row, new Map<Fate, Members>()]));
@@ -101,9 +112,9 @@ export class Receipts {
           changed.flatMap(([row, fates]) => split(row, fates)),
         ),
       );
-      return found;
+      return { ...found, mayBeSecond: isRepeated || tx.commitUnknown };
     });
-    return { outcomes: await this.outcomes(requests, locked, verb.secondOutcome), now };
+    return { outcomes: await this.outcomes(requests, locked, verb.secondOutcome, mayBeSecond), now };
   }
 
   /** The outcome of each receipt, from the deliveries that the transaction had locked. */
@@ -111,6 +122,7 @@ export class Receipts {
     requests: readonly ReceiptsRequest[],
     locked: readonly Delivery[],
     secondOutcome: ReceiptOutcomes[number],
+    isRepeated = false,
   ): Promise<ReceiptOutcomes[]> {
     const find = finder(locked);
     const ended = new Map<Delivery, Members>();
@@ -128,7 +140,10 @@ export class Receipts {
       }),
     );
     if (failed.length === 0) return outcomes as ReceiptOutcomes[];
-    const owed = await this.owedBefore(requests, locked);
+    if (isRepeated) throw outcomeUnknown();
+    const owed = await this.owedBefore(requests, locked).catch((error: unknown) => {
+      throw locked.length > 0 && isDatabaseFailure(error) ? outcomeUnknown(error) : error;
+    });
     return outcomes.map((list, request) => {
       const { queueId, receipts } = requests[request] as ReceiptsRequest;
       return list.map((outcome, index) => {
