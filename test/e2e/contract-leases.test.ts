@@ -145,8 +145,8 @@ describe.concurrent('a lease', () => {
     const one = await queue.dequeueOne();
     const two = await queue.dequeueOne();
     const [firstBytes, secondBytes] = [one, two].map(({ receipt }) => Buffer.from(receipt, 'base64url'));
-    const forged = Buffer.concat([firstBytes!.subarray(0, 16), secondBytes!.subarray(16)]).toString('base64url');
-    const guessed = Buffer.concat([firstBytes!.subarray(0, 16), Buffer.alloc(8)]).toString('base64url');
+    const forged = Buffer.concat([firstBytes!.subarray(0, 17), secondBytes!.subarray(17)]).toString('base64url');
+    const guessed = Buffer.concat([firstBytes!.subarray(0, 17), Buffer.alloc(8)]).toString('base64url');
     for (const receipt of [forged, guessed]) await expectUseless(queue, receipt, 'lease-lost');
     expect((await queue.browse('leased')).map(({ id }) => id)).toEqual([one.id, two.id]);
   });

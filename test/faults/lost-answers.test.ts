@@ -20,8 +20,8 @@ import { eventually } from '../support/wait.js';
  * carried it out, or while it is still on its way. The broker cannot tell which. The state of the
  * database must be the same.
  *
- * An ack, nack or reject that was carried out ended the leases. The broker repeats it and cannot tell
- * whose leases it finds ended, so it says that the outcome is unknown.
+ * An ack, nack or reject that was carried out ended the leases. The broker repeats it and cannot
+ * tell whose leases it finds ended, so it says that the outcome is unknown.
  */
 
 const T0 = 1_800_000_000_000;

@@ -89,7 +89,7 @@ export class QueuesService {
     let [redriven, skipped, left] = [0, 0, 0];
     let after: Buffer | null = FIRST_ID;
     while (after !== null && redriven < maxMessages && performance.now() < until) {
-      const batch = await this.unleased.redrive(queue.id, after, Math.min(BATCH, maxMessages - redriven));
+      const batch = await this.unleased.redrive(queue.id, after, BATCH, maxMessages - redriven);
       for (const [target, count] of batch.moved) {
         redriven += count;
         const targetName = names.get(target);
