@@ -76,8 +76,10 @@ export class BrowseController {
     }
     const names = await this.queues.names();
     const deliveries = await this.browse.deliveries(message.id, [...names.keys()]);
+    // A settled message has no expiry of its own any more: its pack's is the latest that it can be.
+    const expiresAt = deliveries.length === 0 ? message.expiresAt : Math.max(...deliveries.map((one) => one.expiresAt));
     return {
-      ...toContent(message),
+      ...toContent({ ...message, expiresAt }),
       queue: names.get(message.queueId) ?? null,
       settled: deliveries.length === 0,
       deliveries: deliveries.map((delivery) => ({
