@@ -194,7 +194,7 @@ class Run {
     const stored: Delivery[] = [];
     for (const [index, outcome] of result.entries()) {
       const { queue, messages } = made[index]!;
-      const refusal = outcome instanceof Error ? codeOf(outcome) : null;
+      const refusal = outcome instanceof Error ? refusalOf(outcome) : null;
       count(refusal ?? 'enqueued');
       const drafts = this.draft(broker, queue, messages, refusal);
       same('enqueue', refusal, Array.isArray(drafts) ? null : drafts);
@@ -326,19 +326,40 @@ class Run {
   private async ack(groups: readonly Receipt[][], step: Pick<StepThat<'ack'>, 'broker' | 'cut'>): Promise<void> {
     if (groups.length === 0) return;
     const answer = await this.cutting(step.cut, () =>
-      this.broker(step).batches.ack(groups.map((group) => this.toRequest(group))),
+      orUnknown(this.broker(step).batches.ack(groups.map((group) => this.toRequest(group)))),
     );
-    this.compare('ack', answer, () => this.outcomes('ack', groups, (receipt) => this.protocol.ack(receipt)));
+    await this.compare('ack', answer, groups, () =>
+      this.outcomes('ack', groups, (receipt) => this.protocol.ack(receipt)),
+    );
   }
 
   /**
-   * Compares a verb's answer with the model's. If the answer of a COMMIT was lost, the store may
-   * answer as to a second request.
+   * Compares a verb's answer with the model's. If the answer of a COMMIT was lost, the store tries
+   * again, and cannot tell what has become of a receipt that then fails. The whole batch has
+   * happened, or nothing of it.
    */
-  private compare<T>(what: string, { result, wasCut }: { result: T; wasCut: boolean }, verb: () => T): void {
-    const first = verb();
-    const second = wasCut ? verb() : first;
-    same(what, result, isDeepStrictEqual(result, second) ? second : first);
+  private async compare(
+    what: string,
+    { result, wasCut }: { result: readonly (readonly (string | null)[])[] | Unknown; wasCut: boolean },
+    groups: readonly (readonly Receipt[])[],
+    verb: () => (string | null)[][],
+  ): Promise<void> {
+    const ids = groups.flat().map(({ id }) => id);
+    const before = new Map(ids.map((id) => [id, structuredClone(this.protocol.owed.get(id))]));
+    const expected = verb();
+    if (result !== UNKNOWN || !wasCut) return same(what, result, expected);
+    count(`${what} without an answer`);
+    const isRefused = verb()
+      .flat()
+      .some((outcome) => outcome !== null);
+    same(`${what} without an answer, though all leases are held`, isRefused, true);
+    const stored = await this.world.stored(ids);
+    if (ids.every((id) => isDeepStrictEqual(stored.get(id), this.inDatabase(id)))) return undefined;
+    for (const [id, one] of before) {
+      if (one === undefined) this.protocol.owed.delete(id);
+      else this.protocol.owed.set(id, one);
+    }
+    return undefined;
   }
 
   /**
@@ -374,12 +395,14 @@ class Run {
     );
     if (requests.length === 0) return;
     const answer = await this.cutting(step.cut, () =>
-      this.broker(step).batches.nack(
-        requests.map(({ group, delaySeconds }) => ({ ...this.toRequest(group), delaySeconds })),
+      orUnknown(
+        this.broker(step).batches.nack(
+          requests.map(({ group, delaySeconds }) => ({ ...this.toRequest(group), delaySeconds })),
+        ),
       ),
     );
     const groups = requests.map(({ group }) => group);
-    this.compare('nack', answer, () =>
+    await this.compare('nack', answer, groups, () =>
       this.outcomes('nack', groups, (receipt, index) => this.protocol.nack(receipt, requests[index]!.delaySeconds)),
     );
   }
@@ -390,18 +413,21 @@ class Run {
     );
     if (requests.length === 0) return;
     const { result, wasCut } = await this.cutting(step.cut, () =>
-      this.broker(step).batches.extend(
-        requests.map(({ group, leaseSeconds }) => ({ ...this.toRequest(group), leaseSeconds })),
+      orUnknown(
+        this.broker(step).batches.extend(
+          requests.map(({ group, leaseSeconds }) => ({ ...this.toRequest(group), leaseSeconds })),
+        ),
       ),
     );
     const groups = requests.map(({ group }) => group);
-    const outcomes = result.map((one) => one.outcomes);
-    this.compare<(string | null)[][]>('extend', { result: outcomes, wasCut }, () =>
+    const outcomes = result === UNKNOWN ? result : result.map((one) => one.outcomes);
+    await this.compare('extend', { result: outcomes, wasCut }, groups, () =>
       this.outcomes('extend', groups, (receipt, index) => this.protocol.extend(receipt, requests[index]!.leaseSeconds)),
     );
+    if (result === UNKNOWN) return;
     for (const [index, { leaseExpiresAt }] of result.entries()) {
       // Nobody learns the deadline of a request whose receipts all failed.
-      if (!outcomes[index]!.includes(null)) continue;
+      if (!result[index]!.outcomes.includes(null)) continue;
       same('the new deadline', leaseExpiresAt, this.protocol.now + requests[index]!.leaseSeconds * 1000);
     }
   }
@@ -409,12 +435,17 @@ class Run {
   private async reject(step: StepThat<'reject'>): Promise<void> {
     for (const group of this.byQueue(step.receipts)) {
       const answer = await this.cutting(step.cut, () =>
-        this.broker(step)
-          .batches.reject(this.toRequest(group))
-          .catch((error: unknown) => group.map(() => codeOf(error))),
+        orUnknown(
+          this.broker(step)
+            .batches.reject(this.toRequest(group))
+            .then(
+              (outcomes) => [outcomes],
+              (error: unknown) => [group.map(() => refusalOf(error))],
+            ),
+        ),
       );
-      this.compare<(string | null)[]>('nack with deadLetter', answer, () =>
-        this.outcomes('reject', [group], (receipt) => this.protocol.reject(receipt)).flat(),
+      await this.compare('nack with deadLetter', answer, [group], () =>
+        this.outcomes('reject', [group], (receipt) => this.protocol.reject(receipt)),
       );
     }
   }
@@ -538,11 +569,16 @@ class Run {
   private compareStored(stored: ReadonlyMap<string, StoredDelivery>): void {
     const { owed } = this.protocol;
     for (const id of new Set([...stored.keys(), ...owed.keys()])) {
-      const one = owed.get(id);
-      const { queue, priority, receiveCount, availableAt, expiresAt, producerExpiresAt, token } = one ?? {};
-      const expected = one && { queue, priority, receiveCount, availableAt, expiresAt, producerExpiresAt, token };
-      same(`delivery ${id}`, stored.get(id), expected);
+      same(`delivery ${id}`, stored.get(id), this.inDatabase(id));
     }
+  }
+
+  /** A delivery as the database must show it. */
+  private inDatabase(id: string): StoredDelivery | undefined {
+    const one = this.protocol.owed.get(id);
+    if (one === undefined) return undefined;
+    const { queue, priority, receiveCount, availableAt, expiresAt, producerExpiresAt, token } = one;
+    return { queue, priority, receiveCount, availableAt, expiresAt, producerExpiresAt, token };
   }
 
   private async cutting<T>(cut: Cuttable['cut'], work: () => Promise<T>): Promise<{ result: T; wasCut: boolean }> {
@@ -664,8 +700,19 @@ function same(what: string, actual: unknown, expected: unknown): void {
   throw new Error(`${what}: the store says ${store}, the model ${model}`);
 }
 
-/** Rethrows an error that is no refusal. */
-function codeOf(error: unknown): string {
-  if (error instanceof RowmqError) return error.code;
+/** Returns a refusal's code. Rethrows every other error. */
+function refusalOf(error: unknown): string {
+  if (error instanceof RowmqError && error.code !== 'database-unavailable') return error.code;
   throw error;
+}
+
+/** The answer of a request about which the store knows only that it may have happened. */
+const UNKNOWN = Symbol('the store does not know');
+type Unknown = typeof UNKNOWN;
+
+async function orUnknown<T>(work: Promise<T>): Promise<T | Unknown> {
+  return work.catch((error: unknown) => {
+    if (error instanceof RowmqError && error.code === 'database-unavailable') return UNKNOWN;
+    throw error;
+  });
 }
