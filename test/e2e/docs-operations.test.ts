@@ -233,7 +233,7 @@ describe('the SQL for 3 a.m.', () => {
     expect(history).toContainEqual(expect.objectContaining({ id: holder.threadId }));
     const disk = answerOf('SHOW BINARY LOGS');
     expect(disk).toContainEqual(expect.objectContaining({ Log_name: expect.stringContaining('binlog') }));
-    for (const table of ['message', 'delivery'])
+    for (const table of ['pack', 'delivery'])
       expect(disk).toContainEqual(expect.objectContaining({ TABLE_NAME: table, mib: expect.any(Number) }));
     expect(answerOf('OPTIMIZE TABLE')).toContainEqual(expect.objectContaining({ Msg_type: 'status', Msg_text: 'OK' }));
     expect(answers.size).toBe(5);

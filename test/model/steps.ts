@@ -191,7 +191,7 @@ const OTHERS = QUEUES.filter((name) => name !== GRAVEYARD);
 const enqueueInOthers = fc.tuple(...OTHERS.map((name) => fc.record({ queue: fc.constant(name), messages, waiting })));
 const demands = seconds(30, 1).map((leaseSeconds) => [{ maxMessages: 10, leaseSeconds }]);
 const dequeueFromOthers = fc.tuple(...OTHERS.map((name) => fc.record({ queue: fc.constant(name), demands, acks })));
-/** A sequence that is rare by chance. A history contains a part of it, in this order. */
+/** Sequences that are rare by chance. A history contains a part of one, in this order. */
 const TO_THE_GRAVEYARD_AND_BACK: fc.Arbitrary<Step>[] = [
   fc.record({ does: does('enqueue'), broker, requests: enqueueInOthers, cut }),
   fc.record({ does: does('dequeue'), broker, requests: dequeueFromOthers, cut }),
@@ -201,15 +201,36 @@ const TO_THE_GRAVEYARD_AND_BACK: fc.Arbitrary<Step>[] = [
   fc.record({ does: does('deadLetter'), cut }),
   fc.record({ does: does('redrive'), queue: fc.constant(GRAVEYARD), most: fc.constantFrom(Infinity, 2), cut }),
 ];
-const sequence: fc.Arbitrary<Step[]> = fc
-  .tuple(fc.tuple(...TO_THE_GRAVEYARD_AND_BACK), fc.subarray([...TO_THE_GRAVEYARD_AND_BACK.keys()], { minLength: 1 }))
-  .map(([all, kept]) => kept.map((index) => all[index]!));
+const enqueueInBounded = (expiry: fc.Arbitrary<number | undefined>): fc.Arbitrary<Step> => {
+  const short = expiry.chain((expiresInSeconds) =>
+    fc.array(
+      message.map((one) => ({ ...one, delaySeconds: 0, expiresInSeconds })),
+      { minLength: 2, maxLength: 3 },
+    ),
+  );
+  const requests = fc.tuple(fc.record({ queue: fc.constant<string>(BOUNDED), messages: short, waiting }));
+  return fc.record({ does: does('enqueue'), broker, requests, cut });
+};
+/** Expired messages must leave room for others, though nobody has removed them yet. */
+const FULL_OF_EXPIRED: fc.Arbitrary<Step>[] = [
+  enqueueInBounded(fc.constant(1)),
+  fc.record({ does: does('waitFor'), nth: fc.constantFrom(0, 0, 1), ms: fc.constantFrom(0, -1, 1) }),
+  enqueueInBounded(fc.constant(undefined)),
+];
+const partOf = (all: fc.Arbitrary<Step>[]): fc.Arbitrary<Step[]> =>
+  fc
+    .tuple(fc.tuple(...all), fc.subarray([...all.keys()], { minLength: 1 }))
+    .map(([made, kept]) => kept.map((index) => made[index]!));
+const sequence = fc.oneof(
+  { weight: 5, arbitrary: partOf(TO_THE_GRAVEYARD_AND_BACK) },
+  { weight: 1, arbitrary: partOf(FULL_OF_EXPIRED) },
+);
 /** fast-check tries the empty list first. Shrinking the array alone leaves too many steps. */
 const steps = fc.oneof(
   { withCrossShrink: true },
   { weight: 1, arbitrary: fc.constant<Step[]>([]) },
   { weight: 60, arbitrary: step.map((one) => [one]) },
-  { weight: 5, arbitrary: sequence },
+  { weight: 6, arbitrary: sequence },
 );
 
 /** About 18 steps on three queues and two brokers. With bias most histories would be short. */

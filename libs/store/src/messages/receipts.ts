@@ -41,8 +41,8 @@ interface Held {
 /**
  * Operations on leased messages: the caller proves its lease by a receipt.
  *
- * If a COMMIT gets no answer, the transaction is repeated. A receipt that fails then may be one that
- * the first try had served. Nobody can tell, so the whole batch throws `database-unavailable`.
+ * If a COMMIT gets no answer, the transaction is repeated. A receipt that fails then may be one
+ * that the first try had served. Nobody can tell, so the whole batch throws `database-unavailable`.
  */
 export class Receipts {
   constructor(private readonly database: Database) {}
