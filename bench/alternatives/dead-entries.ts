@@ -52,10 +52,10 @@ async function fill(session: SqlSession, rows: number, from: number, rankOf: (co
   for (let first = 0; first < rows; first += ROWS_PER_INSERT) {
     const values = Array.from({ length: Math.min(ROWS_PER_INSERT, rows - first) }, (_, index) => {
       const count = first + index;
-      return `(${QUEUE},x'${(from + count).toString(16).padStart(32, '0')}',${rankOf(count)},${from + count},${T0 * 2},0)`;
+      return `(${QUEUE},x'${(from + count).toString(16).padStart(32, '0')}',x'${'00'.repeat(8)}',0,1,${rankOf(count)},${from + count},${T0 * 2},0)`;
     });
     await session.run(
-      `INSERT INTO delivery (queue_id, message_id, priority_rank, available_at, expires_at, receive_count) VALUES ${values.join(',')}`,
+      `INSERT INTO delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, receive_count) VALUES ${values.join(',')}`,
     );
   }
 }
@@ -93,6 +93,6 @@ function range(rank: number, from: number, to: number): string {
 }
 
 function statement(ranges: readonly string[], lock: string): string {
-  return `SELECT message_id, priority_rank, available_at, expires_at FROM delivery FORCE INDEX (delivery_next)
+  return `SELECT pack_id, priority_rank, available_at, expires_at FROM delivery FORCE INDEX (delivery_next)
     WHERE ${ranges.join(' OR ')} ORDER BY queue_id, priority_rank, available_at LIMIT ${CLAIM} ${lock}`;
 }

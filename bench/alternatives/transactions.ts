@@ -3,6 +3,8 @@ import { costOf, idAt, type MessageCost, openSession, type SqlSession } from './
 
 const BODY = 'x'.repeat(200);
 const TTL_MS = 345_600_000;
+/** A delivery without a lease has this token. */
+const NO_TOKEN = `x'${'00'.repeat(8)}'`;
 const BATCH = 100;
 const WRITERS = 4;
 
@@ -12,8 +14,8 @@ export type TransactionCost = {
 };
 
 /**
- * Measures the cost of a stored message in transactions of different sizes. The difference is the
- * commit.
+ * Measures the cost of a stored pack of one message in transactions of different sizes. The
+ * difference is the commit.
  */
 export async function measureTransactions(server: RunningServer, seconds: number): Promise<TransactionCost[]> {
   const session = await openSession(server.url);
@@ -34,7 +36,7 @@ export async function measureTransactions(server: RunningServer, seconds: number
       measured.push({ rows, cost });
     }
   } finally {
-    await session.run('TRUNCATE TABLE delivery; TRUNCATE TABLE message');
+    await session.run('TRUNCATE TABLE delivery; TRUNCATE TABLE pack');
     await session.close();
   }
   return measured;
@@ -46,7 +48,7 @@ export interface Packing {
 }
 
 /**
- * Measures the bytes of a message in `message`. Once, ids come in order. Once, the ids of several
+ * Measures the bytes of a pack of one message. Once, ids come in order. Once, the ids of several
  * writers interleave, because they were made when requests came. @param messages a multiple of 400
  */
 export async function measurePacking(server: RunningServer, messages: number): Promise<Packing[]> {
@@ -58,14 +60,14 @@ export async function measurePacking(server: RunningServer, messages: number): P
       [`made when requests arrive, ${WRITERS} writers`, true],
     ] as const) {
       await session.run('TRUNCATE TABLE delivery');
-      await session.run('TRUNCATE TABLE message');
+      await session.run('TRUNCATE TABLE pack');
       await store(session, messages, interleaves);
-      const size = (await server.probe.indexSizes(['message'])).find(({ index }) => index === 'PRIMARY');
+      const size = (await server.probe.indexSizes(['pack'])).find(({ index }) => index === 'PRIMARY');
       packing.push({ how, bytes: (size?.leafBytes ?? Number.NaN) / messages });
     }
   } finally {
     await session.run('TRUNCATE TABLE delivery');
-    await session.run('TRUNCATE TABLE message');
+    await session.run('TRUNCATE TABLE pack');
     await session.close();
   }
   return packing;
@@ -88,7 +90,7 @@ async function store(session: SqlSession, messages: number, interleaves: boolean
 
 async function insert(session: SqlSession, queueId: number, ids: readonly string[], now: number): Promise<void> {
   await session.run(`START TRANSACTION;
-    INSERT INTO message (id, queue_id, body, headers, expires_at) VALUES ${ids.map((id) => `(${id},${queueId},'${BODY}',NULL,${now + TTL_MS})`).join(',')};
-    INSERT INTO delivery (queue_id, message_id, priority_rank, available_at, expires_at, receive_count) VALUES ${ids.map((id) => `(${queueId},${id},5,${now},${now + TTL_MS},0)`).join(',')};
+    INSERT INTO pack (id, queue_id, count, expires_at, payload) VALUES ${ids.map((id) => `(${id},${queueId},1,${now + TTL_MS},'${BODY}')`).join(',')};
+    INSERT INTO delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, receive_count) VALUES ${ids.map((id) => `(${queueId},${id},${NO_TOKEN},0,1,5,${now},${now + TTL_MS},0)`).join(',')};
     COMMIT`);
 }
