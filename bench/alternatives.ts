@@ -161,8 +161,8 @@ ${table(
   ),
 )}
 
-**Sizes of transactions.** INSERT into \`message\` and \`delivery\`, 200 B, and COMMIT. Figures are per
-message:
+**Sizes of transactions.** INSERT of a pack of one message and its delivery, 200 B, and COMMIT. Figures
+are per message:
 
 ${table(
   ['server', 'messages a transaction', 'CPU µs of the server', 'redo, B', 'binlog, B'],
@@ -172,7 +172,7 @@ ${table(
   ),
 )}
 
-**Ids.** Bytes of leaf pages for a message of 200 B in \`message\`, in batches of 100:
+**Ids.** Bytes of leaf pages for a pack of one message of 200 B, in batches of 100:
 
 ${table(
   ['server', 'ids', 'bytes'],

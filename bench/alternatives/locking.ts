@@ -180,5 +180,5 @@ async function backlog(server: RunningServer, name: string, messages: number): P
 
 async function empty({ probe }: RunningServer): Promise<void> {
   await probe.query('TRUNCATE TABLE delivery');
-  await probe.query('TRUNCATE TABLE message');
+  await probe.query('TRUNCATE TABLE pack');
 }

@@ -149,7 +149,6 @@ const CANDIDATES = [
 ] as const;
 
 /** Costs of a message by the name of the storage. */
-/** Costs of a message by the name of the storage. */
 export type StorageCost = { messages: number; bodyBytes: number; costs: Record<string, MessageCost> };
 
 /**
