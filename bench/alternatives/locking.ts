@@ -28,7 +28,7 @@ export type LockCost = { what: string; without: number; with: number };
 export async function measureLocks(server: RunningServer, seconds: number): Promise<LockCost[]> {
   const session = await openSession(server.url);
   const queue = await backlog(server, 'bench-locks', 10_000);
-  const head = `SELECT message_id, priority_rank, available_at, expires_at, receive_count FROM delivery FORCE INDEX (delivery_next)
+  const head = `SELECT pack_id, members, priority_rank, available_at, expires_at, receive_count FROM delivery FORCE INDEX (delivery_next)
     WHERE (queue_id = ${queue.id} AND priority_rank = 5 AND available_at BETWEEN 1 AND ${Date.now()}) ORDER BY queue_id, priority_rank, available_at LIMIT ${ROWS}`;
   const settings = `SELECT id, name, max_depth FROM queue FORCE INDEX (PRIMARY) WHERE id IN (${queue.id}) ORDER BY id`;
   const rolledBack = (sql: string): Promise<number> =>
