@@ -116,8 +116,8 @@ describe('a broker that is told to stop while it claims for a consumer who is go
     const [id] = await afterwards.enqueue('for somebody else');
     const lock = await createConnection({ uri: database.url });
     const watcher = await createConnection({ uri: database.url });
-    // A claim reads bodies last, just before its COMMIT.
-    await lock.query('LOCK TABLES message WRITE');
+    // A claim reads packs last, just before its COMMIT.
+    await lock.query('LOCK TABLES pack WRITE');
     const socket = await openSocket(broker.url);
     socket.write(postBytes(`${queue.messagesPath}/dequeue`, { leaseSeconds: 43_200 }));
     await eventually('the claim waits', async () => {
