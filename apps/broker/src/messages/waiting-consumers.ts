@@ -49,7 +49,8 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
     },
     forget: (list) => {
       this.poll.remove(list);
-      this.lists.delete(list.queueName);
+      // A poll may still tell a list that was forgotten, when another has its name already.
+      if (this.lists.get(list.queueName) === list) this.lists.delete(list.queueName);
     },
     announce: (queueName, messages) => this.peers.wake(queueName, messages),
     parked: (queueName) => this.peers.parked(queueName),

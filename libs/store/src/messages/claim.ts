@@ -41,6 +41,8 @@ export interface Claimed {
   isShort: boolean;
   /** Number of deliveries that the claim saw but could not lock. */
   missed: number;
+  /** The claim did not try to lock all ready deliveries. */
+  leftMore: boolean;
 }
 
 /** The positions that a peek saw. */
@@ -105,7 +107,7 @@ const FROM_THE_START: Floors = new Map(RANKS.map((rank) => [rank, 0]));
 /** The column is a SMALLINT UNSIGNED. */
 const MOST_RECEIVES = 65_535;
 
-/** A claim locks up to this many rows if the last one met deliveries that it had to remove. */
+/** A claim locks at least this many rows if the last one met deliveries that it could not lease. */
 const LOCK_AFTER_REMOVAL = 200;
 /**
  * A claim peeks at up to this many deliveries if other transactions had locked all that the last
@@ -158,6 +160,7 @@ export class Claim {
       expired: claim.expired.reduce((sum, { members }) => sum + countMembers(members), 0),
       isShort: claim.given.length < wanted,
       missed,
+      leftMore: count < seen.positions.length || !seen.isWhole,
     };
   }
 
@@ -273,7 +276,10 @@ export class Claim {
   }
 }
 
-/** The transaction of a claim. Locks only deliveries that the peek saw, and skips locked ones. */
+/**
+ * The transaction of a claim. Locks deliveries in the ranges that the peek saw, and skips locked
+ * ones.
+ */
 function leaseSeen({
   queueId,
   seen,
@@ -286,12 +292,13 @@ function leaseSeen({
   let last = NOTHING;
   return async (tx) => {
     if (tx.commitUnknown && last.replaced.length > 0) {
-      const [unchanged] = (await tx.all([lockByKey(last.replaced)])) as [unknown[]];
+      // The last try may still be under way. It would strand its messages if this one did not wait.
+      await tx.all([lockByKey(last.replaced)]);
       const stored = await findLeased(tx, last.given, leaseToken);
       if (stored.length > 0) return { ...last, given: stored, packs: [] };
       last = NOTHING;
-      // The last try rolled back. A claim that holds rows must not lock index entries.
-      if (unchanged.length > 0) throw new TryAgain('the last try of a claim rolled back');
+      // This transaction may hold rows now, and a claim locks index entries before rows.
+      throw new TryAgain('the last try of a claim leased nothing');
     }
 
     const { rows, settings, now } = await lockSeen(tx, queueId, seen, count);
@@ -320,7 +327,7 @@ function leaseSeen({
   };
 }
 
-/** The number of deliveries, from the first, that hold so many messages. */
+/** The number of first deliveries that are needed to hold so many messages. */
 function rowsFor(positions: readonly Seen[], messages: number): number {
   let held = 0;
   const last = positions.findIndex(({ members }) => (held += countMembers(members)) >= messages);
@@ -371,7 +378,7 @@ function latin1(id: Buffer): string {
 }
 
 /*
- * The statements of a claim, in the order in which it sends them.
+ * The statements of a claim, then those of a rescan and of a poll.
  */
 
 /**
@@ -455,28 +462,9 @@ function readPacks(table: 'pack' | 'pack_overflow', packIds: readonly Buffer[]):
   return { sql: `SELECT id, count, payload FROM ${table} FORCE INDEX (PRIMARY) WHERE id IN (${hexList(packIds)})` };
 }
 
-/**
- * Finds those of these messages that an earlier try has leased. That try may still be under way,
- * and would strand the messages if this one did not wait for it. The first statement therefore
- * locks the rows that it locked, by primary key in ascending order.
- */
+/** Finds those of these messages that an earlier try has leased, and whose lease still runs. */
 async function findLeased(tx: Transaction, given: readonly Given[], leaseToken: Buffer): Promise<Given[]> {
   if (given.length === 0) return [];
-  await tx.read(
-    `SELECT 1
-     FROM delivery FORCE INDEX (PRIMARY)
-     WHERE queue_id = ?
-       AND pack_id IN (?)
-       AND lease_token IN (?)
-       AND members <> 0
-     ORDER BY queue_id, pack_id, lease_token
-     FOR UPDATE`,
-    [
-      given[0]?.delivery.queueId,
-      given.map(({ delivery }) => delivery.packId),
-      given.map(({ delivery }) => delivery.leaseToken),
-    ],
-  );
   const rows = await tx.read<Pick<Delivery, 'packId' | 'members'>>(
     `SELECT pack_id AS packId, members
      FROM delivery FORCE INDEX (PRIMARY)

@@ -106,16 +106,13 @@ export class Enqueue {
       const names = [...new Set(requests.map(({ queueName }) => queueName))];
       const queues = await this.queues.getAll(names);
       const { outcomes, admitted } = await this.admit(requests, queues);
-      const batches = [...groupBy(admitted, ({ queue }) => queue)].map(([queue, group]) =>
-        batchOf(
-          queue,
-          group.flatMap(({ messages }) => messages),
-          reserve,
-          this.makePackId,
-        ),
-      );
-      for (const { queue, messages } of batches) this.depths.begin(queue.id, messages.length);
+      const batches: QueueBatch[] = [];
       try {
+        for (const [queue, group] of groupBy(admitted, (one) => one.queue)) {
+          const messages = group.flatMap((one) => one.messages);
+          batches.push(batchOf(queue, messages, reserve, this.makePackId));
+          this.depths.begin(queue.id, messages.length);
+        }
         await this.store(batches);
         for (const { queue, messages } of batches) this.depths.end(queue.id, messages.length, true);
       } catch (error) {

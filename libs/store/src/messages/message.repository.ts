@@ -110,12 +110,13 @@ export class MessageRepository {
    * the reaper repeats it.
    */
   private async finishClaim(queue: Queue, claimed: Claimed): Promise<boolean> {
-    const { leased, expired, overReceived, missed, isShort } = claimed;
+    const { leased, expired, overReceived, missed, isShort, leftMore } = claimed;
     const isEmpty = leased.every(({ length }) => length === 0);
     const moved = this.deadLetterOnSight(queue, overReceived).catch(() => undefined);
     if (isEmpty) await moved;
     const isBelow = await this.claims.rescan(queue.id, isEmpty);
-    return isShort && (isBelow || expired + overReceived.length + missed > 0);
+    // Another broker may have claimed a part of a delivery between the peek and the lock.
+    return isShort && (leftMore || isBelow || expired + overReceived.length + missed > 0);
   }
 
   /**
