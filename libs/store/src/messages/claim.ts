@@ -9,7 +9,7 @@ import type { Queue } from '../queues/queue.js';
 import type { StoreObserver } from '../store-observer.js';
 import { type Delivery, type Fate, GONE, split } from './delivery.js';
 import { DELIVERY_COLUMNS, LEASE_GRACE_MS, lockByKey, type Position, rewrite, TOKEN_BYTES } from './delivery.sql.js';
-import { bitOf, countMembers, has, indexesOf, type Members, union } from './members.js';
+import { bitOf, countAll, countMembers, has, indexesOf, type Members, union } from './members.js';
 import { type Content, decodePack } from './pack.codec.js';
 import { type Floors, type IndexPosition, type QueueViews, RANKS } from './queue-view.js';
 
@@ -157,7 +157,7 @@ export class Claim {
     return {
       leased: await this.read(claim, demands, leaseToken),
       overReceived: claim.overReceived,
-      expired: claim.expired.reduce((sum, { members }) => sum + countMembers(members), 0),
+      expired: countAll(claim.expired),
       isShort: claim.given.length < wanted,
       missed,
       leftMore: count < seen.positions.length || !seen.isWhole,

@@ -38,6 +38,11 @@ export function countMembers(members: Members): number {
   return Math.imul((count + (count >>> 4)) & 0x0f_0f_0f_0f, 0x01_01_01_01) >>> 24;
 }
 
+/** The number of messages that deliveries owe. */
+export function countAll(deliveries: readonly { members: Members }[]): number {
+  return deliveries.reduce((sum, { members }) => sum + countMembers(members), 0);
+}
+
 /** The lowest index of a set that is not empty. */
 export function lowestMember(members: Members): number {
   return 31 - Math.clz32(members & -members);

@@ -5,10 +5,9 @@ import type { Queue } from '../queues/queue.js';
 import { QueueRepository } from '../queues/queue.repository.js';
 import { NO_OBSERVER, type StoreObserver } from '../store-observer.js';
 import { Claim, type Claimed, type Demand, type LeasedDelivery } from './claim.js';
-import type { Delivery } from './delivery.js';
 import { LEASE_GRACE_MS, lockUnleased, NO_TOKEN, type Position, rewrite } from './delivery.sql.js';
 import { Enqueue, type EnqueueOutcome, type EnqueueRequest, type Reserve } from './enqueue.js';
-import { countMembers } from './members.js';
+import { countAll } from './members.js';
 import { moveAll, type MoveTarget, moveTo } from './move.js';
 import { QueueViews } from './queue-view.js';
 import { Receipts, type ReceiptVerb, type ReceiptOutcomes, type ReceiptsRequest } from './receipts.js';
@@ -239,10 +238,6 @@ export class MessageRepository {
       this.moving.delete(queue.id);
     }
   }
-}
-
-function countAll(deliveries: readonly Delivery[]): number {
-  return deliveries.reduce((sum, { members }) => sum + countMembers(members), 0);
 }
 
 /**

@@ -13,7 +13,7 @@ import {
   type Position,
   rewrite,
 } from './delivery.sql.js';
-import { countMembers, lowestMembers, type Members } from './members.js';
+import { countAll, countMembers, lowestMembers } from './members.js';
 import { type MoveTarget, moveTo } from './move.js';
 
 /** The result of one step of a walk through a queue, in primary-key order. */
@@ -226,10 +226,6 @@ const LAST_ID = Buffer.alloc(16, 0xff);
 
 /** The key of a delivery within its queue. */
 type LeaseKey = Pick<Delivery, 'packId' | 'leaseToken' | 'part'>;
-
-function countAll(deliveries: readonly { members: Members }[]): number {
-  return deliveries.reduce((sum, { members }) => sum + countMembers(members), 0);
-}
 
 /**
  * Locks deliveries under these leases, in primary-key order. It looks them up by their whole keys.
