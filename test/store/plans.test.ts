@@ -1,4 +1,6 @@
-import { type Connection, createConnection } from 'mysql2/promise';
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Connection, createConnection, type RowDataPacket } from 'mysql2/promise';
 import { lowestMessageId, newPackId } from '@rowmq/contract';
 import { FIRST_ID, type LeasedDelivery, MessageRepository, type Partition, type Queue } from '@rowmq/store';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -444,13 +446,27 @@ describe('the hot statements', () => {
     await connection.beginTransaction();
     try {
       await work();
-      const [rows] = await connection.query(
-        'SELECT trx_rows_locked AS n FROM information_schema.INNODB_TRX WHERE trx_mysql_thread_id = CONNECTION_ID()',
-      );
-      return Number((rows as { n: number }[])[0]?.n ?? 0);
+      return await rowsLockedNow();
     } finally {
       await connection.rollback();
     }
+  }
+
+  /**
+   * InnoDB renews what INNODB_TRX shows only if nobody has read it for 100 ms. Rows that show this
+   * very query are new.
+   */
+  async function rowsLockedNow(): Promise<number> {
+    return eventually('INNODB_TRX shows the present', async () => {
+      await sleep(120);
+      const mark = `now-${randomUUID()}`;
+      const [rows] = await connection.query<RowDataPacket[]>(
+        `SELECT trx_rows_locked AS n, trx_query LIKE '%${mark}%' AS isNew FROM information_schema.INNODB_TRX
+          WHERE trx_mysql_thread_id = CONNECTION_ID()`,
+      );
+      const [row] = rows as { n: number; isNew: number }[];
+      return row?.isNew === 1 && Number(row.n);
+    });
   }
 
   /** A claim of the filled queue's messages, which are ready since the first hour. */
