@@ -206,7 +206,7 @@ describe('the acks that a dequeue carries', () => {
       const claim = vi.fn<() => Promise<LeasedDelivery[]>>(async () => []);
       const made = newService(claim, async (requests) => commit().then(() => ackAll(requests)));
       await made.service.dequeue('q', REQUEST, connected);
-      expect(made.consumers.isParked('q')).toBe(true);
+      expect(made.consumers.isKnownEmpty('q')).toBe(true);
       claim.mockClear();
       return { ...made, claim };
     }

@@ -156,7 +156,7 @@ export class MessagesService implements OnApplicationShutdown {
     const gone = new AbortController();
     const leave = (): void => gone.abort();
     let early: Promise<DequeueAnswer> | undefined;
-    if (demand.waitSeconds > 0 && !hungUp.aborted && this.consumers.isParked(queueName)) {
+    if (demand.waitSeconds > 0 && !hungUp.aborted && this.consumers.isKnownEmpty(queueName)) {
       hungUp.addEventListener('abort', leave, { once: true });
       early = this.lease(queueName, demand, gone.signal);
       // Its failure counts once the acks are settled.

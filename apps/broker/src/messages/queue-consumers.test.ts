@@ -91,6 +91,18 @@ class Scene implements QueueConsumersHost {
     );
   }
 
+  /** Carries out claims that lease nothing although more may be ready, until the list gives up. */
+  giveUpClaiming(duringTheLast: () => void = () => undefined): void {
+    for (let repeat = 1; repeat <= 5; repeat += 1) {
+      const demands = this.begin();
+      if (repeat === 5) duringTheLast();
+      this.list.endClaim(
+        demands.map(() => []),
+        true,
+      );
+    }
+  }
+
   reserve(messages: number): Reservation[] {
     return this.list.reserve(QUEUE, messages);
   }
@@ -197,6 +209,17 @@ describe('the state', () => {
     scene.list.pauseClaim();
     expect(scene.list.state).toBe('parked');
     expect(scene.answers).toEqual(['now: ']);
+  });
+
+  test('after a claim that met a paused queue is claiming when a consumer comes: the pause may be over', () => {
+    scene.come('a');
+    scene.claims = 0;
+    scene.list.pauseClaim();
+    expect(scene.list.isKnownEmpty).toBe(false);
+    scene.come('b');
+    scene.claim(['1'], ['2']);
+    expect(scene.answers).toEqual(['a: 1', 'b: 2']);
+    expect(scene.list.state).toBe('idle');
   });
 
   test('after a cancelled reservation is claiming if it was idle, and unchanged otherwise', () => {
@@ -548,13 +571,43 @@ describe('a claim', () => {
   test('that must be repeated is repeated at most five times in a row', () => {
     scene.come('now', { mayWait: false });
     scene.come('a');
-    for (let repeat = 0; repeat < 5; repeat += 1) {
-      expect(scene.answers).toEqual([]);
-      scene.begin();
-      scene.list.endClaim([[], []], true);
-    }
+    scene.giveUpClaiming();
     expect(scene.answers).toEqual(['now: ']);
     expect([scene.list.state, scene.claims]).toEqual(['parked', 0]);
+  });
+
+  test('that was repeated in vain leaves nobody to a hand-off: messages may be ready', () => {
+    scene.come('a');
+    scene.giveUpClaiming();
+    expect(scene.reserve(1)).toEqual([]);
+    expect(scene.list.isParked).toBe(true);
+  });
+
+  test.each<[string, () => void]>([
+    ['a poll that finds a message', () => scene.list.becameReady(Infinity, false)],
+    ['a hint', () => scene.list.wasHinted(1)],
+    ['a consumer that may wait', () => scene.come('b')],
+    ['a consumer that does not wait', () => scene.come('b', { mayWait: false })],
+  ])('that was repeated in vain is followed by five more after %s', (_, event) => {
+    scene.come('a');
+    scene.giveUpClaiming();
+    event();
+    scene.giveUpClaiming();
+    expect([scene.list.state, scene.claims]).toEqual(['parked', 0]);
+  });
+
+  test('that was repeated in vain is followed by another for a consumer that came during the last', () => {
+    scene.come('a');
+    scene.giveUpClaiming(() => scene.come('now', { mayWait: false }));
+    scene.claim([], ['1']);
+    expect(scene.answers).toEqual(['now: 1']);
+  });
+
+  test('that was repeated in vain is followed by another for messages that became ready during the last', () => {
+    scene.come('a');
+    scene.giveUpClaiming(() => scene.list.becameReady(1, true));
+    scene.claim(['1']);
+    expect(scene.answers).toEqual(['a: 1']);
   });
 
   test('that could not begin fails all consumers', () => {

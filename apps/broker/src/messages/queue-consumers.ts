@@ -42,26 +42,21 @@ export type State =
   | 'idle'
   /** A claim is requested or in flight. */
   | 'claiming'
-  /** The broker knows of no ready message. A consumer that comes waits for a hand-off. */
+  /** The last claim left nothing that another one could lease now. Consumers wait. */
   | 'parked';
 
 export type ConsumersEvent =
-  /** A consumer came that may wait. */
-  | 'arrived'
   /**
-   * A consumer came that does not wait. Only a claim that begins later may call the queue empty.
+   * Messages became ready: enqueued and not handed off, nacked, released, found by a poll. Or a
+   * consumer came while messages may be ready.
    */
-  | 'asked'
-  /** Messages became ready: enqueued and not handed off, nacked, released, found by a poll. */
   | 'ready'
   /** The enqueue that had reserved a consumer leased nothing to it. */
   | 'cancelled'
-  /** The claim ended, and the broker knows of no ready message. */
+  /** The claim ended, and another one now would lease nothing. */
   | 'drained'
   /** The claim ended or failed, and more messages are or may be ready. */
   | 'more'
-  /** The claim met a paused queue. */
-  | 'paused'
   /** The poll is due, but no consumer is parked. */
   | 'due'
   /** The poll did not find the queue. */
@@ -79,20 +74,18 @@ type Step =
 
 /** The state machine. An event without a step changes nothing. */
 const STEPS: Record<ConsumersEvent, Partial<Record<State, Step>>> = {
-  arrived: { idle: 'claim' },
-  asked: { idle: 'claim', parked: 'claim' },
   ready: { idle: 'claim', parked: 'claim' },
   cancelled: { idle: 'claim' },
   drained: { claiming: 'park' },
   more: { claiming: 'claim' },
-  paused: { claiming: 'park' },
   due: { idle: 'forget', claiming: 'doubt', parked: 'forget' },
   gone: { idle: 'forget', parked: 'forget' },
 };
 
 /**
- * A claim that only removed deliveries is repeated. After this many in a row, a consumer that does
- * not wait is told that there is no message.
+ * A claim that got too little although more may be ready is repeated. After this many in a row, a
+ * consumer that does not wait is told that there is no message. The others wait for the next
+ * consumer, hint or poll.
  */
 const MOST_REPEATS = 5;
 
@@ -154,15 +147,22 @@ export class QueueConsumers implements IdleQueue {
     return this.current;
   }
 
-  /** Consumers wait for a hand-off or a hint. */
+  /** A consumer that comes now needs no claim. It waits for a hand-off. */
+  get isKnownEmpty(): boolean {
+    return this.current === 'parked' && this.ready === 0;
+  }
+
+  /** Consumers wait for a hand-off, a hint or a poll. */
   get isParked(): boolean {
     return this.current === 'parked' && this.waiting.length > 0;
   }
 
   add(consumer: Consumer): void {
     this.waiting.push(consumer);
+    // For a consumer that does not wait, only a claim that begins later may call the queue empty.
     if (!consumer.mayWait) this.ready = Infinity;
-    this.on(consumer.mayWait ? 'arrived' : 'asked');
+    if (this.ready > 0) this.on('ready');
+    else this.reportParked();
   }
 
   /**
@@ -246,7 +246,9 @@ export class QueueConsumers implements IdleQueue {
    */
   endClaim(leased: readonly LeasedDelivery[][], claimAgain: boolean): void {
     this.repeats = claimAgain ? this.repeats + 1 : 0;
-    const isRepeated = claimAgain && this.repeats < MOST_REPEATS;
+    const isInVain = this.repeats === MOST_REPEATS;
+    if (isInVain) this.repeats = 0;
+    const isRepeated = claimAgain && !isInVain;
     const found = leased.reduce((sum, { length }) => sum + length, 0);
     const left = this.claimants.filter((consumer, index) => {
       const messages = leased[index] ?? [];
@@ -256,16 +258,18 @@ export class QueueConsumers implements IdleQueue {
     });
     this.claimants = [];
     this.putBack(left);
-    if (isRepeated || this.waiting.some(({ mayWait }) => !mayWait)) this.ready = Infinity;
+    const isAsked = this.waiting.some(({ mayWait }) => !mayWait);
+    if (claimAgain || isAsked) this.ready = Infinity;
     else if (found < this.wanted) this.ready = this.readyMeanwhile;
-    this.on(this.ready > 0 ? 'more' : 'drained');
+    const isStuck = isInVain && !isAsked && this.readyMeanwhile === 0;
+    this.on(this.ready > 0 && !isStuck ? 'more' : 'drained');
   }
 
   /** The queue is paused, so there is no claim. Messages may be ready, so there is no hand-off. */
   pauseClaim(): void {
     for (const consumer of this.waiting) if (!consumer.mayWait) consumer.settle([]);
     this.waiting = this.waiting.filter(({ mayWait }) => mayWait);
-    this.on('paused');
+    this.on('drained');
   }
 
   /** The claim failed, or could not begin. A claim that did not begin was for all consumers. */
@@ -319,6 +323,10 @@ export class QueueConsumers implements IdleQueue {
 
   private on(event: ConsumersEvent): void {
     this.step(event);
+    this.reportParked();
+  }
+
+  private reportParked(): void {
     if (this.isParked) this.host.parked(this.queueName);
   }
 

@@ -130,8 +130,8 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
   }
 
   /** A consumer that comes to this queue now causes no claim. It waits for a hand-off. */
-  isParked(queueName: string): boolean {
-    return this.lists.get(queueName)?.state === 'parked';
+  isKnownEmpty(queueName: string): boolean {
+    return this.lists.get(queueName)?.isKnownEmpty ?? false;
   }
 
   /**
