@@ -77,6 +77,8 @@ class StoreByHand {
   readonly ready = new Set<string>();
   /** Polls that are still to fail. */
   failures = 0;
+  /** A poll answers only after this. */
+  pollsHeld: Promise<void> | undefined;
   claimsMade = 0;
   pollsMade = 0;
   private readonly ids = new Map<string, number>();
@@ -99,6 +101,7 @@ class StoreByHand {
     },
     poll: async (queueIds: readonly number[]) => {
       this.pollsMade += 1;
+      await this.pollsHeld;
       if (this.failures > 0) {
         this.failures -= 1;
         throw new RowmqError('database-unavailable', 'gone');
@@ -160,6 +163,18 @@ async function parked(queueName = 'q', waitMs = LONG, signal = never): Promise<{
   (await store.claim()).bring([]);
   await turn();
   return { waiting };
+}
+
+/**
+ * A consumer that is parked while a poll is in flight. The poll finds a message when it is let go.
+ */
+async function parkedDuringPoll(): Promise<{ waiting: Promise<LeasedDelivery[]>; letGo: () => void }> {
+  let letGo = (): void => undefined;
+  store.pollsHeld = new Promise((resolve) => (letGo = resolve));
+  const { waiting } = await parked();
+  await expect.poll(() => store.pollsMade).toBe(1);
+  store.ready.add('q');
+  return { waiting, letGo };
 }
 
 describe('a claim', () => {
@@ -385,6 +400,21 @@ describe('a parked consumer', () => {
     await vi.advanceTimersByTimeAsync(250);
     (await store.claim()).bring(['found']);
     expect(bodies(await waiting)).toEqual(['found']);
+  });
+
+  test('still gets a hand-off when a late poll wakes the forgotten list of the same queue', async () => {
+    const { waiting, letGo } = await parkedDuringPoll();
+    // Its claim fails, nobody waits any more, and the broker forgets the queue.
+    const failed = consumers.dequeue('q', { ...one, waitMs: 0 }, never);
+    (await store.claim()).fail(new Error('lost'));
+    for (const take of [waiting, failed]) await expect(take).rejects.toThrow('lost');
+    const { waiting: next } = await parked();
+    letGo();
+    await turn();
+    const reservations = consumers.reserve(store.queue('q'), 1);
+    expect(reservations).toHaveLength(1);
+    reservations[0]?.handOff([delivery('handed off')]);
+    expect(bodies(await next)).toEqual(['handed off']);
   });
 
   test('whose time is up while a claim is in flight still gets its messages', async () => {
