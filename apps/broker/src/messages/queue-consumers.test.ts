@@ -662,6 +662,15 @@ describe('peers', () => {
     expect([scene.list.state, scene.announced]).toEqual(['parked', 0]);
   });
 
+  test('hear nothing of messages that the consumers here took, although the poll was due meanwhile', () => {
+    scene.park('a');
+    scene.list.wasHinted(1);
+    scene.begin();
+    scene.list.pollIsDue();
+    scene.list.endClaim([leased('1')], false);
+    expect([scene.list.state, scene.announcements]).toEqual(['idle', []]);
+  });
+
   test('hear of parked consumers, also of those that come without a claim', () => {
     scene.park('a');
     expect(scene.parkings).toBe(1);

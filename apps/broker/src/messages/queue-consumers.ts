@@ -250,6 +250,8 @@ export class QueueConsumers implements IdleQueue {
     if (isInVain) this.repeats = 0;
     const isRepeated = claimAgain && !isInVain;
     const found = leased.reduce((sum, { length }) => sum + length, 0);
+    // Otherwise peers would look for them in vain when the number of ready messages is unknown.
+    this.fresh = Math.max(0, this.fresh - found);
     const left = this.claimants.filter((consumer, index) => {
       const messages = leased[index] ?? [];
       if (messages.length === 0 && !consumer.isOver && (consumer.mayWait || isRepeated)) return true;
