@@ -240,6 +240,20 @@ describe('the acks that a dequeue carries', () => {
       await vi.waitFor(() => expect(release).toHaveBeenCalledExactlyOnceWith({ queueId: QUEUE.id, receipts: leased }));
     });
 
+    test('delay a stop, if they fail, until what is handed off is released', async () => {
+      const { service, consumers, release } = await parkedService(async () => Promise.reject(away));
+      const answer = service.dequeue('q', WAITING, connected);
+      const [reservation] = consumers.reserve(QUEUE, 2);
+      await expect(answer).rejects.toBe(away);
+      const seen: string[] = [];
+      const stopped = service.onApplicationShutdown().then(() => seen.push('stopped'));
+      release.mockImplementation(async () => void seen.push('released'));
+      await setImmediate();
+      reservation?.handOff(leased);
+      await stopped;
+      expect(seen).toEqual(['released', 'stopped']);
+    });
+
     test('end the wait of the consumer if they fail', async () => {
       const { service, consumers } = await parkedService(async () => Promise.reject(away));
       await expect(service.dequeue('q', WAITING, connected)).rejects.toBe(away);

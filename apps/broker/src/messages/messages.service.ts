@@ -158,7 +158,7 @@ export class MessagesService implements OnApplicationShutdown {
     let early: Promise<DequeueAnswer> | undefined;
     if (demand.waitSeconds > 0 && !hungUp.aborted && this.consumers.isKnownEmpty(queueName)) {
       hungUp.addEventListener('abort', leave, { once: true });
-      early = this.lease(queueName, demand, gone.signal);
+      early = this.track(this.lease(queueName, demand, gone.signal));
       // Its failure counts once the acks are settled.
       early.catch(() => undefined);
     }
