@@ -7,7 +7,7 @@ import type {
   Queue,
   Reservation,
 } from '@rowmq/store';
-import { beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { Metrics } from '../metrics/metrics.js';
 import { Commits } from './commits.js';
 import type { WaitingConsumers } from './waiting-consumers.js';
@@ -28,6 +28,7 @@ const ids = ({ messages: sent }: EnqueueRequest): Buffer[] => sent.map(() => Buf
 
 type Enqueue = MessageRepository['enqueue'];
 const enqueue = vi.fn<Enqueue>();
+const reject = vi.fn<MessageRepository['reject']>();
 const reserve = vi.fn<WaitingConsumers['reserve']>();
 const wake = vi.fn<WaitingConsumers['wake']>();
 let commits: Commits;
@@ -36,12 +37,14 @@ beforeEach(() => {
   vi.resetAllMocks();
   reserve.mockReturnValue([]);
   commits = new Commits(
-    { enqueue } as unknown as MessageRepository,
+    { enqueue, reject } as unknown as MessageRepository,
     { reserve, wake } as unknown as WaitingConsumers,
     new Metrics(),
     CONFIG,
   );
 });
+
+afterEach(() => void vi.useRealTimers());
 
 /**
  * A store that offers messages of each queue to consumers: this many at each try. It hands off at
@@ -128,5 +131,29 @@ describe('an enqueue', () => {
     await commits.enqueue({ queueName: 'q', messages: messages(2) });
     expect(consumer.handOff).toHaveBeenCalledExactlyOnceWith([{}]);
     expect(wake).toHaveBeenCalledExactlyOnceWith('q', 1);
+  });
+});
+
+describe('rejects, each with a transaction of its own', () => {
+  const request = { queueId: 1, receipts: [] };
+
+  test('have their own outcomes', async () => {
+    reject.mockResolvedValueOnce([null]).mockRejectedValueOnce(new Error('no dead-letter queue'));
+    const [first, second] = [commits.reject(request), commits.reject(request)];
+    expect(await first).toEqual([null]);
+    await expect(second).rejects.toThrow('no dead-letter queue');
+  });
+
+  test('are refused as overload if those before them take ten seconds', async () => {
+    vi.useFakeTimers({ toFake: ['performance'] });
+    let end = (): void => undefined;
+    reject.mockReturnValueOnce(new Promise((resolve) => (end = () => resolve([null]))));
+    const [first, ...others] = [1, 2, 3].map(async () => commits.reject(request));
+    await vi.waitFor(() => expect(reject).toHaveBeenCalledOnce());
+    vi.advanceTimersByTime(10_001);
+    end();
+    expect(await first).toEqual([null]);
+    for (const refused of others) await expect(refused).rejects.toMatchObject({ code: 'overloaded' });
+    expect(reject).toHaveBeenCalledOnce();
   });
 });

@@ -9,7 +9,7 @@ import {
 import { BROKER_CONFIG } from '../broker.config.js';
 import { Metrics } from '../metrics/metrics.js';
 import { type BatchConfig, batchLimits } from './batch-limits.js';
-import { Batcher, type BatcherOptions } from './batcher.js';
+import { Batcher, type BatcherLimits, type BatcherOptions } from './batcher.js';
 import { WaitingConsumers } from './waiting-consumers.js';
 
 type NackRequest = ReceiptsRequest & { delaySeconds: number; reason?: string | undefined };
@@ -17,8 +17,8 @@ type RejectRequest = ReceiptsRequest & { reason?: string | undefined };
 type ExtendRequest = ReceiptsRequest & { leaseSeconds: number };
 
 /**
- * Group commit of every verb but dequeue: many requests share one transaction. The consumers of a
- * queue share a claim instead (`WaitingConsumers`).
+ * Group commit of every verb but dequeue and reject: many requests share one transaction. The
+ * consumers of a queue share a claim instead (`WaitingConsumers`).
  */
 @Injectable()
 export class Commits {
@@ -47,15 +47,11 @@ export class Commits {
       commit: (requests) => messages.nack(requests),
       weigh,
     });
-    // Each has a transaction of its own. They are rare, and run one after the other to spare the
-    // pool.
+    // They are rare, and each has a transaction of its own.
     this.rejects = this.batcher<RejectRequest, ReceiptOutcomes>('reject', {
-      commit: async (requests) => {
-        const outcomes: (ReceiptOutcomes | Error)[] = [];
-        for (const request of requests) outcomes.push(await messages.reject(request).catch((error: Error) => error));
-        return outcomes;
-      },
+      commit: async (requests) => Promise.all(requests.map(async (request) => messages.reject(request))),
       weigh,
+      limits: { ...batchLimits(config), requests: 1 },
     });
     this.extends = this.batcher<ExtendRequest, { outcomes: ReceiptOutcomes; leaseExpiresAt: number }>('extend', {
       commit: (requests) => messages.extend(requests),
@@ -116,11 +112,11 @@ export class Commits {
 
   private batcher<Request, Answer>(
     verb: string,
-    options: Pick<BatcherOptions<Request, Answer>, 'commit' | 'weigh'>,
+    options: Pick<BatcherOptions<Request, Answer>, 'commit' | 'weigh'> & { limits?: BatcherLimits },
   ): Batcher<Request, Answer> {
     const batcher = new Batcher({
-      ...options,
       limits: batchLimits(this.config),
+      ...options,
       onBatch: (batch) => this.metrics.observeBatch(verb, batch),
     });
     this.metrics.addBatcher(verb, batcher);
