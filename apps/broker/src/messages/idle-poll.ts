@@ -76,7 +76,8 @@ export class IdlePoll<Queue extends IdleQueue> {
     }
     this.isPolling = false;
     this.timerAt = Infinity;
-    const next = Math.min(...this.dueAt.values());
+    let next = Infinity;
+    for (const at of this.dueAt.values()) next = Math.min(next, at);
     if (next < Infinity) this.schedule(next);
   }
 
