@@ -36,7 +36,10 @@ function newService(claim: () => Promise<LeasedDelivery[]> = async () => leased,
   const messages = { claim: claimed, release, ack } as unknown as MessageRepository;
   const queues = { get: async () => QUEUE } as unknown as QueueRepository;
   const metrics = new Metrics();
-  const consumers = new WaitingConsumers(messages, queues, metrics, CONFIG);
+  const consumers = new WaitingConsumers(messages, queues, metrics, CONFIG, {
+    wake: () => undefined,
+    parked: () => undefined,
+  });
   const wake = vi.spyOn(consumers, 'wake');
   const commits = new Commits(messages, consumers, metrics, CONFIG);
   return { service: new MessagesService(messages, queues, commits, consumers, metrics), consumers, release, wake };

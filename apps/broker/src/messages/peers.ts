@@ -9,7 +9,5 @@ export interface Peers {
   parked(queueName: string): void;
 }
 
-/** Injection token of {@link Peers}. A process that runs alone provides none. */
+/** Injection token of {@link Peers}. */
 export const PEERS = Symbol('PEERS');
-
-export const NO_PEERS: Peers = { wake: () => undefined, parked: () => undefined };

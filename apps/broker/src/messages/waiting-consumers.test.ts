@@ -12,12 +12,14 @@ import {
 } from '@rowmq/store';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { Metrics } from '../metrics/metrics.js';
+import type { Peers } from './peers.js';
 import { WaitingConsumers } from './waiting-consumers.js';
 
 const LONG = 60_000;
 const never = new AbortController().signal;
 setMaxListeners(0, never);
 const one = { maxMessages: 1, leaseSeconds: undefined, waitMs: LONG };
+const NO_PEERS: Peers = { wake: () => undefined, parked: () => undefined };
 const CONFIG = { poolSize: 16, batchRequests: 1000, maxWaitingRequests: 100, maxLongPolls: 100 };
 
 const delivery = (body: string): LeasedDelivery => ({
@@ -140,7 +142,7 @@ let store: StoreByHand;
 let consumers: WaitingConsumers;
 
 function newConsumers(config: Partial<typeof CONFIG> = {}): WaitingConsumers {
-  return new WaitingConsumers(store.messages, store.queues, new Metrics(), { ...CONFIG, ...config });
+  return new WaitingConsumers(store.messages, store.queues, new Metrics(), { ...CONFIG, ...config }, NO_PEERS);
 }
 
 beforeEach(() => {
@@ -590,7 +592,7 @@ describe('the consumers that wait', () => {
 describe('a hand-off', () => {
   test('gives messages to parked consumers without a claim, and counts them', async () => {
     const metrics = new Metrics();
-    consumers = new WaitingConsumers(store.messages, store.queues, metrics, CONFIG);
+    consumers = new WaitingConsumers(store.messages, store.queues, metrics, CONFIG, NO_PEERS);
     const { waiting } = await parked();
     const [reservation] = consumers.reserve(store.queue('q'), 2);
     reservation?.handOff([delivery('handed off')]);

@@ -1,4 +1,4 @@
-import { type BeforeApplicationShutdown, Inject, Injectable, Optional } from '@nestjs/common';
+import { type BeforeApplicationShutdown, Inject, Injectable } from '@nestjs/common';
 import { RowmqError } from '@rowmq/contract';
 import { type LeasedDelivery, MessageRepository, type Queue, QueueRepository, type Reservation } from '@rowmq/store';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
@@ -6,7 +6,7 @@ import { Metrics } from '../metrics/metrics.js';
 import { batchLimits, type BatchConfig } from './batch-limits.js';
 import { overloaded, WAIT_MS } from './batcher.js';
 import { IdlePoll } from './idle-poll.js';
-import { NO_PEERS, PEERS, type Peers } from './peers.js';
+import { PEERS, type Peers } from './peers.js';
 import { type ClaimLimits, type Consumer, QueueConsumers, type QueueConsumersHost } from './queue-consumers.js';
 
 /** A consumer's request. */
@@ -62,7 +62,7 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
     private readonly queues: QueueRepository,
     private readonly metrics: Metrics,
     @Inject(BROKER_CONFIG) private readonly config: BatchConfig & Pick<BrokerConfig, 'maxLongPolls'>,
-    @Optional() @Inject(PEERS) private readonly peers: Peers = NO_PEERS,
+    @Inject(PEERS) private readonly peers: Peers,
   ) {
     const { requests, rows, batches } = batchLimits(config);
     this.claimLimits = { consumers: requests, messages: rows };
