@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
 import type { Peer } from '@rowmq/store';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { Metrics } from '../metrics/metrics.js';
@@ -102,6 +104,59 @@ test('a hint for a broker that is gone wakes the next one', async () => {
   here.links.wake('q', 1);
   await vi.waitFor(() => expect(two.hints).toEqual(['q: 1']));
   expect(await here.count('failed')).toBe(1);
+});
+
+test('a peer that does not answer holds up neither the caller nor the hints to others, and its own are passed on', async () => {
+  const sockets: Socket[] = [];
+  const silent = createServer((socket) => void sockets.push(socket)).listen(0, '127.0.0.1');
+  await once(silent, 'listening');
+  const url = `http://127.0.0.1:${(silent.address() as AddressInfo).port}`;
+  const sender = new Neighbour('sender');
+  try {
+    sender.links.update({ id: 'sender' }, [{ id: 'silent', url, token: 'x' }, one.peer], []);
+    sender.links.parkedAt('silent', ['q']);
+    sender.links.parkedAt('one', ['q', 'r']);
+    sender.links.wake('q', 1);
+    sender.links.wake('r', 1);
+    await vi.waitFor(() => expect(one.hints).toEqual(['r: 1']));
+    expect(await sender.count('failed')).toBe(0);
+    await vi.waitFor(() => expect(one.hints).toEqual(['r: 1', 'q: 1']), 5000);
+    expect(await sender.count('failed')).toBe(1);
+  } finally {
+    sender.links.onApplicationShutdown();
+    for (const socket of sockets) socket.destroy();
+    silent.close();
+  }
+});
+
+test('a message of twenty brokers costs one hint, and the announcement of its consumer goes to its sender only', async () => {
+  const many = Array.from({ length: 20 }, (_, index) => new Neighbour(`many ${index}`));
+  try {
+    await Promise.all(many.map((neighbour) => neighbour.start()));
+    for (const self of many) {
+      const others = many.filter((other) => other !== self).map(({ peer }) => peer);
+      self.links.update(self.peer, others, []);
+    }
+    const [producer, ...others] = many as [Neighbour, ...Neighbour[]];
+    const announced = () => many.flatMap(({ received }) => received.flatMap(({ parked }) => parked));
+    for (const { links } of others) links.parked('q');
+    await vi.waitFor(() => expect(announced()).toHaveLength(19 * 19), 10_000);
+    // Consumers that come and go cost nothing.
+    for (const { links } of others) links.parked('q');
+    producer.links.wake('q', 1);
+    await vi.waitFor(() => expect(others.flatMap(({ hints }) => hints)).toEqual(['q: 1']));
+    const served = others.find(({ hints }) => hints.length > 0) as Neighbour;
+    served.links.parked('q');
+    // Names arrive in order, so nothing else is on its way behind this one.
+    for (const { links } of others) links.parked('last');
+    await vi.waitFor(() => expect(announced().filter((name) => name === 'last')).toHaveLength(19 * 19), 10_000);
+    expect(announced().filter((name) => name === 'q')).toHaveLength(19 * 19 + 1);
+    expect(producer.received.flatMap(({ parked }) => parked).filter((name) => name === 'q')).toHaveLength(20);
+    expect(others.flatMap(({ hints }) => hints)).toEqual(['q: 1']);
+  } finally {
+    for (const { links } of many) links.onApplicationShutdown();
+    await Promise.all(many.map(({ listener }) => listener.close()));
+  }
 });
 
 test.each([
