@@ -1,4 +1,4 @@
-import { LIMITS, type QueueStats } from '@rowmq/contract';
+import { type LeasedMessage, LIMITS, type QueueStats } from '@rowmq/contract';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { Api, newQueueName, type QueueApi } from '../support/api.js';
 import { type CuttingProxy, endsWithCommit, startCuttingProxy } from '../support/cutting-proxy.js';
@@ -175,6 +175,39 @@ describe('a message that finds a consumer waiting', () => {
       await other.stop();
     }
   });
+});
+
+describe('a consumer that waits at a broker while another broker deletes and creates its queue', () => {
+  let other: Broker;
+
+  beforeAll(async () => {
+    other = await startBroker({ database });
+  });
+  afterAll(async () => other.stop());
+
+  test.each([
+    ['its own broker', () => survivor],
+    ['the other broker', () => other],
+  ])(
+    'gets a message of the new queue that %s stores, unless it is told that its queue is gone',
+    async (_, producer) => {
+      const queue = await newQueue();
+      await queue.enqueue('of the old queue');
+      await queue.dequeueOne();
+      const consumer = queue.request<{ messages: LeasedMessage[] }>('dequeue', { waitSeconds: WAIT_SECONDS });
+      await parked(queue, 1);
+      const elsewhere = new Api(other.url).queue(queue.name);
+      expect((await elsewhere.api.delete(elsewhere.adminPath)).status).toBe(204);
+      await elsewhere.put();
+      const [id] = await new Api(producer().url).queue(queue.name).enqueue('of the new queue');
+      const { status, json } = await consumer;
+      expect(status).toBeOneOf([200, 404]);
+      const messages = status === 200 ? json.messages : [await queue.dequeueOne({ waitSeconds: WAIT_SECONDS })];
+      expect(messages).toMatchObject([{ id, body: 'of the new queue', receiveCount: 1 }]);
+      expect(await queue.ack(messages[0]?.receipt ?? '')).toMatchObject({ failed: [] });
+      await counts(queue, { ready: 0, leased: 0, delayed: 0 });
+    },
+  );
 });
 
 describe('a hand-off whose COMMIT gets no answer', () => {
