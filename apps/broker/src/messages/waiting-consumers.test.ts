@@ -496,6 +496,18 @@ describe('a parked consumer', () => {
   });
 });
 
+test('a consumer gets a claim although its queue was resumed while the broker read its older settings', async () => {
+  store.paused.add('q');
+  store.resumed.add('q');
+  vi.spyOn(store.queues, 'get').mockImplementationOnce(async (name) => {
+    consumers.resumed(name);
+    return store.queue(name);
+  });
+  const waiting = consumers.dequeue('q', one, never);
+  (await store.claim()).bring(['resumed']);
+  expect(bodies(await waiting)).toEqual(['resumed']);
+});
+
 describe('a failed claim or poll', () => {
   test('fails the consumers of the claim; the others go on', async () => {
     const served = [consumers.dequeue('q', one, never), consumers.dequeue('q', one, never)];

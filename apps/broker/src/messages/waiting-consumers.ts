@@ -159,6 +159,11 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
     else list.wasHinted(messages);
   }
 
+  /** This broker ended a pause. A claim that reads the queue's settings now may get older ones. */
+  resumed(queueName: string): void {
+    this.wakeFromPeer(queueName, Infinity);
+  }
+
   /** Queues whose consumers are parked. */
   parkedQueues(): string[] {
     return [...this.lists.values()].filter(({ isParked }) => isParked).map(({ queueName }) => queueName);

@@ -75,7 +75,7 @@ export class QueuesService {
   /** Throws `queue-not-found`. */
   async setPaused(name: string, paused: boolean): Promise<{ name: string; paused: boolean }> {
     await this.queues.setPaused(name, paused);
-    if (!paused) this.consumers.wake(name, Infinity);
+    if (!paused) this.consumers.resumed(name);
     return { name, paused };
   }
 
