@@ -1,13 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { indexInPack, newPackId, type RowmqError } from '@rowmq/contract';
-import {
-  Database,
-  LEASE_GRACE_MS,
-  type LeasedDelivery,
-  type Queue,
-  type Reserve,
-  type Transaction,
-} from '@rowmq/store';
+import { Database, LEASE_GRACE_MS, type LeasedMessage, type Queue, type Reserve, type Transaction } from '@rowmq/store';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type CuttingProxy, endsWithCommit, startCuttingProxy } from '../support/cutting-proxy.js';
 import { has } from '../../libs/store/src/messages/members.js';
@@ -217,7 +210,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     });
 
     /** Leases what is in both queues. */
-    async function leaseAll(): Promise<[LeasedDelivery[], LeasedDelivery[]]> {
+    async function leaseAll(): Promise<[LeasedMessage[], LeasedMessage[]]> {
       await direct.messages.enqueue(a.name, numbered(6));
       await direct.messages.enqueue(b.name, numbered(3));
       return [
@@ -225,8 +218,8 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
         await direct.messages.dequeue(b, { maxMessages: 3, leaseSeconds: 600 }),
       ];
     }
-    const copy = (lease: LeasedDelivery | undefined): LeasedDelivery => ({ ...(lease as LeasedDelivery) });
-    const unknown = (lease: LeasedDelivery | undefined): LeasedDelivery => ({
+    const copy = (lease: LeasedMessage | undefined): LeasedMessage => ({ ...(lease as LeasedMessage) });
+    const unknown = (lease: LeasedMessage | undefined): LeasedMessage => ({
       ...copy(lease),
       messageId: newPackId(),
     });
@@ -258,7 +251,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
       await direct.messages.enqueue(a.name, numbered(9));
       // The last message of the pack stays ready.
       const demands = [2, 3, 3].map((maxMessages) => ({ maxMessages, leaseSeconds: 600 * maxMessages }));
-      const got: LeasedDelivery[] = [];
+      const got: LeasedMessage[] = [];
       const take = async (): Promise<boolean> => {
         const { leased, claimAgain } = await store.messages.batches.claim(a, demands);
         got.push(...leased.flat());
@@ -343,7 +336,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
       const owing = [
         [a, ofA[0]],
         [b, ofB[0]],
-      ] as [Queue, LeasedDelivery][];
+      ] as [Queue, LeasedMessage][];
       for (const [index, [queue, { messageId }]] of owing.entries()) {
         const rows = await deliveryRows(direct, queue);
         const row = rows.find(({ members }) => has(members, indexInPack(messageId)));
@@ -390,7 +383,7 @@ describe('between a COMMIT without an answer and the next try', () => {
       await direct.at(T0).messages.enqueue(queue.name, numbered(1));
       const leased = await direct.at(T0).messages.dequeue(queue, { ...claim });
       expect(leased).toHaveLength(1);
-      const unknown = { ...(leased[0] as LeasedDelivery), messageId: newPackId() };
+      const unknown = { ...(leased[0] as LeasedMessage), messageId: newPackId() };
       meanwhile = async () => {
         // A claim skips the row until the server notices the cut and rolls the ack back.
         await eventually('it is dead-lettered', async () => {
@@ -420,7 +413,7 @@ describe('between a COMMIT without an answer and the next try', () => {
 
 /** Consumers who wait at the broker for so many messages each. */
 class Parked {
-  readonly handedOff: LeasedDelivery[] = [];
+  readonly handedOff: LeasedMessage[] = [];
   /** The number of answers that each has had. */
   readonly answers: number[];
 
@@ -503,7 +496,7 @@ it('a rescan below a scan floor that fails keeps no leased message from its cons
   const before = proxy.cuts();
   proxy.cutAt('available_at BETWEEN 0 AND', 'before', 1000);
   try {
-    const got: LeasedDelivery[] = [];
+    const got: LeasedMessage[] = [];
     await eventually('the messages are leased, and a rescan has failed', async () => {
       const { leased, claimAgain } = await take();
       got.push(...leased.flat());

@@ -1,5 +1,5 @@
 import { newPackId, RowmqError } from '@rowmq/contract';
-import { LEASE_GRACE_MS, type LeasedDelivery, type NewMessage, type Queue } from '@rowmq/store';
+import { LEASE_GRACE_MS, type LeasedMessage, type NewMessage, type Queue } from '@rowmq/store';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type OwedMessage, owedMessages, storedBodies } from '../support/deliveries.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
@@ -249,8 +249,8 @@ describe('a claim for several consumers', () => {
       { maxMessages: 1, leaseSeconds: 60 },
       { maxMessages: 1, leaseSeconds: 90 },
     ]);
-    const [a1, a2] = fromA.leased.flat() as [LeasedDelivery, LeasedDelivery];
-    const [b1] = (await store.messages.dequeue(b, { maxMessages: 1, leaseSeconds: 60 })) as [LeasedDelivery];
+    const [a1, a2] = fromA.leased.flat() as [LeasedMessage, LeasedMessage];
+    const [b1] = (await store.messages.dequeue(b, { maxMessages: 1, leaseSeconds: 60 })) as [LeasedMessage];
     expect(await store.messages.ack(b.id, [a1])).toEqual(['delivery-not-found']);
     expect(await store.messages.ack(a.id, [{ ...a1, leaseToken: b1.leaseToken }])).toEqual(['lease-lost']);
     expect(await store.messages.ack(a.id, [a1, a2])).toEqual([null, null]);
@@ -281,10 +281,10 @@ describe('a claim for several consumers', () => {
  */
 const LATER = T0 + 60_000;
 interface Leases {
-  ofA: LeasedDelivery[];
-  ofB: LeasedDelivery[];
-  stale: LeasedDelivery;
-  unknown: LeasedDelivery;
+  ofA: LeasedMessage[];
+  ofB: LeasedMessage[];
+  stale: LeasedMessage;
+  unknown: LeasedMessage;
 }
 
 async function leases(): Promise<Leases> {
@@ -293,19 +293,19 @@ async function leases(): Promise<Leases> {
   const [stale] = await store.at(T0).messages.dequeue(a, { maxMessages: 1, leaseSeconds: 1 });
   const ofA = await store.at(LATER).messages.dequeue(a, { maxMessages: 8, leaseSeconds: 600 });
   const ofB = await store.at(LATER).messages.dequeue(b, { maxMessages: 4, leaseSeconds: 600 });
-  const byBody = (one: LeasedDelivery, other: LeasedDelivery): number => Number(one.body) - Number(other.body);
-  const first = ofA[0] as LeasedDelivery;
+  const byBody = (one: LeasedMessage, other: LeasedMessage): number => Number(one.body) - Number(other.body);
+  const first = ofA[0] as LeasedMessage;
   return {
     ofA: ofA.toSorted(byBody),
     ofB: ofB.toSorted(byBody),
-    stale: stale as LeasedDelivery,
+    stale: stale as LeasedMessage,
     unknown: { ...first, messageId: newPackId() },
   };
 }
 
 /** Copies, because two requests never decode to the same objects. */
-function again(receipts: (LeasedDelivery | undefined)[]): LeasedDelivery[] {
-  return receipts.map((receipt) => ({ ...(receipt as LeasedDelivery) }));
+function again(receipts: (LeasedMessage | undefined)[]): LeasedMessage[] {
+  return receipts.map((receipt) => ({ ...(receipt as LeasedMessage) }));
 }
 
 /** The state of each message that a queue owes, by its body. */
@@ -335,16 +335,12 @@ describe('an ack batch', () => {
 
   it('with stale, unknown, foreign and repeated receipts answers each one and deletes only the held deliveries', async () => {
     const { ofA, ofB, stale, unknown } = await leases();
-    const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedDelivery;
-    const [one, two, three] = ofA.filter((lease) => lease !== fresh) as [
-      LeasedDelivery,
-      LeasedDelivery,
-      LeasedDelivery,
-    ];
+    const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedMessage;
+    const [one, two, three] = ofA.filter((lease) => lease !== fresh) as [LeasedMessage, LeasedMessage, LeasedMessage];
     const outcomes = await store.at(LATER).messages.batches.ack([
       { queueId: a.id, receipts: [one, two] },
       { queueId: a.id, receipts: again([two]) },
-      { queueId: b.id, receipts: [ofB[0] as LeasedDelivery, ...again([ofB[0]])] },
+      { queueId: b.id, receipts: [ofB[0] as LeasedMessage, ...again([ofB[0]])] },
       { queueId: a.id, receipts: [stale, three] },
       { queueId: a.id, receipts: [unknown] },
       { queueId: b.id, receipts: [fresh] },
@@ -368,8 +364,8 @@ describe('an ack batch', () => {
 
   it('for leases from very many claims gives the same answers and deletes the same deliveries', async () => {
     for (const queue of [a, b]) await store.at(T0).messages.enqueue(queue.name, numbered(60));
-    const claims = async (queue: Queue): Promise<LeasedDelivery[]> => {
-      const leased: LeasedDelivery[] = [];
+    const claims = async (queue: Queue): Promise<LeasedMessage[]> => {
+      const leased: LeasedMessage[] = [];
       while (leased.length < 60) {
         leased.push(...(await store.at(LATER).messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 600 })));
       }
@@ -384,7 +380,7 @@ describe('an ack batch', () => {
     expect(await store.at(LATER).messages.batches.ack(requests(0, 40))).toEqual([nulls(40), nulls(40)]);
     expect(Object.keys(await deliveries(a)).toSorted()).toEqual(bodies(ofA.slice(40)).toSorted());
     // One receipt carries the token of another lease. The others are acked all the same.
-    const forged = { ...(ofA[59] as LeasedDelivery), leaseToken: (ofB[59] as LeasedDelivery).leaseToken };
+    const forged = { ...(ofA[59] as LeasedMessage), leaseToken: (ofB[59] as LeasedMessage).leaseToken };
     const outcomes = await store
       .at(LATER)
       .messages.batches.ack([...requests(40, 59), { queueId: a.id, receipts: [forged] }]);
@@ -414,8 +410,8 @@ describe('an ack batch', () => {
 describe('a nack batch', () => {
   it('makes the held deliveries ready, each after its own delay, and answers the other receipts', async () => {
     const { ofA, ofB, stale, unknown } = await leases();
-    const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedDelivery;
-    const [one, two] = ofA.filter((lease) => lease !== fresh) as [LeasedDelivery, LeasedDelivery];
+    const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedMessage;
+    const [one, two] = ofA.filter((lease) => lease !== fresh) as [LeasedMessage, LeasedMessage];
     const outcomes = await store.at(LATER).messages.batches.nack([
       { queueId: a.id, receipts: [one], delaySeconds: 0, reason: 'busy' },
       { queueId: a.id, receipts: again([one]), delaySeconds: 70 },
@@ -449,8 +445,8 @@ describe('a nack batch', () => {
 describe('an extend batch', () => {
   it('sets the deadline of each held lease as its request asks and answers the other receipts', async () => {
     const { ofA, ofB, stale, unknown } = await leases();
-    const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedDelivery;
-    const [one, two] = ofA.filter((lease) => lease !== fresh) as [LeasedDelivery, LeasedDelivery];
+    const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedMessage;
+    const [one, two] = ofA.filter((lease) => lease !== fresh) as [LeasedMessage, LeasedMessage];
     const results = await store.at(LATER + 1000).messages.batches.extend([
       { queueId: a.id, receipts: [one, stale], leaseSeconds: 100 },
       { queueId: b.id, receipts: [...ofB.slice(0, 1), unknown], leaseSeconds: 1000 },
@@ -474,7 +470,7 @@ describe('an extend batch', () => {
 
   it('with two requests for one delivery leaves it with the deadline of the second', async () => {
     const { ofA } = await leases();
-    const [one] = ofA as [LeasedDelivery];
+    const [one] = ofA as [LeasedMessage];
     const results = await store.at(LATER).messages.batches.extend([
       { queueId: a.id, receipts: [one], leaseSeconds: 900 },
       { queueId: a.id, receipts: again([one]), leaseSeconds: 100 },

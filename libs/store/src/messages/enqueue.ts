@@ -8,7 +8,7 @@ import type { Statement } from '../database/session.js';
 import { groupBy } from '../group-by.js';
 import { type Queue, QUEUE_COLUMNS, queueNotFound, type QueueRow, toQueue } from '../queues/queue.js';
 import type { QueueRepository } from '../queues/queue.repository.js';
-import type { LeasedDelivery } from './claim.js';
+import type { LeasedMessage } from './claim.js';
 import { LEASE_GRACE_MS, NO_LEASE, TOKEN_BYTES } from './delivery.sql.js';
 import { countMessages, DepthGauge } from './depth-gauge.js';
 import { lowestMember } from './members.js';
@@ -45,7 +45,7 @@ export interface Reservation {
   /**
    * After COMMIT: these messages are leased to the consumer. At least one, at most `maxMessages`.
    */
-  handOff(leased: LeasedDelivery[]): void;
+  handOff(leased: LeasedMessage[]): void;
   /** Nothing is leased to the consumer. */
   cancel(): void;
 }
@@ -95,7 +95,7 @@ export class Enqueue {
     private readonly database: Database,
     private readonly queues: QueueRepository,
     private readonly views: QueueViews,
-    private readonly release: (queueId: number, leased: readonly LeasedDelivery[]) => Promise<void>,
+    private readonly release: (queueId: number, leased: readonly LeasedMessage[]) => Promise<void>,
     private readonly makePackId: (() => Buffer) | undefined,
   ) {
     this.depths = new DepthGauge(database);
@@ -215,7 +215,7 @@ export class Enqueue {
    * @param now when the batch was stored; undefined if a COMMIT without an answer turned out well
    */
   private async handOff({ queue, handOffs }: QueueBatch, leaseToken: Buffer, now: number | undefined): Promise<void> {
-    const undone: LeasedDelivery[] = [];
+    const undone: LeasedMessage[] = [];
     for (const { reservation, messages } of handOffs) {
       const leased = messages.map((message) => toLeased(message, leaseToken, now ?? 0));
       if (now !== undefined) {
@@ -256,7 +256,7 @@ function batchOf(
   return { queue, messages, packs: packMessages(messages, makePackId), handOffs };
 }
 
-function toLeased(message: Admitted, leaseToken: Buffer, now: number): LeasedDelivery {
+function toLeased(message: Admitted, leaseToken: Buffer, now: number): LeasedMessage {
   return {
     messageId: message.id as Buffer,
     leaseToken,

@@ -4,7 +4,7 @@ import type { Database, Transaction } from '../database/database.js';
 import type { Queue } from '../queues/queue.js';
 import { QueueRepository } from '../queues/queue.repository.js';
 import { NO_OBSERVER, type StoreObserver } from '../store-observer.js';
-import { Claim, type Claimed, type Demand, type LeasedDelivery } from './claim.js';
+import { Claim, type Claimed, type Demand, type LeasedMessage } from './claim.js';
 import { LEASE_GRACE_MS, lockUnleased, NO_TOKEN, type Position, rewrite } from './delivery.sql.js';
 import { Enqueue, type EnqueueOutcome, type EnqueueRequest, type Reserve } from './enqueue.js';
 import { countAll } from './members.js';
@@ -14,7 +14,7 @@ import { Receipts, type ReceiptVerb, type ReceiptOutcomes, type ReceiptsRequest 
 
 export interface ClaimOutcome {
   /** One list for each demand, in the request's order. */
-  leased: LeasedDelivery[][];
+  leased: LeasedMessage[][];
   /**
    * True if some demands got too little and the queue may hold more: claim again before you call it
    * empty. The promise settles at once unless nothing was leased. It never rejects.
@@ -51,7 +51,7 @@ export class MessageRepository {
     queues = new QueueRepository(database),
     makePackId?: () => Buffer,
   ) {
-    const release = (queueId: number, receipts: readonly LeasedDelivery[]): Promise<void> =>
+    const release = (queueId: number, receipts: readonly LeasedMessage[]): Promise<void> =>
       this.release({ queueId, receipts });
     this.enqueuing = new Enqueue(database, queues, this.views, release, makePackId);
     this.claims = new Claim(database, this.views, observer);
