@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { MessageRepository, type Queue } from '@rowmq/store';
+import { type Database, MessageRepository, type Queue } from '@rowmq/store';
 import { storeStamped } from '../support/partitions.js';
 import { recordStatements } from '../support/statements.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
@@ -68,6 +68,19 @@ describe('urgent deliveries that others hold', () => {
 });
 
 describe('messages that another broker leased', () => {
+test('a claim whose delivery another broker shrinks between peek and lock must be repeated', async () => {
+  for (const batch of [numbered(5), numbered(5)]) await store.messages.enqueue(queue.name, batch);
+  const database = Object.create(store.database) as Database;
+  database.transaction = async (work) => {
+    await other.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 60 });
+    return store.database.transaction(work);
+  };
+  // The peek saw five messages in the first delivery, and the lock finds two.
+  const outcome = await new MessageRepository(database).claim(queue, [{ maxMessages: 5, leaseSeconds: 60 }]);
+  expect(bodies(outcome.leased.flat())).toEqual(['3', '4']);
+  expect(await outcome.claimAgain).toBe(true);
+});
+
   /** Both brokers have floors: they know where the queue's ready messages begin. */
   async function claimBoth(): Promise<void> {
     for (const { messages } of [store, other]) {
