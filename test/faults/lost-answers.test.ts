@@ -1,10 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { indexInPack, newPackId, type RowmqError } from '@rowmq/contract';
-import { Database, LEASE_GRACE_MS, type LeasedMessage, type Queue, type Reserve, type Transaction } from '@rowmq/store';
+import { Database, LEASE_GRACE_MS, type LeasedMessage, type Queue, type Transaction } from '@rowmq/store';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type CuttingProxy, endsWithCommit, startCuttingProxy } from '../support/cutting-proxy.js';
 import { has } from '../../libs/store/src/messages/members.js';
 import { deliveryRows } from '../support/deliveries.js';
+import { Parked } from '../support/parked.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
@@ -410,33 +411,6 @@ describe('between a COMMIT without an answer and the next try', () => {
     expect(namesake).not.toBe(queue.id);
   });
 });
-
-/** Consumers who wait at the broker for so many messages each. */
-class Parked {
-  readonly handedOff: LeasedMessage[] = [];
-  /** The number of answers that each has had. */
-  readonly answers: number[];
-
-  constructor(private readonly wanted: readonly number[]) {
-    this.answers = wanted.map(() => 0);
-  }
-
-  readonly reserve: Reserve = () =>
-    this.wanted.map((maxMessages, index) => {
-      const answer = (): void => {
-        this.answers[index] = (this.answers[index] ?? 0) + 1;
-      };
-      return {
-        maxMessages,
-        leaseSeconds: 600,
-        cancel: answer,
-        handOff: (leased) => {
-          answer();
-          this.handedOff.push(...leased);
-        },
-      };
-    });
-}
 
 it('an enqueue whose every COMMIT gets no answer frees its consumers and says that the outcome is unknown', async () => {
   const queue = await createQueue(direct);

@@ -1,7 +1,16 @@
-import { newPackId, RowmqError } from '@rowmq/contract';
-import { LEASE_GRACE_MS, type LeasedMessage, type NewMessage, type Queue } from '@rowmq/store';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { type OwedMessage, owedMessages, storedBodies } from '../support/deliveries.js';
+import { formatMessageId, newPackId, RowmqError } from '@rowmq/contract';
+import { Logger } from '@nestjs/common';
+import {
+  LEASE_GRACE_MS,
+  type LeasedMessage,
+  MessageRepository,
+  type NewMessage,
+  type Queue,
+  type Reserve,
+} from '@rowmq/store';
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import { deliveryRows, type OwedMessage, owedMessages, storedBodies } from '../support/deliveries.js';
+import { Parked } from '../support/parked.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
 /*
@@ -94,6 +103,57 @@ describe('an enqueue batch', () => {
     }
     // The failed batch uses up no room of the bounded queue.
     expect(codes(await store.messages.batches.enqueue(batch(message())))).toEqual([null, null, null]);
+  });
+
+  it('that cannot be built stores nothing, and cancels every reservation that was made for it', async () => {
+    let packs = 0;
+    const messages = new MessageRepository(store.database, undefined, store.queues, () => {
+      packs += 1;
+      if (packs === 2) throw new Error('no pack can be made');
+      return newPackId();
+    });
+    const parked = { [a.name]: new Parked([1, 1]), [b.name]: new Parked([1]) };
+    const requests = [a, b].map(({ name }) => ({ queueName: name, messages: saying('1', '2') }));
+    const reserve: Reserve = (queue, count) => parked[queue.name]!.reserve(queue, count);
+    await expect(messages.enqueue(requests, { reserve })).rejects.toThrow('no pack can be made');
+    expect(parked).toMatchObject({
+      [a.name]: { answers: [1, 1], handedOff: [] },
+      [b.name]: { answers: [1], handedOff: [] },
+    });
+    for (const queue of [a, b]) expect(await storedBodies(store, queue)).toEqual({ messages: [], owed: [] });
+  });
+
+  it('succeeds although a consumer fails to take its messages, which become ready again', async () => {
+    const [broken, sound] = [new Parked([2]), new Parked([1])];
+    const reserve: Reserve = (queue, count) => [
+      ...broken.reserve(queue, count).map((one) => ({
+        ...one,
+        handOff: () => {
+          throw new Error('the consumer is broken');
+        },
+      })),
+      ...sound.reserve(queue, count),
+    ];
+    const logged = vi.spyOn(Logger.prototype, 'error').mockImplementation(() => undefined);
+    try {
+      const outcomes = await store.messages.batches.enqueue(
+        [{ queueName: a.name, messages: saying('1', '2', '3', '4') }],
+        { reserve },
+      );
+      expect(codes(outcomes)).toEqual([null]);
+      expect(logged.mock.calls).toEqual([[expect.stringContaining('the consumer is broken')]]);
+    } finally {
+      logged.mockRestore();
+    }
+    expect({ broken: broken.answers, sound: sound.answers }).toEqual({ broken: [0], sound: [1] });
+    expect(bodies(sound.handedOff)).toEqual(['3']);
+    expect((await storedBodies(store, a)).messages).toEqual(['1', '2', '3', '4']);
+    const rest = await store.messages.dequeue(a, { maxMessages: 10, leaseSeconds: 60 });
+    expect(rest.map(({ body, receiveCount }) => `${String(body)} ${receiveCount}`).toSorted()).toEqual([
+      '1 1',
+      '2 1',
+      '4 1',
+    ]);
   });
 
   it('notices queues that were created, deleted, replaced or changed since it last read them', async () => {

@@ -1,3 +1,4 @@
+import { Logger } from '@nestjs/common';
 import { RowmqError } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
@@ -51,9 +52,12 @@ export class MessageRepository {
     queues = new QueueRepository(database),
     makePackId?: () => Buffer,
   ) {
-    const release = (queueId: number, receipts: readonly LeasedMessage[]): Promise<void> =>
-      this.release({ queueId, receipts });
-    this.enqueuing = new Enqueue(database, queues, this.views, release, makePackId);
+    const logger = new Logger(MessageRepository.name);
+    const undo = {
+      release: async (queueId: number, receipts: readonly LeasedMessage[]) => this.release({ queueId, receipts }),
+      report: (failure: string) => logger.error(failure),
+    };
+    this.enqueuing = new Enqueue(database, queues, this.views, undo, makePackId);
     this.claims = new Claim(database, this.views, observer);
     this.receipts = new Receipts(database);
   }
