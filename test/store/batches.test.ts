@@ -270,6 +270,37 @@ describe('a bounded queue', () => {
   });
 });
 
+describe('a claim', () => {
+  it('hands out the messages of the other packs if it cannot read one, which stays leased', async () => {
+    for (const text of ['1', '2', '3']) await store.messages.enqueue(a.name, saying(text));
+    const [, corrupt] = await deliveryRows(store, a);
+    await store.database.write('UPDATE pack SET payload = ? WHERE id = ?', [Buffer.from('?'), corrupt?.packId]);
+    const logged = vi.spyOn(Logger.prototype, 'error').mockImplementation(() => undefined);
+    try {
+      expect(bodies(await store.messages.dequeue(a, { maxMessages: 3, leaseSeconds: 60 }))).toEqual(['1', '3']);
+      expect(logged.mock.calls).toEqual([[expect.stringContaining(formatMessageId(corrupt!.packId))]]);
+      expect(await store.browse.stats(a.id)).toMatchObject({ leased: 3 });
+      const { deliveries } = await store.browse.browse(a.id, 'leased', 10, undefined);
+      const shown = await store.browse.messages(deliveries.map(({ messageId }) => messageId));
+      expect(bodies(shown).toSorted()).toEqual(['1', '3']);
+      expect(logged).toHaveBeenCalledTimes(2);
+      await expect(store.browse.message(corrupt!.packId)).rejects.toThrow(RangeError);
+    } finally {
+      logged.mockRestore();
+    }
+  });
+
+  it('counts receives up to the largest number that a delivery can hold', async () => {
+    await store.messages.enqueue(a.name, saying('1'));
+    await store.database.write('UPDATE delivery SET receive_count = 65534 WHERE queue_id = ?', [a.id]);
+    for (const claim of [1, 2, 3]) {
+      const leased = await store.messages.dequeue(a, { maxMessages: 1, leaseSeconds: 60 });
+      expect(leased, `claim ${claim}`).toMatchObject([{ receiveCount: 65_535 }]);
+      await store.messages.nack(a.id, leased, { delaySeconds: 0 });
+    }
+  });
+});
+
 describe('a claim for several consumers', () => {
   it('hands messages to them in order, each under a lease of its own length', async () => {
     for (const [index, one] of numbered(10).entries()) await store.at(T0 - 100 + index).messages.enqueue(a.name, [one]);

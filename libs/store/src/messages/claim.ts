@@ -10,8 +10,9 @@ import type { StoreObserver } from '../store-observer.js';
 import { type Delivery, type Fate, GONE, split } from './delivery.js';
 import { DELIVERY_COLUMNS, LEASE_GRACE_MS, lockByKey, type Position, rewrite, TOKEN_BYTES } from './delivery.sql.js';
 import { bitOf, countAll, countMembers, has, indexesOf, type Members, union } from './members.js';
-import { type Content, decodePack } from './pack.codec.js';
+import type { Content } from './pack.codec.js';
 import { type Floors, type IndexPosition, type QueueViews, RANKS } from './queue-view.js';
+import { decodeOrLog, type StoredPack } from './stored-pack.js';
 
 /** One consumer's request for messages. */
 export interface Demand {
@@ -62,12 +63,6 @@ interface Assignment {
   demand: number;
 }
 
-interface StoredPack {
-  id: Buffer;
-  count: number;
-  payload: Buffer;
-}
-
 /** The settings that a claim reads afresh: the caller's copy may be a second old. */
 type ClaimSettings = Pick<Queue, 'maxReceives' | 'deadLetterQueueId'>;
 
@@ -115,6 +110,8 @@ const LOCK_AFTER_REMOVAL = 200;
 const PEEK_PAST_OTHERS = 1000;
 /** A poll from the left edge of the index waits this many times the duration of the last one. */
 const FULL_POLL_PAUSE_FACTOR = 20;
+/** The longest such pause. {@link Claim.poll} says why it matters. */
+const FULL_POLL_PAUSE_MS = 5000;
 /** The most rows that a rescan or a poll reads. */
 const READ_ROWS = 500;
 
@@ -198,19 +195,19 @@ export class Claim {
     demands: readonly Demand[],
     leaseToken: Buffer,
   ): Promise<LeasedMessage[][]> {
-    const contents = new Map(packs.map((pack) => [latin1(pack.id), decodePack(pack.payload, pack.count)]));
+    const contents = new Map(packs.map((pack) => [latin1(pack.id), decodeOrLog(pack)]));
     for (const table of ['pack_overflow', 'pack'] as const) {
       const missing = assignments.map(({ delivery }) => delivery.packId).filter((id) => !contents.has(latin1(id)));
       if (missing.length === 0) break;
       // The leases are committed, so a failure to read some messages must not keep back the others.
       const found = await this.database.read<StoredPack>(readPacks(table, missing).sql).catch(() => []);
-      for (const pack of found) contents.set(latin1(pack.id), decodePack(pack.payload, pack.count));
+      for (const pack of found) contents.set(latin1(pack.id), decodeOrLog(pack));
     }
     const leased = demands.map((): LeasedMessage[] => []);
     for (const { delivery, index, demand } of assignments) {
       const content = contents.get(latin1(delivery.packId))?.[index];
-      // The claim cannot tell whether an unreadable message is lost. It stays leased, and becomes
-      // ready again when the lease runs out.
+      // The claim found no pack, or cannot decode it. It cannot tell whether the message is lost.
+      // The message stays leased, and becomes ready again when the lease runs out.
       if (content === undefined) continue;
       leased[demand]?.push({
         messageId: messageIdIn(delivery.packId, index),
@@ -218,7 +215,7 @@ export class Claim {
         body: content.body,
         headers: content.headers,
         priority: LIMITS.priorityMax - delivery.priorityRank,
-        receiveCount: delivery.receiveCount + 1,
+        receiveCount: nextReceiveCount(delivery),
         expiresAt: delivery.expiresAt,
         leaseExpiresAt: now + (demands[demand] as Demand).leaseSeconds * 1000,
       });
@@ -246,20 +243,46 @@ export class Claim {
   }
 
   /**
-   * Returns those of these queues that have ready deliveries, by one statement without locks. A
-   * poll reads from the left edge of the index as often as its cost allows, and otherwise from the
-   * scan floors.
+   * Returns those of these queues that have ready deliveries, by one statement without locks.
+   *
+   * A full poll reads every priority from the left edge of the index, as often as its cost allows.
+   * The others read from the scan floors, and only the priorities in use. A ready message in an
+   * unused priority therefore waits for the next full poll, {@link FULL_POLL_PAUSE_MS} at most.
    *
    * One deep queue can use up the row limit. The poll then reads the other queues once more. It
-   * returns queues that it still did not reach as if they had ready deliveries.
+   * returns queues that it still did not reach as if they had ready deliveries. It does the same
+   * with queues of which this broker remembers nothing, because a claim must read all of them.
    */
   async poll(queueIds: readonly number[]): Promise<Set<number>> {
     const started = performance.now();
     const isFull = started >= this.fullPollFrom;
-    const floors = isFull ? [] : queueIds.flatMap((queueId) => [...(this.views.of(queueId).floors ?? [])]);
-    const ranks = isFull ? RANKS : [...new Set(floors.map(([rank]) => rank))];
-    if (ranks.length === 0) return new Set();
-    const from = isFull ? 0 : Math.min(...floors.map(([, floor]) => floor));
+    if (!isFull) return this.pollFromFloors(queueIds);
+    try {
+      return await this.readReadyQueues(queueIds, RANKS, 0);
+    } finally {
+      // A failed poll also waits: it may have met more dead entries than it can read in time.
+      const pauseMs = (performance.now() - started) * FULL_POLL_PAUSE_FACTOR;
+      this.fullPollFrom = performance.now() + Math.min(pauseMs, FULL_POLL_PAUSE_MS);
+    }
+  }
+
+  /** A poll from the scan floors. */
+  private async pollFromFloors(queueIds: readonly number[]): Promise<Set<number>> {
+    const unknown = new Set(queueIds.filter((queueId) => this.views.of(queueId).floors === undefined));
+    const floors = queueIds.flatMap((queueId) => [...(this.views.of(queueId).floors ?? [])]);
+    if (floors.length === 0) return unknown;
+    const ranks = [...new Set(floors.map(([rank]) => rank))];
+    const from = Math.min(...floors.map(([, floor]) => floor));
+    const known = queueIds.filter((queueId) => !unknown.has(queueId));
+    return new Set([...(await this.readReadyQueues(known, ranks, from)), ...unknown]);
+  }
+
+  /** Returns queues with ready deliveries in these priorities, and those that it did not reach. */
+  private async readReadyQueues(
+    queueIds: readonly number[],
+    ranks: readonly number[],
+    from: number,
+  ): Promise<Set<number>> {
     const ready = new Set<number>();
     let unread = queueIds;
     for (let reads = 0; reads < 2 && unread.length > 0; reads += 1) {
@@ -270,7 +293,6 @@ export class Claim {
       }
       unread = isWhole ? [] : unread.filter((queueId) => !ready.has(queueId));
     }
-    if (isFull) this.fullPollFrom = performance.now() + (performance.now() - started) * FULL_POLL_PAUSE_FACTOR;
     return new Set([...ready, ...unread]);
   }
 }
@@ -306,7 +328,7 @@ function leaseSeen({
     const fates = new Map<Delivery, Map<Fate, Members>>(expired.map((row) => [row, new Map([[GONE, row.members]])]));
     const availableAts = demands.map(({ leaseSeconds }) => now + leaseSeconds * 1000 + LEASE_GRACE_MS);
     for (const [delivery, leased] of byAvailableAt(assignments, availableAts)) {
-      const receiveCount = Math.min(delivery.receiveCount + 1, MOST_RECEIVES);
+      const receiveCount = nextReceiveCount(delivery);
       const toFate = ([availableAt, members]: [number, Members]): [Fate, Members] => [
         { leaseToken, availableAt, receiveCount },
         members,
@@ -332,6 +354,10 @@ function leaseSeen({
     ]);
     return { ...last, packs: packIds.size > 0 ? (answers.at(-1) as StoredPack[]) : [] };
   };
+}
+
+function nextReceiveCount({ receiveCount }: Delivery): number {
+  return Math.min(receiveCount + 1, MOST_RECEIVES);
 }
 
 /** The number of these deliveries, from the first on, that hold so many messages. */
