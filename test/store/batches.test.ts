@@ -533,6 +533,28 @@ describe('a nack batch', () => {
   });
 });
 
+describe('equal nacks of several requests for one delivery', () => {
+  it('leave one row, and different ones leave a row each', async () => {
+    await store.messages.enqueue(a.name, numbered(6));
+    const leased = await store.messages.dequeue(a, { maxMessages: 6, leaseSeconds: 600 });
+    const nack = (receipt: LeasedMessage, delaySeconds: number, reason?: string) => ({
+      queueId: a.id,
+      receipts: [receipt],
+      delaySeconds,
+      reason,
+    });
+    const requests = leased.map((receipt, index) =>
+      nack(receipt, index < 4 ? 0 : 60, index === 5 ? 'busy' : undefined),
+    );
+    expect(await store.messages.batches.nack(requests)).toEqual(leased.map(() => [null]));
+    expect((await deliveryRows(store, a)).map(({ members, reason }) => [members, reason])).toEqual([
+      [0b00_1111, null],
+      [0b01_0000, null],
+      [0b10_0000, 'busy'],
+    ]);
+  });
+});
+
 describe('an extend batch', () => {
   it('sets the deadline of each held lease as its request asks and answers the other receipts', async () => {
     const { ofA, ofB, stale, unknown } = await leases();
