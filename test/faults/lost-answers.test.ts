@@ -454,6 +454,23 @@ describe.each([
   });
 });
 
+it('an ack whose look-up of the failure reasons fails still answers what it settled', async () => {
+  const queue = await createQueue(direct);
+  await direct.messages.enqueue(queue.name, numbered(3));
+  const leased = await direct.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 600 });
+  expect(await direct.messages.ack(queue.id, leased.slice(0, 1))).toEqual([null]);
+  const before = proxy.cuts();
+  proxy.cutAt('d.queue_id AS queueId, d.pack_id AS packId, d.members', 'before', 1000);
+  try {
+    // The first is settled: no longer held is all that the broker knows.
+    expect(await store.messages.ack(queue.id, leased)).toEqual(['lease-lost', null, null]);
+  } finally {
+    proxy.cutAt('', 'before', 0);
+  }
+  expect(proxy.cuts()).toBeGreaterThan(before);
+  expect(await direct.unleased.lastId(queue.id)).toBeNull();
+});
+
 it('an enqueue whose connection is cut in the middle of its statements stores its messages once', async () => {
   const queue = await createQueue(direct);
   proxy.cutAt('INSERT INTO delivery', 'after');

@@ -199,6 +199,9 @@ export class MessageRepository {
   /**
    * Settles those of these deliveries that have expired and are under no lease. Returns the number
    * of their messages. Locks: `lockUnleased` in delivery.sql.ts.
+   *
+   * After a COMMIT without an answer, the repeat finds none of the deliveries that the first try
+   * settled. It is harmless, but does not count their messages.
    */
   async expire(queueId: number, positions: readonly Position[]): Promise<number> {
     return this.database.transaction(async (tx) => {
@@ -216,6 +219,9 @@ export class MessageRepository {
    * queue's row keeps its dead-letter queue from being replaced and deleted. The queue's row comes
    * first because a transaction that waits for it must hold no delivery. Even a shared lock waits
    * behind an exclusive lock that itself waits.
+   *
+   * After a COMMIT without an answer, the repeat finds none of the deliveries that the first try
+   * moved: they are in another queue. It is harmless, but does not count their messages.
    */
   async deadLetter(queue: Pick<Queue, 'id'>, positions: readonly Position[]): Promise<number> {
     return this.database.transaction(async (tx) => {
