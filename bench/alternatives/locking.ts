@@ -2,7 +2,7 @@ import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   Database,
-  type LeasedDelivery,
+  type LeasedMessage,
   MessageRepository,
   openDataSource,
   type Queue,
@@ -97,7 +97,7 @@ async function contend(server: RunningServer, queue: Queue, brokers: number, sec
   const cpuBefore = await ownCpuSeconds(server.pid);
   const began = performance.now();
   const until = began + seconds * 1000;
-  const ack = async (messages: MessageRepository, receipts: readonly LeasedDelivery[]): Promise<void> => {
+  const ack = async (messages: MessageRepository, receipts: readonly LeasedMessage[]): Promise<void> => {
     const [outcomes = []] = await messages.ack([{ queueId: queue.id, receipts }]);
     if (outcomes.some((code) => code !== null)) throw new Error('an ack of a lease that is held was refused');
     acked += receipts.length;

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { LeasedDelivery, MessageRepository, Queue, Reservation } from '@rowmq/store';
+import type { LeasedMessage, MessageRepository, Queue, Reservation } from '@rowmq/store';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { countDeadlocks, expectNoDeadlock } from '../support/deadlocks.js';
 import { testServer } from '../support/servers.js';
@@ -34,12 +34,12 @@ afterAll(async () => {
 
 interface Held {
   queue: Queue;
-  lease: LeasedDelivery;
+  lease: LeasedMessage;
 }
 
 /** Groups the leases into requests of one batch, by queue. */
-function requestsFor(held: readonly Held[]): { queueId: number; receipts: LeasedDelivery[] }[] {
-  const queues = new Map<number, LeasedDelivery[]>();
+function requestsFor(held: readonly Held[]): { queueId: number; receipts: LeasedMessage[] }[] {
+  const queues = new Map<number, LeasedMessage[]>();
   for (const { queue, lease } of held) queues.set(queue.id, [...(queues.get(queue.id) ?? []), lease]);
   // The order of arrival differs from the order of locks. Each queue gets two requests.
   return [...queues].toReversed().flatMap(([queueId, receipts]) => {

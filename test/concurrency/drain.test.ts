@@ -1,4 +1,4 @@
-import type { LeasedDelivery, Queue, Transaction } from '@rowmq/store';
+import type { LeasedMessage, Queue, Transaction } from '@rowmq/store';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { countDeadlocks, expectNoDeadlock } from '../support/deadlocks.js';
 import { testServer } from '../support/servers.js';
@@ -113,7 +113,7 @@ describe(`${CONSUMERS} consumers`, () => {
     const codes = new Map<string, number>();
     const until = performance.now() + 30_000;
     /** Leases of 0 to 1 s in steps of an eighth, mostly short. */
-    const claim = async ({ messages }: TestStore): Promise<LeasedDelivery[]> =>
+    const claim = async ({ messages }: TestStore): Promise<LeasedMessage[]> =>
       messages.dequeue(queue, {
         maxMessages: 20,
         leaseSeconds: Math.floor(8 * Math.random() ** 3) / 8,
@@ -121,7 +121,7 @@ describe(`${CONSUMERS} consumers`, () => {
     await Promise.all(
       Array.from({ length: CONSUMERS }, async (_, consumer) => {
         const { messages } = brokerOf(consumer);
-        let old: LeasedDelivery[] = [];
+        let old: LeasedMessage[] = [];
         while (acked.size < sent.size && performance.now() < until) {
           const leased = await claim(brokerOf(consumer));
           // The leases of the previous round have ended or soon will. Other consumers have claimed

@@ -1,17 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { indexInPack, newPackId, type RowmqError } from '@rowmq/contract';
-import {
-  Database,
-  LEASE_GRACE_MS,
-  type LeasedDelivery,
-  type Queue,
-  type Reserve,
-  type Transaction,
-} from '@rowmq/store';
+import { Database, LEASE_GRACE_MS, type LeasedMessage, type Queue, type Transaction } from '@rowmq/store';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type CuttingProxy, endsWithCommit, startCuttingProxy } from '../support/cutting-proxy.js';
 import { has } from '../../libs/store/src/messages/members.js';
 import { deliveryRows } from '../support/deliveries.js';
+import { Parked } from '../support/parked.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
@@ -217,7 +211,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     });
 
     /** Leases what is in both queues. */
-    async function leaseAll(): Promise<[LeasedDelivery[], LeasedDelivery[]]> {
+    async function leaseAll(): Promise<[LeasedMessage[], LeasedMessage[]]> {
       await direct.messages.enqueue(a.name, numbered(6));
       await direct.messages.enqueue(b.name, numbered(3));
       return [
@@ -225,8 +219,8 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
         await direct.messages.dequeue(b, { maxMessages: 3, leaseSeconds: 600 }),
       ];
     }
-    const copy = (lease: LeasedDelivery | undefined): LeasedDelivery => ({ ...(lease as LeasedDelivery) });
-    const unknown = (lease: LeasedDelivery | undefined): LeasedDelivery => ({
+    const copy = (lease: LeasedMessage | undefined): LeasedMessage => ({ ...(lease as LeasedMessage) });
+    const unknown = (lease: LeasedMessage | undefined): LeasedMessage => ({
       ...copy(lease),
       messageId: newPackId(),
     });
@@ -258,7 +252,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
       await direct.messages.enqueue(a.name, numbered(9));
       // The last message of the pack stays ready.
       const demands = [2, 3, 3].map((maxMessages) => ({ maxMessages, leaseSeconds: 600 * maxMessages }));
-      const got: LeasedDelivery[] = [];
+      const got: LeasedMessage[] = [];
       const take = async (): Promise<boolean> => {
         const { leased, claimAgain } = await store.messages.batches.claim(a, demands);
         got.push(...leased.flat());
@@ -343,7 +337,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
       const owing = [
         [a, ofA[0]],
         [b, ofB[0]],
-      ] as [Queue, LeasedDelivery][];
+      ] as [Queue, LeasedMessage][];
       for (const [index, [queue, { messageId }]] of owing.entries()) {
         const rows = await deliveryRows(direct, queue);
         const row = rows.find(({ members }) => has(members, indexInPack(messageId)));
@@ -390,7 +384,7 @@ describe('between a COMMIT without an answer and the next try', () => {
       await direct.at(T0).messages.enqueue(queue.name, numbered(1));
       const leased = await direct.at(T0).messages.dequeue(queue, { ...claim });
       expect(leased).toHaveLength(1);
-      const unknown = { ...(leased[0] as LeasedDelivery), messageId: newPackId() };
+      const unknown = { ...(leased[0] as LeasedMessage), messageId: newPackId() };
       meanwhile = async () => {
         // A claim skips the row until the server notices the cut and rolls the ack back.
         await eventually('it is dead-lettered', async () => {
@@ -417,33 +411,6 @@ describe('between a COMMIT without an answer and the next try', () => {
     expect(namesake).not.toBe(queue.id);
   });
 });
-
-/** Consumers who wait at the broker for so many messages each. */
-class Parked {
-  readonly handedOff: LeasedDelivery[] = [];
-  /** The number of answers that each has had. */
-  readonly answers: number[];
-
-  constructor(private readonly wanted: readonly number[]) {
-    this.answers = wanted.map(() => 0);
-  }
-
-  readonly reserve: Reserve = () =>
-    this.wanted.map((maxMessages, index) => {
-      const answer = (): void => {
-        this.answers[index] = (this.answers[index] ?? 0) + 1;
-      };
-      return {
-        maxMessages,
-        leaseSeconds: 600,
-        cancel: answer,
-        handOff: (leased) => {
-          answer();
-          this.handedOff.push(...leased);
-        },
-      };
-    });
-}
 
 it('an enqueue whose every COMMIT gets no answer frees its consumers and says that the outcome is unknown', async () => {
   const queue = await createQueue(direct);
@@ -487,6 +454,23 @@ describe.each([
   });
 });
 
+it('an ack whose look-up of the failure reasons fails still answers what it settled', async () => {
+  const queue = await createQueue(direct);
+  await direct.messages.enqueue(queue.name, numbered(3));
+  const leased = await direct.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 600 });
+  expect(await direct.messages.ack(queue.id, leased.slice(0, 1))).toEqual([null]);
+  const before = proxy.cuts();
+  proxy.cutAt('d.queue_id AS queueId, d.pack_id AS packId, d.members', 'before', 1000);
+  try {
+    // The first is settled: no longer held is all that the broker knows.
+    expect(await store.messages.ack(queue.id, leased)).toEqual(['lease-lost', null, null]);
+  } finally {
+    proxy.cutAt('', 'before', 0);
+  }
+  expect(proxy.cuts()).toBeGreaterThan(before);
+  expect(await direct.unleased.lastId(queue.id)).toBeNull();
+});
+
 it('an enqueue whose connection is cut in the middle of its statements stores its messages once', async () => {
   const queue = await createQueue(direct);
   proxy.cutAt('INSERT INTO delivery', 'after');
@@ -503,7 +487,7 @@ it('a rescan below a scan floor that fails keeps no leased message from its cons
   const before = proxy.cuts();
   proxy.cutAt('available_at BETWEEN 0 AND', 'before', 1000);
   try {
-    const got: LeasedDelivery[] = [];
+    const got: LeasedMessage[] = [];
     await eventually('the messages are leased, and a rescan has failed', async () => {
       const { leased, claimAgain } = await take();
       got.push(...leased.flat());

@@ -1,6 +1,6 @@
 import { inspect, isDeepStrictEqual } from 'node:util';
 import { packIdOf, RowmqError } from '@rowmq/contract';
-import { FIRST_ID, LEASE_GRACE_MS, type LeasedDelivery, type Queue, type Reservation } from '@rowmq/store';
+import { FIRST_ID, LEASE_GRACE_MS, type LeasedMessage, type Queue, type Reservation } from '@rowmq/store';
 import { DequeueRules, type Lease } from './dequeue-rules.js';
 import {
   type Code,
@@ -646,7 +646,7 @@ const ROWS = 500;
 class Consumer implements Reservation {
   readonly maxMessages: number;
   readonly leaseSeconds: number;
-  leased: LeasedDelivery[] = [];
+  leased: LeasedMessage[] = [];
   private answers = 0;
 
   constructor({ maxMessages, leaseSeconds }: Demand) {
@@ -654,7 +654,7 @@ class Consumer implements Reservation {
     this.leaseSeconds = leaseSeconds;
   }
 
-  handOff(leased: LeasedDelivery[]): void {
+  handOff(leased: LeasedMessage[]): void {
     this.answers += 1;
     this.leased = leased;
     same('a hand-off of no message', leased.length === 0, false);
@@ -676,11 +676,11 @@ function packOf(id: string): string {
 
 /** The answer of a dequeue. */
 interface Answer {
-  leased: LeasedDelivery[][];
+  leased: LeasedMessage[][];
   mayBeMore: boolean;
 }
 
-function toLease({ messageId, leaseToken, body, ...lease }: LeasedDelivery): Lease {
+function toLease({ messageId, leaseToken, body, ...lease }: LeasedMessage): Lease {
   const { priority, receiveCount, expiresAt, leaseExpiresAt } = lease;
   const id = messageId.toString('hex');
   return {

@@ -1,7 +1,16 @@
-import { newPackId, RowmqError } from '@rowmq/contract';
-import { LEASE_GRACE_MS, type LeasedDelivery, type NewMessage, type Queue } from '@rowmq/store';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { type OwedMessage, owedMessages, storedBodies } from '../support/deliveries.js';
+import { formatMessageId, newPackId, RowmqError } from '@rowmq/contract';
+import { Logger } from '@nestjs/common';
+import {
+  LEASE_GRACE_MS,
+  type LeasedMessage,
+  MessageRepository,
+  type NewMessage,
+  type Queue,
+  type Reserve,
+} from '@rowmq/store';
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import { deliveryRows, type OwedMessage, owedMessages, storedBodies } from '../support/deliveries.js';
+import { Parked } from '../support/parked.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
 /*
@@ -94,6 +103,57 @@ describe('an enqueue batch', () => {
     }
     // The failed batch uses up no room of the bounded queue.
     expect(codes(await store.messages.batches.enqueue(batch(message())))).toEqual([null, null, null]);
+  });
+
+  it('that cannot be built stores nothing, and cancels every reservation that was made for it', async () => {
+    let packs = 0;
+    const messages = new MessageRepository(store.database, undefined, store.queues, () => {
+      packs += 1;
+      if (packs === 2) throw new Error('no pack can be made');
+      return newPackId();
+    });
+    const parked = { [a.name]: new Parked([1, 1]), [b.name]: new Parked([1]) };
+    const requests = [a, b].map(({ name }) => ({ queueName: name, messages: saying('1', '2') }));
+    const reserve: Reserve = (queue, count) => parked[queue.name]!.reserve(queue, count);
+    await expect(messages.enqueue(requests, { reserve })).rejects.toThrow('no pack can be made');
+    expect(parked).toMatchObject({
+      [a.name]: { answers: [1, 1], handedOff: [] },
+      [b.name]: { answers: [1], handedOff: [] },
+    });
+    for (const queue of [a, b]) expect(await storedBodies(store, queue)).toEqual({ messages: [], owed: [] });
+  });
+
+  it('succeeds although a consumer fails to take its messages, which become ready again', async () => {
+    const [broken, sound] = [new Parked([2]), new Parked([1])];
+    const reserve: Reserve = (queue, count) => [
+      ...broken.reserve(queue, count).map((one) => ({
+        ...one,
+        handOff: () => {
+          throw new Error('the consumer is broken');
+        },
+      })),
+      ...sound.reserve(queue, count),
+    ];
+    const logged = vi.spyOn(Logger.prototype, 'error').mockImplementation(() => undefined);
+    try {
+      const outcomes = await store.messages.batches.enqueue(
+        [{ queueName: a.name, messages: saying('1', '2', '3', '4') }],
+        { reserve },
+      );
+      expect(codes(outcomes)).toEqual([null]);
+      expect(logged.mock.calls).toEqual([[expect.stringContaining('the consumer is broken')]]);
+    } finally {
+      logged.mockRestore();
+    }
+    expect({ broken: broken.answers, sound: sound.answers }).toEqual({ broken: [0], sound: [1] });
+    expect(bodies(sound.handedOff)).toEqual(['3']);
+    expect((await storedBodies(store, a)).messages).toEqual(['1', '2', '3', '4']);
+    const rest = await store.messages.dequeue(a, { maxMessages: 10, leaseSeconds: 60 });
+    expect(rest.map(({ body, receiveCount }) => `${String(body)} ${receiveCount}`).toSorted()).toEqual([
+      '1 1',
+      '2 1',
+      '4 1',
+    ]);
   });
 
   it('notices queues that were created, deleted, replaced or changed since it last read them', async () => {
@@ -210,6 +270,37 @@ describe('a bounded queue', () => {
   });
 });
 
+describe('a claim', () => {
+  it('hands out the messages of the other packs if it cannot read one, which stays leased', async () => {
+    for (const text of ['1', '2', '3']) await store.messages.enqueue(a.name, saying(text));
+    const [, corrupt] = await deliveryRows(store, a);
+    await store.database.write('UPDATE pack SET payload = ? WHERE id = ?', [Buffer.from('?'), corrupt?.packId]);
+    const logged = vi.spyOn(Logger.prototype, 'error').mockImplementation(() => undefined);
+    try {
+      expect(bodies(await store.messages.dequeue(a, { maxMessages: 3, leaseSeconds: 60 }))).toEqual(['1', '3']);
+      expect(logged.mock.calls).toEqual([[expect.stringContaining(formatMessageId(corrupt!.packId))]]);
+      expect(await store.browse.stats(a.id)).toMatchObject({ leased: 3 });
+      const { deliveries } = await store.browse.browse(a.id, 'leased', 10, undefined);
+      const shown = await store.browse.messages(deliveries.map(({ messageId }) => messageId));
+      expect(bodies(shown).toSorted()).toEqual(['1', '3']);
+      expect(logged).toHaveBeenCalledTimes(2);
+      await expect(store.browse.message(corrupt!.packId)).rejects.toThrow(RangeError);
+    } finally {
+      logged.mockRestore();
+    }
+  });
+
+  it('counts receives up to the largest number that a delivery can hold', async () => {
+    await store.messages.enqueue(a.name, saying('1'));
+    await store.database.write('UPDATE delivery SET receive_count = 65534 WHERE queue_id = ?', [a.id]);
+    for (const claim of [1, 2, 3]) {
+      const leased = await store.messages.dequeue(a, { maxMessages: 1, leaseSeconds: 60 });
+      expect(leased, `claim ${claim}`).toMatchObject([{ receiveCount: 65_535 }]);
+      await store.messages.nack(a.id, leased, { delaySeconds: 0 });
+    }
+  });
+});
+
 describe('a claim for several consumers', () => {
   it('hands messages to them in order, each under a lease of its own length', async () => {
     for (const [index, one] of numbered(10).entries()) await store.at(T0 - 100 + index).messages.enqueue(a.name, [one]);
@@ -249,8 +340,8 @@ describe('a claim for several consumers', () => {
       { maxMessages: 1, leaseSeconds: 60 },
       { maxMessages: 1, leaseSeconds: 90 },
     ]);
-    const [a1, a2] = fromA.leased.flat() as [LeasedDelivery, LeasedDelivery];
-    const [b1] = (await store.messages.dequeue(b, { maxMessages: 1, leaseSeconds: 60 })) as [LeasedDelivery];
+    const [a1, a2] = fromA.leased.flat() as [LeasedMessage, LeasedMessage];
+    const [b1] = (await store.messages.dequeue(b, { maxMessages: 1, leaseSeconds: 60 })) as [LeasedMessage];
     expect(await store.messages.ack(b.id, [a1])).toEqual(['delivery-not-found']);
     expect(await store.messages.ack(a.id, [{ ...a1, leaseToken: b1.leaseToken }])).toEqual(['lease-lost']);
     expect(await store.messages.ack(a.id, [a1, a2])).toEqual([null, null]);
@@ -281,10 +372,10 @@ describe('a claim for several consumers', () => {
  */
 const LATER = T0 + 60_000;
 interface Leases {
-  ofA: LeasedDelivery[];
-  ofB: LeasedDelivery[];
-  stale: LeasedDelivery;
-  unknown: LeasedDelivery;
+  ofA: LeasedMessage[];
+  ofB: LeasedMessage[];
+  stale: LeasedMessage;
+  unknown: LeasedMessage;
 }
 
 async function leases(): Promise<Leases> {
@@ -293,19 +384,19 @@ async function leases(): Promise<Leases> {
   const [stale] = await store.at(T0).messages.dequeue(a, { maxMessages: 1, leaseSeconds: 1 });
   const ofA = await store.at(LATER).messages.dequeue(a, { maxMessages: 8, leaseSeconds: 600 });
   const ofB = await store.at(LATER).messages.dequeue(b, { maxMessages: 4, leaseSeconds: 600 });
-  const byBody = (one: LeasedDelivery, other: LeasedDelivery): number => Number(one.body) - Number(other.body);
-  const first = ofA[0] as LeasedDelivery;
+  const byBody = (one: LeasedMessage, other: LeasedMessage): number => Number(one.body) - Number(other.body);
+  const first = ofA[0] as LeasedMessage;
   return {
     ofA: ofA.toSorted(byBody),
     ofB: ofB.toSorted(byBody),
-    stale: stale as LeasedDelivery,
+    stale: stale as LeasedMessage,
     unknown: { ...first, messageId: newPackId() },
   };
 }
 
 /** Copies, because two requests never decode to the same objects. */
-function again(receipts: (LeasedDelivery | undefined)[]): LeasedDelivery[] {
-  return receipts.map((receipt) => ({ ...(receipt as LeasedDelivery) }));
+function again(receipts: (LeasedMessage | undefined)[]): LeasedMessage[] {
+  return receipts.map((receipt) => ({ ...(receipt as LeasedMessage) }));
 }
 
 /** The state of each message that a queue owes, by its body. */
@@ -335,16 +426,12 @@ describe('an ack batch', () => {
 
   it('with stale, unknown, foreign and repeated receipts answers each one and deletes only the held deliveries', async () => {
     const { ofA, ofB, stale, unknown } = await leases();
-    const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedDelivery;
-    const [one, two, three] = ofA.filter((lease) => lease !== fresh) as [
-      LeasedDelivery,
-      LeasedDelivery,
-      LeasedDelivery,
-    ];
+    const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedMessage;
+    const [one, two, three] = ofA.filter((lease) => lease !== fresh) as [LeasedMessage, LeasedMessage, LeasedMessage];
     const outcomes = await store.at(LATER).messages.batches.ack([
       { queueId: a.id, receipts: [one, two] },
       { queueId: a.id, receipts: again([two]) },
-      { queueId: b.id, receipts: [ofB[0] as LeasedDelivery, ...again([ofB[0]])] },
+      { queueId: b.id, receipts: [ofB[0] as LeasedMessage, ...again([ofB[0]])] },
       { queueId: a.id, receipts: [stale, three] },
       { queueId: a.id, receipts: [unknown] },
       { queueId: b.id, receipts: [fresh] },
@@ -368,8 +455,8 @@ describe('an ack batch', () => {
 
   it('for leases from very many claims gives the same answers and deletes the same deliveries', async () => {
     for (const queue of [a, b]) await store.at(T0).messages.enqueue(queue.name, numbered(60));
-    const claims = async (queue: Queue): Promise<LeasedDelivery[]> => {
-      const leased: LeasedDelivery[] = [];
+    const claims = async (queue: Queue): Promise<LeasedMessage[]> => {
+      const leased: LeasedMessage[] = [];
       while (leased.length < 60) {
         leased.push(...(await store.at(LATER).messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 600 })));
       }
@@ -384,7 +471,7 @@ describe('an ack batch', () => {
     expect(await store.at(LATER).messages.batches.ack(requests(0, 40))).toEqual([nulls(40), nulls(40)]);
     expect(Object.keys(await deliveries(a)).toSorted()).toEqual(bodies(ofA.slice(40)).toSorted());
     // One receipt carries the token of another lease. The others are acked all the same.
-    const forged = { ...(ofA[59] as LeasedDelivery), leaseToken: (ofB[59] as LeasedDelivery).leaseToken };
+    const forged = { ...(ofA[59] as LeasedMessage), leaseToken: (ofB[59] as LeasedMessage).leaseToken };
     const outcomes = await store
       .at(LATER)
       .messages.batches.ack([...requests(40, 59), { queueId: a.id, receipts: [forged] }]);
@@ -414,8 +501,8 @@ describe('an ack batch', () => {
 describe('a nack batch', () => {
   it('makes the held deliveries ready, each after its own delay, and answers the other receipts', async () => {
     const { ofA, ofB, stale, unknown } = await leases();
-    const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedDelivery;
-    const [one, two] = ofA.filter((lease) => lease !== fresh) as [LeasedDelivery, LeasedDelivery];
+    const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedMessage;
+    const [one, two] = ofA.filter((lease) => lease !== fresh) as [LeasedMessage, LeasedMessage];
     const outcomes = await store.at(LATER).messages.batches.nack([
       { queueId: a.id, receipts: [one], delaySeconds: 0, reason: 'busy' },
       { queueId: a.id, receipts: again([one]), delaySeconds: 70 },
@@ -446,11 +533,33 @@ describe('a nack batch', () => {
   });
 });
 
+describe('equal nacks of several requests for one delivery', () => {
+  it('leave one row, and different ones leave a row each', async () => {
+    await store.messages.enqueue(a.name, numbered(6));
+    const leased = await store.messages.dequeue(a, { maxMessages: 6, leaseSeconds: 600 });
+    const nack = (receipt: LeasedMessage, delaySeconds: number, reason?: string) => ({
+      queueId: a.id,
+      receipts: [receipt],
+      delaySeconds,
+      reason,
+    });
+    const requests = leased.map((receipt, index) =>
+      nack(receipt, index < 4 ? 0 : 60, index === 5 ? 'busy' : undefined),
+    );
+    expect(await store.messages.batches.nack(requests)).toEqual(leased.map(() => [null]));
+    expect((await deliveryRows(store, a)).map(({ members, reason }) => [members, reason])).toEqual([
+      [0b00_1111, null],
+      [0b01_0000, null],
+      [0b10_0000, 'busy'],
+    ]);
+  });
+});
+
 describe('an extend batch', () => {
   it('sets the deadline of each held lease as its request asks and answers the other receipts', async () => {
     const { ofA, ofB, stale, unknown } = await leases();
-    const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedDelivery;
-    const [one, two] = ofA.filter((lease) => lease !== fresh) as [LeasedDelivery, LeasedDelivery];
+    const fresh = ofA.find(({ messageId }) => messageId.equals(stale.messageId)) as LeasedMessage;
+    const [one, two] = ofA.filter((lease) => lease !== fresh) as [LeasedMessage, LeasedMessage];
     const results = await store.at(LATER + 1000).messages.batches.extend([
       { queueId: a.id, receipts: [one, stale], leaseSeconds: 100 },
       { queueId: b.id, receipts: [...ofB.slice(0, 1), unknown], leaseSeconds: 1000 },
@@ -474,7 +583,7 @@ describe('an extend batch', () => {
 
   it('with two requests for one delivery leaves it with the deadline of the second', async () => {
     const { ofA } = await leases();
-    const [one] = ofA as [LeasedDelivery];
+    const [one] = ofA as [LeasedMessage];
     const results = await store.at(LATER).messages.batches.extend([
       { queueId: a.id, receipts: [one], leaseSeconds: 900 },
       { queueId: a.id, receipts: again([one]), leaseSeconds: 100 },

@@ -1,9 +1,11 @@
-import { type EnqueueRequest, MessageRepository, poolOf } from '@rowmq/store';
+import { RowmqError } from '@rowmq/contract';
+import { type Database, type EnqueueOutcome, type EnqueueRequest, MessageRepository, poolOf } from '@rowmq/store';
 import { DataSource } from 'typeorm';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Batcher } from '../../apps/broker/src/messages/batcher.js';
 import { enqueue as enqueueIn } from '../../libs/typeorm/src/index.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
+import { eventually } from '../support/wait.js';
 
 /*
  * An enqueue to a queue with a maximum depth reads the depth without locks, and locks the queue's
@@ -81,6 +83,59 @@ test('a broker that refuses requests of a batch counts each full queue once', as
   await other.close();
   expect(outcomes).toEqual(requests.map(() => expect.objectContaining({ code: 'queue-full' })));
   expect(counts).toBe(1);
+});
+
+describe('the enqueues of one broker to a bounded queue', () => {
+  /**
+   * A broker whose counts of a queue stay without an answer until `answer` is called, from the
+   * `nth` on. `isHeld` tells that the database has made such a count.
+   */
+  function withHeldCounts(nth: number): { messages: MessageRepository; isHeld: () => boolean; answer: () => void } {
+    let counts = 0;
+    let answer = (): void => undefined;
+    const answered = new Promise<void>((resolve) => (answer = resolve));
+    const database = Object.create(store.database) as Database;
+    database.read = async <T>(sql: string, values?: readonly unknown[]) => {
+      const rows = await store.database.read<T>(sql, values);
+      if (sql.includes('BIT_COUNT')) {
+        counts += 1;
+        if (counts >= nth) await answered;
+      }
+      return rows;
+    };
+    return { messages: new MessageRepository(database), isHeld: () => counts >= nth, answer };
+  }
+
+  const sizeOrCode = ([outcome]: readonly EnqueueOutcome[]): unknown =>
+    outcome instanceof RowmqError ? outcome.code : (outcome as Buffer[]).length;
+
+  test('do not exceed it together when they count at the same time', async () => {
+    const queue = await createQueue(store, { maxDepth: 5 });
+    const { messages, isHeld, answer } = withHeldCounts(1);
+    const enqueue = async () => sizeOrCode(await messages.enqueue([{ queueName: queue.name, messages: numbered(3) }]));
+    const both = [enqueue(), enqueue()];
+    await eventually('the database has counted', isHeld);
+    answer();
+    expect((await Promise.all(both)).toSorted()).toEqual([3, 'queue-full']);
+    expect(await store.browse.stats(queue.id)).toMatchObject({ ready: 3 });
+  });
+
+  test('count what another of them stored while the database counted', async () => {
+    const queue = await createQueue(store, { maxDepth: 5 });
+    const { messages, isHeld, answer } = withHeldCounts(2);
+    const enqueue = async (count: number) =>
+      sizeOrCode(await messages.enqueue([{ queueName: queue.name, messages: numbered(count) }]));
+    expect(await enqueue(1)).toBe(1);
+    // Too many by the first count, so the broker counts again.
+    const refused = enqueue(5);
+    await eventually('the database has counted again', isHeld);
+    expect(await enqueue(2)).toBe(2);
+    answer();
+    expect(await refused).toBe('queue-full');
+    expect(await enqueue(3)).toBe('queue-full');
+    expect(await enqueue(2)).toBe(2);
+    expect(await store.browse.stats(queue.id)).toMatchObject({ ready: 5 });
+  });
 });
 
 test('an enqueue notices at once that another broker gave its queue a maximum depth, or took it away', async () => {

@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Database, LEASE_GRACE_MS, MessageRepository, type Queue, type Transaction } from '@rowmq/store';
+import { LEASE_GRACE_MS, MessageRepository, type Queue } from '@rowmq/store';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { owedMessages } from '../support/deliveries.js';
+import { losingAnswers } from '../support/lost-answer.js';
 import { bodies, createQueue, numbered, openStore, SingleMessages, type TestStore } from '../support/store.js';
 
 const LEASE_SECONDS = 1;
@@ -16,20 +17,6 @@ afterAll(async () => {
   await store.close();
 });
 
-/**
- * A database that commits a transaction, loses the answer, and is unreachable for a while. A
- * failover may do this to a COMMIT. `meanwhile` runs before the retry.
- */
-function forgetting(database: Database, meanwhile: () => Promise<void>): Database {
-  const forgetful = Object.create(database) as Database;
-  forgetful.transaction = async <T>(work: (tx: Transaction) => Promise<T>): Promise<T> => {
-    await database.transaction(work);
-    await meanwhile();
-    return database.transaction((tx) => work(Object.assign(Object.create(tx) as Transaction, { commitUnknown: true })));
-  };
-  return forgetful;
-}
-
 async function receiveCounts(queue: Queue): Promise<number[]> {
   return (await owedMessages(store, queue)).map(({ receiveCount }) => receiveCount);
 }
@@ -38,7 +25,7 @@ describe('a claim that retries because its COMMIT got no answer', () => {
   test('finds its own leases again and counts one receive for each message', async () => {
     const queue = await createQueue(store);
     await store.messages.enqueue(queue.name, numbered(3));
-    const messages = new SingleMessages(new MessageRepository(forgetting(store.database, async () => undefined)));
+    const messages = new SingleMessages(new MessageRepository(losingAnswers(store.database)));
     const leased = await messages.dequeue(queue, { maxMessages: 3, leaseSeconds: LEASE_SECONDS });
     expect(leased.map(({ receiveCount }) => receiveCount)).toEqual([1, 1, 1]);
     expect(bodies(leased)).toEqual(['0', '1', '2']);
@@ -49,7 +36,7 @@ describe('a claim that retries because its COMMIT got no answer', () => {
   test('finds its part of a delivery again, and the rest of it stays ready', async () => {
     const queue = await createQueue(store);
     await store.messages.enqueue(queue.name, numbered(5));
-    const messages = new SingleMessages(new MessageRepository(forgetting(store.database, async () => undefined)));
+    const messages = new SingleMessages(new MessageRepository(losingAnswers(store.database)));
     const leased = await messages.dequeue(queue, { maxMessages: 2, leaseSeconds: 60 });
     expect(bodies(leased)).toEqual(['0', '1']);
     const rest = await store.messages.dequeue(queue, { maxMessages: 10, leaseSeconds: 60 });
@@ -61,7 +48,7 @@ describe('a claim that retries because its COMMIT got no answer', () => {
     const queue = await createQueue(store);
     await store.messages.enqueue(queue.name, numbered(3));
     const pause = (): Promise<void> => sleep(LEASE_SECONDS * 1000 + LEASE_GRACE_MS + 100);
-    const messages = new MessageRepository(forgetting(store.database, pause));
+    const messages = new MessageRepository(losingAnswers(store.database, pause));
     const { leased: lost } = await messages.claim(queue, [{ maxMessages: 3, leaseSeconds: LEASE_SECONDS }]);
     expect(lost).toEqual([[]]);
     const leased = await store.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 60 });
@@ -77,7 +64,7 @@ describe('a claim that retries because its COMMIT got no answer', () => {
       const taken = await store.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 60 });
       expect(taken.map(({ receiveCount }) => receiveCount)).toEqual([2, 2, 2]);
     };
-    const messages = new SingleMessages(new MessageRepository(forgetting(store.database, takenByAnother)));
+    const messages = new SingleMessages(new MessageRepository(losingAnswers(store.database, takenByAnother)));
     expect(await messages.dequeue(queue, { maxMessages: 3, leaseSeconds: LEASE_SECONDS })).toEqual([]);
     expect(await receiveCounts(queue)).toEqual([2, 2, 2]);
   });

@@ -1,5 +1,5 @@
 import { type Connection, createConnection } from 'mysql2/promise';
-import { FIRST_ID, type LeasedDelivery, type Queue } from '@rowmq/store';
+import { FIRST_ID, type LeasedMessage, type Queue } from '@rowmq/store';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { recordStatements } from '../support/statements.js';
 import { createQueue, message, openStore, type TestStore } from '../support/store.js';
@@ -33,8 +33,8 @@ afterAll(async () => {
   await store.close();
 });
 
-const ack = (queue: Queue, receipts: LeasedDelivery[]) => store.messages.ack(queue.id, receipts);
-const nack = (queue: Queue, receipts: LeasedDelivery[]) => store.messages.nack(queue.id, receipts, { delaySeconds: 0 });
+const ack = (queue: Queue, receipts: LeasedMessage[]) => store.messages.ack(queue.id, receipts);
+const nack = (queue: Queue, receipts: LeasedMessage[]) => store.messages.nack(queue.id, receipts, { delaySeconds: 0 });
 
 describe.each([
   ['one claim', 1],
@@ -51,7 +51,7 @@ describe.each([
     // Each enqueue makes a pack of its own.
     const packs = Math.max(3, claims);
     for (let pack = 0; pack < packs; pack += 1) await store.messages.enqueue(queue.name, [message(), message()]);
-    const receipts: LeasedDelivery[] = [];
+    const receipts: LeasedMessage[] = [];
     const maxMessages = (packs * 2) / claims;
     while (receipts.length < packs * 2) {
       receipts.push(...(await store.messages.dequeue(queue, { maxMessages, leaseSeconds: 600 })));

@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { MessageRepository, type Queue } from '@rowmq/store';
+import { type Database, MessageRepository, type Queue } from '@rowmq/store';
 import { storeStamped } from '../support/partitions.js';
 import { recordStatements } from '../support/statements.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
+import { eventually } from '../support/wait.js';
 
 /*
  * Deliveries that others hold or block at the start of a queue hide neither the deliveries behind
@@ -67,6 +68,19 @@ describe('urgent deliveries that others hold', () => {
   });
 });
 
+test('a claim whose delivery another broker shrinks between peek and lock must be repeated', async () => {
+  for (const batch of [numbered(5), numbered(5)]) await store.messages.enqueue(queue.name, batch);
+  const database = Object.create(store.database) as Database;
+  database.transaction = async (work) => {
+    await other.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 60 });
+    return store.database.transaction(work);
+  };
+  // The peek saw five messages in the first delivery, and the lock finds two.
+  const outcome = await new MessageRepository(database).claim(queue, [{ maxMessages: 5, leaseSeconds: 60 }]);
+  expect(bodies(outcome.leased.flat())).toEqual(['3', '4']);
+  expect(await outcome.claimAgain).toBe(true);
+});
+
 describe('messages that another broker leased', () => {
   /** Both brokers have floors: they know where the queue's ready messages begin. */
   async function claimBoth(): Promise<void> {
@@ -127,6 +141,56 @@ test('a poll of many queues finds the messages of a queue behind one with more m
   await store.messages.enqueue(behind.name, [message()]);
   const watcher = new MessageRepository(other.database);
   expect(await watcher.poll([queue.id, behind.id, empty.id])).toEqual(new Set([queue.id, behind.id]));
+});
+
+describe('a poll from the scan floors', () => {
+  const demand = { maxMessages: 1, leaseSeconds: 60 };
+
+  /** A broker whose full poll took so long that the next one is some seconds away. */
+  async function afterSlowFullPoll(): Promise<{ watcher: MessageRepository; endedAt: number }> {
+    const database = Object.create(other.database) as Database;
+    database.read = async <T>(sql: string, values?: readonly unknown[]) => {
+      if (sql.includes('SLEEP')) return other.database.read<T>(sql, values);
+      await other.database.read('SELECT SLEEP(0.5)');
+      return other.database.read<T>(sql, values);
+    };
+    const watcher = new MessageRepository(database);
+    await watcher.poll([queue.id]);
+    delete (database as Partial<Database>).read;
+    return { watcher, endedAt: performance.now() };
+  }
+
+  test('names a queue of which the broker remembers nothing', async () => {
+    const { watcher } = await afterSlowFullPoll();
+    expect(await watcher.poll([queue.id])).toEqual(new Set([queue.id]));
+    // A claim reads all of the queue, and after that the poll knows that it is empty.
+    expect((await watcher.claim(queue, [demand])).leased).toEqual([[]]);
+    expect(await watcher.poll([queue.id])).toEqual(new Set());
+  });
+
+  test('is followed by a full one within 5 s, which finds a message in an unused priority', async () => {
+    const { watcher, endedAt } = await afterSlowFullPoll();
+    await watcher.claim(queue, [demand]);
+    await store.messages.enqueue(queue.name, [message()]);
+    expect(await watcher.poll([queue.id])).toEqual(new Set());
+    await eventually('the poll finds it', async () => (await watcher.poll([queue.id])).has(queue.id));
+    expect(performance.now() - endedAt).toBeLessThan(7000);
+  });
+
+  test('goes on while full polls fail', async () => {
+    const database = Object.create(other.database) as Database;
+    const watcher = new MessageRepository(database);
+    await store.messages.enqueue(queue.name, numbered(2));
+    await watcher.claim(queue, [demand]);
+    database.read = async <T>(sql: string, values?: readonly unknown[]) => {
+      // As if the statement met more dead entries than it can read by its deadline.
+      if (sql.includes('available_at BETWEEN ?') && values?.at(-1) === 0)
+        return other.database.read<T>('SELECT EXP(99999)');
+      return other.database.read<T>(sql, values);
+    };
+    await expect(watcher.poll([queue.id])).rejects.toThrow();
+    expect(await watcher.poll([queue.id])).toEqual(new Set([queue.id]));
+  });
 });
 
 test('a poll also names the queues that it did not reach', async () => {

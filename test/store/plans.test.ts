@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Connection, createConnection, type RowDataPacket } from 'mysql2/promise';
 import { lowestMessageId, newPackId } from '@rowmq/contract';
-import { FIRST_ID, type LeasedDelivery, MessageRepository, type Partition, type Queue } from '@rowmq/store';
+import { FIRST_ID, type LeasedMessage, MessageRepository, type Partition, type Queue } from '@rowmq/store';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { SessionClock } from '../support/clock.js';
 import { storeLonely } from '../support/packs.js';
@@ -133,12 +133,12 @@ async function live(): Promise<Map<string, Sent>> {
   await messages.ack(queue.id, [...leased.slice(16, 20), ...leased.slice(25, 30)]);
   keep(settling('ack of parts'));
   await messages.nack(queue.id, leased.slice(8, 12), { delaySeconds: 60 });
-  const lost = leased.map((one, index): LeasedDelivery => ({ ...one, leaseToken: Buffer.alloc(8, index + 1) }));
+  const lost = leased.map((one, index): LeasedMessage => ({ ...one, leaseToken: Buffer.alloc(8, index + 1) }));
   await messages.ack(queue.id, lost);
   keep({ 'receipts: why they failed': /^SELECT d\.queue_id AS queueId, d\.pack_id AS packId, d\.members/ });
 
   // Each from a claim of its own: a list takes the place of one condition for each.
-  const each: LeasedDelivery[] = [];
+  const each: LeasedMessage[] = [];
   for (let one = 0; one < 70; one += 1) {
     await messages.enqueue(queue.name, [message(urgent)]);
     each.push(...(await messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 30 })));
@@ -171,7 +171,7 @@ async function live(): Promise<Map<string, Sent>> {
   }
   await store.browse.stats(queue.id);
   keep({ stats: /AS oldest/ });
-  const [any] = leased as [LeasedDelivery];
+  const [any] = leased as [LeasedMessage];
   await store.browse.messages([any.messageId]);
   keep({ 'look-up: body': /^SELECT id, queue_id AS queueId, count[^]*UNION ALL/ });
   await store.browse.deliveries(any.messageId, [queue.id, neighbour.id]);

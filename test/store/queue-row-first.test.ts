@@ -1,5 +1,5 @@
 import { messageIdIn, packIdOf } from '@rowmq/contract';
-import { FIRST_ID, type LeasedDelivery, type Queue } from '@rowmq/store';
+import { FIRST_ID, type LeasedMessage, type Queue } from '@rowmq/store';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { indexesOf } from '../../libs/store/src/messages/members.js';
 import { deadLetterAll, enqueueStamped, hex, MINUTE, openSession, START, claimAll } from '../support/partitions.js';
@@ -58,7 +58,7 @@ async function createGraveyard(): Promise<Queue> {
  * A queue that dead-letters a message when its first lease has run out, with three messages under
  * that lease.
  */
-async function createOrigin(graveyard: Queue): Promise<{ origin: Queue; ids: Buffer[]; leases: LeasedDelivery[] }> {
+async function createOrigin(graveyard: Queue): Promise<{ origin: Queue; ids: Buffer[]; leases: LeasedMessage[] }> {
   const settings = { messageTtlSeconds: 3600, maxReceives: 1, deadLetterQueue: graveyard.name };
   const origin = await createQueue(store, settings);
   const ids = await enqueueStamped(store, origin, { at: START, count: 3 });

@@ -1,4 +1,4 @@
-import type { LeasedDelivery, Queue } from '@rowmq/store';
+import type { LeasedMessage, Queue } from '@rowmq/store';
 import { beforeAll, beforeEach, expect, test } from 'vitest';
 import { recordRoundTrips } from '../support/statements.js';
 import { createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
@@ -32,14 +32,14 @@ async function cost<T>(verb: () => Promise<T>): Promise<{ result: T; trips: numb
   return { result, trips: sent.length, commits: sent.filter((sql) => sql.endsWith('COMMIT')).length };
 }
 
-async function lease(count: number): Promise<LeasedDelivery[]> {
+async function lease(count: number): Promise<LeasedMessage[]> {
   await store.messages.enqueue(queue.name, numbered(count));
   const { leased } = await store.messages.batches.claim(queue, [{ maxMessages: count, leaseSeconds: 60 }]);
   expect(leased.flat()).toHaveLength(count);
   return leased.flat();
 }
 
-const request = (receipts: readonly LeasedDelivery[]) => ({ queueId: queue.id, receipts });
+const request = (receipts: readonly LeasedMessage[]) => ({ queueId: queue.id, receipts });
 
 test('an enqueue is one round trip and one commit, for many requests and queues', async () => {
   const others = await Promise.all([1, 2, 3].map(() => createQueue(store)));
@@ -94,10 +94,10 @@ test('a claim is at most three round trips and one commit, and one round trip if
 test('nack, extend and release are two round trips and one commit, whether they split deliveries or not', async () => {
   const leased = await lease(40);
   const { batches } = store.messages;
-  const verbs: ((receipts: LeasedDelivery[]) => Promise<unknown>)[] = [
-    (receipts: LeasedDelivery[]) => batches.extend([{ ...request(receipts), leaseSeconds: 90 }]),
-    (receipts: LeasedDelivery[]) => batches.nack([{ ...request(receipts), delaySeconds: 90 }]),
-    (receipts: LeasedDelivery[]) => batches.release(request(receipts)),
+  const verbs: ((receipts: LeasedMessage[]) => Promise<unknown>)[] = [
+    (receipts: LeasedMessage[]) => batches.extend([{ ...request(receipts), leaseSeconds: 90 }]),
+    (receipts: LeasedMessage[]) => batches.nack([{ ...request(receipts), delaySeconds: 90 }]),
+    (receipts: LeasedMessage[]) => batches.release(request(receipts)),
   ];
   for (const [index, verb] of verbs.entries()) {
     const some = leased.slice(index * 5, index * 5 + 5);

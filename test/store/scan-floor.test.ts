@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { newPackId } from '@rowmq/contract';
 import { EmbeddedServer } from '@rowmq/mysql-server';
-import { type LeasedDelivery, MessageRepository, migrateDatabase, type Queue, type StoreObserver } from '@rowmq/store';
+import { type LeasedMessage, MessageRepository, migrateDatabase, type Queue, type StoreObserver } from '@rowmq/store';
 import { type Connection, createConnection } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { serverProgram } from '../support/servers.js';
@@ -20,7 +20,7 @@ import { eventually } from '../support/wait.js';
  * this could lose.
  */
 
-async function dequeue(messages: MessageRepository, queue: Queue, maxMessages: number): Promise<LeasedDelivery[]> {
+async function dequeue(messages: MessageRepository, queue: Queue, maxMessages: number): Promise<LeasedMessage[]> {
   const { leased } = await messages.claim(queue, [{ maxMessages, leaseSeconds: 600 }]);
   return leased.flat();
 }
@@ -312,7 +312,7 @@ describe('a delivery below the floor', () => {
     await messages.enqueue([{ queueName: queue.name, messages: numbered(5) }]);
     others.push(...(await dequeue(messages, queue, 20)));
     await connection.rollback();
-    const rest: LeasedDelivery[] = [];
+    const rest: LeasedMessage[] = [];
     await eventually('the rest', async () => {
       rest.push(...(await dequeue(messages, queue, 20)));
       return others.length + rest.length === 25;

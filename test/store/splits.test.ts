@@ -2,7 +2,7 @@ import { formatMessageId, messageIdIn, newPackId, PACK_MESSAGES, packIdOf } from
 import {
   FIRST_ID,
   LEASE_GRACE_MS,
-  type LeasedDelivery,
+  type LeasedMessage,
   MessageRepository,
   type NewMessage,
   type Queue,
@@ -32,7 +32,7 @@ beforeEach(async () => {
   queue = await createQueue(store);
 });
 
-async function claim(now: number, maxMessages = 100, leaseSeconds = 60, of = queue): Promise<LeasedDelivery[]> {
+async function claim(now: number, maxMessages = 100, leaseSeconds = 60, of = queue): Promise<LeasedMessage[]> {
   return store.at(now).messages.dequeue(of, { maxMessages, leaseSeconds });
 }
 
@@ -41,7 +41,7 @@ async function leaseTogether(
   count: number,
   leaseSeconds = 60,
   overrides: Partial<NewMessage> = {},
-): Promise<LeasedDelivery[]> {
+): Promise<LeasedMessage[]> {
   await store.at(T0).messages.enqueue(queue.name, numbered(count, overrides));
   const leased = await claim(T0, count, leaseSeconds);
   expect(leased).toHaveLength(count);
@@ -64,12 +64,12 @@ describe('messages leased together', () => {
     queue = await createQueue(store, { deadLetterQueue: dead.name });
     const leased = await leaseTogether(8);
     const [acked, nacked, delayed, extended, rejected, released] = leased as [
-      LeasedDelivery,
-      LeasedDelivery,
-      LeasedDelivery,
-      LeasedDelivery,
-      LeasedDelivery,
-      LeasedDelivery,
+      LeasedMessage,
+      LeasedMessage,
+      LeasedMessage,
+      LeasedMessage,
+      LeasedMessage,
+      LeasedMessage,
     ];
     const { messages } = store.at(T0 + SECOND);
     expect(await messages.nack(queue.id, [delayed], { delaySeconds: 500, reason: 'later' })).toEqual([null]);
@@ -109,7 +109,7 @@ describe('messages leased together', () => {
       queue,
       [3, 3, 3].map((maxMessages) => ({ maxMessages, leaseSeconds: 60 })),
     );
-    const [one, two, three] = leased as [LeasedDelivery[], LeasedDelivery[], LeasedDelivery[]];
+    const [one, two, three] = leased as [LeasedMessage[], LeasedMessage[], LeasedMessage[]];
     expect(await deliveryRows(store, queue)).toHaveLength(1);
     const outcomes = await store.at(T0).messages.batches.ack([
       { queueId: queue.id, receipts: one.slice(0, 2) },
@@ -181,7 +181,7 @@ describe('messages leased together', () => {
   it('can be extended one by one, nacked one by one and claimed together again, and no keys collide', async () => {
     const leased = await leaseTogether(PACK_MESSAGES, 600);
     // Steps that visit every index, from both ends and in between.
-    const order = leased.map((_, index) => leased[(index * 13 + 5) % PACK_MESSAGES] as LeasedDelivery);
+    const order = leased.map((_, index) => leased[(index * 13 + 5) % PACK_MESSAGES] as LeasedMessage);
     for (const [step, one] of order.entries()) {
       const { outcomes } = await store.at(T0).messages.extend(queue.id, [one], { leaseSeconds: 700 + step });
       expect(outcomes).toEqual([null]);
@@ -301,7 +301,7 @@ describe('a stale holder', () => {
     const leased = await leaseTogether(4);
     const strange = messageIdIn(packIdOf(leased[0]!.messageId), 9);
     const never = messageIdIn(newPackId(), 0);
-    const { leaseToken } = leased[0] as LeasedDelivery;
+    const { leaseToken } = leased[0] as LeasedMessage;
     const receipts = [strange, never].map((messageId) => ({ messageId, leaseToken }));
     expect(await store.messages.ack(queue.id, receipts)).toEqual(['delivery-not-found', 'delivery-not-found']);
     expect(await store.messages.ack(queue.id, leased.slice(0, 1))).toEqual([null]);
@@ -330,7 +330,7 @@ describe('a stale holder', () => {
 
   it('from very many claims is refused, and valid receipts beside it hold', async () => {
     await store.at(T0).messages.enqueue(queue.name, numbered(64));
-    const leased: LeasedDelivery[] = [];
+    const leased: LeasedMessage[] = [];
     for (let taken = 0; taken < 64; taken += 1) leased.push(...(await claim(T0, 1, taken < 10 ? 1 : 600)));
     const { messages } = store.at(T0 + 5 * SECOND);
     const order = leased.toReversed();
@@ -708,7 +708,7 @@ describe('a queue that another broker changed since its settings were cached', (
         {
           maxMessages: 1,
           leaseSeconds: 30,
-          handOff: (leased: LeasedDelivery[]) => events.push(`${name} got ${bodies(leased).join()}`),
+          handOff: (leased: LeasedMessage[]) => events.push(`${name} got ${bodies(leased).join()}`),
           cancel: () => events.push(`${name} got nothing`),
         },
       ];

@@ -1,5 +1,5 @@
 import { indexInPack, packIdOf } from '@rowmq/contract';
-import type { LeasedDelivery, Queue } from '@rowmq/store';
+import type { LeasedMessage, Queue } from '@rowmq/store';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { has } from '../../libs/store/src/messages/members.js';
 import { type DeliveryRow, deliveryRows } from '../support/deliveries.js';
@@ -25,10 +25,10 @@ const LOCK =
 describe.each([
   [
     'nack',
-    (queue: Queue, leases: LeasedDelivery[], now: number) =>
+    (queue: Queue, leases: LeasedMessage[], now: number) =>
       store.at(now).messages.nack(queue.id, leases, { delaySeconds: 0 }),
   ],
-  ['ack', (queue: Queue, leases: LeasedDelivery[], now: number) => store.at(now).messages.ack(queue.id, leases)],
+  ['ack', (queue: Queue, leases: LeasedMessage[], now: number) => store.at(now).messages.ack(queue.id, leases)],
 ] as const)('a %s that waits for a row', (_verb, settle) => {
   it('does not lock the rows of lapsed leases and locks the rows of running leases', async () => {
     const queue = await createQueue(store);
@@ -37,7 +37,7 @@ describe.each([
     for (const one of numbered(3)) await store.at(now).messages.enqueue(queue.name, [one]);
     const stale = await store.at(now).messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 1 });
     const running = await store.at(now).messages.dequeue(queue, { maxMessages: 2, leaseSeconds: 60 });
-    const [first, second, third] = [...stale, ...running] as [LeasedDelivery, LeasedDelivery, LeasedDelivery];
+    const [first, second, third] = [...stale, ...running] as [LeasedMessage, LeasedMessage, LeasedMessage];
     const [holder, other] = [await openSession(store), await openSession(store)];
     try {
       await holder.write('START TRANSACTION');
@@ -67,7 +67,7 @@ describe.each([
     await store.at(now).messages.extend(queue.id, [third!], { leaseSeconds: 50 });
     const rows = await deliveryRows(store, queue);
     expect(rows).toHaveLength(3);
-    const rowOf = (lease: LeasedDelivery): unknown[] => {
+    const rowOf = (lease: LeasedMessage): unknown[] => {
       const row = rows.find(({ members }) => has(members, indexInPack(lease.messageId))) as DeliveryRow;
       return [queue.id, row.packId, row.leaseToken, row.part];
     };
@@ -82,7 +82,7 @@ describe.each([
       const settling = settle(queue, [second!, third!, first!], now + 10_000);
       // The expectations below report a failure.
       settling.catch(() => undefined);
-      const isFree = async (lease: LeasedDelivery): Promise<boolean> =>
+      const isFree = async (lease: LeasedMessage): Promise<boolean> =>
         (await other.read(`${lockRow} SKIP LOCKED`, rowOf(lease))).length > 0;
       await eventually('it holds the first of the running leases', async () => !(await isFree(early!)));
       expect(await isFree(first!)).toBe(true);

@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, test } from 'vitest';
-import { FIRST_ID, type Queue } from '@rowmq/store';
+import { FIRST_ID, type Queue, UnleasedRepository } from '@rowmq/store';
 import { owedIds } from '../support/deliveries.js';
+import { losingAnswers } from '../support/lost-answer.js';
 import { deadLetterAll, hex, MINUTE, openSession, START, claimAll } from '../support/partitions.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
@@ -65,6 +66,20 @@ describe('redrive', () => {
     expect(await idsIn(graveyard)).toEqual([]);
     const again = await claimAll(store, origin, LATER);
     expect(again.map(({ receiveCount }) => receiveCount)).toEqual([1, 1, 1, 1, 1]);
+  });
+
+  test('never moves more than asked if its COMMIT gets no answer', async () => {
+    await bury(origin, 4);
+    const losing = new UnleasedRepository(losingAnswers(store.at(LATER).database));
+    await expect(losing.redrive(graveyard.id, FIRST_ID, 100, 3)).rejects.toMatchObject({
+      code: 'database-unavailable',
+      message: expect.stringContaining('may or may not'),
+    });
+    expect(await idsIn(origin)).toHaveLength(3);
+    // All that is left may move, so a repeat is harmless. It counts only what it moved itself.
+    const { moved, left, next } = await losing.redrive(graveyard.id, FIRST_ID, 100, 3);
+    expect({ moved, left, next }).toEqual({ moved: new Map(), left: 1, next: null });
+    expect(await idsIn(origin)).toHaveLength(4);
   });
 
   test('skips orphaned, native, leased, expired and locked deliveries', async () => {

@@ -1,5 +1,5 @@
 import { LIMITS, newPackId, packIdOf } from '@rowmq/contract';
-import { FIRST_ID, type LeasedDelivery, type Queue, type Session } from '@rowmq/store';
+import { FIRST_ID, type LeasedMessage, type Queue, type Session } from '@rowmq/store';
 import { createConnection } from 'mysql2/promise';
 import { storeLonely } from './packs.js';
 import { numbered, type TestStore } from './store.js';
@@ -62,8 +62,8 @@ export async function storeStamped(
 }
 
 /** Dequeues every message that is available at an instant. */
-export async function claimAll(store: TestStore, queue: Queue, now: number): Promise<LeasedDelivery[]> {
-  const taken: LeasedDelivery[] = [];
+export async function claimAll(store: TestStore, queue: Queue, now: number): Promise<LeasedMessage[]> {
+  const taken: LeasedMessage[] = [];
   for (;;) {
     const some = await store.at(now).messages.dequeue(queue, { maxMessages: BATCH, leaseSeconds: 60 });
     if (some.length === 0) return taken;
@@ -72,7 +72,7 @@ export async function claimAll(store: TestStore, queue: Queue, now: number): Pro
 }
 
 /** Dequeues and acks every message that is available at an instant. */
-export async function settleAll(store: TestStore, queue: Queue, now: number): Promise<LeasedDelivery[]> {
+export async function settleAll(store: TestStore, queue: Queue, now: number): Promise<LeasedMessage[]> {
   const taken = await claimAll(store, queue, now);
   for (let done = 0; done < taken.length; done += BATCH) {
     const outcomes = await store.at(now).messages.ack(queue.id, taken.slice(done, done + BATCH));

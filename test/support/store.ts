@@ -4,7 +4,7 @@ import {
   BrowseRepository,
   Database,
   type Demand,
-  type LeasedDelivery,
+  type LeasedMessage,
   MessageRepository,
   type NewMessage,
   openDataSource,
@@ -62,7 +62,7 @@ export class SingleMessages {
     return outcome as Buffer[];
   }
 
-  async dequeue(queue: Queue, demand: Demand): Promise<LeasedDelivery[]> {
+  async dequeue(queue: Queue, demand: Demand): Promise<LeasedMessage[]> {
     const turn = this.turns.get(queue.id) ?? pLimit(1);
     this.turns.set(queue.id, turn);
     return turn(async () => {

@@ -6,7 +6,7 @@ export type { HealthLog } from './database/database-health.js';
 export { migrateDatabase, pendingMigrations, revertDatabase } from './database/migrate.js';
 export { NoPrimaryError } from './database/primary.js';
 export type { Row, Session, Statement, WriteResult } from './database/session.js';
-export type { Demand, LeasedDelivery } from './messages/claim.js';
+export type { Demand, LeasedMessage } from './messages/claim.js';
 export { LEASE_GRACE_MS, type Position } from './messages/delivery.sql.js';
 export type { EnqueueOutcome, EnqueueRequest, NewMessage, Reservation, Reserve } from './messages/enqueue.js';
 export { type ClaimOutcome, MessageRepository } from './messages/message.repository.js';

@@ -1,4 +1,4 @@
-import type { LeasedDelivery, ReceiptOutcomes } from '@rowmq/store';
+import type { LeasedMessage, ReceiptOutcomes } from '@rowmq/store';
 
 const FAULTS_KEPT = 10;
 
@@ -31,7 +31,7 @@ export class Account {
    * @param begunAt When the claim was sent. It must return no message whose ack was answered
    * before.
    */
-  recordLeased(leased: readonly LeasedDelivery[], begunAt: number): void {
+  recordLeased(leased: readonly LeasedMessage[], begunAt: number): void {
     for (const { messageId } of leased) {
       const ackedAt = this.ackedAt.get(key(messageId));
       if (ackedAt !== undefined && ackedAt < begunAt)
@@ -39,7 +39,7 @@ export class Account {
     }
   }
 
-  recordAcks(receipts: readonly Pick<LeasedDelivery, 'messageId'>[], outcomes: ReceiptOutcomes): void {
+  recordAcks(receipts: readonly Pick<LeasedMessage, 'messageId'>[], outcomes: ReceiptOutcomes): void {
     for (const [index, { messageId }] of receipts.entries()) {
       if (outcomes[index] !== null) this.refused += 1;
       else if (this.ackedAt.has(key(messageId))) this.fault(`${messageId.toString('hex')} was acked twice`);

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RowmqError, type PutQueueRequest } from '@rowmq/contract';
-import { FIRST_ID, type LeasedDelivery, type NewMessage, type Queue, type Reserve } from '@rowmq/store';
+import { FIRST_ID, type LeasedMessage, type NewMessage, type Queue, type Reserve } from '@rowmq/store';
 import { enqueue } from '../../../libs/typeorm/src/index.js';
 import { message, type TestStore } from '../../support/store.js';
 import { type Held, requestsFor } from './held-leases.js';
@@ -193,7 +193,7 @@ function isRefusal(outcome: Error): boolean {
 /** Consumers who wait at a broker during one enqueue, for some of its messages. */
 class ParkedConsumers {
   private readonly answered = new Map<object, number>();
-  private readonly leased: LeasedDelivery[] = [];
+  private readonly leased: LeasedMessage[] = [];
   private readonly ids = new Set<string>();
 
   constructor(private readonly scene: Scene) {}

@@ -1,10 +1,10 @@
-import type { LeasedDelivery } from '@rowmq/store';
+import type { LeasedMessage } from '@rowmq/store';
 
 /** A lease that a consumer holds, or believes that it holds. */
 export interface Held {
   queue: string;
   queueId: number;
-  lease: LeasedDelivery;
+  lease: LeasedMessage;
   /** The lease's end on `performance`'s clock, or slightly earlier. */
   until: number;
   /** Its consumer takes longer than the lease. */
@@ -58,8 +58,8 @@ export class HeldLeases {
 }
 
 /** Groups the leases into requests of one batch, two for each queue, not in the order of locks. */
-export function requestsFor(held: readonly Held[]): { queueId: number; receipts: LeasedDelivery[] }[] {
-  const queues = new Map<number, LeasedDelivery[]>();
+export function requestsFor(held: readonly Held[]): { queueId: number; receipts: LeasedMessage[] }[] {
+  const queues = new Map<number, LeasedMessage[]>();
   for (const { queueId, lease } of held) queues.set(queueId, [...(queues.get(queueId) ?? []), lease]);
   return [...queues]
     .toSorted(([one], [other]) => other - one)

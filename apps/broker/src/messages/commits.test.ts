@@ -1,7 +1,7 @@
 import type {
   EnqueueOutcome,
   EnqueueRequest,
-  LeasedDelivery,
+  LeasedMessage,
   MessageRepository,
   NewMessage,
   Queue,
@@ -58,7 +58,7 @@ function storing(offers: Record<string, number[]>, outcome: (request: EnqueueReq
         for (const reservation of take(queue(name), count)) {
           const got = Math.min(left, reservation.maxMessages);
           if (index < tries.length - 1) reservation.cancel();
-          else reservation.handOff(Array.from<LeasedDelivery>({ length: got }));
+          else reservation.handOff(Array.from<LeasedMessage>({ length: got }));
           left -= got;
         }
       }
@@ -125,7 +125,7 @@ describe('an enqueue', () => {
     enqueue.mockImplementation(async (requests, options) => {
       const [offered] = options?.reserve?.(queue('q'), 2) ?? [];
       expect(offered).toMatchObject({ maxMessages: 2, leaseSeconds: 7 });
-      offered?.handOff([{} as LeasedDelivery]);
+      offered?.handOff([{} as LeasedMessage]);
       return requests.map(ids);
     });
     await commits.enqueue({ queueName: 'q', messages: messages(2) });

@@ -3,11 +3,11 @@ import {
   encodeReceipt,
   type EnqueueMessage,
   formatMessageId,
-  type LeasedMessage,
+  type LeasedMessage as LeasedMessageJson,
   messageBytes,
   messageIdTime,
 } from '@rowmq/contract';
-import type { LeasedDelivery, NewMessage } from '@rowmq/store';
+import type { LeasedMessage, NewMessage } from '@rowmq/store';
 
 /**
  * Makes a message of a producer's request. It gets its id when its batch is stored. Throws
@@ -27,22 +27,22 @@ export function toNewMessage(message: EnqueueMessage, index: number): NewMessage
 }
 
 /**
- * A leased delivery as dequeue answers it. Spreading it from parts took a sixth of a busy broker's
+ * A leased message as dequeue answers it. Spreading it from parts took a sixth of a busy broker's
  * time.
  */
-export function toLeasedMessage(delivery: LeasedDelivery): LeasedMessage {
-  const bodyEncoding = bodyEncodingOf(delivery.body);
+export function toLeasedMessage(message: LeasedMessage): LeasedMessageJson {
+  const bodyEncoding = bodyEncodingOf(message.body);
   return {
-    id: formatMessageId(delivery.messageId),
-    body: delivery.body.toString(bodyEncoding),
+    id: formatMessageId(message.messageId),
+    body: message.body.toString(bodyEncoding),
     bodyEncoding,
-    headers: readHeaders(delivery.headers),
-    enqueuedAt: formatTime(messageIdTime(delivery.messageId)),
-    expiresAt: formatTime(delivery.expiresAt),
-    priority: delivery.priority,
-    receipt: encodeReceipt(delivery.messageId, delivery.leaseToken),
-    receiveCount: delivery.receiveCount,
-    leaseExpiresAt: formatTime(delivery.leaseExpiresAt),
+    headers: readHeaders(message.headers),
+    enqueuedAt: formatTime(messageIdTime(message.messageId)),
+    expiresAt: formatTime(message.expiresAt),
+    priority: message.priority,
+    receipt: encodeReceipt(message.messageId, message.leaseToken),
+    receiveCount: message.receiveCount,
+    leaseExpiresAt: formatTime(message.leaseExpiresAt),
   };
 }
 

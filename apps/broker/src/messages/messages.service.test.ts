@@ -1,7 +1,7 @@
 import { setMaxListeners } from 'node:events';
 import { setImmediate } from 'node:timers/promises';
 import { Logger } from '@nestjs/common';
-import { type LeasedDelivery, type MessageRepository, type Queue, type QueueRepository } from '@rowmq/store';
+import { type LeasedMessage, type MessageRepository, type Queue, type QueueRepository } from '@rowmq/store';
 import { encodeReceipt, newPackId, RowmqError } from '@rowmq/contract';
 import { describe, expect, test, vi } from 'vitest';
 import { Metrics } from '../metrics/metrics.js';
@@ -13,7 +13,7 @@ const QUEUE = { id: 7, name: 'q', leaseSeconds: 30, paused: false } as Queue;
 const CONFIG = { poolSize: 16, batchRequests: 1000, maxWaitingRequests: 100, maxLongPolls: 10 };
 const REQUEST = { maxMessages: 10, waitSeconds: 0 };
 
-const leased: LeasedDelivery[] = ['a', 'b'].map((body) => ({
+const leased: LeasedMessage[] = ['a', 'b'].map((body) => ({
   messageId: newPackId(),
   leaseToken: Buffer.alloc(8),
   body: Buffer.from(body),
@@ -27,7 +27,7 @@ const leased: LeasedDelivery[] = ['a', 'b'].map((body) => ({
 const ackAll: MessageRepository['ack'] = async (requests) => requests.map(({ receipts }) => receipts.map(() => null));
 
 /** The service on a store whose claims and acks the test answers. It records releases. */
-function newService(claim: () => Promise<LeasedDelivery[]> = async () => leased, ack = ackAll) {
+function newService(claim: () => Promise<LeasedMessage[]> = async () => leased, ack = ackAll) {
   const release = vi.fn<MessageRepository['release']>().mockResolvedValue();
   const claimed: MessageRepository['claim'] = async () => ({
     leased: [await claim()],
@@ -82,7 +82,7 @@ describe('the messages of a dequeue', () => {
 
   test('are released before a stop goes on, also if the claim was still in flight', async () => {
     let [endClaim, endRelease] = [() => undefined as void, () => undefined as void];
-    const claim = vi.fn<() => Promise<LeasedDelivery[]>>(
+    const claim = vi.fn<() => Promise<LeasedMessage[]>>(
       async () => new Promise((resolve) => (endClaim = () => resolve(leased))),
     );
     const { service, release } = newService(claim);
@@ -127,7 +127,7 @@ describe('the acks that a dequeue carries', () => {
 
   test('are committed before the claim starts, and answered beside the messages', async () => {
     const commit = held();
-    const claim = vi.fn<() => Promise<LeasedDelivery[]>>(async () => leased);
+    const claim = vi.fn<() => Promise<LeasedMessage[]>>(async () => leased);
     const ack = vi.fn<MessageRepository['ack']>(async (requests) => commit.until.then(() => ackAll(requests)));
     const { service } = newService(claim, ack);
     const answer = service.dequeue('q', CARRYING, connected);
@@ -169,7 +169,7 @@ describe('the acks that a dequeue carries', () => {
   });
 
   test('keep the broker from leasing anything when they fail', async () => {
-    const claim = vi.fn<() => Promise<LeasedDelivery[]>>(async () => leased);
+    const claim = vi.fn<() => Promise<LeasedMessage[]>>(async () => leased);
     const { service } = newService(claim, async () => Promise.reject(away));
     await expect(service.dequeue('q', CARRYING, connected)).rejects.toBe(away);
     expect(claim).not.toHaveBeenCalled();
@@ -177,7 +177,7 @@ describe('the acks that a dequeue carries', () => {
 
   test('stand when the consumer hangs up during their commit, and nothing is leased for it', async () => {
     const commit = held();
-    const claim = vi.fn<() => Promise<LeasedDelivery[]>>(async () => leased);
+    const claim = vi.fn<() => Promise<LeasedMessage[]>>(async () => leased);
     const { service, release } = newService(claim, async (requests) => commit.until.then(() => ackAll(requests)));
     const consumer = new AbortController();
     const answer = service.dequeue('q', CARRYING, consumer.signal);
@@ -206,7 +206,7 @@ describe('the acks that a dequeue carries', () => {
      * A service whose acks the test commits or fails, with a consumer that is about to be parked.
      */
     async function parkedService(commit: () => Promise<void>) {
-      const claim = vi.fn<() => Promise<LeasedDelivery[]>>(async () => []);
+      const claim = vi.fn<() => Promise<LeasedMessage[]>>(async () => []);
       const made = newService(claim, async (requests) => commit().then(() => ackAll(requests)));
       await made.service.dequeue('q', REQUEST, connected);
       expect(made.consumers.isKnownEmpty('q')).toBe(true);

@@ -14,7 +14,7 @@ import {
   type Receipt,
   RowmqError,
 } from '@rowmq/contract';
-import { type LeasedDelivery, MessageRepository, QueueRepository, type ReceiptOutcomes } from '@rowmq/store';
+import { type LeasedMessage, MessageRepository, QueueRepository, type ReceiptOutcomes } from '@rowmq/store';
 import type { z } from 'zod';
 import { Metrics } from '../metrics/metrics.js';
 import { Commits } from './commits.js';
@@ -227,7 +227,7 @@ export class MessagesService implements OnApplicationShutdown {
     return { done, failed };
   }
 
-  private async release(queueName: string, leased: LeasedDelivery[]): Promise<void> {
+  private async release(queueName: string, leased: LeasedMessage[]): Promise<void> {
     try {
       const queue = await this.queues.get(queueName);
       await this.messages.release({ queueId: queue.id, receipts: leased });

@@ -1,11 +1,11 @@
-import type { LeasedDelivery, Queue, Reservation } from '@rowmq/store';
+import type { LeasedMessage, Queue, Reservation } from '@rowmq/store';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { type Consumer, QueueConsumers, type QueueConsumersHost, type State } from './queue-consumers.js';
 
 const QUEUE = { id: 1, name: 'q', leaseSeconds: 30 } as Queue;
 const LIMITS = { consumers: 100, messages: 1000 };
 
-const leased = (...bodies: string[]): LeasedDelivery[] =>
+const leased = (...bodies: string[]): LeasedMessage[] =>
   bodies.map((body) => ({
     messageId: Buffer.alloc(16),
     leaseToken: Buffer.alloc(8),

@@ -1,4 +1,4 @@
-import type { Demand, LeasedDelivery, Queue, Reservation } from '@rowmq/store';
+import type { Demand, LeasedMessage, Queue, Reservation } from '@rowmq/store';
 import { type IdleQueue, SHORTEST_PAUSE_MS } from './idle-poll.js';
 
 /** A consumer's request that has no answer yet. */
@@ -12,7 +12,7 @@ export interface Consumer {
   readonly arrival: number;
   /** Its time ran out, or it hung up, while a claim or a reservation could still bring messages. */
   isOver: boolean;
-  readonly settle: (outcome: LeasedDelivery[] | Error) => void;
+  readonly settle: (outcome: LeasedMessage[] | Error) => void;
 }
 
 /** The most that one claim may be for. */
@@ -244,7 +244,7 @@ export class QueueConsumers implements IdleQueue {
    * @param leased one list for each demand
    * @param claimAgain the claim got too little although more may be ready
    */
-  endClaim(leased: readonly LeasedDelivery[][], claimAgain: boolean): void {
+  endClaim(leased: readonly LeasedMessage[][], claimAgain: boolean): void {
     this.repeats = claimAgain ? this.repeats + 1 : 0;
     const isInVain = this.repeats === MOST_REPEATS;
     if (isInVain) this.repeats = 0;
@@ -301,7 +301,7 @@ export class QueueConsumers implements IdleQueue {
     for (const consumer of [...this.claimants, ...this.reserved]) consumer.isOver = true;
   }
 
-  private handOff(consumer: Consumer, leased: LeasedDelivery[]): void {
+  private handOff(consumer: Consumer, leased: LeasedMessage[]): void {
     if (!this.reserved.delete(consumer)) return;
     this.host.handedOff(this.queueName, leased.length);
     consumer.settle(leased);

@@ -4,7 +4,7 @@ import { RowmqError } from '@rowmq/contract';
 import {
   type ClaimOutcome,
   type Demand,
-  type LeasedDelivery,
+  type LeasedMessage,
   type MessageRepository,
   type Queue,
   queueNotFound,
@@ -22,7 +22,7 @@ const one = { maxMessages: 1, leaseSeconds: undefined, waitMs: LONG };
 const NO_PEERS: Peers = { wake: () => undefined, parked: () => undefined };
 const CONFIG = { poolSize: 16, batchRequests: 1000, maxWaitingRequests: 100, maxLongPolls: 100 };
 
-const delivery = (body: string): LeasedDelivery => ({
+const delivery = (body: string): LeasedMessage => ({
   messageId: Buffer.alloc(16),
   leaseToken: Buffer.alloc(8),
   body: Buffer.from(body),
@@ -32,7 +32,7 @@ const delivery = (body: string): LeasedDelivery => ({
   expiresAt: 0,
   leaseExpiresAt: 0,
 });
-const bodies = (deliveries: LeasedDelivery[]): string[] => deliveries.map(({ body }) => body.toString());
+const bodies = (deliveries: LeasedMessage[]): string[] => deliveries.map(({ body }) => body.toString());
 
 /** A claim in flight, which the test answers. */
 class HandClaim {
@@ -160,7 +160,7 @@ function stopClock(): void {
 }
 
 /** A consumer that is parked, after a claim that found its queue empty. */
-async function parked(queueName = 'q', waitMs = LONG, signal = never): Promise<{ waiting: Promise<LeasedDelivery[]> }> {
+async function parked(queueName = 'q', waitMs = LONG, signal = never): Promise<{ waiting: Promise<LeasedMessage[]> }> {
   const waiting = consumers.dequeue(queueName, { ...one, waitMs }, signal);
   (await store.claim()).bring([]);
   await turn();
@@ -526,7 +526,7 @@ describe('a failed claim or poll', () => {
     claims[1]?.fail(new Error('odd'));
     claims[0]?.bring(['a']);
     await expect(bad).rejects.toThrow('odd');
-    expect(bodies((await good) as LeasedDelivery[])).toEqual(['a']);
+    expect(bodies((await good) as LeasedMessage[])).toEqual(['a']);
   });
 
   test('is made up for by the next poll', async () => {

@@ -1,6 +1,6 @@
 import { type BeforeApplicationShutdown, Inject, Injectable } from '@nestjs/common';
 import { RowmqError } from '@rowmq/contract';
-import { type LeasedDelivery, MessageRepository, type Queue, QueueRepository, type Reservation } from '@rowmq/store';
+import { type LeasedMessage, MessageRepository, type Queue, QueueRepository, type Reservation } from '@rowmq/store';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import { Metrics } from '../metrics/metrics.js';
 import { batchLimits, type BatchConfig } from './batch-limits.js';
@@ -91,7 +91,7 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
    * consumer that has hung up. Throws `queue-not-found`, `database-unavailable`, and `overloaded`
    * when too many wait.
    */
-  async dequeue(queueName: string, demand: ConsumerDemand, hungUp: AbortSignal): Promise<LeasedDelivery[]> {
+  async dequeue(queueName: string, demand: ConsumerDemand, hungUp: AbortSignal): Promise<LeasedMessage[]> {
     if (this.isClosed || hungUp.aborted) return [];
     const mayWait = demand.waitMs > 0;
     const { maxLongPolls, maxWaitingRequests } = this.config;
@@ -104,7 +104,7 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
     }
     this.waiting += 1;
     try {
-      return await new Promise<LeasedDelivery[]>((resolve, reject) => {
+      return await new Promise<LeasedMessage[]>((resolve, reject) => {
         const list = this.listOf(queueName);
         const consumer: Consumer = {
           maxMessages: demand.maxMessages,

@@ -67,7 +67,7 @@ export class BrowseController {
     problems: ['invalid-request', 'delivery-not-found'],
   })
   async getMessage(@Param('id', { schema: messageIdText }) id: string): Promise<MessageAnswer> {
-    const [message] = await this.browse.messages([parseMessageId(id)]);
+    const message = await this.browse.message(parseMessageId(id));
     if (message === undefined) {
       throw new RowmqError(
         'delivery-not-found',

@@ -10,8 +10,9 @@ import type { StoreObserver } from '../store-observer.js';
 import { type Delivery, type Fate, GONE, split } from './delivery.js';
 import { DELIVERY_COLUMNS, LEASE_GRACE_MS, lockByKey, type Position, rewrite, TOKEN_BYTES } from './delivery.sql.js';
 import { bitOf, countAll, countMembers, has, indexesOf, type Members, union } from './members.js';
-import { type Content, decodePack } from './pack.codec.js';
+import type { Content } from './pack.codec.js';
 import { type Floors, type IndexPosition, type QueueViews, RANKS } from './queue-view.js';
+import { decodeOrLog, type StoredPack } from './stored-pack.js';
 
 /** One consumer's request for messages. */
 export interface Demand {
@@ -20,7 +21,7 @@ export interface Demand {
 }
 
 /** A leased message. Times are ms since 1970 on the database's clock. */
-export interface LeasedDelivery extends Content {
+export interface LeasedMessage extends Content {
   messageId: Buffer;
   leaseToken: Buffer;
   priority: number;
@@ -32,7 +33,7 @@ export interface LeasedDelivery extends Content {
 /** The result of a claim. */
 export interface Claimed {
   /** One list for each demand. */
-  leased: LeasedDelivery[][];
+  leased: LeasedMessage[][];
   /** Over-received deliveries that the claim met. */
   overReceived: Position[];
   /** Number of expired messages that the claim removed. */
@@ -45,7 +46,7 @@ export interface Claimed {
   leftMore: boolean;
 }
 
-/** The positions that a peek saw. */
+/** A delivery that a peek saw. */
 type Seen = IndexPosition & { members: Members };
 
 interface Peek {
@@ -54,17 +55,12 @@ interface Peek {
   isWhole: boolean;
 }
 
-/** A message that a claim gives to the demand with this index. */
-interface Given {
+/** The claim leases this message to the demand with this index. */
+interface Assignment {
   delivery: Delivery;
+  /** The message's index in its pack. */
   index: number;
   demand: number;
-}
-
-interface StoredPack {
-  id: Buffer;
-  count: number;
-  payload: Buffer;
 }
 
 /** The settings that a claim reads afresh: the caller's copy may be a second old. */
@@ -72,38 +68,36 @@ type ClaimSettings = Pick<Queue, 'maxReceives' | 'deadLetterQueueId'>;
 
 interface Plan {
   queueId: number;
-  seen: Peek;
-  /** Number of deliveries to lock. */
-  count: number;
-  /** Number of messages that the demands want. */
-  wanted: number;
+  peek: Peek;
+  rowsToLock: number;
+  messagesWanted: number;
   demands: readonly Demand[];
   leaseToken: Buffer;
 }
 
 /** The result of a claim's transaction. */
-interface LeasedRows {
-  given: Given[];
+interface ClaimedRows {
+  assignments: Assignment[];
   expired: Delivery[];
   overReceived: Delivery[];
-  /** The deliveries that it replaced. */
+  /** The deliveries that the transaction replaced: expired ones, and those that it leased from. */
   replaced: Delivery[];
-  /** Number of deliveries that it locked. */
-  locked: number;
+  /** Number of deliveries that the transaction locked. */
+  rowsLocked: number;
   now: number;
   packs: StoredPack[];
 }
 
-const NOTHING: LeasedRows = {
-  given: [],
+const NOTHING: ClaimedRows = {
+  assignments: [],
   expired: [],
   overReceived: [],
   replaced: [],
-  locked: 0,
+  rowsLocked: 0,
   now: 0,
   packs: [],
 };
-const FROM_THE_START: Floors = new Map(RANKS.map((rank) => [rank, 0]));
+const FROM_THE_LEFT_EDGE: Floors = new Map(RANKS.map((rank) => [rank, 0]));
 /** The column is a SMALLINT UNSIGNED. */
 const MOST_RECEIVES = 65_535;
 
@@ -116,6 +110,8 @@ const LOCK_AFTER_REMOVAL = 200;
 const PEEK_PAST_OTHERS = 1000;
 /** A poll from the left edge of the index waits this many times the duration of the last one. */
 const FULL_POLL_PAUSE_FACTOR = 20;
+/** The longest such pause. {@link Claim.poll} says why it matters. */
+const FULL_POLL_PAUSE_MS = 5000;
 /** The most rows that a rescan or a poll reads. */
 const READ_ROWS = 500;
 
@@ -142,25 +138,25 @@ export class Claim {
    */
   async run({ id: queueId }: Pick<Queue, 'id'>, demands: readonly Demand[]): Promise<Claimed> {
     const view = this.views.of(queueId);
-    const wanted = demands.reduce((sum, { maxMessages }) => sum + maxMessages, 0);
-    const most = view.isObstructed ? Math.max(wanted, LOCK_AFTER_REMOVAL) : wanted;
-    const seen = await this.peek(queueId, view.isOccupied ? Math.max(most, PEEK_PAST_OTHERS) : most);
-    const count = view.isObstructed ? Math.min(seen.positions.length, most) : rowsFor(seen.positions, wanted);
+    const messagesWanted = demands.reduce((sum, { maxMessages }) => sum + maxMessages, 0);
+    const mostRows = view.isObstructed ? Math.max(messagesWanted, LOCK_AFTER_REMOVAL) : messagesWanted;
+    const peek = await this.peek(queueId, view.isOccupied ? Math.max(mostRows, PEEK_PAST_OTHERS) : mostRows);
+    const rowsToLock = view.isObstructed
+      ? Math.min(peek.positions.length, mostRows)
+      : rowsThatHold(messagesWanted, peek.positions);
     const leaseToken = randomBytes(TOKEN_BYTES);
-    const claim =
-      count === 0
-        ? NOTHING
-        : await this.database.transaction(leaseSeen({ queueId, seen, count, wanted, demands, leaseToken }));
-    const missed = Math.max(0, count - claim.locked);
-    view.isObstructed = claim.expired.length + claim.overReceived.length > 0;
-    view.isOccupied = missed > 0 && claim.given.length === 0;
+    const plan = { queueId, peek, rowsToLock, messagesWanted, demands, leaseToken };
+    const claimed = rowsToLock === 0 ? NOTHING : await this.database.transaction(leaseSeen(plan));
+    const missed = Math.max(0, rowsToLock - claimed.rowsLocked);
+    view.isObstructed = claimed.expired.length + claimed.overReceived.length > 0;
+    view.isOccupied = missed > 0 && claimed.assignments.length === 0;
     return {
-      leased: await this.read(claim, demands, leaseToken),
-      overReceived: claim.overReceived,
-      expired: countAll(claim.expired),
-      isShort: claim.given.length < wanted,
+      leased: await this.readMessages(claimed, demands, leaseToken),
+      overReceived: claimed.overReceived,
+      expired: countAll(claimed.expired),
+      isShort: claimed.assignments.length < messagesWanted,
       missed,
-      leftMore: count < seen.positions.length || !seen.isWhole,
+      leftMore: rowsToLock < peek.positions.length || !peek.isWhole,
     };
   }
 
@@ -177,7 +173,7 @@ export class Claim {
     const view = this.views.of(queueId);
     if (view.isWideDue) view.expectMore();
     const begunAt = view.lowerings;
-    const { floors = FROM_THE_START } = view;
+    const { floors = FROM_THE_LEFT_EDGE } = view;
     // A queue with no priority in use holds only deliveries that a rescan finds.
     if (floors.size === 0) return { positions: [], isWhole: true };
     const [[time], positions] = (await this.database.all([
@@ -190,28 +186,28 @@ export class Claim {
   }
 
   /**
-   * Reads the bodies of the claimed messages, and shares them out to the demands. The transaction
-   * has read most of their packs. While the reaper splits an overfull partition, it moves packs to
-   * `pack_overflow` and back.
+   * Returns the leased messages of each demand, with their bodies. The claim's transaction has read
+   * most of their packs. The others are in `pack_overflow`: the reaper moves packs there and back
+   * while it splits an overfull partition.
    */
-  private async read(
-    { given, packs, now }: LeasedRows,
+  private async readMessages(
+    { assignments, packs, now }: ClaimedRows,
     demands: readonly Demand[],
     leaseToken: Buffer,
-  ): Promise<LeasedDelivery[][]> {
-    const contents = new Map(packs.map((pack) => [latin1(pack.id), decodePack(pack.payload, pack.count)]));
+  ): Promise<LeasedMessage[][]> {
+    const contents = new Map(packs.map((pack) => [latin1(pack.id), decodeOrLog(pack)]));
     for (const table of ['pack_overflow', 'pack'] as const) {
-      const missing = given.map(({ delivery }) => delivery.packId).filter((id) => !contents.has(latin1(id)));
+      const missing = assignments.map(({ delivery }) => delivery.packId).filter((id) => !contents.has(latin1(id)));
       if (missing.length === 0) break;
       // The leases are committed, so a failure to read some messages must not keep back the others.
       const found = await this.database.read<StoredPack>(readPacks(table, missing).sql).catch(() => []);
-      for (const pack of found) contents.set(latin1(pack.id), decodePack(pack.payload, pack.count));
+      for (const pack of found) contents.set(latin1(pack.id), decodeOrLog(pack));
     }
-    const leased = demands.map((): LeasedDelivery[] => []);
-    for (const { delivery, index, demand } of given) {
+    const leased = demands.map((): LeasedMessage[] => []);
+    for (const { delivery, index, demand } of assignments) {
       const content = contents.get(latin1(delivery.packId))?.[index];
-      // The claim cannot tell whether an unreadable message is lost. It stays leased, and becomes
-      // ready again when the lease runs out.
+      // The claim found no pack, or cannot decode it. It cannot tell whether the message is lost.
+      // The message stays leased, and becomes ready again when the lease runs out.
       if (content === undefined) continue;
       leased[demand]?.push({
         messageId: messageIdIn(delivery.packId, index),
@@ -219,7 +215,7 @@ export class Claim {
         body: content.body,
         headers: content.headers,
         priority: LIMITS.priorityMax - delivery.priorityRank,
-        receiveCount: delivery.receiveCount + 1,
+        receiveCount: nextReceiveCount(delivery),
         expiresAt: delivery.expiresAt,
         leaseExpiresAt: now + (demands[demand] as Demand).leaseSeconds * 1000,
       });
@@ -247,75 +243,108 @@ export class Claim {
   }
 
   /**
-   * Returns those of these queues that have ready deliveries, by one statement without locks. A
-   * poll reads from the left edge of the index as often as its cost allows, and otherwise from the
-   * scan floors.
+   * Returns those of these queues that have ready deliveries, by one statement without locks.
+   *
+   * A full poll reads every priority from the left edge of the index, as often as its cost allows.
+   * The others read from the scan floors, and only the priorities in use. A ready message in an
+   * unused priority therefore waits for the next full poll, {@link FULL_POLL_PAUSE_MS} at most.
    *
    * One deep queue can use up the row limit. The poll then reads the other queues once more. It
-   * returns queues that it still did not reach as if they had ready deliveries.
+   * returns queues that it still did not reach as if they had ready deliveries. It does the same
+   * with queues of which this broker remembers nothing, because a claim must read all of them.
    */
   async poll(queueIds: readonly number[]): Promise<Set<number>> {
     const started = performance.now();
     const isFull = started >= this.fullPollFrom;
-    const floors = isFull ? [] : queueIds.flatMap((queueId) => [...(this.views.of(queueId).floors ?? [])]);
-    const ranks = isFull ? RANKS : [...new Set(floors.map(([rank]) => rank))];
-    if (ranks.length === 0) return new Set();
-    const from = isFull ? 0 : Math.min(...floors.map(([, floor]) => floor));
+    if (!isFull) return this.pollFromFloors(queueIds);
+    try {
+      return await this.readReadyQueues(queueIds, RANKS, 0);
+    } finally {
+      // A failed poll also waits: it may have met more dead entries than it can read in time.
+      const pauseMs = (performance.now() - started) * FULL_POLL_PAUSE_FACTOR;
+      this.fullPollFrom = performance.now() + Math.min(pauseMs, FULL_POLL_PAUSE_MS);
+    }
+  }
+
+  /** A poll from the scan floors. */
+  private async pollFromFloors(queueIds: readonly number[]): Promise<Set<number>> {
+    const unknown = new Set(queueIds.filter((queueId) => this.views.of(queueId).floors === undefined));
+    const floors = queueIds.flatMap((queueId) => [...(this.views.of(queueId).floors ?? [])]);
+    if (floors.length === 0) return unknown;
+    const ranks = [...new Set(floors.map(([rank]) => rank))];
+    const from = Math.min(...floors.map(([, floor]) => floor));
+    const known = queueIds.filter((queueId) => !unknown.has(queueId));
+    return new Set([...(await this.readReadyQueues(known, ranks, from)), ...unknown]);
+  }
+
+  /** Returns queues with ready deliveries in these priorities, and those that it did not reach. */
+  private async readReadyQueues(
+    queueIds: readonly number[],
+    ranks: readonly number[],
+    from: number,
+  ): Promise<Set<number>> {
     const ready = new Set<number>();
-    let unknown = queueIds;
-    for (let reads = 0; reads < 2 && unknown.length > 0; reads += 1) {
-      const { positions, isWhole } = await readReady(this.database, unknown, ranks, from);
+    let unread = queueIds;
+    for (let reads = 0; reads < 2 && unread.length > 0; reads += 1) {
+      const { positions, isWhole } = await readReady(this.database, unread, ranks, from);
       for (const { queueId, ...position } of positions) {
         this.views.of(queueId).lower(position);
         ready.add(queueId);
       }
-      unknown = isWhole ? [] : unknown.filter((queueId) => !ready.has(queueId));
+      unread = isWhole ? [] : unread.filter((queueId) => !ready.has(queueId));
     }
-    if (isFull) this.fullPollFrom = performance.now() + (performance.now() - started) * FULL_POLL_PAUSE_FACTOR;
-    return new Set([...ready, ...unknown]);
+    return new Set([...ready, ...unread]);
   }
 }
 
 /**
- * The transaction of a claim. Locks deliveries in the ranges that the peek saw, and skips locked
- * ones.
+ * The transaction of a claim. Locks deliveries in the ranges that the peek saw, skips those that
+ * other transactions have locked, and leases their messages to the demands.
  */
 function leaseSeen({
   queueId,
-  seen,
-  count,
-  wanted,
+  peek,
+  rowsToLock,
+  messagesWanted,
   demands,
   leaseToken,
-}: Plan): (tx: Transaction) => Promise<LeasedRows> {
+}: Plan): (tx: Transaction) => Promise<ClaimedRows> {
   /** The outcome of the last try, whose COMMIT may have got no answer. */
   let last = NOTHING;
   return async (tx) => {
     if (tx.commitUnknown && last.replaced.length > 0) {
       // The last try may still be under way. It would strand its messages if this one did not wait.
       await tx.all([lockByKey(last.replaced)]);
-      const stored = await findLeased(tx, last.given, leaseToken);
-      if (stored.length > 0) return { ...last, given: stored, packs: [] };
+      const leased = await findLeased(tx, last.assignments, leaseToken);
+      if (leased.length > 0) return { ...last, assignments: leased, packs: [] };
       last = NOTHING;
       // This transaction may hold rows now, and a claim locks index entries before rows.
       throw new TryAgain('the last try of a claim leased nothing');
     }
 
-    const { rows, settings, now } = await lockSeen(tx, queueId, seen, count);
+    const { rows, settings, now } = await lockSeen(tx, queueId, peek, rowsToLock);
     const { live, expired, overReceived } = sortDeliveries(rows, settings, now);
-    const given = share(live, demands, wanted);
+    const assignments = assign(live, demands, messagesWanted);
     const fates = new Map<Delivery, Map<Fate, Members>>(expired.map((row) => [row, new Map([[GONE, row.members]])]));
-    const leases = demands.map(({ leaseSeconds }) => now + leaseSeconds * 1000 + LEASE_GRACE_MS);
-    for (const [delivery, ofDeadline] of byDeadline(given, leases)) {
-      const receiveCount = Math.min(delivery.receiveCount + 1, MOST_RECEIVES);
-      const lease = ([availableAt, members]: [number, Members]): [Fate, Members] => [
+    const availableAts = demands.map(({ leaseSeconds }) => now + leaseSeconds * 1000 + LEASE_GRACE_MS);
+    for (const [delivery, leased] of byAvailableAt(assignments, availableAts)) {
+      const receiveCount = nextReceiveCount(delivery);
+      const toFate = ([availableAt, members]: [number, Members]): [Fate, Members] => [
         { leaseToken, availableAt, receiveCount },
         members,
       ];
-      fates.set(delivery, new Map([...ofDeadline].map(lease)));
+      fates.set(delivery, new Map([...leased].map(toFate)));
     }
-    const packIds = new Map(given.map(({ delivery: { packId } }) => [latin1(packId), packId]));
-    last = { given, expired, overReceived, replaced: [...fates.keys()], locked: rows.length, now, packs: [] };
+    const packIds = new Map(assignments.map(({ delivery: { packId } }) => [latin1(packId), packId]));
+    last = {
+      assignments,
+      expired,
+      overReceived,
+      replaced: [...fates.keys()],
+      rowsLocked: rows.length,
+      now,
+      packs: [],
+    };
     const answers = await tx.finish([
       ...rewrite(
         last.replaced,
@@ -327,14 +356,18 @@ function leaseSeen({
   };
 }
 
-/** The number of first deliveries that are needed to hold so many messages. */
-function rowsFor(positions: readonly Seen[], messages: number): number {
+function nextReceiveCount({ receiveCount }: Delivery): number {
+  return Math.min(receiveCount + 1, MOST_RECEIVES);
+}
+
+/** The number of these deliveries, from the first on, that hold so many messages. */
+function rowsThatHold(messagesWanted: number, positions: readonly Seen[]): number {
   let held = 0;
-  const last = positions.findIndex(({ members }) => (held += countMembers(members)) >= messages);
+  const last = positions.findIndex(({ members }) => (held += countMembers(members)) >= messagesWanted);
   return last < 0 ? positions.length : last + 1;
 }
 
-/** A claim may lease only the live ones of the deliveries that it locked. */
+/** Sorts locked deliveries. A claim may lease only the live ones. */
 function sortDeliveries(
   rows: readonly Delivery[],
   settings: ClaimSettings | undefined,
@@ -343,31 +376,39 @@ function sortDeliveries(
   const sorted = { live: [] as Delivery[], expired: [] as Delivery[], overReceived: [] as Delivery[] };
   // The queue was deleted after the peek.
   if (settings === undefined) return sorted;
-  const most = settings.deadLetterQueueId === null ? null : settings.maxReceives;
+  const maxReceives = settings.deadLetterQueueId === null ? null : settings.maxReceives;
   for (const row of rows) {
     if (row.expiresAt <= now) sorted.expired.push(row);
-    else if (most !== null && row.receiveCount >= most) sorted.overReceived.push(row);
+    else if (maxReceives !== null && row.receiveCount >= maxReceives) sorted.overReceived.push(row);
     else sorted.live.push(row);
   }
   return sorted;
 }
 
-/** Shares messages out in order: each demand gets as many as it wants before the next one. */
-function share(live: readonly Delivery[], demands: readonly Demand[], wanted: number): Given[] {
+/** Assigns messages in order: each demand gets as many as it wants before the next one. */
+function assign(live: readonly Delivery[], demands: readonly Demand[], messagesWanted: number): Assignment[] {
   const messages = live.flatMap((delivery) =>
     Array.from(indexesOf(delivery.members), (index) => ({ delivery, index })),
   );
-  const owners = demands.flatMap(({ maxMessages }, demand) => Array.from({ length: maxMessages }, () => demand));
-  return messages.slice(0, wanted).map((message, place) => ({ ...message, demand: owners[place] as number }));
+  const takers = demands.flatMap(({ maxMessages }, demand) => Array.from({ length: maxMessages }, () => demand));
+  return messages.slice(0, messagesWanted).map((message, nth) => ({ ...message, demand: takers[nth] as number }));
 }
 
-/** The claimed members of each delivery, by the deadline of their lease. */
-function byDeadline(given: readonly Given[], deadlines: readonly number[]): Map<Delivery, Map<number, Members>> {
+/**
+ * Groups the assigned members of each delivery by their new `available_at`, so that demands with
+ * the same lease time share a row.
+ *
+ * @param availableAts one for each demand
+ */
+function byAvailableAt(
+  assignments: readonly Assignment[],
+  availableAts: readonly number[],
+): Map<Delivery, Map<number, Members>> {
   const groups = new Map<Delivery, Map<number, Members>>();
-  for (const { delivery, index, demand } of given) {
+  for (const { delivery, index, demand } of assignments) {
     const ofDelivery = groups.get(delivery) ?? new Map<number, Members>();
-    const deadline = deadlines[demand] as number;
-    ofDelivery.set(deadline, union(ofDelivery.get(deadline) ?? 0, bitOf(index)));
+    const availableAt = availableAts[demand] as number;
+    ofDelivery.set(availableAt, union(ofDelivery.get(availableAt) ?? 0, bitOf(index)));
     groups.set(delivery, ofDelivery);
   }
   return groups;
@@ -419,7 +460,7 @@ function inRanges(queueId: number, ranges: readonly Range[]): string {
 }
 
 /**
- * Locks up to `count` of the deliveries that a peek saw, index entry before row, and skips
+ * Locks up to `rowsToLock` of the deliveries that a peek saw, index entry before row, and skips
  * deliveries that other transactions have locked. If the peek reached its limit, the statement
  * reads on behind them. Also returns the queue's settings, unless it was deleted, and the
  * database's time after the last lock.
@@ -428,7 +469,7 @@ async function lockSeen(
   tx: Transaction,
   queueId: number,
   { positions, isWhole }: Peek,
-  count: number,
+  rowsToLock: number,
 ): Promise<{ rows: Delivery[]; settings: ClaimSettings | undefined; now: number }> {
   const bounds = new Map<number, { first: number; last: number | string }>();
   for (const { priorityRank, availableAt } of positions) {
@@ -450,7 +491,7 @@ async function lockSeen(
     {
       sql: `SELECT ${DELIVERY_COLUMNS}
        ${inRanges(queueId, ranges)}
-       LIMIT ${count}
+       LIMIT ${rowsToLock}
        FOR UPDATE SKIP LOCKED`,
     },
     { sql: `SELECT ${NOW_MS} AS now` },
@@ -463,8 +504,12 @@ function readPacks(table: 'pack' | 'pack_overflow', packIds: readonly Buffer[]):
 }
 
 /** Finds those of these messages that an earlier try has leased, and whose lease still runs. */
-async function findLeased(tx: Transaction, given: readonly Given[], leaseToken: Buffer): Promise<Given[]> {
-  if (given.length === 0) return [];
+async function findLeased(
+  tx: Transaction,
+  assignments: readonly Assignment[],
+  leaseToken: Buffer,
+): Promise<Assignment[]> {
+  if (assignments.length === 0) return [];
   const rows = await tx.read<Pick<Delivery, 'packId' | 'members'>>(
     `SELECT pack_id AS packId, members
      FROM delivery FORCE INDEX (PRIMARY)
@@ -472,9 +517,9 @@ async function findLeased(tx: Transaction, given: readonly Given[], leaseToken: 
        AND pack_id IN (?)
        AND lease_token = ?
        AND available_at > ${NOW_MS} + ${LEASE_GRACE_MS}`,
-    [given[0]?.delivery.queueId, given.map(({ delivery }) => delivery.packId), leaseToken],
+    [assignments[0]?.delivery.queueId, assignments.map(({ delivery }) => delivery.packId), leaseToken],
   );
-  return given.filter(({ delivery, index }) =>
+  return assignments.filter(({ delivery, index }) =>
     rows.some(({ packId, members }) => packId.equals(delivery.packId) && has(members, index)),
   );
 }

@@ -339,3 +339,19 @@ test('a delivery keeps its members if no fate wants one of them', () => {
   const before = { ...row, members: 0b0110, part: 0 };
   expect(split(before, new Map<Fate, Members>([[{ availableAt: 99 }, 0b1001]]))).toEqual([{ ...before, part: 1 }]);
 });
+
+test('members that get fates of equal values share a row, also if several requests gave them', () => {
+  const [row] = fc.sample(anyRow, 1) as [Delivery];
+  const before = { ...row, members: 0b1111_1111 };
+  const nack = (availableAt: number): Fate => ({ leaseToken: Buffer.from(NO_TOKEN), availableAt });
+  const fates = new Map<Fate, Members>([
+    [nack(99), 0b0000_0010],
+    [nack(100), 0b0000_0100],
+    [nack(99), 0b1000_0000],
+  ]);
+  expect(split(before, fates)).toEqual([
+    { ...before, ...nack(99), members: 0b1000_0010, part: 1 },
+    { ...before, ...nack(100), members: 0b0000_0100, part: 2 },
+    { ...before, members: 0b0111_1001, part: 0 },
+  ]);
+});

@@ -1,4 +1,4 @@
-import { common, lowestMember, type Members, without } from './members.js';
+import { common, lowestMember, type Members, union, without } from './members.js';
 
 /**
  * A delivery: the obligation to hand out some messages of one pack, which share one fate. One row
@@ -33,8 +33,8 @@ export const GONE = Symbol('settled');
 
 /**
  * Gives some members of a delivery a new fate each. Returns the rows that take the delivery's
- * place: one for the members that keep their fate, and one for each new fate. Every member is owed
- * by exactly one of them, or settled.
+ * place: one for the members that keep their fate, and one for each new fate. Fates of the same
+ * values share a row. Every member is owed by exactly one row, or settled.
  *
  * Members that the delivery does not owe are ignored. If a member has several fates, the last wins.
  */
@@ -48,5 +48,16 @@ export function split(delivery: Delivery, fates: ReadonlyMap<Fate, Members>): De
     if (fate !== GONE) rows.push({ ...delivery, ...fate, members, part: lowestMember(members) });
   }
   if (left !== 0) rows.push({ ...delivery, members: left, part: lowestMember(left) });
-  return rows;
+  return rows.length > 1 ? merge(rows) : rows;
+}
+
+/** Merges rows that differ only in their members, as after equal nacks of several requests. */
+function merge(rows: readonly Delivery[]): Delivery[] {
+  const merged = new Map<string, Delivery>();
+  for (const row of rows) {
+    const values = JSON.stringify({ ...row, members: 0, part: 0 });
+    const members = union(row.members, merged.get(values)?.members ?? 0);
+    merged.set(values, { ...row, members, part: lowestMember(members) });
+  }
+  return [...merged.values()];
 }

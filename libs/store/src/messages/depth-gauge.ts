@@ -1,6 +1,8 @@
+import { RowmqError } from '@rowmq/contract';
+import { NOW_MS } from '../database/clock.js';
 import type { Database } from '../database/database.js';
 import type { Session } from '../database/session.js';
-import { NOW_MS } from '../database/clock.js';
+import type { Queue } from '../queues/queue.js';
 import { NO_LEASE } from './delivery.sql.js';
 
 /** A count of a deeper queue is reused for this long. */
@@ -9,42 +11,59 @@ const REUSE_MS = 1000;
 const CHEAP_DEPTH = 10_000;
 const QUEUES_REMEMBERED = 10_000;
 
+/** A count of a queue's messages, and this broker's enqueues since it began. */
+interface Count {
+  depth: number;
+  /** When the count began, by `performance.now()`. */
+  countedAt: number;
+}
+
 /**
  * Keeps queues near their maximum depth.
  *
  * A broker counts a queue's messages at most once a second, and adds its own enqueues since. Other
  * brokers' enqueues of that second may exceed the limit. Before a batch refuses a request the
  * broker counts again, unless the queue is deep and its last count recent.
+ *
+ * A count cannot tell whether it sees a batch that commits while it runs. It adds all messages that
+ * were being stored at any time since it began. It may count such a batch twice, but never misses
+ * one. The next count is right again.
  */
 export class DepthGauge {
-  private readonly counts = new Map<number, { depth: number; countedAt: number }>();
-  /** Messages that are being stored, by queue. A count does not see them. */
+  private readonly counts = new Map<number, Count>();
+  /** Counts whose statement runs. */
+  private readonly running = new Map<Count, number>();
+  /** Messages that are being stored, by queue. */
   private readonly underWay = new Map<number, number>();
 
   constructor(private readonly database: Database) {}
 
   /**
-   * Returns the number of messages that still fit into a queue. May be negative. A refusal rests on
-   * a count from `since` on (`performance.now()`).
+   * Counts messages that the broker is about to store. The caller must call {@link end}.
+   *
+   * Throws `queue-full` if they do not fit. A refusal rests on a count from `since` on
+   * (`performance.now()`). No other batch runs between the check and the addition, so two batches
+   * never use the same room.
    */
-  async room(queueId: number, maxDepth: number, wanted: number, since: number): Promise<number> {
-    const known = this.counts.get(queueId);
-    if (known !== undefined && performance.now() - known.countedAt < REUSE_MS) {
-      const isFirm = known.depth > CHEAP_DEPTH || known.countedAt >= since;
-      if (known.depth + wanted <= maxDepth || isFirm) return maxDepth - known.depth;
+  async begin({ id, maxDepth }: Pick<Queue, 'id' | 'maxDepth'>, messages: number, since: number): Promise<void> {
+    if (maxDepth !== null) {
+      let known = this.counts.get(id);
+      if (known === undefined || !isEnough(known, { messages, maxDepth, since })) {
+        known = { depth: this.underWay.get(id) ?? 0, countedAt: performance.now() };
+        this.running.set(known, id);
+        try {
+          const counted = await countMessages(this.database, id, maxDepth);
+          known.depth += counted;
+        } finally {
+          this.running.delete(known);
+        }
+        if (this.counts.size >= QUEUES_REMEMBERED) this.counts.clear();
+        this.counts.set(id, known);
+      }
+      refuseIfFull(maxDepth, known.depth, messages);
     }
-    const countedAt = performance.now();
-    const counted = await countMessages(this.database, queueId, maxDepth);
-    const depth = counted + (this.underWay.get(queueId) ?? 0);
-    if (this.counts.size >= QUEUES_REMEMBERED) this.counts.clear();
-    this.counts.set(queueId, { depth, countedAt });
-    return maxDepth - depth;
-  }
-
-  /** Counts messages that the broker is about to store. The caller must call {@link end}. */
-  begin(queueId: number, messages: number): void {
-    this.underWay.set(queueId, (this.underWay.get(queueId) ?? 0) + messages);
-    this.add(queueId, messages);
+    this.underWay.set(id, (this.underWay.get(id) ?? 0) + messages);
+    this.add(id, messages);
   }
 
   /** Messages that {@link begin} counted are stored now, or will not be. */
@@ -58,7 +77,26 @@ export class DepthGauge {
   private add(queueId: number, messages: number): void {
     const known = this.counts.get(queueId);
     if (known !== undefined) known.depth += messages;
+    for (const [count, id] of this.running) if (id === queueId) count.depth += messages;
   }
+}
+
+/** Whether these messages can be admitted or refused without another count. */
+function isEnough(
+  { depth, countedAt }: Count,
+  { messages, maxDepth, since }: { messages: number; maxDepth: number; since: number },
+): boolean {
+  if (performance.now() - countedAt >= REUSE_MS) return false;
+  return depth + messages <= maxDepth || depth > CHEAP_DEPTH || countedAt >= since;
+}
+
+export function refuseIfFull(maxDepth: number, depth: number, messages: number): void {
+  if (depth + messages <= maxDepth) return;
+  throw new RowmqError(
+    'queue-full',
+    `The queue holds ${depth} of at most ${maxDepth} messages, no room for ${messages} more; try again when consumers have caught up.`,
+    { retryAfterSeconds: 1 },
+  );
 }
 
 /**

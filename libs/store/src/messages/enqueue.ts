@@ -8,9 +8,9 @@ import type { Statement } from '../database/session.js';
 import { groupBy } from '../group-by.js';
 import { type Queue, QUEUE_COLUMNS, queueNotFound, type QueueRow, toQueue } from '../queues/queue.js';
 import type { QueueRepository } from '../queues/queue.repository.js';
-import type { LeasedDelivery } from './claim.js';
+import type { LeasedMessage } from './claim.js';
 import { LEASE_GRACE_MS, NO_LEASE, TOKEN_BYTES } from './delivery.sql.js';
-import { countMessages, DepthGauge } from './depth-gauge.js';
+import { countMessages, DepthGauge, refuseIfFull } from './depth-gauge.js';
 import { lowestMember } from './members.js';
 import type { Content } from './pack.codec.js';
 import { type NewPack, packMessages, type Packable } from './packing.js';
@@ -45,7 +45,7 @@ export interface Reservation {
   /**
    * After COMMIT: these messages are leased to the consumer. At least one, at most `maxMessages`.
    */
-  handOff(leased: LeasedDelivery[]): void;
+  handOff(leased: LeasedMessage[]): void;
   /** Nothing is leased to the consumer. */
   cancel(): void;
 }
@@ -59,6 +59,13 @@ export type Reserve = (queue: Queue, messages: number) => Reservation[];
 /** A message that the batch stores. */
 interface Admitted extends Packable {
   priority: number;
+}
+
+/** A request whose messages the batch stores. */
+interface Admission {
+  queue: Queue;
+  request: EnqueueRequest;
+  messages: Admitted[];
 }
 
 /** The messages of one batch for one queue. */
@@ -80,6 +87,13 @@ class QueueChanged extends Error {
   }
 }
 
+/** Messages were stored under a lease, and reached no consumer. */
+interface UndoHandOff {
+  release(queueId: number, leased: readonly LeasedMessage[]): Promise<void>;
+  /** Logs the failure of a consumer. */
+  report(failure: string): void;
+}
+
 /** An enqueue meets queues that changed since they were cached at most this many times. */
 const ROUNDS = 4;
 
@@ -90,12 +104,11 @@ const ROUNDS = 4;
 export class Enqueue {
   private readonly depths: DepthGauge;
 
-  /** @param release undoes leases that reached no consumer */
   constructor(
     private readonly database: Database,
     private readonly queues: QueueRepository,
     private readonly views: QueueViews,
-    private readonly release: (queueId: number, leased: readonly LeasedDelivery[]) => Promise<void>,
+    private readonly undo: UndoHandOff,
     private readonly makePackId: (() => Buffer) | undefined,
   ) {
     this.depths = new DepthGauge(database);
@@ -105,19 +118,23 @@ export class Enqueue {
     for (let round = 1; ; round += 1) {
       const names = [...new Set(requests.map(({ queueName }) => queueName))];
       const queues = await this.queues.getAll(names);
-      const { outcomes, admitted } = await this.admit(requests, queues);
+      const outcomes = new Map<EnqueueRequest, Error>();
+      const admitted: Admission[] = [];
       const batches: QueueBatch[] = [];
+      const leaseToken = randomBytes(TOKEN_BYTES);
+      let storedAt: number | undefined;
       try {
+        await this.admit(requests, queues, { outcomes, admitted });
         for (const [queue, group] of groupBy(admitted, (one) => one.queue)) {
-          const messages = group.flatMap((one) => one.messages);
-          batches.push(batchOf(queue, messages, reserve, this.makePackId));
-          this.depths.begin(queue.id, messages.length);
+          const batch: QueueBatch = { queue, messages: group.flatMap((one) => one.messages), packs: [], handOffs: [] };
+          batches.push(batch);
+          reserveFor(batch, reserve);
+          batch.packs = packMessages(batch.messages, this.makePackId);
         }
-        await this.store(batches);
-        for (const { queue, messages } of batches) this.depths.end(queue.id, messages.length, true);
+        storedAt = await this.store(batches, leaseToken);
       } catch (error) {
-        for (const { queue, messages, handOffs } of batches) {
-          this.depths.end(queue.id, messages.length, false);
+        for (const { queue, messages } of admitted) this.depths.end(queue.id, messages.length, false);
+        for (const { queue, handOffs } of batches) {
           // The messages may be stored after all, so the next claim reads from the start.
           this.views.forget(queue.id);
           for (const { reservation } of handOffs) reservation.cancel();
@@ -132,6 +149,12 @@ export class Enqueue {
         for (const name of names) this.queues.evict(name);
         continue;
       }
+      // Nothing may throw from here on: the caller would store the messages again.
+      for (const { queue, messages } of admitted) this.depths.end(queue.id, messages.length, true);
+      for (const batch of batches) {
+        this.noteReady(batch, storedAt);
+        await this.handOff(batch, leaseToken, storedAt);
+      }
       const stored = new Map(
         admitted.map(({ request, messages }) => [request, messages.map(({ id }) => id as Buffer)]),
       );
@@ -139,19 +162,16 @@ export class Enqueue {
     }
   }
 
-  /** Finds the requests that can be stored, and the outcome of every other one. */
+  /**
+   * Adds each request that can be stored to `admitted`, and the outcome of every other one to
+   * `outcomes`. The depth gauge counts admitted messages until the caller ends them.
+   */
   private async admit(
     requests: readonly EnqueueRequest[],
     queues: ReadonlyMap<string, Queue>,
-  ): Promise<{
-    outcomes: Map<EnqueueRequest, Error>;
-    admitted: { queue: Queue; request: EnqueueRequest; messages: Admitted[] }[];
-  }> {
-    const outcomes = new Map<EnqueueRequest, Error>();
-    const admitted: { queue: Queue; request: EnqueueRequest; messages: Admitted[] }[] = [];
+    { outcomes, admitted }: { outcomes: Map<EnqueueRequest, Error>; admitted: Admission[] },
+  ): Promise<void> {
     const begunAt = performance.now();
-    /** Admitted messages of bounded queues. */
-    const sizes = new Map<Queue, number>();
     for (const request of requests) {
       const queue = queues.get(request.queueName);
       if (queue === undefined) {
@@ -160,28 +180,24 @@ export class Enqueue {
       }
       try {
         const messages = request.messages.map((message, index) => schedule(message, queue, index));
-        if (queue.maxDepth !== null) {
-          const before = sizes.get(queue) ?? 0;
-          const size = before + messages.length;
-          const room = await this.depths.room(queue.id, queue.maxDepth, size, begunAt);
-          refuseIfFull(queue, messages.length, room - before);
-          sizes.set(queue, size);
-        }
+        await this.depths.begin(queue, messages.length, begunAt);
         admitted.push({ queue, request, messages });
       } catch (error) {
         if (!(error instanceof RowmqError) || error.code === 'database-unavailable') throw error;
         outcomes.set(request, error);
       }
     }
-    return { outcomes, admitted };
   }
 
-  private async store(batches: readonly QueueBatch[]): Promise<void> {
-    if (batches.length === 0) return;
-    const leaseToken = randomBytes(TOKEN_BYTES);
+  /**
+   * Returns the database's time of the store. Undefined: a COMMIT without an answer turned out
+   * well, or there is nothing to store.
+   */
+  private async store(batches: readonly QueueBatch[], leaseToken: Buffer): Promise<number | undefined> {
+    if (batches.length === 0) return undefined;
     const firstPack = batches[0]?.packs[0]?.id as Buffer;
     const statements = storeBatches(batches, leaseToken);
-    const now = await this.database.transaction(async (tx) => {
+    return this.database.transaction(async (tx) => {
       // The batch is one transaction: its first pack tells whether an earlier try committed.
       if (tx.commitUnknown && (await isStored(tx, firstPack))) return undefined;
       try {
@@ -195,10 +211,6 @@ export class Enqueue {
         throw isChanged ? new QueueChanged(error) : error;
       }
     });
-    for (const batch of batches) {
-      this.noteReady(batch, now);
-      await this.handOff(batch, leaseToken, now);
-    }
   }
 
   /** From now on claims read low enough to find these messages, however late they committed. */
@@ -212,51 +224,51 @@ export class Enqueue {
   }
 
   /**
+   * Answers the reserved consumers. Releases messages that reached no consumer, so that they become
+   * ready again.
+   *
    * @param now when the batch was stored; undefined if a COMMIT without an answer turned out well
    */
   private async handOff({ queue, handOffs }: QueueBatch, leaseToken: Buffer, now: number | undefined): Promise<void> {
-    const undone: LeasedDelivery[] = [];
+    const undone: LeasedMessage[] = [];
     for (const { reservation, messages } of handOffs) {
       const leased = messages.map((message) => toLeased(message, leaseToken, now ?? 0));
-      if (now !== undefined) {
-        reservation.handOff(leased);
-        continue;
+      try {
+        if (now !== undefined) {
+          reservation.handOff(leased);
+          continue;
+        }
+        // Nobody knows the deadlines of these leases.
+        reservation.cancel();
+      } catch (error) {
+        this.undo.report(`A consumer of queue '${queue.name}' failed to take its messages: ${String(error)}`);
       }
-      // Nobody knows the deadlines of these leases. The messages become ready again instead.
-      reservation.cancel();
       undone.push(...leased);
     }
-    if (undone.length > 0) await this.release(queue.id, undone).catch(() => undefined);
+    if (undone.length > 0) await this.undo.release(queue.id, undone).catch(() => undefined);
   }
 }
 
-function batchOf(
-  queue: Queue,
-  messages: Admitted[],
-  reserve: Reserve,
-  makePackId: (() => Buffer) | undefined,
-): QueueBatch {
-  const handOffs: QueueBatch['handOffs'] = [];
-  if (!queue.paused) {
-    const ready = messages
-      .filter(({ delayMs }) => delayMs === 0)
-      .toSorted((one, other) => one.priorityRank - other.priorityRank);
-    let used = 0;
-    for (const reservation of ready.length === 0 ? [] : reserve(queue, ready.length)) {
-      const given = ready.slice(used, used + reservation.maxMessages);
-      used += given.length;
-      if (given.length === 0) {
-        reservation.cancel();
-        continue;
-      }
-      for (const message of given) message.leaseMs = reservation.leaseSeconds * 1000;
-      handOffs.push({ reservation, messages: given });
+/** Reserves parked consumers for a batch's ready messages, the most urgent first. */
+function reserveFor({ queue, messages, handOffs }: QueueBatch, reserve: Reserve): void {
+  if (queue.paused) return;
+  const ready = messages
+    .filter(({ delayMs }) => delayMs === 0)
+    .toSorted((one, other) => one.priorityRank - other.priorityRank);
+  let used = 0;
+  for (const reservation of ready.length === 0 ? [] : reserve(queue, ready.length)) {
+    const reserved = ready.slice(used, used + reservation.maxMessages);
+    used += reserved.length;
+    if (reserved.length === 0) {
+      reservation.cancel();
+      continue;
     }
+    for (const message of reserved) message.leaseMs = reservation.leaseSeconds * 1000;
+    handOffs.push({ reservation, messages: reserved });
   }
-  return { queue, messages, packs: packMessages(messages, makePackId), handOffs };
 }
 
-function toLeased(message: Admitted, leaseToken: Buffer, now: number): LeasedDelivery {
+function toLeased(message: Admitted, leaseToken: Buffer, now: number): LeasedMessage {
   return {
     messageId: message.id as Buffer,
     leaseToken,
@@ -267,15 +279,6 @@ function toLeased(message: Admitted, leaseToken: Buffer, now: number): LeasedDel
     expiresAt: now + message.lifeMs,
     leaseExpiresAt: now + (message.leaseMs ?? 0),
   };
-}
-
-function refuseIfFull({ maxDepth }: Queue, wanted: number, room: number): void {
-  if (wanted <= room) return;
-  throw new RowmqError(
-    'queue-full',
-    `The queue holds ${(maxDepth ?? 0) - room} of at most ${maxDepth} messages, no room for ${wanted} more; try again when consumers have caught up.`,
-    { retryAfterSeconds: 1 },
-  );
 }
 
 /** Throws `invalid-request` if the message would expire before its delay ends. */
@@ -394,7 +397,7 @@ export async function storeIn(tx: ForeignTransaction, { queueName, messages }: E
   const scheduled = messages.map((message, index) => schedule(message, queue, index));
   if (queue.maxDepth !== null) {
     const depth = await countMessages(tx, queue.id, queue.maxDepth, UTC_NOW_MS);
-    refuseIfFull(queue, messages.length, queue.maxDepth - depth);
+    refuseIfFull(queue.maxDepth, depth, messages.length);
   }
   // The caller's connection may return large numbers as text.
   const rows = rowsOf(queue.id, Number(row.now), packMessages(scheduled), Buffer.alloc(TOKEN_BYTES));

@@ -1,10 +1,11 @@
+import { Logger } from '@nestjs/common';
 import { RowmqError } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
 import type { Queue } from '../queues/queue.js';
 import { QueueRepository } from '../queues/queue.repository.js';
 import { NO_OBSERVER, type StoreObserver } from '../store-observer.js';
-import { Claim, type Claimed, type Demand, type LeasedDelivery } from './claim.js';
+import { Claim, type Claimed, type Demand, type LeasedMessage } from './claim.js';
 import { LEASE_GRACE_MS, lockUnleased, NO_TOKEN, type Position, rewrite } from './delivery.sql.js';
 import { Enqueue, type EnqueueOutcome, type EnqueueRequest, type Reserve } from './enqueue.js';
 import { countAll } from './members.js';
@@ -14,7 +15,7 @@ import { Receipts, type ReceiptVerb, type ReceiptOutcomes, type ReceiptsRequest 
 
 export interface ClaimOutcome {
   /** One list for each demand, in the request's order. */
-  leased: LeasedDelivery[][];
+  leased: LeasedMessage[][];
   /**
    * True if some demands got too little and the queue may hold more: claim again before you call it
    * empty. The promise settles at once unless nothing was leased. It never rejects.
@@ -51,9 +52,12 @@ export class MessageRepository {
     queues = new QueueRepository(database),
     makePackId?: () => Buffer,
   ) {
-    const release = (queueId: number, receipts: readonly LeasedDelivery[]): Promise<void> =>
-      this.release({ queueId, receipts });
-    this.enqueuing = new Enqueue(database, queues, this.views, release, makePackId);
+    const logger = new Logger(MessageRepository.name);
+    const undo = {
+      release: async (queueId: number, receipts: readonly LeasedMessage[]) => this.release({ queueId, receipts }),
+      report: (failure: string) => logger.error(failure),
+    };
+    this.enqueuing = new Enqueue(database, queues, this.views, undo, makePackId);
     this.claims = new Claim(database, this.views, observer);
     this.receipts = new Receipts(database);
   }
@@ -195,6 +199,9 @@ export class MessageRepository {
   /**
    * Settles those of these deliveries that have expired and are under no lease. Returns the number
    * of their messages. Locks: `lockUnleased` in delivery.sql.ts.
+   *
+   * After a COMMIT without an answer, the repeat finds none of the deliveries that the first try
+   * settled. It is harmless, but does not count their messages.
    */
   async expire(queueId: number, positions: readonly Position[]): Promise<number> {
     return this.database.transaction(async (tx) => {
@@ -212,6 +219,9 @@ export class MessageRepository {
    * queue's row keeps its dead-letter queue from being replaced and deleted. The queue's row comes
    * first because a transaction that waits for it must hold no delivery. Even a shared lock waits
    * behind an exclusive lock that itself waits.
+   *
+   * After a COMMIT without an answer, the repeat finds none of the deliveries that the first try
+   * moved: they are in another queue. It is harmless, but does not count their messages.
    */
   async deadLetter(queue: Pick<Queue, 'id'>, positions: readonly Position[]): Promise<number> {
     return this.database.transaction(async (tx) => {

@@ -42,7 +42,9 @@ export const RANKS = Array.from({ length: LIMITS.priorityMax + 1 }, (_, rank) =>
 const LATE_COMMIT_MS = 100;
 /**
  * A claim looks for messages of other brokers in unused priorities this often. An urgent message
- * that has been ready for 250 ms is therefore never overtaken.
+ * that has been ready for 250 ms is therefore not overtaken. The exception is a message whose
+ * COMMIT came more than {@link LATE_COMMIT_MS} after its enqueue read the clock. Only a rescan
+ * finds it.
  */
 const WIDE_PEEK_EVERY_MS = 200;
 /** A rank is no longer in use if no peek saw a delivery of it for this long. */

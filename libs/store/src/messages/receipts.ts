@@ -142,7 +142,10 @@ export class Receipts {
     if (failed.length === 0) return outcomes as ReceiptOutcomes[];
     if (isRepeated) throw outcomeUnknown();
     const owed = await this.owedBefore(requests, locked).catch((error: unknown) => {
-      throw locked.length > 0 && isDatabaseFailure(error) ? outcomeUnknown(error) : error;
+      if (!isDatabaseFailure(error)) throw error;
+      // The transaction is over, so its successes must be answered. `lease-lost` is true of the
+      // other receipts, whether their messages are settled or not.
+      return () => true;
     });
     return outcomes.map((list, request) => {
       const { queueId, receipts } = requests[request] as ReceiptsRequest;

@@ -1,5 +1,5 @@
 import { NOW_MS } from '../database/clock.js';
-import type { Database, Transaction } from '../database/database.js';
+import { type Database, outcomeUnknown, type Transaction } from '../database/database.js';
 import { isDatabaseFailure } from '../database/database-errors.js';
 import { groupBy } from '../group-by.js';
 import type { Queue } from '../queues/queue.js';
@@ -120,6 +120,10 @@ export class UnleasedRepository {
    * enqueued in, `most` of them at most. Skips leased, expired and locked deliveries. Also skips
    * messages that were enqueued here or whose queue is gone.
    *
+   * If a COMMIT gets no answer, the transaction is repeated. The messages that the first try moved
+   * are no longer here, so the repeat counts them as left. It would then move others instead, more
+   * than `most` in all. If there may be others, redrive throws that its outcome is unknown.
+   *
    * Locks: `lockTargets` locks the target queues' rows, shared, in id order. After it,
    * `lockUnleased` in delivery.sql.ts locks the deliveries as a claim does.
    */
@@ -133,6 +137,7 @@ export class UnleasedRepository {
     const byOrigin = await this.origins(found);
     byOrigin.delete(queueId);
     const moved = await this.database.transaction(async (tx) => {
+      if (tx.commitUnknown && countAll(found) > most) throw outcomeUnknown();
       const { targets, now } = await lockTargets(tx, [...byOrigin.keys()]);
       const counts = new Map<number, number>();
       const moves = new Map<Delivery, Delivery[]>();
@@ -160,7 +165,11 @@ export class UnleasedRepository {
     };
   }
 
-  /** Settles all messages of the deliveries that `lock` locks. Returns their number. */
+  /**
+   * Settles all messages of the deliveries that `lock` locks. Returns their number. After a COMMIT
+   * without an answer, the repeat finds fewer deliveries of the same list. So nothing else is
+   * settled, and the caller counts as left what the first try settled.
+   */
   private async remove(found: readonly unknown[], lock: (tx: Transaction) => Promise<Delivery[]>): Promise<number> {
     if (found.length === 0) return 0;
     return this.database.transaction(async (tx) => {

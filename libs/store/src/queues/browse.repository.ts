@@ -4,7 +4,8 @@ import type { Database } from '../database/database.js';
 import { groupBy } from '../group-by.js';
 import { isNoLease, NO_LEASE } from '../messages/delivery.sql.js';
 import { bitOf, indexesOf, type Members } from '../messages/members.js';
-import { decodePack } from '../messages/pack.codec.js';
+import { type Content, decodePack } from '../messages/pack.codec.js';
+import { decodeOrLog, type StoredPack } from '../messages/stored-pack.js';
 
 /**
  * A message in a queue as an operator sees it. Times are ms since 1970, on the database's clock.
@@ -121,26 +122,36 @@ export class BrowseRepository {
     };
   }
 
-  /** Reads messages by id. The result omits messages that no longer exist. */
+  /**
+   * Reads messages by id. The result omits messages that no longer exist, or whose pack is
+   * unreadable.
+   */
   async messages(ids: readonly Buffer[]): Promise<MessageView[]> {
+    return this.readMessages(ids, decodeOrLog);
+  }
+
+  /**
+   * Reads a message. Undefined: it no longer exists. Throws RangeError if its pack is unreadable.
+   */
+  async message(id: Buffer): Promise<MessageView | undefined> {
+    const [message] = await this.readMessages([id], ({ payload, count }) => decodePack(payload, count));
+    return message;
+  }
+
+  private async readMessages(ids: readonly Buffer[], decode: (pack: StoredPack) => Content[]): Promise<MessageView[]> {
     if (ids.length === 0) return [];
     const byPack = groupBy(ids, (id) => packIdOf(id).toString('latin1'));
     const packIds = [...byPack.keys()].map((id) => Buffer.from(id, 'latin1'));
-    const packs = await this.database.read<{
-      id: Buffer;
-      queueId: number;
-      count: number;
-      expiresAt: number;
-      payload: Buffer;
-    }>(
+    const packs = await this.database.read<StoredPack & { queueId: number; expiresAt: number }>(
       `SELECT id, queue_id AS queueId, count, expires_at AS expiresAt, payload FROM pack FORCE INDEX (PRIMARY) WHERE id IN (?)
        UNION ALL
        SELECT id, queue_id, count, expires_at, payload FROM pack_overflow FORCE INDEX (PRIMARY) WHERE id IN (?)`,
       [packIds, packIds],
     );
-    return packs.flatMap(({ id: packId, queueId, count, expiresAt, payload }) => {
-      const contents = decodePack(payload, count);
-      return (byPack.get(packId.toString('latin1')) ?? []).flatMap((id) => {
+    return packs.flatMap((pack) => {
+      const { queueId, expiresAt } = pack;
+      const contents = decode(pack);
+      return (byPack.get(pack.id.toString('latin1')) ?? []).flatMap((id) => {
         const content = contents[indexInPack(id)];
         return content === undefined ? [] : { id, queueId, expiresAt, ...content };
       });

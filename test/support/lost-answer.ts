@@ -1,0 +1,15 @@
+import type { Database, Transaction } from '@rowmq/store';
+
+/**
+ * A database that commits a transaction, loses the answer, and is unreachable for a while. A
+ * failover may do this to a COMMIT. `meanwhile` runs before the retry.
+ */
+export function losingAnswers(database: Database, meanwhile = async (): Promise<void> => undefined): Database {
+  const forgetful = Object.create(database) as Database;
+  forgetful.transaction = async <T>(work: (tx: Transaction) => Promise<T>): Promise<T> => {
+    await database.transaction(work);
+    await meanwhile();
+    return database.transaction((tx) => work(Object.assign(Object.create(tx) as Transaction, { commitUnknown: true })));
+  };
+  return forgetful;
+}
