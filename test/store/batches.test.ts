@@ -280,8 +280,8 @@ describe('a claim', () => {
       expect(bodies(await store.messages.dequeue(a, { maxMessages: 3, leaseSeconds: 60 }))).toEqual(['1', '3']);
       expect(logged.mock.calls).toEqual([[expect.stringContaining(formatMessageId(corrupt!.packId))]]);
       expect(await store.browse.stats(a.id)).toMatchObject({ leased: 3 });
-      const { deliveries } = await store.browse.browse(a.id, 'leased', 10, undefined);
-      const shown = await store.browse.messages(deliveries.map(({ messageId }) => messageId));
+      const page = await store.browse.browse(a.id, 'leased', 10, undefined);
+      const shown = await store.browse.messages(page.deliveries.map(({ messageId }) => messageId));
       expect(bodies(shown).toSorted()).toEqual(['1', '3']);
       expect(logged).toHaveBeenCalledTimes(2);
       await expect(store.browse.message(corrupt!.packId)).rejects.toThrow(RangeError);

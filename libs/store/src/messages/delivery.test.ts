@@ -343,7 +343,7 @@ test('a delivery keeps its members if no fate wants one of them', () => {
 test('members that get fates of equal values share a row, also if several requests gave them', () => {
   const [row] = fc.sample(anyRow, 1) as [Delivery];
   const before = { ...row, members: 0b1111_1111 };
-  const nack = (availableAt: number): Fate => ({ leaseToken: Buffer.from(NO_TOKEN), availableAt });
+  const nack = (availableAt: number) => ({ leaseToken: Buffer.from(NO_TOKEN), availableAt });
   const fates = new Map<Fate, Members>([
     [nack(99), 0b0000_0010],
     [nack(100), 0b0000_0100],
