@@ -170,7 +170,7 @@ async function parked(queueName = 'q', waitMs = LONG, signal = never): Promise<{
 /**
  * A consumer that is parked while a poll is in flight. The poll finds a message when it is let go.
  */
-async function parkedDuringPoll(): Promise<{ waiting: Promise<LeasedDelivery[]>; letGo: () => void }> {
+async function parkedDuringPoll(): Promise<{ waiting: Promise<LeasedMessage[]>; letGo: () => void }> {
   let letGo = (): void => undefined;
   store.pollsHeld = new Promise((resolve) => (letGo = resolve));
   const { waiting } = await parked();
