@@ -6,7 +6,7 @@ export interface Consumer {
   readonly maxMessages: number;
   /** The queue's when absent. */
   readonly leaseSeconds: number | undefined;
-  /** False: the next claim answers it, even without a message. */
+  /** False: the next claim that need not be repeated answers it, even without a message. */
   readonly mayWait: boolean;
   /** Consumers are served in the order of this number. */
   readonly arrival: number;
@@ -28,8 +28,8 @@ export interface QueueConsumersHost {
   /** No consumer waits, and nothing is known of the queue any more. */
   forget(consumers: QueueConsumers): void;
   /**
-   * This number of messages became ready, and the consumers here do not want them. Infinity: the
-   * number is unknown.
+   * This number of messages became ready, and no consumer waits here. Infinity: the number is
+   * unknown.
    */
   announce(queueName: string, messages: number): void;
   /** Consumers are parked. Called again for each one that comes. */
@@ -42,7 +42,7 @@ export type State =
   | 'idle'
   /** A claim is requested or in flight. */
   | 'claiming'
-  /** The last claim left nothing that another one could lease now. Consumers wait. */
+  /** The last claim left nothing that another one could lease now. Consumers that come wait. */
   | 'parked';
 
 export type ConsumersEvent =
@@ -96,16 +96,17 @@ const MOST_REPEATS = 5;
  * A consumer gets messages from a claim or by a hand-off. A hand-off is cheaper, but must not pass
  * over messages that the broker knows to be ready. So this object counts them (`ready`):
  *
- * - At first the number is unknown, which is Infinity. A claim that got less than it wanted took
- *   all there was. From then on the number is known.
+ * - At first the number is unknown, which is Infinity. A claim that got less than it wanted, and
+ *   need not be repeated, took all there was. The number is then what became ready since it began.
  * - An enqueue, nack or release adds its messages. An enqueue adds only those that it did not hand
  *   off.
- * - A claim is for just enough consumers to take the known messages, and subtracts what it wants.
+ * - A claim is for just enough consumers to take the known messages, and subtracts what they want.
  * - An enqueue may reserve waiting consumers while the number is 0, even if a claim is in flight:
  *   that claim covers all known messages.
  *
- * The limit of a claim keeps a busy queue out of a trap. A claim for all consumers would leave
- * nobody to reserve, so the next enqueue would store its messages ready, which needs a claim again.
+ * That a claim is for no more consumers keeps a busy queue out of a trap. A claim for all would
+ * leave nobody to reserve. The next enqueue would then store its messages ready, which needs a
+ * claim again.
  *
  * - Low load: the number stays 0. A consumer that comes back is parked without a claim, and the
  *   next enqueue hands off to it.
@@ -116,8 +117,8 @@ const MOST_REPEATS = 5;
  *
  * The number may be too high after other brokers claimed messages. A claim then gets less than it
  * wanted and corrects it. It may be too low after other brokers enqueued, a delay ended or a lease
- * ran out. A hint of a peer or the poll then makes it unknown, at most one pause of the poll later.
- * If the poll is due while no consumer is parked, the number becomes unknown without a poll.
+ * ran out. A hint of a peer adds its number. The poll makes the number unknown, at most one pause
+ * later. If the poll is due while no consumer is parked, the number becomes unknown without a poll.
  */
 export class QueueConsumers implements IdleQueue {
   pauseMs = SHORTEST_PAUSE_MS;
@@ -131,7 +132,7 @@ export class QueueConsumers implements IdleQueue {
   private ready = Infinity;
   /** Messages that became ready since the claim in flight began, which it may not have seen. */
   private readyMeanwhile = 0;
-  /** Messages that became ready and that no other broker has heard of. Infinity: unknown. */
+  /** Messages that became ready and were not passed on to a further peer. Infinity: unknown. */
   private fresh = 0;
   /** A peer's hint came, and no claim has begun since. */
   private isHinted = false;
@@ -159,15 +160,16 @@ export class QueueConsumers implements IdleQueue {
 
   add(consumer: Consumer): void {
     this.waiting.push(consumer);
-    // For a consumer that does not wait, only a claim that begins later may call the queue empty.
+    // A consumer that does not wait hears that the queue is empty only from a claim that began
+    // after it came.
     if (!consumer.mayWait) this.ready = Infinity;
     if (this.ready > 0) this.on('ready');
     else this.reportParked();
   }
 
   /**
-   * Lets a consumer go. If a claim or a reservation is for it, it waits for the outcome: the
-   * messages must not be lost.
+   * Lets a consumer go. In a claim or a reservation it is answered with the outcome, because its
+   * messages would be lost otherwise.
    */
   giveUp(consumer: Consumer): void {
     consumer.isOver = true;
@@ -186,12 +188,12 @@ export class QueueConsumers implements IdleQueue {
     this.ready += messages;
     this.readyMeanwhile += messages;
     if (isFresh) this.fresh += messages;
-    // The broker did not hear of them, and there may be more of the kind.
+    // The number is unknown, so there may be more: poll often.
     if (messages === Infinity) this.pauseMs = SHORTEST_PAUSE_MS;
     this.on('ready');
   }
 
-  /** A peer says that so many messages became ready. The next one hears of those that are left. */
+  /** A peer says that so many messages became ready. Another one hears of those that are left. */
   wasHinted(messages: number): void {
     this.isHinted = true;
     this.becameReady(messages, true);
@@ -250,7 +252,7 @@ export class QueueConsumers implements IdleQueue {
     if (isInVain) this.repeats = 0;
     const isRepeated = claimAgain && !isInVain;
     const found = leased.reduce((sum, { length }) => sum + length, 0);
-    // Otherwise peers would look for them in vain when the number of ready messages is unknown.
+    // These are leased now, and peers would look for them in vain.
     this.fresh = Math.max(0, this.fresh - found);
     const left = this.claimants.filter((consumer, index) => {
       const messages = leased[index] ?? [];
@@ -263,6 +265,7 @@ export class QueueConsumers implements IdleQueue {
     const isAsked = this.waiting.some(({ mayWait }) => !mayWait);
     if (claimAgain || isAsked) this.ready = Infinity;
     else if (found < this.wanted) this.ready = this.readyMeanwhile;
+    // Too many claims in vain: park, although more may be ready.
     const isStuck = isInVain && !isAsked && this.readyMeanwhile === 0;
     this.on(this.ready > 0 && !isStuck ? 'more' : 'drained');
   }
@@ -274,7 +277,7 @@ export class QueueConsumers implements IdleQueue {
     this.on('drained');
   }
 
-  /** The claim failed, or could not begin. A claim that did not begin was for all consumers. */
+  /** The claim failed. If it could not even begin, all consumers that wait get the error. */
   failClaim(error: Error): void {
     const consumers = this.claimants.length > 0 ? this.claimants : this.waiting.splice(0);
     this.claimants = [];

@@ -34,13 +34,16 @@ export interface LeasedMessage extends Content {
 export interface Claimed {
   /** One list for each demand. */
   leased: LeasedMessage[][];
-  /** Over-received deliveries that the claim met. */
+  /**
+   * Over-received deliveries that the claim met. They are moved in a transaction of their own: it
+   * waits for the queue's row, and must then hold no delivery.
+   */
   overReceived: Position[];
   /** Number of expired messages that the claim removed. */
   expired: number;
   /** The claim leased less than the demands wanted. */
   isShort: boolean;
-  /** Number of deliveries that the claim saw but could not lock. */
+  /** Number of deliveries that the claim tried to lock and could not. */
   missed: number;
   /** The claim did not try to lock all ready deliveries. */
   leftMore: boolean;
@@ -80,7 +83,7 @@ interface ClaimedRows {
   assignments: Assignment[];
   expired: Delivery[];
   overReceived: Delivery[];
-  /** The deliveries that the transaction replaced: expired ones, and those that it leased from. */
+  /** The rows that the transaction deleted: expired ones, and those that it leased from. */
   replaced: Delivery[];
   /** Number of deliveries that the transaction locked. */
   rowsLocked: number;
@@ -101,14 +104,17 @@ const FROM_THE_LEFT_EDGE: Floors = new Map(RANKS.map((rank) => [rank, 0]));
 /** The column is a SMALLINT UNSIGNED. */
 const MOST_RECEIVES = 65_535;
 
-/** A claim locks at least this many rows if the last one met deliveries that it could not lease. */
+/**
+ * A claim locks up to this many rows after one that met expired or over-received deliveries. It
+ * must get past them.
+ */
 const LOCK_AFTER_REMOVAL = 200;
 /**
- * A claim peeks at up to this many deliveries if other transactions had locked all that the last
- * claim saw. Another claim may hold that many, and less urgent deliveries lie behind them.
+ * A claim peeks at up to this many deliveries if the last one leased nothing and found locked rows.
+ * SKIP LOCKED then gets past the rows that another claim holds.
  */
 const PEEK_PAST_OTHERS = 1000;
-/** A poll from the left edge of the index waits this many times the duration of the last one. */
+/** The next full poll ({@link Claim.poll}) waits this many times the duration of the last one. */
 const FULL_POLL_PAUSE_FACTOR = 20;
 /** The longest such pause. {@link Claim.poll} says why it matters. */
 const FULL_POLL_PAUSE_MS = 5000;
@@ -116,8 +122,9 @@ const FULL_POLL_PAUSE_MS = 5000;
 const READ_ROWS = 500;
 
 /**
- * A column that `delivery_next` does not contain. If the index alone answers a statement and few
- * deliveries are live, the optimizers scan the whole index, dead entries included.
+ * A column that `delivery_next` does not contain. Statements select it so that the index alone
+ * cannot answer them. Otherwise, while few deliveries are live, the optimizers scan the whole
+ * index, dead entries included.
  */
 const NOT_IN_THE_INDEX = 'members';
 
@@ -163,18 +170,18 @@ export class Claim {
   /**
    * Reads the first ready deliveries of a queue without locks, in hand-out order.
    *
-   * A claim peeks first because it must lock no more than it saw. On both servers, a locking read
-   * of an exhausted range walks on over the dead entries behind it. While InnoDB's purge is held
-   * up, these are hundreds of thousands. The read locks the first live entry that it meets. That
-   * entry may be a leased delivery, whose ack then waits. See `docs/decisions/0007-look-then-
-   * lock.md`.
+   * A claim peeks first because it must not lock in an exhausted range. On both servers, a locking
+   * read of one walks on over the dead entries behind it. While InnoDB's purge is held up, these
+   * are hundreds of thousands. The read locks the first live entry beyond the end of its range.
+   * That entry may be a leased delivery, whose ack then waits. Decision 7,
+   * `docs/decisions/0007-peek-then-lock.md`, has the measurements.
    */
   private async peek(queueId: number, limit: number): Promise<Peek> {
     const view = this.views.of(queueId);
     if (view.isWideDue) view.expectMore();
     const begunAt = view.lowerings;
     const { floors = FROM_THE_LEFT_EDGE } = view;
-    // A queue with no priority in use holds only deliveries that a rescan finds.
+    // No priority has a floor: only a rescan could find deliveries.
     if (floors.size === 0) return { positions: [], isWhole: true };
     const [[time], positions] = (await this.database.all([
       { sql: `SELECT ${NOW_MS} AS now` },
@@ -187,8 +194,8 @@ export class Claim {
 
   /**
    * Returns the leased messages of each demand, with their bodies. The claim's transaction has read
-   * most of their packs. The others are in `pack_overflow`: the reaper moves packs there and back
-   * while it splits an overfull partition.
+   * most of their packs, but none after a COMMIT without an answer. Some are in `pack_overflow`:
+   * the reaper moves packs there and back while it splits an overfull partition.
    */
   private async readMessages(
     { assignments, packs, now }: ClaimedRows,
@@ -224,8 +231,9 @@ export class Claim {
   }
 
   /**
-   * Reads below a queue's scan floor if a rescan is due. Waits for the result only if the queue
-   * would otherwise count as empty. Returns true if it found deliveries that no claim would see.
+   * Reads below a queue's scan floors ({@link QueueView}) if a rescan is due. Only if the queue
+   * would otherwise count as empty, it waits for the result, and returns true if it found
+   * deliveries that no claim would see.
    */
   async rescan(queueId: number, isEmpty: boolean): Promise<boolean> {
     if (!this.views.isRescanDue(queueId, isEmpty)) return false;
@@ -250,8 +258,8 @@ export class Claim {
    * unused priority therefore waits for the next full poll, {@link FULL_POLL_PAUSE_MS} at most.
    *
    * One deep queue can use up the row limit. The poll then reads the other queues once more. It
-   * returns queues that it still did not reach as if they had ready deliveries. It does the same
-   * with queues of which this broker remembers nothing, because a claim must read all of them.
+   * returns queues that it still did not reach as if they had ready deliveries. A poll from the
+   * floors does the same with queues without floors.
    */
   async poll(queueIds: readonly number[]): Promise<Set<number>> {
     const started = performance.now();
@@ -313,12 +321,13 @@ function leaseSeen({
   let last = NOTHING;
   return async (tx) => {
     if (tx.commitUnknown && last.replaced.length > 0) {
-      // The last try may still be under way. It would strand its messages if this one did not wait.
+      // The last try's COMMIT may still be under way. If it succeeded after a look without this
+      // wait, nobody would get its messages until the lease ran out.
       await tx.all([lockByKey(last.replaced)]);
       const leased = await findLeased(tx, last.assignments, leaseToken);
       if (leased.length > 0) return { ...last, assignments: leased, packs: [] };
       last = NOTHING;
-      // This transaction may hold rows now, and a claim locks index entries before rows.
+      // The wait may have locked rows, and a claim locks index entries before rows: start anew.
       throw new TryAgain('the last try of a claim leased nothing');
     }
 
@@ -345,6 +354,7 @@ function leaseSeen({
       now,
       packs: [],
     };
+    // This gives the leases: the rows are deleted, and inserted again under the token.
     const answers = await tx.finish([
       ...rewrite(
         last.replaced,
@@ -424,9 +434,8 @@ function latin1(id: Buffer): string {
 
 /**
  * The statement reads one table, without a UNION or a derived table around it. Only then does MySQL
- * obey FORCE INDEX without estimating rows by index dives. In a UNION, and in a derived table that
- * returned first, last and count, the dives cost 0.3 ms in a small queue. In a queue of a million
- * they cost 8 ms.
+ * obey FORCE INDEX without estimating rows by index dives. Otherwise the dives cost 0.3 ms in a
+ * small queue, and 8 ms in a queue of a million.
  */
 function peekStatement(queueId: number, floors: Floors, limit: number): Statement {
   const ranges = [...floors].map(([rank, floor]): Range => [rank, floor, NOW_MS]);
@@ -460,10 +469,12 @@ function inRanges(queueId: number, ranges: readonly Range[]): string {
 }
 
 /**
- * Locks up to `rowsToLock` of the deliveries that a peek saw, index entry before row, and skips
- * deliveries that other transactions have locked. If the peek reached its limit, the statement
- * reads on behind them. Also returns the queue's settings, unless it was deleted, and the
+ * Locks up to `rowsToLock` deliveries in the ranges that a peek saw, index entry before row, and
+ * skips deliveries that other transactions have locked. If the peek reached its limit, the last
+ * range goes on to the present. Also returns the queue's settings, unless it was deleted, and the
  * database's time after the last lock.
+ *
+ * InnoDB keeps the index entries of skipped rows locked as well, until COMMIT.
  */
 async function lockSeen(
   tx: Transaction,
@@ -479,6 +490,7 @@ async function lockSeen(
   const last = positions.at(-1);
   if (!isWhole && last !== undefined)
     bounds.set(last.priorityRank, { ...bounds.get(last.priorityRank)!, last: NOW_MS });
+  // `first - 1`, because `inRanges` needs from < to.
   const ranges = Array.from(bounds, ([rank, { first, last: to }]): Range => [rank, first - 1, to]);
   const [[settings], rows, [{ now }]] = (await tx.all([
     {

@@ -79,7 +79,7 @@ const QUEUES_REMEMBERED = 10_000;
 export class QueueView {
   /** The last claim met deliveries that it had to remove. */
   isObstructed = false;
-  /** The last claim could lock none of the deliveries that it saw. */
+  /** The last claim leased nothing, and some of the deliveries that it saw were locked. */
   isOccupied = false;
   rescannedAt = performance.now();
   /** A logical time for {@link endPeek}: how often a floor was lowered. */

@@ -26,7 +26,7 @@ export interface ReceiptVerb<Request> {
   begin?(tx: Transaction): Promise<void>;
   /** The new state of a request's messages. It may depend on their delivery. */
   fate(request: Request, delivery: Delivery, now: number): Fate;
-  /** The outcome of a second request with the same receipt. Null: it succeeds as well. */
+  /** The outcome of a second request with the same receipt in one batch. Null: it succeeds too. */
   secondOutcome: ReceiptOutcomes[number];
 }
 
@@ -41,8 +41,9 @@ interface Held {
 /**
  * Operations on leased messages: the caller proves its lease by a receipt.
  *
- * If a COMMIT gets no answer, the transaction is repeated. A receipt that fails then may be one
- * that the first try had served. Nobody can tell, so the whole batch throws `database-unavailable`.
+ * If a COMMIT gets no answer, the transaction is repeated. If a receipt fails in the repeat, the
+ * first try may have served it. Nobody can tell, so the whole batch throws `database-unavailable`.
+ * If all succeed, the repeat is answered as usual.
  */
 export class Receipts {
   constructor(private readonly database: Database) {}
@@ -52,8 +53,8 @@ export class Receipts {
    * held if a delivery with the receipt's token owes the message and its deadline has not passed.
    *
    * One round trip: the statements lock the deliveries in primary-key order, delete those of which
-   * nothing is left, and clear the members of the others. If some lease has ended, they stop, and
-   * {@link change} settles the others in two.
+   * nothing is left, and clear the members of the others. If some lease has ended, the batch fails,
+   * and {@link change} settles the others in two round trips.
    */
   async settle(requests: readonly ReceiptsRequest[]): Promise<ReceiptOutcomes[]> {
     const held = heldBy(requests);
@@ -96,7 +97,7 @@ export class Receipts {
           if (row === undefined) continue;
           const index = indexInPack(receipt.messageId);
           const before = ended.get(row) ?? 0;
-          // The first request has ended the lease.
+          // An earlier receipt of this batch has ended the lease.
           if (verb.secondOutcome !== null && has(before, index)) continue;
           ended.set(row, union(before, bitOf(index)));
           let fate = fates.get(row);
@@ -158,7 +159,7 @@ export class Receipts {
 
   /**
    * Tells which of these messages their queues owed before the transaction. It reads without locks,
-   * and adds the deliveries that the transaction had locked.
+   * and adds the deliveries that the transaction had locked, from which it may have taken messages.
    */
   private async owedBefore(
     requests: readonly ReceiptsRequest[],
@@ -184,7 +185,10 @@ export class Receipts {
   }
 }
 
-/** The leases that receipts name. A forged one may name the token of deliveries without a lease. */
+/**
+ * The leases that receipts name. Leaves out forged receipts with the token of deliveries without a
+ * lease.
+ */
 function heldBy(requests: readonly ReceiptsRequest[]): Held[] {
   return byLease(requests).filter(({ leaseToken }) => !isNoLease(leaseToken));
 }
@@ -245,9 +249,10 @@ interface Source {
 
 /**
  * Finds the deliveries of receipts by pack and token, in primary-key order. One condition covers
- * the packs of a queue, token and set of members. Many groups are a list to join.
+ * the packs of a queue, token and set of members. More than MOST_GROUPS become a list to join.
  *
- * The token keeps the statement away from rows that a claim may want.
+ * The token excludes rows without a lease, and the deadline those whose lease has ended. A claim
+ * may want only these.
  */
 function sourceOf(held: readonly Held[]): Source {
   const groups = [
@@ -323,8 +328,8 @@ function lockStatement({ table, condition, orderBy, lock }: Source): Statement {
  * holder of these locks adds rows under their tokens.
  *
  * The DELETE and the UPDATE would also lock a row whose lease has ended, until they see that. They
- * would take it out of order, and could deadlock. So a count without locks comes first. If it finds
- * such a row, `EXP` overflows, and the batch fails with 1690.
+ * would take it after rows that come later in the key, and could deadlock. So a count without locks
+ * comes first. If it finds such a row, `EXP` overflows, and the batch fails with 1690.
  */
 function settleStatements(held: readonly Held[]): { statements: Statement[]; locking: number } {
   const source = sourceOf(held);
@@ -353,9 +358,10 @@ const SETTLE: ReceiptVerb<ReceiptsRequest> = { fate: () => GONE, secondOutcome: 
 /**
  * Locks the deliveries of these receipts. Also returns the time after the locks.
  *
- * A lease that has ended keeps the statement away from its delivery, because a claim may want it.
+ * The statement keeps no lock on a delivery whose lease has ended, because a claim may want it.
  * Claims lock in a different order, and MariaDB's SKIP LOCKED waits for an instant. Both servers
- * release the lock of a row that does not meet a condition at once.
+ * release the lock of a row at once if it does not meet the condition. This one statement takes
+ * rows in the order of the key, so such a short lock harms nobody.
  */
 async function lockHeld(tx: Transaction, held: readonly Held[]): Promise<{ locked: Delivery[]; now: number }> {
   if (held.length === 0) return { locked: [], now: 0 };
