@@ -116,7 +116,7 @@ describe('the enqueues of one broker to a bounded queue', () => {
     const both = [enqueue(), enqueue()];
     await eventually('the database has counted', isHeld);
     answer();
-    expect((await Promise.all(both)).toSorted()).toEqual([3, 'queue-full']);
+    expect(new Set(await Promise.all(both))).toEqual(new Set([3, 'queue-full']));
     expect(await store.browse.stats(queue.id)).toMatchObject({ ready: 3 });
   });
 
