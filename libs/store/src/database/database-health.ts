@@ -24,7 +24,8 @@ export class DatabaseHealth {
    * the limit.
    */
   readonly failures = new Map<string, number>();
-  private trouble: { since: number; failures: number; ending: NodeJS.Timeout | undefined } | undefined;
+  private trouble:
+    { since: number; failures: number; ending: NodeJS.Timeout | undefined; toldOfSeveral: boolean } | undefined;
   private primary: { told: string; now: string } | undefined;
 
   constructor(private readonly logger: HealthLog = { log: () => undefined, warn: () => undefined }) {}
@@ -41,8 +42,12 @@ export class DatabaseHealth {
     this.count(code);
     if (!isTrouble(error)) return;
     if (this.trouble === undefined) {
-      this.trouble = { since: performance.now(), failures: 0, ending: undefined };
+      this.trouble = { since: performance.now(), failures: 0, ending: undefined, toldOfSeveral: false };
       this.logger.warn(`Trouble with the database: ${failureText(error)}. It is tried again.`);
+    }
+    if (code === 'SEVERAL_SERVERS' && !this.trouble.toldOfSeveral) {
+      this.trouble.toldOfSeveral = true;
+      this.logger.warn(`No request is served: ${failureText(error)}.`);
     }
     clearTimeout(this.trouble.ending);
     this.trouble.ending = undefined;
