@@ -12,6 +12,7 @@ import {
   openDataSource,
   PartitionRepository,
   pendingMigrations,
+  poolOf,
   QueueRepository,
   ReaperRepository,
   refuseMissingGrants,
@@ -22,6 +23,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { ExpireDeliveries } from '../../apps/reaper/src/duties/expire-deliveries.js';
 import { startServer, testServer } from '../support/servers.js';
 import { bodies, message, SingleMessages } from '../support/store.js';
+import { eventually } from '../support/wait.js';
 
 /*
  * The core of RowMQ on a server that somebody else manages. The server has the settings that the
@@ -206,6 +208,23 @@ test.each(DEFAULTS.filter(({ only }) => only === undefined || only === testServe
     }
   },
 );
+
+test('a session that lost its settings, as behind a proxy that shares connections, is closed and replaced', async () => {
+  await migrateDatabase(settings.url, settings.tls);
+  const dataSource = await openDataSource({ ...settings, poolSize: 1 });
+  const store = new Database(dataSource);
+  await store.write('DELETE FROM reaper_run');
+  const session = await poolOf(dataSource).promise().getConnection();
+  await session.query(`SET SESSION autocommit = 0, time_zone = '-07:00'`);
+  session.release();
+  await eventually('the loss is noticed', async () => {
+    await store.write('DELETE FROM reaper_run');
+    expect(await store.read('SELECT @@SESSION.time_zone AS zone')).toEqual([{ zone: expect.any(String) }]);
+    return store.health.failures.has('SESSION_LOST');
+  });
+  expect(await store.read('SELECT @@SESSION.time_zone AS zone')).toEqual([{ zone: '+00:00' }]);
+  await dataSource.destroy();
+});
 
 test('a user who lacks a privilege is told the GRANT to run, by a broker and by the migration', async () => {
   await admin.query(`REVOKE CREATE, INSERT ON ${database}.* FROM ${USER}`);

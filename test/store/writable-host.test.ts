@@ -347,6 +347,7 @@ describe('a name that leads to several servers', () => {
     await expect(database.ping(2000)).rejects.toThrow(/leads to several servers that take writes|no answer within/);
     expect(lines.join('\n')).toContain('leads to several servers that take writes');
     expect(database.health.failures.get('SEVERAL_SERVERS')).toBeGreaterThan(0);
+    expect(database.health.hasSeveralServers).toBe(true);
     balancer.remove(hosts[0].server.url);
     await eventually('the database answers again', () =>
       database.ping(2000).then(
@@ -354,6 +355,7 @@ describe('a name that leads to several servers', () => {
         () => false,
       ),
     );
+    expect(database.health.hasSeveralServers).toBe(false);
     const before = owed.size;
     await round();
     expect(owed.size).toBe(before + 16);
