@@ -1,4 +1,5 @@
-import type { MigrationInterface, QueryRunner } from 'typeorm';
+import type { QueryRunner } from 'typeorm';
+import type { RowmqMigration } from './migration.js';
 
 /** Every table that this migration makes, in the order in which they are dropped. */
 export const TABLES = ['broker', 'reaper_run', 'reaper_lease', 'delivery', 'pack_overflow', 'pack', 'queue'] as const;
@@ -18,8 +19,9 @@ const PACK_COLUMNS = `
  * MySQL forbids foreign keys on partitioned tables; `docs/DESIGN.md` says which lock takes their
  * place.
  */
-export class InitialSchema1700000000000 implements MigrationInterface {
+export class InitialSchema1700000000000 implements RowmqMigration {
   readonly name = 'InitialSchema1700000000000';
+  readonly blocks = 'makes new tables, within a second or two; blocks nothing, because no process can run before it';
 
   async up(runner: QueryRunner): Promise<void> {
     await runner.query(`

@@ -6,7 +6,7 @@
 #   install-server.sh mariadb TARGET_DIR     MariaDB:   the packages of the system's own suites (10.11 on Debian 12)
 #
 # TARGET_DIR/bin then holds wrappers (mysqld, mysql or mariadbd, mariadb) that run the unpacked programs with the unpacked
-# C library, so that a server of a newer suite runs on an older system. About 20 s and 300-450 MB.
+# C library, so that a server of a newer suite runs on an older system. About 20 s; 200 MB for MySQL, 70 MB for MariaDB.
 #
 # TARGET_DIR appears only when it is complete (unpacked beside it, then renamed), and two runs at once wait for each other.
 # Needs apt, dpkg-deb and a system with Debian's or Ubuntu's package sources. Tested on Debian 12. Not tested on Ubuntu: there,
@@ -102,6 +102,15 @@ for part in server client; do
 done
 apt-get "${options[@]}" -y --download-only install "${packages[@]}" || by_hand "could not download ${packages[*]}"
 for deb in "$work"/cache/archives/*.deb; do dpkg-deb -x "$deb" "$partial"; done
+
+# The packages hold five times what a server and its client need: other programs, Perl, manuals, converters of character sets
+# for other programs, and plug-ins for logins that RowMQ does not use.
+strip_unused() {
+  find usr/bin usr/sbin \( -type f -o -type l \) ! -name "$server" ! -name "$client" ! -name mysqld ! -name mysql -delete
+  rm -rf usr/share/doc usr/share/man usr/share/perl* usr/share/lintian usr/share/locale usr/share/bug usr/lib/*/perl* usr/lib/*/gconv \
+    usr/lib/mysql/plugin/authentication_*_client.so usr/lib/mysql/plugin/telemetry_client.so usr/lib/systemd etc var
+}
+(cd "$partial" && strip_unused)
 
 triplet=$(dpkg --print-architecture | sed 's/^amd64$/x86_64/; s/^arm64$/aarch64/')-linux-gnu
 # The loader itself, not the absolute symbolic link to it, which would lead out of the folder to the system's own.

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { RowmqHttpClient } from '@rowmq/client/core';
-import { EmbeddedServer, findServer, type ServerKind } from '@rowmq/mysql-server';
+import { EmbeddedServer, findServer, type ServerKind, redoLogArgument } from '@rowmq/mysql-server';
 import { migrateDatabase } from '@rowmq/store';
 import { type AppProcess, freePort, startApp } from '../../test/support/processes.js';
 import { DatabaseProbe } from './database-probe.js';
@@ -153,7 +153,14 @@ async function withEmbeddedServer(
   const dataDir = await mkdtemp(join(tmpdir(), 'rowmq-bench-'));
   await unlessInterrupted(
     async (signal, interrupted) => {
-      const server = await EmbeddedServer.start({ program, dataDir, bufferPoolMegabytes, signal });
+      const server = await EmbeddedServer.start({
+        program,
+        dataDir,
+        bufferPoolMegabytes,
+        // A server under such a load should have a large one.
+        extraArguments: [redoLogArgument(program.kind, 1024)],
+        signal,
+      });
       try {
         const facts = { name: `${kind} ${program.version}`, url: server.url, pid: server.pid, folder: dataDir };
         await Promise.race([withSchema(facts, work), interrupted]);

@@ -4,9 +4,18 @@ import { join } from 'node:path';
 import { createConnection } from 'mysql2/promise';
 import { describe, expect, test } from 'vitest';
 import { EmbeddedServer } from '@rowmq/mysql-server';
-import { checkServer, judgeGroup, judgeServer, migrateDatabase, openDataSource } from '@rowmq/store';
-import { startApp } from '../support/processes.js';
-import { createDatabase, serverProgram } from '../support/servers.js';
+import {
+  checkServer,
+  judgeGalera,
+  judgeGroup,
+  judgeProduct,
+  judgeServer,
+  migrateDatabase,
+  openDataSource,
+} from '@rowmq/store';
+import { startLyingDatabase } from '../support/lying-database.js';
+import { createMigratedDatabase, startApp } from '../support/processes.js';
+import { createDatabase, serverProgram, testServer } from '../support/servers.js';
 
 const FINE = {
   version: '9.7.0',
@@ -33,8 +42,7 @@ describe('the check of a server at boot', () => {
 
   test.each([
     '5.7.44-log',
-    '8.0.46',
-    '8.3.0',
+    '8.0.18',
     '10.5.29-MariaDB',
     '5.5.5-10.5.8-MariaDB',
     '10.4.0-MariaDB-log',
@@ -44,6 +52,23 @@ describe('the check of a server at boot', () => {
     expect(judge).toThrow(version);
     expect(judge).toThrow('too old');
     expect(judge).toThrow('MySQL 8.4 or MariaDB 10.6');
+  });
+
+  test.each(['8.0.19', '8.0.46', '8.0.42-0ubuntu0.24.04.2', '8.3.0'])(
+    'refuses version %s as never tested, and accepts it with a warning if a setting says so',
+    (version) => {
+      const judge = (): unknown => judgeServer({ ...FINE, version });
+      expect(judge).toThrow(`The server is MySQL ${version}, which RowMQ's tests never ran on. RowMQ needs MySQL 8.4`);
+      expect(judge).toThrow('set ROWMQ_DATABASE_UNTESTED=allow');
+      expect(judge).not.toThrow('too old');
+      expect(judgeServer({ ...FINE, version, untestedAllowed: true })).toEqual([
+        expect.stringContaining('never ran on'),
+      ]);
+    },
+  );
+
+  test('refuses a version that lacks a statement, whatever the setting says', () => {
+    expect(() => judgeServer({ ...FINE, version: '5.7.44', untestedAllowed: true })).toThrow('too old');
   });
 
   test('refuses a max_allowed_packet that is too small for a full batch', () => {
@@ -64,6 +89,74 @@ describe('the check of a server at boot', () => {
       expect.stringMatching(/^sync_binlog is 0: .*set it to 1/),
     ]);
     expect(judgeServer({ ...FINE, flushLog: 0, syncBinlog: 1000 })).toHaveLength(2);
+  });
+});
+
+/** As these products announce themselves in their sources, clients and manuals. */
+const PRODUCTS = [
+  ['Vitess', '8.4.6-Vitess', 'Version: 23.0.0 (Git revision 0c2f3fc branch HEAD)'],
+  ['PlanetScale', '8.0.40-PlanetScale', 'vtgate'],
+  ['TiDB', '8.0.11-TiDB-v8.5.3', 'TiDB Server (Apache License 2.0) Community Edition, MySQL 8.0 compatible'],
+  ['TiDB', '9.7.0', 'TiDB Server (Apache License 2.0) Community Edition, MySQL 8.0 compatible'],
+  ['OceanBase', '5.7.25-OceanBase-v4.2.5.4', 'OceanBase 4.2.5.4 (r104000022025)'],
+  ['OceanBase', '5.6.25-OBProxy-3.2.0', ''],
+  ['NDB Cluster', '8.4.6-cluster', 'MySQL Cluster Community Server - GPL'],
+  ['NDB Cluster', '5.7.17-ndb-7.5.5-cluster-gpl', 'MySQL Cluster Community Server (GPL)'],
+  ['PolarDB-X', '5.6.29-TDDL-5.4.12-16349923', 'Source distribution'],
+  ['without InnoDB', '8.0.33', 'StarRocks version 3.3.0'],
+] as const;
+
+describe('the check of the product at boot', () => {
+  test.each(PRODUCTS)('refuses %s by name and with the reason (%s, %s)', (name, version, comment) => {
+    const judge = (): unknown => judgeProduct([version, comment]);
+    expect(judge).toThrow(new RegExp(`^The server is .*${name}.*${version}.*RowMQ cannot run on it: .{30,}`));
+  });
+
+  test('accepts MySQL, MariaDB, Percona Server and XtraDB Cluster, and Aurora', () => {
+    for (const [version, comment] of [
+      ['9.7.4', 'MySQL Community Server - GPL'],
+      ['8.4.7', 'Source distribution'],
+      ['8.4.6-6', 'Percona Server (GPL), Release 6, Revision 9927abd3'],
+      ['8.4.3-3.1', 'Percona XtraDB Cluster (GPL), Release rel3, Revision b84ce1a, WSREP version 26.1.4.3'],
+      ['11.8.3-MariaDB-0+deb13u1-log', ' from Debian'],
+      ['10.11.19-MariaDB-1:10.11.19+maria~ubu2204', 'mariadb.org binary distribution'],
+    ] as const)
+      expect(() => judgeProduct([version, comment], 'InnoDB')).not.toThrow();
+  });
+
+  test('refuses a server whose tables are NDB’s by default, whatever it announces', () => {
+    expect(() => judgeProduct([], 'ndbcluster')).toThrow('The server is NDB Cluster.');
+  });
+
+  test.each(PRODUCTS.slice(0, 7))('reads them from a server that announces %s (%s)', async (name, version, comment) => {
+    const proxy = await startLyingDatabase(testServer().url, { version, comment });
+    const dataSource = await openDataSource({ url: proxy.url, poolSize: 1 });
+    await expect(checkServer(dataSource)).rejects.toThrow(name);
+    await dataSource.destroy();
+    await proxy.close();
+  });
+
+  test('lets a broker refuse Vitess at boot', async () => {
+    const database = await createMigratedDatabase();
+    const vitess = await startLyingDatabase(database.url, { version: '8.4.6-Vitess', comment: '' });
+    await expect(startApp('broker', { ROWMQ_DATABASE_URL: vitess.url, ROWMQ_PORT: '0' })).rejects.toThrow(
+      /exited[^]*rowmq broker: The server is Vitess or PlanetScale .*LOCK TABLES with success and locks nothing/,
+    );
+    await expect(migrateDatabase(vitess.url)).rejects.toThrow('The server is Vitess or PlanetScale');
+    await vitess.close();
+    await database.drop();
+  });
+});
+
+describe('the check of a Galera node at boot', () => {
+  test('warns that all brokers must write to one node', () => {
+    expect(judgeGalera(new Map())).toEqual([]);
+    expect(judgeGalera(new Map([['wsrep_on', 'OFF']]))).toEqual([]);
+    const node = new Map([['wsrep_on', 'ON']]);
+    expect(judgeGalera(node)).toEqual([expect.stringMatching(/^wsrep_on is ON: .*write to the same node/)]);
+    for (const mode of ['MASTER', 'PERMISSIVE', 'DISABLED'])
+      expect(judgeGalera(new Map([...node, ['pxc_strict_mode', mode]]))).toHaveLength(1);
+    expect(() => judgeGalera(new Map([...node, ['pxc_strict_mode', 'ENFORCING']]))).toThrow('set it to MASTER');
   });
 });
 

@@ -57,6 +57,14 @@ async function newDataDir(): Promise<string> {
   return path;
 }
 
+/** The space that the files of a folder have on disk. */
+async function megabytesOf(path: string): Promise<number> {
+  const entries = await readdir(path, { recursive: true, withFileTypes: true });
+  const files = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
+  const sizes = await Promise.all(files.map(async (file) => (await stat(file)).blocks * 512));
+  return sizes.reduce((sum, size) => sum + size, 0) / 1_000_000;
+}
+
 async function start(options: { port?: number } = {}): Promise<EmbeddedServer> {
   const server = await EmbeddedServer.start({ program, dataDir, bufferPoolMegabytes: 128, ...options });
   running.set(dataDir, server);
@@ -220,6 +228,17 @@ describe('the embedded server', () => {
     const server = await start();
     expect(await query(server, 'SELECT 1 AS one')).toEqual([{ one: 1 }]);
     expect(await readdir(folder)).not.toContain('data.unfinished');
+  });
+
+  test('takes less than 450 MB of disk at first, on a machine with much memory too', async () => {
+    const dir = await newDataDir();
+    await copyFreshData(program, dir);
+    const server = await EmbeddedServer.start({ program, dataDir: dir, bufferPoolMegabytes: 4096 });
+    try {
+      expect(await megabytesOf(dir)).toBeLessThan(450);
+    } finally {
+      await server.kill();
+    }
   });
 
   test('runs from a folder whose path is too long for a socket', async () => {

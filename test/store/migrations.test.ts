@@ -3,6 +3,7 @@ import { createConnection, type RowDataPacket } from 'mysql2/promise';
 import { DataSource } from 'typeorm';
 import { migrateDatabase, openDataSource, pendingMigrations, revertDatabase } from '@rowmq/store';
 import { MIGRATIONS } from '@rowmq/migrations';
+import { refuseNewerSchema } from '../../libs/store/src/database/migrate.js';
 import { createDatabase, type TestDatabase } from '../support/servers.js';
 
 const NAMES = MIGRATIONS.map((Migration) => new Migration().name);
@@ -91,6 +92,32 @@ describe('migrations', () => {
     const applied = await Promise.all([1, 2, 3, 4].map(() => migrateDatabase(database.url)));
     expect(applied.filter((names) => names.length > 0)).toEqual([NAMES]);
     expect(await query('SELECT name FROM rowmq_migration')).toEqual(NAMES.map((name) => ({ name })));
+  });
+
+  test('say beforehand what they block, once', async () => {
+    const lines: string[] = [];
+    await migrateDatabase(database.url, undefined, { announce: (line) => lines.push(line) });
+    expect(lines).toEqual(MIGRATIONS.map((Migration) => `${new Migration().name} ${new Migration().blocks}.`));
+    for (const line of lines) expect(line).toContain('blocks');
+    await migrateDatabase(database.url, undefined, { announce: (line) => lines.push(line) });
+    expect(lines).toHaveLength(NAMES.length);
+  });
+
+  test('keep a process out that does not know them, unless they only add what it leaves alone', async () => {
+    await migrateDatabase(database.url);
+    const note = async (name: string): Promise<unknown> =>
+      query(`INSERT INTO rowmq_migration (timestamp, name) VALUES (${Date.now()}, '${name}')`);
+    const dataSource = await openDataSource({ url: database.url, poolSize: 1 });
+    expect(await refuseNewerSchema(dataSource)).toEqual([]);
+    await note('ExpandChart1999999999999');
+    expect(await refuseNewerSchema(dataSource)).toEqual(['ExpandChart1999999999999']);
+    expect(await migrateDatabase(database.url)).toEqual([]);
+    await note('SplitPack2000000000000');
+    await expect(refuseNewerSchema(dataSource)).rejects.toThrow(
+      'newer than this version of RowMQ, which does not know the migration(s) SplitPack2000000000000.',
+    );
+    await expect(migrateDatabase(database.url)).rejects.toThrow('SplitPack2000000000000');
+    await dataSource.destroy();
   });
 
   test('run on a database with the longest possible name', async () => {

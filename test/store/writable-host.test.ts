@@ -15,6 +15,7 @@ import {
 import { type Connection, createConnection, type RowDataPacket } from 'mysql2/promise';
 import type { DataSource } from 'typeorm';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { type Balancer, startBalancer } from '../support/balancer.js';
 import { openGateway } from '../support/gateway.js';
 import { freePort } from '../support/processes.js';
 import { startServer } from '../support/servers.js';
@@ -289,5 +290,100 @@ describe('a database of one host', () => {
     await makePrimary(0);
     await note(database, 'after');
     expect(await notes(0)).toEqual(['after']);
+  });
+});
+
+describe('a name that leads to several servers', () => {
+  let balancer: Balancer;
+  const name = (): string => url(new URL(balancer.url).host);
+  const lines: string[] = [];
+  const log = { log: (line: string) => void lines.push(line), warn: (line: string) => void lines.push(line) };
+
+  beforeEach(async () => {
+    lines.length = 0;
+    balancer = await startBalancer();
+    for (const { admin } of hosts) await admin.query('SET GLOBAL read_only = OFF');
+  });
+  afterEach(() => balancer.close());
+
+  test('is refused at boot if two of them take writes', async () => {
+    for (const { server } of hosts) balancer.add(server.url);
+    await expect(openDataSource({ url: name() })).rejects.toThrow(
+      /leads to several servers that take writes \([^,]+, [^,]+\), and messages would scatter/,
+    );
+    await expect(migrateDatabase(name())).rejects.toThrow('leads to several servers that take writes');
+    await makePrimary(0);
+    await note(await open(name()), 'to the writable one');
+    expect([await notes(0), await notes(1)]).toEqual([['to the writable one'], []]);
+  });
+
+  test('is refused by health, log and metric while a second one takes writes, and nothing confirmed is lost', async () => {
+    for (const index of [0, 1] as const) await migrateDatabase(url(hosts[index].name));
+    balancer.add(hosts[1].server.url);
+    const database = await open(name(), undefined, { poolSize: 8, log });
+    const queues = new QueueRepository(database);
+    const queue = (await queues.put(`two-${process.pid}`, {})).queue;
+    await new QueueRepository(await open(url(hosts[0].name))).put(queue.name, {});
+    await hosts[0].admin.query('DELETE FROM pack');
+    const broker = new MessageRepository(database);
+    const owed = new Set<string>();
+    let refused = 0;
+    const enqueue = async (): Promise<void> => {
+      try {
+        const [ids] = await broker.enqueue([{ queueName: queue.name, messages: [message(), message()] }]);
+        for (const id of ids as Buffer[]) owed.add(id.toString('hex'));
+      } catch (error) {
+        expect((error as RowmqError).code).toBe('database-unavailable');
+        refused += 1;
+      }
+    };
+    const round = async (): Promise<void> => void (await Promise.all(Array.from({ length: 8 }, enqueue)));
+    await enqueue();
+    balancer.add(hosts[0].server.url);
+    await eventually('requests are refused', async () => {
+      await round();
+      return refused > 0;
+    });
+    await expect(database.ping(2000)).rejects.toThrow(/leads to several servers that take writes|no answer within/);
+    expect(lines.join('\n')).toContain('leads to several servers that take writes');
+    expect(database.health.failures.get('SEVERAL_SERVERS')).toBeGreaterThan(0);
+    expect(database.health.hasSeveralServers).toBe(true);
+    balancer.remove(hosts[0].server.url);
+    await eventually('the database answers again', () =>
+      database.ping(2000).then(
+        () => true,
+        () => false,
+      ),
+    );
+    expect(database.health.hasSeveralServers).toBe(false);
+    const before = owed.size;
+    await round();
+    expect(owed.size).toBe(before + 16);
+    // The ledger: every confirmed message is handed out, and nothing is on the other server.
+    await eventually('all are handed out', async () => {
+      const { leased } = await broker.claim(queue, [{ maxMessages: 100, leaseSeconds: 60 }]);
+      for (const { messageId } of leased.flat()) owed.delete(messageId.toString('hex'));
+      return owed.size === 0;
+    });
+    const [stray] = await hosts[0].admin.query<RowDataPacket[]>('SELECT 1 FROM pack');
+    expect(stray).toEqual([]);
+  });
+
+  test('moves to another server as in a failover: after the first has gone, with all connections', async () => {
+    balancer.add(hosts[1].server.url);
+    const database = await open(name(), undefined, { log });
+    await note(database, 'before');
+    balancer.remove(hosts[1].server.url);
+    balancer.add(hosts[0].server.url);
+    await hosts[1].admin.query('SET GLOBAL read_only = ON');
+    await eventually('the new server is used', () =>
+      note(database, 'after').then(
+        () => true,
+        () => false,
+      ),
+    );
+    expect([await notes(0), await notes(1)]).toEqual([['after'], ['before']]);
+    expect(await connections(1)).toBe(0);
+    expect(lines.join('\n')).toMatch(/The primary is now server \S+ at 127\.0\.0\.1:\d+\./);
   });
 });

@@ -2,7 +2,8 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 
 /**
- * A load balancer in front of several brokers: each new connection goes to the next broker.
+ * A load balancer in front of several brokers, or of database servers: each new connection goes to
+ * the next one.
  */
 export interface Balancer {
   /** `http://127.0.0.1:port` */

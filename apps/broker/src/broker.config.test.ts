@@ -9,6 +9,7 @@ describe('the broker’s settings', () => {
     expect(readBrokerConfig(URL_SETTING)).toEqual({
       databaseUrl: URL_SETTING.ROWMQ_DATABASE_URL,
       databaseTls: undefined,
+      databaseUntested: false,
       workers: 1,
       poolSize: 16,
       batchRequests: 1000,

@@ -18,6 +18,8 @@ export interface BrokerConfig {
   databaseUrl: string;
   /** Encryption of connections to the database; undefined: none. */
   databaseTls: DatabaseTls | undefined;
+  /** Accept a database version that RowMQ was not tested on. */
+  databaseUntested: boolean;
   /** Processes that listen on one port. */
   workers: number;
   /** Database connections of this broker. */
@@ -83,6 +85,7 @@ export function readBrokerConfig(env: NodeJS.ProcessEnv): BrokerConfig {
   return {
     databaseUrl: settings.ROWMQ_DATABASE_URL,
     databaseTls: databaseTls(settings),
+    databaseUntested: settings.ROWMQ_DATABASE_UNTESTED === 'allow',
     workers,
     poolSize: settings.ROWMQ_DATABASE_POOL_SIZE,
     batchRequests: settings.ROWMQ_BATCH_REQUESTS,

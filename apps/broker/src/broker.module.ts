@@ -19,6 +19,7 @@ export class BrokerModule {
         StoreModule.forRoot({
           url: config.databaseUrl,
           tls: config.databaseTls,
+          untestedAllowed: config.databaseUntested,
           poolSize: config.poolSize,
           waitingRequests: config.maxWaitingRequests,
         }),

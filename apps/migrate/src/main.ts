@@ -11,7 +11,7 @@ Changes the schema of the database at ROWMQ_DATABASE_URL. npm start does this by
 embedded server.
 
 Commands:
-  up                    apply every pending migration (default)
+  up                    say what each pending migration blocks, then apply it (default)
   down [steps] --yes    revert the last migrations (default: one); the first migration drops every
                         table with every message in it
   status                list the pending migrations; exit code 0: none, 1: some, 3: the database
@@ -48,8 +48,8 @@ async function run(): Promise<void> {
 }
 
 async function up(): Promise<void> {
-  const { url, tls } = database();
-  const applied = await migrateDatabase(url, tls);
+  const { url, tls, untestedAllowed } = database();
+  const applied = await migrateDatabase(url, tls, { untestedAllowed, announce: (line) => console.log(line) });
   console.log(applied.length === 0 ? 'Nothing to do: no migration is pending.' : `Applied: ${applied.join(', ')}`);
 }
 
@@ -92,7 +92,11 @@ function steps([text = '1', ...more]: readonly string[]): number {
   return count;
 }
 
-function database(): { url: string; tls: DatabaseTls | undefined } {
+function database(): { url: string; tls: DatabaseTls | undefined; untestedAllowed: boolean } {
   const settings = readSettings(DATABASE_SETTINGS, process.env);
-  return { url: settings.ROWMQ_DATABASE_URL, tls: databaseTls(settings) };
+  return {
+    url: settings.ROWMQ_DATABASE_URL,
+    tls: databaseTls(settings),
+    untestedAllowed: settings.ROWMQ_DATABASE_UNTESTED === 'allow',
+  };
 }

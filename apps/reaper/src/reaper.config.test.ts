@@ -8,6 +8,7 @@ describe("the reaper's settings", () => {
     expect(readReaperConfig({ ROWMQ_DATABASE_URL: URL, ROWMQ_RETENTION_SECONDS: '' })).toEqual({
       databaseUrl: URL,
       databaseTls: undefined,
+      databaseUntested: false,
       poolSize: 4,
       intervalSeconds: 5,
       retentionSeconds: 3600,

@@ -12,6 +12,8 @@ export interface ReaperConfig {
   databaseUrl: string;
   /** Encryption of connections to the database; undefined: none. */
   databaseTls: DatabaseTls | undefined;
+  /** Accept a database version that RowMQ was not tested on. */
+  databaseUntested: boolean;
   poolSize: number;
   /** Pause between two rounds. */
   intervalSeconds: number;
@@ -63,6 +65,7 @@ export function readReaperConfig(env: NodeJS.ProcessEnv): ReaperConfig {
   return {
     databaseUrl: settings.ROWMQ_DATABASE_URL,
     databaseTls: databaseTls(settings),
+    databaseUntested: settings.ROWMQ_DATABASE_UNTESTED === 'allow',
     poolSize: Math.max(settings.ROWMQ_DATABASE_POOL_SIZE, LEAST_CONNECTIONS),
     intervalSeconds: settings.ROWMQ_REAPER_INTERVAL_SECONDS,
     retentionSeconds: settings.ROWMQ_RETENTION_SECONDS,

@@ -32,7 +32,12 @@ export class ReaperModule {
     return {
       module: ReaperModule,
       imports: [
-        StoreModule.forRoot({ url: config.databaseUrl, tls: config.databaseTls, poolSize: config.poolSize }),
+        StoreModule.forRoot({
+          url: config.databaseUrl,
+          tls: config.databaseTls,
+          untestedAllowed: config.databaseUntested,
+          poolSize: config.poolSize,
+        }),
         ScheduleModule.forRoot(),
       ],
       providers: [

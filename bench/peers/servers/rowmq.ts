@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { EmbeddedServer, findServer, type ServerKind } from '@rowmq/mysql-server';
+import { EmbeddedServer, findServer, type ServerKind, redoLogArgument } from '@rowmq/mysql-server';
 import { migrateDatabase } from '@rowmq/store';
 import { type AppProcess, freePort, startApp } from '../../../test/support/processes.js';
 import { DatabaseProbe } from '../../harness/database-probe.js';
@@ -26,7 +26,13 @@ export async function startDatabase(kind: ServerKind): Promise<PeerServer> {
     ...(serversDir ? { serversDir } : {}),
   });
   const folder = await temporaryFolder(kind);
-  const server = await EmbeddedServer.start({ program, dataDir: folder, bufferPoolMegabytes: BUFFER_POOL_MEGABYTES });
+  const server = await EmbeddedServer.start({
+    program,
+    dataDir: folder,
+    bufferPoolMegabytes: BUFFER_POOL_MEGABYTES,
+    // A server under such a load should have a large one.
+    extraArguments: [redoLogArgument(program.kind, 1024)],
+  });
   const endWithUs = (): void => void process.kill(server.pid, 'SIGKILL');
   process.once('exit', endWithUs);
   const stop = async (): Promise<void> => {

@@ -21,6 +21,8 @@ const MODES = ['off', 'require', 'verify-ca', 'verify'] as const;
 /** The database settings of every process. {@link databaseTls} combines the settings for TLS. */
 export const DATABASE_SETTINGS = {
   ROWMQ_DATABASE_URL: databaseUrl,
+  /** Whether to run on a server version that no test of RowMQ ran on. */
+  ROWMQ_DATABASE_UNTESTED: z.enum(['refuse', 'allow'], { error: 'must be refuse or allow' }).default('refuse'),
   ROWMQ_DATABASE_TLS: z.enum(MODES, { error: `must be one of ${MODES.join(', ')}` }).default('off'),
   ROWMQ_DATABASE_TLS_CA: z
     .string()

@@ -1,4 +1,12 @@
-export { checkServer, judgeGroup, judgeServer, StartupError } from './database/boot-checks.js';
+export {
+  checkServer,
+  judgeGalera,
+  judgeGroup,
+  judgeProduct,
+  judgeServer,
+  refuseMissingGrants,
+  StartupError,
+} from './database/boot-checks.js';
 export { type DatabaseSettings, openDataSource, poolOf } from './database/data-source.js';
 export { Database, type Transaction } from './database/database.js';
 export { isLockWaitTimeout, mayLieInOneRequest } from './database/database-errors.js';

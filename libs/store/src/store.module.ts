@@ -1,7 +1,7 @@
 import { type DynamicModule, Global, Logger, Module, type OnApplicationBootstrap } from '@nestjs/common';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
 import { DataSource, type DataSourceOptions } from 'typeorm';
-import { checkServer, describeServer, StartupError } from './database/boot-checks.js';
+import { checkServer, describeServer, refuseMissingGrants, StartupError } from './database/boot-checks.js';
 import { BrowseRepository } from './queues/browse.repository.js';
 import {
   addressOf,
@@ -13,7 +13,7 @@ import {
 import { Database } from './database/database.js';
 import { isRetryable } from './database/database-errors.js';
 import { MessageRepository } from './messages/message.repository.js';
-import { pendingOf } from './database/migrate.js';
+import { pendingOf, refuseNewerSchema } from './database/migrate.js';
 import { PartitionRepository } from './partitions/partition.repository.js';
 import { PeerRepository } from './peers/peer.repository.js';
 import { QueueRepository } from './queues/queue.repository.js';
@@ -81,7 +81,7 @@ export class StoreModule implements OnApplicationBootstrap {
 
   async onApplicationBootstrap(): Promise<void> {
     const primary = primaryOf(this.dataSource);
-    const which = primary === undefined ? '' : `; the primary is ${primary.host}`;
+    const which = primary.hasChoice ? `; the primary is ${primary.host}` : '';
     this.logger.log(`database ${addressOf(this.dataSource)}: ${await describeServer(this.dataSource)}${which}`);
     for (const warning of await checkServer(this.dataSource)) this.logger.warn(warning);
     const pending = await pendingOf(this.dataSource);
@@ -90,5 +90,8 @@ export class StoreModule implements OnApplicationBootstrap {
         `The database lacks ${pending.length} migration(s): ${pending.join(', ')}. Run \`npm run migrate\`, then start again.`,
       );
     }
+    const newer = await refuseNewerSchema(this.dataSource);
+    if (newer.length > 0) this.logger.warn(`this version does not know the migration(s) ${newer.join(', ')}`);
+    await refuseMissingGrants(this.dataSource);
   }
 }

@@ -1,7 +1,7 @@
-import { access } from 'node:fs/promises';
+import { access, mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { databaseName, type DatabaseTls, Supervisor } from '@rowmq/runtime';
+import { databaseName, type DatabaseTls, reason, Supervisor } from '@rowmq/runtime';
 import {
   EmbeddedServer,
   FolderLockedError,
@@ -53,6 +53,8 @@ export async function launchDatabase(
     const { databaseUrl: url, databaseTls: tls } = config;
     return { url, tls, description, folder: undefined, stop: nothing, kill: nothing };
   }
+  await refuseUnwritable(config.dataDir, 'ROWMQ_DATA_DIR');
+  if (config.serversDir !== undefined) await refuseUnreadable(config.serversDir);
   try {
     return await launchEmbedded(config, await chooseServer(config, log, signal), log, signal);
   } catch (error) {
@@ -61,6 +63,30 @@ export async function launchDatabase(
     if (inContainer === undefined) throw error;
     return inContainer;
   }
+}
+
+/** Finds a folder that cannot be written to before a server is unpacked, and names its setting. */
+export async function refuseUnwritable(folder: string, setting: string): Promise<void> {
+  const probe = join(folder, `.probe-${process.pid}`);
+  try {
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    await writeFile(probe, '');
+    await rm(probe);
+  } catch (error) {
+    throw new Error(
+      `Cannot write to the folder ${folder}: ${reason(error)}. Let this user write there, or name another folder in ${setting}.`,
+      { cause: error },
+    );
+  }
+}
+
+/** Servers may be unpacked there already, so it need not be writable. */
+async function refuseUnreadable(folder: string): Promise<void> {
+  const found = await access(folder).then(
+    () => true,
+    () => false,
+  );
+  if (!found) await refuseUnwritable(folder, 'ROWMQ_SERVERS_DIR');
 }
 
 async function chooseServer(

@@ -7,6 +7,7 @@ describe('the settings of the launcher', () => {
     expect(readLauncherConfig({ ROWMQ_DATABASE_URL: '', ROWMQ_PORT: '' })).toEqual({
       databaseUrl: undefined,
       databaseTls: undefined,
+      databaseUntested: false,
       dataDir: resolve('.rowmq'),
       embeddedServer: undefined,
       serversDir: undefined,
@@ -23,6 +24,28 @@ describe('the settings of the launcher', () => {
     expect(() => readLauncherConfig(wrong)).toThrow(
       /ROWMQ_DATABASE_URL must look like mysql:[^]*ROWMQ_EMBEDDED_SERVER[^]*ROWMQ_PORT/,
     );
+  });
+});
+
+describe('the settings of the processes that the launcher starts', () => {
+  test('are refused before anything is started, each fault once', () => {
+    const read = (env: Record<string, string>): unknown => {
+      try {
+        return readLauncherConfig(env);
+      } catch (error) {
+        return (error as Error).message.split('\n').slice(1);
+      }
+    };
+    expect(
+      read({ ROWMQ_STOP_SECONDS: '0', ROWMQ_WORKERS: 'two', ROWMQ_RETENTION_SECONDS: '1', ROWMQ_ADMIN_KEY: 'short' }),
+    ).toEqual([
+      '  ROWMQ_STOP_SECONDS must be a whole number from 1 to 600',
+      '  ROWMQ_WORKERS must be a whole number from 1 to 64',
+      expect.stringContaining('  ROWMQ_ADMIN_KEY must have at least 16 characters'),
+      '  ROWMQ_RETENTION_SECONDS must be a whole number from 60 to 31536000',
+    ]);
+    expect(() => readLauncherConfig({ ROWMQ_HOST: '0.0.0.0' })).toThrow('Set ROWMQ_ADMIN_KEY');
+    expect(() => readLauncherConfig({ ROWMQ_PARTITION_MINUTES: '1' })).toThrow('ROWMQ_PARTITIONS_AHEAD_MINUTES');
   });
 });
 

@@ -1,4 +1,6 @@
 import { resolve } from 'node:path';
+import { readBrokerConfig } from '@rowmq/broker/config';
+import { readReaperConfig } from '@rowmq/reaper/config';
 import {
   DATABASE_SETTINGS,
   type DatabaseTls,
@@ -42,6 +44,8 @@ export interface LauncherConfig {
   readonly databaseUrl: string | undefined;
   /** How connections to that database are encrypted; undefined: not at all. */
   readonly databaseTls: DatabaseTls | undefined;
+  /** Accept a version of that database that RowMQ was not tested on. */
+  readonly databaseUntested: boolean;
   /** Absolute. */
   readonly dataDir: string;
   readonly embeddedServer: 'mysql' | 'mariadb' | undefined;
@@ -53,12 +57,38 @@ export interface LauncherConfig {
   readonly stopSeconds: number;
 }
 
-/** Reads the launcher's settings. Throws `SettingsError` that lists every fault. */
+/** Stands for the database that the launcher will start. */
+const NOT_STARTED_YET = 'mysql://rowmq@127.0.0.1/rowmq';
+
+/**
+ * Reads the settings of the launcher, and checks those of the processes that it starts, before it
+ * unpacks a server. Throws `SettingsError` that lists every fault of all of them.
+ */
 export function readLauncherConfig(env: NodeJS.ProcessEnv): LauncherConfig {
+  const ofApps = { ...env, ROWMQ_DATABASE_URL: env['ROWMQ_DATABASE_URL'] || NOT_STARTED_YET };
+  const errors = [() => readOwnConfig(env), () => readBrokerConfig(ofApps), () => readReaperConfig(ofApps)].flatMap(
+    (read) => {
+      try {
+        read();
+        return [];
+      } catch (error) {
+        if (!(error instanceof SettingsError)) throw error;
+        return [error.message];
+      }
+    },
+  );
+  // Several processes share a setting, and each names its fault.
+  const lines = new Set(errors.flatMap((message) => message.split('\n')));
+  if (lines.size > 0) throw new SettingsError([...lines].join('\n'));
+  return readOwnConfig(env);
+}
+
+function readOwnConfig(env: NodeJS.ProcessEnv): LauncherConfig {
   const settings = readSettings(SHAPE, env);
   return {
     databaseUrl: settings.ROWMQ_DATABASE_URL,
     databaseTls: databaseTls(settings),
+    databaseUntested: settings.ROWMQ_DATABASE_UNTESTED === 'allow',
     dataDir: resolve(settings.ROWMQ_DATA_DIR),
     embeddedServer: settings.ROWMQ_EMBEDDED_SERVER,
     serversDir: settings.ROWMQ_SERVERS_DIR,

@@ -46,7 +46,7 @@ export class Launcher implements Program {
     await record?.endLeftOver();
     await refuseTakenPort(config);
 
-    const applied = await migrateDatabase(url, tls);
+    const applied = await migrateDatabase(url, tls, { untestedAllowed: config.databaseUntested });
     if (applied.length > 0) log(`Migrated the database: ${applied.join(', ')}`);
     signal.throwIfAborted();
 

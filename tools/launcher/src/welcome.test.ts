@@ -5,7 +5,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { readLauncherConfig } from './launcher.config.js';
 import { createDemoQueue } from './welcome.js';
 
-const KEY = 'a key that is long enough';
+const KEY = 'a-key-of-sixteen-characters';
 
 let server: Server;
 let answer: { status: number; body: string };

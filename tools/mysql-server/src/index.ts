@@ -9,3 +9,4 @@ export * from './server-program.js';
 export type { ServerExit } from './server-process.js';
 export * from './group/group-care.js';
 export * from './group/group-server.js';
+export { redoLogArgument } from './settings.js';

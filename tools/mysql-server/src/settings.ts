@@ -2,6 +2,9 @@ import { dirname } from 'node:path';
 import { totalmem } from 'node:os';
 import type { ServerKind } from './server-program.js';
 
+/** The server allocates its redo log at the start, whether it needs it or not. */
+const LARGEST_REDO_MB = 256;
+
 /** The inputs of an embedded server's command line. */
 export interface ServerSettings {
   readonly kind: ServerKind;
@@ -29,7 +32,7 @@ export function basicArguments(data: string): string[] {
 /** The command line of a durable server that only this machine can reach. */
 export function serverArguments(settings: ServerSettings): string[] {
   const { kind, bufferPoolMegabytes } = settings;
-  const redoMegabytes = Math.min(1024, Math.max(128, Math.floor(bufferPoolMegabytes / 2)));
+  const redoMegabytes = Math.min(LARGEST_REDO_MB, Math.max(128, Math.floor(bufferPoolMegabytes / 2)));
   return [
     ...basicArguments(settings.data),
     `--port=${settings.port}`,
@@ -59,10 +62,16 @@ export function serverArguments(settings: ServerSettings): string[] {
     '--innodb-print-all-deadlocks=ON',
     `--innodb-buffer-pool-size=${bufferPoolMegabytes}M`,
     ...(kind === 'mysql'
-      ? [`--innodb-redo-log-capacity=${redoMegabytes}M`, '--mysqlx=OFF']
+      ? ['--mysqlx=OFF']
       : // MariaDB's default also logs each statement's text: two and a half times the size.
-        [`--innodb-log-file-size=${redoMegabytes}M`, '--binlog-annotate-row-events=OFF']),
+        ['--binlog-annotate-row-events=OFF']),
+    redoLogArgument(kind, redoMegabytes),
   ];
+}
+
+/** The option for the size of the redo log. */
+export function redoLogArgument(kind: ServerKind, megabytes: number): string {
+  return kind === 'mysql' ? `--innodb-redo-log-capacity=${megabytes}M` : `--innodb-log-file-size=${megabytes}M`;
 }
 
 /** A quarter of the memory this process may use, between 128 MiB and 4 GiB. */

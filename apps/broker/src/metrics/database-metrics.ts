@@ -33,6 +33,12 @@ export class DatabaseMetrics {
       () => Number(health.isUp),
       'min',
     );
+    metrics.gauge(
+      'rowmq_database_several_servers',
+      'Whether several servers take writes where one primary should be, so that requests are refused',
+      () => Number(health.hasSeveralServers),
+      'max',
+    );
     metrics.counter(
       'rowmq_database_errors_total',
       'Failed tries of a statement or transaction, by the code of the failure',

@@ -50,7 +50,7 @@ export class QueuesController {
     summary: 'Create a queue, or change the settings that are given',
     status: 200,
     answer: queueAnswer,
-    problems: ['invalid-request'],
+    problems: ['invalid-request', 'queue-locked'],
   })
   @ApiResponse({ status: 201, description: 'Created', standardSchema: queueAnswer })
   async put(
@@ -68,7 +68,7 @@ export class QueuesController {
   @ApiCall({
     summary: 'Delete a queue and everything in it',
     status: 204,
-    problems: ['invalid-request', 'queue-not-found'],
+    problems: ['invalid-request', 'queue-not-found', 'queue-locked'],
   })
   async delete(@Param('queue', { schema: queueName }) queue: string): Promise<void> {
     await this.queues.delete(queue);
@@ -96,7 +96,7 @@ export class QueuesController {
     summary: 'Stop hand-out: dequeue answers empty, within a second on every broker. Enqueue goes on',
     status: 200,
     answer: pauseAnswer,
-    problems: ['invalid-request', 'queue-not-found'],
+    problems: ['invalid-request', 'queue-not-found', 'queue-locked'],
   })
   @ApiBody({ required: false })
   async pause(
@@ -112,7 +112,7 @@ export class QueuesController {
     summary: 'Hand out again',
     status: 200,
     answer: pauseAnswer,
-    problems: ['invalid-request', 'queue-not-found'],
+    problems: ['invalid-request', 'queue-not-found', 'queue-locked'],
   })
   @ApiBody({ required: false })
   async resume(

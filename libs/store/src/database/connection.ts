@@ -4,8 +4,9 @@ import type { DataSource } from 'typeorm';
 import { healthOf, poolOf, primaryOf } from './data-source.js';
 import { isConnectionLost, isNotPrimary } from './database-errors.js';
 import type { DatabaseHealth } from './database-health.js';
-import { type Primary, refuseReadOnly } from './primary.js';
+import { ASK_FOR_PROOF, type Primary, readProof } from './primary.js';
 import type { Row, Session } from './session.js';
+import { setupFailure } from './session-setup.js';
 
 /**
  * A statement that runs longer than this starts a search for the primary. A server that hangs never
@@ -14,11 +15,11 @@ import type { Row, Session } from './session.js';
 const SLOW_MS = 3000;
 
 /**
- * An older proof is renewed with the next SELECT. A demoted primary still answers reads, so a claim
- * on it would find an empty queue for ever.
+ * An older proof is renewed before the connection's next use, or with it if that is a SELECT. A
+ * demoted primary still answers reads, so a claim on it would find an empty queue for ever. A proxy
+ * may have moved the connection to another server.
  */
 const PROOF_MS = 1000;
-export const ASK_FOR_PROOF = 'SELECT @@GLOBAL.read_only AS readOnly';
 
 /**
  * After this many statement deadlines of silence, the server ends a session and its transaction. A
@@ -27,14 +28,14 @@ export const ASK_FOR_PROOF = 'SELECT @@GLOBAL.read_only AS readOnly';
  */
 const SILENT_DEADLINES = 3;
 
-/** A connection to a server that has confirmed that it takes writes. */
+/** A connection to the one server that takes writes. */
 export interface ServerConnection {
   readonly session: Session;
   /** The server confirmed it within the last second. */
   readonly isProven: boolean;
   /**
-   * Throws `ReadOnlyServerError` if the server's answer to {@link ASK_FOR_PROOF} says that it is
-   * read-only.
+   * Throws `ReadOnlyServerError` if the server's answer to `ASK_FOR_PROOF` says that it is
+   * read-only, another server than before, or without the session's settings.
    */
   prove(answer: Row | undefined): void;
   /** Closes the connection instead of returning it to the pool. */
@@ -42,18 +43,15 @@ export interface ServerConnection {
 }
 
 /**
- * The pool's connections to the primary. Each gets its session settings once, proves that its
- * server takes writes, and has a deadline on every statement.
+ * The pool's connections to the primary. Each proves that its server takes writes and is the one
+ * that this process uses, and has a deadline on every statement.
  */
 export class Connections {
   private readonly health: DatabaseHealth;
-  private readonly primary: Primary | undefined;
+  private readonly primary: Primary;
   private readonly pool: Pool;
-  private readonly setup: readonly string[];
-  /**
-   * The time of each connection's last proof. A connection that still needs its session settings
-   * has no entry.
-   */
+  private readonly silentSeconds: number;
+  /** The time of each connection's last proof. A new connection has no entry. */
   private readonly provenAt = new WeakMap<PoolConnection, number>();
 
   constructor(
@@ -63,13 +61,17 @@ export class Connections {
     this.health = healthOf(dataSource);
     this.primary = primaryOf(dataSource);
     this.pool = poolOf(dataSource);
-    this.setup = sessionSetup(Math.ceil((SILENT_DEADLINES * statementDeadlineMs) / 1000));
+    this.silentSeconds = Math.ceil((SILENT_DEADLINES * statementDeadlineMs) / 1000);
   }
 
-  /** Lends `work` a pooled connection. */
-  async use<T>(work: (connection: ServerConnection) => Promise<T>): Promise<T> {
+  /**
+   * Lends `work` a pooled connection.
+   *
+   * @param bringsProof `work` proves the connection if that is due, which saves a round trip
+   */
+  async use<T>(work: (connection: ServerConnection) => Promise<T>, bringsProof = false): Promise<T> {
     return this.observed(async () => {
-      const connection = await this.connect();
+      const connection = await this.connect(bringsProof);
       try {
         const result = await work(this.serverConnection(connection, this.statementDeadlineMs));
         connection.release();
@@ -86,7 +88,7 @@ export class Connections {
   /** Lends `work` a connection and closes it afterwards, so that no session state leaks. */
   async useOnce<T>(work: (connection: ServerConnection) => Promise<T>, statementDeadlineMs: number): Promise<T> {
     return this.observed(async () => {
-      const connection = await this.connect();
+      const connection = await this.connect(false);
       try {
         return await work(this.serverConnection(connection, statementDeadlineMs));
       } finally {
@@ -100,14 +102,14 @@ export class Connections {
    * that may mean a failover.
    */
   private async observed<T>(work: () => Promise<T>): Promise<T> {
-    const host = this.primary?.host;
+    const { host } = this.primary;
     try {
       const result = await work();
       this.health.succeeded();
       return result;
     } catch (error) {
       this.health.failed(error);
-      if (host !== undefined && (isConnectionLost(error) || isNotPrimary(error))) this.primary?.doubt(host);
+      if (isConnectionLost(error) || isNotPrimary(error)) this.primary.doubt(host);
       throw error;
     }
   }
@@ -115,30 +117,41 @@ export class Connections {
   private serverConnection(connection: PoolConnection, statementDeadlineMs: number): ServerConnection {
     return {
       session: this.session(connection, statementDeadlineMs),
-      isProven: performance.now() - (this.provenAt.get(connection) ?? -Infinity) < PROOF_MS,
+      isProven: this.isProven(connection),
       prove: (answer) => this.prove(connection, answer),
       close: () => connection.destroy(),
     };
   }
 
+  private isProven(connection: PoolConnection): boolean {
+    return performance.now() - (this.provenAt.get(connection) ?? -Infinity) < PROOF_MS;
+  }
+
   private prove(connection: PoolConnection, answer: Row | undefined): void {
-    refuseReadOnly(answer?.['readOnly']);
+    const failure = setupFailure(connection);
+    if (failure !== undefined) throw failure;
+    this.primary.meet(readProof(answer));
     this.provenAt.set(connection, performance.now());
   }
 
-  private async connect(): Promise<PoolConnection> {
-    await this.primary?.ready();
+  private async connect(bringsProof: boolean): Promise<PoolConnection> {
+    await this.primary.ready();
     const connection = await this.acquire();
-    if (!this.provenAt.has(connection)) {
-      try {
-        const session = this.session(connection, this.statementDeadlineMs);
-        for (const sql of this.setup) await session.write(sql);
+    const isNew = !this.provenAt.has(connection);
+    if (!isNew && (bringsProof || this.isProven(connection))) return connection;
+    try {
+      const session = this.session(connection, this.statementDeadlineMs);
+      if (isNew) {
+        const sql = `SET SESSION wait_timeout = ${this.silentSeconds};\n${ASK_FOR_PROOF}`;
+        const [, [server]] = (await session.read<unknown>(sql)) as [unknown, Row[]];
+        this.prove(connection, server);
+      } else {
         const [server] = await session.read(ASK_FOR_PROOF);
         this.prove(connection, server);
-      } catch (error) {
-        connection.destroy();
-        throw error;
       }
+    } catch (error) {
+      connection.destroy();
+      throw error;
     }
     return connection;
   }
@@ -180,29 +193,8 @@ export class Connections {
 
   private suspectLater(): NodeJS.Timeout | undefined {
     const { primary } = this;
-    if (primary === undefined) return undefined;
+    if (!primary.hasChoice) return undefined;
     const { host } = primary;
     return setTimeout(() => primary.suspect(host), SLOW_MS);
   }
-}
-
-/**
- * The settings of every session. READ COMMITTED takes no gap locks. {@link NOW_MS} needs UTC. Short
- * lock waits leave time to retry before the client gives up. mysql2 assumes that backslashes
- * escape.
- *
- * MariaDB turns an IN list of 1,000 values or more into a join. It then reads and locks the whole
- * queue. A threshold of 0 forbids that.
- */
-function sessionSetup(silentSeconds: number): string[] {
-  return [
-    'SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED',
-    `SET SESSION time_zone = '+00:00',
-                 innodb_lock_wait_timeout = 2,
-                 lock_wait_timeout = 2,
-                 wait_timeout = ${silentSeconds},
-                 autocommit = 1,
-                 sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'
-                 /*M! , in_predicate_conversion_threshold = 0 */`,
-  ];
 }

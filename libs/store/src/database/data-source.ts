@@ -1,5 +1,5 @@
 import { databaseHosts, databaseName, databaseParts, type DatabaseTls } from '@rowmq/runtime';
-import { format, type Pool } from 'mysql2';
+import mysql2, { format, type Pool, type PoolOptions } from 'mysql2';
 import { DataSource, type DataSourceOptions } from 'typeorm';
 import { MysqlDriver } from 'typeorm/driver/mysql/MysqlDriver.js';
 import { MIGRATIONS } from '@rowmq/migrations';
@@ -7,6 +7,7 @@ import { cannotUse } from './boot-checks.js';
 import { ENTITIES } from '../entities/index.js';
 import { DatabaseHealth, type HealthLog } from './database-health.js';
 import { Primary } from './primary.js';
+import { setUp } from './session-setup.js';
 
 export interface DatabaseSettings {
   /**
@@ -22,6 +23,8 @@ export interface DatabaseSettings {
    * The maximum number of requests that wait for a connection. The next fails with `overloaded`.
    */
   waitingRequests?: number;
+  /** Accept a server version that RowMQ was not tested on. */
+  untestedAllowed?: boolean;
   /** Receives the start and end of trouble, and changes of the primary. */
   log?: HealthLog;
 }
@@ -35,8 +38,9 @@ const IDLE_MS = 20_000;
  */
 export type StoreOptions = DataSourceOptions & {
   readonly health: DatabaseHealth;
-  readonly primary: Primary | undefined;
+  readonly primary: Primary;
   readonly address: string;
+  readonly untestedAllowed: boolean;
 };
 
 /**
@@ -48,12 +52,14 @@ export function dataSourceOptions({
   tls,
   poolSize = 10,
   waitingRequests = 1000,
+  untestedAllowed = false,
   log,
 }: DatabaseSettings): StoreOptions {
   const health = new DatabaseHealth(log);
-  const primary = Primary.of(url, tls, (host) => health.moved(host));
+  const primary = Primary.of(url, tls, (server) => health.moved(server));
   return {
     type: 'mysql',
+    driver: DRIVER,
     // All hosts share user, password and database. TypeORM's `url` option does not parse IPv6
     // addresses.
     ...databaseParts(databaseHosts(url)[0] as string),
@@ -61,8 +67,9 @@ export function dataSourceOptions({
     health,
     primary,
     address: databaseName(url),
+    untestedAllowed,
     entities: ENTITIES,
-    migrations: MIGRATIONS,
+    migrations: [...MIGRATIONS],
     migrationsTableName: 'rowmq_migration',
     // MySQL commits DDL on its own, so a transaction around a migration has no effect.
     migrationsTransactionMode: 'none',
@@ -83,10 +90,16 @@ export function dataSourceOptions({
       enableKeepAlive: true,
       keepAliveInitialDelay: 10_000,
       queryFormat,
-      ...(primary && { stream: primary.open }),
+      stream: primary.open,
     },
   };
 }
+
+/** mysql2, whose pools give each connection its session settings before its first use. */
+const DRIVER = {
+  ...mysql2,
+  createPool: (options: PoolOptions): Pool => mysql2.createPool(options).on('connection', setUp),
+};
 
 /**
  * Formats like mysql2, but sends a statement without values unchanged. mysql2 searches it for
@@ -99,9 +112,9 @@ function queryFormat(sql: string, values: Values, timezone: Timezone): string {
 type Values = Parameters<typeof format>[1];
 type Timezone = Parameters<typeof format>[3];
 
-/** The primary of this data source's hosts. Undefined if there is one host. */
-export function primaryOf(dataSource: DataSource): Primary | undefined {
-  return (dataSource.options as Partial<StoreOptions>).primary;
+/** The server that this data source's connections go to. */
+export function primaryOf(dataSource: DataSource): Primary {
+  return (dataSource.options as StoreOptions).primary;
 }
 
 /** The health of a data source's database, as this process sees it. */
@@ -113,6 +126,11 @@ export function healthOf(dataSource: DataSource): DatabaseHealth {
 export function poolOf({ driver }: DataSource): Pool {
   if (driver instanceof MysqlDriver) return driver.pool as Pool;
   throw new TypeError('The data source is not one of MySQL.');
+}
+
+/** Whether a data source may use a server version that RowMQ was not tested on. */
+export function allowsUntested(dataSource: DataSource): boolean {
+  return (dataSource.options as StoreOptions).untestedAllowed;
 }
 
 /** The address of a data source's database, for messages: `a:3306,b:3306/d`. */
@@ -127,7 +145,7 @@ export function addressOf(dataSource: DataSource): string {
 export async function connectDataSource(options: DataSourceOptions): Promise<DataSource> {
   const dataSource = new DataSource(options);
   try {
-    await primaryOf(dataSource)?.find();
+    await primaryOf(dataSource).find();
     return await dataSource.initialize();
   } catch (error) {
     throw cannotUse(addressOf(dataSource), error);

@@ -68,6 +68,12 @@ const DISK_FAILED = new Set([
   1114, // a table's file cannot grow
 ]);
 
+/** Errors of a user who lacks a privilege. 1045 is no such error: it means a wrong password. */
+const DENIED = new Set([1044, 1142, 1143, 1227, 1370]);
+
+/** MySQL's and MariaDB's error of a statement that exceeded its limit. */
+const STATEMENT_TIMEOUT = new Set([3024, 1969]);
+
 const DUPLICATE_KEY = 1062;
 
 /** Returns the driver's error from inside its wrappers. */
@@ -91,11 +97,18 @@ export function mayHaveCommitted(error: unknown): boolean {
   return isConnectionLost(error) || (errno !== undefined && COMMIT_LEFT_TO_GROUP.has(errno));
 }
 
-/** The server takes no writes, or is not the only one that does. */
+/**
+ * The server behind a connection must not be used: it takes no writes, is not the only one that
+ * does, or is not the one that this process uses.
+ */
 export class ReadOnlyServerError extends Error {
   override readonly name = 'ReadOnlyServerError';
 
-  constructor(message = 'the server is read-only') {
+  /** @param failure the code under which the metrics count it */
+  constructor(
+    message = 'the server is read-only',
+    readonly failure: 'READ_ONLY' | 'ANOTHER_SERVER' | 'SEVERAL_SERVERS' | 'SESSION_LOST' = 'READ_ONLY',
+  ) {
     super(message);
   }
 }
@@ -121,6 +134,12 @@ export function isNotPrimary(error: unknown): boolean {
   return errno !== undefined && NOT_PRIMARY.has(errno);
 }
 
+/** True when the user lacks a privilege on the database, a table, a column or a routine. */
+export function isDenied(error: unknown): boolean {
+  const { errno } = driverError(error);
+  return errno !== undefined && DENIED.has(errno);
+}
+
 /** True when an INSERT gave NULL to a column that takes none. */
 export function isNull(error: unknown): boolean {
   return driverError(error).errno === 1048;
@@ -142,6 +161,12 @@ export function isDuplicateKey(error: unknown): boolean {
  */
 export function isLockWaitTimeout(error: unknown): boolean {
   return driverError(error).errno === 1205;
+}
+
+/** True when a statement took longer than the limit that it named for itself. */
+export function isStatementTimeout(error: unknown): boolean {
+  const { errno } = driverError(error);
+  return errno !== undefined && STATEMENT_TIMEOUT.has(errno);
 }
 
 /** True when a statement named a partition that does not exist. */
@@ -179,14 +204,15 @@ export function mayLieInOneRequest(error: unknown): boolean {
 }
 
 /** Errors of normal operation: contention on rows or partitions, or a value that does not fit. */
-const ORDINARY = new Set([...OF_VALUES, 1020, 1205, 1213, 1412, 1507, 1690, 1735]);
+const ORDINARY = new Set([...OF_VALUES, ...STATEMENT_TIMEOUT, 1020, 1205, 1213, 1412, 1507, 1690, 1735]);
 
 /**
  * The code under which the metrics count a failure of the database or the connection to it. It is
  * the driver's code. Undefined for any other error.
  */
 export function failureCode(error: unknown): string | undefined {
-  if (driverError(error) instanceof ReadOnlyServerError) return 'READ_ONLY';
+  const inner = driverError(error);
+  if (inner instanceof ReadOnlyServerError) return inner.failure;
   const isFailure = isDatabaseFailure(error) || toRowmqError(error) !== error;
   if (!isFailure || error instanceof TryAgain) return undefined;
   return driverError(error).code ?? 'other';
@@ -214,6 +240,13 @@ export function toRowmqError(error: unknown): unknown {
       'database-unavailable',
       `The database could not write to its disk (${code ?? errno}): check whether it is full, then try again.`,
       { cause: error, retryAfterSeconds: 5 },
+    );
+  }
+  if (isLockWaitTimeout(error)) {
+    return new RowmqError(
+      'database-unavailable',
+      `Another transaction kept a lock that the request needs for longer than RowMQ waits (${code ?? errno}), so nothing was changed; try again. If it persists, look for a transaction that somebody forgot to end.`,
+      { cause: error, retryAfterSeconds: 1 },
     );
   }
   if (isRetryable(error) || message === 'Pool is closed.') {

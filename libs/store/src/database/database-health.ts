@@ -24,7 +24,8 @@ export class DatabaseHealth {
    * the limit.
    */
   readonly failures = new Map<string, number>();
-  private trouble: { since: number; failures: number; ending: NodeJS.Timeout | undefined } | undefined;
+  private trouble:
+    { since: number; failures: number; ending: NodeJS.Timeout | undefined; toldOfSeveral: boolean } | undefined;
   private primary: { told: string; now: string } | undefined;
 
   constructor(private readonly logger: HealthLog = { log: () => undefined, warn: () => undefined }) {}
@@ -34,6 +35,9 @@ export class DatabaseHealth {
     return this.trouble === undefined || this.trouble.ending !== undefined;
   }
 
+  /** True if several servers took writes at the last look, so that requests are refused. */
+  hasSeveralServers = false;
+
   /** Records a failed attempt. */
   failed(error: unknown): void {
     const code = failureCode(error);
@@ -41,8 +45,13 @@ export class DatabaseHealth {
     this.count(code);
     if (!isTrouble(error)) return;
     if (this.trouble === undefined) {
-      this.trouble = { since: performance.now(), failures: 0, ending: undefined };
+      this.trouble = { since: performance.now(), failures: 0, ending: undefined, toldOfSeveral: false };
       this.logger.warn(`Trouble with the database: ${failureText(error)}. It is tried again.`);
+    }
+    if (code === 'SEVERAL_SERVERS') this.hasSeveralServers = true;
+    if (this.hasSeveralServers && !this.trouble.toldOfSeveral) {
+      this.trouble.toldOfSeveral = true;
+      this.logger.warn(`No request is served: ${failureText(error)}.`);
     }
     clearTimeout(this.trouble.ending);
     this.trouble.ending = undefined;
@@ -51,6 +60,7 @@ export class DatabaseHealth {
 
   /** Records an answer. Every answer calls it. */
   succeeded(): void {
+    this.hasSeveralServers = false;
     const { trouble } = this;
     if (trouble === undefined || trouble.ending !== undefined) return;
     const seconds = ((performance.now() - trouble.since) / 1000).toFixed(1);

@@ -1,10 +1,11 @@
 import { RowmqError } from '@rowmq/contract';
 import pRetry, { type Options } from 'p-retry';
 import type { DataSource, EntityManager } from 'typeorm';
-import { ASK_FOR_PROOF, Connections, type ServerConnection } from './connection.js';
+import { Connections, type ServerConnection } from './connection.js';
 import { healthOf } from './data-source.js';
 import { isConnectionLost, isDatabaseFailure, isRetryable, mayHaveCommitted, toRowmqError } from './database-errors.js';
 import type { DatabaseHealth } from './database-health.js';
+import { ASK_FOR_PROOF } from './primary.js';
 import { managerOn } from './session-runner.js';
 import type { Row, Session, Statement, WriteResult } from './session.js';
 
@@ -45,8 +46,8 @@ const RETRIES: Options = {
 
 /**
  * The only access to the database: short READ COMMITTED transactions on TypeORM's connection pool.
- * It sets a deadline on every statement and retries transient failures. With several hosts it uses
- * the one that takes writes, and it never uses a read-only server.
+ * It sets a deadline on every statement and retries transient failures. It uses the one server that
+ * takes writes, and none while there are two.
  *
  * It sends SQL to mysql2 directly, because TypeORM's `query` copies every result and broadcasts
  * every statement.
@@ -118,7 +119,7 @@ export class Database {
         const answers = await connection.session.read<Row[]>(`${sql};\n${ASK_FOR_PROOF}`, values);
         connection.prove(answers.pop()?.[0]);
         return (answers.length === 1 ? answers[0] : answers) as T[];
-      }),
+      }, true),
     );
   }
 
@@ -131,7 +132,7 @@ export class Database {
       this.connections.use(async (connection) => {
         const [row] = await connection.session.read(ASK_FOR_PROOF);
         connection.prove(row);
-      }),
+      }, true),
     );
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {

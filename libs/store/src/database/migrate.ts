@@ -1,8 +1,9 @@
 import type { DatabaseTls } from '@rowmq/runtime';
 import type { DataSource } from 'typeorm';
-import { TABLES } from '@rowmq/migrations';
-import { checkServer, StartupError } from './boot-checks.js';
-import { type DatabaseSettings, openDataSource } from './data-source.js';
+import { isIgnorable, type RowmqMigration, TABLES } from '@rowmq/migrations';
+import { cannotUse, checkServer, StartupError } from './boot-checks.js';
+import { addressOf, type DatabaseSettings, openDataSource } from './data-source.js';
+import { isDenied } from './database-errors.js';
 
 /** Only one process migrates at a time. The others wait this long. */
 const LOCK_SECONDS = 60;
@@ -12,16 +13,33 @@ const LOCK_SECONDS = 60;
  */
 const LOCK_NAME = `CONCAT('rowmq-migrate.', LEFT(SHA2(DATABASE(), 256), 40))`;
 
+/** Options of {@link migrateDatabase}. */
+export interface MigrateOptions {
+  /** Accept a server version that RowMQ was not tested on. */
+  untestedAllowed?: boolean;
+  /** Receives what each migration blocks, before the first one runs. */
+  announce?: (line: string) => void;
+}
+
 /**
  * Brings the schema up to date and returns the names of the applied migrations. Several processes
  * may call it at once: one migrates, the others wait.
  *
- * Throws `StartupError` if the server is unreachable or unsuitable. Throws it too if the database
- * has tables with RowMQ's names but no record of their migrations.
+ * Throws `StartupError` if the server is unreachable or unsuitable, or the schema is newer than
+ * this version. Throws it too if the database has tables with RowMQ's names but no record of their
+ * migrations.
  */
-export async function migrateDatabase(url: string, tls?: DatabaseTls): Promise<string[]> {
-  return withMigrationLock({ url, tls }, async (dataSource) => {
+export async function migrateDatabase(
+  url: string,
+  tls?: DatabaseTls,
+  { untestedAllowed, announce }: MigrateOptions = {},
+): Promise<string[]> {
+  return withMigrationLock({ url, tls, ...(untestedAllowed && { untestedAllowed }) }, async (dataSource) => {
+    await refuseNewerSchema(dataSource);
     await refuseForeignTables(dataSource);
+    const pending = await pendingOf(dataSource);
+    for (const { name, blocks } of dataSource.migrations as RowmqMigration[])
+      if (pending.includes(name)) announce?.(`${name} ${blocks}.`);
     const applied = await dataSource.runMigrations();
     return applied.map(({ name }) => name);
   });
@@ -63,6 +81,20 @@ export async function pendingOf(dataSource: DataSource): Promise<string[]> {
 }
 
 /**
+ * Throws `StartupError` if the database has had migrations that this version does not know, unless
+ * older processes may ignore all of them. Returns those.
+ */
+export async function refuseNewerSchema(dataSource: DataSource): Promise<string[]> {
+  const known = new Set((dataSource.migrations as RowmqMigration[]).map(({ name }) => name));
+  const unknown = (await appliedMigrations(dataSource)).filter((name) => !known.has(name));
+  const breaking = unknown.filter((name) => !isIgnorable(name));
+  if (breaking.length === 0) return unknown;
+  throw new StartupError(
+    `The database's schema is newer than this version of RowMQ, which does not know the migration(s) ${breaking.join(', ')}. Start the version that migrated the database, or a later one.`,
+  );
+}
+
+/**
  * Both servers commit each CREATE TABLE on its own. An interrupted first migration therefore leaves
  * tables behind, and every later run would fail on them. So would it on another application's
  * tables.
@@ -91,7 +123,7 @@ async function appliedMigrations(dataSource: DataSource): Promise<string[]> {
 }
 
 async function withMigrationLock<T>(
-  database: Pick<DatabaseSettings, 'url' | 'tls'>,
+  database: Pick<DatabaseSettings, 'url' | 'tls' | 'untestedAllowed'>,
   work: (dataSource: DataSource) => Promise<T>,
 ): Promise<T> {
   const dataSource = await openDataSource({ ...database, poolSize: 2 });
@@ -116,6 +148,8 @@ async function withMigrationLock<T>(
     } finally {
       await runner.release();
     }
+  } catch (error) {
+    throw isDenied(error) ? cannotUse(addressOf(dataSource), error) : error;
   } finally {
     await dataSource.destroy();
   }

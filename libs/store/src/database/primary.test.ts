@@ -10,9 +10,9 @@ const accepted: Socket[] = [];
 let urls: string[];
 /**
  * Each host's reaction to a probe. `undefined` means that it takes writes. A promise delays that
- * answer until it resolves.
+ * answer until it resolves. A text is the identity of the server that takes writes.
  */
-let says: (Error | Promise<void> | undefined)[];
+let says: (Error | Promise<void> | string | undefined)[];
 let asked: number[];
 
 beforeEach(async () => {
@@ -35,12 +35,13 @@ afterEach(async () => {
   }
 });
 
-async function probe(url: string): Promise<void> {
+async function probe(url: string): Promise<string> {
   const index = urls.indexOf(url);
   asked[index] = (asked[index] ?? 0) + 1;
   const answer = says[index];
-  if (answer instanceof Promise) return answer;
-  if (answer !== undefined) throw answer;
+  await (answer instanceof Promise ? answer : undefined);
+  if (answer instanceof Error) throw answer;
+  return typeof answer === 'string' ? answer : `server ${index}`;
 }
 
 const host = (index: number): string => new URL(urls[index] as string).host;
@@ -59,9 +60,21 @@ async function expectMovedTo(primary: Primary, index: number): Promise<void> {
 }
 
 describe('Primary', () => {
-  test('does not search if the URL has one host', () => {
-    expect(Primary.of('mysql://u:p@a:3306/db')).toBeUndefined();
-    expect(Primary.of('mysql://u:p@a:3306,b/db')?.host).toBe('a:3306');
+  test('does not search because of failures if the URL has one host', () => {
+    expect(Primary.of('mysql://u:p@a:3306/db').hasChoice).toBe(false);
+    expect(Primary.of('mysql://u:p@a:3306,b/db').hasChoice).toBe(true);
+    const primary = new Primary(urls.slice(0, 1), probe);
+    primary.doubt(host(0));
+    primary.suspect(host(0));
+    expect(asked).toEqual([0, 0, 0]);
+  });
+
+  test('throws a single host’s own error at the start, and accepts that it is read-only', async () => {
+    const single = (): Primary => new Primary(urls.slice(0, 1), probe);
+    says = [lost()];
+    await expect(single().find()).rejects.toBe(says[0]);
+    says = [new ReadOnlyServerError()];
+    await single().find();
   });
 
   test('finds the host that takes writes, in any position of the URL', async () => {
@@ -201,7 +214,7 @@ describe('Primary', () => {
 
   test('sets the primary’s host on the connection’s config, for the check of the certificate', async () => {
     const primary = new Primary(['mysql://u:p@[::1]:3307/db', ...urls.slice(1)], async (url) =>
-      url.includes('3307') ? undefined : Promise.reject(lost()),
+      url.includes('3307') ? 'the server' : Promise.reject(lost()),
     );
     const config = { host: 'another', port: 1 };
     await primary.find();
@@ -280,4 +293,64 @@ describe('refuseReadOnly', () => {
       expect(isRetryable(thrown)).toBe(true);
     },
   );
+});
+
+describe('Primary behind one name', () => {
+  const several = (): Error => new ReadOnlyServerError('the name leads to servers a and b', 'SEVERAL_SERVERS');
+  const moves: string[] = [];
+  const begin = async (): Promise<Primary> => {
+    says = ['a'];
+    moves.length = 0;
+    const primary = new Primary(urls.slice(0, 1), probe, (where) => moves.push(where));
+    await primary.find();
+    primary.meet('a');
+    return primary;
+  };
+
+  test('refuses to start if the name leads to several servers that take writes', async () => {
+    says = [several()];
+    await expect(new Primary(urls.slice(0, 1), probe).find()).rejects.toThrow('the name leads to servers a and b');
+    says = [new ReadOnlyServerError(), several(), new ReadOnlyServerError()];
+    await expect(new Primary(urls, probe).find()).rejects.toThrow('the name leads to servers a and b');
+  });
+
+  test('refuses a connection to another server, and uses that server once the name leads to it alone', async () => {
+    const primary = await begin();
+    const before = await connected(primary);
+    says = ['b'];
+    const begun = performance.now();
+    expect(() => primary.meet('b')).toThrow(`${host(0)} led to server b, and before to a`);
+    await primary.ready();
+    expect(performance.now() - begun).toBeGreaterThan(1900);
+    await once(before, 'close');
+    primary.meet('b');
+    expect(moves).toEqual([`server b at ${host(0)}`]);
+  });
+
+  test('goes on with the same server if the name leads to that alone again', async () => {
+    const primary = await begin();
+    const socket = await connected(primary);
+    expect(() => primary.meet('b')).toThrow(ReadOnlyServerError);
+    await primary.ready();
+    primary.meet('a');
+    expect(socket.destroyed).toBe(false);
+    socket.destroy();
+    expect(moves).toEqual([]);
+  });
+
+  test('uses none while the name leads to two servers that take writes, in one search or in turns', async () => {
+    const primary = await begin();
+    says = [several()];
+    expect(() => primary.meet('b')).toThrow(ReadOnlyServerError);
+    const error = await primary.ready().catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({ name: 'NoPrimaryError', message: 'the name leads to servers a and b' });
+    expect([isRetryable(error), isNotPrimary(error)]).toEqual([true, true]);
+    const turns = ['b', 'b', 'a'];
+    const inTurns = new Primary(urls.slice(0, 1), async () => turns.shift() ?? 'a');
+    inTurns.meet('a');
+    expect(() => inTurns.meet('b')).toThrow(ReadOnlyServerError);
+    await expect(inTurns.ready()).rejects.toThrow('leads to several servers that take writes (b, a)');
+    await inTurns.ready();
+    expect(() => inTurns.meet('b')).toThrow(ReadOnlyServerError);
+  });
 });

@@ -1,8 +1,10 @@
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { databaseHosts, databaseParts, type DatabaseTls, reason } from '@rowmq/runtime';
-import { createConnection, type RowDataPacket } from 'mysql2/promise';
+import { type Connection, createConnection, type RowDataPacket } from 'mysql2/promise';
 import { isRetryable, ReadOnlyServerError } from './database-errors.js';
+import type { Row } from './session.js';
+import { SESSION_AS_SET, SESSION_FACTS } from './session-setup.js';
 
 /** The deadline for a probe's connect and login, and again for its statement. */
 const PROBE_DEADLINE_MS = 2000;
@@ -15,9 +17,27 @@ const GRACE_MS = 500;
 const PAUSE_MS = { min: 100, max: 200 };
 
 /**
- * Probes a server. Resolves if the server at this URL takes writes, and throws the reason if not.
+ * A probe of a host that takes writes opens so many connections at once. A balancer over two
+ * servers leads them to both.
  */
-export type Probe = (url: string) => Promise<void>;
+const PROBE_CONNECTIONS = 3;
+/**
+ * A host that leads to another server than before must lead to that one alone for this long. A
+ * balancer that chooses at random would otherwise pass for a failover now and then.
+ */
+const AGREE_MS = 2000;
+
+/**
+ * Probes a host. Resolves with the server's identity if that takes writes. Throws the reason if
+ * not, and {@link ReadOnlyServerError} if the host leads to several servers that do.
+ */
+export type Probe = (url: string) => Promise<string>;
+
+/** A server that takes writes, and the host that leads to it. */
+interface Writable {
+  readonly index: number;
+  readonly server: string;
+}
 
 /** The states of {@link Primary}, whose comment has the table. */
 type State =
@@ -46,54 +66,60 @@ export class NoPrimaryError extends Error {
 }
 
 /**
- * Tracks which of several replicated hosts is the primary. New connections go to it. When the
- * primary changes, connections to the old one close, so that no request reads from it or waits for
- * it.
+ * Tracks which server is the primary: which of several replicated hosts, and which server behind a
+ * host's name. New connections go to it. When the primary changes, connections to the old one
+ * close, so that no request reads from it or waits for it.
  *
- * A search starts on a failure, not periodically, and probes all hosts at once. If the primary
- * failed, callers wait for the result, usually 0.5 to 2 s. While several hosts take writes, RowMQ
- * uses none. They are separate databases, or one is cut off and will notice.
+ * A search starts on a failure or on another server's answer, not periodically, and probes all
+ * hosts at once. If the primary failed, callers wait for the result, usually 0.5 to 2 s. While
+ * several servers take writes, RowMQ uses none. They are separate databases, or one is cut off and
+ * will notice.
  *
- * - `known`: the current host is the primary.
- * - `doubted`: the current host failed, and a search runs.
- * - `disputed`: several hosts take writes, the current one among them.
+ * - `known`: the current host leads to the primary.
+ * - `doubted`: the current host failed or led to another server, and a search runs.
+ * - `disputed`: several servers take writes, behind several hosts or behind one.
  * - `none`: no host takes writes, or several others do.
  *
- * One search runs at a time. An event during a search starts no other.
+ * One search runs at a time. An event during a search starts no other. With one host there is no
+ * choice, so failures start no search.
  *
- * | event                                | known             | doubted  | disputed, none  |
- * | ------------------------------------ | ----------------- | -------- | --------------- |
- * | `ready`: a caller wants a connection | goes on           | waits    | searches, waits |
- * | `doubt`: the current host failed     | searches, doubted | –        | searches        |
- * | `suspect`: the current host is slow  | searches          | –        | searches        |
- * | a search finds one that takes writes | known             | known    | known           |
- * | … several, the current one as well   | disputed          | disputed | disputed        |
- * | … none, or several others            | none              | none     | none            |
+ * | event                                | known             | doubted  | disputed, none  | |
+ * ------------------------------------ | ----------------- | -------- | --------------- | |
+ * `ready`: a caller wants a connection | goes on           | waits    | searches, waits | | `meet`:
+ * another server answered      | searches, doubted | –        | searches        | | `doubt`: the
+ * current host failed     | searches, doubted | –        | searches        | | `suspect`: the
+ * current host is slow  | searches          | –        | searches        | | a search finds one
+ * that takes writes | known             | known    | known           | | … several, the current one
+ * as well   | disputed          | disputed | disputed        | | … none, or several others
+ * | none              | none     | none            |
  */
 export class Primary {
   readonly #urls: readonly string[];
   readonly #probe: Probe;
-  readonly #onMove: (host: string) => void;
+  readonly #onMove: (primary: string) => void;
   readonly #sockets = new Map<Socket, number>();
   #current = 0;
+  /** The identity of the server in use. Undefined until it has answered. */
+  #server: string | undefined;
   #state: State = KNOWN;
   /** Set while a search runs, including the pause after a failed one. */
   #search: Promise<void> | undefined;
 
-  /** @param onMove Called with the new primary's host. */
-  constructor(urls: readonly string[], probe: Probe, onMove: (host: string) => void = () => undefined) {
+  /** @param onMove Called with the new primary's host, and its identity if the host is the same. */
+  constructor(urls: readonly string[], probe: Probe, onMove: (primary: string) => void = () => undefined) {
     this.#urls = urls;
     this.#probe = probe;
     this.#onMove = onMove;
   }
 
-  /**
-   * Returns undefined for a URL with a single host, which leaves no choice. Throws TypeError for
-   * text that is no database URL.
-   */
-  static of(url: string, tls?: DatabaseTls, onMove?: (host: string) => void): Primary | undefined {
-    const urls = databaseHosts(url);
-    return urls.length === 1 ? undefined : new Primary(urls, (single) => probeServer(single, tls), onMove);
+  /** Throws TypeError for text that is no database URL. */
+  static of(url: string, tls?: DatabaseTls, onMove?: (primary: string) => void): Primary {
+    return new Primary(databaseHosts(url), (single) => probeServer(single, tls), onMove);
+  }
+
+  /** Whether there are several hosts. */
+  get hasChoice(): boolean {
+    return this.#urls.length > 1;
   }
 
   /** `host:port` of the server that connections go to. */
@@ -102,19 +128,32 @@ export class Primary {
   }
 
   /**
-   * Probes every host when a process starts. Throws {@link NoPrimaryError} if none takes writes.
+   * Probes every host when a process starts. Throws {@link NoPrimaryError} if none takes writes. A
+   * single host may be read-only: its name may lead to the primary later. Otherwise it throws that
+   * host's own error.
    *
-   * Throws Error if several do: they are no replicated database, and messages would scatter over
-   * them.
+   * Throws Error if several servers take writes: they are no replicated database, and messages
+   * would scatter over them.
    */
   async find(): Promise<void> {
     const answers = await Promise.allSettled(this.#urls.map((url) => this.#probe(url)));
-    const writable = answers.flatMap(({ status }, index) => (status === 'fulfilled' ? [index] : []));
+    const writable = answers.flatMap((answer, index) =>
+      answer.status === 'fulfilled' ? [{ index, server: answer.value }] : [],
+    );
     if (writable.length > 1) throw new Error(this.#allTakeWrites(writable));
-    if (writable[0] === undefined) throw this.#noPrimary(answers);
+    const [found] = writable;
+    const split = answers.find((answer) => answer.status === 'rejected' && isSplit(answer.reason));
+    if (split?.status === 'rejected') throw new Error(reason(split.reason), { cause: split.reason });
+    if (found === undefined) {
+      const [answer] = answers;
+      if (this.hasChoice || answer?.status !== 'rejected') throw this.#noPrimary(answers);
+      if (answer.reason instanceof ReadOnlyServerError) return;
+      throw answer.reason;
+    }
     // The first primary of a process is not a change.
-    this.#current = writable[0];
-    this.#use(writable[0]);
+    this.#current = found.index;
+    this.#server = found.server;
+    this.#use(found);
   }
 
   /**
@@ -149,11 +188,27 @@ export class Primary {
   }
 
   /**
+   * Takes note of the server behind a connection. Throws {@link ReadOnlyServerError} and starts a
+   * search if it is not the one in use.
+   */
+  meet(server: string): void {
+    this.#server ??= server;
+    if (server === this.#server) return;
+    const error = new ReadOnlyServerError(
+      `${this.host} led to server ${server}, and before to ${this.#server}`,
+      'ANOTHER_SERVER',
+    );
+    if (this.#state.name === 'known') this.#state = DOUBTED;
+    this.#begin();
+    throw error;
+  }
+
+  /**
    * Starts a search because this host failed or is read-only. Does nothing if the primary has
    * changed since.
    */
   doubt(host: string): void {
-    if (host !== this.host) return;
+    if (host !== this.host || !this.hasChoice) return;
     if (this.#state.name === 'known') this.#state = DOUBTED;
     this.#begin();
   }
@@ -163,7 +218,7 @@ export class Primary {
    * are healthy.
    */
   suspect(host: string): void {
-    if (host === this.host) this.#begin();
+    if (host === this.host && this.hasChoice) this.#begin();
   }
 
   #begin(): void {
@@ -172,10 +227,50 @@ export class Primary {
 
   /** Never rejects. */
   async #find(): Promise<void> {
-    const writable: number[] = [];
+    let answer = await this.#ask();
+    if ('server' in answer && this.#isOtherBehindSameHost(answer)) answer = await this.#agree(answer);
+    if ('server' in answer) {
+      this.#search = undefined;
+      return this.#use(answer);
+    }
+    this.#state = answer;
+    await pause();
+    this.#search = undefined;
+  }
+
+  #isOtherBehindSameHost({ index, server }: Writable): boolean {
+    return index === this.#current && this.#server !== undefined && server !== this.#server;
+  }
+
+  /** Asks again until the host has led to this server alone for {@link AGREE_MS}. */
+  async #agree(first: Writable): Promise<Writable | NoServer> {
+    for (const begun = performance.now(); performance.now() - begun < AGREE_MS;) {
+      await pause();
+      const next = await this.#ask();
+      if (!('server' in next)) return next;
+      if (next.index === first.index && next.server !== first.server)
+        return this.#refused(
+          [first, next],
+          severalServers(this.#urls[first.index] as string, [first.server, next.server]),
+        );
+      if (next.index !== first.index) return next;
+    }
+    return first;
+  }
+
+  /** Probes all hosts once. */
+  async #ask(): Promise<Writable | NoServer> {
+    const writable: Writable[] = [];
+    const splits: unknown[] = [];
     const probes = this.#urls.map(async (url, index) => {
-      await this.#probe(url);
-      writable.push(index);
+      try {
+        writable.push({ index, server: await this.#probe(url) });
+      } catch (error) {
+        if (!isSplit(error)) throw error;
+        // It takes writes too, so it counts against every other host.
+        splits.push(error);
+        writable.push({ index, server: '' });
+      }
     });
     const all = Promise.allSettled(probes);
     const heard = probes.map(async (probe, index) =>
@@ -183,19 +278,16 @@ export class Primary {
     );
     await Promise.all([Promise.any(probes), ...heard]).catch(() => all);
     const [found, ...others] = writable;
-    if (found !== undefined && others.length === 0) {
-      this.#search = undefined;
-      return this.#use(found);
-    }
-    const error =
-      found === undefined
-        ? this.#noPrimary(await all)
-        : new NoPrimaryError(this.#allTakeWrites(writable), [
-            new ReadOnlyServerError('more than one host takes writes'),
-          ]);
-    this.#state = { name: writable.includes(this.#current) ? 'disputed' : 'none', error };
-    await sleep(PAUSE_MS.min + Math.random() * (PAUSE_MS.max - PAUSE_MS.min));
-    this.#search = undefined;
+    if (splits.length > 0) return this.#refused(writable, splits[0]);
+    if (found === undefined) return { name: 'none', error: this.#noPrimary(await all) };
+    if (others.length === 0) return found;
+    const several = new ReadOnlyServerError('more than one host takes writes', 'SEVERAL_SERVERS');
+    return this.#refused(writable, several, this.#allTakeWrites(writable));
+  }
+
+  #refused(writable: readonly Writable[], why: unknown, message = reason(why)): NoServer {
+    const isCurrent = writable.some(({ index }) => index === this.#current);
+    return { name: isCurrent ? 'disputed' : 'none', error: new NoPrimaryError(message, [why]) };
   }
 
   /**
@@ -207,24 +299,62 @@ export class Primary {
     await sleep(isInUse ? PROBE_DEADLINE_MS : GRACE_MS, undefined, { ref: false });
   }
 
-  #use(index: number): void {
-    const isAnother = index !== this.#current;
+  #use({ index, server }: Writable): void {
+    const isAnotherHost = index !== this.#current;
+    const isReplaced = !isAnotherHost && this.#server !== undefined && server !== this.#server;
     this.#state = KNOWN;
     this.#current = index;
-    for (const [socket, leadsTo] of this.#sockets) if (leadsTo !== index) socket.destroy();
-    if (isAnother) this.#onMove(this.host);
+    this.#server = server;
+    for (const [socket, leadsTo] of this.#sockets) if (isReplaced || leadsTo !== index) socket.destroy();
+    if (isAnotherHost) this.#onMove(this.host);
+    else if (isReplaced) this.#onMove(`server ${server} at ${this.host}`);
   }
 
-  #noPrimary(answers: readonly PromiseSettledResult<void>[]): NoPrimaryError {
+  #noPrimary(answers: readonly PromiseSettledResult<unknown>[]): NoPrimaryError {
     const reasons = answers.map((answer): unknown => (answer.status === 'rejected' ? answer.reason : undefined));
     const hosts = this.#urls.map((url, index) => `${hostOf(url)} (${reason(reasons[index])})`);
     return new NoPrimaryError(`no host takes writes: ${hosts.join(', ')}`, reasons);
   }
 
-  #allTakeWrites(indexes: readonly number[]): string {
-    const hosts = indexes.toSorted((one, other) => one - other).map((index) => hostOf(this.#urls[index] as string));
+  #allTakeWrites(writable: readonly Writable[]): string {
+    const hosts = writable
+      .map(({ index }) => index)
+      .toSorted((one, other) => one - other)
+      .map((index) => hostOf(this.#urls[index] as string));
     return `${hosts.join(' and ')} both take writes; all but the primary must be read-only (super_read_only=ON or read_only=ON)`;
   }
+}
+
+/** The state after a search that found no server, or too many. */
+type NoServer = Exclude<State, { name: 'known' | 'doubted' }>;
+
+async function pause(): Promise<void> {
+  await sleep(PAUSE_MS.min + Math.random() * (PAUSE_MS.max - PAUSE_MS.min));
+}
+
+/**
+ * Whether the server takes writes, which server it is, and whether the session has its settings.
+ *
+ * A MySQL server names itself by a UUID. MariaDB has none before 10.6.19, so its host's name, port
+ * and `server_id` stand in. Replication needs a `server_id` for each server in any case.
+ */
+export const ASK_FOR_PROOF = `SELECT @@GLOBAL.read_only AS readOnly, /*!80000 @@GLOBAL.server_uuid *//*M! CONCAT_WS('/', @@GLOBAL.hostname, @@GLOBAL.port, @@GLOBAL.server_id) */ AS server, ${SESSION_FACTS} AS session`;
+
+/**
+ * Reads the answer to {@link ASK_FOR_PROOF} and returns the server's identity.
+ *
+ * Throws {@link ReadOnlyServerError} for a replica, a demoted primary, or a secondary member of a
+ * group. Throws it too for a session that lost its settings.
+ */
+export function readProof(answer: Row | undefined): string {
+  refuseReadOnly(answer?.['readOnly']);
+  if (answer?.['session'] !== SESSION_AS_SET) {
+    throw new ReadOnlyServerError(
+      `the session lost the settings that RowMQ gave it (${SESSION_AS_SET}) and has ${String(answer?.['session'])}: a proxy must keep each client on a connection of its own, or restore its settings`,
+      'SESSION_LOST',
+    );
+  }
+  return String(answer['server']);
 }
 
 /**
@@ -236,19 +366,44 @@ export function refuseReadOnly(readOnly: unknown): void {
   if (!['0', 'OFF'].includes(String(readOnly))) throw new ReadOnlyServerError();
 }
 
-async function probeServer(url: string, tls?: DatabaseTls): Promise<void> {
+function severalServers(url: string, servers: readonly string[]): ReadOnlyServerError {
+  return new ReadOnlyServerError(
+    `${hostOf(url)} leads to several servers that take writes (${servers.join(', ')}), and messages would scatter over them; let it lead to the primary alone`,
+    'SEVERAL_SERVERS',
+  );
+}
+
+function isSplit(error: unknown): boolean {
+  return error instanceof ReadOnlyServerError && error.failure === 'SEVERAL_SERVERS';
+}
+
+async function probeServer(url: string, tls?: DatabaseTls): Promise<string> {
+  const opened: Connection[] = [];
+  try {
+    const server = await probeOnce(url, tls, opened);
+    // A host may also lead to read-only servers or be short of connections.
+    const others = await Promise.allSettled(
+      Array.from({ length: PROBE_CONNECTIONS - 1 }, async () => probeOnce(url, tls, opened)),
+    );
+    const servers = new Set([server, ...others.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))]);
+    if (servers.size > 1) throw severalServers(url, [...servers]);
+    return server;
+  } finally {
+    for (const connection of opened) connection.destroy();
+  }
+}
+
+/** Leaves the connection open, so that a balancer leads the next one elsewhere. */
+async function probeOnce(url: string, tls: DatabaseTls | undefined, opened: Connection[]): Promise<string> {
   const connection = await createConnection({
     uri: url,
     connectTimeout: PROBE_DEADLINE_MS,
     ...(tls && { ssl: tls }),
   });
-  try {
-    const sql = 'SELECT @@GLOBAL.read_only AS readOnly';
-    const [[row]] = await connection.query<RowDataPacket[]>({ sql, timeout: PROBE_DEADLINE_MS });
-    refuseReadOnly(row?.['readOnly']);
-  } finally {
-    connection.destroy();
-  }
+  opened.push(connection);
+  const [[row]] = await connection.query<RowDataPacket[]>({ sql: ASK_FOR_PROOF, timeout: PROBE_DEADLINE_MS });
+  refuseReadOnly(row?.['readOnly']);
+  return String(row?.['server']);
 }
 
 function hostOf(url: string): string {

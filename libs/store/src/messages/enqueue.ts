@@ -380,19 +380,24 @@ export type ForeignTransaction = Pick<Transaction, 'read' | 'write'>;
  *
  * Throws `queue-not-found`, `queue-full` or `invalid-request`.
  *
- * Locks the queue's row, shared, until the caller's transaction ends.
+ * Shares the queue's entry in `queue_by_name` until the caller's transaction ends. That keeps the
+ * queue from being deleted, and hinders no change of its settings. The settings are those of the
+ * transaction's snapshot, if it has one that is old enough to know the queue.
  */
 export async function storeIn(tx: ForeignTransaction, { queueName, messages }: EnqueueRequest): Promise<Buffer[]> {
   const [known] = await tx.read<{ id: number }>('SELECT id FROM queue WHERE name = ?', [queueName]);
   if (known === undefined) throw queueNotFound(queueName);
+  // The index has all columns that this reads, so it locks the entry and not the row.
+  const [locked] = await tx.read<{ id: number }>(
+    'SELECT id FROM queue FORCE INDEX (queue_by_name) WHERE name = ? LOCK IN SHARE MODE',
+    [queueName],
+  );
+  if (locked?.id !== known.id) throw queueNotFound(queueName);
   const [row] = await tx.read<QueueRow & { now: number | string }>(
-    `SELECT ${QUEUE_COLUMNS}, ${UTC_NOW_MS} AS now
-     FROM queue FORCE INDEX (PRIMARY)
-     WHERE id = ?
-     LOCK IN SHARE MODE`,
+    `SELECT ${QUEUE_COLUMNS}, ${UTC_NOW_MS} AS now FROM queue FORCE INDEX (PRIMARY) WHERE id = ?`,
     [known.id],
   );
-  if (row?.name !== queueName) throw queueNotFound(queueName);
+  if (row === undefined) throw queueNotFound(queueName);
   const queue = toQueue(row);
   const scheduled = messages.map((message, index) => schedule(message, queue, index));
   if (queue.maxDepth !== null) {

@@ -1,22 +1,34 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { IsNull, Not } from 'typeorm';
 import { QUEUE_DEFAULTS, RowmqError, type PutQueueRequest } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import { QueueEntity } from '../entities/index.js';
 import type { Database, Transaction } from '../database/database.js';
-import { TryAgain } from '../database/database-errors.js';
+import { isLockWaitTimeout, isStatementTimeout, TryAgain } from '../database/database-errors.js';
 import { type Queue, queueNotFound, type QueueRow, SELECT_QUEUE, toQueue } from './queue.js';
 
 /** A broker may use outdated settings for this long after another broker changed them. */
 const CACHE_MS = 1000;
+/**
+ * A change waits for a lock only this long at a time, because every later request for that lock
+ * waits behind it.
+ */
+const LOCK_MS = 100;
+/** After a wait in vain, the change pauses for a time between these two, and others go first. */
+const PAUSE_MS = { min: 100, max: 200 };
+/** A change that has not got its locks after this long fails with `queue-locked`. */
+const PATIENCE_MS = 4000;
 /** Bounds the cache. Otherwise a queue that another broker deleted would stay in it for ever. */
 const QUEUES_REMEMBERED = 10_000;
 
 /**
  * Queues and their settings.
  *
- * Partitioned tables cannot have foreign keys. Locks on `queue` rows replace them. An enqueue holds
- * a shared lock on its queue's row. A delete waits for that lock, so no delivery is created in a
- * deleted queue.
+ * Partitioned tables cannot have foreign keys. Locks on `queue` replace them. A queue has two: its
+ * entry in `queue_by_name` stands for its existence, and its row for its settings. A service's
+ * transaction may stay open for long, so its enqueue shares the entry only. A broker's enqueue
+ * shares the row, for milliseconds. A delete takes both, so no delivery is created in a deleted
+ * queue. A change takes the row only, so it never waits for a service's transaction.
  *
  * Lock order prevents cycles. A transaction that locks by name locks `queue_by_name`, then the row.
  * All others lock only rows, in id order. A transaction that holds a queue's row never waits for a
@@ -97,11 +109,15 @@ export class QueueRepository {
   }
 
   /**
-   * Creates a queue, or changes the given settings. Throws `invalid-request` if the dead-letter
-   * queue does not exist or is the queue itself.
+   * Creates a queue, or changes the given settings. Takes no lock if they are as given.
+   *
+   * Throws `invalid-request` if the dead-letter queue does not exist or is the queue itself, and
+   * `queue-locked` if another transaction keeps the queue locked.
    */
   async put(name: string, settings: PutQueueRequest): Promise<{ queue: Queue; created: boolean }> {
-    const created = await this.database.transaction(async (tx) => {
+    const same = await this.findUnchanged(name, settings);
+    if (same !== undefined) return { queue: same, created: false };
+    const created = await this.change(name, async (tx) => {
       const mayCreate = !(await tx.manager.existsBy(QueueEntity, { name }));
       if (mayCreate) await tx.read(TAKE_TURN);
       const existing = await this.lockForChange(tx, name, settings.deadLetterQueue ?? undefined);
@@ -118,23 +134,59 @@ export class QueueRepository {
     return { queue: await this.getFresh(name), created };
   }
 
-  /** Pauses or resumes hand-out. Enqueues continue. Throws `queue-not-found`. */
+  /** Returns the queue if it exists and has all these settings. */
+  private async findUnchanged(
+    name: string,
+    { deadLetterQueue, ...settings }: PutQueueRequest,
+  ): Promise<Queue | undefined> {
+    const rows = await this.database.read<QueueRow>(`${SELECT_QUEUE} WHERE name IN (?)`, [
+      [name, ...(typeof deadLetterQueue === 'string' ? [deadLetterQueue] : [])],
+    ]);
+    const row = rows.find((one) => one.name === name);
+    if (row === undefined) return undefined;
+    const queue = toQueue(row);
+    const target = rows.find((one) => one.name === deadLetterQueue)?.id ?? null;
+    // A dead-letter queue that does not exist is left to the change, which refuses it.
+    const isTargetSame =
+      deadLetterQueue === undefined ||
+      (queue.deadLetterQueueId === target && (deadLetterQueue === null) === (target === null));
+    const isSame = Object.entries(settings).every(
+      ([key, value]) => value === undefined || queue[key as keyof Queue] === value,
+    );
+    if (!isTargetSame || !isSame) return undefined;
+    this.remember(queue);
+    return queue;
+  }
+
+  /**
+   * Pauses or resumes hand-out. Enqueues continue. Takes no lock if nothing changes.
+   *
+   * Throws `queue-not-found`, and `queue-locked` if another transaction keeps the queue locked.
+   */
   async setPaused(name: string, paused: boolean): Promise<void> {
-    const { affected } = await this.database.manager.update(QueueEntity, { name }, { paused, version: NEXT_VERSION });
+    if ((await this.getFresh(name)).paused === paused) return;
+    await this.change(name, async (tx) => {
+      const { self } = await this.lockForChange(tx, name, undefined);
+      if (self === undefined) throw queueNotFound(name);
+      await tx.manager.update(QueueEntity, { id: self.id }, { paused, version: NEXT_VERSION });
+    });
     this.cache.delete(name);
-    if (affected === 0) throw queueNotFound(name);
   }
 
   /**
    * Deletes a queue and returns its id. After the commit no request finds it. Its row stays without
    * a name until its deliveries are gone ({@link UnleasedRepository.purge}, {@link forget}).
    *
-   * Throws `queue-not-found`, and `invalid-request` while it is another queue's dead-letter queue.
+   * Throws `queue-not-found`, `invalid-request` while it is another queue's dead-letter queue, and
+   * `queue-locked` while a service's transaction that enqueued in it is open.
    */
   async delete(name: string): Promise<number> {
     let found: number | undefined;
-    const id = await this.database.transaction(async (tx) => {
-      const [row] = await tx.read<{ id: number }>('SELECT id FROM queue WHERE name = ? FOR UPDATE', [name]);
+    const id = await this.change(name, async (tx) => {
+      const [row] = await tx.read<{ id: number }>(
+        lockSoon('SELECT id FROM queue FORCE INDEX (queue_by_name) WHERE name = ? FOR UPDATE'),
+        [name],
+      );
       // An earlier attempt deleted the queue, and a new queue has its name.
       if (tx.commitUnknown && found !== undefined && row?.id !== found) return found;
       if (row === undefined) throw queueNotFound(name);
@@ -158,6 +210,23 @@ export class QueueRepository {
     return id;
   }
 
+  /**
+   * Runs a transaction that locks queues with {@link lockSoon}, again and again with pauses until
+   * it gets its locks. Throws `queue-locked` if it does not get them in time.
+   */
+  private async change<T>(name: string, work: (tx: Transaction) => Promise<T>): Promise<T> {
+    for (const begunAt = performance.now(); ;) {
+      try {
+        return await this.database.transaction(work);
+      } catch (error) {
+        const isLocked = isStatementTimeout(error) || isLockWaitTimeout((error as Error).cause ?? error);
+        if (!isLocked) throw error;
+        if (performance.now() - begunAt > PATIENCE_MS) throw queueLocked(name, error);
+        await sleep(PAUSE_MS.min + Math.random() * (PAUSE_MS.max - PAUSE_MS.min));
+      }
+    }
+  }
+
   /** Ids of deleted queues whose rows still exist. */
   async deletedIds(): Promise<number[]> {
     const queues = await this.database.manager.find(QueueEntity, {
@@ -176,7 +245,10 @@ export class QueueRepository {
     if (left === undefined) await this.database.write('DELETE FROM queue WHERE id = ? AND name IS NULL', [id]);
   }
 
-  /** Locks the queue and its future dead-letter queue, both by id and in id order. */
+  /**
+   * Locks the queue's row, and shares the row of its future dead-letter queue, in id order. The
+   * shared lock keeps that queue from being deleted.
+   */
   private async lockForChange(
     tx: Transaction,
     name: string,
@@ -186,13 +258,17 @@ export class QueueRepository {
       throw new RowmqError('invalid-request', 'A queue cannot be its own dead-letter queue; name another, or null.');
     }
     const names = deadLetterQueue === undefined ? [name] : [name, deadLetterQueue];
-    const found = await tx.read<{ id: number }>('SELECT id FROM queue WHERE name IN (?)', [names]);
-    const rows =
-      found.length === 0
-        ? []
-        : await tx.read<QueueRow>(`${SELECT_QUEUE} FORCE INDEX (PRIMARY) WHERE id IN (?) ORDER BY id FOR UPDATE`, [
-            found.map(({ id }) => id),
-          ]);
+    const found = await tx.read<{ id: number; name: string }>(
+      'SELECT id, name FROM queue WHERE name IN (?) ORDER BY id',
+      [names],
+    );
+    const rows: QueueRow[] = [];
+    for (const { id, name: lockedName } of found.toSorted((one, other) => one.id - other.id)) {
+      const mode = lockedName === name ? 'FOR UPDATE' : 'LOCK IN SHARE MODE';
+      rows.push(
+        ...(await tx.read<QueueRow>(lockSoon(`${SELECT_QUEUE} FORCE INDEX (PRIMARY) WHERE id = ? ${mode}`), [id])),
+      );
+    }
     const self = rows.find((row) => row.name === name);
     const deadLetter = rows.find((row) => row.name === deadLetterQueue);
     if (deadLetterQueue !== undefined && deadLetter === undefined) {
@@ -203,6 +279,22 @@ export class QueueRepository {
     }
     return { ...(self && { self }), ...(deadLetter && { deadLetterQueue: deadLetter }) };
   }
+}
+
+/**
+ * Has a locking SELECT fail after {@link LOCK_MS}. The servers' own lock wait timeouts are whole
+ * seconds.
+ */
+function lockSoon(select: string): string {
+  return `/*M! SET STATEMENT max_statement_time = ${LOCK_MS / 1000} FOR */ ${select.replace(/^SELECT/, `SELECT /*+ MAX_EXECUTION_TIME(${LOCK_MS}) */`)}`;
+}
+
+function queueLocked(name: string, cause: unknown): RowmqError {
+  return new RowmqError(
+    'queue-locked',
+    `Another transaction has kept queue '${name}' locked for ${PATIENCE_MS / 1000} s, so nothing was changed; try again. If it persists, look for a transaction that somebody forgot to end, such as a service's that enqueued in this queue.`,
+    { cause, retryAfterSeconds: 1 },
+  );
 }
 
 /**

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { Supervisor } from '@rowmq/runtime';
 import { EmbeddedGroup, findServer } from '@rowmq/mysql-server';
 import { migrateDatabase } from '@rowmq/store';
-import { NOT_ENCRYPTED } from '../database.js';
+import { NOT_ENCRYPTED, refuseUnwritable } from '../database.js';
 import type { LauncherConfig } from '../launcher.config.js';
 import { ChildRecord } from '../left-over.js';
 import { allOrFirstFailure, refuseTakenPort } from '../starting.js';
@@ -49,6 +49,7 @@ export class HaLauncher implements Program {
   private async start(signal: AbortSignal): Promise<void> {
     const { config, log } = this;
     const folder = join(config.dataDir, 'ha');
+    await refuseUnwritable(config.dataDir, 'ROWMQ_DATA_DIR');
     const program = await findServer({
       kinds: ['mysql'],
       dataDir: config.dataDir,

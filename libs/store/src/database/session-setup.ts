@@ -1,0 +1,55 @@
+import type { Connection } from 'mysql2';
+
+/**
+ * The settings of every session, whatever the server's defaults, `init_connect` and the account
+ * say. They stand here if a default could change the meaning or the outcome of a statement.
+ *
+ * `autocommit` comes first, because without it the other statements would begin a transaction. READ
+ * COMMITTED takes no gap locks. The store's times need UTC. Short lock waits leave time to retry
+ * before the client gives up. mysql2 assumes that backslashes escape. With `unique_checks=0`,
+ * InnoDB may skip the check of `queue_by_name`.
+ *
+ * MariaDB turns an IN list of 1,000 values or more into a join. It then reads and locks the whole
+ * queue. A threshold of 0 forbids that.
+ */
+const SETUP = `SET SESSION autocommit = 1;
+SET SESSION completion_type = 0,
+            sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION',
+            time_zone = '+00:00',
+            innodb_lock_wait_timeout = 2,
+            lock_wait_timeout = 2,
+            sql_safe_updates = 0,
+            sql_select_limit = 18446744073709551615,
+            sql_big_selects = 1,
+            sql_auto_is_null = 0,
+            foreign_key_checks = 1,
+            unique_checks = 1
+            /*!80000 , max_execution_time = 0 */
+            /*M! , max_statement_time = 0, in_predicate_conversion_threshold = 0, alter_algorithm = 'DEFAULT' */;
+SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
+SET NAMES utf8mb4`;
+
+/** The value of {@link SESSION_FACTS} in a session that has its settings. */
+export const SESSION_AS_SET = 'READ-COMMITTED 1 NO_CHAIN +00:00';
+/**
+ * The settings of which a session tells once a second. A proxy that moves a client from one
+ * connection to another may lose them.
+ */
+export const SESSION_FACTS = `CONCAT_WS(' ', /*!80000 @@SESSION.transaction_isolation *//*M! @@SESSION.tx_isolation */, IF(@@SESSION.autocommit, 1, 0), @@SESSION.completion_type, @@SESSION.time_zone)`;
+
+const failures = new WeakMap<object, Error>();
+
+/**
+ * Gives a new connection its session settings, ahead of every other statement. {@link setupFailure}
+ * tells if the server refused them.
+ */
+export function setUp(connection: Connection): void {
+  connection.query(SETUP, (error) => {
+    if (error !== null) failures.set(connection, error);
+  });
+}
+
+/** The server's reason to refuse the settings of this session. */
+export function setupFailure(connection: object): Error | undefined {
+  return failures.get(connection);
+}
