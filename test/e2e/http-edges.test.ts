@@ -117,22 +117,12 @@ describe.concurrent('an error quotes at most some hundred bytes of a request', (
       (path) => [
         'POST',
         path,
-        {
-          messages: [
-            {
-              ...Object.fromEntries(
-                Array(5000)
-                  .fill(0)
-                  .map((_, n) => [`f${n}`, n]),
-              ),
-            },
-          ],
-        },
+        { messages: [Object.fromEntries(Array.from({ length: 5000 }, (_, index) => [`f${index}`, index]))] },
       ],
     ],
     [
       'unknown fields in many messages',
-      (path) => ['POST', path, { messages: Array(100).fill({ body: 'b', [short]: 1 }) }],
+      (path) => ['POST', path, { messages: Array.from({ length: 100 }, () => ({ body: 'b', [short]: 1 })) }],
     ],
     [
       'a header with a long name and no text',

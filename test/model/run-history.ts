@@ -140,7 +140,7 @@ class Run {
         return this.purge(step);
       case 'configure':
         await this.commit();
-        if (isRefused(protocol.queues, step)) {
+        if (leadsNowhere(protocol.queues, step)) {
           const put = this.broker(step).queues.put(step.queue, step.settings);
           const outcome = await put.then(() => 'done', refusalOf);
           return same('refused settings', outcome, 'invalid-request');
@@ -706,7 +706,7 @@ function same(what: string, actual: unknown, expected: unknown): void {
 }
 
 /** Whether a change of settings would leave dead letters nowhere to go, or send them round. */
-function isRefused(queues: ReadonlyMap<string, Settings>, { queue, settings }: StepThat<'configure'>): boolean {
+function leadsNowhere(queues: ReadonlyMap<string, Settings>, { queue, settings }: StepThat<'configure'>): boolean {
   const { maxReceives, deadLetterQueue } = { ...queues.get(queue)!, ...settings };
   const concerns = 'maxReceives' in settings || 'deadLetterQueue' in settings;
   if (concerns && maxReceives !== null && deadLetterQueue === null) return true;

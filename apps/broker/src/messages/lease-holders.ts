@@ -6,8 +6,8 @@ const NAME_CHARS = 128;
 
 /**
  * The consumers that got, or last extended, the latest leases at this broker. It is for operators,
- * and best effort: the names are in memory only, and a new lease takes the place of the oldest. A consumer
- * that renews its leases is remembered by each renewal.
+ * and best effort: the names are in memory only, and a new lease takes the place of the oldest. A
+ * consumer that renews its leases is remembered by each renewal.
  *
  * A column would cost each claim redo and binlog, and would need a row per consumer: consumers that
  * share a claim share deliveries. This costs two array elements a message.
