@@ -60,6 +60,7 @@ describe('a stop', () => {
     open[1]?.end('before the stop');
     await until(() => used.text().includes('before the stop'));
     const drained = connections.drained();
+    await turn();
     open[0]?.end('waited');
     used.socket.write(GET);
     await until(() => open.length === 3);
@@ -67,6 +68,20 @@ describe('a stop', () => {
     await Promise.all([drained, waiting.ended, used.ended]);
     expect(waiting.text()).toMatch(/Connection: close[^]*waited/);
     expect(used.text()).toMatch(/Connection: keep-alive[^]*before the stop[^]*Connection: close[^]*after the stop/);
+  });
+
+  test('tells nobody to leave before new connections are refused', async () => {
+    const open: ServerResponse[] = [];
+    const { connections, client } = await serve((_request, response) => void open.push(response));
+    const { socket, text } = await client();
+    socket.write(GET);
+    await until(() => open.length === 1);
+    const drained = connections.drained();
+    // The broker still listens: a client that left now would connect again.
+    open[0]?.end('before the broker stopped listening');
+    await until(() => text().includes('stopped listening'));
+    expect(text()).toContain('Connection: keep-alive');
+    await drained;
   });
 
   test('refuses new connections at once, although others are open', async () => {
@@ -104,6 +119,7 @@ describe('a stop', () => {
     socket.write(GET);
     await until(() => open.length === 1);
     const drained = connections.drained();
+    await turn();
     open[0]?.writeHead(200, { 'content-length': 4 }).write('do');
     await until(() => text().includes('Connection: close'));
     socket.write(GET);

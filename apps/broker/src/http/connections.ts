@@ -56,6 +56,7 @@ export class Connections {
   private readonly idleMs: number;
   private onEmpty: (() => void) | undefined;
   private stop: Promise<void> | undefined;
+  private isRetiring = false;
 
   constructor(private readonly limits: ConnectionLimits) {
     this.idleMs = Math.min(IDLE_MS, limits.stopMs * IDLE_SHARE);
@@ -73,7 +74,7 @@ export class Connections {
     server.setTimeout(standstillMs);
     server.on('connection', (socket: Socket) => this.open(socket));
     server.on('request', (request: IncomingMessage, response: ServerResponse) => {
-      if (this.connections.get(request.socket)?.admit(request, response, this.isStopping) === true)
+      if (this.connections.get(request.socket)?.admit(request, response, this.isRetiring) === true)
         handle(request, response);
     });
     // Node also calls this when a connection was idle for `keepAliveMs`.
@@ -88,9 +89,7 @@ export class Connections {
 
   /** Begins a stop: no new connections, and the last answer on each of the others. */
   announceStop(): void {
-    if (this.stop !== undefined) return;
-    this.stop = this.closeListeners();
-    for (const connection of this.connections.values()) connection.retire();
+    this.stop ??= this.retire();
   }
 
   /** Stops, and resolves when no connection is left. The process bounds the time. */
@@ -106,13 +105,20 @@ export class Connections {
     clearInterval(timer);
   }
 
-  private async closeListeners(): Promise<void> {
+  /**
+   * Stops listening, and only then tells clients to leave. A client that is told so connects again
+   * at once. The system resets a connection that waits to be accepted when the broker stops
+   * listening, perhaps with a request on it.
+   */
+  private async retire(): Promise<void> {
     // By then, Node has accepted every connection that is waiting now.
     await new Promise((resolve) => {
       setImmediate(resolve);
     });
     // The close of an HTTP server would also close the idle connections.
     for (const server of this.servers) if (server.listening) Listener.prototype.close.call(server);
+    this.isRetiring = true;
+    for (const connection of this.connections.values()) connection.retire();
   }
 
   private open(socket: Socket): void {
@@ -123,7 +129,7 @@ export class Connections {
       this.connections.delete(socket);
       if (this.connections.size === 0) this.onEmpty?.();
     });
-    if (this.isStopping) connection.retire();
+    if (this.isRetiring) connection.retire();
   }
 
   /** Cuts connections whose clients do not finish their request, or do not read their answer. */
@@ -170,11 +176,11 @@ class Connection {
    * Whether to carry out a request. One that follows the last answer of a connection is never
    * carried out: its client learns from the end of the connection that it gets no answer.
    */
-  admit(request: IncomingMessage, response: ServerResponse, isStopping: boolean): boolean {
+  admit(request: IncomingMessage, response: ServerResponse, isRetiring: boolean): boolean {
     if (this.isDismissed || (this.newest?.headersSent === true && !this.newest.shouldKeepAlive)) return false;
     this.owed += 1;
     response.once('close', this.answered);
-    if (isStopping) {
+    if (isRetiring) {
       clearTimeout(this.timer);
       // If several requests came at once, only the last answer may end the connection.
       if (this.newest?.headersSent === false) this.newest.shouldKeepAlive = true;
