@@ -17,8 +17,11 @@ export interface ConnectionLimits {
 
 /** An idle connection stays open this long after the beginning of a stop. */
 const IDLE_MS = 1000;
-/** A client gets this long to read the last words of a connection. */
-const LINGER_MS = 500;
+/**
+ * A client gets this long to read the last words of a connection. One that reads closes its end at
+ * once.
+ */
+const LINGER_MS = 2000;
 /** At most this share of the time of a stop. */
 const IDLE_SHARE = 0.25;
 /** After this share of a stop's time, the broker cuts connections that their clients hold up. */
