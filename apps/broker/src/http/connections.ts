@@ -22,8 +22,8 @@ const IDLE_MS = 1000;
  * once.
  */
 const LINGER_MS = 2000;
-/** At most this share of the time of a stop. */
-const IDLE_SHARE = 0.25;
+/** Each of the two waits is at most this share of the time of a stop. */
+const WAIT_SHARE = 0.25;
 /** After this share of a stop's time, the broker cuts connections that their clients hold up. */
 const STUCK_SHARE = 0.5;
 /** A client holds a connection up if it neither sends nor reads anything for this long. */
@@ -56,13 +56,14 @@ const FAREWELL = bareAnswer(
 export class Connections {
   private readonly servers: Server[] = [];
   private readonly connections = new Map<Socket, Connection>();
-  private readonly idleMs: number;
+  private readonly waits: Waits;
   private onEmpty: (() => void) | undefined;
   private stop: Promise<void> | undefined;
   private isRetiring = false;
 
   constructor(private readonly limits: ConnectionLimits) {
-    this.idleMs = Math.min(IDLE_MS, limits.stopMs * IDLE_SHARE);
+    const most = limits.stopMs * WAIT_SHARE;
+    this.waits = { idleMs: Math.min(IDLE_MS, most), lingerMs: Math.min(LINGER_MS, most) };
   }
 
   /** Whether a stop has begun. */
@@ -125,7 +126,7 @@ export class Connections {
   }
 
   private open(socket: Socket): void {
-    const connection = new Connection(socket, this.idleMs);
+    const connection = new Connection(socket, this.waits);
     this.connections.set(socket, connection);
     socket.once('close', () => {
       connection.end();
@@ -139,6 +140,12 @@ export class Connections {
   private cutStuck(): void {
     for (const [socket, connection] of this.connections) if (connection.isStuck()) socket.destroy();
   }
+}
+
+/** The time that an idle connection stays open in a stop, and that its end may take. */
+interface Waits {
+  idleMs: number;
+  lingerMs: number;
 }
 
 /** One connection of a client. */
@@ -158,7 +165,7 @@ class Connection {
 
   constructor(
     private readonly socket: Socket,
-    private readonly idleMs: number,
+    private readonly waits: Waits,
   ) {}
 
   get isIdle(): boolean {
@@ -208,7 +215,7 @@ class Connection {
     // The client's next bytes are read and dropped. Unread, they would make the system reset the
     // connection, and the client might not see the farewell.
     this.socket.end(FAREWELL);
-    this.timer = setTimeout(() => this.socket.destroy(), LINGER_MS).unref();
+    this.timer = setTimeout(() => this.socket.destroy(), this.waits.lingerMs).unref();
   }
 
   end(): void {
@@ -217,6 +224,6 @@ class Connection {
 
   private dismissLater(): void {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.dismiss(), this.idleMs);
+    this.timer = setTimeout(() => this.dismiss(), this.waits.idleMs);
   }
 }
