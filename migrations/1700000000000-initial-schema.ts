@@ -67,7 +67,7 @@ export class InitialSchema1700000000000 implements RowmqMigration {
         queue_id INT UNSIGNED NOT NULL,
         pack_id BINARY(16) NOT NULL,
         lease_token BINARY(8) NOT NULL
-          COMMENT 'the fence: random bytes of the claim or hand-off; zeros without a lease',
+          COMMENT 'the fence: seconds of the claim or hand-off, and random bytes; zeros without a lease',
         part TINYINT UNSIGNED NOT NULL
           COMMENT 'the lowest member when the row was written: keeps keys unique under one token',
         members INT UNSIGNED NOT NULL

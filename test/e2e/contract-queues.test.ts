@@ -304,16 +304,6 @@ describe.concurrent('dead-lettering', () => {
     expect(await dead.browse('ready')).toHaveLength(100);
   });
 
-  test('waits for a dead-letter queue: without one a message is handed out for ever', async () => {
-    const queue = await shared.newQueue({ maxReceives: 1 });
-    await queue.enqueue('again and again');
-    for (let receive = 1; receive <= 4; receive += 1) {
-      const message = await queue.dequeueOne();
-      expect(message.receiveCount).toBe(receive);
-      await queue.nack([message.receipt]);
-    }
-  });
-
   test('never revives an expired message', async () => {
     const { queue, dead } = await newPair(1);
     const [id] = await queue.enqueue({ body: 'dies first', expiresInSeconds: 1 });

@@ -1,6 +1,7 @@
 import { encodeReceipt } from '@rowmq/contract';
 import { describe, expect, test, vi } from 'vitest';
 import { type Answer, expectProblem, newQueueName, type QueueApi, useBroker } from '../support/api.js';
+import { callRaw } from '../support/raw-http.js';
 
 vi.setConfig({ maxConcurrency: 20 });
 
@@ -284,7 +285,6 @@ describe.concurrent('the other calls refuse', () => {
   });
 
   test.each<[string, string]>([
-    ['GET', '/'],
     ['GET', '/v1'],
     ['GET', '/v1/queues'],
     ['GET', '/v2/admin/queues'],
@@ -322,7 +322,7 @@ describe.concurrent('the other calls refuse', () => {
 });
 
 describe.concurrent('a queue', () => {
-  test.each([text(80), 'a', '0', '-', '_', 'A.b-c_9', '...', 'constructor', '__proto__'])(
+  test.each([text(80), 'a', '0', '-', '_', 'A.b-c_9', '...', '.a', '..a', 'a.', '-..', 'constructor', '__proto__'])(
     'may be called %s',
     async (name) => {
       const queue = shared.api.queue(name);
@@ -346,6 +346,32 @@ describe.concurrent('a queue', () => {
       for (const answer of await Promise.all(calls)) expectProblem(answer, 400, 'invalid-request');
     },
   );
+
+  // The clients of most languages, and proxies, take these for path segments to remove.
+  test.each(['.', '..', '%2e', '%2E', '%2e%2e', '.%2E', '%2e.'])(
+    'may not be called %s, which no URL can carry',
+    async (name) => {
+      const used = await shared.newQueue();
+      for (const [method, path, body] of [
+        ['PUT', `/v1/admin/queues/${name}`, {}],
+        ['GET', `/v1/admin/queues/${name}`],
+        ['POST', `/v1/queues/${name}/messages`, { messages: [{ body: 'b' }] }],
+        ['POST', `/v1/queues/${name}/messages/dequeue`, {}],
+      ] as const) {
+        const { status, text: answer } = await callRaw(shared.broker.url, method, path, body);
+        expect({ status, answer }).toEqual({ status: 400, answer: expect.stringContaining('no URL can carry') });
+      }
+      const dead = { deadLetterQueue: decodeURIComponent(name) };
+      expectProblem(await shared.api.put(used.adminPath, dead), 400, 'invalid-request');
+    },
+  );
+
+  test('is another one than a queue whose name differs in case only', async () => {
+    const [lower, upper] = [shared.api.queue('case-matters'), shared.api.queue('CASE-matters')];
+    await lower.put({ leaseSeconds: 11 });
+    await upper.put({ leaseSeconds: 12 });
+    expect([(await lower.get()).leaseSeconds, (await upper.get()).leaseSeconds]).toEqual([11, 12]);
+  });
 
   test.each<[string, unknown, string]>([
     ['leaseSeconds 0', { leaseSeconds: 0 }, 'leaseSeconds'],
@@ -391,10 +417,59 @@ describe.concurrent('a queue', () => {
         delaySeconds: 43_200,
         maxReceives: 1000,
         maxDepth: 1_000_000_000,
-        deadLetterQueue: null,
+        deadLetterQueue: dead.name,
       },
     ])
       expect(await (await shared.newQueue(settings)).get()).toMatchObject(settings);
+  });
+
+  test('has no maxReceives without a dead-letter queue, however it would come to that', async () => {
+    const name = newQueueName();
+    const refused = await shared.api.put(`/v1/admin/queues/${name}`, { maxReceives: 3 });
+    const { detail, faults } = expectProblem(refused, 400, 'invalid-request');
+    expect(detail).toContain('or set maxReceives to null');
+    expect(faults).toMatchObject([{ path: 'maxReceives' }]);
+    expectProblem(await shared.api.get(`/v1/admin/queues/${name}`), 404, 'queue-not-found');
+
+    const dead = await shared.newQueue();
+    const queue = await shared.newQueue({ deadLetterQueue: dead.name });
+    const strict = await queue.put({ maxReceives: 3 });
+    for (const settings of [{ deadLetterQueue: null }, { deadLetterQueue: null, maxReceives: 4 }]) {
+      const answer = await shared.api.put(queue.adminPath, settings);
+      expect(expectProblem(answer, 400, 'invalid-request').faults).toMatchObject([{ path: 'maxReceives' }]);
+    }
+    expect(await queue.get()).toEqual(strict);
+    expect(await queue.put({ deadLetterQueue: null, maxReceives: null })).toMatchObject({ maxReceives: null });
+    expectProblem(await shared.api.put(queue.adminPath, { maxReceives: 3 }), 400, 'invalid-request');
+  });
+
+  test.each([2, 3, 7])('is not part of a circle of %i dead-letter queues', async (length) => {
+    const queues: QueueApi[] = [];
+    for (let index = 0; index < length; index += 1)
+      queues.push(await shared.newQueue(index === 0 ? {} : { deadLetterQueue: queues[index - 1]!.name }));
+    const [first, last] = [queues[0]!, queues.at(-1)!];
+    const answer = await shared.api.put(first.adminPath, { deadLetterQueue: last.name, leaseSeconds: 77 });
+    const { detail } = expectProblem(answer, 400, 'invalid-request');
+    expect(detail).toContain([first, ...queues.toReversed()].map(({ name }) => name).join(' → '));
+    expect(await first.get()).toMatchObject({ deadLetterQueue: null, leaseSeconds: 30 });
+    // A tree is none.
+    const other = await shared.newQueue({ deadLetterQueue: last.name });
+    expect(await other.get()).toMatchObject({ deadLetterQueue: last.name });
+  });
+
+  test('is not part of a circle that several clients would close at the same time', async () => {
+    for (let round = 0; round < 5; round += 1) {
+      // Each change alone is none, and no two of them concern the same queue.
+      const queues = await Promise.all(Array.from({ length: 8 }, async () => shared.newQueue()));
+      for (let index = 1; index < 8; index += 2)
+        await queues[index]!.put({ deadLetterQueue: queues[(index + 1) % 8]!.name });
+      const answers = await Promise.all(
+        [0, 2, 4, 6].map(async (index) =>
+          shared.api.put(queues[index]!.adminPath, { deadLetterQueue: queues[index + 1]!.name }),
+        ),
+      );
+      expect(answers.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([200, 200, 200, 400]);
+    }
   });
 
   test('is not created with a dead-letter queue that does not exist, nor with itself', async () => {

@@ -149,6 +149,8 @@ describe.concurrent('a client that knows the contract', () => {
         state: 'leased',
         receiveCount: 1,
         expiresAt: leased.expiresAt,
+        leasedAt: TIME,
+        consumer: 'node',
       },
     ]);
 
@@ -203,7 +205,9 @@ describe.concurrent('a client that knows the contract', () => {
       deliveries: [{ ...delivery, state: 'ready' }],
     });
     const { receipt } = await queue.dequeueOne();
-    expect((await shared.api.message(id!)).deliveries).toEqual([{ ...delivery, state: 'leased', receiveCount: 1 }]);
+    expect((await shared.api.message(id!)).deliveries).toEqual([
+      { ...delivery, state: 'leased', receiveCount: 1, leasedAt: TIME, consumer: 'node' },
+    ]);
     await queue.ack(receipt);
     expect(await shared.api.message(id!)).toEqual({ ...content, settled: true, deliveries: [] });
     expect(await shared.api.message(id!.toUpperCase())).toMatchObject({ id, settled: true });

@@ -384,6 +384,15 @@ const REFUSED: [string, Ask][] = [
   ],
   ['a dead-letter queue that does not exist', settingsOf({ deadLetterQueue: 'nobody-made-this' })],
   ['a dead-letter queue whose name cannot be', settingsOf({ deadLetterQueue: 'new orders' })],
+  [
+    'dead-letter queues in a circle',
+    async (broker, queue) => {
+      await broker.putQueue('round', { deadLetterQueue: queue });
+      await broker.putQueue(queue, { deadLetterQueue: 'round' });
+    },
+  ],
+  ['a queue with maxReceives and no dead-letter queue', settingsOf({ maxReceives: 3 })],
+  ['a queue called ..', async (broker) => broker.putQueue('..')],
   ['messages that live 0 seconds', settingsOf({ messageTtlSeconds: 0 })],
   ['messages that live too long', settingsOf({ messageTtlSeconds: 1_209_601 })],
   ['a queue with a negative delay', settingsOf({ delaySeconds: -1 })],

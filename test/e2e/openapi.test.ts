@@ -21,6 +21,7 @@ interface Media {
   examples?: Record<string, { value: unknown }>;
 }
 interface Operation {
+  operationId: string;
   summary: string;
   parameters?: { name: string; in: string; schema: Record<string, unknown> }[];
   requestBody?: { content: Record<string, Media> };
@@ -30,7 +31,7 @@ interface Operation {
 interface Document {
   openapi: string;
   paths: Record<string, Record<string, Operation>>;
-  components: { securitySchemes: Record<string, unknown> };
+  components: { securitySchemes: Record<string, unknown>; schemas: Record<string, Media['schema']> };
 }
 
 /** Every call of the contract, and the schema of its request where it has one. */
@@ -52,12 +53,16 @@ const CALLS = {
   'GET /v1/admin/queues/{queue}/messages': undefined,
   'GET /v1/admin/messages/{id}': undefined,
   'GET /v1/admin/reaper': undefined,
+  'GET /': undefined,
   'GET /health/live': undefined,
   'GET /health/ready': undefined,
   'GET /metrics': undefined,
 } as const;
 type Call = keyof typeof CALLS;
 
+/** The document as it is. */
+let published: Document;
+/** The document with each reference to a named schema replaced by that schema. */
 let document: Document;
 const ajv = new Ajv({
   strict: false,
@@ -66,8 +71,20 @@ const ajv = new Ajv({
 });
 
 beforeAll(async () => {
-  document = (await shared.api.get<Document>('/openapi.json')).json;
+  published = (await shared.api.get<Document>('/openapi.json')).json;
+  document = resolve(published) as Document;
 });
+
+function resolve(value: unknown): unknown {
+  if (typeof value !== 'object' || value === null) return value;
+  if (Array.isArray(value)) return value.map(resolve);
+  if ('$ref' in value) {
+    const name = /^#\/components\/schemas\/(\w+)$/.exec(String(value.$ref))?.[1] as string;
+    expect(published.components.schemas, `${name} is not in the document`).toHaveProperty(name);
+    return resolve(published.components.schemas[name]);
+  }
+  return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, resolve(part)]));
+}
 
 function operation(call: Call): Operation {
   const [method, path] = call.split(' ') as [string, string];
@@ -97,11 +114,50 @@ function expectDescribed(call: Call, answer: Answer): void {
 describe('/openapi.json', () => {
   test('is a valid OpenAPI 3.0 document', async () => {
     const { valid, errors } = await new Validator().validate(
-      structuredClone(document) as unknown as Record<string, unknown>,
+      structuredClone(published) as unknown as Record<string, unknown>,
     );
     expect(errors).toBeUndefined();
     expect(valid).toBe(true);
     expect(document.openapi).toMatch(/^3\.0\./);
+  });
+
+  test('names each call once, by a name that a generated client can use', () => {
+    const ids = Object.values(published.paths).flatMap((methods) =>
+      Object.values(methods).map(({ operationId }) => operationId),
+    );
+    for (const id of ids) expect(id).toMatch(/^[a-z][A-Za-z]+$/);
+    expect(new Set(ids).size).toBe(ids.length);
+    for (const reserved of ['delete', 'default', 'new', 'get', 'list', 'put']) expect(ids).not.toContain(reserved);
+    expect(ids).toEqual(
+      expect.arrayContaining(['enqueue', 'dequeue', 'ack', 'nack', 'extend', 'putQueue', 'deleteQueue', 'listQueues']),
+    );
+  });
+
+  test('has a named schema for each request and answer in JSON, and for the parts that they share', () => {
+    const named = { $ref: expect.stringMatching(/^#\/components\/schemas\/[A-Z]\w+$/) };
+    for (const [path, methods] of Object.entries(published.paths)) {
+      if (!path.startsWith('/v1/')) continue;
+      for (const [method, { requestBody, responses }] of Object.entries(methods)) {
+        const bodies = [requestBody, ...Object.values(responses)].flatMap((body) => Object.values(body?.content ?? {}));
+        for (const { schema } of bodies) {
+          // The body of a call without settings has no fields, and so no name.
+          const isEmpty = (schema as { properties?: object }).properties !== undefined;
+          if (!isEmpty) expect(schema, `${method} ${path}`).toEqual(named);
+        }
+      }
+    }
+    const { schemas } = published.components;
+    expect(Object.keys(schemas)).toEqual(
+      expect.arrayContaining(['EnqueueMessage', 'LeasedMessage', 'FailedReceipt', 'Queue', 'QueueStats', 'Problem']),
+    );
+    expect(schemas['DequeueAnswer']).toMatchObject({ properties: { messages: { items: named } } });
+    expect(schemas['Queue']).toMatchObject({ properties: { stats: named } });
+  });
+
+  test('says that the key is a bearer token of no special format', () => {
+    expect(published.components.securitySchemes).toEqual({
+      bearer: { type: 'http', scheme: 'bearer', bearerFormat: 'API key', description: expect.any(String) },
+    });
   });
 
   test('has every call of the contract and no other', () => {
@@ -233,6 +289,7 @@ describe('the real answers of the broker', () => {
     await call('GET /v1/admin/reaper', '/v1/admin/reaper');
     await call('DELETE /v1/admin/queues/{queue}', queue.adminPath);
     await call('DELETE /v1/admin/queues/{queue}', dead.adminPath);
+    await call('GET /', '/');
     await call('GET /health/live', '/health/live');
     await call('GET /health/ready', '/health/ready');
     await call('GET /metrics', '/metrics');

@@ -106,7 +106,7 @@ describe.concurrent('a broker with an API key', () => {
     }
   });
 
-  test.each(['/health/live', '/health/ready', '/metrics', '/docs', '/docs/swagger-ui-bundle.js', '/openapi.json'])(
+  test.each(['/', '/health/live', '/health/ready', '/metrics', '/docs', '/docs/swagger-ui-bundle.js', '/openapi.json'])(
     'leaves %s open',
     async (path) => {
       for (const method of ['GET', 'HEAD'])
@@ -127,6 +127,12 @@ describe.concurrent('a broker with an API key', () => {
 
 describe.concurrent('a broker without an API key', () => {
   const open = useBroker();
+
+  test('says that it listens for its own machine only', () => {
+    expect(open.broker.output()).toContain(
+      `listening on ${open.broker.url} (no TLS; no API key, so this machine only)`,
+    );
+  });
 
   test.each(V1_CALLS.filter(([method]) => method !== 'GET'))(
     'refuses %s %s to web pages of other origins',
@@ -255,6 +261,9 @@ test(
     });
     expectProblem(await new Api(`http://127.0.0.1:${port}`).get('/v1/admin/queues'), 401, 'unauthorized');
     await app.stop();
+    expect(app.output()).toContain(
+      `listening on http://0.0.0.0:${port} (every IPv4 address; no TLS; calls need the API key)`,
+    );
     expect(app.output()).toContain('ROWMQ_ADMINKEY is not a setting of RowMQ. docs/operations.md lists the settings.');
   },
 );

@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createConnection, type RowDataPacket } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { Api, type QueueApi } from '../support/api.js';
@@ -85,6 +86,37 @@ describe.concurrent('a broker that is told to stop', () => {
     expect(stored.toSorted()).toEqual([...new Set(stored)].toSorted());
     expect(answered.filter((body) => !stored.includes(body))).toEqual([]);
     expect(unanswered.filter((body) => stored.includes(body))).toEqual([]);
+  });
+
+  test('cuts off no request that was sent, whatever its client knows of the stop', async () => {
+    const { broker, queue, afterwards } = await startOn('cut-off');
+    const answered: string[] = [];
+    const outcomes = new Map<unknown, number>();
+    let sent = 0;
+    const producers = Array.from({ length: 40 }, async () => {
+      for (;;) {
+        const body = String((sent += 1));
+        const outcome = await queue.request('enqueue', { messages: [{ body }] }).then(
+          ({ status }) => status,
+          (error: Error) => (error.cause as NodeJS.ErrnoException | undefined)?.code ?? error.message,
+        );
+        outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
+        if (outcome !== 201) return;
+        answered.push(body);
+        // Connections are idle, between requests, when the stop comes.
+        await sleep(Math.random() * 40);
+      }
+    });
+    await eventually('the load runs', () => answered.length > 400);
+    await Promise.all([broker.stop(), ...producers]);
+    // Nothing is sent on a connection that is refused.
+    expect([...outcomes.keys()]).toEqual([201, 'ECONNREFUSED']);
+    const stored: string[] = [];
+    for (let messages = await afterwards.dequeue({ maxMessages: 100 }); messages.length > 0;) {
+      stored.push(...messages.map(({ body }) => body));
+      messages = await afterwards.dequeue({ maxMessages: 100 });
+    }
+    expect(stored.toSorted()).toEqual(answered.toSorted());
   });
 
   test('does not wait for the consumers of a paused queue', async () => {

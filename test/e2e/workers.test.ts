@@ -64,7 +64,7 @@ describe('three workers', () => {
   beforeAll(async () => {
     const env = { ...WORKERS, ROWMQ_DATABASE_URL: database.url, ROWMQ_PORT: '0' };
     const app = await startApp('broker', env, { preload: NO_POLL });
-    const url = /listening on (http:[^"]+)/.exec(app.output())?.[1] as string;
+    const url = /listening on (http:[^"\s]+)/.exec(app.output())?.[1] as string;
     broker = { ...app, url, database };
     started.push(broker);
     clients = await oneConnectionEach(broker);
@@ -87,7 +87,7 @@ describe('three workers', () => {
   }
 
   test('listen on one free port', async () => {
-    const urls = [...broker.output().matchAll(/listening on (http:[^"]+)/g)].map(([, url]) => url as string);
+    const urls = [...broker.output().matchAll(/listening on (http:[^"\s]+)/g)].map(([, url]) => url as string);
     expect(urls).toHaveLength(3);
     expect(new Set(urls).size).toBe(1);
     expect((await new Api(urls[0] as string).get('/health/ready')).status).toBe(200);

@@ -140,6 +140,11 @@ class Run {
         return this.purge(step);
       case 'configure':
         await this.commit();
+        if (leadsNowhere(protocol.queues, step)) {
+          const put = this.broker(step).queues.put(step.queue, step.settings);
+          const outcome = await put.then(() => 'done', refusalOf);
+          return same('refused settings', outcome, 'invalid-request');
+        }
         this.replaced.push({
           queue: step.queue,
           settings: { ...protocol.queues.get(step.queue)! },
@@ -698,6 +703,18 @@ function same(what: string, actual: unknown, expected: unknown): void {
   if (isDeepStrictEqual(actual, expected)) return;
   const [store, model] = [actual, expected].map((value) => inspect(value, { depth: 9, breakLength: Infinity }));
   throw new Error(`${what}: the store says ${store}, the model ${model}`);
+}
+
+/** Whether a change of settings would leave dead letters nowhere to go, or send them round. */
+function leadsNowhere(queues: ReadonlyMap<string, Settings>, { queue, settings }: StepThat<'configure'>): boolean {
+  const { maxReceives, deadLetterQueue } = { ...queues.get(queue)!, ...settings };
+  const concerns = 'maxReceives' in settings || 'deadLetterQueue' in settings;
+  if (concerns && maxReceives !== null && deadLetterQueue === null) return true;
+  if (deadLetterQueue === queues.get(queue)?.deadLetterQueue) return false;
+  const path = new Set<string>();
+  for (let next = deadLetterQueue; next !== null && !path.has(next); next = queues.get(next)!.deadLetterQueue)
+    path.add(next);
+  return path.has(queue);
 }
 
 /** Returns a refusal's code. Rethrows every other error. */

@@ -21,7 +21,7 @@ export interface Answer<T = unknown> {
   status: number;
   headers: Headers;
   text: string;
-  /** Undefined when the answer is not JSON. */
+  /** Undefined when the answer is not JSON, or has no body. */
   json: T;
 }
 
@@ -52,7 +52,7 @@ export class Api {
       status: response.status,
       headers: response.headers,
       text,
-      json: (isJson ? JSON.parse(text) : undefined) as T,
+      json: (isJson && text !== '' ? JSON.parse(text) : undefined) as T,
     };
   }
 

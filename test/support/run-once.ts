@@ -23,6 +23,7 @@ export const RUN_ONCE: readonly string[] = [
   'test/e2e/migrate.test.ts',
   // These test processes and signals. unusable-database.test.ts and database-trouble.test.ts check
   // the server's answers on every kind.
+  'test/e2e/rolling-restart.test.ts',
   'test/e2e/shutdown.test.ts',
   'test/e2e/start-recovery.test.ts',
   'test/e2e/workers.test.ts',
@@ -37,6 +38,7 @@ export const NEED_CHROMIUM: readonly string[] = ['test/e2e/docs-page.test.ts'];
  */
 export const LONGEST: readonly string[] = [
   'test/e2e/bench.test.ts',
+  'test/e2e/rolling-restart.test.ts',
   'test/faults/campaign/campaign.test.ts',
   'test/ha/high-availability.test.ts',
   'test/faults/campaign/mutants.test.ts',

@@ -1,8 +1,10 @@
 import 'reflect-metadata';
 import cluster from 'node:cluster';
+import type { AddressInfo } from 'node:net';
 import { Logger } from '@nestjs/common';
 import { createLogger, runProcess } from '@rowmq/runtime';
 import { readBrokerConfig, shareOfWorker } from './broker.config.js';
+import { whereItListens } from './http/where-it-listens.js';
 import { WORKER_NUMBER } from './metrics/worker-metrics.js';
 import { Workers } from './workers.js';
 
@@ -21,8 +23,9 @@ await runProcess('broker', async () => {
   const app = await (WORKER_NUMBER === undefined
     ? createBroker(config, 'broker')
     : createBroker(shareOfWorker(config, WORKER_NUMBER), `broker worker ${WORKER_NUMBER}`));
-  await app.listen(port, host);
-  new Logger('broker').log(`listening on ${await app.getUrl()}`);
+  // Otherwise `localhost` is the one of two addresses that the resolver names first.
+  await app.listen(port, host === 'localhost' ? '127.0.0.1' : host);
+  new Logger('broker').log(`listening on ${whereItListens(app.getHttpServer().address() as AddressInfo, config)}`);
   // By default, Node ends a worker whose primary is gone. This one stops in order, as every process
   // of RowMQ does.
   if (cluster.worker !== undefined) cluster.worker.exitedAfterDisconnect = true;

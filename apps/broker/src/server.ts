@@ -1,14 +1,17 @@
 import { NestFactory } from '@nestjs/core';
-import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
-import { DocumentBuilder, SwaggerModule } from '@nestjs/swagger';
-import { LIMITS, RowmqError } from '@rowmq/contract';
+import type { NestFastifyApplication } from '@nestjs/platform-fastify';
+import { clip, LIMITS, RowmqError } from '@rowmq/contract';
 import { createLogger } from '@rowmq/runtime';
 import type { BrokerConfig } from './broker.config.js';
 import { BrokerModule } from './broker.module.js';
 import { requireApiKey } from './http/api-key.js';
-import { closeConnectionsOnStop } from './http/close-on-stop.js';
+import { answerBadBytes } from './http/bad-bytes.js';
+import { BrokerAdapter } from './http/broker-adapter.js';
+import { Connections } from './http/connections.js';
 import { acceptJson } from './http/json-body.js';
+import { serveDocs } from './http/openapi.js';
 import { toProblem } from './http/problem.filter.js';
+import { VERSION } from './http/version.js';
 import { measureCalls } from './metrics/measure-calls.js';
 import { Metrics } from './metrics/metrics.js';
 
@@ -36,20 +39,25 @@ interface RawReply {
  * @param name the process's name in its log
  */
 export async function createBroker(config: BrokerConfig, name: string): Promise<NestFastifyApplication> {
-  const adapter = new FastifyAdapter({
+  const connections = new Connections({
+    keepAliveMs: KEEP_ALIVE_MS,
+    requestMs: REQUEST_MS,
+    standstillMs: STANDSTILL_MS,
+    stopMs: config.stopSeconds * 1000,
+  });
+  const adapter = new BrokerAdapter(connections, {
     bodyLimit: LIMITS.requestBytes,
-    connectionTimeout: STANDSTILL_MS,
-    requestTimeout: REQUEST_MS,
-    keepAliveTimeout: KEEP_ALIVE_MS,
     // A request that comes while the broker stops gets a normal answer, not an error of Fastify.
     return503OnClosing: false,
     routerOptions: { maxParamLength: 300 },
+    clientErrorHandler: answerBadBytes,
     // A path that cannot be decoded does not reach Nest's filter.
     frameworkErrors: (error: Error, _request: unknown, reply: RawReply) => {
-      const problem = toProblem(new RowmqError('invalid-request', `${error.message}.`));
+      const problem = toProblem(new RowmqError('invalid-request', `${clip(error.message)}.`));
       void reply
         .code(problem.status)
         .header('content-type', 'application/problem+json; charset=utf-8')
+        .header('rowmq-version', VERSION)
         .send(JSON.stringify(problem) as never);
     },
   });
@@ -59,26 +67,10 @@ export async function createBroker(config: BrokerConfig, name: string): Promise<
     abortOnError: false,
   });
   acceptJson(adapter);
-  closeConnectionsOnStop(adapter);
   // Loopback keeps other machines out, but not web pages in a browser on this machine.
   if (config.adminKey === undefined) app.enableCsrfProtection();
   else requireApiKey(adapter, config.adminKey);
   measureCalls(adapter, app.get(Metrics));
   serveDocs(app);
   return app;
-}
-
-function serveDocs(app: NestFastifyApplication): void {
-  const document = SwaggerModule.createDocument(
-    app,
-    new DocumentBuilder()
-      .setTitle('RowMQ')
-      .setDescription(
-        'A message broker whose only state is a MySQL database. Enqueue messages, dequeue them under a lease, ack them. Errors are RFC 9457 problem details with a stable `code`.',
-      )
-      .setVersion('1')
-      .addBearerAuth()
-      .build(),
-  );
-  SwaggerModule.setup('docs', app, document, { jsonDocumentUrl: 'openapi.json', customSiteTitle: 'RowMQ' });
 }

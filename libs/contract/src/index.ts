@@ -1,3 +1,5 @@
+export * from './clip.js';
+export * from './dead-letter-rules.js';
 export * from './errors.js';
 export * from './limits.js';
 export * from './message-bytes.js';

@@ -18,6 +18,8 @@ export const LIMITS = {
   maxReceives: 1000,
   maxDepth: 1_000_000_000,
   reasonChars: 200,
+  /** The name of a consumer. */
+  consumerChars: 128,
   /**
    * After this time a purge, redrive or delete finishes its current batch, and answers that it is
    * not complete.

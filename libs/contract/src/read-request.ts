@@ -1,8 +1,11 @@
 import type { z } from 'zod';
+import { clip } from './clip.js';
 import { type Fault, RowmqError } from './errors.js';
 import { LIMITS } from './limits.js';
 
 const FAULTS_NAMED = 10;
+/** A name in a path or in a message may come from the request. */
+const NAME_CHARS = 24;
 
 /**
  * Reads a request as a broker reads it over HTTP, for callers in the same process. JSON drops
@@ -20,14 +23,27 @@ export function readRequest<Schema extends z.ZodType>(schema: Schema, request: u
   throw invalidRequest(result.error.issues);
 }
 
+interface Issue extends Pick<z.core.$ZodIssue, 'path' | 'message'> {
+  /** The unknown fields of a strict object. */
+  readonly keys?: readonly string[] | undefined;
+}
+
 /** The `invalid-request` that names each fault and its field, up to ten. */
-export function invalidRequest(issues: readonly Pick<z.core.$ZodIssue, 'path' | 'message'>[]): RowmqError {
-  const faults: Fault[] = issues
-    .slice(0, FAULTS_NAMED)
-    .map(({ path, message }) => ({ path: path.map(String).join('.'), message }));
+export function invalidRequest(issues: readonly Issue[]): RowmqError {
+  const faults: Fault[] = issues.slice(0, FAULTS_NAMED).map((issue) => ({
+    path: issue.path.map((segment) => clip(String(segment), NAME_CHARS)).join('.'),
+    message: messageOf(issue),
+  }));
   const text = faults.map(({ path, message }) => (path === '' ? message : `${path}: ${message}`)).join('; ');
   const more = issues.length > FAULTS_NAMED ? `; and ${issues.length - FAULTS_NAMED} more` : '';
   return new RowmqError('invalid-request', `${text}${more}.`, { faults });
+}
+
+/** Zod names every unknown key in full. */
+function messageOf({ message, keys = [] }: Issue): string {
+  const [first, ...more] = keys;
+  if (first === undefined) return message;
+  return `Unrecognized key: "${clip(first, NAME_CHARS)}"${more.length > 0 ? `, and ${more.length} more` : ''}`;
 }
 
 /** Schemas drop a field of this name without a word, and a header of this name would be lost. */

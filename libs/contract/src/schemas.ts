@@ -16,9 +16,17 @@ const wellFormed = (text: string) => text.isWellFormed();
 const NOT_WELL_FORMED =
   'holds half of a surrogate pair, which UTF-8 cannot carry; send such data with bodyEncoding base64';
 
+const NAME_FAULT =
+  "must be 1 to 80 of the characters A-Z a-z 0-9 . _ -, and neither '.' nor '..', which no URL can carry";
+
+/**
+ * Clients and proxies remove the path segments `.` and `..`, also if they are percent-encoded. The
+ * pattern has no lookahead, which many languages do not know.
+ */
 export const queueName = z
   .string()
-  .regex(/^[A-Za-z0-9._-]{1,80}$/, 'must be 1 to 80 of the characters A-Z a-z 0-9 . _ -')
+  .max(80, NAME_FAULT)
+  .regex(/^(?:\.{0,2}[A-Za-z0-9_-]|\.{3})[A-Za-z0-9._-]*$/, NAME_FAULT)
   .meta({ example: 'orders', description: 'Name of a queue' });
 
 export const messageIdText = z
@@ -46,6 +54,10 @@ const headers = z
   .refine((value) => wellFormed(Object.entries(value).flat().join('')), NOT_WELL_FORMED)
   .meta({ example: { 'content-type': 'application/json' }, description: 'At most 16 entries and 1024 bytes as JSON' });
 
+const consumer = z.string().min(1).max(LIMITS.consumerChars).refine(wellFormed, NOT_WELL_FORMED).optional().meta({
+  description: 'The name of the consumer, which browse shows; the User-Agent when absent',
+  example: 'orders-worker-3',
+});
 const leaseSeconds = seconds(1, LIMITS.leaseSeconds);
 const anyReceipts = z.array(z.string().min(1).max(200)).max(LIMITS.batch);
 const receipts = anyReceipts.min(1).meta({ example: [EXAMPLE_RECEIPT] });
@@ -77,6 +89,7 @@ export const dequeueRequest = z
     maxMessages: z.int().min(1).max(LIMITS.batch).default(1),
     waitSeconds: seconds(0, LIMITS.waitSeconds).default(0),
     leaseSeconds: leaseSeconds.optional().meta({ description: "The queue's leaseSeconds when absent" }),
+    consumer,
     ack: anyReceipts.optional().meta({
       description: 'Settles these first, as ack does; a dequeue that waits does not delay them',
       example: [EXAMPLE_RECEIPT],
@@ -132,7 +145,7 @@ export const nackRequest = z
 export const nackAnswer = z.object({ nacked: z.array(receipt), failed: z.array(failedReceipt) });
 
 export const extendRequest = z
-  .strictObject({ receipts, leaseSeconds })
+  .strictObject({ receipts, leaseSeconds, consumer })
   .meta({ example: { receipts: [EXAMPLE_RECEIPT], leaseSeconds: 60 } });
 export const extendAnswer = z.object({
   extended: z.array(z.object({ receipt, leaseExpiresAt: timestamp })),
@@ -151,10 +164,13 @@ export const queueSettings = z.object({
   }),
   maxReceives: z.int().min(1).max(LIMITS.maxReceives).nullable().meta({
     description:
-      'After this many receives a delivery is dead-lettered and not handed out again; takes effect with deadLetterQueue',
+      'After this many receives a delivery is dead-lettered and not handed out again; refused without deadLetterQueue',
     example: 5,
   }),
-  deadLetterQueue: queueName.nullable().meta({ description: 'Must exist', example: 'orders-dead' }),
+  deadLetterQueue: queueName.nullable().meta({
+    description: 'Must exist, and its own dead letters must not come back to this queue',
+    example: 'orders-dead',
+  }),
   maxDepth: z.int().min(1).max(LIMITS.maxDepth).nullable().meta({
     description: 'An enqueue that would leave more deliveries than this is refused with queue-full',
     example: null,
@@ -214,7 +230,7 @@ export const browseQuery = z.strictObject({
   after: z.string().max(100).optional().meta({ description: 'The nextAfter of the previous page' }),
 });
 
-const browsedDelivery = z.object({
+export const browsedDelivery = z.object({
   queue: queueName,
   state: z.enum(['ready', 'delayed', 'leased', 'expired']),
   priority,
@@ -224,6 +240,14 @@ const browsedDelivery = z.object({
   }),
   expiresAt: timestamp,
   lastNackReason: z.string().nullable(),
+  leasedAt: timestamp.optional().meta({
+    description: 'The time since which it is leased, on the clock of the broker that leased it; for leased deliveries',
+  }),
+  consumer: z.string().nullable().optional().meta({
+    description:
+      'The consumer that leased it or last extended its lease, for leased deliveries; null if this broker does not remember',
+    example: 'orders-worker-3',
+  }),
 });
 const messageContent = z.object({
   id: messageIdText,
@@ -234,8 +258,10 @@ const messageContent = z.object({
   expiresAt: timestamp,
 });
 
+export const browsedMessage = messageContent.extend(browsedDelivery.omit({ queue: true }).shape);
+
 export const browseAnswer = z.object({
-  messages: z.array(messageContent.extend(browsedDelivery.omit({ queue: true }).shape)),
+  messages: z.array(browsedMessage),
   nextAfter: z
     .string()
     .nullable()
@@ -250,7 +276,7 @@ export const messageAnswer = messageContent.extend({
   deliveries: z.array(browsedDelivery),
 });
 
-const reaperRun = z.object({
+export const reaperRun = z.object({
   startedAt: timestamp,
   reaper: z.string().meta({ example: 'host-1:4711:a1b2c3' }),
   durationMs: z.int().meta({ example: 12 }),
@@ -263,6 +289,13 @@ export const reaperAnswer = z.object({
     .nullable()
     .meta({ description: 'null: no reaper is active' }),
   duties: z.array(z.object({ duty: z.string().meta({ example: 'expire-deliveries' }), runs: z.array(reaperRun) })),
+});
+
+/** A broker's answer at `/`. */
+export const rootAnswer = z.object({
+  name: z.literal('RowMQ'),
+  version: z.string().meta({ example: '0.1.0', description: "The broker's version" }),
+  links: z.record(z.string(), z.string()).meta({ example: { docs: '/docs' }, description: 'Paths by what they show' }),
 });
 
 export const problem = z.object({
@@ -301,4 +334,5 @@ export type BrowseQuery = z.output<typeof browseQuery>;
 export type BrowseAnswer = z.output<typeof browseAnswer>;
 export type MessageAnswer = z.output<typeof messageAnswer>;
 export type ReaperAnswer = z.output<typeof reaperAnswer>;
+export type RootAnswer = z.output<typeof rootAnswer>;
 export type Problem = z.output<typeof problem>;

@@ -5,6 +5,7 @@ export {
   judgeProduct,
   judgeServer,
   refuseMissingGrants,
+  serverKind,
   StartupError,
 } from './database/boot-checks.js';
 export { type DatabaseSettings, openDataSource, poolOf } from './database/data-source.js';
@@ -23,7 +24,12 @@ export { FIRST_ID, type RedriveBatch, type Stretch, UnleasedRepository } from '.
 export { type Partition, PartitionRepository } from './partitions/partition.repository.js';
 export { type DutyState, ReaperRepository, type ReaperRun } from './partitions/reaper.repository.js';
 export { type Peer, PEER_SILENCE_MS, PeerRepository } from './peers/peer.repository.js';
-export { BrowseRepository, type DeliveryView, type MessageView } from './queues/browse.repository.js';
+export {
+  BrowseRepository,
+  type DeliveryStats,
+  type DeliveryView,
+  type MessageView,
+} from './queues/browse.repository.js';
 export { type Queue, queueNotFound } from './queues/queue.js';
 export { QueueRepository } from './queues/queue.repository.js';
 export { StoreModule } from './store.module.js';

@@ -347,7 +347,8 @@ function planPut(scene: Scene, queues: TestStore['queues'], name: string, settin
 function anySettings({ lasting, passing }: Scene, name: string): PutQueueRequest {
   const [one, other] = lasting;
   const deadLetterQueue = name === passing ? oneOf([...lasting, null]) : name === one ? other : one;
-  return { ...SETTINGS, maxReceives: oneOf([1, 2, 3, null]), maxDepth: oneOf([null, null, 50_000]), deadLetterQueue };
+  const maxReceives = deadLetterQueue === null ? null : oneOf([1, 2, 3, null]);
+  return { ...SETTINGS, maxReceives, maxDepth: oneOf([null, null, 50_000]), deadLetterQueue };
 }
 
 function someMessages(scene: Scene): NewMessage[] {

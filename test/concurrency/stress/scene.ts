@@ -52,7 +52,7 @@ export const LAST_ID = Buffer.alloc(16, 255);
 export const SETTINGS = {
   leaseSeconds: 1,
   messageTtlSeconds: 3600,
-  maxReceives: 3,
+  maxReceives: null,
   maxDepth: null,
 } satisfies PutQueueRequest;
 

@@ -82,7 +82,7 @@ export class Stress {
   async drain(): Promise<number> {
     const [store] = this.brokers as [TestStore];
     // Stops further dead-lettering.
-    for (const name of this.scene.queues) await store.queues.put(name, { ...SETTINGS, maxReceives: null });
+    for (const name of this.scene.queues) await store.queues.put(name, SETTINGS);
     const until = performance.now() + DRAIN_DEADLINE_MS;
     for (;;) {
       for (const id of await store.queues.deletedIds()) await this.purge(store, id);
@@ -170,8 +170,13 @@ export class Stress {
     const { scene } = this;
     const [one, other] = scene.lasting;
     for (const name of scene.queues) await queues.put(name, SETTINGS);
-    await queues.put(one, { deadLetterQueue: other });
-    await queues.put(other, { deadLetterQueue: one });
+    await queues.put(one, { deadLetterQueue: other, maxReceives: 3 });
+    // A broker refuses the way back. It makes moves in both directions meet.
+    await database.write(
+      `UPDATE queue AS q JOIN queue AS dead SET q.dead_letter_queue_id = dead.id, q.max_receives = 3
+       WHERE q.name = ? AND dead.name = ?`,
+      [other, one],
+    );
     scene.isThere = true;
     const queueId = (await queues.getFresh(one)).id;
     while (scene.account.stored < FIRST_PACKS) {

@@ -3,6 +3,7 @@ import { RouteConfig } from '@nestjs/platform-fastify';
 import { ApiOperation, ApiResponse } from '@nestjs/swagger';
 import { type ErrorCode, problem, RowmqError } from '@rowmq/contract';
 import type { z } from 'zod';
+import { refTo } from './openapi.js';
 import { toProblem } from './problem.filter.js';
 
 /** The call's part of a Fastify route's configuration. */
@@ -18,6 +19,8 @@ const EVERYWHERE: ErrorCode[] = ['unauthorized', 'forbidden', 'overloaded', 'dat
  * use the handler's name, which is the verb.
  */
 export function ApiCall(call: {
+  /** The call's name in generated clients. The verb when absent. */
+  id?: string;
   summary: string;
   status: number;
   answer?: z.ZodType;
@@ -26,7 +29,7 @@ export function ApiCall(call: {
   return applyDecorators(
     (target: object, verb: string | symbol, descriptor: PropertyDescriptor) =>
       RouteConfig({ call: String(verb) } satisfies CallConfig)(target, verb, descriptor),
-    ApiOperation({ summary: call.summary }),
+    ApiOperation({ summary: call.summary, ...(call.id !== undefined && { operationId: call.id }) }),
     ApiResponse({ status: call.status, description: 'Done', ...(call.answer && { standardSchema: call.answer }) }),
     ApiProblems([...call.problems, ...EVERYWHERE]),
   );
@@ -46,7 +49,7 @@ export function ApiProblems(all: ErrorCode[]): MethodDecorator {
         description: codes.map((code) => `\`${code}\``).join(' or '),
         content: {
           'application/problem+json': {
-            schema: problem.toJSONSchema({ target: 'openapi-3.0' }) as Record<string, unknown>,
+            schema: refTo(problem),
             examples: Object.fromEntries(codes.map((code) => [code, { summary: code, value: exampleOf(code) }])),
           },
         },

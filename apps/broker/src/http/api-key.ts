@@ -8,7 +8,7 @@ const BODILESS = new Set(['GET', 'HEAD']);
  * Routes that need no key, as they are declared. The path of a request would not do: there are many
  * ways to write the same path.
  */
-const OPEN_ROUTES = /^\/(?:health\/|metrics$|docs|openapi\.json$)/;
+const OPEN_ROUTES = /^\/(?:$|health\/|metrics$|docs|openapi\.json$)/;
 
 /**
  * Requires the API key: `Authorization: Bearer <key>`. Operations and docs need none. The check

@@ -1,6 +1,8 @@
 import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException, Logger } from '@nestjs/common';
 import { HttpAdapterHost } from '@nestjs/core';
-import { PROBLEMS, type Problem, RowmqError } from '@rowmq/contract';
+import { clip, PROBLEMS, type Problem, RowmqError } from '@rowmq/contract';
+import { HttpRefusal } from './http-refusal.js';
+import { VERSION } from './version.js';
 
 /**
  * Turns every error of a request into RFC 9457 problem details. No other place maps errors to HTTP.
@@ -18,6 +20,8 @@ export class ProblemFilter implements ExceptionFilter {
     if (error.code === 'internal-error') this.logger.error(thrown);
     const problem = toProblem(error, httpStatus(thrown));
     httpAdapter.setHeader(response, 'content-type', 'application/problem+json; charset=utf-8');
+    // Nest may refuse a request before the hook that names the version.
+    httpAdapter.setHeader(response, 'rowmq-version', VERSION);
     if (error.retryAfterSeconds !== undefined)
       httpAdapter.setHeader(response, 'retry-after', String(error.retryAfterSeconds));
     // Fastify would close the connection while the client still sends, and the client would miss
@@ -44,6 +48,7 @@ export function toProblem(error: RowmqError, status: number = PROBLEMS[error.cod
 }
 
 function httpStatus(thrown: unknown): number | undefined {
+  if (thrown instanceof HttpRefusal) return thrown.status;
   if (thrown instanceof RowmqError) return undefined;
   const status = statusOf(thrown);
   return status !== undefined && status >= 400 && status < 500 && status !== 413 ? status : undefined;
@@ -59,7 +64,9 @@ function statusOf(thrown: unknown): number | undefined {
 function toRowmqError(thrown: unknown): RowmqError {
   if (thrown instanceof RowmqError) return thrown;
   const status = statusOf(thrown);
-  const message = thrown instanceof Error ? thrown.message : String(thrown);
+  const whole = thrown instanceof Error ? thrown.message : String(thrown);
+  // The path of a request may be in it.
+  const message = clip(whole);
   if (status === 413)
     return new RowmqError('message-too-large', 'The request is larger than 4 MiB. Send fewer messages at a time.');
   if (status === 415)
@@ -69,7 +76,10 @@ function toRowmqError(thrown: unknown): RowmqError {
       'forbidden',
       'The browser says that a web page of another origin sent this request. A broker without an API key refuses such requests. Call it from a program or a server of yours, or set ROWMQ_ADMIN_KEY.',
     );
-  if (status === 404) return new RowmqError('invalid-request', `${message}; GET /openapi.json lists every call.`);
+  if (status === 404) {
+    const hint = ENDS_WITH_SLASH.test(whole) ? ' No path ends with a slash.' : '';
+    return new RowmqError('invalid-request', `${message}; GET /openapi.json lists every call.${hint}`);
+  }
   if (status === 503) return new RowmqError('database-unavailable', unreadyDetail(thrown), { retryAfterSeconds: 1 });
   if (status !== undefined && status >= 400 && status < 500) return new RowmqError('invalid-request', message);
   return new RowmqError(
@@ -80,6 +90,8 @@ function toRowmqError(thrown: unknown): RowmqError {
     },
   );
 }
+
+const ENDS_WITH_SLASH = /\/(?:\?|$)/;
 
 /** A failed readiness check names what is not ready. */
 function unreadyDetail(thrown: unknown): string {

@@ -17,9 +17,11 @@ export function createValidationPipe(): StandardSchemaValidationPipe {
   return new WholeValuePipe({
     exceptionFactory: (issues) =>
       invalidRequest(
-        issues.map(({ path = [], message }) => ({
-          path: path.map((segment) => (typeof segment === 'object' ? segment.key : segment)),
-          message,
+        issues.map((issue) => ({
+          path: (issue.path ?? []).map((segment) => (typeof segment === 'object' ? segment.key : segment)),
+          message: issue.message,
+          // Zod's issues have more than the standard asks for.
+          keys: (issue as { keys?: readonly string[] }).keys,
         })),
       ),
   });

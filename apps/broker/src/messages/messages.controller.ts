@@ -1,4 +1,4 @@
-import { Body, Controller, Delete, HttpCode, Param, Post } from '@nestjs/common';
+import { Body, Controller, Delete, Headers, HttpCode, Param, Post } from '@nestjs/common';
 import { ApiBearerAuth, ApiTags } from '@nestjs/swagger';
 import {
   type AckAnswer,
@@ -21,6 +21,7 @@ import {
 import type { z } from 'zod';
 import { Client, type ClientConnection } from '../http/client-connection.js';
 import { ApiCall } from '../http/api-call.js';
+import { LeaseHolders } from './lease-holders.js';
 import { MessagesService } from './messages.service.js';
 
 /** The calls that carry messages. */
@@ -28,7 +29,10 @@ import { MessagesService } from './messages.service.js';
 @ApiBearerAuth()
 @Controller('v1/queues/:queue/messages')
 export class MessagesController {
-  constructor(private readonly messages: MessagesService) {}
+  constructor(
+    private readonly messages: MessagesService,
+    private readonly holders: LeaseHolders,
+  ) {}
 
   @Post()
   @ApiCall({
@@ -57,8 +61,11 @@ export class MessagesController {
     @Body({ schema: dequeueRequest.default({ maxMessages: 1, waitSeconds: 0 }) })
     request: z.output<typeof dequeueRequest>,
     @Client() client: ClientConnection,
+    @Headers('user-agent') userAgent: string | undefined,
   ): Promise<DequeueAnswer> {
-    return this.messages.dequeue(queue, request, client.hungUp);
+    const answer = await this.messages.dequeue(queue, request, client.hungUp);
+    this.holders.record(request.consumer ?? userAgent, answer.messages);
+    return answer;
   }
 
   @Post('ack')
@@ -113,7 +120,10 @@ export class MessagesController {
   async extend(
     @Param('queue', { schema: queueName }) queue: string,
     @Body({ schema: extendRequest }) request: z.output<typeof extendRequest>,
+    @Headers('user-agent') userAgent: string | undefined,
   ): Promise<ExtendAnswer> {
-    return this.messages.extend(queue, request.receipts, request.leaseSeconds);
+    const answer = await this.messages.extend(queue, request.receipts, request.leaseSeconds);
+    this.holders.record(request.consumer ?? userAgent, answer.extended);
+    return answer;
   }
 }

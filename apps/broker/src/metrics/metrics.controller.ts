@@ -10,7 +10,7 @@ export class MetricsController {
 
   @Get()
   @Header('content-type', 'text/plain; version=0.0.4; charset=utf-8')
-  @ApiOperation({ summary: 'Metrics in the Prometheus text format' })
+  @ApiOperation({ operationId: 'getMetrics', summary: 'Metrics in the Prometheus text format' })
   @ApiOkResponse({
     content: {
       'text/plain': { schema: { type: 'string', example: 'rowmq_messages_total{event="acked",queue="orders"} 17' } },

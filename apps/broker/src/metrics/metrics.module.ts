@@ -1,5 +1,6 @@
 import { Global, Module } from '@nestjs/common';
 import { STORE_OBSERVER } from '@rowmq/store';
+import { BuildInfo } from './build-info.js';
 import { DatabaseMetrics } from './database-metrics.js';
 import { Metrics } from './metrics.js';
 import { MetricsController } from './metrics.controller.js';
@@ -11,7 +12,7 @@ import { ReaperMetrics } from './reaper-metrics.js';
 @Global()
 @Module({
   controllers: [MetricsController],
-  providers: [Metrics, DatabaseMetrics, ReaperMetrics, { provide: STORE_OBSERVER, useExisting: Metrics }],
+  providers: [Metrics, BuildInfo, DatabaseMetrics, ReaperMetrics, { provide: STORE_OBSERVER, useExisting: Metrics }],
   exports: [Metrics, DatabaseMetrics, STORE_OBSERVER],
 })
 export class MetricsModule {}

@@ -135,6 +135,13 @@ export class Metrics implements StoreObserver {
     this.registry.registerMetric(gauge);
   }
 
+  /** A gauge that is always 1, and whose labels are what it tells. */
+  info(name: string, help: string, labels: Record<string, string>): void {
+    const gauge = new Gauge({ name, help, labelNames: Object.keys(labels), registers: [], aggregator: 'first' });
+    gauge.set(labels, 1);
+    this.registry.registerMetric(gauge);
+  }
+
   /** A counter with one label that is kept elsewhere. Each scrape reads it. */
   counter(name: string, help: string, label: string, read: () => Iterable<readonly [string, number]>): void {
     const counter: Counter = new Counter({

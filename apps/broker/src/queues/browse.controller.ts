@@ -5,6 +5,7 @@ import {
   type BrowseAnswer,
   browseQuery,
   type BrowseQuery,
+  encodeReceipt,
   formatMessageId,
   messageAnswer,
   type MessageAnswer,
@@ -17,6 +18,7 @@ import {
 } from '@rowmq/contract';
 import { BrowseRepository, type DeliveryView, QueueRepository, ReaperRepository } from '@rowmq/store';
 import { ApiCall } from '../http/api-call.js';
+import { LeaseHolders } from '../messages/lease-holders.js';
 import { formatTime, toContent } from '../messages/message.codec.js';
 
 const RUNS_SHOWN = 5;
@@ -30,6 +32,7 @@ export class BrowseController {
     private readonly browse: BrowseRepository,
     private readonly queues: QueueRepository,
     private readonly reaper: ReaperRepository,
+    private readonly holders: LeaseHolders,
   ) {}
 
   @Get('queues/:queue/messages')
@@ -49,11 +52,12 @@ export class BrowseController {
       throw error;
     });
     const messages = await this.browse.messages(page.deliveries.map(({ messageId }) => messageId));
+    const holderOf = this.holdersOf(page.deliveries);
     const byId = new Map(messages.map((message) => [formatMessageId(message.id), message]));
     return {
       messages: page.deliveries.flatMap((delivery) => {
         const message = byId.get(formatMessageId(delivery.messageId));
-        return message === undefined ? [] : { ...toContent(message), ...toBrowsed(delivery) };
+        return message === undefined ? [] : { ...toContent(message), ...toBrowsed(delivery, holderOf) };
       }),
       nextAfter: page.nextAfter,
     };
@@ -76,6 +80,7 @@ export class BrowseController {
     }
     const names = await this.queues.names();
     const deliveries = await this.browse.deliveries(message.id, [...names.keys()]);
+    const holderOf = this.holdersOf(deliveries);
     // A settled message has no expiry of its own any more: its pack's is the latest that it can be.
     const expiresAt = deliveries.length === 0 ? message.expiresAt : Math.max(...deliveries.map((one) => one.expiresAt));
     return {
@@ -84,7 +89,7 @@ export class BrowseController {
       settled: deliveries.length === 0,
       deliveries: deliveries.map((delivery) => ({
         queue: names.get(delivery.queueId) as string,
-        ...toBrowsed(delivery),
+        ...toBrowsed(delivery, holderOf),
       })),
     };
   }
@@ -110,9 +115,19 @@ export class BrowseController {
       duties,
     };
   }
+
+  private holdersOf(deliveries: readonly DeliveryView[]): Map<string, string> {
+    return this.holders.find(new Set(deliveries.flatMap((delivery) => receiptOf(delivery) ?? [])));
+  }
 }
 
-function toBrowsed(delivery: DeliveryView) {
+/** The receipt of a leased delivery's message. */
+function receiptOf({ messageId, lease }: DeliveryView): string | undefined {
+  return lease === null ? undefined : encodeReceipt(messageId, lease.token);
+}
+
+function toBrowsed(delivery: DeliveryView, holderOf: ReadonlyMap<string, string>) {
+  const { lease } = delivery;
   return {
     state: delivery.state,
     priority: delivery.priority,
@@ -120,5 +135,9 @@ function toBrowsed(delivery: DeliveryView) {
     availableAt: formatTime(delivery.availableAt),
     expiresAt: formatTime(delivery.expiresAt),
     lastNackReason: delivery.nackReason,
+    ...(lease !== null && {
+      leasedAt: formatTime(lease.since),
+      consumer: holderOf.get(receiptOf(delivery) as string) ?? null,
+    }),
   };
 }

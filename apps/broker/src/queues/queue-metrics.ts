@@ -22,6 +22,11 @@ export class QueueMetrics {
       'How long the oldest ready delivery has been ready',
       ['queue'],
     );
+    const oldestLease = shared.gauge(
+      'rowmq_queue_oldest_lease_age_seconds',
+      'How long the oldest lease has been held, extensions included',
+      ['queue'],
+    );
     const paused = shared.gauge('rowmq_queue_paused', 'Whether the queue is paused: 1 while it is', ['queue']);
     shared.register(async () => {
       const samples = await counts.sample();
@@ -29,6 +34,7 @@ export class QueueMetrics {
         for (const { name: queue, queue: settings, stats } of samples) {
           for (const state of ['ready', 'delayed', 'leased'] as const) deliveries.set({ queue, state }, stats[state]);
           oldestReady.set({ queue }, stats.oldestReadyAgeSeconds ?? 0);
+          oldestLease.set({ queue }, stats.oldestLeaseAgeSeconds ?? 0);
           paused.set({ queue }, Number(settings.paused));
         }
       };

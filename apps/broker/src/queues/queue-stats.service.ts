@@ -1,6 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import type { QueueStats } from '@rowmq/contract';
-import { BrowseRepository, type Queue, QueueRepository } from '@rowmq/store';
+import { BrowseRepository, type DeliveryStats, type Queue, QueueRepository } from '@rowmq/store';
 
 /**
  * A count is reused for ten times as long as it took. This holds for one queue, and for a scrape of
@@ -12,7 +11,7 @@ const REUSE_FACTOR = 10;
 interface CountedQueue {
   name: string;
   queue: Queue;
-  stats: QueueStats;
+  stats: DeliveryStats;
 }
 
 /**
@@ -21,7 +20,7 @@ interface CountedQueue {
  */
 @Injectable()
 export class QueueStatsService {
-  private readonly counted = new Map<number, { stats: Promise<QueueStats>; until: number }>();
+  private readonly counted = new Map<number, { stats: Promise<DeliveryStats>; until: number }>();
   private lastSample: Promise<unknown> = Promise.resolve();
   private restsUntil = 0;
 
@@ -31,7 +30,7 @@ export class QueueStatsService {
   ) {}
 
   /** The counts of one queue. */
-  async of(queue: Queue): Promise<QueueStats> {
+  async of(queue: Queue): Promise<DeliveryStats> {
     const known = this.counted.get(queue.id);
     if (known !== undefined && known.until > performance.now()) return known.stats;
     const started = performance.now();
@@ -76,7 +75,7 @@ export class QueueStatsService {
     }
   }
 
-  private async forEach(count: (queue: Queue) => Promise<QueueStats>): Promise<CountedQueue[]> {
+  private async forEach(count: (queue: Queue) => Promise<DeliveryStats>): Promise<CountedQueue[]> {
     const result: CountedQueue[] = [];
     const queues = await this.queues.list();
     for (const queue of queues) result.push({ name: queue.name, queue, stats: await count(queue) });

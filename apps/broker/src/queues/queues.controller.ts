@@ -29,13 +29,20 @@ export class QueuesController {
   constructor(private readonly queues: QueuesService) {}
 
   @Get()
-  @ApiCall({ summary: 'Every queue, with settings and stats', status: 200, answer: queuesAnswer, problems: [] })
+  @ApiCall({
+    id: 'listQueues',
+    summary: 'Every queue, with settings and stats',
+    status: 200,
+    answer: queuesAnswer,
+    problems: [],
+  })
   async list(): Promise<QueuesAnswer> {
     return { queues: await this.queues.list() };
   }
 
   @Get(':queue')
   @ApiCall({
+    id: 'getQueue',
     summary: 'One queue, with settings and stats',
     status: 200,
     answer: queueAnswer,
@@ -47,6 +54,7 @@ export class QueuesController {
 
   @Put(':queue')
   @ApiCall({
+    id: 'putQueue',
     summary: 'Create a queue, or change the settings that are given',
     status: 200,
     answer: queueAnswer,
@@ -66,6 +74,7 @@ export class QueuesController {
   @Delete(':queue')
   @HttpCode(204)
   @ApiCall({
+    id: 'deleteQueue',
     summary: 'Delete a queue and everything in it',
     status: 204,
     problems: ['invalid-request', 'queue-not-found', 'queue-locked'],
@@ -77,6 +86,7 @@ export class QueuesController {
   @Post(':queue/purge')
   @HttpCode(200)
   @ApiCall({
+    id: 'purgeQueue',
     summary: 'Drop every delivery, leased ones included',
     status: 200,
     answer: purgeAnswer,
@@ -93,6 +103,7 @@ export class QueuesController {
   @Post(':queue/pause')
   @HttpCode(200)
   @ApiCall({
+    id: 'pauseQueue',
     summary: 'Stop hand-out: dequeue answers empty, within a second on every broker. Enqueue goes on',
     status: 200,
     answer: pauseAnswer,
@@ -109,6 +120,7 @@ export class QueuesController {
   @Post(':queue/resume')
   @HttpCode(200)
   @ApiCall({
+    id: 'resumeQueue',
     summary: 'Hand out again',
     status: 200,
     answer: pauseAnswer,
@@ -125,6 +137,7 @@ export class QueuesController {
   @Post(':queue/redrive')
   @HttpCode(200)
   @ApiCall({
+    id: 'redriveQueue',
     summary: "Move a dead-letter queue's deliveries back to the queues they were enqueued in",
     status: 200,
     answer: redriveAnswer,

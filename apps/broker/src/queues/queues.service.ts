@@ -136,7 +136,11 @@ export class QueuesService {
   }
 }
 
-function toAnswer(queue: Queue, names: Map<number, string>, stats: QueueAnswer['stats']): QueueAnswer {
+function toAnswer(
+  queue: Queue,
+  names: Map<number, string>,
+  { ready, delayed, leased, oldestReadyAgeSeconds }: QueueAnswer['stats'],
+): QueueAnswer {
   return {
     name: queue.name,
     leaseSeconds: queue.leaseSeconds,
@@ -147,6 +151,6 @@ function toAnswer(queue: Queue, names: Map<number, string>, stats: QueueAnswer['
     maxDepth: queue.maxDepth,
     paused: queue.paused,
     createdAt: formatTime(queue.createdAt),
-    stats,
+    stats: { ready, delayed, leased, oldestReadyAgeSeconds },
   };
 }

@@ -63,8 +63,10 @@ function openSockets(): readonly Socket[] {
 describe('RowmqHttpClient', () => {
   it('sends one request per call, with the API key, and returns the answer of the broker', async () => {
     const seen: unknown[] = [];
+    const agents: unknown[] = [];
     const { url } = await listen((request, body, response) => {
       seen.push([request.method, request.url, request.headers.authorization, JSON.parse(body)]);
+      agents.push(request.headers['user-agent']);
       json(response, 200, { acked: ['r1'], failed: [{ receipt: 'r2', code: 'lease-lost' }] });
     });
     const client = clientOf({ url: `${url}/`, apiKey: 'secret' });
@@ -72,6 +74,7 @@ describe('RowmqHttpClient', () => {
       acked: ['r1'],
       failed: [{ receipt: 'r2', code: 'lease-lost' }],
     });
+    expect(agents).toEqual([expect.stringMatching(new RegExp(`^rowmq-client \\(\\S+; ${process.pid}\\)$`))]);
     expect(seen).toEqual([['POST', '/v1/queues/orders/messages/ack', 'Bearer secret', { receipts: ['r1', 'r2'] }]]);
   });
 

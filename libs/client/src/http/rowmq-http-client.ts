@@ -28,6 +28,7 @@ import {
   type PutQueueRequest,
   type QueueAnswer,
 } from '@rowmq/contract';
+import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pRetry from 'p-retry';
 import { errors, type Dispatcher } from 'undici';
@@ -90,6 +91,9 @@ const optionsSchema = z.strictObject({
   maxConnections: z.int().min(1).max(100_000).default(128),
 });
 
+/** Names this process to operators, who see in a broker who holds a message. */
+const USER_AGENT = `rowmq-client (${hostname().replaceAll(/[^\x21-\x7e]/g, '?')}; ${process.pid})`;
+
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 2000;
 
@@ -125,7 +129,10 @@ export class RowmqHttpClient extends BrokerClient {
     const { url, apiKey, timeoutMs, retries, maxConnections } = given.data;
     this.#timeoutMs = timeoutMs;
     this.#retries = retries;
-    this.#headers = apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` };
+    this.#headers = {
+      'user-agent': USER_AGENT,
+      ...(apiKey !== undefined && { authorization: `Bearer ${apiKey}` }),
+    };
     this.#endpoints = new Endpoints([url].flat(), { connectTimeout: timeoutMs, connections: maxConnections });
   }
 

@@ -4,6 +4,8 @@ import {
   ackRequest,
   type AckRequest,
   bodyEncodingOf,
+  checkDeadLetterPath,
+  checkMaxReceives,
   decodeReceipt,
   type DequeueAnswer,
   dequeueRequest,
@@ -141,14 +143,24 @@ export class InMemoryBroker extends BrokerClient {
   async putQueue(queue: string, settings: PutQueueRequest = {}): Promise<void> {
     const name = readRequest(queueName, queue);
     const given = readRequest(putQueueRequest, settings);
-    const to = given.deadLetterQueue ?? name;
-    if (given.deadLetterQueue === name) {
-      throw new RowmqError('invalid-request', 'A queue cannot be its own dead-letter queue; name another, or null.');
+    const to = given.deadLetterQueue;
+    if (to !== undefined && to !== null) {
+      if (to !== name && !this.#queues.has(to)) {
+        throw new RowmqError('invalid-request', `Dead-letter queue '${to}' does not exist; create it first.`);
+      }
+      checkDeadLetterPath(name, this.#deadLetterPath(to));
     }
-    if (to !== name && !this.#queues.has(to)) {
-      throw new RowmqError('invalid-request', `Dead-letter queue '${to}' does not exist; create it first.`);
-    }
+    const changed = { ...this.#use(name), ...given };
+    checkMaxReceives(name, changed.maxReceives, changed.deadLetterQueue !== null);
     Object.assign(this.#use(name), given);
+  }
+
+  /** A queue, its dead-letter queue, the dead-letter queue of that one, and so on. */
+  #deadLetterPath(first: string): string[] {
+    const path: string[] = [];
+    for (let next: string | null = first; next !== null; next = this.#queues.get(next)?.deadLetterQueue ?? null)
+      path.push(next);
+    return path;
   }
 
   async close(): Promise<void> {

@@ -2,6 +2,7 @@ import { reason } from '@rowmq/runtime';
 import { TABLES } from '@rowmq/migrations';
 import type { DataSource } from 'typeorm';
 import { addressOf, allowsUntested, poolOf } from './data-source.js';
+import type { Database } from './database.js';
 import { driverError, isDenied } from './database-errors.js';
 import { NoPrimaryError } from './primary.js';
 import { unusableProduct } from './products.js';
@@ -72,6 +73,12 @@ export async function describeServer(dataSource: DataSource): Promise<string> {
   const [cipher] = await dataSource.query<{ Value: string }[]>(`SHOW SESSION STATUS LIKE 'Ssl_cipher'`);
   const { kind, number } = parseVersion(server?.version ?? '');
   return `${kind} ${number}, ${cipher?.Value ? `encrypted with ${cipher.Value}` : 'not encrypted'}`;
+}
+
+/** The kind of the server, for example for a metric. */
+export async function serverKind(database: Pick<Database, 'read'>): Promise<'MySQL' | 'MariaDB'> {
+  const [server] = await database.read<{ version: string }>('SELECT VERSION() AS version');
+  return parseVersion(server?.version ?? '').kind;
 }
 
 function parseVersion(version: string): { kind: keyof typeof OLDEST; number: string } {

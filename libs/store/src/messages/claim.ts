@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { LIMITS, messageIdIn } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
@@ -8,7 +7,8 @@ import type { Statement } from '../database/session.js';
 import type { Queue } from '../queues/queue.js';
 import type { StoreObserver } from '../store-observer.js';
 import { type Delivery, type Fate, GONE, split } from './delivery.js';
-import { DELIVERY_COLUMNS, LEASE_GRACE_MS, lockByKey, type Position, rewrite, TOKEN_BYTES } from './delivery.sql.js';
+import { DELIVERY_COLUMNS, LEASE_GRACE_MS, lockByKey, type Position, rewrite } from './delivery.sql.js';
+import { newLeaseToken } from './lease-token.js';
 import { bitOf, countAll, countMembers, has, indexesOf, type Members, union } from './members.js';
 import type { Content } from './pack.codec.js';
 import { type Floors, type IndexPosition, type QueueViews, RANKS } from './queue-view.js';
@@ -151,7 +151,7 @@ export class Claim {
     const rowsToLock = view.isObstructed
       ? Math.min(peek.positions.length, mostRows)
       : rowsThatHold(messagesWanted, peek.positions);
-    const leaseToken = randomBytes(TOKEN_BYTES);
+    const leaseToken = newLeaseToken();
     const plan = { queueId, peek, rowsToLock, messagesWanted, demands, leaseToken };
     const claimed = rowsToLock === 0 ? NOTHING : await this.database.transaction(leaseSeen(plan));
     const missed = Math.max(0, rowsToLock - claimed.rowsLocked);

@@ -5,10 +5,10 @@ import { hex, hexList } from '../database/hex.js';
 import type { Statement } from '../database/session.js';
 import { groupBy } from '../group-by.js';
 import type { Delivery } from './delivery.js';
+import { TOKEN_BYTES } from './lease-token.js';
 
 export { LEASE_GRACE_MS };
 
-export const TOKEN_BYTES = 8;
 /** The token of a delivery without a lease. No claim draws it. */
 export const NO_TOKEN = Buffer.alloc(TOKEN_BYTES);
 /** {@link NO_TOKEN} in SQL. */

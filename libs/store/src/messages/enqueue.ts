@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { LIMITS, RowmqError } from '@rowmq/contract';
 import { NOW_MS, UTC_NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
@@ -9,8 +8,9 @@ import { groupBy } from '../group-by.js';
 import { type Queue, QUEUE_COLUMNS, queueNotFound, type QueueRow, toQueue } from '../queues/queue.js';
 import type { QueueRepository } from '../queues/queue.repository.js';
 import type { LeasedMessage } from './claim.js';
-import { LEASE_GRACE_MS, NO_LEASE, TOKEN_BYTES } from './delivery.sql.js';
+import { LEASE_GRACE_MS, NO_LEASE, NO_TOKEN } from './delivery.sql.js';
 import { countMessages, DepthGauge, refuseIfFull } from './depth-gauge.js';
+import { newLeaseToken } from './lease-token.js';
 import { lowestMember } from './members.js';
 import type { Content } from './pack.codec.js';
 import { type NewPack, packMessages, type Packable } from './packing.js';
@@ -121,7 +121,7 @@ export class Enqueue {
       const outcomes = new Map<EnqueueRequest, Error>();
       const admitted: Admission[] = [];
       const batches: QueueBatch[] = [];
-      const leaseToken = randomBytes(TOKEN_BYTES);
+      const leaseToken = newLeaseToken();
       let storedAt: number | undefined;
       try {
         await this.admit(requests, queues, { outcomes, admitted });
@@ -405,7 +405,7 @@ export async function storeIn(tx: ForeignTransaction, { queueName, messages }: E
     refuseIfFull(queue.maxDepth, depth, messages.length);
   }
   // The caller's connection may return large numbers as text.
-  const rows = rowsOf(queue.id, Number(row.now), packMessages(scheduled), Buffer.alloc(TOKEN_BYTES));
+  const rows = rowsOf(queue.id, Number(row.now), packMessages(scheduled), NO_TOKEN);
   await tx.write(insertPacks(rows.packs).sql);
   await tx.write(insertNewDeliveries(rows.deliveries).sql);
   return scheduled.map(({ id }) => id as Buffer);

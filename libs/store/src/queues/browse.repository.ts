@@ -3,6 +3,7 @@ import { NOW_MS } from '../database/clock.js';
 import type { Database } from '../database/database.js';
 import { groupBy } from '../group-by.js';
 import { isNoLease, NO_LEASE } from '../messages/delivery.sql.js';
+import { leaseAgeSql, leasedAt } from '../messages/lease-token.js';
 import { bitOf, indexesOf, type Members } from '../messages/members.js';
 import { type Content, decodePack } from '../messages/pack.codec.js';
 import { decodeOrLog, type StoredPack } from '../messages/stored-pack.js';
@@ -19,6 +20,14 @@ export interface DeliveryView {
   availableAt: number;
   expiresAt: number;
   nackReason: string | null;
+  /** The lease under which it is held, if it is leased. */
+  lease: { token: Buffer; since: number } | null;
+}
+
+/** The counts of a queue, and for how long its oldest lease has been held. */
+export interface DeliveryStats extends QueueStats {
+  /** Null if nothing is leased. */
+  oldestLeaseAgeSeconds: number | null;
 }
 
 /** A stored message. */
@@ -31,7 +40,7 @@ export interface MessageView {
   expiresAt: number;
 }
 
-interface DeliveryRow extends Omit<DeliveryView, 'state' | 'priority' | 'messageId'> {
+interface DeliveryRow extends Omit<DeliveryView, 'state' | 'priority' | 'messageId' | 'lease'> {
   packId: Buffer;
   leaseToken: Buffer;
   part: number;
@@ -63,14 +72,19 @@ export class BrowseRepository {
    * Counts a queue's messages by state, without expired ones. Its cost grows with the queue's
    * depth.
    */
-  async stats(queueId: number): Promise<QueueStats> {
+  async stats(queueId: number): Promise<DeliveryStats> {
     const [row] = await this.database.read<
-      Record<'ready' | 'delayed' | 'leased', string | number | null> & { oldest: number | null; now: number }
+      Record<'ready' | 'delayed' | 'leased', string | number | null> & {
+        oldest: number | null;
+        oldestLease: string | number | null;
+        now: number;
+      }
     >(
       `SELECT SUM(IF(available_at <= ${NOW_MS}, BIT_COUNT(members), 0)) AS ready,
               SUM(IF(available_at > ${NOW_MS} AND lease_token = ${NO_LEASE}, BIT_COUNT(members), 0)) AS \`delayed\`,
               SUM(IF(available_at > ${NOW_MS} AND lease_token <> ${NO_LEASE}, BIT_COUNT(members), 0)) AS leased,
               MIN(CASE WHEN available_at <= ${NOW_MS} THEN available_at END) AS oldest,
+              MAX(CASE WHEN available_at > ${NOW_MS} AND lease_token <> ${NO_LEASE} THEN ${LEASE_AGE} END) AS oldestLease,
               ${NOW_MS} AS now
        FROM delivery FORCE INDEX (PRIMARY)
        WHERE queue_id = ?
@@ -82,6 +96,8 @@ export class BrowseRepository {
       delayed: Number(row?.delayed ?? 0),
       leased: Number(row?.leased ?? 0),
       oldestReadyAgeSeconds: row === undefined || row.oldest === null ? null : Math.max(0, row.now - row.oldest) / 1000,
+      oldestLeaseAgeSeconds:
+        row === undefined || row.oldestLease === null ? null : Math.max(0, Number(row.oldestLease)),
     };
   }
 
@@ -174,6 +190,8 @@ export class BrowseRepository {
   }
 }
 
+const LEASE_AGE = leaseAgeSql(NOW_MS);
+
 const STATE_CONDITIONS: Record<DeliveryState, string> = {
   ready: `available_at <= ${NOW_MS} AND expires_at > ${NOW_MS}`,
   delayed: `available_at > ${NOW_MS} AND lease_token = ${NO_LEASE} AND expires_at > ${NOW_MS}`,
@@ -181,16 +199,18 @@ const STATE_CONDITIONS: Record<DeliveryState, string> = {
 };
 
 function toView(row: DeliveryRow, index: number): DeliveryView {
-  const { queueId, packId, priorityRank, receiveCount, availableAt, expiresAt, nackReason } = row;
+  const { queueId, packId, leaseToken, priorityRank, receiveCount, availableAt, expiresAt, nackReason, now } = row;
+  const state = stateOf(row);
   return {
     queueId,
     messageId: messageIdIn(packId, index),
-    state: stateOf(row),
+    state,
     priority: LIMITS.priorityMax - priorityRank,
     receiveCount,
     availableAt,
     expiresAt,
     nackReason,
+    lease: state === 'leased' ? { token: leaseToken, since: leasedAt(leaseToken, now) } : null,
   };
 }
 

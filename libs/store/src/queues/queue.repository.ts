@@ -1,6 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { IsNull, Not } from 'typeorm';
-import { QUEUE_DEFAULTS, RowmqError, type PutQueueRequest } from '@rowmq/contract';
+import {
+  checkDeadLetterPath,
+  checkMaxReceives,
+  QUEUE_DEFAULTS,
+  RowmqError,
+  type PutQueueRequest,
+} from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import { QueueEntity } from '../entities/index.js';
 import type { Database, Transaction } from '../database/database.js';
@@ -111,18 +117,21 @@ export class QueueRepository {
   /**
    * Creates a queue, or changes the given settings. Takes no lock if they are as given.
    *
-   * Throws `invalid-request` if the dead-letter queue does not exist or is the queue itself, and
-   * `queue-locked` if another transaction keeps the queue locked.
+   * Throws `invalid-request` if the dead-letter queue does not exist or leads back to the queue, and
+   * for `maxReceives` without one. Throws `queue-locked` if another transaction keeps the queue
+   * locked.
    */
   async put(name: string, settings: PutQueueRequest): Promise<{ queue: Queue; created: boolean }> {
     const same = await this.findUnchanged(name, settings);
     if (same !== undefined) return { queue: same, created: false };
     const created = await this.change(name, async (tx) => {
       const mayCreate = !(await tx.manager.existsBy(QueueEntity, { name }));
-      if (mayCreate) await tx.read(TAKE_TURN);
+      const mayLink = await mayChangeLink(tx, name, settings);
+      if (mayCreate || mayLink) await tx.read(TAKE_TURN);
       const existing = await this.lockForChange(tx, name, settings.deadLetterQueue ?? undefined);
       const deadLetterQueueId =
         settings.deadLetterQueue === undefined ? undefined : (existing.deadLetterQueue?.id ?? null);
+      await checkDeadLetters(tx, name, settings, existing, mayCreate || mayLink);
       if (existing.self !== undefined) {
         await updateQueue(tx, existing.self.id, settings, deadLetterQueueId);
         return false;
@@ -254,9 +263,7 @@ export class QueueRepository {
     name: string,
     deadLetterQueue: string | undefined,
   ): Promise<{ self?: QueueRow; deadLetterQueue?: QueueRow }> {
-    if (deadLetterQueue === name) {
-      throw new RowmqError('invalid-request', 'A queue cannot be its own dead-letter queue; name another, or null.');
-    }
+    if (deadLetterQueue === name) checkDeadLetterPath(name, [name]);
     const names = deadLetterQueue === undefined ? [name] : [name, deadLetterQueue];
     const found = await tx.read<{ id: number; name: string }>(
       'SELECT id, name FROM queue WHERE name IN (?) ORDER BY id',
@@ -281,6 +288,16 @@ export class QueueRepository {
   }
 }
 
+/** Whether a change may give a queue another dead-letter queue. A read without locks decides. */
+async function mayChangeLink(tx: Transaction, name: string, { deadLetterQueue }: PutQueueRequest): Promise<boolean> {
+  if (typeof deadLetterQueue !== 'string') return false;
+  const rows = await tx.read(
+    `SELECT 1 FROM queue AS q JOIN queue AS dead ON dead.id = q.dead_letter_queue_id WHERE q.name = ? AND dead.name = ?`,
+    [name, deadLetterQueue],
+  );
+  return rows.length === 0;
+}
+
 /**
  * Has a locking SELECT fail after {@link LOCK_MS}. The servers' own lock wait timeouts are whole
  * seconds.
@@ -298,9 +315,42 @@ function queueLocked(name: string, cause: unknown): RowmqError {
 }
 
 /**
- * Serializes the creation of queues; otherwise two INSERTs of one name can deadlock. While a delete
- * of that name runs, both wait for the same entry of `queue_by_name`. Then both share a lock on the
- * entry and the gap behind it, and each waits for the other.
+ * Checks the dead-letter queue that a change leaves a queue with, and its limit of receives. Links
+ * between queues change one at a time, while {@link TAKE_TURN} is held. Otherwise two changes of
+ * different queues could close a circle, and neither would see the other's.
+ */
+async function checkDeadLetters(
+  tx: Transaction,
+  name: string,
+  settings: PutQueueRequest,
+  { self, deadLetterQueue: target }: { self?: QueueRow; deadLetterQueue?: QueueRow },
+  hasTurn: boolean,
+): Promise<void> {
+  if (settings.maxReceives === undefined && settings.deadLetterQueue === undefined) return;
+  if (self !== undefined && target !== undefined && self.deadLetterQueueId !== target.id) {
+    if (!hasTurn) throw new TryAgain(`queue '${name}' was changed meanwhile`);
+    checkDeadLetterPath(name, await pathFrom(tx, target));
+  }
+  const { maxReceives = self?.maxReceives ?? null } = settings;
+  const linked = settings.deadLetterQueue === undefined ? (self?.deadLetterQueueId ?? null) : (target?.id ?? null);
+  checkMaxReceives(name, maxReceives, linked !== null);
+}
+
+/** The names of a dead-letter queue, of its own dead-letter queue, and so on. */
+async function pathFrom(tx: Transaction, first: QueueRow): Promise<string[]> {
+  const path = new Map<number, string>();
+  for (let row: QueueRow | undefined = first; row !== undefined && !path.has(row.id);) {
+    path.set(row.id, row.name ?? '');
+    [row] = await tx.read<QueueRow>(`${SELECT_QUEUE} WHERE id = ?`, [row.deadLetterQueueId ?? 0]);
+  }
+  return [...path.values()];
+}
+
+/**
+ * Serializes the creation of queues, and changes of their dead-letter queues. Otherwise two INSERTs
+ * of one name can deadlock. While a delete of that name runs, both wait for the same entry of
+ * `queue_by_name`. Then both share a lock on the entry and the gap behind it, and each waits for
+ * the other.
  *
  * The reaper's row is the lock because it always exists. Its holder may wait for queue rows, never
  * the reverse.

@@ -1,0 +1,180 @@
+import { once } from 'node:events';
+import type { RequestListener, ServerResponse } from 'node:http';
+import { type AddressInfo, connect, type Socket } from 'node:net';
+import { setImmediate as turn } from 'node:timers/promises';
+import { afterEach, describe, expect, test, vi } from 'vitest';
+import { Connections } from './connections.js';
+
+const GET = 'GET / HTTP/1.1\r\nHost: broker\r\n\r\n';
+const POST_HALF = 'POST / HTTP/1.1\r\nHost: broker\r\nContent-Length: 10\r\n\r\n12345';
+const STOP_MS = 2000;
+
+const cleanUp: (() => void)[] = [];
+afterEach(() => {
+  for (const undo of cleanUp.splice(0)) undo();
+});
+
+/** A server under these rules. It keeps the answers of requests that `handle` leaves open. */
+async function serve(handle: RequestListener, limits: { keepAliveMs?: number; stopMs?: number } = {}) {
+  const connections = new Connections({
+    keepAliveMs: 60_000,
+    requestMs: 60_000,
+    standstillMs: 60_000,
+    stopMs: STOP_MS,
+    ...limits,
+  });
+  const server = connections.createServer(handle);
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  cleanUp.push(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  const { port } = server.address() as AddressInfo;
+  return {
+    connections,
+    /** A client that collects everything that it is sent, until the end. */
+    client: async (): Promise<{ socket: Socket; text: () => string; ended: Promise<void> }> => {
+      const socket = connect(port, '127.0.0.1').on('error', () => undefined);
+      let text = '';
+      socket.on('data', (bytes: Buffer) => (text += bytes.toString()));
+      const ended = new Promise<void>((resolve) => socket.once('close', () => resolve()));
+      await once(socket, 'connect');
+      return { socket, text: () => text, ended };
+    },
+  };
+}
+
+const answer: RequestListener = (_request, response) => void response.end('done');
+const until = async (condition: () => boolean): Promise<unknown> => vi.waitUntil(condition, { timeout: 10_000 });
+const statuses = (text: string): string[] => [...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => status!);
+
+describe('a stop', () => {
+  test('ends each connection with an answer that says so', async () => {
+    const open: ServerResponse[] = [];
+    const { connections, client } = await serve((_request, response) => void open.push(response));
+    const [waiting, used] = [await client(), await client()];
+    waiting.socket.write(GET);
+    used.socket.write(GET);
+    await until(() => open.length === 2);
+    open[1]?.end('before the stop');
+    await until(() => used.text().includes('before the stop'));
+    const drained = connections.drained();
+    await turn();
+    open[0]?.end('waited');
+    used.socket.write(GET);
+    await until(() => open.length === 3);
+    open[2]?.end('after the stop');
+    await Promise.all([drained, waiting.ended, used.ended]);
+    expect(waiting.text()).toMatch(/Connection: close[^]*waited/);
+    expect(used.text()).toMatch(/Connection: keep-alive[^]*before the stop[^]*Connection: close[^]*after the stop/);
+  });
+
+  test('tells nobody to leave before new connections are refused', async () => {
+    const open: ServerResponse[] = [];
+    const { connections, client } = await serve((_request, response) => void open.push(response));
+    const { socket, text } = await client();
+    socket.write(GET);
+    await until(() => open.length === 1);
+    const drained = connections.drained();
+    // The broker still listens: a client that left now would connect again.
+    open[0]?.end('before the broker stopped listening');
+    await until(() => text().includes('stopped listening'));
+    expect(text()).toContain('Connection: keep-alive');
+    await drained;
+  });
+
+  test('refuses new connections at once, although others are open', async () => {
+    const { connections, client } = await serve(() => undefined);
+    const { socket } = await client();
+    socket.write(GET);
+    void connections.drained();
+    await turn();
+    await expect(client()).rejects.toThrow('ECONNREFUSED');
+  });
+
+  test('answers all requests that came at once on a connection, and closes with the last', async () => {
+    const open: ServerResponse[] = [];
+    const { connections, client } = await serve((_request, response) => void open.push(response));
+    const { socket, text, ended } = await client();
+    socket.write(GET.repeat(2));
+    await until(() => open.length === 2);
+    const drained = connections.drained();
+    socket.write(GET);
+    await until(() => open.length === 3);
+    for (const response of open.toReversed()) response.end('done');
+    await Promise.all([drained, ended]);
+    expect(text().match(/done/g)).toHaveLength(3);
+    expect(text().match(/Connection: close/g)).toHaveLength(1);
+  });
+
+  test('does not carry out a request that follows the last answer', async () => {
+    let carriedOut = 0;
+    const open: ServerResponse[] = [];
+    const { connections, client } = await serve((_request, response) => {
+      carriedOut += 1;
+      open.push(response);
+    });
+    const { socket, text, ended } = await client();
+    socket.write(GET);
+    await until(() => open.length === 1);
+    const drained = connections.drained();
+    await turn();
+    open[0]?.writeHead(200, { 'content-length': 4 }).write('do');
+    await until(() => text().includes('Connection: close'));
+    socket.write(GET);
+    await until(() => open[0]?.socket?.bytesRead === 2 * GET.length);
+    open[0]?.end('ne');
+    await Promise.all([drained, ended]);
+    expect(carriedOut).toBe(1);
+    expect(statuses(text())).toEqual(['200']);
+  });
+
+  test('tells an idle connection that a request which crossed with its end was not carried out', async () => {
+    let carriedOut = 0;
+    const { connections, client } = await serve((request, response) => {
+      carriedOut += 1;
+      answer(request, response);
+    });
+    const [idle, unused] = [await client(), await client()];
+    idle.socket.write(GET);
+    await until(() => idle.text().includes('done'));
+    const drained = connections.drained();
+    // The client cannot know yet: it sends as soon as it sees the first byte of the last words.
+    idle.socket.on('data', () => idle.socket.write(GET));
+    await Promise.all([drained, idle.ended, unused.ended]);
+    expect(carriedOut).toBe(1);
+    for (const text of [idle.text(), unused.text()]) {
+      expect(text).toMatch(/HTTP\/1\.1 408 [^]*Connection: close[^]*"code":"overloaded"/);
+      expect(text).toContain('nothing was done');
+    }
+  });
+
+  test('does not wait for a client that does not finish its request, or does not read its answer', async () => {
+    const large = Buffer.alloc(64 * 1024 * 1024);
+    let written: ServerResponse | undefined;
+    const { connections, client } = await serve((request, response) => {
+      if (request.method === 'GET') written = response.end(large);
+      else request.once('end', () => response.end('done')).resume();
+    });
+    const [slow, deaf] = [await client(), await client()];
+    slow.socket.write(POST_HALF);
+    deaf.socket.pause();
+    deaf.socket.write(GET);
+    await until(() => (written?.socket?.writableLength ?? 0) > 0);
+    const from = performance.now();
+    await connections.drained();
+    expect(performance.now() - from).toBeLessThan(STOP_MS + 1000);
+    deaf.socket.destroy();
+  });
+});
+
+describe('outside of a stop', () => {
+  test('a connection that was idle for too long ends with the same words', async () => {
+    const { client } = await serve(answer, { keepAliveMs: 50 });
+    const { socket, text, ended } = await client();
+    socket.write(GET);
+    await ended;
+    expect(statuses(text())).toEqual(['200', '408']);
+  });
+});

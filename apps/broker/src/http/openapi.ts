@@ -1,0 +1,113 @@
+import type { NestFastifyApplication } from '@nestjs/platform-fastify';
+import { DocumentBuilder, type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
+import * as contract from '@rowmq/contract';
+import { z } from 'zod';
+import { VERSION } from './version.js';
+
+type Schema = Record<string, unknown>;
+
+/**
+ * The names of schemas in the document. A generated client has a type of each name. The others,
+ * which are parts of these or plain strings, stay where they are used.
+ */
+const NAMED = new Map<z.ZodType, string>(
+  Object.entries({
+    EnqueueMessage: contract.enqueueMessage,
+    EnqueueRequest: contract.enqueueRequest,
+    EnqueueAnswer: contract.enqueueAnswer,
+    DequeueRequest: contract.dequeueRequest,
+    DequeueAnswer: contract.dequeueAnswer,
+    LeasedMessage: contract.leasedMessage,
+    AckRequest: contract.ackRequest,
+    AckAnswer: contract.ackAnswer,
+    FailedReceipt: contract.failedReceipt,
+    NackRequest: contract.nackRequest,
+    NackAnswer: contract.nackAnswer,
+    ExtendRequest: contract.extendRequest,
+    ExtendAnswer: contract.extendAnswer,
+    QueueSettings: contract.putQueueRequest,
+    Queue: contract.queueAnswer,
+    QueueStats: contract.queueStats,
+    QueueList: contract.queuesAnswer,
+    PurgeAnswer: contract.purgeAnswer,
+    PauseAnswer: contract.pauseAnswer,
+    RedriveRequest: contract.redriveRequest,
+    RedriveAnswer: contract.redriveAnswer,
+    BrowsedMessage: contract.browsedMessage,
+    BrowseAnswer: contract.browseAnswer,
+    Delivery: contract.browsedDelivery,
+    Message: contract.messageAnswer,
+    ReaperRun: contract.reaperRun,
+    Reaper: contract.reaperAnswer,
+    Root: contract.rootAnswer,
+    Problem: contract.problem,
+  }).map(([name, schema]) => [schema, name]),
+);
+
+const DESCRIPTION = `A message broker whose only state is a MySQL database. Enqueue messages, dequeue them under a lease, ack them.
+
+Errors are RFC 9457 problem details with a stable \`code\`. Every answer has the header \`RowMQ-Version\`.
+
+HEAD is answered like GET, without a body. Any other method that a path does not have, OPTIONS included, gets 404, and so does a path with a slash at its end. The broker sends no CORS headers.`;
+
+/** Describes every call, at `/docs` for people and at `/openapi.json` for programs. */
+export function serveDocs(app: NestFastifyApplication): void {
+  const config = new DocumentBuilder()
+    .setTitle('RowMQ')
+    .setDescription(DESCRIPTION)
+    .setVersion(VERSION)
+    .setLicense('Apache-2.0', 'https://www.apache.org/licenses/LICENSE-2.0')
+    .addBearerAuth({ type: 'http', scheme: 'bearer', bearerFormat: 'API key', description: 'ROWMQ_ADMIN_KEY' })
+    .build();
+  const document = SwaggerModule.createDocument(app, config, {
+    operationIdFactory: (_controller, method) => method,
+    standardSchemaConverter: (schema, { schemaType }) => convert(schema as z.ZodType, schemaType),
+  });
+  addSchema(document, contract.problem);
+  addSchema(document, contract.rootAnswer);
+  SwaggerModule.setup('docs', app, document, { jsonDocumentUrl: 'openapi.json', customSiteTitle: 'RowMQ' });
+}
+
+/** A reference to the named schema, for an answer that no decorator of a call describes. */
+export function refTo(schema: z.ZodType): { $ref: string } {
+  return { $ref: `#/components/schemas/${NAMED.get(schema)}` };
+}
+
+function addSchema(document: OpenAPIObject, schema: z.ZodType): void {
+  const { components } = convert(schema, 'output');
+  document.components = {
+    ...document.components,
+    schemas: { ...document.components?.schemas, ...(components as Record<string, object>) },
+  };
+}
+
+function convert(schema: z.ZodType, io: 'input' | 'output'): { schema: Schema; components: Record<string, Schema> } {
+  const used = new Map<string, z.ZodType>();
+  const whole = (one: z.ZodType, isRoot: boolean): Schema =>
+    z.toJSONSchema(one, {
+      target: 'openapi-3.0',
+      io,
+      override: ({ zodSchema, jsonSchema, path }) => {
+        // Zod writes down which integers JavaScript can hold. That is no limit of the contract.
+        if (jsonSchema.minimum === Number.MIN_SAFE_INTEGER) delete jsonSchema.minimum;
+        if (jsonSchema.maximum === Number.MAX_SAFE_INTEGER) delete jsonSchema.maximum;
+        const name = NAMED.get(zodSchema as unknown as z.ZodType);
+        if (name === undefined || (isRoot && path.length === 0)) return;
+        used.set(name, zodSchema as unknown as z.ZodType);
+        for (const key of Object.keys(jsonSchema)) delete jsonSchema[key];
+        jsonSchema.$ref = `#/components/schemas/${name}`;
+      },
+    }) as Schema;
+  const named = NAMED.has(schema) ? schema : withoutDefault(schema);
+  const root = NAMED.has(named) ? refTo(named) : whole(schema, false);
+  if (NAMED.has(named)) used.set(NAMED.get(named) as string, named);
+  const components: Record<string, Schema> = {};
+  // The map grows while parts are converted.
+  for (const [name, part] of used) components[name] = whole(part, true);
+  return { schema: root, components };
+}
+
+/** The default of a whole request says only that the request may be absent. */
+function withoutDefault(schema: z.ZodType): z.ZodType {
+  return schema instanceof z.ZodDefault ? (schema.def.innerType as z.ZodType) : schema;
+}
