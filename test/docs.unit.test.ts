@@ -173,9 +173,15 @@ describe('docs/operations.md', () => {
 describe('libs/client/README.md', () => {
   test('says the defaults of a consumer', async () => {
     const text = await readPage('libs/client/README.md');
-    const { concurrency, leaseSeconds, waitSeconds, shutdownSeconds } = consumerSettings('q', false, {});
+    const { concurrency, handlerTimeoutSeconds, waitSeconds, shutdownSeconds } = consumerSettings('q', false, {});
     const { batchSize } = consumerSettings('q', true, {});
-    for (const [name, value] of Object.entries({ concurrency, batchSize, leaseSeconds, waitSeconds, shutdownSeconds }))
+    for (const [name, value] of Object.entries({
+      concurrency,
+      batchSize,
+      handlerTimeoutSeconds,
+      waitSeconds,
+      shutdownSeconds,
+    }))
       expect(text).toContain(`\n| \`${name}\` | ${value} |`);
   });
 });

@@ -5,7 +5,7 @@ import { Consumer, type Message, OnMessage, Reject } from '@rowmq/client';
 import { broker } from './broker.js';
 import { type Order, ORDERS, ordersQueues } from './order.js';
 
-@Consumer(ORDERS, { concurrency: 10, leaseSeconds: 10 })
+@Consumer(ORDERS, { concurrency: 10, handlerTimeoutSeconds: 60 })
 class Mailer {
   /**
    * If it returns, the message is acked. If it throws, the message comes again later, and after

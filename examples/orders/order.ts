@@ -15,6 +15,6 @@ const ORDERS_DEAD = 'orders-dead';
 
 /** For the modules of both services: the queue of orders, and its dead-letter queue. */
 export const ordersQueues = RowmqModule.registerQueue(
+  { name: ORDERS, schema: order, create: { deadLetterQueue: ORDERS_DEAD, maxReceives: 5, leaseSeconds: 10 } },
   { name: ORDERS_DEAD, create: true },
-  { name: ORDERS, schema: order, create: { deadLetterQueue: ORDERS_DEAD, maxReceives: 5 } },
 );

@@ -1,8 +1,15 @@
 import 'reflect-metadata';
-import { Body, Controller, Module, Post, StandardSchemaValidationPipe } from '@nestjs/common';
+import {
+  Body,
+  Controller,
+  Module,
+  Post,
+  ServiceUnavailableException,
+  StandardSchemaValidationPipe,
+} from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
-import { InjectQueue, type Queue } from '@rowmq/client';
+import { BrokerUnreachableError, InjectQueue, type Queue, RowmqError } from '@rowmq/client';
 import { broker } from './broker.js';
 import { order, type Order, ORDERS, ordersQueues } from './order.js';
 
@@ -13,8 +20,22 @@ class OrdersController {
   /** Answers once the order is durable. The mailer handles it later. */
   @Post()
   async place(@Body({ schema: order }) placed: Order): Promise<{ id: string }> {
-    return { id: await this.orders.enqueue(placed) };
+    try {
+      return { id: await this.orders.enqueue(placed) };
+    } catch (error) {
+      if (!(error instanceof RowmqError) && !(error instanceof BrokerUnreachableError)) throw error;
+      throw new ServiceUnavailableException(explanationOf(error), { cause: error });
+    }
   }
+}
+
+/** The customer must know whether to order again. */
+function explanationOf(error: RowmqError | BrokerUnreachableError): string {
+  const isInDoubt =
+    error instanceof BrokerUnreachableError ? error.outcome === 'unknown' : error.code === 'database-unavailable';
+  return isInDoubt
+    ? 'The order may have been placed; look at your mail before you place it again.'
+    : 'The order was not placed; place it again later.';
 }
 
 @Module({

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type BrokerClient, RowmqHttpClient } from '@rowmq/client';
 import { InMemoryBroker } from '@rowmq/client/testing';
 import {
+  type DequeueRequest,
   encodeReceipt,
   type EnqueueRequest,
   type LeasedMessage,
@@ -59,6 +60,7 @@ describe.concurrent.each(brokers)('%s', (_, make) => {
     const failed = [{ receipt, code }];
     expect(await broker.ack(queue, { receipts: [receipt] })).toEqual({ acked: [], failed });
     expect(await broker.nack(queue, { receipts: [receipt], reason: 'too late' })).toEqual({ nacked: [], failed });
+    expect(await broker.release(queue, { receipts: [receipt] })).toEqual({ released: [], failed });
     expect(await broker.extend(queue, { receipts: [receipt], leaseSeconds: 100 })).toEqual({ extended: [], failed });
   }
 
@@ -75,6 +77,91 @@ describe.concurrent.each(brokers)('%s', (_, make) => {
       acked: [current.receipt],
       failed: [{ receipt: old.receipt, code: 'lease-lost' }],
     });
+  });
+
+  test('a released message is as if it had never been received, and its lease is lost', async () => {
+    const dead = await newQueue();
+    const queue = await newQueue({ maxReceives: 1, deadLetterQueue: dead });
+    await enqueue(queue, { body: 'x' });
+    for (let times = 0; times < 3; times += 1) {
+      const { receiveCount, receipt } = await take(queue);
+      expect(receiveCount).toBe(1);
+      const failed = [{ receipt: 'x', code: 'invalid-request' }];
+      const answer = await broker.release(queue, { receipts: [receipt, receipt, 'x'] });
+      expect(answer).toEqual({ released: [receipt], failed });
+      await expectUseless(queue, receipt, 'lease-lost');
+    }
+    expect(await broker.dequeue(dead)).toEqual({ messages: [] });
+    await take(queue);
+  });
+
+  test('a message that is released with a delay is handed out after it', async () => {
+    const queue = await newQueue();
+    await enqueue(queue, { body: 'x' });
+    const { receipt } = await take(queue);
+    const since = performance.now();
+    await broker.release(queue, { receipts: [receipt], delaySeconds: 1, reason: 'not yet' });
+    expect(await take(queue)).toMatchObject({ receiveCount: 1 });
+    expect(performance.now() - since).toBeGreaterThan(950);
+    expect(await codeOf(broker.release(queue, { receipts: [] }))).toBe('invalid-request');
+    expect(await codeOf(broker.release(queue, { receipts: [receipt], delaySeconds: -1 }))).toBe('invalid-request');
+  });
+
+  test('a dequeue answers the settings that hold for its leases if it asks for them', async () => {
+    const dead = await newQueue();
+    const queue = await newQueue({ leaseSeconds: 77 });
+    const ask = (request: DequeueRequest) => broker.dequeue(queue, { withSettings: true, ...request });
+    expect(await ask({})).toEqual({ messages: [], settings: { leaseSeconds: 77, maxReceives: null } });
+    await broker.putQueue(queue, { maxReceives: 3, deadLetterQueue: dead });
+    expect(await ask({ leaseSeconds: 5 })).toEqual({ messages: [], settings: { leaseSeconds: 5, maxReceives: 3 } });
+    expect(await ask({ withSettings: false })).toEqual({ messages: [] });
+  });
+
+  test('the calls of operators have the same effects', async () => {
+    const dead = await newQueue();
+    const queue = await newQueue({ deadLetterQueue: dead });
+    const statsOf = async (name: string) => (await broker.getQueue(name)).stats;
+    await broker.createQueue(queue, { leaseSeconds: 77 });
+    expect(await broker.getQueue(queue)).toMatchObject({ name: queue, leaseSeconds: 30, paused: false });
+    const [first] = await enqueue(queue, { body: 'one' }, { body: 'two', delaySeconds: 600 });
+    const leased = await take(queue);
+    await enqueue(queue, { body: 'three', headers: { a: 'b' } });
+    expect(await statsOf(queue)).toMatchObject({ ready: 1, delayed: 1, leased: 1 });
+    expect((await broker.browse(queue, { state: 'delayed' })).messages).toMatchObject([
+      { body: 'two', receiveCount: 0 },
+    ]);
+    expect(await broker.browse(queue)).toMatchObject({
+      messages: [{ body: 'three', headers: { a: 'b' }, state: 'ready', lastNackReason: null }],
+      nextAfter: null,
+    });
+    expect(await broker.getMessage(first!)).toMatchObject({
+      id: first,
+      queue,
+      settled: false,
+      deliveries: [{ queue, state: 'leased', receiveCount: 1 }],
+    });
+
+    expect(await broker.pauseQueue(queue)).toEqual({ name: queue, paused: true });
+    expect(await broker.dequeue(queue, { maxMessages: 10 })).toEqual({ messages: [] });
+    expect(await broker.resumeQueue(queue)).toEqual({ name: queue, paused: false });
+
+    await broker.nack(queue, { receipts: [leased.receipt], deadLetter: true, reason: 'never' });
+    expect(await codeOf(broker.deleteQueue(dead))).toBe('invalid-request');
+    expect((await broker.browse(dead)).messages).toMatchObject([{ body: 'one', lastNackReason: 'never' }]);
+    expect(await broker.redrive(dead)).toEqual({ redriven: 1, skipped: 0, complete: true });
+    expect(await statsOf(dead)).toMatchObject({ ready: 0 });
+
+    const again = await take(queue);
+    await broker.ackOne(queue, again.receipt);
+    expect(await codeOf(broker.ackOne(queue, again.receipt))).toBe('delivery-not-found');
+    expect(await broker.purge(queue)).toEqual({ purged: 2, complete: true });
+    expect((await broker.listQueues()).queues.map(({ name }) => name)).toEqual(expect.arrayContaining([queue, dead]));
+    await broker.deleteQueue(queue);
+    await broker.deleteQueue(dead);
+    expect((await broker.listQueues()).queues.map(({ name }) => name)).not.toContain(queue);
+    await Promise.all([broker.ready(), broker.live()]);
+    expect(await broker.metrics()).toBeTypeOf('string');
+    expect(await broker.getReaper()).toMatchObject({ duties: [] });
   });
 
   test('a lease that ended is lost, also when another consumer has the message', async () => {
@@ -260,6 +347,10 @@ const nackOf =
   (request: object): Ask =>
   async (broker, queue) =>
     broker.nack(queue, { receipts: [A_RECEIPT], ...request });
+const releaseOf =
+  (request: object): Ask =>
+  async (broker, queue) =>
+    broker.release(queue, { receipts: [A_RECEIPT], ...request });
 const extendOf =
   (request: object): Ask =>
   async (broker, queue) =>
@@ -281,6 +372,7 @@ const VERBS: [string, Ask][] = [
   ['dequeue', dequeueOf({})],
   ['ack', ackOf({ receipts: [A_RECEIPT] })],
   ['nack', nackOf({})],
+  ['release', releaseOf({})],
   ['extend', extendOf({})],
   ['PUT', settingsOf({})],
 ];
@@ -360,18 +452,22 @@ const REFUSED: [string, Ask][] = [
   ['an unknown field of a dequeue', dequeueOf({ unknown: 1 })],
   ['an unknown field of an ack', ackOf({ receipts: [A_RECEIPT], unknown: 1 })],
   ['an unknown field of a nack', nackOf({ unknown: 1 })],
+  ['an unknown field of a release', releaseOf({ unknown: 1 })],
   ['an unknown field of an extend', extendOf({ unknown: 1 })],
   ['an unknown setting', settingsOf({ unknown: 1 })],
   ...[[], Array(101).fill(A_RECEIPT), [''], ['x'.repeat(201)], [17], A_RECEIPT, undefined].flatMap(
     (receipts, index): [string, Ask][] => [
       [`an ack with wrong receipts, number ${index}`, ackOf({ receipts })],
       [`a nack with wrong receipts, number ${index}`, nackOf({ receipts })],
+      [`a release with wrong receipts, number ${index}`, releaseOf({ receipts })],
       [`an extend with wrong receipts, number ${index}`, extendOf({ receipts })],
     ],
   ),
   ['a nack with a delay of 43,201 seconds', nackOf({ delaySeconds: 43_201 })],
   ['a nack with a reason of 201 characters', nackOf({ reason: 'x'.repeat(201) })],
   ['a nack with half a surrogate pair in its reason', nackOf({ reason: HALF_A_PAIR })],
+  ['a release with a delay of 43,201 seconds', releaseOf({ delaySeconds: 43_201 })],
+  ['a release with a reason of 201 characters', releaseOf({ reason: 'x'.repeat(201) })],
   ['a reject with a delay', nackOf({ deadLetter: true, delaySeconds: 1 })],
   ['a reject where there is no dead-letter queue', nackOf({ deadLetter: true })],
   [

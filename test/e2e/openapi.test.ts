@@ -9,6 +9,7 @@ import {
   nackRequest,
   putQueueRequest,
   redriveRequest,
+  releaseRequest,
 } from '@rowmq/contract';
 import { type Answer, useBroker } from '../support/api.js';
 import { startReaper } from '../support/processes.js';
@@ -41,6 +42,7 @@ const CALLS = {
   'POST /v1/queues/{queue}/messages/ack': ackRequest,
   'DELETE /v1/queues/{queue}/messages/{receipt}': undefined,
   'POST /v1/queues/{queue}/messages/nack': nackRequest,
+  'POST /v1/queues/{queue}/messages/release': releaseRequest,
   'POST /v1/queues/{queue}/messages/extend': extendRequest,
   'PUT /v1/admin/queues/{queue}': putQueueRequest,
   'GET /v1/admin/queues': undefined,
@@ -267,6 +269,9 @@ describe('the real answers of the broker', () => {
     await call('POST /v1/queues/{queue}/messages/ack', `${queue.messagesPath}/ack`, { receipts: [a, a, 'x'] });
     const nacked = { receipts: [b, a, 'x'], reason: 'not now', delaySeconds: 600 };
     await call('POST /v1/queues/{queue}/messages/nack', `${queue.messagesPath}/nack`, nacked);
+    const released = { receipts: [e, b, 'x'], delaySeconds: 600, reason: 'stopped' };
+    await call('POST /v1/queues/{queue}/messages/release', `${queue.messagesPath}/release`, released);
+    await call(dequeue, `${queue.messagesPath}/dequeue`, { withSettings: true });
     const extended = { receipts: [c, b, a], leaseSeconds: 60 };
     await call('POST /v1/queues/{queue}/messages/extend', `${queue.messagesPath}/extend`, extended);
     for (const receipt of [d, a, b, 'malformed'])

@@ -288,7 +288,7 @@ describe.each(NEST_MAJORS)('the public packages, packed and installed beside Nes
 
   it('@rowmq/client brings no database driver, no ORM, and of RowMQ only itself and the contract', async () => {
     const installed = await project.installedFor('@rowmq/client');
-    expect(installed).toContain('p-retry');
+    expect(installed).toContain('undici');
     for (const name of ['typeorm', '@nestjs/typeorm', 'mysql2']) expect(installed).not.toContain(name);
     expect(installed.filter((name) => name.startsWith('@rowmq/'))).toEqual(['@rowmq/client', '@rowmq/contract']);
     await expectNoStrayFiles(project, '@rowmq/client');

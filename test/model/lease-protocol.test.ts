@@ -70,6 +70,7 @@ const COMMON = [
   'ack',
   'nack',
   'extend',
+  'release',
   'ack of a part',
   'nack of a part',
   'extend of a part',
@@ -81,7 +82,7 @@ const COMMON = [
   'lease-lost',
   'delivery-not-found',
 ];
-const RARE = ['reject', 'released', 'released of a part', 'redriven', 'cut', 'queue-full', 'queue-not-found'];
+const RARE = ['reject', 'release of a part', 'redriven', 'cut', 'queue-full', 'queue-not-found'];
 
 /** Reports the difference, the shortest history that shows it, and the command that repeats it. */
 function failure({ counterexample, counterexamplePath, seed, numRuns, numShrinks, errorInstance }: Failure): string {

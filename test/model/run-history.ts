@@ -124,11 +124,7 @@ class Run {
       case 'reject':
         return this.reject(step);
       case 'release':
-        for (const group of this.byQueue(step.receipts)) {
-          await this.broker(step).batches.release(this.toRequest(group));
-          this.outcomes('released', [group], (receipt) => protocol.release(receipt));
-        }
-        return undefined;
+        return this.release(step);
       case 'poll':
         return this.poll(step);
       case 'expire':
@@ -409,6 +405,26 @@ class Run {
     const groups = requests.map(({ group }) => group);
     await this.compare('nack', answer, groups, () =>
       this.outcomes('nack', groups, (receipt, index) => this.protocol.nack(receipt, requests[index]!.delaySeconds)),
+    );
+  }
+
+  private async release(step: StepThat<'release'>): Promise<void> {
+    const requests = step.requests.flatMap(({ receipts, delaySeconds }) =>
+      this.byQueue(receipts).map((group) => ({ group, delaySeconds })),
+    );
+    if (requests.length === 0) return;
+    const answer = await this.cutting(step.cut, () =>
+      orUnknown(
+        this.broker(step).batches.release(
+          requests.map(({ group, delaySeconds }) => ({ ...this.toRequest(group), delaySeconds })),
+        ),
+      ),
+    );
+    const groups = requests.map(({ group }) => group);
+    await this.compare('release', answer, groups, () =>
+      this.outcomes('release', groups, (receipt, index) =>
+        this.protocol.release(receipt, requests[index]!.delaySeconds),
+      ),
     );
   }
 

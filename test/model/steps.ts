@@ -55,7 +55,7 @@ export type Step =
   | ({ does: 'nack'; requests: (Picks & { delaySeconds: number })[] } & On & Cuttable)
   | ({ does: 'extend'; requests: (Picks & { leaseSeconds: number })[] } & On & Cuttable)
   | ({ does: 'reject' } & Picks & On & Cuttable)
-  | ({ does: 'release' } & Picks & On)
+  | ({ does: 'release'; requests: (Picks & { delaySeconds: number })[] } & On & Cuttable)
   | ({ does: 'poll' } & On)
   | ({ does: 'expire' | 'deadLetter' } & Cuttable)
   | ({ does: 'redrive'; queue: string; most: number } & Cuttable)
@@ -165,7 +165,7 @@ const STEPS: [weight: number, fc.Arbitrary<Step>][] = [
   [3, fc.record({ does: does('nack'), broker, requests: nacks, cut })],
   [2, fc.record({ does: does('extend'), broker, requests: extensions, cut })],
   [4, fc.record({ does: does('reject'), broker, receipts, cut })],
-  [2, fc.record({ does: does('release'), broker, receipts })],
+  [3, fc.record({ does: does('release'), broker, requests: nacks, cut })],
   [1, fc.record({ does: does('poll'), broker })],
   [1, fc.record({ does: does('expire'), cut })],
   [1, fc.record({ does: does('deadLetter'), cut })],

@@ -41,7 +41,7 @@ function stepInWords(step: Step): string {
     case 'reject':
       return `${who}: nack with deadLetter ${receipts(step.receipts)}${cut}`;
     case 'release':
-      return `${who}: release ${receipts(step.receipts)}, whose consumers hung up`;
+      return `${who}: release ${and(step.requests.map((one) => `${receipts(one.receipts)} with a delay of ${one.delaySeconds} s`))}${cut}`;
     case 'poll':
       return `${who}: poll for queues that have something ready`;
     case 'expire':

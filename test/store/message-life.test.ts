@@ -156,6 +156,31 @@ describe('lease', () => {
     await store.at(T0 + 1).messages.release(queue.id, await dequeue(queue, T0));
     expect(await dequeue(queue, T0 + 1)).toMatchObject([{ receiveCount: 1 }, { receiveCount: 1 }]);
   });
+
+  it('can be released with a delay, and keeps the reason of an earlier nack unless it gets another', async () => {
+    const queue = await createQueue(store);
+    await store.at(T0).messages.enqueue(queue.name, numbered(1));
+    await store.at(T0).messages.nack(queue.id, await dequeue(queue, T0), { delaySeconds: 0, reason: 'not now' });
+    const reasonAfter = async (now: number, request: { delaySeconds?: number; reason?: string }) => {
+      const leased = await dequeue(queue, now);
+      expect(leased).toMatchObject([{ receiveCount: 2 }]);
+      const { batches } = store.at(now).messages;
+      const twice = [
+        { queueId: queue.id, receipts: leased, ...request },
+        { queueId: queue.id, receipts: leased },
+      ];
+      expect(await batches.release(twice)).toEqual([[null], ['lease-lost']]);
+      const { delaySeconds = 0 } = request;
+      expect(await dequeue(queue, now + delaySeconds * SECOND - 1)).toEqual([]);
+      const state = delaySeconds === 0 ? 'ready' : 'delayed';
+      const page = await store.at(now).browse.browse(queue.id, state, 10, undefined);
+      expect(page.deliveries).toMatchObject([{ receiveCount: 1, availableAt: now + delaySeconds * SECOND }]);
+      return page.deliveries[0]?.nackReason;
+    };
+    expect(await reasonAfter(T0, {})).toBe('not now');
+    expect(await reasonAfter(T0 + 1, { delaySeconds: 10, reason: 'later' })).toBe('later');
+    expect(await reasonAfter(T0 + 20 * SECOND, {})).toBe('later');
+  });
 });
 
 describe('ack', () => {

@@ -97,7 +97,7 @@ test('nack, extend and release are two round trips and one commit, whether they 
   const verbs: ((receipts: LeasedMessage[]) => Promise<unknown>)[] = [
     (receipts: LeasedMessage[]) => batches.extend([{ ...request(receipts), leaseSeconds: 90 }]),
     (receipts: LeasedMessage[]) => batches.nack([{ ...request(receipts), delaySeconds: 90 }]),
-    (receipts: LeasedMessage[]) => batches.release(request(receipts)),
+    (receipts: LeasedMessage[]) => batches.release([request(receipts)]),
   ];
   for (const [index, verb] of verbs.entries()) {
     const some = leased.slice(index * 5, index * 5 + 5);

@@ -12,6 +12,7 @@ import type {
   Problem,
   QueueAnswer,
   QueueSettings,
+  ReleaseAnswer,
 } from '@rowmq/contract';
 import { afterAll, beforeAll, expect } from 'vitest';
 import { type Broker, startBroker } from './processes.js';
@@ -95,7 +96,7 @@ export class QueueApi {
 
   /** Calls a message verb and returns any answer. */
   async request<T = unknown>(
-    verb: 'enqueue' | 'dequeue' | 'ack' | 'nack' | 'extend',
+    verb: 'enqueue' | 'dequeue' | 'ack' | 'nack' | 'release' | 'extend',
     body?: unknown,
   ): Promise<Answer<T>> {
     return this.api.post<T>(verb === 'enqueue' ? this.messagesPath : `${this.messagesPath}/${verb}`, body);
@@ -146,6 +147,10 @@ export class QueueApi {
 
   async nack(receipts: string[], options: { delaySeconds?: number; reason?: string } = {}): Promise<NackAnswer> {
     return succeed(await this.request<NackAnswer>('nack', { receipts, ...options }), 200);
+  }
+
+  async release(receipts: string[], options: { delaySeconds?: number; reason?: string } = {}): Promise<ReleaseAnswer> {
+    return succeed(await this.request<ReleaseAnswer>('release', { receipts, ...options }), 200);
   }
 
   async extend(receipts: string[], leaseSeconds: number): Promise<ExtendAnswer> {

@@ -91,8 +91,8 @@ export class SingleMessages {
     return first(await this.batches.nack([{ queueId, receipts, delaySeconds, reason }]));
   }
 
-  async release(queueId: number, receipts: readonly Receipt[]): Promise<void> {
-    await this.batches.release({ queueId, receipts });
+  async release(queueId: number, receipts: readonly Receipt[]): Promise<ReceiptOutcomes> {
+    return first(await this.batches.release([{ queueId, receipts }]));
   }
 
   async ack(queueId: number, receipts: readonly Receipt[]): Promise<ReceiptOutcomes> {

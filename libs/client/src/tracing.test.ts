@@ -2,8 +2,9 @@ import { context, propagation, trace } from '@opentelemetry/api';
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';
 import { W3CTraceContextPropagator } from '@opentelemetry/core';
 import { BasicTracerProvider, InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-base';
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
-import { type Handler, QueueConsumer } from './consumer/queue-consumer.js';
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { Handler } from './consumer/handling.js';
+import { QueueConsumer } from './consumer/queue-consumer.js';
 import { Queue } from './queue/queue.js';
 import { InMemoryBroker } from './testing/in-memory-broker.js';
 
@@ -71,4 +72,69 @@ it('a message has no trace headers without an active span', async () => {
   const broker = new InMemoryBroker();
   await new Queue<string>(broker, 'orders').enqueue('tea');
   expect(broker.messages('orders')[0]?.headers).toEqual({});
+});
+
+describe('tracing never makes a message fail', () => {
+  const headersOf = (count: number, bytes: number): Record<string, string> => {
+    const names = Array.from({ length: count }, (_, index) => `h${index}`);
+    const headers = Object.fromEntries(names.map((name) => [name, '']));
+    headers['h0'] = 'x'.repeat(bytes - Buffer.byteLength(JSON.stringify(headers)));
+    return headers;
+  };
+
+  /** The names of the headers that are stored with a message of these headers. */
+  async function stored(headers: Record<string, string>): Promise<string[]> {
+    const broker = new InMemoryBroker();
+    await trace.getTracer('test').startActiveSpan('the shop', async (span) => {
+      await new Queue<string>(broker, 'orders').enqueue('tea', { headers });
+      span.end();
+    });
+    return Object.keys(broker.messages('orders')[0]?.headers ?? {});
+  }
+
+  it('whose headers have no room for the traceparent: it is left out', async () => {
+    expect(await stored(headersOf(15, 500))).toContain('traceparent');
+    expect(await stored(headersOf(16, 500))).toHaveLength(16);
+    expect(await stored(headersOf(1, 1024))).toEqual(['h0']);
+    expect(await stored(headersOf(1, 1024 - 60))).toEqual(['h0']);
+    expect(await stored({ traceparent: 'of the user' })).toEqual(['traceparent']);
+  });
+
+  it('when the propagator or the tracer throws', async () => {
+    const broken = (): never => {
+      throw new Error('a defect of the tracing');
+    };
+    const inject = vi.spyOn(propagation, 'inject').mockImplementation(broken);
+    const extract = vi.spyOn(propagation, 'extract').mockImplementation(broken);
+    const handled: string[] = [];
+    const broker = new InMemoryBroker();
+    const consumer = new QueueConsumer<string>(broker, 'orders', { message: (payload) => void handled.push(payload) });
+    try {
+      await trace.getTracer('test').startActiveSpan('the shop', async (span) => {
+        await new Queue<string>(broker, 'orders').enqueue('tea');
+        span.end();
+      });
+      consumer.start();
+      await broker.drained('orders');
+    } finally {
+      for (const spy of [inject, extract]) spy.mockRestore();
+      await consumer.stop();
+    }
+    expect(handled).toEqual(['tea']);
+  });
+
+  it('when the context manager throws, and the handler runs once', async () => {
+    const works = context.with.bind(context);
+    let calls = 0;
+    const spy = vi.spyOn(context, 'with').mockImplementation((active, work, self, ...args) => {
+      calls += 1;
+      // The first is the shop's.
+      if (calls === 2) throw new Error('a defect of the tracing');
+      return works(active, work, self, ...args);
+    });
+    let times = 0;
+    const { handled } = await passOn({ message: () => void (times += 1) }).finally(() => spy.mockRestore());
+    expect(handled?.name).toBe('process orders');
+    expect(times).toBe(1);
+  });
 });

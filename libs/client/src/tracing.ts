@@ -1,5 +1,7 @@
 import { createRequire } from 'node:module';
+import { LIMITS } from '@rowmq/contract';
 import type { Context, Span } from '@opentelemetry/api';
+import { quietly, reasonOf } from './consumer/thrown.js';
 
 type Api = typeof import('@opentelemetry/api');
 
@@ -19,17 +21,30 @@ function load(): Api | undefined {
 }
 
 /**
- * Adds the W3C `traceparent` of the active span to the headers, if there is one and a propagator
- * writes it.
+ * Adds the W3C `traceparent` of the active span to the headers, if there is one, a propagator
+ * writes it, and the headers have room for it. Tracing never makes an enqueue fail.
  */
 export function withTraceContext(headers: Record<string, string> | undefined): Record<string, string> | undefined {
-  if (api === undefined || api.trace.getActiveSpan() === undefined) return headers;
-  const carrier: Record<string, string> = {};
+  const traceparent = quietly(activeTraceparent);
+  if (traceparent === undefined) return headers;
+  const traced = { traceparent, ...headers };
+  return Object.keys(traced).length <= LIMITS.headerEntries && bytesOf(traced) <= LIMITS.headersBytes
+    ? traced
+    : headers;
+}
+
+/** Other headers of propagators are left out: headers are few and small. */
+function activeTraceparent(): string | undefined {
+  if (api === undefined || api.trace.getActiveSpan() === undefined) return undefined;
+  const carrier: Record<string, unknown> = {};
   api.propagation.inject(api.context.active(), carrier);
-  // Other headers of propagators are left out: headers are few and small, and tracing must not make
-  // an enqueue fail.
   const { traceparent } = carrier;
-  return traceparent === undefined ? headers : { traceparent, ...headers };
+  return typeof traceparent === 'string' && traceparent.isWellFormed() ? traceparent : undefined;
+}
+
+/** Infinite for headers that JSON cannot represent. The enqueue refuses them by itself. */
+function bytesOf(headers: Record<string, string>): number {
+  return quietly(() => Buffer.byteLength(JSON.stringify(headers))) ?? Infinity;
 }
 
 /** Messages that share a handler call. */
@@ -40,11 +55,33 @@ export interface Handled {
 
 /**
  * Runs a handler in a span of its own. For a single message its parent is the producer's span. For
- * several it links to the producers' spans.
+ * several it links to the producers' spans. If the tracing fails, the handler runs all the same.
  */
-export async function inSpan<T>({ queue, messages }: Handled, handle: () => Promise<T>): Promise<T> {
-  if (api === undefined || tracer === undefined) return handle();
-  const { context, propagation, SpanKind, SpanStatusCode, trace } = api;
+export async function inSpan<T>(handled: Handled, handle: () => Promise<T>): Promise<T> {
+  const traced = quietly(() => begin(handled));
+  if (api === undefined || traced === undefined) return handle();
+  const { context, SpanStatusCode } = api;
+  const { span, parent } = traced;
+  let running: Promise<T> | undefined;
+  const run = (): void => {
+    running = handle();
+  };
+  try {
+    quietly(() => context.with(parent, run));
+    return await (running ?? handle());
+  } catch (error) {
+    const message = quietly(() => String(error)) ?? reasonOf(error);
+    quietly(() => span.recordException(error as Error));
+    quietly(() => span.setStatus({ code: SpanStatusCode.ERROR, message }));
+    throw error;
+  } finally {
+    quietly(() => span.end());
+  }
+}
+
+function begin({ queue, messages }: Handled): { span: Span; parent: Context } | undefined {
+  if (api === undefined || tracer === undefined) return undefined;
+  const { context, propagation, SpanKind, trace } = api;
   const producers = messages.map(({ headers }) => propagation.extract(context.active(), headers));
   const single = messages.length === 1 ? messages[0] : undefined;
   const parent = single === undefined ? context.active() : (producers[0] as Context);
@@ -60,16 +97,6 @@ export async function inSpan<T>({ queue, messages }: Handled, handle: () => Prom
       ? { 'messaging.batch.message_count': messages.length }
       : { 'messaging.message.id': single.id, 'messaging.rowmq.receive_count': single.receiveCount }),
   };
-  const options = { kind: SpanKind.CONSUMER, attributes, links };
-  return tracer.startActiveSpan(`process ${queue}`, options, parent, async (span: Span) => {
-    try {
-      return await handle();
-    } catch (error) {
-      span.recordException(error as Error);
-      span.setStatus({ code: SpanStatusCode.ERROR, message: String(error) });
-      throw error;
-    } finally {
-      span.end();
-    }
-  });
+  const span = tracer.startSpan(`process ${queue}`, { kind: SpanKind.CONSUMER, attributes, links }, parent);
+  return { span, parent: trace.setSpan(parent, span) };
 }

@@ -94,6 +94,10 @@ export const dequeueRequest = z
       description: 'Settles these first, as ack does; a dequeue that waits does not delay them',
       example: [EXAMPLE_RECEIPT],
     }),
+    withSettings: z.boolean().optional().meta({
+      description: 'true: the answer has settings, by which a consumer times its leases and knows the last attempt',
+      example: false,
+    }),
   })
   .meta({ example: { maxMessages: 10, waitSeconds: 20, leaseSeconds: 30, ack: [EXAMPLE_RECEIPT] } });
 
@@ -121,6 +125,16 @@ export const dequeueAnswer = z.object({
   messages: z.array(leasedMessage),
   acked: z.array(receipt).optional().meta({ description: 'Always present if the request has ack, else absent' }),
   failed: z.array(failedReceipt).optional().meta({ description: 'Always present if the request has ack, else absent' }),
+  settings: z
+    .object({
+      leaseSeconds: leaseSeconds.meta({ description: 'Length of these leases', example: 30 }),
+      maxReceives: z.int().nullable().meta({
+        description: "The queue's; null also if it has no effect, because the queue has no dead-letter queue",
+        example: 5,
+      }),
+    })
+    .optional()
+    .meta({ description: 'Always present if the request has withSettings, else absent' }),
 });
 
 export const nackRequest = z
@@ -143,6 +157,18 @@ export const nackRequest = z
   })
   .meta({ example: { receipts: [EXAMPLE_RECEIPT], delaySeconds: 60, reason: 'payment gateway is down' } });
 export const nackAnswer = z.object({ nacked: z.array(receipt), failed: z.array(failedReceipt) });
+
+export const releaseRequest = z
+  .strictObject({
+    receipts,
+    delaySeconds: seconds(0, LIMITS.delaySeconds).default(0),
+    reason: z.string().max(LIMITS.reasonChars).refine(wellFormed, NOT_WELL_FORMED).optional().meta({
+      description: 'Replaces the reason of the last nack; absent: that reason stays',
+      example: 'the consumer was stopped',
+    }),
+  })
+  .meta({ example: { receipts: [EXAMPLE_RECEIPT], delaySeconds: 0, reason: 'the consumer was stopped' } });
+export const releaseAnswer = z.object({ released: z.array(receipt), failed: z.array(failedReceipt) });
 
 export const extendRequest = z
   .strictObject({ receipts, leaseSeconds, consumer })
@@ -317,6 +343,8 @@ export type AckRequest = z.input<typeof ackRequest>;
 export type AckAnswer = z.output<typeof ackAnswer>;
 export type NackRequest = z.input<typeof nackRequest>;
 export type NackAnswer = z.output<typeof nackAnswer>;
+export type ReleaseRequest = z.input<typeof releaseRequest>;
+export type ReleaseAnswer = z.output<typeof releaseAnswer>;
 export type ExtendRequest = z.input<typeof extendRequest>;
 export type ExtendAnswer = z.output<typeof extendAnswer>;
 export type FailedReceipt = z.output<typeof failedReceipt>;

@@ -18,7 +18,7 @@ export type { Row, Session, Statement, WriteResult } from './database/session.js
 export type { Demand, LeasedMessage } from './messages/claim.js';
 export { LEASE_GRACE_MS, type Position } from './messages/delivery.sql.js';
 export type { EnqueueOutcome, EnqueueRequest, NewMessage, Reservation, Reserve } from './messages/enqueue.js';
-export { type ClaimOutcome, MessageRepository } from './messages/message.repository.js';
+export { type ClaimOutcome, MessageRepository, type ReleaseRequest } from './messages/message.repository.js';
 export type { ReceiptOutcomes, ReceiptsRequest } from './messages/receipts.js';
 export { FIRST_ID, type RedriveBatch, type Stretch, UnleasedRepository } from './messages/unleased.repository.js';
 export { type Partition, PartitionRepository } from './partitions/partition.repository.js';

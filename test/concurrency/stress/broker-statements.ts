@@ -92,7 +92,7 @@ export const BROKER_STATEMENTS = {
     weight: 2,
     plan: (scene, { messages }) =>
       planForHeld([...scene.held.pickRunning(8), ...scene.held.pickStale(4)], async (held) => {
-        for (const request of requestsFor(held)) await messages.batches.release(request);
+        await messages.batches.release(requestsFor(held));
       }),
   },
   redrive: {

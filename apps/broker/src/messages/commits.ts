@@ -5,6 +5,7 @@ import {
   MessageRepository,
   type ReceiptOutcomes,
   type ReceiptsRequest,
+  type ReleaseRequest,
 } from '@rowmq/store';
 import { BROKER_CONFIG } from '../broker.config.js';
 import { Metrics } from '../metrics/metrics.js';
@@ -26,6 +27,7 @@ export class Commits {
   private readonly acks: Batcher<ReceiptsRequest, ReceiptOutcomes>;
   private readonly nacks: Batcher<NackRequest, ReceiptOutcomes>;
   private readonly rejects: Batcher<RejectRequest, ReceiptOutcomes>;
+  private readonly releases: Batcher<ReleaseRequest, ReceiptOutcomes>;
   private readonly extends: Batcher<ExtendRequest, { outcomes: ReceiptOutcomes; leaseExpiresAt: number }>;
 
   constructor(
@@ -53,6 +55,10 @@ export class Commits {
       weigh,
       limits: { ...batchLimits(config), requests: 1 },
     });
+    this.releases = this.batcher<ReleaseRequest, ReceiptOutcomes>('release', {
+      commit: (requests) => messages.release(requests),
+      weigh,
+    });
     this.extends = this.batcher<ExtendRequest, { outcomes: ReceiptOutcomes; leaseExpiresAt: number }>('extend', {
       commit: (requests) => messages.extend(requests),
       weigh,
@@ -79,6 +85,10 @@ export class Commits {
   /** Also throws `invalid-request`, if the queue has no dead-letter queue. */
   async reject(request: RejectRequest): Promise<ReceiptOutcomes> {
     return this.rejects.submit(String(request.queueId), request);
+  }
+
+  async release(request: ReleaseRequest): Promise<ReceiptOutcomes> {
+    return this.releases.submit(String(request.queueId), request);
   }
 
   async extend(request: ExtendRequest): Promise<{ outcomes: ReceiptOutcomes; leaseExpiresAt: number }> {

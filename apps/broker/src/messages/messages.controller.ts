@@ -17,6 +17,9 @@ import {
   nackAnswer,
   nackRequest,
   queueName,
+  type ReleaseAnswer,
+  releaseAnswer,
+  releaseRequest,
 } from '@rowmq/contract';
 import type { z } from 'zod';
 import { Client, type ClientConnection } from '../http/client-connection.js';
@@ -107,6 +110,21 @@ export class MessagesController {
     @Body({ schema: nackRequest }) request: z.output<typeof nackRequest>,
   ): Promise<NackAnswer> {
     return this.messages.nack(queue, request);
+  }
+
+  @Post('release')
+  @HttpCode(200)
+  @ApiCall({
+    summary: 'release: undo leases of messages that no handler began with; the receive does not count',
+    status: 200,
+    answer: releaseAnswer,
+    problems: ['invalid-request', 'queue-not-found'],
+  })
+  async release(
+    @Param('queue', { schema: queueName }) queue: string,
+    @Body({ schema: releaseRequest }) request: z.output<typeof releaseRequest>,
+  ): Promise<ReleaseAnswer> {
+    return this.messages.release(queue, request);
   }
 
   @Post('extend')

@@ -28,7 +28,7 @@ const ackAll: MessageRepository['ack'] = async (requests) => requests.map(({ rec
 
 /** The service on a store whose claims and acks the test answers. It records releases. */
 function newService(claim: () => Promise<LeasedMessage[]> = async () => leased, ack = ackAll) {
-  const release = vi.fn<MessageRepository['release']>().mockResolvedValue();
+  const release = vi.fn<MessageRepository['release']>(ackAll);
   const claimed: MessageRepository['claim'] = async () => ({
     leased: [await claim()],
     claimAgain: Promise.resolve(false),
@@ -42,7 +42,7 @@ function newService(claim: () => Promise<LeasedMessage[]> = async () => leased, 
   });
   const wake = vi.spyOn(consumers, 'wake');
   const commits = new Commits(messages, consumers, metrics, CONFIG);
-  return { service: new MessagesService(messages, queues, commits, consumers, metrics), consumers, release, wake };
+  return { service: new MessagesService(queues, commits, consumers, metrics), consumers, release, wake };
 }
 
 describe('the messages of a dequeue', () => {
@@ -60,7 +60,7 @@ describe('the messages of a dequeue', () => {
     expect(release).not.toHaveBeenCalled();
     consumer.abort();
     await vi.waitFor(() => expect(wake).toHaveBeenCalledWith('q', leased.length));
-    expect(release).toHaveBeenCalledExactlyOnceWith({ queueId: QUEUE.id, receipts: leased });
+    expect(release).toHaveBeenCalledExactlyOnceWith([{ queueId: QUEUE.id, receipts: leased }]);
   });
 
   test('are released when the consumer hung up while the claim was in flight', async () => {
@@ -71,7 +71,7 @@ describe('the messages of a dequeue', () => {
     });
     await service.dequeue('q', REQUEST, consumer.signal);
     await vi.waitFor(() => expect(wake).toHaveBeenCalledWith('q', leased.length));
-    expect(release).toHaveBeenCalledExactlyOnceWith({ queueId: QUEUE.id, receipts: leased });
+    expect(release).toHaveBeenCalledExactlyOnceWith([{ queueId: QUEUE.id, receipts: leased }]);
   });
 
   test('are not released if there are none', async () => {
@@ -86,7 +86,7 @@ describe('the messages of a dequeue', () => {
       async () => new Promise((resolve) => (endClaim = () => resolve(leased))),
     );
     const { service, release } = newService(claim);
-    release.mockImplementation(async () => new Promise((resolve) => (endRelease = resolve)));
+    release.mockImplementation(async () => new Promise((resolve) => (endRelease = () => resolve([[null, null]]))));
     const consumer = new AbortController();
     const answer = service.dequeue('q', REQUEST, consumer.signal);
     await vi.waitFor(() => expect(claim).toHaveBeenCalledOnce());
@@ -107,6 +107,34 @@ describe('the messages of a dequeue', () => {
     const { service } = newService();
     await service.dequeue('q', REQUEST, new AbortController().signal);
     await expect(service.onApplicationShutdown()).resolves.toBeUndefined();
+  });
+});
+
+describe('messages that a consumer releases', () => {
+  const receipts = leased.map(({ messageId, leaseToken }) => encodeReceipt(messageId, leaseToken));
+
+  test('wake other consumers if they are ready at once, and only those whose lease was held', async () => {
+    const { service, release, wake } = newService();
+    release.mockResolvedValueOnce([['lease-lost', null]]);
+    expect(await service.release('q', { receipts, delaySeconds: 0 })).toEqual({
+      released: receipts.slice(1),
+      failed: [{ receipt: receipts[0], code: 'lease-lost' }],
+    });
+    expect(wake).toHaveBeenCalledExactlyOnceWith('q', 1);
+  });
+
+  test('wake nobody if they are delayed or none of them was leased', async () => {
+    const { service, release, wake } = newService();
+    await service.release('q', { receipts, delaySeconds: 5, reason: 'later' });
+    release.mockResolvedValueOnce([['lease-lost', 'lease-lost']]);
+    await service.release('q', { receipts, delaySeconds: 0 });
+    expect(wake).not.toHaveBeenCalled();
+  });
+
+  test('share a transaction', async () => {
+    const { service, release } = newService();
+    await Promise.all(receipts.map((receipt) => service.release('q', { receipts: [receipt], delaySeconds: 0 })));
+    expect(release.mock.calls.map(([requests]) => requests.length)).toEqual([2]);
   });
 });
 
@@ -196,7 +224,7 @@ describe('the acks that a dequeue carries', () => {
     });
     expect(await service.dequeue('q', CARRYING, consumer.signal)).toEqual({ messages: [], ...ACKED });
     await vi.waitFor(() => expect(release).toHaveBeenCalledOnce());
-    expect(release).toHaveBeenCalledExactlyOnceWith({ queueId: QUEUE.id, receipts: leased });
+    expect(release).toHaveBeenCalledExactlyOnceWith([{ queueId: QUEUE.id, receipts: leased }]);
   });
 
   describe('to a queue that is known to be empty', () => {
@@ -240,7 +268,9 @@ describe('the acks that a dequeue carries', () => {
       await setImmediate();
       commit.letGo();
       await expect(answer).rejects.toBe(away);
-      await vi.waitFor(() => expect(release).toHaveBeenCalledExactlyOnceWith({ queueId: QUEUE.id, receipts: leased }));
+      await vi.waitFor(() =>
+        expect(release).toHaveBeenCalledExactlyOnceWith([{ queueId: QUEUE.id, receipts: leased }]),
+      );
     });
 
     test('delay a stop, if they fail, until what is handed off is released', async () => {
@@ -250,7 +280,10 @@ describe('the acks that a dequeue carries', () => {
       await expect(answer).rejects.toBe(away);
       const seen: string[] = [];
       const stopped = service.onApplicationShutdown().then(() => seen.push('stopped'));
-      release.mockImplementation(async () => void seen.push('released'));
+      release.mockImplementation(async (requests) => {
+        seen.push('released');
+        return ackAll(requests);
+      });
       await setImmediate();
       reservation?.handOff(leased);
       await stopped;

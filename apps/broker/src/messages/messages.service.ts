@@ -12,16 +12,18 @@ import {
   type NackAnswer,
   type nackRequest,
   type Receipt,
+  type ReleaseAnswer,
+  type releaseRequest,
   RowmqError,
 } from '@rowmq/contract';
-import { type LeasedMessage, MessageRepository, QueueRepository, type ReceiptOutcomes } from '@rowmq/store';
+import { type LeasedMessage, type Queue, QueueRepository, type ReceiptOutcomes } from '@rowmq/store';
 import type { z } from 'zod';
 import { Metrics } from '../metrics/metrics.js';
 import { Commits } from './commits.js';
 import { formatTime, toLeasedMessage, toNewMessage } from './message.codec.js';
 import { WaitingConsumers } from './waiting-consumers.js';
 
-type Demand = Omit<z.output<typeof dequeueRequest>, 'ack'>;
+type Demand = Omit<z.output<typeof dequeueRequest>, 'ack' | 'withSettings'>;
 
 /** The verbs of the REST contract. */
 @Injectable()
@@ -31,7 +33,6 @@ export class MessagesService implements OnApplicationShutdown {
   private readonly inFlight = new Set<Promise<unknown>>();
 
   constructor(
-    private readonly messages: MessageRepository,
     private readonly queues: QueueRepository,
     private readonly commits: Commits,
     private readonly consumers: WaitingConsumers,
@@ -61,10 +62,12 @@ export class MessagesService implements OnApplicationShutdown {
     request: z.output<typeof dequeueRequest>,
     hungUp: AbortSignal,
   ): Promise<DequeueAnswer> {
-    const { ack, ...demand } = request;
-    return this.track(
+    const { ack, withSettings, ...demand } = request;
+    const before = withSettings === true ? await this.queues.get(queueName) : undefined;
+    const answer = await this.track(
       ack === undefined ? this.lease(queueName, demand, hungUp) : this.ackAndLease(queueName, ack, demand, hungUp),
     );
+    return before === undefined ? answer : { ...answer, settings: await this.settingsOf(before, demand) };
   }
 
   /** Settles deliveries. Each receipt has its own answer. Throws `queue-not-found`. */
@@ -117,6 +120,21 @@ export class MessagesService implements OnApplicationShutdown {
     if (done.length > 0 && !deadLetter && delaySeconds === 0) this.consumers.wake(queueName, done.length);
     this.metrics.count(deadLetter ? 'dead-lettered' : 'nacked', queueName, done.length);
     return { nacked: done, failed };
+  }
+
+  /**
+   * Undoes leases: the deliveries are ready again, at once or after a delay, and the receive does
+   * not count. Throws `queue-not-found`.
+   */
+  async release(
+    queueName: string,
+    { receipts, delaySeconds, reason }: z.output<typeof releaseRequest>,
+  ): Promise<ReleaseAnswer> {
+    const { done, failed } = await this.perReceipt(queueName, receipts, (queueId, decoded) =>
+      this.commits.release({ queueId, receipts: decoded, delaySeconds, reason }),
+    );
+    this.released(queueName, done.length, delaySeconds);
+    return { released: done, failed };
   }
 
   /** Moves leases' deadlines. Throws `queue-not-found`. */
@@ -190,7 +208,7 @@ export class MessagesService implements OnApplicationShutdown {
       hungUp,
     );
     if (leased.length === 0) return { messages: [] };
-    const release = (): void => void this.track(this.release(queueName, leased));
+    const release = (): void => void this.track(this.giveBack(queueName, leased));
     if (hungUp.aborted) {
       release();
       return { messages: [] };
@@ -227,16 +245,32 @@ export class MessagesService implements OnApplicationShutdown {
     return { done, failed };
   }
 
-  private async release(queueName: string, leased: LeasedMessage[]): Promise<void> {
+  private async giveBack(queueName: string, leased: LeasedMessage[]): Promise<void> {
     try {
       const queue = await this.queues.get(queueName);
-      await this.messages.release({ queueId: queue.id, receipts: leased });
-      this.consumers.wake(queueName, leased.length);
-      this.metrics.count('released', queueName, leased.length);
+      await this.commits.release({ queueId: queue.id, receipts: leased });
+      this.released(queueName, leased.length, 0);
     } catch (error) {
       // Their lease runs out by itself: they are late, not lost.
       this.logger.warn(`could not release ${leased.length} deliveries of a consumer that hung up: ${String(error)}`);
     }
+  }
+
+  private released(queueName: string, count: number, delaySeconds: number): void {
+    if (count > 0 && delaySeconds === 0) this.consumers.wake(queueName, count);
+    this.metrics.count('released', queueName, count);
+  }
+
+  /**
+   * The settings by which a consumer works. A setting may change while a dequeue waits. The shorter
+   * lease is safe: a consumer that takes it for the true one extends early, not late.
+   */
+  private async settingsOf(before: Queue, { leaseSeconds }: Demand): Promise<DequeueAnswer['settings']> {
+    const now = await this.queues.get(before.name).catch(() => before);
+    return {
+      leaseSeconds: leaseSeconds ?? Math.min(before.leaseSeconds, now.leaseSeconds),
+      maxReceives: now.deadLetterQueueId === null ? null : now.maxReceives,
+    };
   }
 
   private async track<T>(work: Promise<T>): Promise<T> {

@@ -18,11 +18,17 @@ export interface ConsumerOptions {
   prefetch?: number | undefined;
   /**
    * 1 to 43,200. After this time without a sign of life of this process, other consumers get its
-   * messages. Default 30. The consumer extends the lease while a handler works.
+   * messages. Default: the queue's `leaseSeconds`. The consumer extends the lease while a handler
+   * works.
    */
   leaseSeconds?: number | undefined;
   /** The time that a dequeue waits in the broker for a message, 0 to 20. Default 20. */
   waitSeconds?: number | undefined;
+  /**
+   * The time that a handler has for a message or a batch, 1 to 43,200. After it, its signal fires,
+   * its messages are nacked, and another handler begins. Default 1800, half an hour.
+   */
+  handlerTimeoutSeconds?: number | undefined;
   /** The time that handlers have to finish after the consumer is stopped. Default 20. */
   shutdownSeconds?: number | undefined;
   /** The delay before a failed message comes again. Default {@link exponentialBackoff}. */
@@ -31,8 +37,10 @@ export interface ConsumerOptions {
 
 /** Options with their defaults, and the numbers that follow from them. */
 export interface ConsumerSettings extends Required<{
-  [Name in keyof ConsumerOptions]: NonNullable<ConsumerOptions[Name]>;
+  [Name in Exclude<keyof ConsumerOptions, 'leaseSeconds'>]: NonNullable<ConsumerOptions[Name]>;
 }> {
+  /** Undefined: the queue's. */
+  leaseSeconds: number | undefined;
   /** Messages per handler call at most. */
   unit: number;
   /** Messages held at most. */
@@ -45,8 +53,9 @@ const schema = z.strictObject({
   concurrency: z.int().min(1).max(10_000).default(1),
   batchSize: z.int().min(1).max(LIMITS.batch).optional(),
   prefetch: z.int().min(0).max(10_000).optional(),
-  leaseSeconds: seconds(1, LIMITS.leaseSeconds).default(30),
+  leaseSeconds: seconds(1, LIMITS.leaseSeconds).optional(),
   waitSeconds: seconds(0, LIMITS.waitSeconds).default(LIMITS.waitSeconds),
+  handlerTimeoutSeconds: seconds(1, LIMITS.leaseSeconds).default(1800),
   shutdownSeconds: seconds(0, 3600).default(20),
   backoff: z
     .custom<Backoff>((value) => typeof value === 'function', 'must be a function (attempt, error) => ms')
@@ -77,5 +86,13 @@ export function consumerSettings(
   const worked = concurrency * unit;
   const prefetch = given.data.prefetch ?? (isBatch ? worked : Math.floor(worked / 2));
   const capacity = worked + prefetch;
-  return { ...given.data, prefetch, unit, capacity, batchSize: batchSize ?? Math.min(DEFAULT_BATCH, capacity) };
+  const { leaseSeconds } = given.data;
+  return {
+    ...given.data,
+    leaseSeconds,
+    prefetch,
+    unit,
+    capacity,
+    batchSize: batchSize ?? Math.min(DEFAULT_BATCH, capacity),
+  };
 }

@@ -1,4 +1,5 @@
-import { type ExtendAnswer, LIMITS } from '@rowmq/contract';
+import { type ExtendAnswer, type ExtendRequest, LIMITS } from '@rowmq/contract';
+import { jittered } from '../timers.js';
 import type { Delivery } from './message.js';
 
 /** A lease is extended when a third of it has passed: that leaves time for two more tries. */
@@ -7,35 +8,38 @@ const EXTEND_AFTER = 1 / 3;
 const TOGETHER = 1 / 12;
 /** A try without an answer by then is repeated, with another broker if there is one. */
 const GIVE_UP_AFTER = 1 / 6;
-/** The pause before a failed try is repeated. */
+/** The longest pause before a failed try is repeated. */
 const AGAIN_AFTER = 1 / 12;
 
+type Extend = (request: ExtendRequest, timeoutMs: number) => Promise<ExtendAnswer>;
+
+export interface LeaseKeeperEvents {
+  /** Called once for each lost lease, which the keeper then forgets. */
+  onLost(delivery: Delivery): void;
+  /** No handler has begun with these, and their leases are not extended. */
+  onIdle(deliveries: readonly Delivery[]): void;
+  /** Leases could not be extended in this round. The keeper tries again. */
+  onFailure(error: unknown): void;
+}
+
 /**
- * Extends the leases of deliveries while they are held, many with one request. An extended lease
- * counts from before the request, by the monotonic clock of this process. So a slow network never
- * makes it seem longer than it is.
+ * Extends the leases of deliveries that handlers work on, many with one request. A delivery that
+ * still waits for a handler when its lease should be extended is idle: the consumer releases it.
+ *
+ * An extended lease counts from before the request, by the monotonic clock of this process. So a
+ * slow network never makes it seem longer than it is.
  */
 export class LeaseKeeper {
   readonly #held = new Set<Delivery>();
-  readonly #leaseMs: number;
   #timer: NodeJS.Timeout | undefined;
   #wakesAt = Infinity;
 
-  readonly #ask: (receipts: string[], timeoutMs: number) => Promise<ExtendAnswer>;
-  readonly #onLost: (delivery: Delivery) => void;
-  readonly #onFailure: (error: unknown) => void;
+  readonly #ask: Extend;
+  readonly #events: LeaseKeeperEvents;
 
-  /** @param onLost called once for each lost lease, which the keeper then forgets */
-  constructor(
-    leaseSeconds: number,
-    extend: (receipts: string[], timeoutMs: number) => Promise<ExtendAnswer>,
-    onLost: (delivery: Delivery) => void,
-    onFailure: (error: unknown) => void,
-  ) {
-    this.#ask = extend;
-    this.#onLost = onLost;
-    this.#onFailure = onFailure;
-    this.#leaseMs = leaseSeconds * 1000;
+  constructor(ask: Extend, events: LeaseKeeperEvents) {
+    this.#ask = ask;
+    this.#events = events;
   }
 
   /** @param since by `performance.now()`: the earliest time at which the lease can have begun */
@@ -55,8 +59,9 @@ export class LeaseKeeper {
   }
 
   #restart(delivery: Delivery, since: number): void {
-    delivery.extendAt = since + this.#leaseMs * EXTEND_AFTER;
-    delivery.leaseEndsAt = since + this.#leaseMs;
+    const leaseMs = delivery.leaseSeconds * 1000;
+    delivery.extendAt = since + leaseMs * EXTEND_AFTER;
+    delivery.leaseEndsAt = since + leaseMs;
   }
 
   #wakeAt(time: number): void {
@@ -69,18 +74,26 @@ export class LeaseKeeper {
   /** Never rejects. */
   async #round(): Promise<void> {
     this.#wakesAt = Infinity;
-    const due: Delivery[] = [];
+    const due = new Map<number, Delivery[]>();
+    const idle: Delivery[] = [];
     const now = performance.now();
     for (const delivery of this.#held) {
-      if (delivery.leaseEndsAt <= now) this.#lose(delivery);
-      else if (delivery.extendAt <= now + this.#leaseMs * TOGETHER) due.push(delivery);
+      const { leaseEndsAt, extendAt, leaseSeconds } = delivery;
+      if (leaseEndsAt <= now) this.#lose(delivery);
+      if (leaseEndsAt <= now || extendAt > now + leaseSeconds * 1000 * TOGETHER) continue;
+      // Not again before the answer, or before the lease ends.
+      delivery.extendAt = leaseEndsAt;
+      if (!delivery.isBegun) idle.push(delivery);
+      else if (due.has(leaseSeconds)) due.get(leaseSeconds)?.push(delivery);
+      else due.set(leaseSeconds, [delivery]);
     }
-    // Not again before the answer, or before the lease ends.
-    for (const delivery of due) delivery.extendAt = delivery.leaseEndsAt;
     const requests: Promise<void>[] = [];
-    for (let from = 0; from < due.length; from += LIMITS.batch) {
-      requests.push(this.#extend(due.slice(from, from + LIMITS.batch)));
+    for (const [leaseSeconds, deliveries] of due) {
+      for (let from = 0; from < deliveries.length; from += LIMITS.batch) {
+        requests.push(this.#extend(leaseSeconds, deliveries.slice(from, from + LIMITS.batch)));
+      }
     }
+    if (idle.length > 0) this.#events.onIdle(idle);
     this.#wakeForNext();
     await Promise.all(requests);
   }
@@ -91,12 +104,13 @@ export class LeaseKeeper {
     if (next < Infinity) this.#wakeAt(next);
   }
 
-  async #extend(deliveries: readonly Delivery[]): Promise<void> {
+  async #extend(leaseSeconds: number, deliveries: readonly Delivery[]): Promise<void> {
+    const leaseMs = leaseSeconds * 1000;
     const sentAt = performance.now();
     try {
       const { extended, failed } = await this.#ask(
-        deliveries.map(({ message }) => message.receipt),
-        this.#leaseMs * GIVE_UP_AFTER,
+        { receipts: deliveries.map(({ message }) => message.receipt), leaseSeconds },
+        leaseMs * GIVE_UP_AFTER,
       );
       const kept = new Set(extended.map(({ receipt }) => receipt));
       const lost = new Set(failed.map(({ receipt }) => receipt));
@@ -108,8 +122,8 @@ export class LeaseKeeper {
       }
       this.#wakeForNext();
     } catch (error) {
-      this.#onFailure(error);
-      const again = performance.now() + this.#leaseMs * AGAIN_AFTER;
+      this.#events.onFailure(error);
+      const again = performance.now() + jittered(leaseMs * AGAIN_AFTER);
       for (const delivery of deliveries) delivery.extendAt = Math.min(again, delivery.leaseEndsAt);
       this.#wakeForNext();
     }
@@ -117,6 +131,6 @@ export class LeaseKeeper {
 
   #lose(delivery: Delivery): void {
     this.#held.delete(delivery);
-    this.#onLost(delivery);
+    this.#events.onLost(delivery);
   }
 }

@@ -1,9 +1,13 @@
 import { type LeasedMessage, LIMITS } from '@rowmq/contract';
+import { guardedController } from './guarded-signal.js';
+import { reasonOf } from './thrown.js';
 
 /** The outcome of a delivery. */
 export type Settlement =
   | { verb: 'ack' }
   | { verb: 'nack'; delaySeconds: number; reason?: string | undefined }
+  /** As if it had not been received. */
+  | { verb: 'release'; delaySeconds: number; reason?: string | undefined }
   | { verb: 'reject'; reason?: string | undefined };
 
 /** A delivery that a consumer holds under a lease. */
@@ -14,6 +18,10 @@ export class Delivery {
    */
   #controller: AbortController | undefined;
   isSettled = false;
+  /** Told when a listener of the signal fails. Never throws. */
+  onListenerError: (error: unknown) => void = () => undefined;
+  /** A handler works on it, or has done so. */
+  isBegun = false;
   /** By `performance.now()`: the time to extend its lease, and the latest end of its lease. */
   extendAt = 0;
   leaseEndsAt = 0;
@@ -23,12 +31,35 @@ export class Delivery {
   constructor(
     readonly message: LeasedMessage,
     onSettle: (delivery: Delivery, settlement: Settlement) => void,
+    /** The length of its lease. */
+    readonly leaseSeconds: number,
+    /** Receives after which it is dead-lettered. Null: it never is. */
+    readonly maxReceives: number | null = null,
   ) {
     this.#onSettle = onSettle;
   }
 
+  /** The queue dead-letters it unless this receive succeeds. */
+  get isLastAttempt(): boolean {
+    return this.maxReceives !== null && this.message.receiveCount >= this.maxReceives;
+  }
+
+  /** Nobody waits for its handler any more. */
+  get isAborted(): boolean {
+    return this.#controller?.signal.aborted === true;
+  }
+
+  /**
+   * Whether the message has expired, for certain. The broker gave both times by one clock, so the
+   * clock of this process does not matter.
+   */
+  isExpired(now: number): boolean {
+    const { expiresAt, leaseExpiresAt } = this.message;
+    return now >= this.leaseEndsAt + Date.parse(expiresAt) - Date.parse(leaseExpiresAt);
+  }
+
   get signal(): AbortSignal {
-    this.#controller ??= new AbortController();
+    this.#controller ??= guardedController((error) => this.onListenerError(error));
     return this.#controller.signal;
   }
 
@@ -83,8 +114,14 @@ export class Message<T = unknown> {
     return new Date(this.#delivery.message.expiresAt);
   }
 
+  /** True: the queue dead-letters the message unless its handler succeeds this time. */
+  get isLastAttempt(): boolean {
+    return this.#delivery.isLastAttempt;
+  }
+
   /**
-   * Fires if the lease is lost (`LeaseLostError`), or if the consumer stops and no longer waits
+   * Fires if the lease is lost (`LeaseLostError`), if the handler takes longer than
+   * `handlerTimeoutSeconds` (`HandlerTimeoutError`), or if the consumer stops and no longer waits
    * (`ConsumerStoppedError`). From then on, another consumer may handle the message too.
    */
   get signal(): AbortSignal {
@@ -106,7 +143,16 @@ export class Message<T = unknown> {
    * @param reason kept with the delivery
    */
   nack({ delayMs = 0, reason }: { delayMs?: number; reason?: string } = {}): void {
-    this.#delivery.settle({ verb: 'nack', delaySeconds: toDelaySeconds(delayMs), reason });
+    this.#delivery.settle({ verb: 'nack', delaySeconds: toDelaySeconds(delayMs), reason: textOf(reason) });
+  }
+
+  /**
+   * For batch handlers: puts this message off as `Retry.later` does. It comes again after 0 ms to
+   * 12 hours, and this time does not count as a receive.
+   * @param reason kept with the delivery
+   */
+  release({ delayMs = 0, reason }: { delayMs?: number; reason?: string } = {}): void {
+    this.#delivery.settle({ verb: 'release', delaySeconds: toDelaySeconds(delayMs), reason: textOf(reason) });
   }
 
   /**
@@ -114,11 +160,16 @@ export class Message<T = unknown> {
    * @param reason kept with the delivery
    */
   reject(reason?: string): void {
-    this.#delivery.settle({ verb: 'reject', reason });
+    this.#delivery.settle({ verb: 'reject', reason: textOf(reason) });
   }
 }
 
-/** Rounded up, and limited to the longest delay of a delivery. */
+/** Rounded up, and limited to the longest delay of a delivery. Nonsense is no delay. */
 export function toDelaySeconds(ms: number): number {
-  return Math.min(LIMITS.delaySeconds, Math.ceil(Math.max(0, ms) / 1000));
+  return Math.min(LIMITS.delaySeconds, Math.ceil(Math.max(0, Number(ms) || 0) / 1000));
+}
+
+/** A reason of whatever type JavaScript gave, as a text that the broker takes. */
+function textOf(reason: unknown): string | undefined {
+  return reason === undefined ? undefined : reasonOf(reason);
 }

@@ -13,19 +13,40 @@ export class Retry extends Error {
 
   private constructor(
     readonly delayMs: number,
-    reason?: string,
+    /** False: the message was put off, and this receive does not count. */
+    readonly usesAttempt: boolean,
+    reason: string,
   ) {
-    super(reason ?? `to be retried in ${delayMs} ms`);
+    super(reason);
   }
 
   /**
+   * This attempt failed. It counts towards the queue's `maxReceives`.
    * @param ms the delay, rounded up to whole seconds, 12 hours at most
    * @param reason kept with the delivery, and shown by browse
    * @throws RangeError unless `ms` is a number from 0 on
    */
   static after(ms: number, reason?: string): Retry {
-    if (!(ms >= 0)) throw new RangeError(`Retry.after takes milliseconds from 0 on, not ${ms}.`);
-    return new Retry(ms, reason);
+    assertDelay('Retry.after', ms);
+    return new Retry(ms, true, reason ?? `to be retried in ${ms} ms, which uses up an attempt`);
+  }
+
+  /**
+   * Puts the message off. No attempt is used up: the message is as if it had not been received. A
+   * message that is always put off is never dead-lettered, and expires in the end.
+   * @param ms the delay, rounded up to whole seconds, 12 hours at most
+   * @param reason kept with the delivery, and shown by browse
+   * @throws RangeError unless `ms` is a number from 0 on
+   */
+  static later(ms: number, reason?: string): Retry {
+    assertDelay('Retry.later', ms);
+    return new Retry(ms, false, reason ?? `put off for ${ms} ms, which uses up no attempt`);
+  }
+}
+
+function assertDelay(name: string, ms: number): void {
+  if (typeof ms !== 'number' || !(ms >= 0)) {
+    throw new RangeError(`${name} takes milliseconds from 0 on, not ${String(ms)}.`);
   }
 }
 
@@ -38,6 +59,20 @@ export class LeaseLostError extends Error {
 
   constructor(readonly messageId: string) {
     super(`The lease of message ${messageId} is no longer held: it has been or will be handed out again.`);
+  }
+}
+
+/**
+ * A handler took longer than `handlerTimeoutSeconds`, and the consumer nacked its message. It is
+ * the reason of the handler's `AbortSignal`, and the error in `handlerFailed`.
+ */
+export class HandlerTimeoutError extends Error {
+  override readonly name = 'HandlerTimeoutError';
+
+  constructor(readonly seconds: number) {
+    super(
+      `The handler did not finish within ${seconds} s (handlerTimeoutSeconds); give its calls a deadline, or pass them message.signal.`,
+    );
   }
 }
 

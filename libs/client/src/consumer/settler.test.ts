@@ -19,7 +19,7 @@ async function leased(broker: InMemoryBroker, count: number): Promise<Delivery[]
   await broker.enqueue(QUEUE, { messages: Array.from({ length: count }, (_, index) => ({ body: String(index) })) });
   const { messages } = await broker.dequeue(QUEUE, { maxMessages: count, leaseSeconds: 43_200 });
   return messages.map((message) => {
-    const delivery = new Delivery(message, () => undefined);
+    const delivery = new Delivery(message, () => undefined, 43_200);
     delivery.leaseEndsAt = performance.now() + TWELVE_HOURS_MS;
     return delivery;
   });

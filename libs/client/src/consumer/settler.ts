@@ -1,9 +1,9 @@
 import { type DequeueAnswer, type FailedReceipt, LIMITS, RowmqError } from '@rowmq/contract';
-import { setTimeout as sleep } from 'node:timers/promises';
 import pLimit from 'p-limit';
 import type { BrokerClient } from '../broker-client.js';
 import { mayPass } from '../http/broker-unreachable.error.js';
 import { CarriedAcks } from './carried-acks.js';
+import { jittered, pause, turn } from '../timers.js';
 import type { Delivery, Settlement } from './message.js';
 
 /** Deliveries with the same settlement. */
@@ -26,8 +26,9 @@ export interface SettlerEvents {
   instead(delivery: Delivery, reason: string | undefined): Settlement;
 }
 
-/** The pause before a failed settlement is sent again. */
+/** The pause before a failed settlement is sent again. It doubles with each failure in a row. */
 const AGAIN_AFTER_MS = 250;
+const LONGEST_AGAIN_AFTER_MS = 5000;
 /**
  * Requests in flight per sender. Nacks have a reason or a delay each of their own, and may be many.
  */
@@ -44,6 +45,8 @@ export class Settler {
   readonly #others: Sender;
   readonly #carried: CarriedAcks;
   readonly #closed = new AbortController();
+  /** Failures since the last answer. */
+  #failures = 0;
 
   readonly #client: BrokerClient;
   readonly #queue: string;
@@ -97,6 +100,7 @@ export class Settler {
   }
 
   #answered(deliveries: readonly Delivery[], failed: readonly FailedReceipt[]): void {
+    this.#failures = 0;
     const codes = new Map(failed.map(({ receipt, code }) => [receipt, code]));
     for (const delivery of deliveries) {
       // A delivery that is not found was settled by a try whose answer was lost, or is over in
@@ -125,8 +129,9 @@ export class Settler {
   }
 
   async #pause(): Promise<void> {
-    const { signal } = this.#closed;
-    await sleep(AGAIN_AFTER_MS * (0.5 + Math.random()), undefined, { signal }).catch(() => undefined);
+    const ms = Math.min(LONGEST_AGAIN_AFTER_MS, AGAIN_AFTER_MS * 2 ** this.#failures);
+    this.#failures += 1;
+    await pause(jittered(ms), this.#closed.signal);
   }
 
   #giveUp(error: unknown, deliveries: readonly Delivery[]): void {
@@ -138,11 +143,16 @@ export class Settler {
   /** Returns the receipts that failed. */
   async #ask(settlement: Settlement, deliveries: readonly Delivery[]): Promise<FailedReceipt[]> {
     const receipts = deliveries.map(({ message }) => message.receipt);
-    const options = { signal: this.#closed.signal };
+    const options = { signal: this.#closed.signal, retrySeconds: 0 };
     if (settlement.verb === 'ack') return (await this.#client.ack(this.#queue, { receipts }, options)).failed;
-    const reason = settlement.reason?.slice(0, LIMITS.reasonChars).toWellFormed();
+    const { reason } = settlement;
     const how = settlement.verb === 'reject' ? { deadLetter: true } : { delaySeconds: settlement.delaySeconds };
-    return (await this.#client.nack(this.#queue, { receipts, ...how, ...(reason && { reason }) }, options)).failed;
+    const request = { receipts, ...how, ...(reason && { reason }) };
+    const answer =
+      settlement.verb === 'release'
+        ? this.#client.release(this.#queue, request, options)
+        : this.#client.nack(this.#queue, request, options);
+    return (await answer).failed;
   }
 }
 
@@ -183,7 +193,7 @@ class Sender {
 
   async #work(): Promise<void> {
     // Settlements of the same turn of the event loop share a request.
-    await new Promise((resolve) => setImmediate(resolve));
+    await turn();
     while (this.#groups.size > 0) {
       const groups = [...this.#groups.values()].flatMap(requests);
       this.#groups = new Map();

@@ -8,6 +8,8 @@ import type { HttpAnswer, HttpRequest, NoAnswer } from './exchange.js';
 interface Asked extends Pick<HttpRequest, 'method' | 'path'> {
   /** The broker's base URL. */
   url: string;
+  /** The answer of a success is text, not JSON. */
+  isText?: boolean;
 }
 
 /**
@@ -17,10 +19,11 @@ interface Asked extends Pick<HttpRequest, 'method' | 'path'> {
  */
 export function read<Schema extends z.ZodType>(
   schema: Schema,
-  { method, url, path }: Asked,
+  { method, url, path, isText = false }: Asked,
   { status, text, retryAfter }: HttpAnswer,
 ): z.output<Schema> {
-  const answer = text === '' ? undefined : parseJson(text);
+  const isRaw = isText && status < 300;
+  const answer = isRaw ? text : text === '' ? undefined : parseJson(text);
   const success = status < 300 ? schema.safeParse(answer) : undefined;
   if (success?.success) return success.data;
   const refusal = problem.safeParse(answer);

@@ -30,3 +30,8 @@ export function mayPass(error: unknown): error is BrokerUnreachableError | Rowmq
   if (error instanceof BrokerUnreachableError) return true;
   return error instanceof RowmqError && (error.code === 'overloaded' || error.code === 'database-unavailable');
 }
+
+/** The time that the broker asked for. */
+export function retryAfterMs(error: unknown): number {
+  return error instanceof RowmqError ? (error.retryAfterSeconds ?? 0) * 1000 : 0;
+}

@@ -5,7 +5,8 @@ export interface Endpoint {
   /** Without a slash at the end. */
   readonly url: string;
   readonly pathPrefix: string;
-  readonly pool: Pool;
+  /** Replaced when its connections may be dead. */
+  pool: Pool;
   failures: number;
   /** By `performance.now()`. */
   restsUntil: number;
@@ -27,6 +28,9 @@ const LONGEST_REST_MS = 30_000;
  */
 export class Endpoints {
   readonly #endpoints: readonly Endpoint[];
+  /** Replaced pools with calls in flight. */
+  readonly #retired = new Set<Pool>();
+  readonly #makePool: (origin: string) => Pool;
   #current: number;
 
   /**
@@ -35,15 +39,16 @@ export class Endpoints {
   constructor(urls: readonly string[], { connectTimeout, connections }: EndpointOptions) {
     if (urls.length === 0)
       throw new TypeError("url names no broker; give a broker's URL such as http://127.0.0.1:8080.");
+    // A timer of its own is the deadline of a call, including connecting and reading. undici's own
+    // limits are off.
+    const limits = { connections, headersTimeout: 0, bodyTimeout: 0, connect: { timeout: connectTimeout } };
+    this.#makePool = (origin) => new Pool(origin, limits);
     this.#endpoints = urls.map((text) => {
       const url = parseUrl(text);
-      // A timer of its own is the deadline of a call, including connecting and reading. undici's
-      // own limits are off.
-      const limits = { connections, headersTimeout: 0, bodyTimeout: 0, connect: { timeout: connectTimeout } };
       return {
         url: url.href.replace(/\/$/, ''),
         pathPrefix: url.pathname.replace(/\/$/, ''),
-        pool: new Pool(url.origin, limits),
+        pool: this.#makePool(url.origin),
         failures: 0,
         restsUntil: 0,
       };
@@ -75,13 +80,27 @@ export class Endpoints {
     endpoint.restsUntil = performance.now() + rest * (0.5 + Math.random() / 2);
   }
 
+  /**
+   * A call on this pool got no answer in time. The way to the broker may have gone silent: perhaps
+   * a firewall forgot its connections. Then every connection of the pool is dead, and each would
+   * cost another deadline. New calls get new connections. Calls in flight keep theirs until their
+   * deadlines.
+   */
+  renew(endpoint: Endpoint, silent: Pool): void {
+    if (endpoint.pool !== silent || silent.destroyed) return;
+    endpoint.pool = this.#makePool(new URL(endpoint.url).origin);
+    this.#retired.add(silent);
+    void silent.close().finally(() => this.#retired.delete(silent));
+  }
+
   get urls(): string[] {
     return this.#endpoints.map(({ url }) => url);
   }
 
   async close(): Promise<void> {
-    const open = this.#endpoints.filter(({ pool }) => !pool.destroyed);
-    await Promise.all(open.map(({ pool }) => pool.destroy(new errors.ClientDestroyedError('the client is closed'))));
+    const pools = [...this.#endpoints.map(({ pool }) => pool), ...this.#retired];
+    const open = pools.filter((pool) => !pool.destroyed);
+    await Promise.all(open.map((pool) => pool.destroy(new errors.ClientDestroyedError('the client is closed'))));
   }
 
   #earlier(one: number, other: number): number {

@@ -1,9 +1,10 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net';
+import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from 'node:net';
 import type { RowmqError } from '@rowmq/contract';
 import { afterEach, describe, expect, it, vi } from 'vitest';
+import { QueueConsumer } from '../consumer/queue-consumer.js';
 import { RowmqHttpClient, type RowmqClientOptions } from './rowmq-http-client.js';
 
 type Handler = (request: IncomingMessage, body: string, response: ServerResponse) => void;
@@ -281,6 +282,37 @@ describe('a failed call', () => {
     expect(always.calls()).toBe(3);
   });
 
+  it('is repeated for 30 seconds by default, for as long as retrySeconds says, or not at all', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+    try {
+      const seconds = async (options: Partial<RowmqClientOptions>, perCall = {}) => {
+        const always = await failing(9999, refuse, undefined);
+        const client = new RowmqHttpClient({ url: always.url, ...options });
+        opened.push(() => client.close());
+        let isOver = false;
+        const began = performance.now();
+        const call = client.ack('orders', { receipts: ['r'] }, perCall).catch(() => (isOver = true));
+        while (!isOver) {
+          await new Promise((resolve) => setImmediate(resolve));
+          await vi.advanceTimersByTimeAsync(20);
+        }
+        await call;
+        return { seconds: (performance.now() - began) / 1000, calls: always.calls() };
+      };
+      const byDefault = await seconds({ timeoutMs: 600_000 });
+      expect(byDefault.seconds).toBeGreaterThan(27);
+      expect(byDefault.seconds).toBeLessThan(33);
+      expect(byDefault.calls).toBeGreaterThan(15);
+      expect(byDefault.calls).toBeLessThan(40);
+      expect((await seconds({ timeoutMs: 600_000, retrySeconds: 5 })).seconds).toBeLessThan(6);
+      expect(await seconds({ retrySeconds: 0 })).toMatchObject({ calls: 1 });
+      expect(await seconds({}, { retrySeconds: 0 })).toMatchObject({ calls: 1 });
+      expect(await seconds({ retries: 0 })).toMatchObject({ calls: 1 });
+    } finally {
+      vi.useRealTimers();
+    }
+  }, 60_000);
+
   it('is repeated for an enqueue only if nothing can have been stored', async () => {
     const enqueue = { messages: [{ body: 'x' }] };
     const refused = await failing(1, refuse, stored);
@@ -419,5 +451,79 @@ describe('a failed call', () => {
     );
     setTimeout(() => giveUp.abort(new Error('enough')), 150);
     await expect(call).rejects.toThrow('enough');
+  });
+});
+
+describe('connections that went silent', () => {
+  /** Passes connections on to a server, until it drops every byte of those that are open. */
+  async function silenceable(target: string) {
+    const sockets = new Set<Socket>();
+    const silent = new WeakSet<Socket>();
+    const proxy = createTcpServer((near) => {
+      const far = connect(Number(new URL(target).port), '127.0.0.1');
+      const pass = (from: Socket, to: Socket): void => {
+        sockets.add(from.on('error', () => undefined));
+        from.on('data', (bytes: Buffer) => void (silent.has(near) || to.write(bytes)));
+        from.on('close', () => void (silent.has(near) || to.destroy()));
+      };
+      pass(near, far);
+      pass(far, near);
+    }).listen(0, '127.0.0.1');
+    await once(proxy, 'listening');
+    opened.push(async () => {
+      for (const socket of sockets) socket.destroy();
+      await new Promise((resolve) => proxy.close(resolve));
+    });
+    const { port } = proxy.address() as AddressInfo;
+    return {
+      url: `http://127.0.0.1:${port}`,
+      silence: () => {
+        for (const socket of sockets) silent.add(socket);
+      },
+    };
+  }
+
+  it('cost one deadline, however many there are, and later calls get new ones', async () => {
+    const { url: target } = await listen((_request, _body, response) => {
+      setTimeout(() => json(response, 200, { messages: [] }), 20);
+    });
+    const { url, silence } = await silenceable(target);
+    const client = clientOf({ url, timeoutMs: 300 });
+    const dequeue = async () =>
+      client.dequeue('orders').then(
+        () => 'answered',
+        () => 'lost',
+      );
+    expect(await Promise.all([1, 2, 3, 4].map(dequeue))).toEqual(Array(4).fill('answered'));
+    // A connection is free again a turn after its answer.
+    await new Promise((resolve) => setImmediate(resolve));
+    silence();
+    expect(await dequeue()).toBe('lost');
+    for (let call = 0; call < 6; call += 1) expect(await dequeue()).toBe('answered');
+  });
+
+  it('cost a consumer one deadline, and it tells so at the first', async () => {
+    let isOver = false;
+    const { url: target } = await listen(({ url: path }, _body, response) => {
+      if (path?.endsWith('/dequeue') === true) setTimeout(() => json(response, 200, { messages: [] }), isOver ? 0 : 50);
+      else json(response, 200, {});
+    });
+    const { url, silence } = await silenceable(target);
+    const client = new RowmqHttpClient({ url, timeoutMs: 300 });
+    opened.push(() => client.close());
+    const consumer = new QueueConsumer(client, 'orders', { message: () => undefined }, { waitSeconds: 0 });
+    let failures = 0;
+    let dequeued = 0;
+    consumer.on('dequeueFailed', () => (failures += 1));
+    consumer.on('dequeued', () => (dequeued += 1));
+    consumer.start();
+    await vi.waitUntil(() => dequeued > 0, { timeout: 5000 });
+    await Promise.allSettled([1, 2, 3].map(async () => client.dequeue('orders')));
+    silence();
+    const before = dequeued;
+    await vi.waitUntil(() => dequeued > before && failures > 0, { timeout: 5000 });
+    expect(failures).toBe(1);
+    isOver = true;
+    await consumer.stop();
   });
 });

@@ -7,8 +7,13 @@ import {
   LIMITS,
   messageAnswer,
   nackAnswer,
+  pauseAnswer,
   purgeAnswer,
   queueAnswer,
+  queuesAnswer,
+  reaperAnswer,
+  redriveAnswer,
+  releaseAnswer,
   RowmqError,
   type AckAnswer,
   type AckRequest,
@@ -24,18 +29,26 @@ import {
   type MessageAnswer,
   type NackAnswer,
   type NackRequest,
+  type PauseAnswer,
   type PurgeAnswer,
   type PutQueueRequest,
   type QueueAnswer,
+  type QueuesAnswer,
+  type ReaperAnswer,
+  type RedriveAnswer,
+  type RedriveRequest,
+  type ReleaseAnswer,
+  type ReleaseRequest,
 } from '@rowmq/contract';
+import { setMaxListeners } from 'node:events';
 import { hostname } from 'node:os';
-import { setTimeout as sleep } from 'node:timers/promises';
-import pRetry from 'p-retry';
 import { errors, type Dispatcher } from 'undici';
 import { z } from 'zod';
 import { type CallOptions, BrokerClient } from '../broker-client.js';
+import { jittered, pause } from '../timers.js';
 import { read, unreachable } from './answer.js';
-import { BrokerUnreachableError, mayPass } from './broker-unreachable.error.js';
+import { BrokerUnreachableError, mayPass, retryAfterMs } from './broker-unreachable.error.js';
+import { NO_RECEIPT } from './no-receipt.js';
 import { type Endpoint, Endpoints } from './endpoints.js';
 import { exchange, NoAnswer } from './exchange.js';
 
@@ -53,9 +66,12 @@ export interface RowmqClientOptions {
    */
   timeoutMs?: number | undefined;
   /**
-   * The number of retries after a failure that may pass, with growing pauses of up to 2 seconds.
-   * Default 4. A client with 0 sends each call once.
+   * The time for retries after a failure that may pass, 0 to 3600. Their pauses grow up to 2
+   * seconds, with jitter. Default 30, which outlives a failover. A client with 0 sends each call
+   * once.
    */
+  retrySeconds?: number | undefined;
+  /** The number of retries at most. Default: as many as `retrySeconds` has room for. */
   retries?: number | undefined;
   /** Sockets to each broker at most. Each waiting dequeue holds one. Default 128. */
   maxConnections?: number | undefined;
@@ -67,12 +83,15 @@ interface Call {
   body?: unknown;
   /** The time that the broker may take before it answers. */
   extraMs?: number;
+  /** Its answer is text, not JSON. */
+  isText?: boolean;
   /** Repeating it has a further effect. */
   once?: boolean;
   /** The refusal of a repeated call that was already carried out. */
   doneCode?: ErrorCode;
   signal?: AbortSignal | undefined;
   timeoutMs?: number | undefined;
+  retrySeconds?: number | undefined;
 }
 
 const NOTHING = z.undefined();
@@ -87,7 +106,8 @@ const optionsSchema = z.strictObject({
     )
     .optional(),
   timeoutMs: z.int().min(1).max(600_000).default(10_000),
-  retries: z.int().min(0).max(100).default(4),
+  retrySeconds: z.number().min(0).max(3600).default(30),
+  retries: z.int().min(0).max(10_000).default(10_000),
   maxConnections: z.int().min(1).max(100_000).default(128),
 });
 
@@ -118,6 +138,7 @@ export class RowmqHttpClient extends BrokerClient {
   readonly #endpoints: Endpoints;
   readonly #timeoutMs: number;
   readonly #retries: number;
+  readonly #retrySeconds: number;
   readonly #headers: Record<string, string>;
   readonly #closed = new AbortController();
 
@@ -126,9 +147,12 @@ export class RowmqHttpClient extends BrokerClient {
     super();
     const given = optionsSchema.safeParse(options);
     if (!given.success) throw new TypeError(`RowMQ's client has invalid options: ${z.prettifyError(given.error)}`);
-    const { url, apiKey, timeoutMs, retries, maxConnections } = given.data;
+    const { url, apiKey, timeoutMs, retries, retrySeconds, maxConnections } = given.data;
+    // Each call that waits to be repeated listens to it.
+    setMaxListeners(0, this.#closed.signal);
     this.#timeoutMs = timeoutMs;
     this.#retries = retries;
+    this.#retrySeconds = retrySeconds;
     this.#headers = {
       'user-agent': USER_AGENT,
       ...(apiKey !== undefined && { authorization: `Bearer ${apiKey}` }),
@@ -183,6 +207,19 @@ export class RowmqHttpClient extends BrokerClient {
   }
 
   /**
+   * Undoes leases of messages that nobody began to handle: they are ready again, now or after
+   * `delaySeconds`, and the receive does not count. Answers each receipt as released or failed.
+   */
+  release(queue: string, request: ReleaseRequest, options: CallOptions = {}): Promise<ReleaseAnswer> {
+    return this.#call(releaseAnswer, {
+      method: 'POST',
+      path: `${messagesPath(queue)}/release`,
+      body: request,
+      ...options,
+    });
+  }
+
+  /**
    * Moves the deadlines of leases to `leaseSeconds` from now. Answers each receipt as extended or
    * failed.
    */
@@ -195,6 +232,26 @@ export class RowmqHttpClient extends BrokerClient {
     });
   }
 
+  /** Settles one leased message. Throws `lease-lost`, `delivery-not-found`. */
+  async ackOne(queue: string, receipt: string, options: CallOptions = {}): Promise<void> {
+    await this.#call(NOTHING, {
+      method: 'DELETE',
+      path: `${messagesPath(queue)}/${encodeURIComponent(receipt)}`,
+      doneCode: 'delivery-not-found',
+      ...options,
+    });
+  }
+
+  /** Creates the queue if it is missing, and changes nothing if it exists. */
+  async createQueue(queue: string, settings: PutQueueRequest = {}, options: CallOptions = {}): Promise<void> {
+    try {
+      await this.ack(queue, { receipts: [NO_RECEIPT] }, options);
+    } catch (error) {
+      if (!(error instanceof RowmqError) || error.code !== 'queue-not-found') throw error;
+      await this.putQueue(queue, settings, options);
+    }
+  }
+
   /** Creates the queue, or changes the settings that are given. */
   putQueue(queue: string, settings: PutQueueRequest = {}, options: CallOptions = {}): Promise<QueueAnswer> {
     return this.#call(queueAnswer, { method: 'PUT', path: queuePath(queue), body: settings, ...options });
@@ -205,6 +262,11 @@ export class RowmqHttpClient extends BrokerClient {
     return this.#call(queueAnswer, { method: 'GET', path: queuePath(queue), ...options });
   }
 
+  /** Every queue with its settings and stats. */
+  listQueues(options: CallOptions = {}): Promise<QueuesAnswer> {
+    return this.#call(queuesAnswer, { method: 'GET', path: '/v1/admin/queues', ...options });
+  }
+
   /** Deletes the queue and every delivery in it. */
   async deleteQueue(queue: string, options: CallOptions = {}): Promise<void> {
     await this.#call(NOTHING, {
@@ -212,6 +274,32 @@ export class RowmqHttpClient extends BrokerClient {
       path: queuePath(queue),
       extraMs: SWEEP_MS,
       doneCode: 'queue-not-found',
+      ...options,
+    });
+  }
+
+  /** Stops the hand-out of a queue's messages to all consumers. */
+  pauseQueue(queue: string, options: CallOptions = {}): Promise<PauseAnswer> {
+    return this.#call(pauseAnswer, { method: 'POST', path: `${queuePath(queue)}/pause`, ...options });
+  }
+
+  /** Resumes the hand-out of a queue's messages. */
+  resumeQueue(queue: string, options: CallOptions = {}): Promise<PauseAnswer> {
+    return this.#call(pauseAnswer, { method: 'POST', path: `${queuePath(queue)}/resume`, ...options });
+  }
+
+  /**
+   * Moves the deliveries of a dead-letter queue back to the queues that they were enqueued in;
+   * `complete: false` asks for another call. With `maxMessages` it is not repeated when its outcome
+   * is unknown: a repeat would move more.
+   */
+  redrive(queue: string, request: RedriveRequest = {}, options: CallOptions = {}): Promise<RedriveAnswer> {
+    return this.#call(redriveAnswer, {
+      method: 'POST',
+      path: `${queuePath(queue)}/redrive`,
+      body: request,
+      extraMs: SWEEP_MS,
+      once: request.maxMessages !== undefined,
       ...options,
     });
   }
@@ -242,6 +330,21 @@ export class RowmqHttpClient extends BrokerClient {
     });
   }
 
+  /** The reaper that works now, and the last runs of its duties. */
+  getReaper(options: CallOptions = {}): Promise<ReaperAnswer> {
+    return this.#call(reaperAnswer, { method: 'GET', path: '/v1/admin/reaper', ...options });
+  }
+
+  /** Throws unless the broker is up. */
+  async live(options: CallOptions = {}): Promise<void> {
+    await this.#call(ANYTHING, { method: 'GET', path: '/health/live', ...options });
+  }
+
+  /** The broker's metrics in the text format of Prometheus. */
+  metrics(options: CallOptions = {}): Promise<string> {
+    return this.#call(z.string(), { method: 'GET', path: '/metrics', isText: true, ...options });
+  }
+
   /** Throws unless the broker is up and reaches its database. */
   async ready(options: CallOptions = {}): Promise<void> {
     await this.#call(ANYTHING, { method: 'GET', path: '/health/ready', ...options });
@@ -258,8 +361,9 @@ export class RowmqHttpClient extends BrokerClient {
     try {
       return await this.#try(schema, call);
     } catch (error) {
-      if (this.#retries === 0 || !this.#mayBeSentAgain(call, error)) throw error;
-      return this.#tryAgain(error, schema, call);
+      const seconds = Math.min(this.#retrySeconds, call.retrySeconds ?? Infinity);
+      if (this.#retries === 0 || seconds === 0 || !this.#mayBeSentAgain(call, error)) throw error;
+      return this.#tryAgain(error, seconds, schema, call);
     }
   }
 
@@ -267,39 +371,34 @@ export class RowmqHttpClient extends BrokerClient {
    * Retries after a first failure. It is a function of its own, so that a call that succeeds at
    * once costs nothing more.
    */
-  async #tryAgain<Schema extends z.ZodType>(failure: unknown, schema: Schema, call: Call): Promise<z.output<Schema>> {
-    /** The errors of tries that may have been carried out. */
-    const doubts: unknown[] = [];
-    const attempt = async (number: number): Promise<z.output<Schema>> => {
-      if (number === 1) throw failure;
-      return this.#try(schema, call);
-    };
-    try {
-      return await pRetry(attempt, {
-        retries: this.#retries,
-        minTimeout: FIRST_PAUSE_MS,
-        maxTimeout: LONGEST_PAUSE_MS,
-        randomize: true,
-        onFailedAttempt: async ({ error, retriesLeft }) => {
-          if (mayBeDone(error)) doubts.push(error);
-          if (retriesLeft > 0) await this.#pauseAsAsked(call, error);
-        },
-        shouldRetry: ({ error }) => this.#mayBeSentAgain(call, error),
-        ...(call.signal && { signal: call.signal }),
-      });
-    } catch (error) {
-      if (doubts.length === 0) throw error;
-      if (error instanceof RowmqError && error.code === call.doneCode) return schema.parse(undefined);
-      throw error instanceof BrokerUnreachableError ? afterDoubt(error) : error;
+  async #tryAgain<Schema extends z.ZodType>(
+    failure: unknown,
+    seconds: number,
+    schema: Schema,
+    call: Call,
+  ): Promise<z.output<Schema>> {
+    const until = performance.now() + seconds * 1000;
+    /** An earlier try may have been carried out. */
+    let isInDoubt = false;
+    let error = failure;
+    for (let retries = 0; retries < this.#retries && this.#mayBeSentAgain(call, error); retries += 1) {
+      isInDoubt ||= mayBeDone(error);
+      const pauseMs = Math.max(
+        jittered(Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** retries)),
+        Math.min(LONGEST_PAUSE_MS, retryAfterMs(error)),
+      );
+      if (performance.now() + pauseMs > until) break;
+      await pause(pauseMs, call.signal, this.#closed.signal);
+      call.signal?.throwIfAborted();
+      try {
+        return await this.#try(schema, call);
+      } catch (again) {
+        error = again;
+      }
     }
-  }
-
-  /** Pauses for the time that the broker asked for. */
-  async #pauseAsAsked({ signal }: Call, error: unknown): Promise<void> {
-    const seconds = error instanceof RowmqError ? (error.retryAfterSeconds ?? 0) : 0;
-    if (seconds === 0) return;
-    await sleep(Math.min(seconds * 1000, LONGEST_PAUSE_MS), undefined, { signal }).catch(() => undefined);
-    signal?.throwIfAborted();
+    if (!isInDoubt) throw error;
+    if (error instanceof RowmqError && error.code === call.doneCode) return schema.parse(undefined);
+    throw error instanceof BrokerUnreachableError ? afterDoubt(error) : error;
   }
 
   #mayBeSentAgain(call: Call, error: unknown): boolean {
@@ -325,11 +424,13 @@ export class RowmqHttpClient extends BrokerClient {
     const body = call.body === undefined ? null : JSON.stringify(call.body);
     const headers = body === null ? this.#headers : { ...this.#headers, 'content-type': 'application/json' };
     const request = { method: call.method, path: endpoint.pathPrefix + call.path, headers, body };
-    const asked = { method: call.method, url: endpoint.url, path: call.path };
+    const asked = { method: call.method, url: endpoint.url, path: call.path, isText: call.isText === true };
+    const { pool } = endpoint;
     try {
-      return read(schema, asked, await exchange(endpoint.pool, request, { deadlineMs, signal: call.signal }));
+      return read(schema, asked, await exchange(pool, request, { deadlineMs, signal: call.signal }));
     } catch (error) {
       if (!(error instanceof NoAnswer)) throw error;
+      if (error.cause instanceof errors.HeadersTimeoutError && !error.neverLeft) this.#endpoints.renew(endpoint, pool);
       if (error.cause instanceof errors.InvalidArgumentError) throw error.cause;
       call.signal?.throwIfAborted();
       throw unreachable(asked, error, deadlineMs);

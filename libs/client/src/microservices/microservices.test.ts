@@ -102,22 +102,25 @@ describe('the transport', () => {
       @EventPattern('orders')
       handle(@Payload() payload: string) {
         if (payload === 'reject') throw new RejectException('never');
-        if (payload === 'retry') throw new RetryException(100_000, 'later');
+        if (payload === 'retry') throw new RetryException(100_000, 'again');
+        if (payload === 'later') throw RetryException.later(100_000, 'not now');
         throw new Error('a defect');
       }
     }
     await serve(broker, Orders);
     const client = new RowmqClient(NOWHERE, broker);
-    for (const payload of ['reject', 'retry', 'else']) await firstValueFrom(client.emit('orders', payload));
+    for (const payload of ['reject', 'retry', 'later', 'else']) await firstValueFrom(client.emit('orders', payload));
     await expect
       .poll(() => broker.messages('orders').map(({ body, nackReason }) => [body, nackReason]))
       .toEqual([
-        ['"retry"', 'later'],
+        ['"retry"', 'again'],
+        ['"later"', 'not now'],
         ['"else"', expect.stringContaining('Internal server error')],
       ]);
     await expect.poll(() => broker.messages('dead')).toMatchObject([{ body: '"reject"', nackReason: 'never' }]);
-    const [retried] = broker.messages('orders');
+    const [retried, putOff] = broker.messages('orders');
     expect((retried?.availableAt.getTime() ?? 0) - Date.now()).toBeGreaterThan(90_000);
+    expect([retried?.receiveCount, putOff?.receiveCount]).toEqual([1, 0]);
   });
 
   it('logs once that the broker is away, once that it is back, and the outcome of a failed message', async () => {
@@ -139,7 +142,7 @@ describe('the transport', () => {
     ]);
     expect(log.about(/failed/)).toEqual([
       expect.stringMatching(
-        /^warn: Message \S+ of queue 'orders' failed, received 1 times; it comes again in 1 s: .*Internal server error/,
+        /^warn: Message \S+ of queue 'orders', attempt 1 failed; it comes again in 1 s: .*Internal server error/,
       ),
     ]);
   });
@@ -172,6 +175,12 @@ describe('the transport', () => {
     await expect(serve(new InMemoryBroker(), Orders)).rejects.toThrow(
       /Several handlers have @EventPattern\('orders'\)/,
     );
+  });
+
+  it('refuses to listen without a handler', async () => {
+    @Controller()
+    class Nothing {}
+    await expect(serve(new InMemoryBroker(), Nothing)).rejects.toThrow(/RowmqServer has no handlers.*@EventPattern/);
   });
 
   it('accepts only names of queues as patterns', async () => {

@@ -16,7 +16,13 @@ export class RejectException extends RpcException {
  * seconds.
  */
 export class RetryException extends RpcException {
-  constructor(ms: number, reason?: string) {
-    super(Retry.after(ms, reason));
+  /** This attempt failed, and counts towards the queue's `maxReceives`. */
+  constructor(ms: number, reason?: string, retry = Retry.after(ms, reason)) {
+    super(retry);
+  }
+
+  /** Puts the message off, which uses up no attempt. */
+  static later(ms: number, reason?: string): RetryException {
+    return new RetryException(ms, reason, Retry.later(ms, reason));
   }
 }

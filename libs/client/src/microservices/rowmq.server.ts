@@ -11,7 +11,7 @@ import { RowmqConfigurationError } from '../nest/rowmq-configuration.error.js';
 import type { PayloadOptions } from '../queue/payload-codec.js';
 import { RowmqContext } from './rowmq.context.js';
 
-type HandlerOptions = ConsumerOptions & PayloadOptions & Pick<NeededQueue, 'create'>;
+type HandlerOptions = ConsumerOptions & PayloadOptions & Pick<NeededQueue, 'create' | 'update'>;
 
 /** Names this transport in `@EventPattern(queue, ROWMQ)`, in an application with several. */
 export const ROWMQ = Symbol('rowmq');
@@ -23,10 +23,12 @@ export interface RowmqServerOptions extends RowmqClientOptions {
    */
   consumer?: ConsumerOptions | undefined;
   /**
-   * `true` creates the queues that are missing. Settings are applied to all of them. Needs an API
-   * key with that right. By default a missing queue is an error.
+   * `true` or settings create the queues that are missing. Needs an API key with that right. By
+   * default a missing queue is an error.
    */
   create?: NeededQueue['create'];
+  /** `true` also applies the settings of `create` to queues that exist, at every boot. */
+  update?: NeededQueue['update'];
 }
 
 /**
@@ -35,7 +37,7 @@ export interface RowmqServerOptions extends RowmqClientOptions {
  * message is acked. If it throws, the message comes again, as with a `@Consumer`.
  *
  * A pattern is a queue's name. The last argument of `@EventPattern` takes the options of a
- * consumer, and `format`, `schema` and `create`.
+ * consumer, and `format`, `schema`, `create` and `update`.
  */
 export class RowmqServer extends Server implements CustomTransportStrategy {
   override readonly transportId = ROWMQ;
@@ -51,9 +53,9 @@ export class RowmqServer extends Server implements CustomTransportStrategy {
    * Throws TypeError that names every invalid option.
    * @param client replaces the HTTP client, for example with an `InMemoryBroker`
    */
-  constructor({ consumer, create, ...options }: RowmqServerOptions, client?: BrokerClient) {
+  constructor({ consumer, create, update, ...options }: RowmqServerOptions, client?: BrokerClient) {
     super();
-    this.#usual = { ...consumer, create };
+    this.#usual = { ...consumer, create, update };
     this.#client = client ?? new RowmqHttpClient(options);
     this.initializeSerializer({});
     this.initializeDeserializer({});
@@ -89,7 +91,15 @@ export class RowmqServer extends Server implements CustomTransportStrategy {
   async #begin(): Promise<void> {
     const handlers = [...this.getHandlers()];
     for (const [queue, handler] of handlers) this.#consumers.push(this.#consumerOf(queue, handler));
-    const needed = handlers.map(([name, handler]) => ({ name, create: this.#optionsOf(handler).create }));
+    if (handlers.length === 0) {
+      throw new RowmqConfigurationError(
+        'RowmqServer has no handlers, so it would consume nothing: mark methods of controllers with @EventPattern(queue).',
+      );
+    }
+    const needed = handlers.map(([name, handler]) => {
+      const { create, update } = this.#optionsOf(handler);
+      return { name, create, update };
+    });
     await new QueueCheck(this.#client, this.logger, this.#closing.signal).ensureAll(needed);
     if (this.#closing.signal.aborted) return;
     for (const consumer of this.#consumers) consumer.start();
@@ -115,7 +125,7 @@ export class RowmqServer extends Server implements CustomTransportStrategy {
         `Several handlers have @EventPattern('${queue}'): if one fails, the others would run again. Call them from one handler, or give each a queue.`,
       );
     }
-    const { create: _, ...options } = this.#optionsOf(handler);
+    const { create: _create, update: _update, ...options } = this.#optionsOf(handler);
     const consumer = new QueueConsumer<unknown>(
       this.#client,
       queue,

@@ -1,20 +1,60 @@
-import { Injectable, type Type } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { DiscoveryService, MetadataScanner, Reflector } from '@nestjs/core';
-import type { Handler } from '../consumer/queue-consumer.js';
-import { CONSUMER_METADATA, type ConsumerMetadata, HANDLER_METADATA, type HandlerKind } from './decorators.js';
+import { isDeepStrictEqual } from 'node:util';
+import type { ConsumerEvents } from '../consumer/consumer-events.js';
+import type { Handler } from '../consumer/handling.js';
+import { quietly } from '../consumer/thrown.js';
+import { RowmqConnection } from './connection.js';
+import {
+  CONSUMER_METADATA,
+  type ConsumerMetadata,
+  HANDLER_METADATA,
+  type HandlerKind,
+  LISTENER_METADATA,
+} from './decorators.js';
 import { RegisteredQueue } from './registered-queue.js';
 import { RowmqConfigurationError } from './rowmq-configuration.error.js';
+import { DEFAULT_CONNECTION } from './tokens.js';
+
+type Wrapper = ReturnType<DiscoveryService['getProviders']>[number];
+type Method = (...args: unknown[]) => unknown;
+
+/** A method with `@OnConsumerEvent`. */
+export interface FoundListener {
+  event: keyof ConsumerEvents;
+  call: Method;
+}
 
 /** A class with `@Consumer`, and its one handler. */
 export interface FoundConsumer extends ConsumerMetadata {
   className: string;
   handler: Handler<unknown>;
+  listeners: FoundListener[];
 }
 
-type Method = (...args: unknown[]) => unknown;
+/** Methods of a class with one of the decorators. */
+interface Marked<T> {
+  name: string;
+  mark: T;
+}
 
 /**
- * Finds the queues and consumers of an application.
+ * The events, to find typing errors in JavaScript. The compiler checks that none is missing.
+ */
+const EVENTS: Record<keyof ConsumerEvents, true> = {
+  dequeued: true,
+  dequeueFailed: true,
+  handlerFailed: true,
+  leaseLost: true,
+  released: true,
+  expired: true,
+  extendFailed: true,
+  settleFailed: true,
+  listenerFailed: true,
+};
+
+/**
+ * Finds the connections, queues and consumers of an application.
  * @throws {@link RowmqConfigurationError} for a configuration that cannot work
  */
 @Injectable()
@@ -23,63 +63,112 @@ export class ConsumerExplorer {
   readonly #scanner: MetadataScanner;
   readonly #reflector: Reflector;
 
-  constructor(discovery: DiscoveryService, scanner: MetadataScanner, reflector: Reflector) {
+  constructor(
+    @Inject(DiscoveryService) discovery: DiscoveryService,
+    @Inject(MetadataScanner) scanner: MetadataScanner,
+    @Inject(Reflector) reflector: Reflector,
+  ) {
     this.#discovery = discovery;
     this.#scanner = scanner;
     this.#reflector = reflector;
   }
 
-  /**
-   * Every registered queue, by name. If several modules register one, the one that says how to
-   * create it.
-   */
-  queues(): Map<string, RegisteredQueue> {
-    const queues = new Map<string, RegisteredQueue>();
-    for (const { instance } of this.#discovery.getProviders()) {
-      if (!(instance instanceof RegisteredQueue)) continue;
-      const known = queues.get(instance.name);
-      if (known !== undefined && known !== instance) assertSame(known, instance);
-      if (known === undefined || instance.registration.create !== undefined) queues.set(instance.name, instance);
+  /** Every connection, by name. */
+  connections(): Map<string, RowmqConnection> {
+    const connections = new Map<string, RowmqConnection>();
+    for (const connection of this.#instances(RowmqConnection)) {
+      if (connections.has(connection.name)) {
+        const which = connection.name === DEFAULT_CONNECTION ? 'without a name' : `with the name '${connection.name}'`;
+        throw new RowmqConfigurationError(
+          `RowmqModule.forRoot is imported twice ${which}: its queues and consumers cannot know which one is meant. Import it once, in the root module, or give each connection a name of its own.`,
+        );
+      }
+      connections.set(connection.name, connection);
     }
-    return queues;
+    return connections;
+  }
+
+  /**
+   * Every registered queue of a connection, by the name that `@Consumer` uses. If several modules
+   * register one, the one that says how to create it.
+   */
+  queues(connection: string): Map<string, RegisteredQueue> {
+    const byAlias = new Map<string, RegisteredQueue>();
+    const byName = new Map<string, RegisteredQueue>();
+    for (const queue of this.#instances(RegisteredQueue)) {
+      if (queue.connection !== connection) continue;
+      assertComplete(queue);
+      const [known, namesake] = [byAlias.get(queue.alias), byName.get(queue.name)];
+      if (known !== undefined && known.name !== queue.name) {
+        throw new RowmqConfigurationError(
+          `Two registrations are called '${queue.alias}', for the queues '${known.name}' and '${queue.name}': @InjectQueue('${queue.alias}') cannot mean both.`,
+        );
+      }
+      if (namesake !== undefined) assertSame(namesake, queue);
+      if (known === undefined || createsMore(queue, known)) byAlias.set(queue.alias, queue);
+      if (namesake === undefined || createsMore(queue, namesake)) byName.set(queue.name, queue);
+    }
+    return byAlias;
   }
 
   /** Every consumer, at most one per queue. */
   consumers(): FoundConsumer[] {
-    const byQueue = new Map<string, FoundConsumer>();
+    const found: FoundConsumer[] = [];
+    const modules = new Map<FoundConsumer, string>();
     const instances = new Set<unknown>();
-    for (const wrapper of this.#discovery.getProviders()) {
+    for (const { wrapper, isController } of this.#wrappers()) {
       // The class of a provider from a factory, or of a given value, too.
-      const type: unknown = (wrapper.instance as object | undefined)?.constructor ?? wrapper.metatype;
-      if (typeof type !== 'function') continue;
+      const type: unknown = quietly(() => (wrapper.instance as object | null)?.constructor) ?? wrapper.metatype;
+      if (typeof type !== 'function' || instances.has(wrapper.instance ?? type)) continue;
+      instances.add(wrapper.instance ?? type);
+      const { name } = type;
       const metadata = this.#reflector.get<ConsumerMetadata | undefined>(CONSUMER_METADATA, type);
-      if (metadata === undefined || instances.has(wrapper.instance)) continue;
-      instances.add(wrapper.instance);
-      const { name } = type as Type;
+      if (metadata === undefined) {
+        this.#assertNoMarks(type);
+        continue;
+      }
+      if (isController) {
+        throw new RowmqConfigurationError(
+          `${name} consumes queue '${metadata.queue}' but is listed among the controllers of ${moduleOf(wrapper)}, where nothing starts it. List it among the providers.`,
+        );
+      }
       if (!wrapper.isDependencyTreeStatic()) {
         throw new RowmqConfigurationError(
           `${name} consumes queue '${metadata.queue}' but it, or a dependency of it, is request-scoped, and there is no request. Make it a singleton.`,
         );
       }
-      const found = { ...metadata, className: name, handler: this.#handlerOf(name, wrapper.instance as object) };
-      const other = byQueue.get(metadata.queue);
-      if (other !== undefined) {
-        throw new RowmqConfigurationError(
-          `${other.className} and ${name} both consume queue '${metadata.queue}', and each message would go to only one of them. Keep one consumer, with a higher concurrency if needed.`,
-        );
-      }
-      byQueue.set(metadata.queue, found);
+      const instance = wrapper.instance as object;
+      const consumer = {
+        ...metadata,
+        className: name,
+        handler: this.#handlerOf(name, instance),
+        listeners: this.#listenersOf(name, instance),
+      };
+      const other = found.find(
+        ({ queue, connection }) => queue === consumer.queue && connection === consumer.connection,
+      );
+      if (other !== undefined) throw twice(other, consumer, [modules.get(other) ?? '', moduleOf(wrapper)]);
+      found.push(consumer);
+      modules.set(consumer, moduleOf(wrapper));
     }
-    return [...byQueue.values()];
+    return found;
+  }
+
+  #wrappers(): { wrapper: Wrapper; isController: boolean }[] {
+    return [
+      ...this.#discovery.getProviders().map((wrapper) => ({ wrapper, isController: false })),
+      ...this.#discovery.getControllers().map((wrapper) => ({ wrapper, isController: true })),
+    ];
+  }
+
+  /** The distinct providers of a class. A module that exports a provider may show it again. */
+  #instances<T>(type: abstract new (...args: never[]) => T): Set<T> {
+    const all = this.#discovery.getProviders().map((wrapper): unknown => wrapper.instance);
+    return new Set(all.filter((instance): instance is T => instance instanceof type));
   }
 
   #handlerOf(className: string, instance: object): Handler<unknown> {
-    const prototype = Object.getPrototypeOf(instance) as Record<string, Method>;
-    const handlers = this.#scanner.getAllMethodNames(prototype).flatMap((name) => {
-      const method = prototype[name] as Method;
-      const kind = this.#reflector.get<HandlerKind | undefined>(HANDLER_METADATA, method);
-      return kind === undefined ? [] : [{ kind, name, method }];
-    });
+    const handlers = this.#marked<HandlerKind>(HANDLER_METADATA, Object.getPrototypeOf(instance) as object);
     const [handler, ...others] = handlers;
     if (handler === undefined) {
       throw new RowmqConfigurationError(
@@ -91,16 +180,82 @@ export class ConsumerExplorer {
         `${className} has several handlers (${handlers.map(({ name }) => name).join(', ')}): a consumer has one. Leave @OnMessage() or @OnBatch() on one of them.`,
       );
     }
-    // Looked up at each call, so that a wrapper or a spy on the method takes effect.
-    const call: Method = (...args) => (instance as Record<string, Method>)[handler.name]?.(...args);
-    return handler.kind === 'batch' ? { batch: call } : { message: call };
+    const call = methodOf(instance, handler.name);
+    return handler.mark === 'batch' ? { batch: call } : { message: call };
+  }
+
+  #listenersOf(className: string, instance: object): FoundListener[] {
+    const marked = this.#marked<keyof ConsumerEvents>(LISTENER_METADATA, Object.getPrototypeOf(instance) as object);
+    return marked.map(({ name, mark: event }) => {
+      if (Object.hasOwn(EVENTS, event)) return { event, call: methodOf(instance, name) };
+      throw new RowmqConfigurationError(
+        `${className}.${name} has @OnConsumerEvent('${event}'), but a consumer has no such event; it has ${Object.keys(EVENTS).join(', ')}.`,
+      );
+    });
+  }
+
+  /** A handler or listener in a class without `@Consumer` would never be called. */
+  #assertNoMarks(type: { name: string; prototype?: unknown }): void {
+    const { prototype } = type;
+    if (typeof prototype !== 'object' || prototype === null) return;
+    for (const key of [HANDLER_METADATA, LISTENER_METADATA]) {
+      const [marked] = this.#marked(key, prototype);
+      if (marked === undefined) continue;
+      const decorator = key === LISTENER_METADATA ? '@OnConsumerEvent' : '@OnMessage or @OnBatch';
+      throw new RowmqConfigurationError(
+        `${type.name}.${marked.name} has ${decorator}, but ${type.name} has no @Consumer(queue), so nothing would ever call it. Add @Consumer, or remove the decorator.`,
+      );
+    }
+  }
+
+  #marked<T>(key: string, prototype: object): Marked<T>[] {
+    return this.#scanner.getAllMethodNames(prototype).flatMap((name) => {
+      const method = (prototype as Record<string, Method>)[name] as Method;
+      const mark = this.#reflector.get<T | undefined>(key, method);
+      return mark === undefined ? [] : [{ name, mark }];
+    });
   }
 }
 
-function assertSame(one: RegisteredQueue, other: RegisteredQueue): void {
-  if (one.registration.schema === other.registration.schema && one.registration.format === other.registration.format)
-    return;
+/** Looked up at each call, so that a wrapper or a spy on the method takes effect. */
+function methodOf(instance: object, name: string): Method {
+  return (...args) => (instance as Record<string, Method>)[name]?.(...args);
+}
+
+function moduleOf({ host }: Wrapper): string {
+  return host?.metatype?.name ?? 'a module';
+}
+
+function twice(one: FoundConsumer, other: FoundConsumer, [first, second]: [string, string]): RowmqConfigurationError {
+  return new RowmqConfigurationError(
+    one.className === other.className
+      ? `${one.className}, which consumes queue '${one.queue}', is provided twice, by ${first} and ${second}: there would be two consumers. Provide it in one module, and export it from there if others need it.`
+      : `${one.className} and ${other.className} both consume queue '${one.queue}', and each message would go to only one of them. Keep one consumer, with a higher concurrency if needed.`,
+  );
+}
+
+/** Whether a registration says more about how to create its queue than another one. */
+function createsMore({ registration: { create } }: RegisteredQueue, { registration }: RegisteredQueue): boolean {
+  const weight = (value: unknown): number => (typeof value === 'object' ? 2 : value === true ? 1 : 0);
+  return weight(create) > weight(registration.create);
+}
+
+function assertComplete({ name, registration: { create, update } }: RegisteredQueue): void {
+  if (update !== true || typeof create === 'object') return;
   throw new RowmqConfigurationError(
-    `Queue '${one.name}' is registered with different schemas or formats: its consumer cannot know which one holds. Share one registration.`,
+    `Queue '${name}' is registered with update: true but no settings: say create: { … }, or remove update.`,
+  );
+}
+
+function assertSame({ name, registration: one }: RegisteredQueue, { registration: other }: RegisteredQueue): void {
+  if (one.schema !== other.schema || one.format !== other.format) {
+    throw new RowmqConfigurationError(
+      `Queue '${name}' is registered with different schemas or formats: its consumer cannot know which one holds. Share one registration.`,
+    );
+  }
+  if (typeof one.create !== 'object' || typeof other.create !== 'object') return;
+  if (isDeepStrictEqual(one.create, other.create) && (one.update ?? false) === (other.update ?? false)) return;
+  throw new RowmqConfigurationError(
+    `Queue '${name}' is registered twice with different settings (${JSON.stringify(one.create)}${one.update === true ? ' with update' : ''} and ${JSON.stringify(other.create)}${other.update === true ? ' with update' : ''}): which ones held would depend on the order of modules. Share one registration.`,
   );
 }

@@ -1,77 +1,77 @@
-import {
-  Inject,
-  Injectable,
-  Logger,
-  type OnApplicationBootstrap,
-  type OnApplicationShutdown,
-  type OnModuleDestroy,
-} from '@nestjs/common';
+import { Inject, Injectable, Logger, type OnApplicationBootstrap, type OnModuleDestroy } from '@nestjs/common';
 import { QueueConsumer } from '../consumer/queue-consumer.js';
-import { BrokerClient } from '../broker-client.js';
-import { ConsumerExplorer } from './consumer-explorer.js';
 import { logConsumer } from './consumer-log.js';
-import { QueueCheck } from './queue-check.js';
+import { type BoundConsumer, QueuesService } from './queues.service.js';
 import { RowmqConfigurationError } from './rowmq-configuration.error.js';
+import { DEFAULT_CONNECTION } from './tokens.js';
 
 /**
- * The application's consumers. They are checked and started in `onApplicationBootstrap`, and
- * stopped in `onModuleDestroy`. Resources of handlers have to stay open until then: close them in
- * `beforeApplicationShutdown` or `onApplicationShutdown`.
+ * The application's consumers. They start when the application has started: after every
+ * `onApplicationBootstrap`. They stop before every `onModuleDestroy`, so that handlers can use
+ * whatever these close.
  */
 @Injectable()
-export class ConsumersService implements OnApplicationBootstrap, OnModuleDestroy, OnApplicationShutdown {
+export class ConsumersService implements OnApplicationBootstrap, OnModuleDestroy {
   readonly #logger = new Logger('Rowmq');
-  readonly #running = new Map<string, QueueConsumer>();
-  readonly #closing = new AbortController();
+  readonly #consumers = new Map<string, QueueConsumer>();
+  readonly #queues: QueuesService;
+  #isClosing = false;
+  #isMade = false;
 
-  readonly #client: BrokerClient;
-  readonly #explorer: ConsumerExplorer;
-
-  constructor(@Inject(BrokerClient) client: BrokerClient, explorer: ConsumerExplorer) {
-    this.#client = client;
-    this.#explorer = explorer;
+  constructor(@Inject(QueuesService) queues: QueuesService) {
+    this.#queues = queues;
   }
 
   /**
-   * The running consumer of a queue, for access to its events.
+   * The consumer of a queue: its events, `pause` and `resume`, `stop` and `start`. Available from
+   * `onModuleInit` on.
    * @throws {@link RowmqConfigurationError} if this application has none
    */
-  get(queue: string): QueueConsumer {
-    const consumer = this.#running.get(queue);
+  get(queue: string, connection = DEFAULT_CONNECTION): QueueConsumer {
+    this.#make();
+    const consumer = this.#consumers.get(keyOf(queue, connection));
     if (consumer !== undefined) return consumer;
-    throw new RowmqConfigurationError(`This application has no consumer of queue '${queue}' that has started.`);
+    throw new RowmqConfigurationError(`This application has no consumer of queue '${queue}'.`);
   }
 
-  async onApplicationBootstrap(): Promise<void> {
-    const queues = this.#explorer.queues();
-    const consumers = this.#explorer.consumers().map(({ queue, options, className, handler }) => {
-      const registered = queues.get(queue);
-      if (registered === undefined) {
-        throw new RowmqConfigurationError(
-          `${className} consumes queue '${queue}', which no module registers: import RowmqModule.registerQueue({ name: '${queue}' }).`,
-        );
-      }
-      const { format, schema } = registered.registration;
-      return new QueueConsumer(this.#client, queue, handler, { ...options, format, schema });
-    });
-    const needed = [...queues.values()].map(({ registration }) => registration);
-    await new QueueCheck(this.#client, this.#logger, this.#closing.signal).ensureAll(needed);
-    // If an HTTP application is closed meanwhile, Nest does not wait for the end of this.
-    if (this.#closing.signal.aborted) return;
-    for (const consumer of consumers) {
-      this.#running.set(consumer.queue, consumer);
-      logConsumer(consumer, this.#logger);
-      consumer.start();
-    }
+  /** Every consumer of the application. */
+  all(): QueueConsumer[] {
+    this.#make();
+    return [...this.#consumers.values()];
+  }
+
+  onApplicationBootstrap(): void {
+    this.#make();
+    // If an HTTP application is closed meanwhile, Nest does not wait for the end of its start.
+    if (this.#isClosing) return;
+    for (const consumer of this.#consumers.values()) consumer.start();
   }
 
   async onModuleDestroy(): Promise<void> {
-    this.#closing.abort(new Error('the application is closed'));
-    await Promise.all([...this.#running.values()].map((consumer) => consumer.stop()));
+    this.#isClosing = true;
+    await Promise.all([...this.#consumers.values()].map(async (consumer) => consumer.stop()));
   }
 
-  /** The client closes last, because other providers may enqueue until then. */
-  async onApplicationShutdown(): Promise<void> {
-    await this.#client.close();
+  #make(): void {
+    if (this.#isMade) return;
+    const made = this.#queues
+      .consumers()
+      .map((found) => [keyOf(found.queue, found.connection), consumerOf(found)] as const);
+    this.#isMade = true;
+    for (const [key, consumer] of made) {
+      logConsumer(consumer, this.#logger);
+      this.#consumers.set(key, consumer);
+    }
   }
+}
+
+function keyOf(queue: string, connection: string): string {
+  return `${connection} ${queue}`;
+}
+
+function consumerOf({ registered, handler, options, listeners }: BoundConsumer): QueueConsumer {
+  const { format, schema } = registered.registration;
+  const consumer = new QueueConsumer(registered.client, registered.name, handler, { ...options, format, schema });
+  for (const { event, call } of listeners) consumer.on(event, call);
+  return consumer;
 }

@@ -1,35 +1,46 @@
 import { Inject, Injectable, SetMetadata } from '@nestjs/common';
+import type { ConsumerEvents } from '../consumer/consumer-events.js';
 import type { ConsumerOptions } from '../consumer/consumer-options.js';
-import { getQueueToken } from './tokens.js';
+import { DEFAULT_CONNECTION, getClientToken, getQueueToken } from './tokens.js';
 
 export const CONSUMER_METADATA = 'rowmq:consumer';
 export const HANDLER_METADATA = 'rowmq:handler';
+export const LISTENER_METADATA = 'rowmq:listener';
 
 export interface ConsumerMetadata {
   queue: string;
+  connection: string;
   options: ConsumerOptions;
 }
 
 export type HandlerKind = 'message' | 'batch';
 
 /** Injects a queue that was registered with `RowmqModule.registerQueue`. */
-export const InjectQueue = (name: string): ParameterDecorator & PropertyDecorator => Inject(getQueueToken(name));
+export const InjectQueue = (name: string, connection?: string): ParameterDecorator & PropertyDecorator =>
+  Inject(getQueueToken(name, connection));
+
+/** Injects the client of a named connection. That of an unnamed one is `RowmqHttpClient`. */
+export const InjectRowmq = (connection: string): ParameterDecorator & PropertyDecorator =>
+  Inject(getClientToken(connection));
 
 /**
  * Makes a class the consumer of a queue. One method, marked with {@link OnMessage} or {@link
  * OnBatch}, handles its messages. List the class among a module's providers.
  */
-export function Consumer(queue: string, options: ConsumerOptions = {}): ClassDecorator {
+export function Consumer(
+  queue: string,
+  { connection = DEFAULT_CONNECTION, ...options }: ConsumerOptions & { connection?: string | undefined } = {},
+): ClassDecorator {
   return (target) => {
     Injectable()(target);
-    SetMetadata(CONSUMER_METADATA, { queue, options } satisfies ConsumerMetadata)(target);
+    SetMetadata(CONSUMER_METADATA, { queue, connection, options } satisfies ConsumerMetadata)(target);
   };
 }
 
 /**
  * Marks the method of a {@link Consumer} that handles messages one by one: `(payload, message) =>
  * …`. If it returns, the message is acked. If it throws, the message is nacked with back-off.
- * `Reject` dead-letters it, and `Retry` nacks it with a delay.
+ * `Reject` dead-letters it, and `Retry` gets it again after a delay.
  */
 export const OnMessage = (): MethodDecorator => SetMetadata<string, HandlerKind>(HANDLER_METADATA, 'message');
 
@@ -38,3 +49,7 @@ export const OnMessage = (): MethodDecorator => SetMetadata<string, HandlerKind>
  * `(messages) => …`. It may settle each by itself. The other messages share its outcome.
  */
 export const OnBatch = (): MethodDecorator => SetMetadata<string, HandlerKind>(HANDLER_METADATA, 'batch');
+
+/** Marks a method of a {@link Consumer} that hears one of the consumer's events. */
+export const OnConsumerEvent = (event: keyof ConsumerEvents): MethodDecorator =>
+  SetMetadata<string, keyof ConsumerEvents>(LISTENER_METADATA, event);

@@ -1,8 +1,9 @@
 import type { Logger } from '@nestjs/common';
 import { type PutQueueRequest, RowmqError } from '@rowmq/contract';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { BrokerClient } from '../broker-client.js';
 import { mayPass } from '../http/broker-unreachable.error.js';
+import { NO_RECEIPT } from '../http/no-receipt.js';
+import { jittered, pause } from '../timers.js';
 import { RowmqConfigurationError } from './rowmq-configuration.error.js';
 
 /** A queue that an application uses, and whether to create it. */
@@ -10,18 +11,21 @@ export interface NeededQueue {
   /** 1 to 80 of the characters A-Z a-z 0-9 . _ - */
   name: string;
   /**
-   * `true` creates the queue at boot if it is missing. Settings are applied at every boot. Needs an
-   * API key with that right. By default a missing queue is an error.
+   * `true` or settings create the queue at boot if it is missing. An existing queue stays as it is.
+   * Needs an API key with that right. By default a missing queue is an error.
    */
   create?: boolean | PutQueueRequest | undefined;
+  /**
+   * `true` also applies the settings of `create` to an existing queue, at every boot. That undoes
+   * what an operator changed meanwhile.
+   */
+  update?: boolean | undefined;
 }
 
-/**
- * No broker ever gave this receipt. An ack of it tells with any API key whether the queue exists.
- */
-const NO_RECEIPT = 'is-there-such-a-queue';
 /** The time for all checks at boot together. */
 const CHECK_MS = 10_000;
+/** The time to repeat one call at boot. Another broker may answer it. */
+const REPEAT_SECONDS = 2;
 const CHECK_AGAIN_MS = 2000;
 
 /** Makes sure at boot that the queues of an application exist. */
@@ -42,11 +46,12 @@ export class QueueCheck {
   }
 
   /**
-   * Checks the queues in the order given. If the broker is unreachable, the check is repeated later
-   * and does not delay the start.
+   * Checks the queues, dead-letter queues before those that use them. If the broker is unreachable,
+   * the check is repeated later and does not delay the start.
    * @throws RowmqConfigurationError for a queue that is missing, or that the broker refuses
    */
-  async ensureAll(queues: readonly NeededQueue[]): Promise<void> {
+  async ensureAll(needed: readonly NeededQueue[]): Promise<void> {
+    const queues = deadLetterQueuesFirst(needed);
     const deadline = AbortSignal.timeout(CHECK_MS);
     for (const [index, queue] of queues.entries()) {
       try {
@@ -72,32 +77,51 @@ export class QueueCheck {
             if (!this.#closing.aborted) this.#logger.error(asFault(queue, error).message);
             break;
           }
-          await sleep(CHECK_AGAIN_MS, undefined, { signal: this.#closing }).catch(() => undefined);
+          await pause(jittered(CHECK_AGAIN_MS), this.#closing);
         }
       }
     }
   }
 
-  async #ensure({ name, create }: NeededQueue, signal: AbortSignal): Promise<void> {
-    if (typeof create === 'object') {
-      await this.#client.putQueue(name, create, { signal });
-      return;
-    }
-    try {
-      await this.#client.ack(name, { receipts: [NO_RECEIPT] }, { signal });
-    } catch (error) {
-      if (!create || !(error instanceof RowmqError) || error.code !== 'queue-not-found') throw error;
-      await this.#client.putQueue(name, {}, { signal });
-    }
+  async #ensure({ name, create, update }: NeededQueue, signal: AbortSignal): Promise<void> {
+    const options = { signal, retrySeconds: REPEAT_SECONDS };
+    const settings = typeof create === 'object' ? create : {};
+    if (update === true) await this.#client.putQueue(name, settings, options);
+    else if (create) await this.#client.createQueue(name, settings, options);
+    else await this.#client.ack(name, { receipts: [NO_RECEIPT] }, options);
   }
 }
 
-function asFault({ name }: NeededQueue, error: unknown): RowmqConfigurationError {
+/** The queue that takes its dead letters, if its registration says so. */
+function deadLetterQueueOf({ create }: NeededQueue): string | undefined {
+  return typeof create === 'object' ? (create.deadLetterQueue ?? undefined) : undefined;
+}
+
+/** Each queue after its dead-letter queue. A circle has no such order: the broker refuses it. */
+function deadLetterQueuesFirst(needed: readonly NeededQueue[]): NeededQueue[] {
+  const byName = new Map(needed.map((queue) => [queue.name, queue]));
+  const sorted = new Set<NeededQueue>();
+  const visit = (queue: NeededQueue, users: readonly NeededQueue[]): void => {
+    if (sorted.has(queue) || users.includes(queue)) return;
+    const target = byName.get(deadLetterQueueOf(queue) ?? '');
+    if (target !== undefined) visit(target, [...users, queue]);
+    sorted.add(queue);
+  };
+  for (const queue of needed) visit(queue, []);
+  return [...sorted];
+}
+
+function asFault({ name, create }: NeededQueue, error: unknown): RowmqConfigurationError {
   if (error instanceof RowmqError && error.code === 'queue-not-found') {
     return new RowmqConfigurationError(
       `Queue '${name}' does not exist: create it with PUT /v1/admin/queues/${name}, or use it with create: true.`,
       { cause: error },
     );
   }
-  return new RowmqConfigurationError(`Queue '${name}' cannot be used: ${(error as Error).message}`, { cause: error });
+  const deadLetterQueue = deadLetterQueueOf({ name, create });
+  const hint =
+    deadLetterQueue === undefined ? '' : ` Its registration names the dead-letter queue '${deadLetterQueue}'.`;
+  return new RowmqConfigurationError(`Queue '${name}' cannot be used: ${(error as Error).message}${hint}`, {
+    cause: error,
+  });
 }

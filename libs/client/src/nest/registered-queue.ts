@@ -2,16 +2,25 @@ import type { PayloadOptions } from '../queue/payload-codec.js';
 import { Queue } from '../queue/queue.js';
 import type { BrokerClient } from '../broker-client.js';
 import type { NeededQueue } from './queue-check.js';
+import { DEFAULT_CONNECTION } from './tokens.js';
 
 /** A queue that a module uses. */
-export interface QueueRegistration<In = unknown, Out = In> extends PayloadOptions<In, Out>, NeededQueue {}
+export interface QueueRegistration<In = unknown, Out = In> extends PayloadOptions<In, Out>, NeededQueue {
+  /** The name of the connection whose broker has the queue. Default: the unnamed one. */
+  connection?: string | undefined;
+}
 
 /** A queue as it was registered. */
 export class RegisteredQueue<In = unknown, Out = In> extends Queue<In, Out> {
+  readonly connection: string;
+
   constructor(
     client: BrokerClient,
     readonly registration: QueueRegistration<In, Out>,
+    /** Its name in `@InjectQueue` and `@Consumer`. It differs if the queue's name is configured. */
+    readonly alias = registration.name,
   ) {
     super(client, registration.name, registration);
+    this.connection = registration.connection ?? DEFAULT_CONNECTION;
   }
 }

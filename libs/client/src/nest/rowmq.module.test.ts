@@ -118,8 +118,10 @@ describe('an application', () => {
     await vi.waitUntil(() => broker.isAsked);
     await app.close();
     broker.letGo();
-    await started;
-    expect(() => app.get(ConsumersService).get('orders')).toThrow(/no consumer of queue 'orders' that has started/);
+    // Nest cannot finish the start of an application that is closed.
+    await started.catch(() => undefined);
+    expect(app.get(ConsumersService).get('orders').isStarted).toBe(false);
+    expect(() => app.get(ConsumersService).get('others')).toThrow(/no consumer of queue 'others'/);
     expect(broker.dequeues).toBe(0);
   });
 

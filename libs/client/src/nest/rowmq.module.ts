@@ -1,54 +1,138 @@
-import { ConfigurableModuleBuilder, type DynamicModule, Module } from '@nestjs/common';
-import { DiscoveryModule } from '@nestjs/core';
-import { RowmqHttpClient, type RowmqClientOptions } from '../http/rowmq-http-client.js';
+import {
+  ConfigurableModuleBuilder,
+  type DynamicModule,
+  Inject,
+  type InjectionToken,
+  Module,
+  type ModuleMetadata,
+  Optional,
+} from '@nestjs/common';
 import { BrokerClient } from '../broker-client.js';
-import { ConsumerExplorer } from './consumer-explorer.js';
-import { ConsumersService } from './consumers.service.js';
+import { RowmqHttpClient, type RowmqClientOptions } from '../http/rowmq-http-client.js';
+import { clientFor } from './connection.js';
+import { connectionProviders } from './connection-providers.js';
+import { RowmqConsumersModule } from './core.modules.js';
+import { RowmqHealthIndicator } from './health-indicator.js';
 import { type QueueRegistration, RegisteredQueue } from './registered-queue.js';
-import { getQueueToken } from './tokens.js';
+import { RowmqConfigurationError } from './rowmq-configuration.error.js';
+import { DEFAULT_CONNECTION, getClientToken, getQueueToken } from './tokens.js';
 
 const { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN } = new ConfigurableModuleBuilder<RowmqClientOptions>()
   .setClassMethodName('forRoot')
-  .setExtras({ isGlobal: true }, (definition, { isGlobal }) => ({ ...definition, global: isGlobal }))
+  .setExtras(
+    {
+      /** The name of the connection, if the application has several. */
+      name: DEFAULT_CONNECTION,
+      isGlobal: true,
+    },
+    (definition, { name, isGlobal }) => connectionModule(definition, name, isGlobal),
+  )
   .build();
+
+interface Factory<T> extends Pick<ModuleMetadata, 'imports'> {
+  inject?: InjectionToken[] | undefined;
+  // oxlint-disable-next-line typescript/no-explicit-any -- Nest's own type of factories
+  useFactory: (...args: any[]) => T | Promise<T>;
+}
+
+/** A registration whose content is injected. */
+export interface QueueAsyncRegistration extends Factory<Partial<QueueRegistration>> {
+  /**
+   * The name in `@InjectQueue` and `@Consumer`. It is the queue's name, too, unless the factory
+   * returns another one.
+   */
+  name: string;
+  connection?: string | undefined;
+}
 
 /** The queues of one `registerQueue`. */
 @Module({})
-class RowmqQueueModule {}
+class RowmqRegistrationsModule {}
 
 /**
  * RowMQ for a Nest application. Import `RowmqModule.forRoot({ url, apiKey })` once, in the root
  * module, or `forRootAsync` to inject the settings. Each module registers the queues that it uses.
  *
- * Consumers (`@Consumer`) start when the application has started, and stop in `onModuleDestroy`.
- * Close the resources of handlers later, in `onApplicationShutdown`. Call
+ * The queues exist before any `onModuleInit`. Consumers (`@Consumer`) start after every
+ * `onApplicationBootstrap`, and stop before every `onModuleDestroy`. Call
  * `app.enableShutdownHooks()`, because otherwise a signal ends the process at once.
  */
-@Module({
-  imports: [DiscoveryModule],
-  providers: [
-    ConsumerExplorer,
-    ConsumersService,
-    {
-      provide: RowmqHttpClient,
-      inject: [MODULE_OPTIONS_TOKEN],
-      useFactory: (options: RowmqClientOptions) => new RowmqHttpClient(options),
-    },
-    { provide: BrokerClient, useExisting: RowmqHttpClient },
-  ],
-  exports: [BrokerClient, RowmqHttpClient, ConsumersService],
-})
+@Module({})
 export class RowmqModule extends ConfigurableModuleClass {
+  constructor(@Optional() @Inject(MODULE_OPTIONS_TOKEN) options: unknown) {
+    super();
+    if (options !== undefined) return;
+    throw new RowmqConfigurationError(
+      'RowmqModule is imported without forRoot: import RowmqModule.forRoot({ url }), or RowmqModule.registerQueue({ name }).',
+    );
+  }
+
   /**
    * Registers the queues that a module enqueues to or consumes. `@InjectQueue(name)` injects a
    * {@link RegisteredQueue}.
    */
   static registerQueue(...registrations: [QueueRegistration, ...QueueRegistration[]]): DynamicModule {
-    const providers = registrations.map((registration) => ({
-      provide: getQueueToken(registration.name),
-      inject: [BrokerClient],
-      useFactory: (client: BrokerClient) => new RegisteredQueue(client, registration),
-    }));
-    return { module: RowmqQueueModule, providers, exports: providers };
+    return registrationsModule(
+      registrations.map((registration) => ({
+        ...registration,
+        make: (client) => new RegisteredQueue(client, registration),
+      })),
+    );
   }
+
+  /** As {@link registerQueue}, for queues whose names or settings a factory makes. */
+  static registerQueueAsync(...registrations: [QueueAsyncRegistration, ...QueueAsyncRegistration[]]): DynamicModule {
+    return registrationsModule(
+      registrations.map(({ name, connection, inject, useFactory }) => ({
+        name,
+        connection,
+        inject,
+        make: async (client, ...args) => {
+          const made = await useFactory(...args);
+          return new RegisteredQueue(client, { ...made, name: made.name ?? name, connection }, name);
+        },
+      })),
+      registrations.flatMap(({ imports = [] }) => imports),
+    );
+  }
+}
+
+function connectionModule(definition: DynamicModule, name: string, global: boolean): DynamicModule {
+  const isUnnamed = name === DEFAULT_CONNECTION;
+  const token = isUnnamed ? RowmqHttpClient : getClientToken(name);
+  const providers = [
+    {
+      provide: token,
+      inject: [MODULE_OPTIONS_TOKEN],
+      useFactory: (options: RowmqClientOptions) => new RowmqHttpClient(options),
+    },
+    ...connectionProviders(name, token),
+  ];
+  return {
+    ...definition,
+    global,
+    imports: [...(definition.imports ?? []), RowmqConsumersModule],
+    providers: [...(definition.providers ?? []), ...providers],
+    exports: isUnnamed ? [token, BrokerClient, RowmqHealthIndicator] : [token],
+  };
+}
+
+interface NamedQueue {
+  name: string;
+  connection?: string | undefined;
+  inject?: InjectionToken[] | undefined;
+  make: (client: BrokerClient, ...args: unknown[]) => RegisteredQueue | Promise<RegisteredQueue>;
+}
+
+function registrationsModule(queues: readonly NamedQueue[], imports: DynamicModule['imports'] = []): DynamicModule {
+  const providers = queues.map(({ name, connection = DEFAULT_CONNECTION, inject = [], make }) => {
+    const token = connection === DEFAULT_CONNECTION ? BrokerClient : getClientToken(connection);
+    return {
+      provide: getQueueToken(name, connection),
+      inject: [{ token, optional: true }, ...inject],
+      useFactory: async (client: BrokerClient | undefined, ...args: unknown[]) =>
+        make(clientFor(name, connection, client), ...args),
+    };
+  });
+  return { module: RowmqRegistrationsModule, imports, providers, exports: providers };
 }

@@ -1,5 +1,6 @@
 import { type EnqueueRequest, LIMITS, RowmqError } from '@rowmq/contract';
 import type { BrokerClient } from '../broker-client.js';
+import { turn } from '../timers.js';
 
 type NewMessage = EnqueueRequest['messages'][number];
 
@@ -20,6 +21,8 @@ const MAY_BE_ONE = new Set<string>(['invalid-request', 'message-too-large', 'que
 export class EnqueueBatcher {
   #units: Unit[] = [];
   #messages = 0;
+  /** Calls that wait for room, in their order. */
+  readonly #waiting: { count: number; enter: () => void }[] = [];
 
   readonly #client: BrokerClient;
   readonly #queue: string;
@@ -30,24 +33,38 @@ export class EnqueueBatcher {
   }
 
   /**
-   * Stores 1 to 100 messages, all or none. Returns their ids once they are durable. Throws the
-   * client's errors, and `overloaded` while 10,000 messages wait for an answer.
+   * Stores 1 to 100 messages, all or none. Returns their ids once they are durable. While 10,000
+   * messages wait for an answer, further calls wait for room, in their order. Throws the client's
+   * errors.
    */
   async enqueue(messages: readonly NewMessage[]): Promise<string[]> {
-    if (this.#messages + messages.length > MOST_MESSAGES) {
-      throw new RowmqError(
-        'overloaded',
-        `${this.#messages} messages for queue '${this.#queue}' already wait for the broker's answer; await them before you enqueue more.`,
-      );
-    }
-    this.#messages += messages.length;
+    if (this.#waiting.length > 0 || this.#isFullFor(messages.length)) await this.#room(messages.length);
+    else this.#messages += messages.length;
     try {
       return await new Promise<string[]>((resolve, reject) => {
-        if (this.#units.length === 0) setImmediate(() => this.#send());
+        if (this.#units.length === 0) void turn().then(() => this.#send());
         this.#units.push({ messages, resolve, reject });
       });
     } finally {
       this.#messages -= messages.length;
+      this.#letIn();
+    }
+  }
+
+  #isFullFor(count: number): boolean {
+    return this.#messages + count > MOST_MESSAGES;
+  }
+
+  /** Resolves when the messages are counted among those that wait for an answer. */
+  async #room(count: number): Promise<void> {
+    await new Promise<void>((enter) => this.#waiting.push({ count, enter }));
+  }
+
+  #letIn(): void {
+    for (let next = this.#waiting[0]; next !== undefined && !this.#isFullFor(next.count); next = this.#waiting[0]) {
+      this.#waiting.shift();
+      this.#messages += next.count;
+      next.enter();
     }
   }
 

@@ -1,5 +1,6 @@
 import { type EnqueueMessage, type LeasedMessage, LIMITS, RowmqError } from '@rowmq/contract';
 import type { StandardSchemaV1 } from '@standard-schema/spec';
+import { reasonOf } from '../consumer/thrown.js';
 
 /** The format of a queue's payloads. */
 export interface PayloadOptions<In = unknown, Out = In> {
@@ -37,7 +38,7 @@ export class PayloadCodec<In = unknown, Out = In> {
    */
   encode(payload: In): Body | Promise<Body> {
     if (this.#options.format === 'bytes') return this.#encodeBytes(payload);
-    const body = JSON.stringify(payload) as string | undefined;
+    const body = this.#toJson(payload);
     if (body === undefined) {
       throw new PayloadError(`A payload for queue '${this.#queue}' is ${typeof payload}, which JSON cannot represent.`);
     }
@@ -54,6 +55,17 @@ export class PayloadCodec<In = unknown, Out = In> {
     const bytes = Buffer.from(body, bodyEncoding);
     if (this.#options.format === 'bytes') return bytes as Out;
     return this.#check(parse(this.#queue, bodyEncoding === 'utf8' ? body : bytes.toString()));
+  }
+
+  #toJson(payload: In): string | undefined {
+    try {
+      return JSON.stringify(payload);
+    } catch (error) {
+      const why = reasonOf(error);
+      throw new PayloadError(`A payload for queue '${this.#queue}' cannot be represented as JSON: ${why}`, {
+        cause: error,
+      });
+    }
   }
 
   #encodeBytes(payload: In): Body {
@@ -77,7 +89,8 @@ export class PayloadCodec<In = unknown, Out = In> {
     const { schema } = this.#options;
     if (schema === undefined) return payload as Out;
     const result = schema['~standard'].validate(payload);
-    return result instanceof Promise ? result.then((outcome) => this.#valid(outcome)) : this.#valid(result);
+    if (!isThenable(result)) return this.#valid(result);
+    return Promise.resolve(result).then((outcome) => this.#valid(outcome));
   }
 
   #valid(result: StandardSchemaV1.Result<Out>): Out {
@@ -85,6 +98,11 @@ export class PayloadCodec<In = unknown, Out = In> {
     const faults = result.issues.map(({ path, message }) => `${pathOf(path)}${message}`).join('; ');
     throw new PayloadError(`The payload does not fit the schema of queue '${this.#queue}': ${faults}`);
   }
+}
+
+/** Other libraries have promises of their own. */
+function isThenable<T>(value: T | Promise<T>): value is Promise<T> {
+  return typeof (value as { then?: unknown } | null)?.then === 'function';
 }
 
 function parse(queue: string, body: string): unknown {

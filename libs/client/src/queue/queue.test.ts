@@ -1,5 +1,5 @@
 import { type EnqueueRequest, RowmqError } from '@rowmq/contract';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { z } from 'zod';
 import { InMemoryBroker } from '../testing/in-memory-broker.js';
 import { PayloadError } from './payload-codec.js';
@@ -75,15 +75,47 @@ describe('enqueue', () => {
     ]);
   });
 
-  it('refuses more than 10,000 waiting messages, and accepts more after the answer', async () => {
-    const broker = new InMemoryBroker();
+  it('keeps 10,000 messages in flight at most, and lets further calls wait in their order', async () => {
+    /** Answers no enqueue before it is let go. */
+    class SlowBroker extends InMemoryBroker {
+      asked = 0;
+      letGo: () => void = () => undefined;
+      private readonly held = new Promise<void>((resolve) => (this.letGo = resolve));
+
+      override async enqueue(name: string, request: EnqueueRequest) {
+        this.asked += request.messages.length;
+        await this.held;
+        return super.enqueue(name, request);
+      }
+    }
+    const broker = new SlowBroker();
     const queue = new Queue<number>(broker, 'orders');
     const batch = Array.from({ length: 100 }, (_, index) => index);
-    const waiting = Array.from({ length: 100 }, async () => queue.enqueueMany(batch));
-    await expect(queue.enqueue(1)).rejects.toMatchObject({ code: 'overloaded' });
-    await Promise.all(waiting);
-    await expect(queue.enqueue(1)).resolves.toBeTypeOf('string');
-    expect(broker.messages('orders')).toHaveLength(10_001);
+    const calls = Array.from({ length: 150 }, async () => queue.enqueueMany(batch));
+    const last = [queue.enqueue(1000), queue.enqueue(1001)];
+    await vi.waitUntil(() => broker.asked >= 10_000);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(broker.asked).toBe(10_000);
+    broker.letGo();
+    await Promise.all([...calls, ...last]);
+    expect(broker.messages('orders')).toHaveLength(15_002);
+    expect(broker.messages('orders').slice(-2)).toMatchObject([{ body: '1000' }, { body: '1001' }]);
+  });
+
+  it('goes on after a failure of the messages that filled it', async () => {
+    class FailingBroker extends InMemoryBroker {
+      failures = 100;
+
+      override async enqueue(name: string, request: EnqueueRequest) {
+        this.failures -= 1;
+        if (this.failures >= 0) throw new RowmqError('database-unavailable', 'It is away.');
+        return super.enqueue(name, request);
+      }
+    }
+    const queue = new Queue<number>(new FailingBroker(), 'orders');
+    const batch = Array.from({ length: 100 }, (_, index) => index);
+    const outcomes = await Promise.allSettled(Array.from({ length: 101 }, async () => queue.enqueueMany(batch)));
+    expect(outcomes.map(({ status }) => status)).toEqual([...Array<string>(100).fill('rejected'), 'fulfilled']);
   });
 
   it.each([0, 101])('refuses %i at once', async (count) => {
@@ -142,5 +174,7 @@ describe('a queue’s payload', () => {
     await expect(queue.enqueue('ü'.repeat(2047))).resolves.toBeTypeOf('string');
     await expect(queue.enqueue('ü'.repeat(2048))).rejects.toMatchObject({ code: 'message-too-large' });
     await expect(queue.enqueue(undefined as never)).rejects.toThrow(/undefined, which JSON cannot represent/);
+    await expect(queue.enqueue(7n as never)).rejects.toThrow(PayloadError);
+    await expect(queue.enqueue(7n as never)).rejects.toThrow(/queue 'orders' cannot be represented as JSON: .*BigInt/);
   });
 });

@@ -22,7 +22,7 @@ export class Queue<In = unknown, Out = In> {
   readonly #batcher: EnqueueBatcher;
 
   constructor(
-    client: BrokerClient,
+    readonly client: BrokerClient,
     readonly name: string,
     options: PayloadOptions<In, Out> = {},
   ) {

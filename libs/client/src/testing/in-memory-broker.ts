@@ -4,9 +4,13 @@ import {
   ackRequest,
   type AckRequest,
   bodyEncodingOf,
+  type BrowseAnswer,
+  browseQuery,
+  type BrowseQuery,
   checkDeadLetterPath,
   checkMaxReceives,
   decodeReceipt,
+  type DeliveryState,
   type DequeueAnswer,
   dequeueRequest,
   type DequeueRequest,
@@ -21,20 +25,35 @@ import {
   formatMessageId,
   LEASE_GRACE_MS,
   type LeasedMessage,
+  type MessageAnswer,
   messageBytes,
+  messageIdText,
   type NackAnswer,
   type NackRequest,
   nackRequest,
   newPackId,
   parseMessageId,
+  type PauseAnswer,
+  type PurgeAnswer,
   putQueueRequest,
   type PutQueueRequest,
   QUEUE_DEFAULTS,
+  type QueueAnswer,
   queueName,
   type QueueSettings,
+  type QueuesAnswer,
+  type QueueStats,
+  type ReaperAnswer,
   readRequest,
+  type RedriveAnswer,
+  redriveRequest,
+  type RedriveRequest,
+  type ReleaseAnswer,
+  type ReleaseRequest,
+  releaseRequest,
   RowmqError,
 } from '@rowmq/contract';
+import { pause } from '../timers.js';
 import { type CallOptions, BrokerClient } from '../broker-client.js';
 import { type Code, type Delivery, LeaseProtocol, type Receipt } from './lease-protocol.js';
 
@@ -57,6 +76,11 @@ export type MemoryMessage = Pick<
 const TOKEN_BYTES = 8;
 const POLL_MS = 5;
 
+interface MemoryQueue extends QueueSettings {
+  paused: boolean;
+  createdAt: number;
+}
+
 /**
  * A broker in this process's memory, for tests of services that use RowMQ. It has the same verbs
  * and refuses the same requests, without HTTP, a database or durability.
@@ -64,9 +88,11 @@ const POLL_MS = 5;
  * The first use of a queue creates it, with the settings of a new queue. `putQueue` changes them.
  */
 export class InMemoryBroker extends BrokerClient {
-  readonly #queues = new Map<string, QueueSettings>();
+  readonly #queues = new Map<string, MemoryQueue>();
   readonly #protocol = new LeaseProtocol(this.#queues, Date.now());
   readonly #contents = new Map<string, Content>();
+  /** The dequeues that wait for messages. */
+  readonly #waiting = new Set<AbortController>();
   #isClosed = false;
 
   async enqueue(queue: string, request: EnqueueRequest): Promise<EnqueueAnswer> {
@@ -91,20 +117,25 @@ export class InMemoryBroker extends BrokerClient {
     }
     this.#protocol.store(drafts, null);
     for (const { id, content } of stamped) this.#contents.set(id, content);
+    this.#wake();
     return { messages: stamped.map(({ id }) => ({ id })) };
   }
 
   async dequeue(queue: string, request: DequeueRequest = {}, { signal }: CallOptions = {}): Promise<DequeueAnswer> {
     const settings = this.#use(queue);
-    const { maxMessages, waitSeconds, leaseSeconds, ack } = readRequest(dequeueRequest, request);
+    const { maxMessages, waitSeconds, leaseSeconds, ack, withSettings } = readRequest(dequeueRequest, request);
     const until = Date.now() + waitSeconds * 1000;
     signal?.throwIfAborted();
     const acks = ack === undefined ? {} : this.#ack(queue, ack);
     for (;;) {
       signal?.throwIfAborted();
-      const messages = this.#lease(queue, maxMessages, leaseSeconds ?? settings.leaseSeconds);
-      if (messages.length > 0 || Date.now() >= until || this.#isClosed) return { messages, ...acks };
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      const length = leaseSeconds ?? settings.leaseSeconds;
+      const messages = settings.paused ? [] : this.#lease(queue, maxMessages, length);
+      if (messages.length > 0 || Date.now() >= until || this.#isClosed) {
+        const maxReceives = settings.deadLetterQueue === null ? null : settings.maxReceives;
+        return { messages, ...acks, ...(withSettings === true && { settings: { leaseSeconds: length, maxReceives } }) };
+      }
+      await this.#change(queue, until, signal);
     }
   }
 
@@ -129,7 +160,21 @@ export class InMemoryBroker extends BrokerClient {
       if (content !== undefined && !(deadLetter && reason === undefined)) content.nackReason = reason;
       return code;
     });
+    this.#wake();
     return { nacked: done, failed };
+  }
+
+  async release(queue: string, request: ReleaseRequest): Promise<ReleaseAnswer> {
+    this.#use(queue);
+    const { receipts, delaySeconds, reason } = readRequest(releaseRequest, request);
+    const { done, failed } = this.#settle(queue, receipts, (receipt) => {
+      const code = this.#protocol.release(receipt, delaySeconds);
+      const content = code === null ? this.#contents.get(receipt.id) : undefined;
+      if (content !== undefined && reason !== undefined) content.nackReason = reason;
+      return code;
+    });
+    this.#wake();
+    return { released: done, failed };
   }
 
   async extend(queue: string, request: ExtendRequest): Promise<ExtendAnswer> {
@@ -140,7 +185,17 @@ export class InMemoryBroker extends BrokerClient {
     return { extended: done.map((receipt) => ({ receipt, leaseExpiresAt })), failed };
   }
 
-  async putQueue(queue: string, settings: PutQueueRequest = {}): Promise<void> {
+  async ackOne(queue: string, receipt: string): Promise<void> {
+    const { failed } = await this.ack(queue, { receipts: [receipt] });
+    const code = failed[0]?.code;
+    if (code !== undefined) throw new RowmqError(code, `The message was not acked: ${code}.`);
+  }
+
+  async createQueue(queue: string, settings: PutQueueRequest = {}): Promise<void> {
+    if (!this.#queues.has(queue)) await this.putQueue(queue, settings);
+  }
+
+  async putQueue(queue: string, settings: PutQueueRequest = {}): Promise<QueueAnswer> {
     const name = readRequest(queueName, queue);
     const given = readRequest(putQueueRequest, settings);
     const to = given.deadLetterQueue;
@@ -153,6 +208,102 @@ export class InMemoryBroker extends BrokerClient {
     const changed = { ...this.#use(name), ...given };
     checkMaxReceives(name, changed.maxReceives, changed.deadLetterQueue !== null);
     Object.assign(this.#use(name), given);
+    this.#wake();
+    return this.getQueue(name);
+  }
+
+  async getQueue(queue: string): Promise<QueueAnswer> {
+    const { createdAt, ...settings } = this.#use(queue);
+    return { name: queue, ...settings, createdAt: new Date(createdAt).toISOString(), stats: this.#stats(queue) };
+  }
+
+  async listQueues(): Promise<QueuesAnswer> {
+    return { queues: await Promise.all([...this.#queues.keys()].toSorted().map(async (name) => this.getQueue(name))) };
+  }
+
+  async deleteQueue(queue: string): Promise<void> {
+    this.#use(queue);
+    const user = [...this.#queues].find(([, { deadLetterQueue }]) => deadLetterQueue === queue)?.[0];
+    if (user !== undefined) {
+      throw new RowmqError(
+        'invalid-request',
+        `Queue '${queue}' is the dead-letter queue of '${user}'; change that first.`,
+      );
+    }
+    for (const { id } of this.#protocol.in(queue)) this.#protocol.owed.delete(id);
+    this.#queues.delete(queue);
+    this.#forgetSettled();
+  }
+
+  async pauseQueue(queue: string): Promise<PauseAnswer> {
+    this.#use(queue).paused = true;
+    return { name: queue, paused: true };
+  }
+
+  async resumeQueue(queue: string): Promise<PauseAnswer> {
+    this.#use(queue).paused = false;
+    this.#wake();
+    return { name: queue, paused: false };
+  }
+
+  async purge(queue: string): Promise<PurgeAnswer> {
+    this.#use(queue);
+    const { purged, left } = this.#protocol.purge(queue);
+    this.#forgetSettled();
+    return { purged, complete: left === 0 };
+  }
+
+  async redrive(queue: string, request: RedriveRequest = {}): Promise<RedriveAnswer> {
+    this.#use(queue);
+    const { maxMessages = Infinity } = readRequest(redriveRequest, request);
+    let chosen = 0;
+    const { moved, skipped, left } = this.#protocol.redrive(queue, ({ origin }) => {
+      const isChosen = this.#queues.has(origin) && chosen < maxMessages;
+      if (isChosen) chosen += 1;
+      return isChosen;
+    });
+    this.#wake();
+    const redriven = [...moved.values()].reduce((sum, count) => sum + count, 0);
+    const isCut = redriven === maxMessages && left > 0;
+    return { redriven, skipped: isCut ? skipped : skipped + left, complete: !isCut };
+  }
+
+  async browse(queue: string, query: Partial<BrowseQuery> = {}): Promise<BrowseAnswer> {
+    this.#use(queue);
+    const { state, limit, after = '0' } = readRequest(browseQuery, query);
+    const from = Number.parseInt(after, 10) || 0;
+    const found = this.#protocol
+      .in(queue)
+      .filter((delivery) => this.#stateOf(delivery) === state)
+      .toSorted(inHandOutOrder);
+    const messages = found.slice(from, from + limit).map((delivery) => {
+      const { queue: _, ...browsed } = this.#browsed(delivery);
+      return { ...this.#shown(delivery), ...browsed };
+    });
+    return { messages, nextAfter: found.length > from + limit ? String(from + limit) : null };
+  }
+
+  /** A settled message is forgotten at once, as if it had been reaped. */
+  async getMessage(id: string): Promise<MessageAnswer> {
+    this.#protocol.now = Date.now();
+    const delivery = this.#protocol.owed.get(readRequest(messageIdText, id).toLowerCase());
+    if (delivery === undefined) {
+      throw new RowmqError('delivery-not-found', `There is no message ${id}: it was settled, or never existed.`);
+    }
+    const queue = this.#queues.has(delivery.origin) ? delivery.origin : null;
+    return { ...this.#shown(delivery), queue, settled: false, deliveries: [this.#browsed(delivery)] };
+  }
+
+  async getReaper(): Promise<ReaperAnswer> {
+    return { leader: null, duties: [] };
+  }
+
+  async ready(): Promise<void> {}
+
+  async live(): Promise<void> {}
+
+  async metrics(): Promise<string> {
+    return '';
   }
 
   /** A queue, its dead-letter queue, the dead-letter queue of that one, and so on. */
@@ -165,6 +316,7 @@ export class InMemoryBroker extends BrokerClient {
 
   async close(): Promise<void> {
     this.#isClosed = true;
+    this.#wake();
   }
 
   /** All deliveries of a queue, in any state, in the order in which they were enqueued. */
@@ -192,15 +344,70 @@ export class InMemoryBroker extends BrokerClient {
     }
   }
 
-  /** The queue's settings. Every call starts here: it moves the protocol's clock on. */
-  #use(queue: string): QueueSettings {
+  /** The queue. Every call starts here: it moves the protocol's clock on. */
+  #use(queue: string): MemoryQueue {
     const name = readRequest(queueName, queue);
     this.#protocol.now = Date.now();
     const known = this.#queues.get(name);
     if (known !== undefined) return known;
-    const settings: QueueSettings = { ...QUEUE_DEFAULTS };
+    const settings: MemoryQueue = { ...QUEUE_DEFAULTS, paused: false, createdAt: Date.now() };
     this.#queues.set(name, settings);
     return settings;
+  }
+
+  /** Dequeues look again at what is ready. */
+  #wake(): void {
+    for (const waiting of this.#waiting) waiting.abort();
+  }
+
+  /** Resolves when a message of the queue may have become ready, or the time is up. */
+  async #change(queue: string, until: number, signal: AbortSignal | undefined): Promise<void> {
+    const now = Date.now();
+    const next = this.#protocol.in(queue).map(({ availableAt }) => availableAt);
+    const soonest = Math.min(until, ...next.filter((instant) => instant > now));
+    const waiting = new AbortController();
+    this.#waiting.add(waiting);
+    await pause(soonest - now, signal, waiting.signal);
+    this.#waiting.delete(waiting);
+  }
+
+  #stateOf(delivery: Delivery): DeliveryState | 'expired' {
+    if (this.#protocol.isLeased(delivery)) return 'leased';
+    if (delivery.expiresAt <= this.#protocol.now) return 'expired';
+    return delivery.availableAt > this.#protocol.now ? 'delayed' : 'ready';
+  }
+
+  #stats(queue: string): QueueStats {
+    const deliveries = this.#protocol.in(queue);
+    const count = (state: DeliveryState) => deliveries.filter((one) => this.#stateOf(one) === state);
+    const ready = count('ready');
+    const oldest = Math.min(...ready.map(({ availableAt }) => availableAt));
+    return {
+      ready: ready.length,
+      delayed: count('delayed').length,
+      leased: count('leased').length,
+      oldestReadyAgeSeconds: ready.length === 0 ? null : (this.#protocol.now - oldest) / 1000,
+    };
+  }
+
+  #shown({ id, body, expiresAt }: Delivery) {
+    const { bodyEncoding, headers, enqueuedAt } = this.#content(id);
+    const times = { enqueuedAt: new Date(enqueuedAt).toISOString(), expiresAt: new Date(expiresAt).toISOString() };
+    return { id, body, bodyEncoding, headers: { ...headers }, ...times };
+  }
+
+  #browsed(delivery: Delivery): MessageAnswer['deliveries'][number] {
+    const { id, queue, priority, receiveCount, availableAt, expiresAt } = delivery;
+    const state = this.#stateOf(delivery);
+    return {
+      queue,
+      state,
+      priority,
+      receiveCount,
+      availableAt: new Date(state === 'leased' ? availableAt - LEASE_GRACE_MS : availableAt).toISOString(),
+      expiresAt: new Date(expiresAt).toISOString(),
+      lastNackReason: this.#content(id).nackReason ?? null,
+    };
   }
 
   #content(id: string): Content {

@@ -143,9 +143,11 @@ export class LeaseProtocol {
     return this.#withLease(receipt, (one) => this.offer(one, availableAt, { token: one.token }));
   }
 
-  /** The consumer hung up before it received the message: the receive does not count. */
-  release(receipt: Receipt): Code | null {
-    return this.#withLease(receipt, (one) => this.offer(one, this.now, { receiveCount: one.receiveCount - 1 }));
+  /** No consumer began to handle the message: the receive does not count. */
+  release(receipt: Receipt, delaySeconds = 0): Code | null {
+    return this.#withLease(receipt, (one) =>
+      this.offer(one, this.now + delaySeconds * 1000, { receiveCount: one.receiveCount - 1 }),
+    );
   }
 
   /** Removes expired deliveries that are under no lease. Returns their number. */

@@ -1,26 +1,35 @@
 import { type DynamicModule, Module } from '@nestjs/common';
-import { DiscoveryModule } from '@nestjs/core';
 import { BrokerClient } from '../broker-client.js';
-import { ConsumerExplorer } from '../nest/consumer-explorer.js';
-import { ConsumersService } from '../nest/consumers.service.js';
+import { RowmqHttpClient } from '../http/rowmq-http-client.js';
+import { connectionProviders } from '../nest/connection-providers.js';
+import { RowmqConsumersModule } from '../nest/core.modules.js';
+import { RowmqHealthIndicator } from '../nest/health-indicator.js';
+import { DEFAULT_CONNECTION, getClientToken } from '../nest/tokens.js';
 import { InMemoryBroker } from './in-memory-broker.js';
 
 /**
  * Replaces `RowmqModule.forRoot` in a service's unit tests. Queues and consumers work as with a
- * broker, in this process's memory. `app.get(InMemoryBroker)` shows the deliveries of the queues.
+ * broker, in this process's memory. `app.get(InMemoryBroker)` shows the deliveries of the queues,
+ * and is injected in place of `RowmqHttpClient`.
  */
-@Module({
-  imports: [DiscoveryModule],
-  providers: [
-    ConsumerExplorer,
-    ConsumersService,
-    { provide: InMemoryBroker, useFactory: () => new InMemoryBroker() },
-    { provide: BrokerClient, useExisting: InMemoryBroker },
-  ],
-  exports: [BrokerClient, InMemoryBroker, ConsumersService],
-})
+@Module({})
 export class RowmqTestingModule {
-  static forRoot(): DynamicModule {
-    return { module: RowmqTestingModule, global: true };
+  /** @param options the name of a connection, if the application has several */
+  static forRoot({ name = DEFAULT_CONNECTION }: { name?: string } = {}): DynamicModule {
+    const isUnnamed = name === DEFAULT_CONNECTION;
+    const token = isUnnamed ? RowmqHttpClient : getClientToken(name);
+    const broker = isUnnamed
+      ? [
+          { provide: InMemoryBroker, useFactory: () => new InMemoryBroker() },
+          { provide: RowmqHttpClient, useExisting: InMemoryBroker },
+        ]
+      : [{ provide: token, useFactory: () => new InMemoryBroker() }];
+    return {
+      module: RowmqTestingModule,
+      global: true,
+      imports: [RowmqConsumersModule],
+      providers: [...broker, ...connectionProviders(name, token)],
+      exports: isUnnamed ? [token, BrokerClient, InMemoryBroker, RowmqHealthIndicator] : [token],
+    };
   }
 }

@@ -23,6 +23,12 @@ export interface ClaimOutcome {
   claimAgain: Promise<boolean>;
 }
 
+/** Without a delay: the messages are available at once. Without a reason: an earlier one stays. */
+export interface ReleaseRequest extends ReceiptsRequest {
+  delaySeconds?: number | undefined;
+  reason?: string | undefined;
+}
+
 /**
  * Everything that happens to a message, in the order of its life.
  *
@@ -54,7 +60,9 @@ export class MessageRepository {
   ) {
     const logger = new Logger(MessageRepository.name);
     const undo = {
-      release: async (queueId: number, receipts: readonly LeasedMessage[]) => this.release({ queueId, receipts }),
+      release: async (queueId: number, receipts: readonly LeasedMessage[]) => {
+        await this.release([{ queueId, receipts }]);
+      },
       report: (failure: string) => logger.error(failure),
     };
     this.enqueuing = new Enqueue(database, queues, this.views, undo, makePackId);
@@ -179,12 +187,12 @@ export class MessageRepository {
   }
 
   /**
-   * Undoes leases whose messages reached no consumer. The messages become available now, behind the
-   * others of their priority, and the receive does not count. Leases that ran out stay as they are.
-   * Locks: `lockHeld` in receipts.ts.
+   * Undoes leases whose messages no consumer began to handle. The messages become available after
+   * `delaySeconds`, behind the others of their priority, and the receive does not count. Leases
+   * that ran out stay as they are. Locks: `lockHeld` in receipts.ts.
    */
-  async release(request: ReceiptsRequest): Promise<void> {
-    await this.receipts.change([request], RELEASE);
+  async release(requests: readonly ReleaseRequest[]): Promise<ReceiptOutcomes[]> {
+    return (await this.receipts.change(requests, RELEASE)).outcomes;
   }
 
   /**
@@ -290,7 +298,12 @@ const NACK: ReceiptVerb<ReceiptsRequest & { delaySeconds: number; reason?: strin
   secondOutcome: 'lease-lost',
 };
 
-const RELEASE: ReceiptVerb<ReceiptsRequest> = {
-  fate: (_, { receiveCount }, now) => ({ leaseToken: NO_TOKEN, availableAt: now, receiveCount: receiveCount - 1 }),
+const RELEASE: ReceiptVerb<ReleaseRequest> = {
+  fate: ({ delaySeconds = 0, reason }, { receiveCount }, now) => ({
+    leaseToken: NO_TOKEN,
+    availableAt: now + delaySeconds * 1000,
+    receiveCount: receiveCount - 1,
+    ...(reason !== undefined && { nackReason: reason }),
+  }),
   secondOutcome: 'lease-lost',
 };

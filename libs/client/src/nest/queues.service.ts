@@ -1,0 +1,76 @@
+import { Inject, Injectable, Logger, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
+import type { OnModuleDestroy } from '@nestjs/common';
+import { ConsumerExplorer, type FoundConsumer } from './consumer-explorer.js';
+import { QueueCheck } from './queue-check.js';
+import type { RegisteredQueue } from './registered-queue.js';
+import { RowmqConfigurationError } from './rowmq-configuration.error.js';
+
+/** A consumer, its queue as registered, and its client. */
+export interface BoundConsumer extends FoundConsumer {
+  registered: RegisteredQueue;
+}
+
+/**
+ * Checks the configuration and makes sure that the queues exist, before any `onModuleInit` of the
+ * application. It closes the clients after any `onApplicationShutdown`: other providers may enqueue
+ * until then.
+ */
+@Injectable()
+export class QueuesService implements OnModuleInit, OnModuleDestroy, OnApplicationShutdown {
+  readonly #logger = new Logger('Rowmq');
+  readonly #closing = new AbortController();
+  readonly #explorer: ConsumerExplorer;
+
+  constructor(@Inject(ConsumerExplorer) explorer: ConsumerExplorer) {
+    this.#explorer = explorer;
+  }
+
+  async onModuleInit(): Promise<void> {
+    this.consumers();
+    const checks = [...this.#explorer.connections().values()].map(async ({ name, client }) => {
+      const needed = [...this.#explorer.queues(name).values()].map(({ registration }) => registration);
+      await new QueueCheck(client, this.#logger, this.#closing.signal).ensureAll(needed);
+    });
+    await Promise.all(checks);
+  }
+
+  onModuleDestroy(): void {
+    this.#closing.abort(new Error('the application is closed'));
+  }
+
+  async onApplicationShutdown(): Promise<void> {
+    const connections = this.#explorer.connections();
+    await Promise.all([...connections.values()].map(async ({ client }) => client.close()));
+  }
+
+  /**
+   * The application's consumers.
+   * @throws {@link RowmqConfigurationError} for a configuration that cannot work
+   */
+  consumers(): BoundConsumer[] {
+    const connections = this.#explorer.connections();
+    const consumers = this.#explorer.consumers().map((consumer) => {
+      const { className, connection, queue } = consumer;
+      if (!connections.has(connection)) {
+        throw new RowmqConfigurationError(
+          `${className} consumes queue '${queue}' on connection '${connection}', which does not exist: import RowmqModule.forRoot({ name: '${connection}', url }).`,
+        );
+      }
+      const registered = this.#explorer.queues(connection).get(queue);
+      if (registered !== undefined) return { ...consumer, registered };
+      throw new RowmqConfigurationError(
+        `${className} consumes queue '${queue}', which no module registers: import RowmqModule.registerQueue({ name: '${queue}' }).`,
+      );
+    });
+    for (const [index, one] of consumers.entries()) {
+      const other = consumers
+        .slice(0, index)
+        .find(({ connection, registered }) => connection === one.connection && registered.name === one.registered.name);
+      if (other === undefined) continue;
+      throw new RowmqConfigurationError(
+        `${other.className} and ${one.className} both consume queue '${one.registered.name}', and each message would go to only one of them. Keep one consumer, with a higher concurrency if needed.`,
+      );
+    }
+    return consumers;
+  }
+}

@@ -1,0 +1,33 @@
+/** Node's own `setImmediate`, taken when this module is loaded. */
+const immediate = setImmediate;
+
+/**
+ * Resolves in the next turn of the event loop. Under fake timers it resolves at once: it orders
+ * work within a moment, and must not wait until a test moves the clock.
+ */
+export async function turn(): Promise<void> {
+  if (globalThis.setImmediate !== immediate) return;
+  await new Promise<void>((resolve) => void immediate(resolve));
+}
+
+/**
+ * Resolves after `ms`, or at once when one of the signals fires. It looks its timer up at each
+ * call, so that fake timers move it like the timers of the application.
+ */
+export async function pause(ms: number, ...signals: (AbortSignal | undefined)[]): Promise<void> {
+  if (signals.some((signal) => signal?.aborted === true)) return;
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(over, ms);
+    function over(): void {
+      clearTimeout(timer);
+      for (const signal of signals) signal?.removeEventListener('abort', over);
+      resolve();
+    }
+    for (const signal of signals) signal?.addEventListener('abort', over, { once: true });
+  });
+}
+
+/** Takes up to half of a pause away: clients that failed together must not return together. */
+export function jittered(ms: number): number {
+  return ms * (0.5 + Math.random() / 2);
+}
