@@ -24,8 +24,8 @@ test('a folder that cannot be written to is refused before a server is looked fo
   await expect(launch({ ROWMQ_DATA_DIR: join(file, 'below') })).rejects.toThrow(
     new RegExp(`^Cannot write to the folder ${file}/below: ENOTDIR.*name another folder in ROWMQ_DATA_DIR\\.$`),
   );
-  await expect(launch({ ROWMQ_DATA_DIR: parent, ROWMQ_SERVERS_DIR: '/proc/rowmq' })).rejects.toThrow(
-    /^Cannot write to the folder \/proc\/rowmq: .*name another folder in ROWMQ_SERVERS_DIR\.$/,
+  await expect(launch({ ROWMQ_DATA_DIR: parent, ROWMQ_SERVERS_DIR: join(file, 'servers') })).rejects.toThrow(
+    /file\/servers: ENOTDIR.*name another folder in ROWMQ_SERVERS_DIR\.$/,
   );
   expect(lines).toEqual([]);
   await rm(parent, { recursive: true });
