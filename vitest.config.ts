@@ -30,8 +30,8 @@ for (const kind of ['mysql', 'mariadb'] as const) {
 const hasChromium = findChromium() !== undefined;
 if (!hasChromium) console.warn('NOT TESTED: web pages. npm test, run by root, installs Chromium.');
 
-/** Tests wait for servers and leases about half of the time: a worker more than cores fills it. */
-const WORKERS = Math.max(3, Math.min(availableParallelism() + 1, 5));
+/** Tests wait for servers and leases half of the time. Two workers more than cores fill it. */
+const WORKERS = Math.max(3, Math.min(availableParallelism() + 2, 6));
 
 class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
@@ -77,7 +77,7 @@ export default defineConfig({
             ...(index === 0 ? [] : RUN_ONCE),
             ...(hasChromium ? [] : NEED_CHROMIUM),
           ],
-          provide: { isFirstKind: index === 0 },
+          provide: { kinds },
           globalSetup: [`test/support/${kind}-global-setup.ts`],
           isolate: false,
           testTimeout: 60_000,

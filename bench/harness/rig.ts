@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { RowmqHttpClient } from '@rowmq/client/core';
 import { EmbeddedServer, findServer, type ServerKind, redoLogArgument } from '@rowmq/mysql-server';
 import { migrateDatabase } from '@rowmq/store';
+import { copyFreshData } from '../../test/support/fresh-data.js';
 import { type AppProcess, freePort, startApp } from '../../test/support/processes.js';
 import { DatabaseProbe } from './database-probe.js';
 import { makePartitions } from './partitions.js';
@@ -153,6 +154,7 @@ async function withEmbeddedServer(
   const dataDir = await mkdtemp(join(tmpdir(), 'rowmq-bench-'));
   await unlessInterrupted(
     async (signal, interrupted) => {
+      await copyFreshData(program, dataDir);
       const server = await EmbeddedServer.start({
         program,
         dataDir,

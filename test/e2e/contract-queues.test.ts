@@ -424,18 +424,24 @@ describe.concurrent('maxDepth', () => {
   test('is exact when the producers go on while consumers ack', async () => {
     const queue = await shared.newQueue({ maxDepth: 5 });
     const depths: number[] = [];
-    await Promise.all([
-      ...[1, 2].map(async () => {
-        for (let sent = 0; sent < 40; sent += 1) await queue.request('enqueue', { messages: [{ body: 'x' }] });
-      }),
-      (async () => {
-        for (let taken = 0; taken < 20; taken += 1) {
-          const [message] = await queue.dequeue({ waitSeconds: 5 });
-          if (message) await queue.ack(message.receipt);
-          depths.push((await queue.browse('ready')).length);
-        }
-      })(),
-    ]);
+    let isOver = false;
+    const refused: number[] = [];
+    const produce = async (): Promise<void> => {
+      while (!isOver) {
+        const { status } = await queue.request('enqueue', { messages: [{ body: 'x' }] });
+        if (status !== 201) refused.push(status);
+      }
+    };
+    const consume = async (): Promise<void> => {
+      for (let taken = 0; taken < 20; taken += 1) {
+        const [message] = await queue.dequeue({ waitSeconds: 20 });
+        // The producers go on, so there is always a next message.
+        await queue.ack(message!.receipt);
+        depths.push((await queue.browse('ready')).length);
+      }
+    };
+    await Promise.all([produce(), produce(), consume().finally(() => (isOver = true))]);
+    expect(new Set(refused)).toEqual(new Set([429]));
     expect(Math.max(...depths)).toBeLessThanOrEqual(5);
     expect((await queue.browse('ready')).length).toBeLessThanOrEqual(5);
   });

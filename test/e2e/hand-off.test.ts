@@ -1,5 +1,5 @@
 import { type LeasedMessage, LIMITS, type QueueStats } from '@rowmq/contract';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { Api, newQueueName, type QueueApi } from '../support/api.js';
 import { type CuttingProxy, endsWithCommit, startCuttingProxy } from '../support/cutting-proxy.js';
 import { DatabaseProxy } from '../support/database-proxy.js';
@@ -295,16 +295,12 @@ describe('a hand-off whose COMMIT takes its time', () => {
 
   beforeAll(async () => {
     proxy = await DatabaseProxy.start(database.url);
-  });
-  afterAll(async () => {
-    await proxy.close();
-  });
-  beforeEach(async () => {
     broker = await startBroker({ database: { ...database, url: proxy.url } });
-    return async () => {
-      proxy.heal();
-      await broker.stop();
-    };
+  });
+  afterEach(() => proxy.heal());
+  afterAll(async () => {
+    await broker.stop();
+    await proxy.close();
   });
 
   test('to a consumer that has hung up meanwhile is released, as if never received', async () => {
@@ -318,15 +314,16 @@ describe('a hand-off whose COMMIT takes its time', () => {
     await eventually('it is stored under a lease', async () => (await afterwards.get()).stats.leased === 1);
     vanishing.destroy();
     await stored;
+    proxy.heal();
     expect(await afterwards.dequeueOne({ waitSeconds: WAIT_SECONDS })).toMatchObject({
       body: 'for somebody else',
       receiveCount: 1,
     });
-    proxy.heal();
     const released = `rowmq_messages_total{event="released",queue="${queue.name}"}`;
     await eventually('the release is counted', async () => (await queue.api.metric(released)) === 1);
   });
 
+  // The last test: it stops the broker.
   test('is answered by a broker that is told to stop meanwhile, to producer and consumer', async () => {
     const queue = await newQueue(broker);
     const consumers = [1, 2].map(async () => queue.dequeue({ waitSeconds: WAIT_SECONDS, leaseSeconds: 600 }));

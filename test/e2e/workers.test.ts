@@ -11,6 +11,8 @@ import { eventually } from '../support/wait.js';
 import { OneConnection, oneConnectionEach, workerNumbered, workersOf } from '../support/workers.js';
 
 const WORKERS = { ROWMQ_WORKERS: '3' };
+/** The fewest of several: each costs two seconds of CPU to start. */
+const FEWEST = { ROWMQ_WORKERS: '2' };
 const NO_POLL = new URL('../support/no-poll.mjs', import.meta.url).href;
 /**
  * A worker restarts after a pause of up to two seconds. On a busy machine its start takes seconds.
@@ -294,7 +296,7 @@ describe('a worker', { timeout: 120_000 }, () => {
   });
 
   test('whose primary is killed answers its waiting consumers and ends by itself', async () => {
-    const orphaning = await start();
+    const orphaning = await start(FEWEST);
     const queue = await newQueue(new Api(orphaning.url));
     const workers = await Promise.all((await workersOf(orphaning)).map((pid) => identifyProcess(pid)));
     const waits = Array.from({ length: 9 }, async () => queue.dequeue({ waitSeconds: 20 }));
@@ -340,11 +342,11 @@ describe('a broker of several workers that is told to stop', () => {
   }
 
   test('stops in order even if Ctrl-C reaches every one of its processes', async () => {
-    const broker = await start();
+    const broker = await start(FEWEST);
     const { answers, letGo, processes } = await holdUp(broker);
     for (const { pid } of processes) process.kill(pid, 'SIGINT');
     // The primary may be quicker to tell a worker than the terminal.
-    await eventually('all stop', () => broker.output().match(/stopping: SIG(INT|TERM)/g)?.length === 4);
+    await eventually('all stop', () => broker.output().match(/stopping: SIG(INT|TERM)/g)?.length === 3);
     for (const { pid } of processes.slice(1)) process.kill(pid, 'SIGTERM');
     await letGo();
     for (const answer of await answers) expect(answer).toMatchObject({ status: 'fulfilled', value: { status: 201 } });
@@ -353,11 +355,11 @@ describe('a broker of several workers that is told to stop', () => {
   });
 
   test('ends at once when it is told twice', async () => {
-    const broker = await start();
+    const broker = await start(FEWEST);
     const { answers, letGo, processes } = await holdUp(broker);
     process.kill(broker.pid, 'SIGTERM');
     // The primary may be quicker to tell a worker than the terminal.
-    await eventually('all stop', () => broker.output().match(/stopping: SIGTERM/g)?.length === 4);
+    await eventually('all stop', () => broker.output().match(/stopping: SIGTERM/g)?.length === 3);
     process.kill(broker.pid, 'SIGTERM');
     await expectGone(processes);
     for (const answer of await answers) expect(answer.status).toBe('rejected');

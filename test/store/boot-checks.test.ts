@@ -3,7 +3,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createConnection } from 'mysql2/promise';
 import { describe, expect, test } from 'vitest';
-import { EmbeddedServer } from '@rowmq/mysql-server';
 import {
   checkServer,
   judgeGalera,
@@ -15,7 +14,7 @@ import {
 } from '@rowmq/store';
 import { startLyingDatabase } from '../support/lying-database.js';
 import { createMigratedDatabase, startApp } from '../support/processes.js';
-import { createDatabase, serverProgram, testServer } from '../support/servers.js';
+import { createDatabase, startServer, testServer } from '../support/servers.js';
 
 const FINE = {
   version: '9.7.0',
@@ -211,8 +210,7 @@ describe('a process at boot', () => {
 
   test('refuses a server with a statement binlog and says what to set, and so does a migration', async () => {
     const dataDir = await mkdtemp(join(tmpdir(), 'rowmq-boot-'));
-    const program = await serverProgram();
-    const server = await EmbeddedServer.start({ program, dataDir, bufferPoolMegabytes: 128 });
+    const server = await startServer({ dataDir });
     try {
       await migrateDatabase(server.url);
       const connection = await createConnection({ uri: server.url });

@@ -21,6 +21,9 @@ export const RUN_ONCE: readonly string[] = [
   'test/e2e/slow-clients.test.ts',
   // This tests exit codes and messages. migrations.test.ts migrates and reverts on every kind.
   'test/e2e/migrate.test.ts',
+  // Hints go from broker to broker over HTTP. store/peers.test.ts runs the SQL of the table
+  // `broker` on every kind.
+  'test/e2e/peers.test.ts',
   // These test processes and signals. unusable-database.test.ts and database-trouble.test.ts check
   // the server's answers on every kind.
   'test/e2e/rolling-restart.test.ts',
@@ -37,12 +40,18 @@ export const NEED_CHROMIUM: readonly string[] = ['test/e2e/docs-page.test.ts'];
  * one core.
  */
 export const LONGEST: readonly string[] = [
-  'test/e2e/bench.test.ts',
   'test/e2e/rolling-restart.test.ts',
   'test/faults/campaign/campaign.test.ts',
-  'test/ha/high-availability.test.ts',
+  'test/e2e/bench.test.ts',
   'test/faults/campaign/mutants.test.ts',
-  'test/e2e/published-packages.test.ts',
+  'test/ha/high-availability.test.ts',
   'test/e2e/workers.test.ts',
+  'test/e2e/published-packages.test.ts',
+  'test/e2e/simulator.test.ts',
+  'test/e2e/peers.test.ts',
+  'test/e2e/client.test.ts',
+  'test/store/writable-host.test.ts',
+  'test/e2e/start-recovery.test.ts',
   'test/concurrency/drain.test.ts',
+  'libs/client/src/consumer/queue-consumer.test.ts',
 ];

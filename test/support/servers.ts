@@ -31,8 +31,8 @@ export interface TestDatabase {
 declare module 'vitest' {
   export interface ProvidedContext {
     server: TestServer;
-    /** Whether this kind runs the tests that run on one kind only. */
-    isFirstKind: boolean;
+    /** The kinds of server that this run tests. The first runs the tests of one kind only. */
+    kinds: readonly ServerKind[];
   }
 }
 
@@ -46,7 +46,16 @@ export function testServer(): TestServer {
  * run-once.ts lists whole files of such tests.
  */
 export function isFirstKind(): boolean {
-  return inject('isFirstKind');
+  return inject('kinds')[0] === testServer().kind;
+}
+
+/**
+ * This kind's share of cases that do not depend on the kind. Each case has a kind, and the kinds
+ * take turns.
+ */
+export function shareOf<T>(cases: readonly T[]): T[] {
+  const kinds = inject('kinds');
+  return cases.filter((_, index) => kinds[index % kinds.length] === testServer().kind);
 }
 
 /**

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { EmbeddedServer, findServer, type ServerKind, redoLogArgument } from '@rowmq/mysql-server';
 import { migrateDatabase } from '@rowmq/store';
+import { copyFreshData } from '../../../test/support/fresh-data.js';
 import { type AppProcess, freePort, startApp } from '../../../test/support/processes.js';
 import { DatabaseProbe } from '../../harness/database-probe.js';
 import { makePartitions } from '../../harness/partitions.js';
@@ -26,6 +27,7 @@ export async function startDatabase(kind: ServerKind): Promise<PeerServer> {
     ...(serversDir ? { serversDir } : {}),
   });
   const folder = await temporaryFolder(kind);
+  await copyFreshData(program, folder);
   const server = await EmbeddedServer.start({
     program,
     dataDir: folder,

@@ -130,9 +130,9 @@ async function strikeAgainAndAgain(
   const seen = { strikes: 0, requestsInFlight: 0, recoveryMs: [] as number[] };
   await load.until('it is under way', ({ acked }) => acked > 0);
   const until = performance.now() + seconds * 1000;
-  do {
+  if (fault.strike === undefined) await load.during(sleep(seconds * 1000));
+  while (fault.strike !== undefined && (seen.strikes === 0 || performance.now() < until)) {
     await load.during(sleep(PAUSE_MS));
-    if (fault.strike === undefined) continue;
     await load.until('writes are in flight', () => load.writesInFlight > 0);
     seen.requestsInFlight = Math.max(seen.requestsInFlight, load.requestsInFlight);
     const since = await fault.strike(rig, prober);
@@ -141,7 +141,7 @@ async function strikeAgainAndAgain(
     seen.recoveryMs.push(await prober.recovered(since, deadlineMs));
     // Each by itself: calls turn from one that fails to the other.
     await Promise.all(rig.clients.map((client) => answersAgain(client, deadlineMs)));
-  } while (performance.now() < until);
+  }
   await load.until('it has worked', (counts) => counts.acked >= LEAST_WORK && fault.hasStruck?.(counts) !== false);
   return seen;
 }

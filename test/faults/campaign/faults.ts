@@ -60,3 +60,18 @@ export const FAULTS: readonly Fault[] = [
   PURGE_STALLED,
   mixed(SIMPLE),
 ];
+
+/**
+ * Faults of processes, clocks and networks. To the database each is a client that says nothing, or
+ * a connection that breaks. Other tests do that to every kind of server: CONNECTIONS_KILLED here,
+ * and beside the campaign reaper-killed, lost-answers and silent-session.
+ */
+export const OUTSIDE_DATABASE: readonly Fault[] = [
+  BROKER_KILLED,
+  REAPERS_KILLED,
+  CLOCKS_OFF,
+  NETWORK_CUT,
+  CONSUMERS_DIE,
+  NETWORK_SLOW,
+  ANSWERS_LOST,
+];

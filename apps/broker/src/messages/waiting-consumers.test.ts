@@ -145,7 +145,10 @@ function newConsumers(config: Partial<typeof CONFIG> = {}): WaitingConsumers {
   return new WaitingConsumers(store.messages, store.queues, new Metrics(), { ...CONFIG, ...config }, NO_PEERS);
 }
 
+// Waits, pauses and polls end only when a test advances the clock. The first poll would be due
+// after 20 ms, and a busy machine stops a test for longer than that.
 beforeEach(() => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
   store = new StoreByHand();
   consumers = newConsumers();
 });
@@ -154,9 +157,9 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-/** Waits and pauses end only when the test advances the clock. */
-function stopClock(): void {
-  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+/** Advances the clock by the longest pause between two polls. */
+async function poll(): Promise<void> {
+  await vi.advanceTimersByTimeAsync(250);
 }
 
 /** A consumer that is parked, after a claim that found its queue empty. */
@@ -174,7 +177,8 @@ async function parkedDuringPoll(): Promise<{ waiting: Promise<LeasedMessage[]>; 
   let letGo = (): void => undefined;
   store.pollsHeld = new Promise((resolve) => (letGo = resolve));
   const { waiting } = await parked();
-  await expect.poll(() => store.pollsMade).toBe(1);
+  await poll();
+  expect(store.pollsMade).toBe(1);
   store.ready.add('q');
   return { waiting, letGo };
 }
@@ -249,7 +253,6 @@ describe('a claim', () => {
     consumers = newConsumers({ poolSize: 1 });
     const blocked = ['a', 'b'].map((queueName) => consumers.dequeue(queueName, one, never));
     const blocking = [await store.claim(), await store.claim()];
-    vi.useFakeTimers({ toFake: ['performance'] });
     const late = [consumers.dequeue('q', one, never), consumers.dequeue('q', { ...one, waitMs: 0 }, never)];
     vi.advanceTimersByTime(10_001);
     for (const claim of blocking) claim.bring(['x']);
@@ -297,17 +300,17 @@ describe('a claim', () => {
 describe('a parked consumer', () => {
   test('gets a message when a poll finds one', async () => {
     const { waiting } = await parked();
-    const polls = store.pollsMade;
-    await expect.poll(() => store.pollsMade).toBeGreaterThan(polls + 2);
+    for (let polls = 0; polls < 3; polls += 1) await poll();
+    expect(store.pollsMade).toBeGreaterThan(2);
     expect(store.claimsMade).toBe(1);
     store.ready.add('q');
+    await poll();
     (await store.claim()).bring(['at last']);
     expect(bodies(await waiting)).toEqual(['at last']);
     expect(consumers.size).toBe(0);
   });
 
   test('gets a claim at most 250 ms after a message that the broker did not hear of becomes ready', async () => {
-    stopClock();
     const { waiting } = await parked();
     await vi.advanceTimersByTimeAsync(30_000);
     store.ready.add('q');
@@ -321,7 +324,10 @@ describe('a parked consumer', () => {
   test('goes on waiting when the message that a poll found is gone by the time of the claim', async () => {
     const { waiting } = await parked();
     store.ready.add('q');
+    await poll();
     (await store.claim()).bring([]);
+    await turn();
+    await poll();
     (await store.claim()).bring(['the next']);
     expect(bodies(await waiting)).toEqual(['the next']);
   });
@@ -362,7 +368,6 @@ describe('a parked consumer', () => {
   });
 
   test('is not woken for other queues', async () => {
-    stopClock();
     const { waiting } = await parked('q', 100);
     consumers.wake('other', 1);
     await vi.advanceTimersByTimeAsync(100);
@@ -371,7 +376,6 @@ describe('a parked consumer', () => {
   });
 
   test('gets no message when its time is up', async () => {
-    stopClock();
     const { waiting } = await parked('q', 30);
     await vi.advanceTimersByTimeAsync(29);
     expect(consumers.size).toBe(1);
@@ -386,7 +390,6 @@ describe('a parked consumer', () => {
   });
 
   test('that leaves a queue to which nobody comes back leaves no timer behind', async () => {
-    stopClock();
     const { waiting } = await parked('q', 30);
     await vi.advanceTimersByTimeAsync(1000);
     expect(await waiting).toEqual([]);
@@ -394,7 +397,6 @@ describe('a parked consumer', () => {
   });
 
   test('is polled for as well if it comes to a queue that was forgotten', async () => {
-    stopClock();
     await parked('q', 30);
     await vi.advanceTimersByTimeAsync(1000);
     const { waiting } = await parked();
@@ -420,7 +422,6 @@ describe('a parked consumer', () => {
   });
 
   test('whose time is up while a claim is in flight still gets its messages', async () => {
-    stopClock();
     let ended = false;
     const waiting = consumers.dequeue('q', { ...one, waitMs: 10 }, never).finally(() => (ended = true));
     const claim = await store.claim();
@@ -432,7 +433,6 @@ describe('a parked consumer', () => {
   });
 
   test('whose time is up while a claim is in flight that brings nothing gets no other claim', async () => {
-    stopClock();
     const waiting = consumers.dequeue('q', { ...one, waitMs: 10 }, never);
     const claim = await store.claim();
     await vi.advanceTimersByTimeAsync(30);
@@ -486,11 +486,15 @@ describe('a parked consumer', () => {
     store.paused.add('q');
     store.ready.add('q');
     expect(await consumers.dequeue('q', { ...one, waitMs: 0 }, never)).toEqual([]);
-    expect(await consumers.dequeue('q', { ...one, waitMs: 80 }, never)).toEqual([]);
+    const short = consumers.dequeue('q', { ...one, waitMs: 80 }, never);
     const waiting = consumers.dequeue('q', one, never);
-    await expect.poll(() => consumers.size).toBe(1);
+    await turn();
+    await poll();
+    expect(await short).toEqual([]);
+    expect(consumers.size).toBe(1);
     expect(store.claimsMade).toBe(0);
     store.paused.delete('q');
+    await poll();
     (await store.claim()).bring(['resumed']);
     expect(bodies(await waiting)).toEqual(['resumed']);
   });
@@ -532,8 +536,10 @@ describe('a failed claim or poll', () => {
   test('is made up for by the next poll', async () => {
     const { waiting } = await parked();
     store.failures = 2;
-    await expect.poll(() => store.failures).toBe(0);
+    for (let polls = 0; polls < 2; polls += 1) await poll();
+    expect(store.failures).toBe(0);
     store.ready.add('q');
+    await poll();
     (await store.claim()).bring(['after all']);
     expect(bodies(await waiting)).toEqual(['after all']);
   });
@@ -550,6 +556,7 @@ describe('a failed claim or poll', () => {
     const { waiting } = await parked();
     const others = [consumers.dequeue('q', one, never), consumers.dequeue('q', one, never)];
     store.gone.add('q');
+    void poll();
     for (const take of [waiting, ...others]) await expect(take).rejects.toMatchObject({ code: 'queue-not-found' });
     expect(consumers.size).toBe(0);
   });
@@ -623,7 +630,6 @@ describe('a hand-off', () => {
   });
 
   test('keeps a consumer whose time is up, or that hangs up, until its outcome is known', async () => {
-    stopClock();
     const consumer = new AbortController();
     const late = await parked('q', 30);
     const hungUp = consumers.dequeue('q', one, consumer.signal);
@@ -658,6 +664,7 @@ describe('a hand-off', () => {
   test('is no longer made once a poll has found a message that the broker did not hear of', async () => {
     const { waiting } = await parked();
     store.ready.add('q');
+    await vi.advanceTimersByTimeAsync(20);
     const claim = await store.claim();
     const newcomer = consumers.dequeue('q', one, never);
     expect(consumers.reserve(store.queue('q'), 1)).toEqual([]);
@@ -672,7 +679,6 @@ describe('a hand-off', () => {
   });
 
   test('is no longer made after 20 ms without a consumer that waits, and the next consumer needs a claim', async () => {
-    stopClock();
     const { waiting } = await parked();
     consumers.reserve(store.queue('q'), 1)[0]?.handOff([delivery('1')]);
     await waiting;
@@ -722,9 +728,11 @@ describe('peers', () => {
   test('tell of the end of a pause, of which the settings here do not know yet', async () => {
     store.paused.add('q');
     const waiting = consumers.dequeue('q', one, never);
-    await vi.waitFor(() => expect(heard).toEqual(['parked at q']));
+    await turn();
+    expect(heard).toEqual(['parked at q']);
     consumers.wakeFromPeer('q', Infinity);
-    await vi.waitFor(() => expect(heard).toEqual(['parked at q', 'parked at q']));
+    await turn();
+    expect(heard).toEqual(['parked at q', 'parked at q']);
     expect(store.claimsMade).toBe(0);
     store.resumed.add('q');
     consumers.wakeFromPeer('q', Infinity);

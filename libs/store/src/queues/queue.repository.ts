@@ -117,9 +117,9 @@ export class QueueRepository {
   /**
    * Creates a queue, or changes the given settings. Takes no lock if they are as given.
    *
-   * Throws `invalid-request` if the dead-letter queue does not exist or leads back to the queue, and
-   * for `maxReceives` without one. Throws `queue-locked` if another transaction keeps the queue
-   * locked.
+   * Throws `invalid-request` if the dead-letter queue does not exist or leads back to the queue.
+   * Throws the same for `maxReceives` without one, and `queue-locked` if another transaction keeps
+   * the queue locked.
    */
   async put(name: string, settings: PutQueueRequest): Promise<{ queue: Queue; created: boolean }> {
     const same = await this.findUnchanged(name, settings);
