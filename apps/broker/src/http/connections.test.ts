@@ -60,7 +60,7 @@ describe('a stop', () => {
     open[1]?.end('before the stop');
     await until(() => used.text().includes('before the stop'));
     const drained = connections.drained();
-    await turn();
+    for (let turns = 0; turns < 10; turns += 1) await turn();
     open[0]?.end('waited');
     used.socket.write(GET);
     await until(() => open.length === 3);
@@ -84,12 +84,27 @@ describe('a stop', () => {
     await drained;
   });
 
+  test('answers requests on connections that nobody had accepted yet', async () => {
+    const { connections, client } = await serve(answer);
+    // The system sets them up at once, and Node accepts one in each turn of its event loop.
+    const clients = Promise.all(
+      Array.from({ length: 30 }, async () => {
+        const one = await client();
+        one.socket.write(GET);
+        await one.ended;
+        return statuses(one.text())[0];
+      }),
+    );
+    const [answers] = await Promise.all([clients, connections.drained()]);
+    expect(answers).toEqual(Array.from({ length: 30 }, () => '200'));
+  });
+
   test('refuses new connections at once, although others are open', async () => {
     const { connections, client } = await serve(() => undefined);
     const { socket } = await client();
     socket.write(GET);
     void connections.drained();
-    await turn();
+    for (let turns = 0; turns < 10; turns += 1) await turn();
     await expect(client()).rejects.toThrow('ECONNREFUSED');
   });
 
@@ -119,7 +134,7 @@ describe('a stop', () => {
     socket.write(GET);
     await until(() => open.length === 1);
     const drained = connections.drained();
-    await turn();
+    for (let turns = 0; turns < 10; turns += 1) await turn();
     open[0]?.writeHead(200, { 'content-length': 4 }).write('do');
     await until(() => text().includes('Connection: close'));
     socket.write(GET);

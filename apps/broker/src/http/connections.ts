@@ -1,5 +1,6 @@
 import { createServer, type IncomingMessage, type RequestListener, Server, type ServerResponse } from 'node:http';
 import { Server as Listener, type Socket } from 'node:net';
+import { setImmediate as turn } from 'node:timers/promises';
 import { RowmqError } from '@rowmq/contract';
 import { bareAnswer } from './bare-answer.js';
 
@@ -15,6 +16,8 @@ export interface ConnectionLimits {
   stopMs: number;
 }
 
+/** For at most this long, the broker accepts the connections that wait when a stop begins. */
+const ACCEPT_MS = 1000;
 /** An idle connection stays open this long after the beginning of a stop. */
 const IDLE_MS = 1000;
 /**
@@ -60,6 +63,7 @@ export class Connections {
   private onEmpty: (() => void) | undefined;
   private stop: Promise<void> | undefined;
   private isRetiring = false;
+  private opened = 0;
 
   constructor(private readonly limits: ConnectionLimits) {
     const most = limits.stopMs * WAIT_SHARE;
@@ -115,10 +119,13 @@ export class Connections {
    * listening, perhaps with a request on it.
    */
   private async retire(): Promise<void> {
-    // By then, Node has accepted every connection that is waiting now.
-    await new Promise((resolve) => {
-      setImmediate(resolve);
-    });
+    const until = performance.now() + ACCEPT_MS;
+    // Node accepts one connection in each turn of its event loop. The first turn may be this one.
+    for (let before = -1; before !== this.opened && performance.now() < until;) {
+      before = this.opened;
+      await turn();
+      await turn();
+    }
     // The close of an HTTP server would also close the idle connections.
     for (const server of this.servers) if (server.listening) Listener.prototype.close.call(server);
     this.isRetiring = true;
@@ -126,6 +133,7 @@ export class Connections {
   }
 
   private open(socket: Socket): void {
+    this.opened += 1;
     const connection = new Connection(socket, this.waits);
     this.connections.set(socket, connection);
     socket.once('close', () => {
