@@ -1,6 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { DiscoveryService, MetadataScanner, Reflector } from '@nestjs/core';
 import { isDeepStrictEqual } from 'node:util';
+import type { BrokerClient } from '../broker-client.js';
 import type { ConsumerEvents } from '../consumer/consumer-events.js';
 import type { Handler } from '../consumer/handling.js';
 import { quietly } from '../consumer/thrown.js';
@@ -71,6 +72,11 @@ export class ConsumerExplorer {
     this.#discovery = discovery;
     this.#scanner = scanner;
     this.#reflector = reflector;
+  }
+
+  /** Every client, also of connections that contradict each other. */
+  clients(): Set<BrokerClient> {
+    return new Set([...this.#instances(RowmqConnection)].map(({ client }) => client));
   }
 
   /** Every connection, by name. */

@@ -74,7 +74,7 @@ describe('the log of a failed message', () => {
     expect(texts).toEqual([
       "log: Message … of queue 'orders', attempt 1: it was put off for 3600 s, which uses up no attempt: not now",
       "warn: Message … of queue 'orders', attempt 1 failed; it comes again in 3600 s: again",
-      "error: Message … of queue 'orders', attempt 1 failed; it is dead-lettered: never",
+      "warn: Message … of queue 'orders', attempt 1 failed; it is dead-lettered: never",
     ]);
   });
 

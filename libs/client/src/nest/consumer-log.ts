@@ -50,7 +50,7 @@ function logFailures(consumer: QueueConsumer, logger: Log): void {
       logger.log(`${line}: ${outcome}: ${reasonOf(error)}`);
       return;
     }
-    const level = isLast || settlement?.verb === 'reject' ? 'error' : 'warn';
+    const level = isLast ? 'error' : 'warn';
     const first = typeof error === 'object' && error !== null ? logged.get(error) : undefined;
     if (first !== undefined) {
       logger[level](`${line} failed; ${outcome}: the same error as that of message ${first}`);

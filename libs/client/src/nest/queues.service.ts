@@ -1,5 +1,11 @@
-import { Inject, Injectable, Logger, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
-import type { OnModuleDestroy } from '@nestjs/common';
+import {
+  Inject,
+  Injectable,
+  Logger,
+  type OnApplicationShutdown,
+  type OnModuleDestroy,
+  type OnModuleInit,
+} from '@nestjs/common';
 import { ConsumerExplorer, type FoundConsumer } from './consumer-explorer.js';
 import { QueueCheck } from './queue-check.js';
 import type { RegisteredQueue } from './registered-queue.js';
@@ -39,8 +45,7 @@ export class QueuesService implements OnModuleInit, OnModuleDestroy, OnApplicati
   }
 
   async onApplicationShutdown(): Promise<void> {
-    const connections = this.#explorer.connections();
-    await Promise.all([...connections.values()].map(async ({ client }) => client.close()));
+    await Promise.all([...this.#explorer.clients()].map(async (client) => client.close()));
   }
 
   /**
