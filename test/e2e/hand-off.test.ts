@@ -253,6 +253,7 @@ describe('a hand-off whose COMMIT gets no answer', () => {
     await parked(queue, 1);
     consumers.push(consume('second'));
     await parked(queue, 2);
+    const claims = await queue.api.metric(CLAIMS);
     proxy.cutAt(endsWithCommit, 'before', 1000);
     expect(await queue.request('enqueue', { messages: [{ body: 'lost' }, { body: 'lost' }] })).toMatchObject({
       status: 503,
@@ -260,6 +261,8 @@ describe('a hand-off whose COMMIT gets no answer', () => {
     proxy.cutAt(endsWithCommit, 'before', 0);
     expect(served).toEqual([]);
     expect(await queue.api.metric('rowmq_waiting_consumers')).toBe(2);
+    // The poll was due while nobody was parked, so a claim looks before the next hand-off.
+    await eventually('the queue is known to be empty', async () => (await queue.api.metric(CLAIMS)) > claims);
     await queue.enqueue('1');
     await consumers[0];
     await queue.enqueue('2');
