@@ -723,10 +723,13 @@ function same(what: string, actual: unknown, expected: unknown): void {
 
 /** Whether a change of settings would leave dead letters nowhere to go, or send them round. */
 function leadsNowhere(queues: ReadonlyMap<string, Settings>, { queue, settings }: StepThat<'configure'>): boolean {
-  const { maxReceives, deadLetterQueue } = { ...queues.get(queue)!, ...settings };
+  const before = queues.get(queue)!;
+  // A change that changes nothing is not looked at.
+  if (Object.entries(settings).every(([name, value]) => before[name as keyof Settings] === value)) return false;
+  const { maxReceives, deadLetterQueue } = { ...before, ...settings };
   const concerns = 'maxReceives' in settings || 'deadLetterQueue' in settings;
   if (concerns && maxReceives !== null && deadLetterQueue === null) return true;
-  if (deadLetterQueue === queues.get(queue)?.deadLetterQueue) return false;
+  if (deadLetterQueue === before.deadLetterQueue) return false;
   const path = new Set<string>();
   for (let next = deadLetterQueue; next !== null && !path.has(next); next = queues.get(next)!.deadLetterQueue)
     path.add(next);

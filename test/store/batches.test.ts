@@ -290,6 +290,20 @@ describe('a claim', () => {
     }
   });
 
+  it('tells of a message whose pack is not there, which stays leased', async () => {
+    for (const text of ['1', '2']) await store.messages.enqueue(a.name, saying(text));
+    const [lost] = await deliveryRows(store, a);
+    await store.database.write('DELETE FROM pack WHERE id = ?', [lost?.packId]);
+    const logged = vi.spyOn(Logger.prototype, 'error').mockImplementation(() => undefined);
+    try {
+      expect(bodies(await store.messages.dequeue(a, { maxMessages: 2, leaseSeconds: 60 }))).toEqual(['2']);
+      expect(logged.mock.calls).toEqual([[expect.stringContaining(formatMessageId(lost!.packId))]]);
+      expect(await store.browse.stats(a.id)).toMatchObject({ leased: 2 });
+    } finally {
+      logged.mockRestore();
+    }
+  });
+
   it('counts receives up to the largest number that a delivery can hold', async () => {
     await store.messages.enqueue(a.name, saying('1'));
     await store.database.write('UPDATE delivery SET receive_count = 65534 WHERE queue_id = ?', [a.id]);

@@ -157,7 +157,7 @@ describe('while somebody keeps the row of a queue locked', () => {
       await session.end();
     }
     // Each of these differs.
-    for (const change of [{ leaseSeconds: 8 }, { deadLetterQueue: null }, { maxReceives: 3 }])
+    for (const change of [{ leaseSeconds: 8 }, { maxReceives: 3 }, { maxReceives: null, deadLetterQueue: null }])
       await store.queues.put(queue.name, change);
     expect((await store.queues.getFresh(queue.name)).version).toBe(version + 3);
     await expect(store.queues.put(queue.name, { deadLetterQueue: 'not-there' })).rejects.toThrow('does not exist');

@@ -154,7 +154,8 @@ const MUTANTS: Mutant[] = [
   {
     name: 'nack ignores its delay',
     file: 'libs/store/dist/messages/message.repository.js',
-    edits: [{ line: 'availableAt: now + delaySeconds * 1000,', instead: 'availableAt: now,' }],
+    // The other line is release's.
+    edits: [{ line: 'availableAt: now + delaySeconds * 1000,', instead: 'availableAt: now,', times: 2 }],
     fault: SHORT_LIVES,
     broken: [EXPLAINED],
   },

@@ -12,7 +12,7 @@ import { newLeaseToken } from './lease-token.js';
 import { bitOf, countAll, countMembers, has, indexesOf, type Members, union } from './members.js';
 import type { Content } from './pack.codec.js';
 import { type Floors, type IndexPosition, type QueueViews, RANKS } from './queue-view.js';
-import { decodeOrLog, type StoredPack } from './stored-pack.js';
+import { decodeOrLog, logUnread, type StoredPack } from './stored-pack.js';
 
 /** One consumer's request for messages. */
 export interface Demand {
@@ -203,13 +203,19 @@ export class Claim {
     leaseToken: Buffer,
   ): Promise<LeasedMessage[][]> {
     const contents = new Map(packs.map((pack) => [latin1(pack.id), decodeOrLog(pack)]));
+    let cause: unknown = 'there is no such pack';
     for (const table of ['pack_overflow', 'pack'] as const) {
       const missing = assignments.map(({ delivery }) => delivery.packId).filter((id) => !contents.has(latin1(id)));
       if (missing.length === 0) break;
       // The leases are committed, so a failure to read some messages must not keep back the others.
-      const found = await this.database.read<StoredPack>(readPacks(table, missing).sql).catch(() => []);
+      const found = await this.database.read<StoredPack>(readPacks(table, missing).sql).catch((error: unknown) => {
+        cause = error;
+        return [];
+      });
       for (const pack of found) contents.set(latin1(pack.id), decodeOrLog(pack));
     }
+    const unread = assignments.map(({ delivery }) => delivery.packId).filter((id) => !contents.has(latin1(id)));
+    if (unread.length > 0) logUnread(unread, cause);
     const leased = demands.map((): LeasedMessage[] => []);
     for (const { delivery, index, demand } of assignments) {
       const content = contents.get(latin1(delivery.packId))?.[index];

@@ -70,18 +70,16 @@ export class Receipts {
     } catch (error) {
       if (!isOutOfRange(error)) throw error;
     }
-    return (await this.change(requests, SETTLE, isRepeated)).outcomes;
+    return (await this.change(requests, SETTLE)).outcomes;
   }
 
   /**
    * Gives the messages whose lease is held a new fate, and returns an outcome for each receipt. The
    * transaction locks the deliveries in primary-key order until COMMIT.
-   * @param isRepeated an earlier transaction may have done the same
    */
   async change<Request extends ReceiptsRequest>(
     requests: readonly Request[],
     verb: ReceiptVerb<Request>,
-    isRepeated = false,
   ): Promise<{ outcomes: ReceiptOutcomes[]; now: number }> {
     const held = heldBy(requests);
     const { locked, now, mayBeSecond } = await this.database.transaction(async (tx) => {
@@ -113,7 +111,7 @@ export class Receipts {
           changed.flatMap(([row, fates]) => split(row, fates)),
         ),
       );
-      return { ...found, mayBeSecond: isRepeated || tx.commitUnknown };
+      return { ...found, mayBeSecond: tx.commitUnknown };
     });
     return { outcomes: await this.outcomes(requests, locked, verb.secondOutcome, mayBeSecond), now };
   }

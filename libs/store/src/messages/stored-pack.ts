@@ -23,3 +23,12 @@ export function decodeOrLog({ id, count, payload }: StoredPack): Content[] {
     return [];
   }
 }
+
+/** Tells that a claim leased messages of these packs and could not read them. */
+export function logUnread(packIds: readonly Buffer[], cause: unknown): void {
+  const names = [...new Set(packIds.map((id) => formatMessageId(id)))];
+  const more = names.length > 10 ? ` and ${names.length - 10} more` : '';
+  logger.error(
+    `The broker leased messages of packs ${names.slice(0, 10).join(', ')}${more} and could not read them: ${String(cause)}. They are ready again when their leases end.`,
+  );
+}

@@ -37,8 +37,8 @@ const QUEUES_REMEMBERED = 10_000;
  * queue. A change takes the row only, so it never waits for a service's transaction.
  *
  * Lock order prevents cycles. A transaction that locks by name locks `queue_by_name`, then the row.
- * All others lock only rows, in id order. A transaction that holds a queue's row never waits for a
- * locked delivery. Moves are the exception; they lock deliveries like a claim.
+ * All others lock only rows, in id order. Reject, which holds a queue's row, also waits for
+ * deliveries, but only for those under its leases. Every other holder of a row skips locked ones.
  */
 export class QueueRepository {
   private readonly cache = new Map<string, { queue: Queue; until: number }>();
@@ -193,7 +193,7 @@ export class QueueRepository {
     let found: number | undefined;
     const id = await this.change(name, async (tx) => {
       const [row] = await tx.read<{ id: number }>(
-        lockSoon('SELECT id FROM queue FORCE INDEX (queue_by_name) WHERE name = ? FOR UPDATE'),
+        lockSoon(tx, 'SELECT id FROM queue FORCE INDEX (queue_by_name) WHERE name = ? FOR UPDATE'),
         [name],
       );
       // An earlier attempt deleted the queue, and a new queue has its name.
@@ -273,7 +273,7 @@ export class QueueRepository {
     for (const { id, name: lockedName } of found.toSorted((one, other) => one.id - other.id)) {
       const mode = lockedName === name ? 'FOR UPDATE' : 'LOCK IN SHARE MODE';
       rows.push(
-        ...(await tx.read<QueueRow>(lockSoon(`${SELECT_QUEUE} FORCE INDEX (PRIMARY) WHERE id = ? ${mode}`), [id])),
+        ...(await tx.read<QueueRow>(lockSoon(tx, `${SELECT_QUEUE} FORCE INDEX (PRIMARY) WHERE id = ? ${mode}`), [id])),
       );
     }
     const self = rows.find((row) => row.name === name);
@@ -300,9 +300,11 @@ async function mayChangeLink(tx: Transaction, name: string, { deadLetterQueue }:
 
 /**
  * Has a locking SELECT fail after {@link LOCK_MS}. The servers' own lock wait timeouts are whole
- * seconds.
+ * seconds. After a COMMIT without an answer it waits for as long as they do, because the earlier
+ * attempt may still hold the lock.
  */
-function lockSoon(select: string): string {
+function lockSoon(tx: Transaction, select: string): string {
+  if (tx.commitUnknown) return select;
   return `/*M! SET STATEMENT max_statement_time = ${LOCK_MS / 1000} FOR */ ${select.replace(/^SELECT/, `SELECT /*+ MAX_EXECUTION_TIME(${LOCK_MS}) */`)}`;
 }
 
