@@ -18,10 +18,10 @@ const PURGED_AT_ONCE = 20;
 const SHARE_UNIFORM = 0.6;
 
 /**
- * Other workers deleted and recreated the queue during every attempt to lock its row, or right
- * after the change.
+ * Other workers kept the queue's row locked, deleted and recreated it during every attempt to lock
+ * it, or deleted it right after the change.
  */
-const DELETED_BY_OTHERS: RowmqError['code'][] = ['database-unavailable', 'queue-not-found'];
+const CHANGED_BY_OTHERS: RowmqError['code'][] = ['queue-locked', 'database-unavailable', 'queue-not-found'];
 
 /** The statements that brokers send for producers, consumers and operators. */
 export const BROKER_STATEMENTS = {
@@ -115,12 +115,12 @@ export const BROKER_STATEMENTS = {
   },
   'create queue': {
     weight: 1,
-    refusals: DELETED_BY_OTHERS,
+    refusals: CHANGED_BY_OTHERS,
     plan: (scene, { queues }) => (scene.isThere ? undefined : planPut(scene, queues, scene.passing, SETTINGS)),
   },
   'change queue': {
     weight: 0.5,
-    refusals: DELETED_BY_OTHERS,
+    refusals: CHANGED_BY_OTHERS,
     plan: (scene, { queues }) => {
       const name = scene.anyQueue();
       if (name === scene.passing && !scene.isThere) return undefined;
@@ -129,7 +129,7 @@ export const BROKER_STATEMENTS = {
   },
   'pause queue': {
     weight: 0.3,
-    refusals: ['queue-not-found'],
+    refusals: ['queue-not-found', 'queue-locked'],
     plan: (scene, { queues }) => {
       const name = scene.anyQueue();
       return { queues: [name], carryOut: () => queues.setPaused(name, Math.random() < 0.5) };
@@ -138,7 +138,7 @@ export const BROKER_STATEMENTS = {
   'delete queue': {
     weight: 0.2,
     // The queue is another's dead-letter queue, which shows only once its row is locked.
-    refusals: ['invalid-request', 'queue-not-found'],
+    refusals: ['invalid-request', 'queue-not-found', 'queue-locked'],
     plan: (scene, { queues }) => {
       const name = scene.anyQueue();
       return {
