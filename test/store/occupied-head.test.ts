@@ -151,7 +151,7 @@ describe('a poll from the scan floors', () => {
     const database = Object.create(other.database) as Database;
     database.read = async <T>(sql: string, values?: readonly unknown[]) => {
       if (sql.includes('SLEEP')) return other.database.read<T>(sql, values);
-      await other.database.read('SELECT SLEEP(0.5)');
+      await other.database.read('SELECT SLEEP(0.3)');
       return other.database.read<T>(sql, values);
     };
     const watcher = new MessageRepository(database);
@@ -168,13 +168,13 @@ describe('a poll from the scan floors', () => {
     expect(await watcher.poll([queue.id])).toEqual(new Set());
   });
 
-  test('is followed by a full one within 5 s, which finds a message in an unused priority', async () => {
+  test('is followed by a full one after 20 times its duration, which finds a message in an unused priority', async () => {
     const { watcher, endedAt } = await afterSlowFullPoll();
     await watcher.claim(queue, [demand]);
     await store.messages.enqueue(queue.name, [message()]);
     expect(await watcher.poll([queue.id])).toEqual(new Set());
     await eventually('the poll finds it', async () => (await watcher.poll([queue.id])).has(queue.id));
-    expect(performance.now() - endedAt).toBeLessThan(7000);
+    expect(performance.now() - endedAt).toBeGreaterThan(5500);
   });
 
   test('goes on while full polls fail', async () => {

@@ -98,7 +98,7 @@ describe('while a service’s transaction that enqueued is open', () => {
       const error: unknown = await store.queues.delete(queue.name).catch((thrown: unknown) => thrown);
       expect(error).toBeInstanceOf(RowmqError);
       expect(error).toMatchObject({ code: 'queue-locked', retryAfterSeconds: 1 });
-      expect((error as Error).message).toContain(`kept queue '${queue.name}' locked for 4 s, so nothing was changed`);
+      expect((error as Error).message).toContain(`has kept queue '${queue.name}' locked for 4 s, or `);
       expect(await load.stop()).toBeLessThan(AT_ONCE_MS);
     });
     expect(await store.queues.delete(queue.name)).toBe(queue.id);
@@ -116,6 +116,24 @@ describe('while a service’s transaction that enqueued is open', () => {
       await expect(deletion).rejects.toMatchObject({ code: 'queue-locked' });
     });
   });
+});
+
+test('while the reaper’s lease row is locked, a new queue fails with its own error in time', async () => {
+  const session = await openSession(store);
+  try {
+    await session.write('START TRANSACTION');
+    await session.read(`SELECT 1 FROM reaper_lease WHERE name = 'reaper' FOR UPDATE`);
+    const begun = performance.now();
+    await expect(store.queues.put('new', {})).rejects.toMatchObject({
+      code: 'queue-locked',
+      message: expect.stringContaining("or the reaper's row of `reaper_lease`"),
+    });
+    expect(performance.now() - begun).toBeLessThan(6000);
+    await session.write('ROLLBACK');
+    expect(await store.queues.put('new', {})).toMatchObject({ created: true });
+  } finally {
+    await session.end();
+  }
 });
 
 describe('while somebody keeps the row of a queue locked', () => {

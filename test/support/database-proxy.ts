@@ -20,6 +20,8 @@ export class DatabaseProxy {
    * connection.
    */
   lostAnswers = 0;
+  /** Chunks to the server that contain this text do not arrive. The connection stays open. */
+  swallowed: string | undefined;
   /** The number of answers lost so far. */
   lost = 0;
   private readonly sockets = new Set<Socket>();
@@ -54,6 +56,7 @@ export class DatabaseProxy {
   heal(): void {
     this.delayMs = 0;
     this.lostAnswers = 0;
+    this.swallowed = undefined;
     this.mend?.();
     this.mend = undefined;
   }
@@ -86,6 +89,7 @@ export class DatabaseProxy {
   private async pump(from: Socket, to: Socket, mayPass: (chunk: Buffer) => boolean): Promise<void> {
     try {
       for await (const chunk of from as AsyncIterable<Buffer>) {
+        if (this.swallowed !== undefined && chunk.includes(this.swallowed)) continue;
         const passes = mayPass(chunk);
         if (this.delayMs > 0) await sleep(this.delayMs);
         await this.whole;

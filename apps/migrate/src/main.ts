@@ -59,8 +59,8 @@ async function down(count: number, isConfirmed: boolean): Promise<void> {
       'Reverting changes tables back, and the first migration drops all of them with every message. Stop all brokers and reapers, make a backup, and repeat the command with --yes.',
     );
   }
-  const { url, tls } = database();
-  const reverted = await revertDatabase(url, count, tls);
+  const { url, tls, untestedAllowed } = database();
+  const reverted = await revertDatabase(url, count, tls, { untestedAllowed });
   console.log(reverted.length === 0 ? 'Nothing to do: no migration was applied.' : `Reverted: ${reverted.join(', ')}`);
 }
 

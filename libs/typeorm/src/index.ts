@@ -24,8 +24,12 @@ export interface TransactionalEnqueueOptions {
  * The brokers notice the messages within their poll interval after COMMIT. Delays and expiries
  * count from this call.
  *
- * The transaction locks the queue's row, shared, until it ends. Changes of the queue's settings
- * wait for it. Keep such transactions short.
+ * Until the transaction ends, nobody can delete the queue: a deletion fails with 503
+ * `queue-locked`. Changes of its settings, pause and other enqueues do not wait for the
+ * transaction.
+ *
+ * The messages follow the settings that the transaction read. In REPEATABLE READ these are as old
+ * as the transaction's first read.
  *
  * Overlapping enqueues may together exceed a maximum depth: none counts the messages of another
  * that has not committed.

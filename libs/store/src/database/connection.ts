@@ -28,6 +28,15 @@ const PROOF_MS = 1000;
  */
 const SILENT_DEADLINES = 3;
 
+/**
+ * MySQL ends a SELECT this long after the client gave up. Without that it would read on to the end,
+ * because it does not notice that the client has closed the connection.
+ *
+ * MariaDB's limit applies to every statement, so RowMQ does not use it. It could end a COMMIT that
+ * waits for a replica, and the transaction would be visible before the replica has it.
+ */
+const LATE_MS = 1000;
+
 /** A connection to the one server that takes writes. */
 export interface ServerConnection {
   readonly session: Session;
@@ -50,7 +59,6 @@ export class Connections {
   private readonly health: DatabaseHealth;
   private readonly primary: Primary;
   private readonly pool: Pool;
-  private readonly silentSeconds: number;
   /** The time of each connection's last proof. A new connection has no entry. */
   private readonly provenAt = new WeakMap<PoolConnection, number>();
 
@@ -61,7 +69,6 @@ export class Connections {
     this.health = healthOf(dataSource);
     this.primary = primaryOf(dataSource);
     this.pool = poolOf(dataSource);
-    this.silentSeconds = Math.ceil((SILENT_DEADLINES * statementDeadlineMs) / 1000);
   }
 
   /**
@@ -90,7 +97,9 @@ export class Connections {
     return this.observed(async () => {
       const connection = await this.connect(false);
       try {
-        return await work(this.serverConnection(connection, statementDeadlineMs));
+        const lent = this.serverConnection(connection, statementDeadlineMs);
+        if (statementDeadlineMs > this.statementDeadlineMs) await lent.session.write(setLimits(statementDeadlineMs));
+        return await work(lent);
       } finally {
         connection.destroy();
       }
@@ -142,7 +151,7 @@ export class Connections {
     try {
       const session = this.session(connection, this.statementDeadlineMs);
       if (isNew) {
-        const sql = `SET SESSION wait_timeout = ${this.silentSeconds};\n${ASK_FOR_PROOF}`;
+        const sql = `${setLimits(this.statementDeadlineMs)};\n${ASK_FOR_PROOF}`;
         const [, [server]] = (await session.read<unknown>(sql)) as [unknown, Row[]];
         this.prove(connection, server);
       } else {
@@ -197,4 +206,10 @@ export class Connections {
     const { host } = primary;
     return setTimeout(() => primary.suspect(host), SLOW_MS);
   }
+}
+
+/** The server's own limits for a session whose statements have this deadline. */
+function setLimits(statementDeadlineMs: number): string {
+  const silentSeconds = Math.ceil((SILENT_DEADLINES * statementDeadlineMs) / 1000);
+  return `SET SESSION wait_timeout = ${silentSeconds} /*!80000 , max_execution_time = ${statementDeadlineMs + LATE_MS} */`;
 }

@@ -5,6 +5,7 @@ const serverError = (errno: number, code: string): Error => Object.assign(new Er
 
 describe('isNotPrimary', () => {
   test.each([
+    [1047, 'ER_UNKNOWN_COM_ERROR'],
     [1290, 'ER_OPTION_PREVENTS_STATEMENT'],
     [1792, 'ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION'],
     [1836, 'ER_READ_ONLY_MODE'],

@@ -29,6 +29,7 @@ const CONNECTION_LOST = new Set([
 const RETRYABLE = new Set([
   1020, // MariaDB: record has changed since last read
   1040, // too many connections
+  1047, // Galera: the node is cut off from its cluster, or has not joined it yet
   1203, // too many connections for this user
   1205, // lock wait timeout
   1213, // deadlock
@@ -46,9 +47,9 @@ const RETRYABLE = new Set([
 
 /**
  * Errors of a server that takes no writes: a replica, a demoted primary, a member that left its
- * group.
+ * group or cluster.
  */
-const NOT_PRIMARY = new Set([1290, 1792, 1836, 3032, 3100, 3796, 3797, 3798]);
+const NOT_PRIMARY = new Set([1047, 1290, 1792, 1836, 3032, 3100, 3796, 3797, 3798]);
 
 /**
  * Errors of group replication when it rolls a commit back. The member may have sent the transaction
@@ -113,11 +114,9 @@ export class ReadOnlyServerError extends Error {
   }
 }
 
-/** A transaction's work throws this to ask for a retry. */
+/** A transaction's work throws this to ask for a retry. The message says why. */
 export class TryAgain extends Error {
-  constructor(cause: unknown) {
-    super('What an earlier try did is not visible yet.', { cause });
-  }
+  override readonly name = 'TryAgain';
 }
 
 /** True when a retry of the whole transaction may succeed. */

@@ -13,10 +13,14 @@ const LOCK_SECONDS = 60;
  */
 const LOCK_NAME = `CONCAT('rowmq-migrate.', LEFT(SHA2(DATABASE(), 256), 40))`;
 
-/** Options of {@link migrateDatabase}. */
-export interface MigrateOptions {
+/** Options of {@link revertDatabase}. */
+export interface RevertOptions {
   /** Accept a server version that RowMQ was not tested on. */
   untestedAllowed?: boolean;
+}
+
+/** Options of {@link migrateDatabase}. */
+export interface MigrateOptions extends RevertOptions {
   /** Receives what each migration blocks, before the first one runs. */
   announce?: (line: string) => void;
 }
@@ -48,8 +52,13 @@ export async function migrateDatabase(
 /**
  * Reverts the last `steps` migrations and returns their names. The data in their tables is lost.
  */
-export async function revertDatabase(url: string, steps = 1, tls?: DatabaseTls): Promise<string[]> {
-  return withMigrationLock({ url, tls }, async (dataSource) => {
+export async function revertDatabase(
+  url: string,
+  steps = 1,
+  tls?: DatabaseTls,
+  { untestedAllowed }: RevertOptions = {},
+): Promise<string[]> {
+  return withMigrationLock({ url, tls, ...(untestedAllowed && { untestedAllowed }) }, async (dataSource) => {
     const reverted: string[] = [];
     for (let step = 0; step < steps; step += 1) {
       const before = await appliedMigrations(dataSource);

@@ -3,16 +3,17 @@ import { type AddressInfo, createServer, type Server, type Socket } from 'node:n
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { isNotPrimary, isRetryable, ReadOnlyServerError } from './database-errors.js';
-import { NoPrimaryError, Primary, refuseReadOnly } from './primary.js';
+import { NoPrimaryError, Primary, type Proof, refuseReadOnly } from './primary.js';
 
 const servers: Server[] = [];
 const accepted: Socket[] = [];
 let urls: string[];
 /**
  * Each host's reaction to a probe. `undefined` means that it takes writes. A promise delays that
- * answer until it resolves. A text is the identity of the server that takes writes.
+ * answer until it resolves. A text is the identity of the server that takes writes. Several are the
+ * servers to which the probe's connections lead.
  */
-let says: (Error | Promise<void> | string | undefined)[];
+let says: (Error | Promise<void> | string | string[] | undefined)[];
 let asked: number[];
 
 beforeEach(async () => {
@@ -35,13 +36,18 @@ afterEach(async () => {
   }
 });
 
-async function probe(url: string): Promise<string> {
+async function probe(url: string): Promise<Proof> {
   const index = urls.indexOf(url);
   asked[index] = (asked[index] ?? 0) + 1;
   const answer = says[index];
   await (answer instanceof Promise ? answer : undefined);
   if (answer instanceof Error) throw answer;
-  return typeof answer === 'string' ? answer : `server ${index}`;
+  if (Array.isArray(answer)) return proof(...(answer as [string]));
+  return proof(typeof answer === 'string' ? answer : `server ${index}`);
+}
+
+function proof(server: string, ...others: string[]): Proof {
+  return { server, others: Promise.resolve(others) };
 }
 
 const host = (index: number): string => new URL(urls[index] as string).host;
@@ -214,7 +220,7 @@ describe('Primary', () => {
 
   test('sets the primary’s host on the connection’s config, for the check of the certificate', async () => {
     const primary = new Primary(['mysql://u:p@[::1]:3307/db', ...urls.slice(1)], async (url) =>
-      url.includes('3307') ? 'the server' : Promise.reject(lost()),
+      url.includes('3307') ? proof('the server') : Promise.reject(lost()),
     );
     const config = { host: 'another', port: 1 };
     await primary.find();
@@ -296,7 +302,8 @@ describe('refuseReadOnly', () => {
 });
 
 describe('Primary behind one name', () => {
-  const several = (): Error => new ReadOnlyServerError('the name leads to servers a and b', 'SEVERAL_SERVERS');
+  const several = ['a', 'b'];
+  const bothTakeWrites = (): string => `${host(0)} leads to several servers that take writes (a, b)`;
   const moves: string[] = [];
   const begin = async (): Promise<Primary> => {
     says = ['a'];
@@ -308,10 +315,16 @@ describe('Primary behind one name', () => {
   };
 
   test('refuses to start if the name leads to several servers that take writes', async () => {
-    says = [several()];
-    await expect(new Primary(urls.slice(0, 1), probe).find()).rejects.toThrow('the name leads to servers a and b');
-    says = [new ReadOnlyServerError(), several(), new ReadOnlyServerError()];
-    await expect(new Primary(urls, probe).find()).rejects.toThrow('the name leads to servers a and b');
+    says = [several];
+    await expect(new Primary(urls.slice(0, 1), probe).find()).rejects.toThrow(bothTakeWrites());
+    says = [several, new ReadOnlyServerError(), new ReadOnlyServerError()];
+    await expect(new Primary(urls, probe).find()).rejects.toThrow(bothTakeWrites());
+  });
+
+  test('refuses to start if the name leads to one server first and then to another', async () => {
+    const turns = ['a', 'b'];
+    const inTurns = new Primary(urls.slice(0, 1), async () => proof(turns.shift() as string));
+    await expect(inTurns.find()).rejects.toThrow(bothTakeWrites());
   });
 
   test('refuses a connection to another server, and uses that server once the name leads to it alone', async () => {
@@ -340,17 +353,85 @@ describe('Primary behind one name', () => {
 
   test('uses none while the name leads to two servers that take writes, in one search or in turns', async () => {
     const primary = await begin();
-    says = [several()];
+    says = [['b', 'a']];
     expect(() => primary.meet('b')).toThrow(ReadOnlyServerError);
     const error = await primary.ready().catch((thrown: unknown) => thrown);
-    expect(error).toMatchObject({ name: 'NoPrimaryError', message: 'the name leads to servers a and b' });
+    expect(error).toMatchObject({ name: 'NoPrimaryError', message: expect.stringContaining('take writes (b, a)') });
     expect([isRetryable(error), isNotPrimary(error)]).toEqual([true, true]);
     const turns = ['b', 'b', 'a'];
-    const inTurns = new Primary(urls.slice(0, 1), async () => turns.shift() ?? 'a');
+    const inTurns = new Primary(urls.slice(0, 1), async () => proof(turns.shift() ?? 'a'));
     inTurns.meet('a');
     expect(() => inTurns.meet('b')).toThrow(ReadOnlyServerError);
     await expect(inTurns.ready()).rejects.toThrow('leads to several servers that take writes (b, a)');
+    const begun = performance.now();
     await inTurns.ready();
+    expect(performance.now() - begun).toBeGreaterThan(1900);
     expect(() => inTurns.meet('b')).toThrow(ReadOnlyServerError);
+  });
+
+  test('does not take the luck of one search for the end of a dispute', async () => {
+    let searches = 0;
+    const balanced = new Primary(urls.slice(0, 1), async () => {
+      searches += 1;
+      return searches % 2 === 1 ? proof('a', 'b') : proof('a', 'a');
+    });
+    balanced.meet('a');
+    expect(() => balanced.meet('b')).toThrow(ReadOnlyServerError);
+    for (let tries = 0; tries < 5; tries += 1) await expect(balanced.ready()).rejects.toThrow(bothTakeWrites());
+    expect(searches).toBeGreaterThan(5);
+  });
+
+  test('follows a failover behind a name that leads to read-only servers as well', async () => {
+    let searches = 0;
+    const told: string[] = [];
+    const mixed = new Primary(
+      urls.slice(0, 1),
+      async () => {
+        searches += 1;
+        if (searches % 2 === 0) throw new ReadOnlyServerError();
+        return proof('b');
+      },
+      (where) => told.push(where),
+    );
+    mixed.meet('a');
+    expect(() => mixed.meet('b')).toThrow(ReadOnlyServerError);
+    const begun = performance.now();
+    await mixed.ready();
+    expect(performance.now() - begun).toBeLessThan(3500);
+    mixed.meet('b');
+    expect(told).toEqual([`server b at ${host(0)}`]);
+  });
+});
+
+describe('Primary behind several names', () => {
+  test('treats two names of one server as one server, and keeps the current name', async () => {
+    const told: string[] = [];
+    says = [new ReadOnlyServerError(), 'a', 'a'];
+    const primary = new Primary(urls, probe, (where) => told.push(where));
+    await primary.find();
+    expect(primary.host).toBe(host(1));
+    says = ['a', 'a', new ReadOnlyServerError()];
+    primary.doubt(host(1));
+    await expectMovedTo(primary, 1);
+    expect(told).toEqual([]);
+  });
+
+  test('counts a host as soon as one of its connections has proved that it takes writes', async () => {
+    const primary = new Primary(urls, async (url) => {
+      if (url === urls[2]) throw new ReadOnlyServerError();
+      if (url === urls[1]) return proof('server 1');
+      await sleep(1200);
+      return { server: 'server 0', others: sleep(1200, ['server 0']) };
+    });
+    primary.meet('server 0');
+    primary.doubt(host(0));
+    await expect(primary.ready()).rejects.toThrow(`${host(0)} and ${host(1)} both take writes`);
+  });
+
+  test('gives every other host its time from the first proof on, not from the start of the search', async () => {
+    says = [lost(), sleep(700), sleep(1000)];
+    const primary = new Primary(urls, probe);
+    primary.doubt(host(0));
+    await expect(primary.ready()).rejects.toThrow(`${host(1)} and ${host(2)} both take writes`);
   });
 });

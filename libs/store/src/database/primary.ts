@@ -9,29 +9,41 @@ import { SESSION_AS_SET, SESSION_FACTS } from './session-setup.js';
 /** The deadline for a probe's connect and login, and again for its statement. */
 const PROBE_DEADLINE_MS = 2000;
 /**
- * Once one host takes writes, the others have this long to claim the same. That detects two
- * primaries without waiting for a host that hangs.
+ * Once one host has said that it takes writes, the others have this long to say the same. That
+ * detects two primaries without waiting for a host that hangs.
  */
 const GRACE_MS = 500;
 /** The pause after a failed search. All callers in that time share its result. */
 const PAUSE_MS = { min: 100, max: 200 };
 
 /**
- * A probe of a host that takes writes opens so many connections at once. A balancer over two
+ * A probe of a host that takes writes has so many connections open at once. A balancer over two
  * servers leads them to both.
  */
 const PROBE_CONNECTIONS = 3;
 /**
- * A host that leads to another server than before must lead to that one alone for this long. A
- * balancer that chooses at random would otherwise pass for a failover now and then.
+ * A host that leads to another server than before must lead to that one alone for this long. So
+ * must one after a dispute. A balancer that chooses at random would otherwise pass for a failover,
+ * or for the end of the dispute, now and then.
  */
 const AGREE_MS = 2000;
 
+/** The answer of a host that takes writes. */
+export interface Proof {
+  /** The identity of the server that said so first. */
+  readonly server: string;
+  /**
+   * The identities of the servers that take writes and to which further connections led. Never
+   * rejects, and resolves within the probe's deadline.
+   */
+  readonly others: Promise<readonly string[]>;
+}
+
 /**
- * Probes a host. Resolves with the server's identity if that takes writes. Throws the reason if
- * not, and {@link ReadOnlyServerError} if the host leads to several servers that do.
+ * Probes a host. Resolves as soon as a server behind it has said that it takes writes. Throws the
+ * reason if none does.
  */
-export type Probe = (url: string) => Promise<string>;
+export type Probe = (url: string) => Promise<Proof>;
 
 /** A server that takes writes, and the host that leads to it. */
 interface Writable {
@@ -39,7 +51,10 @@ interface Writable {
   readonly server: string;
 }
 
-/** The states of {@link Primary}, whose comment has the table. */
+/** A host that takes writes, while it may turn out to lead to several servers. */
+type Claimant = Writable & Proof;
+
+/** The states of {@link Primary}, whose comment lists the events. */
 type State =
   | { readonly name: 'known' }
   | { readonly name: 'doubted' }
@@ -81,17 +96,17 @@ export class NoPrimaryError extends Error {
  * - `none`: no host takes writes, or several others do.
  *
  * One search runs at a time. An event during a search starts no other. With one host there is no
- * choice, so failures start no search.
+ * choice, so failures start no search. The events:
  *
- * | event                                | known             | doubted  | disputed, none  | |
- * ------------------------------------ | ----------------- | -------- | --------------- | |
- * `ready`: a caller wants a connection | goes on           | waits    | searches, waits | | `meet`:
- * another server answered      | searches, doubted | –        | searches        | | `doubt`: the
- * current host failed     | searches, doubted | –        | searches        | | `suspect`: the
- * current host is slow  | searches          | –        | searches        | | a search finds one
- * that takes writes | known             | known    | known           | | … several, the current one
- * as well   | disputed          | disputed | disputed        | | … none, or several others
- * | none              | none     | none            |
+ * - `ready`, a caller wants a connection: it goes on if the primary is known. If not, it waits for
+ *   the search, and starts one unless one runs.
+ * - `meet`, another server answered: searches, and doubts a known primary.
+ * - `doubt`, the current host failed: searches, and doubts a known primary.
+ * - `suspect`, the current host is slow: searches. A known primary stays known.
+ * - A search finds one server that takes writes: the primary is known. After a dispute, and if the
+ *   current host leads to another server, it must stay the only one for {@link AGREE_MS}.
+ * - A search finds several, one of them behind the current host: disputed.
+ * - A search finds several behind other hosts, or no server: none.
  */
 export class Primary {
   readonly #urls: readonly string[];
@@ -133,23 +148,21 @@ export class Primary {
    * host's own error.
    *
    * Throws Error if several servers take writes: they are no replicated database, and messages
-   * would scatter over them.
+   * would scatter over them. It asks the host twice, because a balancer may lead all connections of
+   * one probe to the same server.
    */
   async find(): Promise<void> {
-    const answers = await Promise.allSettled(this.#urls.map((url) => this.#probe(url)));
-    const writable = answers.flatMap((answer, index) =>
-      answer.status === 'fulfilled' ? [{ index, server: answer.value }] : [],
-    );
-    if (writable.length > 1) throw new Error(this.#allTakeWrites(writable));
-    const [found] = writable;
-    const split = answers.find((answer) => answer.status === 'rejected' && isSplit(answer.reason));
-    if (split?.status === 'rejected') throw new Error(reason(split.reason), { cause: split.reason });
-    if (found === undefined) {
+    const answers = await Promise.allSettled(this.#urls.map((_, index) => this.#claim(index)));
+    const claimants = answers.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []));
+    if (claimants.length === 0) {
       const [answer] = answers;
       if (this.hasChoice || answer?.status !== 'rejected') throw this.#noPrimary(answers);
       if (answer.reason instanceof ReadOnlyServerError) return;
       throw answer.reason;
     }
+    const found = await this.#judge(claimants);
+    const again = await this.#claim(found.index).catch(() => found);
+    await this.#judge([found, again]);
     // The first primary of a process is not a change.
     this.#current = found.index;
     this.#server = found.server;
@@ -227,8 +240,9 @@ export class Primary {
 
   /** Never rejects. */
   async #find(): Promise<void> {
+    const wasDisputed = 'error' in this.#state && this.#state.error.reasons.some(isDispute);
     let answer = await this.#ask();
-    if ('server' in answer && this.#isOtherBehindSameHost(answer)) answer = await this.#agree(answer);
+    if ('server' in answer && (wasDisputed || this.#isOtherBehindSameHost(answer))) answer = await this.#agree(answer);
     if ('server' in answer) {
       this.#search = undefined;
       return this.#use(answer);
@@ -242,52 +256,87 @@ export class Primary {
     return index === this.#current && this.#server !== undefined && server !== this.#server;
   }
 
-  /** Asks again until the host has led to this server alone for {@link AGREE_MS}. */
+  /**
+   * Asks again until the host has led to this server alone for {@link AGREE_MS}. Read-only servers
+   * behind the same name do not count: the name may lead to the replicas as well.
+   */
   async #agree(first: Writable): Promise<Writable | NoServer> {
     for (const begun = performance.now(); performance.now() - begun < AGREE_MS;) {
       await pause();
       const next = await this.#ask();
-      if (!('server' in next)) return next;
-      if (next.index === first.index && next.server !== first.server)
-        return this.#refused(
-          [first, next],
-          severalServers(this.#urls[first.index] as string, [first.server, next.server]),
-        );
+      if (!('server' in next)) {
+        if (isReadOnly(next.error.reasons[first.index])) continue;
+        return next;
+      }
       if (next.index !== first.index) return next;
+      if (next.server !== first.server) return this.#refused([first], this.#severalServers(first, [next.server]));
     }
     return first;
   }
 
   /** Probes all hosts once. */
   async #ask(): Promise<Writable | NoServer> {
-    const writable: Writable[] = [];
-    const splits: unknown[] = [];
-    const probes = this.#urls.map(async (url, index) => {
-      try {
-        writable.push({ index, server: await this.#probe(url) });
-      } catch (error) {
-        if (!isSplit(error)) throw error;
-        // It takes writes too, so it counts against every other host.
-        splits.push(error);
-        writable.push({ index, server: '' });
-      }
-    });
+    const claimants: Claimant[] = [];
+    const probes = this.#urls.map(async (_, index) => claimants.push(await this.#claim(index)));
     const all = Promise.allSettled(probes);
-    const heard = probes.map(async (probe, index) =>
-      Promise.race([probe.catch(() => undefined), this.#patience(index)]),
+    try {
+      await Promise.any(probes);
+    } catch {
+      return { name: 'none', error: this.#noPrimary(await all) };
+    }
+    await Promise.all(
+      probes.map(async (probe, index) => Promise.race([probe.catch(() => undefined), this.#patience(index)])),
     );
-    await Promise.all([Promise.any(probes), ...heard]).catch(() => all);
-    const [found, ...others] = writable;
-    if (splits.length > 0) return this.#refused(writable, splits[0]);
-    if (found === undefined) return { name: 'none', error: this.#noPrimary(await all) };
-    if (others.length === 0) return found;
-    const several = new ReadOnlyServerError('more than one host takes writes', 'SEVERAL_SERVERS');
-    return this.#refused(writable, several, this.#allTakeWrites(writable));
+    try {
+      return await this.#judge(claimants);
+    } catch (error) {
+      if (error instanceof NoPrimaryError) return this.#refused(claimants, error);
+      throw error;
+    }
   }
 
-  #refused(writable: readonly Writable[], why: unknown, message = reason(why)): NoServer {
-    const isCurrent = writable.some(({ index }) => index === this.#current);
-    return { name: isCurrent ? 'disputed' : 'none', error: new NoPrimaryError(message, [why]) };
+  async #claim(index: number): Promise<Claimant> {
+    return { index, ...(await this.#probe(this.#urls[index] as string)) };
+  }
+
+  /**
+   * Returns the one server that takes writes. If several hosts lead to it, the current host comes
+   * first. Throws {@link NoPrimaryError} if there are several servers.
+   */
+  async #judge(claimants: readonly Claimant[]): Promise<Claimant> {
+    for (const claimant of claimants) {
+      const others = await claimant.others;
+      if (others.some((server) => server !== claimant.server)) throw this.#severalServers(claimant, others);
+    }
+    const [first, ...more] = claimants.toSorted((one, other) => this.#rank(one) - this.#rank(other)) as [Claimant];
+    for (const one of more as readonly Claimant[]) {
+      if (one.server === first.server) continue;
+      throw one.index === first.index
+        ? this.#severalServers(first, [one.server])
+        : new NoPrimaryError(this.#allTakeWrites(claimants), [
+            new ReadOnlyServerError('more than one host takes writes', 'SEVERAL_SERVERS'),
+          ]);
+    }
+    return first;
+  }
+
+  /** The current host, then the order of the URL. */
+  #rank({ index }: Writable): number {
+    return index === this.#current ? -1 : index;
+  }
+
+  #refused(claimants: readonly Writable[], error: NoPrimaryError): NoServer {
+    const isCurrent = claimants.some(({ index }) => index === this.#current);
+    return { name: isCurrent ? 'disputed' : 'none', error };
+  }
+
+  #severalServers({ index, server }: Writable, others: readonly string[]): NoPrimaryError {
+    const servers = [...new Set([server, ...others])];
+    const error = new ReadOnlyServerError(
+      `${hostOf(this.#urls[index] as string)} leads to several servers that take writes (${servers.join(', ')}), and messages would scatter over them; let it lead to the primary alone`,
+      'SEVERAL_SERVERS',
+    );
+    return new NoPrimaryError(error.message, [error]);
   }
 
   /**
@@ -366,30 +415,32 @@ export function refuseReadOnly(readOnly: unknown): void {
   if (!['0', 'OFF'].includes(String(readOnly))) throw new ReadOnlyServerError();
 }
 
-function severalServers(url: string, servers: readonly string[]): ReadOnlyServerError {
-  return new ReadOnlyServerError(
-    `${hostOf(url)} leads to several servers that take writes (${servers.join(', ')}), and messages would scatter over them; let it lead to the primary alone`,
-    'SEVERAL_SERVERS',
-  );
-}
-
-function isSplit(error: unknown): boolean {
+function isDispute(error: unknown): boolean {
   return error instanceof ReadOnlyServerError && error.failure === 'SEVERAL_SERVERS';
 }
 
-async function probeServer(url: string, tls?: DatabaseTls): Promise<string> {
+function isReadOnly(error: unknown): boolean {
+  return error instanceof ReadOnlyServerError && error.failure === 'READ_ONLY';
+}
+
+async function probeServer(url: string, tls?: DatabaseTls): Promise<Proof> {
   const opened: Connection[] = [];
+  const close = (): void => {
+    for (const connection of opened) connection.destroy();
+  };
   try {
     const server = await probeOnce(url, tls, opened);
+    const servers: string[] = [];
+    const more = Array.from({ length: PROBE_CONNECTIONS - 1 }, async () => {
+      servers.push(await probeOnce(url, tls, opened));
+    });
     // A host may also lead to read-only servers or be short of connections.
-    const others = await Promise.allSettled(
-      Array.from({ length: PROBE_CONNECTIONS - 1 }, async () => probeOnce(url, tls, opened)),
-    );
-    const servers = new Set([server, ...others.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))]);
-    if (servers.size > 1) throw severalServers(url, [...servers]);
-    return server;
-  } finally {
-    for (const connection of opened) connection.destroy();
+    const all = Promise.allSettled(more).finally(close);
+    const late = sleep(PROBE_DEADLINE_MS, undefined, { ref: false });
+    return { server, others: Promise.race([all, late]).then(() => servers) };
+  } catch (error) {
+    close();
+    throw error;
   }
 }
 

@@ -1,4 +1,9 @@
+import type { Socket } from 'node:net';
 import type { Connection } from 'mysql2';
+import { isConnectionLost } from './database-errors.js';
+
+/** The deadline for the settings of a new connection. */
+const SETUP_DEADLINE_MS = 5000;
 
 /**
  * The settings of every session, whatever the server's defaults, `init_connect` and the account
@@ -42,10 +47,16 @@ const failures = new WeakMap<object, Error>();
 /**
  * Gives a new connection its session settings, ahead of every other statement. {@link setupFailure}
  * tells if the server refused them.
+ *
+ * If no answer comes, it breaks the connection, and the statements behind it fail with the same
+ * error. mysql2 starts a statement's deadline only when it sends that statement, so they would
+ * otherwise wait for ever. `connection.destroy()` would not fail them.
  */
 export function setUp(connection: Connection): void {
-  connection.query(SETUP, (error) => {
-    if (error !== null) failures.set(connection, error);
+  connection.query({ sql: SETUP, timeout: SETUP_DEADLINE_MS }, (error) => {
+    if (error === null) return;
+    failures.set(connection, error);
+    if (isConnectionLost(error)) (connection as Connection & { stream: Socket }).stream.destroy(error);
   });
 }
 

@@ -114,10 +114,11 @@ const LOCK_AFTER_REMOVAL = 200;
  * SKIP LOCKED then gets past the rows that another claim holds.
  */
 const PEEK_PAST_OTHERS = 1000;
-/** The next full poll ({@link Claim.poll}) waits this many times the duration of the last one. */
+/**
+ * The next full poll ({@link Claim.poll}) waits this many times the duration of the last one, so
+ * that full polls take up a twentieth of the time at most.
+ */
 const FULL_POLL_PAUSE_FACTOR = 20;
-/** The longest such pause. {@link Claim.poll} says why it matters. */
-const FULL_POLL_PAUSE_MS = 5000;
 /** The most rows that a rescan or a poll reads. */
 const READ_ROWS = 500;
 
@@ -261,7 +262,8 @@ export class Claim {
    *
    * A full poll reads every priority from the left edge of the index, as often as its cost allows.
    * The others read from the scan floors, and only the priorities in use. A ready message in an
-   * unused priority therefore waits for the next full poll, {@link FULL_POLL_PAUSE_MS} at most.
+   * unused priority therefore waits for the next full poll. That comes 5 s after one of 250 ms, and
+   * later while purge lags so much that full polls are slow.
    *
    * One deep queue can use up the row limit. The poll then reads the other queues once more. It
    * returns queues that it still did not reach as if they had ready deliveries. A poll from the
@@ -274,9 +276,10 @@ export class Claim {
     try {
       return await this.readReadyQueues(queueIds, RANKS, 0);
     } finally {
-      // A failed poll also waits: it may have met more dead entries than it can read in time.
+      // A failed poll also waits: it may have met more dead entries than it can read in time. The
+      // server may still be at it.
       const pauseMs = (performance.now() - started) * FULL_POLL_PAUSE_FACTOR;
-      this.fullPollFrom = performance.now() + Math.min(pauseMs, FULL_POLL_PAUSE_MS);
+      this.fullPollFrom = performance.now() + pauseMs;
     }
   }
 

@@ -207,7 +207,8 @@ export class Enqueue {
         const isChanged = isNull(error);
         // The earlier try has committed only now. The next try finds its pack.
         const isLate = isDuplicateKey(error) || (isChanged && tx.commitUnknown && (await isStored(tx, firstPack)));
-        if (tx.commitUnknown && isLate) throw new TryAgain(error);
+        if (tx.commitUnknown && isLate)
+          throw new TryAgain('an earlier try has just stored the batch', { cause: error });
         throw isChanged ? new QueueChanged(error) : error;
       }
     });
@@ -381,8 +382,8 @@ export type ForeignTransaction = Pick<Transaction, 'read' | 'write'>;
  * Throws `queue-not-found`, `queue-full` or `invalid-request`.
  *
  * Shares the queue's entry in `queue_by_name` until the caller's transaction ends. That keeps the
- * queue from being deleted, and hinders no change of its settings. The settings are those of the
- * transaction's snapshot, if it has one that is old enough to know the queue.
+ * queue from being deleted, and hinders no change of its settings. In REPEATABLE READ the settings
+ * are those of the transaction's snapshot. A queue that is younger than the snapshot is not found.
  */
 export async function storeIn(tx: ForeignTransaction, { queueName, messages }: EnqueueRequest): Promise<Buffer[]> {
   const [known] = await tx.read<{ id: number }>('SELECT id FROM queue WHERE name = ?', [queueName]);

@@ -127,7 +127,7 @@ export class QueueRepository {
     const created = await this.change(name, async (tx) => {
       const mayCreate = !(await tx.manager.existsBy(QueueEntity, { name }));
       const mayLink = await mayChangeLink(tx, name, settings);
-      if (mayCreate || mayLink) await tx.read(TAKE_TURN);
+      if (mayCreate || mayLink) await tx.read(lockSoon(TAKE_TURN));
       const existing = await this.lockForChange(tx, name, settings.deadLetterQueue ?? undefined);
       const deadLetterQueueId =
         settings.deadLetterQueue === undefined ? undefined : (existing.deadLetterQueue?.id ?? null);
@@ -311,7 +311,7 @@ function lockSoon(tx: Transaction, select: string): string {
 function queueLocked(name: string, cause: unknown): RowmqError {
   return new RowmqError(
     'queue-locked',
-    `Another transaction has kept queue '${name}' locked for ${PATIENCE_MS / 1000} s, so nothing was changed; try again. If it persists, look for a transaction that somebody forgot to end, such as a service's that enqueued in this queue.`,
+    `Another transaction has kept queue '${name}' locked for ${PATIENCE_MS / 1000} s, or the reaper's row of \`reaper_lease\`, which changes of queues lock too, so nothing was changed; try again. If it persists, look for a transaction that somebody forgot to end, such as a service's that enqueued in this queue.`,
     { cause, retryAfterSeconds: 1 },
   );
 }
