@@ -9,7 +9,7 @@ import {
 } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
-import { BrokerUnreachableError, InjectQueue, type Queue, RowmqError } from '@rowmq/client';
+import { InjectQueue, isOutcomeUnknown, mayPass, type Queue, RowmqError } from '@rowmq/client';
 import { broker } from './broker.js';
 import { order, type Order, ORDERS, ordersQueues } from './order.js';
 
@@ -23,19 +23,19 @@ class OrdersController {
     try {
       return { id: await this.orders.enqueue(placed) };
     } catch (error) {
-      if (!(error instanceof RowmqError) && !(error instanceof BrokerUnreachableError)) throw error;
-      throw new ServiceUnavailableException(explanationOf(error), { cause: error });
+      const explanation = explanationOf(error);
+      // A refusal that will not pass is a fault of the shop: Nest logs it, and answers 500.
+      if (explanation === undefined) throw error;
+      throw new ServiceUnavailableException(explanation, { cause: error });
     }
   }
 }
 
-/** The customer must know whether to order again. */
-function explanationOf(error: RowmqError | BrokerUnreachableError): string {
-  const isInDoubt =
-    error instanceof BrokerUnreachableError ? error.outcome === 'unknown' : error.code === 'database-unavailable';
-  return isInDoubt
-    ? 'The order may have been placed; look at your mail before you place it again.'
-    : 'The order was not placed; place it again later.';
+/** Tells the customer whether to order again, if the failure may pass. */
+function explanationOf(error: unknown): string | undefined {
+  if (isOutcomeUnknown(error)) return 'The order may have been placed; look at your mail before you place it again.';
+  const isFull = error instanceof RowmqError && error.code === 'queue-full';
+  return mayPass(error) || isFull ? 'The order was not placed; place it again later.' : undefined;
 }
 
 @Module({

@@ -15,9 +15,24 @@ export async function turn(): Promise<void> {
  * call, so that fake timers move it like the timers of the application.
  */
 export async function pause(ms: number, ...signals: (AbortSignal | undefined)[]): Promise<void> {
+  await wait(ms, signals, () => undefined);
+}
+
+/** As {@link pause}, but does not keep the process alive. */
+export async function idle(ms: number, signal: AbortSignal): Promise<void> {
+  // Some fake timers, such as those of Jest for browsers, are numbers.
+  await wait(ms, [signal], (timer: { unref?: () => unknown }) => timer.unref?.());
+}
+
+async function wait(
+  ms: number,
+  signals: readonly (AbortSignal | undefined)[],
+  prepare: (timer: NodeJS.Timeout) => void,
+): Promise<void> {
   if (signals.some((signal) => signal?.aborted === true)) return;
   await new Promise<void>((resolve) => {
     const timer = setTimeout(over, ms);
+    prepare(timer);
     function over(): void {
       clearTimeout(timer);
       for (const signal of signals) signal?.removeEventListener('abort', over);

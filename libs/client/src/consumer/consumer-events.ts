@@ -21,8 +21,8 @@ export interface ConsumerEvents {
   /** Leases could not be extended in this round. The consumer tries again. */
   extendFailed: [error: unknown];
   /**
-   * These messages could not be settled, and come again when their leases end. An empty list: the
-   * broker refused to dead-letter, and the consumer nacked the messages instead.
+   * These messages could not be settled, and come again when their leases end. The list is empty
+   * if the broker refused to dead-letter, and the consumer nacked the messages instead.
    */
   settleFailed: [error: unknown, messages: LeasedMessage[]];
   /**

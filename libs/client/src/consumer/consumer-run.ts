@@ -4,7 +4,7 @@ import { retryAfterMs } from '../http/broker-unreachable.error.js';
 import { jittered, pause, turn } from '../timers.js';
 import type { Tell } from './consumer-events.js';
 import type { ConsumerSettings } from './consumer-options.js';
-import type { Handling } from './handling.js';
+import type { Handling, RunningHandler } from './handling.js';
 import { LeaseKeeper } from './lease-keeper.js';
 import { Delivery, type Settlement } from './message.js';
 import { ConsumerStoppedError, LeaseLostError, Reject } from './outcomes.js';
@@ -43,8 +43,7 @@ export class ConsumerRun<T> {
   #dequeue = new AbortController();
   /** Waiting for a handler. */
   readonly #buffer: Delivery[] = [];
-  /** Running handlers and their deliveries. */
-  readonly #running = new Map<Promise<void>, readonly Delivery[]>();
+  readonly #running = new Set<RunningHandler>();
   #handled = 0;
   #unsettled = 0;
   #isPaused = false;
@@ -198,15 +197,18 @@ export class ConsumerRun<T> {
       const deliveries = this.#nextUnit();
       if (deliveries.length === 0) return;
       this.#handled += deliveries.length;
-      const running = this.#handling.run(deliveries).finally(() => {
-        this.#running.delete(running);
-        this.#handled -= deliveries.length;
-        this.#isSlow = false;
-        this.#pump();
-        this.#notify();
-      });
-      this.#running.set(running, deliveries);
+      const running = this.#handling.start(deliveries);
+      this.#running.add(running);
+      void running.ended.then(() => this.#ended(running));
     }
+  }
+
+  #ended(running: RunningHandler): void {
+    this.#running.delete(running);
+    this.#handled -= running.deliveries.length;
+    this.#isSlow = false;
+    this.#pump();
+    this.#notify();
   }
 
   /**
@@ -290,13 +292,16 @@ export class ConsumerRun<T> {
   async #finishHandlers(): Promise<void> {
     const { shutdownSeconds } = this.#settings;
     const finished = new AbortController();
-    const handlers = Promise.all(this.#running.keys()).then(() => finished.abort());
+    const handlers = Promise.all([...this.#running].map(({ ended }) => ended)).then(() => finished.abort());
     await Promise.race([handlers, pause(shutdownSeconds * 1000, finished.signal)]);
     finished.abort();
     const why = `The consumer was stopped, and its handlers did not finish within ${shutdownSeconds} s.`;
-    for (const delivery of [...this.#running.values()].flat()) {
-      delivery.settle({ verb: 'nack', delaySeconds: 0, reason: 'the consumer was stopped' });
-      delivery.abort(new ConsumerStoppedError(why));
+    for (const { deliveries, abandon } of this.#running) {
+      for (const delivery of deliveries) {
+        delivery.settle({ verb: 'nack', delaySeconds: 0, reason: 'the consumer was stopped' });
+        delivery.abort(new ConsumerStoppedError(why));
+      }
+      abandon();
     }
   }
 }

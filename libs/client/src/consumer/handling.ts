@@ -19,6 +19,15 @@ export type MessageHandler<T> = (payload: T, message: Message<T>) => unknown;
 export type BatchHandler<T> = (messages: Message<T>[]) => unknown;
 export type Handler<T> = { message: MessageHandler<T> } | { batch: BatchHandler<T> };
 
+/** A call of a handler, and its deliveries. */
+export interface RunningHandler {
+  deliveries: readonly Delivery[];
+  /** Resolves when the handler has ended, at its time limit, or when it is abandoned. */
+  ended: Promise<void>;
+  /** Waits for it no more. Its timer would keep the process alive until the time limit. */
+  abandon: () => void;
+}
+
 /** Calls a handler with deliveries, and settles each by the outcome. */
 export class Handling<T> {
   readonly #queue: string;
@@ -41,21 +50,22 @@ export class Handling<T> {
     this.#tell = tell;
   }
 
-  /** Resolves when the handler has ended, or at its time limit. Never rejects. */
-  async run(deliveries: readonly Delivery[]): Promise<void> {
+  /** Calls the handler. Never throws. */
+  start(deliveries: readonly Delivery[]): RunningHandler {
     const { handlerTimeoutSeconds } = this.#settings;
-    await new Promise<void>((resolve) => {
+    let abandon = (): void => undefined;
+    const ended = new Promise<void>((resolve) => {
       const timer = setTimeout(() => {
         this.#timeOut(deliveries, new HandlerTimeoutError(handlerTimeoutSeconds));
         resolve();
       }, handlerTimeoutSeconds * 1000);
-      const work = async (): Promise<void> => {
-        await this.#handle(deliveries);
+      abandon = () => {
         clearTimeout(timer);
         resolve();
       };
-      void work();
+      void this.#handle(deliveries).then(abandon);
     });
+    return { deliveries, ended, abandon };
   }
 
   /** The outcome of a message whose handler failed. Never throws. */

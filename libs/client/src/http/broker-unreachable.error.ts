@@ -1,4 +1,4 @@
-import { RowmqError } from '@rowmq/contract';
+import { type ErrorCode, RowmqError } from '@rowmq/contract';
 
 /**
  * A call got no answer from a RowMQ broker. Nobody listens, the connection broke, the deadline
@@ -28,8 +28,23 @@ export class BrokerUnreachableError extends Error {
  */
 export function mayPass(error: unknown): error is BrokerUnreachableError | RowmqError {
   if (error instanceof BrokerUnreachableError) return true;
-  return error instanceof RowmqError && (error.code === 'overloaded' || error.code === 'database-unavailable');
+  return error instanceof RowmqError && PASSING.has(error.code);
 }
+
+/**
+ * Whether the broker may have carried out a call although the call failed. After an enqueue it
+ * means that a second enqueue may double the message. If false, nothing was stored or changed.
+ *
+ * It judges the errors of this client. If the caller's own signal cancelled a call, its outcome is
+ * unknown too, and the error is the signal's reason.
+ */
+export function isOutcomeUnknown(error: unknown): error is BrokerUnreachableError | RowmqError {
+  if (error instanceof BrokerUnreachableError) return error.outcome === 'unknown';
+  return error instanceof RowmqError && IN_DOUBT.has(error.code);
+}
+
+const PASSING = new Set<ErrorCode>(['queue-locked', 'overloaded', 'database-unavailable']);
+const IN_DOUBT = new Set<ErrorCode>(['database-unavailable', 'internal-error']);
 
 /** The time that the broker asked for. */
 export function retryAfterMs(error: unknown): number {

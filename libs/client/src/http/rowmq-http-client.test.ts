@@ -282,6 +282,16 @@ describe('a failed call', () => {
     expect(always.calls()).toBe(3);
   });
 
+  it('is repeated at the same broker if a transaction keeps the queue locked', async () => {
+    const lockedQueue: Handler = (_request, _body, response) =>
+      json(response, 503, { ...overloaded, code: 'queue-locked' }, { 'retry-after': '0' });
+    const paused = { name: 'orders', paused: true };
+    const brokers = await Promise.all([failing(2, lockedQueue, paused), failing(2, lockedQueue, paused)]);
+    const client = clientOf({ url: brokers.map(({ url }) => url), retries: 4 });
+    await expect(client.pauseQueue('orders')).resolves.toEqual(paused);
+    expect(new Set(brokers.map(({ calls }) => calls()))).toEqual(new Set([0, 3]));
+  });
+
   it('is repeated for 30 seconds by default, for as long as retrySeconds says, or not at all', async () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
     try {

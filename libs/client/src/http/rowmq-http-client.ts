@@ -47,7 +47,7 @@ import { z } from 'zod';
 import { type CallOptions, BrokerClient } from '../broker-client.js';
 import { jittered, pause } from '../timers.js';
 import { read, unreachable } from './answer.js';
-import { BrokerUnreachableError, mayPass, retryAfterMs } from './broker-unreachable.error.js';
+import { BrokerUnreachableError, isOutcomeUnknown, mayPass, retryAfterMs } from './broker-unreachable.error.js';
 import { NO_RECEIPT } from './no-receipt.js';
 import { type Endpoint, Endpoints } from './endpoints.js';
 import { exchange, NoAnswer } from './exchange.js';
@@ -128,8 +128,8 @@ const SWEEP_MS = LIMITS.sweepSeconds * 1000;
  * broker's code. Without a broker's answer it throws {@link BrokerUnreachableError}. If its signal
  * cancels it, it throws the signal's reason.
  *
- * The client retries failures that may pass (`overloaded`, `database-unavailable`, no answer). It
- * pauses with jitter, and turns to the next broker if there are several.
+ * The client retries failures that may pass (`overloaded`, `database-unavailable`, `queue-locked`,
+ * no answer). It pauses with jitter, and turns to the next broker if there are several.
  *
  * It repeats an enqueue only if the broker has certainly not stored it. If that is unknown, the
  * error says so. The caller decides whether to repeat the enqueue, at the risk of a second copy.
@@ -382,7 +382,7 @@ export class RowmqHttpClient extends BrokerClient {
     let isInDoubt = false;
     let error = failure;
     for (let retries = 0; retries < this.#retries && this.#mayBeSentAgain(call, error); retries += 1) {
-      isInDoubt ||= mayBeDone(error);
+      isInDoubt ||= isOutcomeUnknown(error);
       const pauseMs = Math.max(
         jittered(Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** retries)),
         Math.min(LONGEST_PAUSE_MS, retryAfterMs(error)),
@@ -403,7 +403,7 @@ export class RowmqHttpClient extends BrokerClient {
 
   #mayBeSentAgain(call: Call, error: unknown): boolean {
     if (this.#closed.signal.aborted || !mayPass(error)) return false;
-    return !call.once || !mayBeDone(error);
+    return !call.once || !isOutcomeUnknown(error);
   }
 
   /** Sends a call once. */
@@ -414,7 +414,7 @@ export class RowmqHttpClient extends BrokerClient {
       this.#endpoints.succeeded(endpoint);
       return answer;
     } catch (error) {
-      if (mayPass(error)) this.#endpoints.failed(endpoint);
+      if (isOfBroker(error)) this.#endpoints.failed(endpoint);
       throw error;
     }
   }
@@ -438,10 +438,9 @@ export class RowmqHttpClient extends BrokerClient {
   }
 }
 
-/** Whether a failed try may have been carried out. */
-function mayBeDone(error: unknown): boolean {
-  if (error instanceof BrokerUnreachableError) return error.outcome === 'unknown';
-  return error instanceof RowmqError && error.code === 'database-unavailable';
+/** Another broker may do better. A locked queue is locked for every broker. */
+function isOfBroker(error: unknown): boolean {
+  return mayPass(error) && !(error instanceof RowmqError && error.code === 'queue-locked');
 }
 
 /** The error of a call whose earlier try may have been carried out. */

@@ -177,6 +177,22 @@ describe('the transport', () => {
     );
   });
 
+  it('refuses update without settings, and creates nothing', async () => {
+    const broker = new InMemoryBroker();
+    @Controller()
+    class Orders {
+      @EventPattern('orders')
+      handle(@Payload() _payload: unknown): void {}
+    }
+    @Module({ controllers: [Orders] })
+    class ServiceModule {}
+    const strategy = new RowmqServer({ ...NOWHERE, update: true }, broker);
+    const app = await NestFactory.createMicroservice(ServiceModule, { strategy, logger: false });
+    opened.push(() => app.close());
+    await expect(app.listen()).rejects.toThrow(/Queue 'orders' has update: true but no settings/);
+    expect((await broker.listQueues()).queues).toEqual([]);
+  });
+
   it('refuses to listen without a handler', async () => {
     @Controller()
     class Nothing {}

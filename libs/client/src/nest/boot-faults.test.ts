@@ -1,7 +1,8 @@
 import 'reflect-metadata';
-import { Controller, Injectable, Module, type ModuleMetadata } from '@nestjs/common';
+import { Controller, Injectable, Module, type ModuleMetadata, Scope } from '@nestjs/common';
 import { Test } from '@nestjs/testing';
 import { describe, expect, it } from 'vitest';
+import { z } from 'zod';
 import { RowmqTestingModule } from '../testing/rowmq-testing.module.js';
 import { Consumer, OnConsumerEvent, OnMessage } from './decorators.js';
 import { RowmqModule } from './rowmq.module.js';
@@ -52,6 +53,34 @@ describe('a fault at boot says what to do about', () => {
     expect(await faultOf({ imports: [connection, orders, OneModule, OtherModule] })).toMatch(
       /Mailer, which consumes queue 'orders', is provided twice, by OneModule and OtherModule.*Provide it in one module/,
     );
+  });
+
+  it('a transient consumer, of which Nest makes an instance without dependencies', async () => {
+    @Injectable({ scope: Scope.TRANSIENT })
+    @Consumer('orders')
+    class Fleeting {
+      @OnMessage()
+      mail(): void {}
+    }
+    expect(await faultOf({ imports: [connection, orders], providers: [Fleeting] })).toMatch(
+      /Fleeting consumes queue 'orders' but is transient.*Make it a singleton/,
+    );
+  });
+
+  it('a factory of a registration that returns a connection', async () => {
+    const registration = RowmqModule.registerQueueAsync({
+      name: 'orders',
+      // As JavaScript may: the type of factories refuses it.
+      useFactory: (): object => ({ connection: 'billing' }),
+    });
+    expect(await faultOf({ imports: [connection, registration] })).toMatch(
+      /registerQueueAsync\({ name: 'orders' }\) returns the connection 'billing'.*put it beside useFactory/,
+    );
+  });
+
+  it('isGlobal, because a connection is always global', async () => {
+    const options = { url: BROKER_URL, isGlobal: false };
+    expect(await faultOf({ imports: [RowmqModule.forRoot(options)] })).toMatch(/isGlobal/);
   });
 
   it('a handler or a listener in a class without @Consumer', async () => {
@@ -126,6 +155,11 @@ describe('a fault at boot says what to do about', () => {
       /different settings .*with update/,
     );
     expect(await both({ create: true }, { update: true })).toMatch(/update: true but no settings/);
+    const [one, other] = [z.string(), z.string()];
+    expect(await both({ schema: one }, { schema: other })).toMatch(/different schemas or formats/);
+    const third = [connection, register({}), register({ schema: one }), register({ schema: other })];
+    expect(await faultOf({ imports: third })).toMatch(/different schemas or formats/);
+    expect(await both({ schema: one }, { schema: one })).toBe('it starts');
     expect(await both({ create: { leaseSeconds: 3 } }, { create: { leaseSeconds: 3 } })).toBe('it starts');
     expect(await both({ create: { leaseSeconds: 3 } }, {})).toBe('it starts');
     expect(await both({ create: { leaseSeconds: 3 } }, { create: true })).toBe('it starts');

@@ -1,7 +1,6 @@
 import type { InjectionToken, Provider } from '@nestjs/common';
 import { BrokerClient } from '../broker-client.js';
 import { RowmqConnection } from './connection.js';
-import { RowmqHealthIndicator } from './health-indicator.js';
 import { DEFAULT_CONNECTION } from './tokens.js';
 
 /** The providers of a connection beside its client, which has this token. */
@@ -12,5 +11,5 @@ export function connectionProviders(name: string, token: InjectionToken): Provid
     useFactory: (client: BrokerClient) => new RowmqConnection(name, client),
   };
   if (name !== DEFAULT_CONNECTION) return [connection];
-  return [connection, { provide: BrokerClient, useExisting: token }, RowmqHealthIndicator];
+  return [connection, { provide: BrokerClient, useExisting: token }];
 }

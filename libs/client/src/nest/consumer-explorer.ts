@@ -13,6 +13,7 @@ import {
   type HandlerKind,
   LISTENER_METADATA,
 } from './decorators.js';
+import { assertComplete } from './queue-check.js';
 import { RegisteredQueue } from './registered-queue.js';
 import { RowmqConfigurationError } from './rowmq-configuration.error.js';
 import { DEFAULT_CONNECTION } from './tokens.js';
@@ -96,24 +97,30 @@ export class ConsumerExplorer {
 
   /**
    * Every registered queue of a connection, by the name that `@Consumer` uses. If several modules
-   * register one, the one that says how to create it.
+   * register one, the one that says how to create it. They share one format and one schema, which
+   * one of them may have named for all.
    */
   queues(connection: string): Map<string, RegisteredQueue> {
     const byAlias = new Map<string, RegisteredQueue>();
     const byName = new Map<string, RegisteredQueue>();
-    for (const queue of this.#instances(RegisteredQueue)) {
-      if (queue.connection !== connection) continue;
-      assertComplete(queue);
+    const registered = [...this.#instances(RegisteredQueue)].filter((queue) => queue.connection === connection);
+    for (const queue of registered) {
+      assertComplete(queue.registration);
       const [known, namesake] = [byAlias.get(queue.alias), byName.get(queue.name)];
       if (known !== undefined && known.name !== queue.name) {
         throw new RowmqConfigurationError(
           `Two registrations are called '${queue.alias}', for the queues '${known.name}' and '${queue.name}': @InjectQueue('${queue.alias}') cannot mean both.`,
         );
       }
-      if (namesake !== undefined) assertSame(namesake, queue);
+      if (namesake !== undefined) {
+        assertSame(namesake, queue);
+        namesake.inherit(queue.registration);
+        queue.inherit(namesake.registration);
+      }
       if (known === undefined || createsMore(queue, known)) byAlias.set(queue.alias, queue);
       if (namesake === undefined || createsMore(queue, namesake)) byName.set(queue.name, queue);
     }
+    for (const queue of registered) queue.inherit(byName.get(queue.name)?.registration ?? {});
     return byAlias;
   }
 
@@ -141,6 +148,11 @@ export class ConsumerExplorer {
       if (!wrapper.isDependencyTreeStatic()) {
         throw new RowmqConfigurationError(
           `${name} consumes queue '${metadata.queue}' but it, or a dependency of it, is request-scoped, and there is no request. Make it a singleton.`,
+        );
+      }
+      if (wrapper.isTransient) {
+        throw new RowmqConfigurationError(
+          `${name} consumes queue '${metadata.queue}' but is transient, so Nest makes no instance of its own for the consumer. Make it a singleton.`,
         );
       }
       const instance = wrapper.instance as object;
@@ -246,15 +258,13 @@ function createsMore({ registration: { create } }: RegisteredQueue, { registrati
   return weight(create) > weight(registration.create);
 }
 
-function assertComplete({ name, registration: { create, update } }: RegisteredQueue): void {
-  if (update !== true || typeof create === 'object') return;
-  throw new RowmqConfigurationError(
-    `Queue '${name}' is registered with update: true but no settings: say create: { … }, or remove update.`,
-  );
+/** A registration takes over from the other what it does not say itself. */
+function differ(one: unknown, other: unknown): boolean {
+  return one !== undefined && other !== undefined && one !== other;
 }
 
 function assertSame({ name, registration: one }: RegisteredQueue, { registration: other }: RegisteredQueue): void {
-  if (one.schema !== other.schema || one.format !== other.format) {
+  if (differ(one.schema, other.schema) || differ(one.format, other.format)) {
     throw new RowmqConfigurationError(
       `Queue '${name}' is registered with different schemas or formats: its consumer cannot know which one holds. Share one registration.`,
     );
@@ -262,6 +272,6 @@ function assertSame({ name, registration: one }: RegisteredQueue, { registration
   if (typeof one.create !== 'object' || typeof other.create !== 'object') return;
   if (isDeepStrictEqual(one.create, other.create) && (one.update ?? false) === (other.update ?? false)) return;
   throw new RowmqConfigurationError(
-    `Queue '${name}' is registered twice with different settings (${JSON.stringify(one.create)}${one.update === true ? ' with update' : ''} and ${JSON.stringify(other.create)}${other.update === true ? ' with update' : ''}): which ones held would depend on the order of modules. Share one registration.`,
+    `Queue '${name}' is registered twice with different settings (${JSON.stringify(one.create)}${one.update === true ? ' with update' : ''} and ${JSON.stringify(other.create)}${other.update === true ? ' with update' : ''}): the order of modules would decide which settings apply. Share one registration.`,
   );
 }

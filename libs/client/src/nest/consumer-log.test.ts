@@ -30,6 +30,14 @@ async function linesOf(handler: Handler<unknown>, count: number, options: Consum
   return lines;
 }
 
+class Silent extends Error {
+  override get stack(): string {
+    throw new Error('no stack');
+  }
+}
+
+const withCode = () => Object.assign(new Error('no route'), { code: 'E_MAIL' });
+
 const UUID = '[0-9a-f-]{36}';
 
 describe('the log of a failed message', () => {
@@ -86,6 +94,42 @@ describe('the log of a failed message', () => {
         new RegExp(`^warn: Message ${UUID} of queue 'orders', attempt 1 failed; .*HandlerTimeoutError: .* within 1 s`),
       ),
     ]);
+  });
+
+  it.each([
+    ['an error', (request: object) => Object.assign(new Error('status 401', { cause: withCode() }), request)],
+    ['the cause of an error', (request: object) => new Error('no mail', { cause: Object.assign(withCode(), request) })],
+    ['an object', (request: object) => ({ ...request, code: 'E_MAIL' })],
+    ['an error whose stack throws', (request: object) => Object.assign(new Silent(), request, { code: 'E_MAIL' })],
+  ])('has no request of an HTTP client that is in the fields of %s, but its code', async (what, make) => {
+    const SECRET = 'Bearer not-for-logs';
+    const request = { config: { headers: { Authorization: SECRET }, list: [SECRET] }, request: { _header: SECRET } };
+    const handler = {
+      message: () => {
+        // oxlint-disable-next-line typescript/only-throw-error -- handlers throw anything
+        throw make(request);
+      },
+    };
+    const [line] = await linesOf(handler, 1, { backoff: () => 3_600_000 });
+    expect(line).not.toContain('not-for-logs');
+    if (!what.endsWith('throws')) expect(line).toContain('E_MAIL');
+  });
+
+  it('shows a long message, and the end of the chain of causes', async () => {
+    const endless = new Error('first');
+    endless.cause = endless;
+    const chain = new Error('x'.repeat(100_000), { cause: new Error('the disk is full', { cause: endless }) });
+    const handler = { message: () => Promise.reject(chain) };
+    const [line] = await linesOf(handler, 1, { backoff: () => 3_600_000 });
+    expect(line).toContain('[cause]: Error: the disk is full');
+    expect(line?.length).toBeLessThan(11_000);
+  });
+
+  it('names undefined, if that was thrown', async () => {
+    // oxlint-disable-next-line typescript/prefer-promise-reject-errors -- handlers throw anything
+    const handler = { message: () => Promise.reject(undefined) };
+    const [line] = await linesOf(handler, 1, { backoff: () => 3_600_000 });
+    expect(line).toMatch(/in 3600 s: undefined$/);
   });
 
   it('is bounded, whatever was thrown', async () => {

@@ -2,6 +2,7 @@ import { Global, Inject, Module } from '@nestjs/common';
 import { DiscoveryModule, ModulesContainer } from '@nestjs/core';
 import { ConsumerExplorer } from './consumer-explorer.js';
 import { ConsumersService } from './consumers.service.js';
+import { RowmqHealthIndicator } from './health-indicator.js';
 import { placeHooks } from './hook-order.js';
 import { QueuesService } from './queues.service.js';
 
@@ -22,8 +23,8 @@ export class RowmqQueuesModule {
 @Global()
 @Module({
   imports: [RowmqQueuesModule],
-  providers: [ConsumersService],
-  exports: [ConsumersService],
+  providers: [ConsumersService, RowmqHealthIndicator],
+  exports: [ConsumersService, RowmqHealthIndicator],
 })
 export class RowmqConsumersModule {
   constructor(@Inject(ModulesContainer) modules: ModulesContainer) {

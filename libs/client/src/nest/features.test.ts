@@ -3,6 +3,7 @@ import { Inject, Injectable, Module } from '@nestjs/common';
 import { HealthCheckService, TerminusModule } from '@nestjs/terminus';
 import { Test, type TestingModule } from '@nestjs/testing';
 import { afterEach, describe, expect, it, vi } from 'vitest';
+import { z } from 'zod';
 import { BrokerClient } from '../broker-client.js';
 import { RowmqHttpClient } from '../http/rowmq-http-client.js';
 import type { Queue } from '../queue/queue.js';
@@ -12,7 +13,7 @@ import { ConsumersService } from './consumers.service.js';
 import { Consumer, InjectQueue, InjectRowmq, OnConsumerEvent, OnMessage } from './decorators.js';
 import { RowmqHealthIndicator } from './health-indicator.js';
 import { RowmqModule } from './rowmq.module.js';
-import { getQueueToken } from './tokens.js';
+import { getClientToken, getQueueToken } from './tokens.js';
 
 const apps: TestingModule[] = [];
 afterEach(async () => {
@@ -127,6 +128,44 @@ describe('registerQueueAsync', () => {
   });
 });
 
+describe('a queue that several modules register', () => {
+  it.each([
+    ['first', 0],
+    ['in the middle', 1],
+    ['last', 2],
+  ])('has the schema that one of them names %s, for producers and the consumer', async (_, place) => {
+    const schema = z.string().transform((text) => text.length);
+    const handled: unknown[] = [];
+    @Consumer('orders', { waitSeconds: 1 })
+    class Mailer {
+      @OnMessage()
+      mail(payload: number): void {
+        handled.push(payload);
+      }
+    }
+    const modules = [0, 1, 2].map((index) => {
+      @Injectable()
+      class Shop {
+        constructor(@InjectQueue('orders') readonly orders: Queue) {}
+      }
+      const registration = index === place ? { name: 'orders', schema } : { name: 'orders' };
+      @Module({ imports: [RowmqModule.registerQueue(registration)], providers: [Shop] })
+      class ShopModule {}
+      return { Shop, ShopModule };
+    });
+    const app = await start({
+      imports: [RowmqTestingModule.forRoot(), ...modules.map(({ ShopModule }) => ShopModule)],
+      providers: [Mailer],
+    });
+    for (const { Shop } of modules) {
+      await expect(app.get(Shop, { strict: false }).orders.enqueue(7)).rejects.toThrow(/does not fit the schema/);
+      await app.get(Shop, { strict: false }).orders.enqueue('tea');
+    }
+    await vi.waitUntil(() => handled.length === modules.length);
+    expect(handled).toEqual([3, 3, 3]);
+  });
+});
+
 describe('@OnConsumerEvent', () => {
   it('hears the events of its consumer, with the instance as this', async () => {
     @Consumer('orders', { waitSeconds: 1 })
@@ -178,6 +217,30 @@ describe('the health indicator', () => {
       if (this.isAway) throw new Error('The broker is away.');
     }
   }
+
+  it('is down if the broker of one connection is away, and names the connection', async () => {
+    const broker = new AwayBroker();
+    const module = await Test.createTestingModule({
+      imports: [RowmqTestingModule.forRoot(), RowmqTestingModule.forRoot({ name: 'billing' })],
+    })
+      .overrideProvider(getClientToken('billing'))
+      .useValue(broker)
+      .compile();
+    apps.push(module);
+    module.useLogger(false);
+    const app = await module.init();
+    const rowmq = app.get(RowmqHealthIndicator);
+    expect(await rowmq.check()).toEqual({ rowmq: { status: 'up' } });
+    broker.isAway = true;
+    expect(await rowmq.check()).toEqual({
+      rowmq: { status: 'down', message: "Connection 'billing': The broker is away." },
+    });
+  });
+
+  it('is there without an unnamed connection, too', async () => {
+    const app = await start({ imports: [RowmqTestingModule.forRoot({ name: 'billing' })] });
+    expect(await app.get(RowmqHealthIndicator).check()).toEqual({ rowmq: { status: 'up' } });
+  });
 
   it('works in a health check of @nestjs/terminus', async () => {
     @Consumer('orders', { waitSeconds: 1 })

@@ -1,9 +1,9 @@
 import type { Logger } from '@nestjs/common';
 import { type PutQueueRequest, RowmqError } from '@rowmq/contract';
-import type { BrokerClient } from '../broker-client.js';
+import type { BrokerClient, CallOptions } from '../broker-client.js';
 import { mayPass } from '../http/broker-unreachable.error.js';
 import { NO_RECEIPT } from '../http/no-receipt.js';
-import { jittered, pause } from '../timers.js';
+import { idle, jittered } from '../timers.js';
 import { RowmqConfigurationError } from './rowmq-configuration.error.js';
 
 /** A queue that an application uses, and whether to create it. */
@@ -51,45 +51,57 @@ export class QueueCheck {
    * @throws RowmqConfigurationError for a queue that is missing, or that the broker refuses
    */
   async ensureAll(needed: readonly NeededQueue[]): Promise<void> {
+    for (const queue of needed) assertComplete(queue);
     const queues = deadLetterQueuesFirst(needed);
     const deadline = AbortSignal.timeout(CHECK_MS);
     for (const [index, queue] of queues.entries()) {
       try {
-        await this.#ensure(queue, deadline);
+        await this.#ensure(queue, { signal: deadline, retrySeconds: REPEAT_SECONDS });
       } catch (error) {
         if (!mayPass(error) && !deadline.aborted) throw asFault(queue, error);
         this.#logger.warn(`Queue '${queue.name}' could not be checked yet: ${String(error)}`);
-        void this.#ensureLater(queues.slice(index).filter(({ create }) => create));
+        void this.#ensureLater(queues.slice(index));
         return;
       }
     }
   }
 
-  /** Never rejects. */
+  /**
+   * Repeats the checks until the broker answers each. It is too late to end the start, so a fault
+   * is logged. Between the tries, the process may end: its start may have failed elsewhere. Never
+   * rejects.
+   */
   async #ensureLater(queues: readonly NeededQueue[]): Promise<void> {
     for (const queue of queues) {
       while (!this.#closing.aborted) {
         try {
-          await this.#ensure(queue, this.#closing);
+          await this.#ensure(queue, { signal: this.#closing, retrySeconds: 0 });
           break;
         } catch (error) {
           if (!mayPass(error)) {
             if (!this.#closing.aborted) this.#logger.error(asFault(queue, error).message);
             break;
           }
-          await pause(jittered(CHECK_AGAIN_MS), this.#closing);
+          await idle(jittered(CHECK_AGAIN_MS), this.#closing);
         }
       }
     }
   }
 
-  async #ensure({ name, create, update }: NeededQueue, signal: AbortSignal): Promise<void> {
-    const options = { signal, retrySeconds: REPEAT_SECONDS };
+  async #ensure({ name, create, update }: NeededQueue, options: CallOptions): Promise<void> {
     const settings = typeof create === 'object' ? create : {};
     if (update === true) await this.#client.putQueue(name, settings, options);
     else if (create) await this.#client.createQueue(name, settings, options);
     else await this.#client.ack(name, { receipts: [NO_RECEIPT] }, options);
   }
+}
+
+/** @throws RowmqConfigurationError for `update` without settings, which would change nothing */
+export function assertComplete({ name, create, update }: NeededQueue): void {
+  if (update !== true || typeof create === 'object') return;
+  throw new RowmqConfigurationError(
+    `Queue '${name}' has update: true but no settings: say create: { … }, or remove update.`,
+  );
 }
 
 /** The queue that takes its dead letters, if its registration says so. */

@@ -6,6 +6,7 @@ import {
   type OnModuleDestroy,
   type OnModuleInit,
 } from '@nestjs/common';
+import type { RowmqConnection } from './connection.js';
 import { ConsumerExplorer, type FoundConsumer } from './consumer-explorer.js';
 import { QueueCheck } from './queue-check.js';
 import type { RegisteredQueue } from './registered-queue.js';
@@ -33,11 +34,17 @@ export class QueuesService implements OnModuleInit, OnModuleDestroy, OnApplicati
 
   async onModuleInit(): Promise<void> {
     this.consumers();
-    const checks = [...this.#explorer.connections().values()].map(async ({ name, client }) => {
+    const checks = [...this.connections().values()].map(async ({ name, client }) => {
       const needed = [...this.#explorer.queues(name).values()].map(({ registration }) => registration);
       await new QueueCheck(client, this.#logger, this.#closing.signal).ensureAll(needed);
     });
-    await Promise.all(checks);
+    try {
+      await Promise.all(checks);
+    } catch (error) {
+      // Nest calls no hook of the stop after a start that failed.
+      this.#closing.abort(error);
+      throw error;
+    }
   }
 
   onModuleDestroy(): void {
@@ -48,12 +55,17 @@ export class QueuesService implements OnModuleInit, OnModuleDestroy, OnApplicati
     await Promise.all([...this.#explorer.clients()].map(async (client) => client.close()));
   }
 
+  /** Every connection, by name. */
+  connections(): Map<string, RowmqConnection> {
+    return this.#explorer.connections();
+  }
+
   /**
    * The application's consumers.
    * @throws {@link RowmqConfigurationError} for a configuration that cannot work
    */
   consumers(): BoundConsumer[] {
-    const connections = this.#explorer.connections();
+    const connections = this.connections();
     const consumers = this.#explorer.consumers().map((consumer) => {
       const { className, connection, queue } = consumer;
       if (!connections.has(connection)) {

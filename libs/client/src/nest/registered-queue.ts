@@ -13,14 +13,24 @@ export interface QueueRegistration<In = unknown, Out = In> extends PayloadOption
 /** A queue as it was registered. */
 export class RegisteredQueue<In = unknown, Out = In> extends Queue<In, Out> {
   readonly connection: string;
+  readonly registration: QueueRegistration<In, Out>;
 
   constructor(
     client: BrokerClient,
-    readonly registration: QueueRegistration<In, Out>,
+    registration: QueueRegistration<In, Out>,
     /** Its name in `@InjectQueue` and `@Consumer`. It differs if the queue's name is configured. */
     readonly alias = registration.name,
   ) {
-    super(client, registration.name, registration);
+    // A copy, which the codec reads at each call.
+    const own = { ...registration };
+    super(client, registration.name, own);
+    this.registration = own;
     this.connection = registration.connection ?? DEFAULT_CONNECTION;
+  }
+
+  /** Takes over what another registration of the queue says of payloads, if this one does not. */
+  inherit({ format, schema }: PayloadOptions<In, Out>): void {
+    this.registration.format ??= format;
+    this.registration.schema ??= schema;
   }
 }

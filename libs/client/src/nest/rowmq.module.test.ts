@@ -225,7 +225,13 @@ describe('an application does not start', () => {
   it('with one queue registered in two ways', async () => {
     @Module({ imports: [RowmqModule.registerQueue({ name: 'orders', format: 'bytes' })] })
     class OtherModule {}
-    @Module({ imports: [RowmqTestingModule.forRoot(), RowmqModule.registerQueue({ name: 'orders' }), OtherModule] })
+    @Module({
+      imports: [
+        RowmqTestingModule.forRoot(),
+        RowmqModule.registerQueue({ name: 'orders', format: 'json' }),
+        OtherModule,
+      ],
+    })
     class AppModule {}
     const app = await Test.createTestingModule({ imports: [AppModule] }).compile();
     app.useLogger(false);

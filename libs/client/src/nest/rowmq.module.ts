@@ -12,7 +12,6 @@ import { RowmqHttpClient, type RowmqClientOptions } from '../http/rowmq-http-cli
 import { clientFor } from './connection.js';
 import { connectionProviders } from './connection-providers.js';
 import { RowmqConsumersModule } from './core.modules.js';
-import { RowmqHealthIndicator } from './health-indicator.js';
 import { type QueueRegistration, RegisteredQueue } from './registered-queue.js';
 import { RowmqConfigurationError } from './rowmq-configuration.error.js';
 import { DEFAULT_CONNECTION, getClientToken, getQueueToken } from './tokens.js';
@@ -23,9 +22,8 @@ const { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN } = new ConfigurableModule
     {
       /** The name of the connection, if the application has several. */
       name: DEFAULT_CONNECTION,
-      isGlobal: true,
     },
-    (definition, { name, isGlobal }) => connectionModule(definition, name, isGlobal),
+    (definition, { name }) => connectionModule(definition, name),
   )
   .build();
 
@@ -35,8 +33,11 @@ interface Factory<T> extends Pick<ModuleMetadata, 'imports'> {
   useFactory: (...args: any[]) => T | Promise<T>;
 }
 
-/** A registration whose content is injected. */
-export interface QueueAsyncRegistration extends Factory<Partial<QueueRegistration>> {
+/**
+ * A registration whose content is injected, except for its connection. The factory runs with the
+ * connection's client, and so cannot choose it.
+ */
+export interface QueueAsyncRegistration extends Factory<Partial<Omit<QueueRegistration, 'connection'>>> {
   /**
    * The name in `@InjectQueue` and `@Consumer`. It is the queue's name, too, unless the factory
    * returns another one.
@@ -88,7 +89,12 @@ export class RowmqModule extends ConfigurableModuleClass {
         connection,
         inject,
         make: async (client, ...args) => {
-          const made = await useFactory(...args);
+          const made: Partial<QueueRegistration> = await useFactory(...args);
+          if (made.connection !== undefined && made.connection !== connection) {
+            throw new RowmqConfigurationError(
+              `The factory of registerQueueAsync({ name: '${name}' }) returns the connection '${made.connection}', which has no effect there: put it beside useFactory.`,
+            );
+          }
           return new RegisteredQueue(client, { ...made, name: made.name ?? name, connection }, name);
         },
       })),
@@ -97,7 +103,7 @@ export class RowmqModule extends ConfigurableModuleClass {
   }
 }
 
-function connectionModule(definition: DynamicModule, name: string, global: boolean): DynamicModule {
+function connectionModule(definition: DynamicModule, name: string): DynamicModule {
   const isUnnamed = name === DEFAULT_CONNECTION;
   const token = isUnnamed ? RowmqHttpClient : getClientToken(name);
   const providers = [
@@ -110,10 +116,10 @@ function connectionModule(definition: DynamicModule, name: string, global: boole
   ];
   return {
     ...definition,
-    global,
+    global: true,
     imports: [...(definition.imports ?? []), RowmqConsumersModule],
     providers: [...(definition.providers ?? []), ...providers],
-    exports: isUnnamed ? [token, BrokerClient, RowmqHealthIndicator] : [token],
+    exports: isUnnamed ? [token, BrokerClient] : [token],
   };
 }
 

@@ -34,8 +34,8 @@ export class Queue<In = unknown, Out = In> {
    * Stores a message. Returns its id, a UUIDv7, once it is durable.
    *
    * Nothing is stored if it throws `PayloadError`, or `RowmqError` with code `queue-not-found`,
-   * `queue-full`, `message-too-large` or `invalid-request`. The code `database-unavailable` and
-   * `BrokerUnreachableError` may leave the outcome unknown; the latter has it in `outcome`.
+   * `queue-full`, `message-too-large` or `invalid-request`. `isOutcomeUnknown` tells whether the
+   * messages may have been stored after another error.
    */
   async enqueue(payload: In, options: EnqueueOptions = {}): Promise<string> {
     const encoded = this.#encode(payload, options);

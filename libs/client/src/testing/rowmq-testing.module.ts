@@ -3,7 +3,6 @@ import { BrokerClient } from '../broker-client.js';
 import { RowmqHttpClient } from '../http/rowmq-http-client.js';
 import { connectionProviders } from '../nest/connection-providers.js';
 import { RowmqConsumersModule } from '../nest/core.modules.js';
-import { RowmqHealthIndicator } from '../nest/health-indicator.js';
 import { DEFAULT_CONNECTION, getClientToken } from '../nest/tokens.js';
 import { InMemoryBroker } from './in-memory-broker.js';
 
@@ -29,7 +28,7 @@ export class RowmqTestingModule {
       global: true,
       imports: [RowmqConsumersModule],
       providers: [...broker, ...connectionProviders(name, token)],
-      exports: isUnnamed ? [token, BrokerClient, InMemoryBroker, RowmqHealthIndicator] : [token],
+      exports: isUnnamed ? [token, BrokerClient, InMemoryBroker] : [token],
     };
   }
 }

@@ -1,0 +1,83 @@
+import { type AckRequest, type PutQueueRequest, RowmqError } from '@rowmq/contract';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { BrokerUnreachableError } from '../http/broker-unreachable.error.js';
+import { InMemoryBroker } from '../testing/in-memory-broker.js';
+import { type NeededQueue, QueueCheck } from './queue-check.js';
+
+/** Has only the queues that were put, and fails the first tries of a check. */
+class TroubledBroker extends InMemoryBroker {
+  tries = 0;
+  readonly #troubles: Error[];
+
+  constructor(...troubles: Error[]) {
+    super();
+    this.#troubles = troubles;
+  }
+
+  override async ack(queue: string, request: AckRequest) {
+    this.#try();
+    const { queues } = await this.listQueues();
+    if (!queues.some(({ name }) => name === queue)) throw new RowmqError('queue-not-found', `no queue '${queue}'`);
+    return super.ack(queue, request);
+  }
+
+  override async createQueue(queue: string, settings?: PutQueueRequest) {
+    this.#try();
+    await super.putQueue(queue, settings);
+  }
+
+  #try(): void {
+    this.tries += 1;
+    const trouble = this.#troubles.shift();
+    if (trouble !== undefined) throw trouble;
+  }
+}
+
+const away = () => new BrokerUnreachableError('away', 'http://nowhere', 'not-sent');
+const locked = () => new RowmqError('queue-locked', 'a transaction keeps it');
+
+describe('the check of queues at boot', () => {
+  let closing: AbortController;
+  let log: string[];
+  beforeEach(() => {
+    closing = new AbortController();
+    log = [];
+  });
+  afterEach(() => closing.abort());
+
+  const check = async (broker: InMemoryBroker, ...needed: NeededQueue[]): Promise<void> => {
+    const keep = (level: string) => (line: unknown) => void log.push(`${level}: ${String(line)}`);
+    const logger = { warn: keep('warn'), error: keep('error') };
+    await new QueueCheck(broker, logger, closing.signal).ensureAll(needed);
+  };
+  const names = async (broker: InMemoryBroker) => (await broker.listQueues()).queues.map(({ name }) => name);
+
+  it('passes over a queue that a transaction keeps locked, and creates it once it can', async () => {
+    const broker = new TroubledBroker(locked(), locked());
+    await check(broker, { name: 'orders', create: true });
+    expect(log).toEqual([expect.stringMatching(/^warn: Queue 'orders' could not be checked yet: .*keeps it/)]);
+    await vi.waitUntil(async () => (await names(broker)).includes('orders'), { timeout: 20_000 });
+    expect(broker.tries).toBe(3);
+  });
+
+  it('goes on after an outage with queues that it does not create, and logs that one is missing', async () => {
+    const broker = new TroubledBroker(away());
+    await check(broker, { name: 'missing' }, { name: 'orders', create: true });
+    await vi.waitUntil(async () => (await names(broker)).includes('orders'), { timeout: 20_000 });
+    expect(log).toEqual([
+      expect.stringMatching(/^warn: Queue 'missing' could not be checked yet/),
+      expect.stringMatching(/^error: Queue 'missing' does not exist: create it with PUT/),
+    ]);
+  });
+
+  it('is a fault for a missing queue, and for update without settings', async () => {
+    await expect(check(new TroubledBroker(), { name: 'orders' })).rejects.toThrow(/'orders' does not exist/);
+    const broker = new TroubledBroker();
+    for (const create of [undefined, true]) {
+      await expect(check(broker, { name: 'orders', create, update: true })).rejects.toThrow(
+        /'orders' has update: true but no settings/,
+      );
+    }
+    expect(await names(broker)).toEqual([]);
+  });
+});
