@@ -4,11 +4,13 @@ import { text as textOf } from 'node:stream/consumers';
 import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib';
 import { describe, expect, test, vi } from 'vitest';
 import { expectProblem, newQueueName, useBroker } from '../support/api.js';
-import { callRaw, openSocket } from '../support/raw-http.js';
+import { callRaw, openSocket, postBytes } from '../support/raw-http.js';
 
 vi.setConfig({ maxConcurrency: 10 });
 
 const shared = useBroker();
+const KEY = 'a-key-of-sixteen-or-more';
+const keyed = useBroker({ ROWMQ_ADMIN_KEY: KEY });
 const { version: VERSION } = JSON.parse(
   readFileSync(new URL('../../apps/broker/package.json', import.meta.url), 'utf8'),
 ) as { version: string };
@@ -162,6 +164,11 @@ describe.concurrent('a request that is no call gets a documented answer', () => 
     },
   );
 
+  test('but no word on slashes for `/` itself', async () => {
+    const { detail } = expectProblem(await shared.api.post('/', {}), 404, 'invalid-request');
+    expect(detail).not.toContain('slash');
+  });
+
   test('HEAD is answered like GET, without a body', async () => {
     const queue = await shared.newQueue();
     for (const path of ['/', '/health/live', '/metrics', queue.adminPath, '/v1/admin/queues', '/openapi.json']) {
@@ -178,6 +185,50 @@ describe.concurrent('a request that is no call gets a documented answer', () => 
     expect(status).toBe(404);
     expect(JSON.parse(text)).toMatchObject({ status: 404, code: 'invalid-request' });
     expect(headers['access-control-allow-origin']).toBeUndefined();
+  });
+
+  test.each([
+    ['OPTIONS', '/v1/admin/queues', 401],
+    ['OPTIONS', '/', 401],
+    ['POST', '/nowhere', 401],
+    ['PUT', '/', 401],
+    ['GET', '/nowhere', 404],
+    ['GET', '/v1/admin/queues/', 401],
+  ])('%s %s, at a broker with a key: without the key %d', async (method, path, without) => {
+    const { status } = await callRaw(keyed.broker.url, method, path);
+    expect(status).toBe(without);
+    const headers = { authorization: `Bearer ${KEY}` };
+    const { status: withKey, text } = await callRaw(keyed.broker.url, method, path, undefined, headers);
+    expect(withKey).toBe(404);
+    expect(JSON.parse(text)).toMatchObject({ status: 404, code: 'invalid-request' });
+  });
+
+  test('`/docs/` and `/` are paths, although they end with a slash', async () => {
+    for (const path of ['/', '/docs/']) expect((await keyed.api.get(path)).status, path).toBe(200);
+  });
+
+  test.each([
+    ['a request without Host', 'GET / HTTP/1.1\r\n\r\n', 400],
+    ['an unknown Expect', 'GET / HTTP/1.1\r\nHost: b\r\nExpect: more\r\nConnection: close\r\n\r\n', 417],
+  ])('%s, by a bare status', async (_, bytes, status) => {
+    const answer = await send(bytes);
+    expect(statusOf(answer)).toBe(status);
+    expect(answer).not.toContain('RowMQ-Version');
+    expect(answer).toMatch(/\r\n\r\n(0\r\n\r\n)?$/);
+  });
+
+  test('bytes that are not HTTP are no answer to an earlier request', async () => {
+    const queue = await shared.newQueue();
+    const answer = await send(`${postBytes(`${queue.messagesPath}/dequeue`, { waitSeconds: 20 })}hello\r\n\r\n`);
+    expect(answer).toBe('');
+  });
+
+  test('a request that is too large, on a connection that is to end, gets an answer that says so', async () => {
+    const body = 'x'.repeat(5 * 1024 * 1024);
+    const head = `POST /v1/queues/q/messages HTTP/1.1\r\nHost: b\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n`;
+    const answer = await send(head + body);
+    expect(statusOf(answer)).toBe(413);
+    expect(answer).toMatch(/\r\nConnection: close\r\n/i);
   });
 
   test.each([

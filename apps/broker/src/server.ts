@@ -5,7 +5,7 @@ import { createLogger } from '@rowmq/runtime';
 import type { BrokerConfig } from './broker.config.js';
 import { BrokerModule } from './broker.module.js';
 import { requireApiKey } from './http/api-key.js';
-import { answerBadBytes } from './http/bad-bytes.js';
+import { answerToBadBytes } from './http/bad-bytes.js';
 import { BrokerAdapter } from './http/broker-adapter.js';
 import { Connections } from './http/connections.js';
 import { acceptJson } from './http/json-body.js';
@@ -50,7 +50,7 @@ export async function createBroker(config: BrokerConfig, name: string): Promise<
     // A request that comes while the broker stops gets a normal answer, not an error of Fastify.
     return503OnClosing: false,
     routerOptions: { maxParamLength: 300 },
-    clientErrorHandler: answerBadBytes,
+    clientErrorHandler: ({ code }: NodeJS.ErrnoException, socket) => connections.refuse(socket, answerToBadBytes(code)),
     // A path that cannot be decoded does not reach Nest's filter.
     frameworkErrors: (error: Error, _request: unknown, reply: RawReply) => {
       const problem = toProblem(new RowmqError('invalid-request', `${clip(error.message)}.`));

@@ -266,8 +266,9 @@ export const browsedDelivery = z.object({
   }),
   expiresAt: timestamp,
   lastNackReason: z.string().nullable(),
-  leasedAt: timestamp.optional().meta({
-    description: 'The time since which it is leased, on the clock of the broker that leased it; for leased deliveries',
+  leasedAt: timestamp.nullable().optional().meta({
+    description:
+      'The time since which it is leased, on the clock of the broker that leased it, for leased deliveries; null if that clock was more than an hour ahead',
   }),
   consumer: z.string().nullable().optional().meta({
     description:

@@ -1,10 +1,9 @@
 import { applyDecorators } from '@nestjs/common';
 import { RouteConfig } from '@nestjs/platform-fastify';
 import { ApiOperation, ApiResponse } from '@nestjs/swagger';
-import { type ErrorCode, problem, RowmqError } from '@rowmq/contract';
+import type { ErrorCode } from '@rowmq/contract';
 import type { z } from 'zod';
-import { refTo } from './openapi.js';
-import { toProblem } from './problem.filter.js';
+import { problemResponses } from './problem-responses.js';
 
 /** The call's part of a Fastify route's configuration. */
 export interface CallConfig {
@@ -12,7 +11,7 @@ export interface CallConfig {
 }
 
 /** Problems of every call. A broker with a key answers the first, one without a key the second. */
-const EVERYWHERE: ErrorCode[] = ['unauthorized', 'forbidden', 'overloaded', 'database-unavailable'];
+const EVERYWHERE: ErrorCode[] = ['unauthorized', 'forbidden', 'internal-error', 'overloaded', 'database-unavailable'];
 
 /**
  * Describes a call for OpenAPI: its summary, its answer, and an example of each problem. Metrics
@@ -36,28 +35,10 @@ export function ApiCall(call: {
 }
 
 /** Describes the problems of a call. */
-export function ApiProblems(all: ErrorCode[]): MethodDecorator {
-  const byStatus = new Map<number, ErrorCode[]>();
-  for (const code of all) {
-    const { status } = exampleOf(code);
-    byStatus.set(status, [...(byStatus.get(status) ?? []), code]);
-  }
+export function ApiProblems(all: readonly ErrorCode[]): MethodDecorator {
   return applyDecorators(
-    ...[...byStatus].map(([status, codes]) =>
-      ApiResponse({
-        status,
-        description: codes.map((code) => `\`${code}\``).join(' or '),
-        content: {
-          'application/problem+json': {
-            schema: refTo(problem),
-            examples: Object.fromEntries(codes.map((code) => [code, { summary: code, value: exampleOf(code) }])),
-          },
-        },
-      }),
+    ...Object.entries(problemResponses(all)).map(([status, response]) =>
+      ApiResponse({ status: Number(status), ...response }),
     ),
   );
-}
-
-function exampleOf(code: ErrorCode) {
-  return toProblem(new RowmqError(code, 'What happened, and what to do about it.'));
 }

@@ -1,17 +1,11 @@
-import type { Socket } from 'node:net';
 import { RowmqError } from '@rowmq/contract';
 import { bareAnswer } from './bare-answer.js';
 
 /**
- * Answers bytes of which Node can make no request: too slow, too large a head, or not HTTP. Such a
- * connection ends, because nobody knows where its next request would begin.
+ * The answer to bytes of which Node can make no request: too slow, too large a head, or not HTTP.
+ * @param code the code of Node's error
  */
-export function answerBadBytes(error: NodeJS.ErrnoException, socket: Socket): void {
-  if (socket.writable && error.code !== 'ECONNRESET') socket.write(answerTo(error.code));
-  socket.destroy(error);
-}
-
-function answerTo(code: string | undefined): string {
+export function answerToBadBytes(code: string | undefined): string {
   switch (code) {
     case 'ERR_HTTP_REQUEST_TIMEOUT':
       return bareAnswer(

@@ -7,7 +7,12 @@ import { Connections } from './connections.js';
 
 const GET = 'GET / HTTP/1.1\r\nHost: broker\r\n\r\n';
 const POST_HALF = 'POST / HTTP/1.1\r\nHost: broker\r\nContent-Length: 10\r\n\r\n12345';
+const MIB = 1024 * 1024;
+/** More than the system's buffers take. */
+const LARGE = 16 * MIB;
+const POST_LARGE = `POST / HTTP/1.1\r\nHost: broker\r\nContent-Length: ${LARGE}\r\n\r\n${'x'.repeat(LARGE)}`;
 const STOP_MS = 2000;
+const WORDS = 'HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n';
 
 const cleanUp: (() => void)[] = [];
 afterEach(() => {
@@ -24,6 +29,7 @@ async function serve(handle: RequestListener, limits: { keepAliveMs?: number; st
     ...limits,
   });
   const server = connections.createServer(handle);
+  server.on('clientError', (_error, socket) => connections.refuse(socket as Socket, WORDS));
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   cleanUp.push(() => {
@@ -33,14 +39,15 @@ async function serve(handle: RequestListener, limits: { keepAliveMs?: number; st
   const { port } = server.address() as AddressInfo;
   return {
     connections,
-    /** A client that collects everything that it is sent, until the end. */
-    client: async (): Promise<{ socket: Socket; text: () => string; ended: Promise<void> }> => {
-      const socket = connect(port, '127.0.0.1').on('error', () => undefined);
+    /** A client that collects everything that it is sent, and its errors, until the end. */
+    client: async (): Promise<{ socket: Socket; text: () => string; errors: Error[]; ended: Promise<void> }> => {
+      const errors: Error[] = [];
+      const socket = connect(port, '127.0.0.1').on('error', (error) => errors.push(error));
       let text = '';
       socket.on('data', (bytes: Buffer) => (text += bytes.toString()));
       const ended = new Promise<void>((resolve) => socket.once('close', () => resolve()));
       await once(socket, 'connect');
-      return { socket, text: () => text, ended };
+      return { socket, text: () => text, errors, ended };
     },
   };
 }
@@ -165,6 +172,74 @@ describe('a stop', () => {
     }
   });
 
+  test('reads a large request that crossed with the end of an idle connection, so that its client gets the words', async () => {
+    const { connections, client } = await serve(answer);
+    const { socket, text, errors, ended } = await client();
+    const drained = connections.drained();
+    socket.once('data', () => socket.write(POST_LARGE));
+    await Promise.all([drained, ended]);
+    expect(errors).toEqual([]);
+    expect(statuses(text())).toEqual(['408']);
+    expect(socket.bytesWritten).toBe(POST_LARGE.length);
+  });
+
+  test('reads the rest of a large request that the broker has answered early', async () => {
+    const open: ServerResponse[] = [];
+    const { connections, client } = await serve((_request, response) => void open.push(response));
+    const { socket, text, errors, ended } = await client();
+    socket.write(POST_LARGE.slice(0, 1000));
+    await until(() => open.length === 1);
+    const drained = connections.drained();
+    for (let turns = 0; turns < 10; turns += 1) await turn();
+    socket.once('data', () => socket.write(POST_LARGE.slice(1000)));
+    open[0]?.end('refused');
+    await Promise.all([drained, ended]);
+    expect(errors).toEqual([]);
+    expect(text()).toMatch(/Connection: close[^]*refused/);
+    expect(socket.bytesWritten).toBe(POST_LARGE.length);
+  });
+
+  test('leaves a client that reads its answer slowly most of the time of the stop', { timeout: 20_000 }, async () => {
+    const stopMs = 8000;
+    const large = Buffer.alloc(24 * MIB);
+    const open: ServerResponse[] = [];
+    const { connections, client } = await serve((_request, response) => void open.push(response), { stopMs });
+    const { socket, text, ended } = await client();
+    socket.write(GET);
+    await until(() => open.length === 1);
+    const from = performance.now();
+    const drained = connections.drained();
+    for (let turns = 0; turns < 10; turns += 1) await turn();
+    socket.pause();
+    open[0]?.end(large);
+    // 64 KiB at a time, and then the rest.
+    const reading = setInterval(() => {
+      if (performance.now() - from < stopMs * 0.65) socket.once('data', () => socket.pause()).resume();
+      else {
+        clearInterval(reading);
+        socket.resume();
+      }
+    }, 100);
+    cleanUp.push(() => clearInterval(reading));
+    await Promise.all([drained, ended]);
+    expect(text().length).toBeGreaterThan(large.length);
+  });
+
+  test('waits for the answer to a request, although the next one on its connection does not arrive', async () => {
+    const open: ServerResponse[] = [];
+    const { connections, client } = await serve((_request, response) => void open.push(response), { stopMs: 400 });
+    const [both, half] = [await client(), await client()];
+    both.socket.write(GET + POST_HALF);
+    half.socket.write(POST_HALF);
+    await until(() => open.length === 3);
+    const drained = connections.drained();
+    await half.ended;
+    expect(both.socket.closed).toBe(false);
+    open[0]?.end('done');
+    await Promise.all([drained, both.ended]);
+    expect(both.text()).toContain('done');
+  });
+
   test('does not wait for a client that does not finish its request, or does not read its answer', async () => {
     const large = Buffer.alloc(64 * 1024 * 1024);
     let written: ServerResponse | undefined;
@@ -191,5 +266,41 @@ describe('outside of a stop', () => {
     socket.write(GET);
     await ended;
     expect(statuses(text())).toEqual(['200', '408']);
+  });
+
+  test('bytes that are no request get words, although the client still sends', async () => {
+    const { client } = await serve(answer);
+    const { socket, text, errors, ended } = await client();
+    socket.once('data', () => socket.write('x'.repeat(MIB)));
+    socket.write('no request\r\n\r\n');
+    await ended;
+    expect(text()).toBe(WORDS);
+    expect(errors).toEqual([]);
+    expect(socket.bytesWritten).toBeGreaterThan(MIB);
+  });
+
+  test('bytes that are no request get no words while an earlier request has no answer', async () => {
+    const { client } = await serve(() => undefined);
+    const { socket, text, ended } = await client();
+    socket.write(`${GET}no request\r\n\r\n`);
+    await ended;
+    expect(text()).toBe('');
+  });
+
+  test('a request that the broker refused because it came slowly is not carried out when it is complete', async () => {
+    let isCarriedOut = false;
+    const open: ServerResponse[] = [];
+    const { connections, client } = await serve((request, response) => {
+      open.push(response);
+      request.once('end', () => (isCarriedOut = true)).resume();
+    });
+    const { socket, text, ended } = await client();
+    socket.write(POST_HALF);
+    await until(() => open.length === 1);
+    socket.once('data', () => socket.write('67890'));
+    connections.refuse(open[0]?.socket as Socket, WORDS);
+    await ended;
+    expect(text()).toBe(WORDS);
+    expect(isCarriedOut).toBe(false);
   });
 });

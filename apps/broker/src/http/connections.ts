@@ -16,21 +16,20 @@ export interface ConnectionLimits {
   stopMs: number;
 }
 
-/** For at most this long, the broker accepts the connections that wait when a stop begins. */
-const ACCEPT_MS = 1000;
-/** An idle connection stays open this long after the beginning of a stop. */
-const IDLE_MS = 1000;
+/**
+ * At the beginning of a stop, the broker accepts waiting connections for at most this long. An idle
+ * connection then stays open for this long.
+ */
+const WAIT_MS = 1000;
 /**
  * A client gets this long to read the last words of a connection. One that reads closes its end at
  * once.
  */
 const LINGER_MS = 2000;
-/** Each of the two waits is at most this share of the time of a stop. */
+/** Each wait is at most this share of the time of a stop. */
 const WAIT_SHARE = 0.25;
 /** After this share of a stop's time, the broker cuts connections that their clients hold up. */
-const STUCK_SHARE = 0.5;
-/** A client holds a connection up if it neither sends nor reads anything for this long. */
-const STUCK_MS = 500;
+const CUT_SHARE = 0.75;
 
 /**
  * The last words on an idle connection. A request may be on its way to the broker at the same
@@ -67,7 +66,7 @@ export class Connections {
 
   constructor(private readonly limits: ConnectionLimits) {
     const most = limits.stopMs * WAIT_SHARE;
-    this.waits = { idleMs: Math.min(IDLE_MS, most), lingerMs: Math.min(LINGER_MS, most) };
+    this.waits = { idleMs: Math.min(WAIT_MS, most), lingerMs: Math.min(LINGER_MS, most) };
   }
 
   /** Whether a stop has begun. */
@@ -82,8 +81,9 @@ export class Connections {
     server.setTimeout(standstillMs);
     server.on('connection', (socket: Socket) => this.open(socket));
     server.on('request', (request: IncomingMessage, response: ServerResponse) => {
-      if (this.connections.get(request.socket)?.admit(request, response, this.isRetiring) === true)
-        handle(request, response);
+      if (this.connections.get(request.socket)?.admit(response, this.isRetiring) === true) handle(request, response);
+      // Nobody else reads its body. Unread, it would make the system reset the connection.
+      else request.resume();
     });
     // Node also calls this when a connection was idle for `keepAliveMs`.
     server.on('timeout', (socket: Socket) => {
@@ -95,6 +95,13 @@ export class Connections {
     return server;
   }
 
+  /** Ends a connection on which bytes arrived that are no request, with these words if it may. */
+  refuse(socket: Socket, words: string): void {
+    const connection = this.connections.get(socket);
+    if (connection === undefined || socket.destroyed) socket.destroy();
+    else connection.refuse(words);
+  }
+
   /** Begins a stop: no new connections, and the last answer on each of the others. */
   announceStop(): void {
     this.stop ??= this.retire();
@@ -104,8 +111,8 @@ export class Connections {
   async drained(): Promise<void> {
     this.announceStop();
     await this.stop;
-    const cutFrom = performance.now() + this.limits.stopMs * STUCK_SHARE;
-    const timer = setInterval(() => performance.now() < cutFrom || this.cutStuck(), STUCK_MS);
+    const cutFrom = performance.now() + this.limits.stopMs * CUT_SHARE;
+    const timer = setInterval(() => this.cutHeldUp(performance.now() >= cutFrom), this.waits.idleMs);
     await new Promise<void>((resolve) => {
       this.onEmpty = resolve;
       if (this.connections.size === 0) resolve();
@@ -114,12 +121,12 @@ export class Connections {
   }
 
   /**
-   * Stops listening, and only then tells clients to leave. A client that is told so connects again
-   * at once. The system resets a connection that waits to be accepted when the broker stops
-   * listening, perhaps with a request on it.
+   * Stops listening, and only then tells clients to leave: they connect again at once. When the
+   * broker stops listening, the system resets connections that nobody has accepted, and requests
+   * may be on them. So the broker accepts them first.
    */
   private async retire(): Promise<void> {
-    const until = performance.now() + ACCEPT_MS;
+    const until = performance.now() + WAIT_MS;
     // Node accepts one connection in each turn of its event loop. The first turn may be this one.
     for (let before = -1; before !== this.opened && performance.now() < until;) {
       before = this.opened;
@@ -145,8 +152,8 @@ export class Connections {
   }
 
   /** Cuts connections whose clients do not finish their request, or do not read their answer. */
-  private cutStuck(): void {
-    for (const [socket, connection] of this.connections) if (connection.isStuck()) socket.destroy();
+  private cutHeldUp(isTime: boolean): void {
+    for (const [socket, connection] of this.connections) if (connection.isHeldUp() && isTime) socket.destroy();
   }
 }
 
@@ -158,46 +165,45 @@ interface Waits {
 
 /** One connection of a client. */
 class Connection {
-  /** Requests without a complete answer. */
-  private owed = 0;
+  /** The answers that are not complete, in the order of their requests. */
+  private readonly owed = new Set<ServerResponse>();
   private newest: ServerResponse | undefined;
-  private newestRequest: IncomingMessage | undefined;
   private isRetiring = false;
-  private waitingAt: number | undefined;
-  private isDismissed = false;
+  private isWaiting = false;
+  private isEnding = false;
   private timer: NodeJS.Timeout | undefined;
-  private readonly answered = (): void => {
-    this.owed -= 1;
-    if (this.isRetiring && this.owed === 0) this.dismissLater();
-  };
 
   constructor(
     private readonly socket: Socket,
     private readonly waits: Waits,
-  ) {}
-
-  get isIdle(): boolean {
-    return this.owed === 0;
+  ) {
+    // Node calls it after the last answer. Its own version would not read what the client still
+    // sends.
+    socket.destroySoon = () => this.endWith();
   }
 
-  /** Whether the broker has waited for the client since the last call, and no byte has moved. */
-  isStuck(): boolean {
-    const { bytesRead, bytesWritten } = this.socket;
-    const isWorking = this.owed > 0 && this.newestRequest?.complete === true && this.newest?.writableEnded === false;
-    const moved = bytesRead + bytesWritten;
-    const before = this.waitingAt;
-    this.waitingAt = isWorking ? undefined : moved;
-    return !isWorking && before === moved;
+  get isIdle(): boolean {
+    return this.owed.size === 0;
+  }
+
+  /** Whether the broker waits for the client, and did so at the last call. */
+  isHeldUp(): boolean {
+    const before = this.isWaiting;
+    this.isWaiting = ![...this.owed].some((response) => response.req.complete && !response.writableEnded);
+    return before && this.isWaiting;
   }
 
   /**
    * Whether to carry out a request. One that follows the last answer of a connection is never
    * carried out: its client learns from the end of the connection that it gets no answer.
    */
-  admit(request: IncomingMessage, response: ServerResponse, isRetiring: boolean): boolean {
-    if (this.isDismissed || (this.newest?.headersSent === true && !this.newest.shouldKeepAlive)) return false;
-    this.owed += 1;
-    response.once('close', this.answered);
+  admit(response: ServerResponse, isRetiring: boolean): boolean {
+    if (this.isEnding || (this.newest?.headersSent === true && !this.newest.shouldKeepAlive)) return false;
+    this.owed.add(response);
+    response.once('close', () => {
+      this.owed.delete(response);
+      if (this.isRetiring && this.isIdle) this.dismissLater();
+    });
     if (isRetiring) {
       clearTimeout(this.timer);
       // If several requests came at once, only the last answer may end the connection.
@@ -205,25 +211,28 @@ class Connection {
       response.shouldKeepAlive = false;
     }
     this.newest = response;
-    this.newestRequest = request;
     return true;
   }
 
   /** Makes the next answer the last one, or ends an idle connection after a while. */
   retire(): void {
     this.isRetiring = true;
-    if (this.owed === 0) this.dismissLater();
+    if (this.isIdle) this.dismissLater();
     else if (this.newest?.headersSent === false) this.newest.shouldKeepAlive = false;
   }
 
   /** Ends an idle connection with a {@link FAREWELL}. */
   dismiss(): void {
-    if (this.owed > 0 || this.isDismissed) return;
-    this.isDismissed = true;
-    // The client's next bytes are read and dropped. Unread, they would make the system reset the
-    // connection, and the client might not see the farewell.
-    this.socket.end(FAREWELL);
-    this.timer = setTimeout(() => this.socket.destroy(), this.waits.lingerMs).unref();
+    if (this.isIdle) this.endWith(FAREWELL);
+  }
+
+  /** Ends the connection because of bytes that are no request, or of one that comes too slowly. */
+  refuse(words: string): void {
+    // The client would take the words for an answer that it is owed for an earlier request.
+    const isOther = [...this.owed].some((response) => response.req.complete || response.headersSent);
+    if (!isOther) this.endWith(words);
+    // The rest of a slow request could still come, and be carried out.
+    if (!this.isIdle) this.socket.destroy();
   }
 
   end(): void {
@@ -231,7 +240,21 @@ class Connection {
   }
 
   private dismissLater(): void {
+    if (this.isEnding) return;
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.dismiss(), this.waits.idleMs);
+  }
+
+  /**
+   * The end of what the broker sends. It reads and drops the client's next bytes for a while.
+   * Unread, they would make the system reset the connection, and the client might miss the words.
+   */
+  private endWith(words?: string): void {
+    if (this.isEnding) return;
+    this.isEnding = true;
+    clearTimeout(this.timer);
+    if (words !== undefined) this.socket.write(words);
+    this.socket.end();
+    this.timer = setTimeout(() => this.socket.destroy(), this.waits.lingerMs).unref();
   }
 }

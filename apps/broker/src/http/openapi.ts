@@ -2,53 +2,25 @@ import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { DocumentBuilder, type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
 import * as contract from '@rowmq/contract';
 import { z } from 'zod';
+import { problemResponses } from './problem-responses.js';
+import { NAMED, refTo } from './schema-names.js';
 import { VERSION } from './version.js';
 
 type Schema = Record<string, unknown>;
 
-/**
- * The names of schemas in the document. A generated client has a type of each name. The others,
- * which are parts of these or plain strings, stay where they are used.
- */
-const NAMED = new Map<z.ZodType, string>(
-  Object.entries({
-    EnqueueMessage: contract.enqueueMessage,
-    EnqueueRequest: contract.enqueueRequest,
-    EnqueueAnswer: contract.enqueueAnswer,
-    DequeueRequest: contract.dequeueRequest,
-    DequeueAnswer: contract.dequeueAnswer,
-    LeasedMessage: contract.leasedMessage,
-    AckRequest: contract.ackRequest,
-    AckAnswer: contract.ackAnswer,
-    FailedReceipt: contract.failedReceipt,
-    NackRequest: contract.nackRequest,
-    NackAnswer: contract.nackAnswer,
-    ExtendRequest: contract.extendRequest,
-    ExtendAnswer: contract.extendAnswer,
-    QueueSettings: contract.putQueueRequest,
-    Queue: contract.queueAnswer,
-    QueueStats: contract.queueStats,
-    QueueList: contract.queuesAnswer,
-    PurgeAnswer: contract.purgeAnswer,
-    PauseAnswer: contract.pauseAnswer,
-    RedriveRequest: contract.redriveRequest,
-    RedriveAnswer: contract.redriveAnswer,
-    BrowsedMessage: contract.browsedMessage,
-    BrowseAnswer: contract.browseAnswer,
-    Delivery: contract.browsedDelivery,
-    Message: contract.messageAnswer,
-    ReaperRun: contract.reaperRun,
-    Reaper: contract.reaperAnswer,
-    Root: contract.rootAnswer,
-    Problem: contract.problem,
-  }).map(([name, schema]) => [schema, name]),
-);
+/** Problems of every call with a method that may have a body. */
+const OF_BODIES = problemResponses(['message-too-large', { code: 'invalid-request', status: 415 }]);
+/** The problem of every call whose request comes too slowly, or too late. */
+const OF_TIME = problemResponses([
+  { code: 'invalid-request', status: 408 },
+  { code: 'overloaded', status: 408 },
+]);
 
 const DESCRIPTION = `A message broker whose only state is a MySQL database. Enqueue messages, dequeue them under a lease, ack them.
 
-Errors are RFC 9457 problem details with a stable \`code\`. Every answer has the header \`RowMQ-Version\`.
+Errors are RFC 9457 problem details with a stable \`code\`. Answers have the header \`RowMQ-Version\`.
 
-HEAD is answered like GET, without a body. Any other method that a path does not have, OPTIONS included, gets 404, and so does a path with a slash at its end. The broker sends no CORS headers.`;
+HEAD is answered like GET, without a body. Any other method that a path does not have, OPTIONS included, gets 404, and so does a path with a slash at its end, after the check of the key. The broker sends no CORS headers.`;
 
 /** Describes every call, at `/docs` for people and at `/openapi.json` for programs. */
 export function serveDocs(app: NestFastifyApplication): void {
@@ -63,14 +35,14 @@ export function serveDocs(app: NestFastifyApplication): void {
     operationIdFactory: (_controller, method) => method,
     standardSchemaConverter: (schema, { schemaType }) => convert(schema as z.ZodType, schemaType),
   });
+  for (const { get, post, put, delete: remove } of Object.values(document.paths)) {
+    for (const call of [get, post, put, remove])
+      Object.assign(call?.responses ?? {}, { ...OF_TIME, ...call?.responses });
+    for (const call of [post, put, remove]) Object.assign(call?.responses ?? {}, { ...OF_BODIES, ...call?.responses });
+  }
   addSchema(document, contract.problem);
   addSchema(document, contract.rootAnswer);
   SwaggerModule.setup('docs', app, document, { jsonDocumentUrl: 'openapi.json', customSiteTitle: 'RowMQ' });
-}
-
-/** A reference to the named schema, for an answer that no decorator of a call describes. */
-export function refTo(schema: z.ZodType): { $ref: string } {
-  return { $ref: `#/components/schemas/${NAMED.get(schema)}` };
 }
 
 function addSchema(document: OpenAPIObject, schema: z.ZodType): void {

@@ -29,7 +29,9 @@ function answerTo(thrown: unknown): { status: number; headers: Record<string, st
     reply: (_response: unknown, answer: unknown, code: number) => ([status, body] = [code, answer]),
   };
   const filter = new ProblemFilter({ httpAdapter } as unknown as HttpAdapterHost);
-  filter.catch(thrown, { switchToHttp: () => ({ getResponse: () => ({}) }) } as unknown as ArgumentsHost);
+  filter.catch(thrown, {
+    switchToHttp: () => ({ getResponse: () => ({ raw: { shouldKeepAlive: true } }) }),
+  } as unknown as ArgumentsHost);
   return { status, headers, body };
 }
 

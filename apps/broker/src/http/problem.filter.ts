@@ -1,3 +1,4 @@
+import type { ServerResponse } from 'node:http';
 import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException, Logger } from '@nestjs/common';
 import { HttpAdapterHost } from '@nestjs/core';
 import { clip, PROBLEMS, type Problem, RowmqError } from '@rowmq/contract';
@@ -15,7 +16,7 @@ export class ProblemFilter implements ExceptionFilter {
 
   catch(thrown: unknown, context: ArgumentsHost): void {
     const { httpAdapter } = this.host;
-    const response: unknown = context.switchToHttp().getResponse();
+    const response = context.switchToHttp().getResponse<{ raw: ServerResponse }>();
     const error = toRowmqError(thrown);
     if (error.code === 'internal-error') this.logger.error(thrown);
     const problem = toProblem(error, httpStatus(thrown));
@@ -26,7 +27,8 @@ export class ProblemFilter implements ExceptionFilter {
       httpAdapter.setHeader(response, 'retry-after', String(error.retryAfterSeconds));
     // Fastify would close the connection while the client still sends, and the client would miss
     // this answer. With keep-alive, Node reads the rest and drops it.
-    if (problem.status === 413) httpAdapter.setHeader(response, 'connection', 'keep-alive');
+    if (problem.status === 413)
+      httpAdapter.setHeader(response, 'connection', response.raw.shouldKeepAlive ? 'keep-alive' : 'close');
     if (error.code === 'unauthorized') httpAdapter.setHeader(response, 'www-authenticate', 'Bearer');
     httpAdapter.reply(response, problem, problem.status);
   }
@@ -91,7 +93,8 @@ function toRowmqError(thrown: unknown): RowmqError {
   );
 }
 
-const ENDS_WITH_SLASH = /\/(?:\?|$)/;
+/** Matches `Cannot GET /path/`, with or without a query, and not the path `/`. */
+const ENDS_WITH_SLASH = /^[^?]*[^ ?]\/(?:\?|$)/;
 
 /** A failed readiness check names what is not ready. */
 function unreadyDetail(thrown: unknown): string {

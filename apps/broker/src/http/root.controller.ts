@@ -1,7 +1,7 @@
 import { Controller, Get, Headers, Res } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
 import { rootAnswer, type RootAnswer } from '@rowmq/contract';
-import { refTo } from './openapi.js';
+import { refTo } from './schema-names.js';
 import { VERSION } from './version.js';
 
 /** Paths by what they show. */

@@ -21,7 +21,7 @@ export class LeaseHolders {
   /** Remembers who holds these leases. Without a name, there is nothing to remember. */
   record(consumer: string | undefined, leases: readonly { receipt: string }[]): void {
     if (consumer === undefined || leases.length === 0) return;
-    const name = consumer.length > NAME_CHARS ? consumer.slice(0, NAME_CHARS) : consumer;
+    const name = consumer.length > NAME_CHARS ? copy(consumer.slice(0, NAME_CHARS)) : consumer;
     for (const { receipt } of leases) {
       this.receipts[this.next] = receipt;
       this.consumers[this.next] = name;
@@ -42,4 +42,9 @@ export class LeaseHolders {
     }
     return found;
   }
+}
+
+/** V8 keeps the whole of a long string alive for a slice of it. */
+function copy(text: string): string {
+  return Buffer.from(text).toString();
 }

@@ -135,7 +135,7 @@ export class Metrics implements StoreObserver {
     this.registry.registerMetric(gauge);
   }
 
-  /** A gauge that is always 1, and whose labels are what it tells. */
+  /** A gauge that is always 1. Its labels carry the information. */
   info(name: string, help: string, labels: Record<string, string>): void {
     const gauge = new Gauge({ name, help, labelNames: Object.keys(labels), registers: [], aggregator: 'first' });
     gauge.set(labels, 1);

@@ -136,7 +136,7 @@ function toBrowsed(delivery: DeliveryView, holderOf: ReadonlyMap<string, string>
     expiresAt: formatTime(delivery.expiresAt),
     lastNackReason: delivery.nackReason,
     ...(lease !== null && {
-      leasedAt: formatTime(lease.since),
+      leasedAt: lease.since === null ? null : formatTime(lease.since),
       consumer: holderOf.get(receiptOf(delivery) as string) ?? null,
     }),
   };

@@ -20,13 +20,13 @@ export interface DeliveryView {
   availableAt: number;
   expiresAt: number;
   nackReason: string | null;
-  /** The lease under which it is held, if it is leased. */
-  lease: { token: Buffer; since: number } | null;
+  /** The lease under which it is held, if it is leased. `since` is null if that is not known. */
+  lease: { token: Buffer; since: number | null } | null;
 }
 
 /** The counts of a queue, and for how long its oldest lease has been held. */
 export interface DeliveryStats extends QueueStats {
-  /** Null if nothing is leased. */
+  /** Null if nothing is leased, or if it is not known since when. */
   oldestLeaseAgeSeconds: number | null;
 }
 
