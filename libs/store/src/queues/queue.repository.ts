@@ -127,7 +127,7 @@ export class QueueRepository {
     const created = await this.change(name, async (tx) => {
       const mayCreate = !(await tx.manager.existsBy(QueueEntity, { name }));
       const mayLink = await mayChangeLink(tx, name, settings);
-      if (mayCreate || mayLink) await tx.read(lockSoon(TAKE_TURN));
+      if (mayCreate || mayLink) await tx.read(lockSoon(tx, TAKE_TURN));
       const existing = await this.lockForChange(tx, name, settings.deadLetterQueue ?? undefined);
       const deadLetterQueueId =
         settings.deadLetterQueue === undefined ? undefined : (existing.deadLetterQueue?.id ?? null);
