@@ -9,13 +9,16 @@ import {
   type OnModuleInit,
 } from '@nestjs/common';
 import { Test, type TestingModule } from '@nestjs/testing';
+import { RowmqError } from '@rowmq/contract';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { BrokerUnreachableError } from '../http/broker-unreachable.error.js';
 import type { Queue } from '../queue/queue.js';
 import { InMemoryBroker } from '../testing/in-memory-broker.js';
 import { RowmqTestingModule } from '../testing/rowmq-testing.module.js';
 import { ConsumersService } from './consumers.service.js';
 import { Consumer, InjectQueue, OnMessage } from './decorators.js';
 import { RowmqModule } from './rowmq.module.js';
+import { getClientToken } from './tokens.js';
 
 const apps: TestingModule[] = [];
 afterEach(async () => {
@@ -179,6 +182,46 @@ describe('a queue that is created at boot', () => {
     );
     await app.init();
     expect(await app.get(InMemoryBroker).getQueue('a')).toMatchObject({ deadLetterQueue: 'b' });
+  });
+
+  it('is not checked later for one connection if the start fails at another', async () => {
+    let askedTwice = (): void => undefined;
+    const asked = new Promise<void>((resolve) => (askedTwice = resolve));
+    let tries = 0;
+    class Away extends InMemoryBroker {
+      override async createQueue(): Promise<void> {
+        tries += 1;
+        if (tries === 2) askedTwice();
+        throw new BrokerUnreachableError('away', 'http://nowhere', 'not-sent');
+      }
+    }
+    class Missing extends InMemoryBroker {
+      override async ack(queue: string): Promise<never> {
+        await asked;
+        throw new RowmqError('queue-not-found', `no queue '${queue}'`);
+      }
+    }
+    const app = await Test.createTestingModule({
+      imports: [
+        RowmqTestingModule.forRoot(),
+        RowmqTestingModule.forRoot({ name: 'away' }),
+        RowmqModule.registerQueue({ name: 'orders' }, { name: 'orders', connection: 'away', create: true }),
+      ],
+    })
+      .overrideProvider(InMemoryBroker)
+      .useValue(new Missing())
+      .overrideProvider(getClientToken('away'))
+      .useValue(new Away())
+      .compile();
+    app.useLogger(false);
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    try {
+      await expect(app.init()).rejects.toThrow(/Queue 'orders' does not exist/);
+      await turns();
+      expect(vi.getTimerCount()).toBe(0);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   it('keeps what an operator has changed, unless update says otherwise', async () => {
