@@ -113,9 +113,8 @@ function brokenOf(guarantees: readonly { guarantee: string; status: string }[]):
 describe.concurrent('the simulator', () => {
   test('finds every guarantee kept by a broker, with every fault switched on', async () => {
     const report = join(folder, 'kept.json');
-    const traffic = '--producers 4 --consumers 4 --seconds 7 --rate 800 --queues 2 --batch 5 --body-bytes 0-4096'.split(
-      ' ',
-    );
+    const traffic =
+      '--producers 4 --consumers 4 --seconds 10 --rate 800 --queues 2 --batch 5 --body-bytes 0-4096'.split(' ');
     const more = ['--report', report, '--priorities', '0-9', '--api-key', 'the-secret-key'];
     const { code, output } = await simulate(['--url', broker.url, ...traffic, ...ALL_FAULTS, ...more]);
     expect(output).toContain('Verdict: OK');
