@@ -14,6 +14,17 @@ export function checkMaxReceives(queue: string, maxReceives: number | null, hasD
   );
 }
 
+/** Refuses to keep expired messages without a dead-letter queue. They would have nowhere to go. */
+export function checkDeadLetterExpired(queue: string, deadLetterExpired: boolean, hasDeadLetterQueue: boolean): void {
+  if (!deadLetterExpired || hasDeadLetterQueue) return;
+  const message = 'needs a deadLetterQueue, to which messages move that have expired';
+  throw new RowmqError(
+    'invalid-request',
+    `deadLetterExpired ${message}. Name one for queue '${queue}', or set deadLetterExpired to false.`,
+    { faults: [{ path: 'deadLetterExpired', message }] },
+  );
+}
+
 /**
  * Refuses a dead-letter queue whose own dead letters come back. A message that fails everywhere
  * would move for ever, and nobody would see it as dead.

@@ -2,6 +2,7 @@ import { isUtf8 } from 'node:buffer';
 import { RowmqError } from './errors.js';
 import { LIMITS } from './limits.js';
 import type { EnqueueMessage } from './schemas.js';
+import type { SizeLimits } from './size-limits.js';
 
 const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 
@@ -11,8 +12,12 @@ const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$
  * Throws `message-too-large`, and `invalid-request` for a body that is not valid base64 although
  * its bodyEncoding says so. `index` is the position of the message in its request.
  */
-export function messageBytes(message: EnqueueMessage, index: number): { body: Buffer; headers: Buffer | null } {
-  return { body: decodeBody(message, index), headers: encodeHeaders(message.headers, index) };
+export function messageBytes(
+  message: EnqueueMessage,
+  index: number,
+  limits: SizeLimits,
+): { body: Buffer; headers: Buffer | null } {
+  return { body: decodeBody(message, index, limits), headers: encodeHeaders(message.headers, index) };
 }
 
 /** The encoding of a body in an answer: base64 if it is not valid UTF-8, however it was sent. */
@@ -20,7 +25,7 @@ export function bodyEncodingOf(body: Buffer): 'utf8' | 'base64' {
   return isUtf8(body) ? 'utf8' : 'base64';
 }
 
-function decodeBody({ body, bodyEncoding }: EnqueueMessage, index: number): Buffer {
+function decodeBody({ body, bodyEncoding }: EnqueueMessage, index: number, { bodyBytes }: SizeLimits): Buffer {
   if (bodyEncoding === 'base64' && !BASE64.test(body)) {
     throw new RowmqError(
       'invalid-request',
@@ -28,10 +33,10 @@ function decodeBody({ body, bodyEncoding }: EnqueueMessage, index: number): Buff
     );
   }
   const bytes = Buffer.from(body, bodyEncoding);
-  if (bytes.length > LIMITS.bodyBytes) {
+  if (bytes.length > bodyBytes) {
     throw new RowmqError(
       'message-too-large',
-      `messages.${index}.body has ${bytes.length} bytes, more than ${LIMITS.bodyBytes}; store large data elsewhere and send a reference.`,
+      `messages.${index}.body has ${bytes.length} bytes, more than ${bodyBytes}; store large data elsewhere and send a reference.`,
     );
   }
   return bytes;

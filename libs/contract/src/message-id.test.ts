@@ -6,10 +6,12 @@ import {
   lowestMessageId,
   messageIdIn,
   messageIdTime,
+  mostPackBytes,
   newPackId,
   PACK_MESSAGES,
   packIdOf,
   parseMessageId,
+  withPackBytes,
 } from './message-id.js';
 
 test('ids ascend in the order in which they are made, also within a millisecond', () => {
@@ -65,4 +67,19 @@ test('the ids of a pack’s messages ascend, differ, and lie before those of the
   expect(new Set([...ids, next].map(formatMessageId)).size).toBe(PACK_MESSAGES + 1);
   // The id of the pack itself stays as it was.
   expect(indexInPack(pack)).toBe(0);
+});
+
+test('the id of a pack tells the most bytes of its payload, and stays a UUIDv7 that ascends', () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 0, max: 500_000 }), (bytes) => {
+      const [before, id, next] = [newPackId(), withPackBytes(newPackId(), bytes), newPackId()];
+      expect(mostPackBytes(id)).toBeGreaterThan(bytes);
+      expect(mostPackBytes(id)).toBeLessThanOrEqual(bytes + 4096);
+      expect(mostPackBytes(messageIdIn(id, PACK_MESSAGES - 1))).toBe(mostPackBytes(id));
+      expect(packIdOf(id)).toEqual(id);
+      expect(formatMessageId(id)).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+      expect([before, id, next].toSorted((one, other) => one.compare(other))).toEqual([before, id, next]);
+    }),
+  );
+  expect(mostPackBytes(newPackId())).toBe(4096);
 });

@@ -5,6 +5,11 @@ import { parse, v7 } from 'uuid';
 export const PACK_MESSAGES = 32;
 const INDEX_BITS = PACK_MESSAGES - 1;
 const LAST_BYTE = 15;
+/** The seven bits before the index are the size of the pack, in units of so many bytes. */
+const SIZE_UNIT = 4096;
+const SIZE_SHIFT = 5;
+const MOST_SIZE = 0x7f;
+const SIZE_BITS = MOST_SIZE << SIZE_SHIFT;
 
 const RANDOM_BYTES = 16;
 /** Filled for many ids at a time: one random draw costs as much as the rest of an id. */
@@ -21,8 +26,9 @@ const last: Tick = { msecs: 0, seq: 0 };
 const lastMoved: Tick = { msecs: 0, seq: 0 };
 
 /**
- * Makes a pack's id: a UUIDv7 whose last five bits are zero, 16 bytes, ascending within one
- * process. Tests that move time pass `at` (ms since 1970).
+ * Makes a pack's id: a UUIDv7 whose last twelve bits are zero, 16 bytes, ascending within one
+ * process. {@link withPackBytes} writes the pack's size into it. Tests that move time pass `at` (ms
+ * since 1970).
  */
 export function newPackId(at?: number): Buffer {
   const random = draw();
@@ -35,8 +41,23 @@ export function newPackId(at?: number): Buffer {
     tick.seq += 1;
   }
   const id = v7({ ...tick, random }, Buffer.allocUnsafeSlow(16));
-  id[LAST_BYTE] = (id[LAST_BYTE] as number) & ~INDEX_BITS;
+  id.writeUInt16BE(id.readUInt16BE(LAST_BYTE - 1) & ~(SIZE_BITS | INDEX_BITS), LAST_BYTE - 1);
   return id;
+}
+
+/**
+ * Writes the size of a pack's payload into its new id, in place. A claim then knows how much it
+ * would read before it leases anything, and no row gets longer.
+ */
+export function withPackBytes(id: Buffer, bytes: number): Buffer {
+  const size = Math.min(MOST_SIZE, Math.floor(bytes / SIZE_UNIT));
+  id.writeUInt16BE(id.readUInt16BE(LAST_BYTE - 1) | (size << SIZE_SHIFT), LAST_BYTE - 1);
+  return id;
+}
+
+/** The most bytes that the payload of this pack can have, by its id: up to 4 KiB too many. */
+export function mostPackBytes(id: Buffer): number {
+  return (((id.readUInt16BE(LAST_BYTE - 1) & SIZE_BITS) >> SIZE_SHIFT) + 1) * SIZE_UNIT;
 }
 
 function draw(): Buffer {

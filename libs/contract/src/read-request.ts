@@ -1,7 +1,7 @@
 import type { z } from 'zod';
 import { clip } from './clip.js';
 import { type Fault, RowmqError } from './errors.js';
-import { LIMITS } from './limits.js';
+import { requestTooLarge, sizeLimits } from './size-limits.js';
 
 const FAULTS_NAMED = 10;
 /** A name in a path or in a message may come from the request. */
@@ -11,13 +11,16 @@ const NAME_CHARS = 24;
  * Reads a request as a broker reads it over HTTP, for callers in the same process. JSON drops
  * undefined fields and turns NaN into null, and a request has a largest size.
  *
- * Throws `invalid-request`, and `message-too-large` for a request of more than 4 MiB.
+ * Throws `invalid-request`, and `message-too-large` for a request that is larger than the limits
+ * allow.
  */
-export function readRequest<Schema extends z.ZodType>(schema: Schema, request: unknown): z.output<Schema> {
+export function readRequest<Schema extends z.ZodType>(
+  schema: Schema,
+  request: unknown,
+  limits = sizeLimits(),
+): z.output<Schema> {
   const text = JSON.stringify(request) as string | undefined;
-  if (text !== undefined && Buffer.byteLength(text) > LIMITS.requestBytes) {
-    throw new RowmqError('message-too-large', 'The request is larger than 4 MiB; send fewer messages at a time.');
-  }
+  if (text !== undefined && Buffer.byteLength(text) > limits.requestBytes) throw requestTooLarge(limits);
   const result = schema.safeParse(text === undefined ? undefined : JSON.parse(text, refuseProto));
   if (result.success) return result.data;
   throw invalidRequest(result.error.issues);

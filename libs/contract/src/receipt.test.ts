@@ -1,17 +1,24 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { decodeReceipt, encodeReceipt } from './receipt.js';
+import { decodeReceipt, encodeReceipt, leaseOf, type Receipt } from './receipt.js';
 
 const bytes = (length: number) =>
   fc.uint8Array({ minLength: length, maxLength: length }).map((array) => Buffer.from(array));
 
-test('a receipt names a message and a lease in 34 characters that a URL can contain', () => {
+const receipts: fc.Arbitrary<Receipt> = fc.record({
+  messageId: bytes(16),
+  leaseToken: bytes(8),
+  part: fc.nat(65_535),
+  members: fc.nat(0xff_ff_ff_ff),
+});
+
+test('a receipt names a message and a lease in 42 characters that a URL can contain', () => {
   fc.assert(
-    fc.property(bytes(16), bytes(8), (messageId, leaseToken) => {
-      const receipt = encodeReceipt(messageId, leaseToken);
-      expect(receipt).toMatch(/^[A-Za-z0-9_-]{34}$/);
+    fc.property(receipts, (contents) => {
+      const receipt = encodeReceipt(contents);
+      expect(receipt).toMatch(/^[A-Za-z0-9_-]{42}$/);
       expect(encodeURIComponent(receipt)).toBe(receipt);
-      expect(decodeReceipt(receipt)).toEqual({ messageId, leaseToken });
+      expect(decodeReceipt(receipt)).toEqual(contents);
     }),
   );
 });
@@ -24,8 +31,8 @@ test('each receipt has only one text', () => {
       .charAt(0),
   );
   fc.assert(
-    fc.property(bytes(16), bytes(8), (messageId, leaseToken) => {
-      const receipt = encodeReceipt(messageId, leaseToken);
+    fc.property(receipts, (contents) => {
+      const receipt = encodeReceipt(contents);
       const same = alphabet
         .map((last) => `${receipt.slice(0, -1)}${last}`)
         .filter((text) => Buffer.from(text, 'base64url').equals(Buffer.from(receipt, 'base64url')));
@@ -37,15 +44,30 @@ test('each receipt has only one text', () => {
 
 test('a text is a receipt only if it has the length, the alphabet and the version of one', () => {
   fc.assert(
-    fc.property(fc.stringMatching(/^[A-Za-z0-9_-]{33}$/), fc.constantFrom('A', 'Q', 'g', 'w'), (start, last) => {
+    fc.property(fc.stringMatching(/^[A-Za-z0-9_-]{41}$/), fc.constantFrom('A', 'Q', 'g', 'w'), (start, last) => {
       const text = `${start}${last}`;
       expect(isReceipt(text)).toBe(Buffer.from(text, 'base64url')[0] === 1);
     }),
   );
 });
 
+test('the lease that a receipt names does not depend on the hints', () => {
+  fc.assert(
+    fc.property(receipts, receipts, (one, other) => {
+      const lease = leaseOf(encodeReceipt(one));
+      expect(leaseOf(encodeReceipt({ ...one, part: other.part, members: other.members }))).toBe(lease);
+      if (!one.messageId.equals(other.messageId)) expect(leaseOf(encodeReceipt(other))).not.toBe(lease);
+    }),
+  );
+});
+
 test('a receipt of another version is refused', () => {
-  const receipt = encodeReceipt(Buffer.alloc(16, 7), Buffer.alloc(8, 9));
+  const receipt = encodeReceipt({
+    messageId: Buffer.alloc(16, 7),
+    leaseToken: Buffer.alloc(8, 9),
+    part: 1,
+    members: 2,
+  });
   for (const version of [0, 2, 255]) {
     const other = Buffer.from(receipt, 'base64url');
     other[0] = version;
@@ -55,14 +77,13 @@ test('a receipt of another version is refused', () => {
 
 function isReceipt(text: string): boolean {
   try {
-    const { messageId, leaseToken } = decodeReceipt(text);
-    return encodeReceipt(messageId, leaseToken) === text;
+    return encodeReceipt(decodeReceipt(text)) === text;
   } catch {
     return false;
   }
 }
 
-const GOOD = encodeReceipt(Buffer.alloc(16), Buffer.alloc(8));
+const GOOD = encodeReceipt({ messageId: Buffer.alloc(16), leaseToken: Buffer.alloc(8), part: 0, members: 1 });
 
 test.each([
   '',
@@ -73,7 +94,7 @@ test.each([
   `${GOOD.slice(0, -1)}=`,
   `${GOOD}\n`,
   `${GOOD}==`,
-  'ä'.repeat(34),
+  'ä'.repeat(42),
 ])('a text that no dequeue answered is not a receipt: %j', (text) => {
   expect(() => decodeReceipt(text)).toThrow(expect.objectContaining({ code: 'invalid-request' }));
 });

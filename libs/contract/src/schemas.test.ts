@@ -1,9 +1,11 @@
 import { describe, expect, test } from 'vitest';
+import { browseQuery } from './browse-schemas.js';
 import { ERROR_CODES, PROBLEMS } from './errors.js';
+import { redriveRequest } from './job-schemas.js';
 import { LIMITS, QUEUE_DEFAULTS } from './limits.js';
+import { sizeLimits } from './size-limits.js';
 import {
   ackRequest,
-  browseQuery,
   dequeueRequest,
   emptyRequest,
   enqueueMessage,
@@ -12,8 +14,8 @@ import {
   nackRequest,
   putQueueRequest,
   queueSettings,
-  redriveRequest,
 } from './schemas.js';
+import { putScheduleRequest } from './schedules.js';
 
 describe('every request', () => {
   test.each([
@@ -24,6 +26,7 @@ describe('every request', () => {
     ['extend', extendRequest, { receipts: ['r'], leaseSeconds: 1 }],
     ['PUT of a queue', putQueueRequest, {}],
     ['redrive', redriveRequest, {}],
+    ['PUT of a schedule', putScheduleRequest, { everySeconds: 1, queue: 'q', message: { body: 'b' } }],
     ['purge, pause and resume', emptyRequest, {}],
     ['browse', browseQuery, {}],
   ])('refuses fields it does not know: %s', (_, schema, minimal) => {
@@ -57,16 +60,16 @@ test('every error has its own title and an HTTP status of its kind', () => {
 });
 
 test('the largest valid request fits into the largest body that a broker reads', () => {
-  const body = '\u0001'.repeat(LIMITS.bodyBytes);
+  const body = '\u0001'.repeat(LIMITS.bodyBytesDefault);
   const headers = { k: '\u0001'.repeat(Math.floor((LIMITS.headersBytes - 8) / 6)) };
   const messages = Array.from({ length: LIMITS.batch }, () => ({
     body,
     bodyEncoding: 'utf8',
     headers,
     priority: 9,
-    delaySeconds: LIMITS.delaySeconds,
-    expiresInSeconds: LIMITS.messageTtlSeconds,
+    delaySeconds: LIMITS.aheadSeconds,
+    expiresInSeconds: LIMITS.expiresInSeconds,
   }));
   expect(enqueueRequest.safeParse({ messages })).toMatchObject({ success: true });
-  expect(JSON.stringify({ messages }).length).toBeLessThan(LIMITS.requestBytes);
+  expect(JSON.stringify({ messages }).length).toBeLessThan(sizeLimits().requestBytes);
 });

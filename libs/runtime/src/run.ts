@@ -70,8 +70,7 @@ function warnOfUnknownSettings(logger: Logger): void {
 function explain(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   if (error instanceof SettingsError || error.name === 'StartupError') return error.message;
-  // A worker, whose primary listens, reports `bind`.
-  if (['listen', 'bind'].includes((error as NodeJS.ErrnoException).syscall ?? ''))
+  if ((error as NodeJS.ErrnoException).syscall === 'listen')
     return `Cannot listen: ${error.message}. Stop the program that uses the address, or set ROWMQ_HOST and ROWMQ_PORT to another.`;
   return error.stack ?? error.message;
 }

@@ -2,6 +2,8 @@ import { type DynamicModule, Global, Logger, Module, type OnApplicationBootstrap
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
 import { DataSource, type DataSourceOptions } from 'typeorm';
 import { checkServer, describeServer, refuseMissingGrants, StartupError } from './database/boot-checks.js';
+import { AuditRepository } from './audit/audit.repository.js';
+import { ApiKeyRepository } from './keys/api-key.repository.js';
 import { BrowseRepository } from './queues/browse.repository.js';
 import {
   addressOf,
@@ -12,22 +14,42 @@ import {
 } from './database/data-source.js';
 import { Database } from './database/database.js';
 import { isRetryable } from './database/database-errors.js';
+import { DeduplicationRepository } from './messages/deduplication.repository.js';
+import { JobRepository } from './jobs/job.repository.js';
 import { MessageRepository } from './messages/message.repository.js';
 import { pendingOf, refuseNewerSchema } from './database/migrate.js';
 import { PartitionRepository } from './partitions/partition.repository.js';
 import { PeerRepository } from './peers/peer.repository.js';
+import { MinuteRepository } from './queues/minute.repository.js';
 import { QueueRepository } from './queues/queue.repository.js';
 import { ReaperRepository } from './partitions/reaper.repository.js';
+import { ScheduleRepository } from './schedules/schedule.repository.js';
+import { TickRepository } from './schedules/tick.repository.js';
+import { SettledRepository } from './messages/settled.repository.js';
 import { UnleasedRepository } from './messages/unleased.repository.js';
+import { WithdrawnRepository } from './messages/withdrawn.repository.js';
+import { TopicCache } from './topics/topic-cache.js';
+import { TopicRepository } from './topics/topic.repository.js';
 import { STORE_OBSERVER, type StoreObserver } from './store-observer.js';
 
 const REPOSITORIES = [
+  ApiKeyRepository,
+  AuditRepository,
   QueueRepository,
+  TopicCache,
+  TopicRepository,
   UnleasedRepository,
+  SettledRepository,
   BrowseRepository,
+  MinuteRepository,
   PartitionRepository,
   ReaperRepository,
   PeerRepository,
+  DeduplicationRepository,
+  WithdrawnRepository,
+  ScheduleRepository,
+  TickRepository,
+  JobRepository,
 ];
 
 /**
@@ -65,9 +87,9 @@ export class StoreModule implements OnApplicationBootstrap {
         },
         {
           provide: MessageRepository,
-          useFactory: (database: Database, queues: QueueRepository, observer?: StoreObserver) =>
-            new MessageRepository(database, observer, queues),
-          inject: [Database, QueueRepository, { token: STORE_OBSERVER, optional: true }],
+          useFactory: (database: Database, queues: QueueRepository, topics: TopicCache, observer?: StoreObserver) =>
+            new MessageRepository(database, observer, queues, undefined, topics),
+          inject: [Database, QueueRepository, TopicCache, { token: STORE_OBSERVER, optional: true }],
         },
         ...REPOSITORIES.map((Repository) => ({
           provide: Repository,

@@ -25,7 +25,7 @@ export interface Transaction extends Session {
   all(statements: readonly Statement[]): Promise<unknown[]>;
   /**
    * Runs the last statements of a transaction and its COMMIT in one round trip. The caller must
-   * send nothing afterwards.
+   * send nothing afterwards. A transaction of one statement needs no START and no COMMIT.
    */
   finish(statements: readonly Statement[]): Promise<unknown[]>;
 }
@@ -240,6 +240,9 @@ class Attempt implements Transaction {
   async finish(statements: readonly Statement[]): Promise<unknown[]> {
     if (!this.begun && statements.length === 0) return [];
     this.commitSent = true;
+    const [only] = statements;
+    if (!this.begun && only !== undefined && statements.length === 1)
+      return [await this.session.read(only.sql, only.values)];
     return (await this.send([...statements, COMMIT])).slice(0, -1);
   }
 

@@ -395,9 +395,7 @@ describe('Primary behind one name', () => {
     );
     mixed.meet('a');
     expect(() => mixed.meet('b')).toThrow(ReadOnlyServerError);
-    const begun = performance.now();
     await mixed.ready();
-    expect(performance.now() - begun).toBeLessThan(3500);
     mixed.meet('b');
     expect(told).toEqual([`server b at ${host(0)}`]);
   });

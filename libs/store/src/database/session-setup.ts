@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import type { Connection } from 'mysql2';
 import { isConnectionLost } from './database-errors.js';
+import { ISOLATION_LEVEL } from './session-facts.js';
 
 /** The deadline for the settings of a new connection. */
 const SETUP_DEADLINE_MS = 5000;
@@ -40,7 +41,7 @@ export const SESSION_AS_SET = 'READ-COMMITTED 1 NO_CHAIN +00:00';
  * The settings of which a session tells once a second. A proxy that moves a client from one
  * connection to another may lose them.
  */
-export const SESSION_FACTS = `CONCAT_WS(' ', /*!80000 @@SESSION.transaction_isolation *//*M! @@SESSION.tx_isolation */, IF(@@SESSION.autocommit, 1, 0), @@SESSION.completion_type, @@SESSION.time_zone)`;
+export const SESSION_FACTS = `CONCAT_WS(' ', ${ISOLATION_LEVEL}, IF(@@SESSION.autocommit, 1, 0), @@SESSION.completion_type, @@SESSION.time_zone)`;
 
 const failures = new WeakMap<object, Error>();
 

@@ -12,6 +12,10 @@ export class BrokerEntity {
   @Column({ type: 'varchar', length: 43 })
   token!: string;
 
+  /** Above 0: its batches are slow, and the reaper yields. */
+  @Column({ type: 'tinyint', unsigned: true, default: 0 })
+  pressure!: number;
+
   @Column({ name: 'heartbeat_at', type: 'bigint', unsigned: true })
   heartbeatAt!: number;
 }

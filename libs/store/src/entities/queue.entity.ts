@@ -24,11 +24,32 @@ export class QueueEntity {
   @Column({ name: 'dead_letter_queue_id', type: 'int', unsigned: true, nullable: true })
   deadLetterQueueId!: number | null;
 
+  @Column({ name: 'dead_letter_expired', type: 'boolean' })
+  deadLetterExpired!: boolean;
+
   @Column({ name: 'max_depth', type: 'int', unsigned: true, nullable: true })
   maxDepth!: number | null;
 
+  @Column({ name: 'max_messages_per_second', type: 'int', unsigned: true, nullable: true })
+  maxMessagesPerSecond!: number | null;
+
+  @Column({ name: 'max_long_polls', type: 'int', unsigned: true, nullable: true })
+  maxLongPolls!: number | null;
+
+  @Column({ name: 'deduplication_seconds', type: 'int', unsigned: true })
+  deduplicationSeconds!: number;
+
+  /** Consumers get nothing. */
   @Column({ type: 'boolean' })
   paused!: boolean;
+
+  /** Enqueues are refused. */
+  @Column({ name: 'producers_paused', type: 'boolean' })
+  producersPaused!: boolean;
+
+  /** Never changes. */
+  @Column({ type: 'varchar', length: 8, nullable: true })
+  ordering!: 'group' | null;
 
   @Column({ name: 'created_at', type: 'bigint', unsigned: true })
   createdAt!: number;

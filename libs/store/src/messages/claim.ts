@@ -1,4 +1,4 @@
-import { LIMITS, messageIdIn } from '@rowmq/contract';
+import { LIMITS, messageIdIn, mostPackBytes, type Receipt } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
 import { TryAgain } from '../database/database-errors.js';
@@ -6,11 +6,13 @@ import { hexList } from '../database/hex.js';
 import type { Statement } from '../database/session.js';
 import type { Queue } from '../queues/queue.js';
 import type { StoreObserver } from '../store-observer.js';
-import { type Delivery, type Fate, GONE, split } from './delivery.js';
+import { isGrouped } from '../groups/group.js';
+import { copyOf, type Delivery, type Fate, GONE, oneCopyOfEach, partOf, split } from './delivery.js';
 import { DELIVERY_COLUMNS, LEASE_GRACE_MS, lockByKey, type Position, rewrite } from './delivery.sql.js';
 import { newLeaseToken } from './lease-token.js';
 import { bitOf, countAll, countMembers, has, indexesOf, type Members, union } from './members.js';
 import type { Content } from './pack.codec.js';
+import { inRanges, NOT_IN_THE_INDEX, peekStatement, type Range } from './peek.sql.js';
 import { type Floors, type IndexPosition, type QueueViews, RANKS } from './queue-view.js';
 import { decodeOrLog, logUnread, type StoredPack } from './stored-pack.js';
 
@@ -21,9 +23,7 @@ export interface Demand {
 }
 
 /** A leased message. Times are ms since 1970 on the database's clock. */
-export interface LeasedMessage extends Content {
-  messageId: Buffer;
-  leaseToken: Buffer;
+export interface LeasedMessage extends Content, Receipt {
   priority: number;
   receiveCount: number;
   expiresAt: number;
@@ -39,13 +39,20 @@ export interface Claimed {
    * waits for the queue's row, and must then hold no delivery.
    */
   overReceived: Position[];
+  /**
+   * Expired deliveries that go in a transaction of their own. They are the first of their groups,
+   * for which it waits, or move to the dead-letter queue, and it waits for the queue's row.
+   */
+  expiredLater: Position[];
+  /** They move to the dead-letter queue, instead of being settled. */
+  keepsExpired: boolean;
   /** Number of expired messages that the claim removed. */
   expired: number;
   /** The claim leased less than the demands wanted. */
   isShort: boolean;
   /** Number of deliveries that the claim tried to lock and could not. */
   missed: number;
-  /** The claim did not try to lock all ready deliveries. */
+  /** The claim did not try to lease all ready deliveries. */
   leftMore: boolean;
 }
 
@@ -67,13 +74,14 @@ interface Assignment {
 }
 
 /** The settings that a claim reads afresh: the caller's copy may be a second old. */
-type ClaimSettings = Pick<Queue, 'maxReceives' | 'deadLetterQueueId'>;
+interface ClaimSettings extends Pick<Queue, 'maxReceives' | 'deadLetterQueueId'> {
+  deadLetterExpired: number;
+}
 
 interface Plan {
   queueId: number;
   peek: Peek;
   rowsToLock: number;
-  messagesWanted: number;
   demands: readonly Demand[];
   leaseToken: Buffer;
 }
@@ -81,22 +89,35 @@ interface Plan {
 /** The result of a claim's transaction. */
 interface ClaimedRows {
   assignments: Assignment[];
+  /** The members of each delivery that share a row now, by its new `available_at`. */
+  leasedRows: Map<Delivery, Map<number, Members>>;
   expired: Delivery[];
   overReceived: Delivery[];
+  expiredLater: Delivery[];
+  keepsExpired: boolean;
   /** The rows that the transaction deleted: expired ones, and those that it leased from. */
   replaced: Delivery[];
+  /** Some demands got fewer messages than they could, because these are large. */
+  isCut: boolean;
   /** Number of deliveries that the transaction locked. */
   rowsLocked: number;
+  /** Some locked deliveries stay for the next claim, see {@link oneCopyOfEach}. */
+  leftCopies: boolean;
   now: number;
   packs: StoredPack[];
 }
 
 const NOTHING: ClaimedRows = {
   assignments: [],
+  leasedRows: new Map(),
   expired: [],
   overReceived: [],
+  expiredLater: [],
+  keepsExpired: false,
   replaced: [],
+  isCut: false,
   rowsLocked: 0,
+  leftCopies: false,
   now: 0,
   packs: [],
 };
@@ -104,6 +125,11 @@ const FROM_THE_LEFT_EDGE: Floors = new Map(RANKS.map((rank) => [rank, 0]));
 /** The column is a SMALLINT UNSIGNED. */
 const MOST_RECEIVES = 65_535;
 
+/**
+ * The most bytes of packs that one claim reads, for all its consumers. It always leases one
+ * message. 1,000 packs of 4 KiB stay below it.
+ */
+const CLAIM_BYTES = 2 * LIMITS.answerBytes;
 /**
  * A claim locks up to this many rows after one that met expired or over-received deliveries. It
  * must get past them.
@@ -114,6 +140,8 @@ const LOCK_AFTER_REMOVAL = 200;
  * SKIP LOCKED then gets past the rows that another claim holds.
  */
 const PEEK_PAST_OTHERS = 1000;
+/** After a cut, a claim locks this many times the rows that fitted: the next may be smaller. */
+const ROOM_FOR_LIGHTER = 2;
 /**
  * The next full poll ({@link Claim.poll}) waits this many times the duration of the last one, so
  * that full polls take up a twentieth of the time at most.
@@ -121,13 +149,6 @@ const PEEK_PAST_OTHERS = 1000;
 const FULL_POLL_PAUSE_FACTOR = 20;
 /** The most rows that a rescan or a poll reads. */
 const READ_ROWS = 500;
-
-/**
- * A column that `delivery_next` does not contain. Statements select it so that the index alone
- * cannot answer them. Otherwise, while few deliveries are live, the optimizers scan the whole
- * index, dead entries included.
- */
-const NOT_IN_THE_INDEX = 'members';
 
 /** Claims messages, and polls whether queues have any to claim. */
 export class Claim {
@@ -147,24 +168,28 @@ export class Claim {
   async run({ id: queueId }: Pick<Queue, 'id'>, demands: readonly Demand[]): Promise<Claimed> {
     const view = this.views.of(queueId);
     const messagesWanted = demands.reduce((sum, { maxMessages }) => sum + maxMessages, 0);
-    const mostRows = view.isObstructed ? Math.max(messagesWanted, LOCK_AFTER_REMOVAL) : messagesWanted;
+    const rowsWanted = Math.min(messagesWanted, view.rowsThatFit);
+    const mostRows = view.isObstructed ? Math.max(rowsWanted, LOCK_AFTER_REMOVAL) : rowsWanted;
     const peek = await this.peek(queueId, view.isOccupied ? Math.max(mostRows, PEEK_PAST_OTHERS) : mostRows);
     const rowsToLock = view.isObstructed
       ? Math.min(peek.positions.length, mostRows)
       : rowsThatHold(messagesWanted, peek.positions);
     const leaseToken = newLeaseToken();
-    const plan = { queueId, peek, rowsToLock, messagesWanted, demands, leaseToken };
+    const plan = { queueId, peek, rowsToLock, demands, leaseToken };
     const claimed = rowsToLock === 0 ? NOTHING : await this.database.transaction(leaseSeen(plan));
     const missed = Math.max(0, rowsToLock - claimed.rowsLocked);
-    view.isObstructed = claimed.expired.length + claimed.overReceived.length > 0;
+    view.isObstructed = claimed.expired.length + claimed.overReceived.length + claimed.expiredLater.length > 0;
     view.isOccupied = missed > 0 && claimed.assignments.length === 0;
+    view.rowsThatFit = claimed.isCut ? ROOM_FOR_LIGHTER * claimed.replaced.length : Infinity;
     return {
       leased: await this.readMessages(claimed, demands, leaseToken),
       overReceived: claimed.overReceived,
+      expiredLater: claimed.expiredLater,
+      keepsExpired: claimed.keepsExpired,
       expired: countAll(claimed.expired),
       isShort: claimed.assignments.length < messagesWanted,
       missed,
-      leftMore: rowsToLock < peek.positions.length || !peek.isWhole,
+      leftMore: claimed.isCut || claimed.leftCopies || rowsToLock < peek.positions.length || !peek.isWhole,
     };
   }
 
@@ -199,7 +224,7 @@ export class Claim {
    * the reaper moves packs there and back while it splits an overfull partition.
    */
   private async readMessages(
-    { assignments, packs, now }: ClaimedRows,
+    { assignments, leasedRows, packs, now }: ClaimedRows,
     demands: readonly Demand[],
     leaseToken: Buffer,
   ): Promise<LeasedMessage[][]> {
@@ -223,15 +248,21 @@ export class Claim {
       // The claim found no pack, or cannot decode it. It cannot tell whether the message is lost.
       // The message stays leased, and becomes ready again when the lease runs out.
       if (content === undefined) continue;
+      const leaseExpiresAt = now + (demands[demand] as Demand).leaseSeconds * 1000;
+      const members = leasedRows.get(delivery)?.get(leaseExpiresAt + LEASE_GRACE_MS) ?? bitOf(index);
       leased[demand]?.push({
         messageId: messageIdIn(delivery.packId, index),
         leaseToken,
+        part: partOf(copyOf(delivery.part), members),
+        members,
         body: content.body,
         headers: content.headers,
+        replayOf: content.replayOf,
+        groupId: content.groupId,
         priority: LIMITS.priorityMax - delivery.priorityRank,
         receiveCount: nextReceiveCount(delivery),
         expiresAt: delivery.expiresAt,
-        leaseExpiresAt: now + (demands[demand] as Demand).leaseSeconds * 1000,
+        leaseExpiresAt,
       });
     }
     return leased;
@@ -322,7 +353,6 @@ function leaseSeen({
   queueId,
   peek,
   rowsToLock,
-  messagesWanted,
   demands,
   leaseToken,
 }: Plan): (tx: Transaction) => Promise<ClaimedRows> {
@@ -341,11 +371,13 @@ function leaseSeen({
     }
 
     const { rows, settings, now } = await lockSeen(tx, queueId, peek, rowsToLock);
-    const { live, expired, overReceived } = sortDeliveries(rows, settings, now);
-    const assignments = assign(live, demands, messagesWanted);
+    const { live, expired, overReceived, expiredLater } = sortDeliveries(rows, settings, now);
+    const leasable = oneCopyOfEach(live);
+    const { assignments, isCut } = assign(leasable, demands);
     const fates = new Map<Delivery, Map<Fate, Members>>(expired.map((row) => [row, new Map([[GONE, row.members]])]));
     const availableAts = demands.map(({ leaseSeconds }) => now + leaseSeconds * 1000 + LEASE_GRACE_MS);
-    for (const [delivery, leased] of byAvailableAt(assignments, availableAts)) {
+    const leasedRows = byAvailableAt(assignments, availableAts);
+    for (const [delivery, leased] of leasedRows) {
       const receiveCount = nextReceiveCount(delivery);
       const toFate = ([availableAt, members]: [number, Members]): [Fate, Members] => [
         { leaseToken, availableAt, receiveCount },
@@ -356,10 +388,15 @@ function leaseSeen({
     const packIds = new Map(assignments.map(({ delivery: { packId } }) => [latin1(packId), packId]));
     last = {
       assignments,
+      leasedRows,
       expired,
       overReceived,
+      expiredLater,
+      keepsExpired: keepsExpired(settings),
       replaced: [...fates.keys()],
+      isCut,
       rowsLocked: rows.length,
+      leftCopies: leasable.length < live.length,
       now,
       packs: [],
     };
@@ -386,31 +423,68 @@ function rowsThatHold(messagesWanted: number, positions: readonly Seen[]): numbe
   return last < 0 ? positions.length : last + 1;
 }
 
+function keepsExpired(settings: ClaimSettings | undefined): boolean {
+  return settings !== undefined && settings.deadLetterQueueId !== null && settings.deadLetterExpired !== 0;
+}
+
 /** Sorts locked deliveries. A claim may lease only the live ones. */
 function sortDeliveries(
   rows: readonly Delivery[],
   settings: ClaimSettings | undefined,
   now: number,
-): { live: Delivery[]; expired: Delivery[]; overReceived: Delivery[] } {
-  const sorted = { live: [] as Delivery[], expired: [] as Delivery[], overReceived: [] as Delivery[] };
+): Record<'live' | 'expired' | 'overReceived' | 'expiredLater', Delivery[]> {
+  const sorted = {
+    live: [] as Delivery[],
+    expired: [] as Delivery[],
+    overReceived: [] as Delivery[],
+    expiredLater: [] as Delivery[],
+  };
   // The queue was deleted after the peek.
   if (settings === undefined) return sorted;
   const maxReceives = settings.deadLetterQueueId === null ? null : settings.maxReceives;
+  const isKept = keepsExpired(settings);
   for (const row of rows) {
-    if (row.expiresAt <= now) sorted.expired.push(row);
+    if (row.expiresAt <= now) (isGrouped(row) || isKept ? sorted.expiredLater : sorted.expired).push(row);
     else if (maxReceives !== null && row.receiveCount >= maxReceives) sorted.overReceived.push(row);
     else sorted.live.push(row);
   }
   return sorted;
 }
 
-/** Assigns messages in order: each demand gets as many as it wants before the next one. */
-function assign(live: readonly Delivery[], demands: readonly Demand[], messagesWanted: number): Assignment[] {
-  const messages = live.flatMap((delivery) =>
-    Array.from(indexesOf(delivery.members), (index) => ({ delivery, index })),
-  );
-  const takers = demands.flatMap(({ maxMessages }, demand) => Array.from({ length: maxMessages }, () => demand));
-  return messages.slice(0, messagesWanted).map((message, nth) => ({ ...message, demand: takers[nth] as number }));
+/**
+ * Assigns messages in order: each demand gets as many as it wants before the next one, if they fit
+ * an answer. Stops before the packs are more than a claim may read.
+ */
+function assign(live: readonly Delivery[], demands: readonly Demand[]): { assignments: Assignment[]; isCut: boolean } {
+  const assignments: Assignment[] = [];
+  let isCut = false;
+  let [demand, messages, answerBytes, claimBytes] = [0, 0, 0, 0];
+  const nextDemand = (): void => {
+    demand += 1;
+    [messages, answerBytes] = [0, 0];
+  };
+  for (const delivery of live) {
+    const packBytes = mostPackBytes(delivery.packId);
+    claimBytes += packBytes;
+    if (claimBytes > CLAIM_BYTES && assignments.length > 0) return { assignments, isCut: true };
+    /** The demand whose answer counts this pack. */
+    let countedFor = -1;
+    for (const index of indexesOf(delivery.members)) {
+      if (messages === demands[demand]?.maxMessages) nextDemand();
+      if (countedFor !== demand && messages > 0 && answerBytes + packBytes > LIMITS.answerBytes) {
+        isCut = true;
+        nextDemand();
+      }
+      if (demand === demands.length) return { assignments, isCut };
+      // Nobody else may handle messages of a group at the same time.
+      if (isGrouped(delivery) && countedFor >= 0 && countedFor !== demand) break;
+      if (countedFor !== demand) answerBytes += packBytes;
+      countedFor = demand;
+      assignments.push({ delivery, index, demand });
+      messages += 1;
+    }
+  }
+  return { assignments, isCut };
 }
 
 /**
@@ -442,42 +516,6 @@ function latin1(id: Buffer): string {
  */
 
 /**
- * The statement reads one table, without a UNION or a derived table around it. Only then does MySQL
- * obey FORCE INDEX without estimating rows by index dives. Otherwise the dives cost 0.3 ms in a
- * small queue, and 8 ms in a queue of a million.
- */
-function peekStatement(queueId: number, floors: Floors, limit: number): Statement {
-  const ranges = [...floors].map(([rank, floor]): Range => [rank, floor, NOW_MS]);
-  return {
-    sql: `SELECT d.priority_rank AS priorityRank, d.available_at AS availableAt, d.${NOT_IN_THE_INDEX}
-       ${inRanges(queueId, ranges)}
-       LIMIT ${limit}`,
-  };
-}
-
-type Range = [priorityRank: number, from: number, to: number | string];
-
-/**
- * Builds the clauses that read ranges of `delivery_next` in index order, so that ORDER BY needs no
- * sort. `from` must be less than `to`. The optimizers turn an equal pair into an equality, choose
- * another plan, and sort.
- *
- * ORDER BY omits the primary key: MariaDB sorts, and locks the whole backlog, when it is named.
- * InnoDB's index ends with it anyway.
- */
-function inRanges(queueId: number, ranges: readonly Range[]): string {
-  const conditions = ranges
-    .toSorted(([rank], [otherRank]) => rank - otherRank)
-    .map(
-      ([rank, from, to]) =>
-        `(d.queue_id = ${queueId} AND d.priority_rank = ${rank} AND d.available_at BETWEEN ${from} AND ${to})`,
-    );
-  return `FROM delivery d FORCE INDEX (delivery_next)
-       WHERE ${conditions.join('\n          OR ')}
-       ORDER BY d.queue_id, d.priority_rank, d.available_at`;
-}
-
-/**
  * Locks up to `rowsToLock` deliveries in the ranges that a peek saw, index entry before row, and
  * skips deliveries that other transactions have locked. If the peek reached its limit, the last
  * range goes on to the present. Also returns the queue's settings, unless it was deleted, and the
@@ -503,7 +541,8 @@ async function lockSeen(
   const ranges = Array.from(bounds, ([rank, { first, last: to }]): Range => [rank, first - 1, to]);
   const [[settings], rows, [{ now }]] = (await tx.all([
     {
-      sql: `SELECT max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId
+      sql: `SELECT max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId,
+              dead_letter_expired AS deadLetterExpired
        FROM queue FORCE INDEX (PRIMARY)
        WHERE id = ?
          AND name IS NOT NULL`,

@@ -30,7 +30,11 @@ export const DELIVERY_COLUMNS = `
   d.expires_at AS expiresAt,
   d.producer_expires_at AS producerExpiresAt,
   d.receive_count AS receiveCount,
-  d.nack_reason AS nackReason`;
+  d.nack_reason AS nackReason,
+  d.source_queue_id AS sourceQueueId,
+  d.moves,
+  d.group_key AS groupKey,
+  d.delayed_until AS delayedUntil`;
 
 /**
  * The end of a locking read that joins a list. MySQL must be told not to lock the list. MariaDB
@@ -39,7 +43,7 @@ export const DELIVERY_COLUMNS = `
 export const FOR_UPDATE = 'FOR UPDATE /*!80000 OF d */';
 
 /** A delivery's place in the index `delivery_next`, and its size. */
-export type Position = Pick<Delivery, 'packId' | 'priorityRank' | 'availableAt' | 'members'>;
+export type Position = Pick<Delivery, 'packId' | 'priorityRank' | 'availableAt' | 'members' | 'groupKey'>;
 
 /**
  * Locks deliveries that still have these positions, are under no lease, and meet a condition. Skips
@@ -122,7 +126,7 @@ export function deleteDeliveries(deliveries: readonly DeliveryKey[]): Statement 
 }
 
 function deleteByList(deliveries: readonly DeliveryKey[]): Statement {
-  return { sql: `DELETE d${BY_KEY}`, values: [keysJson(deliveries)] };
+  return { sql: `DELETE d FROM ${BY_KEY}`, values: [keysJson(deliveries)] };
 }
 
 /**
@@ -130,10 +134,11 @@ function deleteByList(deliveries: readonly DeliveryKey[]): Statement {
  * has ended.
  */
 export function lockByKey(deliveries: readonly DeliveryKey[]): Statement {
-  return { sql: `SELECT d.part${BY_KEY}\n  ${FOR_UPDATE}`, values: [keysJson(deliveries)] };
+  return { sql: `SELECT d.part FROM ${BY_KEY}\n  ${FOR_UPDATE}`, values: [keysJson(deliveries)] };
 }
 
-function keysJson(deliveries: readonly DeliveryKey[]): string {
+/** The list of {@link BY_KEY}. */
+export function keysJson(deliveries: readonly DeliveryKey[]): string {
   const keys = deliveries
     .toSorted(byKey)
     .map(({ queueId, packId, leaseToken, part }) => [
@@ -145,12 +150,12 @@ function keysJson(deliveries: readonly DeliveryKey[]): string {
   return JSON.stringify(keys);
 }
 
-const BY_KEY = `
-  FROM JSON_TABLE(?, '$[*]' COLUMNS (
+/** The deliveries with these whole keys, for FROM and UPDATE. */
+export const BY_KEY = `JSON_TABLE(?, '$[*]' COLUMNS (
     queue_id INT UNSIGNED PATH '$[0]',
     pack_id CHAR(32) PATH '$[1]',
     lease_token CHAR(16) PATH '$[2]',
-    part TINYINT UNSIGNED PATH '$[3]'
+    part SMALLINT UNSIGNED PATH '$[3]'
   )) wanted
   STRAIGHT_JOIN delivery d FORCE INDEX (PRIMARY)
     ON d.queue_id = wanted.queue_id
@@ -162,11 +167,12 @@ function insertDeliveries(deliveries: readonly Delivery[]): Statement {
   const rows = deliveries.toSorted(byKey).map((row) => {
     const { queueId, packId, leaseToken, part, members, priorityRank, availableAt, expiresAt, receiveCount } = row;
     const reason = row.nackReason === null ? 'NULL' : '?';
-    return `(${queueId},${hex(packId)},${hex(leaseToken)},${part},${members},${priorityRank},${availableAt},${expiresAt},${row.producerExpiresAt ?? 'NULL'},${receiveCount},${reason})`;
+    const moves = row.moves === null ? 'NULL' : '?';
+    return `(${queueId},${hex(packId)},${hex(leaseToken)},${part},${members},${priorityRank},${availableAt},${expiresAt},${row.producerExpiresAt ?? 'NULL'},${receiveCount},${reason},${row.sourceQueueId ?? 'NULL'},${moves},${row.groupKey ?? 'NULL'},${row.delayedUntil ?? 'NULL'})`;
   });
   return {
-    sql: `INSERT INTO delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, producer_expires_at, receive_count, nack_reason) VALUES ${rows.join(',')}`,
-    values: deliveries.toSorted(byKey).flatMap(({ nackReason }) => nackReason ?? []),
+    sql: `INSERT INTO delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, producer_expires_at, receive_count, nack_reason, source_queue_id, moves, group_key, delayed_until) VALUES ${rows.join(',')}`,
+    values: deliveries.toSorted(byKey).flatMap(({ nackReason, moves }) => [nackReason ?? [], moves ?? []].flat()),
   };
 }
 

@@ -1,7 +1,8 @@
 import { PACK_MESSAGES, newPackId } from '@rowmq/contract';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { type Delivery, type Fate, GONE, split } from './delivery.js';
+import { groupBy } from '../group-by.js';
+import { copyOf, type Delivery, type Fate, GONE, MOST_COPIES, oneCopyOfEach, partOf, split } from './delivery.js';
 import { LEASE_GRACE_MS, NO_TOKEN } from './delivery.sql.js';
 import { bitOf, common, firstMembers, has, indexesOf, lowestMember, type Members, union, without } from './members.js';
 import { moveTo } from './move.js';
@@ -10,9 +11,14 @@ import { moveTo } from './move.js';
  * The algebra of splits. The verbs run on a table in memory, which has the primary key of the real
  * one. Beside it, a list holds the state that each message must have by itself. Several holders act
  * at random. Each message that is not settled must be owed by exactly one row, in its own state.
+ *
+ * Each pack was published to two queues, whose messages also move from one to the other. So the two
+ * copies of a message often meet in one queue. No receipt may stand for both.
  */
 
 const QUEUES = [1, 2];
+/** The numbers of the two copies: the highest has the highest names. */
+const COPIES = [0, MOST_COPIES - 1];
 const PACKS = [newPackId(), newPackId()];
 const START = 1_000_000;
 const LIFE_MS = 50_000;
@@ -102,6 +108,8 @@ class World {
   readonly tokens: Buffer[] = [];
   /** Number of rows that were replaced by more than one. */
   splits = 0;
+  /** The number of times that both copies of a pack were in one queue. */
+  meetings = 0;
 
   constructor(packs: readonly (readonly number[])[]) {
     for (const [at, fates] of packs.entries()) {
@@ -109,11 +117,14 @@ class World {
       for (const [index, fate] of fates.entries()) {
         members.set(fate, union(members.get(fate) ?? 0, bitOf(index)));
       }
-      const rows = Array.from(members, ([fate, of]): Delivery => ({
-        queueId: 1,
+      const copies = QUEUES.flatMap((queue, copy) =>
+        Array.from(members, ([fate, of]) => ({ queueId: queue, copy, fate, of })),
+      );
+      const rows = copies.map(({ queueId: to, copy, fate, of }): Delivery => ({
+        queueId: to,
         packId: PACKS[at] as Buffer,
         leaseToken: NO_TOKEN,
-        part: lowestMember(of),
+        part: partOf(COPIES[copy] as number, of),
         members: of,
         priorityRank: 5,
         availableAt: this.now + fate * 1000,
@@ -121,10 +132,14 @@ class World {
         producerExpiresAt: null,
         receiveCount: 0,
         nackReason: null,
+        groupKey: null,
+        delayedUntil: null,
+        sourceQueueId: null,
+        moves: null,
       }));
       this.table.rewrite([], rows);
       for (const row of rows) {
-        for (const index of indexesOf(row.members)) this.states.set(`${at}.${index}`, stateOf(row));
+        for (const index of indexesOf(row.members)) this.states.set(nameOf(row, index), stateOf(row));
       }
     }
   }
@@ -156,7 +171,7 @@ class World {
     leaseToken.writeUInt32BE(this.tokens.length + 1, 4);
     this.tokens.push(leaseToken);
     const fates = new Map<Delivery, Map<Fate, Members>>();
-    for (const row of this.unleased(from).slice(0, most)) {
+    for (const row of oneCopyOfEach(this.unleased(from).slice(0, most))) {
       const ofRow = new Map<Fate, Members>();
       for (const { mask: members, seconds } of wanted) {
         const availableAt = this.now + seconds * 1000 + LEASE_GRACE_MS;
@@ -170,7 +185,7 @@ class World {
   private ack({ holder: nth, pack: at, mask: members }: Extract<Step, { does: 'ack' }>): void {
     for (const row of this.held(nth, at)) {
       this.table.clear(row, members);
-      for (const index of indexesOf(common(row.members, members))) this.states.set(`${at}.${index}`, SETTLED);
+      for (const index of indexesOf(common(row.members, members))) this.states.set(nameOf(row, index), SETTLED);
     }
   }
 
@@ -185,7 +200,8 @@ class World {
 
   private fateOf(row: Delivery, { to, seconds }: { to: string; seconds: number }): Fate {
     if (to === 'extend') return { availableAt: this.now + seconds * 1000 + LEASE_GRACE_MS };
-    if (to === 'reject') return moveTo({ id: other(row.queueId), messageTtlSeconds: 60 }, row, this.now, 'rejected');
+    if (to === 'reject')
+      return moveTo({ id: other(row.queueId), messageTtlSeconds: 60 }, row, this.now, 'rejected', 'rejected');
     const availableAt = this.now + seconds * 1000;
     if (to === 'nack') return { leaseToken: NO_TOKEN, availableAt, nackReason: 'nacked' };
     return { leaseToken: NO_TOKEN, availableAt: this.now, receiveCount: row.receiveCount - 1 };
@@ -198,7 +214,7 @@ class World {
       new Map(
         this.unleased(from).map((row): [Delivery, Map<Fate, Members>] => [
           row,
-          new Map([[moveTo(target, row, this.now), members]]),
+          new Map([[moveTo(target, row, this.now, 'redriven'), members]]),
         ]),
       ),
     );
@@ -234,24 +250,34 @@ class World {
 
   /** Notes the state that each message must have afterwards, one by one. */
   private expectFates(row: Delivery, fates: ReadonlyMap<Fate, Members>): void {
-    const at = PACKS.findIndex((id) => id.equals(row.packId));
     for (const index of indexesOf(row.members)) {
       let last: Fate = {};
       for (const [fate, members] of fates) if (has(members, index)) last = fate;
-      this.states.set(`${at}.${index}`, last === GONE ? SETTLED : stateOf({ ...row, ...(last as object) }));
+      this.states.set(nameOf(row, index), last === GONE ? SETTLED : stateOf({ ...row, ...(last as object) }));
     }
   }
 
-  /** Every message is owed once, in its own state, or it is settled and owed by no row. */
+  /**
+   * Every copy of a message is owed once, in its own state, or it is settled and owed by no row. No
+   * lease holds two copies.
+   */
   check(): void {
     const found = new Map<string, string>();
+    const copies = new Map<string, number>();
     for (const row of this.table.all()) {
-      const at = PACKS.findIndex((id) => id.equals(row.packId));
       for (const index of indexesOf(row.members)) {
-        if (found.has(`${at}.${index}`)) throw new Error(`message ${at}.${index} is owed twice`);
-        found.set(`${at}.${index}`, stateOf(row));
+        const name = nameOf(row, index);
+        if (found.has(name)) throw new Error(`message ${name} is owed twice`);
+        found.set(name, stateOf(row));
       }
+      if (row.leaseToken.equals(NO_TOKEN)) continue;
+      const lease = keyOf({ ...row, part: 0 });
+      const copy = copyOf(row.part);
+      if ((copies.get(lease) ?? copy) !== copy) throw new Error(`lease ${lease} holds two copies`);
+      copies.set(lease, copy);
     }
+    const places = groupBy(this.table.all(), ({ queueId: of, packId }) => `${of} ${packId.toString('hex')}`);
+    for (const rows of places.values()) if (new Set(rows.map(({ part }) => copyOf(part))).size > 1) this.meetings += 1;
     for (const [message, state] of this.states) {
       const stored = found.get(message) ?? SETTLED;
       if (stored !== state) throw new Error(`message ${message}: ${stored}, and it should be ${state}`);
@@ -261,12 +287,18 @@ class World {
   }
 }
 
+/** The name of one copy of a message. */
+function nameOf({ packId, part }: Delivery, index: number): string {
+  return `${PACKS.findIndex((id) => id.equals(packId))}.${copyOf(part)}.${index}`;
+}
+
 function other(queue: number): number {
   return QUEUES.find((one) => one !== queue) as number;
 }
 
-test('no history of splits, acks, leases and moves owes a message twice or not at all, or lets keys collide', () => {
+test('no history of splits, acks, leases and moves owes a copy of a message twice or not at all, or lets keys or receipts collide', () => {
   let splits = 0;
+  let meetings = 0;
   fc.assert(
     fc.property(
       fc.noBias(fc.tuple(enqueued, enqueued)),
@@ -278,16 +310,18 @@ test('no history of splits, acks, leases and moves owes a message twice or not a
           world.check();
         }
         splits += world.splits;
+        meetings += world.meetings;
       },
     ),
     { numRuns: 300 },
   );
-  // Histories without splits would pass too.
+  // Histories without splits and without meetings of copies would pass too.
   expect(splits).toBeGreaterThan(1000);
+  expect(meetings).toBeGreaterThan(1000);
 });
 
 const anyRow = fc
-  .record({ members: fc.integer({ min: 1, max: 0xff_ff_ff_ff }), part: fc.nat(31) })
+  .record({ members: fc.integer({ min: 1, max: 0xff_ff_ff_ff }), part: fc.nat(2 ** 16 - 1) })
   .map(({ members, part }): Delivery => ({
     queueId: 1,
     packId: PACKS[0] as Buffer,
@@ -300,9 +334,13 @@ const anyRow = fc
     producerExpiresAt: 20,
     receiveCount: 1,
     nackReason: null,
+    groupKey: null,
+    delayedUntil: null,
+    sourceQueueId: null,
+    moves: null,
   }));
 
-test('a split shares a delivery’s members out, and names each row after its lowest member', () => {
+test('a split shares a delivery’s members out, and names each row after its copy and lowest member', () => {
   fc.assert(
     fc.property(anyRow, fc.array(mask, { maxLength: 5 }), (row, masks) => {
       const fates = new Map<Fate, Members>(masks.map((members, at) => [{ availableAt: 100 + at }, members]));
@@ -310,7 +348,7 @@ test('a split shares a delivery’s members out, and names each row after its lo
       for (const { members, part, availableAt, ...rest } of split(row, fates)) {
         expect(common(owed, members)).toBe(0);
         owed = union(owed, members);
-        expect(part).toBe(lowestMember(members));
+        expect(part).toBe(copyOf(row.part) * PACK_MESSAGES + lowestMember(members));
         const wanted = masks[availableAt - 100] ?? without(firstMembers(32), masks.reduce(union, 0));
         expect(without(members, wanted)).toBe(0);
         const { members: _, part: __, availableAt: ___, ...kept } = row;
@@ -321,8 +359,10 @@ test('a split shares a delivery’s members out, and names each row after its lo
   );
 });
 
+const firstCopy = anyRow.map((row): Delivery => ({ ...row, part: row.part % PACK_MESSAGES }));
+
 test('a split leaves out the members that are gone, and members that the delivery does not owe', () => {
-  const [row] = fc.sample(anyRow, 1) as [Delivery];
+  const [row] = fc.sample(firstCopy, 1) as [Delivery];
   const before = { ...row, members: 0b0111 };
   const fates = new Map<Fate, Members>([
     [GONE, 0b1001],
@@ -335,13 +375,13 @@ test('a split leaves out the members that are gone, and members that the deliver
 });
 
 test('a delivery keeps its members if no fate wants one of them', () => {
-  const [row] = fc.sample(anyRow, 1) as [Delivery];
+  const [row] = fc.sample(firstCopy, 1) as [Delivery];
   const before = { ...row, members: 0b0110, part: 0 };
   expect(split(before, new Map<Fate, Members>([[{ availableAt: 99 }, 0b1001]]))).toEqual([{ ...before, part: 1 }]);
 });
 
 test('members that get fates of equal values share a row, also if several requests gave them', () => {
-  const [row] = fc.sample(anyRow, 1) as [Delivery];
+  const [row] = fc.sample(firstCopy, 1) as [Delivery];
   const before = { ...row, members: 0b1111_1111 };
   const nack = (availableAt: number) => ({ leaseToken: Buffer.from(NO_TOKEN), availableAt });
   const fates = new Map<Fate, Members>([

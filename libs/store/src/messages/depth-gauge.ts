@@ -107,13 +107,13 @@ export async function countMessages(
   session: Pick<Session, 'read'>,
   queueId: number,
   enough: number,
-  clock = NOW_MS,
+  { clock = NOW_MS, schema = '' }: { clock?: string; schema?: string } = {},
 ): Promise<number> {
   const [row] = await session.read<{ messages: number | string | null }>(
     `SELECT SUM(BIT_COUNT(members)) AS messages
      FROM (
        SELECT members
-       FROM delivery FORCE INDEX (PRIMARY)
+       FROM ${schema}delivery FORCE INDEX (PRIMARY)
        WHERE queue_id = ?
          AND (expires_at > ${clock} OR (lease_token <> ${NO_LEASE} AND available_at > ${clock}))
        LIMIT ?

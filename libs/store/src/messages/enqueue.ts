@@ -1,20 +1,52 @@
-import { LIMITS, RowmqError } from '@rowmq/contract';
+import { checkGroup, countFitting, LIMITS, RowmqError } from '@rowmq/contract';
 import { NOW_MS, UTC_NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
-import { isDuplicateKey, isNull, TryAgain } from '../database/database-errors.js';
+import {
+  isDuplicateKey,
+  isLockWaitTimeout,
+  isNull,
+  isOutOfRange,
+  toRowmqError,
+  TryAgain,
+} from '../database/database-errors.js';
 import { hex } from '../database/hex.js';
 import type { Statement } from '../database/session.js';
 import { groupBy } from '../group-by.js';
-import { type Queue, QUEUE_COLUMNS, queueNotFound, type QueueRow, toQueue } from '../queues/queue.js';
+import { FairPlaces } from '../groups/fair-places.js';
+import { storeOrdered } from '../groups/ordered-enqueue.js';
+import { storeInOrder } from '../groups/store-in-order.js';
+import { type Queue, QUEUE_COLUMNS, queueNotFound, queuePaused, type QueueRow, toQueue } from '../queues/queue.js';
 import type { QueueRepository } from '../queues/queue.repository.js';
 import type { LeasedMessage } from './claim.js';
+import { partOf } from './delivery.js';
 import { LEASE_GRACE_MS, NO_LEASE, NO_TOKEN } from './delivery.sql.js';
+import {
+  Deduplication,
+  inQueue,
+  isDeduplicated,
+  type Plan,
+  readRecords,
+  recordKeys,
+  RecordMet,
+  toAnswer,
+} from './deduplication.js';
+import { byRecordKey, insertRecords, type NewRecord, recordRow, refuseLive } from './deduplication.sql.js';
 import { countMessages, DepthGauge, refuseIfFull } from './depth-gauge.js';
+import {
+  assertUsable,
+  type ForeignTransaction,
+  numbers,
+  TRANSACTION_FACTS,
+  type TransactionFacts,
+  textOf,
+} from './foreign-transaction.js';
 import { newLeaseToken } from './lease-token.js';
-import { lowestMember } from './members.js';
-import type { Content } from './pack.codec.js';
-import { type NewPack, packMessages, type Packable } from './packing.js';
+import { type Content, contentBytes } from './pack.codec.js';
+import { insertPacks } from './pack.sql.js';
+import { type NewDelivery, type NewFate, type NewPack, packMessages, type Packable } from './packing.js';
 import type { QueueViews } from './queue-view.js';
+import type { EnqueuedMessage } from './recorded-answer.js';
+import { RecordsInTransaction } from './records-in-transaction.js';
 
 /** A message as a producer sends it. The caller has checked its size. */
 export interface NewMessage extends Content {
@@ -22,21 +54,28 @@ export interface NewMessage extends Content {
   priority: number;
   /** Default: the queue's delay. */
   delaySeconds?: number | undefined;
-  /** Default and maximum: the queue's TTL. */
+  /** In place of a delay: ms since 1970. A past instant means now. */
+  availableAt?: number | undefined;
+  /** Counts from the enqueue. Default and maximum: the queue's TTL from when it is available. */
   expiresInSeconds?: number | undefined;
+  /** A further message with this id is not stored for some time. */
+  deduplicationId?: string | undefined;
 }
 
 /** Messages for one queue. The broker stores all of them or none. */
 export interface EnqueueRequest {
   queueName: string;
   messages: readonly NewMessage[];
+  /** A repeat of the request has the same key, and gets the answer of the first. */
+  idempotencyKey?: string | undefined;
 }
 
 /**
- * The messages' ids, in order. An error if nothing of the request is stored: a `RowmqError` with
- * the code `queue-not-found`, `queue-full` or `invalid-request`.
+ * The messages, in order. An error if nothing of the request is stored: a `RowmqError` with the
+ * code `queue-not-found`, `queue-full`, `queue-paused`, `invalid-request`,
+ * `idempotency-key-reused` or `enqueue-in-progress`.
  */
-export type EnqueueOutcome = Buffer[] | Error;
+export type EnqueueOutcome = EnqueuedMessage[] | Error;
 
 /** A parked consumer whom an enqueue has reserved. Exactly one of the two is called, once. */
 export interface Reservation {
@@ -57,33 +96,48 @@ export interface Reservation {
 export type Reserve = (queue: Queue, messages: number) => Reservation[];
 
 /** A message that the batch stores. */
-interface Admitted extends Packable {
+export interface Admitted extends Packable {
   priority: number;
 }
 
-/** A request whose messages the batch stores. */
+/** A request that the batch carries out. */
 interface Admission {
   queue: Queue;
   request: EnqueueRequest;
-  messages: Admitted[];
+  plan: Pick<Plan<Admitted>, 'answer' | 'messages'> & Partial<Pick<Plan<Admitted>, 'records'>>;
 }
 
 /** The messages of one batch for one queue. */
-interface QueueBatch {
+export interface QueueBatch {
   queue: Queue;
   messages: Admitted[];
-  packs: NewPack[];
   /** Each reservation with the messages that it gets. */
   handOffs: { reservation: Reservation; messages: Admitted[] }[];
 }
 
+/** The messages of one batch for one queue, in packs of their own. */
+interface PackedBatch extends QueueBatch {
+  packs: NewPack[];
+  /** Records of deduplicationIds and Idempotency-Keys. */
+  records: NewRecord[];
+  makeRecords: () => NewRecord[];
+}
+
 /**
- * A queue changed after it was cached, and nothing of the batch is stored. An earlier try whose
- * COMMIT got no answer cannot store it later, because it names the same version of the queue.
+ * A queue or a topic changed after it was cached, and nothing of the batch is stored. An earlier
+ * try whose COMMIT got no answer cannot store it later, because it names the same version.
  */
-class QueueChanged extends Error {
+export class SettingsChanged extends Error {
   constructor(cause: unknown) {
-    super('A queue changed after the broker had cached its settings.', { cause });
+    super('A queue or a topic changed after the broker had cached it.', { cause });
+  }
+
+  /** The error after too many of them. */
+  static tooOften(what: 'queue' | 'topic', cause: SettingsChanged): RowmqError {
+    return new RowmqError('overloaded', `A ${what} of this batch changes all the time; try again.`, {
+      cause,
+      retryAfterSeconds: 1,
+    });
   }
 }
 
@@ -94,15 +148,19 @@ interface UndoHandOff {
   report(failure: string): void;
 }
 
-/** An enqueue meets queues that changed since they were cached at most this many times. */
-const ROUNDS = 4;
+/**
+ * A batch begins at most this often. Queues and topics that changed make it begin again, and so do
+ * duplicates.
+ */
+export const ROUNDS = 4;
 
 /**
  * Stores messages. A batch is one round trip and one commit: its statements check in the database
  * that the cached settings still hold.
  */
 export class Enqueue {
-  private readonly depths: DepthGauge;
+  readonly depths: DepthGauge;
+  private readonly places: FairPlaces;
 
   constructor(
     private readonly database: Database,
@@ -112,66 +170,77 @@ export class Enqueue {
     private readonly makePackId: (() => Buffer) | undefined,
   ) {
     this.depths = new DepthGauge(database);
+    this.places = new FairPlaces(database);
   }
 
-  async run(requests: readonly EnqueueRequest[], reserve: Reserve): Promise<EnqueueOutcome[]> {
+  /** @param isOrdered the requests are for ordered queues */
+  async run(requests: readonly EnqueueRequest[], reserve: Reserve, isOrdered = false): Promise<EnqueueOutcome[]> {
+    const names = [...new Set(requests.map(({ queueName }) => queueName))];
+    const deduplication = new Deduplication<Admitted>();
     for (let round = 1; ; round += 1) {
-      const names = [...new Set(requests.map(({ queueName }) => queueName))];
       const queues = await this.queues.getAll(names);
       const outcomes = new Map<EnqueueRequest, Error>();
       const admitted: Admission[] = [];
-      const batches: QueueBatch[] = [];
+      const batches: PackedBatch[] = [];
       const leaseToken = newLeaseToken();
       let storedAt: number | undefined;
       try {
-        await this.admit(requests, queues, { outcomes, admitted });
+        await this.admit(requests, queues, deduplication, { outcomes, admitted, isOrdered });
         for (const [queue, group] of groupBy(admitted, (one) => one.queue)) {
-          const batch: QueueBatch = { queue, messages: group.flatMap((one) => one.messages), packs: [], handOffs: [] };
+          const messages = group.flatMap(({ plan }) => plan.messages);
+          const makeRecords = () => group.flatMap(({ plan }) => plan.records?.() ?? []);
+          const batch: PackedBatch = { queue, messages, packs: [], records: [], makeRecords, handOffs: [] };
           batches.push(batch);
+        }
+        if (!isOrdered) await this.places.give(batches);
+        for (const batch of isOrdered ? [] : batches) {
           reserveFor(batch, reserve);
           batch.packs = packMessages(batch.messages, this.makePackId);
+          batch.records = batch.makeRecords();
         }
-        storedAt = await this.store(batches, leaseToken);
+        storedAt = await (isOrdered
+          ? this.storeOrdered(batches, leaseToken, reserve)
+          : this.storePacked(batches, leaseToken));
       } catch (error) {
-        for (const { queue, messages } of admitted) this.depths.end(queue.id, messages.length, false);
-        for (const { queue, handOffs } of batches) {
-          // The messages may be stored after all, so the next claim reads from the start.
-          this.views.forget(queue.id);
-          for (const { reservation } of handOffs) reservation.cancel();
-        }
-        if (!(error instanceof QueueChanged)) throw error;
-        if (round === ROUNDS) {
-          throw new RowmqError('overloaded', 'A queue of this batch changes all the time; try again.', {
-            cause: error,
-            retryAfterSeconds: 1,
-          });
-        }
-        for (const name of names) this.queues.evict(name);
+        for (const { queue, plan } of admitted) this.depths.end(queue.id, plan.messages.length, false);
+        this.cancel(batches);
+        if (!(error instanceof SettingsChanged || error instanceof RecordMet)) throw error;
+        if (round === ROUNDS) throw restless(error, 'queue');
+        if (error instanceof SettingsChanged) for (const name of names) this.queues.evict(name);
+        else await this.readRecords(requests, queues, deduplication, error);
         continue;
       }
       // Nothing may throw from here on: the caller would store the messages again.
-      for (const { queue, messages } of admitted) this.depths.end(queue.id, messages.length, true);
+      for (const { queue, plan } of admitted) this.depths.end(queue.id, plan.messages.length, true);
       for (const batch of batches) {
-        this.noteReady(batch, storedAt);
+        const fates = batch.packs.flatMap(({ deliveries }) => deliveries.map(({ fate }) => fate));
+        this.noteReady(batch.queue, isOrdered ? batch.messages : fates, storedAt);
         await this.handOff(batch, leaseToken, storedAt);
       }
-      const stored = new Map(
-        admitted.map(({ request, messages }) => [request, messages.map(({ id }) => id as Buffer)]),
-      );
-      return requests.map((request) => outcomes.get(request) ?? (stored.get(request) as Buffer[]));
+      const stored = new Map(admitted.map(({ request, plan }) => [request, toAnswer(plan)]));
+      return requests.map((request) => outcomes.get(request) ?? (stored.get(request) as EnqueuedMessage[]));
     }
   }
 
   /**
-   * Adds each request that can be stored to `admitted`, and the outcome of every other one to
+   * Adds each request that can be carried out to `admitted`, and the outcome of every other one to
    * `outcomes`. The depth gauge counts admitted messages until the caller ends them.
+   *
+   * Throws {@link RecordMet} instead of refusing a request that may be a repeat.
    */
   private async admit(
     requests: readonly EnqueueRequest[],
     queues: ReadonlyMap<string, Queue>,
-    { outcomes, admitted }: { outcomes: Map<EnqueueRequest, Error>; admitted: Admission[] },
+    deduplication: Deduplication<Admitted>,
+    {
+      outcomes,
+      admitted,
+      isOrdered,
+    }: { outcomes: Map<EnqueueRequest, Error>; admitted: Admission[]; isOrdered: boolean },
   ): Promise<void> {
     const begunAt = performance.now();
+    const now = requests.some(namesInstant) ? await this.readClock() : 0;
+    deduplication.startRound();
     for (const request of requests) {
       const queue = queues.get(request.queueName);
       if (queue === undefined) {
@@ -179,49 +248,123 @@ export class Enqueue {
         continue;
       }
       try {
-        const messages = request.messages.map((message, index) => schedule(message, queue, index));
-        await this.depths.begin(queue, messages.length, begunAt);
-        admitted.push({ queue, request, messages });
+        const make = (message: NewMessage, index: number): Admitted => {
+          const made = schedule(message, queue, index, now);
+          if (isOrdered !== (queue.ordering !== null)) throw createdAnew(queue);
+          return made;
+        };
+        if (!isDeduplicated(request)) {
+          const messages = request.messages.map(make);
+          await this.depths.begin(queue, messages.length, begunAt);
+          const answer = messages.map((message) => ({ message, duplicate: false }));
+          admitted.push({ queue, request, plan: { answer, messages } });
+          continue;
+        }
+        const plan = deduplication.plan(inQueue(queue), request, make);
+        await this.depths.begin(queue, plan.messages.length, begunAt);
+        deduplication.accept(plan);
+        admitted.push({ queue, request, plan });
       } catch (error) {
         if (!(error instanceof RowmqError) || error.code === 'database-unavailable') throw error;
+        if (isDeduplicated(request) && !deduplication.hasRead) throw new RecordMet(error);
         outcomes.set(request, error);
       }
     }
   }
 
+  private async readRecords(
+    requests: readonly EnqueueRequest[],
+    queues: ReadonlyMap<string, Queue>,
+    deduplication: Deduplication<Admitted>,
+    met: RecordMet,
+  ): Promise<void> {
+    const keys = requests.flatMap((request) => {
+      const queue = queues.get(request.queueName);
+      return queue === undefined ? [] : recordKeys(inQueue(queue), request);
+    });
+    const { live, open } = await readRecords(this.database, keys, met);
+    deduplication.learn(live, open);
+  }
+
   /**
-   * Returns the database's time of the store. Undefined: a COMMIT without an answer turned out
-   * well, or there is nothing to store.
+   * The database's time. It decides whether an instant that a producer named has passed, before
+   * anything is stored. Messages without such an instant do without this round trip.
    */
-  private async store(batches: readonly QueueBatch[], leaseToken: Buffer): Promise<number | undefined> {
-    if (batches.length === 0) return undefined;
-    const firstPack = batches[0]?.packs[0]?.id as Buffer;
-    const statements = storeBatches(batches, leaseToken);
+  async readClock(): Promise<number> {
+    const [row] = await this.database.read<{ now: number }>(`SELECT ${NOW_MS} AS now`);
+    return row?.now ?? 0;
+  }
+
+  /**
+   * Runs the statements of a batch, the last of which tells the time. Returns the database's time
+   * of the store. Undefined: a COMMIT without an answer turned out well.
+   *
+   * @param firstPack undefined if the batch stores no message
+   * @param hasRecords whether a record can be in the way of the batch
+   */
+  async store(
+    statements: readonly Statement[],
+    { firstPack, hasRecords = false }: { firstPack: Buffer | undefined; hasRecords?: boolean },
+  ): Promise<number | undefined> {
     return this.database.transaction(async (tx) => {
-      // The batch is one transaction: its first pack tells whether an earlier try committed.
-      if (tx.commitUnknown && (await isStored(tx, firstPack))) return undefined;
+      // The batch is one transaction: its first pack tells whether an earlier try committed. A
+      // batch without a pack leaves nothing but records. Its repeat finds them like any others.
+      const wasStored = async (): Promise<boolean> =>
+        tx.commitUnknown && firstPack !== undefined && (await isStored(tx, firstPack));
+      if (await wasStored()) return undefined;
       try {
         const answers = await tx.finish(statements);
         return Number((answers.at(-1) as [{ now: number }])[0].now);
       } catch (error) {
-        const isChanged = isNull(error);
+        const reason = reasonToBeginAgain(error, { hasRecords, mayBeOwn: tx.commitUnknown });
         // The earlier try has committed only now. The next try finds its pack.
-        const isLate = isDuplicateKey(error) || (isChanged && tx.commitUnknown && (await isStored(tx, firstPack)));
-        if (tx.commitUnknown && isLate)
-          throw new TryAgain('an earlier try has just stored the batch', { cause: error });
-        throw isChanged ? new QueueChanged(error) : error;
+        const isLate = isDuplicateKey(error) ? tx.commitUnknown : reason !== undefined && (await wasStored());
+        if (isLate) throw new TryAgain('an earlier try has just stored the batch', { cause: error });
+        throw reason ?? error;
       }
     });
   }
 
-  /** From now on claims read low enough to find these messages, however late they committed. */
-  private noteReady({ queue, packs }: QueueBatch, now: number | undefined): void {
+  private async storeOrdered(
+    batches: readonly PackedBatch[],
+    leaseToken: Buffer,
+    reserve: Reserve,
+  ): Promise<number | undefined> {
+    const { makePackId } = this;
+    return batches.length === 0 ? undefined : storeOrdered(this.database, batches, { leaseToken, reserve, makePackId });
+  }
+
+  private async storePacked(batches: readonly PackedBatch[], leaseToken: Buffer): Promise<number | undefined> {
+    const writing = batches.filter(({ packs, records }) => packs.length + records.length > 0);
+    if (writing.length === 0) return undefined;
+    return this.store(storeBatches(writing, leaseToken), {
+      firstPack: writing.flatMap(({ packs }) => packs)[0]?.id,
+      hasRecords: writing.some(({ records }) => records.length > 0),
+    });
+  }
+
+  /** Nothing of these batches is stored, unless a COMMIT without an answer turns out well. */
+  cancel(batches: readonly QueueBatch[]): void {
+    for (const { queue, handOffs } of batches) {
+      // The messages may be stored after all, so the next claim reads from the start.
+      this.views.forget(queue.id);
+      for (const { reservation } of handOffs) reservation.cancel();
+    }
+  }
+
+  /**
+   * From now on claims of a queue read low enough to find new messages with these fates, however
+   * late they committed.
+   */
+  noteReady(queue: Queue, fates: readonly NewFate[], now: number | undefined): void {
     if (now === undefined) {
       this.views.forget(queue.id);
       return;
     }
-    const ranks = new Set(packs.flatMap(({ deliveries }) => deliveries.map(({ fate }) => fate.priorityRank)));
-    for (const priorityRank of ranks) this.views.of(queue.id).lower({ priorityRank, availableAt: now });
+    const lowest = new Map<number, number>();
+    for (const { priorityRank, availableAt } of fates)
+      lowest.set(priorityRank, Math.min(lowest.get(priorityRank) ?? now, availableAt ?? now));
+    for (const [priorityRank, availableAt] of lowest) this.views.of(queue.id).lower({ priorityRank, availableAt });
   }
 
   /**
@@ -230,7 +373,7 @@ export class Enqueue {
    *
    * @param now when the batch was stored; undefined if a COMMIT without an answer turned out well
    */
-  private async handOff({ queue, handOffs }: QueueBatch, leaseToken: Buffer, now: number | undefined): Promise<void> {
+  async handOff({ queue, handOffs }: QueueBatch, leaseToken: Buffer, now: number | undefined): Promise<void> {
     const undone: LeasedMessage[] = [];
     for (const { reservation, messages } of handOffs) {
       const leased = messages.map((message) => toLeased(message, leaseToken, now ?? 0));
@@ -250,15 +393,49 @@ export class Enqueue {
   }
 }
 
+/**
+ * Why a batch that met this error has to begin again. A lock that its own earlier try may hold is
+ * waited for once more instead.
+ */
+export function reasonToBeginAgain(
+  error: unknown,
+  { hasRecords, mayBeOwn }: { hasRecords: boolean; mayBeOwn: boolean },
+): SettingsChanged | RecordMet | undefined {
+  if (isNull(error)) return new SettingsChanged(error);
+  if (isOutOfRange(error)) return hasRecords ? new RecordMet(error) : new SettingsChanged(error);
+  if (hasRecords && isLockWaitTimeout(error) && !mayBeOwn) return new RecordMet(error, true);
+  return undefined;
+}
+
+/** The caller took the queue for an ordered one, or for one without ordering. */
+function createdAnew({ name }: Queue): RowmqError {
+  return new RowmqError('overloaded', `Queue '${name}' was deleted and created anew meanwhile; try again.`, {
+    retryAfterSeconds: 1,
+  });
+}
+
+/** The error of a batch that began too often. */
+export function restless(error: SettingsChanged | RecordMet, what: 'queue' | 'topic'): unknown {
+  if (error instanceof SettingsChanged) return SettingsChanged.tooOften(what, error);
+  // It waited for the lock of a queue or a topic, and not of a record.
+  if (error.isOpen) return toRowmqError(error.cause);
+  return new RowmqError(
+    'overloaded',
+    'Others enqueue with the deduplicationIds or Idempotency-Keys of this batch all the time; try again.',
+    { cause: error, retryAfterSeconds: 1 },
+  );
+}
+
 /** Reserves parked consumers for a batch's ready messages, the most urgent first. */
-function reserveFor({ queue, messages, handOffs }: QueueBatch, reserve: Reserve): void {
+export function reserveFor({ queue, messages, handOffs }: QueueBatch, reserve: Reserve): void {
   if (queue.paused) return;
   const ready = messages
     .filter(({ delayMs }) => delayMs === 0)
     .toSorted((one, other) => one.priorityRank - other.priorityRank);
   let used = 0;
   for (const reservation of ready.length === 0 ? [] : reserve(queue, ready.length)) {
-    const reserved = ready.slice(used, used + reservation.maxMessages);
+    const wanted = ready.slice(used, used + reservation.maxMessages);
+    const reserved = wanted.slice(0, countFitting(wanted, contentBytes));
     used += reserved.length;
     if (reserved.length === 0) {
       reservation.cancel();
@@ -270,11 +447,16 @@ function reserveFor({ queue, messages, handOffs }: QueueBatch, reserve: Reserve)
 }
 
 function toLeased(message: Admitted, leaseToken: Buffer, now: number): LeasedMessage {
+  const { copy, members } = message.delivery as NewDelivery;
   return {
     messageId: message.id as Buffer,
     leaseToken,
+    part: partOf(copy, members),
+    members,
     body: message.body,
     headers: message.headers,
+    replayOf: message.replayOf,
+    groupId: message.groupId,
     priority: message.priority,
     receiveCount: 1,
     expiresAt: now + message.lifeMs,
@@ -282,30 +464,57 @@ function toLeased(message: Admitted, leaseToken: Buffer, now: number): LeasedMes
   };
 }
 
-/** Throws `invalid-request` if the message would expire before its delay ends. */
-function schedule(message: NewMessage, queue: Queue, index: number): Admitted {
-  const { body, headers, priority, expiresInSeconds } = message;
-  const delaySeconds = message.delaySeconds ?? queue.delaySeconds;
-  const lifeSeconds = Math.min(expiresInSeconds ?? queue.messageTtlSeconds, queue.messageTtlSeconds);
-  if (delaySeconds >= lifeSeconds) {
+export function namesInstant({ messages }: Pick<EnqueueRequest, 'messages'>): boolean {
+  return messages.some(({ availableAt }) => availableAt !== undefined);
+}
+
+/**
+ * The times of a message. Throws `queue-paused` if its queue takes none. Throws `invalid-request`
+ * if it does not fit the ordering of its queue, if it would expire before it is available, or if it
+ * is available too late.
+ * @param now the database's time, for a message that names an instant
+ */
+export function schedule(message: NewMessage, queue: Queue, index: number, now: number): Admitted {
+  if (queue.producersPaused) throw queuePaused(queue.name);
+  checkGroup(message, queue, index);
+  const { body, headers, replayOf, groupId, priority, expiresInSeconds } = message;
+  const availableAt = message.availableAt !== undefined && message.availableAt > now ? message.availableAt : null;
+  const delayMs = delayOf(message, queue, now);
+  if (delayMs > LIMITS.aheadSeconds * 1000) {
     throw new RowmqError(
       'invalid-request',
-      `Message ${index} would expire after ${lifeSeconds} s, before its delay of ${delaySeconds} s ends, and never be delivered; shorten the delay or let it live longer.`,
+      `Message ${index} would be available in more than ${LIMITS.aheadSeconds / 86_400} days; name an earlier time, and enqueue it again then.`,
+    );
+  }
+  const ttlMs = queue.messageTtlSeconds * 1000;
+  const producerLifeMs = expiresInSeconds === undefined ? null : expiresInSeconds * 1000;
+  if (producerLifeMs !== null && delayMs >= producerLifeMs) {
+    throw new RowmqError(
+      'invalid-request',
+      `Message ${index} would expire after ${expiresInSeconds} s, before its delay of ${Math.ceil(delayMs / 1000)} s ends, and never be delivered; shorten the delay or let it live longer.`,
     );
   }
   return {
     body,
     headers,
+    replayOf,
+    ...(groupId !== undefined && { groupId }),
     priority,
     priorityRank: LIMITS.priorityMax - priority,
-    delayMs: delaySeconds * 1000,
-    lifeMs: lifeSeconds * 1000,
-    producerLifeMs: expiresInSeconds === undefined ? null : expiresInSeconds * 1000,
+    delayMs,
+    availableAt,
+    lifeMs: Math.min(producerLifeMs ?? Infinity, delayMs + ttlMs),
+    producerLifeMs,
     leaseMs: null,
   };
 }
 
-async function isStored(tx: Transaction, packId: Buffer): Promise<boolean> {
+function delayOf({ availableAt, delaySeconds }: NewMessage, queue: Queue, now: number): number {
+  if (availableAt !== undefined) return Math.max(0, availableAt - now);
+  return (delaySeconds ?? queue.delaySeconds) * 1000;
+}
+
+export async function isStored(tx: Transaction, packId: Buffer): Promise<boolean> {
   const [found] = await tx.read(
     `SELECT 1 FROM pack FORCE INDEX (PRIMARY) WHERE id = ?
      UNION ALL
@@ -316,27 +525,63 @@ async function isStored(tx: Transaction, packId: Buffer): Promise<boolean> {
 }
 
 /**
- * The statements of a batch: lock the queues' rows, shared, in id order; insert packs and
- * deliveries; tell the time of the store.
+ * The statements of a batch: lock the queues' rows, shared, in id order; lock and insert records in
+ * key order; insert deliveries and packs; tell the time of the store.
  *
  * A queue that was deleted or changed since it was cached has no row with this version. Its
- * variable is then NULL, the INSERT fails with 1048, and nothing of the batch is stored.
+ * variable is then NULL, the INSERT of deliveries fails with 1048, and nothing of the batch is
+ * stored. Packs come later: after that failure, a pack tells that an earlier try has committed.
  */
-function storeBatches(batches: readonly QueueBatch[], leaseToken: Buffer): Statement[] {
+function storeBatches(batches: readonly PackedBatch[], leaseToken: Buffer): Statement[] {
   const sorted = batches.toSorted((one, other) => one.queue.id - other.queue.id);
-  const guards = sorted.map(
-    ({ queue }, index) =>
-      `@queue_${index} = (SELECT id FROM queue FORCE INDEX (PRIMARY) WHERE id = ${queue.id} AND version = ${queue.version} AND name IS NOT NULL LOCK IN SHARE MODE)`,
-  );
   const rows = sorted.map(({ packs }, index) => rowsOf(`@queue_${index}`, '@now', packs, leaseToken));
+  const packs = rows.flatMap((one) => one.packs);
   return [
-    { sql: `SET ${guards.join(',\n    ')}` },
+    lockQueues(sorted.map(({ queue }) => queue)),
     // The time comes after the locks.
     { sql: `SET @now = ${NOW_MS}` },
-    insertPacks(rows.flatMap(({ packs }) => packs)),
-    insertNewDeliveries(rows.flatMap(({ deliveries }) => deliveries)),
+    ...storeRecords(
+      sorted.flatMap(({ records }, index) => records.map((record) => ({ record, scope: `@queue_${index}` }))),
+    ),
+    ...(packs.length > 0
+      ? [insertNewDeliveries(rows.flatMap(({ deliveries }) => deliveries)), insertPacks(packs)]
+      : []),
     { sql: 'SELECT @now AS now' },
   ];
+}
+
+/**
+ * Locks and inserts records, in the order of their keys. Fails with 1690 if one is live.
+ *
+ * @param scope replaces the id of a record's queue or topic
+ */
+export function storeRecords(records: readonly { record: NewRecord; scope?: string }[]): Statement[] {
+  if (records.length === 0) return [];
+  const sorted = records.toSorted((one, other) => byRecordKey(one.record, other.record));
+  return [
+    refuseLive(
+      sorted.map(({ record }) => record),
+      '@now',
+    ),
+    insertRecords(
+      sorted.map(({ record, scope }) => recordRow(record, '@now', scope)),
+      '@now',
+    ),
+  ];
+}
+
+/**
+ * Locks the rows of queues, shared. Sets the variable `@queue_n` to the id of the nth, or to NULL
+ * if that queue was changed or deleted.
+ *
+ * @param queues in id order
+ */
+export function lockQueues(queues: readonly Queue[]): Statement {
+  const guards = queues.map(
+    ({ id, version }, index) =>
+      `@queue_${index} = (SELECT id FROM queue FORCE INDEX (PRIMARY) WHERE id = ${id} AND version = ${version} AND name IS NOT NULL LOCK IN SHARE MODE)`,
+  );
+  return { sql: `SET ${guards.join(',\n    ')}` };
 }
 
 /** The rows of packs as SQL text. Escaping by mysql2, value by value, costs a third more. */
@@ -351,63 +596,90 @@ function rowsOf(
       ({ id, count, lifeMs, payload }) => `(${hex(id)},${queueId},${count},${now}+${lifeMs},${hex(payload)})`,
     ),
     deliveries: packs.flatMap(({ id, deliveries }) =>
-      deliveries.map(({ fate, members }) => {
-        const { leaseMs, delayMs } = fate;
-        const waitMs = leaseMs === null ? delayMs : leaseMs + LEASE_GRACE_MS;
-        const token = leaseMs === null ? NO_LEASE : hex(leaseToken);
-        const producerExpiresAt = fate.producerLifeMs === null ? 'NULL' : `${now}+${fate.producerLifeMs}`;
-        return `(${queueId},${hex(id)},${token},${lowestMember(members)},${members},${fate.priorityRank},${now}+${waitMs},${now}+${fate.lifeMs},${producerExpiresAt},${leaseMs === null ? 0 : 1})`;
-      }),
+      deliveries.map((delivery) => deliveryRow({ queueId, packId: id, ...delivery }, now, leaseToken)),
     ),
   };
 }
 
-function insertPacks(rows: readonly string[]): Statement {
-  return { sql: `INSERT INTO pack (id, queue_id, count, expires_at, payload) VALUES ${rows.join(',')}` };
+/** A new row of `delivery`. */
+export function deliveryRow(
+  { queueId, packId, copy, members, fate }: NewDelivery & { queueId: string | number; packId: Buffer },
+  now: string | number,
+  leaseToken: Buffer,
+): string {
+  const { leaseMs, delayMs } = fate;
+  const availableAt =
+    leaseMs === null ? (fate.availableAt ?? `${now}+${delayMs}`) : `${now}+${leaseMs + LEASE_GRACE_MS}`;
+  const token = leaseMs === null ? NO_LEASE : hex(leaseToken);
+  const producerExpiresAt = fate.producerLifeMs === null ? 'NULL' : `${now}+${fate.producerLifeMs}`;
+  return `(${queueId},${hex(packId)},${token},${partOf(copy, members)},${members},${fate.priorityRank},${availableAt},${now}+${fate.lifeMs},${producerExpiresAt},${leaseMs === null ? 0 : 1})`;
 }
 
-function insertNewDeliveries(rows: readonly string[]): Statement {
+export function insertNewDeliveries(rows: readonly string[], schema = ''): Statement {
   return {
-    sql: `INSERT INTO delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, producer_expires_at, receive_count) VALUES ${rows.join(',')}`,
+    sql: `INSERT INTO ${schema}delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, producer_expires_at, receive_count) VALUES ${rows.join(',')}`,
   };
 }
-
-/** The caller's own transaction, on a connection that the store does not manage. */
-export type ForeignTransaction = Pick<Transaction, 'read' | 'write'>;
 
 /**
  * Stores the messages of one request in the caller's transaction, and returns their ids. It does
  * not commit, retry, or notify waiting consumers.
  *
- * Throws `queue-not-found`, `queue-full` or `invalid-request`.
+ * Throws `queue-not-found`, `queue-full` or `invalid-request`, and Error for a transaction that
+ * cannot be used.
  *
  * Shares the queue's entry in `queue_by_name` until the caller's transaction ends. That keeps the
  * queue from being deleted, and hinders no change of its settings. In REPEATABLE READ the settings
  * are those of the transaction's snapshot. A queue that is younger than the snapshot is not found.
  */
-export async function storeIn(tx: ForeignTransaction, { queueName, messages }: EnqueueRequest): Promise<Buffer[]> {
-  const [known] = await tx.read<{ id: number }>('SELECT id FROM queue WHERE name = ?', [queueName]);
-  if (known === undefined) throw queueNotFound(queueName);
-  // The index has all columns that this reads, so it locks the entry and not the row.
-  const [locked] = await tx.read<{ id: number }>(
-    'SELECT id FROM queue FORCE INDEX (queue_by_name) WHERE name = ? LOCK IN SHARE MODE',
+export async function storeIn(tx: ForeignTransaction, request: EnqueueRequest): Promise<EnqueuedMessage[]> {
+  const { queueName } = request;
+  const { schema = '' } = tx;
+  // Without a lock: in REPEATABLE READ, a locking read of a missing name locks a gap between names.
+  const [row] = await tx.read<QueueRow & TransactionFacts>(
+    `SELECT ${QUEUE_COLUMNS}, ${TRANSACTION_FACTS} FROM ${schema}queue WHERE name = ?`,
     [queueName],
   );
-  if (locked?.id !== known.id) throw queueNotFound(queueName);
-  const [row] = await tx.read<QueueRow & { now: number | string }>(
-    `SELECT ${QUEUE_COLUMNS}, ${UTC_NOW_MS} AS now FROM queue FORCE INDEX (PRIMARY) WHERE id = ?`,
-    [known.id],
+  if (row === undefined) throw notFoundIn(queueName);
+  const { name, ordering, level, isOpen, ...settings } = row;
+  assertUsable({ level, isOpen });
+  const queue = toQueue({ ...numbers(settings), name: textOf(name), ordering: ordering && textOf(ordering) });
+  // The index has all columns that this reads, so it locks the entry and not the row.
+  const [locked] = await tx.read<{ id: number; now: number }>(
+    `SELECT id, ${UTC_NOW_MS} AS now FROM ${schema}queue FORCE INDEX (queue_by_name) WHERE name = ? LOCK IN SHARE MODE`,
+    [queueName],
   );
-  if (row === undefined) throw queueNotFound(queueName);
-  const queue = toQueue(row);
-  const scheduled = messages.map((message, index) => schedule(message, queue, index));
-  if (queue.maxDepth !== null) {
-    const depth = await countMessages(tx, queue.id, queue.maxDepth, UTC_NOW_MS);
-    refuseIfFull(queue.maxDepth, depth, messages.length);
+  if (locked === undefined) throw notFoundIn(queueName);
+  const { id, now } = numbers(locked);
+  if (id !== queue.id) throw notFoundIn(queueName);
+  const records = isDeduplicated(request)
+    ? await RecordsInTransaction.claim<Admitted>(tx, inQueue(queue), request, now)
+    : undefined;
+  const plan = (records?.deduplication ?? new Deduplication<Admitted>()).plan(
+    inQueue(queue),
+    request,
+    (message, index) => schedule(message, queue, index, now),
+  );
+  const { messages } = plan;
+  if (messages.length > 0) {
+    if (queue.maxDepth !== null) {
+      const depth = await countMessages(tx, queue.id, queue.maxDepth, { clock: UTC_NOW_MS, schema });
+      refuseIfFull(queue.maxDepth, depth, messages.length);
+    }
+    if (queue.ordering === null) {
+      const rows = rowsOf(queue.id, now, packMessages(messages), NO_TOKEN);
+      await tx.write(insertPacks(rows.packs, { schema }).sql);
+      await tx.write(insertNewDeliveries(rows.deliveries, schema).sql);
+    } else await storeInOrder(tx, queue.id, messages, now);
   }
-  // The caller's connection may return large numbers as text.
-  const rows = rowsOf(queue.id, Number(row.now), packMessages(scheduled), NO_TOKEN);
-  await tx.write(insertPacks(rows.packs).sql);
-  await tx.write(insertNewDeliveries(rows.deliveries).sql);
-  return scheduled.map(({ id }) => id as Buffer);
+  await records?.complete(plan.records());
+  return toAnswer(plan);
+}
+
+function notFoundIn(name: string): RowmqError {
+  const { message } = queueNotFound(name);
+  return new RowmqError(
+    'queue-not-found',
+    `${message} A transaction in REPEATABLE READ does not see a queue that was created after its first read.`,
+  );
 }

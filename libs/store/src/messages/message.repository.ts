@@ -1,17 +1,23 @@
 import { Logger } from '@nestjs/common';
-import { RowmqError } from '@rowmq/contract';
+import { type MoveCause, RowmqError } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
+import { finish, lockGroupsOf } from '../groups/finish.js';
+import { inQueue, ONLY_RANK } from '../groups/group.js';
 import type { Queue } from '../queues/queue.js';
 import { QueueRepository } from '../queues/queue.repository.js';
+import { TopicCache } from '../topics/topic-cache.js';
 import { NO_OBSERVER, type StoreObserver } from '../store-observer.js';
+import { Cancel } from './cancel.js';
 import { Claim, type Claimed, type Demand, type LeasedMessage } from './claim.js';
-import { LEASE_GRACE_MS, lockUnleased, NO_TOKEN, type Position, rewrite } from './delivery.sql.js';
+import { LEASE_GRACE_MS, lockUnleased, NO_TOKEN, type Position } from './delivery.sql.js';
 import { Enqueue, type EnqueueOutcome, type EnqueueRequest, type Reserve } from './enqueue.js';
 import { countAll } from './members.js';
 import { moveAll, type MoveTarget, moveTo } from './move.js';
+import { Publish, type PublishOutcome, type PublishRequest } from './publish.js';
+import { type Handled, OneMessage, type Wish } from './one-message.js';
 import { QueueViews } from './queue-view.js';
-import { Receipts, type ReceiptVerb, type ReceiptOutcomes, type ReceiptsRequest } from './receipts.js';
+import { Receipts, type ReceiptVerb, type ReceiptOutcomes, type ReceiptsRequest, SETTLE } from './receipts.js';
 
 export interface ClaimOutcome {
   /** One list for each demand, in the request's order. */
@@ -45,7 +51,10 @@ export interface ReleaseRequest extends ReceiptsRequest {
  */
 export class MessageRepository {
   private readonly enqueuing: Enqueue;
+  private readonly publishing: Publish;
   private readonly claims: Claim;
+  private readonly cancels: Cancel;
+  private readonly single: OneMessage;
   private readonly receipts: Receipts;
   private readonly views = new QueueViews();
   /** Queues whose over-received deliveries a claim is moving to the dead-letter queue. */
@@ -57,6 +66,7 @@ export class MessageRepository {
     private readonly observer: StoreObserver = NO_OBSERVER,
     queues = new QueueRepository(database),
     makePackId?: () => Buffer,
+    topics = new TopicCache(database),
   ) {
     const logger = new Logger(MessageRepository.name);
     const undo = {
@@ -66,8 +76,11 @@ export class MessageRepository {
       report: (failure: string) => logger.error(failure),
     };
     this.enqueuing = new Enqueue(database, queues, this.views, undo, makePackId);
+    this.publishing = new Publish(database, topics, this.enqueuing, makePackId);
     this.claims = new Claim(database, this.views, observer);
     this.receipts = new Receipts(database);
+    this.cancels = new Cancel(database);
+    this.single = new OneMessage(database);
   }
 
   /**
@@ -80,6 +93,9 @@ export class MessageRepository {
    * If a COMMIT gets no answer, the broker repeats the transaction with the same ids. If it finds
    * them, the first COMMIT succeeded.
    *
+   * Messages with a group cost another round trip, which finds their places (`FairPlaces`). They
+   * may be for queues without ordering only.
+   *
    * Locks and inserts: `storeBatches` in enqueue.ts.
    * @param reserve finds parked consumers. Default: no message is handed off.
    */
@@ -88,6 +104,40 @@ export class MessageRepository {
     { reserve = () => [] }: { reserve?: Reserve } = {},
   ): Promise<EnqueueOutcome[]> {
     return this.enqueuing.run(requests, reserve);
+  }
+
+  /**
+   * Stores messages of ordered queues. The outcomes are those of {@link enqueue}. A message whose
+   * group owes no other may be handed off.
+   *
+   * Locks: the queues' rows, shared, in id order; records of duplicates, then the groups' rows,
+   * exclusive, in the order of their keys.
+   */
+  async enqueueInOrder(
+    requests: readonly EnqueueRequest[],
+    { reserve = () => [] }: { reserve?: Reserve } = {},
+  ): Promise<EnqueueOutcome[]> {
+    return this.enqueuing.run(requests, reserve, true);
+  }
+
+  /**
+   * Stores messages of topics once, with a delivery for each subscription that wants them. Each
+   * request is stored all or none, for all of its subscriptions. Otherwise as {@link enqueue}.
+   *
+   * The outcome of a refused request is an error with the code `topic-not-found`,
+   * `idempotency-key-reused` or `enqueue-in-progress`, or with `queue-full` or `invalid-request` of
+   * one of the queues.
+   *
+   * Messages of a group reach ordered queues in one order. A batch with such messages takes a
+   * second round trip, so a broker does not mix them with others.
+   *
+   * Locks and inserts: `storePublished` in publish.ts, or `commitInOrder`.
+   */
+  async publish(
+    requests: readonly PublishRequest[],
+    { reserve = () => [] }: { reserve?: Reserve } = {},
+  ): Promise<PublishOutcome[]> {
+    return this.publishing.run(requests, reserve);
   }
 
   /**
@@ -121,13 +171,14 @@ export class MessageRepository {
    * the reaper repeats it.
    */
   private async finishClaim(queue: Queue, claimed: Claimed): Promise<boolean> {
-    const { leased, expired, overReceived, missed, isShort, leftMore } = claimed;
+    const { leased, expired, overReceived, expiredLater, missed, isShort, leftMore } = claimed;
     const isEmpty = leased.every(({ length }) => length === 0);
-    const moved = this.deadLetterOnSight(queue, overReceived).catch(() => undefined);
+    const moved = this.removeOnSight(queue, claimed).catch(() => undefined);
     if (isEmpty) await moved;
     const isBelow = await this.claims.rescan(queue.id, isEmpty);
+    const met = expired + overReceived.length + expiredLater.length + missed;
     // Another broker may have claimed a part of a delivery between the peek and the lock.
-    return isShort && (leftMore || isBelow || expired + overReceived.length + missed > 0);
+    return isShort && (leftMore || isBelow || met > 0);
   }
 
   /**
@@ -179,8 +230,9 @@ export class MessageRepository {
           'The queue has no dead-letter queue; set its deadLetterQueue, or nack without deadLetter.',
         );
       },
-      fate: (_, delivery, now) => moveTo(target as MoveTarget, delivery, now, request.reason),
+      fate: (_, delivery, now) => moveTo(target as MoveTarget, delivery, now, 'rejected', request.reason),
       secondOutcome: 'delivery-not-found',
+      reach: 'alone',
     };
     const { outcomes } = await this.receipts.change([request], verb);
     return outcomes[0] as ReceiptOutcomes;
@@ -205,25 +257,70 @@ export class MessageRepository {
   }
 
   /**
+   * Settles a message that is ready or delayed, in every one of these queues that owes it. Returns
+   * the queues. Throws `delivery-not-found`, and `message-leased` if a consumer holds it.
+   *
+   * Reads and locks: cancel.ts.
+   */
+  async cancel(messageId: Buffer, queueIds: readonly number[]): Promise<number[]> {
+    return this.cancels.run(messageId, queueIds);
+  }
+
+  /**
+   * Acks, releases, redrives or moves a message for an operator, in every one of these queues that
+   * owes it, also if a consumer holds it. Returns where it was and where it is.
+   *
+   * Reads, locks and errors: one-message.ts.
+   */
+  async fulfil(messageId: Buffer, queueIds: readonly number[], wish: Wish): Promise<Handled[]> {
+    return this.single.run(messageId, queueIds, wish);
+  }
+
+  /**
+   * {@link ack} for ordered queues: the next messages of the groups become ready. Locks: `lockHeld`
+   * in receipts.ts, then the groups.
+   */
+  async ackInOrder(requests: readonly ReceiptsRequest[]): Promise<ReceiptOutcomes[]> {
+    const { outcomes, now } = await this.receipts.change(requests, SETTLE);
+    // No receipt was one: there is no time either.
+    if (now > 0) {
+      for (const { queueId } of requests) this.views.of(queueId).lower({ priorityRank: ONLY_RANK, availableAt: now });
+    }
+    return outcomes;
+  }
+
+  /**
    * Settles those of these deliveries that have expired and are under no lease. Returns the number
-   * of their messages. Locks: `lockUnleased` in delivery.sql.ts.
+   * of their messages. Locks: their groups, then `lockUnleased` in delivery.sql.ts.
    *
    * After a COMMIT without an answer, the repeat finds none of the deliveries that the first try
    * settled. It is harmless, but does not count their messages.
    */
   async expire(queueId: number, positions: readonly Position[]): Promise<number> {
     return this.database.transaction(async (tx) => {
+      const groups = await lockGroupsOf(tx, inQueue(queueId, positions));
       const expired = await lockUnleased(tx, queueId, positions, `d.expires_at <= ${NOW_MS}`);
-      await tx.finish(rewrite(expired, []));
+      await finish(tx, expired, [], groups);
       return countAll(expired);
     });
+  }
+
+  /**
+   * Dead-letters those of these deliveries that have expired and are under no lease, if the queue
+   * keeps expired messages. Returns the number of their messages. Locks: as {@link deadLetter}.
+   */
+  async deadLetterExpired(queue: Pick<Queue, 'id'>, positions: readonly Position[]): Promise<number> {
+    return this.moveToDeadLetters(queue, positions, 'expired', ({ deadLetterExpired }) =>
+      deadLetterExpired === 0 ? null : `d.expires_at <= ${NOW_MS}`,
+    );
   }
 
   /**
    * Dead-letters those of these deliveries that are available and over-received by the queue's
    * current settings. Returns the number of their messages.
    *
-   * Locks: `lockSettings` below, then `lockUnleased` in delivery.sql.ts. The shared lock on the
+   * Locks: `lockSettings` below, the groups in both queues, then `lockUnleased` in
+   * delivery.sql.ts. The shared lock on the
    * queue's row keeps its dead-letter queue from being replaced and deleted. The queue's row comes
    * first because a transaction that waits for it must hold no delivery. Even a shared lock waits
    * behind an exclusive lock that itself waits.
@@ -232,30 +329,64 @@ export class MessageRepository {
    * moved: they are in another queue. It is harmless, but does not count their messages.
    */
   async deadLetter(queue: Pick<Queue, 'id'>, positions: readonly Position[]): Promise<number> {
+    return this.moveToDeadLetters(queue, positions, 'max-receives', ({ maxReceives }) =>
+      maxReceives === null
+        ? null
+        : `d.available_at <= ${NOW_MS} AND d.expires_at > ${NOW_MS} AND d.receive_count >= ${maxReceives}`,
+    );
+  }
+
+  /** @param conditionOf Null: by the queue's current settings nothing moves. */
+  private async moveToDeadLetters(
+    queue: Pick<Queue, 'id'>,
+    positions: readonly Position[],
+    cause: MoveCause,
+    conditionOf: (settings: DeadLetterSettings) => string | null,
+  ): Promise<number> {
     return this.database.transaction(async (tx) => {
-      const { maxReceives = null, target = null, now = 0 } = (await lockSettings(tx, queue.id)) ?? {};
-      if (maxReceives === null || target === null) return 0;
-      const condition = `d.available_at <= ${NOW_MS} AND d.expires_at > ${NOW_MS} AND d.receive_count >= ${maxReceives}`;
+      const settings = await lockSettings(tx, queue.id);
+      const condition = settings === undefined ? null : conditionOf(settings);
+      if (settings === undefined || settings.target === null || condition === null) return 0;
+      const { target, now } = settings;
+      const groups = await lockGroupsOf(
+        tx,
+        [queue.id, target.id].flatMap((id) => inQueue(id, positions)),
+      );
       const moving = await lockUnleased(tx, queue.id, positions, condition);
-      await tx.finish(rewrite(moving, moveAll(moving, target, now)));
+      await finish(tx, moving, moveAll(moving, target, now, cause), groups);
       return countAll(moving);
     });
   }
 
   /**
-   * Dead-letters over-received deliveries that a claim met, one move of a queue at a time. If a
-   * move is running, the deliveries stay, and a later claim meets them again.
+   * Removes deliveries that a claim met and could not remove itself, for one claim of a queue at a
+   * time. If this is running, the deliveries stay, and a later claim meets them again.
    */
-  private async deadLetterOnSight(queue: Queue, positions: readonly Position[]): Promise<void> {
-    if (positions.length === 0 || this.moving.has(queue.id)) return;
+  private async removeOnSight(
+    queue: Queue,
+    { overReceived, expiredLater, keepsExpired }: Pick<Claimed, 'overReceived' | 'expiredLater' | 'keepsExpired'>,
+  ): Promise<void> {
+    const settled = keepsExpired ? [] : expiredLater;
+    if (overReceived.length + expiredLater.length === 0 || this.moving.has(queue.id)) return;
     this.moving.add(queue.id);
     try {
-      const moved = await this.deadLetter(queue, positions);
+      const expired = settled.length === 0 ? 0 : await this.expire(queue.id, settled);
+      if (expired > 0) this.observer.removedInClaim('expired', queue.name, expired);
+      const kept = expiredLater.length === 0 || !keepsExpired ? 0 : await this.deadLetterExpired(queue, expiredLater);
+      const moved = kept + (overReceived.length === 0 ? 0 : await this.deadLetter(queue, overReceived));
       if (moved > 0) this.observer.removedInClaim('dead-lettered', queue.name, moved);
     } finally {
       this.moving.delete(queue.id);
     }
   }
+}
+
+/** A queue's settings for dead-lettering, and the database's time. */
+interface DeadLetterSettings {
+  maxReceives: number | null;
+  deadLetterExpired: number;
+  target: MoveTarget | null;
+  now: number;
 }
 
 /**
@@ -264,12 +395,10 @@ export class MessageRepository {
  *
  * The dead-letter queue's row needs no lock: nobody deletes it while this queue names it.
  */
-async function lockSettings(
-  tx: Transaction,
-  queueId: number,
-): Promise<{ maxReceives: number | null; target: MoveTarget | null; now: number } | undefined> {
-  const [settings] = await tx.read<{ maxReceives: number | null; deadLetterQueueId: number | null; now: number }>(
-    `SELECT max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId, ${NOW_MS} AS now
+async function lockSettings(tx: Transaction, queueId: number): Promise<DeadLetterSettings | undefined> {
+  const [settings] = await tx.read<Omit<DeadLetterSettings, 'target'> & { deadLetterQueueId: number | null }>(
+    `SELECT max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId,
+            dead_letter_expired AS deadLetterExpired, ${NOW_MS} AS now
      FROM queue FORCE INDEX (PRIMARY)
      WHERE id = ?
        AND name IS NOT NULL
@@ -287,6 +416,7 @@ async function lockSettings(
 const EXTEND: ReceiptVerb<ReceiptsRequest & { leaseSeconds: number }> = {
   fate: ({ leaseSeconds }, _, now) => ({ availableAt: now + leaseSeconds * 1000 + LEASE_GRACE_MS }),
   secondOutcome: null,
+  reach: 'whole',
 };
 
 const NACK: ReceiptVerb<ReceiptsRequest & { delaySeconds: number; reason?: string | undefined }> = {
@@ -296,6 +426,7 @@ const NACK: ReceiptVerb<ReceiptsRequest & { delaySeconds: number; reason?: strin
     nackReason: reason ?? null,
   }),
   secondOutcome: 'lease-lost',
+  reach: 'with-later',
 };
 
 const RELEASE: ReceiptVerb<ReleaseRequest> = {
@@ -306,4 +437,5 @@ const RELEASE: ReceiptVerb<ReleaseRequest> = {
     ...(reason !== undefined && { nackReason: reason }),
   }),
   secondOutcome: 'lease-lost',
+  reach: 'with-later',
 };

@@ -14,7 +14,17 @@ const bytes = (minLength: number): fc.Arbitrary<Buffer> =>
   );
 /** Stored headers are never empty: null stands for none. */
 const content: fc.Arbitrary<Content> = fc.record({ headers: fc.option(bytes(1)), body: bytes(0) });
-const contents = fc.array(content, { minLength: 1, maxLength: PACK_MESSAGES });
+const id = fc.uint8Array({ minLength: 16, maxLength: 16 }).map((array) => Buffer.from(array));
+const sent = fc.array(content, { minLength: 1, maxLength: PACK_MESSAGES });
+const replayed = fc.array(
+  fc.tuple(content, id).map(([one, replayOf]): Content => ({ ...one, replayOf })),
+  { minLength: 1, maxLength: PACK_MESSAGES },
+);
+/** All messages of a pack have a group id, or none has. */
+const grouped = fc
+  .oneof(sent, replayed)
+  .map((all) => all.map((one, index) => ({ ...one, groupId: 'gé'.repeat((index % 100) + 1) })));
+const contents = fc.oneof(sent, replayed, grouped);
 
 test('a pack holds the contents of its messages, in their order', () => {
   fc.assert(
@@ -65,7 +75,7 @@ test('a pack with bytes behind its last message is refused', () => {
 test('a pack of another version is refused, and the error names the version', () => {
   fc.assert(
     fc.property(contents, fc.integer({ min: 0, max: 255 }), (all, version) => {
-      fc.pre(version !== 1);
+      fc.pre(version === 0 || version > 4);
       const payload = encodePack(all);
       payload[0] = version;
       expect(() => decodePack(payload, all.length)).toThrow(`a pack of version ${version};`);
@@ -81,7 +91,15 @@ test('the documented format: version, lengths of headers and body, then headers 
   expect(payload.toString('latin1')).toBe(`\u0001\u0000\u0003\u0002\u00c8\u0001one{}${'x'.repeat(200)}`);
 });
 
+test('the documented format of a pack of replays: the id of its original precedes each message', () => {
+  const payload = encodePack([
+    { headers: null, body: Buffer.from('one'), replayOf: Buffer.alloc(16, 'A') },
+    { headers: Buffer.from('{}'), body: Buffer.from('two'), replayOf: Buffer.alloc(16, 'B') },
+  ]);
+  expect(payload.toString('latin1')).toBe(`\u0002\u0000\u0003\u0002\u0003${'A'.repeat(16)}one${'B'.repeat(16)}{}two`);
+});
+
 /** Vitest compares large buffers slowly, and texts at once. */
-function text({ headers, body }: Content): (string | null)[] {
-  return [headers && headers.toString('latin1'), body.toString('latin1')];
+function text({ headers, body, replayOf, groupId }: Content): (string | null | undefined)[] {
+  return [headers && headers.toString('latin1'), body.toString('latin1'), replayOf?.toString('latin1'), groupId];
 }

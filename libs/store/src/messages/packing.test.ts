@@ -7,7 +7,8 @@ import { type NewFate, type NewPack, packMessages, type Packable } from './packi
 
 const fate: fc.Arbitrary<NewFate> = fc.record({
   priorityRank: fc.constantFrom(5, 5, 0, 9),
-  delayMs: fc.constantFrom(0, 0, 1000),
+  delayMs: fc.constantFrom(0, 0, 1000, 86_400_000, 86_400_001, 31_622_400_000),
+  availableAt: fc.constantFrom(null, null, null, 1_900_000_000_000),
   lifeMs: fc.constantFrom(60_000, 60_000, 5000),
   producerLifeMs: fc.constantFrom(null, null, 60_000, 5000),
   leaseMs: fc.constantFrom(null, null, 30_000, 1000),
@@ -32,7 +33,14 @@ const messages = fc.oneof(
     .map(([of, all]) => all.map((one) => ({ ...one, ...of }))),
 );
 
-const SAME_FATE: NewFate = { priorityRank: 5, delayMs: 0, lifeMs: 1, producerLifeMs: null, leaseMs: null };
+const SAME_FATE: NewFate = {
+  priorityRank: 5,
+  delayMs: 0,
+  availableAt: null,
+  lifeMs: 1,
+  producerLifeMs: null,
+  leaseMs: null,
+};
 
 interface Stored {
   pack: NewPack;
@@ -131,7 +139,23 @@ test('a pack holds at most 32 messages and PACK_BYTES, unless it is one large me
   );
 });
 
-test('a pack is closed only when the next message does not fit', () => {
+/** The time from which one of the pack's messages is available at the latest. */
+function lastOf({ deliveries }: NewPack): number {
+  return Math.max(...deliveries.map(({ fate: of }) => of.delayMs));
+}
+
+test('a pack keeps no message for more than twice the time until that is available, beyond 12 hours', () => {
+  fc.assert(
+    fc.property(messages, (all) => {
+      for (const one of pack(all).packs) {
+        const first = Math.min(...one.deliveries.map(({ fate: of }) => of.delayMs));
+        expect(lastOf(one)).toBeLessThanOrEqual(Math.max(43_200_000, 2 * first));
+      }
+    }),
+  );
+});
+
+test('a pack is closed only when the next message does not fit, or is available much later', () => {
   fc.assert(
     fc.property(messages, (all) => {
       const { packs } = pack(all);
@@ -140,7 +164,8 @@ test('a pack is closed only when the next message does not fit', () => {
         const { payload, count } = packs[at - 1] as NewPack;
         const [first] = decodePack(next, nextCount);
         const wouldBe = payload.length + contentBytes(first!);
-        expect(count === PACK_MESSAGES || wouldBe > PACK_BYTES).toBe(true);
+        const isLater = lastOf(packs[at] as NewPack) > Math.max(43_200_000, lastOf(packs[at - 1] as NewPack));
+        expect(count === PACK_MESSAGES || wouldBe > PACK_BYTES || isLater).toBe(true);
       }
     }),
   );
@@ -149,7 +174,8 @@ test('a pack is closed only when the next message does not fit', () => {
 test('two messages of exactly PACK_BYTES together are one pack, and with a byte more they are two', () => {
   const half = (bytes: number): Packable => ({ ...SAME_FATE, body: Buffer.alloc(bytes), headers: null });
   const [first] = pack([half(4000)]).packs as [NewPack];
-  const second = half(PACK_BYTES - first.payload.length - 3);
+  const rest = PACK_BYTES - first.payload.length;
+  const second = half(rest - (contentBytes(half(rest)) - rest));
   expect(pack([half(4000), second]).packs.map(({ payload }) => payload.length)).toEqual([PACK_BYTES]);
   expect(pack([half(4000), half(second.body.length + 1)]).packs).toHaveLength(2);
 });
@@ -172,5 +198,12 @@ test('packs get the ids that the caller makes', () => {
 });
 
 function fateOf(one: NewFate | undefined): string {
-  return JSON.stringify([one?.priorityRank, one?.delayMs, one?.lifeMs, one?.producerLifeMs, one?.leaseMs]);
+  return JSON.stringify([
+    one?.priorityRank,
+    one?.delayMs,
+    one?.availableAt,
+    one?.lifeMs,
+    one?.producerLifeMs,
+    one?.leaseMs,
+  ]);
 }

@@ -52,6 +52,15 @@ describe('a floor', () => {
     expect(view.floors?.get(0)).toBe(8999);
   });
 
+  test('remains after an empty first peek for deliveries that were stored leased before it', () => {
+    const view = new QueueView();
+    view.lower({ priorityRank: 4, availableAt: 10_000 });
+    view.endPeek(peek(view.lowerings, 11_000));
+    expect(view.floors).toEqual(new Map([[4, 10_900]]));
+    view.lower({ priorityRank: 4, availableAt: 15_000 });
+    expect(view.floors).toEqual(new Map([[4, 10_900]]));
+  });
+
   test('does not move for a rank that the peek did not reach', () => {
     const view = new QueueView();
     view.endPeek(peek(0, 10_000, [{ priorityRank: 5, availableAt: 9000 }]));

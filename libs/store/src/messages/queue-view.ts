@@ -81,6 +81,11 @@ export class QueueView {
   isObstructed = false;
   /** The last claim leased nothing, and some of the deliveries that it saw were locked. */
   isOccupied = false;
+  /**
+   * The most rows that the next claim locks, because the last one could not lease all that it
+   * locked: their messages are large. Infinity: it could.
+   */
+  rowsThatFit = Infinity;
   rescannedAt = performance.now();
   /** A logical time for {@link endPeek}: how often a floor was lowered. */
   lowerings = 0;
@@ -90,6 +95,11 @@ export class QueueView {
   private wideFrom = 0;
   /** Without ranks, the first peek reads everything. */
   private ranks: Map<number, RankFloor> | undefined;
+  /**
+   * The ranks of deliveries that were stored before the first peek, each with its last lowering.
+   * That peek does not see those that were stored leased, and their leases may run out.
+   */
+  private readonly usedBefore = new Map<number, number>();
 
   /** Whether it is time for a peek at every priority. Without one, urgent messages could starve. */
   get isWideDue(): boolean {
@@ -118,6 +128,9 @@ export class QueueView {
       ranks.set(rank, { floor: 0, seenAt: -Infinity, loweredAt: 0 });
     }
     if (isFirst) for (const rank of RANKS) if (rank < last) this.readAt[rank] = databaseTime;
+    for (const [rank, loweredAt] of this.usedBefore)
+      ranks.set(rank, { floor: 0, seenAt: performance.now(), loweredAt });
+    this.usedBefore.clear();
     for (const [rank, known] of ranks) {
       if (rank > last || known.loweredAt > begunAt) continue;
       if (rank < last) this.readAt[rank] = databaseTime;
@@ -147,7 +160,10 @@ export class QueueView {
   /** Lowers a floor for deliveries that lie at this position or later. */
   lower({ priorityRank, availableAt }: IndexPosition): void {
     this.lowerings += 1;
-    if (this.ranks === undefined) return;
+    if (this.ranks === undefined) {
+      this.usedBefore.set(priorityRank, this.lowerings);
+      return;
+    }
     // One less: the optimizers turn a range from now to now into an equality and change the plan.
     const floor = Math.min(this.ranks.get(priorityRank)?.floor ?? Infinity, availableAt - 1);
     this.ranks.set(priorityRank, { floor, seenAt: performance.now(), loweredAt: this.lowerings });

@@ -3,10 +3,13 @@ import { NOW_MS } from '../database/clock.js';
 import { type Database, outcomeUnknown, type Transaction } from '../database/database.js';
 import { isDatabaseFailure, isOutOfRange } from '../database/database-errors.js';
 import { hex, hexList } from '../database/hex.js';
-import type { Statement } from '../database/session.js';
+import type { Statement, WriteResult } from '../database/session.js';
 import { groupBy } from '../group-by.js';
+import { finish } from '../groups/finish.js';
+import { isGrouped } from '../groups/group.js';
+import { type Reach, spread } from '../groups/receipts-in-order.js';
 import { type Delivery, type Fate, GONE, split } from './delivery.js';
-import { DELIVERY_COLUMNS, FOR_UPDATE, isNoLease, LEASE_GRACE_MS, MOST_GROUPS, rewrite } from './delivery.sql.js';
+import { byKey, DELIVERY_COLUMNS, FOR_UPDATE, isNoLease, LEASE_GRACE_MS, MOST_GROUPS } from './delivery.sql.js';
 import { bitOf, has, type Members, union } from './members.js';
 
 /** One client's receipts for messages of one queue. */
@@ -28,6 +31,8 @@ export interface ReceiptVerb<Request> {
   fate(request: Request, delivery: Delivery, now: number): Fate;
   /** The outcome of a second request with the same receipt in one batch. Null: it succeeds too. */
   secondOutcome: ReceiptOutcomes[number];
+  /** In an ordered queue: which other messages of the group it concerns. */
+  reach: Reach;
 }
 
 /** The receipts of one pack and token, which come from one claim. */
@@ -36,6 +41,20 @@ interface Held {
   packId: Buffer;
   leaseToken: Buffer;
   members: Members;
+}
+
+/** The receipts of one delivery, as the hints in the receipts name it. */
+interface HeldRow extends Held {
+  part: number;
+  /** The receipts name all members that the delivery had when it was leased. */
+  isWhole: boolean;
+}
+
+/** A delivery is not as its receipts say, and the transaction has changed nothing. */
+class OtherwiseLeased extends Error {}
+
+function asOtherwise(error: unknown): never {
+  throw isOutOfRange(error) ? new OtherwiseLeased('a delivery is not as its receipts say', { cause: error }) : error;
 }
 
 /**
@@ -52,34 +71,38 @@ export class Receipts {
    * Settles the messages whose lease is held, and returns an outcome for each receipt. A lease is
    * held if a delivery with the receipt's token owes the message and its deadline has not passed.
    *
-   * One round trip: the statements lock the deliveries in primary-key order, delete those of which
-   * nothing is left, and clear the members of the others. If some lease has ended, the batch fails,
-   * and {@link change} settles the others in two round trips.
+   * One round trip: {@link settleStatements} settles all receipts of the batch or none. It rolls
+   * back if a lease has ended, or a delivery is no longer as it was leased. {@link change} then
+   * settles those that are held, and a batch costs five round trips in all.
    */
   async settle(requests: readonly ReceiptsRequest[]): Promise<ReceiptOutcomes[]> {
-    const held = heldBy(requests);
-    if (held.length === 0) return this.outcomes(requests, [], 'delivery-not-found');
-    const { statements, locking } = settleStatements(held);
+    const rows = heldRows(requests);
+    if (rows.length === 0) return this.outcomes(requests, [], SETTLE.secondOutcome);
     let isRepeated = false;
-    try {
-      const answers = await this.database.transaction((tx) => {
-        isRepeated ||= tx.commitUnknown;
-        return tx.finish(statements);
+    const isSettled = await this.database
+      .transaction(async (tx) => {
+        isRepeated = tx.commitUnknown;
+        const answers = await tx.finish(settleStatements(rows)).catch(asOtherwise);
+        return answers.length > 1 || (answers[0] as WriteResult).affectedRows === 1;
+      })
+      .catch((error: unknown) => {
+        if (error instanceof OtherwiseLeased) return false;
+        throw error;
       });
-      return await this.outcomes(requests, answers[locking] as Delivery[], 'delivery-not-found', isRepeated);
-    } catch (error) {
-      if (!isOutOfRange(error)) throw error;
-    }
-    return (await this.change(requests, SETTLE)).outcomes;
+    if (isSettled) return this.outcomes(requests, rows, SETTLE.secondOutcome);
+    return (await this.change(requests, SETTLE, isRepeated)).outcomes;
   }
 
   /**
    * Gives the messages whose lease is held a new fate, and returns an outcome for each receipt. The
    * transaction locks the deliveries in primary-key order until COMMIT.
+   *
+   * @param isRepeated an earlier try, whose COMMIT got no answer, may have succeeded
    */
   async change<Request extends ReceiptsRequest>(
     requests: readonly Request[],
     verb: ReceiptVerb<Request>,
+    isRepeated = false,
   ): Promise<{ outcomes: ReceiptOutcomes[]; now: number }> {
     const held = heldBy(requests);
     const { locked, now, mayBeSecond } = await this.database.transaction(async (tx) => {
@@ -105,13 +128,14 @@ export class Receipts {
         }
       }
       const changed = [...rows].filter(([, fates]) => fates.size > 0);
-      await tx.finish(
-        rewrite(
-          changed.map(([row]) => row),
-          changed.flatMap(([row, fates]) => split(row, fates)),
+      await finish(
+        tx,
+        changed.map(([row]) => row),
+        changed.flatMap(([row, fates]) =>
+          split(row, isGrouped(row) ? spread(verb.reach, row, fates, ended.get(row) ?? 0, found.now) : fates),
         ),
       );
-      return { ...found, mayBeSecond: tx.commitUnknown };
+      return { ...found, mayBeSecond: isRepeated || tx.commitUnknown };
     });
     return { outcomes: await this.outcomes(requests, locked, verb.secondOutcome, mayBeSecond), now };
   }
@@ -119,12 +143,12 @@ export class Receipts {
   /** The outcome of each receipt, from the deliveries that the transaction had locked. */
   private async outcomes(
     requests: readonly ReceiptsRequest[],
-    locked: readonly Delivery[],
+    locked: readonly Held[],
     secondOutcome: ReceiptOutcomes[number],
     isRepeated = false,
   ): Promise<ReceiptOutcomes[]> {
     const find = finder(locked);
-    const ended = new Map<Delivery, Members>();
+    const ended = new Map<Held, Members>();
     const failed: Receipt[] = [];
     const outcomes = requests.map(({ queueId, receipts }) =>
       receipts.map((receipt): ReceiptOutcomes[number] | undefined => {
@@ -161,11 +185,11 @@ export class Receipts {
    */
   private async owedBefore(
     requests: readonly ReceiptsRequest[],
-    locked: readonly Delivery[],
+    locked: readonly Held[],
   ): Promise<(queueId: number, receipt: Receipt) => boolean> {
     const rows = await this.database.read<Pick<Delivery, 'queueId' | 'packId' | 'members'>>(
       `SELECT d.queue_id AS queueId, d.pack_id AS packId, d.members
-       FROM ${wantedTable('?')}
+       FROM ${WANTED_TABLE}
        STRAIGHT_JOIN delivery d FORCE INDEX (PRIMARY)
          ON d.queue_id = wanted.queue_id
         AND d.pack_id = UNHEX(wanted.pack_id)`,
@@ -209,9 +233,29 @@ function byLease(requests: readonly ReceiptsRequest[]): Held[] {
   );
 }
 
+/** Groups receipts by delivery, in the order of the primary key. Leaves out forged ones too. */
+function heldRows(requests: readonly ReceiptsRequest[]): HeldRow[] {
+  const rows = new Map<string, HeldRow & { leased: Members }>();
+  for (const { queueId, receipts } of requests) {
+    for (const { messageId, leaseToken, part, members: leased } of receipts) {
+      if (isNoLease(leaseToken)) continue;
+      const packId = packIdOf(messageId);
+      const key = `${leaseKey(queueId, packId, leaseToken)}${part}`;
+      let row = rows.get(key);
+      if (row === undefined) {
+        row = { queueId, packId, leaseToken, part, members: 0, leased, isWhole: false };
+        rows.set(key, row);
+      }
+      row.members = union(row.members, bitOf(indexInPack(messageId)));
+    }
+  }
+  for (const row of rows.values()) row.isWhole = row.members === row.leased;
+  return [...rows.values()].toSorted(byKey);
+}
+
 /** Finds the delivery that owes a receipt's message under the receipt's token. */
-function finder(rows: readonly Delivery[]): (queueId: number, receipt: Receipt) => Delivery | undefined {
-  const rowsOf = new Map<string, Delivery[]>();
+function finder<Row extends Held>(rows: readonly Row[]): (queueId: number, receipt: Receipt) => Row | undefined {
+  const rowsOf = new Map<string, Row[]>();
   for (const row of rows) {
     const key = leaseKey(row.queueId, row.packId, row.leaseToken);
     const known = rowsOf.get(key);
@@ -234,10 +278,9 @@ function leaseKey(queueId: number, packId: Buffer, leaseToken: Buffer): string {
 
 /** How a statement finds the deliveries of receipts. */
 interface Source {
-  /** Statements that must precede. */
-  setUp: Statement[];
-  /** The table, for FROM and UPDATE. */
+  /** The table, for FROM and UPDATE, and the values of its placeholders. */
   table: string;
+  values: unknown[];
   condition: string;
   orderBy: string;
   /** The members that the receipts of a delivery name. */
@@ -246,24 +289,28 @@ interface Source {
 }
 
 /**
- * Finds the deliveries of receipts by pack and token, in primary-key order. One condition covers
- * the packs of a queue, token and set of members. More than MOST_GROUPS become a list to join.
+ * Finds the deliveries of receipts by pack and token, in primary-key order, and by part if the rows
+ * name theirs. One condition covers the packs of a queue, token, part and set of members. More than
+ * MOST_GROUPS become a list to join.
  *
  * The token excludes rows without a lease, and the deadline those whose lease has ended. A claim
  * may want only these.
  */
-function sourceOf(held: readonly Held[]): Source {
+function sourceOf(held: readonly (Held & Partial<HeldRow>)[]): Source {
   const groups = [
-    ...groupBy(held, ({ queueId, leaseToken, members }) => `${queueId} ${hex(leaseToken)} ${members}`).values(),
+    ...groupBy(
+      held,
+      ({ queueId, leaseToken, part, members }) => `${queueId} ${hex(leaseToken)} ${part} ${members}`,
+    ).values(),
   ];
   if (groups.length > MOST_GROUPS) {
     return {
-      setUp: [{ sql: 'SET @wanted = ?', values: [wantedJson(held)] }],
-      table: `${wantedTable('@wanted')}
+      table: `${WANTED_TABLE}
        STRAIGHT_JOIN delivery d FORCE INDEX (PRIMARY)
          ON d.queue_id = wanted.queue_id
         AND d.pack_id = UNHEX(wanted.pack_id)
-        AND d.lease_token = UNHEX(wanted.lease_token)`,
+        AND d.lease_token = UNHEX(wanted.lease_token)${held[0]?.part === undefined ? '' : ' AND d.part = wanted.part'}`,
+      values: [wantedJson(held)],
       condition: 'TRUE',
       orderBy: '',
       members: 'wanted.members',
@@ -271,16 +318,17 @@ function sourceOf(held: readonly Held[]): Source {
     };
   }
   const conditions = groups.map((group) => {
-    const [{ queueId, leaseToken, members }] = group as [Held];
+    const [{ queueId, leaseToken, part, members }] = group as [Held & Partial<HeldRow>];
     const ids = hexList(group.map(({ packId }) => packId));
+    const ofPart = part === undefined ? '' : ` AND d.part = ${part}`;
     return {
-      row: `(d.queue_id = ${queueId} AND d.pack_id IN (${ids}) AND d.lease_token = ${hex(leaseToken)})`,
+      row: `(d.queue_id = ${queueId} AND d.pack_id IN (${ids}) AND d.lease_token = ${hex(leaseToken)}${ofPart})`,
       members,
     };
   });
   return {
-    setUp: [],
     table: 'delivery d FORCE INDEX (PRIMARY)',
+    values: [],
     condition: `(${conditions.map(({ row }) => row).join('\n         OR ')})`,
     orderBy: 'ORDER BY d.queue_id, d.pack_id, d.lease_token',
     members:
@@ -291,67 +339,68 @@ function sourceOf(held: readonly Held[]): Source {
   };
 }
 
-function wantedTable(json: string): string {
-  return `JSON_TABLE(${json}, '$[*]' COLUMNS (
+const WANTED_TABLE = `JSON_TABLE(?, '$[*]' COLUMNS (
          queue_id INT UNSIGNED PATH '$[0]',
          pack_id CHAR(32) PATH '$[1]',
          lease_token CHAR(16) PATH '$[2]',
-         members INT UNSIGNED PATH '$[3]'
+         part SMALLINT UNSIGNED PATH '$[3]',
+         members INT UNSIGNED PATH '$[4]'
        )) wanted`;
-}
 
-function wantedJson(held: readonly Held[]): string {
+function wantedJson(held: readonly (Held & Partial<HeldRow>)[]): string {
   return JSON.stringify(
-    held.map(({ queueId, packId, leaseToken, members }) => [
+    held.map(({ queueId, packId, leaseToken, part = null, members }) => [
       queueId,
       packId.toString('hex'),
       leaseToken.toString('hex'),
+      part,
       members,
     ]),
   );
 }
 
-const SET_DEADLINE: Statement = { sql: `SET @deadline = ${NOW_MS} + ${LEASE_GRACE_MS}` };
-const IS_HELD = 'd.available_at > @deadline';
-
-function lockStatement({ table, condition, orderBy, lock }: Source): Statement {
-  return { sql: `SELECT ${DELIVERY_COLUMNS} FROM ${table} WHERE ${condition} AND ${IS_HELD} ${orderBy} ${lock}` };
-}
+const IS_HELD = `d.available_at > ${NOW_MS} + ${LEASE_GRACE_MS}`;
 
 /**
- * Locks the deliveries of these receipts, deletes those of which nothing is left, and clears the
- * members of the others. Also returns the place of the first of these statements.
+ * Settles the receipts of these deliveries, all or none. If a delivery is not as its receipts say,
+ * a single DELETE changes nothing. Several statements fail with 1690: `EXP` overflows.
  *
- * All three find the same rows: `@deadline` does not move, the first locks the rows, and only a
- * holder of these locks adds rows under their tokens.
+ * An UPDATE of members locks rows in primary-key order, and no index entries. The DELETE after it
+ * reads the same rows, so it waits for no further row.
  *
- * The DELETE and the UPDATE would also lock a row whose lease has ended, until they see that. They
- * would take it after rows that come later in the key, and could deadlock. So a count without locks
- * comes first. If it finds such a row, `EXP` overflows, and the batch fails with 1690.
+ * A DELETE alone locks the entry of each row before the next row. On MariaDB it could deadlock with
+ * a claim if it waited for the row of an ended lease. So a count without locks comes first, and
+ * finds such rows before a claim can want them. `docs/locking.md` has the argument.
  */
-function settleStatements(held: readonly Held[]): { statements: Statement[]; locking: number } {
-  const source = sourceOf(held);
-  const { setUp, table, condition, members } = source;
-  const before = [
-    ...setUp,
-    SET_DEADLINE,
-    { sql: `SELECT COUNT(*) INTO @ended FROM ${table} WHERE ${condition} AND NOT ${IS_HELD}` },
-    { sql: 'SET @ended = EXP(IF(@ended = 0, 0, 99999))' },
+function settleStatements(rows: readonly HeldRow[]): Statement[] {
+  const { table, values, condition, members } = sourceOf(rows);
+  const unless = (isRight: string): Statement => ({ sql: `SET @wrong = EXP(IF(${isRight}, 0, 99999))` });
+  const allChanged = unless(`ROW_COUNT() = ${rows.length}`);
+  if (rows.every(({ isWhole }) => isWhole)) {
+    const sql = `DELETE d FROM ${table} WHERE ${condition} AND d.members = ${members} AND ${IS_HELD}`;
+    if (rows.length === 1) return [{ sql, values }];
+    // A subquery of SET would lock the rows that it counts.
+    const countEnded = {
+      sql: `SELECT COUNT(*) INTO @ended FROM ${table} WHERE ${condition} AND NOT ${IS_HELD}`,
+      values,
+    };
+    return [countEnded, unless('@ended = 0'), { sql, values }, allChanged];
+  }
+  return [
+    {
+      sql: `UPDATE ${table} SET d.members = d.members & ~(${members}) WHERE ${condition} AND d.members & (${members}) = ${members} AND ${IS_HELD}`,
+      values,
+    },
+    allChanged,
+    { sql: `DELETE d FROM ${table} WHERE ${condition} AND d.members = 0`, values },
   ];
-  return {
-    statements: [
-      ...before,
-      lockStatement(source),
-      { sql: `DELETE d FROM ${table} WHERE ${condition} AND ${IS_HELD} AND d.members & ~(${members}) = 0` },
-      {
-        sql: `UPDATE ${table} SET d.members = d.members & ~(${members}) WHERE ${condition} AND ${IS_HELD} AND d.members & (${members}) <> 0`,
-      },
-    ],
-    locking: before.length,
-  };
 }
 
-const SETTLE: ReceiptVerb<ReceiptsRequest> = { fate: () => GONE, secondOutcome: 'delivery-not-found' };
+export const SETTLE: ReceiptVerb<ReceiptsRequest> = {
+  fate: () => GONE,
+  secondOutcome: 'delivery-not-found',
+  reach: 'alone',
+};
 
 /**
  * Locks the deliveries of these receipts. Also returns the time after the locks.
@@ -363,14 +412,11 @@ const SETTLE: ReceiptVerb<ReceiptsRequest> = { fate: () => GONE, secondOutcome: 
  */
 async function lockHeld(tx: Transaction, held: readonly Held[]): Promise<{ locked: Delivery[]; now: number }> {
   if (held.length === 0) return { locked: [], now: 0 };
-  const source = sourceOf(held);
-  const answers = await tx.all([
-    ...source.setUp,
-    SET_DEADLINE,
-    lockStatement(source),
+  const { table, values, condition, orderBy, lock } = sourceOf(held);
+  const [locked, [{ now }]] = (await tx.all([
+    { sql: `SELECT ${DELIVERY_COLUMNS} FROM ${table} WHERE ${condition} AND ${IS_HELD} ${orderBy} ${lock}`, values },
     { sql: `SELECT ${NOW_MS} AS now` },
-  ]);
-  const [locked, [{ now }]] = answers.slice(-2) as [Delivery[], [{ now: number }]];
+  ])) as [Delivery[], [{ now: number }]];
   // A lease may have run out while the transaction waited for a lock.
   return { locked: locked.filter(({ availableAt }) => availableAt - LEASE_GRACE_MS > now), now };
 }

@@ -1,20 +1,27 @@
+import { RowmqError } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
-import { type Database, outcomeUnknown, type Transaction } from '../database/database.js';
+import type { Database, Transaction } from '../database/database.js';
 import { isDatabaseFailure } from '../database/database-errors.js';
 import { groupBy } from '../group-by.js';
+import { finish, lockGroupsOf } from '../groups/finish.js';
+import { inQueue } from '../groups/group.js';
 import type { Queue } from '../queues/queue.js';
-import { type Delivery, split } from './delivery.js';
+import { type Delivery, GONE, split } from './delivery.js';
+import { DELIVERY_COLUMNS, FOR_UPDATE, isNoLease, lockUnleased, NO_LEASE, type Position } from './delivery.sql.js';
 import {
-  DELIVERY_COLUMNS,
-  FOR_UPDATE,
-  isNoLease,
-  lockUnleased,
-  NO_LEASE,
-  type Position,
-  rewrite,
-} from './delivery.sql.js';
-import { countAll, countMembers, lowestMembers } from './members.js';
+  type BatchCounts,
+  type BatchOfJob,
+  countBatch,
+  countOf,
+  finderOf,
+  LAST_ID,
+  NO_JOB,
+  sum,
+  takeFirst,
+} from './batch-of-job.js';
+import { countAll, countMembers, type Members } from './members.js';
 import { type MoveTarget, moveTo } from './move.js';
+import { type Ending, withdraw } from './withdrawn.sql.js';
 
 /** The result of one step of a walk through a queue, in primary-key order. */
 export interface Stretch {
@@ -28,7 +35,10 @@ export interface Stretch {
 export interface RedriveBatch {
   /** Number of moved messages by target queue. */
   moved: Map<number, number>;
-  /** Messages that no redrive moves: they were enqueued here, or their queue is gone. */
+  /**
+   * Messages that this redrive does not move: they came here first, their queue is gone, or the
+   * caller may not reach it.
+   */
   skipped: number;
   /** Messages that another transaction has locked. A later batch may move them. */
   left: number;
@@ -91,113 +101,183 @@ export class UnleasedRepository {
    * settles them.
    *
    * Locks: `lockLeased` locks leased deliveries by primary key, as holders of leases do. A second
-   * transaction locks the others as a claim does.
+   * transaction locks the others as a claim does. Each at last inserts into `withdrawn`, because a
+   * replay must leave these messages out.
+   *
+   * @param isDeleted nobody can replay the queue
    */
   async purge(
     queueId: number,
     after: Buffer,
     upTo: Buffer,
     rows: number,
+    { isDeleted = false, job = NO_JOB }: { isDeleted?: boolean; job?: BatchOfJob } = {},
   ): Promise<{ purged: number; left: number; next: Buffer | null }> {
     const { found, next } = await this.find(queueId, after, rows, 'TRUE', upTo);
-    const leased = found.filter(
+    const chosen = await job.choose(found);
+    const wantedOf = finderOf(chosen);
+    const wanted = found.filter((row) => chosen.has(row));
+    const leased = wanted.filter(
       ({ leaseToken, availableAt, now }) => !isNoLease(leaseToken) && availableAt > now + PURGE_MARGIN_MS,
     );
-    const others = found.filter(({ leaseToken, availableAt, now }) => isNoLease(leaseToken) || availableAt <= now);
-    const purgedLeased = await this.remove(leased, (tx) => lockLeased(tx, queueId, leased));
-    const purgedOthers = await this.remove(others, (tx) => lockUnleased(tx, queueId, others, 'TRUE')).catch(
-      (error: unknown) => {
-        if (purgedLeased > 0 && isDatabaseFailure(error)) return 0;
+    const others = wanted.filter(({ leaseToken, availableAt, now }) => isNoLease(leaseToken) || availableAt <= now);
+    let purged = 0;
+    if (leased.length > 0) {
+      purged += await this.remove({
+        lock: (tx) => lockLeased(tx, queueId, leased),
+        groupsFirst: [],
+        wantedOf,
+        how: isDeleted ? null : 'purged',
+        job,
+        counts: (gone) => ({ examined: 0, done: sumOf(gone), skipped: 0, left: 0, next: after }),
+      });
+    }
+    const before = purged;
+    if (others.length > 0 || job !== NO_JOB) {
+      purged += await this.remove({
+        lock: (tx) => lockUnleased(tx, queueId, others, 'TRUE'),
+        groupsFirst: others,
+        wantedOf,
+        how: isDeleted ? null : 'purged',
+        job,
+        counts: (gone) => ({
+          examined: countAll(found),
+          done: sumOf(gone),
+          skipped: 0,
+          left: Math.max(0, countOf(found, chosen) - before - sumOf(gone)),
+          next,
+        }),
+      }).catch((error: unknown) => {
+        if (before > 0 && isDatabaseFailure(error)) return 0;
         throw error;
-      },
-    );
-    const purged = purgedLeased + purgedOthers;
-    return { purged, left: Math.max(0, countAll(found) - purged), next };
+      });
+    }
+    return { purged, left: Math.max(0, countOf(found, chosen) - purged), next };
   }
 
   /**
-   * Moves the messages of about `rows` deliveries after a pack back to the queues that they were
-   * enqueued in, `most` of them at most. Skips leased, expired and locked deliveries. Also skips
-   * messages that were enqueued here or whose queue is gone.
+   * Settles messages of about `rows` deliveries after a pack that its job has chosen, `most` of
+   * them at most. Skips leased and locked deliveries.
    *
-   * If a COMMIT gets no answer, the transaction is repeated. The messages that the first try moved
-   * are no longer here, so the repeat counts them as left. It would then move others instead, more
-   * than `most` in all. If there may be others, redrive throws that its outcome is unknown.
-   *
-   * Locks: `lockTargets` locks the target queues' rows, shared, in id order. After it,
-   * `lockUnleased` in delivery.sql.ts locks the deliveries as a claim does.
+   * Locks: the job's row; the groups; `lockUnleased` in delivery.sql.ts; rows of `withdrawn`,
+   * because a replay must leave these messages out.
    */
-  async redrive(queueId: number, after: Buffer, rows: number, most = Infinity): Promise<RedriveBatch> {
+  async drop(queueId: number, after: Buffer, rows: number, most: number, job: BatchOfJob): Promise<void> {
+    const isUnleased = `(d.lease_token = ${NO_LEASE} OR d.available_at <= ${NOW_MS})`;
+    const { found, next } = await this.find(queueId, after, rows, isUnleased, job.upTo);
+    const chosen = await job.choose(found);
+    const wanted = takeFirst(found, chosen, most, { after, next });
+    const going = found.filter((row) => wanted.members.has(row));
+    await this.remove({
+      lock: (tx) => lockUnleased(tx, queueId, going, 'TRUE'),
+      groupsFirst: going,
+      wantedOf: finderOf(wanted.members),
+      how: 'dropped',
+      job,
+      counts: (gone) => countBatch(found, chosen, wanted, gone),
+    });
+  }
+
+  /**
+   * Moves messages of about `rows` deliveries after a pack back to the queues that they left first,
+   * or to the queue of its job, `most` of them at most. Skips leased, expired and locked
+   * deliveries. Also skips messages that came here first, or whose queue is gone or is none that
+   * the job reaches.
+   *
+   * It chooses the messages before it locks them. If a COMMIT gets no answer, the repeat finds none
+   * of those that the first try moved, and moves no others in their place.
+   *
+   * Locks: the job's row. `lockTargets` locks the target queues' rows, shared, in id order. The
+   * groups follow. Then `lockUnleased` in delivery.sql.ts locks the deliveries as a claim does.
+   */
+  async redrive(
+    queueId: number,
+    after: Buffer,
+    rows: number,
+    most = Infinity,
+    job: BatchOfJob = NO_JOB,
+  ): Promise<RedriveBatch> {
     const { found, next } = await this.find(
       queueId,
       after,
       rows,
       `(d.lease_token = ${NO_LEASE} OR d.available_at <= ${NOW_MS}) AND d.expires_at > ${NOW_MS}`,
+      job.upTo,
     );
-    const byOrigin = await this.origins(found);
-    byOrigin.delete(queueId);
-    const moved = await this.database.transaction(async (tx) => {
-      if (tx.commitUnknown && countAll(found) > most) throw outcomeUnknown();
-      const { targets, now } = await lockTargets(tx, [...byOrigin.keys()]);
-      const counts = new Map<number, number>();
-      const moves = new Map<Delivery, Delivery[]>();
-      let room = most;
+    const targetOf = ({ sourceQueueId }: Delivery): number | null => job.targetId ?? sourceQueueId;
+    const chosen = await job.choose(found);
+    const movable = found.filter((row) => targetOf(row) !== null && targetOf(row) !== queueId);
+    const wanted = takeFirst(movable, chosen, most, { after, next });
+    const byTarget = groupBy(movable, (row) => Number(targetOf(row)));
+    const wantedOf = finderOf(wanted.members);
+    let [moved, targetIds] = [new Map<number, number>(), new Set<number>()];
+    await this.database.transaction(async (tx) => {
+      if (!(await job.begin(tx))) return;
+      const { targets, now } = await lockTargets(tx, [...byTarget.keys()], job);
+      if (job.targetId !== null && byTarget.size > 0 && targets.length === 0) throw targetGone();
+      [moved, targetIds] = [new Map(), new Set(targets.map(({ id }) => id))];
+      const moving = (target: number): Found[] => (byTarget.get(target) ?? []).filter((row) => wanted.members.has(row));
+      const groups = await lockGroupsOf(
+        tx,
+        targets.flatMap(({ id }) => [...inQueue(queueId, moving(id)), ...inQueue(id, moving(id))]),
+      );
+      const replacedBy = new Map<Delivery, Delivery[]>();
+      const handled = new Map<Delivery, Members>();
       for (const target of targets) {
-        const locked = await lockUnleased(tx, queueId, byOrigin.get(target.id) ?? [], `d.expires_at > ${NOW_MS}`);
+        // Two copies of one pack, of different queues, may have the same position.
+        const isItsOwn = job.targetId === null ? `d.source_queue_id = ${target.id}` : 'TRUE';
+        const locked = await lockUnleased(tx, queueId, moving(target.id), `${isItsOwn} AND d.expires_at > ${NOW_MS}`);
         for (const row of locked) {
-          const moving = lowestMembers(row.members, room);
-          if (moving === 0) break;
-          room -= countMembers(moving);
-          counts.set(target.id, (counts.get(target.id) ?? 0) + countMembers(moving));
-          moves.set(row, split(row, new Map([[moveTo(target, row, now), moving]])));
+          const members = wantedOf(row);
+          if (members === 0) continue;
+          handled.set(row, members);
+          moved.set(target.id, (moved.get(target.id) ?? 0) + countMembers(members));
+          replacedBy.set(row, split(row, new Map([[moveTo(target, row, now, 'redriven'), members]])));
         }
       }
-      await tx.finish(rewrite([...moves.keys()], [...moves.values()].flat()));
-      return { counts, targets: targets.map(({ id }) => id) };
+      const counts = countBatch(found, chosen, wanted, handled, (row) => targetIds.has(Number(targetOf(row))));
+      await finish(tx, [...replacedBy.keys()], [...replacedBy.values()].flat(), groups, job.end(counts));
     });
-    const wanted = moved.targets.reduce((sum, target) => sum + countAll(byOrigin.get(target) ?? []), 0);
-    const total = [...moved.counts.values()].reduce((sum, count) => sum + count, 0);
+    job.committed();
+    const going = movable.filter((row) => targetIds.has(Number(targetOf(row))));
     return {
-      moved: moved.counts,
-      skipped: countAll(found) - wanted,
-      left: Math.max(0, wanted - total),
-      next,
+      moved,
+      skipped: countOf(found, chosen) - countOf(going, chosen),
+      left: Math.max(0, countOf(going, chosen) - sum(moved.values())),
+      next: wanted.next,
     };
   }
 
   /**
-   * Settles all messages of the deliveries that `lock` locks. Returns their number. After a COMMIT
+   * Settles messages of the deliveries that `lock` locks. Returns their number. After a COMMIT
    * without an answer, the repeat finds fewer deliveries of the same list. So nothing else is
    * settled, and the caller counts as left what the first try settled.
    */
-  private async remove(found: readonly unknown[], lock: (tx: Transaction) => Promise<Delivery[]>): Promise<number> {
-    if (found.length === 0) return 0;
-    return this.database.transaction(async (tx) => {
+  private async remove({ lock, groupsFirst, wantedOf, how, job, counts }: Removal): Promise<number> {
+    let removed = 0;
+    await this.database.transaction(async (tx) => {
+      if (!(await job.begin(tx))) return;
+      const groups = await lockGroupsOf(tx, groupsFirst);
       const locked = await lock(tx);
-      await tx.finish(rewrite(locked, []));
-      return countAll(locked);
+      const gone = new Map(locked.map((row) => [row, wantedOf(row)] as const).filter(([, members]) => members !== 0));
+      removed = sumOf(gone);
+      const left = [...gone].flatMap(([row, members]) => split(row, new Map([[GONE, members]])));
+      const withdrawn =
+        how === null
+          ? []
+          : withdraw(
+              [...gone].map(([row, members]) => ({ ...row, members })),
+              how,
+            );
+      await finish(tx, [...gone.keys()], left, groups, [...withdrawn, ...job.end(counts(gone))]);
     });
-  }
-
-  /** Groups deliveries by the queue in which their messages were enqueued. */
-  private async origins(positions: readonly Position[]): Promise<Map<number, Position[]>> {
-    if (positions.length === 0) return new Map();
-    const ids = positions.map(({ packId }) => packId);
-    const rows = await this.database.read<{ id: Buffer; queueId: number }>(
-      `SELECT id, queue_id AS queueId FROM pack FORCE INDEX (PRIMARY) WHERE id IN (?)
-       UNION ALL
-       SELECT id, queue_id FROM pack_overflow FORCE INDEX (PRIMARY) WHERE id IN (?)`,
-      [ids, ids],
-    );
-    const queueOf = new Map(rows.map(({ id, queueId }) => [id.toString('latin1'), queueId]));
-    const origin = ({ packId }: Position): number | undefined => queueOf.get(packId.toString('latin1'));
-    const groups = groupBy(positions, origin);
-    return new Map([...groups].flatMap(([queueId, group]) => (queueId === undefined ? [] : [[queueId, group]])));
+    job.committed();
+    return removed;
   }
 
   /**
    * Finds the deliveries of the next `rows` after a pack that meet a condition. A stretch holds the
-   * last pack whole, so it may be 31 deliveries longer.
+   * last pack whole, so it may be longer by 31 deliveries of each of its copies.
    */
   private async find(
     queueId: number,
@@ -205,7 +285,7 @@ export class UnleasedRepository {
     rows: number,
     condition: string,
     upTo: Buffer = LAST_ID,
-  ): Promise<{ found: (Delivery & { now: number })[]; next: Buffer | null }> {
+  ): Promise<{ found: Found[]; next: Buffer | null }> {
     const [end] = await this.database.read<{ packId: Buffer }>(
       `SELECT pack_id AS packId
        FROM delivery FORCE INDEX (PRIMARY)
@@ -216,7 +296,7 @@ export class UnleasedRepository {
        LIMIT ?, 1`,
       [queueId, after, upTo, rows - 1],
     );
-    const found = await this.database.read<Delivery & { now: number }>(
+    const found = await this.database.read<Found>(
       `SELECT ${DELIVERY_COLUMNS}, ${NOW_MS} AS now
        FROM delivery d FORCE INDEX (PRIMARY)
        WHERE d.queue_id = ?
@@ -230,8 +310,33 @@ export class UnleasedRepository {
   }
 }
 
-/** Lies behind every pack's id. */
-const LAST_ID = Buffer.alloc(16, 0xff);
+type Lock = (tx: Transaction) => Promise<Delivery[]>;
+
+/** A delivery that a step has found, and the database's time. */
+type Found = Delivery & { now: number };
+
+/** Messages to settle, and how to find and lock them. */
+interface Removal {
+  lock: Lock;
+  /** The deliveries whose groups it locks before them. */
+  groupsFirst: readonly Delivery[];
+  /** The messages to settle of a delivery that it has locked. */
+  wantedOf: (locked: Delivery) => Members;
+  /** How the messages end, for the record. Null: nobody can ask any more. */
+  how: Ending | null;
+  job: BatchOfJob;
+  /** The job's counts, if these messages are gone. */
+  counts: (gone: ReadonlyMap<Delivery, Members>) => BatchCounts;
+}
+
+/** The number of messages of deliveries. */
+function sumOf(messages: ReadonlyMap<Delivery, Members>): number {
+  return sum([...messages.values()].map(countMembers));
+}
+
+function targetGone(): RowmqError {
+  return new RowmqError('queue-not-found', 'The queue to which the messages were to move was deleted.');
+}
 
 /** The key of a delivery within its queue. */
 type LeaseKey = Pick<Delivery, 'packId' | 'leaseToken' | 'part'>;
@@ -241,7 +346,7 @@ type LeaseKey = Pick<Delivery, 'packId' | 'leaseToken' | 'part'>;
  * A search by pack alone would also lock the dead entries of keys without a token, which a nack may
  * insert again.
  */
-async function lockLeased(tx: Transaction, queueId: number, leased: readonly LeaseKey[]): Promise<Delivery[]> {
+export async function lockLeased(tx: Transaction, queueId: number, leased: readonly LeaseKey[]): Promise<Delivery[]> {
   const keys = leased
     .toSorted((one, other) => one.packId.compare(other.packId) || one.leaseToken.compare(other.leaseToken))
     .map(({ packId, leaseToken, part }) => [packId.toString('hex'), leaseToken.toString('hex'), part]);
@@ -250,7 +355,7 @@ async function lockLeased(tx: Transaction, queueId: number, leased: readonly Lea
      FROM JSON_TABLE(?, '$[*]' COLUMNS (
        pack_id CHAR(32) PATH '$[0]',
        lease_token CHAR(16) PATH '$[1]',
-       part TINYINT UNSIGNED PATH '$[2]'
+       part SMALLINT UNSIGNED PATH '$[2]'
      )) wanted
      STRAIGHT_JOIN delivery d FORCE INDEX (PRIMARY)
        ON d.queue_id = ?
@@ -263,14 +368,18 @@ async function lockLeased(tx: Transaction, queueId: number, leased: readonly Lea
   );
 }
 
-/** Locks the rows of existing queues, shared, in id order. Also returns the database's time. */
-async function lockTargets(
+/**
+ * Locks the rows of existing queues, shared, in id order. Returns those that the job reaches, and
+ * the database's time.
+ */
+export async function lockTargets(
   tx: Transaction,
   queueIds: readonly number[],
+  job: Pick<BatchOfJob, 'reaches'>,
 ): Promise<{ targets: MoveTarget[]; now: number }> {
   if (queueIds.length === 0) return { targets: [], now: 0 };
-  const rows = await tx.read<MoveTarget & { now: number }>(
-    `SELECT id, message_ttl_seconds AS messageTtlSeconds, ${NOW_MS} AS now
+  const rows = await tx.read<MoveTarget & { name: string; now: number }>(
+    `SELECT id, message_ttl_seconds AS messageTtlSeconds, name, ${NOW_MS} AS now
      FROM queue FORCE INDEX (PRIMARY)
      WHERE id IN (?)
        AND name IS NOT NULL
@@ -278,5 +387,5 @@ async function lockTargets(
      LOCK IN SHARE MODE`,
     [queueIds],
   );
-  return { targets: rows, now: rows[0]?.now ?? 0 };
+  return { targets: rows.filter(({ name }) => job.reaches(name)), now: rows[0]?.now ?? 0 };
 }

@@ -30,6 +30,14 @@ const COPY_ROWS = 10_000;
  */
 const REBUILD_ROWS = 10_000;
 /**
+ * Kept partitions are merged while there are more than this. MySQL allows 8,192 partitions, and a
+ * few hundred already make DDL slow. A message a year ahead keeps its hour for a year.
+ */
+const MOST_KEPT = 48;
+/** One merge copies so many rows at most, while writers wait, of so many partitions. */
+const MERGE_ROWS = 10_000;
+const MERGE_AT_ONCE = 24;
+/**
  * Limits for the partitions dropped under one lock, and for their rows. Small partitions share a
  * lock. The first drop costs 30 ms or more. Each further partition costs 10 ms, and so does each
  * 100,000 rows.
@@ -190,6 +198,30 @@ export class PartitionRepository {
   }
 
   /**
+   * Merges the oldest adjacent partitions that still owe messages and hold few rows, if there are
+   * many partitions past retention. Returns the names of the merged ones, or none. The last of them
+   * then holds the rows of all.
+   *
+   * Rows only move, so it does not matter what becomes of their messages meanwhile.
+   */
+  async mergeKept({ retentionSeconds }: { retentionSeconds: number }): Promise<string[]> {
+    return this.database.exclusive(async (session) => {
+      const kept = await pastRetention(session, retentionSeconds);
+      if (kept.length <= MOST_KEPT) return [];
+      const run = await smallRun(session, kept);
+      const last = run.at(-1);
+      if (last === undefined || run.length < 2) return [];
+      const names = run.map(({ name }) => name);
+      await withTablesLocked(session, 'pack WRITE', () =>
+        session.write(
+          `ALTER TABLE pack REORGANIZE PARTITION ${names.join(', ')} INTO (${definePartition(last.until as number)})`,
+        ),
+      );
+      return names;
+    }, DDL_DEADLINE_MS);
+  }
+
+  /**
    * Returns a thinned partition's free space to the file system. Does so only if few rows remain,
    * because writers wait for the copy. Returns false if it did nothing, for example because the
    * partition is gone.
@@ -240,6 +272,27 @@ async function settledRuns(session: Session, retentionSeconds: number, most: num
     previous = partition;
   }
   return runs;
+}
+
+/** The first two or more adjacent partitions that together hold few rows. */
+async function smallRun(session: Session, partitions: readonly Partition[]): Promise<Partition[]> {
+  let run: Partition[] = [];
+  let rows = 0;
+  for (const partition of partitions) {
+    const [counted] = await session.read<{ n: number }>(
+      `SELECT COUNT(*) AS n FROM (SELECT 1 FROM pack PARTITION (${partition.name}) LIMIT ?) AS counted`,
+      [MERGE_ROWS + 1],
+    );
+    rows += Number(counted?.n);
+    if (rows <= MERGE_ROWS && run.length < MERGE_AT_ONCE) {
+      run.push(partition);
+      continue;
+    }
+    if (run.length > 1) return run;
+    run = [partition];
+    rows = Number(counted?.n);
+  }
+  return run;
 }
 
 /**

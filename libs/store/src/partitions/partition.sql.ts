@@ -2,6 +2,7 @@ import { lowestMessageId } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import { isConnectionLost } from '../database/database-errors.js';
 import type { Session } from '../database/session.js';
+import { type Members, union } from '../messages/members.js';
 
 /** A partition of the table `pack`: a span of time. */
 export interface Partition {
@@ -103,6 +104,33 @@ export async function isOwed(session: Session, first: Partition, last: Partition
     if (owed !== undefined) return true;
   }
   return false;
+}
+
+/**
+ * The messages that queues, even deleted ones, still owe of the packs from one id to another, both
+ * included. The keys are the packs' ids in hexadecimal.
+ *
+ * @param origin counts only deliveries that began in this queue
+ */
+export async function owedMembers(
+  session: Session,
+  first: Buffer,
+  last: Buffer,
+  origin?: number,
+): Promise<Map<string, Members>> {
+  const condition = origin === undefined ? '' : `AND COALESCE(source_queue_id, queue_id) = ${origin}`;
+  const owed = new Map<string, Members>();
+  for (const queues of await queueIds(session)) {
+    const rows = await session.read<{ packId: Buffer; members: number }>(
+      `SELECT pack_id AS packId, BIT_OR(members) AS members FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id IN (?) AND pack_id >= ? AND pack_id <= ? ${condition} GROUP BY pack_id`,
+      [queues, first, last],
+    );
+    for (const { packId, members } of rows) {
+      const id = packId.toString('hex');
+      owed.set(id, union(owed.get(id) ?? 0, Number(members)));
+    }
+  }
+  return owed;
 }
 
 /** Starts a snapshot: the session sees one state of all tables until its next COMMIT. */

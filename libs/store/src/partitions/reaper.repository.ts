@@ -1,7 +1,8 @@
 import { Raw } from 'typeorm';
 import { NOW_MS } from '../database/clock.js';
 import type { Database } from '../database/database.js';
-import { ReaperLeaseEntity, ReaperRunEntity } from '../entities/index.js';
+import { PEER_SILENCE_MS } from '../peers/peer.repository.js';
+import { BrokerEntity, ReaperLeaseEntity, ReaperRunEntity } from '../entities/index.js';
 
 /** The result of one run of a duty. */
 export interface ReaperRun {
@@ -33,6 +34,16 @@ const ERROR_CHARS = 1000;
 /** The reaper's lease and the log of its runs. */
 export class ReaperRepository {
   constructor(private readonly database: Database) {}
+
+  /** The highest pressure that a live broker reports. */
+  async pressure(): Promise<number> {
+    const [row] = await this.database.manager
+      .createQueryBuilder(BrokerEntity, 'broker')
+      .select('COALESCE(MAX(broker.pressure), 0)', 'most')
+      .where(`broker.heartbeatAt > ${NOW_MS} - ${PEER_SILENCE_MS}`)
+      .getRawMany<{ most: number | string }>();
+    return Number(row?.most ?? 0);
+  }
 
   /**
    * Acquires or renews the reaper's lease for `seconds`. It succeeds for the holder, and for any

@@ -28,13 +28,13 @@ export class PeerRepository {
    * Registers this broker, or says that it still runs. Returns the other live brokers. Removes some
    * rows of brokers that are gone, its own predecessor at the same address included.
    */
-  async heartbeat(self: Peer): Promise<Peer[]> {
+  async heartbeat(self: Peer, pressure = 0): Promise<Peer[]> {
     await this.database.manager
       .createQueryBuilder()
       .insert()
       .into(BrokerEntity)
-      .values({ ...self, heartbeatAt: () => NOW_MS })
-      .orUpdate(['heartbeat_at'], ['id'])
+      .values({ ...self, pressure, heartbeatAt: () => NOW_MS })
+      .orUpdate(['pressure', 'heartbeat_at'], ['id'])
       .updateEntity(false)
       .execute();
     const rows = await this.database.manager
@@ -53,6 +53,16 @@ export class PeerRepository {
     }
     if (gone.length > 0) await this.removeGone(gone.slice(0, MOST_REMOVED), self.url);
     return live;
+  }
+
+  /** The live brokers. */
+  async live(): Promise<Peer[]> {
+    return this.database.manager.find(BrokerEntity, {
+      select: { id: true, url: true, token: true },
+      where: { heartbeatAt: Raw((column) => `${column} > ${NOW_MS} - ${PEER_SILENCE_MS}`) },
+      order: { id: 'ASC' },
+      take: MOST_PEERS,
+    });
   }
 
   /** Removes a broker that stops. */

@@ -1,8 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { IsNull, Not } from 'typeorm';
 import {
+  checkDeadLetterExpired,
   checkDeadLetterPath,
   checkMaxReceives,
+  checkOrdering,
   QUEUE_DEFAULTS,
   RowmqError,
   type PutQueueRequest,
@@ -11,7 +13,10 @@ import { NOW_MS } from '../database/clock.js';
 import { QueueEntity } from '../entities/index.js';
 import type { Database, Transaction } from '../database/database.js';
 import { isLockWaitTimeout, isStatementTimeout, TryAgain } from '../database/database-errors.js';
-import { type Queue, queueNotFound, type QueueRow, SELECT_QUEUE, toQueue } from './queue.js';
+import { countMessages } from '../messages/depth-gauge.js';
+import { forgetSubscriptions } from '../topics/topic.repository.js';
+import { type Queue, queueExists, queueNotFound, type QueueRow, SELECT_QUEUE, toQueue } from './queue.js';
+import { TAKE_TURN } from './take-turn.js';
 
 /** A broker may use outdated settings for this long after another broker changed them. */
 const CACHE_MS = 1000;
@@ -20,12 +25,25 @@ const CACHE_MS = 1000;
  * waits behind it.
  */
 const LOCK_MS = 100;
+/**
+ * A creation waits this long at a time for its turn. Only changes wait there, first come first
+ * served, so a longer wait is fair and hinders nobody else.
+ */
+const TURN_MS = 2000;
 /** After a wait in vain, the change pauses for a time between these two, and others go first. */
 const PAUSE_MS = { min: 100, max: 200 };
+/** Deliveries that a refused deletion counts at most, while it holds the queue's row. */
+const COUNTED = 1000;
 /** A change that has not got its locks after this long fails with `queue-locked`. */
 const PATIENCE_MS = 4000;
 /** Bounds the cache. Otherwise a queue that another broker deleted would stay in it for ever. */
 const QUEUES_REMEMBERED = 10_000;
+
+/** The sides of a queue that a pause changes. */
+export interface PausedSides {
+  paused?: boolean | undefined;
+  producersPaused?: boolean | undefined;
+}
 
 /**
  * Queues and their settings.
@@ -56,6 +74,11 @@ export class QueueRepository {
     const read = this.getFresh(name).finally(() => this.reads.delete(name));
     this.reads.set(name, read);
     return read;
+  }
+
+  /** The queue as this process last knew it, at once. Undefined: it did not know it lately. */
+  peek(name: string): Queue | undefined {
+    return this.cache.get(name)?.queue;
   }
 
   /** Reads the current state of this queue. Throws `queue-not-found`. */
@@ -124,20 +147,45 @@ export class QueueRepository {
   async put(name: string, settings: PutQueueRequest): Promise<{ queue: Queue; created: boolean }> {
     const same = await this.findUnchanged(name, settings);
     if (same !== undefined) return { queue: same, created: false };
+    return this.write(name, settings, { mayChange: true });
+  }
+
+  /**
+   * Creates a queue. Takes no lock if it exists.
+   *
+   * Throws `queue-exists`, and otherwise what {@link put} throws.
+   */
+  async create(name: string, settings: PutQueueRequest): Promise<Queue> {
+    const { queue } = await this.write(name, settings, { mayChange: false });
+    return queue;
+  }
+
+  private async write(
+    name: string,
+    settings: PutQueueRequest,
+    { mayChange }: { mayChange: boolean },
+  ): Promise<{ queue: Queue; created: boolean }> {
+    let inserted: number | undefined;
     const created = await this.change(name, async (tx) => {
-      const mayCreate = !(await tx.manager.existsBy(QueueEntity, { name }));
+      const found = await tx.manager.findOne(QueueEntity, { select: { id: true }, where: { name } });
+      const mayCreate = found === null;
+      if (!mayCreate && !mayChange && found.id !== inserted) throw queueExists(name);
       const mayLink = await mayChangeLink(tx, name, settings);
-      if (mayCreate || mayLink) await tx.read(lockSoon(tx, TAKE_TURN));
+      if (mayCreate || mayLink) await tx.read(lockSoon(tx, TAKE_TURN, TURN_MS));
       const existing = await this.lockForChange(tx, name, settings.deadLetterQueue ?? undefined);
       const deadLetterQueueId =
         settings.deadLetterQueue === undefined ? undefined : (existing.deadLetterQueue?.id ?? null);
       await checkDeadLetters(tx, name, settings, existing, mayCreate || mayLink);
+      checkOrderingOf(name, settings, existing);
       if (existing.self !== undefined) {
+        // The COMMIT of an earlier attempt took effect, and its answer was lost.
+        if (existing.self.id === inserted) return true;
+        if (!mayChange) throw queueExists(name);
         await updateQueue(tx, existing.self.id, settings, deadLetterQueueId);
         return false;
       }
       if (!mayCreate) throw new TryAgain(`queue '${name}' was deleted meanwhile`);
-      await insertQueue(tx, name, settings, deadLetterQueueId ?? null);
+      inserted = await insertQueue(tx, name, settings, deadLetterQueueId ?? null);
       return true;
     });
     return { queue: await this.getFresh(name), created };
@@ -168,28 +216,38 @@ export class QueueRepository {
   }
 
   /**
-   * Pauses or resumes hand-out. Enqueues continue. Takes no lock if nothing changes.
+   * Pauses or resumes consumers, producers or both; `undefined` leaves that side as it is. Takes no
+   * lock if nothing changes. Returns the queue.
+   *
+   * Once it has returned, no broker stores a message of a queue whose producers are paused: an
+   * enqueue names the version of the settings that it used.
    *
    * Throws `queue-not-found`, and `queue-locked` if another transaction keeps the queue locked.
    */
-  async setPaused(name: string, paused: boolean): Promise<void> {
-    if ((await this.getFresh(name)).paused === paused) return;
+  async setPaused(name: string, sides: PausedSides): Promise<Queue> {
+    const now = await this.getFresh(name);
+    const { paused = now.paused, producersPaused = now.producersPaused } = sides;
+    if (paused === now.paused && producersPaused === now.producersPaused) return now;
     await this.change(name, async (tx) => {
       const { self } = await this.lockForChange(tx, name, undefined);
       if (self === undefined) throw queueNotFound(name);
-      await tx.manager.update(QueueEntity, { id: self.id }, { paused, version: NEXT_VERSION });
+      await tx.manager.update(QueueEntity, { id: self.id }, { ...sides, version: NEXT_VERSION });
     });
-    this.cache.delete(name);
+    return this.getFresh(name);
   }
 
   /**
    * Deletes a queue and returns its id. After the commit no request finds it. Its row stays without
    * a name until its deliveries are gone ({@link UnleasedRepository.purge}, {@link forget}).
    *
-   * Throws `queue-not-found`, `invalid-request` while it is another queue's dead-letter queue, and
-   * `queue-locked` while a service's transaction that enqueued in it is open.
+   * With `onlyEmpty` it keeps a queue that owes messages. It looks after it has locked the queue
+   * against enqueues and moves, so no message that was answered is lost.
+   *
+   * Throws `queue-not-found`, `queue-not-empty`, and `invalid-request` while it is another queue's
+   * dead-letter queue. Throws `queue-locked` while a service's transaction that enqueued in it is
+   * open.
    */
-  async delete(name: string): Promise<number> {
+  async delete(name: string, { onlyEmpty = false }: { onlyEmpty?: boolean } = {}): Promise<number> {
     let found: number | undefined;
     const id = await this.change(name, async (tx) => {
       const [row] = await tx.read<{ id: number }>(
@@ -212,6 +270,7 @@ export class QueueRepository {
           `Queue '${name}' is the dead-letter queue of '${user.name}'; first change that queue's deadLetterQueue, or set it to null.`,
         );
       }
+      if (onlyEmpty) refuseIfOwing(name, await countMessages(tx, row.id, COUNTED));
       await tx.write('UPDATE queue SET name = NULL WHERE id = ?', [row.id]);
       return row.id;
     });
@@ -246,12 +305,14 @@ export class QueueRepository {
     return queues.map(({ id }) => id);
   }
 
-  /** Deletes the row of a deleted queue once it has no deliveries. */
+  /** Deletes the row of a deleted queue, and its subscriptions, once it has no deliveries. */
   async forget(id: number): Promise<void> {
     const [left] = await this.database.read('SELECT 1 FROM delivery FORCE INDEX (PRIMARY) WHERE queue_id = ? LIMIT 1', [
       id,
     ]);
-    if (left === undefined) await this.database.write('DELETE FROM queue WHERE id = ? AND name IS NULL', [id]);
+    if (left !== undefined) return;
+    await forgetSubscriptions(this.database, id);
+    await this.database.write('DELETE FROM queue WHERE id = ? AND name IS NULL', [id]);
   }
 
   /**
@@ -288,6 +349,15 @@ export class QueueRepository {
   }
 }
 
+function refuseIfOwing(name: string, messages: number): void {
+  if (messages === 0) return;
+  const count = messages < COUNTED ? String(messages) : `at least ${messages}`;
+  throw new RowmqError(
+    'queue-not-empty',
+    `Queue '${name}' has ${count} message${count === '1' ? '' : 's'}, and nothing was deleted; to delete them with it, repeat the call with ?force=true.`,
+  );
+}
+
 /** Whether a change may give a queue another dead-letter queue. A read without locks decides. */
 async function mayChangeLink(tx: Transaction, name: string, { deadLetterQueue }: PutQueueRequest): Promise<boolean> {
   if (typeof deadLetterQueue !== 'string') return false;
@@ -299,13 +369,13 @@ async function mayChangeLink(tx: Transaction, name: string, { deadLetterQueue }:
 }
 
 /**
- * Has a locking SELECT fail after {@link LOCK_MS}. The servers' own lock wait timeouts are whole
+ * Has a locking SELECT fail after `withinMs`. The servers' own lock wait timeouts are whole
  * seconds. After a COMMIT without an answer it waits for as long as they do, because the earlier
  * attempt may still hold the lock.
  */
-function lockSoon(tx: Transaction, select: string): string {
+function lockSoon(tx: Transaction, select: string, withinMs = LOCK_MS): string {
   if (tx.commitUnknown) return select;
-  return `/*M! SET STATEMENT max_statement_time = ${LOCK_MS / 1000} FOR */ ${select.replace(/^SELECT/, `SELECT /*+ MAX_EXECUTION_TIME(${LOCK_MS}) */`)}`;
+  return `/*M! SET STATEMENT max_statement_time = ${withinMs / 1000} FOR */ ${select.replace(/^SELECT/, `SELECT /*+ MAX_EXECUTION_TIME(${withinMs}) */`)}`;
 }
 
 function queueLocked(name: string, cause: unknown): RowmqError {
@@ -328,7 +398,8 @@ async function checkDeadLetters(
   { self, deadLetterQueue: target }: { self?: QueueRow; deadLetterQueue?: QueueRow },
   hasTurn: boolean,
 ): Promise<void> {
-  if (settings.maxReceives === undefined && settings.deadLetterQueue === undefined) return;
+  const { deadLetterExpired = (self?.deadLetterExpired ?? 0) !== 0 } = settings;
+  if (settings.maxReceives === undefined && settings.deadLetterQueue === undefined && !deadLetterExpired) return;
   if (self !== undefined && target !== undefined && self.deadLetterQueueId !== target.id) {
     if (!hasTurn) throw new TryAgain(`queue '${name}' was changed meanwhile`);
     checkDeadLetterPath(name, await pathFrom(tx, target));
@@ -336,6 +407,22 @@ async function checkDeadLetters(
   const { maxReceives = self?.maxReceives ?? null } = settings;
   const linked = settings.deadLetterQueue === undefined ? (self?.deadLetterQueueId ?? null) : (target?.id ?? null);
   checkMaxReceives(name, maxReceives, linked !== null);
+  checkDeadLetterExpired(name, deadLetterExpired, linked !== null);
+}
+
+/** Checks the ordering of a queue, which its creation decides, and of its dead-letter queue. */
+function checkOrderingOf(
+  name: string,
+  { ordering, delaySeconds, deadLetterQueue }: PutQueueRequest,
+  { self, deadLetterQueue: target }: { self?: QueueRow; deadLetterQueue?: QueueRow },
+): void {
+  const known = self ?? QUEUE_DEFAULTS;
+  checkOrdering(
+    name,
+    { ordering: ordering === undefined ? known.ordering : ordering, delaySeconds: delaySeconds ?? known.delaySeconds },
+    self?.ordering,
+    target && { name: String(deadLetterQueue), ordering: target.ordering },
+  );
 }
 
 /** The names of a dead-letter queue, of its own dead-letter queue, and so on. */
@@ -348,35 +435,27 @@ async function pathFrom(tx: Transaction, first: QueueRow): Promise<string[]> {
   return [...path.values()];
 }
 
-/**
- * Serializes the creation of queues, and changes of their dead-letter queues. Otherwise two INSERTs
- * of one name can deadlock. While a delete of that name runs, both wait for the same entry of
- * `queue_by_name`. Then both share a lock on the entry and the gap behind it, and each waits for
- * the other.
- *
- * The reaper's row is the lock because it always exists. Its holder may wait for queue rows, never
- * the reverse.
- */
-const TAKE_TURN = `SELECT 1 FROM reaper_lease WHERE name = 'reaper' FOR UPDATE`;
-
 /** Every change of a queue's settings counts its version on. */
 const NEXT_VERSION = (): string => 'version + 1';
 
+/** Inserts the queue and returns its id. */
 async function insertQueue(
   tx: Transaction,
   name: string,
   settings: PutQueueRequest,
   deadLetterQueueId: number | null,
-): Promise<void> {
+): Promise<number> {
   const { deadLetterQueue: _, ...columns } = { ...QUEUE_DEFAULTS, ...settings };
-  await tx.manager.insert(QueueEntity, {
+  const { identifiers } = await tx.manager.insert(QueueEntity, {
     ...columns,
     name,
     deadLetterQueueId,
     paused: false,
+    producersPaused: false,
     createdAt: () => NOW_MS,
     version: 1,
   });
+  return (identifiers as [{ id: number }])[0].id;
 }
 
 async function updateQueue(

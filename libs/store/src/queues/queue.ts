@@ -14,15 +14,32 @@ export interface Queue {
   delaySeconds: number;
   maxReceives: number | null;
   deadLetterQueueId: number | null;
+  /** Messages that expire go to the dead-letter queue. */
+  deadLetterExpired: boolean;
   maxDepth: number | null;
+  /** Each broker counts for itself. */
+  maxMessagesPerSecond: number | null;
+  /** Each broker counts for itself. */
+  maxLongPolls: number | null;
+  deduplicationSeconds: number;
+  /** Consumers get nothing. */
   paused: boolean;
+  /** Enqueues are refused. */
+  producersPaused: boolean;
+  /** `group`: messages of one group are handed out in order. */
+  ordering: 'group' | null;
   createdAt: number;
   /** Counts the changes of this row. An enqueue that used another version stores nothing. */
   version: number;
 }
 
 /** A row of `queue` as {@link SELECT_QUEUE} reads it. Without a name, the queue is deleted. */
-export type QueueRow = Omit<Queue, 'paused' | 'name'> & { name: string | null; paused: number };
+export type QueueRow = Omit<Queue, 'paused' | 'producersPaused' | 'deadLetterExpired' | 'name'> & {
+  name: string | null;
+  paused: number;
+  producersPaused: number;
+  deadLetterExpired: number;
+};
 
 export const QUEUE_COLUMNS = `
   id,
@@ -32,8 +49,14 @@ export const QUEUE_COLUMNS = `
   delay_seconds AS delaySeconds,
   max_receives AS maxReceives,
   dead_letter_queue_id AS deadLetterQueueId,
+  dead_letter_expired AS deadLetterExpired,
   max_depth AS maxDepth,
+  max_messages_per_second AS maxMessagesPerSecond,
+  max_long_polls AS maxLongPolls,
+  deduplication_seconds AS deduplicationSeconds,
   paused,
+  producers_paused AS producersPaused,
+  ordering,
   created_at AS createdAt,
   version`;
 
@@ -46,6 +69,30 @@ export function queueNotFound(name: string): RowmqError {
   );
 }
 
+/** A client may look again after this long: a person ends a pause. */
+const PAUSED_SECONDS = 5;
+
+export function queuePaused(name: string): RowmqError {
+  return new RowmqError(
+    'queue-paused',
+    `Queue '${name}' is paused for producers, and nothing was stored; try again later, or end the pause with POST /v1/admin/queues/${name}/resume.`,
+    { retryAfterSeconds: PAUSED_SECONDS },
+  );
+}
+
+export function queueExists(name: string): RowmqError {
+  return new RowmqError(
+    'queue-exists',
+    `Queue '${name}' exists already, and nothing was changed; to change it, send the PUT without If-None-Match.`,
+  );
+}
+
 export function toQueue(row: QueueRow): Queue {
-  return { ...row, name: row.name as string, paused: row.paused !== 0 };
+  return {
+    ...row,
+    name: row.name as string,
+    paused: row.paused !== 0,
+    producersPaused: row.producersPaused !== 0,
+    deadLetterExpired: row.deadLetterExpired !== 0,
+  };
 }

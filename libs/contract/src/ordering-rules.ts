@@ -1,0 +1,79 @@
+import { RowmqError } from './errors.js';
+import { LIMITS } from './limits.js';
+import type { QueueSettings } from './schemas.js';
+
+type Ordering = QueueSettings['ordering'];
+
+/** A queue as a change would leave it. */
+interface Ordered {
+  ordering: Ordering;
+  delaySeconds: number;
+}
+
+/**
+ * Refuses settings that contradict the ordering of a queue.
+ *
+ * @param was the ordering of the queue that exists; undefined if the request creates it
+ * @param deadLetterQueue its dead-letter queue, if the request names one
+ */
+export function checkOrdering(
+  queue: string,
+  { ordering, delaySeconds }: Ordered,
+  was: Ordering | undefined,
+  deadLetterQueue?: { name: string; ordering: Ordering },
+): void {
+  if (was !== undefined && was !== ordering) {
+    refuse(
+      'ordering',
+      `cannot change: queue '${queue}' was created with ordering ${JSON.stringify(was)}; create another queue and let its consumers finish this one`,
+    );
+  }
+  if (ordering !== null && delaySeconds > 0) {
+    refuse(
+      'delaySeconds',
+      `must be 0 in a queue with ordering '${ordering}': a delayed message would hold up its group`,
+    );
+  }
+  if (deadLetterQueue !== undefined && deadLetterQueue.ordering !== ordering) {
+    refuse(
+      'deadLetterQueue',
+      `must have the ordering of its queue: '${queue}' has ${JSON.stringify(ordering)}, and '${deadLetterQueue.name}' has ${JSON.stringify(deadLetterQueue.ordering)}`,
+    );
+  }
+}
+
+function refuse(path: string, message: string): never {
+  throw new RowmqError('invalid-request', `${path} ${message}.`, { faults: [{ path, message }] });
+}
+
+/**
+ * Refuses a message that does not fit the ordering of its queue.
+ *
+ * @param index the message's index in its request
+ */
+export function checkGroup(
+  {
+    groupId,
+    priority,
+    delaySeconds,
+    availableAt,
+  }: {
+    groupId?: string | undefined;
+    priority: number;
+    delaySeconds?: number | undefined;
+    availableAt?: unknown;
+  },
+  { name, ordering }: { name: string; ordering: Ordering },
+  index: number,
+): void {
+  const at = `messages.${index}`;
+  if (ordering === null) return;
+  const inOrder = `in queue '${name}', which has ordering '${ordering}'`;
+  if (groupId === undefined) refuse(`${at}.groupId`, `is missing ${inOrder}; name the group of the message`);
+  if (priority !== LIMITS.priorityDefault)
+    refuse(`${at}.priority`, `must be absent ${inOrder}: an urgent message would overtake its group`);
+  if ((delaySeconds ?? 0) > 0)
+    refuse(`${at}.delaySeconds`, `must be absent ${inOrder}: a delayed message would hold up its group`);
+  if (availableAt !== undefined)
+    refuse(`${at}.availableAt`, `must be absent ${inOrder}: a delayed message would hold up its group`);
+}

@@ -1,0 +1,148 @@
+import { messageIdTime, newPackId } from '@rowmq/contract';
+import { hex } from '../database/hex.js';
+import type { Statement } from '../database/session.js';
+import { partOf } from '../messages/delivery.js';
+import { LEASE_GRACE_MS, NO_LEASE } from '../messages/delivery.sql.js';
+import type { ForeignTransaction } from '../messages/foreign-transaction.js';
+import { type Members, without } from '../messages/members.js';
+import { insertPacks } from '../messages/pack.sql.js';
+import { type GroupKey, groupsOf, keyText, ONLY_RANK, WAITING } from './group.js';
+import { type Group, isIdle, lastIds, lockGroups, NO_PACK, readGroups } from './group.sql.js';
+import { groupKeyOfMessage, type OrderedMessage, type OrderedPack, packInOrder } from './pack-in-order.js';
+
+interface QueuePacks {
+  queueId: number;
+  packs: OrderedPack[];
+}
+
+/**
+ * Stores messages of one ordered queue in the caller's transaction, which locks the groups until it
+ * ends. Gives the messages their ids.
+ */
+export async function storeInOrder(
+  tx: ForeignTransaction,
+  queueId: number,
+  messages: readonly OrderedMessage[],
+  now: number,
+): Promise<void> {
+  const keys = groupsIn(queueId, messages);
+  await tx.write(lockGroups(keys, tx.schema).sql);
+  const { sql, values } = readGroups(keys, tx.schema);
+  // The caller's connection may return large numbers as text.
+  const groups = (await tx.read<Group>(sql, values)).map((group) => ({ ...group, groupKey: Number(group.groupKey) }));
+  const packs = packInOrder(messages, idsAfter(groups));
+  for (const statement of storePacks([{ queueId, packs }], groups, String(now), { schema: tx.schema }))
+    await tx.write(statement.sql);
+}
+
+/** The groups of messages for a queue, in the order in which transactions lock them. */
+export function groupsIn(queueId: number, messages: readonly OrderedMessage[]): GroupKey[] {
+  return groupsOf(messages.map((message) => ({ queueId, groupKey: groupKeyOfMessage(message) })));
+}
+
+interface InsertOptions {
+  /** The token of deliveries that are stored leased. */
+  leaseToken?: Buffer | undefined;
+  /** Precedes the name of each table, as in `ForeignTransaction`. */
+  schema?: string | undefined;
+}
+
+/** Inserts packs with their deliveries. */
+export function storePacks(
+  queues: readonly QueuePacks[],
+  groups: readonly Group[],
+  now: string,
+  options: InsertOptions = {},
+): Statement[] {
+  const packs = queues.flatMap(({ queueId, packs: ofQueue }) =>
+    ofQueue.map(
+      ({ id, count, lifeMs, payload }) => `(${hex(id)},${queueId},${count},${now}+${lifeMs},${hex(payload)})`,
+    ),
+  );
+  const deliveries = queues.flatMap(({ queueId, packs: ofQueue }) =>
+    ofQueue.flatMap(({ id, deliveries: rows }) => rows.map((row) => ({ ...row, queueId, packId: id, copy: 0 }))),
+  );
+  return packs.length === 0 ? [] : [insertPacks(packs, options), ...storeDeliveries(deliveries, groups, now, options)];
+}
+
+/** A new delivery of an ordered queue. */
+export interface OrderedDelivery extends GroupKey {
+  packId: Buffer;
+  copy: number;
+  members: Members;
+  lifeMs: number;
+  producerLifeMs: number | null;
+  /** Its first messages, if a consumer gets them at once. */
+  leased?: { members: Members; leaseMs: number };
+}
+
+/**
+ * Inserts deliveries, and remembers the last pack of each group. The first delivery of an idle
+ * group is ready or leased, all others wait.
+ *
+ * @param deliveries in the order of each group
+ */
+export function storeDeliveries(
+  deliveries: readonly OrderedDelivery[],
+  groups: readonly Group[],
+  now: string,
+  { leaseToken, schema = '' }: InsertOptions = {},
+): Statement[] {
+  const busy = new Set(groups.filter((group) => !isIdle(group)).map(keyText));
+  const rows: string[] = [];
+  for (const { queueId, packId, copy, members, groupKey, lifeMs, producerLifeMs, leased } of deliveries) {
+    const group = keyText({ queueId, groupKey });
+    const producerExpiresAt = producerLifeMs === null ? 'NULL' : `${now}+${producerLifeMs}`;
+    const add = (token: string, part: Members, availableAt: string | number): void => {
+      if (part === 0) return;
+      const receiveCount = token === NO_LEASE ? 0 : 1;
+      rows.push(
+        `(${queueId},${hex(packId)},${token},${partOf(copy, part)},${part},${ONLY_RANK},${availableAt},${now}+${lifeMs},${producerExpiresAt},${receiveCount},${groupKey})`,
+      );
+    };
+    if (leased !== undefined && leaseToken !== undefined)
+      add(hex(leaseToken), leased.members, `${now}+${leased.leaseMs + LEASE_GRACE_MS}`);
+    const isBehind = leased !== undefined || busy.has(group);
+    add(NO_LEASE, without(members, leased?.members ?? 0), isBehind ? WAITING + groupKey : now);
+    busy.add(group);
+  }
+  return [
+    {
+      sql: `INSERT INTO ${schema}delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, producer_expires_at, receive_count, group_key) VALUES ${rows.join(',')}`,
+    },
+    lockGroups(lastIds(deliveries), schema),
+  ];
+}
+
+/** Makes ascending ids, higher than any of these groups. */
+export function idsAfter(groups: readonly Group[], makeId = newPackId): () => Buffer {
+  let last = groups.reduce<Buffer>(
+    (most, { lastPackId }) => (lastPackId.compare(most) > 0 ? lastPackId : most),
+    NO_PACK,
+  );
+  return () => {
+    const id = makeId();
+    return (last = id.compare(last) > 0 ? id : successor(last));
+  };
+}
+
+/** Bytes of an id behind its time, version and variant. The last bits are the pack's size. */
+const TAIL = 9;
+const TAIL_BITS = 56n;
+const SIZE_BITS = 12n;
+const STEP_BITS = 33n;
+
+/**
+ * An id that is a little higher. The step is random, because another broker may make a successor of
+ * the same id.
+ */
+function successor(id: Buffer): Buffer {
+  const tail = (bytes: Buffer): bigint => BigInt(`0x${bytes.subarray(TAIL).toString('hex')}`) >> SIZE_BITS;
+  const step = 1n + (tail(newPackId()) & ((1n << STEP_BITS) - 1n));
+  const sum = (tail(id) + step) << SIZE_BITS;
+  // It happens once in thousands of steps.
+  if (sum >> TAIL_BITS > 0n) return newPackId(messageIdTime(id) + 1);
+  const next = Buffer.from(id);
+  next.write(sum.toString(16).padStart(2 * (id.length - TAIL), '0'), TAIL, 'hex');
+  return next;
+}

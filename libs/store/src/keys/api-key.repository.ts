@@ -1,0 +1,161 @@
+import { type KeyDefinition, type KeyScope, LIMITS, RowmqError } from '@rowmq/contract';
+import { In, MoreThan } from 'typeorm';
+import { NOW_MS } from '../database/clock.js';
+import type { Database, Transaction } from '../database/database.js';
+import { isDuplicateKey } from '../database/database-errors.js';
+import { ApiKeyEntity } from '../entities/index.js';
+import { type ApiKey, digestOf, newKeyId, newSecret } from './api-key.js';
+
+/** All keys, and the time at which they were read, on the database's clock. */
+export interface ApiKeys {
+  readonly keys: readonly ApiKey[];
+  readonly now: number;
+}
+
+/** API keys, as administrators make them and brokers check them. */
+export class ApiKeyRepository {
+  constructor(private readonly database: Database) {}
+
+  /**
+   * Creates a key. Returns its secret, which is stored nowhere. Throws `key-exists`, and
+   * `invalid-request` if there are too many keys.
+   *
+   * Locks: the new row. A COMMIT without an answer is repeated with the same id and secret.
+   */
+  async create(definition: KeyDefinition): Promise<{ key: ApiKey; secret: string }> {
+    const { name } = definition;
+    const id = newKeyId();
+    const secret = newSecret(id);
+    await this.database.transaction(async (tx) => {
+      const now = await timeOf(tx);
+      const expiresAt = definition.expiresAt === undefined ? null : Date.parse(definition.expiresAt);
+      if (expiresAt !== null && expiresAt <= now)
+        throw new RowmqError('invalid-request', 'expiresAt: must be later than now, or the key could never be used.');
+      if ((await tx.manager.count(ApiKeyEntity)) >= LIMITS.keys)
+        throw new RowmqError(
+          'invalid-request',
+          `There are ${LIMITS.keys} API keys, as many as RowMQ takes; revoke some.`,
+        );
+      const row = {
+        name,
+        id,
+        secretDigest: digestOf(secret).toString(),
+        oldDigest: null,
+        oldUntil: null,
+        scopes: definition.scopes.join(','),
+        patterns: definition.patterns.join(','),
+        createdAt: now,
+        expiresAt,
+        lastUsedAt: null,
+      };
+      await tx.manager.insert(ApiKeyEntity, row).catch(async (error: unknown) => {
+        if (!isDuplicateKey(error)) throw error;
+        const found = await tx.manager.findOneBy(ApiKeyEntity, { name });
+        if (found?.id !== id) throw keyExists(name);
+      });
+    });
+    return { key: await this.get(name), secret };
+  }
+
+  /** Throws `key-not-found`. */
+  async get(name: string): Promise<ApiKey> {
+    const row = await this.database.manager.findOneBy(ApiKeyEntity, { name });
+    if (row === null) throw keyNotFound(name);
+    return toKey(row);
+  }
+
+  /** A page of keys by name, and whether there are more. */
+  async list(after: string, limit: number): Promise<{ keys: ApiKey[]; isLast: boolean }> {
+    const found = await this.database.manager.find(ApiKeyEntity, {
+      where: { name: MoreThan(after) },
+      order: { name: 'ASC' },
+      take: limit + 1,
+    });
+    return { keys: found.slice(0, limit).map(toKey), isLast: found.length <= limit };
+  }
+
+  /** Every key, with the time by which the caller decides whether it has expired. */
+  async readAll(): Promise<ApiKeys> {
+    const [rows, now] = await this.database.all([
+      {
+        sql: `SELECT name, id, secret_digest AS secretDigest, old_digest AS oldDigest, old_until AS oldUntil, scopes,
+                patterns, created_at AS createdAt, expires_at AS expiresAt, last_used_at AS lastUsedAt
+              FROM api_key
+              LIMIT ${LIMITS.keys}`,
+      },
+      { sql: `SELECT ${NOW_MS} AS now` },
+    ]);
+    return { keys: (rows as ApiKeyEntity[]).map(toKey), now: (now as [{ now: number }])[0].now };
+  }
+
+  /**
+   * Gives a key a new secret. The old one stays valid for some time, and the one before that ends
+   * now. Throws `key-not-found`.
+   *
+   * Locks: the key's row.
+   */
+  async rotate(name: string, oldSecretSeconds: number): Promise<{ key: ApiKey; secret: string }> {
+    let secret = '';
+    await this.database.transaction(async (tx) => {
+      const [row] = await tx.read<{ id: string; digest: string; now: number }>(
+        `SELECT id, secret_digest AS digest, ${NOW_MS} AS now
+         FROM api_key FORCE INDEX (PRIMARY)
+         WHERE name = ?
+         FOR UPDATE`,
+        [name],
+      );
+      if (row === undefined) throw keyNotFound(name);
+      // The COMMIT of an earlier attempt took effect, and its answer was lost.
+      if (secret !== '' && row.digest === digestOf(secret).toString()) return;
+      secret = newSecret(row.id);
+      const old =
+        oldSecretSeconds === 0
+          ? { oldDigest: null, oldUntil: null }
+          : { oldDigest: row.digest, oldUntil: row.now + oldSecretSeconds * 1000 };
+      await tx.manager.update(ApiKeyEntity, { name }, { ...old, secretDigest: digestOf(secret).toString() });
+    });
+    return { key: await this.get(name), secret };
+  }
+
+  /** Removes a key for good. Throws `key-not-found`. */
+  async revoke(name: string): Promise<void> {
+    const { affected } = await this.database.manager.delete(ApiKeyEntity, { name });
+    if (affected !== 1) throw keyNotFound(name);
+  }
+
+  /**
+   * Notes that keys were used until now.
+   *
+   * Locks: rows of keys by name, ascending. Nobody who holds one of them waits for another.
+   */
+  async noteUse(names: readonly string[]): Promise<void> {
+    if (names.length === 0) return;
+    await this.database.manager.update(ApiKeyEntity, { name: In([...names]) }, { lastUsedAt: () => NOW_MS });
+  }
+}
+
+async function timeOf(tx: Transaction): Promise<number> {
+  const [row] = await tx.read<{ now: number }>(`SELECT ${NOW_MS} AS now`);
+  return (row as { now: number }).now;
+}
+
+function toKey({ secretDigest, oldDigest, scopes, patterns, ...row }: ApiKeyEntity): ApiKey {
+  return {
+    ...row,
+    digest: Buffer.from(secretDigest, 'latin1'),
+    oldDigest: oldDigest === null ? null : Buffer.from(oldDigest, 'latin1'),
+    scopes: scopes.split(',') as KeyScope[],
+    patterns: patterns === '' ? [] : patterns.split(','),
+  };
+}
+
+function keyNotFound(name: string): RowmqError {
+  return new RowmqError('key-not-found', `There is no API key '${name}'; create it with POST /v1/admin/keys.`);
+}
+
+function keyExists(name: string): RowmqError {
+  return new RowmqError(
+    'key-exists',
+    `The API key '${name}' exists already; rotate it with POST /v1/admin/keys/${name}/rotate, or take another name.`,
+  );
+}
