@@ -14,12 +14,20 @@ describe('the broker’s settings', () => {
       poolSize: 16,
       batchRequests: 1000,
       maxWaitingRequests: 5000,
+      sizes: { bodyBytes: 4096, requestBytes: 4_194_304 },
       maxLongPolls: 10_000,
+      slowMs: { reaper: 500, enqueues: 2000, dequeues: 5000 },
+      metricsQueues: 200,
       host: '127.0.0.1',
       port: 8080,
       peerHost: '127.0.0.1',
       peerPort: 0,
+      needsKeys: false,
       adminKey: undefined,
+      failedAttempts: 100,
+      allowedHosts: [],
+      operationsNeedKey: false,
+      operationsPort: undefined,
       stopSeconds: 25,
     });
   });
@@ -43,6 +51,18 @@ describe('the broker’s settings', () => {
       expect(readBrokerConfig({ ...URL_SETTING, ROWMQ_HOST: host, ROWMQ_ADMIN_KEY: KEY }).adminKey).toBe(KEY);
     },
   );
+
+  test('say whether calls need a key', () => {
+    const needsKeys = (env: Record<string, string>): boolean => readBrokerConfig({ ...URL_SETTING, ...env }).needsKeys;
+    expect(needsKeys({ ROWMQ_ADMIN_KEY: KEY })).toBe(true);
+    expect(needsKeys({ ROWMQ_API_KEYS: 'required', ROWMQ_HOST: '0.0.0.0' })).toBe(true);
+    expect(needsKeys({ ROWMQ_API_KEYS: 'none' })).toBe(false);
+    expect(() => needsKeys({ ROWMQ_API_KEYS: 'none', ROWMQ_ADMIN_KEY: KEY })).toThrow(/Unset one of them/);
+    expect(() => needsKeys({ ROWMQ_API_KEYS: 'none', ROWMQ_HOST: '0.0.0.0' })).toThrow(/other machines can reach/);
+    expect(() => needsKeys({ ROWMQ_OPERATIONS: 'key' })).toThrow(/asks for no keys/);
+    expect(() => needsKeys({ ROWMQ_OPERATIONS_PORT: '8080' })).toThrow(/Set it to another port/);
+    expect(() => needsKeys({ ROWMQ_API_KEYS: 'yes' })).toThrow(/'required' or 'none'/);
+  });
 
   test('accept a key of sixteen characters and no shorter one', () => {
     expect(() => readBrokerConfig({ ...URL_SETTING, ROWMQ_ADMIN_KEY: KEY.slice(1) })).toThrow(/at least 16/);
@@ -80,7 +100,13 @@ describe('the broker’s settings', () => {
 
   test('are shared out among workers, and each gets at least one connection for each verb', () => {
     const config = readBrokerConfig({ ...URL_SETTING, ROWMQ_WORKERS: '3', ROWMQ_MAX_LONG_POLLS: '2' });
-    expect(shareOfWorker(config, 2)).toEqual({ ...config, poolSize: 5, maxWaitingRequests: 1666, maxLongPolls: 1 });
+    expect(shareOfWorker(config, 2)).toEqual({
+      ...config,
+      poolSize: 5,
+      failedAttempts: 33,
+      maxWaitingRequests: 1666,
+      maxLongPolls: 1,
+    });
     expect(shareOfWorker({ ...config, workers: 64 }, 64).poolSize).toBe(4);
   });
 

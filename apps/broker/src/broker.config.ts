@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
+import { LIMITS, type SizeLimits, sizeLimits } from '@rowmq/contract';
 import {
   DATABASE_SETTINGS,
   type DatabaseTls,
@@ -30,16 +31,36 @@ export interface BrokerConfig {
    * Requests of one verb that may wait for a batch, and for a connection; beyond it: `overloaded`.
    */
   maxWaitingRequests: number;
+  /** Largest body and request; beyond it: `message-too-large`. */
+  sizes: SizeLimits;
   /** Consumers that may wait for messages; beyond it: `overloaded`. */
   maxLongPolls: number;
+  /** The times of a batch, in ms, from which each of these gives way. */
+  slowMs: { reaper: number; enqueues: number; dequeues: number };
+  /** Queues that have series of their own in the metrics. */
+  metricsQueues: number;
+  /** Messages a second that each key may send; undefined: no limit. */
+  keyMessagesPerSecond: number | undefined;
+  /** Dequeues of each key that may wait; undefined: no limit of its own. */
+  keyLongPolls: number | undefined;
   host: string;
   port: number;
   /** The address at which other brokers reach this process. */
   peerHost: string;
   /** 0: any free port. */
   peerPort: number;
-  /** The API key; undefined: no key is needed, on loopback only. */
+  /** Whether calls need an API key. If not, the broker listens on loopback only. */
+  needsKeys: boolean;
+  /** A key of the settings that may do everything. */
   adminKey: string | undefined;
+  /** Calls without a valid key from one address within a minute; beyond it: `too-many-attempts`. */
+  failedAttempts: number;
+  /** Further values of `Host`, if calls need no key. */
+  allowedHosts: string[];
+  /** Whether `/metrics`, `/docs` and `/openapi.json` need a key, too. */
+  operationsNeedKey: boolean;
+  /** The port of these calls; undefined: that of all calls. */
+  operationsPort: number | undefined;
   /** The process ends this long after the beginning of a stop, finished or not. */
   stopSeconds: number;
 }
@@ -55,7 +76,14 @@ const SHAPE = {
   ROWMQ_DATABASE_POOL_SIZE: wholeNumber(1, 1000).default(16),
   ROWMQ_BATCH_REQUESTS: wholeNumber(1, 1000).default(1000),
   ROWMQ_MAX_WAITING_REQUESTS: wholeNumber(1, 100_000).default(5000),
+  ROWMQ_MAX_BODY_BYTES: wholeNumber(1, LIMITS.bodyBytesMost).default(LIMITS.bodyBytesDefault),
   ROWMQ_MAX_LONG_POLLS: wholeNumber(1, 100_000).default(10_000),
+  ROWMQ_KEY_MESSAGES_PER_SECOND: wholeNumber(1, LIMITS.maxMessagesPerSecond).optional(),
+  ROWMQ_KEY_LONG_POLLS: wholeNumber(1, LIMITS.maxLongPolls).optional(),
+  ROWMQ_SLOW_YIELD_MS: wholeNumber(10, 600_000).default(500),
+  ROWMQ_SLOW_SHED_ENQUEUES_MS: wholeNumber(10, 600_000).default(2000),
+  ROWMQ_SLOW_SHED_DEQUEUES_MS: wholeNumber(10, 600_000).default(5000),
+  ROWMQ_METRICS_QUEUES: wholeNumber(1, 10_000).default(200),
   ROWMQ_HOST: z.string().default('127.0.0.1'),
   ROWMQ_PORT: wholeNumber(0, LAST_PORT).default(8080),
   ROWMQ_PEER_HOST: z.string().optional(),
@@ -65,15 +93,31 @@ const SHAPE = {
     .min(16, 'must have at least 16 characters; make one with `openssl rand -hex 24`')
     .regex(/^[\x21-\x7e]*$/, 'must have no spaces and only ASCII characters, or no client can send it in a header')
     .optional(),
+  ROWMQ_API_KEYS: z.enum(['required', 'none'], "must be 'required' or 'none'").optional(),
+  ROWMQ_MAX_FAILED_ATTEMPTS: wholeNumber(1, 1_000_000).default(100),
+  ROWMQ_ALLOWED_HOSTS: z
+    .string()
+    .regex(
+      /^(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?:,(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\]))*$/,
+      'must be host names without ports, separated by commas',
+    )
+    .transform((hosts) => hosts.split(','))
+    .optional(),
+  ROWMQ_OPERATIONS: z.enum(['open', 'key'], "must be 'open' or 'key'").default('open'),
+  ROWMQ_OPERATIONS_PORT: wholeNumber(1, LAST_PORT).optional(),
   ROWMQ_STOP_SECONDS: wholeNumber(1, 600).default(25),
 };
 
 /** Reads the broker's settings. Throws `SettingsError` that lists every fault. */
 export function readBrokerConfig(env: NodeJS.ProcessEnv): BrokerConfig {
   const settings = readSettings(SHAPE, env);
-  if (settings.ROWMQ_ADMIN_KEY === undefined && !isLoopback(settings.ROWMQ_HOST)) {
+  const needsKeys = readNeedsKeys(settings);
+  if (settings.ROWMQ_OPERATIONS_PORT === settings.ROWMQ_PORT)
+    throw new SettingsError('ROWMQ_OPERATIONS_PORT is ROWMQ_PORT. Set it to another port, or unset it.');
+  const { ROWMQ_SLOW_YIELD_MS, ROWMQ_SLOW_SHED_ENQUEUES_MS, ROWMQ_SLOW_SHED_DEQUEUES_MS } = settings;
+  if (ROWMQ_SLOW_YIELD_MS > ROWMQ_SLOW_SHED_ENQUEUES_MS || ROWMQ_SLOW_SHED_ENQUEUES_MS > ROWMQ_SLOW_SHED_DEQUEUES_MS) {
     throw new SettingsError(
-      `ROWMQ_HOST is ${settings.ROWMQ_HOST}, so other machines can reach the broker, but no API key is set. Set ROWMQ_ADMIN_KEY, or listen on 127.0.0.1.`,
+      'The reaper yields first, then enqueues are refused, then dequeues. Set ROWMQ_SLOW_YIELD_MS, ROWMQ_SLOW_SHED_ENQUEUES_MS and ROWMQ_SLOW_SHED_DEQUEUES_MS in ascending order.',
     );
   }
   const { ROWMQ_WORKERS: workers, ROWMQ_PEER_PORT: peerPort } = settings;
@@ -90,14 +134,52 @@ export function readBrokerConfig(env: NodeJS.ProcessEnv): BrokerConfig {
     poolSize: settings.ROWMQ_DATABASE_POOL_SIZE,
     batchRequests: settings.ROWMQ_BATCH_REQUESTS,
     maxWaitingRequests: settings.ROWMQ_MAX_WAITING_REQUESTS,
+    sizes: sizeLimits(settings.ROWMQ_MAX_BODY_BYTES),
     maxLongPolls: settings.ROWMQ_MAX_LONG_POLLS,
+    slowMs: {
+      reaper: settings.ROWMQ_SLOW_YIELD_MS,
+      enqueues: settings.ROWMQ_SLOW_SHED_ENQUEUES_MS,
+      dequeues: settings.ROWMQ_SLOW_SHED_DEQUEUES_MS,
+    },
+    metricsQueues: settings.ROWMQ_METRICS_QUEUES,
+    keyMessagesPerSecond: settings.ROWMQ_KEY_MESSAGES_PER_SECOND,
+    keyLongPolls: settings.ROWMQ_KEY_LONG_POLLS,
     host: settings.ROWMQ_HOST,
     port: settings.ROWMQ_PORT,
     peerHost: settings.ROWMQ_PEER_HOST ?? reachableHost(settings.ROWMQ_HOST),
     peerPort,
+    needsKeys,
     adminKey: settings.ROWMQ_ADMIN_KEY,
+    failedAttempts: settings.ROWMQ_MAX_FAILED_ATTEMPTS,
+    allowedHosts: settings.ROWMQ_ALLOWED_HOSTS ?? [],
+    operationsNeedKey: settings.ROWMQ_OPERATIONS === 'key',
+    operationsPort: settings.ROWMQ_OPERATIONS_PORT,
     stopSeconds: settings.ROWMQ_STOP_SECONDS,
   };
+}
+
+interface KeySettings {
+  ROWMQ_ADMIN_KEY?: string | undefined;
+  ROWMQ_API_KEYS?: 'required' | 'none' | undefined;
+  ROWMQ_OPERATIONS: 'open' | 'key';
+  ROWMQ_HOST: string;
+}
+
+/** Whether calls need an API key. */
+function readNeedsKeys(settings: KeySettings): boolean {
+  const { ROWMQ_ADMIN_KEY: adminKey, ROWMQ_API_KEYS: setting, ROWMQ_HOST: host } = settings;
+  if (setting === 'none' && adminKey !== undefined)
+    throw new SettingsError('ROWMQ_API_KEYS is none, but ROWMQ_ADMIN_KEY is set. Unset one of them.');
+  const needsKeys = setting === undefined ? adminKey !== undefined : setting === 'required';
+  if (!needsKeys && !isLoopback(host))
+    throw new SettingsError(
+      `ROWMQ_HOST is ${host}, so other machines can reach the broker, but no API key is set. Set ROWMQ_ADMIN_KEY, or listen on 127.0.0.1. Set ROWMQ_API_KEYS=required if the database has keys.`,
+    );
+  if (!needsKeys && settings.ROWMQ_OPERATIONS === 'key')
+    throw new SettingsError(
+      'ROWMQ_OPERATIONS is key, but the broker asks for no keys. Set ROWMQ_ADMIN_KEY or ROWMQ_API_KEYS=required, too.',
+    );
+  return needsKeys;
 }
 
 /** The fewest connections that give each verb one. */
@@ -111,6 +193,7 @@ export function shareOfWorker(config: BrokerConfig, number: number): BrokerConfi
     poolSize: share(config.poolSize, LEAST_CONNECTIONS),
     maxWaitingRequests: share(config.maxWaitingRequests, 1),
     maxLongPolls: share(config.maxLongPolls, 1),
+    failedAttempts: share(config.failedAttempts, 1),
     peerPort: config.peerPort === 0 ? 0 : config.peerPort + number - 1,
   };
 }

@@ -1,12 +1,17 @@
 import { type DynamicModule, Module } from '@nestjs/common';
 import { StoreModule } from '@rowmq/store';
+import { AuditModule } from './audit/audit.module.js';
 import { BROKER_CONFIG, type BrokerConfig } from './broker.config.js';
 import { HealthModule } from './health/health.module.js';
 import { HttpModule } from './http/http.module.js';
+import { JobsModule } from './jobs/jobs.module.js';
+import { KeysModule } from './keys/keys.module.js';
 import { MessagesModule } from './messages/messages.module.js';
 import { MetricsModule } from './metrics/metrics.module.js';
 import { PeersModule } from './peers/peers.module.js';
 import { QueuesModule } from './queues/queues.module.js';
+import { SchedulesModule } from './schedules/schedules.module.js';
+import { TopicsModule } from './topics/topics.module.js';
 
 /** The broker: REST over the store, and no state that must survive it. */
 @Module({})
@@ -26,8 +31,13 @@ export class BrokerModule {
         HttpModule,
         MetricsModule,
         HealthModule,
+        KeysModule,
+        AuditModule,
         MessagesModule,
         QueuesModule,
+        JobsModule,
+        SchedulesModule,
+        TopicsModule,
         PeersModule,
       ],
       providers: [{ provide: BROKER_CONFIG, useValue: config }],

@@ -1,17 +1,24 @@
 import { NestFactory } from '@nestjs/core';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
-import { clip, LIMITS, RowmqError } from '@rowmq/contract';
+import { clip, RowmqError } from '@rowmq/contract';
 import { createLogger } from '@rowmq/runtime';
 import type { BrokerConfig } from './broker.config.js';
 import { BrokerModule } from './broker.module.js';
-import { requireApiKey } from './http/api-key.js';
+import { auditActions } from './audit/audit-actions.js';
+import { AuditLog } from './audit/audit-log.js';
 import { answerToBadBytes } from './http/bad-bytes.js';
 import { BrokerAdapter } from './http/broker-adapter.js';
 import { Connections } from './http/connections.js';
+import { checkHost } from './http/check-host.js';
 import { acceptJson } from './http/json-body.js';
 import { serveDocs } from './http/openapi.js';
 import { toProblem } from './http/problem.filter.js';
+import { REQUEST_ID_HEADER, requestIdOf } from './http/request-id.js';
+import { countAnswers, UnreadAnswers } from './http/unread-answers.js';
 import { VERSION } from './http/version.js';
+import { FailedAttempts } from './keys/failed-attempts.js';
+import { checkKeys } from './keys/check-keys.js';
+import { KnownKeys } from './keys/known-keys.js';
 import { measureCalls } from './metrics/measure-calls.js';
 import { Metrics } from './metrics/metrics.js';
 
@@ -37,27 +44,35 @@ interface RawReply {
 /**
  * Builds the broker's HTTP application. It does not listen yet.
  * @param name the process's name in its log
+ * @param leavePort a worker's way to stop new connections
  */
-export async function createBroker(config: BrokerConfig, name: string): Promise<NestFastifyApplication> {
-  const connections = new Connections({
+export async function createBroker(
+  config: BrokerConfig,
+  name: string,
+  leavePort?: () => Promise<void>,
+): Promise<NestFastifyApplication> {
+  const limits = {
     keepAliveMs: KEEP_ALIVE_MS,
     requestMs: REQUEST_MS,
     standstillMs: STANDSTILL_MS,
     stopMs: config.stopSeconds * 1000,
-  });
+  };
+  const connections = new Connections(limits, leavePort);
   const adapter = new BrokerAdapter(connections, {
-    bodyLimit: LIMITS.requestBytes,
+    bodyLimit: config.sizes.requestBytes,
     // A request that comes while the broker stops gets a normal answer, not an error of Fastify.
     return503OnClosing: false,
+    genReqId: requestIdOf,
     routerOptions: { maxParamLength: 300 },
     clientErrorHandler: ({ code }: NodeJS.ErrnoException, socket) => connections.refuse(socket, answerToBadBytes(code)),
     // A path that cannot be decoded does not reach Nest's filter.
-    frameworkErrors: (error: Error, _request: unknown, reply: RawReply) => {
+    frameworkErrors: (error: Error, request: { id: string }, reply: RawReply) => {
       const problem = toProblem(new RowmqError('invalid-request', `${clip(error.message)}.`));
       void reply
         .code(problem.status)
         .header('content-type', 'application/problem+json; charset=utf-8')
         .header('rowmq-version', VERSION)
+        .header(REQUEST_ID_HEADER, request.id)
         .send(JSON.stringify(problem) as never);
     },
   });
@@ -67,10 +82,16 @@ export async function createBroker(config: BrokerConfig, name: string): Promise<
     abortOnError: false,
   });
   acceptJson(adapter);
-  // Loopback keeps other machines out, but not web pages in a browser on this machine.
-  if (config.adminKey === undefined) app.enableCsrfProtection();
-  else requireApiKey(adapter, config.adminKey);
+  auditActions(adapter, app.get(AuditLog));
+  if (!config.needsKeys) {
+    // Loopback keeps other machines out, but not web pages in a browser on this machine.
+    app.enableCsrfProtection();
+    checkHost(adapter, config.allowedHosts);
+  }
+  const keys = config.needsKeys ? app.get(KnownKeys) : undefined;
+  checkKeys(adapter, keys, app.get(FailedAttempts), config);
   measureCalls(adapter, app.get(Metrics));
-  serveDocs(app);
+  countAnswers(adapter, app.get(UnreadAnswers));
+  serveDocs(app, config.sizes);
   return app;
 }

@@ -46,6 +46,23 @@ describe('batches', () => {
     expect(await batches.run(hurried, taking(50))).toBe(250);
   });
 
+  test('run until one does nothing, until their time is over, or until the signal', async () => {
+    const left = [3, 2, 0, 5];
+    const next = async (): Promise<number> => {
+      clock += 10;
+      return left.shift()!;
+    };
+    const signal = new AbortController();
+    expect(await new Batches().runAll(signal.signal, next)).toBe(5);
+    expect(left).toEqual([5]);
+    left.push(4, 0);
+    expect(await new Batches().runAll(signal.signal, next, { until: clock + 10 })).toBe(5);
+    expect(left).toEqual([4, 0]);
+    signal.abort();
+    expect(await new Batches().runAll(signal.signal, next)).toBe(0);
+    expect(left).toEqual([4, 0]);
+  });
+
   test('pause for up to their own duration, and the signal ends the pause', async () => {
     vi.spyOn(Math, 'random').mockReturnValue(0.999);
     const stopping = new AbortController();

@@ -33,6 +33,22 @@ export class Batches {
     return result;
   }
 
+  /**
+   * Runs batches until one reports that it did nothing, until the signal, or until this time of
+   * `performance.now()`. Returns the sum of what they report.
+   */
+  async runAll(
+    signal: AbortSignal,
+    batch: (size: number) => Promise<number>,
+    { until = Infinity }: { until?: number } = {},
+  ): Promise<number> {
+    let sum = 0;
+    for (let count = 1; count > 0 && !signal.aborted && performance.now() < until; sum += count) {
+      count = await this.run(signal, batch);
+    }
+    return sum;
+  }
+
   private shrink(): void {
     this.size = Math.max(Math.floor(this.size / 2), this.smallest);
   }

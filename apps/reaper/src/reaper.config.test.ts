@@ -10,10 +10,14 @@ describe("the reaper's settings", () => {
       databaseTls: undefined,
       databaseUntested: false,
       poolSize: 4,
+      host: '127.0.0.1',
+      port: undefined,
       intervalSeconds: 5,
       retentionSeconds: 3600,
+      jobRetentionSeconds: 604_800,
       partitionMinutes: 60,
       partitionsAheadMinutes: 2880,
+      auditDays: 90,
       stopSeconds: 25,
     });
   });

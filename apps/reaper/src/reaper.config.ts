@@ -6,6 +6,7 @@ import {
   SettingsError,
   wholeNumber,
 } from '@rowmq/runtime';
+import { z } from 'zod';
 
 /** The reaper's settings. */
 export interface ReaperConfig {
@@ -15,6 +16,9 @@ export interface ReaperConfig {
   /** Accept a database version that RowMQ was not tested on. */
   databaseUntested: boolean;
   poolSize: number;
+  /** The address and port for probes. Without a port it answers none. */
+  host: string;
+  port: number | undefined;
   /** Pause between two rounds. */
   intervalSeconds: number;
   /**
@@ -22,6 +26,8 @@ export interface ReaperConfig {
    * drops their partition.
    */
   retentionSeconds: number;
+  /** The record of a job can be read for this time after its end. */
+  jobRetentionSeconds: number;
   /** Time span of one partition of the message table. */
   partitionMinutes: number;
   /**
@@ -29,6 +35,8 @@ export interface ReaperConfig {
    * partition fills.
    */
   partitionsAheadMinutes: number;
+  /** Days for which the actions of administrators stay. */
+  auditDays: number;
   stopSeconds: number;
 }
 
@@ -41,12 +49,16 @@ const LEAST_CONNECTIONS = 4;
 const SHAPE = {
   ...DATABASE_SETTINGS,
   ROWMQ_DATABASE_POOL_SIZE: wholeNumber(1, 1000).default(LEAST_CONNECTIONS),
+  ROWMQ_HOST: z.string().default('127.0.0.1'),
+  ROWMQ_REAPER_PORT: wholeNumber(0, 65_535).optional(),
   ROWMQ_REAPER_INTERVAL_SECONDS: wholeNumber(1, 3600).default(5),
   // At least a minute: an enqueue that is retried after a lost connection must still find its
   // messages.
   ROWMQ_RETENTION_SECONDS: wholeNumber(60, 31_536_000).default(3600),
+  ROWMQ_JOB_RETENTION_SECONDS: wholeNumber(60, 31_536_000).default(604_800),
   ROWMQ_PARTITION_MINUTES: wholeNumber(1, 10_080).default(60),
   ROWMQ_PARTITIONS_AHEAD_MINUTES: wholeNumber(1, 40_320).default(2880),
+  ROWMQ_AUDIT_DAYS: wholeNumber(1, 3650).default(90),
   ROWMQ_STOP_SECONDS: wholeNumber(1, 600).default(25),
 };
 
@@ -67,10 +79,14 @@ export function readReaperConfig(env: NodeJS.ProcessEnv): ReaperConfig {
     databaseTls: databaseTls(settings),
     databaseUntested: settings.ROWMQ_DATABASE_UNTESTED === 'allow',
     poolSize: Math.max(settings.ROWMQ_DATABASE_POOL_SIZE, LEAST_CONNECTIONS),
+    host: settings.ROWMQ_HOST,
+    port: settings.ROWMQ_REAPER_PORT,
     intervalSeconds: settings.ROWMQ_REAPER_INTERVAL_SECONDS,
     retentionSeconds: settings.ROWMQ_RETENTION_SECONDS,
+    jobRetentionSeconds: settings.ROWMQ_JOB_RETENTION_SECONDS,
     partitionMinutes: width,
     partitionsAheadMinutes: ahead,
+    auditDays: settings.ROWMQ_AUDIT_DAYS,
     stopSeconds: settings.ROWMQ_STOP_SECONDS,
   };
 }

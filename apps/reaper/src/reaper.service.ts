@@ -25,6 +25,8 @@ const HEARTBEAT_MS = 10_000;
 const FIRST_ROUND_MS = 5000;
 /** The longest back-off of a duty that keeps failing. */
 const LONGEST_BACK_OFF_SECONDS = 600;
+/** A duty yields for this long at most. Otherwise no space would come back. */
+const LONGEST_YIELD_MS = 600_000;
 
 /**
  * Runs the duties in rounds while it holds the reaper's lease, and stands by while another holds
@@ -39,6 +41,8 @@ export class ReaperService implements OnApplicationBootstrap, BeforeApplicationS
   private readonly stop = new AbortController();
   private readonly dueAt = new Map<Duty, number>();
   private readonly failures = new Map<Duty, number>();
+  /** Since when each duty yields. */
+  private readonly yieldsSince = new Map<Duty, number>();
   private round: Promise<void> | undefined;
   private beating: Promise<void> | undefined;
   /** Whether this reaper held the lease at its last attempt. */
@@ -99,9 +103,23 @@ export class ReaperService implements OnApplicationBootstrap, BeforeApplicationS
     for (const duty of this.duties) {
       if (signal.aborted) return;
       if ((this.dueAt.get(duty) ?? 0) > performance.now()) continue;
+      if (await this.yields(duty)) continue;
       if (!(await this.acquireLease())) return;
       await this.runDuty(duty, { signal });
     }
+  }
+
+  /** Whether a duty lets brokers go first: some of them report that the database is slow. */
+  private async yields(duty: Duty): Promise<boolean> {
+    if (duty.isUrgent === true || (await this.reaper.pressure()) === 0) {
+      this.yieldsSince.delete(duty);
+      return false;
+    }
+    const since = this.yieldsSince.get(duty) ?? performance.now();
+    this.yieldsSince.set(duty, since);
+    if (performance.now() - since < LONGEST_YIELD_MS) return true;
+    this.yieldsSince.delete(duty);
+    return false;
   }
 
   private async acquireLease(): Promise<boolean> {

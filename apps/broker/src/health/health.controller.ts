@@ -5,6 +5,7 @@ import { HealthCheck, type HealthCheckResult, HealthCheckService, HealthIndicato
 import { RowmqError } from '@rowmq/contract';
 import { Database } from '@rowmq/store';
 import { ApiProblems } from '../http/api-call.js';
+import { CallNeeds } from '../http/needs.js';
 import type { BrokerAdapter } from '../http/broker-adapter.js';
 
 const PING_MS = 2000;
@@ -30,6 +31,7 @@ export class HealthController {
   ) {}
 
   @Get('live')
+  @CallNeeds({ scope: 'none' })
   @ApiOperation({ operationId: 'getLiveness', summary: 'Whether the process runs. Restart it when this fails' })
   @ApiOkResponse({
     description: 'Done',
@@ -40,6 +42,7 @@ export class HealthController {
   }
 
   @Get('ready')
+  @CallNeeds({ scope: 'none' })
   @HealthCheck({ swaggerDocumentation: false })
   @ApiOperation({
     operationId: 'getReadiness',

@@ -3,15 +3,25 @@ import { RouteConfig } from '@nestjs/platform-fastify';
 import { ApiOperation, ApiResponse } from '@nestjs/swagger';
 import type { ErrorCode } from '@rowmq/contract';
 import type { z } from 'zod';
+import type { Needs, NeedsConfig } from './needs.js';
 import { problemResponses } from './problem-responses.js';
 
 /** The call's part of a Fastify route's configuration. */
-export interface CallConfig {
+export interface CallConfig extends NeedsConfig {
   call: string;
+  /** The call's name in the audit and in OpenAPI. */
+  action: string;
 }
 
-/** Problems of every call. A broker with a key answers the first, one without a key the second. */
-const EVERYWHERE: ErrorCode[] = ['unauthorized', 'forbidden', 'internal-error', 'overloaded', 'database-unavailable'];
+/** Problems of every call. */
+const EVERYWHERE: ErrorCode[] = [
+  'unauthorized',
+  'forbidden',
+  'too-many-attempts',
+  'internal-error',
+  'overloaded',
+  'database-unavailable',
+];
 
 /**
  * Describes a call for OpenAPI: its summary, its answer, and an example of each problem. Metrics
@@ -21,13 +31,19 @@ export function ApiCall(call: {
   /** The call's name in generated clients. The verb when absent. */
   id?: string;
   summary: string;
+  /** The rights that the caller's API key must have. */
+  needs: Needs;
   status: number;
   answer?: z.ZodType;
   problems: ErrorCode[];
 }): MethodDecorator {
   return applyDecorators(
     (target: object, verb: string | symbol, descriptor: PropertyDescriptor) =>
-      RouteConfig({ call: String(verb) } satisfies CallConfig)(target, verb, descriptor),
+      RouteConfig({ call: String(verb), action: call.id ?? String(verb), needs: call.needs } satisfies CallConfig)(
+        target,
+        verb,
+        descriptor,
+      ),
     ApiOperation({ summary: call.summary, ...(call.id !== undefined && { operationId: call.id }) }),
     ApiResponse({ status: call.status, description: 'Done', ...(call.answer && { standardSchema: call.answer }) }),
     ApiProblems([...call.problems, ...EVERYWHERE]),

@@ -1,8 +1,8 @@
-import { createServer, type IncomingMessage, type RequestListener, Server, type ServerResponse } from 'node:http';
-import { Server as Listener, type Socket } from 'node:net';
-import { setImmediate as turn } from 'node:timers/promises';
+import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { RowmqError } from '@rowmq/contract';
 import { bareAnswer } from './bare-answer.js';
+import { stopListening } from './stop-listening.js';
 
 /** How a broker treats the connections of its clients. */
 export interface ConnectionLimits {
@@ -16,11 +16,8 @@ export interface ConnectionLimits {
   stopMs: number;
 }
 
-/**
- * At the beginning of a stop, the broker accepts waiting connections for at most this long. An idle
- * connection then stays open for this long.
- */
-const WAIT_MS = 1000;
+/** In a stop, an idle connection stays open for this long. */
+const IDLE_MS = 1000;
 /**
  * A client gets this long to read the last words of a connection. One that reads closes its end at
  * once.
@@ -63,10 +60,16 @@ export class Connections {
   private stop: Promise<void> | undefined;
   private isRetiring = false;
   private opened = 0;
+  /** The requests that begin when the broker has stopped listening. */
+  private held: (() => void)[] | undefined;
 
-  constructor(private readonly limits: ConnectionLimits) {
+  /** @param leavePort a worker's way to stop new connections, as it does not listen itself */
+  constructor(
+    private readonly limits: ConnectionLimits,
+    private readonly leavePort?: () => Promise<void>,
+  ) {
     const most = limits.stopMs * WAIT_SHARE;
-    this.waits = { idleMs: Math.min(WAIT_MS, most), lingerMs: Math.min(LINGER_MS, most) };
+    this.waits = { idleMs: Math.min(IDLE_MS, most), lingerMs: Math.min(LINGER_MS, most) };
   }
 
   /** Whether a stop has begun. */
@@ -81,9 +84,10 @@ export class Connections {
     server.setTimeout(standstillMs);
     server.on('connection', (socket: Socket) => this.open(socket));
     server.on('request', (request: IncomingMessage, response: ServerResponse) => {
-      if (this.connections.get(request.socket)?.admit(response, this.isRetiring) === true) handle(request, response);
       // Nobody else reads its body. Unread, it would make the system reset the connection.
-      else request.resume();
+      if (this.connections.get(request.socket)?.admit(response, this.isRetiring) !== true) request.resume();
+      else if (this.held === undefined) handle(request, response);
+      else this.held.push(() => handle(request, response));
     });
     // Node also calls this when a connection was idle for `keepAliveMs`.
     server.on('timeout', (socket: Socket) => {
@@ -121,22 +125,18 @@ export class Connections {
   }
 
   /**
-   * Stops listening, and only then tells clients to leave: they connect again at once. When the
-   * broker stops listening, the system resets connections that nobody has accepted, and requests
-   * may be on them. So the broker accepts them first.
+   * Takes no more connections, and only then tells clients to leave: they connect again at once.
+   * Meanwhile no request begins. Clients that wait for an answer open no further connection, so the
+   * broker can accept all that there are.
    */
   private async retire(): Promise<void> {
-    const until = performance.now() + WAIT_MS;
-    // Node accepts one connection in each turn of its event loop. The first turn may be this one.
-    for (let before = -1; before !== this.opened && performance.now() < until;) {
-      before = this.opened;
-      await turn();
-      await turn();
-    }
-    // The close of an HTTP server would also close the idle connections.
-    for (const server of this.servers) if (server.listening) Listener.prototype.close.call(server);
+    const held: (() => void)[] = (this.held = []);
+    await this.leavePort?.();
+    for (const server of this.servers) await stopListening(server, () => this.opened);
+    this.held = undefined;
     this.isRetiring = true;
     for (const connection of this.connections.values()) connection.retire();
+    for (const begin of held) begin();
   }
 
   private open(socket: Socket): void {

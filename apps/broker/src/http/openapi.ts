@@ -2,6 +2,7 @@ import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { DocumentBuilder, type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
 import * as contract from '@rowmq/contract';
 import { z } from 'zod';
+import type { NeedsConfig } from './needs.js';
 import { problemResponses } from './problem-responses.js';
 import { NAMED, refTo } from './schema-names.js';
 import { VERSION } from './version.js';
@@ -10,11 +11,16 @@ type Schema = Record<string, unknown>;
 
 /** Problems of every call with a method that may have a body. */
 const OF_BODIES = problemResponses(['message-too-large', { code: 'invalid-request', status: 415 }]);
+/** Schemas of messages that a producer sends. */
+const NAMED_WITH_BODIES = ['EnqueueMessage', 'PublishMessage', 'ScheduledMessage'];
 /** The problem of every call whose request comes too slowly, or too late. */
 const OF_TIME = problemResponses([
   { code: 'invalid-request', status: 408 },
   { code: 'overloaded', status: 408 },
 ]);
+
+const DOCS_ROUTES = /^\/(?:docs(?:\/|$)|openapi\.json$)/;
+const DOCS_NEED: NeedsConfig = { needs: { scope: 'any', isOperation: true } };
 
 const DESCRIPTION = `A message broker whose only state is a MySQL database. Enqueue messages, dequeue them under a lease, ack them.
 
@@ -22,14 +28,36 @@ Errors are RFC 9457 problem details with a stable \`code\`. Answers have the hea
 
 HEAD is answered like GET, without a body. Any other method that a path does not have, OPTIONS included, gets 404, and so does a path with a slash at its end, after the check of the key. The broker sends no CORS headers.`;
 
-/** Describes every call, at `/docs` for people and at `/openapi.json` for programs. */
-export function serveDocs(app: NestFastifyApplication): void {
+/**
+ * Describes every call, at `/docs` for people and at `/openapi.json` for programs. The first
+ * request for either builds the document. Most brokers are never asked.
+ */
+export function serveDocs(app: NestFastifyApplication, sizes: contract.SizeLimits): void {
+  // The module makes the routes, so nothing beside them can say what they need.
+  app
+    .getHttpAdapter()
+    .getInstance()
+    .addHook('onRoute', (route: { url: string; config?: object }) => {
+      if (DOCS_ROUTES.test(route.url)) route.config = { ...route.config, ...DOCS_NEED };
+    });
+  SwaggerModule.setup('docs', app, () => buildDocument(app, sizes), {
+    jsonDocumentUrl: 'openapi.json',
+    customSiteTitle: 'RowMQ',
+  });
+}
+
+function buildDocument(app: NestFastifyApplication, sizes: contract.SizeLimits): OpenAPIObject {
   const config = new DocumentBuilder()
     .setTitle('RowMQ')
     .setDescription(DESCRIPTION)
     .setVersion(VERSION)
     .setLicense('Apache-2.0', 'https://www.apache.org/licenses/LICENSE-2.0')
-    .addBearerAuth({ type: 'http', scheme: 'bearer', bearerFormat: 'API key', description: 'ROWMQ_ADMIN_KEY' })
+    .addBearerAuth({
+      type: 'http',
+      scheme: 'bearer',
+      bearerFormat: 'API key',
+      description: 'An API key of /v1/admin/keys, or ROWMQ_ADMIN_KEY',
+    })
     .build();
   const document = SwaggerModule.createDocument(app, config, {
     operationIdFactory: (_controller, method) => method,
@@ -40,9 +68,24 @@ export function serveDocs(app: NestFastifyApplication): void {
       Object.assign(call?.responses ?? {}, { ...OF_TIME, ...call?.responses });
     for (const call of [post, put, remove]) Object.assign(call?.responses ?? {}, { ...OF_BODIES, ...call?.responses });
   }
+  limitBodies(document, sizes);
   addSchema(document, contract.problem);
   addSchema(document, contract.rootAnswer);
-  SwaggerModule.setup('docs', app, document, { jsonDocumentUrl: 'openapi.json', customSiteTitle: 'RowMQ' });
+  return document;
+}
+
+/**
+ * Writes the limit of a body, which is a setting. A body of base64 is a third longer than what it
+ * stands for.
+ */
+function limitBodies(document: OpenAPIObject, { bodyBytes }: contract.SizeLimits): void {
+  for (const name of NAMED_WITH_BODIES) {
+    const schema = document.components?.schemas?.[name] as { properties?: { body?: Schema } } | undefined;
+    Object.assign(schema?.properties?.body ?? {}, {
+      description: `At most ${bodyBytes} bytes after decoding`,
+      maxLength: Math.ceil(bodyBytes / 3) * 4,
+    });
+  }
 }
 
 function addSchema(document: OpenAPIObject, schema: z.ZodType): void {

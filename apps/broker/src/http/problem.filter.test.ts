@@ -7,7 +7,7 @@ import {
   ServiceUnavailableException,
 } from '@nestjs/common';
 import type { HttpAdapterHost } from '@nestjs/core';
-import { ERROR_CODES, problem, PROBLEMS, RowmqError } from '@rowmq/contract';
+import { ERROR_CODES, problem, PROBLEMS, RowmqError, sizeLimits } from '@rowmq/contract';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { ProblemFilter, toProblem } from './problem.filter.js';
 
@@ -28,9 +28,9 @@ function answerTo(thrown: unknown): { status: number; headers: Record<string, st
     setHeader: (_response: unknown, name: string, value: string) => (headers[name] = value),
     reply: (_response: unknown, answer: unknown, code: number) => ([status, body] = [code, answer]),
   };
-  const filter = new ProblemFilter({ httpAdapter } as unknown as HttpAdapterHost);
+  const filter = new ProblemFilter({ httpAdapter } as unknown as HttpAdapterHost, { sizes: sizeLimits() });
   filter.catch(thrown, {
-    switchToHttp: () => ({ getResponse: () => ({ raw: { shouldKeepAlive: true } }) }),
+    switchToHttp: () => ({ getResponse: () => ({ raw: { shouldKeepAlive: true }, request: { id: 'r' } }) }),
   } as unknown as ArgumentsHost);
   return { status, headers, body };
 }

@@ -1,9 +1,24 @@
 import type { ServerResponse } from 'node:http';
-import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException, Logger } from '@nestjs/common';
+import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException, Inject, Logger } from '@nestjs/common';
 import { HttpAdapterHost } from '@nestjs/core';
-import { clip, PROBLEMS, type Problem, RowmqError } from '@rowmq/contract';
+import {
+  clip,
+  type ErrorCode,
+  PROBLEMS,
+  type Problem,
+  requestTooLarge,
+  RowmqError,
+  type SizeLimits,
+} from '@rowmq/contract';
+import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import { HttpRefusal } from './http-refusal.js';
+import { REQUEST_ID_HEADER } from './request-id.js';
 import { VERSION } from './version.js';
+
+/** A request that may have got a problem. */
+export interface ProblemRequest {
+  problem: ErrorCode | null;
+}
 
 /**
  * Turns every error of a request into RFC 9457 problem details. No other place maps errors to HTTP.
@@ -12,17 +27,24 @@ import { VERSION } from './version.js';
 export class ProblemFilter implements ExceptionFilter {
   private readonly logger = new Logger(ProblemFilter.name);
 
-  constructor(private readonly host: HttpAdapterHost) {}
+  constructor(
+    private readonly host: HttpAdapterHost,
+    @Inject(BROKER_CONFIG) private readonly config: Pick<BrokerConfig, 'sizes'>,
+  ) {}
 
   catch(thrown: unknown, context: ArgumentsHost): void {
     const { httpAdapter } = this.host;
-    const response = context.switchToHttp().getResponse<{ raw: ServerResponse }>();
-    const error = toRowmqError(thrown);
+    const response = context
+      .switchToHttp()
+      .getResponse<{ raw: ServerResponse; request: ProblemRequest & { id: string } }>();
+    const error = toRowmqError(thrown, this.config.sizes);
     if (error.code === 'internal-error') this.logger.error(thrown);
     const problem = toProblem(error, httpStatus(thrown));
     httpAdapter.setHeader(response, 'content-type', 'application/problem+json; charset=utf-8');
-    // Nest may refuse a request before the hook that names the version.
+    // Nest may refuse a request before the hook that sets these.
     httpAdapter.setHeader(response, 'rowmq-version', VERSION);
+    httpAdapter.setHeader(response, REQUEST_ID_HEADER, response.request.id);
+    response.request.problem = error.code;
     if (error.retryAfterSeconds !== undefined)
       httpAdapter.setHeader(response, 'retry-after', String(error.retryAfterSeconds));
     // Fastify would close the connection while the client still sends, and the client would miss
@@ -63,14 +85,13 @@ function statusOf(thrown: unknown): number | undefined {
   return typeof status === 'number' ? status : undefined;
 }
 
-function toRowmqError(thrown: unknown): RowmqError {
+function toRowmqError(thrown: unknown, sizes: SizeLimits): RowmqError {
   if (thrown instanceof RowmqError) return thrown;
   const status = statusOf(thrown);
   const whole = thrown instanceof Error ? thrown.message : String(thrown);
   // The path of a request may be in it.
   const message = clip(whole);
-  if (status === 413)
-    return new RowmqError('message-too-large', 'The request is larger than 4 MiB. Send fewer messages at a time.');
+  if (status === 413) return requestTooLarge(sizes);
   if (status === 415)
     return new RowmqError('invalid-request', 'Send the body as JSON, with `Content-Type: application/json`.');
   if (status === 403)

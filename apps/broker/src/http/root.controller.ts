@@ -1,6 +1,8 @@
-import { Controller, Get, Headers, Res } from '@nestjs/common';
+import { Controller, Get, Headers, Inject, Res } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
-import { rootAnswer, type RootAnswer } from '@rowmq/contract';
+import { LIMITS, rootAnswer, type RootAnswer } from '@rowmq/contract';
+import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
+import { CallNeeds } from './needs.js';
 import { refTo } from './schema-names.js';
 import { VERSION } from './version.js';
 
@@ -41,10 +43,13 @@ ${Object.entries(LINKS)
 @ApiTags('operations')
 @Controller()
 export class RootController {
+  constructor(@Inject(BROKER_CONFIG) private readonly config: Pick<BrokerConfig, 'sizes'>) {}
+
   @Get()
+  @CallNeeds({ scope: 'none' })
   @ApiOperation({
     operationId: 'root',
-    summary: 'The version of the broker, and links. A browser gets a page',
+    summary: 'The version of the broker, links, and its limits of size. A browser gets a page',
   })
   @ApiOkResponse({
     description: 'Done',
@@ -58,7 +63,11 @@ export class RootController {
     @Res({ passthrough: true }) response: { header(name: string, value: string): unknown },
   ): RootAnswer | string {
     response.header('vary', 'accept');
-    if (!prefersHtml(accept)) return { name: 'RowMQ', version: VERSION, links: LINKS };
+    if (!prefersHtml(accept)) {
+      const { headersBytes, answerBytes } = LIMITS;
+      const limits = { ...this.config.sizes, headersBytes, answerBytes };
+      return { name: 'RowMQ', version: VERSION, links: LINKS, limits };
+    }
     response.header('content-type', 'text/html; charset=utf-8');
     return PAGE;
   }

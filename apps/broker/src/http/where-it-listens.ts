@@ -6,13 +6,13 @@ const EVERYWHERE: Record<string, string> = { '0.0.0.0': 'every IPv4 address', ':
 /** Tells where the broker listens and who may call it, for its log. */
 export function whereItListens(
   { address, family, port }: AddressInfo,
-  { adminKey }: Pick<BrokerConfig, 'adminKey'>,
+  { needsKeys }: Pick<BrokerConfig, 'needsKeys'>,
 ): string {
   const url = `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`;
   const facts = [
     EVERYWHERE[address],
     'no TLS',
-    adminKey === undefined ? 'no API key, so this machine only' : 'calls need the API key',
+    needsKeys ? 'calls need an API key' : 'no API key, so this machine only',
   ];
   return `${url} (${facts.filter((fact) => fact !== undefined).join('; ')})`;
 }

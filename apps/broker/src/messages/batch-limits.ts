@@ -7,8 +7,9 @@ import type { BatcherLimits } from './batcher.js';
  */
 const BATCH_ROWS = 1000;
 /**
- * Bodies and headers of one batch. As SQL they take twice that, which fits the smallest default of
- * `max_allowed_packet` (16 MiB).
+ * Bodies and headers of one batch, unless its only request is larger. As SQL they take twice that,
+ * which fits the smallest default of `max_allowed_packet` (16 MiB). `sizeLimits` says so of the
+ * largest request.
  */
 const BATCH_BYTES = 4 * 1024 * 1024;
 /** Bodies and headers that may wait for their batch. */

@@ -248,7 +248,7 @@ describe('a batcher with requests that wait', () => {
     const answers = [manual.submit('q', 'under way')];
     await turn();
     for (const name of numbered('waits', 3)) answers.push(manual.submit('q', { name, ...weight }));
-    await expect(manual.batcher.submit('r', { name: 'refused', ...weight })).rejects.toMatchObject({
+    await expect(manual.batcher.submit('q', { name: 'refused', ...weight })).rejects.toMatchObject({
       code: 'overloaded',
       retryAfterSeconds: 1,
     });

@@ -1,5 +1,6 @@
 import { RowmqError } from '@rowmq/contract';
 import { mayLieInOneRequest } from '@rowmq/store';
+import { WaitingRoom } from './waiting-room.js';
 
 /** The size of a request. */
 export interface Weight {
@@ -27,6 +28,8 @@ export interface BatcherOptions<Request, Answer> {
   commit: (requests: readonly Request[]) => Promise<readonly (Answer | Error)[]>;
   weigh: (request: Request) => Weight;
   limits: BatcherLimits;
+  /** Told of every batch that begins. It calls the result when the batch has ended. */
+  onBegin?: () => () => void;
   /** Told of every batch that ended. */
   onBatch?: (batch: { rows: number; ms: number }) => void;
 }
@@ -48,6 +51,7 @@ export const WAIT_MS = 10_000;
 interface Waiting<Request, Answer> {
   request: Request;
   weight: Weight;
+  bytes: number;
   since: number;
   resolve: (answer: Answer) => void;
   reject: (error: Error) => void;
@@ -58,45 +62,41 @@ interface Waiting<Request, Answer> {
  * There is no timer: a request that finds no batch in flight goes with the requests of the same
  * turn of the event loop.
  *
- * Each queue has a list. A batch takes one request of each list in turn, so a busy queue does not
- * hold up the others. One batch is in flight at a time, and one more beside each slow one, up to a
- * limit.
+ * Each queue has a line. A batch takes one request of each line in turn, so a busy queue does not
+ * hold up the others, nor does it take their place ({@link WaitingRoom}). One batch is in flight at
+ * a time, and one more beside each slow one, up to a limit.
  */
 export class Batcher<Request, Answer> {
-  /** Requests that wait, by queue. */
-  private readonly lists = new Map<string, Waiting<Request, Answer>[]>();
+  private readonly room: WaitingRoom<Waiting<Request, Answer>>;
   private inFlight = 0;
   /** Slow batches among those in flight. */
   private slow = 0;
-  private waitingRequests = 0;
-  private waitingBytes = 0;
   private isScheduled = false;
 
-  constructor(private readonly options: BatcherOptions<Request, Answer>) {}
+  constructor(private readonly options: BatcherOptions<Request, Answer>) {
+    const { waitingRequests, waitingBytes } = options.limits;
+    this.room = new WaitingRoom({ requests: waitingRequests, bytes: waitingBytes }, ({ requests, bytes }) =>
+      overloaded(`${requests} requests with ${bytes} bytes of messages wait on this broker already`),
+    );
+  }
 
   /** Requests that wait for a batch. */
   get waiting(): number {
-    return this.waitingRequests;
+    return this.room.size;
   }
 
   /**
    * Carries out a request with others. Throws the request's refusal, or the failure of its batch.
    * Throws `overloaded`, with nothing carried out, if too many requests wait or this one waited too
    * long.
+   *
+   * @param caller names who shares the room with other callers
    */
-  async submit(queue: string, request: Request): Promise<Answer> {
-    const { limits, weigh } = this.options;
-    const weight = weigh(request);
-    if (this.waitingRequests >= limits.waitingRequests || this.waitingBytes + weight.bytes > limits.waitingBytes) {
-      throw overloaded(`${this.waitingRequests} requests wait on this broker already`);
-    }
-    this.waitingRequests += 1;
-    this.waitingBytes += weight.bytes;
+  async submit(queue: string, request: Request, caller = ''): Promise<Answer> {
+    const weight = this.options.weigh(request);
     return new Promise((resolve, reject) => {
-      const waiting = { request, weight, since: performance.now(), resolve, reject };
-      const list = this.lists.get(queue);
-      if (list === undefined) this.lists.set(queue, [waiting]);
-      else list.push(waiting);
+      const waiting = { request, weight, bytes: weight.bytes, since: performance.now(), resolve, reject };
+      this.room.add(caller, queue, waiting);
       this.schedule();
     });
   }
@@ -107,7 +107,7 @@ export class Batcher<Request, Answer> {
     this.isScheduled = true;
     setImmediate(() => {
       this.isScheduled = false;
-      while (this.mayStart() && this.lists.size > 0) {
+      while (this.mayStart() && this.room.size > 0) {
         const batch = this.collect();
         if (batch.length > 0) void this.run(batch);
       }
@@ -118,23 +118,15 @@ export class Batcher<Request, Answer> {
     return this.inFlight - this.slow < BATCHES_AT_A_TIME && this.inFlight < this.options.limits.batches;
   }
 
-  /** Collects the next batch, one request of each list in turn. */
+  /** Collects the next batch, one request of each line in turn. */
   private collect(): Waiting<Request, Answer>[] {
     const { requests, rows, bytes } = this.options.limits;
     const batch: Waiting<Request, Answer>[] = [];
     const weight: Weight = { rows: 0, bytes: 0 };
     const latest = performance.now() - WAIT_MS;
-    // A list moves to the end after its turn, and the loop meets it again if there is still room.
-    for (const [queue, list] of this.lists) {
-      const next = list[0] as Waiting<Request, Answer>;
-      const isFull =
-        batch.length >= requests || weight.rows + next.weight.rows > rows || weight.bytes + next.weight.bytes > bytes;
-      if (isFull && batch.length > 0) break;
-      list.shift();
-      this.lists.delete(queue);
-      if (list.length > 0) this.lists.set(queue, list);
-      this.waitingRequests -= 1;
-      this.waitingBytes -= next.weight.bytes;
+    const hasRoomFor = (next: Waiting<Request, Answer>): boolean =>
+      batch.length < requests && weight.rows + next.weight.rows <= rows && weight.bytes + next.weight.bytes <= bytes;
+    for (const next of this.room.take((one) => batch.length === 0 || hasRoomFor(one))) {
       if (next.since < latest) {
         next.reject(overloaded('The database is slower than the requests come'));
         continue;
@@ -148,6 +140,7 @@ export class Batcher<Request, Answer> {
 
   private async run(batch: Waiting<Request, Answer>[]): Promise<void> {
     this.inFlight += 1;
+    const ended = this.options.onBegin?.();
     const started = performance.now();
     let isSlow = false;
     const timer = setTimeout(() => {
@@ -156,6 +149,7 @@ export class Batcher<Request, Answer> {
       this.schedule();
     }, SLOW_MS);
     await this.carryOut(batch);
+    ended?.();
     clearTimeout(timer);
     this.inFlight -= 1;
     if (isSlow) this.slow -= 1;

@@ -1,10 +1,12 @@
 import type {
+  EnqueuedMessage,
   EnqueueOutcome,
   EnqueueRequest,
   LeasedMessage,
   MessageRepository,
   NewMessage,
   Queue,
+  QueueRepository,
   Reservation,
 } from '@rowmq/store';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
@@ -24,7 +26,8 @@ const wants = (maxMessages: number): Reservation => ({
   handOff: () => undefined,
   cancel: () => undefined,
 });
-const ids = ({ messages: sent }: EnqueueRequest): Buffer[] => sent.map(() => Buffer.alloc(16));
+const ids = ({ messages: sent }: EnqueueRequest): EnqueuedMessage[] =>
+  sent.map(() => ({ id: Buffer.alloc(16), duplicate: false }));
 
 type Enqueue = MessageRepository['enqueue'];
 const enqueue = vi.fn<Enqueue>();
@@ -38,6 +41,7 @@ beforeEach(() => {
   reserve.mockReturnValue([]);
   commits = new Commits(
     { enqueue, reject } as unknown as MessageRepository,
+    {} as unknown as QueueRepository,
     { reserve, wake } as unknown as WaitingConsumers,
     new Metrics(),
     CONFIG,

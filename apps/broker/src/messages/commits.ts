@@ -1,16 +1,22 @@
-import { Inject, Injectable } from '@nestjs/common';
+import { Inject, Injectable, Optional } from '@nestjs/common';
 import {
+  type EnqueuedMessage,
   type EnqueueOutcome,
   type EnqueueRequest,
   MessageRepository,
+  QueueRepository,
   type ReceiptOutcomes,
   type ReceiptsRequest,
   type ReleaseRequest,
+  type Reserve,
 } from '@rowmq/store';
 import { BROKER_CONFIG } from '../broker.config.js';
 import { Metrics } from '../metrics/metrics.js';
+import { Pressure } from '../metrics/pressure.js';
 import { type BatchConfig, batchLimits } from './batch-limits.js';
 import { Batcher, type BatcherLimits, type BatcherOptions } from './batcher.js';
+import { hasGroups, type Lane, laneOf } from './lane.js';
+import { Offer } from './offer.js';
 import { WaitingConsumers } from './waiting-consumers.js';
 
 type NackRequest = ReceiptsRequest & { delaySeconds: number; reason?: string | undefined };
@@ -23,28 +29,44 @@ type ExtendRequest = ReceiptsRequest & { leaseSeconds: number };
  */
 @Injectable()
 export class Commits {
-  private readonly enqueues: Batcher<EnqueueRequest, Buffer[]>;
+  private readonly enqueues: Record<Lane, Batcher<EnqueueRequest, EnqueuedMessage[]>>;
   private readonly acks: Batcher<ReceiptsRequest, ReceiptOutcomes>;
+  private readonly orderedAcks: Batcher<ReceiptsRequest, ReceiptOutcomes>;
   private readonly nacks: Batcher<NackRequest, ReceiptOutcomes>;
   private readonly rejects: Batcher<RejectRequest, ReceiptOutcomes>;
   private readonly releases: Batcher<ReleaseRequest, ReceiptOutcomes>;
   private readonly extends: Batcher<ExtendRequest, { outcomes: ReceiptOutcomes; leaseExpiresAt: number }>;
 
   constructor(
-    private readonly messages: MessageRepository,
+    messages: MessageRepository,
+    private readonly queues: QueueRepository,
     private readonly consumers: WaitingConsumers,
     private readonly metrics: Metrics,
     @Inject(BROKER_CONFIG) private readonly config: BatchConfig,
+    @Optional() private readonly pressure: Pressure = new Pressure(),
   ) {
-    this.enqueues = this.batcher<EnqueueRequest, Buffer[]>('enqueue', {
-      commit: (requests) => this.store(requests),
-      weigh: ({ messages: sent }) => ({
-        rows: sent.length,
-        bytes: sent.reduce((sum, { body, headers }) => sum + body.length + (headers?.length ?? 0), 0),
-      }),
-    });
+    const lane = (verb: string, commit: (requests: readonly EnqueueRequest[]) => Promise<EnqueueOutcome[]>) =>
+      this.batcher<EnqueueRequest, EnqueuedMessage[]>(verb, {
+        commit,
+        weigh: ({ messages: sent }) => ({
+          rows: sent.length,
+          bytes: sent.reduce((sum, { body, headers }) => sum + body.length + (headers?.length ?? 0), 0),
+        }),
+      });
+    const store = async (requests: readonly EnqueueRequest[]) =>
+      this.store(requests, (options) => messages.enqueue(requests, options));
+    this.enqueues = {
+      plain: lane('enqueue', store),
+      withKey: lane('enqueue-with-key', store),
+      withIds: lane('enqueue-with-ids', store),
+      withGroups: lane('enqueue-with-groups', store),
+      inOrder: lane('enqueue-in-order', async (requests) =>
+        this.store(requests, (options) => messages.enqueueInOrder(requests, options)),
+      ),
+    };
     const weigh = ({ receipts }: ReceiptsRequest) => ({ rows: receipts.length, bytes: 0 });
     this.acks = this.batcher('ack', { commit: (requests) => messages.ack(requests), weigh });
+    this.orderedAcks = this.batcher('ack-in-order', { commit: (requests) => messages.ackInOrder(requests), weigh });
     this.nacks = this.batcher<NackRequest, ReceiptOutcomes>('nack', {
       commit: (requests) => messages.nack(requests),
       weigh,
@@ -66,16 +88,22 @@ export class Commits {
   }
 
   /**
-   * Returns the messages' ids. Throws `queue-not-found`, `queue-full`, `invalid-request`,
-   * `overloaded`, `database-unavailable`.
+   * Throws `queue-not-found`, `queue-full`, `invalid-request`, `idempotency-key-reused`,
+   * `enqueue-in-progress`, `overloaded`, `database-unavailable`.
    */
-  async enqueue(request: EnqueueRequest): Promise<Buffer[]> {
-    return this.enqueues.submit(request.queueName, request);
+  async enqueue(request: EnqueueRequest, caller?: string): Promise<EnqueuedMessage[]> {
+    const lane = hasGroups(request) ? await this.laneOfGroups(request) : laneOf(request);
+    return this.enqueues[lane].submit(request.queueName, request, caller);
   }
 
   /** Throws `overloaded`, `database-unavailable`, as the following verbs do. */
   async ack(request: ReceiptsRequest): Promise<ReceiptOutcomes> {
     return this.acks.submit(String(request.queueId), request);
+  }
+
+  /** {@link ack} in an ordered queue. */
+  async ackInOrder(request: ReceiptsRequest): Promise<ReceiptOutcomes> {
+    return this.orderedAcks.submit(String(request.queueId), request);
   }
 
   async nack(request: NackRequest): Promise<ReceiptOutcomes> {
@@ -95,28 +123,27 @@ export class Commits {
     return this.extends.submit(String(request.queueId), request);
   }
 
+  private async laneOfGroups({ queueName }: EnqueueRequest): Promise<Lane> {
+    return (await this.queues.get(queueName)).ordering === null ? 'withGroups' : 'inOrder';
+  }
+
   /** Stores messages, hands them off to parked consumers, and wakes consumers for the others. */
-  private async store(requests: readonly EnqueueRequest[]): Promise<EnqueueOutcome[]> {
-    /** By queue. A batch that is tried again offers its messages again. */
-    const available = new Map<string, number>();
-    const handedOff = new Map<string, number>();
-    const outcomes = await this.messages.enqueue(requests, {
-      reserve: (queue, messages) => {
-        available.set(queue.name, messages);
-        return this.consumers.reserve(queue, messages).map((reservation) => ({
-          ...reservation,
-          handOff: (leased) => {
-            handedOff.set(queue.name, (handedOff.get(queue.name) ?? 0) + leased.length);
-            reservation.handOff(leased);
-          },
-        }));
-      },
-    });
-    const stored = requests.filter((_, index) => !(outcomes[index] instanceof Error));
-    for (const queueName of new Set(stored.map((request) => request.queueName))) {
-      const left = (available.get(queueName) ?? 0) - (handedOff.get(queueName) ?? 0);
-      if (left > 0) this.consumers.wake(queueName, left);
+  private async store(
+    requests: readonly EnqueueRequest[],
+    enqueue: (options: { reserve: Reserve }) => Promise<EnqueueOutcome[]>,
+  ): Promise<EnqueueOutcome[]> {
+    const offer = new Offer(this.consumers);
+    const outcomes = await enqueue({ reserve: (queue, messages) => offer.reserve(queue, messages) });
+    const answered = new Set<string>();
+    for (const [index, { queueName }] of requests.entries()) {
+      const outcome = outcomes[index];
+      if (outcome === undefined || outcome instanceof Error) continue;
+      answered.add(queueName);
+      const duplicates = outcome.filter(({ duplicate }) => duplicate).length;
+      this.metrics.count('duplicate', queueName, duplicates);
+      this.metrics.count('enqueued', queueName, outcome.length - duplicates);
     }
+    offer.wakeOthers(answered);
     return outcomes;
   }
 
@@ -127,6 +154,7 @@ export class Commits {
     const batcher = new Batcher({
       limits: batchLimits(this.config),
       ...options,
+      onBegin: () => this.pressure.begin(),
       onBatch: (batch) => this.metrics.observeBatch(verb, batch),
     });
     this.metrics.addBatcher(verb, batcher);

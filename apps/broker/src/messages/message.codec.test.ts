@@ -1,17 +1,18 @@
-import { enqueueMessage, LIMITS, newPackId, RowmqError } from '@rowmq/contract';
+import { enqueueMessage, LIMITS, newPackId, RowmqError, sizeLimits } from '@rowmq/contract';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { formatTime, toContent, toLeasedMessage, toNewMessage } from './message.codec.js';
 
+const SIZES = sizeLimits();
 const EXPIRES_AT = Date.UTC(2030, 0, 2, 3, 4, 5, 67);
 
 function stored(sent: unknown): ReturnType<typeof toContent> {
-  return toContent({ ...toNewMessage(enqueueMessage.parse(sent), 0), id: newPackId(), expiresAt: EXPIRES_AT });
+  return toContent({ ...toNewMessage(enqueueMessage.parse(sent), 0, SIZES), id: newPackId(), expiresAt: EXPIRES_AT });
 }
 
 function failure(sent: unknown): RowmqError {
   try {
-    toNewMessage(enqueueMessage.parse(sent), 7);
+    toNewMessage(enqueueMessage.parse(sent), 7, SIZES);
   } catch (error) {
     if (error instanceof RowmqError) return error;
     throw error;
@@ -40,7 +41,7 @@ describe('a message that is stored and read again', () => {
 
   test('has the bytes that were sent, as text exactly if they are UTF-8', () => {
     fc.assert(
-      fc.property(fc.uint8Array({ maxLength: LIMITS.bodyBytes }), (bytes) => {
+      fc.property(fc.uint8Array({ maxLength: LIMITS.bodyBytesDefault }), (bytes) => {
         const sent = Buffer.from(bytes);
         const { body, bodyEncoding } = stored({ body: sent.toString('base64'), bodyEncoding: 'base64' });
         expect(Buffer.from(body, bodyEncoding).equals(sent)).toBe(true);
@@ -59,7 +60,7 @@ describe('a message that is stored and read again', () => {
 
   test('stores no headers as none', () => {
     for (const headers of [undefined, {}]) {
-      expect(toNewMessage(enqueueMessage.parse({ body: 'b', headers }), 0).headers).toBeNull();
+      expect(toNewMessage(enqueueMessage.parse({ body: 'b', headers }), 0, SIZES).headers).toBeNull();
       expect(stored({ body: 'b', headers }).headers).toEqual({});
     }
   });
@@ -93,6 +94,8 @@ test('a leased delivery has the receipt of its message and lease, and the priori
       receiveCount: 3,
       expiresAt: EXPIRES_AT,
       leaseExpiresAt: EXPIRES_AT + 1,
+      part: 0,
+      members: 1,
     }),
   ).toEqual({
     id: '019a0b5d-ac96-774b-8cce-b302099a8057',
@@ -100,7 +103,9 @@ test('a leased delivery has the receipt of its message and lease, and the priori
     bodyEncoding: 'utf8',
     headers: { k: 'v' },
     priority: 9,
-    receipt: Buffer.concat([Buffer.of(1), messageId, Buffer.alloc(8, 0xab)]).toString('base64url'),
+    receipt: Buffer.concat([Buffer.of(1), messageId, Buffer.alloc(8, 0xab), Buffer.of(0, 0, 0, 0, 0, 1)]).toString(
+      'base64url',
+    ),
     receiveCount: 3,
     enqueuedAt: formatTime(0x019a0b5dac96),
     expiresAt: '2030-01-02T03:04:05.067Z',

@@ -1,13 +1,15 @@
 import {
   bodyEncodingOf,
   encodeReceipt,
+  type EnqueueAnswer,
   type EnqueueMessage,
   formatMessageId,
   type LeasedMessage as LeasedMessageJson,
   messageBytes,
   messageIdTime,
+  type SizeLimits,
 } from '@rowmq/contract';
-import type { LeasedMessage, NewMessage } from '@rowmq/store';
+import type { EnqueuedMessage, LeasedMessage, MessageView, NewMessage } from '@rowmq/store';
 
 /**
  * Makes a message of a producer's request. It gets its id when its batch is stored. Throws
@@ -15,15 +17,23 @@ import type { LeasedMessage, NewMessage } from '@rowmq/store';
  * says so.
  * @param index the message's index in the request
  */
-export function toNewMessage(message: EnqueueMessage, index: number): NewMessage {
-  const { body, headers } = messageBytes(message, index);
+export function toNewMessage(message: EnqueueMessage, index: number, sizes: SizeLimits): NewMessage {
+  const { body, headers } = messageBytes(message, index, sizes);
   return {
     body,
     headers,
+    ...(message.groupId !== undefined && { groupId: message.groupId }),
     priority: message.priority,
     delaySeconds: message.delaySeconds,
+    availableAt: message.availableAt === undefined ? undefined : Date.parse(message.availableAt),
     expiresInSeconds: message.expiresInSeconds,
+    deduplicationId: message.deduplicationId,
   };
+}
+
+/** A message as enqueue answers it. */
+export function toEnqueuedMessage({ id, duplicate }: EnqueuedMessage): EnqueueAnswer['messages'][number] {
+  return duplicate ? { id: formatMessageId(id), duplicate } : { id: formatMessageId(id) };
 }
 
 /**
@@ -32,7 +42,7 @@ export function toNewMessage(message: EnqueueMessage, index: number): NewMessage
  */
 export function toLeasedMessage(message: LeasedMessage): LeasedMessageJson {
   const bodyEncoding = bodyEncodingOf(message.body);
-  return {
+  const json: LeasedMessageJson = {
     id: formatMessageId(message.messageId),
     body: message.body.toString(bodyEncoding),
     bodyEncoding,
@@ -40,25 +50,30 @@ export function toLeasedMessage(message: LeasedMessage): LeasedMessageJson {
     enqueuedAt: formatTime(messageIdTime(message.messageId)),
     expiresAt: formatTime(message.expiresAt),
     priority: message.priority,
-    receipt: encodeReceipt(message.messageId, message.leaseToken),
+    receipt: encodeReceipt(message),
     receiveCount: message.receiveCount,
     leaseExpiresAt: formatTime(message.leaseExpiresAt),
   };
+  if (message.replayOf !== undefined) json.replayOf = formatMessageId(message.replayOf);
+  if (message.groupId !== undefined) json.groupId = message.groupId;
+  return json;
 }
 
 /**
  * The immutable part of a message, as every call answers it. A body that is not valid UTF-8 becomes
  * base64.
  */
-export function toContent(message: { id: Buffer; body: Buffer; headers: Buffer | null; expiresAt: number }) {
+export function toContent(message: Omit<MessageView, 'queueId' | 'topicId'>) {
   const bodyEncoding = bodyEncodingOf(message.body);
   return {
     id: formatMessageId(message.id),
     body: message.body.toString(bodyEncoding),
     bodyEncoding,
     headers: readHeaders(message.headers),
+    ...(message.groupId !== undefined && { groupId: message.groupId }),
     enqueuedAt: formatTime(messageIdTime(message.id)),
     expiresAt: formatTime(message.expiresAt),
+    ...(message.replayOf !== undefined && { replayOf: formatMessageId(message.replayOf) }),
   };
 }
 

@@ -2,14 +2,15 @@ import { setMaxListeners } from 'node:events';
 import { setImmediate } from 'node:timers/promises';
 import { Logger } from '@nestjs/common';
 import { type LeasedMessage, type MessageRepository, type Queue, type QueueRepository } from '@rowmq/store';
-import { encodeReceipt, newPackId, RowmqError } from '@rowmq/contract';
+import { encodeReceipt, newPackId, RowmqError, sizeLimits } from '@rowmq/contract';
 import { describe, expect, test, vi } from 'vitest';
 import { Metrics } from '../metrics/metrics.js';
 import { Commits } from './commits.js';
 import { MessagesService } from './messages.service.js';
+import { noLimits } from './no-limits.test-support.js';
 import { WaitingConsumers } from './waiting-consumers.js';
 
-const QUEUE = { id: 7, name: 'q', leaseSeconds: 30, paused: false } as Queue;
+const QUEUE = { id: 7, name: 'q', leaseSeconds: 30, paused: false, ordering: null } as Queue;
 const CONFIG = { poolSize: 16, batchRequests: 1000, maxWaitingRequests: 100, maxLongPolls: 10 };
 const REQUEST = { maxMessages: 10, waitSeconds: 0 };
 
@@ -22,6 +23,8 @@ const leased: LeasedMessage[] = ['a', 'b'].map((body) => ({
   receiveCount: 1,
   expiresAt: 0,
   leaseExpiresAt: 0,
+  part: 0,
+  members: 1,
 }));
 
 const ackAll: MessageRepository['ack'] = async (requests) => requests.map(({ receipts }) => receipts.map(() => null));
@@ -36,13 +39,25 @@ function newService(claim: () => Promise<LeasedMessage[]> = async () => leased, 
   const messages = { claim: claimed, release, ack } as unknown as MessageRepository;
   const queues = { get: async () => QUEUE } as unknown as QueueRepository;
   const metrics = new Metrics();
-  const consumers = new WaitingConsumers(messages, queues, metrics, CONFIG, {
-    wake: () => undefined,
-    parked: () => undefined,
-  });
+  const consumers = new WaitingConsumers(
+    messages,
+    queues,
+    metrics,
+    CONFIG,
+    {
+      wake: () => undefined,
+      parked: () => undefined,
+    },
+    noLimits(),
+  );
   const wake = vi.spyOn(consumers, 'wake');
-  const commits = new Commits(messages, consumers, metrics, CONFIG);
-  return { service: new MessagesService(queues, commits, consumers, metrics), consumers, release, wake };
+  const commits = new Commits(messages, queues, consumers, metrics, CONFIG);
+  return {
+    service: new MessagesService(queues, commits, consumers, metrics, { sizes: sizeLimits() }, noLimits()),
+    consumers,
+    release,
+    wake,
+  };
 }
 
 describe('the messages of a dequeue', () => {
@@ -111,7 +126,7 @@ describe('the messages of a dequeue', () => {
 });
 
 describe('messages that a consumer releases', () => {
-  const receipts = leased.map(({ messageId, leaseToken }) => encodeReceipt(messageId, leaseToken));
+  const receipts = leased.map((one) => encodeReceipt(one));
 
   test('wake other consumers if they are ready at once, and only those whose lease was held', async () => {
     const { service, release, wake } = newService();
@@ -139,7 +154,7 @@ describe('messages that a consumer releases', () => {
 });
 
 describe('the acks that a dequeue carries', () => {
-  const RECEIPT = encodeReceipt(newPackId(), Buffer.alloc(8, 1));
+  const RECEIPT = encodeReceipt({ messageId: newPackId(), leaseToken: Buffer.alloc(8, 1), part: 0, members: 1 });
   const CARRYING = { ...REQUEST, ack: [RECEIPT] };
   const ACKED = { acked: [RECEIPT], failed: [] };
   const connected = new AbortController().signal;
@@ -153,7 +168,7 @@ describe('the acks that a dequeue carries', () => {
     return { until, letGo: () => letGo() };
   }
 
-  test('are committed before the claim starts, and answered beside the messages', async () => {
+  test('are committed before the claim of a dequeue that does not wait, and answered beside the messages', async () => {
     const commit = held();
     const claim = vi.fn<() => Promise<LeasedMessage[]>>(async () => leased);
     const ack = vi.fn<MessageRepository['ack']>(async (requests) => commit.until.then(() => ackAll(requests)));
@@ -196,7 +211,7 @@ describe('the acks that a dequeue carries', () => {
     await expect(service.dequeue('q', { ...REQUEST, ack: [] }, connected)).rejects.toBe(away);
   });
 
-  test('keep the broker from leasing anything when they fail', async () => {
+  test('keep the broker from leasing anything when they fail, if it does not wait', async () => {
     const claim = vi.fn<() => Promise<LeasedMessage[]>>(async () => leased);
     const { service } = newService(claim, async () => Promise.reject(away));
     await expect(service.dequeue('q', CARRYING, connected)).rejects.toBe(away);
@@ -227,7 +242,7 @@ describe('the acks that a dequeue carries', () => {
     expect(release).toHaveBeenCalledExactlyOnceWith([{ queueId: QUEUE.id, receipts: leased }]);
   });
 
-  describe('to a queue that is known to be empty', () => {
+  describe('and that waits for messages', () => {
     const WAITING = { ...CARRYING, waitSeconds: 20 };
 
     /**
@@ -237,10 +252,24 @@ describe('the acks that a dequeue carries', () => {
       const claim = vi.fn<() => Promise<LeasedMessage[]>>(async () => []);
       const made = newService(claim, async (requests) => commit().then(() => ackAll(requests)));
       await made.service.dequeue('q', REQUEST, connected);
-      expect(made.consumers.isKnownEmpty('q')).toBe(true);
       claim.mockClear();
       return { ...made, claim };
     }
+
+    test('do not delay the claim, but its answer waits for them', async () => {
+      const commit = held();
+      const { service, claim } = await parkedService(async () => commit.until);
+      claim.mockResolvedValue(leased);
+      await service.release('q', { receipts: [RECEIPT], delaySeconds: 0 });
+      const answer = service.dequeue('q', WAITING, connected);
+      let isAnswered = false;
+      void answer.finally(() => (isAnswered = true));
+      await vi.waitFor(() => expect(claim).toHaveBeenCalledOnce());
+      await setImmediate();
+      expect(isAnswered).toBe(false);
+      commit.letGo();
+      expect(await answer).toMatchObject({ messages: [{ body: 'a' }, { body: 'b' }], ...ACKED });
+    });
 
     test('do not keep the consumer from a hand-off, but its answer waits for them', async () => {
       const commit = held();

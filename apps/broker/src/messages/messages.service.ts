@@ -1,4 +1,4 @@
-import { Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
+import { Inject, Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
 import {
   type AckAnswer,
   decodeReceipt,
@@ -8,7 +8,6 @@ import {
   type EnqueueMessage,
   type ExtendAnswer,
   type FailedReceipt,
-  formatMessageId,
   type NackAnswer,
   type nackRequest,
   type Receipt,
@@ -18,12 +17,15 @@ import {
 } from '@rowmq/contract';
 import { type LeasedMessage, type Queue, QueueRepository, type ReceiptOutcomes } from '@rowmq/store';
 import type { z } from 'zod';
+import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import { Metrics } from '../metrics/metrics.js';
 import { Commits } from './commits.js';
-import { formatTime, toLeasedMessage, toNewMessage } from './message.codec.js';
-import { WaitingConsumers } from './waiting-consumers.js';
+import { formatTime, toEnqueuedMessage, toLeasedMessage, toNewMessage } from './message.codec.js';
+import { type CallerName, RequestLimits } from './request-limits.js';
+import { type ConsumerDemand, WaitingConsumers } from './waiting-consumers.js';
 
-type Demand = Omit<z.output<typeof dequeueRequest>, 'ack' | 'withSettings'>;
+type Demand = Omit<z.output<typeof dequeueRequest>, 'ack' | 'withSettings'> &
+  Pick<ConsumerDemand, 'onLeasing' | 'caller'>;
 
 /** The verbs of the REST contract. */
 @Injectable()
@@ -37,44 +39,64 @@ export class MessagesService implements OnApplicationShutdown {
     private readonly commits: Commits,
     private readonly consumers: WaitingConsumers,
     private readonly metrics: Metrics,
+    @Inject(BROKER_CONFIG) private readonly config: Pick<BrokerConfig, 'sizes'>,
+    private readonly limits: RequestLimits,
   ) {}
 
   /**
-   * Stores messages, all or none, and answers after COMMIT. Throws `queue-not-found`,
-   * `message-too-large`, `queue-full`, `invalid-request`.
+   * Stores messages, all or none, and answers after COMMIT. A repeat with the same key stores
+   * nothing, and gets the first answer. Throws `queue-not-found`, `message-too-large`,
+   * `queue-full`, `queue-paused`, `rate-limited`, `invalid-request`, `idempotency-key-reused`,
+   * `enqueue-in-progress`.
    */
-  async enqueue(queueName: string, messages: EnqueueMessage[]): Promise<EnqueueAnswer> {
-    const made = messages.map(toNewMessage);
-    const ids = await this.commits.enqueue({ queueName, messages: made });
-    this.metrics.count('enqueued', queueName, made.length);
-    return { messages: ids.map((id) => ({ id: formatMessageId(id) })) };
+  async enqueue(
+    queueName: string,
+    messages: EnqueueMessage[],
+    idempotencyKey: string | undefined,
+    caller: CallerName = null,
+  ): Promise<EnqueueAnswer> {
+    this.limits.admitEnqueue(caller, queueName, messages.length);
+    const made = messages.map((message, index) => toNewMessage(message, index, this.config.sizes));
+    const stored = await this.commits.enqueue({ queueName, messages: made, idempotencyKey }, caller ?? undefined);
+    return { messages: stored.map(toEnqueuedMessage) };
   }
 
   /**
    * Leases messages, and waits for them if asked to. A paused queue hands out none. If the consumer
    * hangs up before its answer is written, the broker releases its messages.
    *
-   * The acks that it carries are committed first, and stand whatever happens to the rest.
-   * Throws `queue-not-found`, `overloaded`, but not after it has settled an ack.
+   * The acks that it carries stand whatever happens to the rest.
+   * Throws `queue-not-found`, `rate-limited`, `overloaded`, but not after it has settled an ack.
    */
   async dequeue(
     queueName: string,
     request: z.output<typeof dequeueRequest>,
     hungUp: AbortSignal,
+    caller: CallerName = null,
   ): Promise<DequeueAnswer> {
-    const { ack, withSettings, ...demand } = request;
+    const arrivedAt = performance.now();
+    let leasingAt = arrivedAt;
+    const { ack, withSettings, ...rest } = request;
+    const demand = { ...rest, caller, onLeasing: () => void (leasingAt = performance.now()) };
     const before = withSettings === true ? await this.queues.get(queueName) : undefined;
     const answer = await this.track(
       ack === undefined ? this.lease(queueName, demand, hungUp) : this.ackAndLease(queueName, ack, demand, hungUp),
     );
-    return before === undefined ? answer : { ...answer, settings: await this.settingsOf(before, demand) };
+    if (before === undefined) return answer;
+    const waitedMs = Math.floor(leasingAt - arrivedAt);
+    return { ...answer, waitedMs, settings: await this.settingsOf(before, demand) };
   }
 
   /** Settles deliveries. Each receipt has its own answer. Throws `queue-not-found`. */
   async ack(queueName: string, receipts: string[]): Promise<AckAnswer> {
-    const { done, failed } = await this.perReceipt(queueName, receipts, (queueId, decoded) =>
-      this.commits.ack({ queueId, receipts: decoded }),
-    );
+    let isOrdered = false;
+    const { done, failed } = await this.perReceipt(queueName, receipts, ({ id: queueId, ordering }, decoded) => {
+      isOrdered = ordering !== null;
+      const request = { queueId, receipts: decoded };
+      return isOrdered ? this.commits.ackInOrder(request) : this.commits.ack(request);
+    });
+    // The next messages of the groups may be ready.
+    if (isOrdered && done.length > 0) this.consumers.wake(queueName, done.length);
     this.metrics.count('acked', queueName, done.length);
     return { acked: done, failed };
   }
@@ -112,7 +134,7 @@ export class MessagesService implements OnApplicationShutdown {
     queueName: string,
     { receipts, delaySeconds, deadLetter, reason }: z.output<typeof nackRequest>,
   ): Promise<NackAnswer> {
-    const { done, failed } = await this.perReceipt(queueName, receipts, (queueId, decoded) =>
+    const { done, failed } = await this.perReceipt(queueName, receipts, ({ id: queueId }, decoded) =>
       deadLetter
         ? this.commits.reject({ queueId, receipts: decoded, reason })
         : this.commits.nack({ queueId, receipts: decoded, delaySeconds, reason }),
@@ -130,7 +152,7 @@ export class MessagesService implements OnApplicationShutdown {
     queueName: string,
     { receipts, delaySeconds, reason }: z.output<typeof releaseRequest>,
   ): Promise<ReleaseAnswer> {
-    const { done, failed } = await this.perReceipt(queueName, receipts, (queueId, decoded) =>
+    const { done, failed } = await this.perReceipt(queueName, receipts, ({ id: queueId }, decoded) =>
       this.commits.release({ queueId, receipts: decoded, delaySeconds, reason }),
     );
     this.released(queueName, done.length, delaySeconds);
@@ -140,7 +162,7 @@ export class MessagesService implements OnApplicationShutdown {
   /** Moves leases' deadlines. Throws `queue-not-found`. */
   async extend(queueName: string, receipts: string[], leaseSeconds: number): Promise<ExtendAnswer> {
     let leaseExpiresAt = 0;
-    const { done, failed } = await this.perReceipt(queueName, receipts, async (queueId, decoded) => {
+    const { done, failed } = await this.perReceipt(queueName, receipts, async ({ id: queueId }, decoded) => {
       const result = await this.commits.extend({ queueId, receipts: decoded, leaseSeconds });
       leaseExpiresAt = result.leaseExpiresAt;
       return result.outcomes;
@@ -158,9 +180,10 @@ export class MessagesService implements OnApplicationShutdown {
   }
 
   /**
-   * Settles receipts, then leases. A consumer that needs no claim is parked at once: on a busy
-   * queue, it would otherwise miss every second hand-off. If the acks then fail, what it got is
-   * released.
+   * Settles receipts and leases. A consumer that waits is in line while its acks are settled: the
+   * two transactions share a flush, and it misses no hand-off. If the acks then fail, what it got
+   * is released. Without a wait, the acks come first, because in an ordered queue they let the next
+   * messages of their groups go.
    *
    * If an ack was settled and nothing could be leased, the consumer must still learn of the ack. It
    * gets an empty answer, and its next dequeue fails if the trouble lasts.
@@ -174,7 +197,7 @@ export class MessagesService implements OnApplicationShutdown {
     const gone = new AbortController();
     const leave = (): void => gone.abort();
     let early: Promise<DequeueAnswer> | undefined;
-    if (demand.waitSeconds > 0 && !hungUp.aborted && this.consumers.isKnownEmpty(queueName)) {
+    if (demand.waitSeconds > 0 && !hungUp.aborted) {
       hungUp.addEventListener('abort', leave, { once: true });
       early = this.track(this.lease(queueName, demand, gone.signal));
       // Its failure counts once the acks are settled.
@@ -199,12 +222,12 @@ export class MessagesService implements OnApplicationShutdown {
 
   private async lease(
     queueName: string,
-    { maxMessages, waitSeconds, leaseSeconds }: Demand,
+    { maxMessages, waitSeconds, leaseSeconds, caller, onLeasing }: Demand,
     hungUp: AbortSignal,
   ): Promise<DequeueAnswer> {
     const leased = await this.consumers.dequeue(
       queueName,
-      { maxMessages, leaseSeconds, waitMs: waitSeconds * 1000 },
+      { maxMessages, leaseSeconds, waitMs: waitSeconds * 1000, caller, onLeasing },
       hungUp,
     );
     if (leased.length === 0) return { messages: [] };
@@ -223,7 +246,7 @@ export class MessagesService implements OnApplicationShutdown {
   private async perReceipt(
     queueName: string,
     receipts: string[],
-    verb: (queueId: number, receipts: Receipt[]) => Promise<ReceiptOutcomes>,
+    verb: (queue: Queue, receipts: Receipt[]) => Promise<ReceiptOutcomes>,
   ): Promise<{ done: string[]; failed: FailedReceipt[] }> {
     const queue = await this.queues.get(queueName);
     const failed: FailedReceipt[] = [];
@@ -236,7 +259,7 @@ export class MessagesService implements OnApplicationShutdown {
       }
     }
     const done: string[] = [];
-    const outcomes = decoded.size === 0 ? [] : await verb(queue.id, [...decoded.values()]);
+    const outcomes = decoded.size === 0 ? [] : await verb(queue, [...decoded.values()]);
     for (const [index, receipt] of [...decoded.keys()].entries()) {
       const code = outcomes[index] ?? null;
       if (code === null) done.push(receipt);
@@ -270,6 +293,7 @@ export class MessagesService implements OnApplicationShutdown {
     return {
       leaseSeconds: leaseSeconds ?? Math.min(before.leaseSeconds, now.leaseSeconds),
       maxReceives: now.deadLetterQueueId === null ? null : now.maxReceives,
+      ordering: now.ordering,
     };
   }
 

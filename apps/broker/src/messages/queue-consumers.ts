@@ -12,6 +12,8 @@ export interface Consumer {
   readonly arrival: number;
   /** Its time ran out, or it hung up, while a claim or a reservation could still bring messages. */
   isOver: boolean;
+  /** A claim or an enqueue that may lease messages to it begins. */
+  readonly onLeasing?: (() => void) | undefined;
   readonly settle: (outcome: LeasedMessage[] | Error) => void;
 }
 
@@ -83,9 +85,9 @@ const STEPS: Record<ConsumersEvent, Partial<Record<State, Step>>> = {
 };
 
 /**
- * A claim that got too little although more may be ready is repeated. After this many in a row, a
- * consumer that does not wait is told that there is no message. The others wait for the next
- * consumer, hint or poll.
+ * A claim that got too little although more may be ready is repeated. After this many in a row that
+ * got nothing, a consumer that does not wait is told that there is no message. The others wait for
+ * the next consumer, hint or poll.
  */
 const MOST_REPEATS = 5;
 
@@ -136,7 +138,7 @@ export class QueueConsumers implements IdleQueue {
   private fresh = 0;
   /** A peer's hint came, and no claim has begun since. */
   private isHinted = false;
-  /** Claims in a row that have to be repeated. */
+  /** Claims in a row that got nothing and have to be repeated. */
   private repeats = 0;
 
   constructor(
@@ -146,11 +148,6 @@ export class QueueConsumers implements IdleQueue {
 
   get state(): State {
     return this.current;
-  }
-
-  /** A consumer that comes now needs no claim. It waits for a hand-off. */
-  get isKnownEmpty(): boolean {
-    return this.current === 'parked' && this.ready === 0;
   }
 
   /** Consumers wait for a hand-off, a hint or a poll. */
@@ -177,6 +174,13 @@ export class QueueConsumers implements IdleQueue {
     if (index < 0) return;
     this.waiting.splice(index, 1);
     consumer.settle([]);
+  }
+
+  /** Gives the last consumer that waits an empty answer. Returns whether there was one. */
+  letLastGo(): boolean {
+    const last = this.waiting.findLast(({ mayWait }) => mayWait);
+    if (last !== undefined) this.giveUp(last);
+    return last !== undefined;
   }
 
   /**
@@ -247,11 +251,12 @@ export class QueueConsumers implements IdleQueue {
    * @param claimAgain the claim got too little although more may be ready
    */
   endClaim(leased: readonly LeasedMessage[][], claimAgain: boolean): void {
-    this.repeats = claimAgain ? this.repeats + 1 : 0;
+    const found = leased.reduce((sum, { length }) => sum + length, 0);
+    // A claim of large messages gets less than was wanted, again and again, and none is in vain.
+    this.repeats = claimAgain && found === 0 ? this.repeats + 1 : 0;
     const isInVain = this.repeats === MOST_REPEATS;
     if (isInVain) this.repeats = 0;
     const isRepeated = claimAgain && !isInVain;
-    const found = leased.reduce((sum, { length }) => sum + length, 0);
     // These are leased now, and peers would look for them in vain.
     this.fresh = Math.max(0, this.fresh - found);
     const left = this.claimants.filter((consumer, index) => {
@@ -371,6 +376,8 @@ export class QueueConsumers implements IdleQueue {
   }
 }
 
-function demandOf({ maxMessages, leaseSeconds }: Consumer, queue: Queue): Demand {
+/** The demand with which a claim or an enqueue begins. */
+function demandOf({ maxMessages, leaseSeconds, onLeasing }: Consumer, queue: Queue): Demand {
+  onLeasing?.();
   return { maxMessages, leaseSeconds: leaseSeconds ?? queue.leaseSeconds };
 }

@@ -13,6 +13,7 @@ import {
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { Metrics } from '../metrics/metrics.js';
 import type { Peers } from './peers.js';
+import { noLimits } from './no-limits.test-support.js';
 import { WaitingConsumers } from './waiting-consumers.js';
 
 const LONG = 60_000;
@@ -31,6 +32,8 @@ const delivery = (body: string): LeasedMessage => ({
   receiveCount: 1,
   expiresAt: 0,
   leaseExpiresAt: 0,
+  part: 0,
+  members: 1,
 });
 const bodies = (deliveries: LeasedMessage[]): string[] => deliveries.map(({ body }) => body.toString());
 
@@ -142,7 +145,14 @@ let store: StoreByHand;
 let consumers: WaitingConsumers;
 
 function newConsumers(config: Partial<typeof CONFIG> = {}): WaitingConsumers {
-  return new WaitingConsumers(store.messages, store.queues, new Metrics(), { ...CONFIG, ...config }, NO_PEERS);
+  return new WaitingConsumers(
+    store.messages,
+    store.queues,
+    new Metrics(),
+    { ...CONFIG, ...config },
+    NO_PEERS,
+    noLimits(),
+  );
 }
 
 // Waits, pauses and polls end only when a test advances the clock. The first poll would be due
@@ -567,12 +577,31 @@ describe('the consumers that wait', () => {
     consumers = newConsumers({ maxLongPolls: 2 });
     const waits = [consumers.dequeue('q', one, never), consumers.dequeue('q', one, never)];
     const refused = { code: 'overloaded', retryAfterSeconds: 1 };
-    await expect(consumers.dequeue('other', one, never)).rejects.toMatchObject(refused);
+    await expect(consumers.dequeue('q', one, never)).rejects.toMatchObject(refused);
     (await store.claim()).bring(['1'], ['2']);
     await Promise.all(waits);
     const later = consumers.dequeue('q', one, never);
     (await store.claim()).bring(['3']);
     expect(bodies(await later)).toEqual(['3']);
+  });
+
+  test('in a queue with less than its share take the place of the last one of the queue with the most', async () => {
+    consumers = newConsumers({ maxLongPolls: 4 });
+    const [first, ...flood] = [1, 2, 3, 4].map(() => consumers.dequeue('flood', one, never));
+    const claim = await store.claim();
+    expect(claim.demands).toHaveLength(4);
+    claim.bring();
+    await turn();
+    const others = [consumers.dequeue('other', one, never), consumers.dequeue('other', one, never)];
+    // The latest of the flood hear that there is no message, as at the end of their time.
+    expect(await Promise.all(flood.slice(1))).toEqual([[], []]);
+    for (const queue of ['other', 'flood'])
+      await expect(consumers.dequeue(queue, one, never)).rejects.toMatchObject({ code: 'overloaded' });
+    (await store.claim()).bring(['a'], ['b']);
+    expect((await Promise.all(others)).flatMap(bodies)).toEqual(['a', 'b']);
+    consumers.wake('flood', 2);
+    (await store.claim()).bring(['1'], ['2']);
+    expect((await Promise.all([first!, flood[0]!])).flatMap(bodies)).toEqual(['1', '2']);
   });
 
   test('leave room for consumers that do not wait, which is bounded as well', async () => {
@@ -611,7 +640,7 @@ describe('the consumers that wait', () => {
 describe('a hand-off', () => {
   test('gives messages to parked consumers without a claim, and counts them', async () => {
     const metrics = new Metrics();
-    consumers = new WaitingConsumers(store.messages, store.queues, metrics, CONFIG, NO_PEERS);
+    consumers = new WaitingConsumers(store.messages, store.queues, metrics, CONFIG, NO_PEERS, noLimits());
     const { waiting } = await parked();
     const [reservation] = consumers.reserve(store.queue('q'), 2);
     reservation?.handOff([delivery('handed off')]);
@@ -694,10 +723,17 @@ describe('peers', () => {
   let heard: string[];
   beforeEach(() => {
     heard = [];
-    consumers = new WaitingConsumers(store.messages, store.queues, new Metrics(), CONFIG, {
-      wake: (queueName, messages) => heard.push(`${messages} in ${queueName}`),
-      parked: (queueName) => heard.push(`parked at ${queueName}`),
-    });
+    consumers = new WaitingConsumers(
+      store.messages,
+      store.queues,
+      new Metrics(),
+      CONFIG,
+      {
+        wake: (queueName, messages) => heard.push(`${messages} in ${queueName}`),
+        parked: (queueName) => heard.push(`parked at ${queueName}`),
+      },
+      noLimits(),
+    );
   });
 
   test('hear of messages that became ready here while nobody waits', () => {

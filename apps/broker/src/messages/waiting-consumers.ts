@@ -1,12 +1,14 @@
-import { type BeforeApplicationShutdown, Inject, Injectable } from '@nestjs/common';
+import { type BeforeApplicationShutdown, Inject, Injectable, Optional } from '@nestjs/common';
 import { RowmqError } from '@rowmq/contract';
 import { type LeasedMessage, MessageRepository, type Queue, QueueRepository, type Reservation } from '@rowmq/store';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import { Metrics } from '../metrics/metrics.js';
+import { Pressure } from '../metrics/pressure.js';
 import { batchLimits, type BatchConfig } from './batch-limits.js';
 import { overloaded, WAIT_MS } from './batcher.js';
 import { IdlePoll } from './idle-poll.js';
 import { PEERS, type Peers } from './peers.js';
+import { type CallerName, RequestLimits } from './request-limits.js';
 import { type ClaimLimits, type Consumer, QueueConsumers, type QueueConsumersHost } from './queue-consumers.js';
 
 /** A consumer's request. */
@@ -16,6 +18,9 @@ export interface ConsumerDemand {
   leaseSeconds: number | undefined;
   /** 0: answer at once, even with no message. */
   waitMs: number;
+  caller?: CallerName;
+  /** A claim or an enqueue that may lease messages to it begins. The last call counts. */
+  onLeasing?: (() => void) | undefined;
 }
 
 /**
@@ -63,6 +68,8 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
     private readonly metrics: Metrics,
     @Inject(BROKER_CONFIG) private readonly config: BatchConfig & Pick<BrokerConfig, 'maxLongPolls'>,
     @Inject(PEERS) private readonly peers: Peers,
+    private readonly limits: RequestLimits,
+    @Optional() private readonly pressure: Pressure = new Pressure(),
   ) {
     const { requests, rows, batches } = batchLimits(config);
     this.claimLimits = { consumers: requests, messages: rows };
@@ -88,20 +95,15 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
   /**
    * Leases messages, at once or as soon as there are some within `waitMs`. Returns none when the
    * time is up, the consumer hangs up or the broker stops. The caller releases messages of a
-   * consumer that has hung up. Throws `queue-not-found`, `database-unavailable`, and `overloaded`
-   * when too many wait.
+   * consumer that has hung up. Throws `queue-not-found`, `database-unavailable`, `rate-limited`
+   * when too many of its queue or key wait, and `overloaded` when too many wait in all.
    */
   async dequeue(queueName: string, demand: ConsumerDemand, hungUp: AbortSignal): Promise<LeasedMessage[]> {
     if (this.isClosed || hungUp.aborted) return [];
     const mayWait = demand.waitMs > 0;
-    const { maxLongPolls, maxWaitingRequests } = this.config;
-    if (this.waiting >= (mayWait ? maxLongPolls : maxLongPolls + maxWaitingRequests)) {
-      throw new RowmqError(
-        'overloaded',
-        `${this.waiting} consumers wait on this broker already; try again later or on another.`,
-        { retryAfterSeconds: 1 },
-      );
-    }
+    this.limits.admitDequeue();
+    this.makeRoom(queueName, mayWait);
+    const endPoll = mayWait ? this.limits.beginPoll(demand.caller ?? null, queueName) : undefined;
     this.waiting += 1;
     try {
       return await new Promise<LeasedMessage[]>((resolve, reject) => {
@@ -112,6 +114,7 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
           mayWait,
           arrival: (this.arrivals += 1),
           isOver: false,
+          onLeasing: demand.onLeasing,
           settle: (outcome) => {
             clearTimeout(timer);
             hungUp.removeEventListener('abort', giveUp);
@@ -126,12 +129,25 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
       });
     } finally {
       this.waiting -= 1;
+      endPoll?.();
     }
   }
 
-  /** A consumer that comes to this queue now causes no claim. It waits for a hand-off. */
-  isKnownEmpty(queueName: string): boolean {
-    return this.lists.get(queueName)?.isKnownEmpty ?? false;
+  /**
+   * Throws `overloaded` if nobody else may wait. If the consumer's queue has less than its share,
+   * the last consumer of the queue with the most gets an empty answer instead.
+   */
+  private makeRoom(queueName: string, mayWait: boolean): void {
+    const { maxLongPolls, maxWaitingRequests } = this.config;
+    const most = mayWait ? maxLongPolls : maxLongPolls + maxWaitingRequests;
+    if (this.waiting < most) return;
+    const largest = mayWait ? this.limits.queueToGiveWay(queueName) : undefined;
+    if (largest !== undefined && this.lists.get(largest)?.letLastGo() === true) return;
+    throw new RowmqError(
+      'overloaded',
+      `${this.waiting} consumers wait on this broker already; try again later or on another.`,
+      { retryAfterSeconds: 1 },
+    );
   }
 
   /**
@@ -229,7 +245,8 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
       list.endClaim([], false);
       return;
     }
-    const { leased, claimAgain } = await this.messages.claim(queue, demands);
+    const ended = this.pressure.begin();
+    const { leased, claimAgain } = await this.messages.claim(queue, demands).finally(ended);
     const rows = demands.reduce((sum, { maxMessages }) => sum + maxMessages, 0);
     this.metrics.observeBatch('dequeue', { rows, ms: performance.now() - started });
     list.endClaim(leased, await claimAgain);

@@ -3,6 +3,7 @@ import { Injectable } from '@nestjs/common';
 import { Database } from '@rowmq/store';
 import { Gauge, Registry } from 'prom-client';
 import { Metrics } from './metrics.js';
+import { Pressure } from './pressure.js';
 
 /** Prometheus gives a scrape ten seconds. A database that hangs must not use them up. */
 const PING_MS = 2000;
@@ -25,6 +26,7 @@ export class DatabaseMetrics {
   constructor(
     private readonly database: Database,
     private readonly metrics: Metrics,
+    pressure: Pressure,
   ) {
     const { health } = database;
     metrics.gauge(
@@ -37,6 +39,12 @@ export class DatabaseMetrics {
       'rowmq_database_several_servers',
       'Whether several servers take writes where one primary should be, so that requests are refused',
       () => Number(health.hasSeveralServers),
+      'max',
+    );
+    metrics.gauge(
+      'rowmq_database_pressure',
+      'How slow the database is: 1 the reaper yields, 2 enqueues are refused, 3 dequeues too',
+      () => pressure.level(),
       'max',
     );
     metrics.counter(

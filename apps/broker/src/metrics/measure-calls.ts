@@ -1,5 +1,6 @@
 import type { FastifyAdapter } from '@nestjs/platform-fastify';
 import type { CallConfig } from '../http/api-call.js';
+import type { ProblemRequest } from '../http/problem.filter.js';
 import type { Metrics } from './metrics.js';
 
 /**
@@ -10,6 +11,8 @@ export function measureCalls(adapter: FastifyAdapter, metrics: Metrics): void {
   adapter.getInstance().addHook('onResponse', (request, reply, done) => {
     const { call } = request.routeOptions.config as Partial<CallConfig>;
     if (call !== undefined) metrics.observe(call, reply.statusCode, reply.elapsedTime / 1000);
+    const { problem } = request as Partial<ProblemRequest>;
+    if (problem !== undefined && problem !== null) metrics.refused(problem);
     done();
   });
 }

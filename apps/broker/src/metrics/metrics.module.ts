@@ -4,6 +4,7 @@ import { BuildInfo } from './build-info.js';
 import { DatabaseMetrics } from './database-metrics.js';
 import { Metrics } from './metrics.js';
 import { MetricsController } from './metrics.controller.js';
+import { Pressure } from './pressure.js';
 import { ReaperMetrics } from './reaper-metrics.js';
 
 /**
@@ -12,7 +13,14 @@ import { ReaperMetrics } from './reaper-metrics.js';
 @Global()
 @Module({
   controllers: [MetricsController],
-  providers: [Metrics, BuildInfo, DatabaseMetrics, ReaperMetrics, { provide: STORE_OBSERVER, useExisting: Metrics }],
-  exports: [Metrics, DatabaseMetrics, STORE_OBSERVER],
+  providers: [
+    Metrics,
+    Pressure,
+    BuildInfo,
+    DatabaseMetrics,
+    ReaperMetrics,
+    { provide: STORE_OBSERVER, useExisting: Metrics },
+  ],
+  exports: [Metrics, Pressure, DatabaseMetrics, STORE_OBSERVER],
 })
 export class MetricsModule {}

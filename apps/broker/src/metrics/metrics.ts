@@ -1,6 +1,9 @@
-import { Injectable } from '@nestjs/common';
-import type { StoreObserver } from '@rowmq/store';
+import { Inject, Injectable, Optional } from '@nestjs/common';
+import type { ErrorCode } from '@rowmq/contract';
+import type { EventCounts, MinuteEvent, StoreObserver } from '@rowmq/store';
 import { type Aggregator, collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
+import { ShownQueues } from './shown-queues.js';
 import { WORKER_NUMBER, WorkerMetrics } from './worker-metrics.js';
 
 /** An event of messages, as the `event` label names it. */
@@ -8,6 +11,7 @@ export type MessageEvent = (typeof EVENTS)[number];
 
 const EVENTS = [
   'enqueued',
+  'duplicate',
   'handed-off',
   'dequeued',
   'redelivered',
@@ -18,8 +22,28 @@ const EVENTS = [
   'expired',
   'dead-lettered',
   'purged',
+  'dropped',
+  'cancelled',
   'redriven',
+  'moved',
+  'replayed',
 ] as const;
+
+/** Queues with series of their own, unless a setting says so. */
+export const METRICS_QUEUES = 200;
+
+/** The events of a queue's history. */
+const IN_HISTORY: Partial<Record<MessageEvent, MinuteEvent>> = {
+  enqueued: 'enqueued',
+  dequeued: 'dequeued',
+  acked: 'acked',
+  nacked: 'nacked',
+  expired: 'expired',
+  'dead-lettered': 'deadLettered',
+  purged: 'purged',
+  cancelled: 'purged',
+  redriven: 'redriven',
+};
 
 /** Buckets for the time of a transaction or a statement. */
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
@@ -36,7 +60,9 @@ export class Metrics implements StoreObserver {
     registers: [this.registry],
     collect: () => this.onReport(),
   });
-  private readonly counted = new Set<string>();
+  private readonly shown: ShownQueues;
+  /** Events that nobody has taken for the history, by queue. */
+  private fresh = new Map<string, EventCounts>();
   private onReport = (): void => undefined;
 
   private readonly requests = new Histogram({
@@ -45,6 +71,13 @@ export class Metrics implements StoreObserver {
     labelNames: ['call', 'status'],
     // The bucket of 25 s holds a dequeue that waited 20 s in vain: it did not take too long.
     buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 25],
+    registers: [this.registry],
+  });
+
+  private readonly refusals = new Counter({
+    name: 'rowmq_refused_total',
+    help: 'Requests that were refused or failed, by the code of the error',
+    labelNames: ['code'],
     registers: [this.registry],
   });
 
@@ -77,7 +110,8 @@ export class Metrics implements StoreObserver {
 
   private readonly workers: WorkerMetrics | undefined;
 
-  constructor() {
+  constructor(@Optional() @Inject(BROKER_CONFIG) config?: Pick<BrokerConfig, 'metricsQueues'>) {
+    this.shown = new ShownQueues(config?.metricsQueues ?? METRICS_QUEUES, (queue) => this.removeSeries(queue));
     // Sums of memory or lag mean nothing: each worker shows its own.
     const labels = WORKER_NUMBER === undefined ? {} : { worker: WORKER_NUMBER };
     collectDefaultMetrics({ register: this.registry, labels });
@@ -100,13 +134,33 @@ export class Metrics implements StoreObserver {
 
   count(event: MessageEvent, queue: string, messages: number): void {
     if (messages === 0) return;
-    this.counted.add(queue);
-    this.messages.inc({ event, queue }, messages);
+    this.messages.inc({ event, queue: this.shown.labelOf(queue) }, messages);
+    const kept = IN_HISTORY[event];
+    if (kept !== undefined) this.addFresh(queue, kept, messages);
   }
 
-  /** Queues whose messages this process has counted. */
+  /** The events of each queue since the last call, for the queues' history. */
+  takeFresh(): Map<string, EventCounts> {
+    const { fresh } = this;
+    this.fresh = new Map();
+    return fresh;
+  }
+
+  /** These could not be stored. The next call takes them again. */
+  putBack(counts: ReadonlyMap<string, EventCounts>): void {
+    for (const [queue, events] of counts)
+      for (const [event, messages] of Object.entries(events)) this.addFresh(queue, event as MinuteEvent, messages);
+  }
+
+  private addFresh(queue: string, event: MinuteEvent, messages: number): void {
+    let events = this.fresh.get(queue);
+    if (events === undefined) this.fresh.set(queue, (events = {}));
+    events[event] = (events[event] ?? 0) + messages;
+  }
+
+  /** Queues with series of their own. */
   get countedQueues(): string[] {
-    return [...this.counted];
+    return this.shown.names;
   }
 
   /**
@@ -119,8 +173,17 @@ export class Metrics implements StoreObserver {
 
   /** Stops reporting a deleted queue. */
   forget(queue: string): void {
-    this.counted.delete(queue);
+    this.shown.forget(queue);
+    this.removeSeries(queue);
+  }
+
+  private removeSeries(queue: string): void {
     for (const event of EVENTS) this.messages.remove({ event, queue });
+  }
+
+  /** A request was refused, or failed. */
+  refused(code: ErrorCode): void {
+    this.refusals.inc({ code });
   }
 
   observe(call: string, status: number, seconds: number): void {
@@ -139,6 +202,21 @@ export class Metrics implements StoreObserver {
   info(name: string, help: string, labels: Record<string, string>): void {
     const gauge = new Gauge({ name, help, labelNames: Object.keys(labels), registers: [], aggregator: 'first' });
     gauge.set(labels, 1);
+    this.registry.registerMetric(gauge);
+  }
+
+  /** A gauge with one label that each scrape reads. */
+  gaugeBy(name: string, help: string, label: string, read: () => Iterable<readonly [string, number]>): void {
+    const gauge: Gauge = new Gauge({
+      name,
+      help,
+      labelNames: [label],
+      registers: [],
+      collect: () => {
+        gauge.reset();
+        for (const [value, number] of read()) gauge.inc({ [label]: value }, number);
+      },
+    });
     this.registry.registerMetric(gauge);
   }
 

@@ -6,6 +6,7 @@ import { StartupError } from '@rowmq/store';
 import { bearerOf, digest, isSecret } from '../http/bearer.js';
 import type { HintCounts } from './hint-counts.js';
 import { type Hint, HINT_PATH, hintRequest, MOST_HINT_BYTES } from './hint.js';
+import { CONSUMERS_PATH, consumersQuestion, type PeerConsumer } from './question.js';
 
 /** A hint is small, and its sender gives up after a second. */
 const REQUEST_MS = 5000;
@@ -13,7 +14,12 @@ const REQUEST_MS = 5000;
 const KEEP_ALIVE_MS = 60_000;
 const MOST_CONNECTIONS = 1000;
 
-/** Takes the hints of peers, on an address of its own that no client needs. */
+interface Reply {
+  status: number;
+  body?: unknown;
+}
+
+/** Takes the hints and questions of peers, on an address of its own that no client needs. */
 export class HintListener {
   /** Peers read it in the database. */
   readonly token = randomBytes(32).toString('base64url');
@@ -23,14 +29,15 @@ export class HintListener {
   constructor(
     private readonly onHint: (hint: Hint) => void,
     private readonly counts: HintCounts,
+    private readonly onConsumers: (queue: string) => PeerConsumer[] = () => [],
   ) {
     this.server = createServer(
       { requestTimeout: REQUEST_MS, headersTimeout: REQUEST_MS, keepAliveTimeout: KEEP_ALIVE_MS },
       (request, response) => {
         // Whatever is wrong with a request, its sender alone has to know.
         this.receive(request)
-          .catch(() => 400)
-          .then((status) => end(response, status))
+          .catch((): Reply => ({ status: 400 }))
+          .then((reply) => end(response, reply))
           .catch(() => response.destroy());
       },
     );
@@ -60,29 +67,35 @@ export class HintListener {
     await closed;
   }
 
-  /** Returns the status of the answer. */
-  private async receive(request: IncomingMessage): Promise<number> {
-    if (request.method !== 'POST' || request.url !== HINT_PATH) return 404;
+  private async receive(request: IncomingMessage): Promise<Reply> {
+    const { method, url } = request;
+    if (method !== 'POST' || (url !== HINT_PATH && url !== CONSUMERS_PATH)) return { status: 404 };
     // Before the body, so that a stranger makes the broker parse nothing.
     if (!isSecret(bearerOf(request.headers.authorization), this.expected)) {
       this.counts.count('refused');
-      return 401;
+      return { status: 401 };
     }
     const chunks: Buffer[] = [];
     let size = 0;
     for await (const chunk of request) {
       size += (chunk as Buffer).length;
-      if (size > MOST_HINT_BYTES) return 413;
+      if (size > MOST_HINT_BYTES) return { status: 413 };
       chunks.push(chunk as Buffer);
     }
-    const hint = hintRequest.parse(JSON.parse(Buffer.concat(chunks).toString()));
+    const sent: unknown = JSON.parse(Buffer.concat(chunks).toString());
+    if (url === CONSUMERS_PATH) {
+      const consumers = this.onConsumers(consumersQuestion.parse(sent).queue);
+      return { status: 200, body: { consumers } };
+    }
+    const hint = hintRequest.parse(sent);
     this.counts.count('received');
     this.onHint(hint);
-    return 204;
+    return { status: 204 };
   }
 }
 
-function end(response: ServerResponse, status: number): void {
+function end(response: ServerResponse, { status, body }: Reply): void {
   // The rest of a refused request is not read.
-  response.writeHead(status, status === 204 ? {} : { connection: 'close' }).end();
+  response.writeHead(status, status < 300 ? {} : { connection: 'close' });
+  response.end(body === undefined ? undefined : JSON.stringify(body));
 }

@@ -129,8 +129,8 @@ test('a peer that does not answer holds up neither the caller nor the hints to o
   }
 });
 
-test('a message of twenty brokers costs one hint, and the announcement of its consumer goes to its sender only', async () => {
-  const many = Array.from({ length: 20 }, (_, index) => new Neighbour(`many ${index}`));
+test('a message of eight brokers costs one hint, and the announcement of its consumer goes to its sender only', async () => {
+  const many = Array.from({ length: 8 }, (_, index) => new Neighbour(`many ${index}`));
   try {
     await Promise.all(many.map((neighbour) => neighbour.start()));
     for (const self of many) {
@@ -140,7 +140,7 @@ test('a message of twenty brokers costs one hint, and the announcement of its co
     const [producer, ...others] = many as [Neighbour, ...Neighbour[]];
     const announced = () => many.flatMap(({ received }) => received.flatMap(({ parked }) => parked));
     for (const { links } of others) links.parked('q');
-    await vi.waitFor(() => expect(announced()).toHaveLength(19 * 19), 10_000);
+    await vi.waitFor(() => expect(announced()).toHaveLength(7 * 7), 10_000);
     // Consumers that come and go cost nothing.
     for (const { links } of others) links.parked('q');
     producer.links.wake('q', 1);
@@ -149,9 +149,9 @@ test('a message of twenty brokers costs one hint, and the announcement of its co
     served.links.parked('q');
     // Names arrive in order, so nothing else is on its way behind this one.
     for (const { links } of others) links.parked('last');
-    await vi.waitFor(() => expect(announced().filter((name) => name === 'last')).toHaveLength(19 * 19), 10_000);
-    expect(announced().filter((name) => name === 'q')).toHaveLength(19 * 19 + 1);
-    expect(producer.received.flatMap(({ parked }) => parked).filter((name) => name === 'q')).toHaveLength(20);
+    await vi.waitFor(() => expect(announced().filter((name) => name === 'last')).toHaveLength(7 * 7), 10_000);
+    expect(announced().filter((name) => name === 'q')).toHaveLength(7 * 7 + 1);
+    expect(producer.received.flatMap(({ parked }) => parked).filter((name) => name === 'q')).toHaveLength(8);
     expect(others.flatMap(({ hints }) => hints)).toEqual(['q: 1']);
   } finally {
     for (const { links } of many) links.onApplicationShutdown();

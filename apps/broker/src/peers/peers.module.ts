@@ -1,6 +1,7 @@
 import { Global, Module } from '@nestjs/common';
 import { PEERS } from '../messages/peers.js';
 import { MessagesModule } from '../messages/messages.module.js';
+import { ConsumersController } from './consumers.controller.js';
 import { HintCounts } from './hint-counts.js';
 import { PeerLinks } from './peer-links.js';
 import { PeersService } from './peers.service.js';
@@ -13,9 +14,12 @@ import { PeersService } from './peers.service.js';
 })
 export class PeerLinksModule {}
 
-/** The other brokers on the same database: they wake each other's consumers. */
+/**
+ * The other brokers on the same database: they wake each other's consumers, and tell who these are.
+ */
 @Module({
   imports: [MessagesModule, PeerLinksModule],
+  controllers: [ConsumersController],
   providers: [PeersService],
 })
 export class PeersModule {}

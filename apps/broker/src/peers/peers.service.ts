@@ -9,7 +9,9 @@ import {
 } from '@nestjs/common';
 import { type Peer, PeerRepository } from '@rowmq/store';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
+import { KnownConsumers } from '../messages/known-consumers.js';
 import { WaitingConsumers } from '../messages/waiting-consumers.js';
+import { Pressure } from '../metrics/pressure.js';
 import { HintCounts } from './hint-counts.js';
 import { HintListener } from './hint-listener.js';
 import type { Hint } from './hint.js';
@@ -39,8 +41,14 @@ export class PeersService implements OnApplicationBootstrap, BeforeApplicationSh
     private readonly consumers: WaitingConsumers,
     @Inject(BROKER_CONFIG) private readonly config: Pick<BrokerConfig, 'peerHost' | 'peerPort'>,
     counts: HintCounts,
+    known: KnownConsumers,
+    private readonly pressure: Pressure,
   ) {
-    this.listener = new HintListener((hint) => void this.receive(hint), counts);
+    this.listener = new HintListener(
+      (hint) => void this.receive(hint),
+      counts,
+      (queue) => known.of(queue),
+    );
   }
 
   async onApplicationBootstrap(): Promise<void> {
@@ -78,7 +86,7 @@ export class PeersService implements OnApplicationBootstrap, BeforeApplicationSh
     this.beatAt = performance.now();
     if (this.self === undefined) return;
     try {
-      const live = await this.repository.heartbeat(this.self);
+      const live = await this.repository.heartbeat(this.self, this.pressure.level());
       this.links.update(this.self, live, this.consumers.parkedQueues());
     } catch {
       // The database's health is logged where it is observed. The next heartbeat tries again.

@@ -1,22 +1,23 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Injectable, Logger } from '@nestjs/common';
-import { LIMITS, type PurgeAnswer, type PutQueueRequest, type QueueAnswer, type RedriveAnswer } from '@rowmq/contract';
+import { LIMITS, type PauseAnswer, type PauseSide, type PutQueueRequest, type QueueAnswer } from '@rowmq/contract';
 import { FIRST_ID, type Queue, QueueRepository, UnleasedRepository } from '@rowmq/store';
+import type { Caller } from '../http/caller.js';
 import { formatTime } from '../messages/message.codec.js';
 import { WaitingConsumers } from '../messages/waiting-consumers.js';
 import { Metrics } from '../metrics/metrics.js';
 import { QueueStatsService } from './queue-stats.service.js';
 
-/** Deliveries that one transaction removes or moves. */
+/** Deliveries that one transaction removes. */
 const BATCH = 500;
-/**
- * A call for a whole queue answers after this long, with its counts so far and `complete: false`.
- */
+/** A delete answers after this long, and leaves the rest to the reaper. */
 const CALL_MS = LIMITS.sweepSeconds * 1000;
 /** The pause after a pass that removed nothing: others hold the deliveries that are left. */
 const PAUSE_MS = 50;
 
-/** Creates, changes, empties and deletes queues. */
+type Settings = Omit<QueueAnswer, 'stats' | 'rates'>;
+
+/** Creates, changes and deletes queues. */
 @Injectable()
 export class QueuesService {
   private readonly logger = new Logger(QueuesService.name);
@@ -35,87 +36,66 @@ export class QueuesService {
     return { created, answer: await this.answer(queue) };
   }
 
+  /** Creates a queue and changes none. Throws `queue-exists`, `invalid-request`. */
+  async create(name: string, settings: PutQueueRequest): Promise<{ created: true; answer: QueueAnswer }> {
+    return { created: true, answer: await this.answer(await this.queues.create(name, settings)) };
+  }
+
   /** Throws `queue-not-found`. */
   async get(name: string): Promise<QueueAnswer> {
     return this.answer(await this.queues.getFresh(name));
   }
 
-  async list(): Promise<QueueAnswer[]> {
+  /** A queue without its figures, which may take long to count. Throws `queue-not-found`. */
+  async settings(name: string): Promise<Settings> {
+    return toSettings(await this.queues.getFresh(name), await this.queues.names());
+  }
+
+  /** The queues that the caller reaches. */
+  async list(caller: Caller): Promise<QueueAnswer[]> {
     const names = await this.queues.names();
-    return (await this.stats.all()).map(({ queue, stats }) => toAnswer(queue, names, stats));
+    const reached = (await this.stats.all()).filter(({ queue }) => caller.reaches(queue.name));
+    return reached.map(({ queue, ...figures }) => toAnswer(queue, names, figures));
   }
 
   /**
    * Deletes a queue and its deliveries. The reaper removes deliveries for which one call has no
-   * time. Throws `queue-not-found`, `invalid-request`.
+   * time. Throws `queue-not-found`, `invalid-request`, and without `force` `queue-not-empty`.
    */
-  async delete(name: string): Promise<void> {
-    const id = await this.queues.delete(name);
+  async delete(name: string, { force }: { force: boolean }): Promise<void> {
+    const id = await this.queues.delete(name, { onlyEmpty: !force });
     this.metrics.forget(name);
     try {
-      const { complete } = await this.removeDeliveries(id);
-      if (complete) await this.queues.forget(id);
+      if (await this.removeDeliveries(id)) await this.queues.forget(id);
     } catch (error) {
       // The queue is gone. After a failure, the client would delete it again and not find it.
       this.logger.warn(`left the deliveries of the deleted queue '${name}' to the reaper: ${String(error)}`);
     }
   }
 
-  /**
-   * Removes every delivery that is in the queue now, leased ones included. Throws
-   * `queue-not-found`.
-   */
-  async purge(name: string): Promise<PurgeAnswer> {
-    const queue = await this.queues.getFresh(name);
-    const answer = await this.removeDeliveries(queue.id);
-    this.metrics.count('purged', name, answer.purged);
-    return answer;
-  }
-
   /** Throws `queue-not-found`. */
-  async setPaused(name: string, paused: boolean): Promise<{ name: string; paused: boolean }> {
-    await this.queues.setPaused(name, paused);
-    if (!paused) this.consumers.resumed(name);
-    return { name, paused };
+  async setPaused(name: string, side: PauseSide, value: boolean): Promise<PauseAnswer> {
+    const { paused, producersPaused } = await this.queues.setPaused(name, {
+      ...(side !== 'producers' && { paused: value }),
+      ...(side !== 'consumers' && { producersPaused: value }),
+    });
+    if (side !== 'producers' && !value) this.consumers.resumed(name);
+    return { name, paused, producersPaused };
   }
 
   /**
-   * Moves a dead-letter queue's deliveries back to their original queues. Throws `queue-not-found`.
+   * Passes over the queue until nothing is left that was there at the start, or the time is up. A
+   * pass skips deliveries that others hold; the next one removes them. Returns whether it removed
+   * all.
    */
-  async redrive(name: string, maxMessages = Number.POSITIVE_INFINITY): Promise<RedriveAnswer> {
-    const queue = await this.queues.getFresh(name);
-    const until = performance.now() + CALL_MS;
-    const names = await this.queues.names();
-    let [redriven, skipped, left] = [0, 0, 0];
-    let after: Buffer | null = FIRST_ID;
-    while (after !== null && redriven < maxMessages && performance.now() < until) {
-      const batch = await this.unleased.redrive(queue.id, after, BATCH, maxMessages - redriven);
-      for (const [target, count] of batch.moved) {
-        redriven += count;
-        const targetName = names.get(target);
-        if (targetName !== undefined) this.consumers.wake(targetName, count);
-      }
-      skipped += batch.skipped;
-      left += batch.left;
-      after = batch.next;
-    }
-    this.metrics.count('redriven', name, redriven);
-    return { redriven, skipped, complete: after === null && left === 0 };
-  }
-
-  /**
-   * Passes over the queue until nothing is left that was there at the start. A pass skips
-   * deliveries that others hold; the next one removes them.
-   */
-  private async removeDeliveries(queueId: number): Promise<PurgeAnswer> {
+  private async removeDeliveries(queueId: number): Promise<boolean> {
     const until = performance.now() + CALL_MS;
     const last = await this.unleased.lastId(queueId);
-    let purged = 0;
     for (let left = last === null ? 0 : 1; last !== null && left > 0;) {
       left = 0;
-      const before = purged;
+      let purged = 0;
       for (let after: Buffer | null = FIRST_ID; after !== null;) {
-        if (performance.now() > until) return { purged, complete: false };
+        if (performance.now() > until) return false;
         const batch: Awaited<ReturnType<UnleasedRepository['purge']>> = await this.unleased.purge(
           queueId,
           after,
@@ -126,21 +106,26 @@ export class QueuesService {
         left += batch.left;
         after = batch.next;
       }
-      if (left > 0 && purged === before) await sleep(PAUSE_MS);
+      if (left > 0 && purged === 0) await sleep(PAUSE_MS);
     }
-    return { purged, complete: true };
+    return true;
   }
 
   private async answer(queue: Queue): Promise<QueueAnswer> {
-    return toAnswer(queue, await this.queues.names(), await this.stats.of(queue));
+    const [names, figures] = await Promise.all([this.queues.names(), this.stats.of(queue)]);
+    return toAnswer(queue, names, figures);
   }
 }
 
 function toAnswer(
   queue: Queue,
   names: Map<number, string>,
-  { ready, delayed, leased, oldestReadyAgeSeconds }: QueueAnswer['stats'],
+  { stats, rates }: Pick<QueueAnswer, 'stats' | 'rates'>,
 ): QueueAnswer {
+  return { ...toSettings(queue, names), stats, rates };
+}
+
+function toSettings(queue: Queue, names: Map<number, string>): Settings {
   return {
     name: queue.name,
     leaseSeconds: queue.leaseSeconds,
@@ -148,9 +133,14 @@ function toAnswer(
     delaySeconds: queue.delaySeconds,
     maxReceives: queue.maxReceives,
     deadLetterQueue: queue.deadLetterQueueId === null ? null : (names.get(queue.deadLetterQueueId) ?? null),
+    deadLetterExpired: queue.deadLetterExpired,
     maxDepth: queue.maxDepth,
+    maxMessagesPerSecond: queue.maxMessagesPerSecond,
+    maxLongPolls: queue.maxLongPolls,
+    deduplicationSeconds: queue.deduplicationSeconds,
+    ordering: queue.ordering,
     paused: queue.paused,
+    producersPaused: queue.producersPaused,
     createdAt: formatTime(queue.createdAt),
-    stats: { ready, delayed, leased, oldestReadyAgeSeconds },
   };
 }

@@ -8,6 +8,7 @@ import type { Duty } from './duty.js';
  */
 @Injectable()
 export class CreatePartitions implements Duty {
+  readonly isUrgent = true;
   readonly name = 'create-partitions';
   readonly everySeconds = 60;
 

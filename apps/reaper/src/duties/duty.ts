@@ -13,6 +13,8 @@ export interface Duty {
   readonly name: string;
   /** Least time between two runs. */
   readonly everySeconds: number;
+  /** It also runs while the database is slow and the others yield. */
+  readonly isUrgent?: true;
   /** Works for a bounded time. Returns the number of rows or partitions that it handled. */
   run(round: Round): Promise<number>;
 }

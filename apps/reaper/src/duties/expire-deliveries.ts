@@ -1,10 +1,17 @@
 import { Injectable } from '@nestjs/common';
-import { MessageRepository, QueueRepository, UnleasedRepository } from '@rowmq/store';
+import {
+  type EventCounts,
+  MessageRepository,
+  MinuteRepository,
+  QueueRepository,
+  UnleasedRepository,
+} from '@rowmq/store';
 import { QueueWalk } from '../queue-walk.js';
 import type { Duty, Round } from './duty.js';
 
 /**
- * Removes expired deliveries that nobody holds. No claim hands them out; this frees their space.
+ * Removes expired deliveries that nobody holds, or dead-letters them if their queue keeps them. No
+ * claim hands them out; this frees their space.
  */
 @Injectable()
 export class ExpireDeliveries implements Duty {
@@ -16,12 +23,22 @@ export class ExpireDeliveries implements Duty {
     private readonly queues: QueueRepository,
     private readonly unleased: UnleasedRepository,
     private readonly messages: MessageRepository,
+    private readonly minutes: MinuteRepository,
   ) {}
 
   async run({ signal }: Round): Promise<number> {
-    return this.walk.run(await this.queues.list(), signal, async (queue, after, rows) => {
-      const { found, next } = await this.unleased.findExpired(queue.id, after, rows);
-      return { count: found.length === 0 ? 0 : await this.messages.expire(queue.id, found), next };
-    });
+    const counts = new Map<number, EventCounts>();
+    try {
+      return await this.walk.run(await this.queues.list(), signal, async (queue, after, rows) => {
+        const { found, next } = await this.unleased.findExpired(queue.id, after, rows);
+        if (found.length === 0) return { count: 0, next };
+        if (queue.deadLetterExpired) return { count: await this.messages.deadLetterExpired(queue, found), next };
+        const expired = await this.messages.expire(queue.id, found);
+        if (expired > 0) counts.set(queue.id, { expired: expired + (counts.get(queue.id)?.expired ?? 0) });
+        return { count: expired, next };
+      });
+    } finally {
+      await this.minutes.add(counts);
+    }
   }
 }

@@ -17,9 +17,7 @@ export class PruneRuns implements Duty {
   async run({ signal }: Round): Promise<number> {
     let count = 0;
     for (const duty of await this.reaper.duties()) {
-      for (let pruned = 1; pruned > 0 && !signal.aborted; count += pruned) {
-        pruned = await this.batches.run(signal, (rows) => this.reaper.pruneRuns(duty, RUNS_KEPT, rows));
-      }
+      count += await this.batches.runAll(signal, (rows) => this.reaper.pruneRuns(duty, RUNS_KEPT, rows));
     }
     return count;
   }

@@ -57,7 +57,14 @@ export class ThinPartitions implements Duty {
         this.toRebuild.delete(partition.name);
       }
     }
+    if (!signal.aborted) await this.merge();
     return count;
+  }
+
+  /** A merged partition has the name of its last part, and is worth another look. */
+  private async merge(): Promise<void> {
+    const merged = await this.partitions.mergeKept({ retentionSeconds: this.config.retentionSeconds });
+    for (const name of merged) this.thinned.delete(name);
   }
 
   /** The partition's owed rows, or undefined if thinning would not pay off. */

@@ -1,0 +1,85 @@
+import { Inject, Injectable, Optional } from '@nestjs/common';
+import { RowmqError } from '@rowmq/contract';
+import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
+
+/** The levels, by who gives way. Each one includes those before it. Acks never give way. */
+export const LEVELS = ['nothing', 'reaper', 'enqueues', 'dequeues'] as const;
+
+export type Thresholds = BrokerConfig['slowMs'];
+
+/** A level ends when batches take less than this part of its threshold. */
+const BACK = 0.5;
+/** The weight of a batch in the average. */
+const WEIGHT = 0.2;
+/** While no batch is in flight, the average halves in this time. */
+const HALF_LIFE_MS = 1000;
+
+/**
+ * Notices that the database is slow, from the time that batches of all verbs take. It is an average
+ * of those that ended, or the time for which several have been in flight and none has ended. A
+ * single one that waits, for example for a lock, says nothing about the database.
+ *
+ * The levels come one after the other as it gets slower: the reaper yields, then enqueues are
+ * refused, then dequeues. So what is left of the database goes to those who settle messages.
+ */
+@Injectable()
+export class Pressure {
+  private readonly thresholds: readonly number[];
+  /** When the batches in flight began, in this order. */
+  private readonly inFlight = new Set<{ at: number }>();
+  private average = 0;
+  /** When a batch last ended. */
+  private endedAt = 0;
+  private current = 0;
+
+  constructor(@Optional() @Inject(BROKER_CONFIG) config?: Pick<BrokerConfig, 'slowMs'>) {
+    const { reaper, enqueues, dequeues } = config?.slowMs ?? {
+      reaper: Infinity,
+      enqueues: Infinity,
+      dequeues: Infinity,
+    };
+    this.thresholds = [0, reaper, enqueues, dequeues];
+  }
+
+  /** A batch begins. The caller calls the result when it has ended. */
+  begin(now = performance.now()): (now?: number) => void {
+    const batch = { at: now };
+    this.average = this.averageAt(now);
+    this.inFlight.add(batch);
+    return (ended = performance.now()) => {
+      if (!this.inFlight.delete(batch)) return;
+      this.average = this.average * (1 - WEIGHT) + (ended - batch.at) * WEIGHT;
+      this.endedAt = ended;
+    };
+  }
+
+  /** The level of now: an index of {@link LEVELS}. */
+  level(now = performance.now()): number {
+    const ms = Math.max(this.averageAt(now), this.stalledMs(now));
+    while (this.current < 3 && ms >= (this.thresholds[this.current + 1] as number)) this.current += 1;
+    while (this.current > 0 && ms < (this.thresholds[this.current] as number) * BACK) this.current -= 1;
+    return this.current;
+  }
+
+  /** Throws `overloaded` if requests of this kind give way now. */
+  shed(kind: 'enqueues' | 'dequeues'): void {
+    if (this.level() < LEVELS.indexOf(kind)) return;
+    throw new RowmqError(
+      'overloaded',
+      `The database is slow, so this broker takes no ${kind} for the moment, and nothing was done; try again later.`,
+      { retryAfterSeconds: 1 },
+    );
+  }
+
+  private averageAt(now: number): number {
+    const idleMs = this.inFlight.size > 0 ? 0 : Math.max(0, now - this.endedAt);
+    return this.average * 0.5 ** (idleMs / HALF_LIFE_MS);
+  }
+
+  /** The time for which two batches or more have been in flight and none has ended. */
+  private stalledMs(now: number): number {
+    if (this.inFlight.size < 2) return 0;
+    const [, second] = this.inFlight;
+    return now - Math.max((second as { at: number }).at, this.endedAt);
+  }
+}
