@@ -44,7 +44,20 @@ function explanationOf(error: unknown): string | undefined {
 })
 class ShopModule {}
 
-const app = await NestFactory.create(ShopModule, new FastifyAdapter());
+/** While the shop stops, an answer ends its connection. The stop would wait for idle ones. */
+function endConnectionsAtStop(adapter: FastifyAdapter): FastifyAdapter {
+  const fastify = adapter.getInstance();
+  let isStopping = false;
+  fastify.addHook('preClose', async () => {
+    isStopping = true;
+  });
+  fastify.addHook('onSend', async (_request, reply) => {
+    if (isStopping) void reply.header('connection', 'close');
+  });
+  return adapter;
+}
+
+const app = await NestFactory.create(ShopModule, endConnectionsAtStop(new FastifyAdapter()));
 app.useGlobalPipes(new StandardSchemaValidationPipe());
 app.enableShutdownHooks();
 await app.listen(Number(process.env['SHOP_PORT'] ?? 3000), '127.0.0.1');

@@ -10,8 +10,11 @@ export default defineConfig({
     emptyOutDir: false,
     target: 'node20',
     minify: false,
-    lib: { entry: 'src/index.ts', formats: ['es'], fileName: 'index' },
-    rolldownOptions: { external: [/^node:/, /^@rowmq\/contract$/, 'typeorm'] },
+    lib: { entry: { index: 'src/index.ts', adapter: 'src/adapter.ts' }, formats: ['es'] },
+    rolldownOptions: {
+      external: [/^node:/, /^@rowmq\/contract(\/|$)/, 'typeorm'],
+      output: { chunkFileNames: 'enqueue.js' },
+    },
   },
   resolve: { conditions: ['rowmq-source'] },
 });

@@ -9,5 +9,6 @@ export * from './consumer/outcomes.js';
 export * from './consumer/queue-consumer.js';
 export * from './http/broker-unreachable.error.js';
 export * from './http/rowmq-http-client.js';
-export { PayloadError, type PayloadOptions } from './queue/payload-codec.js';
-export { type EnqueueOptions, Queue } from './queue/queue.js';
+export { type EnqueueOptions, PayloadError, type PayloadOptions } from '@rowmq/contract/producer';
+export { Queue } from './queue/queue.js';
+export { type Published, type PublishOptions, Topic } from './topic/topic.js';

@@ -1,13 +1,22 @@
-/** Node's own `setImmediate`, taken when this module is loaded. */
-const immediate = setImmediate;
-
 /**
  * Resolves in the next turn of the event loop. Under fake timers it resolves at once: it orders
  * work within a moment, and must not wait until a test moves the clock.
+ *
+ * A test may install fake timers before or after it loads this module. So the timer itself tells,
+ * not the function that made it.
  */
 export async function turn(): Promise<void> {
-  if (globalThis.setImmediate !== immediate) return;
-  await new Promise<void>((resolve) => void immediate(resolve));
+  await new Promise<void>((resolve) => {
+    const timer: unknown = setImmediate(resolve);
+    if (isNodes(timer)) return;
+    clearImmediate(timer as NodeJS.Immediate);
+    resolve();
+  });
+}
+
+/** Node's class is not public. Fake timers are numbers or objects of other classes. */
+function isNodes(timer: unknown): boolean {
+  return (timer as object | undefined)?.constructor.name === 'Immediate';
 }
 
 /**

@@ -1,5 +1,4 @@
 import { createRequire } from 'node:module';
-import { LIMITS } from '@rowmq/contract';
 import type { Context, Span } from '@opentelemetry/api';
 import { quietly, reasonOf } from './consumer/thrown.js';
 
@@ -18,33 +17,6 @@ function load(): Api | undefined {
   } catch {
     return undefined;
   }
-}
-
-/**
- * Adds the W3C `traceparent` of the active span to the headers, if there is one, a propagator
- * writes it, and the headers have room for it. Tracing never makes an enqueue fail.
- */
-export function withTraceContext(headers: Record<string, string> | undefined): Record<string, string> | undefined {
-  const traceparent = quietly(activeTraceparent);
-  if (traceparent === undefined) return headers;
-  const traced = { traceparent, ...headers };
-  return Object.keys(traced).length <= LIMITS.headerEntries && bytesOf(traced) <= LIMITS.headersBytes
-    ? traced
-    : headers;
-}
-
-/** Other headers of propagators are left out: headers are few and small. */
-function activeTraceparent(): string | undefined {
-  if (api === undefined || api.trace.getActiveSpan() === undefined) return undefined;
-  const carrier: Record<string, unknown> = {};
-  api.propagation.inject(api.context.active(), carrier);
-  const { traceparent } = carrier;
-  return typeof traceparent === 'string' && traceparent.isWellFormed() ? traceparent : undefined;
-}
-
-/** Infinite for headers that JSON cannot represent. The enqueue refuses them by itself. */
-function bytesOf(headers: Record<string, string>): number {
-  return quietly(() => Buffer.byteLength(JSON.stringify(headers))) ?? Infinity;
 }
 
 /** Messages that share a handler call. */

@@ -65,7 +65,10 @@ const NOT_STARTED_YET = 'mysql://rowmq@127.0.0.1/rowmq';
  * unpacks a server. Throws `SettingsError` that lists every fault of all of them.
  */
 export function readLauncherConfig(env: NodeJS.ProcessEnv): LauncherConfig {
-  const ofApps = { ...env, ROWMQ_DATABASE_URL: env['ROWMQ_DATABASE_URL'] || NOT_STARTED_YET };
+  const ofApps = {
+    ...env,
+    ROWMQ_DATABASE_URL: env['ROWMQ_DATABASE_URL'] || (env['ROWMQ_DATABASE_URL_FILE'] ? '' : NOT_STARTED_YET),
+  };
   const errors = [() => readOwnConfig(env), () => readBrokerConfig(ofApps), () => readReaperConfig(ofApps)].flatMap(
     (read) => {
       try {

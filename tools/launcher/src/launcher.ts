@@ -50,7 +50,12 @@ export class Launcher implements Program {
     if (applied.length > 0) log(`Migrated the database: ${applied.join(', ')}`);
     signal.throwIfAborted();
 
-    const environment = { ...this.environment, ROWMQ_DATABASE_URL: url, ...(tls === undefined && NOT_ENCRYPTED) };
+    const environment = {
+      ...this.environment,
+      ROWMQ_DATABASE_URL: url,
+      ROWMQ_DATABASE_URL_FILE: '',
+      ...(tls === undefined && NOT_ENCRYPTED),
+    };
     const family = { environment, stopSeconds: config.stopSeconds, record, log, signal };
     const settings = { ROWMQ_HOST: config.host, ROWMQ_PORT: String(config.port) };
     this.apps = [superviseApp(family, 'broker', { settings }), superviseApp(family, 'reaper')];

@@ -1,4 +1,4 @@
-import { RowmqError } from '@rowmq/contract';
+import { type DeliveryState, RowmqError } from '@rowmq/contract';
 import type { Depth } from './meter.js';
 import { failed, type Run } from './run.js';
 import { unaccounted, type Evidence } from './verdict.js';
@@ -9,21 +9,25 @@ const LOOK_UPS_AT_ONCE = 8;
 const PAGE = 100;
 /** Limit of leftovers to browse per queue and state. */
 const LEFTOVERS = 1000;
+const STATES = ['ready', 'delayed', 'leased', 'waiting'] as const satisfies DeliveryState[];
 
 /** Depth of all queues of the run together, or null when the broker does not answer. */
 export async function depthOf(run: Run): Promise<Depth | null> {
   try {
     const stats = await Promise.all(run.queues.map(async (queue) => (await run.client.getQueue(queue)).stats));
     const sum = (of: keyof Depth) => stats.reduce((total, each) => total + each[of], 0);
-    return { ready: sum('ready'), delayed: sum('delayed'), leased: sum('leased') };
+    return { ready: sum('ready'), delayed: sum('delayed'), leased: sum('leased'), waiting: sum('waiting') };
   } catch (error) {
     failed(run, error);
     return null;
   }
 }
 
-export const isEmpty = (depth: Depth | null): boolean =>
-  depth !== null && depth.ready + depth.delayed + depth.leased === 0;
+/** All messages of a depth; 0 if it is not known. */
+export const depthSum = (depth: Depth | null): number =>
+  depth === null ? 0 : depth.ready + depth.delayed + depth.leased + depth.waiting;
+
+export const isEmpty = (depth: Depth | null): boolean => depth !== null && depthSum(depth) === 0;
 
 /**
  * Asks the broker for the facts that the ledger lacks. The caller waits until all producers and
@@ -66,13 +70,13 @@ async function presenceOf(run: Run, id: string): Promise<'there' | 'gone' | 'unk
 async function leftovers(run: Run): Promise<Set<number>> {
   const ids = new Set<string>();
   for (const queue of run.queues) {
-    for (const state of ['ready', 'delayed', 'leased'] as const) await browse(run, queue, state, ids);
+    for (const state of STATES) await browse(run, queue, state, ids);
   }
   const found = run.ledger.messages.filter(({ id }) => id !== undefined && ids.has(id));
   return new Set(found.map(({ number }) => number));
 }
 
-async function browse(run: Run, queue: string, state: 'ready' | 'delayed' | 'leased', ids: Set<string>): Promise<void> {
+async function browse(run: Run, queue: string, state: DeliveryState, ids: Set<string>): Promise<void> {
   try {
     let after: string | undefined;
     for (let seen = 0; seen < LEFTOVERS; seen += PAGE) {

@@ -169,8 +169,12 @@ export class Consumer {
 
   async #settle(queue: number, leases: readonly HeldLease[]): Promise<void> {
     const byDelay = new Map<number | undefined, HeldLease[]>();
+    /** By group. A nack also ends the leases of all later messages of the group. */
+    const nacked = new Map<number, number>();
     for (const lease of leases) {
-      const delaySeconds = this.faults.nackDelaySeconds();
+      const { group } = lease.lease.message;
+      const delaySeconds = nacked.get(group) ?? this.faults.nackDelaySeconds();
+      if (group > 0 && delaySeconds !== undefined) nacked.set(group, delaySeconds);
       byDelay.set(delaySeconds, [...(byDelay.get(delaySeconds) ?? []), lease]);
     }
     for (const [delaySeconds, group] of byDelay) {

@@ -77,6 +77,7 @@ export function newGuarantees() {
     notAfterExpiry: new Guarantee('Nothing is delivered after its expiry', 'deliveries'),
     exclusive: new Guarantee('A message has one valid lease at a time', 'leases'),
     fenced: new Guarantee('Only the current lease settles or extends', 'answers'),
+    ordered: new Guarantee('Messages of a group come in order', 'deliveries'),
     explained: new Guarantee('Every redelivery has its reason', 'redeliveries'),
   };
 }

@@ -21,6 +21,8 @@ export interface Message {
   /** The first message of the enqueue request that this one travelled in. */
   readonly batch: number;
   readonly queue: number;
+  /** From 1; 0 in a queue without ordering. */
+  group: number;
   state: EnqueueState;
   /** Undefined until an answer names it. */
   id: string | undefined;
@@ -315,6 +317,7 @@ function newMessage(number: number, batch: number, queue: number): Message {
     number,
     batch,
     queue,
+    group: 0,
     state: 'planned',
     id: undefined,
     bodyCrc: 0,

@@ -1,4 +1,5 @@
-import type { Percentiles, Sample } from './meter.js';
+import { depthSum } from './broker-state.js';
+import type { Depth, Percentiles, Sample } from './meter.js';
 import type { Phase, Watcher } from './simulation.js';
 
 const LINE_EVERY_SECONDS = 5;
@@ -39,7 +40,7 @@ export class LiveTable implements Watcher {
     const lines = [
       bar(` RowMQ simulator · ${this.#phase} · ${sample.at.toFixed(0)} s `),
       `  messages/s   enqueue ${rate(sample, 'enqueued')}   dequeue ${rate(sample, 'dequeued')}   ack ${rate(sample, 'acked')}`,
-      `  depth        ready   ${depth(sample, 'ready')}   delayed ${depth(sample, 'delayed')}   leased ${depth(sample, 'leased')}`,
+      `  depth        ready   ${depth(sample, 'ready')}   delayed ${depth(sample, 'delayed')}   leased ${depth(sample, 'leased')}   waiting ${depth(sample, 'waiting')}`,
       `  in flight    ${count(sample.requestsInFlight)} requests     redelivered ${count(this.#redelivered)}   errors ${count(this.#errors)}`,
       '',
       `  latency, ms            p50        p95        p99        max`,
@@ -64,7 +65,7 @@ export class LiveTable implements Watcher {
     const { depth: held, latency } = sample;
     this.#out.write(
       `${sample.at.toFixed(0).padStart(4)} s  enqueue ${perSecond('enqueued')}/s  dequeue ${perSecond('dequeued')}/s  ack ${perSecond('acked')}/s` +
-        `  depth ${held === null ? '?' : held.ready + held.delayed + held.leased}  in flight ${sample.requestsInFlight}` +
+        `  depth ${held === null ? '?' : depthSum(held)}  in flight ${sample.requestsInFlight}` +
         `  p99 ms: enqueue ${ms(latency.enqueue.p99)}, dequeue ${ms(latency.dequeue.p99)}, end to end ${ms(latency.endToEnd.p99)}` +
         `  redelivered ${this.#redelivered}  errors ${this.#errors}\n`,
     );
@@ -84,7 +85,7 @@ function rate(sample: Sample, what: 'enqueued' | 'dequeued' | 'acked'): string {
   return count(sample.counts[what] / sample.seconds);
 }
 
-function depth(sample: Sample, what: 'ready' | 'delayed' | 'leased'): string {
+function depth(sample: Sample, what: keyof Depth): string {
   return sample.depth === null ? '?'.padStart(8) : count(sample.depth[what]);
 }
 

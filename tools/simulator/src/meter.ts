@@ -29,6 +29,8 @@ export interface Depth {
   ready: number;
   delayed: number;
   leased: number;
+  /** In ordered queues: behind others of their group. */
+  waiting: number;
 }
 
 /** One interval of a run, about a second long. */

@@ -61,6 +61,10 @@ export class Producer {
     const priority = this.#random.between(settings.priorities.min, settings.priorities.max);
     const { message, content } = this.#payloads.make(`${id}.${planned.number}`, priority);
     Object.assign(planned, content);
+    if (settings.groups > 0) {
+      planned.group = this.#random.between(1, settings.groups);
+      message.groupId = `group-${planned.group}`;
+    }
     if (!this.#random.happens(settings.expireRate)) return message;
     planned.expiresInSeconds = this.#random.between(SHORTEST_EXPIRY_SECONDS, LONGEST_EXPIRY_SECONDS);
     return { ...message, expiresInSeconds: planned.expiresInSeconds };

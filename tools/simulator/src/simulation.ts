@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { RowmqHttpClient } from '@rowmq/client/core';
 import { LoadGenerator } from '@rowmq/load';
-import { depthOf, gatherEvidence, isEmpty } from './broker-state.js';
+import { depthOf, depthSum, gatherEvidence, isEmpty } from './broker-state.js';
 import { Consumer } from './consumer.js';
 import { Ledger, LedgerFullError } from './ledger.js';
 import { Meter, type Depth, type Percentiles, type Sample, type Timed } from './meter.js';
@@ -63,11 +63,12 @@ export async function simulate(
     meter: new Meter(),
     failure: manyListeners(),
   };
-  for (const queue of queues) await client.putQueue(queue, { leaseSeconds: settings.leaseSeconds });
+  const ordering = settings.groups > 0 ? 'group' : null;
+  for (const queue of queues) await client.putQueue(queue, { leaseSeconds: settings.leaseSeconds, ordering });
   const simulation = new Simulation(run, watcher);
   const result = await simulation.run(stop);
   if (result.verdict.status !== 'BROKEN' && !settings.keepQueues) {
-    for (const queue of queues) await client.deleteQueue(queue);
+    for (const queue of queues) await client.deleteQueue(queue, { force: true });
   } else result.notes.push(`The queues were kept: ${queues[0]}${queues.length > 1 ? ` to ${queues.at(-1)}` : ''}.`);
   return result;
 }
@@ -192,8 +193,7 @@ class Simulation {
 
   /** Approximate backlog on the broker: its own count a second ago, and the changes since. */
   #backlog(): number {
-    const { ready, delayed, leased } = this.#depth ?? { ready: 0, delayed: 0, leased: 0 };
-    return ready + delayed + leased + this.#balance() - this.#balanceThen;
+    return depthSum(this.#depth) + this.#balance() - this.#balanceThen;
   }
 
   #balance(): number {

@@ -24,6 +24,8 @@ export interface SimulatorSettings {
   /** Producers wait while about so many messages are on the broker; 0: never. */
   maxBacklog: number;
   queues: number;
+  /** Groups of each queue, which is then an ordered one; 0: none. */
+  groups: number;
   bodyBytes: Span;
   priorities: Span;
   leaseSeconds: number;
@@ -77,6 +79,10 @@ export function readSimulatorSettings(args: readonly string[], env: NodeJS.Proce
     }
     if (options.consumers === 0 && options.producers === 0) {
       program.error('error: without producers and consumers there is nothing to do: raise --producers or --consumers');
+    }
+    const { min, max } = options.priorities;
+    if (options.groups > 0 && (min !== LIMITS.priorityDefault || max !== LIMITS.priorityDefault)) {
+      program.error('error: a queue with groups has no priorities: leave out --groups or --priorities');
     }
     return { ...options, defaultUrl, apiKey: options.apiKey ?? env['ROWMQ_ADMIN_KEY'] };
   } catch (error) {
@@ -141,12 +147,18 @@ function trafficOptions(): Option[] {
       1000,
     ),
     option('--queues <n>', 'queues to spread the messages over', whole(1, 1000), 1),
+    option(
+      '--groups <n>',
+      'groups of each queue, whose messages must come in order; 0: queues without ordering',
+      whole(0, 1_000_000),
+      0,
+    ),
   ];
 }
 
 function messageOptions(): Option[] {
   return [
-    option('--body-bytes <min-max>', 'sizes of the bodies', span(0, LIMITS.bodyBytes), { min: 64, max: 1024 }),
+    option('--body-bytes <min-max>', 'sizes of the bodies', span(0, LIMITS.bodyBytesMost), { min: 64, max: 1024 }),
     option('--priorities <min-max>', 'priorities of the messages', span(0, LIMITS.priorityMax), { min: 4, max: 4 }),
     option('--lease-seconds <s>', 'length of a lease', whole(1, LIMITS.leaseSeconds), 3),
     option('--wait-seconds <s>', 'how long a dequeue waits for messages', whole(0, LIMITS.waitSeconds), 1),

@@ -72,6 +72,7 @@ const LOST = 'Nothing is lost';
 const WHOLE = 'A batch is stored whole or not at all';
 const ALTERED = 'Nothing is altered';
 const GENUINE = 'Nothing is doubled or invented';
+const ORDERED = 'Messages of a group come in order';
 const AFTER_ACK = 'Nothing is delivered after its ack';
 const AFTER_EXPIRY = 'Nothing is delivered after its expiry';
 const EXCLUSIVE = 'A message has one valid lease at a time';
@@ -600,6 +601,48 @@ describe('a broker that breaks its word', () => {
     const story = new Story();
     story.ledger.found('stranger', 'queue 1 delivered something');
     expect(faults(story.judge())).toEqual({ [GENUINE]: 'BROKEN: queue 1 delivered something' });
+  });
+});
+
+describe('a broker that hands out a group in its order', () => {
+  /** Two messages of one group, the first with the lower id. */
+  function pair(story: Story): [number, number] {
+    const first = story.enqueue({ count: 2 });
+    for (const number of [first, first + 1]) Object.assign(story.ledger.messageOf(number) ?? {}, { group: 1 });
+    return [first, first + 1];
+  }
+
+  it('may hand out two messages together, and the second alone once the first is settled', () => {
+    const story = new Story();
+    const [first, second] = pair(story);
+    const [one, two] = [story.handOut(first, 20), story.handOut(second, 20)];
+    story.settle(one, 'ack', 30);
+    story.settle(two, 'nack', 40);
+    story.settle(story.handOut(second, 50, { receiveCount: 2 }), 'ack', 60);
+    const verdict = story.judge();
+    expect(faults(verdict)).toEqual({});
+    expect(verdict.guarantees.find(({ guarantee }) => guarantee === ORDERED)?.checked).toBe(3);
+  });
+
+  it('is caught handing out the second while the first is delayed, leased or comes behind it', () => {
+    const delayed = new Story();
+    const [first, second] = pair(delayed);
+    delayed.settle(delayed.handOut(first, 20), 'nack', 30, 'confirmed', 1);
+    delayed.settle(delayed.handOut(second, 50), 'ack', 60);
+    delayed.settle(delayed.handOut(first, 1060, { receiveCount: 2 }), 'ack', 1070);
+    expect(faults(delayed.judge())).toHaveProperty([ORDERED], expect.stringContaining('came before message'));
+
+    const leased = new Story();
+    const [held, overtaking] = pair(leased);
+    const lease = leased.handOut(held, 20);
+    leased.settle(leased.handOut(overtaking, 50, { consumer: 1 }), 'ack', 60);
+    leased.settle(lease, 'ack', 70);
+    expect(faults(leased.judge())).toHaveProperty([ORDERED]);
+
+    const reversed = new Story();
+    const [one, two] = pair(reversed);
+    for (const number of [two, one]) reversed.settle(reversed.handOut(number, 20), 'ack', 30);
+    expect(faults(reversed.judge())).toHaveProperty([ORDERED]);
   });
 });
 

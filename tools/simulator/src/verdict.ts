@@ -3,6 +3,7 @@ import { newGuarantees, type Guarantee, type GuaranteeResult, type Guarantees, t
 import { alteredParts } from './history.js';
 import { CLOCK_SLACK_MS, judgeLeases, type RedeliveryCauses } from './lease-verdict.js';
 import { type Lease, type Ledger, leasesInOrder, type Message } from './ledger.js';
+import { judgeOrder } from './order-verdict.js';
 
 /** The broker's state after the last consumer had stopped. */
 export interface Evidence {
@@ -61,6 +62,7 @@ export function judge(ledger: Ledger, evidence: Evidence): Verdict {
     judgeLeases(guarantees, redeliveries, ledger, message, leases);
   }
   judgeBatches(guarantees.whole, ledger, evidence);
+  judgeOrder(guarantees, ledger.messages);
   judgeFindings(guarantees, ledger);
   const results = Object.values(guarantees).map((guarantee) => guarantee.result());
   return { status: worst(results), guarantees: results, fates, redeliveries, stored };

@@ -7,8 +7,8 @@ export interface ConsumerOptions {
   /** Handlers that work at the same time. Default 1. */
   concurrency?: number | undefined;
   /**
-   * Messages per dequeue, 1 to 100, and at most this many per call of a batch handler. Default 10,
-   * or the number that the consumer may hold if that is less.
+   * Messages per dequeue, 1 to 100, and at most this many per call of a batch handler. By default,
+   * a dequeue asks for as many as the consumer has room for, and a batch handler gets up to 10.
    */
   batchSize?: number | undefined;
   /**
@@ -62,7 +62,8 @@ const schema = z.strictObject({
     .default(() => exponentialBackoff),
 });
 
-const DEFAULT_BATCH = 10;
+/** Messages for one call of a batch handler by default. */
+const DEFAULT_UNIT = 10;
 
 /**
  * @param isBatch a handler takes up to `batchSize` messages
@@ -82,7 +83,7 @@ export function consumerSettings(
     throw new TypeError(`The consumer of queue '${queue}' has invalid options: ${faults}`);
   }
   const { concurrency, batchSize } = given.data;
-  const unit = isBatch ? (batchSize ?? DEFAULT_BATCH) : 1;
+  const unit = isBatch ? (batchSize ?? DEFAULT_UNIT) : 1;
   const worked = concurrency * unit;
   const prefetch = given.data.prefetch ?? (isBatch ? worked : Math.floor(worked / 2));
   const capacity = worked + prefetch;
@@ -93,6 +94,6 @@ export function consumerSettings(
     prefetch,
     unit,
     capacity,
-    batchSize: batchSize ?? Math.min(DEFAULT_BATCH, capacity),
+    batchSize: batchSize ?? Math.min(LIMITS.batch, capacity),
   };
 }

@@ -4,9 +4,10 @@ import { retryAfterMs } from '../http/broker-unreachable.error.js';
 import { jittered, pause, turn } from '../timers.js';
 import type { Tell } from './consumer-events.js';
 import type { ConsumerSettings } from './consumer-options.js';
+import { endedWith, takeNext } from './group-turns.js';
 import type { Handling, RunningHandler } from './handling.js';
 import { LeaseKeeper } from './lease-keeper.js';
-import { Delivery, type Settlement } from './message.js';
+import { Delivery, lifeAfterLeaseMs, type Settlement } from './message.js';
 import { ConsumerStoppedError, LeaseLostError, Reject } from './outcomes.js';
 import { Settler } from './settler.js';
 
@@ -125,10 +126,14 @@ export class ConsumerRun<T> {
       const began = performance.now();
       const { signal } = (this.#dequeue = new AbortController());
       try {
-        const answer = await this.#settler.dequeue(async (ack) => this.#ask(maxMessages, ack, signal));
+        let sentAt = began;
+        const answer = await this.#settler.dequeue(async (ack) => {
+          sentAt = performance.now();
+          return this.#ask(maxMessages, ack, signal);
+        });
         failures = 0;
         this.#tell('dequeued', answer.messages.length);
-        this.#accept(answer);
+        this.#accept(answer, sentAt);
         const took = performance.now() - began;
         // Handlers that are done within this turn of the event loop have their acks carried by the
         // next dequeue.
@@ -159,7 +164,7 @@ export class ConsumerRun<T> {
     const { batchSize } = this.#settings;
     const isFull = () => {
       const { prefetch, capacity } = this.#limits();
-      const worthIt = Math.max(1, Math.min(prefetch, Math.ceil(batchSize / 2)));
+      const worthIt = Math.max(1, Math.ceil(Math.min(prefetch, batchSize) / 2));
       return (
         capacity - this.inHand < worthIt || this.#unsettled - this.#handled >= Math.max(UNSETTLED_AT_LEAST, capacity)
       );
@@ -175,15 +180,25 @@ export class ConsumerRun<T> {
     return this.#isSlow ? { prefetch: 0, capacity: capacity - prefetch } : { prefetch, capacity };
   }
 
-  #accept({ messages, settings }: DequeueAnswer): void {
+  /**
+   * The answer may have taken long on its way, or waited for acks, while the leases ran. So they
+   * count from the earliest time at which they can have begun.
+   */
+  #accept({ messages, settings, waitedMs }: DequeueAnswer, sentAt: number): void {
     const receivedAt = performance.now();
+    const leasedSince = Math.min(receivedAt, sentAt + (waitedMs ?? Infinity));
     const leaseSeconds = settings?.leaseSeconds ?? this.#settings.leaseSeconds ?? DEFAULT_LEASE_SECONDS;
     for (const message of messages) {
-      const settle = (delivery: Delivery, settlement: Settlement): void => this.#settler.add(delivery, settlement);
+      const settle = (delivery: Delivery, settlement: Settlement): void => {
+        this.#settler.add(delivery, settlement);
+        for (const later of endedWith(delivery, settlement, this.#buffer)) this.#forget(later);
+      };
       const delivery = new Delivery(message, settle, leaseSeconds, settings?.maxReceives ?? null);
+      delivery.expiresBy = receivedAt + leaseSeconds * 1000 + lifeAfterLeaseMs(message);
+      if (settings?.ordering === 'group') delivery.group = message.groupId;
       delivery.onListenerError = (error) => this.#tell('listenerFailed', 'abort', error);
       this.#unsettled += 1;
-      this.#keeper.add(delivery, receivedAt);
+      this.#keeper.add(delivery, leasedSince);
       this.#buffer.push(delivery);
     }
     if (this.isStopping || this.#isPaused) this.#release([...this.#buffer]);
@@ -219,9 +234,10 @@ export class ConsumerRun<T> {
     const now = performance.now();
     const deliveries: Delivery[] = [];
     const expired: Delivery[] = [];
-    while (this.#buffer.length > 0 && deliveries.length < this.#settings.unit) {
-      const delivery = this.#buffer.shift() as Delivery;
-      if (delivery.isExpired(now)) expired.push(delivery);
+    while (deliveries.length < this.#settings.unit) {
+      const delivery = takeNext(this.#buffer, this.#running);
+      if (delivery === undefined) break;
+      if (delivery.expiresBy <= now) expired.push(delivery);
       else if (delivery.leaseEndsAt <= now) this.#lost(delivery);
       else deliveries.push(delivery);
     }
@@ -246,6 +262,14 @@ export class ConsumerRun<T> {
   #unbuffer(delivery: Delivery): void {
     const index = this.#buffer.indexOf(delivery);
     if (index >= 0) this.#buffer.splice(index, 1);
+  }
+
+  /** The broker has ended its lease, with that of an earlier message of its group. */
+  #forget(delivery: Delivery): void {
+    if (delivery.isSettled) return;
+    delivery.isSettled = true;
+    this.#unbuffer(delivery);
+    this.#done(delivery);
   }
 
   /** Aborts the signal of its handler, and no longer settles the outcome. */

@@ -1,30 +1,19 @@
 /* oxlint-disable unicorn/no-thenable -- handlers may return such objects */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, describe, expect, it, vi } from 'vitest';
+import { afterAll, describe, expect, it, vi } from 'vitest';
 import { Queue } from '../queue/queue.js';
 import { InMemoryBroker } from '../testing/in-memory-broker.js';
 import type { ConsumerEvents } from './consumer-events.js';
-import type { ConsumerOptions } from './consumer-options.js';
-import type { Handler } from './handling.js';
 import type { Message } from './message.js';
 import { HandlerTimeoutError, Reject, Retry } from './outcomes.js';
-import { QueueConsumer } from './queue-consumer.js';
+import { StartedConsumers } from './started-consumers.test-support.js';
 
 /* Handlers and listeners may do anything: each message gets its outcome, the consumer goes on. */
 
-const started: QueueConsumer[] = [];
+const { consume, stop } = new StartedConsumers();
 const uncaught: unknown[] = [];
 const onUncaught = (error: unknown): void => void uncaught.push(error);
-afterEach(async () => {
-  await Promise.all(started.splice(0).map((consumer) => consumer.stop()));
-});
-
-function consume(broker: InMemoryBroker, handler: Handler<unknown>, options: ConsumerOptions = {}): QueueConsumer {
-  const consumer = new QueueConsumer(broker, 'orders', handler, { waitSeconds: 1, shutdownSeconds: 0, ...options });
-  started.push(consumer);
-  consumer.start();
-  return consumer;
-}
+afterAll(stop);
 
 async function filled(count: number): Promise<InMemoryBroker> {
   const broker = new InMemoryBroker();
@@ -101,7 +90,7 @@ describe('a message is nacked with back-off and a bounded reason when its handle
   it.each(thrown)('%s', async (_, value, reason) => {
     const broker = await filled(1);
     await withoutUncaught(async () => {
-      const consumer = consume(broker, {
+      consume(broker, {
         message: () => {
           throw value();
         },
@@ -112,7 +101,6 @@ describe('a message is nacked with back-off and a bounded reason when its handle
       expect(failed.receiveCount).toBe(1);
       expect(failed.delayMs).toBeGreaterThan(0);
       expect(failed.delayMs).toBeLessThanOrEqual(1000);
-      await consumer.stop();
     });
   });
 
@@ -210,14 +198,7 @@ describe('a schema', () => {
   ])('%s', async (_, validate, reason) => {
     const broker = await filled(1);
     const seen: unknown[] = [];
-    const consumer = new QueueConsumer(
-      broker,
-      'orders',
-      { message: (payload) => void seen.push(payload) },
-      { waitSeconds: 1, schema: withSchema(validate) },
-    );
-    started.push(consumer);
-    consumer.start();
+    consume(broker, { message: (payload) => void seen.push(payload) }, { schema: withSchema(validate) });
     if (reason === '') {
       await broker.drained('orders');
       expect(seen).toEqual([0]);

@@ -1,4 +1,4 @@
-import { PayloadCodec, PayloadError } from '../queue/payload-codec.js';
+import { PayloadCodec, PayloadError } from '@rowmq/contract/producer';
 import { inSpan } from '../tracing.js';
 import type { Tell } from './consumer-events.js';
 import type { ConsumerSettings } from './consumer-options.js';

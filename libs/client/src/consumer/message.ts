@@ -22,9 +22,13 @@ export class Delivery {
   onListenerError: (error: unknown) => void = () => undefined;
   /** A handler works on it, or has done so. */
   isBegun = false;
-  /** By `performance.now()`: the time to extend its lease, and the latest end of its lease. */
+  /** By `performance.now()`: the time to extend its lease, and the end that is certain. */
   extendAt = 0;
   leaseEndsAt = 0;
+  /** By `performance.now()`: the message has expired by then for certain. */
+  expiresBy = Infinity;
+  /** In an ordered queue: handled one after the other with others of this group. */
+  group: string | undefined;
 
   readonly #onSettle: (delivery: Delivery, settlement: Settlement) => void;
 
@@ -49,15 +53,6 @@ export class Delivery {
     return this.#controller?.signal.aborted === true;
   }
 
-  /**
-   * Whether the message has expired, for certain. The broker gave both times by one clock, so the
-   * clock of this process does not matter.
-   */
-  isExpired(now: number): boolean {
-    const { expiresAt, leaseExpiresAt } = this.message;
-    return now >= this.leaseEndsAt + Date.parse(expiresAt) - Date.parse(leaseExpiresAt);
-  }
-
   get signal(): AbortSignal {
     this.#controller ??= guardedController((error) => this.onListenerError(error));
     return this.#controller.signal;
@@ -75,6 +70,14 @@ export class Delivery {
     this.isSettled = true;
     this.#onSettle(this, settlement);
   }
+}
+
+/**
+ * The life of a message beyond the end of its lease; below zero if it expires first. The broker
+ * gave both times by one clock, so the clock of this process does not matter.
+ */
+export function lifeAfterLeaseMs({ expiresAt, leaseExpiresAt }: LeasedMessage): number {
+  return Date.parse(expiresAt) - Date.parse(leaseExpiresAt);
 }
 
 /** A message as a handler gets it. */
@@ -99,6 +102,11 @@ export class Message<T = unknown> {
 
   get priority(): number {
     return this.#delivery.message.priority;
+  }
+
+  /** Its group in a queue with ordering `group`. */
+  get groupId(): string | undefined {
+    return this.#delivery.message.groupId;
   }
 
   /** The number of hand-outs, including this one. */

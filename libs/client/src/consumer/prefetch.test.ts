@@ -1,19 +1,16 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DequeueRequest, ReleaseRequest } from '@rowmq/contract';
-import { afterEach, describe, expect, it, vi } from 'vitest';
+import { afterAll, describe, expect, it, vi } from 'vitest';
 import type { CallOptions } from '../broker-client.js';
 import { Queue } from '../queue/queue.js';
 import { InMemoryBroker } from '../testing/in-memory-broker.js';
-import type { ConsumerOptions } from './consumer-options.js';
-import type { Handler } from './handling.js';
 import { QueueConsumer } from './queue-consumer.js';
+import { StartedConsumers } from './started-consumers.test-support.js';
 
 /* Messages that a consumer holds before a handler begins with them. */
 
-const started: QueueConsumer[] = [];
-afterEach(async () => {
-  await Promise.all(started.splice(0).map((consumer) => consumer.stop()));
-});
+const { consume, stop } = new StartedConsumers();
+afterAll(stop);
 
 /** Records releases, and the leases that were extended. */
 class RecordingBroker extends InMemoryBroker {
@@ -35,17 +32,6 @@ class RecordingBroker extends InMemoryBroker {
     this.extended.push(...request.receipts);
     return super.extend(queue, request);
   }
-}
-
-function consume(broker: InMemoryBroker, handler: Handler<number>, options: ConsumerOptions): QueueConsumer<number> {
-  const consumer = new QueueConsumer<number>(broker, 'orders', handler, {
-    waitSeconds: 1,
-    shutdownSeconds: 0,
-    ...options,
-  });
-  started.push(consumer as QueueConsumer);
-  consumer.start();
-  return consumer;
 }
 
 async function filled(count: number, expiresInSeconds?: number): Promise<RecordingBroker> {
@@ -239,7 +225,44 @@ describe('a consumer that is started after a stop', () => {
   });
 });
 
+/** The answers of its dequeues are on their way for this long. */
+class SlowAnswers extends InMemoryBroker {
+  constructor(private readonly delayMs: number) {
+    super();
+  }
+
+  override async dequeue(queue: string, request?: DequeueRequest, options?: CallOptions) {
+    const answer = await super.dequeue(queue, request, options);
+    await sleep(answer.messages.length > 0 ? this.delayMs : 0);
+    return answer;
+  }
+}
+
 describe('the lease of a consumer', () => {
+  it('counts while its answer is on the way: a message that comes after the end is not handled', async () => {
+    const broker = new SlowAnswers(1100);
+    await new Queue<number>(broker, 'orders').enqueue(1);
+    const seen: number[] = [];
+    const lost: string[] = [];
+    const consumer = consume(broker, { message: (payload) => void seen.push(payload) }, { leaseSeconds: 1 });
+    consumer.on('leaseLost', ({ body }) => lost.push(body));
+    await vi.waitUntil(() => lost.length > 0, { timeout: 5000 });
+    expect(seen).toEqual([]);
+  });
+
+  it('does not count while the dequeue waits for a message', async () => {
+    const broker = new InMemoryBroker();
+    const seen: number[] = [];
+    const lost: string[] = [];
+    const handler = { message: (payload: number) => void seen.push(payload) };
+    const consumer = consume(broker, handler, { leaseSeconds: 1, waitSeconds: 20 });
+    consumer.on('leaseLost', ({ body }) => lost.push(body));
+    await sleep(1200);
+    await new Queue<number>(broker, 'orders').enqueue(1);
+    await broker.drained('orders');
+    expect({ seen, lost }).toEqual({ seen: [1], lost: [] });
+  });
+
   it('is the queue’s unless the consumer has its own', async () => {
     const broker = new RecordingBroker();
     await broker.putQueue('orders', { leaseSeconds: 2 });

@@ -6,11 +6,10 @@ import type { CallOptions } from '../broker-client.js';
 import { BrokerUnreachableError } from '../http/broker-unreachable.error.js';
 import { Queue } from '../queue/queue.js';
 import { InMemoryBroker } from '../testing/in-memory-broker.js';
-import type { ConsumerOptions } from './consumer-options.js';
 import type { Message } from './message.js';
 import { ConsumerStoppedError, exponentialBackoff, LeaseLostError, Reject, Retry } from './outcomes.js';
-import type { Handler } from './handling.js';
 import { QueueConsumer } from './queue-consumer.js';
+import { StartedConsumers } from './started-consumers.test-support.js';
 
 /** A timer may fire so much early. */
 const TIMER_MS = 2;
@@ -54,26 +53,9 @@ class CountingBroker extends InMemoryBroker {
   }
 }
 
-const started: QueueConsumer[] = [];
+const { consume, stop } = new StartedConsumers();
 // All at once: each waits for its last dequeue, for up to a second.
-afterAll(async () => {
-  await Promise.all(started.map((consumer) => consumer.stop()));
-});
-
-function consume(
-  broker: InMemoryBroker,
-  handler: Handler<number>,
-  options: ConsumerOptions = {},
-): QueueConsumer<number> {
-  const consumer = new QueueConsumer<number>(broker, 'orders', handler, {
-    waitSeconds: 1,
-    shutdownSeconds: 0,
-    ...options,
-  });
-  started.push(consumer as QueueConsumer);
-  consumer.start();
-  return consumer;
-}
+afterAll(stop);
 
 async function filled(count: number): Promise<CountingBroker> {
   const broker = new CountingBroker();
@@ -151,14 +133,7 @@ describe('a message handler', () => {
     await broker.putQueue('orders', { deadLetterQueue: 'orders-dead' });
     await broker.enqueue('orders', { messages: [{ body: 'no json' }, { body: '"text"' }, { body: '7' }] });
     const seen: number[] = [];
-    const consumer = new QueueConsumer<number>(
-      broker,
-      'orders',
-      { message: (payload) => void seen.push(payload) },
-      { schema: z.number() },
-    );
-    started.push(consumer as QueueConsumer);
-    consumer.start();
+    consume(broker, { message: (payload) => void seen.push(payload) }, { schema: z.number() });
     await broker.drained('orders');
     expect(seen).toEqual([7]);
     expect(broker.messages('orders-dead').map(({ nackReason }) => nackReason)).toEqual([

@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events';
 import type { BrokerClient } from '../broker-client.js';
-import { PayloadCodec, type PayloadOptions } from '../queue/payload-codec.js';
+import { PayloadCodec, type PayloadOptions } from '@rowmq/contract/producer';
 import type { ConsumerEvents, Tell } from './consumer-events.js';
 import { type ConsumerOptions, consumerSettings, type ConsumerSettings } from './consumer-options.js';
 import { ConsumerRun } from './consumer-run.js';

@@ -43,7 +43,13 @@ export function isOutcomeUnknown(error: unknown): error is BrokerUnreachableErro
   return error instanceof RowmqError && IN_DOUBT.has(error.code);
 }
 
-const PASSING = new Set<ErrorCode>(['queue-locked', 'overloaded', 'database-unavailable']);
+const PASSING = new Set<ErrorCode>([
+  'enqueue-in-progress',
+  'rate-limited',
+  'queue-locked',
+  'overloaded',
+  'database-unavailable',
+]);
 const IN_DOUBT = new Set<ErrorCode>(['database-unavailable', 'internal-error']);
 
 /** The time that the broker asked for. */

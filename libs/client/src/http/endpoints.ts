@@ -8,6 +8,8 @@ export interface Endpoint {
   /** Replaced when its connections may be dead. */
   pool: Pool;
   failures: number;
+  /** By `performance.now()`: a call with a short deadline got no answer, and no call since did. */
+  suspectedAt: number | undefined;
   /** By `performance.now()`. */
   restsUntil: number;
 }
@@ -50,6 +52,7 @@ export class Endpoints {
         pathPrefix: url.pathname.replace(/\/$/, ''),
         pool: this.#makePool(url.origin),
         failures: 0,
+        suspectedAt: undefined,
         restsUntil: 0,
       };
     });
@@ -69,7 +72,18 @@ export class Endpoints {
 
   succeeded(endpoint: Endpoint): void {
     endpoint.failures = 0;
+    endpoint.suspectedAt = undefined;
     endpoint.restsUntil = 0;
+  }
+
+  /**
+   * A call whose own deadline is short got no answer. That alone is no failure: the broker may be
+   * healthy and take longer. It is one if another such call, sent since, gets no answer either, and
+   * no call did meanwhile.
+   */
+  suspected(endpoint: Endpoint, sentAt: number): void {
+    if (endpoint.suspectedAt === undefined) endpoint.suspectedAt = performance.now();
+    else if (sentAt >= endpoint.suspectedAt) this.failed(endpoint);
   }
 
   /** Calls that fail together count as one failure. */
@@ -77,6 +91,7 @@ export class Endpoints {
     if (endpoint.restsUntil > performance.now()) return;
     const rest = Math.min(LONGEST_REST_MS, FIRST_REST_MS * 2 ** endpoint.failures);
     endpoint.failures += 1;
+    endpoint.suspectedAt = undefined;
     endpoint.restsUntil = performance.now() + rest * (0.5 + Math.random() / 2);
   }
 

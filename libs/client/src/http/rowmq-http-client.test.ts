@@ -5,6 +5,7 @@ import { type AddressInfo, connect, createServer as createTcpServer, type Socket
 import type { RowmqError } from '@rowmq/contract';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { QueueConsumer } from '../consumer/queue-consumer.js';
+import { isOutcomeUnknown } from './broker-unreachable.error.js';
 import { RowmqHttpClient, type RowmqClientOptions } from './rowmq-http-client.js';
 
 type Handler = (request: IncomingMessage, body: string, response: ServerResponse) => void;
@@ -172,19 +173,17 @@ describe('RowmqHttpClient', () => {
     });
   });
 
-  it('waits for a purge and a delete ten seconds beyond its deadline', async () => {
+  it('waits for a delete ten seconds beyond its deadline', async () => {
     const calls: unknown[] = [];
     const { url } = await listen(({ method }, _body, response) => {
       calls.push(method);
       setTimeout(() => {
-        if (method === 'DELETE') response.writeHead(204).end();
-        else json(response, 200, { purged: 17, complete: false });
+        response.writeHead(204).end();
       }, 150);
     });
     const client = clientOf({ url, timeoutMs: 50, retries: 4 });
-    await expect(client.purge('orders')).resolves.toEqual({ purged: 17, complete: false });
     await expect(client.deleteQueue('orders')).resolves.toBeUndefined();
-    expect(calls).toEqual(['POST', 'DELETE']);
+    expect(calls).toEqual(['DELETE']);
   });
 
   it('waits for a dequeue its waitSeconds beyond its deadline', async () => {
@@ -210,7 +209,7 @@ describe('RowmqHttpClient', () => {
       calls += 1;
       sockets.at(-1)?.destroy(Object.assign(new Error('read EHOSTUNREACH'), { code: 'EHOSTUNREACH' }));
     });
-    const call = clientOf({ url, retries: 4 }).enqueue('orders', { messages: [{ body: 'x' }] });
+    const call = clientOf({ url, retries: 4, idempotencyKeys: false }).enqueue('orders', { messages: [{ body: 'x' }] });
     await expect(call).rejects.toMatchObject({
       outcome: 'unknown',
       message: expect.stringContaining('the connection broke (read EHOSTUNREACH)'),
@@ -266,6 +265,8 @@ describe('a failed call', () => {
 
   const refuse: Handler = (_request, _body, response) => json(response, 503, overloaded);
   const breakOff: Handler = (request) => request.socket.destroy();
+  const inProgress: Handler = (_request, _body, response) =>
+    json(response, 409, { ...overloaded, status: 409, code: 'enqueue-in-progress' });
   const databaseAway: Handler = (_request, _body, response) =>
     json(response, 503, { ...overloaded, code: 'database-unavailable' });
 
@@ -285,7 +286,7 @@ describe('a failed call', () => {
   it('is repeated at the same broker if a transaction keeps the queue locked', async () => {
     const lockedQueue: Handler = (_request, _body, response) =>
       json(response, 503, { ...overloaded, code: 'queue-locked' }, { 'retry-after': '0' });
-    const paused = { name: 'orders', paused: true };
+    const paused = { name: 'orders', paused: true, producersPaused: false };
     const brokers = await Promise.all([failing(2, lockedQueue, paused), failing(2, lockedQueue, paused)]);
     const client = clientOf({ url: brokers.map(({ url }) => url), retries: 4 });
     await expect(client.pauseQueue('orders')).resolves.toEqual(paused);
@@ -323,19 +324,89 @@ describe('a failed call', () => {
     }
   }, 60_000);
 
-  it('is repeated for an enqueue only if nothing can have been stored', async () => {
-    const enqueue = { messages: [{ body: 'x' }] };
-    const refused = await failing(1, refuse, stored);
-    await expect(clientOf({ url: refused.url, retries: 4 }).enqueue('orders', enqueue)).resolves.toEqual(stored);
-    const broken = await failing(1, breakOff, stored);
-    await expect(clientOf({ url: broken.url, retries: 4 }).enqueue('orders', enqueue)).rejects.toMatchObject({
-      outcome: 'unknown',
+  it('creates a queue only if it is missing, also if the answer of an earlier try was lost', async () => {
+    const asked: unknown[] = [];
+    const exists = { ...overloaded, code: 'queue-exists', status: 412 };
+    const { url } = await listen((request, body, response) => {
+      asked.push([request.method, request.url, request.headers['if-none-match'], JSON.parse(body)]);
+      if (asked.length === 1) request.socket.destroy();
+      else json(response, 412, exists);
     });
+    await expect(clientOf({ url, retries: 4 }).createQueue('orders', { leaseSeconds: 9 })).resolves.toBeUndefined();
+    const put = ['PUT', '/v1/admin/queues/orders', '*', { leaseSeconds: 9 }];
+    expect(asked).toEqual([put, put]);
+    const refuses = await listen((_request, _body, response) =>
+      json(response, 400, { ...exists, code: 'invalid-request' }),
+    );
+    await expect(clientOf({ url: refuses.url }).createQueue('orders')).rejects.toMatchObject({
+      code: 'invalid-request',
+    });
+  });
+
+  it('is repeated for an enqueue without a key only if nothing can have been stored', async () => {
+    const enqueue = { messages: [{ body: 'x' }] };
+    const keyless = (url: string) => clientOf({ url, retries: 4, idempotencyKeys: false });
+    const refused = await failing(1, refuse, stored);
+    await expect(keyless(refused.url).enqueue('orders', enqueue)).resolves.toEqual(stored);
+    const broken = await failing(1, breakOff, stored);
+    await expect(keyless(broken.url).enqueue('orders', enqueue)).rejects.toMatchObject({ outcome: 'unknown' });
     expect(broken.calls()).toBe(1);
     const acked = await failing(1, breakOff, { acked: ['r'], failed: [] });
     await expect(clientOf({ url: acked.url, retries: 4 }).ack('orders', { receipts: ['r'] })).resolves.toMatchObject({
       acked: ['r'],
     });
+  });
+
+  it('is repeated for an enqueue with the key of its first try, whatever became of that', async () => {
+    const keys: unknown[] = [];
+    const fails = [breakOff, databaseAway, inProgress, refuse];
+    const { url } = await listen((request, body, response) => {
+      keys.push(request.headers['idempotency-key']);
+      const fail = fails[keys.length - 1];
+      if (fail === undefined) json(response, 201, stored);
+      else fail(request, body, response);
+    });
+    const client = clientOf({ url, retries: 4 });
+    await expect(client.enqueue('orders', { messages: [{ body: 'x' }] })).resolves.toEqual(stored);
+    expect(keys).toEqual(Array<unknown>(5).fill(expect.stringMatching(/^"[0-9a-f-]{36}"$/)));
+    expect(new Set(keys).size).toBe(1);
+    await client.enqueue('orders', { messages: [{ body: 'x' }] });
+    expect(new Set(keys).size).toBe(2);
+    await client.enqueue('orders', { messages: [{ body: 'x' }] }, { idempotencyKey: 'mine' });
+    expect(keys.at(-1)).toBe('"mine"');
+  });
+
+  it('leaves an enqueue in doubt if no later try tells what became of the first', async () => {
+    let calls = 0;
+    const { url } = await listen((request, body, response) => {
+      calls += 1;
+      (calls === 1 ? breakOff : refuse)(request, body, response);
+    });
+    const failed = clientOf({ url, retries: 2 }).enqueue('orders', { messages: [{ body: 'x' }] });
+    await expect(failed).rejects.toSatisfy(isOutcomeUnknown);
+    expect(calls).toBe(3);
+  });
+
+  it('is not repeated for an enqueue in doubt when the broker may soon forget its key', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+    try {
+      const { url } = await listen(breakOff);
+      const begunAt = performance.now();
+      let isOver = false;
+      const failed = clientOf({ url, retries: 10_000, retrySeconds: 3600 })
+        .enqueue('orders', { messages: [{ body: 'x' }] })
+        .catch((error: unknown) => error)
+        .finally(() => (isOver = true));
+      while (!isOver) {
+        await new Promise((resolve) => setImmediate(resolve));
+        await vi.advanceTimersByTimeAsync(100);
+      }
+      expect(await failed).toSatisfy(isOutcomeUnknown);
+      expect(performance.now() - begunAt).toBeLessThanOrEqual(241_000);
+      expect(performance.now() - begunAt).toBeGreaterThan(200_000);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   it('is repeated for a dequeue together with its acks, and an ack that an earlier try settled is not found', async () => {
@@ -388,6 +459,35 @@ describe('a failed call', () => {
       unsubscribe('undici:client:beforeConnect', onConnect);
     }
     expect(good.calls()).toBe(40);
+  });
+
+  it('does not rest a broker for one short deadline, but for a second one without an answer meanwhile', async () => {
+    const asked: string[] = [];
+    const brokers = await Promise.all(
+      ['one', 'two'].map(async (name) =>
+        listen((request, _body, response) => {
+          asked.push(name);
+          // The others get no answer.
+          if (request.url?.includes('orders') === true) json(response, 200, { acked: [], failed: [] });
+        }),
+      ),
+    );
+    const client = clientOf({ url: brokers.map(({ url }) => url) });
+    const healthy = async () => client.ack('orders', { receipts: ['r'] });
+    const impatient = async () =>
+      expect(client.ack('silent', { receipts: ['r'] }, { timeoutMs: 50 })).rejects.toMatchObject({
+        outcome: 'unknown',
+      });
+    for (let turn = 0; turn < 3; turn += 1) {
+      await healthy();
+      await Promise.all([impatient(), impatient()]);
+    }
+    await healthy();
+    expect(new Set(asked).size).toBe(1);
+    await impatient();
+    await impatient();
+    await healthy();
+    expect(new Set(asked).size).toBe(2);
   });
 
   it('is repeated on the next broker if one accepts no connection', async () => {

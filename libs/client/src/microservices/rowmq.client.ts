@@ -3,7 +3,8 @@ import { type Observable, throwError } from 'rxjs';
 import type { BrokerClient } from '../broker-client.js';
 import { RowmqHttpClient, type RowmqClientOptions } from '../http/rowmq-http-client.js';
 import { RowmqConfigurationError } from '../nest/rowmq-configuration.error.js';
-import { type EnqueueOptions, Queue } from '../queue/queue.js';
+import { Queue } from '../queue/queue.js';
+import type { EnqueueOptions } from '@rowmq/contract/producer';
 
 /** A payload with options: `client.emit('orders', new RowmqRecord(order, { priority: 9 }))`. */
 export class RowmqRecord<T = unknown> {

@@ -8,7 +8,7 @@ import { RowmqHttpClient, type RowmqClientOptions } from '../http/rowmq-http-cli
 import { logConsumer } from '../nest/consumer-log.js';
 import { type NeededQueue, QueueCheck } from '../nest/queue-check.js';
 import { RowmqConfigurationError } from '../nest/rowmq-configuration.error.js';
-import type { PayloadOptions } from '../queue/payload-codec.js';
+import type { PayloadOptions } from '@rowmq/contract/producer';
 import { RowmqContext } from './rowmq.context.js';
 
 type HandlerOptions = ConsumerOptions & PayloadOptions & Pick<NeededQueue, 'create' | 'update'>;

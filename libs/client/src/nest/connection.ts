@@ -10,12 +10,15 @@ export class RowmqConnection {
   ) {}
 }
 
-/** The client that `registerQueue` needs. Nest's own message would not say what is missing. */
-export function clientFor(queue: string, connection: string, client: BrokerClient | undefined): BrokerClient {
+/**
+ * The client that `registerQueue` or `registerTopic` needs. Nest's own message would not say what
+ * is missing.
+ */
+export function clientFor(what: string, connection: string, client: BrokerClient | undefined): BrokerClient {
   if (client !== undefined) return client;
   throw new RowmqConfigurationError(
     connection === DEFAULT_CONNECTION
-      ? `Queue '${queue}' is registered, but there is no connection: import RowmqModule.forRoot({ url }) in the root module.`
-      : `Queue '${queue}' is registered on connection '${connection}', which does not exist: import RowmqModule.forRoot({ name: '${connection}', url }) in the root module.`,
+      ? `${what} is registered, but there is no connection: import RowmqModule.forRoot({ url }) in the root module.`
+      : `${what} is registered on connection '${connection}', which does not exist: import RowmqModule.forRoot({ name: '${connection}', url }) in the root module.`,
   );
 }

@@ -12,10 +12,14 @@ import {
   HANDLER_METADATA,
   type HandlerKind,
   LISTENER_METADATA,
+  SCHEDULE_METADATA,
+  type ScheduledOptions,
 } from './decorators.js';
 import { assertComplete } from './queue-check.js';
 import { RegisteredQueue } from './registered-queue.js';
+import { RegisteredTopic, type TopicRegistration } from './registered-topic.js';
 import { RowmqConfigurationError } from './rowmq-configuration.error.js';
+import { type FoundSchedule, withSchedules } from './scheduled-handler.js';
 import { DEFAULT_CONNECTION } from './tokens.js';
 
 type Wrapper = ReturnType<DiscoveryService['getProviders']>[number];
@@ -27,10 +31,11 @@ export interface FoundListener {
   call: Method;
 }
 
-/** A class with `@Consumer`, and its one handler. */
+/** A class with `@Consumer`, its one handler, and its schedules. */
 export interface FoundConsumer extends ConsumerMetadata {
   className: string;
   handler: Handler<unknown>;
+  schedules: FoundSchedule[];
   listeners: FoundListener[];
 }
 
@@ -53,6 +58,13 @@ const EVENTS: Record<keyof ConsumerEvents, true> = {
   extendFailed: true,
   settleFailed: true,
   listenerFailed: true,
+};
+
+/** Decorators that have an effect in a consumer only, by their metadata. */
+const MARKS = {
+  [HANDLER_METADATA]: '@OnMessage or @OnBatch',
+  [LISTENER_METADATA]: '@OnConsumerEvent',
+  [SCHEDULE_METADATA]: '@Scheduled',
 };
 
 /**
@@ -124,6 +136,19 @@ export class ConsumerExplorer {
     return byAlias;
   }
 
+  /** One registration of each topic of a connection: one that creates it, if there is. */
+  topics(connection: string): TopicRegistration[] {
+    const byName = new Map<string, TopicRegistration>();
+    for (const { connection: own, registration } of this.#instances(RegisteredTopic)) {
+      if (own !== connection) continue;
+      const known = byName.get(registration.name);
+      if (typeof known?.create === 'object' || (known?.create === true && typeof registration.create !== 'object'))
+        continue;
+      byName.set(registration.name, registration);
+    }
+    return [...byName.values()];
+  }
+
   /** Every consumer, at most one per queue. */
   consumers(): FoundConsumer[] {
     const found: FoundConsumer[] = [];
@@ -156,10 +181,12 @@ export class ConsumerExplorer {
         );
       }
       const instance = wrapper.instance as object;
+      const schedules = this.#schedulesOf(instance);
       const consumer = {
         ...metadata,
         className: name,
-        handler: this.#handlerOf(name, instance),
+        handler: this.#handlerOf(name, instance, schedules),
+        schedules,
         listeners: this.#listenersOf(name, instance),
       };
       const other = found.find(
@@ -185,12 +212,12 @@ export class ConsumerExplorer {
     return new Set(all.filter((instance): instance is T => instance instanceof type));
   }
 
-  #handlerOf(className: string, instance: object): Handler<unknown> {
+  #handlerOf(className: string, instance: object, schedules: readonly FoundSchedule[]): Handler<unknown> {
     const handlers = this.#marked<HandlerKind>(HANDLER_METADATA, Object.getPrototypeOf(instance) as object);
     const [handler, ...others] = handlers;
-    if (handler === undefined) {
+    if (handler === undefined && schedules.length === 0) {
       throw new RowmqConfigurationError(
-        `${className} has @Consumer but no handler: mark the method that handles messages with @OnMessage() or @OnBatch().`,
+        `${className} has @Consumer but no handler: mark the method that handles messages with @OnMessage() or @OnBatch(), or one that runs at times with @Scheduled().`,
       );
     }
     if (others.length > 0) {
@@ -198,8 +225,12 @@ export class ConsumerExplorer {
         `${className} has several handlers (${handlers.map(({ name }) => name).join(', ')}): a consumer has one. Leave @OnMessage() or @OnBatch() on one of them.`,
       );
     }
-    const call = methodOf(instance, handler.name);
-    return handler.mark === 'batch' ? { batch: call } : { message: call };
+    return withSchedules(className, handler && toHandler(handler, instance), schedules);
+  }
+
+  #schedulesOf(instance: object): FoundSchedule[] {
+    const marked = this.#marked<ScheduledOptions>(SCHEDULE_METADATA, Object.getPrototypeOf(instance) as object);
+    return marked.map(({ name, mark: options }) => ({ method: name, options, call: methodOf(instance, name) }));
   }
 
   #listenersOf(className: string, instance: object): FoundListener[] {
@@ -216,10 +247,9 @@ export class ConsumerExplorer {
   #assertNoMarks(type: { name: string; prototype?: unknown }): void {
     const { prototype } = type;
     if (typeof prototype !== 'object' || prototype === null) return;
-    for (const key of [HANDLER_METADATA, LISTENER_METADATA]) {
+    for (const [key, decorator] of Object.entries(MARKS)) {
       const [marked] = this.#marked(key, prototype);
       if (marked === undefined) continue;
-      const decorator = key === LISTENER_METADATA ? '@OnConsumerEvent' : '@OnMessage or @OnBatch';
       throw new RowmqConfigurationError(
         `${type.name}.${marked.name} has ${decorator}, but ${type.name} has no @Consumer(queue), so nothing would ever call it. Add @Consumer, or remove the decorator.`,
       );
@@ -233,6 +263,11 @@ export class ConsumerExplorer {
       return mark === undefined ? [] : [{ name, mark }];
     });
   }
+}
+
+function toHandler({ name, mark }: Marked<HandlerKind>, instance: object): Handler<unknown> {
+  const call = methodOf(instance, name);
+  return mark === 'batch' ? { batch: call } : { message: call };
 }
 
 /** Looked up at each call, so that a wrapper or a spy on the method takes effect. */

@@ -1,11 +1,13 @@
 import { Inject, Injectable, SetMetadata } from '@nestjs/common';
+import type { PutScheduleRequest } from '@rowmq/contract';
 import type { ConsumerEvents } from '../consumer/consumer-events.js';
 import type { ConsumerOptions } from '../consumer/consumer-options.js';
-import { DEFAULT_CONNECTION, getClientToken, getQueueToken } from './tokens.js';
+import { DEFAULT_CONNECTION, getClientToken, getQueueToken, getTopicToken } from './tokens.js';
 
 export const CONSUMER_METADATA = 'rowmq:consumer';
 export const HANDLER_METADATA = 'rowmq:handler';
 export const LISTENER_METADATA = 'rowmq:listener';
+export const SCHEDULE_METADATA = 'rowmq:schedule';
 
 export interface ConsumerMetadata {
   queue: string;
@@ -18,6 +20,10 @@ export type HandlerKind = 'message' | 'batch';
 /** Injects a queue that was registered with `RowmqModule.registerQueue`. */
 export const InjectQueue = (name: string, connection?: string): ParameterDecorator & PropertyDecorator =>
   Inject(getQueueToken(name, connection));
+
+/** Injects a `Topic` that was registered with `RowmqModule.registerTopic`. */
+export const InjectTopic = (name: string, connection?: string): ParameterDecorator & PropertyDecorator =>
+  Inject(getTopicToken(name, connection));
 
 /** Injects the client of a named connection. That of an unnamed one is `RowmqHttpClient`. */
 export const InjectRowmq = (connection: string): ParameterDecorator & PropertyDecorator =>
@@ -49,6 +55,29 @@ export const OnMessage = (): MethodDecorator => SetMetadata<string, HandlerKind>
  * `(messages) => …`. It may settle each by itself. The other messages share its outcome.
  */
 export const OnBatch = (): MethodDecorator => SetMetadata<string, HandlerKind>(HANDLER_METADATA, 'batch');
+
+/** When a method runs, and the message of its ticks. */
+export interface ScheduledOptions extends Pick<
+  PutScheduleRequest,
+  'cron' | 'everySeconds' | 'timeZone' | 'enabled' | 'missed'
+> {
+  /** Names the schedule for all services of the database. */
+  name: string;
+  /** Default: null. The queue's schema and format hold for it. */
+  payload?: unknown;
+  headers?: Record<string, string> | undefined;
+  priority?: number | undefined;
+  expiresInSeconds?: number | undefined;
+}
+
+/**
+ * Marks a method of a {@link Consumer} that runs on each tick of a schedule: `(payload, message) =>
+ * …`. The application registers the schedule at boot, or updates it. A tick is a message of the
+ * consumer's queue, so one of all processes gets it, and it is acked, nacked and retried as any
+ * other.
+ */
+export const Scheduled = (options: ScheduledOptions): MethodDecorator =>
+  SetMetadata<string, ScheduledOptions>(SCHEDULE_METADATA, options);
 
 /** Marks a method of a {@link Consumer} that hears one of the consumer's events. */
 export const OnConsumerEvent = (event: keyof ConsumerEvents): MethodDecorator =>

@@ -7,10 +7,11 @@ import { z } from 'zod';
 import { BrokerClient } from '../broker-client.js';
 import { RowmqHttpClient } from '../http/rowmq-http-client.js';
 import type { Queue } from '../queue/queue.js';
+import type { Topic } from '../topic/topic.js';
 import { InMemoryBroker } from '../testing/in-memory-broker.js';
 import { RowmqTestingModule } from '../testing/rowmq-testing.module.js';
 import { ConsumersService } from './consumers.service.js';
-import { Consumer, InjectQueue, InjectRowmq, OnConsumerEvent, OnMessage } from './decorators.js';
+import { Consumer, InjectQueue, InjectRowmq, InjectTopic, OnConsumerEvent, OnMessage } from './decorators.js';
 import { RowmqHealthIndicator } from './health-indicator.js';
 import { RowmqModule } from './rowmq.module.js';
 import { getClientToken, getQueueToken } from './tokens.js';
@@ -91,6 +92,68 @@ describe('connections with names', () => {
     expect([one.url, other.url]).toEqual(['http://127.0.0.1:1', 'http://127.0.0.1:2']);
     await app.close();
     for (const client of [one, other]) await expect(client.ready()).rejects.toThrow(/closed/);
+  });
+});
+
+describe('registerTopic', () => {
+  it('injects topics, which publish the payloads of one turn in one request and check them', async () => {
+    @Injectable()
+    class Shop {
+      constructor(
+        @InjectTopic('events') readonly events: Topic<{ order: number }>,
+        @InjectTopic('events', 'billing') readonly bills: Topic,
+      ) {}
+    }
+    const app = await start({
+      imports: [
+        RowmqTestingModule.forRoot(),
+        RowmqTestingModule.forRoot({ name: 'billing' }),
+        RowmqModule.registerTopic(
+          { name: 'events', schema: z.object({ order: z.int() }) },
+          { name: 'events', connection: 'billing' },
+        ),
+      ],
+      providers: [Shop],
+    });
+    const { events, bills } = app.get(Shop);
+    const broker = app.get(InMemoryBroker);
+    await broker.putSubscription('events', 'mails', { filter: { kind: ['created'] } });
+    await broker.putSubscription('events', 'audit');
+    const publish = vi.spyOn(broker, 'publish');
+    const published = await Promise.all([
+      events.publish({ order: 1 }, { headers: { kind: 'created' } }),
+      events.publishMany([{ order: 2 }, { order: 3 }], ({ order }) => ({ headers: { kind: `of ${order}` } })),
+    ]);
+    expect(published.flat().map(({ subscriptions }) => subscriptions)).toEqual([2, 1, 1]);
+    expect(publish).toHaveBeenCalledTimes(1);
+    expect(broker.messages('mails').map(({ body }) => body)).toEqual(['{"order":1}']);
+    expect(broker.messages('audit')).toHaveLength(3);
+    // Nobody subscribes there.
+    expect(await bills.publish('bill')).toMatchObject({ subscriptions: 0 });
+    await expect(events.publish({ order: 1.5 })).rejects.toThrow("does not fit the schema of topic 'events'");
+    await expect(events.publishMany([])).rejects.toThrow('publishMany takes 1 to 100 messages');
+  });
+
+  it('creates topics and subscriptions at the start, if a module says so', async () => {
+    const app = await start({
+      imports: [
+        RowmqTestingModule.forRoot(),
+        RowmqModule.registerTopic({ name: 'events', create: { deduplicationSeconds: 60 } }),
+        RowmqModule.registerTopic({ name: 'events' }),
+        RowmqModule.registerQueue({ name: 'mails', create: true, subscribeTo: [{ topic: 'events' }] }),
+        RowmqModule.registerQueue({ name: 'mails' }),
+      ],
+    });
+    expect(await app.get(InMemoryBroker).getTopic('events')).toMatchObject({
+      deduplicationSeconds: 60,
+      subscriptions: [{ queue: 'mails', filter: null }],
+    });
+  });
+
+  it('says what is missing without a connection', async () => {
+    await expect(start({ imports: [RowmqModule.registerTopic({ name: 'events' })] })).rejects.toThrow(
+      "Topic 'events' is registered, but there is no connection",
+    );
   });
 });
 
@@ -200,7 +263,7 @@ describe('RowmqHttpClient', () => {
     const { rowmq } = app.get(Ops);
     expect(rowmq).toBe(app.get(InMemoryBroker));
     await rowmq.putQueue('orders');
-    expect(await rowmq.pauseQueue('orders')).toEqual({ name: 'orders', paused: true });
+    expect(await rowmq.pauseQueue('orders')).toEqual({ name: 'orders', paused: true, producersPaused: false });
     expect((await rowmq.listQueues()).queues.map(({ name }) => name)).toEqual(['orders']);
     for (const name of Object.getOwnPropertyNames(RowmqHttpClient.prototype)) {
       if (name === 'constructor' || name === 'url') continue;

@@ -1,8 +1,8 @@
-import { type AckRequest, type PutQueueRequest, RowmqError } from '@rowmq/contract';
+import { type AckRequest, type PutQueueRequest, type PutSubscriptionRequest, RowmqError } from '@rowmq/contract';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { BrokerUnreachableError } from '../http/broker-unreachable.error.js';
 import { InMemoryBroker } from '../testing/in-memory-broker.js';
-import { type NeededQueue, QueueCheck } from './queue-check.js';
+import { type NeededQueue, type NeededTopic, QueueCheck } from './queue-check.js';
 
 /** Has only the queues that were put, and fails the first tries of a check. */
 class TroubledBroker extends InMemoryBroker {
@@ -19,6 +19,18 @@ class TroubledBroker extends InMemoryBroker {
     const { queues } = await this.listQueues();
     if (!queues.some(({ name }) => name === queue)) throw new RowmqError('queue-not-found', `no queue '${queue}'`);
     return super.ack(queue, request);
+  }
+
+  override async getTopic(topic: string) {
+    this.#try();
+    const { topics } = await this.listTopics();
+    if (!topics.some(({ name }) => name === topic)) throw new RowmqError('topic-not-found', `no topic '${topic}'`);
+    return super.getTopic(topic);
+  }
+
+  override async putSubscription(topic: string, queue: string, request: PutSubscriptionRequest) {
+    await this.getTopic(topic);
+    return super.putSubscription(topic, queue, request);
   }
 
   override async createQueue(queue: string, settings?: PutQueueRequest) {
@@ -68,6 +80,29 @@ describe('the check of queues at boot', () => {
       expect.stringMatching(/^warn: Queue 'missing' could not be checked yet/),
       expect.stringMatching(/^error: Queue 'missing' does not exist: create it with PUT/),
     ]);
+  });
+
+  it('is a fault for a topic that is missing, for its publisher and for its subscriber', async () => {
+    const broker = new TroubledBroker();
+    const checkTopics = (topics: NeededTopic[], queues: NeededQueue[] = []) =>
+      new QueueCheck(broker, { warn: () => undefined, error: () => undefined }, closing.signal).ensureAll(
+        queues,
+        topics,
+      );
+    await expect(checkTopics([{ name: 'events' }])).rejects.toThrow(
+      /Topic 'events' does not exist: create it with PUT/,
+    );
+    const mails = { name: 'mails', create: true, subscribeTo: [{ topic: 'events', filter: { kind: ['paid'] } }] };
+    await expect(checkTopics([], [mails])).rejects.toThrow(
+      /Queue 'mails' subscribes to 'events', and one of these topics does not exist/,
+    );
+    await checkTopics([{ name: 'events', create: { deduplicationSeconds: 60 } }], [mails]);
+    const { deduplicationSeconds, subscriptions } = await broker.getTopic('events');
+    expect(deduplicationSeconds).toBe(60);
+    expect(subscriptions).toMatchObject([{ queue: 'mails', filter: { kind: ['paid'] } }]);
+    // A change of an operator stays, unless the application says more.
+    await checkTopics([{ name: 'events', create: true }], [{ name: 'mails', subscribeTo: [{ topic: 'events' }] }]);
+    expect(await broker.getTopic('events')).toMatchObject({ deduplicationSeconds: 60, subscriptions });
   });
 
   it('is a fault for a missing queue, and for update without settings', async () => {

@@ -1,9 +1,7 @@
 import type { Logger } from '@nestjs/common';
-import { type PutQueueRequest, RowmqError } from '@rowmq/contract';
-import type { BrokerClient, CallOptions } from '../broker-client.js';
-import { mayPass } from '../http/broker-unreachable.error.js';
-import { NO_RECEIPT } from '../http/no-receipt.js';
-import { idle, jittered } from '../timers.js';
+import { type ErrorCode, type Filter, type PutQueueRequest, type PutTopicRequest, RowmqError } from '@rowmq/contract';
+import type { BrokerClient } from '../broker-client.js';
+import { BootCheck, type BootStep } from './boot-check.js';
 import { RowmqConfigurationError } from './rowmq-configuration.error.js';
 
 /** A queue that an application uses, and whether to create it. */
@@ -20,79 +18,85 @@ export interface NeededQueue {
    * what an operator changed meanwhile.
    */
   update?: boolean | undefined;
+  /**
+   * The topics to which it subscribes, at every boot. A missing topic is an error. A filter
+   * replaces that of an existing subscription, which otherwise stays as it is.
+   */
+  subscribeTo?: readonly { topic: string; filter?: Filter | null | undefined }[] | undefined;
 }
 
-/** The time for all checks at boot together. */
-const CHECK_MS = 10_000;
-/** The time to repeat one call at boot. Another broker may answer it. */
-const REPEAT_SECONDS = 2;
-const CHECK_AGAIN_MS = 2000;
+/** A topic that an application publishes to, and whether to create it. */
+export interface NeededTopic {
+  /** 1 to 80 of the characters A-Z a-z 0-9 . _ - */
+  name: string;
+  /**
+   * `true` or settings create the topic at boot if it is missing, and settings also apply to an
+   * existing one. By default a missing topic is an error.
+   */
+  create?: boolean | PutTopicRequest | undefined;
+}
 
-/** Makes sure at boot that the queues of an application exist. */
+/**
+ * No broker ever gave this receipt. An ack of it tells whether the queue exists, with any API key
+ * that may consume.
+ */
+const NO_RECEIPT = 'is-there-such-a-queue';
+/** Makes sure at boot that the topics and queues of an application exist. */
 export class QueueCheck {
   readonly #client: BrokerClient;
-  readonly #logger: Pick<Logger, 'warn' | 'error'>;
-  readonly #closing: AbortSignal;
+  readonly #check: BootCheck;
 
-  constructor(
-    client: BrokerClient,
-    logger: Pick<Logger, 'warn' | 'error'>,
-    /** Ends the checks that are left. */
-    closing: AbortSignal,
-  ) {
+  /** @param closing ends the checks that are left */
+  constructor(client: BrokerClient, logger: Pick<Logger, 'warn' | 'error'>, closing: AbortSignal) {
     this.#client = client;
-    this.#logger = logger;
-    this.#closing = closing;
+    this.#check = new BootCheck(logger, closing);
   }
 
   /**
-   * Checks the queues, dead-letter queues before those that use them. If the broker is unreachable,
-   * the check is repeated later and does not delay the start.
-   * @throws RowmqConfigurationError for a queue that is missing, or that the broker refuses
+   * Checks the topics, then the queues: dead-letter queues before those that use them. If the
+   * broker is unreachable, the check is repeated later and does not delay the start.
+   * @throws RowmqConfigurationError for a queue or a topic that is missing, or that the broker
+   * refuses
    */
-  async ensureAll(needed: readonly NeededQueue[]): Promise<void> {
+  async ensureAll(needed: readonly NeededQueue[], topics: readonly NeededTopic[] = []): Promise<void> {
     for (const queue of needed) assertComplete(queue);
-    const queues = deadLetterQueuesFirst(needed);
-    const deadline = AbortSignal.timeout(CHECK_MS);
-    for (const [index, queue] of queues.entries()) {
-      try {
-        await this.#ensure(queue, { signal: deadline, retrySeconds: REPEAT_SECONDS });
-      } catch (error) {
-        if (!mayPass(error) && !deadline.aborted) throw asFault(queue, error);
-        this.#logger.warn(`Queue '${queue.name}' could not be checked yet: ${String(error)}`);
-        void this.#ensureLater(queues.slice(index));
-        return;
-      }
-    }
+    await this.#check.runAll([
+      ...topics.map((topic) => this.#topicStep(topic)),
+      ...deadLetterQueuesFirst(needed).map((queue) => this.#queueStep(queue)),
+    ]);
   }
 
-  /**
-   * Repeats the checks until the broker answers each. It is too late to end the start, so a fault
-   * is logged. Between the tries, the process may end: its start may have failed elsewhere. Never
-   * rejects.
-   */
-  async #ensureLater(queues: readonly NeededQueue[]): Promise<void> {
-    for (const queue of queues) {
-      while (!this.#closing.aborted) {
-        try {
-          await this.#ensure(queue, { signal: this.#closing, retrySeconds: 0 });
-          break;
-        } catch (error) {
-          if (!mayPass(error)) {
-            if (!this.#closing.aborted) this.#logger.error(asFault(queue, error).message);
-            break;
-          }
-          await idle(jittered(CHECK_AGAIN_MS), this.#closing);
-        }
-      }
-    }
+  #topicStep({ name, create }: NeededTopic): BootStep {
+    return {
+      notYet: `Topic '${name}' could not be checked yet`,
+      run: async (options) => {
+        if (create) await this.#client.putTopic(name, typeof create === 'object' ? create : {}, options);
+        else await this.#client.getTopic(name, options);
+      },
+      asFault: (cause) =>
+        new RowmqConfigurationError(
+          isOf(cause, 'topic-not-found')
+            ? `Topic '${name}' does not exist: create it with PUT /v1/admin/topics/${name}, or register it with create: true.`
+            : `Topic '${name}' cannot be used: ${(cause as Error).message}`,
+          { cause },
+        ),
+    };
   }
 
-  async #ensure({ name, create, update }: NeededQueue, options: CallOptions): Promise<void> {
+  #queueStep(queue: NeededQueue): BootStep {
+    const { name, create, update, subscribeTo = [] } = queue;
     const settings = typeof create === 'object' ? create : {};
-    if (update === true) await this.#client.putQueue(name, settings, options);
-    else if (create) await this.#client.createQueue(name, settings, options);
-    else await this.#client.ack(name, { receipts: [NO_RECEIPT] }, options);
+    return {
+      notYet: `Queue '${name}' could not be checked yet`,
+      run: async (options) => {
+        if (update === true) await this.#client.putQueue(name, settings, options);
+        else if (create) await this.#client.createQueue(name, settings, options);
+        else await this.#client.ack(name, { receipts: [NO_RECEIPT] }, options);
+        for (const { topic, filter } of subscribeTo)
+          await this.#client.putSubscription(topic, name, filter === undefined ? {} : { filter }, options);
+      },
+      asFault: (error) => asFault(queue, error),
+    };
   }
 }
 
@@ -123,8 +127,19 @@ function deadLetterQueuesFirst(needed: readonly NeededQueue[]): NeededQueue[] {
   return [...sorted];
 }
 
-function asFault({ name, create }: NeededQueue, error: unknown): RowmqConfigurationError {
-  if (error instanceof RowmqError && error.code === 'queue-not-found') {
+function isOf(error: unknown, code: ErrorCode): boolean {
+  return error instanceof RowmqError && error.code === code;
+}
+
+function asFault({ name, create, subscribeTo = [] }: NeededQueue, error: unknown): RowmqConfigurationError {
+  if (isOf(error, 'topic-not-found')) {
+    const topics = subscribeTo.map(({ topic }) => `'${topic}'`).join(', ');
+    return new RowmqConfigurationError(
+      `Queue '${name}' subscribes to ${topics}, and one of these topics does not exist: create it, or register it with create: true. ${(error as Error).message}`,
+      { cause: error },
+    );
+  }
+  if (isOf(error, 'queue-not-found')) {
     return new RowmqConfigurationError(
       `Queue '${name}' does not exist: create it with PUT /v1/admin/queues/${name}, or use it with create: true.`,
       { cause: error },

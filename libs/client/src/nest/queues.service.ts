@@ -11,6 +11,7 @@ import { ConsumerExplorer, type FoundConsumer } from './consumer-explorer.js';
 import { QueueCheck } from './queue-check.js';
 import type { RegisteredQueue } from './registered-queue.js';
 import { RowmqConfigurationError } from './rowmq-configuration.error.js';
+import { ScheduleCheck } from './schedule-check.js';
 
 /** A consumer, its queue as registered, and its client. */
 export interface BoundConsumer extends FoundConsumer {
@@ -18,9 +19,9 @@ export interface BoundConsumer extends FoundConsumer {
 }
 
 /**
- * Checks the configuration and makes sure that the queues exist, before any `onModuleInit` of the
- * application. It closes the clients after any `onApplicationShutdown`: other providers may enqueue
- * until then.
+ * Checks the configuration, makes sure that the topics and queues exist, and puts the schedules,
+ * before any `onModuleInit` of the application. It closes the clients after any
+ * `onApplicationShutdown`: other providers may enqueue until then.
  */
 @Injectable()
 export class QueuesService implements OnModuleInit, OnModuleDestroy, OnApplicationShutdown {
@@ -33,10 +34,13 @@ export class QueuesService implements OnModuleInit, OnModuleDestroy, OnApplicati
   }
 
   async onModuleInit(): Promise<void> {
-    this.consumers();
+    const consumers = this.consumers();
     const checks = [...this.connections().values()].map(async ({ name, client }) => {
       const needed = [...this.#explorer.queues(name).values()].map(({ registration }) => registration);
-      await new QueueCheck(client, this.#logger, this.#closing.signal).ensureAll(needed);
+      const topics = this.#explorer.topics(name);
+      await new QueueCheck(client, this.#logger, this.#closing.signal).ensureAll(needed, topics);
+      const own = consumers.filter(({ connection }) => connection === name);
+      await new ScheduleCheck(client, this.#logger, this.#closing.signal).putAll(own);
     });
     try {
       await Promise.all(checks);

@@ -1,4 +1,4 @@
-import type { PayloadOptions } from '../queue/payload-codec.js';
+import type { PayloadOptions } from '@rowmq/contract/producer';
 import { Queue } from '../queue/queue.js';
 import type { BrokerClient } from '../broker-client.js';
 import type { NeededQueue } from './queue-check.js';
@@ -28,9 +28,10 @@ export class RegisteredQueue<In = unknown, Out = In> extends Queue<In, Out> {
     this.connection = registration.connection ?? DEFAULT_CONNECTION;
   }
 
-  /** Takes over what another registration of the queue says of payloads, if this one does not. */
-  inherit({ format, schema }: PayloadOptions<In, Out>): void {
+  /** Takes over what another registration of the queue says, if this one does not. */
+  inherit({ format, schema, subscribeTo }: Partial<QueueRegistration<In, Out>>): void {
     this.registration.format ??= format;
     this.registration.schema ??= schema;
+    this.registration.subscribeTo ??= subscribeTo;
   }
 }

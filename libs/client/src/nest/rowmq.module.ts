@@ -13,8 +13,9 @@ import { clientFor } from './connection.js';
 import { connectionProviders } from './connection-providers.js';
 import { RowmqConsumersModule } from './core.modules.js';
 import { type QueueRegistration, RegisteredQueue } from './registered-queue.js';
+import { RegisteredTopic, type TopicRegistration } from './registered-topic.js';
 import { RowmqConfigurationError } from './rowmq-configuration.error.js';
-import { DEFAULT_CONNECTION, getClientToken, getQueueToken } from './tokens.js';
+import { DEFAULT_CONNECTION, getClientToken, getQueueToken, getTopicToken } from './tokens.js';
 
 const { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN } = new ConfigurableModuleBuilder<RowmqClientOptions>()
   .setClassMethodName('forRoot')
@@ -46,7 +47,7 @@ export interface QueueAsyncRegistration extends Factory<Partial<Omit<QueueRegist
   connection?: string | undefined;
 }
 
-/** The queues of one `registerQueue`. */
+/** The queues of one `registerQueue`, or the topics of one `registerTopic`. */
 @Module({})
 class RowmqRegistrationsModule {}
 
@@ -54,7 +55,7 @@ class RowmqRegistrationsModule {}
  * RowMQ for a Nest application. Import `RowmqModule.forRoot({ url, apiKey })` once, in the root
  * module, or `forRootAsync` to inject the settings. Each module registers the queues that it uses.
  *
- * The queues exist before any `onModuleInit`. Consumers (`@Consumer`) start after every
+ * The queues and topics exist before any `onModuleInit`. Consumers (`@Consumer`) start after every
  * `onApplicationBootstrap`, and stop before every `onModuleDestroy`. Call
  * `app.enableShutdownHooks()`, because otherwise a signal ends the process at once.
  */
@@ -77,6 +78,18 @@ export class RowmqModule extends ConfigurableModuleClass {
       registrations.map((registration) => ({
         ...registration,
         make: (client) => new RegisteredQueue(client, registration),
+      })),
+    );
+  }
+
+  /** Registers the topics that a module publishes to. `@InjectTopic(name)` injects a `Topic`. */
+  static registerTopic(...registrations: [TopicRegistration, ...TopicRegistration[]]): DynamicModule {
+    return registrationsModule(
+      registrations.map((registration) => ({
+        ...registration,
+        what: 'Topic',
+        token: getTopicToken(registration.name, registration.connection),
+        make: (client) => new RegisteredTopic(client, registration),
       })),
     );
   }
@@ -123,21 +136,28 @@ function connectionModule(definition: DynamicModule, name: string): DynamicModul
   };
 }
 
-interface NamedQueue {
+interface Named<Made> {
+  /** For errors. */
+  what?: 'Topic';
   name: string;
   connection?: string | undefined;
+  /** The queue's token when absent. */
+  token?: string;
   inject?: InjectionToken[] | undefined;
-  make: (client: BrokerClient, ...args: unknown[]) => RegisteredQueue | Promise<RegisteredQueue>;
+  make: (client: BrokerClient, ...args: unknown[]) => Made | Promise<Made>;
 }
 
-function registrationsModule(queues: readonly NamedQueue[], imports: DynamicModule['imports'] = []): DynamicModule {
-  const providers = queues.map(({ name, connection = DEFAULT_CONNECTION, inject = [], make }) => {
+function registrationsModule(
+  all: readonly Named<RegisteredQueue | RegisteredTopic>[],
+  imports: DynamicModule['imports'] = [],
+): DynamicModule {
+  const providers = all.map(({ what, name, connection = DEFAULT_CONNECTION, token: own, inject = [], make }) => {
     const token = connection === DEFAULT_CONNECTION ? BrokerClient : getClientToken(connection);
     return {
-      provide: getQueueToken(name, connection),
+      provide: own ?? getQueueToken(name, connection),
       inject: [{ token, optional: true }, ...inject],
       useFactory: async (client: BrokerClient | undefined, ...args: unknown[]) =>
-        make(clientFor(name, connection, client), ...args),
+        make(clientFor(`${what ?? 'Queue'} '${name}'`, connection, client), ...args),
     };
   });
   return { module: RowmqRegistrationsModule, imports, providers, exports: providers };

@@ -2,7 +2,8 @@ import { type EnqueueRequest, RowmqError } from '@rowmq/contract';
 import { describe, expect, it, vi } from 'vitest';
 import { z } from 'zod';
 import { InMemoryBroker } from '../testing/in-memory-broker.js';
-import { PayloadError } from './payload-codec.js';
+import { turn } from '../timers.js';
+import { PayloadError } from '@rowmq/contract/producer';
 import { Queue } from './queue.js';
 
 /** Keeps the requests that were made of it. */
@@ -75,6 +76,62 @@ describe('enqueue', () => {
     ]);
   });
 
+  describe('while a request is in flight', () => {
+    /** Answers its first enqueue when it is let go. */
+    class HoldingBroker extends RecordingBroker {
+      letGo: () => void = () => undefined;
+      private readonly held = new Promise<void>((resolve) => (this.letGo = resolve));
+
+      override async enqueue(name: string, request: EnqueueRequest) {
+        const isFirst = this.requests.length === 0;
+        const stored = super.enqueue(name, request);
+        if (isFirst) await this.held;
+        return stored;
+      }
+    }
+
+    it('collects the messages of several turns', async () => {
+      const broker = new HoldingBroker();
+      const queue = new Queue<number>(broker, 'orders');
+      const calls: Promise<string>[] = [];
+      for (const payload of [1, 2, 3]) {
+        calls.push(queue.enqueue(payload));
+        await turn();
+        await turn();
+      }
+      expect(broker.sizes).toEqual([1]);
+      broker.letGo();
+      await Promise.all(calls);
+      expect(broker.sizes).toEqual([1, 2]);
+    });
+
+    it('sends a full request at once', async () => {
+      const broker = new HoldingBroker();
+      const queue = new Queue<number>(broker, 'orders');
+      const first = queue.enqueue(0);
+      await turn();
+      const partial = Array.from({ length: 99 }, async (_, payload) => queue.enqueue(payload));
+      await turn();
+      const last = queue.enqueue(99);
+      await turn();
+      await turn();
+      expect(broker.sizes).toEqual([1, 100]);
+      broker.letGo();
+      await Promise.all([first, ...partial, last]);
+    });
+
+    it('does not wait for long', async () => {
+      const broker = new HoldingBroker();
+      const queue = new Queue<number>(broker, 'orders');
+      const first = queue.enqueue(1);
+      await turn();
+      await queue.enqueue(2);
+      expect(broker.sizes).toEqual([1, 1]);
+      broker.letGo();
+      await first;
+    });
+  });
+
   it('keeps 10,000 messages in flight at most, and lets further calls wait in their order', async () => {
     /** Answers no enqueue before it is let go. */
     class SlowBroker extends InMemoryBroker {
@@ -100,6 +157,24 @@ describe('enqueue', () => {
     await Promise.all([...calls, ...last]);
     expect(broker.messages('orders')).toHaveLength(15_002);
     expect(broker.messages('orders').slice(-2)).toMatchObject([{ body: '1000' }, { body: '1001' }]);
+  });
+
+  it('sends large messages in several requests, none of which a broker refuses for its size', async () => {
+    const requests: number[] = [];
+    class CountingBroker extends InMemoryBroker {
+      override async enqueue(name: string, request: EnqueueRequest) {
+        requests.push(request.messages.length);
+        return super.enqueue(name, request);
+      }
+    }
+    const broker = new CountingBroker({ maxBodyBytes: 262_144 });
+    const queue = new Queue<Uint8Array>(broker, 'blobs', { format: 'bytes' });
+    await Promise.all(Array.from({ length: 40 }, async () => queue.enqueue(Buffer.alloc(200_000, 1))));
+    await Promise.all(Array.from({ length: 100 }, async () => queue.enqueue(Buffer.alloc(4096, 1))));
+    expect(requests).toEqual([...Array<number>(20).fill(2), 100]);
+    const { messages } = await broker.dequeue('blobs', { maxMessages: 100 });
+    // An answer ends before its bodies are more than 4 MiB; these are base64 only on their way in.
+    expect(messages).toHaveLength(20);
   });
 
   it('goes on after a failure of the messages that filled it', async () => {
@@ -169,10 +244,19 @@ describe('a queue’s payload', () => {
     await expect(queue.enqueue('text' as never)).rejects.toThrow(/not a Uint8Array/);
   });
 
-  it('has at most 4,096 bytes', async () => {
+  it('is refused above 262,144 bytes by the client, and above its own limit by the broker', async () => {
     const queue = new Queue<string>(new InMemoryBroker(), 'orders');
     await expect(queue.enqueue('ü'.repeat(2047))).resolves.toBeTypeOf('string');
-    await expect(queue.enqueue('ü'.repeat(2048))).rejects.toMatchObject({ code: 'message-too-large' });
+    await expect(queue.enqueue('ü'.repeat(2048))).rejects.toMatchObject({
+      code: 'message-too-large',
+      message: expect.stringContaining('4098 bytes, more than 4096'),
+    });
+    const large = new Queue<string>(new InMemoryBroker({ maxBodyBytes: 262_144 }), 'orders');
+    await expect(large.enqueue('ü'.repeat(131_071))).resolves.toBeTypeOf('string');
+    await expect(large.enqueue('ü'.repeat(131_072))).rejects.toMatchObject({
+      code: 'message-too-large',
+      message: expect.stringContaining('the 262144 that any broker takes'),
+    });
     await expect(queue.enqueue(undefined as never)).rejects.toThrow(/undefined, which JSON cannot represent/);
     await expect(queue.enqueue(7n as never)).rejects.toThrow(PayloadError);
     await expect(queue.enqueue(7n as never)).rejects.toThrow(/queue 'orders' cannot be represented as JSON: .*BigInt/);

@@ -23,6 +23,12 @@ function consume(broker: InMemoryBroker, handle: (payload: number) => unknown): 
 }
 
 describe('under fake timers that stop everything', () => {
+  it('enqueue returns, also if the client is loaded after the timers were installed', async () => {
+    vi.resetModules();
+    const later = await import('../queue/queue.js');
+    await expect(new later.Queue<number>(new InMemoryBroker(), 'orders').enqueue(1)).resolves.toBeTypeOf('string');
+  });
+
   it('enqueue returns, and a consumer that waits gets the message at once', async () => {
     const broker = new InMemoryBroker();
     const handled: number[] = [];

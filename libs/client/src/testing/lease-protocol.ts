@@ -1,4 +1,5 @@
-import { LEASE_GRACE_MS } from '@rowmq/contract';
+import { LEASE_GRACE_MS, LIMITS } from '@rowmq/contract';
+import { groupOf, isBehind } from './group-order.js';
 
 /*
  * The lease protocol: the effect of each verb on the deliveries of some queues, and its answer.
@@ -12,14 +13,17 @@ import { LEASE_GRACE_MS } from '@rowmq/contract';
  * `test/model/dequeue-rules.ts`.
  */
 
-export type Code = 'queue-not-found' | 'queue-full' | 'invalid-request' | 'delivery-not-found' | 'lease-lost';
+export type Code =
+  'queue-not-found' | 'queue-full' | 'invalid-request' | 'delivery-not-found' | 'lease-lost' | 'message-leased';
 
 export interface Settings {
   delaySeconds: number;
   messageTtlSeconds: number;
   maxReceives: number | null;
   deadLetterQueue: string | null;
+  deadLetterExpired?: boolean;
   maxDepth: number | null;
+  ordering?: 'group' | null;
 }
 
 export interface Message {
@@ -27,17 +31,24 @@ export interface Message {
   body: string;
   priority: number;
   delaySeconds?: number | undefined;
+  /** In place of a delay: ms since 1970. */
+  availableAt?: number | undefined;
   expiresInSeconds?: number | undefined;
+  groupId?: string | undefined;
 }
 
 /** The obligation to hand out one message. */
 export interface Delivery extends Pick<Message, 'id' | 'body' | 'priority'> {
   queue: string;
-  /** The queue to which the message was enqueued. */
+  /** Tells apart the deliveries of one published message. 0 for an enqueued one. */
+  readonly copy: number;
+  /** The queue in which the delivery began. */
   readonly origin: string;
+  /** Its group in an ordered queue, else null. */
+  readonly groupId: string | null;
   expiresAt: number;
-  /** The expiry that its producer gave. It binds in every queue. */
-  readonly producerExpiresAt: number | null;
+  /** The expiry that its producer gave. It binds in every queue, until it has passed. */
+  producerExpiresAt: number | null;
   receiveCount: number;
   /** From then on it can be handed out (again). Under a lease: `LEASE_GRACE_MS` after its end. */
   availableAt: number;
@@ -64,9 +75,16 @@ export interface Receipt {
 /** A purge leaves a lease that ends within this time to end by itself. */
 const PURGE_MARGIN_MS = 500;
 
+/** Names a delivery: its message, and its copy if that is not the first. */
+export function keyOf({ id, copy }: Pick<Delivery, 'id' | 'copy'>): string {
+  return copy === 0 ? id : `${id}.${copy}`;
+}
+
 export class LeaseProtocol {
-  /** Deliveries that are not settled, by message id. */
+  /** Deliveries that are not settled, by {@link keyOf}. */
   readonly owed = new Map<string, Delivery>();
+  /** By message, the numbers of its copies that are not the first. */
+  readonly #copies = new Map<string, Set<number>>();
 
   /**
    * @param queues their settings, which the caller may change
@@ -84,18 +102,21 @@ export class LeaseProtocol {
   draft(
     name: string,
     messages: readonly Message[],
-    { queue = this.queues.get(name), depth = this.depth(name) } = {},
+    { queue = this.queues.get(name), depth = this.depth(name), copy = 0 } = {},
   ): Delivery[] | Code {
     if (queue === undefined) return 'queue-not-found';
-    const drafts = messages.map(({ id, body, priority, delaySeconds, expiresInSeconds }): Delivery => {
-      const availableAt = this.now + (delaySeconds ?? queue.delaySeconds) * 1000;
+    const drafts = messages.map(({ id, body, priority, expiresInSeconds, groupId = null, ...when }): Delivery => {
+      const delayEndsAt = this.now + (when.delaySeconds ?? queue.delaySeconds) * 1000;
+      const availableAt = Math.max(this.now, when.availableAt ?? delayEndsAt);
       const producerExpiresAt = expiresInSeconds === undefined ? null : this.now + expiresInSeconds * 1000;
-      const expiresAt = Math.min(producerExpiresAt ?? Infinity, this.now + queue.messageTtlSeconds * 1000);
+      const expiresAt = Math.min(producerExpiresAt ?? Infinity, availableAt + queue.messageTtlSeconds * 1000);
       const life = { producerExpiresAt, expiresAt, arrivedAt: this.now };
       const fresh = { receiveCount: 0, token: null, visibleFrom: availableAt, enqueuedOn: null };
-      return { id, body, priority, queue: name, origin: name, availableAt, ...life, ...fresh };
+      const ordered = { groupId: queue.ordering === 'group' ? groupId : null };
+      return { id, copy, body, priority, ...ordered, queue: name, origin: name, availableAt, ...life, ...fresh };
     });
-    if (drafts.some(({ availableAt, expiresAt }) => availableAt >= expiresAt)) return 'invalid-request';
+    const latest = this.now + LIMITS.aheadSeconds * 1000;
+    if (drafts.some(({ availableAt: at, expiresAt }) => at >= expiresAt || at > latest)) return 'invalid-request';
     return depth + drafts.length > (queue.maxDepth ?? Infinity) ? 'queue-full' : drafts;
   }
 
@@ -109,13 +130,25 @@ export class LeaseProtocol {
     for (const draft of drafts) {
       const isDelayed = draft.availableAt > this.now;
       const visibleFrom = Math.max(draft.availableAt, this.now);
-      this.owed.set(draft.id, { ...draft, visibleFrom, enqueuedOn: isDelayed ? null : broker });
+      this.put({ ...draft, visibleFrom, enqueuedOn: isDelayed ? null : broker });
     }
+  }
+
+  /** The delivery is owed from now on, in this state. */
+  put(delivery: Delivery): void {
+    const { id, copy } = delivery;
+    if (copy > 0) this.#copies.set(id, (this.#copies.get(id) ?? new Set()).add(copy));
+    this.owed.set(keyOf(delivery), delivery);
   }
 
   /** Dequeue hands out nothing else. */
   isReady(one: Delivery): boolean {
-    return one.availableAt <= this.now && one.expiresAt > this.now && !this.isOverReceived(one);
+    return one.availableAt <= this.now && one.expiresAt > this.now && !this.isOverReceived(one) && !this.isBehind(one);
+  }
+
+  /** In an ordered queue: whether an earlier message of its group keeps it back. */
+  isBehind(one: Delivery): boolean {
+    return isBehind(this.owed.values(), one, this.now);
   }
 
   /** Dequeue, for one delivery. */
@@ -125,11 +158,14 @@ export class LeaseProtocol {
   }
 
   ack(receipt: Receipt): Code | null {
-    return this.#withLease(receipt, ({ id }) => this.owed.delete(id));
+    return this.#withLease(receipt, (one) => this.drop(one));
   }
 
   nack(receipt: Receipt, delaySeconds: number): Code | null {
-    return this.#withLease(receipt, (one) => this.offer(one, this.now + delaySeconds * 1000));
+    return this.#withLease(receipt, (one) => {
+      this.offer(one, this.now + delaySeconds * 1000);
+      this.#undoLater(one);
+    });
   }
 
   /** Nack with `deadLetter`. */
@@ -140,27 +176,62 @@ export class LeaseProtocol {
 
   extend(receipt: Receipt, leaseSeconds: number): Code | null {
     const availableAt = this.now + leaseSeconds * 1000 + LEASE_GRACE_MS;
-    return this.#withLease(receipt, (one) => this.offer(one, availableAt, { token: one.token }));
+    return this.#withLease(receipt, (one) => {
+      for (const sharer of this.#sharers(one)) this.offer(sharer, availableAt, { token: sharer.token });
+    });
   }
 
   /** No consumer began to handle the message: the receive does not count. */
   release(receipt: Receipt, delaySeconds = 0): Code | null {
-    return this.#withLease(receipt, (one) =>
-      this.offer(one, this.now + delaySeconds * 1000, { receiveCount: one.receiveCount - 1 }),
-    );
+    return this.#withLease(receipt, (one) => {
+      this.offer(one, this.now + delaySeconds * 1000, { receiveCount: one.receiveCount - 1 });
+      this.#undoLater(one);
+    });
   }
 
-  /** Removes expired deliveries that are under no lease. Returns their number. */
+  /** The leased messages of a group, which one dequeue has handed out. */
+  #sharers(delivery: Delivery): Delivery[] {
+    return groupOf(this.owed.values(), delivery).filter((one) => this.isLeased(one));
+  }
+
+  /** After a nack or a release in an ordered queue, nobody may handle the later messages first. */
+  #undoLater(delivery: Delivery): void {
+    for (const later of this.#sharers(delivery).filter(({ id }) => id > delivery.id))
+      this.offer(later, this.now, { receiveCount: later.receiveCount - 1 });
+  }
+
+  /** Settles a message that is ready or delayed wherever it is owed, without a receipt. */
+  cancel(id: string): Code | null {
+    const owing = this.copies(id).filter((one) => one.expiresAt > this.now || this.isLeased(one));
+    if (owing.some((one) => this.isLeased(one))) return 'message-leased';
+    if (owing.length === 0) return 'delivery-not-found';
+    for (const one of owing) this.drop(one);
+    return null;
+  }
+
+  /**
+   * Removes expired deliveries that are under no lease, or dead-letters them if their queue keeps
+   * them. Returns their number.
+   */
   expire(): number {
     const expired = this.all().filter((one) => one.expiresAt <= this.now && !this.isLeased(one));
-    for (const { id } of expired) this.owed.delete(id);
+    for (const one of expired) {
+      const { deadLetterQueue, deadLetterExpired } = this.queues.get(one.queue)!;
+      if (deadLetterExpired !== true || deadLetterQueue === null) {
+        this.drop(one);
+        continue;
+      }
+      one.producerExpiresAt = null;
+      this.move(one, deadLetterQueue);
+    }
     return expired.length;
   }
 
   /** Dead-letters available deliveries that were received too often. Returns their number. */
   deadLetter(): number {
     const spent = this.all().filter(
-      (one) => one.availableAt <= this.now && one.expiresAt > this.now && this.isOverReceived(one),
+      (one) =>
+        one.availableAt <= this.now && one.expiresAt > this.now && this.isOverReceived(one) && !this.isBehind(one),
     );
     for (const one of spent) this.move(one, this.queues.get(one.queue)!.deadLetterQueue!);
     return spent.length;
@@ -173,14 +244,16 @@ export class LeaseProtocol {
   redrive(
     queue: string,
     isChosen: (delivery: Delivery) => boolean = () => true,
+    target?: string,
   ): { moved: Map<string, number>; skipped: number; left: number } {
     const found = this.in(queue).filter((one) => one.expiresAt > this.now && !this.isLeased(one));
-    const movable = found.filter(({ origin }) => origin !== queue);
+    const movable = found.filter(({ origin }) => (target ?? origin) !== queue);
     const moving = movable.filter(isChosen);
     const moved = new Map<string, number>();
     for (const one of moving) {
-      moved.set(one.origin, (moved.get(one.origin) ?? 0) + 1);
-      this.move(one, one.origin);
+      const to = target ?? one.origin;
+      moved.set(to, (moved.get(to) ?? 0) + 1);
+      this.move(one, to);
     }
     return { moved, skipped: found.length - movable.length, left: movable.length - moving.length };
   }
@@ -189,7 +262,7 @@ export class LeaseProtocol {
   purge(queue: string): { purged: number; left: number } {
     const all = this.in(queue);
     const dropped = all.filter((one) => !this.isLeased(one) || one.availableAt > this.now + PURGE_MARGIN_MS);
-    for (const { id } of dropped) this.owed.delete(id);
+    for (const one of dropped) this.drop(one);
     return { purged: dropped.length, left: all.length - dropped.length };
   }
 
@@ -225,15 +298,37 @@ export class LeaseProtocol {
 
   /** Why a receipt holds no lease. Null: it holds one. */
   refusal({ queue, id, token }: Receipt): Code | null {
-    const delivery = this.owed.get(id);
-    if (delivery?.queue !== queue) return 'delivery-not-found';
-    const isHeld = delivery.token === token && delivery.availableAt - LEASE_GRACE_MS > this.now;
-    return isHeld ? null : 'lease-lost';
+    if (this.held({ queue, id, token }) !== undefined) return null;
+    return this.copies(id).some((one) => one.queue === queue) ? 'lease-lost' : 'delivery-not-found';
+  }
+
+  /** The deliveries of a message. An enqueued one has one at most. */
+  copies(id: string): Delivery[] {
+    const numbers = [0, ...(this.#copies.get(id) ?? [])];
+    return numbers.flatMap((copy) => this.owed.get(keyOf({ id, copy })) ?? []);
+  }
+
+  /** Settles a delivery. */
+  drop(delivery: Delivery): void {
+    this.owed.delete(keyOf(delivery));
+    const others = this.#copies.get(delivery.id);
+    others?.delete(delivery.copy);
+    if (others?.size === 0) this.#copies.delete(delivery.id);
+  }
+
+  /** The delivery that a receipt's lease holds, if it still does. */
+  held({ queue, id, token }: Receipt): Delivery | undefined {
+    return this.copies(id).find((one) => one.queue === queue && this.#isHeld(one, token));
+  }
+
+  #isHeld({ token, availableAt }: Delivery, wanted: string): boolean {
+    return token === wanted && availableAt - LEASE_GRACE_MS > this.now;
   }
 
   #withLease(receipt: Receipt, change: (delivery: Delivery) => void): Code | null {
-    const refusal = this.refusal(receipt);
-    if (refusal === null) change(this.owed.get(receipt.id)!);
-    return refusal;
+    const delivery = this.held(receipt);
+    if (delivery === undefined) return this.refusal(receipt);
+    change(delivery);
+    return null;
   }
 }

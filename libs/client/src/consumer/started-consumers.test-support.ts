@@ -1,0 +1,30 @@
+import type { BrokerClient } from '../broker-client.js';
+import type { PayloadOptions } from '@rowmq/contract/producer';
+import type { ConsumerOptions } from './consumer-options.js';
+import type { Handler } from './handling.js';
+import { QueueConsumer } from './queue-consumer.js';
+
+/** Starts consumers of the queue `orders` for tests, and stops them together. */
+export class StartedConsumers {
+  readonly #started: QueueConsumer[] = [];
+
+  readonly consume = <T = number>(
+    broker: BrokerClient,
+    handler: Handler<T>,
+    options: ConsumerOptions & PayloadOptions<unknown, T> = {},
+  ): QueueConsumer<T> => {
+    const consumer = new QueueConsumer<T>(broker, 'orders', handler, {
+      waitSeconds: 1,
+      shutdownSeconds: 0,
+      ...options,
+    });
+    this.#started.push(consumer as QueueConsumer);
+    consumer.start();
+    return consumer;
+  };
+
+  /** Each waits for its last dequeue, for up to a second. */
+  readonly stop = async (): Promise<void> => {
+    await Promise.all(this.#started.splice(0).map((consumer) => consumer.stop()));
+  };
+}
