@@ -59,6 +59,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['apps/**/*.test.ts', 'libs/**/*.test.ts', 'tools/**/*.test.ts', 'test/**/*.unit.test.ts'],
+          setupFiles: ['test/support/patient-waits.ts'],
           // Loading typeorm and Nest anew for each file took a third of the time.
           isolate: false,
           testTimeout: 60_000,

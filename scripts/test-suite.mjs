@@ -41,6 +41,11 @@ const SUITES = {
         env: 'ROWMQ_FAULT_SECONDS',
         help: 'how long each fault keeps striking',
       },
+      groups: {
+        ...wholeNumber(1_000_000),
+        env: 'ROWMQ_FAULT_GROUPS',
+        help: 'ordered queues, each with so many groups',
+      },
     },
     projects: () => KINDS,
     files: ['test/faults'],
@@ -52,6 +57,14 @@ const SUITES = {
     options: { rounds: { ...wholeNumber(999), fallback: '3', env: 'HA_ROUNDS', help: 'how often each fault strikes' } },
     projects: () => ['mysql'],
     files: ['test/ha'],
+  },
+  deployments: {
+    does: 'Restarts brokers, and deploys the services of the example anew, one after the other under load.',
+    options: {
+      rounds: { ...wholeNumber(999), fallback: '10', env: 'ROWMQ_DEPLOYMENT_ROUNDS', help: 'how often each' },
+    },
+    projects: () => ['mysql'],
+    files: ['test/e2e/rolling-restart.test.ts', 'test/e2e/example-deployment.test.ts'],
   },
   model: {
     does: 'Compares random histories of the store with the model of the lease protocol.',
@@ -71,7 +84,7 @@ const SUITES = {
       servers: { ...kindsOfServer, fallback: KINDS.join(','), help: 'the kinds of server' },
     },
     projects: ({ servers }) => servers.split(','),
-    files: ['test/concurrency/deadlocks.test.ts', 'test/concurrency/drain.test.ts'],
+    files: ['deadlocks', 'drain', 'batches', 'groups', 'neighbours'].map((name) => `test/concurrency/${name}.test.ts`),
     isSequential: true,
   },
 };
