@@ -27,6 +27,8 @@ const LOADS: Record<string, LoadShape> = {
   'batch 1': BATCH_1,
   'batch 10': BATCH_10,
   'batch 100': BATCH_100,
+  'batch 1, with keys': { ...BATCH_1, idempotencyKeys: true },
+  'batch 10, with keys': { ...BATCH_10, idempotencyKeys: true },
   'batch 100, 1,000 B': { ...BATCH_100, bodyBytes: 1000 },
   'batch 100, 4 KiB': { ...BATCH_100, bodyBytes: 4096 },
 };

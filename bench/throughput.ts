@@ -1,4 +1,4 @@
-import { BATCH_1, BATCH_10, BATCH_100, PACED_200 } from './harness/load.js';
+import { BATCH_1, BATCH_10, BATCH_100, type ClosedShape, PACED_200 } from './harness/load.js';
 import { benchCommand, type BenchOptions, collect } from './harness/options.js';
 import { BrokerLoad } from './harness/broker-load.js';
 import { publish } from './harness/publish.js';
@@ -18,6 +18,13 @@ interface Options extends BenchOptions {
 }
 
 const FULL_BODY = { bodyBytes: 4096 };
+/** Bodies of so many KiB, and a broker that takes them. */
+const large = (name: string, shape: ClosedShape, kibibytes: number): Scenario =>
+  lifecycles(
+    `${name}, ${kibibytes} KiB`,
+    { ...shape, bodyBytes: kibibytes * 1024 },
+    { brokerEnv: { ROWMQ_MAX_BODY_BYTES: String(kibibytes * 1024) } },
+  );
 const ONE_COMMIT_PER_REQUEST = { brokerEnv: { ROWMQ_BATCH_REQUESTS: '1' } };
 
 /**
@@ -29,12 +36,19 @@ const SCENARIOS: readonly Scenario[] = [
   lifecycles('batch 1, 16 queues', BATCH_1, { queues: 16 }),
   lifecycles('batch 1, ten priorities', { ...BATCH_1, priorities: 10 }),
   lifecycles('batch 10', BATCH_10),
+  lifecycles('batch 10, 1,000 groups in order', { ...BATCH_10, groups: 1000 }),
   lifecycles('batch 10, 16 queues', BATCH_10, { queues: 16 }),
   lifecycles('batch 10, ten priorities', { ...BATCH_10, priorities: 10 }),
   lifecycles('batch 100', BATCH_100),
   lifecycles('batch 1, 4 KiB', { ...BATCH_1, ...FULL_BODY }),
   lifecycles('batch 10, 4 KiB', { ...BATCH_10, ...FULL_BODY }),
   lifecycles('batch 100, 4 KiB', { ...BATCH_100, ...FULL_BODY }),
+  large('batch 1', BATCH_1, 16),
+  large('batch 1', BATCH_1, 64),
+  large('batch 1', BATCH_1, 256),
+  large('batch 10', BATCH_10, 16),
+  large('batch 10', BATCH_10, 64),
+  large('batch 10', BATCH_10, 256),
   enqueueThenDrain('batch 1', BATCH_1),
   enqueueThenDrain('batch 10', BATCH_10),
   enqueueThenDrain('batch 100', BATCH_100),

@@ -31,7 +31,7 @@ const BOUNDARIES: readonly Boundary[] = [
   },
   {
     file: 'libs/client/src/queue/x.ts',
-    allowed: ['@rowmq/contract', '../core.js'],
+    allowed: ['@rowmq/contract', '@rowmq/contract/producer', '../core.js'],
     forbidden: [
       '@rowmq/store',
       '@rowmq/store/enqueue',
@@ -110,6 +110,33 @@ const BOUNDARIES: readonly Boundary[] = [
     ],
   },
   {
+    file: 'apps/broker/src/topics/x.ts',
+    allowed: ['../messages/batcher.js', '../metrics/metrics.js', '../http/api-call.js'],
+    forbidden: [
+      '../queues/queues.service.js',
+      '../peers/peers.service.js',
+      '@rowmq/client',
+      'mysql2',
+      ...OUT_OF_PACKAGE,
+    ],
+  },
+  {
+    file: 'apps/broker/src/audit/x.ts',
+    allowed: ['../http/caller.js', '../messages/message.codec.js', '@rowmq/store'],
+    forbidden: ['../keys/known-keys.js', '../peers/peers.service.js', '@rowmq/reaper', 'mysql2', ...OUT_OF_PACKAGE],
+  },
+  {
+    file: 'apps/broker/src/keys/x.ts',
+    allowed: ['../http/caller.js', '../messages/message.codec.js', '@rowmq/store'],
+    forbidden: [
+      '../queues/queues.service.js',
+      '../peers/peers.service.js',
+      '@rowmq/reaper',
+      'mysql2',
+      ...OUT_OF_PACKAGE,
+    ],
+  },
+  {
     file: 'apps/broker/src/health/x.ts',
     allowed: ['../http/api-call.js', '@rowmq/store'],
     forbidden: [
@@ -145,7 +172,7 @@ const BOUNDARIES: readonly Boundary[] = [
   },
   {
     file: 'tools/launcher/src/x.ts',
-    allowed: ['@rowmq/mysql-server', '@rowmq/runtime', '@rowmq/store'],
+    allowed: ['@rowmq/contract', '@rowmq/mysql-server', '@rowmq/runtime', '@rowmq/store'],
     forbidden: ['@rowmq/broker', '@rowmq/simulator', 'mysql2/promise', ...OUT_OF_PACKAGE],
   },
   {
@@ -162,6 +189,11 @@ const BOUNDARIES: readonly Boundary[] = [
     file: 'examples/orders/src/x.ts',
     allowed: ['@rowmq/client'],
     forbidden: ['@rowmq/store', '@rowmq/contract', 'mysql2', '../../../libs/client/src/index.js'],
+  },
+  {
+    file: 'examples/transactions/src/x.ts',
+    allowed: ['@rowmq/typeorm', '@rowmq/typeorm/adapter', 'mysql2/promise', 'typeorm'],
+    forbidden: ['@rowmq/store', '@rowmq/contract', '../../../libs/typeorm/src/index.js'],
   },
 ];
 

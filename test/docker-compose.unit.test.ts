@@ -42,9 +42,13 @@ describe.each(['docker-compose.yml', 'docker-compose.ha.yml'])('%s', (file) => {
   test('has services that depend on each other, programs that are there, volumes and configs that are declared', async () => {
     const { services, volumes, configs = {} } = await read(file);
     for (const [name, service] of Object.entries(services)) {
-      expect(service.image, name).toMatch(/^(?:rowmq|mysql:8\.4)$/);
+      expect(service.image, name).toMatch(/^(?:rowmq|mysql:8\.4|haproxy:3\.2)$/);
       for (const needed of Object.keys(service.depends_on ?? {})) expect(Object.keys(services)).toContain(needed);
-      for (const volume of service.volumes ?? []) expect(Object.keys(volumes)).toContain(volume.split(':')[0]);
+      for (const volume of service.volumes ?? []) {
+        const source = volume.split(':')[0] as string;
+        if (source.startsWith('./')) expect(await exists(source), source).toBe(true);
+        else expect(Object.keys(volumes)).toContain(source);
+      }
       for (const { source } of service.configs ?? []) expect(Object.keys(configs)).toContain(source);
       const programs = [...(service.command ?? []), ...(service.healthcheck?.test ?? [])].filter((word) =>
         word.includes('/dist/'),
@@ -58,6 +62,18 @@ describe.each(['docker-compose.yml', 'docker-compose.ha.yml'])('%s', (file) => {
     for (const { pull_policy: pull } of own) expect(pull).toBe('never');
     expect(Object.keys(services).filter((name) => name.startsWith('broker-'))).toHaveLength(2);
     expect(Object.keys(services).filter((name) => name.startsWith('reaper-'))).toHaveLength(2);
+  });
+
+  test('takes every right of the system from all but the databases', async () => {
+    const { services } = await read(file);
+    for (const [name, service] of Object.entries(services)) {
+      if (service.image === 'mysql:8.4') continue;
+      expect(service, name).toMatchObject({
+        read_only: true,
+        cap_drop: ['ALL'],
+        security_opt: ['no-new-privileges:true'],
+      });
+    }
   });
 
   test('sets settings that RowMQ knows, and names databases that are services', async () => {

@@ -48,9 +48,9 @@ describe('a page', () => {
     for (const { page, language, text } of BLOCKS) {
       // A drawing.
       if (language === '') expect(text, page).not.toMatch(/^\s*(?:\$|npm|npx|node|curl|docker|mysql) /m);
-      else expect(['sh', 'ts', 'sql', 'ini', 'yaml', 'mermaid'], `${page}: ${text}`).toContain(language);
+      else expect(['sh', 'ts', 'sql', 'yaml', 'mermaid'], `${page}: ${text}`).toContain(language);
       // docs-operations.test.ts runs these.
-      if (['sql', 'ini', 'yaml'].includes(language)) expect(page).toBe('docs/operations.md');
+      if (['sql', 'yaml'].includes(language)) expect(page).toBe('docs/operations.md');
     }
   });
 
@@ -137,7 +137,7 @@ describe('docs/operations.md', () => {
     const numbers = rows.filter(([, setting]) =>
       faultsOf(setting as string, 'none').includes('must be a whole number'),
     );
-    expect(numbers).toHaveLength(13);
+    expect(numbers.length).toBeGreaterThan(13);
     for (const [, setting, range] of numbers) {
       const [from, to] = (range as string).split(' – ');
       expect(faultsOf(setting as string, String(Number(to) + 1))).toContain(
@@ -152,29 +152,13 @@ describe('docs/operations.md', () => {
     expect(faultsOf('ROWMQ_PARTITION_MINUTES', '7')).toContain('more than 400');
     expect(faultsOf('ROWMQ_PARTITION_MINUTES', '8')).toBe('');
   });
-
-  test('has a unit for systemd that runs both programs and gives them time to stop', async () => {
-    const [unit] = await blocksOf('docs/operations.md', 'ini');
-    const settings = new Map(
-      [...(unit?.text ?? '').matchAll(/^(\w+)=(.*)$/gm)].map(([, name, value]) => [name as string, value as string]),
-    );
-    for (const instance of ['broker', 'reaper']) {
-      const [, workspace, program] =
-        /^\/usr\/bin\/node (\S+)\/dist\/(\S+)\.js$/.exec(settings.get('ExecStart') ?? '') ?? [];
-      expect(await exists(`${workspace?.replace('%i', instance)}/src/${program}.ts`), settings.get('ExecStart')).toBe(
-        true,
-      );
-    }
-    expect(Number(settings.get('TimeoutStopSec'))).toBeGreaterThan(readBrokerConfig(URL_SETTING).stopSeconds);
-    expect(settings.get('Restart')).toBe('always');
-  });
 });
 
 describe('libs/client/README.md', () => {
   test('says the defaults of a consumer', async () => {
     const text = await readPage('libs/client/README.md');
     const { concurrency, handlerTimeoutSeconds, waitSeconds, shutdownSeconds } = consumerSettings('q', false, {});
-    const { batchSize } = consumerSettings('q', true, {});
+    const { unit: batchSize } = consumerSettings('q', true, {});
     for (const [name, value] of Object.entries({
       concurrency,
       batchSize,
@@ -182,6 +166,15 @@ describe('libs/client/README.md', () => {
       waitSeconds,
       shutdownSeconds,
     }))
-      expect(text).toContain(`\n| \`${name}\` | ${value} |`);
+      expect(text).toContain(`\n| \`${name}\` | ${value} `);
+  });
+});
+
+describe('libs/typeorm/README.md', () => {
+  test('shows the examples that transactional-adapters.test.ts runs', async () => {
+    const shown = (await blocksOf('libs/typeorm/README.md', 'ts')).map(({ text }) => text);
+    const paths = ['src/typeorm', 'prisma/orders', 'src/drizzle', 'src/knex', 'src/mysql2'];
+    const files = paths.map(async (path) => textOf(`examples/transactions/${path}.ts`));
+    expect(shown).toEqual(await Promise.all(files));
   });
 });

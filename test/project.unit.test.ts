@@ -76,12 +76,20 @@ describe('.env.example', () => {
     const empty = (await settings()).filter(([, value]) => value === '').map(([name]) => name);
     expect(empty.toSorted()).toEqual([
       'ROWMQ_ADMIN_KEY',
+      'ROWMQ_ADMIN_KEY_FILE',
+      'ROWMQ_ALLOWED_HOSTS',
+      'ROWMQ_API_KEYS',
       'ROWMQ_BUFFER_POOL_MB',
       'ROWMQ_DATABASE_POOL_SIZE',
       'ROWMQ_DATABASE_TLS_CA',
       'ROWMQ_DATABASE_URL',
+      'ROWMQ_DATABASE_URL_FILE',
       'ROWMQ_EMBEDDED_SERVER',
+      'ROWMQ_KEY_LONG_POLLS',
+      'ROWMQ_KEY_MESSAGES_PER_SECOND',
+      'ROWMQ_OPERATIONS_PORT',
       'ROWMQ_PEER_HOST',
+      'ROWMQ_REAPER_PORT',
       'ROWMQ_SERVERS_DIR',
     ]);
   });

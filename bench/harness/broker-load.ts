@@ -94,7 +94,7 @@ export class BrokerLoad implements Load {
     const { producers, consumers } = sidesOf(shape, mode);
     const routes = typeof broker === 'string' ? { producers: [broker], consumers: [broker] } : broker;
     const clients = {
-      producers: await Clients.open(routes.producers, shape.queues, producers, latencies),
+      producers: await Clients.open(routes.producers, shape.queues, producers, latencies, shape.idempotencyKeys),
       consumers: await Clients.open(routes.consumers, shape.queues, consumers, latencies),
     };
     return new BrokerLoad(shape, mode, produced, clients, latencies);
@@ -201,10 +201,11 @@ class Clients {
     queues: readonly string[],
     side: Side,
     latencies: LatencyRecorder,
+    hasKeys = false,
   ): Promise<Clients> {
     const openOne = async (worker: number): Promise<QueueClient> => {
       const queue = queues[isPaced(side) ? 0 : worker % queues.length] as string;
-      return QueueClient.open(routes[worker % routes.length] as Route, queue, latencies);
+      return QueueClient.open(routes[worker % routes.length] as Route, queue, latencies, hasKeys);
     };
     const workers = Array.from({ length: isPaced(side) ? 0 : side }, (_, worker) => worker);
     return new Clients(openOne, await Promise.all(workers.map(openOne)));
@@ -236,10 +237,18 @@ function paceOf(side: Side, mayCall: () => boolean, shift = 0): Pace {
 }
 
 /**
- * A closed load repeats its requests, so it makes each once: one request for each first priority.
+ * A closed load repeats its requests, so it makes each once: one request for each first priority,
+ * or so many that they name every group.
  */
-function closedRequests({ batch, bodyBytes, priorities }: QueueLoadShape): string[] {
+function closedRequests({ batch, bodyBytes, priorities, groups }: QueueLoadShape): string[] {
   const body = 'x'.repeat(bodyBytes);
+  if (groups !== undefined) {
+    return Array.from({ length: Math.ceil(groups / batch) }, (_, nth) =>
+      JSON.stringify({
+        messages: Array.from({ length: batch }, (__, index) => ({ body, groupId: `g${nth * batch + index}` })),
+      }),
+    );
+  }
   return Array.from({ length: priorities ?? 1 }, (_, first) => {
     const messages = Array.from({ length: batch }, (__, index) =>
       priorities === undefined ? { body } : { body, priority: (first + index) % priorities },

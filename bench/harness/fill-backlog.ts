@@ -1,9 +1,11 @@
 import { performance } from 'node:perf_hooks';
-import { PACK_MESSAGES } from '@rowmq/contract';
+import { PACK_MESSAGES, withPackBytes } from '@rowmq/contract';
 import { type Content, contentBytes, encodePack, PACK_BYTES } from '../../libs/store/src/messages/pack.codec.js';
 import type { DatabaseProbe } from './database-probe.js';
 
 const PACKS_PER_STATEMENT = 10_000;
+/** The lowest twelve bits of an id are its pack's size and a message's index. */
+const ID_STEP = 2 ** 12;
 const TTL_MS = 345_600_000;
 /** 9 minus the default priority. */
 const PRIORITY_RANK = 5;
@@ -75,8 +77,10 @@ async function insertPacks(
   const message = `(${first} + n * ${size})`;
   const time = `FLOOR(${from} + ${message} * ${stepMs})`;
   // A UUIDv7 of that time. The first message's number takes the place of what is random, before the
-  // five bits that are zero.
-  const id = `UNHEX(CONCAT(LPAD(HEX(${time}), 12, '0'), '70008', LPAD(HEX(${message} * ${PACK_MESSAGES}), 15, '0')))`;
+  // seven bits of the size and the five bits that are zero.
+  const payload = encodePack(contents);
+  const sized = withPackBytes(Buffer.alloc(16), payload.length).readUInt16BE(14);
+  const id = `UNHEX(CONCAT(LPAD(HEX(${time}), 12, '0'), '70008', LPAD(HEX(${message} * ${ID_STEP} + ${sized}), 15, '0')))`;
   const members = 2 ** size - 1;
   const expiresAt = Date.now() + TTL_MS;
   await probe.query(
@@ -84,7 +88,7 @@ async function insertPacks(
      SELECT ${id}, ?, ?, ?, ?
      FROM bench_number
      WHERE n < ?`,
-    [queueId, size, expiresAt, encodePack(contents), packs],
+    [queueId, size, expiresAt, payload, packs],
   );
   await probe.query(
     `INSERT INTO delivery

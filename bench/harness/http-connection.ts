@@ -51,13 +51,16 @@ export class HttpConnection {
     return new HttpConnection(socket, address);
   }
 
-  /** Posts JSON and waits for the answer. The body must be ASCII. */
-  async post(path: string, body: string): Promise<HttpAnswer> {
+  /**
+   * Posts JSON and waits for the answer. The body must be ASCII.
+   * @param headers further lines of the head, each with a line end before it
+   */
+  async post(path: string, body: string, headers = ''): Promise<HttpAnswer> {
     return new Promise((resolve, reject) => {
       if (this.socket.destroyed) return reject(new ConnectionClosedError('the connection is closed'));
       if (this.waiting) return reject(new Error('one request at a time'));
       this.waiting = { resolve, reject };
-      const head = `POST ${path} HTTP/1.1\r\nhost: ${this.host}\r\ncontent-type: application/json\r\ncontent-length: ${body.length}`;
+      const head = `POST ${path} HTTP/1.1\r\nhost: ${this.host}\r\ncontent-type: application/json\r\ncontent-length: ${body.length}${headers}`;
       this.socket.write(head + END_OF_HEAD + body, 'latin1');
     });
   }

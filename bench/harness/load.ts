@@ -23,6 +23,10 @@ export interface LoadShape {
   /** Messages of each enqueue, dequeue and ack. */
   batch: number;
   bodyBytes: number;
+  /** Whether each enqueue has an `Idempotency-Key`, as those of `@rowmq/client`. */
+  idempotencyKeys?: boolean;
+  /** An ordered queue, and messages of so many groups in turn. */
+  groups?: number;
   /** Priorities that closed producers use; absent: the default one. */
   priorities?: number;
   /** Backlog, in batches per consumer, at which closed producers pause. */

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { performance } from 'node:perf_hooks';
 import type { AckAnswer, DequeueAnswer, DequeueRequest, EnqueueAnswer, LeasedMessage } from '@rowmq/contract';
 import { HttpConnection } from './http-connection.js';
@@ -41,14 +42,16 @@ export class QueueClient {
     private readonly route: Route,
     queue: string,
     private readonly latencies: LatencyRecorder | undefined,
+    private readonly hasKeys: boolean,
   ) {
     this.path = `/v1/queues/${queue}/messages`;
   }
 
-  static async open(route: Route, queue: string, latencies?: LatencyRecorder): Promise<QueueClient> {
+  /** @param hasKeys each enqueue has an Idempotency-Key, as those of `@rowmq/client` */
+  static async open(route: Route, queue: string, latencies?: LatencyRecorder, hasKeys = false): Promise<QueueClient> {
     const urls = typeof route === 'string' ? [route] : route.urls;
     const connections = await Promise.all(urls.map(async (url) => HttpConnection.open(url)));
-    return new QueueClient(connections, route, queue, latencies);
+    return new QueueClient(connections, route, queue, latencies, hasKeys);
   }
 
   /**
@@ -56,7 +59,8 @@ export class QueueClient {
    * the ids.
    */
   async enqueue(request: string, since?: number): Promise<string[]> {
-    const { messages } = await this.call<EnqueueAnswer>('enqueue', request, since);
+    const headers = this.hasKeys ? `\r\nidempotency-key: "${randomUUID()}"` : '';
+    const { messages } = await this.call<EnqueueAnswer>('enqueue', request, since, headers);
     return messages.map(({ id }) => id);
   }
 
@@ -77,10 +81,10 @@ export class QueueClient {
     for (const connection of this.connections) connection.close();
   }
 
-  private async call<T>(verb: Verb, request: string, since = performance.now()): Promise<T> {
+  private async call<T>(verb: Verb, request: string, since = performance.now(), headers = ''): Promise<T> {
     const { path, status } = VERBS[verb];
     const broker = typeof this.route === 'string' ? 0 : this.route.next();
-    const answer = await (this.connections[broker] as HttpConnection).post(this.path + path, request);
+    const answer = await (this.connections[broker] as HttpConnection).post(this.path + path, request, headers);
     this.latencies?.record(verb, since);
     if (answer.status !== status) throw new Error(`${verb} answered ${answer.status}: ${answer.text.slice(0, 500)}`);
     return JSON.parse(answer.text) as T;

@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { QueueSettings } from '@rowmq/contract';
 import { RowmqHttpClient } from '@rowmq/client/core';
 import { EmbeddedServer, findServer, type ServerKind, redoLogArgument } from '@rowmq/mysql-server';
 import { migrateDatabase } from '@rowmq/store';
@@ -80,11 +81,11 @@ export class Rig {
   }
 
   /** Fresh queues. Returns their names. */
-  async newQueues(count: number): Promise<string[]> {
+  async newQueues(count: number, settings: Partial<QueueSettings> = {}): Promise<string[]> {
     const { url } = await this.broker();
     const client = new RowmqHttpClient({ url });
     const names = Array.from({ length: count }, () => `bench-${(this.queues += 1)}`);
-    for (const name of names) await client.putQueue(name, { leaseSeconds: LEASE_SECONDS });
+    for (const name of names) await client.putQueue(name, { leaseSeconds: LEASE_SECONDS, ...settings });
     await client.close();
     return names;
   }

@@ -70,7 +70,8 @@ export function lifecycles(name: string, shape: LoadShape, setup: Setup = {}): S
     name,
     run: async (rig, timing) => {
       const broker = await rig.broker(setup.brokerEnv);
-      const queues = await rig.newQueues(setup.queues ?? 1);
+      const ordering = shape.groups === undefined ? null : 'group';
+      const queues = await rig.newQueues(setup.queues ?? 1, { ordering });
       const load = await BrokerLoad.start(broker.url, { ...shape, queues });
       const stretch = await measureAndStop(rig, broker, load, timing);
       for (const queue of queues) await assertDepth(rig, queue, 0);

@@ -4,6 +4,7 @@ import { countDeadlocks, expectNoDeadlock } from '../support/deadlocks.js';
 import { testServer } from '../support/servers.js';
 import { createQueue, message, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
+import { isLong } from './length.js';
 import { ackRest } from './rest.js';
 
 /*
@@ -12,8 +13,9 @@ import { ackRest } from './rest.js';
  */
 
 const CONSUMERS = 64;
-/** `npm run test:deadlocks` drains a longer backlog than `npm test`. */
-const MESSAGES = process.env['DEADLOCKS_MINUTES'] === undefined ? 30_000 : 100_000;
+const MESSAGES = isLong ? 100_000 : 10_000;
+/** All kinds of workers meet for this long. */
+const MEETING_MS = isLong ? 60_000 : 3000;
 /**
  * On MariaDB, two claims of different brokers can briefly form a deadlock (docs/decisions/0002).
  * The test therefore runs one broker there.
@@ -153,7 +155,7 @@ describe(`${CONSUMERS} consumers`, () => {
     const dead = await createQueue(store);
     const queue = await createQueue(store, { maxReceives: 2, deadLetterQueue: dead.name, maxDepth: 100_000 });
     const before = deadlocks();
-    const until = performance.now() + 8000;
+    const until = performance.now() + MEETING_MS;
     const running = (): boolean => performance.now() < until;
     const loop = async (work: () => Promise<unknown>): Promise<void> => {
       while (running()) await work();

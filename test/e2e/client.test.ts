@@ -11,13 +11,13 @@ import { Test } from '@nestjs/testing';
 import { type ConsumerOptions, getQueueToken, Queue, QueueConsumer, RowmqHttpClient, RowmqModule } from '@rowmq/client';
 import { RowmqServer } from '@rowmq/client/microservices';
 import { afterEach, describe, expect, it } from 'vitest';
-import { useBroker } from '../support/api.js';
+import { useOwnBroker } from '../support/api.js';
 import { freePort, startBroker } from '../support/processes.js';
 import { eventually } from '../support/wait.js';
 
 /* The client against real brokers, while services and brokers come and go. */
 
-const shared = useBroker();
+const shared = useOwnBroker();
 const opened: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
   for (const close of opened.splice(0).toReversed()) await close();

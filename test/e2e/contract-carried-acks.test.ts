@@ -1,13 +1,13 @@
 import type { DequeueAnswer, DequeueRequest } from '@rowmq/contract';
 import { describe, expect, test } from 'vitest';
-import { Api, expectProblem, type QueueApi, useBroker } from '../support/api.js';
+import { Api, expectProblem, type QueueApi, useOwnBroker } from '../support/api.js';
 import { startBroker } from '../support/processes.js';
 import { openSocket, postBytes } from '../support/raw-http.js';
 import { eventually } from '../support/wait.js';
 
 /* The acks that a dequeue carries. */
 
-const shared = useBroker();
+const shared = useOwnBroker();
 const LONG = 600;
 
 async function dequeue(queue: QueueApi, request: DequeueRequest): Promise<DequeueAnswer> {

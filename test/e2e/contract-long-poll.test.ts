@@ -1,14 +1,14 @@
 import type { Socket } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { DequeueRequest } from '@rowmq/contract';
-import { Api, expectProblem, type QueueApi, useBroker } from '../support/api.js';
+import { Api, expectProblem, type QueueApi, useOwnBroker } from '../support/api.js';
 import { type Broker, startBroker } from '../support/processes.js';
 import { openSocket, postBytes } from '../support/raw-http.js';
 import { eventually } from '../support/wait.js';
 
 vi.setConfig({ maxConcurrency: 20 });
 
-const shared = useBroker();
+const shared = useOwnBroker();
 /** Another broker on the same database. */
 let other: Broker;
 

@@ -1,15 +1,18 @@
+import { get } from 'node:http';
+import { buffer } from 'node:stream/consumers';
+import { gunzipSync } from 'node:zlib';
 import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
-import { Api, expectProblem, useBroker } from '../support/api.js';
+import { Api, expectProblem, useOwnBroker } from '../support/api.js';
 import { type Gateway, openGateway } from '../support/gateway.js';
 import { type Broker, freePort, startBroker } from '../support/processes.js';
 import { eventually } from '../support/wait.js';
 
 vi.setConfig({ maxConcurrency: 10 });
 
-const shared = useBroker();
+const shared = useOwnBroker();
 /** A second broker on the same database, which it reaches through a gateway. */
 let other: Broker;
 let gateway: Gateway;
@@ -73,7 +76,8 @@ describe.concurrent('/metrics', () => {
     await queue.ack(a!.receipt, 'malformed');
     await queue.nack([b!.receipt]);
     await queue.dequeueOne();
-    await queue.admin('purge');
+    await queue.job('purge');
+    await eventually('the broker has counted the last batch', async () => (await counted('purged')) === 2);
     const events = ['enqueued', 'dequeued', 'redelivered', 'extended', 'acked', 'nacked', 'purged'];
     const counts = await Promise.all(events.map(async (event) => [event, await counted(event)]));
     expect(Object.fromEntries(counts)).toEqual({
@@ -98,6 +102,37 @@ describe.concurrent('/metrics', () => {
       );
   });
 
+  test('is compressed for a client that takes gzip', async () => {
+    const { port } = new URL(shared.broker.url);
+    const answer = async (encoding: string) =>
+      new Promise<{ encoding: string | undefined; body: Buffer }>((resolve, reject) => {
+        get({ port, path: '/metrics', headers: { 'accept-encoding': encoding } }, (response) => {
+          void buffer(response).then(
+            (body) => resolve({ encoding: response.headers['content-encoding'], body }),
+            reject,
+          );
+        }).on('error', reject);
+      });
+    const zipped = await answer('deflate, gzip;q=0.5');
+    expect(zipped.encoding).toBe('gzip');
+    expect(gunzipSync(zipped.body).toString()).toContain('\nrowmq_database_up 1\n');
+    for (const none of ['identity', 'gzip;q=0', '']) {
+      const plain = await answer(none);
+      expect([plain.encoding, plain.body.toString().includes('\nrowmq_database_up 1\n')]).toEqual([undefined, true]);
+    }
+  });
+
+  test('counts refusals by their codes, and the consumers of each queue', async () => {
+    const queue = await shared.newQueue({ maxDepth: 1 });
+    await queue.enqueue('b');
+    const before = await shared.api.metric('rowmq_refused_total{code="queue-full"}');
+    expectProblem(await queue.request('enqueue', { messages: [{ body: 'b' }] }), 429, 'queue-full');
+    expect(await shared.api.metric('rowmq_refused_total{code="queue-full"}')).toBe(before + 1);
+    await queue.dequeueOne({ consumer: 'one' });
+    await queue.dequeue({ consumer: 'two' });
+    expect(await shared.api.metric(`rowmq_queue_consumers{queue="${queue.name}"}`)).toBe(2);
+  });
+
   test('shows which queues are paused', async () => {
     const queue = await shared.newQueue();
     const isPaused = async (): Promise<number> => shared.api.metric(`rowmq_queue_paused{queue="${queue.name}"}`);
@@ -114,7 +149,7 @@ describe.concurrent('/metrics', () => {
     const api = new Api(other.url);
     await api.queue(queue.name).enqueue('b');
     expect(await api.metric(`rowmq_messages_total{event="enqueued",queue="${queue.name}"}`)).toBe(1);
-    expect((await shared.api.delete(queue.adminPath)).status).toBe(204);
+    expect((await shared.api.delete(`${queue.adminPath}?force=true`)).status).toBe(204);
     // The other broker notices the deletion.
     await api.get('/metrics');
     expect((await api.get('/metrics')).text).not.toContain(`"${queue.name}"`);
@@ -141,6 +176,33 @@ async function imageIsHealthy(url: string): Promise<boolean> {
     () => false,
   );
 }
+
+describe('/metrics of a broker with more queues than it may show', () => {
+  const few = useOwnBroker({ ROWMQ_METRICS_QUEUES: '2' });
+
+  test('has series for some of them, and one for all others together', async () => {
+    const queues = await Promise.all(Array.from({ length: 5 }, async () => few.newQueue()));
+    for (const queue of queues) {
+      await queue.enqueue('a', 'b');
+      await queue.dequeueOne({ consumer: 'one' });
+    }
+    const { text } = await few.api.get('/metrics');
+    const others = '(others)';
+    for (const [series, each] of [
+      ['rowmq_messages_total{event="enqueued",queue="', 2],
+      ['rowmq_messages_total{event="dequeued",queue="', 1],
+      ['rowmq_queue_consumers{queue="', 1],
+      ['rowmq_queue_expired_last_hour{queue="', 0],
+    ] as const) {
+      const samples = text.split('\n').filter((line) => line.startsWith(series));
+      expect(samples, series).toHaveLength(3);
+      expect(samples).toContain(`${series}${others}"} ${3 * each}`);
+    }
+    // Counts may be a moment old.
+    const leased = `rowmq_queue_deliveries{queue="${others}",state="leased"}`;
+    await eventually('three of the others are leased', async () => (await few.api.metric(leased)) === 3);
+  });
+});
 
 describe('/health', () => {
   test('says that the broker lives and is ready', async () => {

@@ -1,12 +1,12 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
-import type { RedriveAnswer } from '@rowmq/contract';
-import { Api, expectProblem, newQueueName, type QueueApi, useBroker } from '../support/api.js';
+import type { ConsumersAnswer, HistoryAnswer, LeasedMessage, QueueAnswer, QueuesAnswer } from '@rowmq/contract';
+import { Api, expectProblem, newQueueName, type QueueApi, useOwnBroker } from '../support/api.js';
 import { type Broker, startBroker } from '../support/processes.js';
 import { eventually } from '../support/wait.js';
 
 vi.setConfig({ maxConcurrency: 20 });
 
-const shared = useBroker();
+const shared = useOwnBroker();
 /** Another broker on the same database. */
 let other: Broker;
 
@@ -59,6 +59,33 @@ describe.concurrent('PUT', () => {
     expect(json.queues.filter((queue) => queue.name === name)).toHaveLength(1);
   });
 
+  test('with If-None-Match: * creates once, and never changes a queue', async () => {
+    const name = newQueueName();
+    const path = `/v1/admin/queues/${name}`;
+    const create = async (leaseSeconds: number, ifNoneMatch = '*') =>
+      new Api(leaseSeconds % 2 === 0 ? shared.broker.url : other.url).put<QueueAnswer>(
+        path,
+        { leaseSeconds },
+        { 'if-none-match': ifNoneMatch },
+      );
+    const all = await Promise.all(Array.from({ length: 20 }, async (_, index) => create(index + 1)));
+    const [first, ...others] = all.toSorted((a, b) => a.status - b.status);
+    expect(first?.status).toBe(201);
+    for (const answer of others) expectProblem(answer, 412, 'queue-exists');
+    // A queue that refers to a missing one would be refused, if this one were new.
+    expectProblem(
+      await shared.api.put(path, { deadLetterQueue: 'nowhere' }, { 'if-none-match': '*' }),
+      412,
+      'queue-exists',
+    );
+    expect(await shared.api.queue(name).get()).toMatchObject({ leaseSeconds: first?.json.leaseSeconds });
+    for (const foreign of ['"*"', '"v1"', '*, "v1"']) expectProblem(await create(9, foreign), 400, 'invalid-request');
+    expectProblem(await create(0), 400, 'invalid-request');
+    const missing = `/v1/admin/queues/${newQueueName()}`;
+    const circle = { deadLetterQueue: 'nowhere' };
+    expectProblem(await shared.api.put(missing, circle, { 'if-none-match': '*' }), 400, 'invalid-request');
+  });
+
   test('reaches every broker within about a second', async () => {
     const queue = await shared.newQueue({ leaseSeconds: 30 });
     await onOther(queue).dequeue();
@@ -84,7 +111,15 @@ describe.concurrent('stats', () => {
       const now = (await queue.get()).stats;
       return now.leased === 1 && now;
     });
-    expect(stats).toEqual({ ready: 2, delayed: 1, leased: 1, oldestReadyAgeSeconds: expect.any(Number) });
+    expect(stats).toEqual({
+      ready: 2,
+      delayed: 1,
+      leased: 1,
+      waiting: 0,
+      oldestReadyAgeSeconds: expect.any(Number),
+      ageSeconds: 0,
+      errorBound: 0,
+    });
     expect(stats.oldestReadyAgeSeconds).toBeGreaterThanOrEqual(0);
     expect(stats.oldestReadyAgeSeconds).toBeLessThan(30);
   });
@@ -145,12 +180,47 @@ describe.concurrent('pause', () => {
     expect(await elsewhere.dequeue({ waitSeconds: 10 })).toHaveLength(1);
   });
 
+  test('for producers refuses every enqueue at once and hands out what is stored', async () => {
+    const dead = await shared.newQueue();
+    const queue = await shared.newQueue({ maxReceives: 1, deadLetterQueue: dead.name });
+    await queue.enqueue('stored');
+    await onOther(queue).enqueue('stored there');
+    const paused = { name: queue.name, paused: false, producersPaused: true };
+    expect(await queue.admin('pause', { side: 'producers' })).toEqual(paused);
+    for (const one of [queue, onOther(queue)]) {
+      const refused = await one.request('enqueue', { messages: [{ body: 'refused' }] });
+      expect(expectProblem(refused, 409, 'queue-paused').detail).toContain(`'${queue.name}'`);
+      expect(refused.headers.get('retry-after')).toBe('5');
+    }
+    const topic = `/v1/admin/topics/${queue.name}`;
+    await shared.api.put(topic);
+    await shared.api.put(`${topic}/subscriptions/${queue.name}`);
+    const publish = { messages: [{ body: 'refused' }] };
+    expectProblem(await shared.api.post(`/v1/topics/${queue.name}/messages`, publish), 409, 'queue-paused');
+    // A redrive is the operator's, and no producer's.
+    const [message] = await queue.dequeue({ maxMessages: 2 });
+    await queue.request('nack', { receipts: [message!.receipt], deadLetter: true });
+    expect(await dead.job('redrive')).toMatchObject({ done: 1 });
+    expect(await queue.admin('pause')).toEqual({ ...paused, paused: true });
+    expect(await queue.admin('resume', { side: 'producers' })).toEqual({
+      ...paused,
+      paused: true,
+      producersPaused: false,
+    });
+    await queue.enqueue('welcome');
+    await queue.admin('pause', { side: 'both' });
+    expect(await queue.get()).toMatchObject({ paused: true, producersPaused: true });
+    expect(await queue.admin('resume')).toEqual({ ...paused, producersPaused: false });
+    const bad = await shared.api.post(`${queue.adminPath}/pause`, { side: 'nobody' });
+    expectProblem(bad, 400, 'invalid-request');
+  });
+
   test('and resume can be repeated', async () => {
     const queue = await shared.newQueue();
     await queue.admin('pause');
-    expect(await queue.admin('pause')).toEqual({ name: queue.name, paused: true });
+    expect(await queue.admin('pause')).toEqual({ name: queue.name, paused: true, producersPaused: false });
     await queue.admin('resume');
-    expect(await queue.admin('resume')).toEqual({ name: queue.name, paused: false });
+    expect(await queue.admin('resume')).toEqual({ name: queue.name, paused: false, producersPaused: false });
   });
 });
 
@@ -161,35 +231,110 @@ describe.concurrent('purge', () => {
     await neighbour.enqueue('stays');
     const ids = await queue.enqueue('leased', 'ready', { body: 'delayed', delaySeconds: 600 });
     await queue.dequeueOne();
-    expect(await queue.admin('purge')).toEqual({ purged: 3, complete: true });
+    expect(await queue.job('purge')).toMatchObject({ total: 3, examined: 3, done: 3, skipped: 0 });
     for (const state of ['ready', 'delayed', 'leased'] as const) expect(await queue.browse(state)).toEqual([]);
     for (const id of ids) expect(await shared.api.message(id)).toMatchObject({ settled: true });
     expect(bodies(await neighbour.dequeue({ maxMessages: 10 }))).toEqual(['stays']);
-    expect(await queue.admin('purge')).toEqual({ purged: 0, complete: true });
+    expect(await queue.job('purge')).toMatchObject({ total: 0, done: 0 });
   });
 
   test('drops more than one batch', async () => {
     const queue = await shared.newQueue();
     for (let batch = 0; batch < 12; batch += 1) await queue.enqueue(...Array.from({ length: 100 }, () => 'x'));
-    expect(await queue.admin('purge')).toEqual({ purged: 1200, complete: true });
+    expect(await queue.job('purge')).toMatchObject({ done: 1200 });
     expect(await queue.dequeue()).toEqual([]);
   });
 });
 
+describe.concurrent('history', () => {
+  test('has what happened within ten seconds or so, on every broker, and shows it as rates', async () => {
+    const queue = await shared.newQueue({ messageTtlSeconds: 1000 });
+    await queue.enqueue('a', 'b');
+    await onOther(queue).enqueue('c', 'd');
+    const messages: LeasedMessage[] = [];
+    while (messages.length < 4) messages.push(...(await queue.dequeue({ maxMessages: 4, waitSeconds: 5 })));
+    await queue.ack(...messages.slice(0, 3).map(({ receipt }) => receipt));
+    await onOther(queue).nack(messages.slice(3).map(({ receipt }) => receipt));
+    const history = async () =>
+      (await shared.api.get<HistoryAnswer>(`${queue.adminPath}/history?minutes=1440`)).json.minutes;
+    const sum = (minutes: HistoryAnswer['minutes'], key: 'enqueued' | 'dequeued' | 'acked' | 'nacked'): number =>
+      minutes.reduce((all, minute) => all + minute[key], 0);
+    const minutes = await eventually('both brokers have reported', async () => {
+      const now = await history();
+      const sums = (['enqueued', 'dequeued', 'acked', 'nacked'] as const).map((key) => sum(now, key));
+      return String(sums) === '4,4,3,1' && now;
+    });
+    expect(Math.abs(Date.parse(minutes[0]!.at) - Date.now())).toBeLessThan(180_000);
+    const { rates } = await queue.get();
+    expect(rates.map((one) => one.minutes)).toEqual([1, 5, 60]);
+    expect(rates[1]).toMatchObject({ in: expect.closeTo(4 / 300, 2), out: 0.01, failed: 0.003, expired: 0 });
+    const { json } = await shared.api.get<QueuesAnswer>('/v1/admin/queues');
+    expect(json.queues.find(({ name }) => name === queue.name)?.rates[1]).toMatchObject({ out: 0.01 });
+    for (const bad of ['0', '1441', 'x'])
+      expectProblem(await shared.api.get(`${queue.adminPath}/history?minutes=${bad}`), 400, 'invalid-request');
+    expectProblem(await shared.api.get('/v1/admin/queues/nowhere/history'), 404, 'queue-not-found');
+  });
+});
+
+describe.concurrent('consumers', () => {
+  test('are shown with what they hold, whatever broker they use', async () => {
+    const queue = await shared.newQueue();
+    await queue.enqueue('1', '2', '3');
+    const [first, second] = await queue.dequeue({ maxMessages: 2, consumer: 'one' });
+    await onOther(queue).dequeue({ maxMessages: 1, consumer: 'two', waitSeconds: 5 });
+    await onOther(queue).request('extend', { receipts: [first!.receipt], leaseSeconds: 60, consumer: 'one' });
+    await queue.ack(second!.receipt);
+    const waits = onOther(queue).dequeue({ waitSeconds: 20, consumer: 'three' });
+    const consumers = async (): Promise<ConsumersAnswer> =>
+      (await shared.api.get<ConsumersAnswer>(`${queue.adminPath}/consumers`)).json;
+    const answer = await eventually('the third waits', async () => {
+      const now = await consumers();
+      return now.consumers.length === 3 && now.complete && now;
+    });
+    const same = { address: '127.0.0.1', lastSeenAt: expect.any(String) };
+    expect(answer).toEqual({
+      queue: queue.name,
+      consumers: [
+        { name: 'one', waiting: 0, leases: 1, ...same },
+        { name: 'three', waiting: 1, leases: 0, ...same },
+        { name: 'two', waiting: 0, leases: 1, ...same },
+      ],
+      otherLeases: 0,
+      complete: true,
+    });
+    await queue.enqueue('4');
+    expect(await waits).toHaveLength(1);
+    expectProblem(await shared.api.get('/v1/admin/queues/nowhere/consumers'), 404, 'queue-not-found');
+  });
+});
+
 describe.concurrent('delete', () => {
+  test('keeps a queue that has messages, unless it is forced', async () => {
+    const queue = await shared.newQueue();
+    await queue.enqueue('a', 'b');
+    expect(expectProblem(await shared.api.delete(queue.adminPath), 409, 'queue-not-empty').detail).toMatch(
+      /has 2 messages.*force=true/,
+    );
+    expectProblem(await shared.api.delete(`${queue.adminPath}?force=false`), 409, 'queue-not-empty');
+    expectProblem(await shared.api.delete(`${queue.adminPath}?force=yes`), 400, 'invalid-request');
+    expect((await shared.api.delete(`${queue.adminPath}?force=true`)).status).toBe(204);
+    const empty = await shared.newQueue();
+    expect((await shared.api.delete(empty.adminPath)).status).toBe(204);
+  });
+
   test('refuses every call from then on, an enqueue on another broker at once', async () => {
     const queue = await shared.newQueue();
     const elsewhere = onOther(queue);
     await elsewhere.enqueue('lost with its queue');
     const { receipt } = await elsewhere.dequeueOne();
-    expect((await shared.api.delete(queue.adminPath)).status).toBe(204);
+    expect((await shared.api.delete(`${queue.adminPath}?force=true`)).status).toBe(204);
 
     expectProblem(await elsewhere.request('enqueue', { messages: [{ body: 'b' }] }), 404, 'queue-not-found');
     expectProblem(await queue.request('enqueue', { messages: [{ body: 'b' }] }), 404, 'queue-not-found');
     expectProblem(await queue.request('dequeue'), 404, 'queue-not-found');
     expectProblem(await queue.requestAckOne(receipt), 404, 'queue-not-found');
     expectProblem(await shared.api.get(queue.adminPath), 404, 'queue-not-found');
-    expectProblem(await shared.api.delete(queue.adminPath), 404, 'queue-not-found');
+    expectProblem(await shared.api.delete(`${queue.adminPath}?force=true`), 404, 'queue-not-found');
     await eventually(
       'the other broker knows it for the other calls too',
       async () => (await elsewhere.request('dequeue')).status === 404,
@@ -201,10 +346,10 @@ describe.concurrent('delete', () => {
     const queue = await shared.newQueue({ leaseSeconds: 99, maxDepth: 5 });
     const [id] = await queue.enqueue('old', 'old too', { body: 'delayed', delaySeconds: 1 });
     const { receipt } = await queue.dequeueOne({ leaseSeconds: 1 });
-    await shared.api.delete(queue.adminPath);
+    await shared.api.delete(`${queue.adminPath}?force=true`);
     const again = await queue.put();
     expect(again).toMatchObject({ leaseSeconds: 30, maxDepth: null });
-    expect(again.stats).toEqual({ ready: 0, delayed: 0, leased: 0, oldestReadyAgeSeconds: null });
+    expect(again.stats).toMatchObject({ ready: 0, delayed: 0, leased: 0, waiting: 0, oldestReadyAgeSeconds: null });
     expect(await queue.dequeue({ maxMessages: 100, waitSeconds: 2 })).toEqual([]);
     expect(await queue.ack(receipt)).toEqual({ acked: [], failed: [{ receipt, code: 'delivery-not-found' }] });
     expect(await shared.api.message(id!)).toMatchObject({ queue: null, settled: true, deliveries: [] });
@@ -217,7 +362,7 @@ describe.concurrent('delete', () => {
     const started = performance.now();
     const waiting = queue.request('dequeue', { waitSeconds: 20 });
     await eventually('somebody waits', async () => (await shared.api.metric('rowmq_waiting_consumers')) > 0);
-    await shared.api.delete(queue.adminPath);
+    await shared.api.delete(`${queue.adminPath}?force=true`);
     expectProblem(await waiting, 404, 'queue-not-found');
     expect(performance.now() - started).toBeLessThan(15_000);
   });
@@ -234,7 +379,7 @@ describe.concurrent('delete', () => {
   test('is allowed once the queue that dead-letters into it is gone', async () => {
     const dead = await shared.newQueue();
     const queue = await shared.newQueue({ deadLetterQueue: dead.name });
-    expect((await shared.api.delete(queue.adminPath)).status).toBe(204);
+    expect((await shared.api.delete(`${queue.adminPath}?force=true`)).status).toBe(204);
     expect((await shared.api.delete(dead.adminPath)).status).toBe(204);
   });
 });
@@ -320,7 +465,7 @@ describe.concurrent('dead-lettering', () => {
     const [id] = await queue.enqueue({ body: 'second chance', headers: { h: 'v' } });
     await dead.enqueue('at home here');
     await exhaust(queue);
-    expect(await dead.admin<RedriveAnswer>('redrive')).toEqual({ redriven: 1, skipped: 1, complete: true });
+    expect(await dead.job('redrive')).toMatchObject({ total: 2, examined: 2, done: 1, skipped: 1 });
 
     expect(bodies(await dead.dequeue({ maxMessages: 10 }))).toEqual(['at home here']);
     const message = await queue.dequeueOne();
@@ -336,9 +481,9 @@ describe.concurrent('dead-lettering', () => {
     expect(await queue.dequeue()).toEqual([]);
     const held = await dead.dequeueOne();
     const waiting = queue.dequeue({ waitSeconds: 20 });
-    expect(await dead.admin<RedriveAnswer>('redrive', { maxMessages: 1 })).toMatchObject({ redriven: 1, skipped: 0 });
+    expect(await dead.job('redrive', { maxMessages: 1 })).toMatchObject({ done: 1, skipped: 0 });
     expect(await waiting).toHaveLength(1);
-    expect(await dead.admin<RedriveAnswer>('redrive', {})).toEqual({ redriven: 1, skipped: 0, complete: true });
+    expect(await dead.job('redrive', {})).toMatchObject({ total: 2, examined: 1, done: 1, skipped: 0 });
     expect((await dead.browse('leased')).map(({ id }) => id)).toEqual([held.id]);
   });
 
@@ -346,9 +491,9 @@ describe.concurrent('dead-lettering', () => {
     const { queue, dead } = await newPair(1);
     await queue.enqueue('orphan');
     await exhaust(queue);
-    await shared.api.delete(queue.adminPath);
+    await shared.api.delete(`${queue.adminPath}?force=true`);
     await queue.put();
-    expect(await dead.admin<RedriveAnswer>('redrive')).toEqual({ redriven: 0, skipped: 1, complete: true });
+    expect(await dead.job('redrive')).toMatchObject({ done: 0, skipped: 1 });
     expect(bodies(await dead.dequeue())).toEqual(['orphan']);
     expect(await queue.dequeue()).toEqual([]);
   });

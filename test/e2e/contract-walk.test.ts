@@ -9,7 +9,7 @@ const shared = useBroker();
 
 const UUID_V7 = expect.stringMatching(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
 const TIME = expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
-const RECEIPT = expect.stringMatching(/^[A-Za-z0-9_-]{34}$/);
+const RECEIPT = expect.stringMatching(/^[A-Za-z0-9_-]{42}$/);
 
 const DEFAULT_SETTINGS = {
   leaseSeconds: 30,
@@ -17,9 +17,22 @@ const DEFAULT_SETTINGS = {
   delaySeconds: 0,
   maxReceives: null,
   deadLetterQueue: null,
+  deadLetterExpired: false,
   maxDepth: null,
+  maxMessagesPerSecond: null,
+  maxLongPolls: null,
+  deduplicationSeconds: 300,
+  ordering: null,
 };
-const EMPTY_STATS = { ready: 0, delayed: 0, leased: 0, oldestReadyAgeSeconds: null };
+const EMPTY_STATS = {
+  ready: 0,
+  delayed: 0,
+  leased: 0,
+  waiting: 0,
+  oldestReadyAgeSeconds: null,
+  ageSeconds: 0,
+  errorBound: 0,
+};
 
 const seconds = (from: string, to: string): number => (Date.parse(to) - Date.parse(from)) / 1000;
 
@@ -27,7 +40,15 @@ describe.concurrent('a client that knows the contract', () => {
   test('creates a queue with the defaults, sees it and deletes it', async () => {
     const { api } = shared;
     const name = newQueueName();
-    const queue = { name, ...DEFAULT_SETTINGS, paused: false, createdAt: TIME, stats: EMPTY_STATS };
+    const queue = {
+      name,
+      ...DEFAULT_SETTINGS,
+      paused: false,
+      producersPaused: false,
+      createdAt: TIME,
+      stats: EMPTY_STATS,
+      rates: [1, 5, 60].map((minutes) => ({ minutes, in: 0, out: 0, failed: 0, expired: 0 })),
+    };
 
     const created = await api.put(`/v1/admin/queues/${name}`);
     expect(created.status).toBe(201);
@@ -128,13 +149,15 @@ describe.concurrent('a client that knows the contract', () => {
       priority: 7,
     });
     const leased = await queue.dequeueOne();
-    const common = { bodyEncoding: 'utf8', headers: {}, priority: 4, receiveCount: 0, lastNackReason: null };
+    const origin = { lastNackReason: null, source: null, moves: [] };
+    const common = { bodyEncoding: 'utf8', headers: {}, priority: 4, receiveCount: 0, ...origin };
     const times = { enqueuedAt: TIME, availableAt: TIME, expiresAt: TIME };
 
     const answer = await shared.api.get(`${queue.adminPath}/messages`);
     expect(answer.status).toBe(200);
     expect(answer.json).toEqual({
       messages: [{ ...common, ...times, id: readyId, body: 'ready', state: 'ready' }],
+      examined: 1,
       nextAfter: null,
     });
     expect(await queue.browse('delayed')).toEqual([
@@ -190,6 +213,8 @@ describe.concurrent('a client that knows the contract', () => {
       enqueuedAt: TIME,
       expiresAt: TIME,
       queue: queue.name,
+      topic: null,
+      endings: [],
     };
     const delivery = {
       queue: queue.name,
@@ -198,6 +223,8 @@ describe.concurrent('a client that knows the contract', () => {
       availableAt: TIME,
       expiresAt: TIME,
       lastNackReason: null,
+      source: null,
+      moves: [],
     };
     expect(await shared.api.message(id!)).toEqual({
       ...content,
@@ -221,20 +248,36 @@ describe.concurrent('a client that knows the contract', () => {
     const paused = await api.post(`${queue.adminPath}/pause`);
     expect({ status: paused.status, json: paused.json }).toEqual({
       status: 200,
-      json: { name: queue.name, paused: true },
+      json: { name: queue.name, paused: true, producersPaused: false },
     });
     const resumed = await api.post(`${queue.adminPath}/resume`);
     expect({ status: resumed.status, json: resumed.json }).toEqual({
       status: 200,
-      json: { name: queue.name, paused: false },
+      json: { name: queue.name, paused: false, producersPaused: false },
     });
-    const redriven = await api.post(`${queue.adminPath}/redrive`);
-    expect({ status: redriven.status, json: redriven.json }).toEqual({
-      status: 200,
-      json: { redriven: 0, skipped: 2, complete: true },
+    const job = {
+      id: expect.any(String),
+      queue: queue.name,
+      toQueue: null,
+      filter: {},
+      maxMessages: null,
+      state: 'done',
+      total: 2,
+      examined: 2,
+      error: null,
+      worker: null,
+      createdAt: TIME,
+      updatedAt: TIME,
+      finishedAt: TIME,
+    };
+    expect(await queue.job('redrive')).toEqual({
+      ...job,
+      kind: 'redrive',
+      messagesPerSecond: 1000,
+      done: 0,
+      skipped: 2,
     });
-    const purged = await api.post(`${queue.adminPath}/purge`);
-    expect({ status: purged.status, json: purged.json }).toEqual({ status: 200, json: { purged: 2, complete: true } });
+    expect(await queue.job('purge')).toEqual({ ...job, kind: 'purge', messagesPerSecond: null, done: 2, skipped: 0 });
   });
 
   test('reads the reaper’s state, which names nobody without a reaper', async () => {
@@ -244,7 +287,7 @@ describe.concurrent('a client that knows the contract', () => {
 });
 
 describe.concurrent('every call on a queue that does not exist', () => {
-  const receipt = encodeReceipt(Buffer.alloc(16), Buffer.alloc(8));
+  const receipt = encodeReceipt({ messageId: Buffer.alloc(16), leaseToken: Buffer.alloc(8), part: 0, members: 1 });
   test.each<[string, string, unknown]>([
     ['POST', '/v1/queues/nowhere/messages', { messages: [{ body: 'lost?' }] }],
     ['POST', '/v1/queues/nowhere/messages/dequeue', {}],
@@ -259,6 +302,7 @@ describe.concurrent('every call on a queue that does not exist', () => {
     ['POST', '/v1/admin/queues/nowhere/pause', undefined],
     ['POST', '/v1/admin/queues/nowhere/resume', undefined],
     ['POST', '/v1/admin/queues/nowhere/redrive', undefined],
+    ['POST', '/v1/admin/queues/nowhere/drop', undefined],
     ['GET', '/v1/admin/queues/nowhere/messages', undefined],
   ])('is refused with queue-not-found: %s %s', async (method, path, body) => {
     const { detail } = expectProblem(await shared.api.call(method, path, body), 404, 'queue-not-found');

@@ -8,7 +8,7 @@ import { migrateDatabase } from '@rowmq/store';
 import { type Connection, createConnection, type RowDataPacket } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
-import { Api, useBroker } from '../support/api.js';
+import { Api, useOwnBroker } from '../support/api.js';
 import { blocksOf, readPage } from '../support/docs.js';
 import { DAY, enqueueStamped, HOUR, settleAll, START } from '../support/partitions.js';
 import { freePort, startBroker, startReaper } from '../support/processes.js';
@@ -31,6 +31,10 @@ beforeAll(async () => {
 });
 afterAll(() => admin.end());
 
+interface Dashboard {
+  panels: { targets?: { expr: string }[] }[];
+}
+
 interface ReaperReport {
   leader: unknown;
   duties: { duty: string; runs: { error: string | null }[] }[];
@@ -42,7 +46,7 @@ async function everyDuty(api: Api): Promise<ReaperReport['duties']> {
     'every duty has run',
     async () => {
       const { json } = await api.get<ReaperReport>('/v1/admin/reaper');
-      return json.leader !== null && json.duties.length >= 7 && json.duties;
+      return json.leader !== null && json.duties.length >= 12 && json.duties;
     },
     PATIENCE_MS,
   );
@@ -254,7 +258,7 @@ interface Rule {
 
 // The names of metrics, labels and paths do not depend on the kind of server.
 describe.runIf(isFirstKind())('names in the pages', () => {
-  const shared = useBroker();
+  const shared = useOwnBroker();
 
   describe('docs/alerts.yml', () => {
     const rules = async (): Promise<Rule[]> => {
@@ -284,6 +288,7 @@ describe.runIf(isFirstKind())('names in the pages', () => {
       const { receipt } = await dead.dequeueOne();
       await dead.nack([receipt]);
       await dead.dequeueOne();
+      expect((await shared.api.post('/v1/queues/nowhere/messages/dequeue')).status).toBe(404);
       const samples = (await shared.api.get('/metrics')).text.split('\n').filter((line) => !line.startsWith('#'));
       for (const { alert, expr, annotations } of await rules()) {
         const byLabels = [...expr.matchAll(/\b(?:by|on) \(([^)]*)\)/g)].flatMap(([, names]) =>
@@ -312,6 +317,37 @@ describe.runIf(isFirstKind())('names in the pages', () => {
       }
     }, 180_000);
 
+    it('on the dashboard in docs/grafana exist, with the labels that it uses', async () => {
+      const { text } = await shared.api.get('/metrics');
+      const declared = new Set([...text.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name as string));
+      const dashboard = JSON.parse(await readFile(`${root}docs/grafana/rowmq.json`, 'utf8')) as Dashboard;
+      const exprs = dashboard.panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr));
+      expect(exprs.length).toBeGreaterThan(20);
+      const used = new Set<string>();
+      for (const expr of exprs) {
+        const plain = expr.replaceAll('[$__rate_interval]', '[5m]');
+        for (const { metric, matchers } of selectorsOf(plain)) {
+          const base = metric.replace(/_(?:bucket|sum|count)$/, '');
+          expect(declared.has(metric) || declared.has(base), `${metric} is not exported`).toBe(true);
+          used.add(base);
+          const own = text.split('\n').filter((line) => line.startsWith(`${metric}{`));
+          for (const { label, value } of matchers.filter((one) => one.label !== 'job')) {
+            const values = value.split('|').map((one) => (/^\w[\w-]*$/.test(one) ? `${label}="${one}"` : `${label}="`));
+            // A counter of events that have not happened yet has no samples.
+            if (own.length > 0)
+              expect(
+                own.some((line) => values.some((one) => line.includes(one))),
+                `${metric} without ${label}`,
+              ).toBe(true);
+          }
+        }
+      }
+      // The dashboard shows what the rules are about.
+      for (const { alert, expr } of await rules())
+        for (const { metric } of selectorsOf(expr).filter((one) => one.metric.startsWith('rowmq_queue_oldest')))
+          expect(used.has(metric), `${alert}: ${metric} is not on the dashboard`).toBe(true);
+    });
+
     /** Every metric in an expression, with the labels that it requires. */
     function selectorsOf(expr: string) {
       const bare = expr.replaceAll(/\b(?:by|on) \([^)]*\)/g, '').replaceAll(/\[\w+\]/g, '');
@@ -325,21 +361,5 @@ describe.runIf(isFirstKind())('names in the pages', () => {
         })),
       }));
     }
-  });
-
-  describe('the sample for Kubernetes', () => {
-    interface Spec {
-      terminationGracePeriodSeconds: number;
-      containers: Record<'livenessProbe' | 'readinessProbe', { httpGet: { path: string } }>[];
-    }
-
-    it('probes paths that a broker answers, and gives it time to stop', async () => {
-      const { spec } = parse(await blockWith('yaml', 'livenessProbe')) as { spec: Spec };
-      expect(spec.terminationGracePeriodSeconds).toBeGreaterThan(25);
-      const [container] = spec.containers;
-      expect(container?.livenessProbe.httpGet.path).toBe('/health/live');
-      for (const probe of ['livenessProbe', 'readinessProbe'] as const)
-        expect((await shared.api.get(container?.[probe].httpGet.path as string)).status).toBe(200);
-    });
   });
 });

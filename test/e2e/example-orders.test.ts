@@ -3,14 +3,14 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { expect, it } from 'vitest';
-import { Api, useBroker } from '../support/api.js';
+import { Api, useOwnBroker } from '../support/api.js';
 import { blocksOf } from '../support/docs.js';
 import { freePort } from '../support/processes.js';
 import { eventually } from '../support/wait.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const KEY = 'a-key-of-the-example';
-const shared = useBroker({ ROWMQ_ADMIN_KEY: KEY });
+const shared = useOwnBroker({ ROWMQ_ADMIN_KEY: KEY });
 const run = promisify(execFile);
 
 /** The command with which the example's page orders a teapot. */

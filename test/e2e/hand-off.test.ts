@@ -1,7 +1,7 @@
 import { type LeasedMessage, LIMITS, type QueueStats } from '@rowmq/contract';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { Api, newQueueName, type QueueApi } from '../support/api.js';
-import { type CuttingProxy, endsWithCommit, startCuttingProxy } from '../support/cutting-proxy.js';
+import { commits, type CuttingProxy, startCuttingProxy } from '../support/cutting-proxy.js';
 import { DatabaseProxy } from '../support/database-proxy.js';
 import { type Broker, createMigratedDatabase, startBroker } from '../support/processes.js';
 import { openSocket, postBytes } from '../support/raw-http.js';
@@ -197,7 +197,7 @@ describe('a consumer that waits at a broker while another broker deletes and cre
       const consumer = queue.request<{ messages: LeasedMessage[] }>('dequeue', { waitSeconds: WAIT_SECONDS });
       await parked(queue, 1);
       const elsewhere = new Api(other.url).queue(queue.name);
-      expect((await elsewhere.api.delete(elsewhere.adminPath)).status).toBe(204);
+      expect((await elsewhere.api.delete(`${elsewhere.adminPath}?force=true`)).status).toBe(204);
       await elsewhere.put();
       const [id] = await new Api(producer().url).queue(queue.name).enqueue('of the new queue');
       const { status, json } = await consumer;
@@ -230,7 +230,7 @@ describe('a hand-off whose COMMIT gets no answer', () => {
       const consumers = [1, 2].map(async () => queue.dequeueOne({ waitSeconds: WAIT_SECONDS, leaseSeconds: 60 }));
       await parked(queue, 2);
       const cuts = proxy.cuts();
-      proxy.cutAt(endsWithCommit, when);
+      proxy.cutAt(commits, when);
       await queue.enqueue('a', 'b', 'c');
       expect(proxy.cuts()).toBe(cuts + 1);
       const messages = await Promise.all(consumers);
@@ -254,11 +254,11 @@ describe('a hand-off whose COMMIT gets no answer', () => {
     consumers.push(consume('second'));
     await parked(queue, 2);
     const claims = await queue.api.metric(CLAIMS);
-    proxy.cutAt(endsWithCommit, 'before', 1000);
+    proxy.cutAt(commits, 'before', 1000);
     expect(await queue.request('enqueue', { messages: [{ body: 'lost' }, { body: 'lost' }] })).toMatchObject({
       status: 503,
     });
-    proxy.cutAt(endsWithCommit, 'before', 0);
+    proxy.cutAt(commits, 'before', 0);
     expect(served).toEqual([]);
     expect(await queue.api.metric('rowmq_waiting_consumers')).toBe(2);
     // The poll was due while nobody was parked, so a claim looks before the next hand-off.
@@ -278,7 +278,7 @@ describe('a hand-off whose COMMIT gets no answer', () => {
       queue.request('dequeue', { waitSeconds: WAIT_SECONDS, leaseSeconds: 1 }).catch(() => 'no answer'),
     ];
     await parked(queue, 1);
-    proxy.cutAt(endsWithCommit, 'held');
+    proxy.cutAt(commits, 'held');
     outcomes.push(queue.request('enqueue', { messages: [{ body: 'survives' }] }).catch(() => 'no answer'));
     const afterwards = new Api(survivor.url).queue(queue.name);
     await eventually('it is stored', async () => (await afterwards.get()).stats.leased === 1);

@@ -1,10 +1,10 @@
 import type { BrowseAnswer } from '@rowmq/contract';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { Api, expectProblem, type QueueApi, useBroker } from '../support/api.js';
+import { Api, expectProblem, type QueueApi, useOwnBroker } from '../support/api.js';
 import { type Broker, startBroker } from '../support/processes.js';
 import { eventually } from '../support/wait.js';
 
-const shared = useBroker();
+const shared = useOwnBroker();
 /** A second broker on the same database. */
 let other: Broker;
 
@@ -103,6 +103,6 @@ test('/metrics tells for how long the oldest lease of a queue has been held, ext
     1,
   );
   await queue.ack(receipt);
-  await queue.admin('purge');
+  await queue.job('purge');
   await eventually('nothing is held', async () => (await age()) === 0);
 });

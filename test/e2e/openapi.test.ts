@@ -1,21 +1,35 @@
 import { Validator } from '@seriousme/openapi-schema-validator';
 import { Ajv, type ValidateFunction } from 'ajv';
+import fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';
 import {
   ackRequest,
+  createKeyRequest,
   dequeueRequest,
   enqueueRequest,
   extendRequest,
   nackRequest,
+  pauseRequest,
+  publishRequest,
   putQueueRequest,
+  putScheduleRequest,
+  putSubscriptionRequest,
+  dropRequest,
+  moveMessageRequest,
+  oneMessageRequest,
+  type JobsAnswer,
   redriveRequest,
   releaseRequest,
+  replayRequest,
+  rotateKeyRequest,
+  resumeRequest,
 } from '@rowmq/contract';
-import { type Answer, useBroker } from '../support/api.js';
+import { type Answer, useOwnBroker } from '../support/api.js';
 import { startReaper } from '../support/processes.js';
+import { nearValuesOf, type Schema, valuesOf } from '../support/schema-arbitrary.js';
 import { eventually } from '../support/wait.js';
 
-const shared = useBroker();
+const shared = useOwnBroker();
 
 interface Media {
   schema: { example?: unknown; type?: string } & Record<string, unknown>;
@@ -44,16 +58,47 @@ const CALLS = {
   'POST /v1/queues/{queue}/messages/nack': nackRequest,
   'POST /v1/queues/{queue}/messages/release': releaseRequest,
   'POST /v1/queues/{queue}/messages/extend': extendRequest,
+  'POST /v1/topics/{topic}/messages': publishRequest,
+  'GET /v1/admin/topics': undefined,
+  'GET /v1/admin/topics/{topic}': undefined,
+  'PUT /v1/admin/topics/{topic}': undefined,
+  'DELETE /v1/admin/topics/{topic}': undefined,
+  'GET /v1/admin/topics/{topic}/subscriptions/{queue}': undefined,
+  'PUT /v1/admin/topics/{topic}/subscriptions/{queue}': putSubscriptionRequest,
+  'DELETE /v1/admin/topics/{topic}/subscriptions/{queue}': undefined,
   'PUT /v1/admin/queues/{queue}': putQueueRequest,
   'GET /v1/admin/queues': undefined,
   'GET /v1/admin/queues/{queue}': undefined,
   'DELETE /v1/admin/queues/{queue}': undefined,
   'POST /v1/admin/queues/{queue}/purge': undefined,
-  'POST /v1/admin/queues/{queue}/pause': undefined,
-  'POST /v1/admin/queues/{queue}/resume': undefined,
+  'POST /v1/admin/queues/{queue}/pause': pauseRequest,
+  'POST /v1/admin/queues/{queue}/resume': resumeRequest,
+  'GET /v1/admin/queues/{queue}/history': undefined,
+  'GET /v1/admin/queues/{queue}/consumers': undefined,
   'POST /v1/admin/queues/{queue}/redrive': redriveRequest,
+  'POST /v1/admin/queues/{queue}/drop': dropRequest,
+  'POST /v1/admin/messages/{id}/ack': oneMessageRequest,
+  'POST /v1/admin/messages/{id}/release': oneMessageRequest,
+  'POST /v1/admin/messages/{id}/redrive': oneMessageRequest,
+  'POST /v1/admin/messages/{id}/move': moveMessageRequest,
+  'GET /v1/admin/jobs': undefined,
+  'GET /v1/admin/jobs/{id}': undefined,
+  'DELETE /v1/admin/jobs/{id}': undefined,
+  'POST /v1/admin/queues/{queue}/replay': replayRequest,
   'GET /v1/admin/queues/{queue}/messages': undefined,
   'GET /v1/admin/messages/{id}': undefined,
+  'DELETE /v1/admin/messages/{id}': undefined,
+  'GET /v1/admin/schedules': undefined,
+  'GET /v1/admin/schedules/{schedule}': undefined,
+  'PUT /v1/admin/schedules/{schedule}': putScheduleRequest,
+  'DELETE /v1/admin/schedules/{schedule}': undefined,
+  'POST /v1/admin/schedules/{schedule}/run': undefined,
+  'POST /v1/admin/keys': createKeyRequest,
+  'GET /v1/admin/keys': undefined,
+  'GET /v1/admin/keys/{key}': undefined,
+  'POST /v1/admin/keys/{key}/rotate': rotateKeyRequest,
+  'DELETE /v1/admin/keys/{key}': undefined,
+  'GET /v1/admin/audit': undefined,
   'GET /v1/admin/reaper': undefined,
   'GET /': undefined,
   'GET /health/live': undefined,
@@ -177,7 +222,7 @@ describe('/openapi.json', () => {
     expect(Object.keys(responses).filter((status) => status.startsWith('2'))).not.toEqual([]);
     if (!call.includes(' /v1/')) return;
     expect(security).toEqual([{ bearer: [] }]);
-    expect(Object.keys(responses)).toEqual(expect.arrayContaining(['401', '403', '408', '500', '503']));
+    expect(Object.keys(responses)).toEqual(expect.arrayContaining(['401', '403', '408', '429', '500', '503']));
     if (!call.startsWith('GET ')) expect(Object.keys(responses)).toEqual(expect.arrayContaining(['413', '415']));
     if (names.length > 0) expect(Object.keys(responses)).toContain('400');
   });
@@ -231,13 +276,19 @@ describe('the real answers of the broker', () => {
     const dead = await shared.newQueue();
     const queue = await shared.newQueue();
     const answers: [Call, Answer][] = [];
-    const call = async <T>(which: Call, path: string, body?: unknown): Promise<Answer<T>> => {
-      const answer = await api.call<T>(which.split(' ')[0] as string, path, body);
+    const call = async <T>(
+      which: Call,
+      path: string,
+      body?: unknown,
+      headers?: Record<string, string>,
+    ): Promise<Answer<T>> => {
+      const answer = await api.call<T>(which.split(' ')[0] as string, path, body, headers);
       answers.push([which, answer]);
       return answer;
     };
     const put = 'PUT /v1/admin/queues/{queue}';
-    await call(put, '/v1/admin/queues/made-here', {});
+    await call(put, '/v1/admin/queues/made-here', {}, { 'if-none-match': '*' });
+    await call(put, '/v1/admin/queues/made-here', {}, { 'if-none-match': '*' });
     await call(put, '/v1/admin/queues/made-here', { maxReceives: 1, deadLetterQueue: dead.name, maxDepth: 100 });
     await call(put, '/v1/admin/queues/made-here', { maxReceives: 0 });
 
@@ -282,17 +333,92 @@ describe('the real answers of the broker', () => {
       await call('GET /v1/admin/queues/{queue}/messages', `${queue.adminPath}/messages?limit=1&state=${state}`);
     for (const id of [enqueued.messages[0]!.id, enqueued.messages[1]!.id, '019a0b5d-ac96-774b-8cce-b302099a8057', 'x'])
       await call('GET /v1/admin/messages/{id}', `/v1/admin/messages/${id}`);
+    for (const { id } of [enqueued.messages[2]!, enqueued.messages.at(-1)!, enqueued.messages.at(-1)!, { id: 'x' }])
+      await call('DELETE /v1/admin/messages/{id}', `/v1/admin/messages/${id}`);
+    const range = { from: '2026-01-01T00:00:00Z', to: '2100-01-01T00:00:00Z' };
+    for (const [path, body] of [
+      [queue.adminPath, range],
+      [queue.adminPath, {}],
+      ['/v1/admin/queues/nowhere', range],
+    ] as const)
+      await call('POST /v1/admin/queues/{queue}/replay', `${path}/replay`, body);
     await call('GET /v1/admin/queues', '/v1/admin/queues');
     await call('GET /v1/admin/queues/{queue}', queue.adminPath);
     await call('GET /v1/admin/queues/{queue}', '/v1/admin/queues/nowhere');
-    for (const action of ['pause', 'resume', 'redrive', 'purge'] as const)
+    for (const path of [queue.adminPath, '/v1/admin/queues/nowhere']) {
+      await call('GET /v1/admin/queues/{queue}/history', `${path}/history?minutes=5`);
+      await call('GET /v1/admin/queues/{queue}/consumers', `${path}/consumers`);
+    }
+    for (const action of ['pause', 'resume', 'redrive', 'drop', 'purge'] as const)
       for (const path of [queue.adminPath, '/v1/admin/queues/nowhere'])
         await call(`POST /v1/admin/queues/{queue}/${action}`, `${path}/${action}`);
+    for (const action of ['release', 'redrive', 'move', 'ack'] as const)
+      for (const id of [enqueued.messages[3]!.id, '019a0b5d-ac96-774b-8cce-b302099a8057', 'x'])
+        await call(`POST /v1/admin/messages/{id}/${action}`, `/v1/admin/messages/${id}/${action}`, {
+          toQueue: dead.name,
+        });
+    const { jobs } = (await api.get<JobsAnswer>('/v1/admin/jobs')).json;
+    for (const id of [jobs[0]!.id, '019a0b5d-ac96-774b-8cce-b302099a8057', 'x'])
+      for (const method of ['GET', 'DELETE'] as const)
+        await call(`${method} /v1/admin/jobs/{id}`, `/v1/admin/jobs/${id}`);
+    for (const query of ['limit=1', 'limit=0']) await call('GET /v1/admin/jobs', `/v1/admin/jobs?${query}`);
+    const schedule = '/v1/admin/schedules/s';
+    const putSchedule = 'PUT /v1/admin/schedules/{schedule}';
+    const ticking = { everySeconds: 1, queue: queue.name, message: { body: 'tick' } };
+    for (const body of [ticking, ticking, { ...ticking, cron: '* * * * *' }, { ...ticking, queue: 'nowhere' }])
+      await call(putSchedule, schedule, body);
+    await call(putSchedule, schedule, { ...ticking, message: { body: 'x'.repeat(4097) } });
+    await eventually('a tick', async () => {
+      const { json } = await api.get<{ lastRun: unknown }>(schedule);
+      return json.lastRun !== null;
+    });
+    await call('GET /v1/admin/schedules', '/v1/admin/schedules?limit=1');
+    await call('GET /v1/admin/schedules', '/v1/admin/schedules?limit=0');
+    for (const path of [schedule, '/v1/admin/schedules/nowhere']) {
+      await call('GET /v1/admin/schedules/{schedule}', path);
+      await call('POST /v1/admin/schedules/{schedule}/run', `${path}/run`);
+      await call('DELETE /v1/admin/schedules/{schedule}', path);
+    }
+    const key = { name: 'k', scopes: ['enqueue'], patterns: ['a', 'b*'], expiresAt: '2100-01-01T00:00:00Z' };
+    for (const body of [key, key, { ...key, scopes: [] }]) await call('POST /v1/admin/keys', '/v1/admin/keys', body);
+    for (const query of ['?limit=1', '?limit=0']) await call('GET /v1/admin/keys', `/v1/admin/keys${query}`);
+    for (const path of ['/v1/admin/keys/k', '/v1/admin/keys/nobody']) {
+      await call('POST /v1/admin/keys/{key}/rotate', `${path}/rotate`);
+      await call('GET /v1/admin/keys/{key}', path);
+      await call('DELETE /v1/admin/keys/{key}', path);
+    }
+    for (const query of ['?limit=50', '?limit=0']) await call('GET /v1/admin/audit', `/v1/admin/audit${query}`);
     await eventually('a reaper has worked', async () => {
       const { json } = await api.get<{ duties: { runs: unknown[] }[] }>('/v1/admin/reaper');
       return json.duties.some(({ runs }) => runs.length > 0);
     });
     await call('GET /v1/admin/reaper', '/v1/admin/reaper');
+    const topic = '/v1/admin/topics/of-events';
+    const subscription = `${topic}/subscriptions/${dead.name}`;
+    for (const path of [topic, topic, '/v1/admin/topics/a b']) await call('PUT /v1/admin/topics/{topic}', path);
+    const filter = {
+      kind: ['a', { prefix: 'b' }, { 'anything-but': ['c'] }, { exists: false }],
+      size: [{ numeric: ['>', 1] }],
+    };
+    for (const body of [{}, { filter }, { filter: 'x' }])
+      await call('PUT /v1/admin/topics/{topic}/subscriptions/{queue}', subscription, body);
+    for (const path of [subscription, `${topic}/subscriptions/nowhere`])
+      await call('GET /v1/admin/topics/{topic}/subscriptions/{queue}', path);
+    await call('GET /v1/admin/topics', '/v1/admin/topics');
+    for (const path of [topic, '/v1/admin/topics/nowhere']) await call('GET /v1/admin/topics/{topic}', path);
+    const publish = 'POST /v1/topics/{topic}/messages';
+    const { json: publishedThere } = await call<{ messages: { id: string }[] }>(
+      publish,
+      '/v1/topics/of-events/messages',
+      {
+        messages: [{ body: 'b', headers: { kind: 'a', size: '2' } }, { body: 'unwanted' }],
+      },
+    );
+    await call('GET /v1/admin/messages/{id}', `/v1/admin/messages/${publishedThere.messages[0]!.id}`);
+    await call(publish, '/v1/topics/nowhere/messages', { messages });
+    for (const path of [subscription, subscription])
+      await call('DELETE /v1/admin/topics/{topic}/subscriptions/{queue}', path);
+    for (const path of [topic, topic]) await call('DELETE /v1/admin/topics/{topic}', path);
     await call('DELETE /v1/admin/queues/{queue}', queue.adminPath);
     await call('DELETE /v1/admin/queues/{queue}', dead.adminPath);
     await call('GET /', '/');
@@ -305,5 +431,65 @@ describe('the real answers of the broker', () => {
     for (const [which, answer] of answers) expectDescribed(which, answer);
     const called = new Set(answers.map(([which]) => which));
     expect((Object.keys(CALLS) as Call[]).filter((which) => !called.has(which))).toEqual([]);
+  });
+});
+
+/*
+ * Calls that the document describes, with values that it allows and values that are near them. None
+ * may make the broker fail, and every answer must be one that the document allows.
+ */
+describe('a fuzzer that reads /openapi.json', () => {
+  const RUNS = Number(process.env['ROWMQ_FUZZ_RUNS'] ?? 12);
+  /** Names that exist come up often enough for calls to get past 404. */
+  const NAMES = fc.constantFrom('fuzz-a', 'fuzz-b', 'fuzz-a', 'missing', 'Not/a name', 'ü', 'x'.repeat(200));
+
+  beforeAll(async () => {
+    for (const queue of ['fuzz-a', 'fuzz-b']) await shared.api.queue(queue).put({});
+    await shared.api.put('/v1/admin/topics/fuzz-a', {});
+  });
+
+  const requestsOf = (call: Call) => {
+    const { parameters = [], requestBody } = operation(call);
+    const parameterOf = ({ name, schema }: { name: string; schema: Schema }): fc.Arbitrary<[string, unknown]> =>
+      fc.tuple(
+        fc.constant(name),
+        ['queue', 'topic', 'schedule', 'key'].includes(name)
+          ? fc.oneof({ weight: 4, arbitrary: NAMES }, { weight: 1, arbitrary: valuesOf(schema) })
+          : nearValuesOf(schema),
+      );
+    const of = (place: string) =>
+      fc.tuple(...parameters.filter((parameter) => parameter.in === place).map(parameterOf));
+    const schema = Object.values(requestBody?.content ?? {})[0]?.schema as Schema | undefined;
+    return fc.record({
+      path: of('path'),
+      query: of('query'),
+      body: schema === undefined ? fc.constant(undefined) : nearValuesOf(schema),
+    });
+  };
+
+  /** A value as a part of a URL. `fetch` would take a lone `..` for a step up. */
+  const inUrl = (value: unknown): string => {
+    const text = typeof value === 'string' ? value : JSON.stringify(value);
+    return encodeURIComponent(text.toWellFormed()).replace(/^\.{1,2}$/, 'dots');
+  };
+
+  /** Waits and rates that a request may ask for would only make the test slow. */
+  const patient = (body: unknown): unknown =>
+    typeof body === 'object' && body !== null && 'waitSeconds' in body && Number(body.waitSeconds) > 0
+      ? { ...body, waitSeconds: 0 }
+      : body;
+
+  test.each(Object.keys(CALLS) as Call[])('finds no fault in %s', { timeout: 120_000 }, async (call) => {
+    const [method, template] = call.split(' ') as [string, string];
+    await fc.assert(
+      fc.asyncProperty(requestsOf(call), async ({ path, query, body }) => {
+        const filled = path.reduce((text, [name, value]) => text.replace(`{${name}}`, inUrl(value) || '%20'), template);
+        const search = query.map(([name, value]) => `${name}=${inUrl(value)}`).join('&');
+        const answer = await shared.api.call(method, search === '' ? filled : `${filled}?${search}`, patient(body));
+        expect(answer.status, answer.text).toBeLessThan(500);
+        expectDescribed(call, answer);
+      }),
+      { numRuns: RUNS },
+    );
   });
 });

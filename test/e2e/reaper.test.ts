@@ -2,8 +2,9 @@ import { randomBytes } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { ReaperAnswer } from '@rowmq/contract';
 import { Api } from '../support/api.js';
+import { DatabaseProxy } from '../support/database-proxy.js';
 import { DAY, enqueueStamped, HOUR, settleAll, stored, storeStamped } from '../support/partitions.js';
-import { type AppProcess, type Broker, startApp, startBroker, startReaper } from '../support/processes.js';
+import { type AppProcess, type Broker, freePort, startApp, startBroker, startReaper } from '../support/processes.js';
 import { message, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
@@ -87,7 +88,7 @@ describe('a reaper', () => {
 
     const { leader, duties } = await eventually('every duty has been recorded', async () => {
       const answer = await shown();
-      return answer.duties.length === 7 && answer;
+      return answer.duties.length === 13 && answer;
     });
     expect(leader?.reaper).toContain(`:${reaper.pid}:`);
     expect(Date.parse(leader!.leaseExpiresAt)).toBeGreaterThan(Date.now());
@@ -98,8 +99,13 @@ describe('a reaper', () => {
       'expire-deliveries': 1,
       'dead-letter-deliveries': 1,
       'remove-deleted-queues': 2,
+      'remove-deduplication': 0,
       'thin-partitions': 500,
+      'forget-withdrawn': 0,
+      'keep-history': expect.any(Number),
+      'prune-audit': 0,
       'prune-runs': 0,
+      'enqueue-ticks': 0,
     });
     expect(total['create-partitions']).toBeGreaterThanOrEqual(49);
     expect(total['drop-partitions']).toBeGreaterThanOrEqual(1);
@@ -131,6 +137,33 @@ describe('a reaper', () => {
     const deliveries = () => store.database.read('SELECT 1 FROM delivery WHERE queue_id = ?', [queue.id]);
     await eventually('it reaps', async () => (await deliveries()).length === 0);
     await second.stop();
+  });
+
+  test('answers probes: it lives, and is ready while it reaches the database, also when it stands by', async () => {
+    const proxy = await DatabaseProxy.start(broker.database.url);
+    await reap();
+    const port = await freePort();
+    const standby = await startReaper({ ...broker.database, url: proxy.url }, { ROWMQ_REAPER_PORT: String(port) });
+    reapers.push(standby);
+    const statusOf = async (path: string): Promise<number> => (await fetch(`http://127.0.0.1:${port}${path}`)).status;
+    try {
+      expect((await shown()).leader?.reaper).not.toContain(`:${standby.pid}:`);
+      expect([await statusOf('/health/ready'), await statusOf('/health/live'), await statusOf('/')]).toEqual([
+        200, 200, 404,
+      ]);
+      proxy.cut();
+      await eventually('it is not ready', async () => (await statusOf('/health/ready')) === 503, 20_000);
+      expect(await statusOf('/health/live')).toBe(200);
+      proxy.heal();
+      await eventually('it is ready again', async () => (await statusOf('/health/ready')) === 200, 20_000);
+    } finally {
+      proxy.heal();
+      await standby.stop();
+      await proxy.close();
+    }
+    await expect(startReaper(broker.database, { ROWMQ_REAPER_PORT: new URL(broker.url).port })).rejects.toThrow(
+      /EADDRINUSE/,
+    );
   });
 
   test('does not start with invalid settings, and lists every fault', async () => {

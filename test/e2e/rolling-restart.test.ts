@@ -4,7 +4,7 @@ import { expect, test } from 'vitest';
 import { Api } from '../support/api.js';
 import { type AppProcess, createMigratedDatabase, freePort, startApp } from '../support/processes.js';
 
-const ROUNDS = 10;
+const ROUNDS = Number(process.env['ROWMQ_DEPLOYMENT_ROUNDS'] ?? '2');
 const QUEUE = 'orders';
 const QUIET_MS = 500;
 
@@ -15,8 +15,8 @@ function wasNotDone(error: unknown): boolean {
 }
 
 test(
-  'ten rolling restarts of two brokers leave no call with an unknown outcome, and lose and double no message',
-  { timeout: 400_000 },
+  'rolling restarts of two brokers leave no call with an unknown outcome, and lose and double no message',
+  { timeout: 120_000 + ROUNDS * 60_000 },
   async () => {
     const database = await createMigratedDatabase();
     const ports = [await freePort(), await freePort()];
@@ -56,12 +56,12 @@ test(
       }
     };
     let made = 0;
-    const producers = Array.from({ length: 12 }, async () => {
+    const producers = Array.from({ length: 8 }, async () => {
       const client = newClient();
       while (isProducing) {
         const body = String((made += 1));
         if (await carryOut(() => client.enqueue(QUEUE, { messages: [{ body }] }))) confirmed.add(body);
-        await sleep(Math.random() * 30);
+        await sleep(Math.random() * 80);
       }
     });
     const consumers = Array.from({ length: 6 }, async () => {
@@ -94,10 +94,16 @@ test(
     for (const client of clients) await client.close();
     for (const broker of brokers) await broker.stop();
 
+    const lost = [...confirmed].filter((body) => !received.has(body));
+    const doubled = [...received].filter(([, times]) => times > 1);
+    console.log(
+      `Rolling restarts: ${ROUNDS}. Messages confirmed: ${confirmed.size}, received: ${received.size}, calls refused and made again: ${repeated}. ` +
+        `Lost: ${lost.length}, unknown outcomes: ${unknown.length}, received twice: ${doubled.length}.`,
+    );
     expect(unknown).toEqual([]);
     expect(repeated).toBeGreaterThan(0);
-    expect(confirmed.size).toBeGreaterThan(1000);
-    expect([...confirmed].filter((body) => !received.has(body))).toEqual([]);
-    expect([...received].filter(([, times]) => times > 1)).toEqual([]);
+    expect(confirmed.size).toBeGreaterThan(100 * ROUNDS);
+    expect(lost).toEqual([]);
+    expect(doubled).toEqual([]);
   },
 );

@@ -6,11 +6,12 @@ import { fileURLToPath } from 'node:url';
 import type { QueuesAnswer } from '@rowmq/contract';
 import { findProcessesByArgument, isRunning, type ProcessIdentity, terminateProcess } from '@rowmq/mysql-server';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import type { Sample } from '../../tools/simulator/src/meter.js';
 import { openClient } from '../../tools/simulator/src/open-client.js';
 import { simulate as runSimulation } from '../../tools/simulator/src/simulation.js';
 import { readSimulatorSettings } from '../../tools/simulator/src/simulator.config.js';
 import { verdictText } from '../../tools/simulator/src/verdict-text.js';
-import { type Broker, freePort, startBroker } from '../support/broker.js';
+import { type Broker, createMigratedDatabase, freePort, startBroker } from '../support/broker.js';
 import {
   altersBodies,
   confirmsStaleAcks,
@@ -21,6 +22,7 @@ import {
   startLyingProxy,
   swallowsAcks,
 } from '../support/lying-proxy.js';
+import { type AppProcess, startApp } from '../support/processes.js';
 import { testServer } from '../support/servers.js';
 import { eventually } from '../support/wait.js';
 
@@ -55,7 +57,8 @@ let folder: string;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'rowmq-simulator-test-'));
-  broker = await startBroker();
+  // Bodies that stay in the rows of packs, and larger ones.
+  broker = await startBroker({ env: { ROWMQ_MAX_BODY_BYTES: '12000' } });
 });
 
 afterAll(async () => {
@@ -114,7 +117,7 @@ describe.concurrent('the simulator', () => {
   test('finds every guarantee kept by a broker, with every fault switched on', async () => {
     const report = join(folder, 'kept.json');
     const traffic =
-      '--producers 4 --consumers 4 --seconds 10 --rate 800 --queues 2 --batch 5 --body-bytes 0-4096'.split(' ');
+      '--producers 4 --consumers 4 --seconds 10 --rate 800 --queues 2 --batch 5 --body-bytes 0-12000'.split(' ');
     const more = ['--report', report, '--priorities', '0-9', '--api-key', 'the-secret-key'];
     const { code, output } = await simulate(['--url', broker.url, ...traffic, ...ALL_FAULTS, ...more]);
     expect(output).toContain('Verdict: OK');
@@ -123,7 +126,7 @@ describe.concurrent('the simulator', () => {
     const written = await readFile(report, 'utf8');
     expect(written).not.toContain('the-secret-key');
     const { run, settings, totals, errors, verdict }: Written = JSON.parse(written);
-    expect(verdict.guarantees.map(({ status }) => status)).toEqual(Array.from({ length: 9 }, () => 'OK'));
+    expect(verdict.guarantees.map(({ status }) => status)).toEqual(Array.from({ length: 10 }, () => 'OK'));
     expect(errors).toEqual({});
     // The faults did happen: otherwise the run would prove little.
     for (const fault of ['vanished', 'hungUp', 'slow', 'nacked', 'extended', 'leaseLost', 'redelivered']) {
@@ -135,6 +138,46 @@ describe.concurrent('the simulator', () => {
     // It leaves no queue behind.
     const { queues }: QueuesAnswer = JSON.parse(await (await fetch(`${broker.url}/v1/admin/queues`)).text());
     expect(queues.filter(({ name }) => name.startsWith(`sim-${run}-`))).toEqual([]);
+  });
+
+  test('finds the order of 1,000 groups kept while two brokers are killed and start again', async () => {
+    const database = await createMigratedDatabase();
+    const ports = [await freePort(), await freePort()];
+    const start = async (index: number): Promise<AppProcess> =>
+      startApp('broker', { ROWMQ_DATABASE_URL: database.url, ROWMQ_PORT: String(ports[index]) });
+    const brokers = [await start(0), await start(1)];
+    const traffic = '--groups 1000 --producers 4 --consumers 6 --seconds 600 --rate 500 --batch 5 --max-backlog 2000';
+    const faults = '--crash-rate 0.1 --slow-rate 0.1 --nack-rate 0.1 --expire-rate 0.05 --lease-seconds 1';
+    const settings = readSimulatorSettings(`${traffic} ${faults}`.split(' '), {});
+    const client = openClient(
+      ports.map((port) => `http://127.0.0.1:${port}`),
+      settings,
+    );
+    const stop = new AbortController();
+    let acked = 0;
+    const sample = ({ counts }: Sample): void => void (acked += counts.acked);
+    const running = runSimulation(client, settings, { ...UNWATCHED, sample }, stop.signal);
+    try {
+      for (const index of [0, 1]) {
+        const goal = acked + 500;
+        await eventually('consumers work', () => acked >= goal, DEADLINE_MS);
+        await brokers[index]?.kill();
+        brokers[index] = await start(index);
+      }
+      const goal = acked + 500;
+      await eventually('consumers work', () => acked >= goal, DEADLINE_MS);
+      stop.abort();
+      const result = await running;
+      expect(result.verdict.status, verdictText(result)).toBe('OK');
+      const checked = new Map(result.verdict.guarantees.map((one) => [one.guarantee, one.checked]));
+      expect(checked.get('Messages of a group come in order')).toBeGreaterThan(1500);
+    } finally {
+      stop.abort();
+      await running.catch(() => undefined);
+      await client.close();
+      for (const one of brokers) await one.stop();
+      await database.drop();
+    }
   });
 
   const lyingTraffic = '--producers 2 --consumers 3 --seconds 4 --rate 300 --lease-seconds 1 --drain-seconds 5'.split(

@@ -2,11 +2,12 @@ import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
 import { isRunning } from '@rowmq/mysql-server';
 import { describe, expect, test } from 'vitest';
+import { cheapestKind } from '../support/servers.js';
 import { useStart } from '../support/start.js';
 
 const SLOW = 600_000;
 // start.test.ts initialises a data folder, and runs `npm start` itself, which builds RowMQ first.
-const { launch, running } = useStart('launcher', { isInitialised: true });
+const { launch, running } = useStart('launcher', { kind: cheapestKind(), isInitialised: true });
 
 describe('the launcher of npm start', { timeout: SLOW }, () => {
   test('recovers from a SIGKILL of the launcher, on one database server', async () => {

@@ -1,8 +1,15 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { indexInPack, newPackId, type RowmqError } from '@rowmq/contract';
-import { Database, LEASE_GRACE_MS, type LeasedMessage, type Queue, type Transaction } from '@rowmq/store';
+import {
+  Database,
+  type EnqueuedMessage,
+  LEASE_GRACE_MS,
+  type LeasedMessage,
+  type Queue,
+  type Transaction,
+} from '@rowmq/store';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { type CuttingProxy, endsWithCommit, startCuttingProxy } from '../support/cutting-proxy.js';
+import { commits, type CuttingProxy, startCuttingProxy } from '../support/cutting-proxy.js';
 import { has } from '../../libs/store/src/messages/members.js';
 import { deliveryRows } from '../support/deliveries.js';
 import { Parked } from '../support/parked.js';
@@ -46,7 +53,7 @@ afterAll(async () => {
 describe.each(['before', 'late', 'after'] as const)('a connection cut around its COMMIT (%s)', (when) => {
   async function cutOnce<T>(work: () => Promise<T>): Promise<T> {
     const before = proxy.cuts();
-    proxy.cutAt(endsWithCommit, when);
+    proxy.cutAt(commits, when);
     const result = await work();
     expect(proxy.cuts()).toBe(before + 1);
     return result;
@@ -58,6 +65,27 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     expect(bodies(await direct.messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 60 }))).toEqual(
       Array.from({ length: 10 }, (_, index) => String(index)),
     );
+  });
+
+  it('an enqueue with ids and a key is no duplicate of itself, and is one of what was there before', async () => {
+    const queue = await createQueue(direct);
+    const once = (id: string) => message({ body: Buffer.from(id), deduplicationId: id });
+    const [first] = await direct.messages.enqueue(queue.name, [once('a')]);
+    const requests = [
+      { queueName: queue.name, messages: [once('b'), once('c')], idempotencyKey: 'key' },
+      { queueName: queue.name, messages: [once('d')] },
+    ];
+    const known = [...requests, { queueName: queue.name, messages: [once('a')], idempotencyKey: 'of-a' }];
+    for (const batch of [requests, known]) {
+      const outcomes = await cutOnce(() => store.messages.batches.enqueue(batch));
+      const repeated = await direct.messages.batches.enqueue(requests);
+      expect(outcomes[0]).toEqual(repeated[0]);
+      expect((outcomes[1] as EnqueuedMessage[])[0]?.id).toEqual((repeated[1] as EnqueuedMessage[])[0]?.id);
+      expect((outcomes[0] as EnqueuedMessage[]).map(({ duplicate }) => duplicate)).toEqual([false, false]);
+      if (batch === known) expect(outcomes[2]).toEqual([{ id: first, duplicate: true }]);
+    }
+    const handedOut = await direct.messages.dequeue(queue, { maxMessages: 100, leaseSeconds: 60 });
+    expect(bodies(handedOut).toSorted()).toEqual(['a', 'b', 'c', 'd']);
   });
 
   it('an enqueue is handed out before what is less urgent, in a priority that was not in use', async () => {
@@ -235,14 +263,14 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
           { queueName: a.name, messages: numbered(4) },
         ]),
       );
-      expect(outcomes.map((outcome) => (outcome as RowmqError).code ?? (outcome as Buffer[]).length)).toEqual([
+      expect(outcomes.map((outcome) => (outcome as RowmqError).code ?? (outcome as EnqueuedMessage[]).length)).toEqual([
         3,
         2,
         'invalid-request',
         'queue-not-found',
         4,
       ]);
-      const ids = outcomes.flatMap((outcome) => (outcome instanceof Error ? [] : outcome));
+      const ids = outcomes.flatMap((outcome) => (outcome instanceof Error ? [] : outcome.map(({ id }) => id)));
       expect(await direct.browse.messages(ids)).toHaveLength(9);
       expect(await direct.browse.stats(a.id)).toMatchObject({ ready: 7 });
       expect(await direct.browse.stats(b.id)).toMatchObject({ ready: 2 });
@@ -346,10 +374,17 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     });
   });
 
-  it('a queue is created once', async () => {
-    const { queue } = await cutOnce(() => store.queues.put(`cut-${when}`, { leaseSeconds: 77 }));
-    expect(queue.leaseSeconds).toBe(77);
-    expect((await direct.queues.list()).filter(({ name }) => name === `cut-${when}`)).toHaveLength(1);
+  it.each([
+    ['put', async (name: string) => store.queues.put(name, { leaseSeconds: 77 })],
+    [
+      'create',
+      async (name: string) => ({ queue: await store.queues.create(name, { leaseSeconds: 77 }), created: true }),
+    ],
+  ])('a queue is created once (%s)', async (verb, create) => {
+    const name = `cut-${when}-${verb}`;
+    expect(await cutOnce(() => create(name))).toMatchObject({ created: true, queue: { leaseSeconds: 77 } });
+    expect((await direct.queues.list()).filter((queue) => queue.name === name)).toHaveLength(1);
+    await expect(store.queues.create(name, {})).rejects.toMatchObject({ code: 'queue-exists' });
   });
 });
 
@@ -392,7 +427,7 @@ describe('between a COMMIT without an answer and the next try', () => {
           return direct.unleased.lastId(dead.id);
         });
       };
-      proxy.cutAt(endsWithCommit, 'before');
+      proxy.cutAt(commits, 'before');
       const receipts = which === 'all are held' ? leased : [...leased, unknown];
       await expect(interrupted.at(T0).messages.ack(queue.id, receipts)).rejects.toEqual(UNKNOWN);
       expect(bodies(await direct.at(T0 + 100_000).messages.dequeue(dead, { ...claim }))).toEqual(['0']);
@@ -405,7 +440,7 @@ describe('between a COMMIT without an answer and the next try', () => {
     meanwhile = async () => {
       namesake = (await direct.queues.put(queue.name, {})).queue.id;
     };
-    proxy.cutAt(endsWithCommit, 'after');
+    proxy.cutAt(commits, 'after');
     expect(await interrupted.queues.delete(queue.name)).toBe(queue.id);
     expect((await direct.queues.getFresh(queue.name)).id).toBe(namesake);
     expect(namesake).not.toBe(queue.id);
@@ -415,7 +450,7 @@ describe('between a COMMIT without an answer and the next try', () => {
 it('an enqueue whose every COMMIT gets no answer frees its consumers and says that the outcome is unknown', async () => {
   const queue = await createQueue(direct);
   const parked = new Parked([2]);
-  proxy.cutAt(endsWithCommit, 'before', 1000);
+  proxy.cutAt(commits, 'before', 1000);
   try {
     const enqueued = store.messages.batches.enqueue([{ queueName: queue.name, messages: numbered(3) }], parked);
     await expect(enqueued).rejects.toMatchObject({

@@ -6,10 +6,8 @@ interface Row {
   times: number;
   /** Requests of the load that were under way when it happened, added up. */
   inFlight: number;
-  /**
-   * Requests that were not answered, or with a 503 that leaves open whether they were carried out.
-   */
-  unknown: number;
+  /** Requests with an unknown outcome, by what the client knows: {@link UNKNOWN}. */
+  unknown: Map<string, number>;
   messages: number;
   lost: number;
   redelivered: number;
@@ -17,6 +15,14 @@ interface Row {
   /** ms from the fault to the end of the first message's life that began after it. */
   recovery: number[];
 }
+
+/**
+ * The errors that leave open whether a request was carried out. `no-answer` stands for a broken
+ * connection, and `database-unavailable` for a COMMIT that the broker could not resolve.
+ */
+export const UNKNOWN = ['no-answer', 'database-unavailable'] as const;
+/** The errors of a request that was certainly not carried out. */
+export const NOT_DONE = ['unreachable', 'overloaded'] as const;
 
 const rows = new Map<string, Row>();
 
@@ -26,7 +32,7 @@ export function record(fault: string, inFlight: number, recovery: readonly numbe
     fault,
     times: 0,
     inFlight: 0,
-    unknown: 0,
+    unknown: new Map<string, number>(),
     messages: 0,
     lost: 0,
     redelivered: 0,
@@ -38,7 +44,7 @@ export function record(fault: string, inFlight: number, recovery: readonly numbe
   row.inFlight += inFlight;
   row.recovery.push(...recovery);
   for (const { errors, verdict, messages } of results) {
-    row.unknown += (errors['no-answer'] ?? 0) + (errors['database-unavailable'] ?? 0);
+    for (const code of UNKNOWN) row.unknown.set(code, (row.unknown.get(code) ?? 0) + (errors[code] ?? 0));
     row.messages += messages;
     row.lost += broken(verdict, 'Nothing is lost');
     row.redelivered += Object.values(verdict.redeliveries).reduce((sum, count) => sum + count, 0);
@@ -52,13 +58,20 @@ function broken(verdict: Result['verdict'], title: string): number {
   return found.broken;
 }
 
+/** The number of unknown outcomes, and their causes if there are any. */
+function unknownText({ unknown }: Row): string {
+  const causes = [...unknown].filter(([, count]) => count > 0);
+  const total = causes.reduce((sum, [, count]) => sum + count, 0);
+  return total === 0 ? '0' : `${total}: ${causes.map(([code, count]) => `${count} ${code}`).join(', ')}`;
+}
+
 /** The table as Markdown; empty when nothing was recorded. */
 export function tableText(): string {
   if (rows.size === 0) return '';
   const seconds = (ms: number): string => (ms / 1000).toFixed(1);
   const lines = [...rows.values()].map(
     (row) =>
-      `| ${row.fault} | ${row.times} | ${row.inFlight} | ${row.unknown} | ${row.messages} | ${row.lost} | ${row.redelivered} / ${row.unexplained} | ${
+      `| ${row.fault} | ${row.times} | ${row.inFlight} | ${unknownText(row)} | ${row.messages} | ${row.lost} | ${row.redelivered} / ${row.unexplained} | ${
         row.recovery.length === 0
           ? '–'
           : `${seconds(Math.min(...row.recovery))} – ${seconds(Math.max(...row.recovery))}`

@@ -1,4 +1,5 @@
-import type { Delivery, LeaseProtocol } from '@rowmq/client/testing';
+import { packIdOf } from '@rowmq/contract';
+import { type Delivery, keyOf, type LeaseProtocol } from '@rowmq/client/testing';
 
 /*
  * Decides which dequeues the protocol allows. Several brokers hand out from the same queues, and
@@ -7,7 +8,7 @@ import type { Delivery, LeaseProtocol } from '@rowmq/client/testing';
  */
 
 /** A leased delivery as a dequeue returns it. */
-export type Lease = Pick<Delivery, 'id' | 'body' | 'priority' | 'receiveCount' | 'expiresAt'> & {
+export type Lease = Pick<Delivery, 'id' | 'copy' | 'body' | 'priority' | 'receiveCount' | 'expiresAt'> & {
   token: string;
   leaseExpiresAt: number;
 };
@@ -113,10 +114,10 @@ export class DequeueRules {
    * that it is gone. Throws unless the protocol allows the change.
    */
   foundAt(delivery: Delivery, seen: Pick<Delivery, 'queue'> | undefined): void {
-    const { now, owed, queues } = this.protocol;
+    const { now, queues } = this.protocol;
     if (seen === undefined) {
       check(delivery.expiresAt <= now, `${list([delivery])} was lost`);
-      owed.delete(delivery.id);
+      this.protocol.drop(delivery);
     } else if (seen.queue !== delivery.queue) {
       const mayMove = delivery.expiresAt > now && this.protocol.isOverReceived(delivery);
       check(mayMove && seen.queue === queues.get(delivery.queue)?.deadLetterQueue, `${list([delivery])} was moved`);
@@ -130,9 +131,9 @@ export class DequeueRules {
     }
     const wanted = demands.reduce((sum, { maxMessages }) => sum + maxMessages, 0);
     const mustBeAll = taken.length < wanted && (!mayBeMore || taken.length === 0);
-    for (const one of ready.filter(({ id }) => !taken.some((other) => other.id === id))) {
+    for (const one of ready.filter((all) => !taken.some((other) => keyOf(other) === keyOf(all)))) {
       const isPassedOver = mustBeAll || (taken.length > 0 && isBefore(one, taken.at(-1)!));
-      check(!isPassedOver || this.mayOverlook(one, how), `${list([one])} was passed over`);
+      check(!isPassedOver || this.mayOverlook(one, how) || isOtherCopy(one, taken), `${list([one])} was passed over`);
     }
   }
 
@@ -167,12 +168,12 @@ export class DequeueRules {
 
   /** Returns the delivery's state before the lease. */
   private lease({ token, leaseExpiresAt, ...lease }: Lease, ready: readonly Delivery[], seconds: number): Delivery {
-    const delivery = ready.find(({ id }) => id === lease.id);
-    if (delivery === undefined) throw new Error(`${list([this.protocol.owed.get(lease.id)])} was handed out`);
+    const delivery = ready.find((one) => keyOf(one) === keyOf(lease));
+    if (delivery === undefined) throw new Error(`${list([this.protocol.owed.get(keyOf(lease))])} was handed out`);
     check(!this.protocol.isLeased(delivery), `${lease.id} was handed out twice`);
     const before = { ...delivery };
-    const { id, body, priority, expiresAt, receiveCount } = before;
-    const expected = { id, body, priority, receiveCount: receiveCount + 1, expiresAt };
+    const { id, copy, body, priority, expiresAt, receiveCount } = before;
+    const expected = { id, copy, body, priority, receiveCount: receiveCount + 1, expiresAt };
     const isAsExpected = Object.entries(expected).every(([key, value]) => lease[key as keyof typeof lease] === value);
     check(isAsExpected, `${JSON.stringify(lease)} was handed out, not ${JSON.stringify(expected)}`);
     check(leaseExpiresAt === this.protocol.now + seconds * 1000, `a lease of ${seconds} s ends at ${leaseExpiresAt}`);
@@ -181,6 +182,20 @@ export class DequeueRules {
     this.protocol.lease(delivery, token, leaseExpiresAt);
     return before;
   }
+}
+
+/**
+ * A dequeue leases one copy of a pack only, because all its leases share a token. Another copy of
+ * the same pack waits for the next dequeue.
+ */
+function isOtherCopy({ id, copy }: Delivery, taken: readonly Delivery[]): boolean {
+  const pack = packOf(id);
+  return taken.some((other) => other.copy !== copy && packOf(other.id) === pack);
+}
+
+/** The id of a message's pack, in hex. */
+export function packOf(id: string): string {
+  return packIdOf(Buffer.from(id, 'hex')).toString('hex');
 }
 
 type Order = Pick<Delivery, 'priority' | 'availableAt'>;

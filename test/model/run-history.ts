@@ -1,10 +1,19 @@
 import { inspect, isDeepStrictEqual } from 'node:util';
-import { packIdOf, RowmqError } from '@rowmq/contract';
-import { FIRST_ID, LEASE_GRACE_MS, type LeasedMessage, type Queue, type Reservation } from '@rowmq/store';
-import { DequeueRules, type Lease } from './dequeue-rules.js';
+import { matches, PACK_MESSAGES, RowmqError } from '@rowmq/contract';
+import {
+  FIRST_ID,
+  LEASE_GRACE_MS,
+  type LeasedMessage,
+  type PublishOutcome,
+  type Queue,
+  type Reservation,
+} from '@rowmq/store';
+import { DequeueRules, type Lease, packOf } from './dequeue-rules.js';
 import {
   type Code,
   type Delivery,
+  EarlierEnqueues,
+  keyOf,
   LeaseProtocol,
   type Message,
   type Receipt,
@@ -17,9 +26,13 @@ import {
   type NewMessage,
   type PickedReceipt,
   QUEUES,
+  TOPIC,
   type Step,
 } from './steps.js';
-import { type Broker, START, type StoredDelivery, type World } from './world.js';
+import { type Broker, DEDUPLICATION_SECONDS, START, type StoredDelivery, type World } from './world.js';
+
+/** A message that may name one that was enqueued before. */
+type Sent = Message & Pick<NewMessage, 'deduplicationId'>;
 
 type StepThat<Does extends Step['does']> = Step & { does: Does };
 
@@ -50,6 +63,13 @@ function count(event: string, times = 1): void {
 /** A broker may know a queue's settings and depth of this long ago. */
 const KNOWN_MS = 1000;
 
+/** Names a delivery by its message and the queue in which it began. */
+function asBegun({ id, origin }: Pick<Delivery, 'id' | 'origin'>): string {
+  return `${id} ${origin}`;
+}
+
+const LAST_ID = Buffer.alloc(16, 255);
+
 class Run {
   private readonly rules: DequeueRules;
   /** Settings that another broker's change has replaced. */
@@ -58,10 +78,21 @@ class Run {
   private readonly enqueuedOn = new Map<string, { broker: number | null; at: number }>();
   /** All receipts so far, in order. */
   private readonly receipts: Receipt[] = [];
-  /** The deliveries of a service's open transaction. */
-  private uncommitted: Delivery[] = [];
+  /** The hints that the store wrote into each receipt. */
+  private readonly hints = new Map<string, { part: number; members: number }>();
+  private readonly earlier = new EarlierEnqueues();
+  private readonly published = new EarlierEnqueues();
+  /** The enqueue of a service's open transaction. */
+  private uncommitted:
+    { queue: string; drafts: Delivery[]; fresh: Sent[]; ids: ReadonlySet<string | undefined>; at: number } | undefined;
   private made = 0;
   private stored = 0;
+  /** By queue, the messages that began there. */
+  private readonly begun = new Map<string, Set<string>>();
+  /** Deliveries that were cancelled or purged, by the name of {@link asBegun}. */
+  private readonly withdrawn = new Set<string>();
+  /** Deliveries that had expired when they were purged: they may have been removed before. */
+  private readonly mayBeWithdrawn = new Set<string>();
 
   constructor(
     private readonly world: World,
@@ -95,7 +126,7 @@ class Run {
       }
     }
     same('left after a dequeue of everything', QUEUES.flatMap(left), []);
-    const held = this.receipts.filter(({ id, token }) => protocol.owed.get(id)?.token === token);
+    const held = this.receipts.filter(({ id, token }) => protocol.copies(id).some((one) => one.token === token));
     await this.ack(
       held.map((receipt) => [receipt]),
       { broker: 0, cut: null },
@@ -110,6 +141,8 @@ class Run {
     switch (step.does) {
       case 'enqueue':
         return this.enqueue(step);
+      case 'publish':
+        return this.publish(step);
       case 'dequeue':
         return this.dequeue(step);
       case 'ack':
@@ -125,6 +158,8 @@ class Run {
         return this.reject(step);
       case 'release':
         return this.release(step);
+      case 'cancel':
+        return this.cancel(step);
       case 'poll':
         return this.poll(step);
       case 'expire':
@@ -134,6 +169,8 @@ class Run {
         return this.redrive(step);
       case 'purge':
         return this.purge(step);
+      case 'replay':
+        return this.replay(step.queue);
       case 'configure':
         await this.commit();
         if (leadsNowhere(protocol.queues, step)) {
@@ -154,7 +191,8 @@ class Run {
       case 'resume':
         await this.commit();
         this.rules.setPaused(step.broker, step.queue, step.does === 'pause');
-        return this.broker(step).queues.setPaused(step.queue, step.does === 'pause');
+        await this.broker(step).queues.setPaused(step.queue, { paused: step.does === 'pause' });
+        return undefined;
       case 'restart':
         this.rules.restart(step.broker);
         world.brokers[step.broker] = world.startBroker();
@@ -164,13 +202,82 @@ class Run {
       case 'commit':
         return this.commit();
       case 'rollBack':
-        this.uncommitted = [];
+        this.uncommitted = undefined;
         return world.endTransaction('rollback');
       case 'wait':
         return this.setClock(protocol.now + step.ms);
       case 'waitFor':
         return this.waitFor(step);
     }
+  }
+
+  private async publish({ broker, messages, waiting, cut }: StepThat<'publish'>): Promise<void> {
+    const made = messages.map((one) => ({ kind: one.kind, ...this.make(one) }));
+    const reserved: { queue: string; consumers: Consumer[] }[] = [];
+    const reserve = ({ name: queue }: Queue): Reservation[] => {
+      const consumers = waiting[queue]!.map((demand) => new Consumer(demand));
+      reserved.push({ queue, consumers });
+      return consumers;
+    };
+    const request = {
+      topicName: TOPIC.name,
+      messages: made.map(({ id: _, kind, ...one }) => ({
+        ...one,
+        body: Buffer.from(one.body),
+        headers: Buffer.from(JSON.stringify({ kind })),
+        values: { kind },
+      })),
+    };
+    const { result, wasCut } = await this.cutting(cut, () =>
+      this.broker({ broker }).batches.publish([request], { reserve }),
+    );
+    const [outcome] = result as [PublishOutcome];
+    const refusal = outcome instanceof Error ? refusalOf(outcome) : null;
+    count(refusal ?? 'published');
+    const ids = outcome instanceof Error ? [] : outcome.map(({ id }) => id.toString('hex'));
+    const firsts = this.published.firsts(TOPIC.name, made, this.protocol.now);
+    const drafts = TOPIC.subscriptions.map(({ queue, filter }, copy) => {
+      const wanted = made.flatMap(({ kind, ...one }, index) =>
+        firsts[index] === undefined && matches(filter, { kind }) ? [{ ...one, id: ids[index] ?? one.id }] : [],
+      );
+      if (wanted.length === 0) return [];
+      const ofQueue = this.draft(broker, queue, wanted, refusal);
+      return Array.isArray(ofQueue) ? ofQueue.map((one): Delivery => ({ ...one, copy })) : ofQueue;
+    });
+    // Times are checked before room is.
+    const codes = drafts.filter((one) => !Array.isArray(one));
+    const expected = codes.find((code) => code === refusal) ?? codes[0] ?? null;
+    same('publish', refusal, expected);
+    for (const { consumers } of reserved) for (const one of consumers) one.check();
+    if (outcome instanceof Error) return;
+    const stored = drafts.flatMap((one) => (Array.isArray(one) ? one : []));
+    const queues = made.map((_, index) =>
+      firsts[index] === undefined ? stored.filter(({ id }) => id === ids[index]).map(({ queue }) => queue) : [],
+    );
+    same(
+      'queues',
+      outcome.map((one) => one.queues),
+      queues,
+    );
+    const idOf = new Map(made.map(({ id }, index) => [id, ids[index]!]));
+    same(
+      'duplicates of a topic',
+      outcome.map(({ id, duplicate }) => (duplicate ? id.toString('hex') : null)),
+      firsts.map((first) => (first === undefined ? null : (idOf.get(first.id) ?? first.id))),
+    );
+    const named = made
+      .map((one, index) => ({ ...one, id: ids[index]! }))
+      .filter((_, index) => firsts[index] === undefined);
+    this.published.rememberMessages(TOPIC.name, named, this.protocol.now, DEDUPLICATION_SECONDS);
+    count('duplicate of a topic', made.length - named.length);
+    for (const { queue } of TOPIC.subscriptions) {
+      const ofQueue = stored.filter((one) => one.queue === queue);
+      this.store(ofQueue, { broker, isKnown: this.rules.knowsEnqueuesOf(broker, queue) });
+    }
+    // The messages that nobody wants are not stored, and the others once.
+    this.stored -= stored.length - new Set(stored.map(({ id }) => id)).size;
+    const last = new Map(reserved.map(({ queue, consumers }) => [queue, consumers]));
+    for (const [queue, consumers] of last) this.handOff(queue, consumers, stored, wasCut);
   }
 
   private async enqueue({ broker, requests, cut }: StepThat<'enqueue'>): Promise<void> {
@@ -183,31 +290,99 @@ class Run {
       reserved.push({ queue, consumers });
       return consumers;
     };
-    const { result, wasCut } = await this.cutting(cut, () =>
-      this.broker({ broker }).batches.enqueue(
+    const isBehind = made.some(({ queue, messages }) => this.isInTransaction(queue, messages));
+    const refusedBefore = made.map(({ queue, messages }) => this.refusedAlready(queue, messages));
+    const { result, wasCut } = await this.cutting(isBehind ? null : cut, () => {
+      const enqueued = this.broker({ broker }).batches.enqueue(
         made.map(({ queue, messages }) => ({
           queueName: queue,
           messages: messages.map(({ id: _, ...one }) => ({ ...one, body: Buffer.from(one.body), headers: null })),
         })),
         { reserve },
-      ),
-    );
+      );
+      return isBehind ? this.commitBefore(enqueued) : enqueued;
+    });
     const stored: Delivery[] = [];
+    const withGroups: Delivery[] = [];
     for (const [index, outcome] of result.entries()) {
       const { queue, messages } = made[index]!;
       const refusal = outcome instanceof Error ? refusalOf(outcome) : null;
       count(refusal ?? 'enqueued');
-      const drafts = this.draft(broker, queue, messages, refusal);
+      // A request that is refused in any case need not wait for the commit. The other answer means
+      // that the machine was too slow for the commit to come in time.
+      if (isBehind && refusal !== null && [refusedBefore[index], 'enqueue-in-progress'].includes(refusal)) continue;
+      const firsts = this.earlier.firsts(queue, messages, this.protocol.now);
+      const fresh = messages.filter((_, nth) => firsts[nth] === undefined);
+      const drafts = this.draft(broker, queue, fresh, refusal);
       same('enqueue', refusal, Array.isArray(drafts) ? null : drafts);
       if (!Array.isArray(drafts) || outcome instanceof Error) continue;
-      const named = drafts.map((one, nth): Delivery => ({ ...one, id: outcome[nth]!.toString('hex') }));
+      const ids = new Map(messages.map(({ id }, nth) => [id, outcome[nth]!.id.toString('hex')]));
+      same(
+        'duplicates',
+        outcome.map(({ id, duplicate }) => (duplicate ? id.toString('hex') : null)),
+        firsts.map((first) => (first === undefined ? null : (ids.get(first.id) ?? first.id))),
+      );
+      count('duplicate', messages.length - fresh.length);
+      const named = drafts.map((one): Delivery => ({ ...one, id: ids.get(one.id)! }));
+      this.remember(queue, fresh, (id) => ids.get(id)!, this.protocol.now);
       this.store(named, { broker, isKnown: this.rules.knowsEnqueuesOf(broker, queue) });
       stored.push(...named);
+      withGroups.push(...named.filter((_, nth) => fresh[nth]!.groupId !== undefined));
     }
     for (const { consumers } of reserved) for (const one of consumers) one.check();
     // The store asks again if it has to store the batch again.
     const last = new Map(reserved.map(({ queue, consumers }) => [queue, consumers]));
     for (const [queue, consumers] of last) this.handOff(queue, consumers, stored, wasCut);
+    await this.learnPlaces(withGroups);
+  }
+
+  /** A message with a group joins the line of its priority anywhere from its head to its end. */
+  private async learnPlaces(drafts: readonly Delivery[]): Promise<void> {
+    const { now } = this.protocol;
+    const joined = drafts
+      .map((one) => this.protocol.owed.get(keyOf(one))!)
+      .filter((one) => one.availableAt === now && one.token === null);
+    const places = await this.world.stored(joined.map(({ id }) => id));
+    const heads = joined.map(({ queue, priority }) => {
+      const ready = this.protocol.in(queue).filter((one) => one.priority === priority && one.availableAt <= now);
+      return Math.min(now - 1, ...ready.map(({ availableAt }) => availableAt)) - 1;
+    });
+    for (const [nth, one] of joined.entries()) {
+      const place = places.get(keyOf(one))?.availableAt ?? NaN;
+      same(`${one.id} is at ${place}, in line`, place >= heads[nth]! && place <= now, true);
+      if (place < now) count('ahead in line');
+      one.availableAt = place;
+    }
+  }
+
+  /** Whether a service's open transaction enqueues one of these ids, too. */
+  private isInTransaction(queue: string, messages: readonly Sent[]): boolean {
+    const { queue: name, ids } = this.uncommitted ?? {};
+    return name === queue && messages.some(({ deduplicationId: id }) => id !== undefined && ids?.has(id));
+  }
+
+  /** Why an enqueue would be refused now. Undefined: it would not be. */
+  private refusedAlready(queue: string, messages: readonly Sent[]): Code | undefined {
+    const firsts = this.earlier.firsts(queue, messages, this.protocol.now);
+    const drafts = this.protocol.draft(
+      queue,
+      messages.filter((_, nth) => firsts[nth] === undefined),
+    );
+    return Array.isArray(drafts) ? undefined : drafts;
+  }
+
+  /** Commits the service's transaction while an enqueue waits for it. */
+  private async commitBefore<T>(enqueued: Promise<T>): Promise<T> {
+    // A duplicate need not wait.
+    await Promise.race([enqueued.catch(() => undefined), this.world.blocked()]);
+    await this.commit();
+    count('enqueued behind a transaction');
+    return enqueued;
+  }
+
+  private remember(queue: string, messages: readonly Sent[], idOf: (id: string) => string, at: number): void {
+    const named = messages.map((one) => ({ ...one, id: idOf(one.id) }));
+    this.earlier.rememberMessages(queue, named, at, DEDUPLICATION_SECONDS);
   }
 
   /**
@@ -215,7 +390,7 @@ class Run {
    * that another broker has just changed. It may exceed the maximum depth by messages that have
    * just arrived without its doing.
    */
-  private draft(broker: number, name: string, messages: Message[], refusal: string | null): Delivery[] | Code {
+  private draft(broker: number, name: string, messages: Sent[], refusal: string | null): Delivery[] | Code {
     const drafts = this.protocol.draft(name, messages);
     const since = this.protocol.now - KNOWN_MS;
     if (refusal === null && drafts === 'queue-full') {
@@ -252,14 +427,15 @@ class Run {
     }
     for (const { leased, maxMessages, leaseSeconds } of consumers) {
       const expected = ready.splice(0, maxMessages);
-      const leases = leased.map(toLease);
+      const leases = leased.map((one) => this.toLease(one));
       same(
         'handed off',
         leases.map(({ id }) => id),
         expected.map(({ id }) => id),
       );
       for (const [nth, lease] of leases.entries()) {
-        this.rules.handOff(lease, this.protocol.owed.get(expected[nth]!.id)!, leaseSeconds);
+        const delivery = this.protocol.owed.get(keyOf(expected[nth]!))!;
+        this.rules.handOff(lease, delivery, leaseSeconds);
         this.receipts.push({ queue, id: lease.id, token: lease.token });
         count('handed off');
       }
@@ -303,7 +479,7 @@ class Run {
       return answer;
     });
     await this.world.database.idle();
-    const leased = result.leased.map((all) => all.map(toLease));
+    const leased = result.leased.map((all) => all.map((one) => this.toLease(one)));
     const dequeue = { broker, queue: name, demands, leased, mayBeMore: result.mayBeMore };
     await this.findAgain(this.rules.inTheWay(dequeue));
     this.rules.dequeue(dequeue);
@@ -317,7 +493,7 @@ class Run {
     if (deliveries.length === 0) return;
     const stored = await this.world.stored(deliveries.map(({ id }) => id));
     for (const one of deliveries) {
-      const seen = stored.get(one.id);
+      const seen = stored.get(keyOf(one));
       if (seen === undefined) count('expired on sight');
       else if (seen.queue !== one.queue) count('dead-lettered on sight');
       this.rules.foundAt(one, seen);
@@ -346,7 +522,8 @@ class Run {
     verb: () => (string | null)[][],
   ): Promise<void> {
     const ids = groups.flat().map(({ id }) => id);
-    const before = new Map(ids.map((id) => [id, structuredClone(this.protocol.owed.get(id))]));
+    const owing = [...new Set(ids)].flatMap((id) => this.protocol.copies(id));
+    const before = new Map(owing.map((one) => [keyOf(one), structuredClone(one)]));
     const expected = verb();
     if (result !== UNKNOWN || !wasCut) return same(what, result, expected);
     count(`${what} without an answer`);
@@ -355,17 +532,15 @@ class Run {
       .some((outcome) => outcome !== null);
     same(`${what} without an answer, though all leases are held`, isRefused, true);
     const stored = await this.world.stored(ids);
-    if (ids.every((id) => isDeepStrictEqual(stored.get(id), this.inDatabase(id)))) return undefined;
-    for (const [id, one] of before) {
-      if (one === undefined) this.protocol.owed.delete(id);
-      else this.protocol.owed.set(id, one);
-    }
+    const isAll = [...before.keys()].every((key) => isDeepStrictEqual(stored.get(key), this.inDatabase(key)));
+    if (!isAll) for (const one of before.values()) this.protocol.put(one);
     return undefined;
   }
 
   /**
    * The outcomes of a batch, one receipt after the other. A receipt that held no lease before the
-   * batch gets the answer of that moment, even if another receipt has settled its message.
+   * batch gets the answer of that moment, even if another receipt has settled its message. The
+   * second use of one that settled its message is answered without a look for other copies of it.
    */
   private outcomes(
     what: string,
@@ -380,7 +555,8 @@ class Run {
         count(outcome ?? what);
         if (outcome === null && isPart) count(`${what} of a part`);
         const isRefused = outcome === 'lease-lost' || outcome === 'delivery-not-found';
-        return isRefused ? (before[index]![position] ?? outcome) : outcome;
+        if (!isRefused) return outcome;
+        return before[index]![position] ?? (what === 'ack' || what === 'reject' ? 'delivery-not-found' : outcome);
       }),
     );
   }
@@ -471,6 +647,28 @@ class Run {
     }
   }
 
+  /** Cancels a message. The store cannot tell what a COMMIT without an answer did. */
+  private async cancel({ nth, cut, ...on }: StepThat<'cancel'>): Promise<void> {
+    const id = [...this.enqueuedOn.keys()].at(-1 - nth);
+    if (id === undefined) return;
+    const { result } = await this.cutting(cut, () =>
+      orUnknown(
+        this.broker(on)
+          .batches.cancel(Buffer.from(id, 'hex'), [...this.world.ids.values()])
+          .then(() => null, refusalOf),
+      ),
+    );
+    const stored = await this.world.stored([id]);
+    const owing = this.protocol.copies(id).filter(({ expiresAt }) => expiresAt > this.protocol.now);
+    const isGone = owing.every((one) => stored.get(keyOf(one)) === undefined);
+    if (result === UNKNOWN && !isGone) return;
+    const before = this.protocol.copies(id);
+    const outcome = this.protocol.cancel(id);
+    this.noteWithdrawn(before);
+    count(outcome ?? 'cancelled');
+    if (result !== UNKNOWN) same('cancel', result, outcome);
+  }
+
   /**
    * Checks the poll. A queue that it reports must have an available delivery, even if that expired
    * or exceeded its receives. A queue that it omits must have none ready.
@@ -503,7 +701,7 @@ class Run {
     const stored = await this.world.stored(before.map(({ id }) => id));
     const expected = this.protocol.redrive(
       queue,
-      ({ id, origin }) => most === Infinity || stored.get(id)?.queue === origin,
+      (one) => most === Infinity || stored.get(keyOf(one))?.queue === one.origin,
     );
     const moved = [...expected.moved.values()].reduce((sum, some) => sum + some, 0);
     same('redriven', moved, Math.min(most, moved + expected.left));
@@ -516,7 +714,9 @@ class Run {
   }
 
   private async purge({ queue, cut }: StepThat<'purge'>): Promise<void> {
+    const before = this.protocol.in(queue);
     const expected = this.protocol.purge(queue);
+    this.noteWithdrawn(before);
     count('purged', expected.purged);
     const work = async () => {
       const last = await this.world.unleased.lastId(this.id(queue));
@@ -525,6 +725,33 @@ class Run {
       return { purged, left };
     };
     return this.sweep({ cut }, work, expected);
+  }
+
+  /** Notes those of these deliveries that are gone. */
+  private noteWithdrawn(before: readonly Delivery[]): void {
+    for (const one of before.filter((delivery) => !this.protocol.owed.has(keyOf(delivery)))) {
+      const isExpired = one.expiresAt <= this.protocol.now && !this.protocol.isLeased(one);
+      (isExpired ? this.mayBeWithdrawn : this.withdrawn).add(asBegun(one));
+    }
+  }
+
+  /** A replay finds each settled message of the queue once, but none that was withdrawn. */
+  private async replay(queue: string): Promise<void> {
+    const { packs, next } = await this.world.settled.find(this.id(queue), FIRST_ID, LAST_ID, ROWS);
+    same('packs behind the last one', next, null);
+    const found = (await this.world.settled.read(packs)).map(({ id }) => id.toString('hex'));
+    const owed = new Map(this.protocol.all().map((one) => [asBegun(one), one]));
+    const isUnsure = (id: string): boolean => {
+      const one = owed.get(asBegun({ id, origin: queue }));
+      const isExpired = one !== undefined && one.expiresAt <= this.protocol.now && !this.protocol.isLeased(one);
+      return isExpired || this.mayBeWithdrawn.has(asBegun({ id, origin: queue }));
+    };
+    const expected = [...(this.begun.get(queue) ?? [])].filter((id) => {
+      const name = asBegun({ id, origin: queue });
+      return !owed.has(name) && !this.withdrawn.has(name) && !isUnsure(id);
+    });
+    same('replayed', found.filter((id) => !isUnsure(id)).toSorted(), expected.toSorted());
+    count('replayed', expected.length);
   }
 
   /**
@@ -542,31 +769,51 @@ class Run {
     const made = messages.map((one) => this.make(one));
     const outcome = await this.world.beginTransaction(
       queue,
-      made.map(({ id: _, ...one }) => ({ ...one, bodyEncoding: 'utf8' as const })),
+      made.map(({ id: _, availableAt, ...one }) => ({
+        ...one,
+        bodyEncoding: 'utf8' as const,
+        availableAt: availableAt === undefined ? undefined : new Date(availableAt).toISOString(),
+      })),
     );
-    const ids = typeof outcome === 'string' ? [] : outcome;
-    const drafts = this.protocol.draft(
-      queue,
-      made.map((one, index) => ({ ...one, id: ids[index] ?? one.id })),
-    );
+    const ids = new Map(made.map(({ id }, index) => [id, typeof outcome === 'string' ? id : outcome[index]!]));
+    const firsts = this.earlier.firsts(queue, made, this.protocol.now);
+    const fresh = made
+      .filter((_, index) => firsts[index] === undefined)
+      .map((one) => ({ ...one, id: ids.get(one.id)! }));
+    if (typeof outcome !== 'string') {
+      same(
+        'ids in a transaction',
+        made.map(({ id }) => ids.get(id)),
+        made.map(({ id }, index) => ids.get(firsts[index]?.id ?? id) ?? firsts[index]?.id),
+      );
+    }
+    const drafts = this.protocol.draft(queue, fresh);
     same(
       'enqueue in a transaction',
       typeof outcome === 'string' ? outcome : null,
       typeof drafts === 'string' ? drafts : null,
     );
-    this.uncommitted = typeof drafts === 'string' ? [] : drafts;
+    const named = new Set(made.map(({ deduplicationId }) => deduplicationId));
+    this.uncommitted =
+      typeof drafts === 'string' ? undefined : { queue, drafts, fresh, ids: named, at: this.protocol.now };
   }
 
   private async commit(): Promise<void> {
     await this.world.endTransaction('commit');
-    this.store(this.uncommitted, { broker: null, isKnown: false });
-    this.uncommitted = [];
+    const { uncommitted } = this;
+    this.uncommitted = undefined;
+    if (uncommitted === undefined) return;
+    this.store(uncommitted.drafts, { broker: null, isKnown: false });
+    this.remember(uncommitted.queue, uncommitted.fresh, (id) => id, uncommitted.at);
   }
 
   /** @param isKnown the broker's dequeues cannot miss these messages */
   private store(drafts: readonly Delivery[], { broker, isKnown }: { broker: number | null; isKnown: boolean }): void {
     this.protocol.store(drafts, isKnown ? broker : null);
-    for (const { id, arrivedAt } of drafts) this.enqueuedOn.set(id, { broker, at: arrivedAt });
+    for (const { id, queue, arrivedAt } of drafts) {
+      this.enqueuedOn.set(id, { broker, at: arrivedAt });
+      this.begun.set(queue, (this.begun.get(queue) ?? new Set<string>()).add(id));
+    }
     this.stored += drafts.length;
   }
 
@@ -608,7 +855,8 @@ class Run {
     return outcome;
   }
 
-  private make({ priority, delaySeconds, expiresInSeconds }: NewMessage): Message {
+  private make(message: NewMessage): Sent {
+    const { priority, delaySeconds, availableInMs, expiresInSeconds, deduplicationId, groupId } = message;
     this.made += 1;
     return {
       // The store makes the ids.
@@ -616,7 +864,10 @@ class Run {
       body: `message ${this.made}`,
       priority,
       delaySeconds,
+      availableAt: availableInMs === undefined ? undefined : this.protocol.now + availableInMs,
       expiresInSeconds,
+      deduplicationId,
+      groupId,
     };
   }
 
@@ -647,8 +898,18 @@ class Run {
       receipts: group.map(({ id, token }) => ({
         messageId: Buffer.from(id, 'hex'),
         leaseToken: Buffer.from(token, 'hex'),
+        // A forged receipt has hints too, which fit no delivery or another one.
+        ...(this.hints.get(`${id} ${token}`) ?? { part: 0, members: 1 }),
       })),
     };
+  }
+
+  private toLease({ messageId, leaseToken, part, members, body, ...lease }: LeasedMessage): Lease {
+    const { priority, receiveCount, expiresAt, leaseExpiresAt } = lease;
+    const [id, token] = [messageId.toString('hex'), leaseToken.toString('hex')];
+    this.hints.set(`${id} ${token}`, { part, members });
+    const copy = Math.floor(part / PACK_MESSAGES);
+    return { id, copy, token, body: body.toString(), priority, receiveCount, expiresAt, leaseExpiresAt };
   }
 
   private broker({ broker }: { broker: number }): Broker {
@@ -691,28 +952,10 @@ class Consumer implements Reservation {
   }
 }
 
-function packOf(id: string): string {
-  return packIdOf(Buffer.from(id, 'hex')).toString('hex');
-}
-
 /** The answer of a dequeue. */
 interface Answer {
   leased: LeasedMessage[][];
   mayBeMore: boolean;
-}
-
-function toLease({ messageId, leaseToken, body, ...lease }: LeasedMessage): Lease {
-  const { priority, receiveCount, expiresAt, leaseExpiresAt } = lease;
-  const id = messageId.toString('hex');
-  return {
-    id,
-    token: leaseToken.toString('hex'),
-    body: body.toString(),
-    priority,
-    receiveCount,
-    expiresAt,
-    leaseExpiresAt,
-  };
 }
 
 function same(what: string, actual: unknown, expected: unknown): void {

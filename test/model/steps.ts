@@ -1,3 +1,4 @@
+import type { Filter } from '@rowmq/contract';
 import fc from 'fast-check';
 import type { Cut as AnyCut } from '../support/cutting-proxy.js';
 import type { Settings } from '@rowmq/client/testing';
@@ -18,6 +19,16 @@ const GRAVEYARD = 'c';
 /** The only queue in which services enqueue within their own transactions. */
 const SERVICED = 'b';
 export const BROKERS = [0, 1] as const;
+/** The topic of all histories, and its subscriptions in the order of the queues' ids. */
+export const TOPIC = {
+  name: 't',
+  subscriptions: [
+    { queue: 'a', filter: { kind: ['x', 'y'] } },
+    { queue: 'b', filter: null },
+    { queue: 'c', filter: { kind: ['y'] } },
+  ],
+} satisfies { name: string; subscriptions: { queue: string; filter: Filter | null }[] };
+const KINDS = ['x', 'y', 'z'] as const;
 
 interface On {
   broker: number;
@@ -34,7 +45,11 @@ export interface Cuttable {
 export interface NewMessage {
   priority: number;
   delaySeconds?: number | undefined;
+  /** In place of a delay: an instant, this many ms from the enqueue. */
+  availableInMs?: number | undefined;
   expiresInSeconds?: number | undefined;
+  deduplicationId?: string | undefined;
+  groupId?: string | undefined;
 }
 
 /** A receipt, counted back from the latest. */
@@ -48,7 +63,14 @@ export interface Picks {
   receipts: PickedReceipt[];
 }
 
+/** Messages for the topic, and by queue the consumers that wait. */
+export interface Publish {
+  messages: (NewMessage & { kind: (typeof KINDS)[number] })[];
+  waiting: Record<string, Demand[]>;
+}
+
 export type Step =
+  | ({ does: 'publish' } & Publish & On & Cuttable)
   | ({ does: 'enqueue'; requests: Enqueue[] } & On & Cuttable)
   | ({ does: 'dequeue'; requests: { queue: string; demands: Demand[]; acks: PickedReceipt[] }[] } & On & Cuttable)
   | ({ does: 'ack'; requests: Picks[] } & On & Cuttable)
@@ -58,8 +80,12 @@ export type Step =
   | ({ does: 'release'; requests: (Picks & { delaySeconds: number })[] } & On & Cuttable)
   | ({ does: 'poll' } & On)
   | ({ does: 'expire' | 'deadLetter' } & Cuttable)
+  /** A message, counted back from the latest. */
+  | ({ does: 'cancel'; nth: number } & On & Cuttable)
   | ({ does: 'redrive'; queue: string; most: number } & Cuttable)
   | ({ does: 'purge'; queue: string } & Cuttable)
+  /** Looks for the messages that a replay would bring back. */
+  | { does: 'replay'; queue: string }
   | ({ does: 'configure'; queue: string; settings: Partial<Settings> } & On)
   | ({ does: 'pause' | 'resume'; queue: string } & On)
   | ({ does: 'restart' } & On)
@@ -96,11 +122,27 @@ const cut: fc.Arbitrary<Cut | null> = fc.oneof(
   { weight: 1, arbitrary: fc.constant<Cut>('late') },
 );
 
-const message: fc.Arbitrary<NewMessage> = fc.record({
-  priority: fc.constantFrom(4, 9, 0),
-  delaySeconds: fc.constantFrom(...Array<undefined>(6).fill(undefined), 0, 1, 5),
-  expiresInSeconds: fc.constantFrom(...Array<undefined>(6).fill(undefined), 1, 2, 10),
-});
+/** The last instant is more than 366 days ahead. */
+const availability = fc.constantFrom<Pick<NewMessage, 'delaySeconds' | 'availableInMs'>>(
+  ...Array.from({ length: 6 }, () => ({})),
+  { delaySeconds: 0 },
+  { delaySeconds: 1 },
+  { delaySeconds: 5 },
+  { availableInMs: -1000 },
+  { availableInMs: 0 },
+  { availableInMs: 1 },
+  { availableInMs: 2500 },
+  { availableInMs: 31_622_400_001 },
+);
+const message: fc.Arbitrary<NewMessage> = fc
+  .record({
+    priority: fc.constantFrom(4, 9, 0),
+    availability,
+    expiresInSeconds: fc.constantFrom(...Array<undefined>(6).fill(undefined), 1, 2, 10),
+    deduplicationId: fc.constantFrom(...Array<undefined>(8).fill(undefined), 'x', 'x', 'y'),
+    groupId: fc.constantFrom(...Array<undefined>(6).fill(undefined), 'g', 'h'),
+  })
+  .map(({ availability: of, ...rest }) => ({ ...rest, ...of }));
 /** Messages that differ, or several that share a fate and so a delivery. */
 const messages = fc.oneof(
   fc.array(message, { minLength: 1, maxLength: 4 }),
@@ -155,9 +197,17 @@ const nacks = some(fc.record({ receipts, delaySeconds: seconds(0, 0, 1, 5) }));
 const extensions = some(fc.record({ receipts, leaseSeconds: seconds(30, 1, 5) }));
 const ms = fc.constantFrom(1, 50, 50, 100, 100, 101, 249, 250, 250, 500, 1000, 61_000);
 
+const published = fc.array(
+  fc.tuple(message, fc.constantFrom(...KINDS)).map(([{ groupId: _, ...one }, kind]) => ({ ...one, kind })),
+  { minLength: 1, maxLength: 6 },
+);
+const waitingIn = fc.record(Object.fromEntries(QUEUES.map((name) => [name, waiting])));
+const publish = fc.record({ does: does('publish'), broker, messages: published, waiting: waitingIn, cut });
+
 /** The kinds of steps and their weights. */
 const STEPS: [weight: number, fc.Arbitrary<Step>][] = [
   [9, fc.record({ does: does('enqueue'), broker, requests: enqueues, cut })],
+  [4, publish],
   [14, fc.record({ does: does('dequeue'), broker, requests: dequeues, cut })],
   [4, fc.record({ does: does('wait'), ms })],
   [7, fc.record({ does: does('waitFor'), nth: fc.nat(4), ms: fc.constantFrom(0, -1, 1) })],
@@ -166,6 +216,7 @@ const STEPS: [weight: number, fc.Arbitrary<Step>][] = [
   [2, fc.record({ does: does('extend'), broker, requests: extensions, cut })],
   [4, fc.record({ does: does('reject'), broker, receipts, cut })],
   [3, fc.record({ does: does('release'), broker, requests: nacks, cut })],
+  [3, fc.record({ does: does('cancel'), broker, nth: fc.constantFrom(0, 1, 2, 3, 5, 8), cut })],
   [1, fc.record({ does: does('poll'), broker })],
   [1, fc.record({ does: does('expire'), cut })],
   [1, fc.record({ does: does('deadLetter'), cut })],
@@ -179,6 +230,7 @@ const STEPS: [weight: number, fc.Arbitrary<Step>][] = [
     }),
   ],
   [1, fc.record({ does: does('purge'), queue, cut })],
+  [3, fc.record({ does: does('replay'), queue })],
   [1, fc.record({ does: does('configure'), broker, change }).map(({ change: of, ...rest }) => ({ ...rest, ...of }))],
   [1, fc.record({ does: fc.constantFrom('resume' as const, 'pause' as const), broker, queue })],
   [1, fc.record({ does: does('restart'), broker })],
@@ -204,7 +256,7 @@ const TO_THE_GRAVEYARD_AND_BACK: fc.Arbitrary<Step>[] = [
 const enqueueInBounded = (expiry: fc.Arbitrary<number | undefined>): fc.Arbitrary<Step> => {
   const short = expiry.chain((expiresInSeconds) =>
     fc.array(
-      message.map((one) => ({ ...one, delaySeconds: 0, expiresInSeconds })),
+      message.map(({ priority }) => ({ priority, delaySeconds: 0, expiresInSeconds })),
       { minLength: 2, maxLength: 3 },
     ),
   );
@@ -217,6 +269,19 @@ const FULL_OF_EXPIRED: fc.Arbitrary<Step>[] = [
   fc.record({ does: does('waitFor'), nth: fc.constantFrom(0, 0, 1), ms: fc.constantFrom(0, -1, 1) }),
   enqueueInBounded(fc.constant(undefined)),
 ];
+const aDuplicate = fc
+  .tuple(message, fc.constantFrom('x', 'y'))
+  .map(([{ availableInMs: _, ...one }, deduplicationId]) => [{ ...one, delaySeconds: 0, deduplicationId }]);
+/** An enqueue must wait for the first use of its id, though that commits late. */
+const BEHIND_A_TRANSACTION: fc.Arbitrary<Step>[] = [
+  fc.record({ does: does('begin'), queue: fc.constant(SERVICED), messages: aDuplicate }),
+  fc.record({
+    does: does('enqueue'),
+    broker,
+    requests: fc.tuple(fc.record({ queue: fc.constant<string>(SERVICED), messages: aDuplicate, waiting })),
+    cut,
+  }),
+];
 const partOf = (all: fc.Arbitrary<Step>[]): fc.Arbitrary<Step[]> =>
   fc
     .tuple(fc.tuple(...all), fc.subarray([...all.keys()], { minLength: 1 }))
@@ -224,6 +289,7 @@ const partOf = (all: fc.Arbitrary<Step>[]): fc.Arbitrary<Step[]> =>
 const sequence = fc.oneof(
   { weight: 5, arbitrary: partOf(TO_THE_GRAVEYARD_AND_BACK) },
   { weight: 1, arbitrary: partOf(FULL_OF_EXPIRED) },
+  { weight: 1, arbitrary: fc.tuple(...BEHIND_A_TRANSACTION) },
 );
 /** fast-check tries the empty list first. Shrinking the array alone leaves too many steps. */
 const steps = fc.oneof(

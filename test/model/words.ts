@@ -30,6 +30,12 @@ function stepInWords(step: Step): string {
   switch (step.does) {
     case 'enqueue':
       return `${who}: enqueue ${and(step.requests.map((one) => `${messages(one.messages)} in ${one.queue}${waiting(one.waiting)}`))}${cut}`;
+    case 'publish':
+      return `${who}: publish ${and(step.messages.map(({ kind, ...one }) => `${messages([one])} of kind ${kind}`))}${Object.entries(
+        step.waiting,
+      )
+        .map(([queue, all]) => (all.length > 0 ? ` in ${queue}${waiting(all)}` : ''))
+        .join('')}${cut}`;
     case 'dequeue':
       return `${who}: dequeue ${and(step.requests.map((one) => `from ${one.queue} ${demands(one.demands)}${carrying(one.acks)}`))}${cut}`;
     case 'ack':
@@ -42,6 +48,8 @@ function stepInWords(step: Step): string {
       return `${who}: nack with deadLetter ${receipts(step.receipts)}${cut}`;
     case 'release':
       return `${who}: release ${and(step.requests.map((one) => `${receipts(one.receipts)} with a delay of ${one.delaySeconds} s`))}${cut}`;
+    case 'cancel':
+      return `${who}: cancel message ${step.nth}${cut}`;
     case 'poll':
       return `${who}: poll for queues that have something ready`;
     case 'expire':
@@ -51,6 +59,8 @@ function stepInWords(step: Step): string {
       return `${who}: redrive ${step.most === Infinity ? 'all' : `up to ${step.most}`} of ${step.queue}${cut}`;
     case 'purge':
       return `${who}: purge ${step.queue}${cut}`;
+    case 'replay':
+      return `replay of ${step.queue}`;
     case 'configure':
       return `${who}: set ${Object.entries(step.settings)
         .map(([key, value]) => `${key} ${value}`)
@@ -74,10 +84,13 @@ function stepInWords(step: Step): string {
 
 function messages(all: readonly NewMessage[]): string {
   return and(
-    all.map(({ priority, delaySeconds, expiresInSeconds }) => {
+    all.map(({ priority, delaySeconds, availableInMs, expiresInSeconds, deduplicationId, groupId }) => {
       const delay = delaySeconds === undefined ? '' : ` delayed ${delaySeconds} s`;
+      const instant = availableInMs === undefined ? '' : ` available at an instant ${availableInMs} ms from now`;
       const expiry = expiresInSeconds === undefined ? '' : ` expiring in ${expiresInSeconds} s`;
-      return `a message of priority ${priority}${delay}${expiry}`;
+      const id = deduplicationId === undefined ? '' : ` with the id ${deduplicationId}`;
+      const group = groupId === undefined ? '' : ` of the group ${groupId}`;
+      return `a message of priority ${priority}${delay}${instant}${expiry}${id}${group}`;
     }),
   );
 }

@@ -2,16 +2,19 @@ import { rm, statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
-import { messageIdIn, packIdOf, parseMessageId, RowmqError, type EnqueueRequest } from '@rowmq/contract';
+import { messageIdIn, PACK_MESSAGES, packIdOf, parseMessageId, RowmqError, type EnqueueRequest } from '@rowmq/contract';
 import { EmbeddedServer } from '@rowmq/mysql-server';
 import {
   Database,
   MessageRepository,
+  MinuteRepository,
   migrateDatabase,
   openDataSource,
   poolOf,
   QueueRepository,
   type Row,
+  TopicRepository,
+  SettledRepository,
   UnleasedRepository,
   type Transaction,
   type WriteResult,
@@ -20,13 +23,13 @@ import { enqueue } from '../../libs/typeorm/src/index.js';
 import type { DataSource, QueryRunner } from 'typeorm';
 import { DeadLetterDeliveries } from '../../apps/reaper/src/duties/dead-letter-deliveries.js';
 import { ExpireDeliveries } from '../../apps/reaper/src/duties/expire-deliveries.js';
-import { type Cut, type CuttingProxy, endsWithCommit, startCuttingProxy } from '../support/cutting-proxy.js';
+import { commits, type Cut, type CuttingProxy, startCuttingProxy } from '../support/cutting-proxy.js';
 import { SessionClock } from '../support/clock.js';
 import { copyFreshData } from '../support/fresh-data.js';
 import { endLeftOver } from '../support/servers-global-setup.js';
 import { serverProgram } from '../support/servers.js';
-import type { Settings } from '@rowmq/client/testing';
-import { BROKERS, QUEUES } from './steps.js';
+import { keyOf, type Settings } from '@rowmq/client/testing';
+import { BROKERS, QUEUES, TOPIC } from './steps.js';
 
 /** The start time of every history. */
 export const START = 1_800_000_000_000;
@@ -59,7 +62,13 @@ interface StoredRow extends Omit<StoredDelivery, 'queue'> {
   packId: Buffer;
   queueId: number;
   members: number;
+  part: number;
 }
+
+/** Short enough for a history to outlive it. */
+export const DEDUPLICATION_SECONDS = 60;
+/** The broker waits for a record for two seconds. */
+const BLOCKED_WITHIN_MS = 1500;
 
 /**
  * The store under test: a database, two brokers, a reaper, and a service with its own transaction.
@@ -113,7 +122,13 @@ export class World {
     };
     const world = new World(server, proxy, sources, new TrackedDatabase(sources.direct));
     const queues = new QueueRepository(world.database);
-    for (const name of QUEUES) world.ids.set(name, (await queues.put(name, {})).queue.id);
+    for (const name of QUEUES)
+      world.ids.set(name, (await queues.put(name, { deduplicationSeconds: DEDUPLICATION_SECONDS })).queue.id);
+    const topics = new TopicRepository(world.database);
+    await topics.put(TOPIC.name, { deduplicationSeconds: DEDUPLICATION_SECONDS });
+    for (const { queue, filter } of TOPIC.subscriptions) await topics.putSubscription(TOPIC.name, queue, filter);
+    // Ids have the real time, which is long before that of the histories.
+    await world.database.write('UPDATE subscription SET created_at = 1');
     return world;
   }
 
@@ -135,6 +150,8 @@ export class World {
       tx.finish([
         { sql: 'DELETE FROM delivery' },
         { sql: 'DELETE FROM pack' },
+        { sql: 'DELETE FROM deduplication' },
+        { sql: 'DELETE FROM withdrawn' },
         ...Object.entries(queues).map(([name, settings]) => ({
           sql: `UPDATE queue
                 SET paused = 0, delay_seconds = ?, message_ttl_seconds = ?, max_receives = ?, max_depth = ?, dead_letter_queue_id = ?
@@ -161,11 +178,17 @@ export class World {
     return new UnleasedRepository(this.database);
   }
 
+  get settled(): SettledRepository {
+    return new SettledRepository(this.database);
+  }
+
   /** Runs a duty of the reaper. Returns how many deliveries it handled. */
   async reap(duty: 'expire' | 'deadLetter'): Promise<number> {
     const { batches, queues } = this.startBroker();
     const Duty = duty === 'expire' ? ExpireDeliveries : DeadLetterDeliveries;
-    return new Duty(queues, this.unleased, batches).run({ signal: new AbortController().signal });
+    return new Duty(queues, this.unleased, batches, new MinuteRepository(this.database)).run({
+      signal: new AbortController().signal,
+    });
   }
 
   /**
@@ -175,7 +198,7 @@ export class World {
   async cutting<T>(cut: Cut | null, work: () => Promise<T>): Promise<{ result: T; wasCut: boolean }> {
     if (cut === null) return { result: await work(), wasCut: false };
     const before = this.proxy.cuts();
-    this.proxy.cutAt(endsWithCommit, cut);
+    this.proxy.cutAt(commits, cut);
     this.isCutting = true;
     try {
       const result = await work();
@@ -194,26 +217,27 @@ export class World {
   }
 
   /**
-   * Reads the messages that rows of `delivery` owe, by id: these or all. Throws if two rows owe the
-   * same message.
+   * Reads the deliveries in rows of `delivery`, by `keyOf`: those of these messages or all. Throws
+   * if two rows owe the same copy of a message.
    */
   async stored(ids?: readonly string[]): Promise<Map<string, StoredDelivery>> {
     if (ids?.length === 0) return new Map();
     const packs = ids?.map((id) => packIdOf(Buffer.from(id, 'hex')));
     const rows = await this.database.read<StoredRow>(
-      `SELECT pack_id AS packId, members, queue_id AS queueId, 9 - priority_rank AS priority, receive_count AS receiveCount,
+      `SELECT pack_id AS packId, part, members, queue_id AS queueId, 9 - priority_rank AS priority, receive_count AS receiveCount,
               available_at AS availableAt, expires_at AS expiresAt, producer_expires_at AS producerExpiresAt,
               LOWER(HEX(NULLIF(lease_token, x'0000000000000000'))) AS token
        FROM delivery ${packs === undefined ? '' : 'WHERE pack_id IN (?)'}`,
       packs === undefined ? [] : [packs],
     );
     const stored = new Map<string, StoredDelivery>();
-    for (const { packId, members, queueId, ...row } of rows) {
+    for (const { packId, part, members, queueId, ...row } of rows) {
       for (let index = 0; index < 32; index += 1) {
         if (((members >>> index) & 1) === 0) continue;
         const id = messageIdIn(packId, index).toString('hex');
-        if (stored.has(id)) throw new Error(`Two rows owe message ${id}.`);
-        stored.set(id, { queue: this.nameOf(queueId), ...row });
+        const key = keyOf({ id, copy: Math.floor(part / PACK_MESSAGES) });
+        if (stored.has(key)) throw new Error(`Two rows owe message ${key}.`);
+        stored.set(key, { queue: this.nameOf(queueId), ...row });
       }
     }
     return stored;
@@ -241,6 +265,17 @@ export class World {
       await this.endTransaction('rollback');
       if (error instanceof RowmqError) return error.code;
       throw error;
+    }
+  }
+
+  /** Waits until a statement waits for a lock, as long as that makes sense. */
+  async blocked(): Promise<void> {
+    for (const until = Date.now() + BLOCKED_WITHIN_MS; Date.now() < until;) {
+      const [waits] = await this.database.read<{ Value: string }>(
+        `SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'`,
+      );
+      if (Number(waits?.Value) > 0) return;
+      await sleep(1);
     }
   }
 

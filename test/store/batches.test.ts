@@ -1,6 +1,7 @@
 import { formatMessageId, newPackId, RowmqError } from '@rowmq/contract';
 import { Logger } from '@nestjs/common';
 import {
+  type EnqueueOutcome,
   LEASE_GRACE_MS,
   type LeasedMessage,
   MessageRepository,
@@ -11,7 +12,7 @@ import {
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { deliveryRows, type OwedMessage, owedMessages, storedBodies } from '../support/deliveries.js';
 import { Parked } from '../support/parked.js';
-import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
+import { bodies, createQueue, message, NO_PRIORITY, numbered, openStore, type TestStore } from '../support/store.js';
 
 /*
  * A batch holds requests of several clients for several queues in one transaction. Each request
@@ -38,7 +39,7 @@ function saying(...texts: string[]) {
 }
 
 /** Null for a success, the code of a refusal, or the name of another error. */
-function codes(outcomes: readonly (Buffer[] | Error)[]): (string | null)[] {
+function codes(outcomes: readonly EnqueueOutcome[]): (string | null)[] {
   return outcomes.map((outcome) =>
     outcome instanceof RowmqError ? outcome.code : outcome instanceof Error ? outcome.name : null,
   );
@@ -90,14 +91,14 @@ describe('an enqueue batch', () => {
   });
 
   it('throws and stores nothing when its transaction fails because of one request', async () => {
-    const tooLarge = message({ body: Buffer.alloc(8001) });
+    const refused = message({ priority: NO_PRIORITY });
     const bounded = await createQueue(store, { maxDepth: 5 });
     const batch = (last: NewMessage) => [
       { queueName: a.name, messages: saying('a1') },
       { queueName: bounded.name, messages: numbered(5) },
       { queueName: b.name, messages: [last] },
     ];
-    await expect(store.messages.batches.enqueue(batch(tooLarge))).rejects.toThrow(/too long/i);
+    await expect(store.messages.batches.enqueue(batch(refused))).rejects.toThrow(/out of range/i);
     for (const queue of [a, bounded, b]) {
       expect(await storedBodies(store, queue)).toEqual({ messages: [], owed: [] });
     }

@@ -1,10 +1,17 @@
 import { RowmqError } from '@rowmq/contract';
-import { type Database, type EnqueueOutcome, type EnqueueRequest, MessageRepository, poolOf } from '@rowmq/store';
+import {
+  type Database,
+  type EnqueuedMessage,
+  type EnqueueOutcome,
+  type EnqueueRequest,
+  MessageRepository,
+  poolOf,
+} from '@rowmq/store';
 import { DataSource } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Batcher } from '../../apps/broker/src/messages/batcher.js';
 import { enqueue as enqueueIn } from '../../libs/typeorm/src/index.js';
-import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
+import { bodies, createQueue, message, NO_PRIORITY, numbered, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
 /*
@@ -30,9 +37,9 @@ beforeAll(async () => {
 afterAll(() => store.close());
 
 /** The enqueues of a broker that has just started, in batches. */
-function newBatcher(): Batcher<EnqueueRequest, Buffer[]> {
+function newBatcher(): Batcher<EnqueueRequest, EnqueuedMessage[]> {
   const messages = new MessageRepository(store.database);
-  return new Batcher<EnqueueRequest, Buffer[]>({
+  return new Batcher<EnqueueRequest, EnqueuedMessage[]>({
     commit: (requests) => messages.enqueue(requests),
     weigh: (request) => ({ rows: request.messages.length, bytes: 0 }),
     limits: { requests: 100, rows: 1000, bytes: 1e6, batches: 2, waitingRequests: 1000, waitingBytes: 1e6 },
@@ -64,7 +71,7 @@ test('an enqueue batch for many bounded queues uses one connection', async () =>
   used.most = used.now;
   const requests = queues.map(({ name }) => ({ queueName: name, messages: [message()] }));
   const outcomes = await store.messages.batches.enqueue(requests);
-  expect(outcomes).toEqual(queues.map(() => [expect.any(Buffer)]));
+  expect(outcomes).toEqual(queues.map(() => [expect.objectContaining({ duplicate: false })]));
   expect(used.most).toBe(1);
 });
 
@@ -107,7 +114,7 @@ describe('the enqueues of one broker to a bounded queue', () => {
   }
 
   const sizeOrCode = ([outcome]: readonly EnqueueOutcome[]): unknown =>
-    outcome instanceof RowmqError ? outcome.code : (outcome as Buffer[]).length;
+    outcome instanceof RowmqError ? outcome.code : (outcome as EnqueuedMessage[]).length;
 
   test('do not exceed it together when they count at the same time', async () => {
     const queue = await createQueue(store, { maxDepth: 5 });
@@ -162,16 +169,21 @@ test.each([null, 100])(
   async (maxDepth) => {
     const queue = await createQueue(store, { maxDepth });
     const batcher = newBatcher();
-    const enqueue = (queueName: string, body: string | Buffer): Promise<Buffer[]> =>
-      batcher.submit(queueName, { queueName, messages: [message({ body: Buffer.from(body) })] });
-    const sent = ['1', '2', Buffer.alloc(8001), '3', '4'].map((body) => enqueue(queue.name, body));
+    const enqueue = (queueName: string, body: string, priority?: number): Promise<EnqueuedMessage[]> =>
+      batcher.submit(queueName, {
+        queueName,
+        messages: [message({ body: Buffer.from(body), ...(priority !== undefined && { priority }) })],
+      });
+    const sent = ['1', '2', 'refused', '3', '4'].map((body) =>
+      enqueue(queue.name, body, body === 'refused' ? NO_PRIORITY : undefined),
+    );
     const outcomes = await Promise.allSettled([...sent, enqueue('nowhere', 'lost')]);
     const refusals = outcomes.map((outcome) => (outcome.status === 'rejected' ? String(outcome.reason) : null));
-    const [tooLong, unknown] = [
-      expect.stringMatching(/too long/i),
+    const [outOfRange, unknown] = [
+      expect.stringMatching(/out of range/i),
       expect.stringContaining("'nowhere' does not exist"),
     ];
-    expect(refusals).toEqual([null, null, tooLong, null, null, unknown]);
+    expect(refusals).toEqual([null, null, outOfRange, null, null, unknown]);
     const leased = await store.messages.dequeue(queue, { maxMessages: 10, leaseSeconds: 600 });
     expect(bodies(leased).toSorted()).toEqual(['1', '2', '3', '4']);
   },

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type CuttingProxy, endsWithCommit, startCuttingProxy } from '../support/cutting-proxy.js';
+import { commits, type CuttingProxy, startCuttingProxy } from '../support/cutting-proxy.js';
 import { bodies, createQueue, numbered, openStore, type TestStore } from '../support/store.js';
 
 /*
@@ -28,7 +28,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
     await store.queues.get(queue.name);
     await direct.queues.put(queue.name, { delaySeconds: 100 });
     const before = proxy.cuts();
-    proxy.cutAt(endsWithCommit, when);
+    proxy.cutAt(commits, when);
     const ids = await store.messages.enqueue(queue.name, numbered(3));
     expect(proxy.cuts()).toBe(before + 1);
     expect(await direct.browse.stats(queue.id)).toMatchObject({ ready: 0, delayed: 3 });

@@ -34,6 +34,12 @@ afterAll(async () => {
 });
 
 const ack = (queue: Queue, receipts: LeasedMessage[]) => store.messages.ack(queue.id, receipts);
+/** Acks one of the two messages of each pack. */
+const ackHalf = (queue: Queue, receipts: LeasedMessage[]) =>
+  ack(
+    queue,
+    receipts.filter((__, index) => index % 2 === 0),
+  );
 const nack = (queue: Queue, receipts: LeasedMessage[]) => store.messages.nack(queue.id, receipts, { delaySeconds: 0 });
 
 describe.each([
@@ -43,7 +49,7 @@ describe.each([
   test.each([
     ['an ack that locks deliveries', ack, /^SELECT[^]*lease_token[^]*FOR UPDATE/],
     ['an ack that deletes deliveries', ack, /^DELETE d FROM/],
-    ['an ack that clears members', ack, /^UPDATE /],
+    ['an ack that clears members', ackHalf, /^UPDATE /],
     ['a nack', nack, /^SELECT[^]*lease_token[^]*FOR UPDATE/],
   ] as const)('in %s do not block a redrive that moves the deliveries back', async (__, verb, pattern) => {
     const graveyard = await createQueue(store);
@@ -65,13 +71,10 @@ describe.each([
     const statement = sent.findIndex((sql) => pattern.test(sql));
     expect(statement).toBeGreaterThan(-1);
     expect(sent[statement]?.includes('JSON_TABLE')).toBe(claims > 1);
-    // It needs the variables that the statements before it set.
-    const settings = sent.slice(0, statement).filter((sql) => sql.startsWith('SET @') && !sql.includes('@ended'));
-    expect(settings.length).toBeGreaterThan(0);
 
     await stale.query('START TRANSACTION');
     try {
-      for (const sql of [...settings, sent[statement] as string]) await stale.query(sql);
+      await stale.query(sent[statement] as string);
       // The other transaction stays open, so a wait would end with database-unavailable.
       const { moved, left } = await store.unleased.redrive(graveyard.id, FIRST_ID, 1000);
       expect({ moved, left }).toEqual({ moved: new Map([[queue.id, packs * 2]]), left: 0 });

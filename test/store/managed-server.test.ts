@@ -8,6 +8,7 @@ import {
   Database,
   type DatabaseSettings,
   MessageRepository,
+  MinuteRepository,
   migrateDatabase,
   openDataSource,
   PartitionRepository,
@@ -106,7 +107,7 @@ async function expectCoreToWork(): Promise<void> {
     ]);
     const leased = await messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 60 });
     expect(bodies(leased)).toEqual(texts);
-    const receipts = leased.map(({ messageId, leaseToken }) => ({ messageId, leaseToken }));
+    const receipts = leased;
     expect(await messages.extend(queue.id, receipts.slice(0, 1), { leaseSeconds: 90 })).toMatchObject({
       outcomes: [null],
     });
@@ -124,7 +125,7 @@ async function expectCoreToWork(): Promise<void> {
       'SELECT nack_reason AS reason FROM delivery WHERE nack_reason IS NOT NULL',
     );
     expect(nacked?.reason).toBe(reason);
-    await queues.setPaused('orders', true);
+    await queues.setPaused('orders', { paused: true });
     expect((await queues.getFresh('orders')).paused).toBe(true);
     // Another session sees all of it: it is committed.
     const [rows] = await admin.query(`SELECT name, paused FROM ${database}.queue ORDER BY name`);
@@ -143,7 +144,9 @@ async function passReaper(store: Database, queues: QueueRepository, messages: Me
   const partitions = new PartitionRepository(store);
   expect(await partitions.createMissing({ widthMinutes: 60, advanceMinutes: 180 })).toBeGreaterThan(0);
   const round = { signal: new AbortController().signal };
-  expect(await new ExpireDeliveries(queues, new UnleasedRepository(store), messages).run(round)).toBe(1);
+  expect(
+    await new ExpireDeliveries(queues, new UnleasedRepository(store), messages, new MinuteRepository(store)).run(round),
+  ).toBe(1);
   // A partition of the next hour is empty. A retention below zero makes it old enough.
   expect((await partitions.dropSettled({ retentionSeconds: -2 * 3600, locks: 1 })).length).toBeGreaterThan(0);
 }

@@ -1,7 +1,7 @@
-import { LEASE_GRACE_MS } from '@rowmq/store';
+import { LEASE_GRACE_MS, type LeasedMessage } from '@rowmq/store';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { storedBodies } from '../support/deliveries.js';
-import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
+import { owedMessages, storedBodies } from '../support/deliveries.js';
+import { bodies, createQueue, message, NO_PRIORITY, numbered, openStore, type TestStore } from '../support/store.js';
 
 /** The instant at which tests begin. They move `now`, so no test waits. */
 const T0 = 1_800_000_000_000;
@@ -45,8 +45,9 @@ describe('enqueue', () => {
 
   it('stores all messages or none', async () => {
     const queue = await createQueue(store);
-    const tooLarge = message({ body: Buffer.alloc(8001) });
-    await expect(store.at(T0).messages.enqueue(queue.name, [...numbered(40), tooLarge])).rejects.toThrow(/too long/i);
+    await expect(
+      store.at(T0).messages.enqueue(queue.name, [...numbered(40), message({ priority: NO_PRIORITY })]),
+    ).rejects.toThrow(/out of range/i);
     expect(await storedBodies(store, queue)).toEqual({ messages: [], owed: [] });
     await store.at(T0).messages.enqueue(queue.name, numbered(40));
     expect(await dequeue(queue, T0, 100)).toHaveLength(40);
@@ -60,12 +61,39 @@ describe('enqueue', () => {
   });
 
   it('refuses a message that would expire before its delay ends', async () => {
-    const queue = await createQueue(store, { messageTtlSeconds: 100 });
-    await expect(store.messages.enqueue(queue.name, [message({ delaySeconds: 100 })])).rejects.toMatchObject({
+    const queue = await createQueue(store);
+    const shortLived = (delaySeconds: number) => [message({ delaySeconds, expiresInSeconds: 100 })];
+    await expect(store.at(T0).messages.enqueue(queue.name, shortLived(100))).rejects.toMatchObject({
       code: 'invalid-request',
     });
-    await store.at(T0).messages.enqueue(queue.name, [message({ delaySeconds: 99 })]);
+    await store.at(T0).messages.enqueue(queue.name, shortLived(99));
     expect(await dequeue(queue, T0 + 99 * SECOND)).toHaveLength(1);
+  });
+
+  it('makes a message available at its instant, to the millisecond, and counts the TTL from then', async () => {
+    const queue = await createQueue(store, { messageTtlSeconds: 100 });
+    const YEAR = 366 * 86_400 * SECOND;
+    await store
+      .at(T0)
+      .messages.enqueue(queue.name, [
+        message({ availableAt: T0 - 1, body: Buffer.from('past') }),
+        message({ availableAt: T0 + YEAR, body: Buffer.from('instant') }),
+        message({ delaySeconds: YEAR / SECOND, body: Buffer.from('delay') }),
+        message({ availableAt: T0 + YEAR, expiresInSeconds: YEAR / SECOND + 1, body: Buffer.from('short') }),
+      ]);
+    expect(bodies(await dequeue(queue, T0))).toEqual(['past']);
+    expect(bodies(await dequeue(queue, T0 + YEAR - 1))).toEqual([]);
+    const owed = await owedMessages(store, queue);
+    const lives = owed.map(({ body, availableAt, expiresAt }) => [body, availableAt - T0, expiresAt - availableAt]);
+    expect(lives.filter(([body]) => body !== 'past')).toEqual([
+      ['instant', YEAR, 100 * SECOND],
+      ['delay', YEAR, 100 * SECOND],
+      ['short', YEAR, 1 * SECOND],
+    ]);
+    expect(bodies(await dequeue(queue, T0 + YEAR)).toSorted()).toEqual(['delay', 'instant', 'short']);
+    await expect(
+      store.at(T0).messages.enqueue(queue.name, [message({ availableAt: T0 + YEAR + 1 })]),
+    ).rejects.toMatchObject({ code: 'invalid-request' });
   });
 
   it('keeps a queue within its maximum depth and counts leased messages', async () => {
@@ -199,7 +227,7 @@ describe('ack', () => {
     const other = await createQueue(store);
     await store.at(T0).messages.enqueue(queue.name, numbered(3));
     const [a, b, c] = (await dequeue(queue, T0)) as [never, never, never];
-    const wrongToken = { messageId: (b as { messageId: Buffer }).messageId, leaseToken: Buffer.alloc(8) };
+    const wrongToken = { ...(b as LeasedMessage), leaseToken: Buffer.alloc(8) };
     expect(await store.at(T0).messages.ack(other.id, [a])).toEqual(['delivery-not-found']);
     expect(await store.at(T0).messages.ack(queue.id, [c, wrongToken, a])).toEqual([null, 'lease-lost', null]);
     expect(await store.at(T0).messages.ack(queue.id, [b])).toEqual([null]);
@@ -299,7 +327,7 @@ describe('a receipt with a token of zeros', () => {
   it('is refused for every delivery, even one without a lease whose id the producer knows', async () => {
     const queue = await createQueue(store);
     const [delayed] = await store.at(T0).messages.enqueue(queue.name, [message({ delaySeconds: 600 })]);
-    const forged = [{ messageId: delayed!, leaseToken: Buffer.alloc(8) }];
+    const forged = [{ messageId: delayed!, leaseToken: Buffer.alloc(8), part: 0, members: 1 }];
     store.at(T0 + 1000);
     expect(await store.messages.ack(queue.id, forged)).toEqual(['lease-lost']);
     expect(await store.messages.nack(queue.id, forged, { delaySeconds: 0 })).toEqual(['lease-lost']);

@@ -7,7 +7,25 @@ import { refuseNewerSchema } from '../../libs/store/src/database/migrate.js';
 import { createDatabase, type TestDatabase } from '../support/servers.js';
 
 const NAMES = MIGRATIONS.map((Migration) => new Migration().name);
-const TABLES = ['broker', 'delivery', 'pack', 'pack_overflow', 'queue', 'reaper_lease', 'reaper_run'];
+const TABLES = [
+  'api_key',
+  'audit',
+  'broker',
+  'deduplication',
+  'delivery',
+  'job',
+  'message_group',
+  'pack',
+  'pack_overflow',
+  'queue',
+  'queue_minute',
+  'reaper_lease',
+  'reaper_run',
+  'schedule',
+  'subscription',
+  'topic',
+  'withdrawn',
+];
 
 let database: TestDatabase;
 
@@ -144,7 +162,7 @@ describe('migrations', () => {
     expect(await query('SELECT HEX(lease_token) AS token FROM delivery')).toEqual([{ token: '0000000000000000' }]);
   });
 
-  test('store every possible set of members, and refuse a payload that a pack cannot have', async () => {
+  test('store every possible set of members, and the payload of the largest message', async () => {
     await migrateDatabase(database.url);
     await query(
       `INSERT INTO delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, receive_count)
@@ -157,8 +175,7 @@ describe('migrations', () => {
       query(
         `INSERT INTO pack (id, queue_id, count, expires_at, payload) VALUES (${bytes}, 1, 1, 1, REPEAT('x', ${bytes}))`,
       );
-    await pack(8000);
-    await expect(pack(8001)).rejects.toThrow(/too long/i);
+    await pack(300_000);
   });
 
   test('give the pack table and its overflow the same columns, which EXCHANGE PARTITION needs', async () => {

@@ -42,11 +42,10 @@ async function fillCatchAll(rows: number): Promise<Buffer[]> {
 async function expectBrowsedAndRedriven(ids: readonly Buffer[]): Promise<void> {
   expect(hex((await store.browse.messages(ids)).map(({ id }) => id)).toSorted()).toEqual(hex(ids).toSorted());
   const graveyard = await createQueue(store);
-  await store.database.write('UPDATE delivery SET queue_id = ? WHERE queue_id = ? AND pack_id IN (?)', [
-    graveyard.id,
-    queue.id,
-    ids.map(packIdOf),
-  ]);
+  await store.database.write(
+    'UPDATE delivery SET queue_id = ?, source_queue_id = ? WHERE queue_id = ? AND pack_id IN (?)',
+    [graveyard.id, queue.id, queue.id, ids.map(packIdOf)],
+  );
   const { moved, skipped } = await store.at(WEEK_LATER).unleased.redrive(graveyard.id, FIRST_ID, 100);
   expect([moved, skipped]).toEqual([new Map([[queue.id, ids.length]]), 0]);
 }

@@ -18,7 +18,7 @@ import {
   storeStamped,
 } from '../support/partitions.js';
 import { runWhole } from '../support/duties.js';
-import { bodies, createQueue, openStore, type TestStore } from '../support/store.js';
+import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
 const DAILY = { widthMinutes: 1440, advanceMinutes: 2880 };
 const LATER = START + 5 * DAY;
@@ -96,6 +96,47 @@ describe('a partition that a few owed messages keep from a drop', () => {
     expect(hex(taken.map(({ messageId }) => messageId))).toEqual(hex(owed));
     expect(bodies(taken).toSorted()).toEqual(['0', '0', '1']);
     expect(await store.at(LATER).partitions.dropSettled(KEPT)).toEqual(['p_20260102_0000']);
+  });
+
+  test('keeps none of the bodies that were enqueued together with a message a year ahead', async () => {
+    const year = { delaySeconds: 366 * 86_400 };
+    const far = await store.at(START).messages.enqueue(queue.name, [...numbered(40), message(year), ...numbered(40)]);
+    const ahead = far.splice(40, 1);
+    await settleAll(store, queue, START + MINUTE);
+    expect(await store.at(LATER).partitions.dropSettled(KEPT)).toEqual(['p_20260103_0000']);
+    await run(duty);
+    expect({ settled: await stored(store, far), ahead: await stored(store, ahead) }).toEqual({ settled: 0, ahead: 1 });
+
+    // The TTL begins when it is available: it is handed out then, and dropped with its partition.
+    const then = START + 366 * DAY;
+    expect(await claimAll(store, queue, then - 1)).toEqual([]);
+    expect(hex((await settleAll(store, queue, then + 29 * DAY)).map(({ messageId }) => messageId))).toEqual(hex(ahead));
+    expect(await store.at(then + 29 * DAY).partitions.dropSettled(KEPT)).toEqual(['p_20260102_0000']);
+  });
+
+  test('is merged with its neighbours when there are many, and none of their messages is lost', async () => {
+    const days = 70;
+    await store.at(START).partitions.createMissing({ widthMinutes: 1440, advanceMinutes: days * 1440 });
+    const ahead: Buffer[] = [];
+    for (let day = 0; day < days; day += 1)
+      ahead.push(...(await enqueueStamped(store, queue, { at: START + day * DAY, delaySeconds: 366 * 86_400 })));
+    const late = START + (days + 5) * DAY;
+    const runs = (of: ThinPartitions) => runWhole(of);
+    store.at(late);
+    const before = (await store.partitions.listKept(KEPT)).length;
+    await runs(duty);
+    expect((await store.partitions.listKept(KEPT)).length).toBe(before - 23);
+    await runs(duty);
+    expect((await store.partitions.listKept(KEPT)).length).toBeLessThanOrEqual(48);
+    expect(await stored(store, ahead)).toBe(days);
+
+    const taken: Buffer[] = [];
+    let now = START + 366 * DAY;
+    for (; taken.length < days && now < START + 480 * DAY; now += 20 * DAY)
+      taken.push(...(await settleAll(store, queue, now)).map(({ messageId }) => messageId));
+    expect(hex(taken)).toEqual(hex(ahead));
+    await store.at(now).partitions.dropSettled(KEPT);
+    expect(await stored(store, ahead)).toBe(0);
   });
 
   test('is rebuilt later when another transaction uses the table for longer than DDL waits', async () => {

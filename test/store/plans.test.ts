@@ -2,8 +2,20 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Connection, createConnection, type RowDataPacket } from 'mysql2/promise';
 import { lowestMessageId, newPackId } from '@rowmq/contract';
-import { FIRST_ID, type LeasedMessage, MessageRepository, type Partition, type Queue } from '@rowmq/store';
+import {
+  FIRST_ID,
+  JobRepository,
+  type LeasedMessage,
+  MessageRepository,
+  type Partition,
+  type Queue,
+  TickRepository,
+  SettledRepository,
+  WithdrawnRepository,
+} from '@rowmq/store';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { publishIn } from '../../libs/store/src/messages/publish-in.js';
+import { enqueue } from '../../libs/typeorm/src/index.js';
 import { SessionClock } from '../support/clock.js';
 import { storeLonely } from '../support/packs.js';
 import { storeStamped } from '../support/partitions.js';
@@ -36,6 +48,21 @@ beforeAll(async () => {
   // Above the limit, but below what any test stores: each enqueue counts.
   queue = await createQueue(store, { maxReceives: 5, deadLetterQueue: graveyard.name, maxDepth: 1_000_000 });
   neighbour = await createQueue(store);
+  const schedules = Array.from({ length: 300 }, (_, one) => [
+    `s${one}`,
+    60,
+    queue.name,
+    '{}',
+    1,
+    'skip',
+    T0 + DAY * one,
+    T0 + DAY * one,
+    T0,
+  ]);
+  await store.database.write(
+    'INSERT INTO schedule (name, every_seconds, queue, message, enabled, missed, next_at, due_at, created_at) VALUES ?',
+    [schedules],
+  );
   statements = recordStatements(store.database);
   connection = await createConnection({ uri: store.url });
   // As in the store's own sessions.
@@ -63,32 +90,24 @@ async function moveClock(now: number | undefined): Promise<void> {
 }
 
 const LOCK = /LIMIT \d+\s+FOR UPDATE SKIP LOCKED$/;
-const VARIABLES = /^SET @(deadline|wanted) = /;
 
 const HELD_LOCK = /^SELECT[^]*FOR UPDATE( \/\*!80000 OF d \*\/)?$/;
 
-/** The statements that settle messages. */
-function settling(verb: string): Record<string, RegExp> {
-  return { [`${verb}: lock`]: HELD_LOCK, [`${verb}: delete`]: /^DELETE d/, [`${verb}: clear`]: /^UPDATE/ };
-}
-
-/** A verb's statement, and those that set its variables. */
-interface Sent {
-  sql: string;
-  variables: readonly string[];
+/** The statements that settle some members of deliveries. One deletes whole deliveries. */
+function settlingParts(verb: string): Record<string, RegExp> {
+  return { [`${verb}: clear`]: /^UPDATE/, [`${verb}: delete`]: /^DELETE d/ };
 }
 
 /**
  * Runs each verb once on messages of the third hour, for clients of two queues where a batch takes
  * several. Returns the statements by their purpose.
  */
-async function live(): Promise<Map<string, Sent>> {
+async function live(): Promise<Map<string, string>> {
   const now = T0 + 3 * HOUR;
   await moveClock(now);
-  const found = new Map<string, Sent>();
+  const found = new Map<string, string>();
   const keep = (verbs: Record<string, RegExp>): void => {
-    const variables = statements.filter((sql) => VARIABLES.test(sql.trim()));
-    for (const [verb, pattern] of Object.entries(verbs)) found.set(verb, { sql: sent(verb, pattern), variables });
+    for (const [verb, pattern] of Object.entries(verbs)) found.set(verb, sent(verb, pattern));
     statements.length = 0;
   };
   statements.length = 0;
@@ -109,6 +128,39 @@ async function live(): Promise<Map<string, Sent>> {
     'enqueue: count for maxDepth': /^SELECT SUM\(BIT_COUNT\(members\)\) AS messages/,
   });
 
+  await store.topics.put('plans');
+  for (const { name } of [queue, neighbour]) await store.topics.putSubscription('plans', name, null);
+  statements.length = 0;
+  await batches.publish([{ topicName: 'plans', messages: [{ ...message(urgent), values: {} }] }]);
+  keep({
+    'publish: topic and subscriptions': /^SELECT t\.id/,
+    'publish: queues': /^SELECT[^]*id IN \(SELECT s\.queue_id/,
+    'publish: lock topics and check versions': /^SET @topic_\d+ = [^]*LOCK IN SHARE MODE/,
+    'publish: lock queues and check versions': /^SET @queue_\d+ = [^]*LOCK IN SHARE MODE/,
+    'publish: packs': /^INSERT INTO pack/,
+    'publish: deliveries': /^INSERT INTO delivery/,
+  });
+  const inOrder = { topicName: 'plans-in-order', messages: [{ ...message({ groupId: 'g' }), values: {} }] };
+  await store.queues.put('in-order', { ordering: 'group' });
+  await store.topics.put('plans-in-order');
+  for (const name of ['in-order', neighbour.name]) await store.topics.putSubscription('plans-in-order', name, null);
+  await batches.publish([inOrder]);
+  keep({
+    'publish in order: lock topics': /^SELECT id, version\s+FROM topic[^]*LOCK IN SHARE MODE$/,
+    'publish in order: lock queues': /^SELECT id, version\s+FROM queue[^]*LOCK IN SHARE MODE$/,
+  });
+  await store.database.transaction((tx) => publishIn(tx, inOrder));
+  keep({
+    'publish in a transaction: topic and subscriptions': /^SELECT t\.id/,
+    'publish in a transaction: lock names': /^SELECT id FROM queue FORCE INDEX \(queue_by_name\)/,
+  });
+  await store.topics.put('passing');
+  await store.topics.putSubscription('passing', queue.name, null);
+  await store.topics.deleteSubscription('passing', queue.name);
+  keep({ 'unsubscribe: delete': /^DELETE s/ });
+  await store.topics.delete('passing');
+  keep({ 'delete topic: delete subscriptions': /^DELETE s/ });
+
   // Messages that are packs of their own, as of producers that send one at a time.
   for (let one = 0; one < 20; one += 1) await messages.enqueue(queue.name, [message(urgent)]);
   statements.length = 0;
@@ -128,10 +180,10 @@ async function live(): Promise<Map<string, Sent>> {
   await batches.reject({ queueId: queue.id, receipts: leased.slice(5, 8) });
   keep({ 'reject, dead-letter: lock settings': /^SELECT max_receives[^]*LOCK IN SHARE MODE$/ });
   await messages.ack(queue.id, leased.slice(30));
-  keep(settling('ack of one claim'));
+  keep({ 'ack of one claim': /^DELETE d/ });
   // Some members of a pack, and the only ones of others.
   await messages.ack(queue.id, [...leased.slice(16, 20), ...leased.slice(25, 30)]);
-  keep(settling('ack of parts'));
+  keep(settlingParts('ack of parts'));
   await messages.nack(queue.id, leased.slice(8, 12), { delaySeconds: 60 });
   const lost = leased.map((one, index): LeasedMessage => ({ ...one, leaseToken: Buffer.alloc(8, index + 1) }));
   await messages.ack(queue.id, lost);
@@ -145,11 +197,11 @@ async function live(): Promise<Map<string, Sent>> {
   }
   statements.length = 0;
   await messages.ack(queue.id, each.slice(0, 8));
-  keep(settling('ack of several claims'));
+  keep({ 'ack of several claims': /^DELETE d/ });
   await messages.nack(queue.id, each.slice(8), { delaySeconds: 60 });
   keep({ 'nack … of many claims: lock': HELD_LOCK, 'nack … of many claims: delete': /^DELETE d/ });
   await messages.ack(queue.id, each.slice(8));
-  keep(settling('ack of many claims'));
+  keep({ 'ack of many claims': /^DELETE d/ });
 
   const { found: positions } = await store.unleased.findExpired(queue.id, FIRST_ID, 1000);
   expect(positions).toEqual([]);
@@ -165,7 +217,7 @@ async function live(): Promise<Map<string, Sent>> {
   for (const state of ['ready', 'delayed', 'leased'] as const) {
     const page = await store.browse.browse(queue.id, state, 1, undefined);
     keep({ [`browse ${state}`]: /ORDER BY priority_rank, available_at/ });
-    const after = page.nextAfter ?? `3.${now}.${Buffer.alloc(26).toString('base64url')}`;
+    const after = page.nextAfter ?? `3.${now}.${Buffer.alloc(27).toString('base64url')}`;
     await store.browse.browse(queue.id, state, 1, after);
     keep({ [`browse ${state}, next page`]: /ORDER BY priority_rank, available_at/ });
   }
@@ -173,9 +225,24 @@ async function live(): Promise<Map<string, Sent>> {
   keep({ stats: /AS oldest/ });
   const [any] = leased as [LeasedMessage];
   await store.browse.messages([any.messageId]);
-  keep({ 'look-up: body': /^SELECT id, queue_id AS queueId, count[^]*UNION ALL/ });
+  keep({ 'look-up: body': /^SELECT id, queue_id AS queueId, topic_id[^]*UNION ALL/ });
   await store.browse.deliveries(any.messageId, [queue.id, neighbour.id]);
   keep({ 'look-up: deliveries': /members & \d+ <> 0$/ });
+
+  const [cancelled] = await messages.enqueue(neighbour.name, [message({ delaySeconds: 60 })]);
+  statements.length = 0;
+  await batches.cancel(cancelled as Buffer, [queue.id, neighbour.id]);
+  keep({ 'cancel: find': /ORDER BY d\.queue_id$/, 'cancel: lock': /FOR UPDATE SKIP LOCKED$/ });
+
+  await store.database.write('INSERT IGNORE INTO withdrawn (pack_id, queue_id, how, members) VALUES (?, 1, 1, 1)', [
+    newPackId(1),
+  ]);
+  statements.length = 0;
+  await new WithdrawnRepository(store.database).forgetReaped(FIRST_ID, 1000);
+  keep({ 'withdrawn: find those of reaped packs': /^SELECT w\.pack_id/, 'withdrawn: delete': /^DELETE w/ });
+
+  await new TickRepository(store.database).due();
+  keep({ 'schedules: what is due': /FROM schedule FORCE INDEX \(schedule_due\)/ });
 
   const partition = (await store.partitions.list()).find(({ until }) => (until ?? 0) > now) as Partition;
   statements.length = 0;
@@ -187,6 +254,14 @@ async function live(): Promise<Map<string, Sent>> {
   });
   await store.partitions.countOwed(partition, 1000);
   keep({ 'thin: count owed': /^SELECT COUNT\(\*\) AS n FROM \(SELECT 1 FROM delivery/ });
+  const settled = new SettledRepository(store.database);
+  await settled.find(queue.id, lowestMessageId(now), lowestMessageId(now + HOUR), 1000);
+  keep({
+    'replay: packs': /^\(SELECT id, queue_id AS queueId, topic_id AS topicId, count FROM pack FORCE/,
+    'replay: subscriptions': /^SELECT topic_id AS topicId/,
+    'replay: deliveries': /^SELECT pack_id AS packId, BIT_OR\(members\)/,
+    'replay: withdrawn messages': /^SELECT pack_id AS packId, BIT_OR\(members\) AS members\s+FROM withdrawn/,
+  });
   await moveClock(now + DAY / 2);
   await store.partitions.listKept({ retentionSeconds: 1 });
   keep({ 'drop: is anything owed': /^SELECT 1 FROM delivery FORCE[^]*LIMIT 1$/ });
@@ -194,14 +269,37 @@ async function live(): Promise<Map<string, Sent>> {
   // Dead letters go back where they were enqueued.
   await store.unleased.redrive(graveyard.id, FIRST_ID, 1000);
   keep({
-    'redrive: origins': /^SELECT id, queue_id AS queueId FROM pack FORCE/,
     'redrive: lock targets': /^SELECT id, message_ttl_seconds[^]*LOCK IN SHARE MODE$/,
     'expire, dead-letter, redrive, purge: lock': /FOR UPDATE SKIP LOCKED$/,
   });
+  const jobs = new JobRepository(store.database);
+  const everything = { filter: {}, patterns: [], target: null, messagesPerSecond: null, maxMessages: null };
+  const { id: job } = await jobs.create({ kind: 'redrive', queue: graveyard, ...everything });
+  await jobs.idle(10);
+  keep({ 'jobs: which nobody has': /FROM `job` [^]*LIMIT 10$/ });
+  await jobs.acquire(job, 'worker');
+  await jobs.runBatch(job, 'worker', { rows: 500, most: Infinity });
+  keep({
+    'jobs: take over': /^UPDATE job FORCE/,
+    'jobs: lock': /^SELECT step, worker, state FROM job[^]*FOR UPDATE$/,
+    'jobs: count a batch': /^UPDATE job\s+SET examined/,
+  });
+  await jobs.forget(3600, 100);
+  keep({ 'jobs: forget': /^SELECT .* FROM `job` .* LIMIT 100$/ });
   await moveClock(now + 1000);
   await store.unleased.purge(queue.id, lowestMessageId(now), lowestMessageId(now + HOUR), 10_000);
   keep({ 'purge: lock leased': HELD_LOCK, 'purge: lock others': /FOR UPDATE SKIP LOCKED$/ });
   await moveClock(now);
+
+  const inTransaction = store.database.dataSource.transaction(async (manager) => {
+    await enqueue(manager, queue.name, [{ body: 'of a service' }]);
+    throw new Error('undo it');
+  });
+  await expect(inTransaction).rejects.toThrow('undo it');
+  keep({
+    'transactional enqueue: settings': /^SELECT\s+id,\s+name[^]* FROM queue WHERE name = .+$/,
+    'transactional enqueue: lock name': /^SELECT id, [^]* FROM queue FORCE INDEX[^]*LOCK IN SHARE MODE$/,
+  });
   return found;
 }
 
@@ -212,7 +310,7 @@ async function fill(rows: number): Promise<void> {
     const count = Math.floor((rows + 5 - hour) / 6);
     await storeStamped(store, queue, { at: T0 + hour * HOUR, now: T0, count });
   }
-  await connection.query('ANALYZE TABLE delivery, pack');
+  await connection.query('ANALYZE TABLE delivery, pack, schedule');
 }
 
 interface Plan {
@@ -226,9 +324,8 @@ interface Plan {
   Extra: string;
 }
 
-async function explain({ sql, variables }: Sent): Promise<Plan[]> {
+async function explain(sql: string): Promise<Plan[]> {
   const form = testServer().kind === 'mysql' ? 'EXPLAIN FORMAT=TRADITIONAL' : 'EXPLAIN PARTITIONS';
-  for (const variable of variables) await connection.query(variable);
   const plans: Plan[] = [];
   // SET has no plan, only the queries that compute its values.
   const queries = sql.startsWith('SET ')
@@ -244,7 +341,25 @@ async function explain({ sql, variables }: Sent): Promise<Plan[]> {
  */
 function essence(plans: Plan[]): string[] {
   const each = plans
-    .filter(({ table }) => ['queue', 'delivery', 'd', 'pack', 'p', 'pack_overflow'].includes(table))
+    .filter(({ table }) =>
+      [
+        'queue',
+        'delivery',
+        'd',
+        'pack',
+        'p',
+        'pack_overflow',
+        'schedule',
+        'topic',
+        't',
+        's',
+        'withdrawn',
+        'w',
+        'subscription',
+        'job',
+        'JobEntity',
+      ].includes(table),
+    )
     .map(({ table, select_type: what, partitions, type, key, key_len: bytes, Extra }) => {
       const sorted = /filesort|temporary/i.exec(Extra ?? '');
       const access = what === 'INSERT' ? 'insert' : `${type} on ${key} (${bytes})`;
@@ -257,7 +372,7 @@ function essence(plans: Plan[]): string[] {
 const ROWS = [0, 3, 200, 20_000];
 /** Without locks, a small table may be read from its start as well. */
 const WALK = expect.stringMatching(
-  /^delivery: (range on PRIMARY \(20\)|ref on PRIMARY \(4\)|index on PRIMARY \(29\))$/,
+  /^delivery: (range on PRIMARY \(20\)|ref on PRIMARY \(4\)|index on PRIMARY \(30\))$/,
 );
 
 describe.each(ROWS)('with %i messages in the queue', (rows) => {
@@ -276,28 +391,49 @@ describe.each(ROWS)('with %i messages in the queue', (rows) => {
       'enqueue: packs': [expect.stringMatching(/^pack: insert(, 1 partition\(s\))?$/)],
       'enqueue: deliveries': ['delivery: insert'],
       'enqueue: count for maxDepth': ['delivery: ref on PRIMARY (4)'],
+      'publish: topic and subscriptions': ['t: const on topic_by_name (82)', 's: ref on PRIMARY (4)'],
+      'publish: queues': [
+        't: const on topic_by_name (82)',
+        's: ref on PRIMARY (4)',
+        // Without locks, MariaDB may read a small table as a whole.
+        expect.stringMatching(/^queue: (eq_ref on PRIMARY \(4\)|ALL on null \(null\))$/),
+      ],
+      'publish: lock topics and check versions': ['topic: const on PRIMARY (4)'],
+      'publish: lock queues and check versions': ['queue: const on PRIMARY (4)'],
+      'publish in order: lock topics': ['topic: const on PRIMARY (4)'],
+      'publish in order: lock queues': ['queue: range on PRIMARY (4)'],
+      'publish in a transaction: topic and subscriptions': ['t: const on topic_by_name (82)', 's: ref on PRIMARY (4)'],
+      'publish in a transaction: lock names': ['queue: range on queue_by_name (83)'],
+      'withdrawn: find those of reaped packs': [
+        'w: range on PRIMARY (16)',
+        'pack_overflow: eq_ref on PRIMARY (16)',
+        expect.stringMatching(/^pack: eq_ref on PRIMARY \(16\), \d+ partition\(s\)$/),
+      ],
+      'withdrawn: delete': [expect.stringMatching(/^w: (ref|range) on PRIMARY \(16\)$/)],
+      'replay: subscriptions': ['subscription: ref on subscription_by_queue (4)'],
+      'replay: withdrawn messages': ['withdrawn: range on PRIMARY (20)'],
+      'publish: packs': [expect.stringMatching(/^pack: insert(, 1 partition\(s\))?$/)],
+      'publish: deliveries': ['delivery: insert'],
+      // On MySQL, a whole key that names no row has no plan.
+      'unsubscribe: delete': expect.toSatisfy(
+        (plan: string[]) => plan.length === 0 || /^s: (range|ref|const|eq_ref) on PRIMARY \(8\)$/.test(plan.join()),
+      ),
+      'delete topic: delete subscriptions': ['s: ref on PRIMARY (4)'],
       'claim: peek': ['d: range on delivery_next (13)'],
       'claim: settings': ['queue: const on PRIMARY (4)'],
       'claim: lock': ['d: range on delivery_next (13)'],
-      'claim, nack, expire …: delete': ['d: range on PRIMARY (29)'],
+      'claim, nack, expire …: delete': ['d: range on PRIMARY (30)'],
       'claim, nack …: insert': ['delivery: insert'],
       'claim: bodies': ['pack: range on PRIMARY (16), 1 partition(s)'],
       'nack, extend, release, reject: lock': ['d: ref on PRIMARY (28)'],
       'reject, dead-letter: lock settings': ['queue: const on PRIMARY (4)'],
-      'ack of one claim: lock': ['d: range on PRIMARY (28)'],
-      'ack of one claim: delete': ['d: range on PRIMARY (28)'],
-      'ack of one claim: clear': ['d: range on PRIMARY (28)'],
-      'ack of parts: lock': ['d: range on PRIMARY (28)'],
-      'ack of parts: delete': ['d: range on PRIMARY (28)'],
-      'ack of parts: clear': ['d: range on PRIMARY (28)'],
-      'ack of several claims: lock': ['d: range on PRIMARY (28)'],
-      'ack of several claims: delete': ['d: range on PRIMARY (28)'],
-      'ack of several claims: clear': ['d: range on PRIMARY (28)'],
-      'ack of many claims: lock': ['d: ref on PRIMARY (28)'],
-      'ack of many claims: delete': ['d: ref on PRIMARY (28)'],
-      'ack of many claims: clear': ['d: ref on PRIMARY (28)'],
+      'ack of one claim': ['d: range on PRIMARY (30)'],
+      'ack of parts: clear': ['d: range on PRIMARY (30)'],
+      'ack of parts: delete': ['d: range on PRIMARY (30)'],
+      'ack of several claims': ['d: range on PRIMARY (30)'],
+      'ack of many claims': ['d: eq_ref on PRIMARY (30)'],
       'nack … of many claims: lock': ['d: ref on PRIMARY (28)'],
-      'nack … of many claims: delete': ['d: eq_ref on PRIMARY (29)'],
+      'nack … of many claims: delete': ['d: eq_ref on PRIMARY (30)'],
       'receipts: why they failed': ['d: ref on PRIMARY (20)'],
       'walk: end of a stretch': [WALK],
       'expire: find': ['d: range on PRIMARY (20)'],
@@ -312,19 +448,37 @@ describe.each(ROWS)('with %i messages in the queue', (rows) => {
       stats: ['delivery: ref on PRIMARY (4)'],
       'look-up: body': ['pack: const on PRIMARY (16), 1 partition(s)'],
       'look-up: deliveries': ['delivery: range on PRIMARY (20)'],
+      'cancel: find': ['d: range on PRIMARY (20)'],
+      'cancel: lock': ['d: ref on delivery_next (37)'],
+      'schedules: what is due': ['schedule: range on schedule_due (9)'],
       'thin: packs': ['pack: range on PRIMARY (16), 1 partition(s)'],
       // DISTINCT collects the ids of a thousand packs at most.
       'thin: deliveries': [
-        expect.stringMatching(/^delivery: (range on PRIMARY \(20\)|index on PRIMARY \(29\)), temporary$/),
+        expect.stringMatching(/^delivery: (range on PRIMARY \(20\)|index on PRIMARY \(30\)), temporary$/),
       ],
       // The server opens all partitions, and looks up each id in its own.
       'thin: delete': [expect.stringMatching(/^p: eq_ref on PRIMARY \(16\), \d+ partition\(s\)$/)],
       'thin: count owed': [WALK],
+      'replay: packs': [
+        'pack: range on PRIMARY (16), 1 partition(s)',
+        expect.stringMatching(/^pack_overflow: (range|index) on PRIMARY \(16\)$/),
+      ],
+      // GROUP BY collects the ids of a thousand packs at most.
+      'replay: deliveries': [
+        expect.stringMatching(/^delivery: (range on PRIMARY \(20\)|index on PRIMARY \(29\))(, temporary)?$/),
+      ],
       'drop: is anything owed': [WALK],
-      'redrive: origins': ['pack: const on PRIMARY (16), 1 partition(s)'],
       'redrive: lock targets': ['queue: const on PRIMARY (4)'],
       'expire, dead-letter, redrive, purge: lock': ['d: ref on delivery_next (29)'],
-      'purge: lock leased': ['d: eq_ref on PRIMARY (29)'],
+      // A small table may be read from its start as well.
+      'jobs: which nobody has': [expect.stringMatching(/^JobEntity: (range|index) on job_by_end \(17\)$/)],
+      'jobs: take over': ['job: range on PRIMARY (16)'],
+      'jobs: lock': ['job: const on PRIMARY (16)'],
+      'jobs: count a batch': ['job: range on PRIMARY (16)'],
+      'jobs: forget': [expect.stringMatching(/^JobEntity: (range on job_by_end \(9\)|index on job_by_end \(17\))$/)],
+      'purge: lock leased': ['d: eq_ref on PRIMARY (30)'],
+      'transactional enqueue: settings': ['queue: const on queue_by_name (83)'],
+      'transactional enqueue: lock name': ['queue: const on queue_by_name (83)'],
       // With the pack's id, and in a small table also with the token that follows it in the index.
       'purge: lock others': [expect.stringMatching(/^d: range on delivery_next \((29|37)\)$/)],
     });
@@ -340,7 +494,7 @@ describe.each(ROWS)('with %i messages in the queue', (rows) => {
     for (const [verb, planned] of explained) {
       for (const { table, key, key_len: bytes, rows: read } of planned) {
         // For a prefix of the key, the estimate depends on statistics of the whole table.
-        const isWhole = key === 'PRIMARY' && bytes === (['pack', 'p'].includes(table) ? '16' : '29');
+        const isWhole = key === 'PRIMARY' && bytes === (['pack', 'p'].includes(table) ? '16' : '30');
         if (isWhole && /: delete$|bodies$|lock leased$|look-up: body$/.test(verb)) expected.push([verb, Number(read)]);
       }
     }
@@ -356,24 +510,24 @@ it('a batch of more than a thousand packs is found like a small one', async () =
   await moveClock(T0 + HOUR);
   statements.length = 0;
   const messages = new SingleMessages(new MessageRepository(store.database));
-  const leased = await messages.dequeue(queue, { maxMessages: 1200, leaseSeconds: 60 });
+  const demands = Array.from({ length: 12 }, () => ({ maxMessages: 100, leaseSeconds: 60 }));
+  const leased = (await messages.batches.claim(queue, demands)).leased.flat();
   expect(leased).toHaveLength(1200);
   const claim = { delete: sent('delete', /^DELETE d/), bodies: sent('bodies', /FROM pack FORCE/) };
   statements.length = 0;
   await messages.ack(queue.id, leased);
-  const variables = statements.filter((sql) => VARIABLES.test(sql.trim()));
-  const settle = Object.entries(settling('ack')).map(([verb, pattern]) => sent(verb, pattern));
+  const settle = sent('settle', /^DELETE d/);
   const named = `(${leased.map(({ messageId }) => `x'${messageId.toString('hex')}'`).join(',')})`;
-  expect([claim.delete, claim.bodies, ...settle].every((sql) => sql.includes(named))).toBe(true);
+  expect([claim.delete, claim.bodies, settle].every((sql) => sql.includes(named))).toBe(true);
   statements.length = 0;
   await store.unleased.purge(queue.id, FIRST_ID, lowestMessageId(T0 + 2 * HOUR), 10_000);
   const purge = { lock: sent('lock', /FOR UPDATE SKIP LOCKED$/), delete: sent('delete', /^DELETE d/) };
-  const plan = async (sql: string): Promise<string[]> => essence(await explain({ sql, variables }));
-  expect(await plan(claim.delete)).toEqual(['d: range on PRIMARY (29)']);
+  const plan = async (sql: string): Promise<string[]> => essence(await explain(sql));
+  expect(await plan(claim.delete)).toEqual(['d: range on PRIMARY (30)']);
   expect(await plan(claim.bodies)).toEqual(['pack: range on PRIMARY (16), 1 partition(s)']);
-  for (const sql of settle) expect(await plan(sql)).toEqual(['d: range on PRIMARY (28)']);
+  expect(await plan(settle)).toEqual(['d: range on PRIMARY (30)']);
   expect(await plan(purge.lock)).toEqual([expect.stringMatching(/^d: range on delivery_next \((29|37)\)$/)]);
-  expect(await plan(purge.delete)).toEqual(['d: range on PRIMARY (29)']);
+  expect(await plan(purge.delete)).toEqual(['d: range on PRIMARY (30)']);
 });
 
 describe.each(ROWS)('with %i messages that are ready', (rows) => {
@@ -408,10 +562,13 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
     if (priorities > 0) await batches.claim(own, demands);
     await batches.enqueue([{ queueName: own.name, messages: seen() }]);
     const claiming = priorities > 0 ? batches : new MessageRepository(store.database);
-    statements.length = 0;
-    await claiming.claim(own, demands);
-    const [peek, lock] = [sent('claim: peek', PEEK_AT_FRONT), sent('claim: lock', LOCK)];
-    expect(peek.match(/priority_rank = /g)).toHaveLength(priorities || 10);
+    // Every 200 ms, a claim looks in all priorities.
+    const [peek, lock] = await eventually('a claim looks in the priorities that it knows', async () => {
+      statements.length = 0;
+      await claiming.claim(own, demands);
+      const found = sent('claim: peek', PEEK_AT_FRONT);
+      return found.match(/priority_rank = /g)?.length === (priorities || 10) && [found, sent('claim: lock', LOCK)];
+    });
     // Delay everything. The next claim then finds nothing, reads below the floors and finds nothing
     // there.
     await connection.query('UPDATE delivery SET available_at = available_at + ? WHERE queue_id = ?', [DAY, own.id]);
@@ -428,17 +585,16 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
     'a claim above the floors of %i priorities and a rescan below them read the index in its order',
     async (priorities) => {
       const { peek, lock, below, ready } = await claimStatements(priorities);
-      for (const sql of [peek, lock])
-        expect(essence(await explain({ sql, variables: [] }))).toEqual(['d: range on delivery_next (13)']);
+      for (const sql of [peek, lock]) expect(essence(await explain(sql))).toEqual(['d: range on delivery_next (13)']);
       for (const sql of [below, ready]) {
-        expect(essence(await explain({ sql, variables: [] }))).toEqual(['delivery: range on delivery_next (13)']);
+        expect(essence(await explain(sql))).toEqual(['delivery: range on delivery_next (13)']);
       }
       if (testServer().kind !== 'mysql') return;
       // The server expects one row a range. FORCE INDEX keeps MySQL from diving into the index for
       // an estimate. In a deep queue that would cost ten times as much as the peek.
       for (const sql of [peek, lock]) {
         const ranges = sql.match(/priority_rank = /g)?.length;
-        expect((await explain({ sql, variables: [] })).map((plan) => plan.rows)).toEqual([ranges]);
+        expect((await explain(sql)).map((plan) => plan.rows)).toEqual([ranges]);
       }
     },
   );
@@ -502,17 +658,13 @@ describe('the hot statements', () => {
       await connection.query('CREATE TEMPORARY TABLE before_ack AS SELECT * FROM delivery');
       statements.length = 0;
       await store.messages.ack(queue.id, leased.slice(10));
-      const variables = statements.filter((sql) => VARIABLES.test(sql.trim()));
-      const settle = Object.entries(settling('ack')).map(([verb, pattern]) => sent(verb, pattern));
+      const settle = Object.entries(settlingParts('ack')).map(([verb, pattern]) => sent(verb, pattern));
       await connection.query('DELETE FROM delivery');
       await connection.query('INSERT INTO delivery SELECT * FROM before_ack');
-      for (const sql of variables) await connection.query(sql);
       const locked = await lockedRows(async () => {
         const answers: unknown[] = [];
         for (const sql of settle) answers.push((await connection.query(sql))[0]);
-        const [found, deleted, cleared] = answers;
-        expect(found).toHaveLength(deliveries);
-        expect([deleted, cleared]).toMatchObject([{ affectedRows: deliveries - 1 }, { affectedRows: 1 }]);
+        expect(answers).toMatchObject([{ affectedRows: deliveries }, { affectedRows: deliveries - 1 }]);
       });
       expect(locked).toBeLessThanOrEqual(2 * deliveries + 2);
     }

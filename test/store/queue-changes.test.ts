@@ -78,8 +78,8 @@ describe('while a service’s transaction that enqueued is open', () => {
         await enqueue(manager, queue.name, [{ body: 'of the service' }]);
         for (const change of [
           () => store.queues.put(queue.name, { leaseSeconds: 77, deadLetterQueue: graveyard.name }),
-          () => store.queues.setPaused(queue.name, true),
-          () => store.queues.setPaused(queue.name, false),
+          () => store.queues.setPaused(queue.name, { paused: true }),
+          () => store.queues.setPaused(queue.name, { paused: false }),
           () => store.queues.put(graveyard.name, { delaySeconds: 1 }),
         ])
           expect(await duration(change())).toBeLessThan(AT_ONCE_MS);
@@ -118,17 +118,16 @@ describe('while a service’s transaction that enqueued is open', () => {
   });
 });
 
-test('while the reaper’s lease row is locked, a new queue fails with its own error in time', async () => {
+test('while the reaper’s lease row is locked, a new queue fails with its own error', async () => {
   const session = await openSession(store);
   try {
     await session.write('START TRANSACTION');
     await session.read(`SELECT 1 FROM reaper_lease WHERE name = 'reaper' FOR UPDATE`);
-    const begun = performance.now();
+    // The row stays locked: the change itself must give up.
     await expect(store.queues.put('new', {})).rejects.toMatchObject({
       code: 'queue-locked',
       message: expect.stringContaining("or the reaper's row of `reaper_lease`"),
     });
-    expect(performance.now() - begun).toBeLessThan(6000);
     await session.write('ROLLBACK');
     expect(await store.queues.put('new', {})).toMatchObject({ created: true });
   } finally {
@@ -139,7 +138,7 @@ test('while the reaper’s lease row is locked, a new queue fails with its own e
 describe('while somebody keeps the row of a queue locked', () => {
   test.each([
     ['a change', () => store.queues.put(queue.name, { leaseSeconds: 5 })],
-    ['a pause', () => store.queues.setPaused(queue.name, true)],
+    ['a pause', () => store.queues.setPaused(queue.name, { paused: true })],
     ['a deletion', () => store.queues.delete(queue.name)],
   ])('%s fails with its own error, and does not hinder enqueues', async (_, change) => {
     const session = await openSession(store);
@@ -157,7 +156,7 @@ describe('while somebody keeps the row of a queue locked', () => {
     }
   });
 
-  test('a change or a pause that changes nothing takes no lock', async () => {
+  test('a change, a pause or a creation that changes nothing takes no lock', async () => {
     const graveyard = await createQueue(store);
     await store.queues.put(queue.name, { leaseSeconds: 9, maxReceives: null, deadLetterQueue: graveyard.name });
     const { version } = await store.queues.getFresh(queue.name);
@@ -168,8 +167,11 @@ describe('while somebody keeps the row of a queue locked', () => {
       const statements = recordStatements(store.database);
       for (const same of [{}, { leaseSeconds: 9 }, { maxReceives: null }, { deadLetterQueue: graveyard.name }])
         expect(await store.queues.put(queue.name, same)).toMatchObject({ created: false, queue: { leaseSeconds: 9 } });
-      await store.queues.setPaused(queue.name, false);
-      expect(statements.filter((sql) => /UPDATE|SHARE|INSERT/.test(sql))).toEqual([]);
+      await expect(store.queues.create(queue.name, { leaseSeconds: 8 })).rejects.toMatchObject({
+        code: 'queue-exists',
+      });
+      await store.queues.setPaused(queue.name, { paused: false });
+      expect(statements.filter((sql) => /UPDATE|SHARE|INSERT|MAX_EXECUTION_TIME/.test(sql))).toEqual([]);
       expect((await store.queues.getFresh(queue.name)).version).toBe(version);
     } finally {
       await session.end();

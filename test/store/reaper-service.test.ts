@@ -3,6 +3,7 @@ import { SchedulerRegistry } from '@nestjs/schedule';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import type { Duty, Round } from '../../apps/reaper/src/duties/duty.js';
 import { ReaperService } from '../../apps/reaper/src/reaper.service.js';
+import { PeerRepository } from '@rowmq/store';
 import { openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
@@ -104,6 +105,28 @@ describe('reapers', () => {
     expect(duties[1]!.runs + duties[2]!.runs).toBe(before);
     await lapse();
     await eventually('one of the two works again', () => duties[1]!.runs + duties[2]!.runs > before);
+  });
+
+  test('let brokers go first while one of them reports that the database is slow, except in urgent duties', async () => {
+    const self = { id: 'a-broker', url: 'http://127.0.0.1:1', token: 'secret' };
+    const peers = new PeerRepository(store.database);
+    await peers.heartbeat(self, 2);
+    const [urgent, patient] = [Object.assign(new Counting('urgent'), { isUrgent: true as const }), new Counting()];
+    await start(urgent, patient);
+    await eventually('some rounds have passed', () => urgent.runs >= 5);
+    expect(patient.runs).toBe(0);
+    await peers.heartbeat(self, 0);
+    await eventually('it works again', () => patient.runs >= 2);
+    await peers.heartbeat(self, 1);
+    await eventually('it yields again', async () => {
+      const [before, until] = [patient.runs, urgent.runs + 5];
+      await eventually('some rounds have passed', () => urgent.runs >= until);
+      return patient.runs === before;
+    });
+    // The word of a broker that is gone does not count.
+    await store.database.write('UPDATE broker SET heartbeat_at = heartbeat_at - 11000');
+    const ran = patient.runs;
+    await eventually('it works again', () => patient.runs > ran);
   });
 
   test('keep the lease between rounds longer than it lasts, and a standby asks for it only in its own rounds', async () => {

@@ -2,20 +2,23 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Logger } from '@nestjs/common';
 import { SchedulerRegistry } from '@nestjs/schedule';
 import { beforeEach, expect, test } from 'vitest';
-import type { Queue } from '@rowmq/store';
+import { DeduplicationRepository, WithdrawnRepository, type Queue } from '@rowmq/store';
 import { CreatePartitions } from '../../apps/reaper/src/duties/create-partitions.js';
 import { DeadLetterDeliveries } from '../../apps/reaper/src/duties/dead-letter-deliveries.js';
 import { DropPartitions } from '../../apps/reaper/src/duties/drop-partitions.js';
 import type { Duty } from '../../apps/reaper/src/duties/duty.js';
 import { ExpireDeliveries } from '../../apps/reaper/src/duties/expire-deliveries.js';
+import { ForgetWithdrawn } from '../../apps/reaper/src/duties/forget-withdrawn.js';
+import { KeepHistory } from '../../apps/reaper/src/duties/keep-history.js';
 import { PruneRuns } from '../../apps/reaper/src/duties/prune-runs.js';
+import { RemoveDeduplication } from '../../apps/reaper/src/duties/remove-deduplication.js';
 import { RemoveDeletedQueues } from '../../apps/reaper/src/duties/remove-deleted-queues.js';
 import { ThinPartitions } from '../../apps/reaper/src/duties/thin-partitions.js';
 import { readReaperConfig } from '../../apps/reaper/src/reaper.config.js';
 import { ReaperService } from '../../apps/reaper/src/reaper.service.js';
 import { owedMessages } from '../support/deliveries.js';
 import { enqueueStamped, HOUR, MINUTE, settleAll, START } from '../support/partitions.js';
-import { createQueue, numbered, openStore, type TestStore } from '../support/store.js';
+import { createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
 Logger.overrideLogger(false);
 
@@ -39,11 +42,14 @@ function duties(of: TestStore): Duty[] {
   });
   return [
     new CreatePartitions(of.partitions, config),
-    new ExpireDeliveries(of.queues, of.unleased, of.messages.batches),
-    new DeadLetterDeliveries(of.queues, of.unleased, of.messages.batches),
+    new ExpireDeliveries(of.queues, of.unleased, of.messages.batches, of.minutes),
+    new DeadLetterDeliveries(of.queues, of.unleased, of.messages.batches, of.minutes),
     new RemoveDeletedQueues(of.queues, of.unleased),
+    new RemoveDeduplication(new DeduplicationRepository(of.database)),
+    new ForgetWithdrawn(new WithdrawnRepository(of.database)),
     new DropPartitions(of.partitions, config),
     new ThinPartitions(of.partitions, config),
+    new KeepHistory(of.queues, of.browse, of.minutes),
     new PruneRuns(of.reaper),
   ];
 }
@@ -115,7 +121,8 @@ test(
       maxReceives: 1,
       deadLetterQueue: graveyard.name,
     });
-    await store.at(START).messages.enqueue(neglected.name, numbered(20));
+    await store.at(START).messages.enqueue(neglected.name, numbered(19));
+    await store.at(START).messages.enqueue(neglected.name, [message({ deduplicationId: 'forgotten' })]);
     await store.at(START).messages.dequeue(neglected, { maxMessages: 20, leaseSeconds: 30 });
     await store.at(START).messages.enqueue(neglected.name, numbered(20, { expiresInSeconds: 30 }));
 
@@ -136,6 +143,7 @@ test(
       'expire-deliveries',
       'dead-letter-deliveries',
       'remove-deleted-queues',
+      'remove-deduplication',
       'drop-partitions',
       'thin-partitions',
     ]) {

@@ -1,5 +1,6 @@
 import { formatMessageId, messageIdIn, newPackId, PACK_MESSAGES, packIdOf } from '@rowmq/contract';
 import {
+  type EnqueuedMessage,
   FIRST_ID,
   LEASE_GRACE_MS,
   type LeasedMessage,
@@ -301,8 +302,7 @@ describe('a stale holder', () => {
     const leased = await leaseTogether(4);
     const strange = messageIdIn(packIdOf(leased[0]!.messageId), 9);
     const never = messageIdIn(newPackId(), 0);
-    const { leaseToken } = leased[0] as LeasedMessage;
-    const receipts = [strange, never].map((messageId) => ({ messageId, leaseToken }));
+    const receipts = [strange, never].map((messageId) => ({ ...(leased[0] as LeasedMessage), messageId }));
     expect(await store.messages.ack(queue.id, receipts)).toEqual(['delivery-not-found', 'delivery-not-found']);
     expect(await store.messages.ack(queue.id, leased.slice(0, 1))).toEqual([null]);
     // A settled member of a delivery that is still leased.
@@ -406,7 +406,7 @@ describe('a pack', () => {
 
   it('is not shared by messages that are too large for it, and every byte comes back', async () => {
     const bytes = (length: number, start: number) => Buffer.from(Array.from({ length }, (_, at) => (start + at) % 256));
-    const sizes = [4096, 10, 4096, 3000, 3000, 3000, 0, 4096, 1, 7890];
+    const sizes = [70_000, 10, 69_000, 60_000, 60_000, 60_000, 0, 4096, 1, 139_000];
     const sent = sizes.map((size, index) =>
       message({ body: bytes(size, index * 7), headers: index % 2 === 0 ? null : Buffer.from(`{"n":"${index}"}`) }),
     );
@@ -415,7 +415,7 @@ describe('a pack', () => {
       'SELECT MAX(LENGTH(payload)) AS longest, COUNT(*) AS count FROM pack WHERE queue_id = ?',
       [queue.id],
     )) as [{ longest: number; count: number }];
-    expect(Number(longest)).toBeLessThanOrEqual(8000);
+    expect(Number(longest)).toBeLessThanOrEqual(140_000);
     expect(Number(count)).toBe(packsOf(ids));
     expect(packsOf(ids)).toBeGreaterThan(3);
     const leased = await claim(T0);
@@ -430,7 +430,8 @@ describe('a pack', () => {
       { queueName: other.name, messages: numbered(2) },
       { queueName: queue.name, messages: numbered(2) },
     ]);
-    const [one, two, three] = outcomes as [Buffer[], Buffer[], Buffer[]];
+    const stored = outcomes as [EnqueuedMessage[], EnqueuedMessage[], EnqueuedMessage[]];
+    const [one, two, three] = stored.map((messages) => messages.map(({ id }) => id)) as [Buffer[], Buffer[], Buffer[]];
     expect(packsOf([...one, ...three])).toBe(1);
     expect(packsOf([...one, ...two])).toBe(2);
     expect(await owedIds(store, queue)).toEqual(hex([...one, ...three]));
@@ -638,10 +639,8 @@ describe('a queue that another broker changed since its settings were cached', (
     await store.queues.put(queue.name, { messageTtlSeconds: 50, delaySeconds: 20 });
     await enqueue('after');
     const { before, after } = await owed();
-    expect((after!.expiresAt - after!.availableAt) / SECOND).toBe(30);
+    expect((after!.expiresAt - after!.availableAt) / SECOND).toBe(50);
     expect((before!.expiresAt - before!.availableAt) / SECOND).toBe(queue.messageTtlSeconds);
-    await store.queues.put(queue.name, { messageTtlSeconds: 20 });
-    await expect(enqueue('dead on arrival')).rejects.toMatchObject({ code: 'invalid-request' });
     expect((await storedBodies(store, queue)).messages).toEqual(['before', 'after']);
   });
 
@@ -656,9 +655,9 @@ describe('a queue that another broker changed since its settings were cached', (
         { queueName: second.name, messages: [message({ body: Buffer.from('two') })] },
       ]);
     expect(await batch()).toEqual([
-      [expect.any(Buffer)],
+      [expect.objectContaining({ duplicate: false })],
       expect.objectContaining({ code: 'queue-not-found' }),
-      [expect.any(Buffer)],
+      [expect.objectContaining({ duplicate: false })],
     ]);
     expect((await storedBodies(store, queue)).messages).toEqual(['before']);
     expect((await storedBodies(store, second)).owed).toEqual(['before', 'one', 'two']);
@@ -718,7 +717,7 @@ describe('a queue that another broker changed since its settings were cached', (
     expect(events).toEqual(['1 got nothing', '2 got nothing', '3 got 0']);
     expect(await owed()).toMatchObject({ 0: { isLeased: true, receiveCount: 1 }, 1: { isLeased: false } });
     // The cached settings still say that it is not paused.
-    await store.queues.setPaused(queue.name, true);
+    await store.queues.setPaused(queue.name, { paused: true });
     events.length = 0;
     await other.messages.batches.enqueue(request(), { reserve });
     expect(events.filter((event) => event.includes(' got 0'))).toEqual([]);

@@ -1,9 +1,10 @@
-import { indexInPack, packIdOf } from '@rowmq/contract';
+import { indexInPack, LIMITS, packIdOf } from '@rowmq/contract';
 import type { LeasedMessage, Queue } from '@rowmq/store';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { has } from '../../libs/store/src/messages/members.js';
 import { type DeliveryRow, deliveryRows } from '../support/deliveries.js';
 import { openSession } from '../support/partitions.js';
+import { testServer } from '../support/servers.js';
 import { createQueue, numbered, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
@@ -93,4 +94,36 @@ describe.each([
       await other.end();
     }
   });
+});
+
+it('an ack of whole packs holds no index entry of a running lease while it waits for the row of an ended one', async () => {
+  const queue = await createQueue(store);
+  const now = Date.now();
+  for (const one of numbered(2)) await store.at(now).messages.enqueue(queue.name, [one]);
+  const [running] = await store.at(now).messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 60 });
+  const [ended] = await store.at(now).messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 1 });
+  const [claim, other] = [await openSession(store), await openSession(store)];
+  // On MariaDB a claim that holds the ended one would wait for the entry of the other one, and the
+  // ack for the claim. A shared lock on the index alone shows whether the ack holds the entry.
+  const share = testServer().kind === 'mariadb' ? 'LOCK IN SHARE MODE' : 'FOR SHARE';
+  const entries = `SELECT available_at FROM delivery FORCE INDEX (delivery_next)
+     WHERE queue_id = ? AND priority_rank = ? AND available_at > ? ${share} SKIP LOCKED`;
+  try {
+    await claim.write('START TRANSACTION');
+    await claim.read(LOCK, [queue.id, [packIdOf(ended!.messageId)]]);
+    const acking = store.at(now + 10_000).messages.ack(queue.id, [running!, ended!]);
+    // The expectations below report a failure.
+    acking.catch(() => undefined);
+    await eventually('it holds the row of the running lease', async () => {
+      const free = await other.read<unknown>(`${LOCK} SKIP LOCKED`, [queue.id, [packIdOf(running!.messageId)]]);
+      return free.length === 0;
+    });
+    const rank = LIMITS.priorityMax - running!.priority;
+    expect(await other.read(entries, [queue.id, rank, now + 10_000])).toHaveLength(1);
+    await claim.write('ROLLBACK');
+    expect(await acking).toEqual([null, 'lease-lost']);
+  } finally {
+    await claim.end();
+    await other.end();
+  }
 });

@@ -5,6 +5,7 @@ import type { RowmqError } from '@rowmq/contract';
 import type { EmbeddedServer } from '@rowmq/mysql-server';
 import {
   Database,
+  type EnqueuedMessage,
   MessageRepository,
   migrateDatabase,
   NoPrimaryError,
@@ -261,7 +262,7 @@ describe('a database of several hosts', () => {
     const { queue: same } = await new QueueRepository(elsewhere).put('idle', {});
     expect(same.id).toBe(queue.id);
     const [ids] = await new MessageRepository(elsewhere).enqueue([{ queueName: 'idle', messages: [message()] }]);
-    expect(ids).toEqual([expect.any(Buffer)]);
+    expect(ids).toEqual([{ id: expect.any(Buffer) as Buffer, duplicate: false }]);
     const [delivery] = await eventually('its consumers get what others have enqueued at the new primary', async () => {
       const leased = await dequeue();
       return leased.length > 0 && leased;
@@ -337,7 +338,7 @@ describe('a name that leads to several servers', () => {
     const enqueue = async (): Promise<void> => {
       try {
         const [ids] = await broker.enqueue([{ queueName: queue.name, messages: [message(), message()] }]);
-        for (const id of ids as Buffer[]) owed.add(id.toString('hex'));
+        for (const { id } of ids as EnqueuedMessage[]) owed.add(id.toString('hex'));
       } catch (error) {
         expect((error as RowmqError).code).toBe('database-unavailable');
         refused += 1;

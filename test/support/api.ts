@@ -6,6 +6,8 @@ import type {
   EnqueueRequest,
   ErrorCode,
   ExtendAnswer,
+  JobAnswer,
+  JobKind,
   LeasedMessage,
   MessageAnswer,
   NackAnswer,
@@ -59,7 +61,8 @@ export class Api {
 
   get = async <T = unknown>(path: string): Promise<Answer<T>> => this.call<T>('GET', path);
   post = async <T = unknown>(path: string, body?: unknown): Promise<Answer<T>> => this.call<T>('POST', path, body);
-  put = async <T = unknown>(path: string, body?: unknown): Promise<Answer<T>> => this.call<T>('PUT', path, body);
+  put = async <T = unknown>(path: string, body?: unknown, headers?: Record<string, string>): Promise<Answer<T>> =>
+    this.call<T>('PUT', path, body, headers);
   delete = async <T = unknown>(path: string): Promise<Answer<T>> => this.call<T>('DELETE', path);
 
   queue(name: string): QueueApi {
@@ -69,6 +72,11 @@ export class Api {
   /** The message and its deliveries. */
   async message(id: string): Promise<MessageAnswer> {
     return succeed(await this.get<MessageAnswer>(`/v1/admin/messages/${id}`), 200);
+  }
+
+  /** A job, after so many seconds or at its end. */
+  async job(id: string, waitSeconds: number): Promise<JobAnswer> {
+    return succeed(await this.get<JobAnswer>(`/v1/admin/jobs/${id}?waitSeconds=${waitSeconds}`), 200);
   }
 
   /**
@@ -157,14 +165,29 @@ export class QueueApi {
     return succeed(await this.request<ExtendAnswer>('extend', { receipts, leaseSeconds }), 200);
   }
 
-  async browse(state: DeliveryState): Promise<BrowseAnswer['messages']> {
-    const answer = await this.api.get<BrowseAnswer>(`${this.adminPath}/messages?state=${state}&limit=100`);
+  /** The first messages in a state that a filter selects. */
+  async browse(state: DeliveryState, filter: Record<string, string> = {}): Promise<BrowseAnswer['messages']> {
+    const query = new URLSearchParams({ state, limit: '100', ...filter });
+    const answer = await this.api.get<BrowseAnswer>(`${this.adminPath}/messages?${query.toString()}`);
     return succeed(answer, 200).messages;
   }
 
   /** Runs an admin call on the whole queue. */
-  async admin<T>(action: 'purge' | 'pause' | 'resume' | 'redrive', body?: unknown): Promise<T> {
+  async admin<T>(action: 'pause' | 'resume', body?: unknown): Promise<T> {
     return succeed(await this.api.post<T>(`${this.adminPath}/${action}`, body), 200);
+  }
+
+  /** Begins a job on the whole queue. */
+  async begin(kind: JobKind, request?: unknown): Promise<JobAnswer> {
+    return succeed(await this.api.post<JobAnswer>(`${this.adminPath}/${kind}`, request), 202);
+  }
+
+  /** Runs a job on the whole queue to its end. */
+  async job(kind: JobKind, request?: unknown): Promise<JobAnswer> {
+    const { id } = await this.begin(kind, request);
+    const job = await this.api.job(id, 20);
+    expect(job, JSON.stringify(job)).toMatchObject({ kind, queue: this.name, state: 'done', error: null });
+    return job;
   }
 }
 
@@ -195,7 +218,7 @@ export function expectProblem(answer: Answer, status: number, code: ErrorCode): 
   return problem;
 }
 
-/** A broker that the tests of a file share; each test works on queues of its own. */
+/** A broker that several tests share. Each test works on queues of its own. */
 export interface SharedBroker {
   readonly broker: Broker;
   readonly api: Api;
@@ -205,7 +228,7 @@ export interface SharedBroker {
 
 let queues = 0;
 
-/** A name that no other queue of this test file has. */
+/** A name that no other queue of this process has. */
 export function newQueueName(): string {
   queues += 1;
   return `queue-${queues}`;
@@ -215,7 +238,7 @@ export function newQueueName(): string {
  * Starts a broker before the tests of a file, and stops it in order after them. Its database is
  * removed with the server's folder, which stays if a test failed.
  */
-export function useBroker(env: Record<string, string> = {}): SharedBroker {
+export function useOwnBroker(env: Record<string, string> = {}): SharedBroker {
   let broker: Broker;
   beforeAll(async () => {
     broker = await startBroker({ env });
@@ -223,15 +246,34 @@ export function useBroker(env: Record<string, string> = {}): SharedBroker {
   afterAll(async () => {
     await broker.stop();
   });
+  return sharing(() => broker);
+}
+
+/** The broker of this process. vitest runs many files in one process, one after the other. */
+let common: Broker | undefined;
+
+/**
+ * A broker that the files of this process share, because each start costs two seconds of CPU. It
+ * has the default settings, and no reaper. It stops when this process is gone. A file takes {@link
+ * useOwnBroker} if it stops the broker, starts others on its database, or counts all that it does.
+ */
+export function useBroker(): SharedBroker {
+  beforeAll(async () => {
+    if (common?.isAlive() !== true) common = await startBroker();
+  });
+  return sharing(() => common as Broker);
+}
+
+function sharing(brokerNow: () => Broker): SharedBroker {
   return {
     get broker() {
-      return broker;
+      return brokerNow();
     },
     get api() {
-      return new Api(broker.url);
+      return new Api(brokerNow().url);
     },
     async newQueue(settings = {}) {
-      const queue = new Api(broker.url).queue(newQueueName());
+      const queue = new Api(brokerNow().url).queue(newQueueName());
       await queue.put(settings);
       return queue;
     },

@@ -16,20 +16,28 @@ export interface Ended {
 }
 
 /** The compiled programs behind npm run migrate and npm start. */
-const ENTRIES = { migrate: 'apps/migrate/dist/main.js', start: 'tools/launcher/dist/main.js' } as const;
+const ENTRIES = {
+  migrate: 'apps/migrate/dist/main.js',
+  start: 'tools/launcher/dist/main.js',
+  key: 'tools/launcher/dist/key/main.js',
+} as const;
 export type Entry = keyof typeof ENTRIES;
 
 /**
  * Runs a program to its end. It does not get the ROWMQ_ settings of the surrounding environment.
  */
-export async function runEntry(entry: Entry, env: Record<string, string>): Promise<Ended> {
-  return startEntry(entry, env).ended;
+export async function runEntry(entry: Entry, env: Record<string, string>, args: string[] = []): Promise<Ended> {
+  return startEntry(entry, env, args).ended;
 }
 
 /** Starts a program without a wait for its end. `stop` asks it to stop. */
-export function startEntry(entry: Entry, env: Record<string, string>): { ended: Promise<Ended>; stop(): void } {
+export function startEntry(
+  entry: Entry,
+  env: Record<string, string>,
+  args: string[] = [],
+): { ended: Promise<Ended>; stop(): void } {
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith('ROWMQ_')));
-  const child = spawn(process.execPath, [ENTRIES[entry]], {
+  const child = spawn(process.execPath, [ENTRIES[entry], ...args], {
     cwd: ROOT,
     env: { ...inherited, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],

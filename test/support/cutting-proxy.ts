@@ -12,11 +12,17 @@ export type Cut = 'before' | 'late' | 'after' | 'held';
 const LATE_MS = 300;
 const COMMIT = Buffer.from('COMMIT');
 
+const DELETE = Buffer.from('DELETE d ');
+/** The text of a packet's statements begins within these bytes. */
+const START_BYTES = 16;
+
 /**
- * Tells whether a packet carries a COMMIT, which comes last, alone or after other statements. Every
- * new connection sends READ COMMITTED, which does not count.
+ * Tells whether a packet commits: it carries a COMMIT, which comes last, or a lone ack. Every new
+ * connection sends READ COMMITTED, which does not count.
  */
-export const endsWithCommit = (packet: Buffer): boolean => packet.subarray(-COMMIT.length).equals(COMMIT);
+export const commits = (packet: Buffer): boolean =>
+  packet.subarray(-COMMIT.length).equals(COMMIT) ||
+  (packet.subarray(0, START_BYTES).includes(DELETE) && !packet.includes(';'));
 
 /** A proxy between client and database that cuts connections at certain statements. */
 export interface CuttingProxy {

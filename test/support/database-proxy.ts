@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { endsWithCommit } from './cutting-proxy.js';
+import { commits } from './cutting-proxy.js';
 
 const PATIENCE_MS = 60_000;
 
@@ -75,7 +75,7 @@ export class DatabaseProxy {
     this.keep(upstream);
     let isLosing = false;
     const toServer = this.pump(client, upstream, (chunk) => {
-      isLosing ||= endsWithCommit(chunk) && Math.random() < this.lostAnswers;
+      isLosing ||= commits(chunk) && Math.random() < this.lostAnswers;
       return true;
     });
     const toClient = this.pump(upstream, client, () => !isLosing);

@@ -106,10 +106,13 @@ export class PackedProject {
 
   /**
    * Writes the `ts` samples of an installed package's README as files, and returns their number.
+   * Leaves out the samples for these packages, which are not installed.
    */
-  async takeReadmeSamples(format: Format, name: string): Promise<number> {
+  async takeReadmeSamples(format: Format, name: string, without: readonly string[] = []): Promise<number> {
     const readme = await this.read(`node_modules/${name}/README.md`);
-    const samples = [...readme.matchAll(/```ts\n([^]*?)```/g)].map(([, sample]) => sample as string);
+    const samples = [...readme.matchAll(/```ts\n([^]*?)```/g)]
+      .map(([, sample]) => sample as string)
+      .filter((sample) => !without.some((missing) => sample.includes(` from '${missing}`)));
     for (const [index, sample] of samples.entries())
       await this.write(`${format}/readme-${basename(name)}-${index}.ts`, sample);
     return samples.length;

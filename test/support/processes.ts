@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { freePort } from '@rowmq/mysql-server';
 import { migrateDatabase } from '@rowmq/store';
@@ -9,11 +10,12 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const READY_MS = 60_000;
 const STOP_MS = 30_000;
 
-/** A process of RowMQ as users run it: compiled, separate, and reached over real sockets. */
+/** A process of RowMQ as users run it: built, separate, and reached over real sockets. */
 export interface AppProcess {
   pid: number;
   /** The output of both streams so far. */
   output(): string;
+  isAlive(): boolean;
   /** Stops it in order and waits for the end. Fails if it does not end in time or not cleanly. */
   stop(): Promise<void>;
   /** Sends SIGKILL and waits for the end. */
@@ -25,7 +27,6 @@ export interface SpawnedApp extends AppProcess {
   /** Resolves when it reports ready. Rejects if it ends before that, or takes too long. */
   ready: Promise<void>;
   isReady(): boolean;
-  isAlive(): boolean;
 }
 
 export interface Broker extends AppProcess {
@@ -60,7 +61,7 @@ export async function startReaper(database: TestDatabase, env: Record<string, st
 }
 
 interface StartOptions {
-  /** The folder that holds `apps`, if that is not the repository. */
+  /** The folder that holds `apps` of their own. */
   root?: string | undefined;
   /** A module to load before it. */
   preload?: string;
@@ -81,17 +82,22 @@ export async function startApp(
 
 /**
  * Starts `apps/<name>` without a wait. It does not get the settings of the surrounding environment.
+ *
+ * Tests start the bundled app, which takes half the CPU. With a module to preload it is the app as
+ * it was built, because the module may change what is in the app's files.
  */
 export function spawnApp(
   name: 'broker' | 'reaper',
   env: Record<string, string>,
-  { root = ROOT, preload, onMessage }: StartOptions = {},
+  { root, preload, onMessage }: StartOptions = {},
 ): SpawnedApp {
+  const bundled = preload === undefined ? process.env['TEST_BUNDLED_APPS'] : undefined;
+  const apps = root === undefined ? (bundled ?? join(ROOT, 'apps')) : join(root, 'apps');
   const inherited = Object.fromEntries(
     Object.entries(process.env).filter(([key]) => !key.startsWith('ROWMQ_') && key !== 'NODE_OPTIONS'),
   );
   const preloading = preload === undefined ? [] : ['--import', preload];
-  const child = spawn(process.execPath, [...preloading, `${root}/apps/${name}/dist/main.js`], {
+  const child = spawn(process.execPath, [...preloading, join(apps, name, 'dist', 'main.js')], {
     cwd: ROOT,
     env: { ...inherited, ...env },
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],

@@ -10,19 +10,21 @@ import {
   identifyProcess,
   terminateProcess,
 } from '@rowmq/mysql-server';
+import { bundleApps } from './bundled-apps.js';
 import { copyFreshData } from './fresh-data.js';
 
 const dataDir = fileURLToPath(new URL('../../.rowmq-test', import.meta.url));
 
 /**
- * Starts a real, small server of this kind on a folder of its own and provides it to the tests.
- * Returns the function that stops it and removes the folder. After a failed test the folder stays,
- * so that its data can be read.
+ * Starts a real, small server of this kind on a folder of its own and provides it to the tests,
+ * which start bundled apps. Returns the function that stops it and removes the folder. After a
+ * failed test the folder stays, so that its data can be read.
  */
 export async function startTestServer(kind: ServerKind, project: TestProject): Promise<() => Promise<void>> {
   const serversDir = process.env['ROWMQ_SERVERS_DIR'];
   const program = await findServer({ kinds: [kind], dataDir, install: false, ...(serversDir ? { serversDir } : {}) });
   await endLeftOver(dataDir, kind);
+  process.env['TEST_BUNDLED_APPS'] = await bundleApps();
   const folder = join(dataDir, `${kind}-${process.pid}`);
   await copyFreshData(program, folder);
   const server = await EmbeddedServer.start({ program, dataDir: folder, bufferPoolMegabytes: 512 });

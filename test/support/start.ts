@@ -160,15 +160,16 @@ export interface Starts {
 
 /**
  * Gives the tests of a file one data folder and one port.
+ * @param kind the kind of its database server
  * @param isInitialised whether the folder has initialised data from the beginning
  */
-export function useStart(program: Program, { isInitialised = false } = {}): Starts {
+export function useStart(program: Program, { kind = testServer().kind, isInitialised = false } = {}): Starts {
   let dataDir: string;
   let port: number;
   const started: StartedRowmq[] = [];
   beforeAll(async () => {
     dataDir = await mkdtemp(join(tmpdir(), 'rowmq-start-'));
-    if (isInitialised) await copyFreshData(await serverProgram(), dataDir);
+    if (isInitialised) await copyFreshData(await serverProgram(kind), dataDir);
     port = await freePort();
   });
   const killAll = () => Promise.all(started.splice(0).map((rowmq) => rowmq.killAll()));
@@ -180,7 +181,7 @@ export function useStart(program: Program, { isInitialised = false } = {}): Star
     await rm(dataDir, { recursive: true, force: true });
   });
   const launch = (otherPort = port): StartedRowmq => {
-    const rowmq = new StartedRowmq(testServer().kind, dataDir, otherPort, program);
+    const rowmq = new StartedRowmq(kind, dataDir, otherPort, program);
     started.push(rowmq);
     return rowmq;
   };

@@ -12,8 +12,10 @@ export function recordStatements(database: Database): string[] {
   const statements: string[] = [];
   onEachConnection(database, (connection) => {
     const query = connection.query.bind(connection) as (...args: unknown[]) => unknown;
-    connection.query = ((options: { sql: string; values?: unknown[] }, ...rest: unknown[]) => {
-      statements.push(...connection.format(options.sql, options.values ?? []).split(/;\s+(?=[A-Z])/));
+    connection.query = ((options: string | { sql: string; values?: unknown[] }, ...rest: unknown[]) => {
+      // TypeORM sends text.
+      const { sql, values = [] } = typeof options === 'string' ? { sql: options } : options;
+      statements.push(...connection.format(sql, values).split(/;\s+(?=[A-Z])/));
       return query(options, ...rest);
     }) as Connection['query'];
   });

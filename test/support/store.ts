@@ -4,16 +4,20 @@ import {
   BrowseRepository,
   Database,
   type Demand,
+  type EnqueuedMessage,
   type LeasedMessage,
   MessageRepository,
+  MinuteRepository,
   type NewMessage,
   openDataSource,
   PartitionRepository,
   type Queue,
   QueueRepository,
   ReaperRepository,
+  type Published,
   type ReceiptOutcomes,
   type StoreObserver,
+  TopicRepository,
   UnleasedRepository,
 } from '@rowmq/store';
 import type { DataSource } from 'typeorm';
@@ -27,8 +31,10 @@ export interface TestStore {
   database: Database;
   messages: SingleMessages;
   queues: QueueRepository;
+  topics: TopicRepository;
   unleased: UnleasedRepository;
   browse: BrowseRepository;
+  minutes: MinuteRepository;
   partitions: PartitionRepository;
   reaper: ReaperRepository;
   /**
@@ -50,16 +56,33 @@ export class SingleMessages {
   readonly deadLetter: MessageRepository['deadLetter'];
   private readonly turns = new Map<number, LimitFunction>();
 
-  constructor(readonly batches: MessageRepository) {
+  constructor(
+    readonly batches: MessageRepository,
+    private readonly queues?: QueueRepository,
+  ) {
     this.expire = batches.expire.bind(batches);
     this.deadLetter = batches.deadLetter.bind(batches);
   }
 
   /** Returns the ids of the messages. */
   async enqueue(queueName: string, messages: readonly NewMessage[]): Promise<Buffer[]> {
-    const [outcome] = await this.batches.enqueue([{ queueName, messages }]);
+    const hasGroups = messages.some(({ groupId }) => groupId !== undefined);
+    const isOrdered = hasGroups && (await this.queues?.get(queueName))?.ordering === 'group';
+    const requests = [{ queueName, messages }];
+    const [outcome] = await (isOrdered ? this.batches.enqueueInOrder(requests) : this.batches.enqueue(requests));
     if (outcome instanceof Error) throw outcome;
-    return outcome as Buffer[];
+    return (outcome as EnqueuedMessage[]).map(({ id }) => id);
+  }
+
+  /** The headers of a message decide which subscriptions want it. */
+  async publish(topicName: string, messages: readonly NewMessage[]): Promise<Published[]> {
+    const withValues = messages.map((one) => ({
+      ...one,
+      values: JSON.parse(one.headers?.toString() ?? '{}') as Record<string, string>,
+    }));
+    const [outcome] = await this.batches.publish([{ topicName, messages: withValues }]);
+    if (outcome instanceof Error) throw outcome;
+    return outcome as Published[];
   }
 
   async dequeue(queue: Queue, demand: Demand): Promise<LeasedMessage[]> {
@@ -97,6 +120,10 @@ export class SingleMessages {
 
   async ack(queueId: number, receipts: readonly Receipt[]): Promise<ReceiptOutcomes> {
     return first(await this.batches.ack([{ queueId, receipts }]));
+  }
+
+  async ackInOrder(queueId: number, receipts: readonly Receipt[]): Promise<ReceiptOutcomes> {
+    return first(await this.batches.ackInOrder([{ queueId, receipts }]));
   }
 }
 
@@ -137,10 +164,12 @@ export async function openStore({
     url,
     database,
     // Ids follow the clock that the test moves.
-    messages: new SingleMessages(new MessageRepository(database, observer, queues, () => newPackId(idTime()))),
+    messages: new SingleMessages(new MessageRepository(database, observer, queues, () => newPackId(idTime())), queues),
     queues,
+    topics: new TopicRepository(database),
     unleased: new UnleasedRepository(database),
     browse: new BrowseRepository(database),
+    minutes: new MinuteRepository(database),
     partitions: new PartitionRepository(database),
     reaper: new ReaperRepository(database),
     at: (instant, ofIds = instant) => {
@@ -166,6 +195,9 @@ export async function createQueue(
   queueNumber += 1;
   return (await store.queues.put(`queue-${process.pid}-${queueNumber}`, settings)).queue;
 }
+
+/** No column can hold this priority, so the database refuses the message. */
+export const NO_PRIORITY = -300;
 
 /** A message with defaults for every field that a test does not name. */
 export function message(overrides: Partial<NewMessage> = {}): NewMessage {

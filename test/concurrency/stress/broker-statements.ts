@@ -1,8 +1,10 @@
+import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RowmqError, type PutQueueRequest } from '@rowmq/contract';
-import { FIRST_ID, type LeasedMessage, type NewMessage, type Queue, type Reserve } from '@rowmq/store';
+import { FIRST_ID, JobRepository, type LeasedMessage, type NewMessage, type Queue, type Reserve } from '@rowmq/store';
 import { enqueue } from '../../../libs/typeorm/src/index.js';
 import { message, type TestStore } from '../../support/store.js';
+import { PUBLISHED } from './account.js';
 import { type Held, requestsFor } from './held-leases.js';
 import { LAST_ID, oneOf, type Plan, planForQueue, type Scene, SETTINGS, someOf, type Statements } from './scene.js';
 
@@ -36,10 +38,16 @@ export const BROKER_STATEMENTS = {
     refusals: ['overloaded'],
     plan: (scene, store) => planEnqueue(scene, store, true),
   },
+  publish: {
+    weight: 3,
+    // A topic or a queue changed in every round.
+    refusals: ['overloaded'],
+    plan: planPublish,
+  },
   'enqueue, transactional': {
     weight: 2,
     // The queue just got a maximum depth, or the caller's transaction yielded to DDL.
-    refusals: ['queue-not-found', 'queue-full', 'overloaded'],
+    refusals: ['queue-not-found', 'queue-full', 'queue-paused', 'overloaded'],
     givesWay: true,
     plan: planTransactionalEnqueue,
   },
@@ -113,6 +121,31 @@ export const BROKER_STATEMENTS = {
         scene.account.purged += purged;
       }),
   },
+  job: {
+    weight: 2,
+    // The passing queue is gone.
+    refusals: ['queue-not-found'],
+    plan: (scene, store) => planForQueue(scene, store, (queue) => carryOutJob(scene, store, queue)),
+  },
+  'one message': {
+    weight: 1,
+    // It has moved or was settled, has nowhere to go, or its lease is about to end all the time.
+    refusals: ['delivery-not-found', 'invalid-request', 'overloaded'],
+    plan: (scene, store) =>
+      planForQueue(scene, store, async (queue) => {
+        const { deliveries } = await store.browse.browse(
+          queue.id,
+          oneOf(['ready', 'delayed', 'leased']),
+          20,
+          undefined,
+        );
+        const target = await store.queues.get(oneOf(scene.lasting));
+        for (const { messageId } of deliveries.slice(0, 2)) {
+          const wish = oneOf([{ does: 'release' }, { does: 'redrive' }, { does: 'move', target }] as const);
+          await store.messages.batches.fulfil(messageId, [queue.id], { ...wish, reaches: () => true });
+        }
+      }),
+  },
   'create queue': {
     weight: 1,
     refusals: CHANGED_BY_OTHERS,
@@ -132,7 +165,16 @@ export const BROKER_STATEMENTS = {
     refusals: ['queue-not-found', 'queue-locked'],
     plan: (scene, { queues }) => {
       const name = scene.anyQueue();
-      return { queues: [name], carryOut: () => queues.setPaused(name, Math.random() < 0.5) };
+      const side = Math.random() < 0.8 ? 'paused' : 'producersPaused';
+      const sides = { [side]: Math.random() < 0.5 };
+      return {
+        queues: [name],
+        carryOut: async () => {
+          await queues.setPaused(name, sides);
+          // Producers that stay away would leave the others nothing to meet.
+          await queues.setPaused(name, { producersPaused: false });
+        },
+      };
     },
   },
   'delete queue': {
@@ -149,6 +191,11 @@ export const BROKER_STATEMENTS = {
         },
       };
     },
+  },
+  'change topic': {
+    weight: 0.5,
+    refusals: ['topic-not-found', 'subscription-not-found', 'queue-not-found', 'database-unavailable'],
+    plan: planTopicChange,
   },
   browse: {
     weight: 1,
@@ -175,7 +222,7 @@ function planEnqueue(scene: Scene, { messages: { batches } }: TestStore, isHande
             if (!isRefusal(outcome)) throw outcome;
           } else {
             scene.account.stored += outcome.length;
-            parked.stored(outcome);
+            parked.stored(outcome.map(({ id }) => id));
           }
         }
       } finally {
@@ -185,15 +232,61 @@ function planEnqueue(scene: Scene, { messages: { batches } }: TestStore, isHande
   };
 }
 
-/** The queue is gone or full. */
+/** The queue or the topic is gone, or the queue is full or paused. */
 function isRefusal(outcome: Error): boolean {
-  return outcome instanceof RowmqError && ['queue-not-found', 'queue-full'].includes(outcome.code);
+  const codes = ['queue-not-found', 'topic-not-found', 'queue-full', 'queue-paused'];
+  return outcome instanceof RowmqError && codes.includes(outcome.code);
+}
+
+/** Publishes to several topics at once, whose subscriptions want different messages. */
+function planPublish(scene: Scene, { messages: { batches } }: TestStore): Plan | undefined {
+  if (scene.account.owed > MOST_OWED) return undefined;
+  return {
+    queues: scene.queues,
+    carryOut: async () => {
+      const requests = someOf(scene.topics).map((topicName) => ({
+        topicName,
+        messages: someMessages(scene).map((one) => ({ ...one, body: PUBLISHED, values: { kind: oneOf(KINDS) } })),
+      }));
+      const parked = new ParkedConsumers(scene);
+      try {
+        for (const outcome of await batches.publish(requests, { reserve: parked.reserve })) {
+          if (outcome instanceof Error) {
+            if (!isRefusal(outcome)) throw outcome;
+          } else {
+            scene.account.recordPublished(outcome);
+            parked.stored(outcome.map(({ id }) => id));
+          }
+        }
+      } finally {
+        parked.check();
+      }
+    },
+  };
+}
+
+const KINDS = ['x', 'y', 'z'];
+
+/** Subscribes, unsubscribes, and creates and deletes the passing topic. */
+function planTopicChange(scene: Scene, { topics }: TestStore): Plan {
+  const queue = scene.anyQueue();
+  const topic = oneOf(scene.topics);
+  const passing = scene.topics.at(-1) as string;
+  const change = oneOf([
+    () => topics.putSubscription(topic, queue, oneOf([null, { kind: [oneOf(KINDS)] }])),
+    () => topics.putSubscription(topic, queue, null),
+    () => topics.deleteSubscription(topic, queue),
+    () => topics.put(passing),
+    () => topics.delete(passing),
+  ]);
+  return { queues: [queue], carryOut: async () => void (await change()) };
 }
 
 /** Consumers who wait at a broker during one enqueue, for some of its messages. */
 class ParkedConsumers {
   private readonly answered = new Map<object, number>();
-  private readonly leased: LeasedMessage[] = [];
+  /** By queue. */
+  private readonly leased = new Map<string, LeasedMessage[]>();
   private readonly ids = new Set<string>();
 
   constructor(private readonly scene: Scene) {}
@@ -216,7 +309,7 @@ class ParkedConsumers {
             account.fault(`a consumer who wanted ${maxMessages} messages got ${leased.length}`);
           account.handedOff += leased.length;
           account.recordLeased(leased, begunAt);
-          this.leased.push(...leased);
+          this.leased.set(queue, [...(this.leased.get(queue) ?? []), ...leased]);
           const until = begunAt + leaseSeconds * 1000;
           held.add(leased.map((lease) => ({ queue, queueId, lease, until, isSlow: Math.random() < SHARE_SLOW })));
         },
@@ -235,9 +328,11 @@ class ParkedConsumers {
     for (const count of this.answered.values()) {
       if (count !== 1) account.fault(`a reserved consumer got ${count} answers`);
     }
-    const handedOff = this.leased.map(({ messageId }) => messageId.toString('latin1'));
-    if (new Set(handedOff).size < handedOff.length) account.fault('two consumers were handed the same message');
-    if (handedOff.some((id) => !this.ids.has(id))) account.fault('a message was handed off that was not stored');
+    for (const leased of this.leased.values()) {
+      const handedOff = leased.map(({ messageId }) => messageId.toString('latin1'));
+      if (new Set(handedOff).size < handedOff.length) account.fault('two consumers were handed the same message');
+      if (handedOff.some((id) => !this.ids.has(id))) account.fault('a message was handed off that was not stored');
+    }
   }
 }
 
@@ -320,6 +415,27 @@ async function dequeue(scene: Scene, { messages }: TestStore, queue: Queue): Pro
   await claimAgain;
 }
 
+/** An operator's job, of which a broker carries out some batches before it is cancelled. */
+async function carryOutJob(scene: Scene, { database }: TestStore, queue: Queue): Promise<void> {
+  const jobs = new JobRepository(database);
+  const kind = oneOf(['redrive', 'redrive', 'drop', 'purge'] as const);
+  const filter = oneOf([{}, { reason: 'stress' }, { body: 'o' }]);
+  const job = { kind, queue, target: null, patterns: [], messagesPerSecond: null, maxMessages: null };
+  const { id } = await jobs.create({ ...job, filter: kind === 'purge' ? {} : filter });
+  const worker = randomUUID();
+  try {
+    if (!(await jobs.acquire(id, worker))) throw new Error('another broker has a new job');
+    for (let batches = 0; batches < 3; batches += 1) {
+      const batch = await jobs.runBatch(id, worker, { rows: kind === 'redrive' ? 50 : 5, most: PURGED_AT_ONCE });
+      if (kind !== 'redrive') scene.account.purged += batch.count;
+      if (batch.job.state === 'done') break;
+    }
+  } finally {
+    const { done, state } = await jobs.cancel(id);
+    scene.account.jobs.set(state, (scene.account.jobs.get(state) ?? 0) + done);
+  }
+}
+
 function planAck(scene: Scene, { messages }: TestStore, some: Held[]): Plan | undefined {
   return planForHeld(some, async (held) => {
     const requests = requestsFor(held);
@@ -348,7 +464,8 @@ function anySettings({ lasting, passing }: Scene, name: string): PutQueueRequest
   const [one, other] = lasting;
   const deadLetterQueue = name === passing ? oneOf([...lasting, null]) : name === one ? other : one;
   const maxReceives = deadLetterQueue === null ? null : oneOf([1, 2, 3, null]);
-  return { ...SETTINGS, maxReceives, maxDepth: oneOf([null, null, 50_000]), deadLetterQueue };
+  const deadLetterExpired = deadLetterQueue !== null && Math.random() < 0.3;
+  return { ...SETTINGS, maxReceives, deadLetterExpired, maxDepth: oneOf([null, null, 50_000]), deadLetterQueue };
 }
 
 function someMessages(scene: Scene): NewMessage[] {

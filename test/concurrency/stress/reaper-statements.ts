@@ -27,6 +27,14 @@ export const REAPER_STATEMENTS = {
         scene.account.expired += expired;
       }),
   },
+  'dead-letter expired': {
+    weight: 2,
+    plan: (scene, store) =>
+      planForQueue(scene, store, async (queue) => {
+        const { found } = await store.unleased.findExpired(queue.id, FIRST_ID, STRETCH);
+        await store.messages.batches.deadLetterExpired(queue, found);
+      }),
+  },
   'dead-letter': {
     weight: 4,
     plan: (scene, store) =>

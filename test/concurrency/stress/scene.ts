@@ -53,6 +53,7 @@ export const SETTINGS = {
   leaseSeconds: 1,
   messageTtlSeconds: 3600,
   maxReceives: null,
+  deadLetterExpired: false,
   maxDepth: null,
 } satisfies PutQueueRequest;
 
@@ -65,6 +66,8 @@ export class Scene {
   /** Deleted and recreated again and again. */
   readonly passing = 'c';
   readonly queues: readonly string[] = [...this.lasting, this.passing];
+  /** All queues subscribe to them at first. The last one is deleted and recreated. */
+  readonly topics: readonly string[] = ['t', 'u'];
   /** True if the passing queue exists, as far as the scene knows. */
   isThere = false;
   /** Counts of partitions, of thinned messages, and of splits that found too many rows to copy. */

@@ -166,7 +166,7 @@ export class Stress {
   /**
    * Creates the queues and fills the catch-all partition, as after a long time without a reaper.
    */
-  private async prepare({ queues, database }: TestStore): Promise<void> {
+  private async prepare({ queues, topics, database }: TestStore): Promise<void> {
     const { scene } = this;
     const [one, other] = scene.lasting;
     for (const name of scene.queues) await queues.put(name, SETTINGS);
@@ -177,6 +177,10 @@ export class Stress {
        WHERE q.name = ? AND dead.name = ?`,
       [other, one],
     );
+    for (const topic of scene.topics) {
+      await topics.put(topic);
+      for (const queue of scene.queues) await topics.putSubscription(topic, queue, null);
+    }
     scene.isThere = true;
     const queueId = (await queues.getFresh(one)).id;
     while (scene.account.stored < FIRST_PACKS) {

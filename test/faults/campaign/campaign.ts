@@ -35,6 +35,9 @@ const PROBED_QUEUE = 'probed';
 /** A round trip costs the broker as much CPU as a batch of the load. */
 const PROBE_EVERY_MS = 200;
 
+/** Groups of the load's queues, which are then ordered ones; 0: none. */
+const GROUPS = Number(process.env['ROWMQ_FAULT_GROUPS'] ?? 0);
+
 /**
  * The rate leaves CPU to other tests. A fault needs requests in flight, not a busy machine: {@link
  * underFault} checks them before each strike.
@@ -51,8 +54,9 @@ const LOAD: SimulatorSettings = {
   rate: 80,
   maxBacklog: 3000,
   queues: 2,
+  groups: GROUPS,
   bodyBytes: { min: 0, max: 1024 },
-  priorities: { min: 0, max: 9 },
+  priorities: GROUPS > 0 ? { min: 4, max: 4 } : { min: 0, max: 9 },
   leaseSeconds: 2,
   waitSeconds: 1,
   crashRate: 0.02,

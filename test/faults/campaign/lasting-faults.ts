@@ -65,7 +65,7 @@ async function offOf(client: RowmqHttpClient): Promise<number> {
   const queue = `clock-${Date.now()}`;
   await client.putQueue(queue);
   const { messages } = await client.enqueue(queue, { messages: [{ body: '' }] });
-  await client.deleteQueue(queue);
+  await client.deleteQueue(queue, { force: true });
   return messageIdTime(parseMessageId(messages[0]?.id ?? '')) - Date.now();
 }
 

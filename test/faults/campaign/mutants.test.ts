@@ -81,7 +81,7 @@ const EXPLAINED = 'Every redelivery has its reason';
 
 /** Hands messages off before the transaction that stores them, and runs `then` between the two. */
 function handOffFirst(then: string): Mutant['edits'] {
-  const store = 'storedAt = await this.store(batches, leaseToken);';
+  const store = 'storedAt = await (isOrdered';
   return [
     {
       line: store,
@@ -113,7 +113,7 @@ const MUTANTS: Mutant[] = [
       {
         line: 'return this.enqueuing.run(requests, reserve);',
         instead:
-          'if (Math.random() < 0.5) return this.enqueuing.run(requests, reserve); return requests.map(({ messages }) => messages.map(() => crypto.getRandomValues(Buffer.alloc(16))));',
+          "return Math.random() < 0.5 ? this.enqueuing.run(requests, reserve) : requests.map(({ messages }) => messages.map(() => ({ id: Buffer.from('019a0b5d00007000' + '8' + crypto.randomUUID().replaceAll('-', '').slice(0, 15), 'hex'), duplicate: false })));",
       },
     ],
     fault: SLOW_CONSUMERS,
@@ -123,7 +123,7 @@ const MUTANTS: Mutant[] = [
     name: 'token not compared by ack',
     file: 'libs/store/dist/messages/receipts.js',
     edits: [
-      { line: ' AND d.lease_token = ${hex(leaseToken)})`,', instead: ')`,' },
+      { line: ' AND d.lease_token = ${hex(leaseToken)}${ofPart})`,', instead: ')`,' },
       {
         line: "${packId.toString('latin1')}${leaseToken.toString('latin1')}`;",
         instead: "${packId.toString('latin1')}`;",
@@ -163,7 +163,7 @@ const MUTANTS: Mutant[] = [
     name: 'deadline not compared',
     file: 'libs/store/dist/messages/receipts.js',
     edits: [
-      { line: "const IS_HELD = 'd.available_at > @deadline';", instead: "const IS_HELD = 'TRUE';" },
+      { line: 'const IS_HELD = `d.available_at > ${NOW_MS} + ${LEASE_GRACE_MS}`;', instead: "const IS_HELD = 'TRUE';" },
       { line: 'availableAt - LEASE_GRACE_MS > now', instead: 'true' },
     ],
     fault: SLOW_CONSUMERS,
@@ -174,9 +174,9 @@ const MUTANTS: Mutant[] = [
     file: 'libs/store/dist/messages/enqueue.js',
     edits: [
       {
-        line: 'insertNewDeliveries(rows.flatMap(({ deliveries }) => deliveries)),',
+        line: '[insertNewDeliveries(rows.flatMap(({ deliveries }) => deliveries)),',
         instead:
-          'insertNewDeliveries(rows.flatMap(({ deliveries }) => deliveries).filter((_, index, all) => index >= all.length / 2 - 0.5)),',
+          '[insertNewDeliveries(rows.flatMap(({ deliveries }) => deliveries).filter((_, index, all) => index >= all.length / 2 - 0.5)),',
       },
     ],
     fault: SLOW_CONSUMERS,

@@ -1,0 +1,106 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { QueueConsumer, RowmqHttpClient } from '@rowmq/client/core';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type AppProcess, createMigratedDatabase, freePort, startApp } from '../support/processes.js';
+import type { TestDatabase } from '../support/servers.js';
+import { eventually } from '../support/wait.js';
+
+const HAPROXY = [process.env['HAPROXY'] ?? '', '/usr/sbin/haproxy'].find((path) => path !== '' && existsSync(path));
+const QUEUE = 'orders';
+/** Messages while one broker is away, and again while it is back. */
+const SOME = 300;
+
+describe.runIf(HAPROXY !== undefined)('behind the balancer of docker-compose.yml', () => {
+  let folder: string;
+  let database: TestDatabase;
+  let balancer: ChildProcess;
+  let ports: number[];
+  let client: RowmqHttpClient;
+  let url: string;
+  const brokers: AppProcess[] = [];
+
+  const start = async (index: number): Promise<void> => {
+    const port = String(ports[index]);
+    brokers[index] = await startApp('broker', { ROWMQ_DATABASE_URL: database.url, ROWMQ_PORT: port });
+  };
+
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'rowmq-balancer-'));
+    database = await createMigratedDatabase();
+    ports = [await freePort(), await freePort()];
+    await Promise.all([start(0), start(1)]);
+    const port = await freePort();
+    const configuration = (await readFile('deploy/haproxy/haproxy.cfg', 'utf8'))
+      .replace('bind :8080', `bind 127.0.0.1:${port}`)
+      .replace(/broker-(\d):8080/g, (_, number: string) => `127.0.0.1:${ports[Number(number) - 1]}`)
+      // The container's own name server.
+      .replace(/resolvers docker\n.*\n/, '')
+      .replace(' resolvers docker', '');
+    await writeFile(join(folder, 'haproxy.cfg'), configuration);
+    balancer = spawn(HAPROXY as string, ['-f', join(folder, 'haproxy.cfg')], { stdio: 'ignore' });
+    url = `http://127.0.0.1:${port}`;
+    client = new RowmqHttpClient({ url });
+    await eventually('the balancer answers', async () => (await statusOf('/health/ready')) === 200);
+    await client.createQueue(QUEUE, {});
+  });
+  afterAll(async () => {
+    await client.close();
+    balancer.kill();
+    if (balancer.exitCode === null && balancer.signalCode === null) await once(balancer, 'exit');
+    await Promise.all(brokers.map((broker) => broker.stop()));
+    await database.drop();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  const statusOf = async (path: string): Promise<number> =>
+    fetch(url + path).then(
+      ({ status }) => status,
+      () => 0,
+    );
+
+  test('callers reach the calls, and not what shows one broker', async () => {
+    expect(await statusOf(`/v1/admin/queues/${QUEUE}`)).toBe(200);
+    for (const path of ['/metrics', '/docs', '/openapi.json']) expect(await statusOf(path)).toBe(404);
+  });
+
+  test('a restart of each broker under load loses and doubles no message', { timeout: 120_000 }, async () => {
+    const received = new Map<string, number>();
+    const confirmed = new Set<string>();
+    const handle = ({ number }: { number: string }): void => {
+      received.set(number, (received.get(number) ?? 0) + 1);
+    };
+    const consumer = new QueueConsumer<{ number: string }>(client, QUEUE, { message: handle }, { concurrency: 10 });
+    consumer.start();
+    const stopping = new AbortController();
+    let made = 0;
+    const producers = Array.from({ length: 4 }, async () => {
+      while (!stopping.signal.aborted) {
+        const number = String((made += 1));
+        await client.enqueue(QUEUE, { messages: [{ body: JSON.stringify({ number }) }] });
+        confirmed.add(number);
+      }
+    });
+    const more = async (): Promise<void> => {
+      const before = confirmed.size;
+      await eventually('there is load', () => confirmed.size > before + SOME, 30_000);
+    };
+    await more();
+    for (const index of [0, 1]) {
+      await brokers[index]?.stop();
+      await more();
+      await start(index);
+      await more();
+    }
+    stopping.abort();
+    await Promise.all(producers);
+    await eventually('all are received', () => received.size >= confirmed.size, 30_000);
+    await consumer.stop();
+    expect([...confirmed].filter((number) => !received.has(number))).toEqual([]);
+    expect([...received].filter(([, times]) => times > 1)).toEqual([]);
+  });
+});
