@@ -106,11 +106,14 @@ export class MemoryMessages {
     throw new RowmqError(drafts, detail);
   }
 
-  /** Gives new deliveries with a group their places, in a queue without ordering. */
-  place(queue: string, drafts: readonly Delivery[]): void {
+  /** Gives the new deliveries of messages with a group their places, in a queue without ordering. */
+  place(queue: string, messages: readonly Stamped[], drafts: readonly Delivery[]): void {
     const owed = this.protocol.in(queue);
-    for (const draft of drafts)
-      if (draft.groupId !== null) this.#lines.place(draft, draft.groupId, owed, this.protocol.now);
+    const groupOf = new Map(messages.map(({ id, content }) => [id, content.groupId]));
+    for (const draft of drafts) {
+      const groupId = groupOf.get(draft.id);
+      if (groupId !== undefined) this.#lines.place(draft, groupId, owed, this.protocol.now);
+    }
   }
 
   store(stamped: readonly Pick<Stamped, 'id' | 'content'>[], drafts: readonly Delivery[]): void {

@@ -39,7 +39,7 @@ export class MemoryProducers {
     const firsts = this.#enqueued.firsts(queue, stamped, now);
     const fresh = stamped.filter((_, index) => firsts[index] === undefined);
     const drafts = this.messages.draft(queue, fresh, 0);
-    if (ordering === null) this.messages.place(queue, drafts);
+    if (ordering === null) this.messages.place(queue, fresh, drafts);
     this.messages.store(fresh, drafts);
     const answer = {
       messages: stamped.map(({ id }, index) => {
