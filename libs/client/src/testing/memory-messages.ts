@@ -106,7 +106,7 @@ export class MemoryMessages {
     throw new RowmqError(drafts, detail);
   }
 
-  /** Gives the new deliveries of messages with a group their places, in a queue without ordering. */
+  /** In a queue without ordering: gives new deliveries with a group their places. */
   place(queue: string, messages: readonly Stamped[], drafts: readonly Delivery[]): void {
     const owed = this.protocol.in(queue);
     const groupOf = new Map(messages.map(({ id, content }) => [id, content.groupId]));

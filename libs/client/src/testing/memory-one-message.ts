@@ -10,7 +10,7 @@ import {
 import type { Delivery } from './lease-protocol.js';
 import type { MemoryMessages } from './memory-messages.js';
 
-/** What an administrator does with one message of an `InMemoryBroker`. */
+/** The calls of administrators about one message of an `InMemoryBroker`. */
 export class MemoryOneMessage {
   constructor(private readonly messages: MemoryMessages) {}
 

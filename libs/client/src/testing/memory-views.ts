@@ -24,7 +24,7 @@ export type MemoryMessage = Pick<
   availableAt: Date;
 };
 
-/** What an `InMemoryBroker` shows of its messages. */
+/** Shows the messages of an `InMemoryBroker`. */
 export class MemoryViews {
   constructor(private readonly messages: MemoryMessages) {}
 
