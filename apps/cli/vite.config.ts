@@ -2,7 +2,8 @@ import { readFileSync } from 'node:fs';
 import { defineConfig } from 'vite';
 
 const { dependencies } = JSON.parse(readFileSync('package.json', 'utf8')) as { dependencies: Record<string, string> };
-const installed = Object.keys(dependencies);
+/** Nest is named by code that the commands do not use, and that the bundle leaves out. */
+const outside = [...Object.keys(dependencies), '@nestjs/common'];
 
 /*
  * The published package carries inside what the commands need of private packages: the store's
@@ -15,7 +16,7 @@ export default defineConfig({
     minify: false,
     lib: { entry: { main: 'src/main.ts' }, formats: ['es'] },
     rolldownOptions: {
-      external: (id) => id.startsWith('node:') || installed.some((name) => id === name || id.startsWith(`${name}/`)),
+      external: (id) => id.startsWith('node:') || outside.some((name) => id === name || id.startsWith(`${name}/`)),
       output: { chunkFileNames: '[name].js' },
     },
   },

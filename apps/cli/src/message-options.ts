@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { enqueueMessage, LIMITS, type EnqueueRequest } from '@rowmq/contract';
 import { UsageError } from './exit-codes.js';
 import { futureTime, wholeNumber, wholeSeconds } from './output/units.js';
@@ -17,17 +17,20 @@ export interface MessageOptions {
   base64?: true;
 }
 
-/** Adds the options of a message that is sent. */
-export function addMessageOptions(command: Command): Command {
-  return command
-    .option('-H, --header <name=value>', 'a header; several times for several', headerOf)
-    .option('--priority <0-9>', '9 is the most urgent', wholeNumber(0, LIMITS.priorityMax))
-    .option('--delay <duration>', 'not handed out before, such as 30s or 2h', wholeSeconds)
-    .option('--at <time>', 'not handed out before this time', (text: string) => futureTime(text))
-    .option('--expires <duration>', 'settled unless it is handed out by then', wholeSeconds)
-    .option('--group <id>', 'the group, such as a customer')
-    .option('--deduplication-id <id>', 'a further message with this id is not stored')
-    .option('--base64', 'the body is base64 of its bytes');
+/** Adds the options of a message that is sent, except those that `without` names. */
+export function addMessageOptions(command: Command, without: readonly string[] = []): Command {
+  const options = [
+    new Option('-H, --header <name=value>', 'a header; several times for several').argParser(headerOf),
+    new Option('--priority <0-9>', '9 is the most urgent').argParser(wholeNumber(0, LIMITS.priorityMax)),
+    new Option('--delay <duration>', 'not handed out before, such as 30s or 2h').argParser(wholeSeconds),
+    new Option('--at <time>', 'not handed out before this time').argParser((text) => futureTime(text)),
+    new Option('--expires <duration>', 'settled unless it is handed out by then').argParser(wholeSeconds),
+    new Option('--group <id>', 'the group, such as a customer'),
+    new Option('--deduplication-id <id>', 'a further message with this id is not stored'),
+    new Option('--base64', 'the body is base64 of its bytes'),
+  ];
+  for (const option of options) if (!without.includes(option.long ?? '')) command.addOption(option);
+  return command;
 }
 
 function headerOf(text: string, before: Record<string, string> = {}): Record<string, string> {

@@ -1,5 +1,17 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
+import { auditCommand } from './commands/audit.js';
+import { deadCommand } from './commands/dead.js';
+import { jobCommand } from './commands/job.js';
+import { keyCommand } from './commands/key.js';
+import { messageCommand } from './commands/message.js';
+import { profileCommand } from './commands/profile.js';
+import { scheduleCommand } from './commands/schedule.js';
+import { topicCommand } from './commands/topic.js';
+import { benchCommand } from './commands/bench.js';
+import { doctorCommand } from './commands/doctor.js';
+import { tailCommand } from './commands/tail.js';
+import { completionCommand, completionServer } from './commands/completion.js';
 import { queueCommand } from './commands/queue.js';
 import { peekCommand } from './commands/peek.js';
 import { receiveCommand } from './commands/receive.js';
@@ -46,8 +58,24 @@ export function makeProgram(env: NodeJS.ProcessEnv): { program: Command; session
     statsCommand(open),
     redriveCommand(open),
     replayCommand(open),
+    deadCommand(open),
+    messageCommand(open),
+    jobCommand(open),
+    topicCommand(open),
+    scheduleCommand(open),
+    keyCommand(open),
+    auditCommand(open),
+    profileCommand(open),
+    tailCommand(open),
+    benchCommand(open),
+    doctorCommand(open),
+    completionCommand(),
   ];
   for (const command of commands) program.addCommand(command);
+  program.addCommand(
+    completionServer(open, () => program),
+    { hidden: true },
+  );
   examples(program, [
     ['rowmq stats --watch', 'what the queues do now'],
     ['rowmq queue create orders', 'a queue'],
