@@ -62,7 +62,13 @@ export async function bundleApps(): Promise<string> {
 async function bundleCommandLine(folder: string): Promise<void> {
   const source = join(ROOT, 'apps', 'cli');
   await cp(join(source, 'package.json'), join(folder, 'package.json'));
-  const bundle = await rolldown({ input: join(source, 'dist', 'main.js'), platform: 'node', logLevel: 'silent' });
+  const bundle = await rolldown({
+    input: join(source, 'dist', 'main.js'),
+    platform: 'node',
+    // It reads files that lie beside its own.
+    external: ['@pnpm/tabtab'],
+    logLevel: 'silent',
+  });
   await bundle.write({ dir: join(folder, 'dist'), format: 'esm', keepNames: true });
   await bundle.close();
 }
