@@ -8,7 +8,7 @@ import type { CallConfig } from '../http/api-call.js';
 import type { BrokerAdapter } from '../http/broker-adapter.js';
 import { addressOf, ClientConnection } from '../http/client-connection.js';
 import { UnreadAnswers } from '../http/unread-answers.js';
-import { JSON_TYPE, jsonProtocol, readJsonRequest } from './json-protocol.js';
+import { jsonProtocol, readJsonRequest } from './json-protocol.js';
 import type { Address } from './queue-address.js';
 import { readForm } from './query-form.js';
 import { SqsAccess } from './sqs-access.js';
@@ -44,6 +44,7 @@ interface RawReply {
   code(status: number): RawReply;
   headers(values: Record<string, string>): RawReply;
   send(payload: unknown): unknown;
+  callNotFound(): unknown;
 }
 
 /** The routes of SQS on the broker's port. The content type decides on the protocol. */
@@ -73,12 +74,15 @@ export class SqsEndpoint {
         return reply;
       });
       const handler = async (request: unknown, reply: unknown): Promise<unknown> => {
+        if (!isSqs(request as RawRequest)) {
+          (reply as RawReply).callNotFound();
+          return reply;
+        }
         const answer = await this.answer(request as RawRequest, reply as RawReply);
         return this.send(reply as RawReply, answer);
       };
       scope.route({ method: 'POST', url: '/', config: CONFIG, bodyLimit, handler });
-      for (const url of QUEUE_PATHS)
-        scope.route({ method: ['GET', 'POST'], url, config: CONFIG, bodyLimit, handler });
+      for (const url of QUEUE_PATHS) scope.route({ method: ['GET', 'POST'], url, config: CONFIG, bodyLimit, handler });
     });
   }
 
@@ -152,22 +156,27 @@ export class SqsEndpoint {
   }
 }
 
+/** Other content is a call of REST, and this is no path of REST. */
+function isSqs({ method, headers }: RawRequest): boolean {
+  return method === 'GET' || isForm(headers) || isJson(headers);
+}
+
+function isForm({ 'content-type': type = '' }: IncomingHttpHeaders): boolean {
+  return type.toLowerCase().startsWith(FORM_TYPE);
+}
+
+function isJson({ 'content-type': type = '' }: IncomingHttpHeaders): boolean {
+  return type.toLowerCase().startsWith('application/x-amz-json');
+}
+
 function protocolOf({ method, headers }: RawRequest): SqsProtocol {
-  const type = headers['content-type'] ?? '';
-  return method === 'POST' && /^application\/(?:x-amz-json|json)/i.test(type) ? jsonProtocol : xmlProtocol;
+  return method === 'POST' && isJson(headers) ? jsonProtocol : xmlProtocol;
 }
 
 function readRequest({ method, url, headers, body }: RawRequest): SqsRequest {
   const bytes = Buffer.isBuffer(body) ? body : Buffer.alloc(0);
   if (method === 'GET') return readForm(url.includes('?') ? url.slice(url.indexOf('?') + 1) : '');
-  const type = (headers['content-type'] ?? '').toLowerCase();
-  if (type.startsWith('application/x-amz-json') || type.startsWith('application/json'))
-    return readJsonRequest(bytes, headers['x-amz-target'] as string | undefined);
-  if (type.startsWith(FORM_TYPE)) return readForm(bytes);
-  throw new SqsError(
-    'InvalidParameterValue',
-    `The Content-Type is ${type === '' ? 'missing' : type.slice(0, 100)}. SQS takes ${JSON_TYPE} and ${FORM_TYPE} here. The REST API is below /v1; GET /openapi.json lists its calls.`,
-  );
+  return isForm(headers) ? readForm(bytes) : readJsonRequest(bytes, headers['x-amz-target'] as string | undefined);
 }
 
 function unknownOperation(operation: string | undefined, protocol: SqsProtocol): SqsError {
