@@ -21,6 +21,7 @@ import { checkKeys } from './keys/check-keys.js';
 import { KnownKeys } from './keys/known-keys.js';
 import { measureCalls } from './metrics/measure-calls.js';
 import { Metrics } from './metrics/metrics.js';
+import { SqsEndpoint } from './sqs/sqs-endpoint.js';
 
 /**
  * The broker hangs up on a client that is slower than this with its request, or with its next one.
@@ -91,6 +92,7 @@ export async function createBroker(
   const keys = config.needsKeys ? app.get(KnownKeys) : undefined;
   checkKeys(adapter, keys, app.get(FailedAttempts), config);
   measureCalls(adapter, app.get(Metrics));
+  app.get(SqsEndpoint).serve(adapter);
   countAnswers(adapter, app.get(UnreadAnswers));
   serveDocs(app, config.sizes);
   return app;

@@ -19,4 +19,5 @@ export * from './schedules.js';
 export * from './schemas.js';
 export * from './size-limits.js';
 export * from './ticks.js';
+export * from './stored-headers.js';
 export * from './topic-schemas.js';

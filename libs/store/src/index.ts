@@ -27,6 +27,7 @@ export { DeduplicationRepository } from './messages/deduplication.repository.js'
 export { type ClaimOutcome, MessageRepository, type ReleaseRequest } from './messages/message.repository.js';
 export type { Wish } from './messages/one-message.js';
 export type { Published, PublishedMessage, PublishOutcome, PublishRequest } from './messages/publish.js';
+export { deadLetteringOf } from './messages/moves.js';
 export type { EnqueuedMessage } from './messages/recorded-answer.js';
 export { type Move, readMoves } from './messages/moves.js';
 export { countMembers } from './messages/members.js';
@@ -45,7 +46,7 @@ export {
 } from './queues/browse.repository.js';
 export { type EventCounts, type MinuteEvent, MinuteRepository, noRates } from './queues/minute.repository.js';
 export { type Queue, queueNotFound } from './queues/queue.js';
-export { type PausedSides, QueueRepository } from './queues/queue.repository.js';
+export { type PausedSides, type QueueChange, QueueRepository } from './queues/queue.repository.js';
 export type { JobEntity, ScheduleEntity } from './entities/index.js';
 export { ScheduleRepository } from './schedules/schedule.repository.js';
 export { TickRepository } from './schedules/tick.repository.js';

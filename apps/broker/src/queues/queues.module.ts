@@ -24,5 +24,6 @@ import { ReplayService } from './replay.service.js';
     ReplayController,
   ],
   providers: [QueuesService, ReplayService, MinuteReports, QueueStatsService, QueueMetrics],
+  exports: [QueuesService],
 })
 export class QueuesModule {}
