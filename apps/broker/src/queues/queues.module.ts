@@ -5,6 +5,8 @@ import { CancelController } from './cancel.controller.js';
 import { HistoryController } from './history.controller.js';
 import { MinuteReports } from './minute-reports.js';
 import { OneMessageController } from './one-message.controller.js';
+import { OverviewController } from './overview.controller.js';
+import { OverviewService } from './overview.service.js';
 import { QueueMetrics } from './queue-metrics.js';
 import { QueueStatsService } from './queue-stats.service.js';
 import { QueuesController } from './queues.controller.js';
@@ -19,11 +21,12 @@ import { ReplayService } from './replay.service.js';
     QueuesController,
     BrowseController,
     HistoryController,
+    OverviewController,
     CancelController,
     OneMessageController,
     ReplayController,
   ],
-  providers: [QueuesService, ReplayService, MinuteReports, QueueStatsService, QueueMetrics],
+  providers: [QueuesService, ReplayService, MinuteReports, QueueStatsService, QueueMetrics, OverviewService],
   exports: [QueuesService],
 })
 export class QueuesModule {}
