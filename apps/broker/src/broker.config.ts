@@ -1,4 +1,4 @@
-import { isIP } from 'node:net';
+import { isIP, isIPv6 } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { LIMITS, type SizeLimits, sizeLimits } from '@rowmq/contract';
 import {
@@ -55,6 +55,8 @@ export interface BrokerConfig {
   adminKey: string | undefined;
   /** Calls without a valid key from one address within a minute; beyond it: `too-many-attempts`. */
   failedAttempts: number;
+  /** Addresses and networks of proxies that say in `X-Forwarded-For` who calls. */
+  trustedProxies: string[];
   /** Further values of `Host`, if calls need no key. */
   allowedHosts: string[];
   /** Whether `/metrics`, `/docs` and `/openapi.json` need a key, too. */
@@ -102,6 +104,14 @@ const SHAPE = {
       'must be host names without ports, separated by commas',
     )
     .transform((hosts) => hosts.split(','))
+    .optional(),
+  ROWMQ_TRUSTED_PROXIES: z
+    .string()
+    .transform((list) => list.split(','))
+    .refine(
+      (list) => list.every(isNetwork),
+      'must be addresses or networks, such as 10.0.3.17 or 10.0.0.0/8, separated by commas',
+    )
     .optional(),
   ROWMQ_OPERATIONS: z.enum(['open', 'key'], "must be 'open' or 'key'").default('open'),
   ROWMQ_OPERATIONS_PORT: wholeNumber(1, LAST_PORT).optional(),
@@ -151,6 +161,7 @@ export function readBrokerConfig(env: NodeJS.ProcessEnv): BrokerConfig {
     needsKeys,
     adminKey: settings.ROWMQ_ADMIN_KEY,
     failedAttempts: settings.ROWMQ_MAX_FAILED_ATTEMPTS,
+    trustedProxies: settings.ROWMQ_TRUSTED_PROXIES ?? [],
     allowedHosts: settings.ROWMQ_ALLOWED_HOSTS ?? [],
     operationsNeedKey: settings.ROWMQ_OPERATIONS === 'key',
     operationsPort: settings.ROWMQ_OPERATIONS_PORT,
@@ -196,6 +207,13 @@ export function shareOfWorker(config: BrokerConfig, number: number): BrokerConfi
     failedAttempts: share(config.failedAttempts, 1),
     peerPort: config.peerPort === 0 ? 0 : config.peerPort + number - 1,
   };
+}
+
+/** Whether this is an address, or a network as an address and the length of its prefix. */
+function isNetwork(text: string): boolean {
+  const [, address = '', bits] = /^([^/]+)(?:\/(\d{1,3}))?$/.exec(text) ?? [];
+  const most = isIPv6(address) ? 128 : 32;
+  return isIP(address) !== 0 && (bits === undefined || (Number(bits) > 0 && Number(bits) <= most));
 }
 
 function isLoopback(host: string): boolean {
