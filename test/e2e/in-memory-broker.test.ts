@@ -186,6 +186,7 @@ describe.concurrent.each(brokers)('%s', (_, make) => {
       name,
       scopes: ['enqueue' as const],
       patterns: ['orders.*'],
+      messagesPerSecond: 10,
       expiresAt: '2100-01-01T00:00:00Z',
     };
     const { secret, ...key } = await broker.createKey(definition);
@@ -199,6 +200,12 @@ describe.concurrent.each(brokers)('%s', (_, make) => {
     expect(Date.parse(rotated.oldSecretUntil as string)).toBeGreaterThan(Date.now());
     expect((await broker.rotateKey(name, { oldSecretSeconds: 0 })).oldSecretUntil).toBeNull();
     expect(await broker.listKeys({ after: name.slice(0, -1), limit: 1 })).toMatchObject({ keys: [{ name }] });
+    expect(key).toMatchObject({ messagesPerSecond: 10, longPolls: null });
+    expect(await broker.putKeyLimits(name, { longPolls: 5 })).toMatchObject({ messagesPerSecond: 10, longPolls: 5 });
+    expect(await broker.putKeyLimits(name, { messagesPerSecond: null })).toMatchObject({ messagesPerSecond: null });
+    expect(await codeOf(broker.putKeyLimits(name, { longPolls: 0 }))).toBe('invalid-request');
+    expect(await broker.getKey(name)).toMatchObject({ messagesPerSecond: null, longPolls: 5 });
+    expect(await codeOf(broker.putKeyLimits('no-such-key', {}))).toBe('key-not-found');
     await broker.revokeKey(name);
     for (const call of [() => broker.getKey(name), () => broker.rotateKey(name), () => broker.revokeKey(name)])
       expect(await codeOf(call())).toBe('key-not-found');

@@ -1,4 +1,4 @@
-import { Inject, Injectable, Optional } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { RowmqError } from '@rowmq/contract';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 
@@ -32,12 +32,7 @@ export class Pressure {
   private endedAt = 0;
   private current = 0;
 
-  constructor(@Optional() @Inject(BROKER_CONFIG) config?: Pick<BrokerConfig, 'slowMs'>) {
-    const { reaper, enqueues, dequeues } = config?.slowMs ?? {
-      reaper: Infinity,
-      enqueues: Infinity,
-      dequeues: Infinity,
-    };
+  constructor(@Inject(BROKER_CONFIG) { slowMs: { reaper, enqueues, dequeues } }: Pick<BrokerConfig, 'slowMs'>) {
     this.thresholds = [0, reaper, enqueues, dequeues];
   }
 

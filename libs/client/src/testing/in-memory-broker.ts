@@ -36,6 +36,7 @@ import {
   LEASE_GRACE_MS,
   countFitting,
   type KeyAnswer,
+  type KeyLimitsRequest,
   type KeysAnswer,
   type KeysQuery,
   type LeasedMessage,
@@ -703,6 +704,11 @@ export class InMemoryBroker extends BrokerClient {
 
   async rotateKey(key: string, request: RotateKeyRequest = {}): Promise<NewKeyAnswer> {
     return this.#keys.rotate(key, request);
+  }
+
+  /** It stores the limits, and lets everybody exceed them. */
+  async putKeyLimits(key: string, limits: KeyLimitsRequest): Promise<KeyAnswer> {
+    return this.#keys.putLimits(key, limits);
   }
 
   async revokeKey(key: string): Promise<void> {
