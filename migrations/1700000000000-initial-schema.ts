@@ -332,6 +332,8 @@ export class InitialSchema1700000000000 implements RowmqMigration {
         scopes VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'separated by commas',
         patterns VARCHAR(4200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
           COMMENT 'of names of queues and topics, separated by commas; empty: every name',
+        messages_per_second INT UNSIGNED NULL COMMENT 'that the key may send to a broker; NULL: its setting',
+        long_polls INT UNSIGNED NULL COMMENT 'dequeues that may wait on a broker; NULL: its setting',
         created_at BIGINT UNSIGNED NOT NULL,
         expires_at BIGINT UNSIGNED NULL,
         last_used_at BIGINT UNSIGNED NULL COMMENT 'to the minute',

@@ -65,6 +65,7 @@ export async function createBroker(
     // A request that comes while the broker stops gets a normal answer, not an error of Fastify.
     return503OnClosing: false,
     genReqId: requestIdOf,
+    trustProxy: config.trustedProxies.length > 0 && config.trustedProxies,
     routerOptions: { maxParamLength: 300 },
     clientErrorHandler: ({ code }: NodeJS.ErrnoException, socket) => connections.refuse(socket, answerToBadBytes(code)),
     // A path that cannot be decoded does not reach Nest's filter.
