@@ -27,7 +27,6 @@ import { Session } from './session.js';
 /** Not `new URL('…', import.meta.url)`: Vite would turn that into a URL of the file's content. */
 const manifest = join(import.meta.dirname, '..', 'package.json');
 const { version } = JSON.parse(readFileSync(manifest, 'utf8')) as { version: string };
-};
 
 const AFTER = `
 Broker and key come from --url or --profile, else from ROWMQ_URL and ROWMQ_KEY, else from the default
