@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { Command } from 'commander';
 import { auditCommand } from './commands/audit.js';
 import { deadCommand } from './commands/dead.js';
@@ -23,9 +24,9 @@ import { examples } from './examples.js';
 import { wholeNumber } from './output/units.js';
 import { Session } from './session.js';
 
-const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
-  version: string;
-};
+/** Not `new URL('…', import.meta.url)`: Vite would turn that into a URL of the file's content. */
+const manifest = join(import.meta.dirname, '..', 'package.json');
+const { version } = JSON.parse(readFileSync(manifest, 'utf8')) as { version: string };
 
 const AFTER = `
 Broker and key come from --url or --profile, else from ROWMQ_URL and ROWMQ_KEY, else from the default
