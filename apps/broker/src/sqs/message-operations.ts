@@ -87,7 +87,7 @@ export class MessageOperations {
       const settings = settingsOf(queue);
       const leaseSeconds = visibility ?? (settings.isVisibleAtOnce === true ? 0 : undefined);
       const { client, caller, address, userAgent } = context;
-      const consumer = this.consumers.see(queue.name, userAgent, client.address);
+      const consumer = this.consumers.see(queue.name, userAgent, address);
       consumer.waiting += 1;
       try {
         const demand = {

@@ -6,7 +6,7 @@ import { AuditLog } from '../audit/audit-log.js';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import type { CallConfig } from '../http/api-call.js';
 import type { BrokerAdapter } from '../http/broker-adapter.js';
-import { addressOf, ClientConnection } from '../http/client-connection.js';
+import { ClientConnection } from '../http/client-connection.js';
 import { UnreadAnswers } from '../http/unread-answers.js';
 import { jsonProtocol, readJsonRequest } from './json-protocol.js';
 import type { Address } from './queue-address.js';
@@ -131,7 +131,7 @@ export class SqsEndpoint {
         status: answer.status,
         problem: request.problem ?? null,
         key: accessKey ?? null,
-        address: addressOf(request.raw),
+        address: request.ip,
         requestId: request.id,
         changes: null,
       });

@@ -4,14 +4,14 @@ import { type Delivery, keyOf } from './lease-protocol.js';
 /** A delivery keeps its first move and so many of the last ones, as in a broker. */
 const LAST_MOVES = 3;
 
-interface Move extends Omit<MessageMove, 'at'> {
+export interface MemoryMove extends Omit<MessageMove, 'at'> {
   at: number;
 }
 
 /** How the deliveries of an `InMemoryBroker` came from queue to queue. */
 export class MemoryMoves {
   /** By delivery, its moves, oldest first. */
-  readonly #moves = new Map<string, Move[]>();
+  readonly #moves = new Map<string, MemoryMove[]>();
 
   add(delivery: Readonly<Delivery>, cause: MoveCause, reason: string | null, at: number): void {
     const { queue: from, receiveCount } = delivery;
@@ -21,9 +21,8 @@ export class MemoryMoves {
     this.#moves.set(keyOf(delivery), moves);
   }
 
-  of(delivery: Readonly<Delivery>): MessageMove[] {
-    const moves = this.#moves.get(keyOf(delivery)) ?? [];
-    return moves.map(({ at, ...move }) => ({ ...move, at: new Date(at).toISOString() }));
+  of(delivery: Readonly<Delivery>): readonly MemoryMove[] {
+    return this.#moves.get(keyOf(delivery)) ?? [];
   }
 
   /** Gives the last move its reason, which the broker learns with the nack. */

@@ -41,7 +41,7 @@ export class MemoryOneMessage {
   }
 
   redrive(id: string, request: OneMessageRequest): void {
-    for (const one of this.#owing(id, readRequest(oneMessageRequest, request).queue)) 
+    for (const one of this.#owing(id, readRequest(oneMessageRequest, request).queue))
       this.#moveTo(one, one.origin, 'redriven');
   }
 

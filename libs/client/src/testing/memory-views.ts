@@ -122,7 +122,7 @@ export class MemoryViews {
       expiresAt: new Date(expiresAt).toISOString(),
       lastNackReason: this.messages.reason(delivery),
       source: delivery.origin === queue || !this.messages.queues.has(delivery.origin) ? null : delivery.origin,
-      moves: this.messages.moves.of(delivery),
+      moves: this.messages.moves.of(delivery).map(({ at, ...move }) => ({ ...move, at: new Date(at).toISOString() })),
     };
   }
 }
