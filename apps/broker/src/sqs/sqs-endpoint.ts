@@ -31,6 +31,7 @@ const DEFAULT_REGION = 'us-east-1';
 interface RawRequest {
   id: string;
   url: string;
+  ip: string;
   method: string;
   headers: IncomingHttpHeaders;
   raw: IncomingMessage;
@@ -116,6 +117,7 @@ export class SqsEndpoint {
       const output = await this.service.run(operation, sent.members, {
         ...signer,
         address: this.addressFor(request),
+        ip: request.ip,
         pathQueue,
         client: new ClientConnection(request.raw, reply.raw),
         userAgent: request.headers['user-agent'],
