@@ -14,6 +14,7 @@ import {
   primaryOf,
 } from './database/data-source.js';
 import { Database } from './database/database.js';
+import { DatabaseReport } from './database/database-report.js';
 import { isRetryable } from './database/database-errors.js';
 import { DeduplicationRepository } from './messages/deduplication.repository.js';
 import { JobRepository } from './jobs/job.repository.js';
@@ -45,6 +46,7 @@ const REPOSITORIES = [
   BrowseRepository,
   MinuteRepository,
   PartitionRepository,
+  DatabaseReport,
   ReaperRepository,
   PeerRepository,
   DeduplicationRepository,
