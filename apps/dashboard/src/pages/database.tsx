@@ -8,7 +8,7 @@ import { Loaded } from '../parts/states.js';
 const EVERY_MS = 5000;
 const HOUR_MS = 3_600_000;
 
-/** The database: its load, its tables, its partitions on a time line, and the brokers that use it. */
+/** The database: its load, its tables, its partitions on a time line, and the brokers on it. */
 export function DatabasePage(): JSX.Element {
   const live = useLive<DatabaseAnswer>(admin(['database']), EVERY_MS);
   return (
