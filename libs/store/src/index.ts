@@ -9,6 +9,7 @@ export {
   StartupError,
 } from './database/boot-checks.js';
 export { type DatabaseSettings, openDataSource, poolOf } from './database/data-source.js';
+export { DatabaseReport } from './database/database-report.js';
 export { Database, type Transaction } from './database/database.js';
 export { type Strain, StrainRepository } from './database/strain.repository.js';
 export { isLockWaitTimeout, mayLieInOneRequest } from './database/database-errors.js';
