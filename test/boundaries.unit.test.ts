@@ -121,6 +121,17 @@ const BOUNDARIES: readonly Boundary[] = [
     ],
   },
   {
+    file: 'apps/broker/src/sqs/x.ts',
+    allowed: ['../messages/messages.service.js', '../queues/queues.service.js', '../jobs/jobs.service.js'],
+    forbidden: [
+      '../topics/publish.service.js',
+      '../peers/peers.service.js',
+      '@rowmq/client',
+      'mysql2',
+      ...OUT_OF_PACKAGE,
+    ],
+  },
+  {
     file: 'apps/broker/src/audit/x.ts',
     allowed: ['../http/caller.js', '../messages/message.codec.js', '@rowmq/store'],
     forbidden: ['../keys/known-keys.js', '../peers/peers.service.js', '@rowmq/reaper', 'mysql2', ...OUT_OF_PACKAGE],
