@@ -17,6 +17,8 @@ describe('the broker’s settings', () => {
       sizes: { bodyBytes: 4096, requestBytes: 4_194_304 },
       maxLongPolls: 10_000,
       slowMs: { reaper: 500, enqueues: 2000, dequeues: 5000 },
+      slowHistoryLength: 5_000_000,
+      slowLockWaits: 100,
       metricsQueues: 200,
       host: '127.0.0.1',
       port: 8080,

@@ -37,6 +37,10 @@ export interface BrokerConfig {
   maxLongPolls: number;
   /** The times of a batch, in ms, from which each of these gives way. */
   slowMs: { reaper: number; enqueues: number; dequeues: number };
+  /** The length of the server's history list from which the reaper yields; ten times: enqueues. */
+  slowHistoryLength: number;
+  /** Sessions that wait for locks from which the reaper yields; four and ten times: the others. */
+  slowLockWaits: number;
   /** Queues that have series of their own in the metrics. */
   metricsQueues: number;
   /** Messages a second that each key may send; undefined: no limit. */
@@ -85,6 +89,8 @@ const SHAPE = {
   ROWMQ_SLOW_YIELD_MS: wholeNumber(10, 600_000).default(500),
   ROWMQ_SLOW_SHED_ENQUEUES_MS: wholeNumber(10, 600_000).default(2000),
   ROWMQ_SLOW_SHED_DEQUEUES_MS: wholeNumber(10, 600_000).default(5000),
+  ROWMQ_SLOW_HISTORY_LENGTH: wholeNumber(1000, 1_000_000_000_000).default(5_000_000),
+  ROWMQ_SLOW_LOCK_WAITS: wholeNumber(1, 100_000).default(100),
   ROWMQ_METRICS_QUEUES: wholeNumber(1, 10_000).default(200),
   ROWMQ_HOST: z.string().default('127.0.0.1'),
   ROWMQ_PORT: wholeNumber(0, LAST_PORT).default(8080),
@@ -151,6 +157,8 @@ export function readBrokerConfig(env: NodeJS.ProcessEnv): BrokerConfig {
       enqueues: settings.ROWMQ_SLOW_SHED_ENQUEUES_MS,
       dequeues: settings.ROWMQ_SLOW_SHED_DEQUEUES_MS,
     },
+    slowHistoryLength: settings.ROWMQ_SLOW_HISTORY_LENGTH,
+    slowLockWaits: settings.ROWMQ_SLOW_LOCK_WAITS,
     metricsQueues: settings.ROWMQ_METRICS_QUEUES,
     keyMessagesPerSecond: settings.ROWMQ_KEY_MESSAGES_PER_SECOND,
     keyLongPolls: settings.ROWMQ_KEY_LONG_POLLS,

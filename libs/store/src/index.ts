@@ -10,6 +10,7 @@ export {
 } from './database/boot-checks.js';
 export { type DatabaseSettings, openDataSource, poolOf } from './database/data-source.js';
 export { Database, type Transaction } from './database/database.js';
+export { type Strain, StrainRepository } from './database/strain.repository.js';
 export { isLockWaitTimeout, mayLieInOneRequest } from './database/database-errors.js';
 export type { HealthLog } from './database/database-health.js';
 export { migrateDatabase, pendingMigrations, revertDatabase } from './database/migrate.js';

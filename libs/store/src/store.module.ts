@@ -13,6 +13,7 @@ import {
   primaryOf,
 } from './database/data-source.js';
 import { Database } from './database/database.js';
+import { StrainRepository } from './database/strain.repository.js';
 import { isRetryable } from './database/database-errors.js';
 import { DeduplicationRepository } from './messages/deduplication.repository.js';
 import { JobRepository } from './jobs/job.repository.js';
@@ -50,6 +51,7 @@ const REPOSITORIES = [
   ScheduleRepository,
   TickRepository,
   JobRepository,
+  StrainRepository,
 ];
 
 /**
