@@ -62,6 +62,8 @@ import {
   nackRequest,
   newPackId,
   parseMessageId,
+  type MessageMove,
+  type MoveCause,
   type NewKeyAnswer,
   type PauseAnswer,
   type PauseSide,
@@ -139,6 +141,13 @@ const POLL_MS = 5;
 /** The last jobs that can be asked for. */
 const JOBS_KEPT = 100;
 
+/** A delivery keeps its first move and so many of the last ones, as in a broker. */
+const LAST_MOVES = 3;
+
+interface MemoryMove extends Omit<MessageMove, 'at'> {
+  at: number;
+}
+
 interface MemoryQueue extends QueueSettings {
   paused: boolean;
   producersPaused: boolean;
@@ -154,13 +163,17 @@ interface MemoryQueue extends QueueSettings {
 export class InMemoryBroker extends BrokerClient {
   readonly #sizes: SizeLimits;
   readonly #queues = new Map<string, MemoryQueue>();
-  readonly #protocol = new LeaseProtocol(this.#queues, Date.now());
+  readonly #protocol = new LeaseProtocol(this.#queues, Date.now(), (delivery, cause) =>
+    this.#noteMove(delivery, cause),
+  );
   readonly #contents = new Map<string, Content>();
   readonly #earlier = new EarlierEnqueues();
   readonly #published = new EarlierEnqueues<PublishAnswer>();
-  /** By delivery, the reason of its last nack. */
   readonly #jobs = new Map<string, JobAnswer>();
+  /** By delivery, the reason of its last nack. */
   readonly #reasons = new Map<string, string>();
+  /** By delivery, its moves, oldest first. */
+  readonly #moves = new Map<string, MemoryMove[]>();
   readonly #topics = new MemoryTopics();
   readonly #keys = new MemoryKeys();
   readonly #lines = new FairLines();
@@ -331,6 +344,8 @@ export class InMemoryBroker extends BrokerClient {
       }
       // A move keeps an earlier reason if it has none of its own.
       if (code === null && !(deadLetter && reason === undefined)) this.#setReason(delivery, reason);
+      const move = deadLetter && delivery !== undefined ? this.#moves.get(keyOf(delivery))?.at(-1) : undefined;
+      if (code === null && move !== undefined && reason !== undefined) move.reason = reason;
       return code;
     });
     this.#wake();
@@ -420,6 +435,7 @@ export class InMemoryBroker extends BrokerClient {
       throw new RowmqError('queue-not-empty', `Queue '${queue}' has ${messages} messages; delete it with force.`);
     for (const delivery of this.#protocol.in(queue)) this.#protocol.drop(delivery);
     this.#queues.delete(queue);
+    for (const move of [...this.#moves.values()].flat()) if (move.from === queue) move.from = null;
     this.#earlier.forget(queue);
     this.#topics.forgetQueue(queue);
     this.#lines.forgetQueue(queue);
@@ -635,7 +651,8 @@ export class InMemoryBroker extends BrokerClient {
   }
 
   async redriveMessage(id: string, request: OneMessageRequest = {}): Promise<void> {
-    for (const one of this.#owing(id, readRequest(oneMessageRequest, request).queue)) this.#moveTo(one, one.origin);
+    for (const one of this.#owing(id, readRequest(oneMessageRequest, request).queue))
+      this.#moveTo(one, one.origin, 'redriven');
   }
 
   async moveMessage(id: string, request: MoveMessageRequest): Promise<void> {
@@ -644,13 +661,13 @@ export class InMemoryBroker extends BrokerClient {
     const [one, ...others] = this.#owing(id, queue);
     if (others.length > 0)
       throw new RowmqError('invalid-request', `Several queues owe message ${id}; name one as queue.`);
-    this.#moveTo(one as Delivery, toQueue);
+    this.#moveTo(one as Delivery, toQueue, 'moved');
   }
 
-  #moveTo(delivery: Delivery, queue: string): void {
+  #moveTo(delivery: Delivery, queue: string, cause: MoveCause): void {
     if (delivery.queue === queue || !this.#queues.has(queue))
       throw new RowmqError('invalid-request', `Message ${delivery.id} has no queue to go to.`);
-    this.#protocol.move(delivery, queue);
+    this.#protocol.move(delivery, queue, cause);
     this.#wake();
   }
 
@@ -731,8 +748,9 @@ export class InMemoryBroker extends BrokerClient {
   #matches(filter: MessageFilter, delivery: Delivery): boolean {
     const { bodyEncoding, headers, enqueuedAt } = this.#content(delivery.id);
     const nackReason = this.#reasons.get(keyOf(delivery)) ?? null;
+    const moves = this.#moves.get(keyOf(delivery)) ?? [];
     return (
-      matchesDelivery(filter, { source: delivery.origin, nackReason, moves: [], enqueuedAt }) &&
+      matchesDelivery(filter, { source: delivery.origin, nackReason, moves, enqueuedAt }) &&
       matchesContent(filter, { headers, body: Buffer.from(delivery.body, bodyEncoding) })
     );
   }
@@ -845,9 +863,11 @@ export class InMemoryBroker extends BrokerClient {
       availableAt: new Date(state === 'leased' ? availableAt - LEASE_GRACE_MS : availableAt).toISOString(),
       expiresAt: new Date(expiresAt).toISOString(),
       lastNackReason: this.#reasons.get(keyOf(delivery)) ?? null,
-      source: delivery.origin === queue ? null : delivery.origin,
-      // This broker keeps no history.
-      moves: [],
+      source: delivery.origin === queue || !this.#queues.has(delivery.origin) ? null : delivery.origin,
+      moves: (this.#moves.get(keyOf(delivery)) ?? []).map(({ at, ...move }) => ({
+        ...move,
+        at: new Date(at).toISOString(),
+      })),
     };
   }
 
@@ -956,6 +976,14 @@ export class InMemoryBroker extends BrokerClient {
     this.#wake();
   }
 
+  #noteMove({ queue: from, receiveCount, ...delivery }: Readonly<Delivery>, cause: MoveCause): void {
+    const key = keyOf(delivery);
+    const reason = this.#reasons.get(key) ?? null;
+    const move = { from, at: this.#protocol.now, cause, receiveCount, reason };
+    const [first, ...others] = this.#moves.get(key) ?? [];
+    this.#moves.set(key, first === undefined ? [move] : [first, ...[...others, move].slice(-LAST_MOVES)]);
+  }
+
   #setReason(delivery: Delivery | undefined, reason: string | undefined): void {
     if (delivery === undefined) return;
     if (reason === undefined) this.#reasons.delete(keyOf(delivery));
@@ -968,7 +996,8 @@ export class InMemoryBroker extends BrokerClient {
       const ids = new Set(owed.map(({ id }) => id));
       for (const id of this.#contents.keys()) if (!ids.has(id)) this.#contents.delete(id);
     }
-    for (const key of this.#reasons.keys()) if (!this.#protocol.owed.has(key)) this.#reasons.delete(key);
+    for (const known of [this.#reasons, this.#moves])
+      for (const key of known.keys()) if (!this.#protocol.owed.has(key)) known.delete(key);
   }
 }
 
