@@ -91,6 +91,7 @@ describe('.env.example', () => {
       'ROWMQ_PEER_HOST',
       'ROWMQ_REAPER_PORT',
       'ROWMQ_SERVERS_DIR',
+      'ROWMQ_TRACES_URL',
       'ROWMQ_TRUSTED_PROXIES',
     ]);
   });
