@@ -93,6 +93,7 @@ describe('.env.example', () => {
       'ROWMQ_SERVERS_DIR',
       'ROWMQ_SQS_PUBLIC_URL',
       'ROWMQ_SQS_REGION',
+      'ROWMQ_TRACES_URL',
       'ROWMQ_TRUSTED_PROXIES',
     ]);
   });

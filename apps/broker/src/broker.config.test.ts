@@ -19,6 +19,8 @@ describe('the broker’s settings', () => {
       slowMs: { reaper: 500, enqueues: 2000, dequeues: 5000 },
       slowHistoryLength: 5_000_000,
       slowLockWaits: 100,
+      tracesUrl: undefined,
+      tracesPercent: 100,
       metricsQueues: 200,
       host: '127.0.0.1',
       port: 8080,
