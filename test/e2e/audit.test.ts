@@ -143,6 +143,11 @@ describe('the audit', () => {
     expect(second.nextAfter).toBeNull();
   });
 
+  test.each(['%E7%8E%87', '%00', 'put%20Queue', ''])('refuses the action %s, which no call has', async (action) => {
+    const { status, json } = await admin.get<{ detail: string }>(`/v1/admin/audit?action=${action}`);
+    expect([status, json.detail]).toEqual([400, expect.stringContaining('must be the operationId of a call')]);
+  });
+
   test('has an action whose client hung up before the reply', async () => {
     await admin.put('/v1/admin/queues/hung-up', {});
     const session = await createConnection(shared.broker.database.url);

@@ -1,5 +1,6 @@
 import type { Connection } from 'mysql2';
 import { type Database, poolOf } from '@rowmq/store';
+import { onTestFinished, vi } from 'vitest';
 
 /** The claim's peek at the start of a queue, from the scan floors on. */
 export const PEEK_AT_FRONT =
@@ -49,6 +50,15 @@ function onEachConnection(database: Database, work: (connection: Connection) => 
     seen.add(connection);
     work(connection);
   });
+}
+
+/**
+ * Stops this process's clock until the test ends. The store then refreshes nothing that it knows
+ * for a second, and a slow machine makes no more round trips than a fast one.
+ */
+export function stopClock(): void {
+  const clock = vi.spyOn(performance, 'now').mockReturnValue(performance.now());
+  onTestFinished(() => clock.mockRestore());
 }
 
 /**

@@ -41,7 +41,11 @@ export const auditEntry = z.object({
 export const auditQuery = z.strictObject({
   limit: z.coerce.number().int().min(1).max(LIMITS.page).default(LIMITS.page),
   after: cursor.optional().meta({ description: 'The nextAfter of the previous page' }),
-  action: z.string().max(40).optional().meta({ description: 'Only this action', example: 'putQueue' }),
+  action: z
+    .string()
+    .regex(/^[A-Za-z]{1,40}$/, 'must be the operationId of a call, such as putQueue')
+    .optional()
+    .meta({ description: 'Only this action', example: 'putQueue' }),
   key: keyName.optional().meta({ description: 'Only actions with this key' }),
   path: z.string().max(300).optional().meta({
     description: 'Only paths that begin with this',

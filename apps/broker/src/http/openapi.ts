@@ -13,8 +13,9 @@ type Schema = Record<string, unknown>;
 const OF_BODIES = problemResponses(['message-too-large', { code: 'invalid-request', status: 415 }]);
 /** Schemas of messages that a producer sends. */
 const NAMED_WITH_BODIES = ['EnqueueMessage', 'PublishMessage', 'ScheduledMessage'];
-/** The problem of every call whose request comes too slowly, or too late. */
-const OF_TIME = problemResponses([
+/** The problems of every call: a head that is too large, and a request that is slow or late. */
+const OF_EVERY_CALL = problemResponses([
+  { code: 'invalid-request', status: 431 },
   { code: 'invalid-request', status: 408 },
   { code: 'overloaded', status: 408 },
 ]);
@@ -65,7 +66,7 @@ function buildDocument(app: NestFastifyApplication, sizes: contract.SizeLimits):
   });
   for (const { get, post, put, delete: remove } of Object.values(document.paths)) {
     for (const call of [get, post, put, remove])
-      Object.assign(call?.responses ?? {}, { ...OF_TIME, ...call?.responses });
+      Object.assign(call?.responses ?? {}, { ...OF_EVERY_CALL, ...call?.responses });
     for (const call of [post, put, remove]) Object.assign(call?.responses ?? {}, { ...OF_BODIES, ...call?.responses });
   }
   limitBodies(document, sizes);
