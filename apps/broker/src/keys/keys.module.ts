@@ -7,5 +7,6 @@ import { KnownKeys } from './known-keys.js';
 @Module({
   controllers: [KeysController],
   providers: [KnownKeys, FailedAttempts],
+  exports: [KnownKeys, FailedAttempts],
 })
 export class KeysModule {}
