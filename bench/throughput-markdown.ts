@@ -8,6 +8,12 @@ const COMPARISONS: readonly Comparison[] = [
     { label: `16 queues to one, ${batch}`, of: `${batch}, 16 queues`, to: batch },
     { label: `ten priorities in use to one, ${batch}`, of: `${batch}, ten priorities`, to: batch },
   ]),
+  { label: '1,000 groups in order to none, batch 10', of: 'batch 10, 1,000 groups in order', to: 'batch 10' },
+  {
+    label: 'publishes to 10 subscribers to enqueues, batch 10',
+    of: 'batch 10: publish to 10 subscribers',
+    to: 'batch 10: enqueue only',
+  },
 ];
 
 /** The section of bench/RESULTS.md. */

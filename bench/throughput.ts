@@ -8,6 +8,7 @@ import {
   interleave,
   lifecycles,
   measureAndStop,
+  publishOnly,
   type Scenario,
   selected,
 } from './harness/scenario.js';
@@ -51,6 +52,7 @@ const SCENARIOS: readonly Scenario[] = [
   large('batch 10', BATCH_10, 256),
   enqueueThenDrain('batch 1', BATCH_1),
   enqueueThenDrain('batch 10', BATCH_10),
+  publishOnly('batch 10: publish to 10 subscribers', BATCH_10, 10),
   enqueueThenDrain('batch 100', BATCH_100),
   enqueueThenDrain('batch 100, 4 KiB', { ...BATCH_100, ...FULL_BODY }),
   paced('200 messages/s'),

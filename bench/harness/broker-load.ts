@@ -6,7 +6,7 @@ import type { Quantiles } from './figures.js';
 import { ConnectionClosedError } from './http-connection.js';
 import { LatencyRecorder } from './latency-recorder.js';
 import type { Side, Load, QueueLoadShape } from './load.js';
-import { QueueClient, type Route } from './queue-client.js';
+import { QueueClient, type Route, type Target } from './queue-client.js';
 
 /**
  * Names the latency from the start of an enqueue request to the dequeue answer with its message.
@@ -93,8 +93,9 @@ export class BrokerLoad implements Load {
     const latencies = new LatencyRecorder();
     const { producers, consumers } = sidesOf(shape, mode);
     const routes = typeof broker === 'string' ? { producers: [broker], consumers: [broker] } : broker;
+    const targets: readonly Target[] = shape.topic === undefined ? shape.queues : [{ topic: shape.topic }];
     const clients = {
-      producers: await Clients.open(routes.producers, shape.queues, producers, latencies, shape.idempotencyKeys),
+      producers: await Clients.open(routes.producers, targets, producers, latencies, shape.idempotencyKeys),
       consumers: await Clients.open(routes.consumers, shape.queues, consumers, latencies),
     };
     return new BrokerLoad(shape, mode, produced, clients, latencies);
@@ -189,7 +190,7 @@ export class BrokerLoad implements Load {
   }
 }
 
-/** The clients of one side's workers, each on one queue. */
+/** The clients of one side's workers, each on one target. */
 class Clients {
   private constructor(
     private readonly openOne: (worker: number) => Promise<QueueClient>,
@@ -198,14 +199,14 @@ class Clients {
 
   static async open(
     routes: readonly Route[],
-    queues: readonly string[],
+    targets: readonly Target[],
     side: Side,
     latencies: LatencyRecorder,
     hasKeys = false,
   ): Promise<Clients> {
     const openOne = async (worker: number): Promise<QueueClient> => {
-      const queue = queues[isPaced(side) ? 0 : worker % queues.length] as string;
-      return QueueClient.open(routes[worker % routes.length] as Route, queue, latencies, hasKeys);
+      const target = targets[isPaced(side) ? 0 : worker % targets.length] as Target;
+      return QueueClient.open(routes[worker % routes.length] as Route, target, latencies, hasKeys);
     };
     const workers = Array.from({ length: isPaced(side) ? 0 : side }, (_, worker) => worker);
     return new Clients(openOne, await Promise.all(workers.map(openOne)));

@@ -43,6 +43,8 @@ export interface LoadShape {
  */
 export interface QueueLoadShape extends LoadShape {
   queues: readonly string[];
+  /** Producers publish to this topic. */
+  topic?: string;
 }
 
 export interface ClosedShape extends LoadShape {

@@ -29,8 +29,11 @@ export class Balancer {
 /** The way of a client's calls: to the broker with this URL, or through a balancer. */
 export type Route = string | Balancer;
 
+/** The queue with this name, or a topic, whose clients only enqueue. */
+export type Target = string | { topic: string };
+
 /**
- * Works on one queue, one call at a time, with a connection to each broker of its route. If there
+ * Works on one target, one call at a time, with a connection to each broker of its route. If there
  * is a recorder, it records each call's latency under the verb, from `since` or from the call. Any
  * answer but success is an error.
  */
@@ -40,18 +43,18 @@ export class QueueClient {
   private constructor(
     private readonly connections: readonly HttpConnection[],
     private readonly route: Route,
-    queue: string,
+    target: Target,
     private readonly latencies: LatencyRecorder | undefined,
     private readonly hasKeys: boolean,
   ) {
-    this.path = `/v1/queues/${queue}/messages`;
+    this.path = typeof target === 'string' ? `/v1/queues/${target}/messages` : `/v1/topics/${target.topic}/messages`;
   }
 
   /** @param hasKeys each enqueue has an Idempotency-Key, as those of `@rowmq/client` */
-  static async open(route: Route, queue: string, latencies?: LatencyRecorder, hasKeys = false): Promise<QueueClient> {
+  static async open(route: Route, target: Target, latencies?: LatencyRecorder, hasKeys = false): Promise<QueueClient> {
     const urls = typeof route === 'string' ? [route] : route.urls;
     const connections = await Promise.all(urls.map(async (url) => HttpConnection.open(url)));
-    return new QueueClient(connections, route, queue, latencies, hasKeys);
+    return new QueueClient(connections, route, target, latencies, hasKeys);
   }
 
   /**

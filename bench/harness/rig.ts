@@ -90,6 +90,18 @@ export class Rig {
     return names;
   }
 
+  /** Creates a topic to which fresh queues are subscribed. */
+  async newTopic(subscribers: number): Promise<{ topic: string; queues: string[] }> {
+    const queues = await this.newQueues(subscribers);
+    const { url } = await this.broker();
+    const client = new RowmqHttpClient({ url });
+    const topic = `bench-topic-${this.queues}`;
+    await client.putTopic(topic);
+    for (const queue of queues) await client.putSubscription(topic, queue);
+    await client.close();
+    return { topic, queues };
+  }
+
   async close(): Promise<void> {
     for (const broker of this.running.values()) await (await broker).stop();
   }

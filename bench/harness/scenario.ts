@@ -101,6 +101,21 @@ export function enqueueThenDrain(name: string, shape: LoadShape): Scenario {
   };
 }
 
+/** Publishes to a topic for a while, and leaves the messages in the queues of its subscribers. */
+export function publishOnly(name: string, shape: LoadShape, subscribers: number): Scenario {
+  return {
+    name,
+    run: async (rig, timing) => {
+      const broker = await rig.broker();
+      const target = await rig.newTopic(subscribers);
+      const load = await BrokerLoad.start(broker.url, { ...shape, ...target }, 'produce');
+      const stretch = await measureAndStop(rig, broker, load, timing);
+      for (const queue of target.queues) await assertDepth(rig, queue, load.tally.sent);
+      return { [name]: stretch };
+    },
+  };
+}
+
 /** Measures a load and stops it. */
 export async function measureAndStop(
   rig: Rig,

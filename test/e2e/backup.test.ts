@@ -110,7 +110,7 @@ test.runIf(testServer().kind === 'mysql')(
 
     const stopping = new AbortController();
     const ledger = new Ledger();
-    /** The consumers stop at so many acks, however long the backup takes. It then finds messages. */
+    /** The consumers rest at so many acks. The backup then finds messages however long it takes. */
     let mostAcks = Infinity;
     const load = Promise.all([
       ...Array.from({ length: PRODUCERS }, async (_, index) => produce(client, `p${index}`, stopping.signal, ledger)),

@@ -140,7 +140,10 @@ describe.concurrent('the simulator', () => {
     expect(queues.filter(({ name }) => name.startsWith(`sim-${run}-`))).toEqual([]);
   });
 
-  test('finds the order of 1,000 groups kept while two brokers are killed and start again', async () => {
+  test.each([
+    ['1,000 groups', '--queues 1'],
+    ['1,000 groups of each of three subscribers of a topic', '--topic --queues 3'],
+  ])('finds the order of %s kept while two brokers are killed and start again', async (_, target) => {
     const database = await createMigratedDatabase();
     const ports = [await freePort(), await freePort()];
     const start = async (index: number): Promise<AppProcess> =>
@@ -148,7 +151,7 @@ describe.concurrent('the simulator', () => {
     const brokers = [await start(0), await start(1)];
     const traffic = '--groups 1000 --producers 4 --consumers 6 --seconds 600 --rate 500 --batch 5 --max-backlog 2000';
     const faults = '--crash-rate 0.1 --slow-rate 0.1 --nack-rate 0.1 --expire-rate 0.05 --lease-seconds 1';
-    const settings = readSimulatorSettings(`${traffic} ${faults}`.split(' '), {});
+    const settings = readSimulatorSettings(`${target} ${traffic} ${faults}`.split(' '), {});
     const client = openClient(
       ports.map((port) => `http://127.0.0.1:${port}`),
       settings,

@@ -54,6 +54,7 @@ const LOAD: SimulatorSettings = {
   rate: 80,
   maxBacklog: 3000,
   queues: 2,
+  topic: false,
   groups: GROUPS,
   bodyBytes: { min: 0, max: 1024 },
   priorities: GROUPS > 0 ? { min: 4, max: 4 } : { min: 0, max: 9 },

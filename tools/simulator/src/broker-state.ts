@@ -1,4 +1,5 @@
 import { type DeliveryState, RowmqError } from '@rowmq/contract';
+import type { Message } from './ledger.js';
 import type { Depth } from './meter.js';
 import { failed, type Run } from './run.js';
 import { unaccounted, type Evidence } from './verdict.js';
@@ -42,7 +43,7 @@ export async function gatherEvidence(run: Run, endedAt: number): Promise<Evidenc
   const queue = open.slice(0, LOOK_UPS).values();
   const lookUp = async () => {
     for (const message of queue) {
-      const presence = await presenceOf(run, run.ledger.messageOf(message)?.id ?? '');
+      const presence = await presenceOf(run, run.ledger.messageOf(message) as Message);
       if (presence === 'there') stillThere.add(message);
       if (presence === 'unknown') unverified.add(message);
     }
@@ -51,10 +52,10 @@ export async function gatherEvidence(run: Run, endedAt: number): Promise<Evidenc
   return { endedAt, drained, stillThere, unverified };
 }
 
-async function presenceOf(run: Run, id: string): Promise<'there' | 'gone' | 'unknown'> {
+async function presenceOf(run: Run, message: Message): Promise<'there' | 'gone' | 'unknown'> {
   try {
-    const { deliveries } = await run.client.getMessage(id);
-    return deliveries.length > 0 ? 'there' : 'gone';
+    const { deliveries } = await run.client.getMessage(message.id ?? '');
+    return deliveries.some(({ queue }) => queue === run.queues[message.queue]) ? 'there' : 'gone';
   } catch (error) {
     // The reaper removes settled messages after a while. Then the broker does not know them.
     if (error instanceof RowmqError && error.code === 'delivery-not-found') return 'gone';
@@ -68,11 +69,11 @@ async function presenceOf(run: Run, id: string): Promise<'there' | 'gone' | 'unk
  * broker broke its promise.
  */
 async function leftovers(run: Run): Promise<Set<number>> {
-  const ids = new Set<string>();
-  for (const queue of run.queues) {
-    for (const state of STATES) await browse(run, queue, state, ids);
+  const idsOf = run.queues.map(() => new Set<string>());
+  for (const [index, queue] of run.queues.entries()) {
+    for (const state of STATES) await browse(run, queue, state, idsOf[index] as Set<string>);
   }
-  const found = run.ledger.messages.filter(({ id }) => id !== undefined && ids.has(id));
+  const found = run.ledger.messages.filter(({ id, queue }) => id !== undefined && idsOf[queue]?.has(id) === true);
   return new Set(found.map(({ number }) => number));
 }
 

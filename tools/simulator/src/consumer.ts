@@ -107,7 +107,7 @@ export class Consumer {
   /** Records a delivery. Returns its lease, or nothing for a message that is not of this run. */
   #take(leased: LeasedMessage, queue: number, askedAt: number, receivedAt: number): HeldLease[] {
     const { ledger, meter, settings } = this.#run;
-    const message = this.#messageOf(leased);
+    const message = this.#messageOf(leased, queue);
     if (message === undefined) {
       ledger.found('stranger', `queue ${queue + 1} delivered ${leased.id}, which this run never enqueued`);
       return [];
@@ -132,11 +132,12 @@ export class Consumer {
   }
 
   /** Finds a message by the key in its headers, or by its id if they were damaged. */
-  #messageOf(leased: LeasedMessage): Message | undefined {
-    const { id, ledger } = this.#run;
+  #messageOf(leased: LeasedMessage, queue: number): Message | undefined {
+    const { id, ledger, settings } = this.#run;
     const [run, number] = (leased.headers[KEY_HEADER] ?? '').split('.');
-    const keyed = run === id ? ledger.messageOf(Number(number)) : undefined;
-    return keyed ?? ledger.findById(leased.id);
+    // A published message has a number for each queue, and its key has the first.
+    const keyed = run === id ? ledger.messageOf(Number(number) + (settings.topic ? queue : 0)) : undefined;
+    return keyed ?? ledger.findById(leased.id, queue);
   }
 
   #beginSlowly(queue: number, leases: HeldLease[], fate: DequeueFate, forMs: number): void {

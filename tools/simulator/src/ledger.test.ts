@@ -19,7 +19,7 @@ const handout = (message: Message, id: string): Handout => ({
 /** A ledger with one batch in it. */
 function planned(count: number, maxMessages = 10): { ledger: Ledger; batch: [Message, ...Message[]] } {
   const ledger = new Ledger(maxMessages);
-  return { ledger, batch: ledger.planBatch(count, 0) as [Message, ...Message[]] };
+  return { ledger, batch: ledger.planBatch(count, [0]) as [Message, ...Message[]] };
 }
 
 describe('Ledger', () => {
@@ -28,8 +28,8 @@ describe('Ledger', () => {
     expect(batch.map(({ number, batch: first }) => [number, first])).toEqual(
       Array.from({ length: 10 }, (_, index) => [index + 1, 1]),
     );
-    expect(() => ledger.planBatch(1, 0)).toThrow(LedgerFullError);
-    expect(() => ledger.planBatch(1, 0)).toThrow(/full after 10 messages.*--max-messages/);
+    expect(() => ledger.planBatch(1, [0])).toThrow(LedgerFullError);
+    expect(() => ledger.planBatch(1, [0])).toThrow(/full after 10 messages.*--max-messages/);
     expect(ledger.messages).toHaveLength(10);
   });
 
@@ -46,9 +46,10 @@ describe('Ledger', () => {
     ledger.handedOut(handout(batch[0], ids[0] ?? ''));
     expect(batch[1]?.id).toBeUndefined();
     ledger.enqueueConfirmed(batch, ids, 5);
-    expect(ids.map((id) => ledger.findById(id))).toEqual(batch);
+    expect(ids.map((id) => ledger.findById(id, 0))).toEqual(batch);
     expect(batch[1]?.id).toBe(ids[1]);
-    expect(ledger.findById(formatMessageId(newPackId()))).toBeUndefined();
+    expect(ledger.findById(ids[0] ?? '', 1)).toBeUndefined();
+    expect(ledger.findById(formatMessageId(newPackId()), 0)).toBeUndefined();
     expect(ledger.findings).toEqual([]);
   });
 

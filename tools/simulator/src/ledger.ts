@@ -18,8 +18,9 @@ export type Outcome = 'none' | 'confirmed' | 'leaseLost' | 'notFound' | 'unknown
 export interface Message {
   /** From 1. */
   readonly number: number;
-  /** The first message of the enqueue request that this one travelled in. */
+  /** The first message of the enqueue or publish request that this one travelled in. */
   readonly batch: number;
+  /** A published message is one message of the ledger for each queue. */
   readonly queue: number;
   /** From 1; 0 in a queue without ordering. */
   group: number;
@@ -155,24 +156,28 @@ export class Ledger {
   }
 
   /**
-   * The message with this id, or undefined. It compares every message, for the few that turn out to
-   * be odd.
+   * The queue's message with this id, or undefined. It compares every message, for the few that
+   * turn out to be odd.
    */
-  findById(id: string): Message | undefined {
-    return this.#messages.find((message) => message.id === id);
+  findById(id: string, queue: number): Message | undefined {
+    return this.#messages.find((message) => message.id === id && message.queue === queue);
   }
 
-  /** Adds the messages of one enqueue request. Throws {@link LedgerFullError}. */
-  planBatch(count: number, queue: number): Message[] {
+  /**
+   * Adds the messages of one request, with consecutive numbers for the queues of each. Throws
+   * {@link LedgerFullError}.
+   */
+  planBatch(count: number, queues: readonly number[]): Message[] {
     const before = this.#messages.length;
-    if (before + count > this.maxMessages) {
+    const total = count * queues.length;
+    if (before + total > this.maxMessages) {
       throw new LedgerFullError(
         `The ledger is full after ${before} messages: it remembers each of them until the verdict. ` +
           'Shorten the run with --seconds, slow it with --rate, or raise --max-messages.',
       );
     }
-    const batch = Array.from({ length: count }, (_, index): Message =>
-      newMessage(before + 1 + index, before + 1, queue),
+    const batch = Array.from({ length: total }, (_, index): Message =>
+      newMessage(before + 1 + index, before + 1, queues[index % queues.length] as number),
     );
     this.#messages.push(...batch);
     return batch;

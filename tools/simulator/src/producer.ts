@@ -33,17 +33,23 @@ export class Producer {
     if (!stop.aborted) await this.#enqueue(stop);
   }
 
+  /** Enqueues a batch to one of the queues, or publishes it to all. */
   async #enqueue(stop: AbortSignal): Promise<void> {
-    const { ledger, meter, client, queues, settings } = this.#run;
+    const { ledger, meter, client, queues, settings, topic } = this.#run;
     const queue = this.#random.between(0, queues.length - 1);
-    const batch = ledger.planBatch(settings.batch, queue);
-    const request = { messages: batch.map((message) => this.#fill(message)) };
+    const targets = topic === undefined ? [queue] : [...queues.keys()];
+    const batch = ledger.planBatch(settings.batch, targets);
+    const messages = Array.from({ length: settings.batch }, (_, index) =>
+      this.#fill(batch.slice(index * targets.length, (index + 1) * targets.length)),
+    );
     const sentAt = now();
     ledger.enqueueSent(batch, sentAt);
     try {
-      const answer = await inFlight(this.#run, client.enqueue(queues[queue] ?? '', request));
+      const call =
+        topic === undefined ? client.enqueue(queues[queue] ?? '', { messages }) : client.publish(topic, { messages });
+      const answer = await inFlight<{ messages: { id: string }[] }>(this.#run, call);
       const answeredAt = now();
-      const ids = answer.messages.map(({ id }) => id);
+      const ids = answer.messages.flatMap(({ id }) => targets.map(() => id));
       if (ids.length === batch.length) {
         ledger.enqueueConfirmed(batch, ids, answeredAt);
         meter.count('enqueued', batch.length);
@@ -55,18 +61,24 @@ export class Producer {
     }
   }
 
-  /** Chooses a message's content and life. Returns the message as the request carries it. */
-  #fill(planned: Message): EnqueueRequest['messages'][number] {
+  /**
+   * Chooses the content and life of a message for each of its queues. Returns it as the request
+   * carries it.
+   */
+  #fill(planned: readonly Message[]): EnqueueRequest['messages'][number] {
     const { settings, id } = this.#run;
     const priority = this.#random.between(settings.priorities.min, settings.priorities.max);
-    const { message, content } = this.#payloads.make(`${id}.${planned.number}`, priority);
-    Object.assign(planned, content);
+    const { message, content } = this.#payloads.make(`${id}.${planned[0]?.number}`, priority);
+    const chosen: Partial<Message> = content;
     if (settings.groups > 0) {
-      planned.group = this.#random.between(1, settings.groups);
-      message.groupId = `group-${planned.group}`;
+      chosen.group = this.#random.between(1, settings.groups);
+      message.groupId = `group-${chosen.group}`;
     }
-    if (!this.#random.happens(settings.expireRate)) return message;
-    planned.expiresInSeconds = this.#random.between(SHORTEST_EXPIRY_SECONDS, LONGEST_EXPIRY_SECONDS);
-    return { ...message, expiresInSeconds: planned.expiresInSeconds };
+    if (this.#random.happens(settings.expireRate)) {
+      chosen.expiresInSeconds = this.#random.between(SHORTEST_EXPIRY_SECONDS, LONGEST_EXPIRY_SECONDS);
+      message.expiresInSeconds = chosen.expiresInSeconds;
+    }
+    for (const one of planned) Object.assign(one, chosen);
+    return message;
   }
 }

@@ -14,6 +14,8 @@ export interface Run {
   client: RowmqHttpClient;
   settings: SimulatorSettings;
   queues: readonly string[];
+  /** All queues are subscribed to it. Undefined: producers enqueue. */
+  topic: string | undefined;
   ledger: Ledger;
   meter: Meter;
   /**
@@ -32,6 +34,7 @@ const NOTHING_DONE: ReadonlySet<ErrorCode> = new Set([
   'unauthorized',
   'forbidden',
   'queue-not-found',
+  'topic-not-found',
   'message-too-large',
   'queue-full',
   'overloaded',

@@ -59,16 +59,22 @@ export async function simulate(
     client,
     settings,
     queues,
+    topic: settings.topic ? `sim-${id}` : undefined,
     ledger: new Ledger(settings.maxMessages),
     meter: new Meter(),
     failure: manyListeners(),
   };
   const ordering = settings.groups > 0 ? 'group' : null;
   for (const queue of queues) await client.putQueue(queue, { leaseSeconds: settings.leaseSeconds, ordering });
+  if (run.topic !== undefined) {
+    await client.putTopic(run.topic);
+    for (const queue of queues) await client.putSubscription(run.topic, queue);
+  }
   const simulation = new Simulation(run, watcher);
   const result = await simulation.run(stop);
   if (result.verdict.status !== 'BROKEN' && !settings.keepQueues) {
     for (const queue of queues) await client.deleteQueue(queue, { force: true });
+    if (run.topic !== undefined) await client.deleteTopic(run.topic);
   } else result.notes.push(`The queues were kept: ${queues[0]}${queues.length > 1 ? ` to ${queues.at(-1)}` : ''}.`);
   return result;
 }

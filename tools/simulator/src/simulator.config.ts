@@ -24,6 +24,8 @@ export interface SimulatorSettings {
   /** Producers wait while about so many messages are on the broker; 0: never. */
   maxBacklog: number;
   queues: number;
+  /** Producers publish to one topic, to which all queues are subscribed. */
+  topic: boolean;
   /** Groups of each queue, which is then an ordered one; 0: none. */
   groups: number;
   bodyBytes: Span;
@@ -147,6 +149,7 @@ function trafficOptions(): Option[] {
       1000,
     ),
     option('--queues <n>', 'queues to spread the messages over', whole(1, 1000), 1),
+    flag('--topic', 'publish to one topic to which all queues are subscribed, so that each gets every message'),
     option(
       '--groups <n>',
       'groups of each queue, whose messages must come in order; 0: queues without ordering',

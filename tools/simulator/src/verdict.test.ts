@@ -15,11 +15,14 @@ class Story {
   readonly ledger = new Ledger(1000);
   readonly #ids = new Map<number, string>();
 
-  enqueue({ at = 0, count = 1, expiresInSeconds = 0, outcome = 'confirmed' } = {}): number {
-    const batch = this.ledger.planBatch(count, 0);
-    for (const message of batch) {
+  /** Returns the number of the first message, for the first of the queues. */
+  enqueue({ at = 0, count = 1, expiresInSeconds = 0, outcome = 'confirmed', queues = [0] } = {}): number {
+    const batch = this.ledger.planBatch(count, queues);
+    for (const [index, message] of batch.entries()) {
       Object.assign(message, CONTENT, { expiresInSeconds });
-      this.#ids.set(message.number, formatMessageId(newPackId()));
+      const isCopy = index % queues.length > 0;
+      const id = isCopy ? this.#ids.get(message.number - 1) : undefined;
+      this.#ids.set(message.number, id ?? formatMessageId(newPackId()));
     }
     const ids = batch.map(({ number }) => this.#ids.get(number) ?? '');
     this.ledger.enqueueSent(batch, at);
@@ -78,6 +81,34 @@ const AFTER_EXPIRY = 'Nothing is delivered after its expiry';
 const EXCLUSIVE = 'A message has one valid lease at a time';
 const FENCED = 'Only the current lease settles or extends';
 const EXPLAINED = 'Every redelivery has its reason';
+
+describe('a topic with two subscribers', () => {
+  const published = { count: 2, queues: [0, 1] };
+
+  it('is OK when each subscriber gets each message', () => {
+    const story = new Story();
+    const first = story.enqueue(published);
+    for (const offset of [0, 1, 2, 3])
+      story.settle(story.handOut(first + offset, 20, { queue: offset % 2 }), 'ack', 30);
+    const verdict = story.judge();
+    expect(faults(verdict)).toEqual({});
+    expect(verdict.fates).toMatchObject({ acked: 4 });
+  });
+
+  it('has lost a message that one of them never gets', () => {
+    const story = new Story();
+    const first = story.enqueue(published);
+    for (const offset of [0, 1, 2]) story.settle(story.handOut(first + offset, 20, { queue: offset % 2 }), 'ack', 30);
+    expect(faults(story.judge())).toEqual({ [LOST]: expect.stringMatching(/^BROKEN: confirmed, neither acked/) });
+  });
+
+  it('stores a publish without an answer for both of them, or for neither', () => {
+    const story = new Story();
+    const first = story.enqueue({ ...published, outcome: 'unknown' });
+    for (const offset of [0, 2]) story.settle(story.handOut(first + offset, 20), 'ack', 30);
+    expect(faults(story.judge())).toEqual({ [WHOLE]: expect.stringMatching(/never was$/) });
+  });
+});
 
 describe('a broker that keeps its word', () => {
   it('is OK when a message is enqueued, delivered and acked', () => {

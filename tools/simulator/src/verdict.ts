@@ -136,7 +136,7 @@ function judgeBatches(whole: Guarantee, { messages }: Ledger, { drained }: Evide
     whole.checked();
     if (seen?.state === 'refused') whole.broken(seen, 'its batch was refused, and yet it was delivered');
     else if (drained && seen?.state === 'unknown' && unseen !== undefined) {
-      whole.broken(seen, `delivered, but number ${unseen.number} of the same enqueue never was`);
+      whole.broken(seen, `delivered, but number ${unseen.number} of the same request never was`);
     }
     first += batch.length;
   }

@@ -38,7 +38,7 @@ export class AuditRepository {
     if (after !== undefined) wanted.andWhere('audit.id < :after', { after: Number(after) });
     if (action !== undefined) wanted.andWhere('audit.action = :action', { action });
     if (key !== undefined) wanted.andWhere('audit.key_name = :key', { key });
-    if (path !== undefined) wanted.andWhere('LEFT(audit.path, :length) = :path', { path, length: [...path].length });
+    if (path !== undefined) wanted.andWhere('LEFT(audit.path, CHAR_LENGTH(:path)) = :path', { path });
     if (refused !== undefined) wanted.andWhere(`audit.problem IS ${refused === 'true' ? 'NOT NULL' : 'NULL'}`);
     if (from !== undefined) wanted.andWhere('audit.at >= :from', { from: Date.parse(from) });
     if (to !== undefined) wanted.andWhere('audit.at < :to', { to: Date.parse(to) });
