@@ -93,7 +93,7 @@ print(request.prepare().url)
 
 describe.skipIf(systemPython === undefined && otherPython === undefined)('boto3', () => {
   test.each([systemPython, otherPython].filter((python) => python !== undefined))(
-    'of %s signs requests and URLs that the broker verifies',
+    'signs requests and URLs that the broker verifies, as %s has it',
     async (python) => {
       const { id, secret } = await newKey(['admin', 'enqueue']);
       const url = (await runProgram(python, ['-c', PRESIGN, id, secret], rowmq.broker.url)).trim();

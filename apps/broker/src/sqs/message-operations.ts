@@ -200,7 +200,7 @@ export class MessageOperations {
     });
   }
 
-  /** On standard queues a receipt works after its deadline, until somebody else gets the message. */
+  /** On standard queues, a late receipt works until somebody else gets the message. */
   private async tryLate(
     { name, ordering }: Queue,
     failed: readonly FailedReceipt[],

@@ -3,8 +3,7 @@ import type { IncomingHttpHeaders } from 'node:http';
 import { SqsError } from './sqs-error.js';
 
 /*
- * AWS Signature Version 4, the verifying side. The AWS SDKs only sign, and no library for servers is
- * kept well.
+ * The verifying side of AWS Signature Version 4. The SDKs of AWS only sign.
  */
 
 const ALGORITHM = 'AWS4-HMAC-SHA256';

@@ -1,6 +1,6 @@
 import { Column, Entity, PrimaryColumn } from 'typeorm';
 
-/** An API key. Its secrets are stored as their SHA-256, and maybe encrypted. Times are ms since 1970. */
+/** An API key. Its secrets are stored as SHA-256, and maybe encrypted. Times are ms since 1970. */
 @Entity('api_key')
 export class ApiKeyEntity {
   @PrimaryColumn({ type: 'varchar', length: 80 })

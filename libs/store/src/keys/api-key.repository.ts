@@ -22,7 +22,7 @@ export class ApiKeyRepository {
    * `invalid-request` if there are too many keys.
    *
    * Locks: the new row. A COMMIT without an answer is repeated with the same id and secret.
-   * @param sealingKey encrypts a copy of the secret, to check signatures with; undefined: none is kept
+   * @param sealingKey encrypts a copy of the secret, to check signatures with
    */
   async create(definition: KeyDefinition, sealingKey?: string): Promise<{ key: ApiKey; secret: string }> {
     const { name } = definition;
