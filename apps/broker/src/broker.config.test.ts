@@ -33,7 +33,7 @@ describe('the broker’s settings', () => {
       allowedHosts: [],
       operationsNeedKey: false,
       operationsPort: undefined,
-      sqs: { account: '000000000000', region: undefined, publicUrl: undefined },
+      sqs: { account: '000000000000', region: undefined, publicUrl: undefined, secretKey: undefined },
       stopSeconds: 25,
     });
   });

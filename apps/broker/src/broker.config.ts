@@ -78,6 +78,8 @@ export interface BrokerConfig {
     region: string | undefined;
     /** Scheme and host of every QueueUrl; undefined: those that the client used. */
     publicUrl: string | undefined;
+    /** Encrypts the secrets of API keys, by which signatures are checked. */
+    secretKey: string | undefined;
   };
   /** The process ends this long after the beginning of a stop, finished or not. */
   stopSeconds: number;
@@ -152,6 +154,10 @@ const SHAPE = {
     .string()
     .regex(/^https?:\/\/[^/?#\s]+$/, 'must be a scheme and a host, such as https://queues.example.org')
     .optional(),
+  ROWMQ_SQS_SECRET_KEY: z
+    .string()
+    .min(32, 'must have at least 32 characters; make one with `openssl rand -hex 32`')
+    .optional(),
   ROWMQ_STOP_SECONDS: wholeNumber(1, 600).default(25),
 };
 
@@ -210,6 +216,7 @@ export function readBrokerConfig(env: NodeJS.ProcessEnv): BrokerConfig {
       account: settings.ROWMQ_SQS_ACCOUNT,
       region: settings.ROWMQ_SQS_REGION,
       publicUrl: settings.ROWMQ_SQS_PUBLIC_URL,
+      secretKey: settings.ROWMQ_SQS_SECRET_KEY,
     },
     stopSeconds: settings.ROWMQ_STOP_SECONDS,
   };

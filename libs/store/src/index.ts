@@ -30,6 +30,8 @@ export { DeduplicationRepository } from './messages/deduplication.repository.js'
 export { type ClaimOutcome, MessageRepository, type ReleaseRequest } from './messages/message.repository.js';
 export type { Wish } from './messages/one-message.js';
 export type { Published, PublishedMessage, PublishOutcome, PublishRequest } from './messages/publish.js';
+export { openSecret } from './keys/sealed-secret.js';
+export type { LateWish } from './messages/late.js';
 export { deadLetteringOf } from './messages/moves.js';
 export type { EnqueuedMessage } from './messages/recorded-answer.js';
 export { type Move, readMoves } from './messages/moves.js';
