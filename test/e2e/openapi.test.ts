@@ -385,6 +385,8 @@ describe('the real answers of the broker', () => {
     }
     const key = { name: 'k', scopes: ['enqueue'], patterns: ['a', 'b*'], expiresAt: '2100-01-01T00:00:00Z' };
     for (const body of [key, key, { ...key, scopes: [] }]) await call('POST /v1/admin/keys', '/v1/admin/keys', body);
+    for (const query of ['', '?limit=0']) await call('GET /v1/admin/overview', `/v1/admin/overview${query}`);
+    await call('GET /v1/admin/database', '/v1/admin/database');
     for (const query of ['?limit=1', '?limit=0']) await call('GET /v1/admin/keys', `/v1/admin/keys${query}`);
     for (const path of ['/v1/admin/keys/k', '/v1/admin/keys/nobody']) {
       await call('POST /v1/admin/keys/{key}/rotate', `${path}/rotate`);

@@ -107,7 +107,7 @@ export class SqsEndpoint {
       operation = sent.operation;
       if (operation === undefined || !isOperation(operation)) throw unknownOperation(operation, protocol);
       const { method, url, headers } = request;
-      const signer = await this.access.check({ method, url, headers, body: bytesOf(request) }, addressOf(request.raw));
+      const signer = await this.access.check({ method, url, headers, body: bytesOf(request) }, request.ip);
       accessKey = signer.caller.name ?? undefined;
       const { queue: pathQueue } = request.params as { queue?: string };
       if (
