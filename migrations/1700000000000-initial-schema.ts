@@ -65,7 +65,10 @@ export class InitialSchema1700000000000 implements RowmqMigration {
         producers_paused TINYINT(1) NOT NULL DEFAULT 0 COMMENT '1: enqueues are refused',
         ordering VARCHAR(8) CHARACTER SET ascii COLLATE ascii_bin NULL
           COMMENT 'group: messages of one group are handed out in order; never changes',
+        sqs MEDIUMTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL
+          COMMENT 'JSON: the attributes and tags that only SQS knows; sqs-settings.ts documents it',
         created_at BIGINT UNSIGNED NOT NULL,
+        changed_at BIGINT UNSIGNED NOT NULL COMMENT 'when its settings changed last',
         version INT UNSIGNED NOT NULL
           COMMENT 'counts the changes of this row: an enqueue that used another version stores nothing',
         PRIMARY KEY (id),
@@ -136,6 +139,7 @@ export class InitialSchema1700000000000 implements RowmqMigration {
         producer_expires_at BIGINT UNSIGNED NULL
           COMMENT 'the expiry that the producer gave: a move to another queue keeps it',
         receive_count SMALLINT UNSIGNED NOT NULL,
+        first_received_at BIGINT UNSIGNED NULL COMMENT 'when it was handed out first; void while receive_count is 0',
         nack_reason VARCHAR(200) NULL,
         group_key BIGINT UNSIGNED NULL COMMENT 'in an ordered queue: the first 48 bits of a hash of the group id',
         delayed_until BIGINT UNSIGNED NULL
@@ -328,6 +332,8 @@ export class InitialSchema1700000000000 implements RowmqMigration {
         scopes VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'separated by commas',
         patterns VARCHAR(4200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
           COMMENT 'of names of queues and topics, separated by commas; empty: every name',
+        messages_per_second INT UNSIGNED NULL COMMENT 'that the key may send to a broker; NULL: its setting',
+        long_polls INT UNSIGNED NULL COMMENT 'dequeues that may wait on a broker; NULL: its setting',
         created_at BIGINT UNSIGNED NOT NULL,
         expires_at BIGINT UNSIGNED NULL,
         last_used_at BIGINT UNSIGNED NULL COMMENT 'to the minute',

@@ -20,6 +20,10 @@ export const RUN_ONCE: readonly string[] = [
   'test/e2e/contract-deduplication.test.ts',
   // The campaign kills all connections on every kind, too.
   'test/e2e/contract-database.test.ts',
+  // These test a program around the broker. cli.test.ts runs its commands on every kind.
+  'test/e2e/cli-docs.test.ts',
+  'test/e2e/cli-operations.test.ts',
+  'test/e2e/cli-terminal.test.ts',
   // These test HTTP alone: the page, the document, keys and origins, slow sockets, the commands of
   // the docs.
   'test/e2e/dashboard.test.ts',

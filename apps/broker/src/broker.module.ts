@@ -12,6 +12,7 @@ import { MetricsModule } from './metrics/metrics.module.js';
 import { PeersModule } from './peers/peers.module.js';
 import { QueuesModule } from './queues/queues.module.js';
 import { SchedulesModule } from './schedules/schedules.module.js';
+import { SqsModule } from './sqs/sqs.module.js';
 import { TopicsModule } from './topics/topics.module.js';
 
 /** The broker: REST over the store, and no state that must survive it. */
@@ -41,6 +42,7 @@ export class BrokerModule {
         SchedulesModule,
         TopicsModule,
         PeersModule,
+        SqsModule,
       ],
       providers: [{ provide: BROKER_CONFIG, useValue: config }],
       exports: [BROKER_CONFIG],

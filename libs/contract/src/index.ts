@@ -23,4 +23,5 @@ export * from './schemas.js';
 export * from './session-schemas.js';
 export * from './size-limits.js';
 export * from './ticks.js';
+export * from './stored-headers.js';
 export * from './topic-schemas.js';

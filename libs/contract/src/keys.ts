@@ -43,17 +43,33 @@ const expiresAt = z.iso.datetime({
   error: 'must be a time in ISO 8601 with a time zone, such as 2027-11-22T00:00:00Z',
 });
 
+const messagesPerSecond = z.int().min(1).max(LIMITS.maxMessagesPerSecond).nullable().meta({
+  description: "Messages a second that the key may send to each broker; null: the broker's setting",
+  example: 100,
+});
+const longPolls = z.int().min(1).max(LIMITS.maxLongPolls).nullable().meta({
+  description: "Dequeues of the key that may wait on each broker; null: the broker's setting",
+  example: 20,
+});
+
 export const createKeyRequest = z
   .strictObject({
     name: keyName.refine((name) => name !== ADMIN_KEY_NAME, `is the name of the key in the broker's settings`),
     scopes,
     patterns: patterns.default([]),
+    messagesPerSecond: messagesPerSecond.default(null),
+    longPolls: longPolls.default(null),
     expiresAt: expiresAt.optional().meta({
       description: 'From this time on, the key is refused. Never when absent',
       example: '2027-11-22T00:00:00Z',
     }),
   })
   .meta({ example: { name: 'shop', scopes: ['enqueue', 'dequeue'], patterns: ['orders.*'] } });
+
+/** A field that is absent stays as it is. */
+export const keyLimits = z
+  .strictObject({ messagesPerSecond: messagesPerSecond.optional(), longPolls: longPolls.optional() })
+  .meta({ example: { messagesPerSecond: 100, longPolls: null } });
 
 export const rotateKeyRequest = z
   .strictObject({
@@ -69,6 +85,8 @@ export const keyAnswer = z.object({
   id: z.string().meta({ example: '0f3c9a7e52d1b846', description: 'The part of the secret that is none' }),
   scopes,
   patterns,
+  messagesPerSecond,
+  longPolls,
   createdAt: timestamp,
   expiresAt: timestamp.nullable().meta({ description: 'From this time on, the key is refused; null: never' }),
   lastUsedAt: timestamp.nullable().meta({ description: 'When it was used, to the minute; null: never' }),
@@ -95,6 +113,7 @@ export const keysAnswer = z.object({
 });
 
 export type CreateKeyRequest = z.input<typeof createKeyRequest>;
+export type KeyLimitsRequest = z.input<typeof keyLimits>;
 export type RotateKeyRequest = z.input<typeof rotateKeyRequest>;
 /** A request with its defaults. */
 export type KeyDefinition = z.output<typeof createKeyRequest>;

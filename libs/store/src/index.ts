@@ -11,6 +11,7 @@ export {
 export { type DatabaseSettings, openDataSource, poolOf } from './database/data-source.js';
 export { DatabaseReport } from './database/database-report.js';
 export { Database, type Transaction } from './database/database.js';
+export { type Strain, StrainRepository } from './database/strain.repository.js';
 export { isLockWaitTimeout, mayLieInOneRequest } from './database/database-errors.js';
 export type { HealthLog } from './database/database-health.js';
 export { migrateDatabase, pendingMigrations, revertDatabase } from './database/migrate.js';
@@ -29,6 +30,7 @@ export { DeduplicationRepository } from './messages/deduplication.repository.js'
 export { type ClaimOutcome, MessageRepository, type ReleaseRequest } from './messages/message.repository.js';
 export type { Wish } from './messages/one-message.js';
 export type { Published, PublishedMessage, PublishOutcome, PublishRequest } from './messages/publish.js';
+export { deadLetteringOf } from './messages/moves.js';
 export type { EnqueuedMessage } from './messages/recorded-answer.js';
 export { type Move, readMoves } from './messages/moves.js';
 export { countMembers } from './messages/members.js';
@@ -54,7 +56,7 @@ export {
   type QueueHour,
 } from './queues/minute.repository.js';
 export { type Queue, queueNotFound } from './queues/queue.js';
-export { type PausedSides, QueueRepository } from './queues/queue.repository.js';
+export { type PausedSides, type QueueChange, QueueRepository } from './queues/queue.repository.js';
 export type { JobEntity, ScheduleEntity } from './entities/index.js';
 export { ScheduleRepository } from './schedules/schedule.repository.js';
 export { TickRepository } from './schedules/tick.repository.js';

@@ -15,6 +15,7 @@ import {
 } from './database/data-source.js';
 import { Database } from './database/database.js';
 import { DatabaseReport } from './database/database-report.js';
+import { StrainRepository } from './database/strain.repository.js';
 import { isRetryable } from './database/database-errors.js';
 import { DeduplicationRepository } from './messages/deduplication.repository.js';
 import { JobRepository } from './jobs/job.repository.js';
@@ -54,6 +55,7 @@ const REPOSITORIES = [
   ScheduleRepository,
   TickRepository,
   JobRepository,
+  StrainRepository,
 ];
 
 /**

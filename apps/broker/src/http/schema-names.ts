@@ -68,6 +68,7 @@ export const NAMED = new Map<z.ZodType, string>(
     AuditEntry: contract.auditEntry,
     Audit: contract.auditAnswer,
     CreateKeyRequest: contract.createKeyRequest,
+    KeyLimits: contract.keyLimits,
     RotateKeyRequest: contract.rotateKeyRequest,
     Key: contract.keyAnswer,
     NewKey: contract.newKeyAnswer,

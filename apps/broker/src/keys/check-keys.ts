@@ -2,6 +2,7 @@ import { RowmqError } from '@rowmq/contract';
 import type { BrokerConfig } from '../broker.config.js';
 import type { BrokerAdapter } from '../http/broker-adapter.js';
 import { HttpRefusal } from '../http/http-refusal.js';
+import { addressOf } from '../http/client-address.js';
 import { ANYBODY, type Caller, type CheckedRequest } from '../http/caller.js';
 import type { Needs, NeedsConfig } from '../http/needs.js';
 import type { FailedAttempts } from './failed-attempts.js';
@@ -37,7 +38,7 @@ export function checkKeys(
     const checked = request as unknown as CheckedRequest;
     const refuse = (error?: Error): void => {
       const isFailure = error instanceof RowmqError && error.code === 'unauthorized';
-      done(isFailure ? attempts.count(request.ip, error) : error);
+      done(isFailure ? attempts.count(addressOf(request), error) : error);
     };
     try {
       if (needs === undefined) throw undeclared();
@@ -57,11 +58,11 @@ export function checkKeys(
       let caller: Caller | Promise<Caller>;
       if (sessions !== undefined && hasSession(request)) {
         // A look for a session costs a read.
-        attempts.refuseIfTooMany(request.ip);
+        attempts.refuseIfTooMany(addressOf(request));
         caller = sessions.find(request);
       } else caller = keys.find(request.headers.authorization);
       const admit = (found: Caller): void => {
-        if (found === keys.admin) attempts.refuseIfTooMany(request.ip);
+        if (found === keys.admin) attempts.refuseIfTooMany(addressOf(request));
         checked.caller = found;
         check(found, needs, request);
       };

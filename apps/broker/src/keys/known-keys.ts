@@ -5,6 +5,7 @@ import { type ApiKey, ApiKeyRepository, digestOf, isSameDigest, keyIdOf } from '
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import { bearerOf } from '../http/bearer.js';
 import { Caller } from '../http/caller.js';
+import { KeyLimits } from '../messages/key-limits.js';
 
 /** The broker uses the keys that it read this long ago without a thought. */
 const FRESH_MS = 1000;
@@ -58,6 +59,7 @@ export class KnownKeys implements OnApplicationShutdown {
 
   constructor(
     private readonly repository: ApiKeyRepository,
+    private readonly limits: KeyLimits,
     @Inject(BROKER_CONFIG) { adminKey }: Pick<BrokerConfig, 'adminKey'>,
   ) {
     this.adminDigest = adminKey === undefined ? undefined : digestOf(adminKey);
@@ -158,6 +160,7 @@ export class KnownKeys implements OnApplicationShutdown {
     try {
       const { keys, now } = await this.repository.readAll();
       this.keys = new Map(keys.map((key) => [key.id, { key, caller: new Caller(key.name, key.scopes, key.patterns) }]));
+      this.limits.replace(keys);
       this.read = { at, now };
       this.failed = undefined;
     } catch (error) {

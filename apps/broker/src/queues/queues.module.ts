@@ -2,6 +2,7 @@ import { Module } from '@nestjs/common';
 import { MessagesModule } from '../messages/messages.module.js';
 import { BrowseController } from './browse.controller.js';
 import { CancelController } from './cancel.controller.js';
+import { DeadLetterMetrics } from './dead-letter-metrics.js';
 import { HistoryController } from './history.controller.js';
 import { MinuteReports } from './minute-reports.js';
 import { OneMessageController } from './one-message.controller.js';
@@ -26,6 +27,15 @@ import { ReplayService } from './replay.service.js';
     OneMessageController,
     ReplayController,
   ],
-  providers: [QueuesService, ReplayService, MinuteReports, QueueStatsService, QueueMetrics, OverviewService],
+  providers: [
+    QueuesService,
+    ReplayService,
+    MinuteReports,
+    QueueStatsService,
+    QueueMetrics,
+    OverviewService,
+    DeadLetterMetrics,
+  ],
+  exports: [QueuesService],
 })
 export class QueuesModule {}

@@ -135,6 +135,27 @@ export class BrowseRepository {
   }
 
   /**
+   * Counts the messages of a queue that left others first, by the first of those, among so many of
+   * its oldest deliveries.
+   */
+  async countBySource(queueId: number, rows: number): Promise<{ sourceQueueId: number; messages: number }[]> {
+    const found = await this.database.read<{ sourceQueueId: number; messages: string | number }>(
+      `SELECT oldest.source_queue_id AS sourceQueueId, SUM(oldest.messages) AS messages
+       FROM (
+         SELECT source_queue_id, BIT_COUNT(members) AS messages
+         FROM delivery FORCE INDEX (PRIMARY)
+         WHERE queue_id = ? AND expires_at > ${NOW_MS}
+         ORDER BY pack_id
+         LIMIT ?
+       ) oldest
+       WHERE oldest.source_queue_id IS NOT NULL
+       GROUP BY oldest.source_queue_id`,
+      [queueId, rows],
+    );
+    return found.map(({ sourceQueueId, messages }) => ({ sourceQueueId, messages: Number(messages) }));
+  }
+
+  /**
    * Returns a page of a queue's messages in one state that a filter selects, in hand-out order, and
    * the cursor of the next page. A page ends before its bodies exceed an answer. It also ends after
    * a second of search, and then says with its cursor how far it looked. Throws TypeError for an
