@@ -169,7 +169,12 @@ describe('the dashboard of a broker with a thousand queues', () => {
       const connection = await createConnection({ uri: broker.database.url });
       const rows = Array.from({ length: 1000 }, (_, index) => [
         `tenant-${String(index).padStart(4, '0')}`,
-        ...[30, 3600, 0, 300, Date.now(), 1],
+        30,
+        3600,
+        0,
+        300,
+        Date.now(),
+        1,
       ]);
       await connection.query(
         `INSERT INTO queue (name, lease_seconds, message_ttl_seconds, delay_seconds, deduplication_seconds, created_at,

@@ -37,8 +37,8 @@ export class DatabaseReport {
       this.database.read<{ version: string }>('SELECT VERSION() AS version'),
       this.database.read<StatusRow>(`SHOW GLOBAL STATUS WHERE Variable_name IN (?)`, [STATUS]),
       this.database.read<{ most: number }>('SELECT @@max_connections AS most'),
-      this.database.read<{ name: string; bytes: number | string; rows_: number | string }>(
-        `SELECT TABLE_NAME AS name, COALESCE(DATA_LENGTH + INDEX_LENGTH, 0) AS bytes, COALESCE(TABLE_ROWS, 0) AS rows_
+      this.database.read<{ name: string; bytes: number | string; rowCount: number | string }>(
+        `SELECT TABLE_NAME AS name, COALESCE(DATA_LENGTH + INDEX_LENGTH, 0) AS bytes, COALESCE(TABLE_ROWS, 0) AS rowCount
          FROM information_schema.TABLES
          WHERE TABLE_SCHEMA = DATABASE()
          ORDER BY bytes DESC, name`,
@@ -58,19 +58,19 @@ export class DatabaseReport {
         ? { historyLength: value('Innodb_history_list_length'), deadlocks: value('Innodb_deadlocks') }
         : await this.innodbMetrics()),
       longestTransactionSeconds: await this.longestTransaction(),
-      tables: tables.map(({ name, bytes, rows_ }) => ({ name, bytes: Number(bytes), rows: Number(rows_) })),
+      tables: tables.map(({ name, bytes, rowCount }) => ({ name, bytes: Number(bytes), rows: Number(rowCount) })),
     };
   }
 
   private async innodbMetrics(): Promise<Pick<ServerState, 'historyLength' | 'deadlocks'>> {
-    const rows = await this.ifAllowed<{ name: string; count_: number | string }>(
-      `SELECT NAME AS name, COUNT AS count_
+    const rows = await this.ifAllowed<{ name: string; total: number | string }>(
+      `SELECT NAME AS name, COUNT AS total
        FROM information_schema.INNODB_METRICS
        WHERE NAME IN ('trx_rseg_history_len', 'lock_deadlocks')`,
     );
     const count = (name: string): number | null => {
       const row = rows?.find((one) => one.name === name);
-      return row === undefined ? null : Number(row.count_);
+      return row === undefined ? null : Number(row.total);
     };
     return { historyLength: count('trx_rseg_history_len'), deadlocks: count('lock_deadlocks') };
   }
