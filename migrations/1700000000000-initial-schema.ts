@@ -4,6 +4,7 @@ import type { RowmqMigration } from './migration.js';
 /** Every table that this migration makes, in the order in which they are dropped. */
 export const TABLES = [
   'audit',
+  'dashboard_session',
   'api_key',
   'queue_minute',
   'schedule',
@@ -334,6 +335,8 @@ export class InitialSchema1700000000000 implements RowmqMigration {
         scopes VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'separated by commas',
         patterns VARCHAR(4200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
           COMMENT 'of names of queues and topics, separated by commas; empty: every name',
+        messages_per_second INT UNSIGNED NULL COMMENT 'that the key may send to a broker; NULL: its setting',
+        long_polls INT UNSIGNED NULL COMMENT 'dequeues that may wait on a broker; NULL: its setting',
         created_at BIGINT UNSIGNED NOT NULL,
         expires_at BIGINT UNSIGNED NULL,
         last_used_at BIGINT UNSIGNED NULL COMMENT 'to the minute',
@@ -341,6 +344,24 @@ export class InitialSchema1700000000000 implements RowmqMigration {
         PRIMARY KEY (name),
         -- creation: no two keys have one id
         UNIQUE KEY api_key_by_id (id)
+      ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`);
+
+    // The people who are logged in to the dashboard, on whatever broker. A login removes those that
+    // have expired.
+    await runner.query(`
+      CREATE TABLE dashboard_session (
+        digest VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
+          COMMENT 'SHA-256 of the cookie in hexadecimal digits; the cookie is not stored',
+        key_id VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin NULL COMMENT 'NULL: the key of the settings',
+        key_digest VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
+          COMMENT 'SHA-256 of the secret at the login: the session ends when the secret does',
+        expires_at BIGINT UNSIGNED NOT NULL,
+        -- a request, a logout: its own row
+        PRIMARY KEY (digest),
+        -- a login: how many has this key, and which of them are the oldest
+        KEY session_by_key (key_digest, expires_at),
+        -- a login: which have expired
+        KEY session_by_expiry (expires_at)
       ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`);
 
     // The actions of administrators. The reaper keeps the last days, and at most a million rows.

@@ -177,6 +177,11 @@ const BOUNDARIES: readonly Boundary[] = [
     forbidden: ['@rowmq/broker', '@rowmq/launcher', 'typeorm', '../../../broker/src/main.js'],
   },
   {
+    file: 'apps/cli/src/x.ts',
+    allowed: ['@rowmq/client/core', '@rowmq/contract', '@rowmq/load', '@rowmq/store/doctor', './session.js'],
+    forbidden: ['@rowmq/store', '@rowmq/store/enqueue', '@rowmq/broker', 'mysql2/promise', ...OUT_OF_PACKAGE],
+  },
+  {
     file: 'tools/mysql-server/src/x.ts',
     allowed: ['@rowmq/runtime', 'mysql2/promise'],
     forbidden: ['@rowmq/store', '@rowmq/launcher', ...OUT_OF_PACKAGE],

@@ -139,7 +139,10 @@ describe.runIf(findHelm() !== undefined)('the Helm chart', () => {
       ...values.flatMap((value) => ['--set-string', value]).slice(2),
       '--set',
       values[0] as string,
+      '--set',
+      'broker.trustedProxies={10.0.0.0/8,fd00::/8}',
     );
+    expect(made).toMatch(/name: ROWMQ_TRUSTED_PROXIES\n +value: "10.0.0.0\/8,fd00::\/8"/);
     const resources = parseAllDocuments(made).map((document) => document.toJS() as Resource);
     for (const resource of resources) expect(await check(resource)).toEqual([]);
     expect(resources.map(({ kind }) => kind)).not.toContain('HorizontalPodAutoscaler');

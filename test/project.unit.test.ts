@@ -95,6 +95,7 @@ describe('.env.example', () => {
       'ROWMQ_SQS_REGION',
       'ROWMQ_SQS_SECRET_KEY',
       'ROWMQ_SQS_SECRET_KEY_FILE',
+      'ROWMQ_TRUSTED_PROXIES',
     ]);
   });
 });

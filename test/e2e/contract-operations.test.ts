@@ -102,6 +102,34 @@ describe.concurrent('/metrics', () => {
       );
   });
 
+  test('counts dead letters by the queue that they left first', async () => {
+    const dead = await shared.newQueue();
+    const queues = [
+      await shared.newQueue({ deadLetterQueue: dead.name }),
+      await shared.newQueue({ deadLetterQueue: dead.name }),
+    ];
+    for (const [index, queue] of queues.entries()) {
+      await queue.enqueue(...Array.from({ length: index + 1 }, () => 'b'));
+      for (let died = 0; died <= index; died += 1) {
+        const { receipt } = await queue.dequeueOne();
+        await queue.request('nack', { receipts: [receipt], deadLetter: true });
+      }
+    }
+    await dead.enqueue('no dead letter');
+    const lines = async (): Promise<string[]> =>
+      (await shared.api.get('/metrics')).text
+        .split('\n')
+        .filter((line) => line.startsWith(`rowmq_dead_letters{queue="${dead.name}"`));
+    const expected = queues.map(
+      ({ name }, index) => `rowmq_dead_letters{queue="${dead.name}",source="${name}"} ${index + 1}`,
+    );
+    await vi.waitFor(async () => expect((await lines()).toSorted()).toEqual(expected.toSorted()), { timeout: 15_000 });
+    expect((await shared.api.delete(`${queues[1]!.adminPath}?force=true`)).status).toBe(204);
+    await vi.waitFor(async () => expect((await lines()).join()).toContain('source="(deleted)"} 2'), {
+      timeout: 15_000,
+    });
+  });
+
   test('is compressed for a client that takes gzip', async () => {
     const { port } = new URL(shared.broker.url);
     const answer = async (encoding: string) =>

@@ -288,6 +288,10 @@ describe.runIf(isFirstKind())('names in the pages', () => {
       const { receipt } = await dead.dequeueOne();
       await dead.nack([receipt]);
       await dead.dequeueOne();
+      const orders = shared.api.queue('orders');
+      await orders.put({ deadLetterQueue: 'orders-dead' });
+      await orders.enqueue('b');
+      await orders.request('nack', { receipts: [(await orders.dequeueOne()).receipt], deadLetter: true });
       expect((await shared.api.post('/v1/queues/nowhere/messages/dequeue')).status).toBe(404);
       const samples = (await shared.api.get('/metrics')).text.split('\n').filter((line) => !line.startsWith('#'));
       for (const { alert, expr, annotations } of await rules()) {

@@ -93,6 +93,42 @@ describe.concurrent.each(brokers)('%s', (_, make) => {
     expect(await codeOf(broker.ackMessage(again.id))).toBe('delivery-not-found');
   });
 
+  test('a dead letter says where it comes from, and when and why it moved', async () => {
+    const [dead, other] = [await newQueue(), await newQueue()];
+    const queue = await newQueue({ deadLetterQueue: dead, maxReceives: 1 });
+    const [id] = await enqueue(queue, { body: 'a' });
+    const began = Date.now() - 1000;
+    const show = async () => {
+      const { source, moves } = (await broker.getMessage(id!)).deliveries[0]!;
+      for (const { at } of moves) {
+        expect(Date.parse(at)).toBeGreaterThan(began);
+        expect(Date.parse(at)).toBeLessThan(Date.now() + 1000);
+      }
+      return { source, moves: moves.map(({ at: _at, ...move }) => move) };
+    };
+    expect(await show()).toEqual({ source: null, moves: [] });
+    await broker.nack(queue, { receipts: [(await take(queue)).receipt], reason: 'busy' });
+    await eventually('it is a dead letter', async () => {
+      await broker.dequeue(queue);
+      return (await show()).source === queue;
+    });
+    const died = { from: queue, cause: 'max-receives', receiveCount: 1, reason: 'busy' };
+    expect(await show()).toEqual({ source: queue, moves: [died] });
+    expect((await broker.browse(dead, { reason: 'max-rec' })).messages).toMatchObject([{ id, moves: [died] }]);
+    await broker.redriveMessage(id!);
+    const redriven = { from: dead, cause: 'redriven', receiveCount: 0, reason: 'busy' };
+    expect(await show()).toEqual({ source: null, moves: [died, redriven] });
+    await broker.nack(queue, { receipts: [(await take(queue)).receipt], deadLetter: true, reason: 'never' });
+    const rejected = { from: queue, cause: 'rejected', receiveCount: 1, reason: 'never' };
+    expect(await show()).toEqual({ source: queue, moves: [died, redriven, rejected] });
+    for (const toQueue of [other, dead]) await broker.moveMessage(id!, { toQueue });
+    const moved = { cause: 'moved', receiveCount: 0, reason: 'never' };
+    const { moves } = await show();
+    expect(moves).toEqual([died, rejected, { ...moved, from: dead }, { ...moved, from: other }]);
+    await broker.deleteQueue(other);
+    expect((await show()).moves.at(-1)).toEqual({ ...moved, from: null });
+  });
+
   test('a redrive moves what its filter selects, to the queue that it names', async () => {
     const [dead, other] = [await newQueue(), await newQueue()];
     const queue = await newQueue({ deadLetterQueue: dead });
@@ -186,6 +222,7 @@ describe.concurrent.each(brokers)('%s', (_, make) => {
       name,
       scopes: ['enqueue' as const],
       patterns: ['orders.*'],
+      messagesPerSecond: 10,
       expiresAt: '2100-01-01T00:00:00Z',
     };
     const { secret, ...key } = await broker.createKey(definition);
@@ -199,6 +236,12 @@ describe.concurrent.each(brokers)('%s', (_, make) => {
     expect(Date.parse(rotated.oldSecretUntil as string)).toBeGreaterThan(Date.now());
     expect((await broker.rotateKey(name, { oldSecretSeconds: 0 })).oldSecretUntil).toBeNull();
     expect(await broker.listKeys({ after: name.slice(0, -1), limit: 1 })).toMatchObject({ keys: [{ name }] });
+    expect(key).toMatchObject({ messagesPerSecond: 10, longPolls: null });
+    expect(await broker.putKeyLimits(name, { longPolls: 5 })).toMatchObject({ messagesPerSecond: 10, longPolls: 5 });
+    expect(await broker.putKeyLimits(name, { messagesPerSecond: null })).toMatchObject({ messagesPerSecond: null });
+    expect(await codeOf(broker.putKeyLimits(name, { longPolls: 0 }))).toBe('invalid-request');
+    expect(await broker.getKey(name)).toMatchObject({ messagesPerSecond: null, longPolls: 5 });
+    expect(await codeOf(broker.putKeyLimits('no-such-key', {}))).toBe('key-not-found');
     await broker.revokeKey(name);
     for (const call of [() => broker.getKey(name), () => broker.rotateKey(name), () => broker.revokeKey(name)])
       expect(await codeOf(call())).toBe('key-not-found');

@@ -1,6 +1,8 @@
 import { RowmqHttpClient } from '@rowmq/client';
 import { describe, expect, test } from 'vitest';
 import { Api, expectProblem, newQueueName, type QueueApi, useBroker, useOwnBroker } from '../support/api.js';
+import { apiWith, newKey } from '../support/keys.js';
+import { startBroker } from '../support/processes.js';
 import { eventually } from '../support/wait.js';
 
 const shared = useBroker();
@@ -101,6 +103,47 @@ describe('limits of a key', () => {
     expect((await two.queue('b').request('dequeue', { waitSeconds: 1 })).status).toBe(200);
     await eventually('the debt is paid', async () => (await send(two.queue('a'))).status === 201);
     expect(await waits).toHaveLength(1);
+  });
+});
+
+describe('limits of a key of its own', () => {
+  const ADMIN = 'an-admin-key-for-tests';
+  const own = useOwnBroker({ ROWMQ_ADMIN_KEY: ADMIN, ROWMQ_KEY_LONG_POLLS: '1' });
+
+  test('go before the settings, and a change reaches the other broker', async () => {
+    const admin = apiWith(own.broker.url, ADMIN);
+    const { api, name, secret } = await newKey(admin, {
+      scopes: ['enqueue', 'dequeue'],
+      messagesPerSecond: 1,
+      longPolls: 2,
+    });
+    expect((await admin.get(`/v1/admin/keys/${name}`)).json).toMatchObject({ messagesPerSecond: 1, longPolls: 2 });
+    await admin.put('/v1/admin/queues/a');
+    const waits = [1, 2].map(async () => api.queue('a').dequeue({ waitSeconds: 20 }));
+    await eventually('two wait', async () => (await admin.metric('rowmq_waiting_consumers')) === 2);
+    const third = expectProblem(await api.queue('a').request('dequeue', { waitSeconds: 1 }), 429, 'rate-limited');
+    expect(third.detail).toContain(`2 dequeues of the key '${name}' wait already (longPolls)`);
+    expect((await send(api.queue('a'), 50)).status).toBe(201);
+    const refused = expectProblem(await send(api.queue('a')), 429, 'rate-limited');
+    expect(refused.detail).toContain(`The key '${name}' may send 1 messages a second (messagesPerSecond)`);
+    expect((await Promise.all(waits)).flat().length).toBeGreaterThan(0);
+
+    const other = await startBroker({ database: own.broker.database, env: { ROWMQ_ADMIN_KEY: ADMIN } });
+    try {
+      const there = apiWith(other.url, secret);
+      // A debt of more than a minute.
+      expect((await send(there.queue('a'), 100)).status).toBe(201);
+      expectProblem(await send(there.queue('a')), 429, 'rate-limited');
+      const path = `/v1/admin/keys/${name}/limits`;
+      expect((await admin.put(path, { messagesPerSecond: null })).json).toMatchObject({
+        messagesPerSecond: null,
+        longPolls: 2,
+      });
+      await eventually('the other broker knows', async () => (await send(there.queue('a'))).status === 201);
+      expect((await send(api.queue('a'))).status).toBe(201);
+    } finally {
+      await other.stop();
+    }
   });
 });
 

@@ -12,6 +12,7 @@ import {
   pauseRequest,
   publishRequest,
   putQueueRequest,
+  keyLimits,
   putScheduleRequest,
   putSubscriptionRequest,
   dropRequest,
@@ -67,6 +68,7 @@ const CALLS = {
   'PUT /v1/admin/topics/{topic}/subscriptions/{queue}': putSubscriptionRequest,
   'DELETE /v1/admin/topics/{topic}/subscriptions/{queue}': undefined,
   'PUT /v1/admin/queues/{queue}': putQueueRequest,
+  'GET /v1/admin/overview': undefined,
   'GET /v1/admin/queues': undefined,
   'GET /v1/admin/queues/{queue}': undefined,
   'DELETE /v1/admin/queues/{queue}': undefined,
@@ -97,6 +99,7 @@ const CALLS = {
   'GET /v1/admin/keys': undefined,
   'GET /v1/admin/keys/{key}': undefined,
   'POST /v1/admin/keys/{key}/rotate': rotateKeyRequest,
+  'PUT /v1/admin/keys/{key}/limits': keyLimits,
   'DELETE /v1/admin/keys/{key}': undefined,
   'GET /v1/admin/audit': undefined,
   'GET /v1/admin/reaper': undefined,
@@ -385,6 +388,8 @@ describe('the real answers of the broker', () => {
     for (const path of ['/v1/admin/keys/k', '/v1/admin/keys/nobody']) {
       await call('POST /v1/admin/keys/{key}/rotate', `${path}/rotate`);
       await call('GET /v1/admin/keys/{key}', path);
+      for (const body of [{ longPolls: 5 }, { longPolls: 0 }])
+        await call('PUT /v1/admin/keys/{key}/limits', `${path}/limits`, body);
       await call('DELETE /v1/admin/keys/{key}', path);
     }
     for (const query of ['?limit=50', '?limit=0']) await call('GET /v1/admin/audit', `/v1/admin/audit${query}`);

@@ -121,7 +121,7 @@ export class DequeueRules {
     } else if (seen.queue !== delivery.queue) {
       const mayMove = delivery.expiresAt > now && this.protocol.isOverReceived(delivery);
       check(mayMove && seen.queue === queues.get(delivery.queue)?.deadLetterQueue, `${list([delivery])} was moved`);
-      this.protocol.move(delivery, seen.queue);
+      this.protocol.move(delivery, seen.queue, 'max-receives');
     }
   }
 

@@ -10,7 +10,13 @@ beforeAll(async () => {
 });
 afterAll(() => store.close());
 
-const SHOP = { name: 'shop', scopes: ['enqueue' as const, 'dequeue' as const], patterns: ['orders.*', 'mail'] };
+const SHOP = {
+  name: 'shop',
+  scopes: ['enqueue' as const, 'dequeue' as const],
+  patterns: ['orders.*', 'mail'],
+  messagesPerSecond: 100,
+  longPolls: null,
+};
 
 describe('API keys', () => {
   test('are found by the id in their secrets, and hold no more than the digest of it', async () => {
@@ -37,6 +43,16 @@ describe('API keys', () => {
     const { key: last } = await keys.rotate('rotated', 0);
     expect(last).toMatchObject({ oldDigest: null, oldUntil: null });
     await expect(keys.rotate('nobody', 0)).rejects.toMatchObject({ code: 'key-not-found' });
+  });
+
+  test('have limits, and a change leaves those that it does not name', async () => {
+    await keys.create({ ...SHOP, name: 'limited' });
+    expect(await keys.putLimits('limited', { longPolls: 5 })).toMatchObject({ messagesPerSecond: 100, longPolls: 5 });
+    expect(await keys.putLimits('limited', {})).toMatchObject({ messagesPerSecond: 100, longPolls: 5 });
+    await keys.putLimits('limited', { messagesPerSecond: null });
+    const read = (await keys.readAll()).keys.find(({ name }) => name === 'limited');
+    expect(read).toMatchObject({ messagesPerSecond: null, longPolls: 5 });
+    await expect(keys.putLimits('nobody', { longPolls: 5 })).rejects.toMatchObject({ code: 'key-not-found' });
   });
 
   test('cannot be created expired', async () => {

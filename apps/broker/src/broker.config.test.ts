@@ -17,6 +17,8 @@ describe('the broker’s settings', () => {
       sizes: { bodyBytes: 4096, requestBytes: 4_194_304 },
       maxLongPolls: 10_000,
       slowMs: { reaper: 500, enqueues: 2000, dequeues: 5000 },
+      slowHistoryLength: 5_000_000,
+      slowLockWaits: 100,
       metricsQueues: 200,
       host: '127.0.0.1',
       port: 8080,
@@ -25,6 +27,7 @@ describe('the broker’s settings', () => {
       needsKeys: false,
       adminKey: undefined,
       failedAttempts: 100,
+      trustedProxies: [],
       allowedHosts: [],
       operationsNeedKey: false,
       operationsPort: undefined,
@@ -84,6 +87,19 @@ describe('the broker’s settings', () => {
   test('accept a key of all characters that a header can carry', () => {
     const key = Array.from({ length: 94 }, (_, index) => String.fromCharCode(0x21 + index)).join('');
     expect(readBrokerConfig({ ...URL_SETTING, ROWMQ_ADMIN_KEY: key }).adminKey).toBe(key);
+  });
+
+  test('name the proxies that are trusted, by address or network', () => {
+    const trusted = (list: string): string[] =>
+      readBrokerConfig({ ...URL_SETTING, ROWMQ_TRUSTED_PROXIES: list }).trustedProxies;
+    expect(trusted('10.0.3.17,192.168.0.0/16,fd00::/8,::1')).toEqual([
+      '10.0.3.17',
+      '192.168.0.0/16',
+      'fd00::/8',
+      '::1',
+    ]);
+    for (const list of ['balancer', '10.0.0.0/33', '10.0.0.0/0', '::/129', '10.0.0.1,', '10.0.0.1, 10.0.0.2', 'true'])
+      expect(() => trusted(list), list).toThrow(/ROWMQ_TRUSTED_PROXIES must be addresses or networks/);
   });
 
   test('choose the encryption of connections to the database', () => {

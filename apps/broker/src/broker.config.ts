@@ -1,4 +1,4 @@
-import { isIP } from 'node:net';
+import { isIP, isIPv6 } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { LIMITS, type SizeLimits, sizeLimits } from '@rowmq/contract';
 import {
@@ -37,6 +37,10 @@ export interface BrokerConfig {
   maxLongPolls: number;
   /** The times of a batch, in ms, from which each of these gives way. */
   slowMs: { reaper: number; enqueues: number; dequeues: number };
+  /** The length of the server's history list from which the reaper yields; ten times: enqueues. */
+  slowHistoryLength: number;
+  /** Sessions that wait for locks from which the reaper yields; four and ten times: the others. */
+  slowLockWaits: number;
   /** Queues that have series of their own in the metrics. */
   metricsQueues: number;
   /** Messages a second that each key may send; undefined: no limit. */
@@ -55,6 +59,8 @@ export interface BrokerConfig {
   adminKey: string | undefined;
   /** Calls without a valid key from one address within a minute; beyond it: `too-many-attempts`. */
   failedAttempts: number;
+  /** Addresses and networks of proxies that say in `X-Forwarded-For` who calls. */
+  trustedProxies: string[];
   /** Further values of `Host`, if calls need no key. */
   allowedHosts: string[];
   /** Whether `/metrics`, `/docs` and `/openapi.json` need a key, too. */
@@ -93,6 +99,8 @@ const SHAPE = {
   ROWMQ_SLOW_YIELD_MS: wholeNumber(10, 600_000).default(500),
   ROWMQ_SLOW_SHED_ENQUEUES_MS: wholeNumber(10, 600_000).default(2000),
   ROWMQ_SLOW_SHED_DEQUEUES_MS: wholeNumber(10, 600_000).default(5000),
+  ROWMQ_SLOW_HISTORY_LENGTH: wholeNumber(1000, 1_000_000_000_000).default(5_000_000),
+  ROWMQ_SLOW_LOCK_WAITS: wholeNumber(1, 100_000).default(100),
   ROWMQ_METRICS_QUEUES: wholeNumber(1, 10_000).default(200),
   ROWMQ_HOST: z.string().default('127.0.0.1'),
   ROWMQ_PORT: wholeNumber(0, LAST_PORT).default(8080),
@@ -112,6 +120,14 @@ const SHAPE = {
       'must be host names without ports, separated by commas',
     )
     .transform((hosts) => hosts.split(','))
+    .optional(),
+  ROWMQ_TRUSTED_PROXIES: z
+    .string()
+    .transform((list) => list.split(','))
+    .refine(
+      (list) => list.every(isNetwork),
+      'must be addresses or networks, such as 10.0.3.17 or 10.0.0.0/8, separated by commas',
+    )
     .optional(),
   ROWMQ_OPERATIONS: z.enum(['open', 'key'], "must be 'open' or 'key'").default('open'),
   ROWMQ_OPERATIONS_PORT: wholeNumber(1, LAST_PORT).optional(),
@@ -167,6 +183,8 @@ export function readBrokerConfig(env: NodeJS.ProcessEnv): BrokerConfig {
       enqueues: settings.ROWMQ_SLOW_SHED_ENQUEUES_MS,
       dequeues: settings.ROWMQ_SLOW_SHED_DEQUEUES_MS,
     },
+    slowHistoryLength: settings.ROWMQ_SLOW_HISTORY_LENGTH,
+    slowLockWaits: settings.ROWMQ_SLOW_LOCK_WAITS,
     metricsQueues: settings.ROWMQ_METRICS_QUEUES,
     keyMessagesPerSecond: settings.ROWMQ_KEY_MESSAGES_PER_SECOND,
     keyLongPolls: settings.ROWMQ_KEY_LONG_POLLS,
@@ -177,6 +195,7 @@ export function readBrokerConfig(env: NodeJS.ProcessEnv): BrokerConfig {
     needsKeys,
     adminKey: settings.ROWMQ_ADMIN_KEY,
     failedAttempts: settings.ROWMQ_MAX_FAILED_ATTEMPTS,
+    trustedProxies: settings.ROWMQ_TRUSTED_PROXIES ?? [],
     allowedHosts: settings.ROWMQ_ALLOWED_HOSTS ?? [],
     operationsNeedKey: settings.ROWMQ_OPERATIONS === 'key',
     operationsPort: settings.ROWMQ_OPERATIONS_PORT,
@@ -228,6 +247,13 @@ export function shareOfWorker(config: BrokerConfig, number: number): BrokerConfi
     failedAttempts: share(config.failedAttempts, 1),
     peerPort: config.peerPort === 0 ? 0 : config.peerPort + number - 1,
   };
+}
+
+/** Whether this is an address, or a network as an address and the length of its prefix. */
+function isNetwork(text: string): boolean {
+  const [, address = '', bits] = /^([^/]+)(?:\/(\d{1,3}))?$/.exec(text) ?? [];
+  const most = isIPv6(address) ? 128 : 32;
+  return isIP(address) !== 0 && (bits === undefined || (Number(bits) > 0 && Number(bits) <= most));
 }
 
 function isLoopback(host: string): boolean {

@@ -2,6 +2,7 @@ import { type DynamicModule, Module } from '@nestjs/common';
 import { StoreModule } from '@rowmq/store';
 import { AuditModule } from './audit/audit.module.js';
 import { BROKER_CONFIG, type BrokerConfig } from './broker.config.js';
+import { DashboardModule } from './dashboard/dashboard.module.js';
 import { HealthModule } from './health/health.module.js';
 import { HttpModule } from './http/http.module.js';
 import { JobsModule } from './jobs/jobs.module.js';
@@ -34,6 +35,7 @@ export class BrokerModule {
         HealthModule,
         KeysModule,
         AuditModule,
+        DashboardModule,
         MessagesModule,
         QueuesModule,
         JobsModule,

@@ -19,6 +19,7 @@ import { VERSION } from './http/version.js';
 import { FailedAttempts } from './keys/failed-attempts.js';
 import { checkKeys } from './keys/check-keys.js';
 import { KnownKeys } from './keys/known-keys.js';
+import { KnownSessions } from './keys/known-sessions.js';
 import { measureCalls } from './metrics/measure-calls.js';
 import { Metrics } from './metrics/metrics.js';
 import { SqsEndpoint } from './sqs/sqs-endpoint.js';
@@ -64,6 +65,7 @@ export async function createBroker(
     // A request that comes while the broker stops gets a normal answer, not an error of Fastify.
     return503OnClosing: false,
     genReqId: requestIdOf,
+    trustProxy: config.trustedProxies.length > 0 && config.trustedProxies,
     routerOptions: { maxParamLength: 300 },
     clientErrorHandler: ({ code }: NodeJS.ErrnoException, socket) => connections.refuse(socket, answerToBadBytes(code)),
     // A path that cannot be decoded does not reach Nest's filter.
@@ -90,7 +92,7 @@ export async function createBroker(
     checkHost(adapter, config.allowedHosts);
   }
   const keys = config.needsKeys ? app.get(KnownKeys) : undefined;
-  checkKeys(adapter, keys, app.get(FailedAttempts), config);
+  checkKeys(adapter, keys, app.get(FailedAttempts), app.get(KnownSessions), config);
   measureCalls(adapter, app.get(Metrics));
   app.get(SqsEndpoint).serve(adapter);
   countAnswers(adapter, app.get(UnreadAnswers));

@@ -15,6 +15,7 @@ import type {
   ExtendAnswer,
   ExtendRequest,
   KeyAnswer,
+  KeyLimitsRequest,
   KeysAnswer,
   KeysQuery,
   HistoryAnswer,
@@ -227,6 +228,8 @@ export abstract class BrokerClient {
   abstract getKey(key: string, options?: CallOptions): Promise<KeyAnswer>;
   /** Gives the API key a new secret. The old one stays valid for a time, a day by default. */
   abstract rotateKey(key: string, request?: RotateKeyRequest, options?: CallOptions): Promise<NewKeyAnswer>;
+  /** Changes the limits that are given. Null takes the broker's setting. Throws `key-not-found`. */
+  abstract putKeyLimits(key: string, limits: KeyLimitsRequest, options?: CallOptions): Promise<KeyAnswer>;
   /** Revokes the API key for good. Every broker refuses it within three seconds. */
   abstract revokeKey(key: string, options?: CallOptions): Promise<void>;
 

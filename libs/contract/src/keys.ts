@@ -4,8 +4,11 @@ import { queueName, timestamp } from './schemas.js';
 
 /* API keys: who may call what, on which queues and topics. */
 
-/** The kinds of calls that a key may be allowed. */
-export const KEY_SCOPES = ['enqueue', 'dequeue', 'admin', 'metrics'] as const;
+/**
+ * The kinds of calls that a key may be allowed. `read` is every GET of the admin API, and `admin`
+ * includes it.
+ */
+export const KEY_SCOPES = ['enqueue', 'dequeue', 'read', 'admin', 'metrics'] as const;
 export type KeyScope = (typeof KEY_SCOPES)[number];
 
 /** The name of the key that the settings of a broker hold, in the audit. */
@@ -40,17 +43,33 @@ const expiresAt = z.iso.datetime({
   error: 'must be a time in ISO 8601 with a time zone, such as 2027-11-22T00:00:00Z',
 });
 
+const messagesPerSecond = z.int().min(1).max(LIMITS.maxMessagesPerSecond).nullable().meta({
+  description: "Messages a second that the key may send to each broker; null: the broker's setting",
+  example: 100,
+});
+const longPolls = z.int().min(1).max(LIMITS.maxLongPolls).nullable().meta({
+  description: "Dequeues of the key that may wait on each broker; null: the broker's setting",
+  example: 20,
+});
+
 export const createKeyRequest = z
   .strictObject({
     name: keyName.refine((name) => name !== ADMIN_KEY_NAME, `is the name of the key in the broker's settings`),
     scopes,
     patterns: patterns.default([]),
+    messagesPerSecond: messagesPerSecond.default(null),
+    longPolls: longPolls.default(null),
     expiresAt: expiresAt.optional().meta({
       description: 'From this time on, the key is refused. Never when absent',
       example: '2027-11-22T00:00:00Z',
     }),
   })
   .meta({ example: { name: 'shop', scopes: ['enqueue', 'dequeue'], patterns: ['orders.*'] } });
+
+/** A field that is absent stays as it is. */
+export const keyLimits = z
+  .strictObject({ messagesPerSecond: messagesPerSecond.optional(), longPolls: longPolls.optional() })
+  .meta({ example: { messagesPerSecond: 100, longPolls: null } });
 
 export const rotateKeyRequest = z
   .strictObject({
@@ -66,6 +85,8 @@ export const keyAnswer = z.object({
   id: z.string().meta({ example: '0f3c9a7e52d1b846', description: 'The part of the secret that is none' }),
   scopes,
   patterns,
+  messagesPerSecond,
+  longPolls,
   createdAt: timestamp,
   expiresAt: timestamp.nullable().meta({ description: 'From this time on, the key is refused; null: never' }),
   lastUsedAt: timestamp.nullable().meta({ description: 'When it was used, to the minute; null: never' }),
@@ -91,16 +112,8 @@ export const keysAnswer = z.object({
   nextAfter: keyName.nullable().meta({ description: 'Send it as after to get the next page; null on the last page' }),
 });
 
-/** Whether a key with these patterns reaches a queue or a topic of this name. */
-export function reaches(keyPatterns: readonly string[], name: string): boolean {
-  if (keyPatterns.length === 0) return true;
-  for (const pattern of keyPatterns) {
-    if (pattern.endsWith('*') ? name.startsWith(pattern.slice(0, -1)) : name === pattern) return true;
-  }
-  return false;
-}
-
 export type CreateKeyRequest = z.input<typeof createKeyRequest>;
+export type KeyLimitsRequest = z.input<typeof keyLimits>;
 export type RotateKeyRequest = z.input<typeof rotateKeyRequest>;
 /** A request with its defaults. */
 export type KeyDefinition = z.output<typeof createKeyRequest>;

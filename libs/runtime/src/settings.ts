@@ -44,6 +44,8 @@ export const KNOWN_SETTINGS = [
   'ROWMQ_REAPER_PORT',
   'ROWMQ_RETENTION_SECONDS',
   'ROWMQ_SERVERS_DIR',
+  'ROWMQ_SLOW_HISTORY_LENGTH',
+  'ROWMQ_SLOW_LOCK_WAITS',
   'ROWMQ_SLOW_SHED_DEQUEUES_MS',
   'ROWMQ_SLOW_SHED_ENQUEUES_MS',
   'ROWMQ_SLOW_YIELD_MS',
@@ -53,6 +55,7 @@ export const KNOWN_SETTINGS = [
   'ROWMQ_SQS_SECRET_KEY',
   'ROWMQ_SQS_SECRET_KEY_FILE',
   'ROWMQ_STOP_SECONDS',
+  'ROWMQ_TRUSTED_PROXIES',
   'ROWMQ_WORKERS',
 ] as const;
 
@@ -108,8 +111,11 @@ function readSecret(file: string): string | Error {
   }
 }
 
+/** Settings of the command line. They may be in the environment of other programs, too. */
+const OF_COMMAND_LINE = ['ROWMQ_URL', 'ROWMQ_KEY', 'ROWMQ_PROFILE', 'ROWMQ_CONFIG'];
+
 /** Variables with RowMQ's prefix that no process knows. They are probably misspelt. */
 export function unknownSettings(env: NodeJS.ProcessEnv): string[] {
-  const known = new Set<string>(KNOWN_SETTINGS);
+  const known = new Set<string>([...KNOWN_SETTINGS, ...OF_COMMAND_LINE]);
   return Object.keys(env).filter((name) => name.startsWith('ROWMQ_') && !known.has(name));
 }

@@ -10,6 +10,7 @@ export {
 } from './database/boot-checks.js';
 export { type DatabaseSettings, openDataSource, poolOf } from './database/data-source.js';
 export { Database, type Transaction } from './database/database.js';
+export { type Strain, StrainRepository } from './database/strain.repository.js';
 export { isLockWaitTimeout, mayLieInOneRequest } from './database/database-errors.js';
 export type { HealthLog } from './database/database-health.js';
 export { migrateDatabase, pendingMigrations, revertDatabase } from './database/migrate.js';
@@ -18,6 +19,7 @@ export type { Row, Session, Statement, WriteResult } from './database/session.js
 export { AuditRepository, type AuditRow } from './audit/audit.repository.js';
 export { ApiKeyRepository, type ApiKeys } from './keys/api-key.repository.js';
 export { type ApiKey, digestOf, isSameDigest, keyIdOf } from './keys/api-key.js';
+export { SessionRepository, type StoredSession } from './keys/session.repository.js';
 export { JobLost } from './jobs/job.js';
 export { type JobBatch, JobRepository, type NewJob } from './jobs/job.repository.js';
 export type { Demand, LeasedMessage } from './messages/claim.js';
@@ -46,7 +48,14 @@ export {
   type DeliveryView,
   type MessageView,
 } from './queues/browse.repository.js';
-export { type EventCounts, type MinuteEvent, MinuteRepository, noRates } from './queues/minute.repository.js';
+export {
+  type EventCounts,
+  type MinuteEvent,
+  MinuteRepository,
+  newHour,
+  noRates,
+  type QueueHour,
+} from './queues/minute.repository.js';
 export { type Queue, queueNotFound } from './queues/queue.js';
 export { type PausedSides, type QueueChange, QueueRepository } from './queues/queue.repository.js';
 export type { JobEntity, ScheduleEntity } from './entities/index.js';

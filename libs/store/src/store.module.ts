@@ -4,6 +4,7 @@ import { DataSource, type DataSourceOptions } from 'typeorm';
 import { checkServer, describeServer, refuseMissingGrants, StartupError } from './database/boot-checks.js';
 import { AuditRepository } from './audit/audit.repository.js';
 import { ApiKeyRepository } from './keys/api-key.repository.js';
+import { SessionRepository } from './keys/session.repository.js';
 import { BrowseRepository } from './queues/browse.repository.js';
 import {
   addressOf,
@@ -13,6 +14,7 @@ import {
   primaryOf,
 } from './database/data-source.js';
 import { Database } from './database/database.js';
+import { StrainRepository } from './database/strain.repository.js';
 import { isRetryable } from './database/database-errors.js';
 import { DeduplicationRepository } from './messages/deduplication.repository.js';
 import { JobRepository } from './jobs/job.repository.js';
@@ -34,6 +36,7 @@ import { STORE_OBSERVER, type StoreObserver } from './store-observer.js';
 
 const REPOSITORIES = [
   ApiKeyRepository,
+  SessionRepository,
   AuditRepository,
   QueueRepository,
   TopicCache,
@@ -50,6 +53,7 @@ const REPOSITORIES = [
   ScheduleRepository,
   TickRepository,
   JobRepository,
+  StrainRepository,
 ];
 
 /**

@@ -2,6 +2,7 @@ import type { FastifyAdapter } from '@nestjs/platform-fastify';
 import type { CallConfig } from '../http/api-call.js';
 import type { CheckedRequest } from '../http/caller.js';
 import type { AuditedRequest } from '../http/changes.js';
+import { addressOf } from '../http/client-address.js';
 import type { ProblemRequest } from '../http/problem.filter.js';
 import type { AuditLog } from './audit-log.js';
 
@@ -31,7 +32,7 @@ export function auditActions(adapter: FastifyAdapter, audit: AuditLog): void {
           problem,
           key: caller?.name ?? null,
           // The client may have hung up.
-          address: request.raw.socket.remoteAddress ?? 'unknown',
+          address: addressOf(request) || 'unknown',
           requestId: request.id,
           changes: changes?.fields ?? null,
         });

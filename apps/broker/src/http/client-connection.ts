@@ -8,7 +8,6 @@ export class ClientConnection {
   constructor(request: IncomingMessage, response: ServerResponse) {
     // A pipelined answer has no socket of its own until those before it are written.
     const { socket } = request;
-    this.address = addressOf(request);
     if (response.destroyed || socket.destroyed) {
       this.controller.abort();
       return;
@@ -26,25 +25,11 @@ export class ClientConnection {
     socket.once('close', ended);
   }
 
-  /** The address from which it connects: that of a proxy, if there is one. */
-  readonly address: string;
-
   /** Aborted when the client hangs up before the operating system has the whole answer. */
   get hungUp(): AbortSignal {
     return this.controller.signal;
   }
 }
-
-/** The address from which the client of a request connects. */
-export function addressOf({ socket }: IncomingMessage): string {
-  // A socket of IPv6 shows an IPv4 address as `::ffff:10.0.3.17`.
-  return (socket.remoteAddress ?? '').replace(/^::ffff:/, '');
-}
-
-/** Injects {@link addressOf} the request. */
-export const ClientAddress = createParamDecorator((_: unknown, context: ExecutionContext): string =>
-  addressOf(context.switchToHttp().getRequest<{ raw: IncomingMessage }>().raw),
-);
 
 /** Injects the {@link ClientConnection} of the request. */
 export const Client = createParamDecorator((_: unknown, context: ExecutionContext): ClientConnection => {

@@ -1,10 +1,12 @@
-import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Query } from '@nestjs/common';
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query } from '@nestjs/common';
 import { ApiBearerAuth, ApiBody, ApiTags } from '@nestjs/swagger';
 import {
   createKeyRequest,
   keyAnswer,
   type KeyAnswer,
   type KeyDefinition,
+  keyLimits,
+  type KeyLimitsRequest,
   keyName,
   keysAnswer,
   type KeysAnswer,
@@ -103,6 +105,26 @@ export class KeysController {
     return { ...toAnswer(key), secret };
   }
 
+  @Put(':key/limits')
+  @ApiCall({
+    summary: 'Change the limits of an API key: every broker knows them within three seconds',
+    needs: NEEDS,
+    status: 200,
+    answer: keyAnswer,
+    problems: ['invalid-request', 'key-not-found'],
+  })
+  async putKeyLimits(
+    @Param('key', { schema: keyName }) name: string,
+    @Body({ schema: keyLimits }) limits: KeyLimitsRequest,
+    @Audited() changes: Changes,
+  ): Promise<KeyAnswer> {
+    const before = await this.keys.get(name);
+    const after = toAnswer(await this.keys.putLimits(name, limits));
+    changes.report(toAnswer(before), after);
+    await this.known.changed();
+    return after;
+  }
+
   @Delete(':key')
   @HttpCode(204)
   @ApiCall({
@@ -119,12 +141,15 @@ export class KeysController {
   }
 }
 
-function toAnswer({ name, id, scopes, patterns, createdAt, expiresAt, lastUsedAt, oldUntil }: ApiKey): KeyAnswer {
+function toAnswer({ createdAt, expiresAt, lastUsedAt, oldUntil, ...key }: ApiKey): KeyAnswer {
+  const { name, id, scopes, patterns, messagesPerSecond, longPolls } = key;
   return {
     name,
     id,
     scopes: [...scopes],
     patterns: [...patterns],
+    messagesPerSecond,
+    longPolls,
     createdAt: formatTime(createdAt),
     expiresAt: expiresAt === null ? null : formatTime(expiresAt),
     lastUsedAt: lastUsedAt === null ? null : formatTime(lastUsedAt),

@@ -11,6 +11,7 @@ import type {
 } from '@rowmq/store';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { Metrics } from '../metrics/metrics.js';
+import { noPressure } from './no-limits.test-support.js';
 import { Commits } from './commits.js';
 import type { WaitingConsumers } from './waiting-consumers.js';
 
@@ -45,6 +46,7 @@ beforeEach(() => {
     { reserve, wake } as unknown as WaitingConsumers,
     new Metrics(),
     CONFIG,
+    noPressure(),
   );
 });
 

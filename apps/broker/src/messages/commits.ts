@@ -1,4 +1,4 @@
-import { Inject, Injectable, Optional } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import {
   type EnqueuedMessage,
   type EnqueueOutcome,
@@ -43,7 +43,7 @@ export class Commits {
     private readonly consumers: WaitingConsumers,
     private readonly metrics: Metrics,
     @Inject(BROKER_CONFIG) private readonly config: BatchConfig,
-    @Optional() private readonly pressure: Pressure = new Pressure(),
+    private readonly pressure: Pressure,
   ) {
     const lane = (verb: string, commit: (requests: readonly EnqueueRequest[]) => Promise<EnqueueOutcome[]>) =>
       this.batcher<EnqueueRequest, EnqueuedMessage[]>(verb, {

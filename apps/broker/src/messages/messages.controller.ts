@@ -22,7 +22,8 @@ import {
   releaseRequest,
 } from '@rowmq/contract';
 import type { z } from 'zod';
-import { Client, ClientAddress, type ClientConnection } from '../http/client-connection.js';
+import { ClientAddress } from '../http/client-address.js';
+import { Client, type ClientConnection } from '../http/client-connection.js';
 import { ApiCall } from '../http/api-call.js';
 import { CalledBy, type Caller } from '../http/caller.js';
 import { UnreadAnswers } from '../http/unread-answers.js';
@@ -84,11 +85,12 @@ export class MessagesController {
     @Body({ schema: dequeueRequest.default({ maxMessages: 1, waitSeconds: 0 }) })
     request: z.output<typeof dequeueRequest>,
     @Client() client: ClientConnection,
+    @ClientAddress() address: string,
     @CalledBy() caller: Caller,
     @Headers('user-agent') userAgent: string | undefined,
   ): Promise<DequeueAnswer> {
     this.unread.refuseIfFull();
-    const consumer = this.consumers.see(queue, request.consumer ?? userAgent, client.address);
+    const consumer = this.consumers.see(queue, request.consumer ?? userAgent, address);
     consumer.waiting += 1;
     try {
       const answer = await this.messages.dequeue(queue, request, client.hungUp, caller.name);

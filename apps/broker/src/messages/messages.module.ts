@@ -1,5 +1,6 @@
 import { Module } from '@nestjs/common';
 import { Commits } from './commits.js';
+import { KeyLimits } from './key-limits.js';
 import { KnownConsumers } from './known-consumers.js';
 import { LeaseHolders } from './lease-holders.js';
 import { MessagesController } from './messages.controller.js';
@@ -10,7 +11,7 @@ import { WaitingConsumers } from './waiting-consumers.js';
 /** The calls that carry messages: enqueue, dequeue, ack, nack, extend. */
 @Module({
   controllers: [MessagesController],
-  providers: [MessagesService, Commits, WaitingConsumers, LeaseHolders, KnownConsumers, RequestLimits],
-  exports: [Commits, MessagesService, WaitingConsumers, LeaseHolders, KnownConsumers, RequestLimits],
+  providers: [MessagesService, Commits, WaitingConsumers, LeaseHolders, KnownConsumers, KeyLimits, RequestLimits],
+  exports: [Commits, MessagesService, WaitingConsumers, LeaseHolders, KnownConsumers, KeyLimits, RequestLimits],
 })
 export class MessagesModule {}

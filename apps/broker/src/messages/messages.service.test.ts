@@ -7,7 +7,7 @@ import { describe, expect, test, vi } from 'vitest';
 import { Metrics } from '../metrics/metrics.js';
 import { Commits } from './commits.js';
 import { MessagesService } from './messages.service.js';
-import { noLimits } from './no-limits.test-support.js';
+import { noLimits, noPressure } from './no-limits.test-support.js';
 import { WaitingConsumers } from './waiting-consumers.js';
 
 const QUEUE = { id: 7, name: 'q', leaseSeconds: 30, paused: false, ordering: null } as Queue;
@@ -51,9 +51,10 @@ function newService(claim: () => Promise<LeasedMessage[]> = async () => leased, 
       parked: () => undefined,
     },
     noLimits(),
+    noPressure(),
   );
   const wake = vi.spyOn(consumers, 'wake');
-  const commits = new Commits(messages, queues, consumers, metrics, CONFIG);
+  const commits = new Commits(messages, queues, consumers, metrics, CONFIG, noPressure());
   return {
     service: new MessagesService(queues, commits, consumers, metrics, { sizes: sizeLimits() }, noLimits(), messages),
     consumers,

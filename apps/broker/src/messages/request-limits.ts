@@ -1,11 +1,10 @@
-import { Inject, Injectable, Optional } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { RowmqError } from '@rowmq/contract';
 import { type Queue, QueueRepository } from '@rowmq/store';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import { Pressure } from '../metrics/pressure.js';
+import { KeyLimits } from './key-limits.js';
 import { Rates } from './rates.js';
-
-export type LimitConfig = Pick<BrokerConfig, 'workers' | 'keyMessagesPerSecond' | 'keyLongPolls'>;
 
 /** The name of the key that makes a call; null: the broker asks for no keys. */
 export type CallerName = string | null;
@@ -29,8 +28,9 @@ export class RequestLimits {
 
   constructor(
     private readonly queues: QueueRepository,
-    @Inject(BROKER_CONFIG) private readonly config: LimitConfig,
-    @Optional() private readonly pressure: Pressure = new Pressure(),
+    private readonly keys: KeyLimits,
+    private readonly pressure: Pressure,
+    @Inject(BROKER_CONFIG) private readonly config: Pick<BrokerConfig, 'workers'>,
   ) {}
 
   /**
@@ -40,7 +40,7 @@ export class RequestLimits {
   admitEnqueue(caller: CallerName, queueName: string, messages: number): void {
     this.pressure.shed('enqueues');
     const queue = this.queues.peek(queueName);
-    if ((queue?.maxMessagesPerSecond ?? null) === null && this.config.keyMessagesPerSecond === undefined) return;
+    if ((queue?.maxMessagesPerSecond ?? null) === null && this.keys.messagesPerSecond(caller) === undefined) return;
     this.admit(caller, messages, [{ queue, messages }]);
   }
 
@@ -51,7 +51,8 @@ export class RequestLimits {
   }
 
   private admit(caller: CallerName, messages: number, arrivals: readonly Arrival[]): void {
-    const { keyMessagesPerSecond, workers } = this.config;
+    const { workers } = this.config;
+    const ofKey = this.keys.messagesPerSecond(caller);
     const limited = arrivals.flatMap(({ queue, messages: count }) => {
       const limit = queue?.maxMessagesPerSecond ?? null;
       return queue === undefined || limit === null || count === 0 ? [] : { name: queue.name, limit, count };
@@ -59,10 +60,10 @@ export class RequestLimits {
     for (const { name, limit } of limited) {
       refuseFor(this.ofQueues.waitMs(name), `Queue '${name}' takes ${limit} messages a second (maxMessagesPerSecond)`);
     }
-    if (caller !== null && keyMessagesPerSecond !== undefined) {
-      const what = `The key '${caller}' may send ${keyMessagesPerSecond} messages a second (ROWMQ_KEY_MESSAGES_PER_SECOND)`;
+    if (caller !== null && ofKey !== undefined) {
+      const what = `The key '${caller}' may send ${ofKey.limit} messages a second (${ofKey.from})`;
       refuseFor(this.ofKeys.waitMs(caller), what);
-      this.ofKeys.use(caller, messages, keyMessagesPerSecond / workers);
+      this.ofKeys.use(caller, messages, ofKey.limit / workers);
     }
     for (const { name, limit, count } of limited) this.ofQueues.use(name, count, limit / workers);
   }
@@ -77,18 +78,19 @@ export class RequestLimits {
    * `rate-limited` if too many of its queue or key wait.
    */
   beginPoll(caller: CallerName, queueName: string): () => void {
-    const { keyLongPolls, workers } = this.config;
+    const { workers } = this.config;
+    const ofKey = this.keys.longPolls(caller);
     const ofQueue = this.queues.peek(queueName)?.maxLongPolls ?? null;
     if (ofQueue !== null && (this.pollsOfQueues.get(queueName) ?? 0) >= Math.ceil(ofQueue / workers))
       throw tooManyPolls(`${ofQueue} dequeues of queue '${queueName}' wait already (maxLongPolls)`);
-    const key = keyLongPolls === undefined ? null : caller;
-    if (key !== null && (this.pollsOfKeys.get(key) ?? 0) >= Math.ceil((keyLongPolls as number) / workers))
-      throw tooManyPolls(`${keyLongPolls} dequeues of the key '${key}' wait already (ROWMQ_KEY_LONG_POLLS)`);
+    if (ofKey !== undefined && (this.pollsOfKeys.get(caller as string) ?? 0) >= Math.ceil(ofKey.limit / workers))
+      throw tooManyPolls(`${ofKey.limit} dequeues of the key '${caller}' wait already (${ofKey.from})`);
     add(this.pollsOfQueues, queueName, 1);
-    if (key !== null) add(this.pollsOfKeys, key, 1);
+    // Also without a limit, because the key may get one while the dequeue waits.
+    if (caller !== null) add(this.pollsOfKeys, caller, 1);
     return () => {
       add(this.pollsOfQueues, queueName, -1);
-      if (key !== null) add(this.pollsOfKeys, key, -1);
+      if (caller !== null) add(this.pollsOfKeys, caller, -1);
     };
   }
 

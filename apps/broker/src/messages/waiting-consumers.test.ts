@@ -13,7 +13,7 @@ import {
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { Metrics } from '../metrics/metrics.js';
 import type { Peers } from './peers.js';
-import { noLimits } from './no-limits.test-support.js';
+import { noLimits, noPressure } from './no-limits.test-support.js';
 import { WaitingConsumers } from './waiting-consumers.js';
 
 const LONG = 60_000;
@@ -154,6 +154,7 @@ function newConsumers(config: Partial<typeof CONFIG> = {}): WaitingConsumers {
     { ...CONFIG, ...config },
     NO_PEERS,
     noLimits(),
+    noPressure(),
   );
 }
 
@@ -642,7 +643,7 @@ describe('the consumers that wait', () => {
 describe('a hand-off', () => {
   test('gives messages to parked consumers without a claim, and counts them', async () => {
     const metrics = new Metrics();
-    consumers = new WaitingConsumers(store.messages, store.queues, metrics, CONFIG, NO_PEERS, noLimits());
+    consumers = new WaitingConsumers(store.messages, store.queues, metrics, CONFIG, NO_PEERS, noLimits(), noPressure());
     const { waiting } = await parked();
     const [reservation] = consumers.reserve(store.queue('q'), 2);
     reservation?.handOff([delivery('handed off')]);
@@ -735,6 +736,7 @@ describe('peers', () => {
         parked: (queueName) => heard.push(`parked at ${queueName}`),
       },
       noLimits(),
+      noPressure(),
     );
   });
 

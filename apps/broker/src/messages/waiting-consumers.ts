@@ -1,4 +1,4 @@
-import { type BeforeApplicationShutdown, Inject, Injectable, Optional } from '@nestjs/common';
+import { type BeforeApplicationShutdown, Inject, Injectable } from '@nestjs/common';
 import { RowmqError } from '@rowmq/contract';
 import { type LeasedMessage, MessageRepository, type Queue, QueueRepository, type Reservation } from '@rowmq/store';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
@@ -69,7 +69,7 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
     @Inject(BROKER_CONFIG) private readonly config: BatchConfig & Pick<BrokerConfig, 'maxLongPolls'>,
     @Inject(PEERS) private readonly peers: Peers,
     private readonly limits: RequestLimits,
-    @Optional() private readonly pressure: Pressure = new Pressure(),
+    private readonly pressure: Pressure,
   ) {
     const { requests, rows, batches } = batchLimits(config);
     this.claimLimits = { consumers: requests, messages: rows };

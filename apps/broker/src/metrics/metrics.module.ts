@@ -2,6 +2,7 @@ import { Global, Module } from '@nestjs/common';
 import { STORE_OBSERVER } from '@rowmq/store';
 import { BuildInfo } from './build-info.js';
 import { DatabaseMetrics } from './database-metrics.js';
+import { DatabaseStrain } from './database-strain.js';
 import { Metrics } from './metrics.js';
 import { MetricsController } from './metrics.controller.js';
 import { Pressure } from './pressure.js';
@@ -18,6 +19,7 @@ import { ReaperMetrics } from './reaper-metrics.js';
     Pressure,
     BuildInfo,
     DatabaseMetrics,
+    DatabaseStrain,
     ReaperMetrics,
     { provide: STORE_OBSERVER, useExisting: Metrics },
   ],

@@ -86,8 +86,8 @@ export class MessageOperations {
       this.unread.refuseIfFull();
       const settings = settingsOf(queue);
       const leaseSeconds = visibility ?? (settings.isVisibleAtOnce === true ? 0 : undefined);
-      const { client, caller, address, userAgent } = context;
-      const consumer = this.consumers.see(queue.name, userAgent, client.address);
+      const { client, caller, address, ip, userAgent } = context;
+      const consumer = this.consumers.see(queue.name, userAgent, ip);
       consumer.waiting += 1;
       try {
         const demand = {

@@ -10,7 +10,10 @@ export interface SqsContext {
   caller: Caller;
   /** The access key that signed the request; undefined: the broker asks for none. */
   accessKey: string | undefined;
+  /** The host in the URLs of queues that answers carry. */
   address: Address;
+  /** The client's address, also behind trusted proxies. */
+  ip: string;
   /** The queue in the path. A QueueUrl among the members goes before it. */
   pathQueue: string | undefined;
   client: ClientConnection;

@@ -6,7 +6,7 @@ import { AuditLog } from '../audit/audit-log.js';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import type { CallConfig } from '../http/api-call.js';
 import type { BrokerAdapter } from '../http/broker-adapter.js';
-import { addressOf, ClientConnection } from '../http/client-connection.js';
+import { ClientConnection } from '../http/client-connection.js';
 import { UnreadAnswers } from '../http/unread-answers.js';
 import { jsonProtocol, readJsonRequest } from './json-protocol.js';
 import type { Address } from './queue-address.js';
@@ -31,6 +31,7 @@ const DEFAULT_REGION = 'us-east-1';
 interface RawRequest {
   id: string;
   url: string;
+  ip: string;
   method: string;
   headers: IncomingHttpHeaders;
   raw: IncomingMessage;
@@ -106,7 +107,7 @@ export class SqsEndpoint {
       operation = sent.operation;
       if (operation === undefined || !isOperation(operation)) throw unknownOperation(operation, protocol);
       const { method, url, headers } = request;
-      const signer = await this.access.check({ method, url, headers, body: bytesOf(request) }, addressOf(request.raw));
+      const signer = await this.access.check({ method, url, headers, body: bytesOf(request) }, request.ip);
       accessKey = signer.caller.name ?? undefined;
       const { queue: pathQueue } = request.params as { queue?: string };
       if (
@@ -118,6 +119,7 @@ export class SqsEndpoint {
       const output = await this.service.run(operation, sent.members, {
         ...signer,
         address: this.addressFor(request),
+        ip: request.ip,
         pathQueue,
         client: new ClientConnection(request.raw, reply.raw),
         userAgent: request.headers['user-agent'],
@@ -133,7 +135,7 @@ export class SqsEndpoint {
         status: answer.status,
         problem: request.problem ?? null,
         key: accessKey ?? null,
-        address: addressOf(request.raw),
+        address: request.ip,
         requestId: request.id,
         changes: null,
       });

@@ -1,4 +1,4 @@
-import { Inject, Injectable, Optional } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { formatMessageId, matches, type PublishAnswer, type PublishMessage } from '@rowmq/contract';
 import { MessageRepository, type Published, type PublishOutcome, type PublishRequest, TopicCache } from '@rowmq/store';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
@@ -29,7 +29,7 @@ export class PublishService {
     private readonly metrics: Metrics,
     @Inject(BROKER_CONFIG) private readonly config: BatchConfig & Pick<BrokerConfig, 'sizes'>,
     private readonly limits: RequestLimits,
-    @Optional() private readonly pressure: Pressure = new Pressure(),
+    private readonly pressure: Pressure,
   ) {
     this.batchers = {
       plain: this.batcher('publish'),

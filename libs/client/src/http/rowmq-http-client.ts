@@ -48,6 +48,7 @@ import {
   type ExtendAnswer,
   type ExtendRequest,
   type KeyAnswer,
+  type KeyLimitsRequest,
   type KeysAnswer,
   type KeysQuery,
   type HistoryAnswer,
@@ -645,6 +646,11 @@ export class RowmqHttpClient extends BrokerClient {
   rotateKey(key: string, request: RotateKeyRequest = {}, options: CallOptions = {}): Promise<NewKeyAnswer> {
     const path = `${keyPath(key)}/rotate`;
     return this.#call(newKeyAnswer, { method: 'POST', path, body: request, once: true, ...options });
+  }
+
+  /** Changes the limits that are given. Null takes the broker's setting. */
+  putKeyLimits(key: string, limits: KeyLimitsRequest, options: CallOptions = {}): Promise<KeyAnswer> {
+    return this.#call(keyAnswer, { method: 'PUT', path: `${keyPath(key)}/limits`, body: limits, ...options });
   }
 
   /** Revokes the API key for good. Every broker refuses it within three seconds. */

@@ -17,6 +17,7 @@ import {
   extendRequest,
   type HistoryAnswer,
   type KeyAnswer,
+  type KeyLimitsRequest,
   type KeysAnswer,
   type KeysQuery,
   type MessageAnswer,
@@ -177,6 +178,8 @@ export class InMemoryBroker extends BrokerClient {
       }
       // A move keeps an earlier reason if it has none of its own.
       if (code === null && !(deadLetter && reason === undefined)) this.#messages.setReason(delivery, reason);
+      if (code === null && deadLetter && delivery !== undefined && reason !== undefined)
+        this.#messages.moves.setReason(delivery, reason);
       return code;
     });
     this.#messages.wake();
@@ -401,6 +404,11 @@ export class InMemoryBroker extends BrokerClient {
 
   async rotateKey(key: string, request: RotateKeyRequest = {}): Promise<NewKeyAnswer> {
     return this.#keys.rotate(key, request);
+  }
+
+  /** It stores the limits, and lets everybody exceed them. */
+  async putKeyLimits(key: string, limits: KeyLimitsRequest): Promise<KeyAnswer> {
+    return this.#keys.putLimits(key, limits);
   }
 
   async revokeKey(key: string): Promise<void> {

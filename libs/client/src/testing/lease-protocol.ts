@@ -1,4 +1,4 @@
-import { LEASE_GRACE_MS, LIMITS } from '@rowmq/contract';
+import { LEASE_GRACE_MS, LIMITS, type MoveCause } from '@rowmq/contract';
 import { groupOf, isBehind } from './group-order.js';
 
 /*
@@ -89,10 +89,12 @@ export class LeaseProtocol {
   /**
    * @param queues their settings, which the caller may change
    * @param now ms since 1970; the caller may move it on
+   * @param onMove hears of a move to another queue before it is made
    */
   constructor(
     readonly queues: ReadonlyMap<string, Settings>,
     public now: number,
+    private readonly onMove: (delivery: Readonly<Delivery>, cause: MoveCause) => void = () => undefined,
   ) {}
 
   /**
@@ -171,7 +173,7 @@ export class LeaseProtocol {
   /** Nack with `deadLetter`. */
   reject(receipt: Receipt): Code | null {
     const to = this.queues.get(receipt.queue)?.deadLetterQueue ?? null;
-    return to === null ? 'invalid-request' : this.#withLease(receipt, (one) => this.move(one, to));
+    return to === null ? 'invalid-request' : this.#withLease(receipt, (one) => this.move(one, to, 'rejected'));
   }
 
   extend(receipt: Receipt, leaseSeconds: number): Code | null {
@@ -222,7 +224,7 @@ export class LeaseProtocol {
         continue;
       }
       one.producerExpiresAt = null;
-      this.move(one, deadLetterQueue);
+      this.move(one, deadLetterQueue, 'expired');
     }
     return expired.length;
   }
@@ -233,7 +235,7 @@ export class LeaseProtocol {
       (one) =>
         one.availableAt <= this.now && one.expiresAt > this.now && this.isOverReceived(one) && !this.isBehind(one),
     );
-    for (const one of spent) this.move(one, this.queues.get(one.queue)!.deadLetterQueue!);
+    for (const one of spent) this.move(one, this.queues.get(one.queue)!.deadLetterQueue!, 'max-receives');
     return spent.length;
   }
 
@@ -253,7 +255,7 @@ export class LeaseProtocol {
     for (const one of moving) {
       const to = target ?? one.origin;
       moved.set(to, (moved.get(to) ?? 0) + 1);
-      this.move(one, to);
+      this.move(one, to, 'redriven');
     }
     return { moved, skipped: found.length - movable.length, left: movable.length - moving.length };
   }
@@ -285,7 +287,8 @@ export class LeaseProtocol {
   }
 
   /** The delivery is as new in the other queue. It keeps only the expiry that its producer gave. */
-  move(delivery: Delivery, queue: string): void {
+  move(delivery: Delivery, queue: string, cause: MoveCause): void {
+    this.onMove(delivery, cause);
     const ttlEndsAt = this.now + this.queues.get(queue)!.messageTtlSeconds * 1000;
     const expiresAt = Math.min(delivery.producerExpiresAt ?? Infinity, ttlEndsAt);
     this.offer(delivery, this.now, { queue, receiveCount: 0, expiresAt, arrivedAt: this.now });

@@ -2,6 +2,8 @@ import {
   type CreateKeyRequest,
   createKeyRequest,
   type KeyAnswer,
+  keyLimits,
+  type KeyLimitsRequest,
   keyName,
   type KeysAnswer,
   type KeysQuery,
@@ -57,6 +59,18 @@ export class MemoryKeys {
     const rotated = { ...this.get(key), oldSecretUntil: oldSecretSeconds === 0 ? null : until };
     this.#keys.set(rotated.name, rotated);
     return { ...rotated, secret: newSecret(rotated) };
+  }
+
+  putLimits(key: string, request: KeyLimitsRequest): KeyAnswer {
+    const { messagesPerSecond, longPolls } = readRequest(keyLimits, request);
+    const before = this.get(key);
+    const changed = {
+      ...before,
+      messagesPerSecond: messagesPerSecond === undefined ? before.messagesPerSecond : messagesPerSecond,
+      longPolls: longPolls === undefined ? before.longPolls : longPolls,
+    };
+    this.#keys.set(changed.name, changed);
+    return changed;
   }
 
   revoke(key: string): void {

@@ -25,6 +25,7 @@ import { pause } from '../timers.js';
 import { FairLines } from './fair-lines.js';
 import { inGroupOrder } from './group-order.js';
 import { type Code, type Delivery, keyOf, LeaseProtocol, type Message, type Receipt } from './lease-protocol.js';
+import { MemoryMoves } from './memory-moves.js';
 
 export interface MemoryQueue extends QueueSettings {
   paused: boolean;
@@ -49,7 +50,10 @@ const TOKEN_BYTES = 8;
 /** The queues of an `InMemoryBroker` and their messages: the lease protocol, and what it omits. */
 export class MemoryMessages {
   readonly queues = new Map<string, MemoryQueue>();
-  readonly protocol = new LeaseProtocol(this.queues, Date.now());
+  readonly moves = new MemoryMoves();
+  readonly protocol = new LeaseProtocol(this.queues, Date.now(), (delivery, cause) =>
+    this.moves.add(delivery, cause, this.reason(delivery), this.protocol.now),
+  );
   readonly #contents = new Map<string, Content>();
   /** By delivery, the reason of its last nack. */
   readonly #reasons = new Map<string, string>();
@@ -126,7 +130,7 @@ export class MemoryMessages {
     return this.#contents.get(id) as Content;
   }
 
-  reason(delivery: Delivery): string | null {
+  reason(delivery: Readonly<Delivery>): string | null {
     return this.#reasons.get(keyOf(delivery)) ?? null;
   }
 
@@ -140,7 +144,7 @@ export class MemoryMessages {
     const { bodyEncoding, headers, enqueuedAt } = this.content(delivery.id);
     const nackReason = this.reason(delivery);
     return (
-      matchesDelivery(filter, { source: delivery.origin, nackReason, moves: [], enqueuedAt }) &&
+      matchesDelivery(filter, { source: delivery.origin, nackReason, moves: this.moves.of(delivery), enqueuedAt }) &&
       matchesContent(filter, { headers, body: Buffer.from(delivery.body, bodyEncoding) })
     );
   }
@@ -203,6 +207,7 @@ export class MemoryMessages {
       for (const id of this.#contents.keys()) if (!ids.has(id)) this.#contents.delete(id);
     }
     for (const key of this.#reasons.keys()) if (!this.protocol.owed.has(key)) this.#reasons.delete(key);
+    this.moves.keep(this.protocol.owed);
   }
 
   /** Deletes a queue with its messages. */
@@ -210,6 +215,7 @@ export class MemoryMessages {
     for (const delivery of this.protocol.in(queue)) this.protocol.drop(delivery);
     this.queues.delete(queue);
     this.#lines.forgetQueue(queue);
+    this.moves.forgetQueue(queue);
     this.forgetSettled();
   }
 

@@ -1,5 +1,6 @@
 import {
   messageIdText,
+  type MoveCause,
   moveMessageRequest,
   type MoveMessageRequest,
   oneMessageRequest,
@@ -40,7 +41,8 @@ export class MemoryOneMessage {
   }
 
   redrive(id: string, request: OneMessageRequest): void {
-    for (const one of this.#owing(id, readRequest(oneMessageRequest, request).queue)) this.#moveTo(one, one.origin);
+    for (const one of this.#owing(id, readRequest(oneMessageRequest, request).queue))
+      this.#moveTo(one, one.origin, 'redriven');
   }
 
   move(id: string, request: MoveMessageRequest): void {
@@ -49,14 +51,14 @@ export class MemoryOneMessage {
     const [one, ...others] = this.#owing(id, queue);
     if (others.length > 0)
       throw new RowmqError('invalid-request', `Several queues owe message ${id}; name one as queue.`);
-    this.#moveTo(one as Delivery, toQueue);
+    this.#moveTo(one as Delivery, toQueue, 'moved');
   }
 
-  #moveTo(delivery: Delivery, queue: string): void {
+  #moveTo(delivery: Delivery, queue: string, cause: MoveCause): void {
     const { protocol, queues } = this.messages;
     if (delivery.queue === queue || !queues.has(queue))
       throw new RowmqError('invalid-request', `Message ${delivery.id} has no queue to go to.`);
-    protocol.move(delivery, queue);
+    protocol.move(delivery, queue, cause);
     this.messages.wake();
   }
 

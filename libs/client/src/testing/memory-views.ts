@@ -121,9 +121,8 @@ export class MemoryViews {
       availableAt: new Date(state === 'leased' ? availableAt - LEASE_GRACE_MS : availableAt).toISOString(),
       expiresAt: new Date(expiresAt).toISOString(),
       lastNackReason: this.messages.reason(delivery),
-      source: delivery.origin === queue ? null : delivery.origin,
-      // This broker keeps no history.
-      moves: [],
+      source: delivery.origin === queue || !this.messages.queues.has(delivery.origin) ? null : delivery.origin,
+      moves: this.messages.moves.of(delivery).map(({ at, ...move }) => ({ ...move, at: new Date(at).toISOString() })),
     };
   }
 }

@@ -33,6 +33,12 @@ export class ApiKeyEntity {
   @Column({ type: 'varchar', length: 4200 })
   patterns!: string;
 
+  @Column({ name: 'messages_per_second', type: 'int', unsigned: true, nullable: true })
+  messagesPerSecond!: number | null;
+
+  @Column({ name: 'long_polls', type: 'int', unsigned: true, nullable: true })
+  longPolls!: number | null;
+
   @Column({ name: 'created_at', type: 'bigint', unsigned: true })
   createdAt!: number;
 

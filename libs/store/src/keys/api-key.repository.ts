@@ -1,4 +1,4 @@
-import { type KeyDefinition, type KeyScope, LIMITS, RowmqError } from '@rowmq/contract';
+import { type KeyDefinition, type KeyLimitsRequest, type KeyScope, LIMITS, RowmqError } from '@rowmq/contract';
 import { In, MoreThan } from 'typeorm';
 import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
@@ -48,6 +48,8 @@ export class ApiKeyRepository {
         oldSealedSecret: null,
         scopes: definition.scopes.join(','),
         patterns: definition.patterns.join(','),
+        messagesPerSecond: definition.messagesPerSecond,
+        longPolls: definition.longPolls,
         createdAt: now,
         expiresAt,
         lastUsedAt: null,
@@ -84,7 +86,8 @@ export class ApiKeyRepository {
       {
         sql: `SELECT name, id, secret_digest AS secretDigest, old_digest AS oldDigest, old_until AS oldUntil,
                 sealed_secret AS sealedSecret, old_sealed_secret AS oldSealedSecret, scopes,
-                patterns, created_at AS createdAt, expires_at AS expiresAt, last_used_at AS lastUsedAt
+                patterns, messages_per_second AS messagesPerSecond, long_polls AS longPolls,
+                created_at AS createdAt, expires_at AS expiresAt, last_used_at AS lastUsedAt
               FROM api_key
               LIMIT ${LIMITS.keys}`,
       },
@@ -132,6 +135,20 @@ export class ApiKeyRepository {
       );
     });
     return { key: await this.get(name), secret };
+  }
+
+  /**
+   * Changes the limits that are given. Throws `key-not-found`.
+   *
+   * Locks: the key's row.
+   */
+  async putLimits(name: string, { messagesPerSecond, longPolls }: KeyLimitsRequest): Promise<ApiKey> {
+    const limits = {
+      ...(messagesPerSecond !== undefined && { messagesPerSecond }),
+      ...(longPolls !== undefined && { longPolls }),
+    };
+    if (Object.keys(limits).length > 0) await this.database.manager.update(ApiKeyEntity, { name }, limits);
+    return this.get(name);
   }
 
   /** Removes a key for good. Throws `key-not-found`. */

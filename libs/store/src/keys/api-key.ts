@@ -21,6 +21,9 @@ export interface ApiKey {
   readonly scopes: readonly KeyScope[];
   /** None: every name. */
   readonly patterns: readonly string[];
+  /** Null, as in the next: the broker's setting. */
+  readonly messagesPerSecond: number | null;
+  readonly longPolls: number | null;
   readonly createdAt: number;
   readonly expiresAt: number | null;
   readonly lastUsedAt: number | null;
