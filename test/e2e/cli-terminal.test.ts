@@ -1,3 +1,6 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { useBroker } from '../support/api.js';
 import { Terminal } from '../support/cli.js';
@@ -13,8 +16,13 @@ afterEach(() => {
   for (const terminal of terminals.splice(0)) terminal.kill();
 });
 
-function open(args: string, env: Record<string, string> = {}, size?: { cols: number; rows: number }): Terminal {
-  const terminal = new Terminal(args.split(' '), { ROWMQ_URL: shared.broker.url, ...env }, size);
+function open(
+  args: string,
+  env: Record<string, string> = {},
+  size?: { cols: number; rows: number },
+  stdin?: string,
+): Terminal {
+  const terminal = new Terminal(args.split(' '), { ROWMQ_URL: shared.broker.url, ...env }, size, stdin);
   terminals.push(terminal);
   return terminal;
 }
@@ -69,6 +77,22 @@ describe('a terminal', { timeout: COMMANDS_MS }, () => {
     expect(await right.exitCode()).toBe(0);
     expect(right.text).toContain('2 messages purged');
     expect((await queue.get()).stats.ready).toBe(0);
+  });
+
+  it('shows a bar with the rate while a file of messages is sent, and then a sentence', async () => {
+    const queue = await shared.newQueue();
+    const folder = await mkdtemp(join(tmpdir(), 'rowmq-lines-'));
+    try {
+      const file = join(folder, 'lines.ndjson');
+      await writeFile(file, Array.from({ length: 3000 }, (_, index) => `{"body":"${index}"}\n`).join(''));
+      const terminal = open(`send ${queue.name} --ndjson`, {}, undefined, file);
+      expect(await terminal.exitCode()).toBe(0);
+      expect(terminal.text).toMatch(/sending to \S+ [█░]+ \d+%/);
+      expect(terminal.text).toMatch(/3,000 messages sent, [\d,]+\/s\./);
+    } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
+    expect((await queue.get()).stats.ready).toBe(3000);
   });
 
   it('shows a live table that changes in place, fits its lines, and ends with Ctrl-C', async () => {

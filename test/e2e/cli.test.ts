@@ -103,7 +103,7 @@ describe('messages', { timeout: COMMANDS_MS }, () => {
     expect(received[0]).toMatchObject({ id: sent.id, body: 'hello', headers: { event: 'created' }, priority: 9 });
     expect(received.map(({ body }) => body).toSorted()).toEqual(['AP8b', 'from stdin\n', 'hello']);
     const receipts = received.map(({ receipt }) => receipt);
-    expect(await succeed(`ack ${name} ${receipts[0]}`)).toBe('1 of 1 messages acked.\n');
+    expect(await succeed(`ack ${name} ${receipts[0]}`)).toBe('1 of 1 message acked.\n');
     expect(await json(`ack ${name} -`, receipts.slice(1).join('\n'))).toEqual({ done: receipts.slice(1), failed: [] });
     const again = await run(`ack ${name} ${receipts[0]}`);
     expect(again).toMatchObject({ code: 1, stdout: expect.stringContaining('delivery-not-found') });

@@ -61,8 +61,16 @@ export class Terminal {
   private readonly closed: Promise<number>;
   private readonly pty: IPty;
 
-  constructor(args: readonly string[], env: Record<string, string> = {}, size = { cols: 120, rows: 24 }) {
-    this.pty = spawnInTerminal(process.execPath, [programPath(), ...args], {
+  /** @param stdin a file that is the program's stdin in place of the terminal */
+  constructor(
+    args: readonly string[],
+    env: Record<string, string> = {},
+    size = { cols: 120, rows: 24 },
+    stdin?: string,
+  ) {
+    const command = [process.execPath, programPath(), ...args];
+    const [file, ...rest] = stdin === undefined ? command : ['sh', '-c', '"$@" < "$0"', stdin, ...command];
+    this.pty = spawnInTerminal(file as string, rest, {
       ...size,
       name: 'xterm-256color',
       env: environment({ TERM: 'xterm-256color', ...env }),

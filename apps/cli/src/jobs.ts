@@ -1,7 +1,7 @@
 import type { JobAnswer } from '@rowmq/contract';
 import { CommandFailed, EXIT } from './exit-codes.js';
 import { Progress } from './output/progress.js';
-import { count } from './output/units.js';
+import { count, counted } from './output/units.js';
 import type { Session } from './session.js';
 
 /** One look at a job waits so long for its end. The progress bar moves as often. */
@@ -14,7 +14,7 @@ export function jobSentence({ kind, queue, toQueue, done, skipped, state, error,
   const where = toQueue === null ? '' : ` to ${toQueue}`;
   const left = skipped === 0 ? '' : `, ${count(skipped)} left in place`;
   const why = error === null ? '' : `: ${error}`;
-  return `${queue}: ${count(done)} messages ${VERBS[kind]}${where}${left} (job ${id} ${state}${why}).`;
+  return `${queue}: ${counted(done)} ${VERBS[kind]}${where}${left} (job ${id} ${state}${why}).`;
 }
 
 /**

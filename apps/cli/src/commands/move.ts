@@ -5,7 +5,7 @@ import { examples } from '../examples.js';
 import { addFilterOptions, filterOf } from '../filter-options.js';
 import { followJob } from '../jobs.js';
 import { Progress } from '../output/progress.js';
-import { count, pastTime, wholeNumber } from '../output/units.js';
+import { count, counted, pastTime, wholeNumber } from '../output/units.js';
 import type { Open } from '../session.js';
 
 /* Commands that bring messages back: from a dead-letter queue, or after they were settled. */
@@ -100,7 +100,7 @@ export function replayCommand(open: Open): Command {
         const isStopped = interrupted.aborted && next !== null && next !== undefined;
         out.data({ replayed, owed, complete: !isStopped, cursor: isStopped ? next : null }, () =>
           [
-            `${queue}: ${count(replayed)} messages replayed.`,
+            `${queue}: ${counted(replayed)} replayed.`,
             ...(owed > 0 ? [`${count(owed)} were left out, because a queue still owes them.`] : []),
           ].join(' '),
         );

@@ -5,7 +5,7 @@ import { examples } from '../examples.js';
 import { followJob } from '../jobs.js';
 import type { Output } from '../output/output.js';
 import { spark } from '../output/spark.js';
-import { age, ago, count, rate, wholeSeconds } from '../output/units.js';
+import { age, ago, count, counted, rate, wholeSeconds } from '../output/units.js';
 import { addFieldOptions, checked, fieldsOf } from '../schema-options.js';
 import type { Open, Session } from '../session.js';
 import { redriveCommand, replayCommand } from './move.js';
@@ -70,7 +70,7 @@ function show(open: Open): Command {
           `${out.paint.bold(title.padEnd(9))} ${spark(values)}  ${count(Math.max(0, ...values.map((value) => value ?? 0)))} at most`,
         );
       if (minutes.length === 0) return;
-      out.line(`\nThe last ${minutes.length} minutes in which something happened:`);
+      out.line(`\nThe last ${counted(minutes.length, 'minute')} in which something happened:`);
       line(
         'enqueued',
         minutes.map(({ enqueued }) => enqueued),
@@ -199,7 +199,7 @@ function remove(open: Open): Command {
       const session = open();
       const { stats } = await session.client.getQueue(name);
       const held = stats.ready + stats.delayed + stats.leased + stats.waiting;
-      const effect = `This deletes the queue ${name}${force && held > 0 ? ` with ${count(held)} messages` : ''}.`;
+      const effect = `This deletes the queue ${name}${force && held > 0 ? ` with ${counted(held)}` : ''}.`;
       await session.confirm('queue', name, effect, yes);
       await session.client.deleteQueue(name, { force: force === true });
       session.out.done({ deleted: name }, `Queue ${name} deleted.`);
@@ -221,7 +221,7 @@ function purge(open: Open): Command {
       const session = open();
       const { stats } = await session.client.getQueue(name);
       const held = stats.ready + stats.delayed + stats.leased + stats.waiting;
-      await session.confirm('queue', name, `This settles ${count(held)} messages of ${name} for good.`, yes);
+      await session.confirm('queue', name, `This settles ${counted(held)} of ${name} for good.`, yes);
       await followJob(session, await session.client.purge(name), wait);
     });
   examples(command, [

@@ -12,7 +12,7 @@ import {
 } from '../message-options.js';
 import { batchesOf } from '../ndjson.js';
 import { Progress } from '../output/progress.js';
-import { count, rate, wholeNumber } from '../output/units.js';
+import { count, counted, rate, wholeNumber } from '../output/units.js';
 import type { Open, Session } from '../session.js';
 
 /** Stores messages, and answers the id of each. */
@@ -127,7 +127,7 @@ async function sendLines(session: Session, target: string, options: SendOptions,
   const seconds = (performance.now() - started) / 1000;
   out.data({ sent, duplicates, seconds: Number(seconds.toFixed(3)) }, () => {
     const known = duplicates === 0 ? '' : `, of which ${count(duplicates)} were duplicates`;
-    return `${target}: ${count(sent)} messages sent${known}, ${rate(sent / Math.max(seconds, 0.001))}/s.`;
+    return `${target}: ${counted(sent)} sent${known}, ${rate(sent / Math.max(seconds, 0.001))}/s.`;
   });
 }
 

@@ -3,7 +3,7 @@ import { Command } from 'commander';
 import { LIMITS, type FailedReceipt } from '@rowmq/contract';
 import { CommandFailed, UsageError } from '../exit-codes.js';
 import { examples } from '../examples.js';
-import { wholeSeconds } from '../output/units.js';
+import { counted, wholeSeconds } from '../output/units.js';
 import type { Open, Session } from '../session.js';
 
 /* Commands that take receipts, as arguments or from stdin. */
@@ -121,7 +121,7 @@ async function settle(
   }
   out.data({ done: total.done, failed: total.failed }, () =>
     [
-      `${total.done.length} of ${receipts.length} messages ${done}.`,
+      `${total.done.length} of ${counted(receipts.length)} ${done}.`,
       ...total.failed.map(({ receipt, code }) => `  ${receipt}  ${code}`),
     ].join('\n'),
   );

@@ -6,7 +6,7 @@ import { examples } from '../examples.js';
 import type { createLogUpdate } from 'log-update';
 import type { Column, Output } from '../output/output.js';
 import { spark } from '../output/spark.js';
-import { count, durationSeconds } from '../output/units.js';
+import { count, counted, durationSeconds } from '../output/units.js';
 import type { Open, Session } from '../session.js';
 import { matchesGlob, minute, queueColumns, sortQueues, SORTS } from './queue-table.js';
 
@@ -52,7 +52,7 @@ function printOnce({ out }: Session, queues: QueueAnswer[]): void {
 function totals(queues: readonly QueueAnswer[]): string {
   const sum = (of: (queue: QueueAnswer) => number): string =>
     count(queues.reduce((total, queue) => total + of(queue), 0));
-  return `${count(queues.length)} queues: ${sum(({ stats }) => stats.ready)} ready, ${sum(({ stats }) => stats.leased)} leased.`;
+  return `${counted(queues.length, 'queue')}: ${sum(({ stats }) => stats.ready)} ready, ${sum(({ stats }) => stats.leased)} leased.`;
 }
 
 /** Looks again and again. A broker that is away for a while only leaves a gap. */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { age, durationSeconds, futureTime, pastTime, rate } from './units.js';
+import { age, counted, durationSeconds, futureTime, pastTime, rate } from './units.js';
 import { inert, inertLine } from './inert.js';
 import { bodyText } from './message-text.js';
 import { Output, type Stream } from './output.js';
@@ -38,6 +38,10 @@ describe('units', () => {
     [12_000, '3 h 20 min'],
     [1_000_000, '11 d'],
   ])('shows an age of %s seconds', (seconds, text) => expect(age(seconds)).toBe(text));
+
+  it('counts one thing, and several', () => {
+    expect([counted(1), counted(0), counted(1000, 'queue')]).toEqual(['1 message', '0 messages', '1,000 queues']);
+  });
 
   it('shows rates with as many digits as people read', () => {
     expect([0, 0.04, 1.25, 12.5, 12_345].map(rate)).toEqual(['0', '< 0.1', '1.3', '13', '12,345']);

@@ -74,6 +74,11 @@ export function count(value: number): string {
   return value.toLocaleString('en-US');
 }
 
+/** A number of things: `1 message`, `1,000 messages`. */
+export function counted(value: number, thing = 'message'): string {
+  return `${count(value)} ${thing}${value === 1 ? '' : 's'}`;
+}
+
 /** Messages a second. */
 export function rate(value: number): string {
   if (value === 0) return '0';
