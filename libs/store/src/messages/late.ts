@@ -27,8 +27,8 @@ export class LateReceipts {
   constructor(private readonly database: Database) {}
 
   /**
-   * Carries out the wish, and returns true. Returns false if somebody else has received the message,
-   * or is about to.
+   * Carries out the wish, and returns true. Returns false if somebody else has received the
+   * message, or is about to.
    *
    * It reads the delivery without locks, and then locks it as a claim does: index entry before row,
    * with SKIP LOCKED. It therefore cannot deadlock with a claim. A delivery that stays locked is

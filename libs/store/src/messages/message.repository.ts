@@ -280,8 +280,8 @@ export class MessageRepository {
   }
 
   /**
-   * Acks or extends, for SQS, with receipts whose lease has run out. Returns whether it could: nobody
-   * else had received the message. Locks: late.ts.
+   * Acks or extends, for SQS, with receipts whose lease has run out. It can until somebody else
+   * receives the message, and returns whether it could. Locks: late.ts.
    */
   async late(queueId: number, receipts: readonly Receipt[], wish: LateWish): Promise<boolean[]> {
     return Promise.all(receipts.map(async (receipt) => this.lateReceipts.run(queueId, receipt, wish)));
