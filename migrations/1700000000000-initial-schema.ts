@@ -4,6 +4,7 @@ import type { RowmqMigration } from './migration.js';
 /** Every table that this migration makes, in the order in which they are dropped. */
 export const TABLES = [
   'audit',
+  'dashboard_session',
   'api_key',
   'queue_minute',
   'schedule',
@@ -64,7 +65,10 @@ export class InitialSchema1700000000000 implements RowmqMigration {
         producers_paused TINYINT(1) NOT NULL DEFAULT 0 COMMENT '1: enqueues are refused',
         ordering VARCHAR(8) CHARACTER SET ascii COLLATE ascii_bin NULL
           COMMENT 'group: messages of one group are handed out in order; never changes',
+        sqs MEDIUMTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL
+          COMMENT 'JSON: the attributes and tags that only SQS knows; sqs-settings.ts documents it',
         created_at BIGINT UNSIGNED NOT NULL,
+        changed_at BIGINT UNSIGNED NOT NULL COMMENT 'when its settings changed last',
         version INT UNSIGNED NOT NULL
           COMMENT 'counts the changes of this row: an enqueue that used another version stores nothing',
         PRIMARY KEY (id),
@@ -135,6 +139,7 @@ export class InitialSchema1700000000000 implements RowmqMigration {
         producer_expires_at BIGINT UNSIGNED NULL
           COMMENT 'the expiry that the producer gave: a move to another queue keeps it',
         receive_count SMALLINT UNSIGNED NOT NULL,
+        first_received_at BIGINT UNSIGNED NULL COMMENT 'when it was handed out first; void while receive_count is 0',
         nack_reason VARCHAR(200) NULL,
         group_key BIGINT UNSIGNED NULL COMMENT 'in an ordered queue: the first 48 bits of a hash of the group id',
         delayed_until BIGINT UNSIGNED NULL
@@ -336,6 +341,24 @@ export class InitialSchema1700000000000 implements RowmqMigration {
         PRIMARY KEY (name),
         -- creation: no two keys have one id
         UNIQUE KEY api_key_by_id (id)
+      ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`);
+
+    // The people who are logged in to the dashboard, on whatever broker. A login removes those that
+    // have expired.
+    await runner.query(`
+      CREATE TABLE dashboard_session (
+        digest VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
+          COMMENT 'SHA-256 of the cookie in hexadecimal digits; the cookie is not stored',
+        key_id VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin NULL COMMENT 'NULL: the key of the settings',
+        key_digest VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
+          COMMENT 'SHA-256 of the secret at the login: the session ends when the secret does',
+        expires_at BIGINT UNSIGNED NOT NULL,
+        -- a request, a logout: its own row
+        PRIMARY KEY (digest),
+        -- a login: how many has this key, and which of them are the oldest
+        KEY session_by_key (key_digest, expires_at),
+        -- a login: which have expired
+        KEY session_by_expiry (expires_at)
       ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`);
 
     // The actions of administrators. The reaper keeps the last days, and at most a million rows.

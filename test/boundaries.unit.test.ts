@@ -121,6 +121,17 @@ const BOUNDARIES: readonly Boundary[] = [
     ],
   },
   {
+    file: 'apps/broker/src/sqs/x.ts',
+    allowed: ['../messages/messages.service.js', '../queues/queues.service.js', '../jobs/jobs.service.js'],
+    forbidden: [
+      '../topics/publish.service.js',
+      '../peers/peers.service.js',
+      '@rowmq/client',
+      'mysql2',
+      ...OUT_OF_PACKAGE,
+    ],
+  },
+  {
     file: 'apps/broker/src/audit/x.ts',
     allowed: ['../http/caller.js', '../messages/message.codec.js', '@rowmq/store'],
     forbidden: ['../keys/known-keys.js', '../peers/peers.service.js', '@rowmq/reaper', 'mysql2', ...OUT_OF_PACKAGE],
@@ -164,6 +175,11 @@ const BOUNDARIES: readonly Boundary[] = [
     file: 'apps/reaper/src/duties/x.ts',
     allowed: ['@rowmq/contract', '@rowmq/runtime', '@rowmq/store', '../batches.js'],
     forbidden: ['@rowmq/broker', '@rowmq/launcher', 'typeorm', '../../../broker/src/main.js'],
+  },
+  {
+    file: 'apps/cli/src/x.ts',
+    allowed: ['@rowmq/client/core', '@rowmq/contract', '@rowmq/load', '@rowmq/store/doctor', './session.js'],
+    forbidden: ['@rowmq/store', '@rowmq/store/enqueue', '@rowmq/broker', 'mysql2/promise', ...OUT_OF_PACKAGE],
   },
   {
     file: 'tools/mysql-server/src/x.ts',

@@ -11,7 +11,7 @@ import { readLauncherConfig } from '../tools/launcher/src/launcher.config.js';
 import { readReaperConfig } from '../apps/reaper/src/reaper.config.js';
 import { readSimulatorSettings } from '../tools/simulator/src/simulator.config.js';
 import { consumerSettings } from '../libs/client/src/consumer/consumer-options.js';
-import { blocksOf, exceptionOf, NOT_RUN_AS_WRITTEN, pages, readPage } from './support/docs.js';
+import { type Block, blocksOf, exceptionOf, NOT_RUN_AS_WRITTEN, pages, readPage, speaksToCli } from './support/docs.js';
 
 const root = new URL('../', import.meta.url);
 const run = promisify(execFile);
@@ -40,7 +40,8 @@ function headingsOf(text: string): string[] {
 describe('a page', () => {
   test('has no shell block that no test covers', () => {
     expect(SHELL.length).toBeGreaterThan(20);
-    const uncovered = SHELL.filter((block) => !block.text.includes('curl') && exceptionOf(block) === undefined);
+    const isRun = (block: Block): boolean => block.text.includes('curl') || speaksToCli(block);
+    const uncovered = SHELL.filter((block) => !isRun(block) && exceptionOf(block) === undefined);
     expect(uncovered, 'run them in a test, and name it in NOT_RUN_AS_WRITTEN of test/support/docs.ts').toEqual([]);
   });
 

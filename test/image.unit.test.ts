@@ -60,6 +60,7 @@ test('the image holds the packages of its programs, and no compiler, chart, hist
   expect(names.filter((name) => name.startsWith('@rowmq/'))).toEqual([
     '@rowmq/broker',
     '@rowmq/contract',
+    '@rowmq/dashboard',
     '@rowmq/migrate',
     '@rowmq/migrations',
     '@rowmq/mysql-server',

@@ -91,6 +91,8 @@ describe('.env.example', () => {
       'ROWMQ_PEER_HOST',
       'ROWMQ_REAPER_PORT',
       'ROWMQ_SERVERS_DIR',
+      'ROWMQ_SQS_PUBLIC_URL',
+      'ROWMQ_SQS_REGION',
       'ROWMQ_TRACES_URL',
       'ROWMQ_TRUSTED_PROXIES',
     ]);

@@ -275,14 +275,16 @@ describe.concurrent('every answer carries the version of the broker', () => {
 describe.concurrent('the address of a broker', () => {
   const BROWSER = 'text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8';
 
-  test('shows people a page with links that work', async () => {
+  test('sends people to the dashboard', async () => {
+    const answer = await callRaw(shared.broker.url, 'GET', '/', undefined, { accept: BROWSER });
+    expect(answer.status).toBe(302);
+    expect(answer.headers['location']).toBe('dashboard');
     const { status, headers, text } = await shared.api.call('GET', '/', undefined, { accept: BROWSER });
     expect(status).toBe(200);
     expect(headers.get('content-type')).toBe('text/html; charset=utf-8');
-    expect(text).toContain(VERSION);
-    const links = [...text.matchAll(/href="([^"]+)"/g)].map(([, href]) => href as string);
-    expect(links).toContain('docs');
-    for (const link of links) expect((await fetch(new URL(link, `${shared.broker.url}/`))).status, link).toBe(200);
+    const files = [...text.matchAll(/(?:href|src)="([^"]+)"/g)].map(([, file]) => file as string);
+    expect(files).toHaveLength(3);
+    for (const file of files) expect((await fetch(new URL(file, `${shared.broker.url}/`))).status, file).toBe(200);
   });
 
   test.each([undefined, '*/*', 'application/json', 'application/json, text/html', 'text/plain'])(

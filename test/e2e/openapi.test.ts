@@ -68,6 +68,7 @@ const CALLS = {
   'PUT /v1/admin/topics/{topic}/subscriptions/{queue}': putSubscriptionRequest,
   'DELETE /v1/admin/topics/{topic}/subscriptions/{queue}': undefined,
   'PUT /v1/admin/queues/{queue}': putQueueRequest,
+  'GET /v1/admin/overview': undefined,
   'GET /v1/admin/queues': undefined,
   'GET /v1/admin/queues/{queue}': undefined,
   'DELETE /v1/admin/queues/{queue}': undefined,

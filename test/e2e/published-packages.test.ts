@@ -1,6 +1,8 @@
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { execFile } from 'node:child_process';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { type Connection, createConnection } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { useBroker } from '../support/api.js';
@@ -10,7 +12,10 @@ import { createDatabase, type TestDatabase } from '../support/servers.js';
 /* The tarballs that users install, in projects of theirs. */
 
 const PACKAGES = ['@rowmq/contract', '@rowmq/client', '@rowmq/typeorm'];
+/** The command line, and the packages of RowMQ that it needs. */
+const CLI_PACKAGES = ['@rowmq/contract', '@rowmq/client', '@rowmq/cli'];
 
+const run = promisify(execFile);
 const shared = useBroker();
 let tarballFolder: string;
 let tarballs: string[];
@@ -356,6 +361,51 @@ describe.each(NEST_MAJORS)('the public packages, packed and installed beside Nes
     const { peerDependencies } = JSON.parse(await project.read('node_modules/@rowmq/typeorm/package.json'));
     expect(peerDependencies).toEqual({ '@opentelemetry/api': '^1.9.0', typeorm: '^0.3.0 || ^1.0.0' });
   });
+});
+
+describe('@rowmq/cli, packed and installed by itself,', () => {
+  let folder: string;
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'rowmq-cli-'));
+    const packed = await pack(CLI_PACKAGES, folder);
+    await writeFile(join(folder, 'package.json'), JSON.stringify({ name: 'user', private: true }));
+    await run('npm', ['install', '--no-audit', '--no-fund', '--loglevel=error', '--prefer-offline', ...packed], {
+      cwd: folder,
+    });
+  }, 300_000);
+  afterAll(() => rm(folder, { recursive: true, force: true }));
+
+  const npx = async (...args: string[]): Promise<string> => {
+    const { stdout } = await run('npx', ['--no-install', 'rowmq', ...args], {
+      cwd: folder,
+      env: {
+        ...process.env,
+        ROWMQ_URL: shared.broker.url,
+        ROWMQ_DATABASE_URL: shared.broker.database.url,
+        ROWMQ_CONFIG: '/nonexistent',
+      },
+      timeout: 120_000,
+    });
+    return stdout;
+  };
+
+  it('runs with npx, sends and receives, and examines a database without any private package', async () => {
+    const queue = await shared.newQueue();
+    expect(await npx('--version')).toBe(
+      `${(JSON.parse(await readFile('package.json', 'utf8')) as { version: string }).version}\n`,
+    );
+    await npx('send', queue.name, 'hello');
+    expect(await npx('receive', queue.name, '--ack', '--body')).toBe('hello\n');
+    expect(await npx('bench', '--seconds', '0.5', '--json')).toContain('"sentPerSecond"');
+    // The shared broker has no reaper, so the doctor finds a fault.
+    const { stdout } = (await npx('doctor', '--database').catch((error: unknown) => error)) as { stdout: string };
+    expect(stdout).toMatch(/✓ ok +migrations/);
+    expect(stdout).toMatch(/✗ fault +reaper/);
+    const ours = await readdir(join(folder, 'node_modules', '@rowmq'));
+    expect(ours.toSorted()).toEqual(['cli', 'client', 'contract']);
+    const files = await readdir(join(folder, 'node_modules', '@rowmq', 'cli'));
+    expect(files.toSorted()).toEqual(['LICENSE', 'README.md', 'bin', 'bundle', 'package.json']);
+  }, 300_000);
 });
 
 /** A tarball has outputs of sources that exist, no test, and a licence and a README for people. */

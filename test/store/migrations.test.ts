@@ -11,6 +11,7 @@ const TABLES = [
   'api_key',
   'audit',
   'broker',
+  'dashboard_session',
   'deduplication',
   'delivery',
   'job',

@@ -24,7 +24,8 @@ export interface Exception {
 }
 
 /**
- * All other shell blocks talk to a broker, and `docs-commands.test.ts` runs them as written. If you
+ * All other shell blocks talk to a broker, and `docs-commands.test.ts` runs them as written, or
+ * `cli-docs.test.ts` if they call `rowmq`. If you
  * add a block that does not, write a test that runs it, and name the test here.
  */
 export const NOT_RUN_AS_WRITTEN: readonly Exception[] = [
@@ -117,6 +118,11 @@ export function exceptionOf({ page, text }: Block): Exception | undefined {
   return NOT_RUN_AS_WRITTEN.filter((one) => one.page === page && text.startsWith(one.firstLine)).toSorted(
     (one, other) => other.firstLine.length - one.firstLine.length,
   )[0];
+}
+
+/** Whether `cli-docs.test.ts` runs a block. */
+export function speaksToCli({ text }: Block): boolean {
+  return /^rowmq /m.test(text);
 }
 
 /** Every page of the documentation, by its path in the repository. */

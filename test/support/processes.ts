@@ -52,7 +52,7 @@ export async function startBroker({
   const own = database ?? (await createMigratedDatabase());
   const port = await freePort();
   const app = await startApp('broker', { ROWMQ_DATABASE_URL: own.url, ROWMQ_PORT: String(port), ...env });
-  return { ...app, url: `http://127.0.0.1:${port}`, database: own };
+  return { ...app, url: `http://127.0.0.1:${env['ROWMQ_PORT'] ?? port}`, database: own };
 }
 
 /** Starts a reaper process on a database. */

@@ -33,6 +33,7 @@ describe('the broker’s settings', () => {
       allowedHosts: [],
       operationsNeedKey: false,
       operationsPort: undefined,
+      sqs: { account: '000000000000', region: undefined, publicUrl: undefined },
       stopSeconds: 25,
     });
   });

@@ -71,6 +71,14 @@ export interface BrokerConfig {
   operationsNeedKey: boolean;
   /** The port of these calls; undefined: that of all calls. */
   operationsPort: number | undefined;
+  /** How answers of SQS name queues. */
+  sqs: {
+    account: string;
+    /** Undefined: the region that the client signs with. */
+    region: string | undefined;
+    /** Scheme and host of every QueueUrl; undefined: those that the client used. */
+    publicUrl: string | undefined;
+  };
   /** The process ends this long after the beginning of a stop, finished or not. */
   stopSeconds: number;
 }
@@ -132,6 +140,18 @@ const SHAPE = {
     .optional(),
   ROWMQ_OPERATIONS: z.enum(['open', 'key'], "must be 'open' or 'key'").default('open'),
   ROWMQ_OPERATIONS_PORT: wholeNumber(1, LAST_PORT).optional(),
+  ROWMQ_SQS_ACCOUNT: z
+    .string()
+    .regex(/^\d{12}$/, 'must be 12 digits, as accounts of AWS are')
+    .default('000000000000'),
+  ROWMQ_SQS_REGION: z
+    .string()
+    .regex(/^[a-z0-9-]{1,32}$/, 'must be the name of a region, such as eu-central-1')
+    .optional(),
+  ROWMQ_SQS_PUBLIC_URL: z
+    .string()
+    .regex(/^https?:\/\/[^/?#\s]+$/, 'must be a scheme and a host, such as https://queues.example.org')
+    .optional(),
   ROWMQ_STOP_SECONDS: wholeNumber(1, 600).default(25),
 };
 
@@ -186,6 +206,11 @@ export function readBrokerConfig(env: NodeJS.ProcessEnv): BrokerConfig {
     allowedHosts: settings.ROWMQ_ALLOWED_HOSTS ?? [],
     operationsNeedKey: settings.ROWMQ_OPERATIONS === 'key',
     operationsPort: settings.ROWMQ_OPERATIONS_PORT,
+    sqs: {
+      account: settings.ROWMQ_SQS_ACCOUNT,
+      region: settings.ROWMQ_SQS_REGION,
+      publicUrl: settings.ROWMQ_SQS_PUBLIC_URL,
+    },
     stopSeconds: settings.ROWMQ_STOP_SECONDS,
   };
 }

@@ -19,8 +19,10 @@ import { VERSION } from './http/version.js';
 import { FailedAttempts } from './keys/failed-attempts.js';
 import { checkKeys } from './keys/check-keys.js';
 import { KnownKeys } from './keys/known-keys.js';
+import { KnownSessions } from './keys/known-sessions.js';
 import { measureCalls } from './metrics/measure-calls.js';
 import { Metrics } from './metrics/metrics.js';
+import { SqsEndpoint } from './sqs/sqs-endpoint.js';
 import { traceCalls } from './tracing/trace-calls.js';
 
 /**
@@ -92,8 +94,9 @@ export async function createBroker(
     checkHost(adapter, config.allowedHosts);
   }
   const keys = config.needsKeys ? app.get(KnownKeys) : undefined;
-  checkKeys(adapter, keys, app.get(FailedAttempts), config);
+  checkKeys(adapter, keys, app.get(FailedAttempts), app.get(KnownSessions), config);
   measureCalls(adapter, app.get(Metrics));
+  app.get(SqsEndpoint).serve(adapter);
   countAnswers(adapter, app.get(UnreadAnswers));
   serveDocs(app, config.sizes);
   return app;

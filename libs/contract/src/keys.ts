@@ -4,8 +4,11 @@ import { queueName, timestamp } from './schemas.js';
 
 /* API keys: who may call what, on which queues and topics. */
 
-/** The kinds of calls that a key may be allowed. */
-export const KEY_SCOPES = ['enqueue', 'dequeue', 'admin', 'metrics'] as const;
+/**
+ * The kinds of calls that a key may be allowed. `read` is every GET of the admin API, and `admin`
+ * includes it.
+ */
+export const KEY_SCOPES = ['enqueue', 'dequeue', 'read', 'admin', 'metrics'] as const;
 export type KeyScope = (typeof KEY_SCOPES)[number];
 
 /** The name of the key that the settings of a broker hold, in the audit. */
@@ -108,15 +111,6 @@ export const keysAnswer = z.object({
   keys: z.array(keyAnswer),
   nextAfter: keyName.nullable().meta({ description: 'Send it as after to get the next page; null on the last page' }),
 });
-
-/** Whether a key with these patterns reaches a queue or a topic of this name. */
-export function reaches(keyPatterns: readonly string[], name: string): boolean {
-  if (keyPatterns.length === 0) return true;
-  for (const pattern of keyPatterns) {
-    if (pattern.endsWith('*') ? name.startsWith(pattern.slice(0, -1)) : name === pattern) return true;
-  }
-  return false;
-}
 
 export type CreateKeyRequest = z.input<typeof createKeyRequest>;
 export type KeyLimitsRequest = z.input<typeof keyLimits>;

@@ -11,6 +11,9 @@ const SIZE_SHIFT = 5;
 const MOST_SIZE = 0x7f;
 const SIZE_BITS = MOST_SIZE << SIZE_SHIFT;
 
+/** The last bits of a millisecond's sequence count its packs, for the SequenceNumber of SQS. */
+const COUNT_BITS = 0xff;
+
 const RANDOM_BYTES = 16;
 /** Filled for many ids at a time: one random draw costs as much as the rest of an id. */
 const pool = Buffer.alloc(256 * RANDOM_BYTES);
@@ -36,7 +39,7 @@ export function newPackId(at?: number): Buffer {
   const tick = at === undefined ? last : lastMoved;
   // As uuid does: within a millisecond, or if the clock goes back, the sequence counts on.
   if (now > tick.msecs || (at !== undefined && now < tick.msecs)) {
-    Object.assign(tick, { msecs: now, seq: random.readUInt32BE(6) >>> 1 });
+    Object.assign(tick, { msecs: now, seq: (random.readUInt32BE(6) >>> 1) & ~COUNT_BITS });
   } else {
     tick.seq += 1;
   }

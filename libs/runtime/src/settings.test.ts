@@ -36,6 +36,7 @@ describe('settings', () => {
 
   test('with RowMQ’s prefix that no process knows are reported, and others are not', () => {
     expect(unknownSettings({ ROWMQ_PROT: '1', ROWMQ_PORT: '1', PORT: '1', rowmq_x: '1' })).toEqual(['ROWMQ_PROT']);
+    expect(unknownSettings({ ROWMQ_URL: 'http://a:1', ROWMQ_KEY: 'k' })).toEqual([]);
     expect(unknownSettings(Object.fromEntries(KNOWN_SETTINGS.map((name) => [name, '1'])))).toEqual([]);
   });
 });

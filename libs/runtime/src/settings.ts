@@ -49,6 +49,9 @@ export const KNOWN_SETTINGS = [
   'ROWMQ_SLOW_SHED_DEQUEUES_MS',
   'ROWMQ_SLOW_SHED_ENQUEUES_MS',
   'ROWMQ_SLOW_YIELD_MS',
+  'ROWMQ_SQS_ACCOUNT',
+  'ROWMQ_SQS_PUBLIC_URL',
+  'ROWMQ_SQS_REGION',
   'ROWMQ_STOP_SECONDS',
   'ROWMQ_TRACES_PERCENT',
   'ROWMQ_TRACES_URL',
@@ -108,8 +111,11 @@ function readSecret(file: string): string | Error {
   }
 }
 
+/** Settings of the command line. They may be in the environment of other programs, too. */
+const OF_COMMAND_LINE = ['ROWMQ_URL', 'ROWMQ_KEY', 'ROWMQ_PROFILE', 'ROWMQ_CONFIG'];
+
 /** Variables with RowMQ's prefix that no process knows. They are probably misspelt. */
 export function unknownSettings(env: NodeJS.ProcessEnv): string[] {
-  const known = new Set<string>(KNOWN_SETTINGS);
+  const known = new Set<string>([...KNOWN_SETTINGS, ...OF_COMMAND_LINE]);
   return Object.keys(env).filter((name) => name.startsWith('ROWMQ_') && !known.has(name));
 }

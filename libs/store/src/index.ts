@@ -19,6 +19,7 @@ export type { Row, Session, Statement, WriteResult } from './database/session.js
 export { AuditRepository, type AuditRow } from './audit/audit.repository.js';
 export { ApiKeyRepository, type ApiKeys } from './keys/api-key.repository.js';
 export { type ApiKey, digestOf, isSameDigest, keyIdOf } from './keys/api-key.js';
+export { SessionRepository, type StoredSession } from './keys/session.repository.js';
 export { JobLost } from './jobs/job.js';
 export { type JobBatch, JobRepository, type NewJob } from './jobs/job.repository.js';
 export type { Demand, LeasedMessage } from './messages/claim.js';
@@ -28,6 +29,7 @@ export { DeduplicationRepository } from './messages/deduplication.repository.js'
 export { type ClaimOutcome, MessageRepository, type ReleaseRequest } from './messages/message.repository.js';
 export type { Wish } from './messages/one-message.js';
 export type { Published, PublishedMessage, PublishOutcome, PublishRequest } from './messages/publish.js';
+export { deadLetteringOf } from './messages/moves.js';
 export type { EnqueuedMessage } from './messages/recorded-answer.js';
 export { type Move, readMoves } from './messages/moves.js';
 export { countMembers } from './messages/members.js';
@@ -44,9 +46,16 @@ export {
   type DeliveryView,
   type MessageView,
 } from './queues/browse.repository.js';
-export { type EventCounts, type MinuteEvent, MinuteRepository, noRates } from './queues/minute.repository.js';
+export {
+  type EventCounts,
+  type MinuteEvent,
+  MinuteRepository,
+  newHour,
+  noRates,
+  type QueueHour,
+} from './queues/minute.repository.js';
 export { type Queue, queueNotFound } from './queues/queue.js';
-export { type PausedSides, QueueRepository } from './queues/queue.repository.js';
+export { type PausedSides, type QueueChange, QueueRepository } from './queues/queue.repository.js';
 export type { JobEntity, ScheduleEntity } from './entities/index.js';
 export { ScheduleRepository } from './schedules/schedule.repository.js';
 export { TickRepository } from './schedules/tick.repository.js';

@@ -4,6 +4,7 @@ import { DataSource, type DataSourceOptions } from 'typeorm';
 import { checkServer, describeServer, refuseMissingGrants, StartupError } from './database/boot-checks.js';
 import { AuditRepository } from './audit/audit.repository.js';
 import { ApiKeyRepository } from './keys/api-key.repository.js';
+import { SessionRepository } from './keys/session.repository.js';
 import { BrowseRepository } from './queues/browse.repository.js';
 import {
   addressOf,
@@ -35,6 +36,7 @@ import { STORE_OBSERVER, type StoreObserver } from './store-observer.js';
 
 const REPOSITORIES = [
   ApiKeyRepository,
+  SessionRepository,
   AuditRepository,
   QueueRepository,
   TopicCache,

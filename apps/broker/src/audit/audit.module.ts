@@ -6,5 +6,6 @@ import { AuditLog } from './audit-log.js';
 @Module({
   controllers: [AuditController],
   providers: [AuditLog],
+  exports: [AuditLog],
 })
 export class AuditModule {}

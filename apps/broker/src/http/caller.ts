@@ -9,7 +9,7 @@ export class Caller {
    */
   constructor(
     readonly name: string | null,
-    private readonly scopes: readonly (KeyScope | 'all')[],
+    readonly scopes: readonly (KeyScope | 'all')[],
     readonly patterns: readonly string[] = [],
   ) {}
 
@@ -42,6 +42,8 @@ export class Caller {
   /** Throws `forbidden` if it lacks a scope. */
   mustHave(scope: KeyScope): void {
     if (this.scopes.includes(scope) || this.scopes[0] === 'all') return;
+    // An administrator may also see everything.
+    if (scope === 'read' && this.scopes.includes('admin')) return;
     throw this.refusal(`lacks the scope ${scope}, and has only ${this.scopes.join(', ')}. Use a key that has it`);
   }
 

@@ -10,5 +10,6 @@ import { QueueJobsController } from './queue-jobs.controller.js';
   imports: [MessagesModule],
   controllers: [JobsController, QueueJobsController],
   providers: [JobsService, JobRunner],
+  exports: [JobsService],
 })
 export class JobsModule {}

@@ -19,7 +19,7 @@ async function statusOf(config: Partial<NeedsConfig>, keys: KnownKeys | undefine
   );
   adapters.push(adapter);
   const instance = adapter.getInstance();
-  checkKeys(adapter, keys, new FailedAttempts({ failedAttempts: 1 }), {
+  checkKeys(adapter, keys, new FailedAttempts({ failedAttempts: 1 }), undefined, {
     operationsNeedKey: true,
     operationsPort: undefined,
   });

@@ -7,6 +7,7 @@ import { ANYBODY, type Caller, type CheckedRequest } from '../http/caller.js';
 import type { Needs, NeedsConfig } from '../http/needs.js';
 import type { FailedAttempts } from './failed-attempts.js';
 import type { KnownKeys } from './known-keys.js';
+import { hasSession, type KnownSessions } from './known-sessions.js';
 
 /** Methods without a body. */
 const BODILESS = new Set(['GET', 'HEAD']);
@@ -20,11 +21,13 @@ const NO_KEY: Needs = { scope: 'none' };
  *
  * @param keys undefined: the broker asks for no keys
  * @param attempts the calls without a valid key
+ * @param sessions the logins to the dashboard, which stand for their keys
  */
 export function checkKeys(
   adapter: BrokerAdapter,
   keys: KnownKeys | undefined,
   attempts: FailedAttempts,
+  sessions: Pick<KnownSessions, 'find'> | undefined,
   { operationsNeedKey, operationsPort }: Pick<BrokerConfig, 'operationsNeedKey' | 'operationsPort'>,
 ): void {
   const instance = adapter.getInstance();
@@ -52,11 +55,16 @@ export function checkKeys(
         done();
         return;
       }
-      const caller = keys.find(request.headers.authorization);
+      let caller: Caller | Promise<Caller>;
+      if (sessions !== undefined && hasSession(request)) {
+        // A look for a session costs a read.
+        attempts.refuseIfTooMany(request.ip);
+        caller = sessions.find(request);
+      } else caller = keys.find(request.headers.authorization);
       const admit = (found: Caller): void => {
         if (found === keys.admin) attempts.refuseIfTooMany(addressOf(request));
         checked.caller = found;
-        check(found, needs, request.params as Record<string, string>);
+        check(found, needs, request);
       };
       if (caller instanceof Promise) {
         void admitLater(caller, admit, refuse);
@@ -86,11 +94,16 @@ async function admitLater(
 }
 
 /** Throws `forbidden`. */
-function check(caller: Caller, { scope, reach = [] }: Needs, params: Record<string, string>): void {
-  if (scope !== 'any' && scope !== 'none') caller.mustHave(scope);
+function check(
+  caller: Caller,
+  { scope, reach = [] }: Needs,
+  { method, params }: { method: string; params: unknown },
+): void {
+  if (scope === 'admin' && BODILESS.has(method)) caller.mustHave('read');
+  else if (scope !== 'any' && scope !== 'none') caller.mustHave(scope);
   if (caller.reachesAll) return;
   if (reach === 'everything') caller.mustReachAll();
-  else for (const name of reach) caller.mustReach(params[name] as string);
+  else for (const name of reach) caller.mustReach((params as Record<string, string>)[name] as string);
 }
 
 /** A request without a route gets 404. One that may have a body needs a key even so. */

@@ -3,11 +3,13 @@ import { MessagesModule } from '../messages/messages.module.js';
 import { FailedAttempts } from './failed-attempts.js';
 import { KeysController } from './keys.controller.js';
 import { KnownKeys } from './known-keys.js';
+import { KnownSessions } from './known-sessions.js';
+import { SessionController } from './session.controller.js';
 
-/** API keys: their administration, and the check of every request. */
+/** API keys: their administration, the check of every request, and the dashboard's sessions. */
 @Module({
   imports: [MessagesModule],
-  controllers: [KeysController],
-  providers: [KnownKeys, FailedAttempts],
+  controllers: [KeysController, SessionController],
+  providers: [KnownKeys, KnownSessions, FailedAttempts],
 })
 export class KeysModule {}

@@ -73,8 +73,23 @@ export class KnownKeys implements OnApplicationShutdown {
     const secret = bearerOf(authorization);
     if (secret === undefined)
       throw new RowmqError('unauthorized', 'Send the API key as `Authorization: Bearer <key>`.');
+    return this.findByDigest(keyIdOf(secret) ?? null, digestOf(secret));
+  }
+
+  /** Finds the caller with a secret, and how to find it again. Rejects with `unauthorized`. */
+  async identify(secret: string): Promise<{ caller: Caller; keyId: string | null; digest: Buffer }> {
+    const keyId = keyIdOf(secret) ?? null;
     const digest = digestOf(secret);
-    const id = keyIdOf(secret);
+    const caller = await this.findByDigest(keyId, digest);
+    return { caller, keyId: caller === this.admin ? null : keyId, digest };
+  }
+
+  /**
+   * Finds the caller whose secret has this digest. Throws or rejects as {@link find} does.
+   * @param id the id of the key; null: it is the one of the settings, or none
+   */
+  findByDigest(keyId: string | null, digest: Buffer): Caller | Promise<Caller> {
+    const id = keyId ?? undefined;
     const known = id === undefined ? undefined : this.keys.get(id);
     const secretIs = match(known, digest);
     if (secretIs === 'unknown' && this.adminDigest !== undefined && isSameDigest(digest, this.adminDigest))

@@ -92,6 +92,8 @@ test('a leased delivery has the receipt of its message and lease, and the priori
       headers: Buffer.from('{"k":"v"}'),
       priority: 9,
       receiveCount: 3,
+      firstReceivedAt: 0,
+      moves: null,
       expiresAt: EXPIRES_AT,
       leaseExpiresAt: EXPIRES_AT + 1,
       part: 0,

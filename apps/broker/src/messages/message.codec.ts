@@ -7,6 +7,7 @@ import {
   type LeasedMessage as LeasedMessageJson,
   messageBytes,
   messageIdTime,
+  readHeaders,
   type SizeLimits,
 } from '@rowmq/contract';
 import type { EnqueuedMessage, LeasedMessage, MessageView, NewMessage } from '@rowmq/store';
@@ -75,10 +76,6 @@ export function toContent(message: Omit<MessageView, 'queueId' | 'topicId'>) {
     expiresAt: formatTime(message.expiresAt),
     ...(message.replayOf !== undefined && { replayOf: formatMessageId(message.replayOf) }),
   };
-}
-
-function readHeaders(headers: Buffer | null): Record<string, string> {
-  return headers === null ? {} : (JSON.parse(headers.toString()) as Record<string, string>);
 }
 
 /** ISO 8601 without milliseconds, by second: the messages of an answer share a few seconds. */

@@ -21,6 +21,8 @@ const leased: LeasedMessage[] = ['a', 'b'].map((body) => ({
   headers: null,
   priority: 4,
   receiveCount: 1,
+  firstReceivedAt: 0,
+  moves: null,
   expiresAt: 0,
   leaseExpiresAt: 0,
   part: 0,

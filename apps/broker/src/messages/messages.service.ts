@@ -15,7 +15,14 @@ import {
   type releaseRequest,
   RowmqError,
 } from '@rowmq/contract';
-import { type LeasedMessage, type Queue, QueueRepository, type ReceiptOutcomes } from '@rowmq/store';
+import {
+  type EnqueuedMessage,
+  type LeasedMessage,
+  type NewMessage,
+  type Queue,
+  QueueRepository,
+  type ReceiptOutcomes,
+} from '@rowmq/store';
 import type { z } from 'zod';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import { Metrics } from '../metrics/metrics.js';
@@ -24,7 +31,8 @@ import { formatTime, toEnqueuedMessage, toLeasedMessage, toNewMessage } from './
 import { type CallerName, RequestLimits } from './request-limits.js';
 import { type ConsumerDemand, WaitingConsumers } from './waiting-consumers.js';
 
-type Demand = Omit<z.output<typeof dequeueRequest>, 'ack' | 'withSettings'> &
+/** A dequeue without what REST adds to it. */
+export type Demand = Omit<z.output<typeof dequeueRequest>, 'ack' | 'withSettings'> &
   Pick<ConsumerDemand, 'onLeasing' | 'caller'>;
 
 /** The verbs of the REST contract. */
@@ -59,6 +67,17 @@ export class MessagesService implements OnApplicationShutdown {
     const made = messages.map((message, index) => toNewMessage(message, index, this.config.sizes));
     const stored = await this.commits.enqueue({ queueName, messages: made, idempotencyKey }, caller ?? undefined);
     return { messages: stored.map(toEnqueuedMessage) };
+  }
+
+  /** {@link enqueue} of messages that another protocol brought. */
+  async store(queueName: string, messages: NewMessage[], caller: CallerName): Promise<EnqueuedMessage[]> {
+    this.limits.admitEnqueue(caller, queueName, messages.length);
+    return this.commits.enqueue({ queueName, messages }, caller ?? undefined);
+  }
+
+  /** {@link dequeue} for another protocol: without acks, and messages as the store has them. */
+  async receive(queueName: string, demand: Demand, hungUp: AbortSignal): Promise<LeasedMessage[]> {
+    return this.track(this.leaseStored(queueName, demand, hungUp));
   }
 
   /**
@@ -220,26 +239,30 @@ export class MessagesService implements OnApplicationShutdown {
     }
   }
 
-  private async lease(
+  private async lease(queueName: string, demand: Demand, hungUp: AbortSignal): Promise<DequeueAnswer> {
+    return { messages: (await this.leaseStored(queueName, demand, hungUp)).map(toLeasedMessage) };
+  }
+
+  private async leaseStored(
     queueName: string,
     { maxMessages, waitSeconds, leaseSeconds, caller, onLeasing }: Demand,
     hungUp: AbortSignal,
-  ): Promise<DequeueAnswer> {
+  ): Promise<LeasedMessage[]> {
     const leased = await this.consumers.dequeue(
       queueName,
       { maxMessages, leaseSeconds, waitMs: waitSeconds * 1000, caller, onLeasing },
       hungUp,
     );
-    if (leased.length === 0) return { messages: [] };
+    if (leased.length === 0) return leased;
     const release = (): void => void this.track(this.giveBack(queueName, leased));
     if (hungUp.aborted) {
       release();
-      return { messages: [] };
+      return [];
     }
     hungUp.addEventListener('abort', release, { once: true });
     this.metrics.count('dequeued', queueName, leased.length);
     this.metrics.count('redelivered', queueName, leased.filter(({ receiveCount }) => receiveCount > 1).length);
-    return { messages: leased.map(toLeasedMessage) };
+    return leased;
   }
 
   /** Decodes receipts and sorts them by outcome. A receipt that was sent twice counts once. */

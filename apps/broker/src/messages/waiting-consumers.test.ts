@@ -30,6 +30,8 @@ const delivery = (body: string): LeasedMessage => ({
   headers: null,
   priority: 4,
   receiveCount: 1,
+  firstReceivedAt: 0,
+  moves: null,
   expiresAt: 0,
   leaseExpiresAt: 0,
   part: 0,

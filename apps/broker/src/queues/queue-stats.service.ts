@@ -17,6 +17,18 @@ const REUSE_FACTOR = 10;
 /** Deliveries whose count takes some milliseconds. */
 const SMALL = 10_000;
 
+/** Small queues that one statement counts. */
+const TOGETHER = 200;
+const EMPTY: DeliveryStats = {
+  ready: 0,
+  delayed: 0,
+  leased: 0,
+  waiting: 0,
+  oldestReadyAgeSeconds: null,
+  oldestLeaseAgeSeconds: null,
+  deliveries: 0,
+};
+
 /** A queue and its counts. */
 interface CountedQueue {
   queue: Queue;
@@ -67,6 +79,25 @@ export class QueueStatsService {
       stats: await this.answer(queue),
       rates: rates.get(queue.id) ?? noRates(),
     }));
+  }
+
+  /**
+   * The counts of every queue for an overview, and how old each is. Small queues share statements.
+   * Deep ones are counted in the background, as {@link of} does it.
+   */
+  async overview(): Promise<(CountedQueue & { ageMs: number })[]> {
+    const queues = await this.queues.list();
+    this.forgetAllBut(queues);
+    const isDeep = ({ id }: Queue): boolean => (this.counted.get(id)?.stats.deliveries ?? 0) > SMALL;
+    const small = queues.filter((queue) => !isDeep(queue));
+    for (let from = 0; from < small.length; from += TOGETHER)
+      await this.countTogether(small.slice(from, from + TOGETHER));
+    for (const queue of queues) if (isDeep(queue) && isRested(this.counted.get(queue.id) as Count)) this.refresh(queue);
+    const now = performance.now();
+    return queues.flatMap((queue) => {
+      const count = this.counted.get(queue.id);
+      return count === undefined ? [] : { queue, stats: count.stats, ageMs: now - count.begunAt };
+    });
   }
 
   /**
@@ -151,9 +182,20 @@ export class QueueStatsService {
     const result: T[] = [];
     const queues = await this.queues.list();
     for (const queue of queues) result.push(await count(queue));
+    this.forgetAllBut(queues);
+    return result;
+  }
+
+  private forgetAllBut(queues: readonly Queue[]): void {
     const existing = new Set(queues.map(({ id }) => id));
     for (const id of this.counted.keys()) if (!existing.has(id)) this.counted.delete(id);
-    return result;
+  }
+
+  private async countTogether(queues: readonly Queue[]): Promise<void> {
+    const begunAt = performance.now();
+    const found = await this.browse.statsOfSeveral(queues.map(({ id }) => id));
+    const tookMs = (performance.now() - begunAt) / queues.length;
+    for (const { id } of queues) this.counted.set(id, { stats: found.get(id) ?? EMPTY, begunAt, tookMs });
   }
 }
 

@@ -6,6 +6,8 @@ import { DeadLetterMetrics } from './dead-letter-metrics.js';
 import { HistoryController } from './history.controller.js';
 import { MinuteReports } from './minute-reports.js';
 import { OneMessageController } from './one-message.controller.js';
+import { OverviewController } from './overview.controller.js';
+import { OverviewService } from './overview.service.js';
 import { QueueMetrics } from './queue-metrics.js';
 import { QueueStatsService } from './queue-stats.service.js';
 import { QueuesController } from './queues.controller.js';
@@ -20,10 +22,20 @@ import { ReplayService } from './replay.service.js';
     QueuesController,
     BrowseController,
     HistoryController,
+    OverviewController,
     CancelController,
     OneMessageController,
     ReplayController,
   ],
-  providers: [QueuesService, ReplayService, MinuteReports, QueueStatsService, QueueMetrics, DeadLetterMetrics],
+  providers: [
+    QueuesService,
+    ReplayService,
+    MinuteReports,
+    QueueStatsService,
+    QueueMetrics,
+    OverviewService,
+    DeadLetterMetrics,
+  ],
+  exports: [QueuesService],
 })
 export class QueuesModule {}

@@ -179,7 +179,7 @@ export class InMemoryBroker extends BrokerClient {
       // A move keeps an earlier reason if it has none of its own.
       if (code === null && !(deadLetter && reason === undefined)) this.#messages.setReason(delivery, reason);
       if (code === null && deadLetter && delivery !== undefined && reason !== undefined)
-        this.#messages.moves.explain(delivery, reason);
+        this.#messages.moves.setReason(delivery, reason);
       return code;
     });
     this.#messages.wake();

@@ -24,8 +24,8 @@ import {
 import { pause } from '../timers.js';
 import { FairLines } from './fair-lines.js';
 import { inGroupOrder } from './group-order.js';
-import { MemoryMoves } from './memory-moves.js';
 import { type Code, type Delivery, keyOf, LeaseProtocol, type Message, type Receipt } from './lease-protocol.js';
+import { MemoryMoves } from './memory-moves.js';
 
 export interface MemoryQueue extends QueueSettings {
   paused: boolean;
@@ -52,7 +52,7 @@ export class MemoryMessages {
   readonly queues = new Map<string, MemoryQueue>();
   readonly moves = new MemoryMoves();
   readonly protocol = new LeaseProtocol(this.queues, Date.now(), (delivery, cause) =>
-    this.moves.note(delivery, this.protocol.now, cause, this.reason(delivery)),
+    this.moves.add(delivery, cause, this.reason(delivery), this.protocol.now),
   );
   readonly #contents = new Map<string, Content>();
   /** By delivery, the reason of its last nack. */
@@ -207,7 +207,7 @@ export class MemoryMessages {
       for (const id of this.#contents.keys()) if (!ids.has(id)) this.#contents.delete(id);
     }
     for (const key of this.#reasons.keys()) if (!this.protocol.owed.has(key)) this.#reasons.delete(key);
-    this.moves.forgetSettled(this.protocol.owed);
+    this.moves.keep(this.protocol.owed);
   }
 
   /** Deletes a queue with its messages. */

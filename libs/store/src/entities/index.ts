@@ -1,6 +1,7 @@
 import { ApiKeyEntity } from './api-key.entity.js';
 import { AuditEntity } from './audit.entity.js';
 import { BrokerEntity } from './broker.entity.js';
+import { DashboardSessionEntity } from './dashboard-session.entity.js';
 import { QueueMinuteEntity } from './queue-minute.entity.js';
 import { JobEntity } from './job.entity.js';
 import { QueueEntity } from './queue.entity.js';
@@ -12,6 +13,7 @@ export {
   ApiKeyEntity,
   AuditEntity,
   BrokerEntity,
+  DashboardSessionEntity,
   JobEntity,
   QueueEntity,
   QueueMinuteEntity,
@@ -30,6 +32,7 @@ export const ENTITIES = [
   ApiKeyEntity,
   AuditEntity,
   BrokerEntity,
+  DashboardSessionEntity,
   JobEntity,
   QueueEntity,
   QueueMinuteEntity,

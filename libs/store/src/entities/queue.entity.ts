@@ -51,8 +51,15 @@ export class QueueEntity {
   @Column({ type: 'varchar', length: 8, nullable: true })
   ordering!: 'group' | null;
 
+  /** JSON: the attributes and tags that only SQS knows. */
+  @Column({ type: 'mediumtext', nullable: true })
+  sqs!: string | null;
+
   @Column({ name: 'created_at', type: 'bigint', unsigned: true })
   createdAt!: number;
+
+  @Column({ name: 'changed_at', type: 'bigint', unsigned: true })
+  changedAt!: number;
 
   /** Counts the changes of this row. */
   @Column({ type: 'int', unsigned: true })

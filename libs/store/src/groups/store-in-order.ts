@@ -95,9 +95,9 @@ export function storeDeliveries(
     const producerExpiresAt = producerLifeMs === null ? 'NULL' : `${now}+${producerLifeMs}`;
     const add = (token: string, part: Members, availableAt: string | number): void => {
       if (part === 0) return;
-      const receiveCount = token === NO_LEASE ? 0 : 1;
+      const receives = token === NO_LEASE ? '0,NULL' : `1,${now}`;
       rows.push(
-        `(${queueId},${hex(packId)},${token},${partOf(copy, part)},${part},${ONLY_RANK},${availableAt},${now}+${lifeMs},${producerExpiresAt},${receiveCount},${groupKey})`,
+        `(${queueId},${hex(packId)},${token},${partOf(copy, part)},${part},${ONLY_RANK},${availableAt},${now}+${lifeMs},${producerExpiresAt},${receives},${groupKey})`,
       );
     };
     if (leased !== undefined && leaseToken !== undefined)
@@ -108,7 +108,7 @@ export function storeDeliveries(
   }
   return [
     {
-      sql: `INSERT INTO ${schema}delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, producer_expires_at, receive_count, group_key) VALUES ${rows.join(',')}`,
+      sql: `INSERT INTO ${schema}delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, producer_expires_at, receive_count, first_received_at, group_key) VALUES ${rows.join(',')}`,
     },
     lockGroups(lastIds(deliveries), schema),
   ];

@@ -26,6 +26,9 @@ export interface Demand {
 export interface LeasedMessage extends Content, Receipt {
   priority: number;
   receiveCount: number;
+  firstReceivedAt: number;
+  /** When and why it moved from queue to queue, as `moves.ts` documents it. */
+  moves: string | null;
   expiresAt: number;
   leaseExpiresAt: number;
 }
@@ -261,6 +264,8 @@ export class Claim {
         groupId: content.groupId,
         priority: LIMITS.priorityMax - delivery.priorityRank,
         receiveCount: nextReceiveCount(delivery),
+        firstReceivedAt: firstReceiveOf(delivery, now),
+        moves: delivery.moves,
         expiresAt: delivery.expiresAt,
         leaseExpiresAt,
       });
@@ -379,8 +384,9 @@ function leaseSeen({
     const leasedRows = byAvailableAt(assignments, availableAts);
     for (const [delivery, leased] of leasedRows) {
       const receiveCount = nextReceiveCount(delivery);
+      const firstReceivedAt = firstReceiveOf(delivery, now);
       const toFate = ([availableAt, members]: [number, Members]): [Fate, Members] => [
-        { leaseToken, availableAt, receiveCount },
+        { leaseToken, availableAt, receiveCount, firstReceivedAt },
         members,
       ];
       fates.set(delivery, new Map([...leased].map(toFate)));
@@ -414,6 +420,10 @@ function leaseSeen({
 
 function nextReceiveCount({ receiveCount }: Delivery): number {
   return Math.min(receiveCount + 1, MOST_RECEIVES);
+}
+
+function firstReceiveOf({ receiveCount, firstReceivedAt }: Delivery, now: number): number {
+  return receiveCount === 0 ? now : (firstReceivedAt ?? now);
 }
 
 /** The number of these deliveries, from the first on, that hold so many messages. */

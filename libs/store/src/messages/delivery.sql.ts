@@ -30,6 +30,7 @@ export const DELIVERY_COLUMNS = `
   d.expires_at AS expiresAt,
   d.producer_expires_at AS producerExpiresAt,
   d.receive_count AS receiveCount,
+  d.first_received_at AS firstReceivedAt,
   d.nack_reason AS nackReason,
   d.source_queue_id AS sourceQueueId,
   d.moves,
@@ -168,10 +169,10 @@ function insertDeliveries(deliveries: readonly Delivery[]): Statement {
     const { queueId, packId, leaseToken, part, members, priorityRank, availableAt, expiresAt, receiveCount } = row;
     const reason = row.nackReason === null ? 'NULL' : '?';
     const moves = row.moves === null ? 'NULL' : '?';
-    return `(${queueId},${hex(packId)},${hex(leaseToken)},${part},${members},${priorityRank},${availableAt},${expiresAt},${row.producerExpiresAt ?? 'NULL'},${receiveCount},${reason},${row.sourceQueueId ?? 'NULL'},${moves},${row.groupKey ?? 'NULL'},${row.delayedUntil ?? 'NULL'})`;
+    return `(${queueId},${hex(packId)},${hex(leaseToken)},${part},${members},${priorityRank},${availableAt},${expiresAt},${row.producerExpiresAt ?? 'NULL'},${receiveCount},${row.firstReceivedAt ?? 'NULL'},${reason},${row.sourceQueueId ?? 'NULL'},${moves},${row.groupKey ?? 'NULL'},${row.delayedUntil ?? 'NULL'})`;
   });
   return {
-    sql: `INSERT INTO delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, producer_expires_at, receive_count, nack_reason, source_queue_id, moves, group_key, delayed_until) VALUES ${rows.join(',')}`,
+    sql: `INSERT INTO delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, producer_expires_at, receive_count, first_received_at, nack_reason, source_queue_id, moves, group_key, delayed_until) VALUES ${rows.join(',')}`,
     values: deliveries.toSorted(byKey).flatMap(({ nackReason, moves }) => [nackReason ?? [], moves ?? []].flat()),
   };
 }

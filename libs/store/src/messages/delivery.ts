@@ -28,6 +28,8 @@ export interface Delivery {
   /** The expiry that the producer gave, which a move to another queue keeps. */
   producerExpiresAt: number | null;
   receiveCount: number;
+  /** When it was handed out first. Void while {@link receiveCount} is 0. */
+  firstReceivedAt: number | null;
   nackReason: string | null;
   /** The group of its messages in an ordered queue. Null in all other queues. */
   groupKey: number | null;

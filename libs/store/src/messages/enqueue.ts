@@ -459,6 +459,8 @@ function toLeased(message: Admitted, leaseToken: Buffer, now: number): LeasedMes
     groupId: message.groupId,
     priority: message.priority,
     receiveCount: 1,
+    firstReceivedAt: now,
+    moves: null,
     expiresAt: now + message.lifeMs,
     leaseExpiresAt: now + (message.leaseMs ?? 0),
   };
@@ -612,12 +614,12 @@ export function deliveryRow(
     leaseMs === null ? (fate.availableAt ?? `${now}+${delayMs}`) : `${now}+${leaseMs + LEASE_GRACE_MS}`;
   const token = leaseMs === null ? NO_LEASE : hex(leaseToken);
   const producerExpiresAt = fate.producerLifeMs === null ? 'NULL' : `${now}+${fate.producerLifeMs}`;
-  return `(${queueId},${hex(packId)},${token},${partOf(copy, members)},${members},${fate.priorityRank},${availableAt},${now}+${fate.lifeMs},${producerExpiresAt},${leaseMs === null ? 0 : 1})`;
+  return `(${queueId},${hex(packId)},${token},${partOf(copy, members)},${members},${fate.priorityRank},${availableAt},${now}+${fate.lifeMs},${producerExpiresAt},${leaseMs === null ? '0,NULL' : `1,${now}`})`;
 }
 
 export function insertNewDeliveries(rows: readonly string[], schema = ''): Statement {
   return {
-    sql: `INSERT INTO ${schema}delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, producer_expires_at, receive_count) VALUES ${rows.join(',')}`,
+    sql: `INSERT INTO ${schema}delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, producer_expires_at, receive_count, first_received_at) VALUES ${rows.join(',')}`,
   };
 }
 

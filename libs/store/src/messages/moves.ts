@@ -31,6 +31,28 @@ export function withMove(moves: string | null, move: Move): string {
   return JSON.stringify([first, ...others.slice(-LAST_KEPT)]);
 }
 
+/** How messages came to a dead-letter queue. */
+export interface DeadLettering {
+  /** The hand-outs before. */
+  receives: number;
+  /** The queue that they left last. */
+  sourceQueueId: number;
+}
+
+/** Undefined: the last move was none to a dead-letter queue. A redrive begins a new count. */
+export function deadLetteringOf(moves: string | null): DeadLettering | undefined {
+  const all = readMoves(moves);
+  const last = all.at(-1);
+  if (last === undefined || !isDeadLettering(last)) return undefined;
+  const begin = all.findLastIndex((move) => !isDeadLettering(move)) + 1;
+  const receives = all.slice(begin).reduce((sum, move) => sum + move.receives, 0);
+  return { receives, sourceQueueId: last.from };
+}
+
+function isDeadLettering({ cause }: Move): boolean {
+  return cause !== 'redriven' && cause !== 'moved';
+}
+
 /** When a delivery came to its queue. Its producer sent it there: 0. */
 export function arrivedAt({ moves }: Pick<Delivery, 'moves'>): number {
   return readMoves(moves).at(-1)?.at ?? 0;

@@ -5,6 +5,7 @@ import {
   type MessageFilter,
   messageIdTime,
   mostPackBytes,
+  readHeaders,
 } from '@rowmq/contract';
 import type { Database } from '../database/database.js';
 import { bitOf, common, type Members, union } from './members.js';
@@ -96,8 +97,7 @@ async function matchingMembers(
     packs.map((pack) => [
       pack.id.toString('latin1'),
       decodeOrLog(pack).reduce((members, { headers, body }, index) => {
-        const values = headers === null ? {} : (JSON.parse(headers.toString()) as Record<string, string>);
-        return matchesContent(filter, { headers: values, body }) ? union(members, bitOf(index)) : members;
+        return matchesContent(filter, { headers: readHeaders(headers), body }) ? union(members, bitOf(index)) : members;
       }, 0),
     ]),
   );

@@ -1,4 +1,4 @@
-import { type Filter, indexInPack, matches, messageIdIn, messageIdTime } from '@rowmq/contract';
+import { type Filter, indexInPack, matches, messageIdIn, messageIdTime, readHeaders } from '@rowmq/contract';
 import pRetry from 'p-retry';
 import { isDefinitionChanged } from '../database/database-errors.js';
 import type { Database } from '../database/database.js';
@@ -131,7 +131,9 @@ export class SettledRepository {
     return packs.flatMap(({ id, settled, filter }) =>
       Array.from(indexesOf(settled), (index) => messageIdIn(id, index)).flatMap((messageId) => {
         const content = contents.get(id.toString('hex'))?.[indexInPack(messageId)];
-        return content === undefined || !matches(filter, valuesOf(content)) ? [] : { id: messageId, ...content };
+        return content === undefined || !matches(filter, readHeaders(content.headers))
+          ? []
+          : { id: messageId, ...content };
       }),
     );
   }
@@ -169,8 +171,4 @@ async function withdrawnMembers(
     [first, last, queueId],
   );
   return new Map(rows.map(({ packId, members }) => [packId.toString('hex'), Number(members)]));
-}
-
-function valuesOf({ headers }: Content): Record<string, string> {
-  return headers === null ? {} : (JSON.parse(headers.toString()) as Record<string, string>);
 }

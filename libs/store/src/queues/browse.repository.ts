@@ -110,38 +110,28 @@ export class BrowseRepository {
    * depth.
    */
   async stats(queueId: number): Promise<DeliveryStats> {
-    const [row] = await this.database.read<
-      Record<'ready' | 'delayed' | 'leased', string | number | null> & {
-        waiting: string | number | null;
-        oldest: number | null;
-        oldestLease: string | number | null;
-        deliveries: number;
-        now: number;
-      }
-    >(
-      `SELECT SUM(IF(available_at <= ${NOW_MS}, BIT_COUNT(members), 0)) AS ready,
-              SUM(IF(available_at > ${NOW_MS} AND available_at < ${WAITING} AND lease_token = ${NO_LEASE}, BIT_COUNT(members), 0)) AS \`delayed\`,
-              SUM(IF(available_at >= ${WAITING}, BIT_COUNT(members), 0)) AS waiting,
-              SUM(IF(available_at > ${NOW_MS} AND lease_token <> ${NO_LEASE}, BIT_COUNT(members), 0)) AS leased,
-              MIN(CASE WHEN available_at <= ${NOW_MS} THEN available_at END) AS oldest,
-              MAX(CASE WHEN available_at > ${NOW_MS} AND lease_token <> ${NO_LEASE} THEN ${LEASE_AGE} END) AS oldestLease,
-              COUNT(*) AS deliveries,
-              ${NOW_MS} AS now
+    const [row] = await this.database.read<StatsRow>(
+      `SELECT ${STATS}
        FROM delivery FORCE INDEX (PRIMARY)
        WHERE queue_id = ?
-         AND (expires_at > ${NOW_MS} OR (lease_token <> ${NO_LEASE} AND available_at > ${NOW_MS}))`,
+         AND ${COUNTED}`,
       [queueId],
     );
-    return {
-      ready: Number(row?.ready ?? 0),
-      delayed: Number(row?.delayed ?? 0),
-      leased: Number(row?.leased ?? 0),
-      waiting: Number(row?.waiting ?? 0),
-      oldestReadyAgeSeconds: row === undefined || row.oldest === null ? null : Math.max(0, row.now - row.oldest) / 1000,
-      oldestLeaseAgeSeconds:
-        row === undefined || row.oldestLease === null ? null : Math.max(0, Number(row.oldestLease)),
-      deliveries: row?.deliveries ?? 0,
-    };
+    return toStats(row);
+  }
+
+  /** The same of several queues, by id. An empty queue is left out. */
+  async statsOfSeveral(queueIds: readonly number[]): Promise<Map<number, DeliveryStats>> {
+    if (queueIds.length === 0) return new Map();
+    const rows = await this.database.read<StatsRow & { queueId: number }>(
+      `SELECT queue_id AS queueId, ${STATS}
+       FROM delivery FORCE INDEX (PRIMARY)
+       WHERE queue_id IN (?)
+         AND ${COUNTED}
+       GROUP BY queue_id`,
+      [queueIds],
+    );
+    return new Map(rows.map((row) => [row.queueId, toStats(row)]));
   }
 
   /**
@@ -304,6 +294,35 @@ export class BrowseRepository {
 }
 
 const LEASE_AGE = leaseAgeSql(NOW_MS);
+
+const STATS = `SUM(IF(available_at <= ${NOW_MS}, BIT_COUNT(members), 0)) AS ready,
+              SUM(IF(available_at > ${NOW_MS} AND available_at < ${WAITING} AND lease_token = ${NO_LEASE}, BIT_COUNT(members), 0)) AS \`delayed\`,
+              SUM(IF(available_at >= ${WAITING}, BIT_COUNT(members), 0)) AS waiting,
+              SUM(IF(available_at > ${NOW_MS} AND lease_token <> ${NO_LEASE}, BIT_COUNT(members), 0)) AS leased,
+              MIN(CASE WHEN available_at <= ${NOW_MS} THEN available_at END) AS oldest,
+              MAX(CASE WHEN available_at > ${NOW_MS} AND lease_token <> ${NO_LEASE} THEN ${LEASE_AGE} END) AS oldestLease,
+              COUNT(*) AS deliveries,
+              ${NOW_MS} AS now`;
+/** Expired messages do not count, unless a consumer holds them. */
+const COUNTED = `(expires_at > ${NOW_MS} OR (lease_token <> ${NO_LEASE} AND available_at > ${NOW_MS}))`;
+
+type StatsRow = Record<'ready' | 'delayed' | 'leased' | 'waiting' | 'oldestLease', string | number | null> & {
+  oldest: number | null;
+  deliveries: number;
+  now: number;
+};
+
+function toStats(row: StatsRow | undefined): DeliveryStats {
+  return {
+    ready: Number(row?.ready ?? 0),
+    delayed: Number(row?.delayed ?? 0),
+    leased: Number(row?.leased ?? 0),
+    waiting: Number(row?.waiting ?? 0),
+    oldestReadyAgeSeconds: row === undefined || row.oldest === null ? null : Math.max(0, row.now - row.oldest) / 1000,
+    oldestLeaseAgeSeconds: row === undefined || row.oldestLease === null ? null : Math.max(0, Number(row.oldestLease)),
+    deliveries: row?.deliveries ?? 0,
+  };
+}
 
 const RANKS = Array.from({ length: LIMITS.priorityMax + 1 }, (_, rank) => rank).join(', ');
 

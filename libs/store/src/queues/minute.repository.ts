@@ -29,11 +29,33 @@ const KINDS: Record<'in' | 'out' | 'failed' | 'expired', readonly MinuteEvent[]>
   failed: ['nacked', 'deadLettered'],
   expired: ['expired'],
 };
+/** Minutes that the overview draws as one. */
+const STRETCH = 5;
+const STRETCHES = 12;
 /** The minutes that the longest window touches: it begins within the first of them. */
 const RATE_MINUTES = 61;
 
 /** A minute of a queue's history. */
 export type HistoryMinute = Omit<HistoryAnswer['minutes'][number], 'at'> & { at: number };
+
+/** The last hour of a queue. */
+export interface QueueHour {
+  /** Oldest first. */
+  readonly stretches: readonly { in: number; out: number; failed: number }[];
+  failed: number;
+  expired: number;
+  dequeued: number;
+  /** The end of the last minute in which a consumer got a message, in ms since 1970. */
+  lastDequeueAt: number | null;
+  /** Over the last minute. */
+  inPerSecond: number;
+  outPerSecond: number;
+}
+
+type StretchRow = { queueId: number; stretch: number | string; lastDequeue: number | null } & Record<
+  'enqueued' | 'acked' | 'nacked' | 'deadLettered' | 'expired' | 'dequeued' | 'enqueuedNow' | 'ackedNow',
+  string | number
+>;
 
 /**
  * The last day of every queue, minute by minute, on the database's clock. Every broker and every
@@ -138,6 +160,46 @@ export class MinuteRepository {
     );
   }
 
+  /**
+   * The last hour of every queue, by id, in stretches of five minutes of the clock, and what came
+   * and went in the last minute.
+   */
+  async stretches(): Promise<{ now: number; queues: Map<number, QueueHour> }> {
+    const [now, minutes] = await this.lastMinutes(60);
+    const first = (Math.floor((minutes[0] as number) / STRETCH) + 1) * STRETCH;
+    // The part of the minute before this one that lies within the last 60 seconds.
+    const share = 1 - (now % MINUTE_MS) / MINUTE_MS;
+    const recently = (column: string): string =>
+      `SUM(${column} * (CASE minute WHEN ${THIS_MINUTE} THEN 1 WHEN ${THIS_MINUTE} - 1 THEN ${share} ELSE 0 END))`;
+    const rows = await this.database.read<StretchRow>(
+      `SELECT queue_id AS queueId, (minute - ?) DIV ${STRETCH} AS stretch,
+              SUM(enqueued) AS enqueued, SUM(acked) AS acked, SUM(nacked) AS nacked,
+              SUM(dead_lettered) AS deadLettered, SUM(expired) AS expired, SUM(dequeued) AS dequeued,
+              MAX(IF(dequeued > 0, minute, NULL)) AS lastDequeue,
+              ${recently('enqueued')} AS enqueuedNow, ${recently('acked')} AS ackedNow
+       FROM queue_minute FORCE INDEX (PRIMARY)
+       WHERE minute >= ?
+       GROUP BY queue_id, stretch`,
+      [first, first],
+    );
+    const queues = new Map<number, QueueHour>();
+    for (const row of rows) {
+      const hour = queues.get(row.queueId) ?? newHour();
+      queues.set(row.queueId, hour);
+      const failed = Number(row.nacked) + Number(row.deadLettered);
+      const stretch = hour.stretches[Number(row.stretch)];
+      if (stretch !== undefined) Object.assign(stretch, { in: Number(row.enqueued), out: Number(row.acked), failed });
+      hour.failed += failed;
+      hour.expired += Number(row.expired);
+      hour.dequeued += Number(row.dequeued);
+      hour.inPerSecond += Number(row.enqueuedNow) / 60;
+      hour.outPerSecond += Number(row.ackedNow) / 60;
+      if (row.lastDequeue !== null)
+        hour.lastDequeueAt = Math.max(hour.lastDequeueAt ?? 0, (row.lastDequeue + 1) * MINUTE_MS);
+    }
+    return { now, queues };
+  }
+
   /** Deletes minutes that are older than this many, at most `rows` rows. Returns how many. */
   async removeOlder(keptMinutes: number, rows: number): Promise<number> {
     // TypeORM's DELETE has no LIMIT.
@@ -181,4 +243,17 @@ function within(minutes: number[], queueId: number | undefined): FindOptionsWher
 
 export function noRates(): QueueRates {
   return WINDOWS.map((minutes) => ({ minutes, in: 0, out: 0, failed: 0, expired: 0 }));
+}
+
+/** An hour in which nothing happened. */
+export function newHour(): QueueHour {
+  return {
+    stretches: Array.from({ length: STRETCHES }, () => ({ in: 0, out: 0, failed: 0 })),
+    failed: 0,
+    expired: 0,
+    dequeued: 0,
+    lastDequeueAt: null,
+    inPerSecond: 0,
+    outPerSecond: 0,
+  };
 }

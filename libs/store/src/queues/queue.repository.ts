@@ -39,6 +39,12 @@ const PATIENCE_MS = 4000;
 /** Bounds the cache. Otherwise a queue that another broker deleted would stay in it for ever. */
 const QUEUES_REMEMBERED = 10_000;
 
+/** The settings of a queue to write: those of REST, and what only SQS knows. */
+export type QueueChange = PutQueueRequest & Partial<Pick<Queue, 'sqs'>>;
+
+/** Somebody else changed the queue since the caller read it. */
+class Outdated extends Error {}
+
 /** The sides of a queue that a pause changes. */
 export interface PausedSides {
   paused?: boolean | undefined;
@@ -144,7 +150,7 @@ export class QueueRepository {
    * Throws the same for `maxReceives` without one, and `queue-locked` if another transaction keeps
    * the queue locked.
    */
-  async put(name: string, settings: PutQueueRequest): Promise<{ queue: Queue; created: boolean }> {
+  async put(name: string, settings: QueueChange): Promise<{ queue: Queue; created: boolean }> {
     const same = await this.findUnchanged(name, settings);
     if (same !== undefined) return { queue: same, created: false };
     return this.write(name, settings, { mayChange: true });
@@ -155,15 +161,33 @@ export class QueueRepository {
    *
    * Throws `queue-exists`, and otherwise what {@link put} throws.
    */
-  async create(name: string, settings: PutQueueRequest): Promise<Queue> {
+  async create(name: string, settings: QueueChange): Promise<Queue> {
     const { queue } = await this.write(name, settings, { mayChange: false });
     return queue;
   }
 
+  /**
+   * Changes a queue as its present settings ask for. Reads them again if somebody else changes them
+   * meanwhile, so that no change is lost.
+   *
+   * Throws `queue-not-found`, and otherwise what {@link put} throws.
+   */
+  async update(name: string, changesOf: (queue: Queue) => QueueChange): Promise<Queue> {
+    for (;;) {
+      const queue = await this.getFresh(name);
+      try {
+        const { queue: changed } = await this.write(name, changesOf(queue), { mayChange: true, from: queue.version });
+        return changed;
+      } catch (error) {
+        if (!(error instanceof Outdated)) throw error;
+      }
+    }
+  }
+
   private async write(
     name: string,
-    settings: PutQueueRequest,
-    { mayChange }: { mayChange: boolean },
+    settings: QueueChange,
+    { mayChange, from }: { mayChange: boolean; from?: number },
   ): Promise<{ queue: Queue; created: boolean }> {
     let inserted: number | undefined;
     const created = await this.change(name, async (tx) => {
@@ -177,6 +201,7 @@ export class QueueRepository {
         settings.deadLetterQueue === undefined ? undefined : (existing.deadLetterQueue?.id ?? null);
       await checkDeadLetters(tx, name, settings, existing, mayCreate || mayLink);
       checkOrderingOf(name, settings, existing);
+      if (from !== undefined && existing.self?.version !== from) throw new Outdated();
       if (existing.self !== undefined) {
         // The COMMIT of an earlier attempt took effect, and its answer was lost.
         if (existing.self.id === inserted) return true;
@@ -192,10 +217,7 @@ export class QueueRepository {
   }
 
   /** Returns the queue if it exists and has all these settings. */
-  private async findUnchanged(
-    name: string,
-    { deadLetterQueue, ...settings }: PutQueueRequest,
-  ): Promise<Queue | undefined> {
+  private async findUnchanged(name: string, { deadLetterQueue, ...settings }: QueueChange): Promise<Queue | undefined> {
     const rows = await this.database.read<QueueRow>(`${SELECT_QUEUE} WHERE name IN (?)`, [
       [name, ...(typeof deadLetterQueue === 'string' ? [deadLetterQueue] : [])],
     ]);
@@ -231,7 +253,7 @@ export class QueueRepository {
     await this.change(name, async (tx) => {
       const { self } = await this.lockForChange(tx, name, undefined);
       if (self === undefined) throw queueNotFound(name);
-      await tx.manager.update(QueueEntity, { id: self.id }, { ...sides, version: NEXT_VERSION });
+      await tx.manager.update(QueueEntity, { id: self.id }, { ...sides, ...CHANGED });
     });
     return this.getFresh(name);
   }
@@ -436,13 +458,13 @@ async function pathFrom(tx: Transaction, first: QueueRow): Promise<string[]> {
 }
 
 /** Every change of a queue's settings counts its version on. */
-const NEXT_VERSION = (): string => 'version + 1';
+const CHANGED = { version: (): string => 'version + 1', changedAt: (): string => NOW_MS };
 
 /** Inserts the queue and returns its id. */
 async function insertQueue(
   tx: Transaction,
   name: string,
-  settings: PutQueueRequest,
+  settings: QueueChange,
   deadLetterQueueId: number | null,
 ): Promise<number> {
   const { deadLetterQueue: _, ...columns } = { ...QUEUE_DEFAULTS, ...settings };
@@ -453,6 +475,7 @@ async function insertQueue(
     paused: false,
     producersPaused: false,
     createdAt: () => NOW_MS,
+    changedAt: () => NOW_MS,
     version: 1,
   });
   return (identifiers as [{ id: number }])[0].id;
@@ -461,10 +484,9 @@ async function insertQueue(
 async function updateQueue(
   tx: Transaction,
   id: number,
-  { deadLetterQueue: _, ...settings }: PutQueueRequest,
+  { deadLetterQueue: _, ...settings }: QueueChange,
   deadLetterQueueId: number | null | undefined,
 ): Promise<void> {
   const changes = Object.entries({ ...settings, deadLetterQueueId }).filter(([, value]) => value !== undefined);
-  if (changes.length > 0)
-    await tx.manager.update(QueueEntity, { id }, { ...Object.fromEntries(changes), version: NEXT_VERSION });
+  if (changes.length > 0) await tx.manager.update(QueueEntity, { id }, { ...Object.fromEntries(changes), ...CHANGED });
 }

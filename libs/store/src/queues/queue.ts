@@ -28,7 +28,11 @@ export interface Queue {
   producersPaused: boolean;
   /** `group`: messages of one group are handed out in order. */
   ordering: 'group' | null;
+  /** JSON: the attributes and tags that only SQS knows. Null: it has none. */
+  sqs: string | null;
   createdAt: number;
+  /** When its settings changed last. */
+  changedAt: number;
   /** Counts the changes of this row. An enqueue that used another version stores nothing. */
   version: number;
 }
@@ -57,7 +61,9 @@ export const QUEUE_COLUMNS = `
   paused,
   producers_paused AS producersPaused,
   ordering,
+  sqs,
   created_at AS createdAt,
+  changed_at AS changedAt,
   version`;
 
 export const SELECT_QUEUE = `SELECT ${QUEUE_COLUMNS} FROM queue`;

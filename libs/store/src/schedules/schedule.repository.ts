@@ -1,6 +1,6 @@
 import { nextTick, RowmqError, type ScheduleDefinition } from '@rowmq/contract';
 import { isDeepStrictEqual } from 'node:util';
-import { And, Equal, type FindOperator, Like, MoreThan } from 'typeorm';
+import { And, Equal, type FindOperator, IsNull, Like, MoreThan, Not } from 'typeorm';
 import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
 import { isDuplicateKey, TryAgain } from '../database/database-errors.js';
@@ -54,6 +54,17 @@ export class ScheduleRepository {
     const schedule = await this.database.manager.findOneBy(ScheduleEntity, { name });
     if (schedule === null) throw scheduleNotFound(name);
     return schedule;
+  }
+
+  /** Some of the enabled schedules whose due tick could not be enqueued. */
+  async failed(limit: number): Promise<{ name: string; lastFailure: string }[]> {
+    const found = await this.database.manager.find(ScheduleEntity, {
+      where: { enabled: true, lastFailure: Not(IsNull()) },
+      select: { name: true, lastFailure: true },
+      order: { name: 'ASC' },
+      take: limit,
+    });
+    return found.map(({ name, lastFailure }) => ({ name, lastFailure: lastFailure as string }));
   }
 
   /**

@@ -10,7 +10,7 @@ Creates an API key in the database at ROWMQ_DATABASE_URL, and prints its secret,
 show again. The database must be migrated. No broker needs to run.
 
 Options:
-  --scope <scope>        enqueue, dequeue, admin or metrics; several times for several
+  --scope <scope>        enqueue, dequeue, read, admin or metrics; several times for several
   --pattern <pattern>    a queue or topic that the key reaches, or the beginning of names and *;
                          several times for several (default: every queue and topic)
   --expires-at <time>    when the key ends, such as 2027-11-22T00:00:00Z (default: never)

@@ -1,0 +1,93 @@
+import { Body, Controller, Delete, Get, HttpCode, Inject, Post, Req, Res } from '@nestjs/common';
+import { ApiExcludeController } from '@nestjs/swagger';
+import { KEY_SCOPES, loginRequest, type LoginRequest, RowmqError, type SessionAnswer } from '@rowmq/contract';
+import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
+import { ANYBODY, type Caller } from '../http/caller.js';
+import { CallNeeds } from '../http/needs.js';
+import { VERSION } from '../http/version.js';
+import { FailedAttempts } from './failed-attempts.js';
+import { KnownKeys } from './known-keys.js';
+import { hasSession, KnownSessions, refuseForeign, type SessionRequest } from './known-sessions.js';
+
+type Request = SessionRequest & { ip: string };
+interface Reply {
+  header(name: string, value: string): unknown;
+}
+
+/** The dashboard's login and logout. Programs send their key with every request instead. */
+@ApiExcludeController()
+@Controller('dashboard/session')
+export class SessionController {
+  constructor(
+    private readonly sessions: KnownSessions,
+    private readonly keys: KnownKeys,
+    private readonly attempts: FailedAttempts,
+    @Inject(BROKER_CONFIG) private readonly config: Pick<BrokerConfig, 'needsKeys'>,
+  ) {}
+
+  @Get()
+  @CallNeeds({ scope: 'none' })
+  async show(@Req() request: Request, @Res({ passthrough: true }) reply: Reply): Promise<SessionAnswer> {
+    reply.header('cache-control', 'no-store');
+    if (!this.config.needsKeys) return this.answer(ANYBODY);
+    if (!hasSession(request)) return this.answer(null);
+    try {
+      this.attempts.refuseIfTooMany(request.ip);
+      return this.answer(await this.sessions.find(request));
+    } catch (error) {
+      if (error instanceof RowmqError && error.code === 'unauthorized') return this.answer(null);
+      throw error;
+    }
+  }
+
+  @Post()
+  @HttpCode(200)
+  @CallNeeds({ scope: 'none' })
+  async logIn(
+    @Body({ schema: loginRequest }) { key }: LoginRequest,
+    @Req() request: Request,
+    @Res({ passthrough: true }) reply: Reply,
+  ): Promise<SessionAnswer> {
+    refuseForeign(request);
+    reply.header('cache-control', 'no-store');
+    if (!this.config.needsKeys) return this.answer(ANYBODY);
+    this.attempts.refuseIfTooMany(request.ip);
+    try {
+      const { caller, cookie } = await this.sessions.begin(key, isSecure(request));
+      reply.header('set-cookie', cookie);
+      return this.answer(caller);
+    } catch (error) {
+      const isWrong = error instanceof RowmqError && error.code === 'unauthorized';
+      throw isWrong ? this.attempts.count(request.ip, error) : error;
+    }
+  }
+
+  @Delete()
+  @HttpCode(204)
+  @CallNeeds({ scope: 'none' })
+  async logOut(@Req() request: Request, @Res({ passthrough: true }) reply: Reply): Promise<void> {
+    refuseForeign(request);
+    reply.header('set-cookie', await this.sessions.end(request, isSecure(request)));
+  }
+
+  private answer(caller: Caller | null): SessionAnswer {
+    const { needsKeys } = this.config;
+    if (caller === null) return { version: VERSION, needsKey: needsKeys, rights: null };
+    const isAll = caller === ANYBODY || caller === this.keys.admin;
+    return {
+      version: VERSION,
+      needsKey: needsKeys,
+      rights: {
+        key: caller.name,
+        scopes: isAll ? [...KEY_SCOPES] : caller.scopes.filter((scope) => scope !== 'all'),
+        patterns: [...caller.patterns],
+      },
+    };
+  }
+}
+
+/** A browser that came by HTTPS says so, also if a balancer ends the TLS. */
+function isSecure({ headers }: SessionRequest): boolean {
+  const { origin } = headers;
+  return typeof origin === 'string' && origin.startsWith('https:');
+}

@@ -1,0 +1,294 @@
+import type { Browser } from 'playwright-core';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { Api, newQueueName, useBroker } from '../support/api.js';
+import { startChromium } from '../support/chromium.js';
+import { Reader } from '../support/dashboard.js';
+import { apiWith, newKey } from '../support/keys.js';
+import { type Broker, startBroker } from '../support/processes.js';
+import { eventually } from '../support/wait.js';
+
+const ADMIN_KEY = 'the-admin-key-of-the-dashboard-test';
+/** Chromium writes a line for each refusal. */
+const REFUSALS = /Failed to load resource/;
+const HOSTILE = `<script>window.hacked = true</script><img src="x" onerror="window.hacked = true"><svg onload="window.hacked = true">`;
+
+const open = useBroker();
+let browser: Browser;
+
+beforeAll(async () => {
+  browser = await startChromium();
+});
+afterAll(async () => {
+  await browser?.close();
+});
+
+describe('the dashboard of a broker without keys, in a real browser', () => {
+  test('creates a queue, and shows a message arrive and leave without a reload', async () => {
+    const name = newQueueName();
+    const reader = await Reader.open(browser, open.broker.url, { path: '' });
+    const { page } = reader;
+    await reader.heading('Queues');
+    await page.getByRole('button', { name: 'Create a queue' }).first().click();
+    const dialog = page.getByRole('dialog');
+    await dialog.getByLabel('Name').fill(name);
+    await dialog.getByRole('button', { name: 'Create' }).click();
+    await reader.heading(name);
+    await page.getByText('No message is ready.').waitFor();
+
+    const queue = open.api.queue(name);
+    await queue.enqueue('an order arrives');
+    await page.getByText('an order arrives').first().waitFor();
+    const { receipt } = await queue.dequeueOne();
+    await page.getByText('No message is ready.').waitFor();
+    await page.getByRole('button', { name: /^Leased/ }).click();
+    await page.getByText('an order arrives').first().waitFor();
+    await queue.ack(receipt);
+    await page.getByText('No message is leased.').waitFor();
+    await reader.expectNoComplaints();
+  });
+
+  test('sends a message with headers, and refuses to create a queue twice', async () => {
+    const queue = await open.newQueue();
+    const reader = await Reader.open(browser, open.broker.url, { path: `/queues/${queue.name}` });
+    const { page } = reader;
+    await page.getByRole('button', { name: 'Send a message' }).click();
+    const dialog = page.getByRole('dialog');
+    await dialog.getByLabel('Body').fill('{"order":17}');
+    await dialog.getByLabel('Headers').fill('event: order-created\nuser: Ada');
+    await dialog.getByRole('button', { name: 'Send' }).click();
+    await dialog.waitFor({ state: 'detached' });
+    expect(await queue.browse('ready')).toMatchObject([
+      { body: '{"order":17}', headers: { event: 'order-created', user: 'Ada' } },
+    ]);
+
+    await reader.go('/queues');
+    await page.getByRole('button', { name: 'Create a queue' }).first().click();
+    await dialog.getByLabel('Name').fill(queue.name);
+    await dialog.getByRole('button', { name: 'Create' }).click();
+    await dialog.getByRole('alert').filter({ hasText: 'exists' }).waitFor();
+    await reader.expectNoComplaints(REFUSALS);
+  });
+
+  test('shows a hostile body as text, which does not run', async () => {
+    const queue = await open.newQueue();
+    await queue.enqueue({ body: HOSTILE, headers: { 'x-<b>': HOSTILE.slice(0, 60) } }, { body: '\u202Egpj.exe' });
+    const reader = await Reader.open(browser, open.broker.url, { path: `/queues/${queue.name}` });
+    const { page } = reader;
+    await page.locator('.messages summary').first().waitFor();
+    await page.locator('.messages summary').first().click();
+    await page.getByLabel('Body', { exact: true }).first().waitFor();
+    expect(await page.getByLabel('Body', { exact: true }).first().innerText()).toBe(HOSTILE);
+    await page.getByText('⟨U+202E⟩gpj.exe').first().waitFor();
+    expect(await page.evaluate('window.hacked')).toBeUndefined();
+    expect(await page.locator('main script, main [onerror], main [onload]').count()).toBe(0);
+    await reader.expectNoComplaints();
+  });
+
+  test('pages through a deep queue, and keeps the numbers of long ids', async () => {
+    const queue = await open.newQueue();
+    const bodies = Array.from({ length: 50 }, (_, index) => `{"id":1234567890123456789${index}}`);
+    await queue.enqueue(...bodies);
+    const reader = await Reader.open(browser, open.broker.url, { path: `/queues/${queue.name}` });
+    const { page } = reader;
+    const seen = new Set<string>();
+    for (const number of [1, 2, 3]) {
+      await page.getByText(`Page ${number}`).waitFor();
+      await eventually(`page ${number} shows others`, async () => {
+        const shown = await page.locator('.messages .preview').allInnerTexts();
+        return shown.length > 0 && shown.every((body) => !seen.has(body));
+      });
+      for (const body of await page.locator('.messages .preview').allInnerTexts()) seen.add(body);
+      const next = page.getByRole('button', { name: 'Next' });
+      if (number < 3) await next.click();
+      else expect(await next.isDisabled()).toBe(true);
+    }
+    expect([...seen].toSorted()).toEqual(bodies.toSorted());
+    await page.locator('.messages summary').first().click();
+    expect(await page.getByLabel('Body', { exact: true }).first().innerText()).toMatch(
+      /^\{\n {2}"id": 1234567890123456789\d+\n\}$/,
+    );
+    await reader.expectNoComplaints();
+  });
+
+  test('pauses, resumes, purges and deletes a queue after its name was typed', async () => {
+    const queue = await open.newQueue();
+    await queue.enqueue('one', 'two');
+    const reader = await Reader.open(browser, open.broker.url, { path: `/queues/${queue.name}` });
+    const { page } = reader;
+    await reader.confirm('Pause', queue.name);
+    expect(await queue.get()).toMatchObject({ paused: true, producersPaused: false });
+    await page.locator('h1 .badge', { hasText: 'paused' }).waitFor();
+    await reader.confirm('Resume', queue.name);
+    expect(await queue.get()).toMatchObject({ paused: false });
+    await reader.confirm('Purge', queue.name);
+    await page.getByText('2 messages done').waitFor();
+    expect((await queue.get()).stats).toMatchObject({ ready: 0 });
+    await reader.confirm('Delete', queue.name);
+    await reader.heading('Queues');
+    expect((await open.api.get(queue.adminPath)).status).toBe(404);
+    await reader.expectNoComplaints(REFUSALS);
+  });
+
+  test('redrives the dead letters that a filter selects, and shows the job', async () => {
+    const dead = await open.newQueue();
+    const queue = await open.newQueue({ deadLetterQueue: dead.name, maxReceives: 1 });
+    await queue.enqueue('gateway 1', 'gateway 2', 'broken');
+    for (const { receipt, body } of await queue.dequeue({ maxMessages: 3, waitSeconds: 5 }))
+      await queue.request('nack', {
+        receipts: [receipt],
+        reason: body.startsWith('gateway') ? 'gateway is down' : 'bad data',
+        deadLetter: true,
+      });
+    await eventually('all are dead letters', async () => (await dead.browse('ready')).length === 3);
+    const reader = await Reader.open(browser, open.broker.url, { path: `/queues/${dead.name}` });
+    const { page } = reader;
+    await page.getByText('bad data').first().waitFor();
+    await page.getByText('Filter', { exact: true }).click();
+    await page.getByLabel('Reason contains').fill('gateway');
+    await page.getByRole('button', { name: 'Apply' }).click();
+    await page.getByText('bad data').first().waitFor({ state: 'detached' });
+    await reader.confirm('Redrive these', dead.name);
+    await page.getByText('2 messages done').waitFor();
+    expect((await queue.browse('ready')).map(({ body }) => body).toSorted()).toEqual(['gateway 1', 'gateway 2']);
+    expect((await dead.browse('ready')).map(({ body }) => body)).toEqual(['broken']);
+
+    // The life of a message says what happened.
+    const [redriven] = await queue.browse('ready');
+    await reader.go(`/messages/${redriven?.id}`);
+    await page.getByText('because a consumer rejected it').waitFor();
+    await page.getByText('because it was redriven').waitFor();
+    await reader.expectNoComplaints();
+  });
+});
+
+describe('the dashboard of a broker with keys, in a real browser', () => {
+  let broker: Broker;
+  let admin: Api;
+
+  beforeAll(async () => {
+    broker = await startBroker({ env: { ROWMQ_ADMIN_KEY: ADMIN_KEY } });
+    admin = apiWith(broker.url, ADMIN_KEY);
+    await admin.queue('orders.new').put();
+    await admin.queue('elsewhere').put();
+  });
+  afterAll(async () => {
+    await broker?.stop();
+  });
+
+  test('asks for a key, and keeps it where no script and no address shows it', async () => {
+    const reader = await Reader.open(browser, broker.url);
+    const { page, context } = reader;
+    await reader.logIn('a wrong key');
+    await page.getByText('The API key is not valid').waitFor();
+    await reader.logIn(ADMIN_KEY);
+    await reader.heading('Queues');
+    await page.getByRole('link', { name: 'orders.new' }).waitFor();
+
+    const [cookie, ...others] = await context.cookies();
+    expect(others).toEqual([]);
+    expect(cookie).toMatchObject({ name: 'rowmq_session', httpOnly: true, sameSite: 'Strict', path: '/' });
+    const readable = await page.evaluate(
+      'JSON.stringify([document.cookie, { ...localStorage }, { ...sessionStorage }, location.href])',
+    );
+    expect(readable).not.toContain(cookie?.value);
+    expect(JSON.stringify([readable, cookie])).not.toContain(ADMIN_KEY);
+
+    await page.reload();
+    await page.getByRole('link', { name: 'orders.new' }).waitFor();
+    await page.getByRole('button', { name: 'Log out' }).click();
+    await page.getByLabel('API key').waitFor();
+    // The session itself has ended, not only the cookie.
+    const copied = await fetch(`${broker.url}/v1/admin/queues`, {
+      headers: { cookie: `rowmq_session=${cookie?.value}`, 'x-rowmq-dashboard': '1' },
+    });
+    expect(copied.status).toBe(401);
+    await reader.expectNoComplaints(REFUSALS);
+  });
+
+  test('shows a key that may only read what is there, and offers it no action', async () => {
+    const { secret } = await newKey(admin, { scopes: ['read'] });
+    const reader = await Reader.open(browser, broker.url);
+    const { page } = reader;
+    await reader.logIn(secret);
+    await page.getByRole('link', { name: 'orders.new' }).click();
+    await reader.heading('orders.new');
+    await page.getByText('read only').waitFor();
+    await page.getByText('No message is ready.').waitFor();
+    const main = page.getByRole('main');
+    for (const name of ['Send a message', 'Pause', 'Purge', 'Delete', 'Redrive'])
+      expect(await main.getByRole('button', { name, exact: true }).count()).toBe(0);
+    // The broker refuses them, too.
+    const status = await page.evaluate(
+      `fetch('v1/admin/queues/orders.new/purge', { method: 'POST', headers: { 'x-rowmq-dashboard': '1' } }).then(({ status }) => status)`,
+    );
+    expect(status).toBe(403);
+    await reader.expectNoComplaints(REFUSALS);
+  });
+
+  test('shows a key with patterns only the queues that it reaches', async () => {
+    const { secret } = await newKey(admin, { scopes: ['admin'], patterns: ['orders.*'] });
+    const reader = await Reader.open(browser, broker.url);
+    const { page } = reader;
+    await reader.logIn(secret);
+    await page.getByRole('link', { name: 'orders.new' }).waitFor();
+    expect(await page.getByRole('link', { name: 'elsewhere' }).count()).toBe(0);
+    await reader.expectNoComplaints(REFUSALS);
+  });
+
+  test('shows the login again soon after the key was revoked', async () => {
+    const key = await newKey(admin, { scopes: ['admin'] });
+    const reader = await Reader.open(browser, broker.url);
+    await reader.logIn(key.secret);
+    await reader.heading('Queues');
+    expect((await admin.delete(`/v1/admin/keys/${key.name}`)).status).toBe(204);
+    await reader.page.getByLabel('API key').waitFor();
+    await reader.expectNoComplaints(REFUSALS);
+  });
+
+  test('serves a session through another broker, and after a restart', async () => {
+    const other = await startBroker({ database: broker.database, env: { ROWMQ_ADMIN_KEY: ADMIN_KEY } });
+    try {
+      const login = await fetch(`${broker.url}/dashboard/session`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', 'x-rowmq-dashboard': '1', origin: broker.url },
+        body: JSON.stringify({ key: ADMIN_KEY }),
+      });
+      expect(login.status).toBe(200);
+      const cookie = (login.headers.get('set-cookie') ?? '').split(';')[0] as string;
+      const headers = { cookie, 'x-rowmq-dashboard': '1' };
+      const elsewhere = await fetch(`${other.url}/v1/admin/queues`, { headers });
+      expect(elsewhere.status).toBe(200);
+      // Another page's request carries the cookie at most, and a browser says where it came from.
+      const forged: Record<string, string>[] = [
+        { cookie },
+        { ...headers, origin: 'https://evil.example' },
+        { ...headers, 'sec-fetch-site': 'cross-site' },
+        { ...headers, 'sec-fetch-site': 'same-site' },
+      ];
+      for (const each of forged) {
+        const answer = await fetch(`${other.url}/v1/admin/queues/orders.new/purge`, { method: 'POST', headers: each });
+        expect(answer.status, JSON.stringify(each)).toBe(403);
+      }
+    } finally {
+      await other.stop();
+    }
+  });
+
+  test('says that the broker is away, keeps the last figures, and goes on when it is back', async () => {
+    const port = new URL(broker.url).port;
+    const reader = await Reader.open(browser, broker.url);
+    const { page } = reader;
+    await reader.logIn(ADMIN_KEY);
+    await page.getByRole('link', { name: 'orders.new' }).waitFor();
+    await broker.stop();
+    await page.getByText('The broker does not answer.').waitFor();
+    expect(await page.getByRole('link', { name: 'orders.new' }).isVisible()).toBe(true);
+    broker = await startBroker({
+      database: broker.database,
+      env: { ROWMQ_ADMIN_KEY: ADMIN_KEY, ROWMQ_PORT: port },
+    });
+    await page.getByText('The broker does not answer.').waitFor({ state: 'detached' });
+    await page.getByRole('link', { name: 'orders.new' }).waitFor();
+    await reader.expectNoComplaints(REFUSALS);
+  });
+});
