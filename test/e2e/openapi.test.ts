@@ -345,6 +345,9 @@ describe('the real answers of the broker', () => {
     ] as const)
       await call('POST /v1/admin/queues/{queue}/replay', `${path}/replay`, body);
     await call('GET /v1/admin/queues', '/v1/admin/queues');
+    await call('GET /v1/admin/overview', '/v1/admin/overview?sort=ready&limit=5');
+    await call('GET /v1/admin/overview', '/v1/admin/overview?sort=size');
+    await call('GET /v1/admin/database', '/v1/admin/database');
     await call('GET /v1/admin/queues/{queue}', queue.adminPath);
     await call('GET /v1/admin/queues/{queue}', '/v1/admin/queues/nowhere');
     for (const path of [queue.adminPath, '/v1/admin/queues/nowhere']) {

@@ -4,11 +4,9 @@ import { timestamp } from './schemas.js';
 /* The database as an operator sees it. */
 
 const count = z.int().min(0);
-const privileged = count
-  .nullable()
-  .meta({
-    description: "null: the server tells it only to a user with the privilege PROCESS, and the broker's has none",
-  });
+const privileged = count.nullable().meta({
+  description: "null: the server tells it only to a user with the privilege PROCESS, and the broker's has none",
+});
 
 export const databaseAnswer = z.object({
   server: z.string().meta({ example: 'MySQL 9.7.4' }),
