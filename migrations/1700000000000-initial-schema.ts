@@ -329,6 +329,9 @@ export class InitialSchema1700000000000 implements RowmqMigration {
           COMMENT 'SHA-256 of the secret in hexadecimal digits; the secret is not stored',
         old_digest VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NULL COMMENT 'of the secret before the last rotation',
         old_until BIGINT UNSIGNED NULL COMMENT 'when the old secret ends',
+        sealed_secret VARBINARY(200) NULL
+          COMMENT 'the secret, encrypted with ROWMQ_SQS_SECRET_KEY, to check signatures; sealed-secret.ts documents it',
+        old_sealed_secret VARBINARY(200) NULL COMMENT 'the same of the old secret',
         scopes VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'separated by commas',
         patterns VARCHAR(4200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
           COMMENT 'of names of queues and topics, separated by commas; empty: every name',

@@ -93,6 +93,9 @@ describe('.env.example', () => {
       'ROWMQ_SERVERS_DIR',
       'ROWMQ_SQS_PUBLIC_URL',
       'ROWMQ_SQS_REGION',
+      'ROWMQ_SQS_SECRET_KEY',
+      'ROWMQ_SQS_SECRET_KEY_FILE',
+      'ROWMQ_TRACES_URL',
       'ROWMQ_TRUSTED_PROXIES',
     ]);
   });

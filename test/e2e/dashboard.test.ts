@@ -1,3 +1,4 @@
+import { createConnection } from 'mysql2/promise';
 import type { Browser } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Api, newQueueName, useBroker } from '../support/api.js';
@@ -161,6 +162,158 @@ describe('the dashboard of a broker without keys, in a real browser', () => {
   });
 });
 
+describe('the dashboard of a broker with a thousand queues', () => {
+  test('finds one of them, sorts them by depth, and asks for one page of them at a time', async () => {
+    const broker = await startBroker();
+    try {
+      const connection = await createConnection({ uri: broker.database.url });
+      const rows = Array.from({ length: 1000 }, (_, index) => [
+        `tenant-${String(index).padStart(4, '0')}`,
+        30,
+        3600,
+        0,
+        300,
+        Date.now(),
+        1,
+      ]);
+      await connection.query(
+        `INSERT INTO queue (name, lease_seconds, message_ttl_seconds, delay_seconds, deduplication_seconds, created_at,
+           version) VALUES ?`,
+        [rows],
+      );
+      await connection.end();
+      await new Api(broker.url).queue('tenant-0777').enqueue(...Array.from({ length: 100 }, () => 'x'));
+      const reader = await Reader.open(browser, broker.url);
+      const { page } = reader;
+      await page.getByText('1,000 queues').waitFor();
+      expect(await page.locator('table.queues tbody tr').count()).toBe(50);
+      await page.getByRole('button', { name: 'Ready' }).click();
+      await page.locator('table.queues tbody tr:first-child', { hasText: 'tenant-0777' }).waitFor();
+      await page.getByRole('button', { name: 'Next' }).click();
+      await page.getByText('51 to 100 of 1000').waitFor();
+      await page.getByLabel('Search queues by name').fill('tenant-0123');
+      await page.getByText('1 queue', { exact: true }).waitFor();
+      await page.getByRole('link', { name: 'tenant-0123' }).waitFor();
+      await reader.expectNoComplaints();
+    } finally {
+      await broker.stop();
+    }
+  });
+});
+
+describe('the dashboard', () => {
+  test('runs a schedule, whose message arrives', async () => {
+    const queue = await open.newQueue();
+    const name = `nightly-${queue.name}`;
+    const definition = { cron: '30 3 * * *', queue: queue.name, message: { body: 'a nightly report' } };
+    expect((await open.api.put(`/v1/admin/schedules/${name}`, definition)).status).toBe(201);
+    const reader = await Reader.open(browser, open.broker.url, { path: '/schedules' });
+    await reader.page.getByRole('button', { name: `Run now: ${name}` }).click();
+    await reader.page.getByText(`${name} ran`).waitFor();
+    expect(await queue.browse('ready')).toMatchObject([{ body: 'a nightly report' }]);
+    await reader.expectNoComplaints();
+  });
+
+  test('creates a topic, subscribes a queue and publishes', async () => {
+    const queue = await open.newQueue();
+    const topic = `topic-${queue.name}`;
+    const reader = await Reader.open(browser, open.broker.url, { path: '/topics' });
+    const { page } = reader;
+    const dialog = page.getByRole('dialog');
+    await page.getByRole('button', { name: 'Create a topic' }).click();
+    await dialog.getByLabel('Name').fill(topic);
+    await dialog.getByRole('button', { name: 'Create' }).click();
+    await page.getByRole('button', { name: `Subscribe a queue: ${topic}` }).click();
+    await dialog.getByLabel('Queue').fill(queue.name);
+    await dialog.getByLabel('Filter').fill('{"event": ["paid"]}');
+    await dialog.getByRole('button', { name: 'Subscribe' }).click();
+    await page.getByText('{"event":["paid"]}').waitFor();
+    await page.getByRole('button', { name: `Publish: ${topic}` }).click();
+    await dialog.getByLabel('Body').fill('an event');
+    await dialog.getByLabel('Headers').fill('event: paid');
+    await dialog.getByRole('button', { name: 'Publish' }).click();
+    await page.getByText('Published to 1 queue.').waitFor();
+    expect(await queue.browse('ready')).toMatchObject([{ body: 'an event' }]);
+    await reader.expectNoComplaints();
+  });
+
+  test('sends nothing while it is hidden, and asks at once when it is shown', async () => {
+    const queue = await open.newQueue();
+    const reader = await Reader.open(browser, open.broker.url, { path: `/queues/${queue.name}` });
+    const { page } = reader;
+    const show = async (isHidden: boolean): Promise<void> => {
+      await page.evaluate(`{
+        Object.defineProperty(document, 'hidden', { configurable: true, get: () => ${isHidden} });
+        document.dispatchEvent(new Event('visibilitychange'));
+      }`);
+    };
+    // From now on the page's clock is the test's.
+    await page.clock.install();
+    await page.reload();
+    await page.getByText('No message is ready.').waitFor();
+    const asksWithin = async (ms: number): Promise<number> => {
+      const before = reader.requests;
+      for (let ran = 0; ran < ms; ran += 5000) {
+        await page.clock.runFor(5000);
+        // A request that this began is on its way before this call has its answer.
+        await page.evaluate(`fetch('health/live')`);
+      }
+      return reader.requests - before - ms / 5000;
+    };
+    expect(await asksWithin(20_000)).toBeGreaterThan(3);
+    await show(true);
+    await asksWithin(5000);
+    await queue.enqueue('sent to a hidden page');
+    expect(await asksWithin(60_000)).toBe(0);
+    expect(await page.getByText('sent to a hidden page').count()).toBe(0);
+    await show(false);
+    await page.getByText('sent to a hidden page').first().waitFor();
+    await reader.expectNoComplaints();
+  });
+
+  describe.each(['light', 'dark'] as const)('in %s colours', (colorScheme) => {
+    test.each([1280, 390])('has no serious finding of axe on any page, %d pixels wide', async (width) => {
+      const dead = await open.newQueue();
+      const queue = await open.newQueue({ deadLetterQueue: dead.name, maxReceives: 3 });
+      const [id] = await queue.enqueue({ body: '{"a":1}', headers: { event: 'x' } });
+      await dead.enqueue('a dead letter');
+      await queue.job('redrive');
+      const definition = { cron: '30 3 * * *', queue: queue.name, message: { body: 'x' } };
+      await open.api.put(`/v1/admin/schedules/axe-${queue.name}`, definition);
+      await open.api.put(`/v1/admin/topics/axe-${queue.name}/subscriptions/${queue.name}`, {});
+      const reader = await Reader.open(browser, open.broker.url, { colorScheme, width });
+      const pages: [path: string, text: string | RegExp][] = [
+        ['/queues', 'Needs attention'],
+        [`/queues/${queue.name}`, 'handed out'],
+        [`/queues/${queue.name}/consumers`, 'Nobody has asked'],
+        [`/queues/${queue.name}/jobs`, 'examined'],
+        [`/queues/${queue.name}/settings`, 'Meaning'],
+        [`/messages/${id}`, 'Enqueued to'],
+        ['/messages', 'Id of the message'],
+        ['/topics', 'Create a topic'],
+        ['/schedules', 'Run now'],
+        ['/jobs', 'examined'],
+        ['/reaper', 'No reaper runs'],
+        ['/database', 'Partitions'],
+        ['/audit', 'putQueue'],
+        ['/keys', 'API keys'],
+        ['/nothing', 'There is no such page'],
+      ];
+      for (const [path, text] of pages) {
+        await reader.go(path);
+        if (text !== 'handed out') await reader.page.getByText(text).first().waitFor();
+        else await reader.page.locator('.messages summary').first().click();
+        expect(await reader.seriousFindings(), path).toEqual([]);
+      }
+      await reader.go(`/queues/${queue.name}`);
+      await reader.page.getByRole('button', { name: 'Send a message' }).click();
+      await reader.page.getByRole('dialog').waitFor();
+      expect(await reader.seriousFindings(), 'a dialog').toEqual([]);
+      await reader.expectNoComplaints();
+    });
+  });
+});
+
 describe('the dashboard of a broker with keys, in a real browser', () => {
   let broker: Broker;
   let admin: Api;
@@ -178,6 +331,8 @@ describe('the dashboard of a broker with keys, in a real browser', () => {
   test('asks for a key, and keeps it where no script and no address shows it', async () => {
     const reader = await Reader.open(browser, broker.url);
     const { page, context } = reader;
+    await page.getByLabel('API key').waitFor();
+    expect(await reader.seriousFindings()).toEqual([]);
     await reader.logIn('a wrong key');
     await page.getByText('The API key is not valid').waitFor();
     await reader.logIn(ADMIN_KEY);

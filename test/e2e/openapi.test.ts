@@ -68,6 +68,7 @@ const CALLS = {
   'PUT /v1/admin/topics/{topic}/subscriptions/{queue}': putSubscriptionRequest,
   'DELETE /v1/admin/topics/{topic}/subscriptions/{queue}': undefined,
   'PUT /v1/admin/queues/{queue}': putQueueRequest,
+  'GET /v1/admin/database': undefined,
   'GET /v1/admin/overview': undefined,
   'GET /v1/admin/queues': undefined,
   'GET /v1/admin/queues/{queue}': undefined,
@@ -346,6 +347,9 @@ describe('the real answers of the broker', () => {
     ] as const)
       await call('POST /v1/admin/queues/{queue}/replay', `${path}/replay`, body);
     await call('GET /v1/admin/queues', '/v1/admin/queues');
+    await call('GET /v1/admin/overview', '/v1/admin/overview?sort=ready&limit=5');
+    await call('GET /v1/admin/overview', '/v1/admin/overview?sort=size');
+    await call('GET /v1/admin/database', '/v1/admin/database');
     await call('GET /v1/admin/queues/{queue}', queue.adminPath);
     await call('GET /v1/admin/queues/{queue}', '/v1/admin/queues/nowhere');
     for (const path of [queue.adminPath, '/v1/admin/queues/nowhere']) {
@@ -384,6 +388,8 @@ describe('the real answers of the broker', () => {
     }
     const key = { name: 'k', scopes: ['enqueue'], patterns: ['a', 'b*'], expiresAt: '2100-01-01T00:00:00Z' };
     for (const body of [key, key, { ...key, scopes: [] }]) await call('POST /v1/admin/keys', '/v1/admin/keys', body);
+    for (const query of ['', '?limit=0']) await call('GET /v1/admin/overview', `/v1/admin/overview${query}`);
+    await call('GET /v1/admin/database', '/v1/admin/database');
     for (const query of ['?limit=1', '?limit=0']) await call('GET /v1/admin/keys', `/v1/admin/keys${query}`);
     for (const path of ['/v1/admin/keys/k', '/v1/admin/keys/nobody']) {
       await call('POST /v1/admin/keys/{key}/rotate', `${path}/rotate`);

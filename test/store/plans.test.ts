@@ -223,6 +223,8 @@ async function live(): Promise<Map<string, string>> {
   }
   await store.browse.stats(queue.id);
   keep({ stats: /AS oldest/ });
+  await store.browse.countBySource(queue.id, 10_000);
+  keep({ 'dead letters by source': /^SELECT oldest\.source_queue_id/ });
   const [any] = leased as [LeasedMessage];
   await store.browse.messages([any.messageId]);
   keep({ 'look-up: body': /^SELECT id, queue_id AS queueId, topic_id[^]*UNION ALL/ });
@@ -446,6 +448,7 @@ describe.each(ROWS)('with %i messages in the queue', (rows) => {
       'browse leased': ['delivery: range on delivery_next (13)'],
       'browse leased, next page': ['delivery: range on delivery_next (13)'],
       stats: ['delivery: ref on PRIMARY (4)'],
+      'dead letters by source': ['delivery: ref on PRIMARY (4)'],
       'look-up: body': ['pack: const on PRIMARY (16), 1 partition(s)'],
       'look-up: deliveries': ['delivery: range on PRIMARY (20)'],
       'cancel: find': ['d: range on PRIMARY (20)'],

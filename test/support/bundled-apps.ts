@@ -32,11 +32,12 @@ export async function bundleApps(): Promise<string> {
     for (const app of APPS) {
       // A broker reads its version two folders above its file.
       await cp(join(ROOT, 'apps', app, 'package.json'), join(unfinished, 'package.json'));
-      // The page at /docs is served from its package. Brokers load no microservices.
+      // The page at /docs is served from its package. Brokers load no microservices,
+      // and OpenTelemetry only if they trace.
       const bundle = await rolldown({
         input: join(ROOT, 'apps', app, 'dist', 'main.js'),
         platform: 'node',
-        external: [/^swagger-ui-dist/, /^@nestjs\/microservices/],
+        external: [/^swagger-ui-dist/, /^@nestjs\/microservices/, /^@opentelemetry\//],
         plugins: [ONE_TYPEORM],
         // Nest and TypeORM load packages that may be absent, and say so.
         logLevel: 'silent',

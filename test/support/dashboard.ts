@@ -1,3 +1,4 @@
+import axe from 'axe-core';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { expect } from 'vitest';
 
@@ -52,6 +53,17 @@ export class Reader {
 
   async heading(name: string): Promise<void> {
     await this.page.getByRole('heading', { level: 1, name }).waitFor();
+  }
+
+  /** The serious findings of axe on the page as it is, with the first element of each. */
+  async seriousFindings(): Promise<string[]> {
+    await this.page.evaluate(axe.source);
+    return this.page.evaluate(`(async () => {
+      const { violations } = await axe.run(document);
+      return violations
+        .filter(({ impact }) => impact === 'serious' || impact === 'critical')
+        .map(({ id, nodes }) => id + ': ' + nodes[0].html.slice(0, 200) + ' ' + (nodes[0].any[0]?.message ?? ''));
+    })()`);
   }
 
   /** Opens a dialog by its button, types the name that confirms it, and does it. */

@@ -19,6 +19,8 @@ describe('the broker’s settings', () => {
       slowMs: { reaper: 500, enqueues: 2000, dequeues: 5000 },
       slowHistoryLength: 5_000_000,
       slowLockWaits: 100,
+      tracesUrl: undefined,
+      tracesPercent: 100,
       metricsQueues: 200,
       host: '127.0.0.1',
       port: 8080,
@@ -31,7 +33,7 @@ describe('the broker’s settings', () => {
       allowedHosts: [],
       operationsNeedKey: false,
       operationsPort: undefined,
-      sqs: { account: '000000000000', region: undefined, publicUrl: undefined },
+      sqs: { account: '000000000000', region: undefined, publicUrl: undefined, secretKey: undefined },
       stopSeconds: 25,
     });
   });

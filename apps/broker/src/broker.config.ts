@@ -41,6 +41,10 @@ export interface BrokerConfig {
   slowHistoryLength: number;
   /** Sessions that wait for locks from which the reaper yields; four and ten times: the others. */
   slowLockWaits: number;
+  /** The collector that gets traces by OTLP; undefined: nothing is traced. */
+  tracesUrl: string | undefined;
+  /** The share of calls to trace if their client traces nothing, in percent. */
+  tracesPercent: number;
   /** Queues that have series of their own in the metrics. */
   metricsQueues: number;
   /** Messages a second that each key may send; undefined: no limit. */
@@ -74,6 +78,8 @@ export interface BrokerConfig {
     region: string | undefined;
     /** Scheme and host of every QueueUrl; undefined: those that the client used. */
     publicUrl: string | undefined;
+    /** Encrypts the secrets of API keys, by which signatures are checked. */
+    secretKey: string | undefined;
   };
   /** The process ends this long after the beginning of a stop, finished or not. */
   stopSeconds: number;
@@ -99,6 +105,13 @@ const SHAPE = {
   ROWMQ_SLOW_SHED_DEQUEUES_MS: wholeNumber(10, 600_000).default(5000),
   ROWMQ_SLOW_HISTORY_LENGTH: wholeNumber(1000, 1_000_000_000_000).default(5_000_000),
   ROWMQ_SLOW_LOCK_WAITS: wholeNumber(1, 100_000).default(100),
+  ROWMQ_TRACES_URL: z
+    .url({
+      protocol: /^https?$/,
+      error: 'must be the address of a collector, such as http://127.0.0.1:4318/v1/traces',
+    })
+    .optional(),
+  ROWMQ_TRACES_PERCENT: wholeNumber(0, 100).default(100),
   ROWMQ_METRICS_QUEUES: wholeNumber(1, 10_000).default(200),
   ROWMQ_HOST: z.string().default('127.0.0.1'),
   ROWMQ_PORT: wholeNumber(0, LAST_PORT).default(8080),
@@ -141,6 +154,10 @@ const SHAPE = {
     .string()
     .regex(/^https?:\/\/[^/?#\s]+$/, 'must be a scheme and a host, such as https://queues.example.org')
     .optional(),
+  ROWMQ_SQS_SECRET_KEY: z
+    .string()
+    .min(32, 'must have at least 32 characters; make one with `openssl rand -hex 32`')
+    .optional(),
   ROWMQ_STOP_SECONDS: wholeNumber(1, 600).default(25),
 };
 
@@ -179,6 +196,8 @@ export function readBrokerConfig(env: NodeJS.ProcessEnv): BrokerConfig {
     },
     slowHistoryLength: settings.ROWMQ_SLOW_HISTORY_LENGTH,
     slowLockWaits: settings.ROWMQ_SLOW_LOCK_WAITS,
+    tracesUrl: settings.ROWMQ_TRACES_URL,
+    tracesPercent: settings.ROWMQ_TRACES_PERCENT,
     metricsQueues: settings.ROWMQ_METRICS_QUEUES,
     keyMessagesPerSecond: settings.ROWMQ_KEY_MESSAGES_PER_SECOND,
     keyLongPolls: settings.ROWMQ_KEY_LONG_POLLS,
@@ -197,6 +216,7 @@ export function readBrokerConfig(env: NodeJS.ProcessEnv): BrokerConfig {
       account: settings.ROWMQ_SQS_ACCOUNT,
       region: settings.ROWMQ_SQS_REGION,
       publicUrl: settings.ROWMQ_SQS_PUBLIC_URL,
+      secretKey: settings.ROWMQ_SQS_SECRET_KEY,
     },
     stopSeconds: settings.ROWMQ_STOP_SECONDS,
   };

@@ -23,6 +23,7 @@ import { KnownSessions } from './keys/known-sessions.js';
 import { measureCalls } from './metrics/measure-calls.js';
 import { Metrics } from './metrics/metrics.js';
 import { SqsEndpoint } from './sqs/sqs-endpoint.js';
+import { traceCalls } from './tracing/trace-calls.js';
 
 /**
  * The broker hangs up on a client that is slower than this with its request, or with its next one.
@@ -85,6 +86,7 @@ export async function createBroker(
     abortOnError: false,
   });
   acceptJson(adapter);
+  await traceCalls(adapter, config);
   auditActions(adapter, app.get(AuditLog));
   if (!config.needsKeys) {
     // Loopback keeps other machines out, but not web pages in a browser on this machine.

@@ -4,6 +4,7 @@ import { changes, logOut, may, mayReachAll, readSession, session, trouble } from
 import { KeysPage } from './pages/keys.js';
 import { LoginPage } from './pages/login.js';
 import { AuditPage } from './pages/audit.js';
+import { DatabasePage } from './pages/database.js';
 import { JobsPage } from './pages/jobs.js';
 import { FindMessagePage, MessagePage } from './pages/message.js';
 import { OverviewPage } from './pages/overview.js';
@@ -44,6 +45,7 @@ const SECTIONS: readonly Section[] = [
   { name: 'schedules', label: 'Schedules', page: () => <SchedulesPage /> },
   { name: 'jobs', label: 'Jobs', page: () => <JobsPage /> },
   { name: 'reaper', label: 'Reaper', page: () => <ReaperPage />, isAllowed: maySeeAll },
+  { name: 'database', label: 'Database', page: () => <DatabasePage />, isAllowed: maySeeAll },
   { name: 'audit', label: 'Audit', page: () => <AuditPage />, isAllowed: maySeeAll },
   { name: 'keys', label: 'Keys', page: () => <KeysPage />, isAllowed: maySeeAll },
 ];

@@ -14,6 +14,14 @@ export function short(value: number): string {
   return value < 10_000 ? NUMBER.format(value) : SHORT.format(value);
 }
 
+/** 1.5 GB */
+export function bytes(count: number): string {
+  const units = ['B', 'KB', 'MB', 'GB', 'TB'];
+  const power = count < 1 ? 0 : Math.min(Math.floor(Math.log10(count) / 3), units.length - 1);
+  const value = count / 1000 ** power;
+  return `${power === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[power]}`;
+}
+
 /** A rate, in words that fit a column: 0, 0.2/s, 12/s. */
 export function rate(perSecond: number): string {
   if (perSecond === 0) return '0';

@@ -14,7 +14,7 @@ test.each<[Partial<Attention> & Pick<Attention, 'kind'>, string]>([
   ],
   [
     { kind: 'no-consumer', count: 1, seconds: 61 },
-    'oldest message 1 min 1 s, no consumer for over an hour (1 message ready)',
+    'oldest message 1 min 1 s, no consumer in the last hour (1 message ready)',
   ],
   [{ kind: 'nearly-full', count: 900, limit: 1000 }, 'nearly full: 900 messages, and the limit is 1,000'],
   [{ kind: 'paused', count: 0 }, 'paused for consumers'],

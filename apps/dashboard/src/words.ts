@@ -28,7 +28,7 @@ const SENTENCES: Record<Attention['kind'], (facts: Facts) => string> = {
   'database-slow': () => 'The database is slow: the reaper waits, and brokers may refuse enqueues.',
   'no-reaper': () => 'No reaper runs: schedules do not tick, and disk space does not come back.',
   'no-consumer': ({ since, messages, age }) =>
-    `oldest message ${age}, no consumer ${since === null ? 'for over an hour' : `since ${clock(since)}`} (${messages} ready)`,
+    `oldest message ${age}, no consumer ${since === null ? 'in the last hour' : `since ${clock(since)}`} (${messages} ready)`,
   'nearly-full': ({ messages, limit }) => `nearly full: ${messages}, and the limit is ${number(limit ?? 0)}`,
   behind: ({ messages, age }) => `oldest message ${age}: consumers fall behind (${messages} ready)`,
   paused: ({ count, messages, age }) =>

@@ -1,6 +1,7 @@
 export * from './audit.js';
 export * from './browse-schemas.js';
 export * from './clip.js';
+export * from './database-schemas.js';
 export * from './dead-letter-rules.js';
 export * from './errors.js';
 export * from './fair-line.js';

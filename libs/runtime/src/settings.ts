@@ -52,13 +52,17 @@ export const KNOWN_SETTINGS = [
   'ROWMQ_SQS_ACCOUNT',
   'ROWMQ_SQS_PUBLIC_URL',
   'ROWMQ_SQS_REGION',
+  'ROWMQ_SQS_SECRET_KEY',
+  'ROWMQ_SQS_SECRET_KEY_FILE',
   'ROWMQ_STOP_SECONDS',
+  'ROWMQ_TRACES_PERCENT',
+  'ROWMQ_TRACES_URL',
   'ROWMQ_TRUSTED_PROXIES',
   'ROWMQ_WORKERS',
 ] as const;
 
 /** Settings that are secret. A file may hold each: `<setting>_FILE` names it. */
-const SECRETS: ReadonlySet<string> = new Set(['ROWMQ_ADMIN_KEY', 'ROWMQ_DATABASE_URL']);
+const SECRETS: ReadonlySet<string> = new Set(['ROWMQ_ADMIN_KEY', 'ROWMQ_DATABASE_URL', 'ROWMQ_SQS_SECRET_KEY']);
 
 /** A whole number from the environment. */
 export function wholeNumber(min: number, max: number): z.ZodType<number> {

@@ -9,6 +9,7 @@ export {
   StartupError,
 } from './database/boot-checks.js';
 export { type DatabaseSettings, openDataSource, poolOf } from './database/data-source.js';
+export { DatabaseReport } from './database/database-report.js';
 export { Database, type Transaction } from './database/database.js';
 export { type Strain, StrainRepository } from './database/strain.repository.js';
 export { isLockWaitTimeout, mayLieInOneRequest } from './database/database-errors.js';
@@ -29,6 +30,8 @@ export { DeduplicationRepository } from './messages/deduplication.repository.js'
 export { type ClaimOutcome, MessageRepository, type ReleaseRequest } from './messages/message.repository.js';
 export type { Wish } from './messages/one-message.js';
 export type { Published, PublishedMessage, PublishOutcome, PublishRequest } from './messages/publish.js';
+export { openSecret } from './keys/sealed-secret.js';
+export type { LateWish } from './messages/late.js';
 export { deadLetteringOf } from './messages/moves.js';
 export type { EnqueuedMessage } from './messages/recorded-answer.js';
 export { type Move, readMoves } from './messages/moves.js';

@@ -15,6 +15,7 @@ import {
 } from './database/data-source.js';
 import { Database } from './database/database.js';
 import { StrainRepository } from './database/strain.repository.js';
+import { DatabaseReport } from './database/database-report.js';
 import { isRetryable } from './database/database-errors.js';
 import { DeduplicationRepository } from './messages/deduplication.repository.js';
 import { JobRepository } from './jobs/job.repository.js';
@@ -46,6 +47,7 @@ const REPOSITORIES = [
   BrowseRepository,
   MinuteRepository,
   PartitionRepository,
+  DatabaseReport,
   ReaperRepository,
   PeerRepository,
   DeduplicationRepository,

@@ -38,6 +38,7 @@ export function welcome(config: LauncherConfig, database: string): string {
   return `
 RowMQ is running.
   REST        ${address}/v1
+  Dashboard   ${address}/dashboard
   Swagger UI  ${address}/docs
   Database    ${database}
 

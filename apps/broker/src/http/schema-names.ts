@@ -38,6 +38,7 @@ export const NAMED = new Map<z.ZodType, string>(
     PauseRequest: contract.pauseRequest,
     ResumeRequest: contract.resumeRequest,
     PauseAnswer: contract.pauseAnswer,
+    Database: contract.databaseAnswer,
     Overview: contract.overviewAnswer,
     OverviewQueue: contract.overviewQueue,
     Attention: contract.attention,

@@ -58,7 +58,7 @@ export function checkKeys(
       let caller: Caller | Promise<Caller>;
       if (sessions !== undefined && hasSession(request)) {
         // A look for a session costs a read.
-        attempts.refuseIfTooMany(request.ip);
+        attempts.refuseIfTooMany(addressOf(request));
         caller = sessions.find(request);
       } else caller = keys.find(request.headers.authorization);
       const admit = (found: Caller): void => {

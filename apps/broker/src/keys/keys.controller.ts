@@ -1,4 +1,4 @@
-import { Body, Controller, Delete, Get, HttpCode, Param, Post, Put, Query } from '@nestjs/common';
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query } from '@nestjs/common';
 import { ApiBearerAuth, ApiBody, ApiTags } from '@nestjs/swagger';
 import {
   createKeyRequest,
@@ -18,6 +18,7 @@ import {
 } from '@rowmq/contract';
 import { type ApiKey, ApiKeyRepository } from '@rowmq/store';
 import type { z } from 'zod';
+import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import { ApiCall } from '../http/api-call.js';
 import { Audited, type Changes } from '../http/changes.js';
 import type { Needs } from '../http/needs.js';
@@ -35,6 +36,7 @@ export class KeysController {
   constructor(
     private readonly keys: ApiKeyRepository,
     private readonly known: KnownKeys,
+    @Inject(BROKER_CONFIG) private readonly config: Pick<BrokerConfig, 'sqs'>,
   ) {}
 
   @Post()
@@ -49,7 +51,7 @@ export class KeysController {
     @Body({ schema: createKeyRequest }) definition: KeyDefinition,
     @Audited() changes: Changes,
   ): Promise<NewKeyAnswer> {
-    const { key, secret } = await this.keys.create(definition);
+    const { key, secret } = await this.keys.create(definition, this.config.sqs.secretKey);
     changes.report(null, toAnswer(key));
     await this.known.changed();
     return { ...toAnswer(key), secret };
@@ -96,7 +98,7 @@ export class KeysController {
     @Audited() changes: Changes,
   ): Promise<NewKeyAnswer> {
     const before = await this.keys.get(name);
-    const { key, secret } = await this.keys.rotate(name, oldSecretSeconds);
+    const { key, secret } = await this.keys.rotate(name, oldSecretSeconds, this.config.sqs.secretKey);
     changes.report(toAnswer(before), toAnswer(key));
     changes.outcome({ secret: 'rotated' });
     await this.known.changed();

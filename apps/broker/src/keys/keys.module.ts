@@ -11,5 +11,6 @@ import { SessionController } from './session.controller.js';
   imports: [MessagesModule],
   controllers: [KeysController, SessionController],
   providers: [KnownKeys, KnownSessions, FailedAttempts],
+  exports: [KnownKeys, FailedAttempts],
 })
 export class KeysModule {}

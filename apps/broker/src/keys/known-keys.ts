@@ -101,6 +101,30 @@ export class KnownKeys implements OnApplicationShutdown {
     return this.judge(known, secretIs, age);
   }
 
+  /**
+   * Finds a key by its id, for a caller who proves a secret by a signature. Rejects with
+   * `unauthorized` and `database-unavailable`.
+   *
+   * @param isValid whether the caller knows this secret of the key: the present one, or the old one
+   */
+  async findSigner(id: string, isValid: (key: ApiKey, secret: 'current' | 'old') => boolean): Promise<Caller> {
+    const age = performance.now() - this.read.at;
+    if (!this.keys.has(id)) await this.readSince(performance.now());
+    else if (age > USABLE_MS) await Promise.race([this.refresh().catch(() => undefined), sleep(PATIENCE_MS)]);
+    else if (age > FRESH_MS) this.refresh().catch(() => undefined);
+    if (performance.now() - this.read.at > OUTAGE_MS) await this.refresh();
+    const judgeNow = (): Caller | undefined => {
+      const known = this.keys.get(id);
+      const secret = (['current', 'old'] as const).find((one) => known !== undefined && isValid(known.key, one));
+      return secret === undefined ? undefined : this.judge(known, secret, performance.now() - this.read.at);
+    };
+    const caller = judgeNow();
+    if (caller !== undefined) return caller;
+    // The key may just have been rotated elsewhere.
+    await this.readSince(performance.now());
+    return judgeNow() ?? this.judge(undefined, 'unknown', 0);
+  }
+
   /** Reads the keys again: one of them was changed here. */
   async changed(): Promise<void> {
     // The read that is under way may have begun before the change.

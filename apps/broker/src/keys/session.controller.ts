@@ -3,13 +3,14 @@ import { ApiExcludeController } from '@nestjs/swagger';
 import { KEY_SCOPES, loginRequest, type LoginRequest, RowmqError, type SessionAnswer } from '@rowmq/contract';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import { ANYBODY, type Caller } from '../http/caller.js';
+import { addressOf, type Origin } from '../http/client-address.js';
 import { CallNeeds } from '../http/needs.js';
 import { VERSION } from '../http/version.js';
 import { FailedAttempts } from './failed-attempts.js';
 import { KnownKeys } from './known-keys.js';
 import { hasSession, KnownSessions, refuseForeign, type SessionRequest } from './known-sessions.js';
 
-type Request = SessionRequest & { ip: string };
+type Request = SessionRequest & Origin;
 interface Reply {
   header(name: string, value: string): unknown;
 }
@@ -32,7 +33,7 @@ export class SessionController {
     if (!this.config.needsKeys) return this.answer(ANYBODY);
     if (!hasSession(request)) return this.answer(null);
     try {
-      this.attempts.refuseIfTooMany(request.ip);
+      this.attempts.refuseIfTooMany(addressOf(request));
       return this.answer(await this.sessions.find(request));
     } catch (error) {
       if (error instanceof RowmqError && error.code === 'unauthorized') return this.answer(null);
@@ -51,14 +52,14 @@ export class SessionController {
     refuseForeign(request);
     reply.header('cache-control', 'no-store');
     if (!this.config.needsKeys) return this.answer(ANYBODY);
-    this.attempts.refuseIfTooMany(request.ip);
+    this.attempts.refuseIfTooMany(addressOf(request));
     try {
       const { caller, cookie } = await this.sessions.begin(key, isSecure(request));
       reply.header('set-cookie', cookie);
       return this.answer(caller);
     } catch (error) {
       const isWrong = error instanceof RowmqError && error.code === 'unauthorized';
-      throw isWrong ? this.attempts.count(request.ip, error) : error;
+      throw isWrong ? this.attempts.count(addressOf(request), error) : error;
     }
   }
 

@@ -56,7 +56,7 @@ function newService(claim: () => Promise<LeasedMessage[]> = async () => leased, 
   const wake = vi.spyOn(consumers, 'wake');
   const commits = new Commits(messages, queues, consumers, metrics, CONFIG, noPressure());
   return {
-    service: new MessagesService(queues, commits, consumers, metrics, { sizes: sizeLimits() }, noLimits()),
+    service: new MessagesService(queues, commits, consumers, metrics, { sizes: sizeLimits() }, noLimits(), messages),
     consumers,
     release,
     wake,

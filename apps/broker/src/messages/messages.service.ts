@@ -17,7 +17,9 @@ import {
 } from '@rowmq/contract';
 import {
   type EnqueuedMessage,
+  type LateWish,
   type LeasedMessage,
+  MessageRepository,
   type NewMessage,
   type Queue,
   QueueRepository,
@@ -49,6 +51,7 @@ export class MessagesService implements OnApplicationShutdown {
     private readonly metrics: Metrics,
     @Inject(BROKER_CONFIG) private readonly config: Pick<BrokerConfig, 'sizes'>,
     private readonly limits: RequestLimits,
+    private readonly repository: MessageRepository,
   ) {}
 
   /**
@@ -188,6 +191,26 @@ export class MessagesService implements OnApplicationShutdown {
     });
     this.metrics.count('extended', queueName, done.length);
     return { extended: done.map((receipt) => ({ receipt, leaseExpiresAt: formatTime(leaseExpiresAt) })), failed };
+  }
+
+  /**
+   * Acks or extends, for SQS, with receipts whose lease has run out. Returns those whose messages
+   * nobody else had received. Throws `queue-not-found`.
+   */
+  async late(queueName: string, receipts: string[], wish: LateWish): Promise<Set<string>> {
+    const { id } = await this.queues.get(queueName);
+    const decoded = receipts.map(decodeReceipt);
+    const outcomes = await this.repository.late(id, decoded, wish);
+    const done = receipts.filter((_, index) => outcomes[index]);
+    this.metrics.count(wish === 'settle' ? 'acked' : 'extended', queueName, done.length);
+    return new Set(done);
+  }
+
+  /** Ends leases at once, for SQS, and leaves the messages their receipts. */
+  async expose(queueName: string, receipts: readonly Receipt[]): Promise<void> {
+    const { id } = await this.queues.get(queueName);
+    await this.repository.expose({ queueId: id, receipts });
+    this.consumers.wake(queueName, receipts.length);
   }
 
   /**

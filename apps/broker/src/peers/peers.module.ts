@@ -2,6 +2,7 @@ import { Global, Module } from '@nestjs/common';
 import { PEERS } from '../messages/peers.js';
 import { MessagesModule } from '../messages/messages.module.js';
 import { ConsumersController } from './consumers.controller.js';
+import { DatabaseController } from './database.controller.js';
 import { HintCounts } from './hint-counts.js';
 import { PeerLinks } from './peer-links.js';
 import { PeersService } from './peers.service.js';
@@ -19,7 +20,7 @@ export class PeerLinksModule {}
  */
 @Module({
   imports: [MessagesModule, PeerLinksModule],
-  controllers: [ConsumersController],
+  controllers: [ConsumersController, DatabaseController],
   providers: [PeersService],
 })
 export class PeersModule {}

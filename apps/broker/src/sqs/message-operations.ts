@@ -1,6 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { encodeReceipt, formatMessageId, LIMITS, type ReceiptErrorCode } from '@rowmq/contract';
-import { type EnqueuedMessage, type Queue, QueueRepository } from '@rowmq/store';
+import { encodeReceipt, type FailedReceipt, formatMessageId, LIMITS, type ReceiptErrorCode } from '@rowmq/contract';
+import { type EnqueuedMessage, type LateWish, type Queue, QueueRepository } from '@rowmq/store';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import { UnreadAnswers } from '../http/unread-answers.js';
 import { KnownConsumers } from '../messages/known-consumers.js';
@@ -99,7 +99,7 @@ export class MessageOperations {
         const leased = await this.messages.receive(queue.name, demand, client.hungUp);
         if (leased.length === 0) return {};
         const receipts = leased.map((message) => encodeReceipt(message));
-        if (leaseSeconds === 0) await this.messages.nack(queue.name, { receipts, delaySeconds: 0, deadLetter: false });
+        if (leaseSeconds === 0) await this.messages.expose(queue.name, leased);
         else
           this.holders.record(
             consumer,
@@ -191,6 +191,7 @@ export class MessageOperations {
   /** Settles messages. A message that is gone, or that somebody else holds, is no error. */
   private async delete(queue: Queue, receipts: string[]): Promise<(SqsError | undefined)[]> {
     const { failed } = await this.messages.ack(queue.name, receipts);
+    await this.tryLate(queue, failed, 'settle');
     return outcomes(receipts, failed, (receipt, code) => {
       if (code === 'invalid-request') return invalidHandle(receipt);
       if (code === 'lease-lost' && queue.ordering !== null)
@@ -199,12 +200,25 @@ export class MessageOperations {
     });
   }
 
+  /** On standard queues, a late receipt works until somebody else gets the message. */
+  private async tryLate(
+    { name, ordering }: Queue,
+    failed: readonly FailedReceipt[],
+    wish: LateWish,
+  ): Promise<ReadonlySet<string>> {
+    const late = failed.filter(({ code }) => code === 'lease-lost').map(({ receipt }) => receipt);
+    if (late.length === 0 || ordering !== null) return new Set();
+    return this.messages.late(name, late, wish);
+  }
+
   private async changeVisibility(queue: Queue, receipts: string[], seconds: number): Promise<(SqsError | undefined)[]> {
     const { failed } =
       seconds === 0
         ? await this.messages.nack(queue.name, { receipts, delaySeconds: 0, deadLetter: false })
         : await this.messages.extend(queue.name, receipts, seconds);
+    const late = await this.tryLate(queue, failed, { leaseSeconds: seconds });
     return outcomes(receipts, failed, (receipt, code) => {
+      if (late.has(receipt)) return undefined;
       if (code === 'invalid-request') return invalidHandle(receipt);
       return invalidValue(
         receipt,
@@ -217,7 +231,7 @@ export class MessageOperations {
 
 function outcomes(
   receipts: readonly string[],
-  failed: readonly { receipt: string; code: ReceiptErrorCode }[],
+  failed: readonly FailedReceipt[],
   errorOf: (receipt: string, code: ReceiptErrorCode) => SqsError | undefined,
 ): (SqsError | undefined)[] {
   const codes = new Map(failed.map(({ receipt, code }) => [receipt, code]));

@@ -64,6 +64,7 @@ export class SqsEndpoint {
 
   /** Adds the routes in a scope of their own, which has its own parsers and errors. */
   serve(adapter: BrokerAdapter): void {
+    this.access.announce();
     const { bodyBytes, requestBytes } = this.config.sizes;
     const bodyLimit = Math.max(requestBytes, FORM_FACTOR * BATCH * bodyBytes);
     void adapter.getInstance().register(async (scope) => {
@@ -105,7 +106,8 @@ export class SqsEndpoint {
       const sent = readRequest(request);
       operation = sent.operation;
       if (operation === undefined || !isOperation(operation)) throw unknownOperation(operation, protocol);
-      const signer = this.access.check();
+      const { method, url, headers } = request;
+      const signer = await this.access.check({ method, url, headers, body: bytesOf(request) }, request.ip);
       accessKey = signer.caller.name ?? undefined;
       const { queue: pathQueue } = request.params as { queue?: string };
       if (
@@ -175,8 +177,12 @@ function protocolOf({ method, headers }: RawRequest): SqsProtocol {
   return method === 'POST' && isJson(headers) ? jsonProtocol : xmlProtocol;
 }
 
+function bytesOf({ body }: Pick<RawRequest, 'body'>): Buffer {
+  return Buffer.isBuffer(body) ? body : Buffer.alloc(0);
+}
+
 function readRequest({ method, url, headers, body }: RawRequest): SqsRequest {
-  const bytes = Buffer.isBuffer(body) ? body : Buffer.alloc(0);
+  const bytes = bytesOf({ body });
   if (method === 'GET') return readForm(url.includes('?') ? url.slice(url.indexOf('?') + 1) : '');
   return isForm(headers) ? readForm(bytes) : readJsonRequest(bytes, headers['x-amz-target'] as string | undefined);
 }

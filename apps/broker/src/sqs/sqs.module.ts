@@ -1,6 +1,7 @@
 import { Module } from '@nestjs/common';
 import { AuditModule } from '../audit/audit.module.js';
 import { JobsModule } from '../jobs/jobs.module.js';
+import { KeysModule } from '../keys/keys.module.js';
 import { MessagesModule } from '../messages/messages.module.js';
 import { QueuesModule } from '../queues/queues.module.js';
 import { MessageOperations } from './message-operations.js';
@@ -12,7 +13,7 @@ import { SqsService } from './sqs.service.js';
 
 /** The wire protocol of Amazon SQS. */
 @Module({
-  imports: [MessagesModule, QueuesModule, JobsModule, AuditModule],
+  imports: [MessagesModule, QueuesModule, JobsModule, AuditModule, KeysModule],
   providers: [SqsEndpoint, SqsService, SqsAccess, QueueOperations, MessageOperations, MoveTaskOperations],
 })
 export class SqsModule {}

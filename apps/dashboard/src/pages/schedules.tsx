@@ -101,7 +101,7 @@ function Schedule({ schedule, onOpen }: { schedule: ScheduleAnswer; onOpen: (ope
       {lastFailure !== null && <p class="fault">{lastFailure}</p>}
       {may('admin') && (
         <p class="actions">
-          <button type="button" aria-label={`Run ${name} now`} onClick={run}>
+          <button type="button" aria-label={`Run now: ${name}`} onClick={run}>
             Run now
           </button>
           <button type="button" aria-label={`Change ${name}`} onClick={() => onOpen({ kind: 'put', schedule })}>

@@ -1,6 +1,6 @@
 import { Column, Entity, PrimaryColumn } from 'typeorm';
 
-/** An API key. Its secrets are not stored, only their SHA-256. Times are ms since 1970. */
+/** An API key. Its secrets are stored as SHA-256, and maybe encrypted. Times are ms since 1970. */
 @Entity('api_key')
 export class ApiKeyEntity {
   @PrimaryColumn({ type: 'varchar', length: 80 })
@@ -18,6 +18,12 @@ export class ApiKeyEntity {
 
   @Column({ name: 'old_until', type: 'bigint', unsigned: true, nullable: true })
   oldUntil!: number | null;
+
+  @Column({ name: 'sealed_secret', type: 'varbinary', length: 200, nullable: true })
+  sealedSecret!: Buffer | null;
+
+  @Column({ name: 'old_sealed_secret', type: 'varbinary', length: 200, nullable: true })
+  oldSealedSecret!: Buffer | null;
 
   /** Separated by commas. */
   @Column({ type: 'varchar', length: 100 })

@@ -5,6 +5,7 @@ import type { Database, Transaction } from '../database/database.js';
 import { isDuplicateKey } from '../database/database-errors.js';
 import { ApiKeyEntity } from '../entities/index.js';
 import { type ApiKey, digestOf, newKeyId, newSecret } from './api-key.js';
+import { sealSecret } from './sealed-secret.js';
 
 /** All keys, and the time at which they were read, on the database's clock. */
 export interface ApiKeys {
@@ -21,8 +22,9 @@ export class ApiKeyRepository {
    * `invalid-request` if there are too many keys.
    *
    * Locks: the new row. A COMMIT without an answer is repeated with the same id and secret.
+   * @param sealingKey encrypts a copy of the secret, to check signatures with
    */
-  async create(definition: KeyDefinition): Promise<{ key: ApiKey; secret: string }> {
+  async create(definition: KeyDefinition, sealingKey?: string): Promise<{ key: ApiKey; secret: string }> {
     const { name } = definition;
     const id = newKeyId();
     const secret = newSecret(id);
@@ -42,6 +44,8 @@ export class ApiKeyRepository {
         secretDigest: digestOf(secret).toString(),
         oldDigest: null,
         oldUntil: null,
+        sealedSecret: sealed(secret, id, sealingKey),
+        oldSealedSecret: null,
         scopes: definition.scopes.join(','),
         patterns: definition.patterns.join(','),
         messagesPerSecond: definition.messagesPerSecond,
@@ -80,9 +84,10 @@ export class ApiKeyRepository {
   async readAll(): Promise<ApiKeys> {
     const [rows, now] = await this.database.all([
       {
-        sql: `SELECT name, id, secret_digest AS secretDigest, old_digest AS oldDigest, old_until AS oldUntil, scopes,
-                patterns,
-                messages_per_second AS messagesPerSecond, long_polls AS longPolls, created_at AS createdAt, expires_at AS expiresAt, last_used_at AS lastUsedAt
+        sql: `SELECT name, id, secret_digest AS secretDigest, old_digest AS oldDigest, old_until AS oldUntil,
+                sealed_secret AS sealedSecret, old_sealed_secret AS oldSealedSecret, scopes, patterns,
+                messages_per_second AS messagesPerSecond, long_polls AS longPolls,
+                created_at AS createdAt, expires_at AS expiresAt, last_used_at AS lastUsedAt
               FROM api_key
               LIMIT ${LIMITS.keys}`,
       },
@@ -97,11 +102,11 @@ export class ApiKeyRepository {
    *
    * Locks: the key's row.
    */
-  async rotate(name: string, oldSecretSeconds: number): Promise<{ key: ApiKey; secret: string }> {
+  async rotate(name: string, oldSecretSeconds: number, sealingKey?: string): Promise<{ key: ApiKey; secret: string }> {
     let secret = '';
     await this.database.transaction(async (tx) => {
-      const [row] = await tx.read<{ id: string; digest: string; now: number }>(
-        `SELECT id, secret_digest AS digest, ${NOW_MS} AS now
+      const [row] = await tx.read<{ id: string; digest: string; sealedSecret: Buffer | null; now: number }>(
+        `SELECT id, secret_digest AS digest, sealed_secret AS sealedSecret, ${NOW_MS} AS now
          FROM api_key FORCE INDEX (PRIMARY)
          WHERE name = ?
          FOR UPDATE`,
@@ -113,9 +118,21 @@ export class ApiKeyRepository {
       secret = newSecret(row.id);
       const old =
         oldSecretSeconds === 0
-          ? { oldDigest: null, oldUntil: null }
-          : { oldDigest: row.digest, oldUntil: row.now + oldSecretSeconds * 1000 };
-      await tx.manager.update(ApiKeyEntity, { name }, { ...old, secretDigest: digestOf(secret).toString() });
+          ? { oldDigest: null, oldUntil: null, oldSealedSecret: null }
+          : {
+              oldDigest: row.digest,
+              oldUntil: row.now + oldSecretSeconds * 1000,
+              oldSealedSecret: row.sealedSecret,
+            };
+      await tx.manager.update(
+        ApiKeyEntity,
+        { name },
+        {
+          ...old,
+          secretDigest: digestOf(secret).toString(),
+          sealedSecret: sealed(secret, row.id, sealingKey),
+        },
+      );
     });
     return { key: await this.get(name), secret };
   }
@@ -149,6 +166,10 @@ export class ApiKeyRepository {
     if (names.length === 0) return;
     await this.database.manager.update(ApiKeyEntity, { name: In([...names]) }, { lastUsedAt: () => NOW_MS });
   }
+}
+
+function sealed(secret: string, id: string, key: string | undefined): Buffer | null {
+  return key === undefined ? null : sealSecret(secret, id, key);
 }
 
 async function timeOf(tx: Transaction): Promise<number> {

@@ -15,6 +15,9 @@ export interface ApiKey {
   /** The same of the secret before the last rotation. */
   readonly oldDigest: Buffer | null;
   readonly oldUntil: number | null;
+  /** The secret as `sealSecret` wrote it. Null: the broker that made it had no key for that. */
+  readonly sealedSecret: Buffer | null;
+  readonly oldSealedSecret: Buffer | null;
   readonly scopes: readonly KeyScope[];
   /** None: every name. */
   readonly patterns: readonly string[];

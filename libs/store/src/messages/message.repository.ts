@@ -1,5 +1,5 @@
 import { Logger } from '@nestjs/common';
-import { type MoveCause, RowmqError } from '@rowmq/contract';
+import { type MoveCause, type Receipt, RowmqError } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
 import { finish, lockGroupsOf } from '../groups/finish.js';
@@ -9,6 +9,7 @@ import { QueueRepository } from '../queues/queue.repository.js';
 import { TopicCache } from '../topics/topic-cache.js';
 import { NO_OBSERVER, type StoreObserver } from '../store-observer.js';
 import { Cancel } from './cancel.js';
+import { LateReceipts, type LateWish } from './late.js';
 import { Claim, type Claimed, type Demand, type LeasedMessage } from './claim.js';
 import { LEASE_GRACE_MS, lockUnleased, NO_TOKEN, type Position } from './delivery.sql.js';
 import { Enqueue, type EnqueueOutcome, type EnqueueRequest, type Reserve } from './enqueue.js';
@@ -55,6 +56,7 @@ export class MessageRepository {
   private readonly claims: Claim;
   private readonly cancels: Cancel;
   private readonly single: OneMessage;
+  private readonly lateReceipts: LateReceipts;
   private readonly receipts: Receipts;
   private readonly views = new QueueViews();
   /** Queues whose over-received deliveries a claim is moving to the dead-letter queue. */
@@ -81,6 +83,7 @@ export class MessageRepository {
     this.receipts = new Receipts(database);
     this.cancels = new Cancel(database);
     this.single = new OneMessage(database);
+    this.lateReceipts = new LateReceipts(database);
   }
 
   /**
@@ -277,6 +280,23 @@ export class MessageRepository {
   }
 
   /**
+   * Acks or extends, for SQS, with receipts whose lease has run out. It can until somebody else
+   * receives the message, and returns whether it could. Locks: late.ts.
+   */
+  async late(queueId: number, receipts: readonly Receipt[], wish: LateWish): Promise<boolean[]> {
+    return Promise.all(receipts.map(async (receipt) => this.lateReceipts.run(queueId, receipt, wish)));
+  }
+
+  /**
+   * Ends leases at once, for SQS, and leaves the messages their receipts. Until somebody receives a
+   * message again, {@link late} takes its receipt. Locks: `lockHeld` in receipts.ts.
+   */
+  async expose(request: ReceiptsRequest): Promise<ReceiptOutcomes> {
+    const { outcomes } = await this.receipts.change([request], EXPOSE);
+    return outcomes[0] as ReceiptOutcomes;
+  }
+
+  /**
    * {@link ack} for ordered queues: the next messages of the groups become ready. Locks: `lockHeld`
    * in receipts.ts, then the groups.
    */
@@ -417,6 +437,13 @@ const EXTEND: ReceiptVerb<ReceiptsRequest & { leaseSeconds: number }> = {
   fate: ({ leaseSeconds }, _, now) => ({ availableAt: now + leaseSeconds * 1000 + LEASE_GRACE_MS }),
   secondOutcome: null,
   reach: 'whole',
+};
+
+/** The deadline is now. In an ordered queue the receipt ends, as after a nack. */
+const EXPOSE: ReceiptVerb<ReceiptsRequest> = {
+  fate: (_, { groupKey }, now) => ({ availableAt: now, ...(groupKey !== null && { leaseToken: NO_TOKEN }) }),
+  secondOutcome: 'lease-lost',
+  reach: 'with-later',
 };
 
 const NACK: ReceiptVerb<ReceiptsRequest & { delaySeconds: number; reason?: string | undefined }> = {

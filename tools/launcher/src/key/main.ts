@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 import { createKeyRequest, readRequest } from '@rowmq/contract';
 import { DATABASE_SETTINGS, databaseTls, readSettings, reason } from '@rowmq/runtime';
 import { ApiKeyRepository, AuditRepository, Database, openDataSource } from '@rowmq/store';
+import { z } from 'zod';
 
 const HELP = `Usage: npm run key:create -- <name> --scope <scope> [options]
 
@@ -49,7 +50,7 @@ async function run(): Promise<void> {
     patterns: values.pattern ?? [],
     expiresAt: values['expires-at'],
   });
-  const settings = readSettings(DATABASE_SETTINGS, process.env);
+  const settings = readSettings({ ...DATABASE_SETTINGS, ROWMQ_SQS_SECRET_KEY: z.string().optional() }, process.env);
   const dataSource = await openDataSource({
     url: settings.ROWMQ_DATABASE_URL,
     tls: databaseTls(settings),
@@ -58,7 +59,7 @@ async function run(): Promise<void> {
   });
   try {
     const database = new Database(dataSource);
-    const { secret } = await new ApiKeyRepository(database).create(definition);
+    const { secret } = await new ApiKeyRepository(database).create(definition, settings.ROWMQ_SQS_SECRET_KEY);
     await new AuditRepository(database).add([
       {
         action: 'createKey',
