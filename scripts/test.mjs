@@ -68,8 +68,12 @@ async function findPrograms() {
   const programs = [
     { name: 'chromium', variable: 'CHROMIUM', paths: chromium, tests: 'web pages' },
     { name: 'haproxy', variable: 'HAPROXY', paths: ['/usr/sbin/haproxy'], tests: 'the balancer' },
+    // Clients of SQS beside those of npm. Without them, the tests of the others suffice.
+    { name: 'awscli', paths: ['/usr/bin/aws'], tests: 'the AWS command line', isOptional: true },
+    { name: 'python3-boto3', paths: ['/usr/lib/python3/dist-packages/boto3'], tests: 'boto3', isOptional: true },
   ];
-  const isThere = ({ variable, paths }) => [process.env[variable], ...paths].some((path) => path && existsSync(path));
+  const isThere = ({ variable, paths }) =>
+    [variable && process.env[variable], ...paths].some((path) => path && existsSync(path));
   const missing = programs.filter((program) => !isThere(program));
   if (missing.length === 0) return [];
   const names = missing.map(({ name }) => name);
@@ -80,11 +84,10 @@ async function findPrograms() {
     return [];
   }
   for (const { name, variable, tests } of missing) {
-    console.warn(
-      `NOT TESTED: ${tests}. There is no ${name}; install it (Debian: apt-get install ${name}), or set ${variable} to its path.`,
-    );
+    const orSet = variable === undefined ? '' : `, or set ${variable} to its path`;
+    console.warn(`NOT TESTED: ${tests}. There is no ${name}; install it (Debian: apt-get install ${name})${orSet}.`);
   }
-  return missing.map(({ tests }) => tests);
+  return missing.filter(({ isOptional }) => isOptional !== true).map(({ tests }) => tests);
 }
 
 /** Finds or unpacks Helm. Returns what cannot be tested without it. */
