@@ -1,10 +1,12 @@
 import { execFile } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { eventually } from './support/wait.js';
 
 /* The image's packages, as the Dockerfile's npm ci installs them from package-lock.json. */
@@ -103,7 +105,15 @@ test('npm 11 does not run the install script of @scarf/scarf, the only package t
   expect(allowScripts).toEqual({ '@scarf/scarf': false });
 });
 
-test('the install script of @scarf/scarf, which npm 10 runs, reports nothing from this repository', async () => {
+test('the install script of @scarf/scarf, which npm 10 runs, reports nothing with the settings of this repository', async () => {
+  // The script gives npm ls three seconds for the tree, so the project has nothing else.
+  const project = await mkdtemp(join(tmpdir(), 'rowmq-scarf-'));
+  onTestFinished(async () => rm(project, { recursive: true, force: true }));
+  const { scarfSettings } = JSON.parse(await readFile(`${root}/package.json`, 'utf8')) as { scarfSettings: unknown };
+  const dependencies = { '@scarf/scarf': '*' };
+  await writeFile(join(project, 'package.json'), JSON.stringify({ name: 'as-here', dependencies, scarfSettings }));
+  const scarf = join(project, 'node_modules/@scarf/scarf');
+  await cp(`${root}/node_modules/@scarf/scarf`, scarf, { recursive: true });
   const reports: string[] = [];
   const server = createServer((request, response) => {
     reports.push(request.url ?? '');
@@ -115,12 +125,12 @@ test('the install script of @scarf/scarf, which npm 10 runs, reports nothing fro
     const { port } = server.address() as AddressInfo;
     const report = async (): Promise<string> => {
       const { stdout, stderr } = await run(process.execPath, ['report.js'], {
-        cwd: `${root}/node_modules/@scarf/scarf`,
-        env: { ...env, INIT_CWD: root, SCARF_LOCAL_PORT: String(port), SCARF_VERBOSE: 'true' },
+        cwd: scarf,
+        env: { ...env, INIT_CWD: project, SCARF_LOCAL_PORT: String(port), SCARF_VERBOSE: 'true' },
       });
       return stdout + stderr;
     };
-    // The script gives npm ls three seconds to read the tree, which a busy machine may exceed.
+    // A busy machine may exceed them even so.
     const isDisabled = async (): Promise<boolean> => (await report()).includes('disabled via a package.json');
     await eventually('the script reads scarfSettings', isDisabled, 45_000);
   } finally {

@@ -50,7 +50,8 @@ describe('a terminal', { timeout: COMMANDS_MS }, () => {
       `peek ${queue.name} --full`,
       `receive ${queue.name} --body --lease 1`,
     ]) {
-      const terminal = open(command, { NO_COLOR: '1' });
+      // Wide enough for the whole body, however many characters its age has.
+      const terminal = open(command, { NO_COLOR: '1' }, { cols: 200, rows: 24 });
       expect(await terminal.exitCode()).toBe(0);
       expect(terminal.text).toContain('\\x1b[31mhostile\\x07');
       expect(terminal.raw).not.toContain(ESCAPE);

@@ -30,7 +30,7 @@ interface Snapshot {
 type Hours = Awaited<ReturnType<MinuteRepository['stretches']>>;
 
 /**
- * All queues at a glance. A thousand queues cost six statements every two seconds, however many
+ * All queues at a glance. A thousand queues cost ten statements every two seconds, however many
  * pages are open, and nothing while none is.
  */
 @Injectable()
