@@ -174,11 +174,12 @@ describe('the dashboard of a broker with a thousand queues', () => {
         0,
         300,
         Date.now(),
+        Date.now(),
         1,
       ]);
       await connection.query(
         `INSERT INTO queue (name, lease_seconds, message_ttl_seconds, delay_seconds, deduplication_seconds, created_at,
-           version) VALUES ?`,
+           changed_at, version) VALUES ?`,
         [rows],
       );
       await connection.end();
