@@ -1,0 +1,54 @@
+import {
+  ChangeMessageVisibilityCommand,
+  CreateQueueCommand,
+  DeleteMessageCommand,
+  GetQueueAttributesCommand,
+  ReceiveMessageCommand,
+  SendMessageCommand,
+} from '@aws-sdk/client-sqs';
+import { expect, test } from 'vitest';
+import { newQueueName } from '../support/api.js';
+import { newClient, useSqsBroker } from './support.js';
+
+const rowmq = useSqsBroker();
+
+async function receive(QueueUrl: string | undefined, VisibilityTimeout: number) {
+  const sqs = newClient(rowmq.broker.url);
+  const { Messages } = await sqs.send(new ReceiveMessageCommand({ QueueUrl, VisibilityTimeout, WaitTimeSeconds: 20 }));
+  return Messages?.[0]?.ReceiptHandle as string;
+}
+
+async function counts(QueueUrl: string | undefined) {
+  const AttributeNames = ['ApproximateNumberOfMessages' as const, 'ApproximateNumberOfMessagesNotVisible' as const];
+  const { Attributes } = await newClient(rowmq.broker.url).send(
+    new GetQueueAttributesCommand({ QueueUrl, AttributeNames }),
+  );
+  return [Attributes?.['ApproximateNumberOfMessages'], Attributes?.['ApproximateNumberOfMessagesNotVisible']];
+}
+
+test('a receipt works after its deadline until somebody else receives the message', async () => {
+  const sqs = newClient(rowmq.broker.url);
+  const { QueueUrl } = await sqs.send(new CreateQueueCommand({ QueueName: newQueueName() }));
+  await sqs.send(new SendMessageCommand({ QueueUrl, MessageBody: 'x' }));
+  const ended = await receive(QueueUrl, 0);
+  // Extends it again, although its deadline has passed.
+  await sqs.send(new ChangeMessageVisibilityCommand({ QueueUrl, ReceiptHandle: ended, VisibilityTimeout: 60 }));
+  expect(await counts(QueueUrl)).toEqual(['0', '1']);
+  await sqs.send(new DeleteMessageCommand({ QueueUrl, ReceiptHandle: ended }));
+  expect(await counts(QueueUrl)).toEqual(['0', '0']);
+
+  await sqs.send(new SendMessageCommand({ QueueUrl, MessageBody: 'y' }));
+  const late = await receive(QueueUrl, 0);
+  await sqs.send(new DeleteMessageCommand({ QueueUrl, ReceiptHandle: late }));
+  expect(await counts(QueueUrl)).toEqual(['0', '0']);
+
+  await sqs.send(new SendMessageCommand({ QueueUrl, MessageBody: 'z' }));
+  const stale = await receive(QueueUrl, 0);
+  const current = await receive(QueueUrl, 60);
+  expect(current).not.toBe(stale);
+  // It succeeds, and deletes nothing: another consumer holds the message.
+  await sqs.send(new DeleteMessageCommand({ QueueUrl, ReceiptHandle: stale }));
+  expect(await counts(QueueUrl)).toEqual(['0', '1']);
+  await sqs.send(new DeleteMessageCommand({ QueueUrl, ReceiptHandle: current }));
+  expect(await counts(QueueUrl)).toEqual(['0', '0']);
+});
