@@ -24,6 +24,11 @@ export const RUN_ONCE: readonly string[] = [
   'test/e2e/cli-docs.test.ts',
   'test/e2e/cli-operations.test.ts',
   'test/e2e/cli-terminal.test.ts',
+  // Programs around the broker, too. sqs/clients.test.ts runs the operations on every kind.
+  'test/sqs/celery.test.ts',
+  'test/sqs/fifo.test.ts',
+  'test/sqs/libraries.test.ts',
+  'test/sqs/signatures.test.ts',
   // These test HTTP alone: the page, the document, keys and origins, slow sockets, the commands of
   // the docs.
   'test/e2e/dashboard.test.ts',

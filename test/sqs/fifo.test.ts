@@ -1,0 +1,94 @@
+import {
+  CreateQueueCommand,
+  DeleteMessageBatchCommand,
+  type Message,
+  ReceiveMessageCommand,
+  SendMessageBatchCommand,
+} from '@aws-sdk/client-sqs';
+import { expect, test } from 'vitest';
+import { newQueueName } from '../support/api.js';
+import { eventually } from '../support/wait.js';
+import { newClient, useSqsBroker } from './support.js';
+
+const rowmq = useSqsBroker();
+const GROUPS = 200;
+const OF_EACH = 8;
+const PRODUCERS = 10;
+const CONSUMERS = 8;
+/** Share of receives whose consumer vanishes. */
+const CRASHES = 0.1;
+
+/** The messages of a group have numbers. One may come when all before it are deleted. */
+class Ledger {
+  readonly violations: string[] = [];
+  /** By group, the first number whose deletion nobody has sent. */
+  private readonly next = new Map<string, number>();
+
+  received(messages: readonly Message[]): void {
+    const inAnswer = new Map<string, number>();
+    for (const { Body } of messages) {
+      const [group, number] = read(Body);
+      const earliest = Math.max(this.next.get(group) ?? 0, inAnswer.get(group) ?? 0);
+      if (number > earliest) this.violations.push(`${Body} came before ${group}/${earliest} was deleted`);
+      inAnswer.set(group, number + 1);
+    }
+  }
+
+  deleting(messages: readonly Message[]): void {
+    for (const { Body } of messages) {
+      const [group, number] = read(Body);
+      this.next.set(group, Math.max(this.next.get(group) ?? 0, number + 1));
+    }
+  }
+
+  get isComplete(): boolean {
+    return this.next.size === GROUPS && [...this.next.values()].every((next) => next === OF_EACH);
+  }
+}
+
+function read(body: string | undefined): [group: string, number: number] {
+  const [group = '', number] = (body ?? '').split('/');
+  return [group, Number(number)];
+}
+
+test('a FIFO queue keeps the order of 200 groups, although consumers vanish', { timeout: 240_000 }, async () => {
+  const sqs = newClient(rowmq.broker.url);
+  const { QueueUrl } = await sqs.send(
+    new CreateQueueCommand({
+      QueueName: `${newQueueName()}.fifo`,
+      Attributes: { FifoQueue: 'true', ContentBasedDeduplication: 'true' },
+    }),
+  );
+  const ledger = new Ledger();
+  const stopping = new AbortController();
+
+  const produce = async (producer: number): Promise<void> => {
+    for (let number = 0; number < OF_EACH; number += 1) {
+      for (let group = producer; group < GROUPS; group += PRODUCERS) {
+        const MessageGroupId = `group-${group}`;
+        const Entries = [{ Id: '0', MessageBody: `${MessageGroupId}/${number}`, MessageGroupId }];
+        const { Failed = [] } = await sqs.send(new SendMessageBatchCommand({ QueueUrl, Entries }));
+        expect(Failed).toEqual([]);
+      }
+    }
+  };
+  const consume = async (): Promise<void> => {
+    while (!stopping.signal.aborted) {
+      const { Messages = [] } = await sqs.send(
+        new ReceiveMessageCommand({ QueueUrl, MaxNumberOfMessages: 10, WaitTimeSeconds: 1, VisibilityTimeout: 5 }),
+      );
+      ledger.received(Messages);
+      if (Messages.length === 0 || Math.random() < CRASHES) continue;
+      ledger.deleting(Messages);
+      const Entries = Messages.map(({ ReceiptHandle }, index) => ({ Id: String(index), ReceiptHandle }));
+      await sqs.send(new DeleteMessageBatchCommand({ QueueUrl, Entries }));
+    }
+  };
+
+  const consuming = Promise.all(Array.from({ length: CONSUMERS }, consume));
+  await Promise.all(Array.from({ length: PRODUCERS }, async (_, producer) => produce(producer)));
+  await eventually('all messages are deleted', () => ledger.isComplete, 180_000);
+  stopping.abort();
+  await consuming;
+  expect(ledger.violations).toEqual([]);
+});
