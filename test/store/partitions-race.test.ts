@@ -134,8 +134,9 @@ describe('a delivery that moves to another queue while the reaper checks its par
    */
   async function hop(): Promise<{ first: number; move: () => Promise<unknown> }> {
     await store.database.write(
-      `INSERT INTO queue (name, lease_seconds, message_ttl_seconds, delay_seconds, deduplication_seconds, created_at, version)
-       SELECT CONCAT('many-', seq), 30, 86400, 0, 300, 0, 1 FROM JSON_TABLE(?, '$[*]' COLUMNS (seq INT PATH '$')) AS numbers`,
+      `INSERT INTO queue (name, lease_seconds, message_ttl_seconds, delay_seconds, deduplication_seconds, created_at,
+         changed_at, version)
+       SELECT CONCAT('many-', seq), 30, 86400, 0, 300, 0, 0, 1 FROM JSON_TABLE(?, '$[*]' COLUMNS (seq INT PATH '$')) AS numbers`,
       [JSON.stringify(Array.from({ length: 250 }, (_, index) => index))],
     );
     const last = await createQueue(store, { messageTtlSeconds: 60 * 86_400 });
