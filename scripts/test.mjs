@@ -70,7 +70,12 @@ async function findPrograms() {
     { name: 'haproxy', variable: 'HAPROXY', paths: ['/usr/sbin/haproxy'], tests: 'the balancer' },
     // Clients of SQS beside those of npm. Without them, the tests of the others suffice.
     { name: 'awscli', paths: ['/usr/bin/aws'], tests: 'the AWS command line', isOptional: true },
-    { name: 'python3-boto3', paths: ['/usr/lib/python3/dist-packages/boto3'], tests: 'boto3', isOptional: true },
+    ...['boto3', 'celery', 'pycurl'].map((module) => ({
+      name: `python3-${module}`,
+      paths: [`/usr/share/doc/python3-${module}/copyright`],
+      tests: module === 'boto3' ? 'boto3' : 'Celery',
+      isOptional: true,
+    })),
   ];
   const isThere = ({ variable, paths }) =>
     [variable && process.env[variable], ...paths].some((path) => path && existsSync(path));

@@ -24,7 +24,9 @@ export function findPython(modules: string, isSystem: boolean): string | undefin
     execFileSync(python, ['-c', `import ${modules}`], { stdio: 'ignore' });
     return python;
   } catch {
-    console.warn(`NOT TESTED: ${python} has no ${modules}. apt-get install python3-boto3 python3-celery awscli`);
+    console.warn(
+      `NOT TESTED: ${python} has no ${modules}. apt-get install python3-boto3 python3-celery python3-pycurl`,
+    );
     return undefined;
   }
 }
