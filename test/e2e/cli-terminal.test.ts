@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { useBroker } from '../support/api.js';
+import { useOwnBroker } from '../support/api.js';
 import { Terminal } from '../support/cli.js';
 
 /* `rowmq` as people use it, in a terminal. */
@@ -10,7 +10,8 @@ import { Terminal } from '../support/cli.js';
 /** Each command is a process, which takes seconds on a busy machine. */
 const COMMANDS_MS = 180_000;
 
-const shared = useBroker();
+// The live table shows the deepest queues of all.
+const shared = useOwnBroker();
 const terminals: Terminal[] = [];
 afterEach(() => {
   for (const terminal of terminals.splice(0)) terminal.kill();
