@@ -6,7 +6,7 @@ import { visible } from '../body.js';
 import { instant } from '../format.js';
 import { useLive } from '../live.js';
 import { Choice, Field, textIn } from '../parts/dialog.js';
-import { Loaded } from '../parts/states.js';
+import { CursorPager, Loaded } from '../parts/states.js';
 import { place, refine } from '../router.js';
 
 const EVERY_MS = 5000;
@@ -55,20 +55,13 @@ export function AuditPage(): JSX.Element {
         {({ entries, nextAfter }) => (
           <>
             {entries.length === 0 ? <p class="muted">No action.</p> : <Table entries={entries} />}
-            {(pages.length > 0 || nextAfter !== null) && (
-              <nav class="pager" aria-label="Pages of the audit">
-                <button type="button" disabled={pages.length === 0} onClick={() => setPages(pages.slice(0, -1))}>
-                  Newer
-                </button>
-                <button
-                  type="button"
-                  disabled={nextAfter === null}
-                  onClick={() => nextAfter !== null && setPages([...pages, nextAfter])}
-                >
-                  Older
-                </button>
-              </nav>
-            )}
+            <CursorPager
+              of="the audit"
+              cursors={pages}
+              nextAfter={nextAfter}
+              words={['Newer', 'Older']}
+              onMove={setPages}
+            />
           </>
         )}
       </Loaded>

@@ -5,7 +5,7 @@ import { admin, change, may, session } from '../api.js';
 import { ago, instant } from '../format.js';
 import { useLive } from '../live.js';
 import { Field, FormDialog, textIn } from '../parts/dialog.js';
-import { Loaded } from '../parts/states.js';
+import { CursorPager, Loaded } from '../parts/states.js';
 
 const EVERY_MS = 5000;
 const SCOPES: readonly (readonly [KeyScope, string])[] = [
@@ -57,20 +57,7 @@ export function KeysPage(): JSX.Element {
         {({ keys, nextAfter }) => (
           <>
             {keys.length === 0 ? <p class="muted">No keys in the database.</p> : <Table keys={keys} onOpen={setOpen} />}
-            {(pages.length > 0 || nextAfter !== null) && (
-              <nav class="pager" aria-label="Pages of keys">
-                <button type="button" disabled={pages.length === 0} onClick={() => setPages(pages.slice(0, -1))}>
-                  Previous
-                </button>
-                <button
-                  type="button"
-                  disabled={nextAfter === null}
-                  onClick={() => nextAfter !== null && setPages([...pages, nextAfter])}
-                >
-                  Next
-                </button>
-              </nav>
-            )}
+            <CursorPager of="keys" cursors={pages} nextAfter={nextAfter} onMove={setPages} />
           </>
         )}
       </Loaded>

@@ -5,7 +5,7 @@ import { admin, change, may } from '../api.js';
 import { ago, duration, instant } from '../format.js';
 import { useLive } from '../live.js';
 import { Area, Choice, Field, FormDialog, messageOf, numberIn, textIn } from '../parts/dialog.js';
-import { Loaded } from '../parts/states.js';
+import { CursorPager, Loaded } from '../parts/states.js';
 import { toast } from '../parts/toasts.js';
 import { to } from '../router.js';
 
@@ -40,20 +40,7 @@ export function SchedulesPage(): JSX.Element {
                 ))}
               </ul>
             )}
-            {(pages.length > 0 || nextAfter !== null) && (
-              <nav class="pager" aria-label="Pages of schedules">
-                <button type="button" disabled={pages.length === 0} onClick={() => setPages(pages.slice(0, -1))}>
-                  Previous
-                </button>
-                <button
-                  type="button"
-                  disabled={nextAfter === null}
-                  onClick={() => nextAfter !== null && setPages([...pages, nextAfter])}
-                >
-                  Next
-                </button>
-              </nav>
-            )}
+            <CursorPager of="schedules" cursors={pages} nextAfter={nextAfter} onMove={setPages} />
           </>
         )}
       </Loaded>

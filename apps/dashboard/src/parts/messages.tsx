@@ -8,7 +8,7 @@ import { go, place, refine, to } from '../router.js';
 import { Field, FormDialog, numberIn, textIn } from './dialog.js';
 import { Body, Headers, MessageActions } from './message-view.js';
 import { RedriveFields } from './queue-actions.js';
-import { Loaded } from './states.js';
+import { CursorPager, Loaded } from './states.js';
 import { visible } from '../body.js';
 
 const EVERY_MS = 2000;
@@ -78,21 +78,7 @@ export function Messages({ queue }: { queue: QueueAnswer }): JSX.Element {
                 ))}
               </ul>
             )}
-            {(cursors.length > 0 || nextAfter !== null) && (
-              <nav class="pager" aria-label="Pages of messages">
-                <button type="button" disabled={cursors.length === 0} onClick={() => setCursors(cursors.slice(0, -1))}>
-                  Previous
-                </button>
-                <span>Page {cursors.length + 1}</span>
-                <button
-                  type="button"
-                  disabled={nextAfter === null}
-                  onClick={() => nextAfter !== null && setCursors([...cursors, nextAfter])}
-                >
-                  Next
-                </button>
-              </nav>
-            )}
+            <CursorPager of="messages" cursors={cursors} nextAfter={nextAfter} showsPage onMove={setCursors} />
           </>
         )}
       </Loaded>

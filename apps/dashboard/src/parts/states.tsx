@@ -52,3 +52,42 @@ export function Pager({
     </nav>
   );
 }
+
+interface CursorPagerProps {
+  /** The things on the pages, for a screen reader. */
+  readonly of: string;
+  /** The cursors of the pages up to this one, without the first, which has none. */
+  readonly cursors: readonly string[];
+  readonly nextAfter: string | null;
+  readonly words?: readonly [previous: string, next: string];
+  readonly showsPage?: boolean;
+  readonly onMove: (cursors: readonly string[]) => void;
+}
+
+/** The pager of a list that each page continues by a cursor. One page needs none. */
+export function CursorPager({
+  of,
+  cursors,
+  nextAfter,
+  words,
+  showsPage,
+  onMove,
+}: CursorPagerProps): JSX.Element | null {
+  if (cursors.length === 0 && nextAfter === null) return null;
+  const [previous, next] = words ?? ['Previous', 'Next'];
+  return (
+    <nav class="pager" aria-label={`Pages of ${of}`}>
+      <button type="button" disabled={cursors.length === 0} onClick={() => onMove(cursors.slice(0, -1))}>
+        {previous}
+      </button>
+      {showsPage === true && <span>Page {cursors.length + 1}</span>}
+      <button
+        type="button"
+        disabled={nextAfter === null}
+        onClick={() => nextAfter !== null && onMove([...cursors, nextAfter])}
+      >
+        {next}
+      </button>
+    </nav>
+  );
+}
