@@ -9,7 +9,8 @@ export function losingAnswers(database: Database, meanwhile = async (): Promise<
   forgetful.transaction = async <T>(work: (tx: Transaction) => Promise<T>): Promise<T> => {
     await database.transaction(work);
     await meanwhile();
-    return database.transaction((tx) => work(Object.assign(Object.create(tx) as Transaction, { commitUnknown: true })));
+    // Not a copy of `tx`: it could not tell the database that a transaction is open.
+    return database.transaction((tx) => work(Object.assign(tx, { commitUnknown: true })));
   };
   return forgetful;
 }
