@@ -51,7 +51,8 @@ function header(
   return [
     `\`${command}\``,
     '',
-    `${date}, commit ${of}; ${on}; Node ${process.version}, ${Object.keys(results).join(', ')}.`,
+    `${date}, commit ${of}; ${on};`,
+    `Node ${process.version}, ${Object.keys(results).join(', ')}.`,
     'Broker, database and load generator share the machine. The server itself reports durable settings:',
     'innodb_flush_log_at_trx_commit=1, sync_binlog=1, binlog on.',
   ].join('\n');
@@ -62,15 +63,18 @@ function machine(): string {
   return `${cpus().length} × ${processor?.model ?? 'CPU'}, ${Math.round(totalmem() / 2 ** 30)} GiB`;
 }
 
+/** The commit, and whether other files than the results differ from it. */
 function commit(): string {
+  const options = {
+    cwd: ROOT,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'ignore'],
+    env: { ...process.env, GIT_OPTIONAL_LOCKS: '0' },
+  } satisfies ExecFileSyncOptionsWithStringEncoding;
+  const git = (...args: string[]): string => execFileSync('git', args, options).trim();
   try {
-    const options = {
-      cwd: ROOT,
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'ignore'],
-      env: { ...process.env, GIT_OPTIONAL_LOCKS: '0' },
-    } satisfies ExecFileSyncOptionsWithStringEncoding;
-    return execFileSync('git', ['describe', '--always', '--dirty'], options).trim();
+    const isClean = git('status', '--porcelain', '--', ':!bench/RESULTS.md') === '';
+    return `${git('describe', '--always')}${isClean ? '' : '-dirty'}`;
   } catch {
     return 'unknown';
   }
