@@ -71,7 +71,8 @@ export class PublishService {
       request,
       caller ?? undefined,
     );
-    for (const queue of published.flatMap(({ queues }) => queues)) this.metrics.count('enqueued', queue, 1);
+    for (const [queue, count] of counts(published.flatMap(({ queues }) => queues)))
+      this.metrics.count('enqueued', queue, count);
     return {
       messages: published.map(({ id, duplicate, subscriptions: count }) => ({
         id: formatMessageId(id),

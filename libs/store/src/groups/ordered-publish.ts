@@ -6,13 +6,14 @@ import { deliveryRow, insertNewDeliveries } from '../messages/enqueue.js';
 import { insertPacks } from '../messages/pack.sql.js';
 import type { TopicBatch } from '../messages/publish.js';
 import {
-  groupKeyIn,
+  groupKeysIn,
   isInOrder,
   packWanted,
   packWantedInOrder,
   type TopicMessage,
   type TopicPack,
 } from '../messages/publish-packing.js';
+import type { Queue } from '../queues/queue.js';
 import { commitInOrder, NO_ID } from './commit-in-order.js';
 import { type GroupKey, groupsOf } from './group.js';
 import type { Group } from './group.sql.js';
@@ -31,7 +32,7 @@ export async function storePublishedInOrder(
   return commitInOrder(database, {
     rows: [
       { table: 'topic', rows: topics },
-      { table: 'queue', rows: messages.flatMap(({ copies }) => copies.map(({ queue }) => queue)) },
+      { table: 'queue', rows: queuesOf(messages) },
     ],
     groups: groupsIn(messages),
     makeRecords,
@@ -43,16 +44,15 @@ export async function storePublishedInOrder(
   });
 }
 
+/** The queues that want these messages, each once. */
+function queuesOf(messages: readonly TopicMessage[]): Queue[] {
+  const terms = new Set(messages.map((message) => message.terms));
+  return [...new Set([...terms].flatMap(({ shares }) => shares.map(({ queue }) => queue)))];
+}
+
 /** The groups of messages in ordered queues, in the order in which transactions lock them. */
 export function groupsIn(messages: readonly TopicMessage[]): GroupKey[] {
-  return groupsOf(
-    messages.flatMap(({ copies }) =>
-      copies.flatMap((copy) => {
-        const groupKey = groupKeyIn(copy);
-        return groupKey === undefined ? [] : { queueId: copy.queue.id, groupKey };
-      }),
-    ),
-  );
+  return groupsOf(messages.flatMap(groupKeysIn));
 }
 
 /** Packs messages, those for ordered queues in the order of their groups. */

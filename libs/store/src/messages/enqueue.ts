@@ -107,12 +107,16 @@ interface Admission {
   plan: Pick<Plan<Admitted>, 'answer' | 'messages'> & Partial<Pick<Plan<Admitted>, 'records'>>;
 }
 
-/** The messages of one batch for one queue. */
-export interface QueueBatch {
+/** The messages of one batch that consumers of a queue get at once. */
+export interface HandOffs {
   queue: Queue;
-  messages: Admitted[];
   /** Each reservation with the messages that it gets. */
   handOffs: { reservation: Reservation; messages: Admitted[] }[];
+}
+
+/** The messages of one batch for one queue. */
+export interface QueueBatch extends HandOffs {
+  messages: Admitted[];
 }
 
 /** The messages of one batch for one queue, in packs of their own. */
@@ -194,7 +198,7 @@ export class Enqueue {
         }
         if (!isOrdered) await this.places.give(batches);
         for (const batch of isOrdered ? [] : batches) {
-          reserveFor(batch, reserve);
+          reserveReady(batch, reserve);
           batch.packs = packMessages(batch.messages, this.makePackId);
           batch.records = batch.makeRecords();
         }
@@ -344,7 +348,7 @@ export class Enqueue {
   }
 
   /** Nothing of these batches is stored, unless a COMMIT without an answer turns out well. */
-  cancel(batches: readonly QueueBatch[]): void {
+  cancel(batches: readonly HandOffs[]): void {
     for (const { queue, handOffs } of batches) {
       // The messages may be stored after all, so the next claim reads from the start.
       this.views.forget(queue.id);
@@ -373,7 +377,7 @@ export class Enqueue {
    *
    * @param now when the batch was stored; undefined if a COMMIT without an answer turned out well
    */
-  async handOff({ queue, handOffs }: QueueBatch, leaseToken: Buffer, now: number | undefined): Promise<void> {
+  async handOff({ queue, handOffs }: HandOffs, leaseToken: Buffer, now: number | undefined): Promise<void> {
     const undone: LeasedMessage[] = [];
     for (const { reservation, messages } of handOffs) {
       const leased = messages.map((message) => toLeased(message, leaseToken, now ?? 0));
@@ -427,13 +431,26 @@ export function restless(error: SettingsChanged | RecordMet, what: 'queue' | 'to
 }
 
 /** Reserves parked consumers for a batch's ready messages, the most urgent first. */
-export function reserveFor({ queue, messages, handOffs }: QueueBatch, reserve: Reserve): void {
-  if (queue.paused) return;
-  const ready = messages
-    .filter(({ delayMs }) => delayMs === 0)
-    .toSorted((one, other) => one.priorityRank - other.priorityRank);
+function reserveReady(batch: QueueBatch, reserve: Reserve): void {
+  const ready = batch.messages.filter(({ delayMs }) => delayMs === 0);
+  reserveFor(batch, ready.length, () => ready.toSorted((one, other) => one.priorityRank - other.priorityRank), reserve);
+}
+
+/**
+ * Reserves parked consumers of a queue for `count` ready messages.
+ * @param inOrder makes the messages, in the order in which consumers get them
+ */
+export function reserveFor(
+  { queue, handOffs }: HandOffs,
+  count: number,
+  inOrder: () => readonly Admitted[],
+  reserve: Reserve,
+): void {
+  const reservations = queue.paused || count === 0 ? [] : reserve(queue, count);
+  if (reservations.length === 0) return;
+  const ready = inOrder();
   let used = 0;
-  for (const reservation of ready.length === 0 ? [] : reserve(queue, ready.length)) {
+  for (const reservation of reservations) {
     const wanted = ready.slice(used, used + reservation.maxMessages);
     const reserved = wanted.slice(0, countFitting(wanted, contentBytes));
     used += reserved.length;
@@ -471,15 +488,24 @@ export function namesInstant({ messages }: Pick<EnqueueRequest, 'messages'>): bo
 }
 
 /**
+ * A message with its times. Throws what {@link fateOf} does.
+ * @param now the database's time, for a message that names an instant
+ */
+function schedule(message: NewMessage, queue: Queue, index: number, now: number): Admitted {
+  const { body, headers, replayOf, groupId, priority } = message;
+  const fate = fateOf(message, queue, index, now);
+  return { body, headers, replayOf, ...(groupId !== undefined && { groupId }), priority, ...fate };
+}
+
+/**
  * The times of a message. Throws `queue-paused` if its queue takes none. Throws `invalid-request`
  * if it does not fit the ordering of its queue, if it would expire before it is available, or if it
  * is available too late.
- * @param now the database's time, for a message that names an instant
  */
-export function schedule(message: NewMessage, queue: Queue, index: number, now: number): Admitted {
+export function fateOf(message: NewMessage, queue: Queue, index: number, now: number): NewFate {
   if (queue.producersPaused) throw queuePaused(queue.name);
   checkGroup(message, queue, index);
-  const { body, headers, replayOf, groupId, priority, expiresInSeconds } = message;
+  const { priority, expiresInSeconds } = message;
   const availableAt = message.availableAt !== undefined && message.availableAt > now ? message.availableAt : null;
   const delayMs = delayOf(message, queue, now);
   if (delayMs > LIMITS.aheadSeconds * 1000) {
@@ -497,11 +523,6 @@ export function schedule(message: NewMessage, queue: Queue, index: number, now: 
     );
   }
   return {
-    body,
-    headers,
-    replayOf,
-    ...(groupId !== undefined && { groupId }),
-    priority,
     priorityRank: LIMITS.priorityMax - priority,
     delayMs,
     availableAt,

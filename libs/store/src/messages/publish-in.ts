@@ -14,16 +14,9 @@ import {
   type TransactionFacts,
   textOf,
 } from './foreign-transaction.js';
-import {
-  countByQueue,
-  inCopies,
-  nameUnwanted,
-  ofSubscriber,
-  type Published,
-  type PublishRequest,
-  toPublished,
-} from './publish.js';
+import { countByQueue, nameUnwanted, type Published, type PublishRequest, toPublished, withTerms } from './publish.js';
 import type { TopicMessage } from './publish-packing.js';
+import { MessageTerms, ofSubscriber } from './publish-terms.js';
 import { RecordsInTransaction } from './records-in-transaction.js';
 
 export type { ForeignTransaction };
@@ -52,10 +45,11 @@ export async function publishIn(tx: ForeignTransaction, request: PublishRequest)
   const records = isDeduplicated(request)
     ? await RecordsInTransaction.claim<TopicMessage>(tx, inTopic(topic), request, now)
     : undefined;
+  const terms = new MessageTerms(now);
   const plan = (records?.deduplication ?? new Deduplication<TopicMessage>()).plan(
     inTopic(topic),
     request,
-    (message, index) => inCopies(message, topic, index, now),
+    (message, index) => withTerms(message, topic, index, terms),
   );
   for (const [queue, count] of countByQueue(plan.messages)) {
     if (queue.maxDepth === null) continue;

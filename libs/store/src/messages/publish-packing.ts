@@ -4,24 +4,19 @@ import { groupKeyOf } from '../groups/group.js';
 import type { Queue } from '../queues/queue.js';
 import type { Topic } from '../topics/topic.js';
 import type { Admitted } from './enqueue.js';
-import { bitOf, union } from './members.js';
+import { bitOf, firstMembers, union } from './members.js';
 import { type Content, encodePack } from './pack.codec.js';
 import { fateKey, fill, type NewDelivery } from './packing.js';
-
-/** One subscription's share in a message: the message as its queue will owe it. */
-export interface Copy extends Admitted {
-  queue: Queue;
-  /** The place of the subscription in its topic. It tells apart the copies of a message. */
-  number: number;
-}
+import type { Share, Terms } from './publish-terms.js';
 
 /** A message of a topic. */
 export interface TopicMessage extends Content {
-  topic: Topic;
-  /** One for each subscription that wants it. Without any, the message is not stored. */
-  copies: Copy[];
-  /** The number of copies. */
+  terms: Terms;
+  /** The number of shares. */
   subscriptions: number;
+  priority: number;
+  /** By share: where a consumer waits for the message, and gets it at once. */
+  reserved?: Map<Share, Admitted>;
   /** It has one after it was packed. */
   id?: Buffer;
 }
@@ -43,51 +38,68 @@ export interface TopicDelivery extends NewDelivery {
   groupKey?: number;
 }
 
-/** Whether an ordered queue wants the message. */
-export function isInOrder({ copies }: TopicMessage): boolean {
-  return copies.some((copy) => groupKeyIn(copy) !== undefined);
+/** The message as the queue of a share owes it, for a consumer who may get it at once. */
+export function reservable(message: TopicMessage, share: Share): Admitted {
+  const known = message.reserved?.get(share);
+  if (known !== undefined) return known;
+  const { queue: _, number: __, ...fate } = share;
+  const { body, headers, groupId, priority } = message;
+  const copy = { body, headers, ...(groupId !== undefined && { groupId }), priority, ...fate };
+  (message.reserved ??= new Map()).set(share, copy);
+  return copy;
 }
 
-/** The key of a copy's group in an ordered queue. Undefined: the queue has no ordering. */
-export function groupKeyIn({ queue, groupId }: Copy): number | undefined {
-  return queue.ordering === null || groupId === undefined ? undefined : groupKeyOf(groupId);
+/** Whether an ordered queue wants the message. */
+export function isInOrder({ terms, groupId }: TopicMessage): boolean {
+  return groupId !== undefined && terms.shares.some(({ queue }) => queue.ordering !== null);
+}
+
+/** The key of a message's group in each ordered queue that wants it. */
+export function groupKeysIn(message: TopicMessage): { queueId: number; groupKey: number }[] {
+  if (!isInOrder(message)) return [];
+  const groupKey = groupKeyOf(message.groupId as string);
+  return message.terms.shares.flatMap(({ queue: { id, ordering } }) =>
+    ordering === null ? [] : { queueId: id, groupKey },
+  );
 }
 
 /**
- * Packs messages of topics: those of one topic that the same subscriptions want, on the same terms,
- * together and in their order. A pack then has one delivery for each of these subscriptions, and a
- * further one where consumers wait for some of its messages. Gives each copy its message's id and
- * its delivery.
+ * Packs messages of topics: those of the same terms together and in their order. A pack has one
+ * delivery for each subscription, and a further one where consumers wait for some of its messages.
+ * Gives each message its id.
  */
 export function packWanted(messages: readonly TopicMessage[], makeId = newPackId): TopicPack[] {
-  const wanted = messages.filter(({ copies }) => copies.length > 0);
-  return [...groupBy(wanted, termsOf).values()].flatMap((group) =>
+  const wanted = messages.filter(({ subscriptions }) => subscriptions > 0);
+  return [...groupBy(wanted, ({ terms }) => terms).values()].flatMap((group) =>
     // They become available at the same time.
     fill(group, () => 0).map(({ content, bytes }) => packOf(withPackBytes(makeId(), bytes), content)),
   );
 }
 
 function packOf(id: Buffer, messages: readonly TopicMessage[]): TopicPack {
-  const [{ topic, copies: first }] = messages as [TopicMessage];
-  giveIds(id, messages);
+  const [{ terms }] = messages as [TopicMessage];
   return {
-    id,
-    topic,
-    count: messages.length,
-    lifeMs: Math.max(...first.map(({ lifeMs }) => lifeMs)),
-    payload: encodePack(messages),
-    deliveries: first.flatMap(({ queue, number }, place) => {
-      const byLease = new Map<number | null, TopicDelivery>();
-      for (const [index, { copies }] of messages.entries()) {
-        const fate = copies[place] as Copy;
-        let delivery = byLease.get(fate.leaseMs);
-        if (delivery === undefined) byLease.set(fate.leaseMs, (delivery = { queue, copy: number, fate, members: 0 }));
-        delivery.members = union(delivery.members, bitOf(index));
-        fate.delivery = delivery;
-      }
-      return [...byLease.values()];
-    }),
+    ...withContent(id, messages),
+    lifeMs: longestLife(terms),
+    deliveries: terms.shares.flatMap((share) => deliveriesOf(share, messages)),
   };
+}
+
+/** One delivery of all messages, unless consumers of the subscription wait for some of them. */
+function deliveriesOf(share: Share, messages: readonly TopicMessage[]): TopicDelivery[] {
+  const { queue, number: copy } = share;
+  if (messages.every(({ reserved }) => !reserved?.has(share)))
+    return [{ queue, copy, fate: share, members: firstMembers(messages.length) }];
+  const byLease = new Map<number | null, TopicDelivery>();
+  for (const [index, { reserved }] of messages.entries()) {
+    const own = reserved?.get(share);
+    const fate = own ?? share;
+    let delivery = byLease.get(fate.leaseMs);
+    if (delivery === undefined) byLease.set(fate.leaseMs, (delivery = { queue, copy, fate, members: 0 }));
+    delivery.members = union(delivery.members, bitOf(index));
+    if (own !== undefined) own.delivery = delivery;
+  }
+  return [...byLease.values()];
 }
 
 /**
@@ -97,10 +109,10 @@ function packOf(id: Buffer, messages: readonly TopicMessage[]): TopicPack {
  * @param makeId must return ascending ids
  */
 export function packWantedInOrder(messages: readonly TopicMessage[], makeId: () => Buffer): TopicPack[] {
-  const sorted = [...groupBy(messages, ({ topic }) => topic).values()].flatMap((ofTopic) =>
+  const sorted = [...groupBy(messages, ({ terms }) => terms.topic).values()].flatMap((ofTopic) =>
     [...groupBy(ofTopic, ({ groupId }) => groupId).values()].flat(),
   );
-  return fill(sorted, ({ topic }) => topic.id).map(({ content, bytes }) =>
+  return fill(sorted, ({ terms }) => terms.topic.id).map(({ content, bytes }) =>
     packOfGroups(withPackBytes(makeId(), bytes), content),
   );
 }
@@ -110,54 +122,47 @@ export function packWantedInOrder(messages: readonly TopicMessage[], makeId: () 
  * a delivery follow each other in their group.
  */
 function packOfGroups(id: Buffer, messages: readonly TopicMessage[]): TopicPack {
-  giveIds(id, messages);
   const deliveries: TopicDelivery[] = [];
   /** By subscription and group, or fate in a queue without ordering. */
   const last = new Map<string, TopicDelivery>();
-  for (const [index, { copies }] of messages.entries()) {
-    for (const copy of copies) {
-      const groupKey = groupKeyIn(copy);
-      const key = `${copy.number} ${groupKey ?? fateKey(copy)}`;
+  for (const [index, message] of messages.entries()) {
+    const groupOfMessage = groupKeyOf(message.groupId as string);
+    for (const share of message.terms.shares) {
+      const { queue, number: copy } = share;
+      const own = message.reserved?.get(share);
+      const fate = own ?? share;
+      const groupKey = queue.ordering === null ? undefined : groupOfMessage;
+      const key = `${copy} ${groupKey ?? fateKey(fate)}`;
       let delivery = last.get(key);
-      if (delivery === undefined || fateKey(delivery.fate) !== fateKey(copy)) {
-        delivery = {
-          queue: copy.queue,
-          copy: copy.number,
-          fate: copy,
-          members: 0,
-          ...(groupKey !== undefined && { groupKey }),
-        };
+      if (delivery === undefined || fateKey(delivery.fate) !== fateKey(fate)) {
+        delivery = { queue, copy, fate, members: 0, ...(groupKey !== undefined && { groupKey }) };
         deliveries.push(delivery);
         last.set(key, delivery);
       }
       delivery.members = union(delivery.members, bitOf(index));
-      copy.delivery = delivery;
+      if (own !== undefined) own.delivery = delivery;
     }
   }
   return {
-    id,
-    topic: (messages[0] as TopicMessage).topic,
-    count: messages.length,
-    lifeMs: Math.max(...messages.flatMap(({ copies }) => copies.map(({ lifeMs }) => lifeMs))),
-    payload: encodePack(messages),
+    ...withContent(id, messages),
+    lifeMs: Math.max(...messages.map(({ terms }) => longestLife(terms))),
     deliveries,
   };
 }
 
-/** Gives the messages of a pack their ids. */
-export function giveIds(packId: Buffer, messages: readonly TopicMessage[]): void {
+/** The bytes of a pack. Gives its messages their ids. */
+function withContent(
+  id: Buffer,
+  messages: readonly TopicMessage[],
+): Pick<TopicPack, 'id' | 'topic' | 'count' | 'payload'> {
   for (const [index, message] of messages.entries()) {
-    message.id = messageIdIn(packId, index);
-    for (const copy of message.copies) copy.id = message.id;
+    message.id = messageIdIn(id, index);
+    for (const own of message.reserved?.values() ?? []) own.id = message.id;
   }
+  const [{ terms }] = messages as [TopicMessage];
+  return { id, topic: terms.topic, count: messages.length, payload: encodePack(messages) };
 }
 
-/**
- * The topic, the subscriptions that want a message, and its terms, which are the same for each. A
- * pack has messages with group ids, or without.
- */
-function termsOf({ topic, copies, groupId }: TopicMessage): string {
-  const numbers = copies.map(({ number, delayMs }) => `${number}.${delayMs}`).join();
-  const { priorityRank, availableAt, producerLifeMs } = copies[0] as Copy;
-  return `${topic.id} ${groupId === undefined} ${priorityRank} ${availableAt} ${producerLifeMs} ${numbers}`;
+function longestLife({ shares }: Terms): number {
+  return Math.max(...shares.map(({ lifeMs }) => lifeMs));
 }

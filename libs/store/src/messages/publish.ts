@@ -1,4 +1,4 @@
-import { matches, newPackId, RowmqError } from '@rowmq/contract';
+import { newPackId, RowmqError } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import type { Database } from '../database/database.js';
 import { hex } from '../database/hex.js';
@@ -7,7 +7,7 @@ import { groupBy } from '../group-by.js';
 import { storePublishedInOrder } from '../groups/ordered-publish.js';
 import type { Queue } from '../queues/queue.js';
 import type { TopicCache } from '../topics/topic-cache.js';
-import { type Subscription, type Topic, topicNotFound } from '../topics/topic.js';
+import { type Topic, topicNotFound } from '../topics/topic.js';
 import {
   Deduplication,
   inTopic,
@@ -19,24 +19,25 @@ import {
 } from './deduplication.js';
 import type { NewRecord } from './deduplication.sql.js';
 import {
+  type Admitted,
   deliveryRow,
   type Enqueue,
+  type HandOffs,
   insertNewDeliveries,
   lockQueues,
   namesInstant,
   type NewMessage,
-  type QueueBatch,
   type Reserve,
   reserveFor,
   restless,
   ROUNDS,
-  schedule,
   SettingsChanged,
   storeRecords,
 } from './enqueue.js';
 import { newLeaseToken } from './lease-token.js';
 import { insertPacks } from './pack.sql.js';
-import { type Copy, isInOrder, packWanted, type TopicMessage, type TopicPack } from './publish-packing.js';
+import { isInOrder, packWanted, reservable, type TopicMessage, type TopicPack } from './publish-packing.js';
+import { MessageTerms, ofSubscriber, type Share } from './publish-terms.js';
 
 /** A message for a topic. */
 export interface PublishedMessage extends NewMessage {
@@ -109,16 +110,17 @@ export class Publish {
       const outcomes = new Map<PublishRequest, PublishOutcome>();
       const admitted: Admission[] = [];
       const tokens = new Map<number, Buffer>();
-      let batches: QueueBatch[] = [];
+      let batches: TopicQueueBatch[] = [];
       let storedAt: number | undefined;
       try {
         await this.admit(requests, topics, deduplication, { outcomes, admitted });
         const messages = admitted.flatMap(({ plan }) => plan.messages);
         batches = byQueue(messages);
         for (const batch of batches) {
-          tokens.set(batch.queue.id, newLeaseToken());
+          const { queue, ready } = batch;
+          tokens.set(queue.id, newLeaseToken());
           // In an ordered queue, others of a group may come first.
-          if (batch.queue.ordering === null) reserveFor(batch, reserve);
+          if (queue.ordering === null) reserveFor(batch, ready, () => reservablesOf(messages, queue.id), reserve);
         }
         const makeRecords = () => admitted.flatMap(({ plan }) => plan.records?.() ?? []);
         const used = [...new Set(admitted.map(({ topic }) => topic))];
@@ -139,7 +141,7 @@ export class Publish {
         outcomes.set(admission.request, toPublished(admission.plan));
       }
       for (const batch of batches) {
-        this.enqueuing.noteReady(batch.queue, batch.messages, storedAt);
+        this.enqueuing.noteReady(batch.queue, batch.fates, storedAt);
         await this.enqueuing.handOff(batch, tokens.get(batch.queue.id) as Buffer, storedAt);
       }
       return requests.map((request) => outcomes.get(request) as PublishOutcome);
@@ -159,7 +161,7 @@ export class Publish {
     { outcomes, admitted }: { outcomes: Map<PublishRequest, PublishOutcome>; admitted: Admission[] },
   ): Promise<void> {
     const begunAt = performance.now();
-    const now = requests.some(namesInstant) ? await this.enqueuing.readClock() : 0;
+    const terms = new MessageTerms(requests.some(namesInstant) ? await this.enqueuing.readClock() : 0);
     deduplication.startRound();
     for (const request of requests) {
       const topic = topics.get(request.topicName);
@@ -168,7 +170,7 @@ export class Publish {
         continue;
       }
       try {
-        const make = (message: PublishedMessage, index: number) => inCopies(message, topic, index, now);
+        const make = (message: PublishedMessage, index: number) => withTerms(message, topic, index, terms);
         const plan = isDeduplicated(request) ? deduplication.plan(inTopic(topic), request, make) : undefined;
         const admission = { request, topic, plan: plan ?? planOf(request.messages.map(make)) };
         await this.beginCount(admission, begunAt);
@@ -232,7 +234,7 @@ export class Publish {
 
 /** Gives ids to messages that no subscription wants, for their answers and records. */
 export function nameUnwanted(messages: readonly TopicMessage[], makeId = newPackId): void {
-  for (const message of messages) if (message.copies.length === 0) message.id = makeId();
+  for (const message of messages) if (message.subscriptions === 0) message.id = makeId();
 }
 
 /** The plan of a request that names no id and no key. */
@@ -240,11 +242,23 @@ function planOf(messages: TopicMessage[]): Admission['plan'] {
   return { messages, answer: messages.map((message) => ({ message, duplicate: false })) };
 }
 
+/** A message with its terms, before it is stored. Throws what {@link MessageTerms.of} does. */
+export function withTerms(message: PublishedMessage, topic: Topic, index: number, terms: MessageTerms): TopicMessage {
+  const { body, headers, groupId, priority } = message;
+  const its = terms.of(message, topic, index);
+  return {
+    terms: its,
+    subscriptions: its.shares.length,
+    body,
+    headers,
+    priority,
+    ...(groupId !== undefined && { groupId }),
+  };
+}
+
 /** The messages of a plan that was carried out. */
 export function toPublished({ answer, messages }: Admission['plan']): Published[] {
-  const queuesOf = new Map<object, string[]>(
-    messages.map((message) => [message, message.copies.map(({ queue }) => queue.name)]),
-  );
+  const queuesOf = new Map<object, readonly string[]>(messages.map((message) => [message, message.terms.queues]));
   return answer.map(({ message, duplicate }) => ({
     id: message.id as Buffer,
     duplicate,
@@ -253,48 +267,43 @@ export function toPublished({ answer, messages }: Admission['plan']): Published[
   }));
 }
 
-/**
- * A message with a copy for each subscription that wants it. Throws `invalid-request` if it would
- * expire in one of their queues before its delay ends, or does not fit a queue's ordering.
- */
-export function inCopies(message: PublishedMessage, topic: Topic, index: number, now: number): TopicMessage {
-  const { body, headers, groupId, values } = message;
-  const copies = topic.subscriptions.flatMap(({ queue, filter }: Subscription, number): Copy[] => {
-    if (!matches(filter, values)) return [];
-    try {
-      return [{ ...schedule(message, queue, index, now), queue, number }];
-    } catch (error) {
-      throw ofSubscriber(error, queue, topic);
-    }
-  });
-  return { topic, copies, subscriptions: copies.length, body, headers, ...(groupId !== undefined && { groupId }) };
-}
-
-/** The refusal of a queue, with its name: the client knows only the topic's. */
-export function ofSubscriber(error: unknown, queue: Queue, topic: Topic): unknown {
-  if (!(error instanceof RowmqError) || error.code === 'database-unavailable') return error;
-  const { retryAfterSeconds } = error;
-  return new RowmqError(
-    error.code,
-    `Queue '${queue.name}', which subscribes to topic '${topic.name}', refuses the request, so nothing was stored. ${error.message}`,
-    { cause: error, ...(retryAfterSeconds !== undefined && { retryAfterSeconds }) },
-  );
-}
-
 export function countByQueue(messages: readonly TopicMessage[]): Map<Queue, number> {
   const counts = new Map<Queue, number>();
-  for (const { queue } of messages.flatMap(({ copies }) => copies)) counts.set(queue, (counts.get(queue) ?? 0) + 1);
+  for (const [{ shares }, group] of groupBy(messages, ({ terms }) => terms))
+    for (const { queue } of shares) counts.set(queue, (counts.get(queue) ?? 0) + group.length);
   return counts;
 }
 
-/** The copies of a batch by queue, which several of its topics may share. */
-function byQueue(messages: readonly TopicMessage[]): QueueBatch[] {
-  const copies = messages.flatMap((message) => message.copies);
-  return [...groupBy(copies, ({ queue }) => queue.id).values()].map((group) => ({
-    queue: (group[0] as Copy).queue,
-    messages: group,
-    handOffs: [],
-  }));
+/** The part of a batch for one queue, which several of its topics may share. */
+interface TopicQueueBatch extends HandOffs {
+  fates: Share[];
+  /** The number of messages without a delay. */
+  ready: number;
+}
+
+function byQueue(messages: readonly TopicMessage[]): TopicQueueBatch[] {
+  const batches = new Map<number, TopicQueueBatch>();
+  for (const [{ shares }, group] of groupBy(messages, ({ terms }) => terms)) {
+    for (const share of shares) {
+      const { queue, delayMs } = share;
+      const batch = batches.get(queue.id) ?? { queue, fates: [], ready: 0, handOffs: [] };
+      batches.set(queue.id, batch);
+      batch.fates.push(share);
+      if (delayMs === 0) batch.ready += group.length;
+    }
+  }
+  return [...batches.values()];
+}
+
+/** The messages that a queue can hand off, the most urgent first. */
+function reservablesOf(messages: readonly TopicMessage[], queueId: number): Admitted[] {
+  return messages
+    .flatMap((message) =>
+      message.terms.shares.flatMap((share) =>
+        share.queue.id === queueId && share.delayMs === 0 ? reservable(message, share) : [],
+      ),
+    )
+    .toSorted((one, other) => one.priorityRank - other.priorityRank);
 }
 
 /**
