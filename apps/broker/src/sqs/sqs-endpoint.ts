@@ -8,9 +8,10 @@ import type { CallConfig } from '../http/api-call.js';
 import type { BrokerAdapter } from '../http/broker-adapter.js';
 import { ClientConnection } from '../http/client-connection.js';
 import { UnreadAnswers } from '../http/unread-answers.js';
-import { jsonProtocol, readJsonRequest } from './json-protocol.js';
+import { isJson, jsonProtocol, readJsonRequest } from './json-protocol.js';
 import type { Address } from './queue-address.js';
 import { readForm } from './query-form.js';
+import { queryOf } from './sigv4.js';
 import { SqsAccess } from './sqs-access.js';
 import { SqsError, toSqsError } from './sqs-error.js';
 import { isOperation } from './sqs-input.js';
@@ -169,10 +170,6 @@ function isForm({ 'content-type': type = '' }: IncomingHttpHeaders): boolean {
   return type.toLowerCase().startsWith(FORM_TYPE);
 }
 
-function isJson({ 'content-type': type = '' }: IncomingHttpHeaders): boolean {
-  return type.toLowerCase().startsWith('application/x-amz-json');
-}
-
 function protocolOf({ method, headers }: RawRequest): SqsProtocol {
   return method === 'POST' && isJson(headers) ? jsonProtocol : xmlProtocol;
 }
@@ -183,7 +180,8 @@ function bytesOf({ body }: Pick<RawRequest, 'body'>): Buffer {
 
 function readRequest({ method, url, headers, body }: RawRequest): SqsRequest {
   const bytes = bytesOf({ body });
-  if (method === 'GET') return readForm(url.includes('?') ? url.slice(url.indexOf('?') + 1) : '');
+  // Node reads the bytes of a URL as Latin-1.
+  if (method === 'GET') return readForm(Buffer.from(queryOf(url), 'latin1'));
   return isForm(headers) ? readForm(bytes) : readJsonRequest(bytes, headers['x-amz-target'] as string | undefined);
 }
 
@@ -212,8 +210,8 @@ const LOOPBACK = /^(?:::1|(?:::ffff:)?127\.)/;
 
 /** The region that the client signed with. */
 function regionOf({ headers, url }: RawRequest): string | undefined {
-  const scope =
-    /Credential=[^/,\s]+\/\d{8}\/([\w-]+)\//.exec(headers.authorization ?? '') ??
-    /X-Amz-Credential=[^&]*?(?:%2F|\/)\d{8}(?:%2F|\/)([\w-]+)(?:%2F|\/)/i.exec(url);
-  return scope?.[1];
+  const [, credential = ''] = CREDENTIAL.exec(headers.authorization ?? '') ?? CREDENTIAL.exec(url) ?? [];
+  return /\/\d{8}\/([\w-]+)\//.exec(credential.replaceAll(/%2F/gi, '/'))?.[1];
 }
+
+const CREDENTIAL = /Credential=([^,&\s]*)/;
