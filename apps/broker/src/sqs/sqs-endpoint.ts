@@ -20,13 +20,15 @@ import { isAudited, SqsService } from './sqs.service.js';
 import { xmlProtocol } from './xml-protocol.js';
 
 const FORM_TYPE = 'application/x-www-form-urlencoded';
-/** The paths of SQS. REST has others, or other methods. */
+/** The paths of queues. REST has others, or other methods. */
 const QUEUE_PATHS = ['/:account(^\\d{12}$)/:queue', '/queue/:queue'];
 const CONFIG: Pick<CallConfig, 'call' | 'needs'> = { call: 'sqs', needs: { scope: 'none' } };
 /** A form writes a byte as up to three characters. */
 const FORM_FACTOR = 3;
 const BATCH = 10;
 const DEFAULT_REGION = 'us-east-1';
+/** `GET /` belongs to REST unless it names an action of SQS, as presigned URLs do. */
+const NAMES_ACTION = { name: 'action', value: 'named', pattern: /^\/\?(?:.*&)?Action=/s };
 
 /** The part of Fastify's request that SQS uses. */
 interface RawRequest {
@@ -68,6 +70,7 @@ export class SqsEndpoint {
     this.access.announce();
     const { bodyBytes, requestBytes } = this.config.sizes;
     const bodyLimit = Math.max(requestBytes, FORM_FACTOR * BATCH * bodyBytes);
+    routeByAction(adapter);
     void adapter.getInstance().register(async (scope) => {
       scope.removeAllContentTypeParsers();
       scope.addContentTypeParser('*', { parseAs: 'buffer', bodyLimit }, (_request, body, done) => done(null, body));
@@ -85,6 +88,8 @@ export class SqsEndpoint {
         return this.send(reply as RawReply, answer);
       };
       scope.route({ method: 'POST', url: '/', config: CONFIG, bodyLimit, handler });
+      const constraints = { [NAMES_ACTION.name]: NAMES_ACTION.value };
+      scope.route({ method: 'GET', url: '/', config: CONFIG, constraints, handler });
       for (const url of QUEUE_PATHS) scope.route({ method: ['GET', 'POST'], url, config: CONFIG, bodyLimit, handler });
     });
   }
@@ -159,6 +164,22 @@ export class SqsEndpoint {
       region: region ?? regionOf(request) ?? DEFAULT_REGION,
     };
   }
+}
+
+/** Lets a route ask for an action in the query. */
+function routeByAction(adapter: BrokerAdapter): void {
+  const { name, value, pattern } = NAMES_ACTION;
+  adapter.getInstance().addConstraintStrategy({
+    name,
+    storage: () => {
+      const routes = new Map<unknown, never>();
+      return {
+        get: (wanted) => routes.get(wanted) ?? null,
+        set: (wanted, route) => void routes.set(wanted, route as never),
+      };
+    },
+    deriveConstraint: ({ url = '' }) => (pattern.test(url) ? value : undefined),
+  });
 }
 
 /** Other content is a call of REST, and this is no path of REST. */
