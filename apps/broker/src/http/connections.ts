@@ -178,7 +178,7 @@ interface Waits {
 class Connection {
   /** The answers that are not complete, in the order of their requests. */
   private readonly owed = new Set<ServerResponse>();
-  /** Those of them whose requests are under way. */
+  /** The owed answers whose requests are under way. */
   private readonly underWay = new Set<ServerResponse>();
   /** Begin the other requests, in their order. */
   private readonly later: (() => void)[] = [];

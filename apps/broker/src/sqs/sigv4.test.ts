@@ -275,7 +275,7 @@ describe('a request without a complete signature', () => {
 
   test('never causes any other error', () => {
     const text = fc.string({
-      unit: fc.constantFrom(...'=,;/% \t', 'X-Amz-', 'Credential', 'SignedHeaders', 'host', 'é'),
+      unit: fc.constantFrom('=', ',', ';', '/', '%', ' ', '\t', 'X-Amz-', 'Credential', 'SignedHeaders', 'host', 'é'),
     });
     fc.assert(
       fc.property(text, text, (authorization, query) => {

@@ -165,7 +165,7 @@ function textToSign({ method, url, headers, body }: SignedRequest, signature: Si
     signature.signedHeaders.join(';'),
     sha256(body),
   ].join('\n');
-  // Node reads headers as Latin-1, and so gives back the bytes that the client signed.
+  // Node reads headers as Latin-1, so this has the bytes that the client signed.
   return [ALGORITHM, signature.date, signature.scope, sha256(Buffer.from(canonical, 'latin1'))].join('\n');
 }
 

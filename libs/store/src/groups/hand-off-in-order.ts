@@ -53,7 +53,7 @@ function leaseFirst(delivery: OrderedDelivery<Admitted>, count: number, leaseMs:
   }
 }
 
-/** The deliveries that nothing keeps back, neither others nor a delay, in the order of their ids. */
+/** The deliveries that neither others nor a delay keep back, in the order of their ids. */
 function firstOfIdle(
   queueId: number,
   packs: readonly OrderedPack<Admitted>[],
