@@ -26,6 +26,25 @@ test('an ordered queue hands the next message of a group to a consumer who waits
   expect(await next).toMatchObject({ body: 'a2', groupId: 'ä', receiveCount: 1 });
 });
 
+test('an ordered queue hands out its messages after its delay, in order, also to a consumer who waits', async () => {
+  const queue = shared.api.queue(newQueueName());
+  await queue.put({ ordering: 'group', delaySeconds: 2 });
+  const next = queue.dequeue({ maxMessages: 10, waitSeconds: 20 });
+  const sentAt = Date.now();
+  await queue.enqueue({ body: 'a1', groupId: 'a' }, { body: 'a2', groupId: 'a' });
+  await queue.enqueue({ body: 'a3', groupId: 'a' });
+  await eventually('the counts show what is delayed and what waits', async () => {
+    const { stats } = await queue.get();
+    return stats.ready === 0 && stats.delayed === 2 && stats.waiting === 1;
+  });
+  const leased = await next;
+  expect(leased.map(({ body }) => body)).toEqual(['a1', 'a2']);
+  // Both clocks may be a little fast.
+  expect(Date.now() - sentAt).toBeGreaterThan(1900);
+  await queue.ack(...leased.map(({ receipt }) => receipt));
+  expect(await queue.dequeueOne()).toMatchObject({ body: 'a3' });
+});
+
 test('the groups of messages and the ordering of queues must fit', async () => {
   const ordered = shared.api.queue(newQueueName());
   await ordered.put({ ordering: 'group' });

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { LIMITS, type LeasedMessage, type RootAnswer } from '@rowmq/contract';
 import type { Socket } from 'node:net';
 import { describe, expect, test } from 'vitest';
 import { Api, expectProblem, newQueueName, useOwnBroker } from '../support/api.js';
 import { startBroker } from '../support/processes.js';
+import { memoryOf } from '../support/process-facts.js';
 import { openSocket, postBytes } from '../support/raw-http.js';
 import { eventually } from '../support/wait.js';
 
@@ -17,12 +17,6 @@ const numbered = (number: number, bytes = LARGEST): string => `${number} `.padEn
 const numberOf = ({ body }: LeasedMessage): number => Number.parseInt(body, 10);
 const digest = (body: string): string => createHash('sha256').update(body).digest('hex');
 const times = (count: number): number[] => Array.from({ length: count }, (_, index) => index);
-
-/** Resident memory of a process, MiB. */
-async function memoryOf(pid: number): Promise<number> {
-  const status = await readFile(`/proc/${pid}/status`, 'utf8');
-  return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1]) / 1024;
-}
 
 describe('a broker with ROWMQ_MAX_BODY_BYTES=262144', () => {
   test.each<[string, { body: string; bodyEncoding?: 'base64' }]>([

@@ -20,7 +20,13 @@ const RUNS = Number(process.env['ROWMQ_MODEL_RUNS'] ?? 25);
 const START = 1_800_000_000_000;
 
 type Step =
-  | { verb: 'enqueue'; groups: number[]; expiresInSeconds: number | undefined; waiting: number[] }
+  | {
+      verb: 'enqueue';
+      groups: number[];
+      delaySeconds: 0 | undefined;
+      expiresInSeconds: number | undefined;
+      waiting: number[];
+    }
   | { verb: 'dequeue'; maxMessages: number; leaseSeconds: number }
   | { verb: 'ack' | 'nack' | 'release' | 'extend' | 'reject'; which: number; seconds: number }
   | { verb: 'cancel'; which: number }
@@ -45,6 +51,8 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     arbitrary: fc.record({
       verb: fc.constant('enqueue' as const),
       groups: fc.array(fc.nat(2), { minLength: 1, maxLength: 5 }),
+      /** A message may only ask for no delay. */
+      delaySeconds: fc.constantFrom(undefined, undefined, undefined, 0 as const),
       expiresInSeconds: fc.constantFrom(undefined, undefined, 4, 30),
       /** Consumers who wait for so many messages each. */
       waiting: fc.oneof(fc.constant<number[]>([]), fc.array(fc.integer({ min: 1, max: 4 }), { maxLength: 3 })),
@@ -70,6 +78,9 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   },
 );
 
+/** The delay of the queue. */
+const delay = fc.constantFrom(0, 0, 1, 3);
+
 let store: TestStore;
 
 beforeAll(async () => {
@@ -90,7 +101,7 @@ class History {
     private readonly dead: Queue,
   ) {
     const settings: Settings = {
-      delaySeconds: 0,
+      delaySeconds: queue.delaySeconds,
       messageTtlSeconds: queue.messageTtlSeconds,
       maxReceives: null,
       deadLetterQueue: dead.name,
@@ -99,7 +110,7 @@ class History {
     };
     const queues = new Map([
       [queue.name, settings],
-      [dead.name, { ...settings, deadLetterQueue: null }],
+      [dead.name, { ...settings, delaySeconds: 0, deadLetterQueue: null }],
     ]);
     this.protocol = new LeaseProtocol(queues, START);
   }
@@ -143,8 +154,13 @@ class History {
     }
   }
 
-  private async enqueue({ groups, expiresInSeconds, waiting }: Step & { verb: 'enqueue' }): Promise<void> {
-    const wanted = groups.map((group) => message({ groupId: `g${group}`, expiresInSeconds }));
+  private async enqueue({
+    groups,
+    delaySeconds,
+    expiresInSeconds,
+    waiting,
+  }: Step & { verb: 'enqueue' }): Promise<void> {
+    const wanted = groups.map((group) => message({ groupId: `g${group}`, delaySeconds, expiresInSeconds }));
     const busy = new Set(this.protocol.in(this.queue.name).map(({ groupId }) => groupId));
     const handedOff: LeasedMessage[][] = [];
     const reserve = (): Reservation[] =>
@@ -167,6 +183,7 @@ class History {
         id: formatMessageId(id),
         body: '',
         priority: 4,
+        delaySeconds,
         expiresInSeconds,
         groupId: wanted[index]?.groupId,
       })),
@@ -266,9 +283,9 @@ class History {
 
 it('an ordered queue does what the lease protocol says, in random histories', async () => {
   await fc.assert(
-    fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 60 }), async (steps) => {
+    fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 60 }), delay, async (steps, delaySeconds) => {
       const dead = await createQueue(store, { ordering: 'group' });
-      const queue = await createQueue(store, { ordering: 'group', deadLetterQueue: dead.name });
+      const queue = await createQueue(store, { ordering: 'group', deadLetterQueue: dead.name, delaySeconds });
       const history = new History(queue, dead);
       for (const one of steps) await history.run(one);
       await history.check();

@@ -194,6 +194,39 @@ describe('a group', () => {
     await expectEmpty();
   });
 
+  it('waits for the delay of its queue, message by message and in order', async () => {
+    await store.queues.put(queue.name, { delaySeconds: 10 });
+    await send('a1 a2 b1');
+    await send('a3 c1', T0 + 5 * SECOND);
+    expect(await store.at(T0 + 5 * SECOND).browse.stats(queue.id)).toMatchObject({ ready: 0, delayed: 4, waiting: 1 });
+    expect(await claim(T0 + 10 * SECOND - 1)).toEqual([]);
+    const first = await claim(T0 + 10 * SECOND);
+    expect(names(first)).toBe('a1 a2 b1');
+    await ack(first);
+    expect(await claim(T0 + 15 * SECOND - 1)).toEqual([]);
+    expect(text(await drain(queue, T0 + 15 * SECOND)).toSorted()).toEqual(['a3', 'c1']);
+    await expectEmpty();
+  });
+
+  it('keeps its order when the delay of its queue gets shorter, or a message asks for none', async () => {
+    await store.queues.put(queue.name, { delaySeconds: 10 });
+    await send('a1');
+    await store.at(T0).messages.enqueue(queue.name, [
+      message({ body: Buffer.from('a2'), groupId: 'a', delaySeconds: 0 }),
+      message({ body: Buffer.from('a3'), groupId: 'a' }),
+      // They expire together, so only the delay tells them apart.
+      message({ body: Buffer.from('b1'), groupId: 'b', delaySeconds: 0, expiresInSeconds: 60 }),
+      message({ body: Buffer.from('b2'), groupId: 'b', expiresInSeconds: 60 }),
+    ]);
+    await store.queues.put(queue.name, { delaySeconds: 0 });
+    await send('a4 b3');
+    expect(await drain()).toBe('b1');
+    const rest = text(await drain(queue, T0 + 10 * SECOND));
+    expect(rest.filter((name) => name.startsWith('a'))).toEqual(['a1', 'a2', 'a3', 'a4']);
+    expect(rest.filter((name) => name.startsWith('b'))).toEqual(['b2', 'b3']);
+    await expectEmpty();
+  });
+
   it('moves on when its first messages are purged', async () => {
     await send('a1 b1');
     await send('a2');
@@ -314,6 +347,19 @@ describe('a hand-off', () => {
     await ack(leased);
     expect(await drain()).toBe('a2');
     await expectEmpty();
+  });
+
+  it('does not happen before the end of a delay', async () => {
+    store.at(T0);
+    await store.queues.put(queue.name, { delaySeconds: 10 });
+    const consumers = waiting(9);
+    await sendTo(consumers.reserve, 'a1 b1');
+    expect(consumers.reserve).not.toHaveBeenCalled();
+    const undelayed = message({ body: Buffer.from('c1'), groupId: 'c', delaySeconds: 0 });
+    const behind = message({ body: Buffer.from('a2'), groupId: 'a', delaySeconds: 0 });
+    const requests = [{ queueName: queue.name, messages: [behind, undelayed] }];
+    await store.messages.batches.enqueueInOrder(requests, { reserve: consumers.reserve });
+    expect(consumers.got()).toEqual(['c1']);
   });
 
   it('does not happen in a paused queue', async () => {
@@ -438,11 +484,10 @@ describe('an ordered queue', () => {
     expect(await store.messages.batches.enqueueInOrder(inOther)).toMatchObject([{ code: 'overloaded' }]);
   });
 
-  it('keeps its ordering, has no delay, and shares it with its dead-letter queue', async () => {
+  it('keeps its ordering, and shares it with its dead-letter queue', async () => {
     const refused = { code: 'invalid-request' };
     const put = (name: string, settings: object) => store.queues.put(name, settings);
     await expect(put(queue.name, { ordering: null })).rejects.toMatchObject(refused);
-    await expect(put(queue.name, { delaySeconds: 1 })).rejects.toMatchObject(refused);
     expect((await put(queue.name, { ordering: 'group', leaseSeconds: 5 })).queue).toMatchObject({ leaseSeconds: 5 });
     const other = await createQueue(store);
     await expect(put(other.name, { ordering: 'group' })).rejects.toMatchObject(refused);

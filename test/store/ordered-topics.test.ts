@@ -120,6 +120,18 @@ describe('a group that is published', () => {
     expect(bodies(await drain(queue, 1))).toEqual(['a2', 'a3']);
   });
 
+  it('waits in each queue for the delay of that queue', async () => {
+    const [later, atOnce] = [await inOrder({ delaySeconds: 5 }), await inOrder()];
+    for (const queue of [later, atOnce]) await subscribe(queue);
+    store.at(T0);
+    await publish('a1 b1 a2');
+    expect(bodies(await drain(atOnce)).toSorted()).toEqual(['a1', 'a2', 'b1']);
+    expect(await drain(later)).toEqual([]);
+    await publish('a3');
+    store.at(T0 + 5000);
+    expect(ofGroup(await drain(later), 'a')).toEqual(['a1', 'a2', 'a3']);
+  });
+
   it('is refused without its group, or with what would break the order, by the queue’s name', async () => {
     const queue = await inOrder();
     await subscribe(await createQueue(store));

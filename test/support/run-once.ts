@@ -28,12 +28,14 @@ export const RUN_ONCE: readonly string[] = [
   'test/sqs/celery.test.ts',
   'test/sqs/fifo.test.ts',
   'test/sqs/libraries.test.ts',
+  'test/sqs/presigned.test.ts',
   'test/sqs/signatures.test.ts',
   // These test HTTP alone: the page, the document, keys and origins, slow sockets, the commands of
   // the docs.
   'test/e2e/dashboard.test.ts',
   'test/e2e/docs-commands.test.ts',
   'test/e2e/docs-page.test.ts',
+  'test/e2e/hostile-clients.test.ts',
   'test/e2e/http-edges.test.ts',
   // store/api-keys.test.ts runs its SQL on every kind.
   'test/e2e/keys.test.ts',
@@ -83,6 +85,7 @@ export const LONGEST: readonly string[] = [
   'test/e2e/published-packages.test.ts',
   'test/e2e/example-deployment.test.ts',
   'test/e2e/simulator.test.ts',
+  'test/e2e/hostile-clients.test.ts',
   'test/e2e/rolling-restart.test.ts',
   'test/faults/reaper-killed.test.ts',
   'test/e2e/hand-off.test.ts',

@@ -4,21 +4,16 @@ import type { QueueSettings } from './schemas.js';
 
 type Ordering = QueueSettings['ordering'];
 
-/** A queue as a change would leave it. */
-interface Ordered {
-  ordering: Ordering;
-  delaySeconds: number;
-}
-
 /**
  * Refuses settings that contradict the ordering of a queue.
  *
+ * @param ordering the one that the change would leave
  * @param was the ordering of the queue that exists; undefined if the request creates it
  * @param deadLetterQueue its dead-letter queue, if the request names one
  */
 export function checkOrdering(
   queue: string,
-  { ordering, delaySeconds }: Ordered,
+  ordering: Ordering,
   was: Ordering | undefined,
   deadLetterQueue?: { name: string; ordering: Ordering },
 ): void {
@@ -26,12 +21,6 @@ export function checkOrdering(
     refuse(
       'ordering',
       `cannot change: queue '${queue}' was created with ordering ${JSON.stringify(was)}; create another queue and let its consumers finish this one`,
-    );
-  }
-  if (ordering !== null && delaySeconds > 0) {
-    refuse(
-      'delaySeconds',
-      `must be 0 in a queue with ordering '${ordering}': a delayed message would hold up its group`,
     );
   }
   if (deadLetterQueue !== undefined && deadLetterQueue.ordering !== ordering) {

@@ -288,6 +288,59 @@ describe('a stop', () => {
   });
 });
 
+describe('a client that sends many requests without a wait for answers', () => {
+  test('gets all answers in order, from a few requests under way at a time', async () => {
+    const open: ServerResponse[] = [];
+    let most = 0;
+    const { client, arrived } = await serve((_request, response) => {
+      open.push(response);
+      most = Math.max(most, open.length);
+    });
+    const { socket, text } = await client();
+    socket.write(GET.repeat(100));
+    await until(() => arrived() === 100);
+    expect(open).toHaveLength(8);
+    for (let number = 0; number < 100; number += 1) {
+      await until(() => open.length > 0);
+      // The newest first: the answers come in the order of the requests even so.
+      open.pop()?.end(`<${number}>`);
+    }
+    await until(() => (text().match(/<\d+>/g) ?? []).length === 100);
+    expect(most).toBe(8);
+    expect(statuses(text())).toHaveLength(100);
+  });
+
+  test('and reads no answer makes the broker keep a few, and carry out nothing more once it is gone', async () => {
+    const large = Buffer.alloc(LARGE);
+    let carriedOut = 0;
+    const { client, arrived } = await serve((_request, response) => {
+      carriedOut += 1;
+      response.end(large);
+    });
+    const { socket } = await client();
+    socket.pause();
+    socket.write(GET.repeat(100));
+    await until(() => arrived() === 100);
+    expect(carriedOut).toBe(8);
+    socket.destroy();
+    for (let turns = 0; turns < 100; turns += 1) await turn();
+    expect(carriedOut).toBeLessThanOrEqual(9);
+  });
+
+  test('does not hold up a stop by reading no answer', async () => {
+    const large = Buffer.alloc(LARGE);
+    const { connections, client, arrived } = await serve((_request, response) => response.end(large));
+    const { socket } = await client();
+    socket.pause();
+    socket.write(GET.repeat(100));
+    await until(() => arrived() === 100);
+    const from = performance.now();
+    await connections.drained();
+    expect(performance.now() - from).toBeLessThan(STOP_MS);
+    socket.destroy();
+  });
+});
+
 describe('outside of a stop', () => {
   test('a connection that was idle for too long ends with the same words', async () => {
     const { client } = await serve(answer, { keepAliveMs: 50 });

@@ -23,6 +23,12 @@ const IDLE_MS = 1000;
  * once.
  */
 const LINGER_MS = 2000;
+/**
+ * A connection has at most so many requests under way. One read from a connection may bring a
+ * thousand requests that arrive without a wait for answers (pipelining). Carried out at once, they
+ * would leave a thousand answers to a client that need not read them.
+ */
+const MOST_UNDER_WAY = 8;
 /** Each wait is at most this share of the time of a stop. */
 const WAIT_SHARE = 0.25;
 /** After this share of a stop's time, the broker cuts connections that their clients hold up. */
@@ -84,10 +90,15 @@ export class Connections {
     server.setTimeout(standstillMs);
     server.on('connection', (socket: Socket) => this.open(socket));
     server.on('request', (request: IncomingMessage, response: ServerResponse) => {
-      // Nobody else reads its body. Unread, it would make the system reset the connection.
-      if (this.connections.get(request.socket)?.admit(response, this.isRetiring) !== true) request.resume();
-      else if (this.held === undefined) handle(request, response);
-      else this.held.push(() => handle(request, response));
+      const connection = this.connections.get(request.socket);
+      if (connection?.admit(response, this.isRetiring) !== true) {
+        // Nobody else reads its body. Unread, it would make the system reset the connection.
+        request.resume();
+        return;
+      }
+      const begin = (): void => connection.begin(response, () => handle(request, response));
+      if (this.held === undefined) begin();
+      else this.held.push(begin);
     });
     // Node also calls this when a connection was idle for `keepAliveMs`.
     server.on('timeout', (socket: Socket) => {
@@ -167,6 +178,10 @@ interface Waits {
 class Connection {
   /** The answers that are not complete, in the order of their requests. */
   private readonly owed = new Set<ServerResponse>();
+  /** The owed answers whose requests are under way. */
+  private readonly underWay = new Set<ServerResponse>();
+  /** Begin the other requests, in their order. */
+  private readonly later: (() => void)[] = [];
   private newest: ServerResponse | undefined;
   private isRetiring = false;
   private isWaiting = false;
@@ -189,7 +204,7 @@ class Connection {
   /** Whether the broker waits for the client, and did so at the last call. */
   isHeldUp(): boolean {
     const before = this.isWaiting;
-    this.isWaiting = ![...this.owed].some((response) => response.req.complete && !response.writableEnded);
+    this.isWaiting = ![...this.underWay].some((response) => response.req.complete && !response.writableEnded);
     return before && this.isWaiting;
   }
 
@@ -214,6 +229,20 @@ class Connection {
     return true;
   }
 
+  /** Carries out a request that was admitted, when not too many are under way. */
+  begin(response: ServerResponse, carryOut: () => void): void {
+    if (this.underWay.size === MOST_UNDER_WAY) {
+      this.later.push(() => this.begin(response, carryOut));
+      return;
+    }
+    this.underWay.add(response);
+    response.once('close', () => {
+      this.underWay.delete(response);
+      this.later.shift()?.();
+    });
+    carryOut();
+  }
+
   /** Makes the next answer the last one, or ends an idle connection after a while. */
   retire(): void {
     this.isRetiring = true;
@@ -235,8 +264,10 @@ class Connection {
     if (!this.isIdle) this.socket.destroy();
   }
 
+  /** Its client is gone. */
   end(): void {
     clearTimeout(this.timer);
+    this.later.length = 0;
   }
 
   private dismissLater(): void {

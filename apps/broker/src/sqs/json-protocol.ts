@@ -1,9 +1,15 @@
 import { isUtf8 } from 'node:buffer';
+import type { IncomingHttpHeaders } from 'node:http';
 import { SqsError } from './sqs-error.js';
 import type { SqsProtocol, SqsRequest } from './sqs-protocol.js';
 
 export const JSON_TYPE = 'application/x-amz-json-1.0';
 const TARGET = /^AmazonSQS\.(\w+)$/;
+
+/** Whether a request says that its body is AWS JSON, of any version. */
+export function isJson({ 'content-type': type = '' }: IncomingHttpHeaders): boolean {
+  return type.toLowerCase().startsWith('application/x-amz-json');
+}
 
 /** Throws `SerializationException` for a body that is not a JSON object in UTF-8. */
 export function readJsonRequest(body: Buffer, target: string | undefined): SqsRequest {

@@ -10,8 +10,9 @@ const NAME = /^[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*$/;
 /** AWS keeps these for itself. */
 const RESERVED = /^(?:aws|amazon)\./i;
 const TYPE = /^(?:String|Number|Binary)(?:\..+)?$/;
-const NUMBER = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/;
-const BASE64 = /^[A-Za-z0-9+/\s]*={0,2}\s*$/;
+/** `\d+\.?\d*` would try every way to cut a long value in two. */
+const NUMBER = /^[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?$/;
+const BASE64 = /^([A-Za-z0-9+/]+)={0,2}$/;
 
 /**
  * The stored form of a message's attributes. Throws `InvalidParameterValue` as SQS does.
@@ -32,25 +33,26 @@ function readAttribute(name: string, { DataType: type, StringValue, BinaryValue 
     throw invalidParameter(
       `Message (user) attribute name '${name.slice(0, 40)}…' is too long: at most ${MOST_CHARS} characters.`,
     );
-  // JSON cannot carry a member of the name __proto__ safely.
-  if (!NAME.test(name) || RESERVED.test(name) || name === '__proto__')
+  if (!NAME.test(name) || RESERVED.test(name))
     throw invalidParameter(
       `The message attribute name '${name}' is invalid. Attribute name can contain A-Z, a-z, 0-9, underscore (_), hyphen (-), and period (.) characters. It must not begin with AWS. or Amazon., and no period may be first, last or doubled.`,
     );
   if (type === undefined || type === '')
     throw invalidParameter(`The message attribute '${name}' must contain a non-empty message attribute type.`);
-  if (!TYPE.test(type) || type.length > MOST_CHARS)
+  if (!TYPE.test(type) || type.length > MOST_CHARS || !isSqsText(type))
     throw invalidParameter(
       `The message attribute '${name}' has an invalid message attribute type, the set of supported type prefixes is Binary, Number, and String.`,
     );
   const isBinary = type.startsWith('Binary');
-  const value = isBinary ? BinaryValue : StringValue;
+  const value = isBinary ? BinaryValue?.replaceAll(/\s+/g, '') : StringValue;
   if (value === undefined || value === '')
     throw invalidParameter(
       `The message attribute '${name}' must contain a non-empty message attribute value for message attribute type '${type}'.`,
     );
   if (isBinary) {
-    if (!BASE64.test(value))
+    const [, digits = ''] = BASE64.exec(value) ?? [];
+    // A last digit alone has six bits, and so is no byte.
+    if (digits === '' || digits.length % 4 === 1)
       throw invalidParameter(`The message attribute '${name}' has a binary value that is not base64.`);
     return [type, Buffer.from(value, 'base64').toString('base64')];
   }

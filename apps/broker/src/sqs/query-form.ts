@@ -35,19 +35,45 @@ const MAPS: Record<string, { member: string; key: string }> = {
 /** SDKs write an empty list as one parameter, under the name that JSON has for it. */
 const PLURALS = new Set([...Object.values(LISTS), ...Object.values(ENTRIES)]);
 
+/** The deepest is an attribute of a message in a batch. */
+const MOST_PARTS = 7;
+/** Far more than any operation has. */
+const MOST_PARAMETERS = 10_000;
+/** `URLSearchParams` writes it for bytes that are not UTF-8. A form may also have it itself. */
+const REPLACEMENT = '\uFFFD';
+const REPLACEMENT_IN_FORM = /\uFFFD|%EF%BF%BD/i;
+
 /** A parameter: the parts of its name, such as `Attribute`, `1`, `Name`, and its value. */
 type Parameter = readonly [path: readonly string[], value: string];
 
 /**
  * Reads a form of the Query protocol into the members that JSON would have. Throws
- * `InvalidParameterValue` for a text that is not UTF-8 or an integer.
+ * `InvalidParameterValue` for a text that is not UTF-8 or an integer, and for a form that no
+ * operation can have: nobody has checked the signature yet.
  */
-export function readForm(form: Buffer | string): SqsRequest {
-  if (typeof form !== 'string' && !isUtf8(form)) throw invalidParameter('The request is not UTF-8.');
-  const parameters = [...new URLSearchParams(form.toString())];
-  const members = membersOf(parameters.map(([name, value]) => [name.split('.'), value]));
+export function readForm(form: Buffer): SqsRequest {
+  const text = form.toString();
+  if (text.split('&', MOST_PARAMETERS + 1).length > MOST_PARAMETERS)
+    throw invalidParameter(`The request has more than ${MOST_PARAMETERS} parameters.`);
+  const parameters = [...new URLSearchParams(text)];
+  if (!isUtf8(form) || isBroken(parameters, text)) throw invalidParameter('The request is not UTF-8.');
+  const members = membersOf(parameters.map(([name, value]) => [partsOf(name), value]));
   const { Action, ...others } = members;
   return { operation: typeof Action === 'string' ? Action : undefined, members: others };
+}
+
+/** Whether escapes of the form were not UTF-8. */
+function isBroken(parameters: readonly [string, string][], form: string): boolean {
+  const decoded = parameters.flat().join('&');
+  return decoded.includes(REPLACEMENT) && decoded.split(REPLACEMENT).length > form.split(REPLACEMENT_IN_FORM).length;
+}
+
+/** Each part costs a copy of those behind it. */
+function partsOf(name: string): string[] {
+  const parts = name.split('.', MOST_PARTS + 1);
+  if (parts.length > MOST_PARTS)
+    throw invalidParameter(`The parameter ${name.slice(0, 80)}… has more than ${MOST_PARTS} parts.`);
+  return parts;
 }
 
 function membersOf(parameters: readonly Parameter[]): Record<string, unknown> {

@@ -1,7 +1,8 @@
 import { LIMITS, type QueueSettings, type SizeLimits } from '@rowmq/contract';
 import type { Queue, QueueChange } from '@rowmq/store';
-import { type Address, arnOf, nameInArn } from './queue-address.js';
-import { invalidValue, SqsError } from './sqs-error.js';
+import { type Address, arnOf } from './queue-address.js';
+import { type AllowedSources, readAllowedSources, readRedrivePolicy } from './redrive-policy.js';
+import { SqsError } from './sqs-error.js';
 import { settingsOf, type SqsSettings, TEXT_ATTRIBUTES, type TextAttribute, writeSettings } from './sqs-settings.js';
 
 /** The most that SQS takes. A broker may take less. */
@@ -90,6 +91,12 @@ export function attributesOf(
 /** The most bytes of a message with its attributes. */
 export function messageBytesOf(queue: Queue, { bodyBytes }: SizeLimits): number {
   return Math.min(settingsOf(queue).maxMessageSize ?? bodyBytes, bodyBytes);
+}
+
+/** The queues that may have this one as their dead-letter queue. */
+export function allowedSourcesOf(queue: Queue): AllowedSources {
+  const policy = settingsOf(queue).texts?.RedriveAllowPolicy;
+  return policy === undefined ? undefined : readAllowedSources(policy);
 }
 
 /** Kept as it came: Terraform and CreateQueue compare the text. */
@@ -183,8 +190,10 @@ function readFifo(name: string, value: string, settings: SqsSettings, queue: Que
 function readText(name: string, value: string, settings: SqsSettings): void {
   switch (name) {
     case 'Policy':
-    case 'RedriveAllowPolicy':
       if (value !== '') jsonObject(name, value);
+      break;
+    case 'RedriveAllowPolicy':
+      if (value !== '') readAllowedSources(value);
       break;
     case 'KmsDataKeyReusePeriodSeconds':
       integerIn(name, value, 60, 86_400);
@@ -214,36 +223,6 @@ function readMessageSize(bytes: number, { bodyBytes }: SizeLimits): number {
     'InvalidAttributeValue',
     `Invalid value for the parameter MaximumMessageSize: this broker takes messages of up to ${bodyBytes} bytes. Ask for that or less, or raise ROWMQ_MAX_BODY_BYTES of the broker.`,
   );
-}
-
-interface RedrivePolicy {
-  deadLetterQueue: string;
-  maxReceives: number;
-}
-
-/** Throws `InvalidParameterValue`. */
-function readRedrivePolicy(text: string): RedrivePolicy {
-  const bad = (reason: string): SqsError => invalidValue(text, 'RedrivePolicy', reason);
-  let policy: unknown;
-  try {
-    policy = JSON.parse(text);
-  } catch {
-    throw bad('Redrive policy is not a valid JSON map.');
-  }
-  if (typeof policy !== 'object' || policy === null) throw bad('Redrive policy is not a valid JSON map.');
-  const { deadLetterTargetArn, maxReceiveCount } = policy as Record<string, unknown>;
-  if (deadLetterTargetArn === undefined)
-    throw bad('Redrive policy does not contain mandatory attribute: deadLetterTargetArn.');
-  if (maxReceiveCount === undefined) throw bad('Redrive policy does not contain mandatory attribute: maxReceiveCount.');
-  const deadLetterQueue = typeof deadLetterTargetArn === 'string' ? nameInArn(deadLetterTargetArn) : undefined;
-  if (deadLetterQueue === undefined) throw bad('Invalid value for deadLetterTargetArn.');
-  const count = JSON.stringify(maxReceiveCount);
-  const maxReceives = /^(?:\d{1,4}|"\d{1,4}")$/.test(count) ? Number(maxReceiveCount) : 0;
-  if (maxReceives < 1 || maxReceives > LIMITS.maxReceives)
-    throw bad(
-      `Invalid value for maxReceiveCount: ${count}, valid values are from 1 to ${LIMITS.maxReceives} both inclusive.`,
-    );
-  return { deadLetterQueue, maxReceives };
 }
 
 function jsonObject(name: string, text: string): void {

@@ -4,8 +4,18 @@ import { type Queue, QueueRepository } from '@rowmq/store';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import { JobsService } from '../jobs/jobs.service.js';
 import { QueuesService } from '../queues/queues.service.js';
+import { permission, type PolicyDocument, type Statement } from './permission.js';
 import { arnOf, checkName, pageOf, urlOf } from './queue-address.js';
-import { attributesOf, changeOf, differing, needsFigures, refuseReadOnly, wantedNames } from './queue-attributes.js';
+import {
+  allowedSourcesOf,
+  attributesOf,
+  changeOf,
+  differing,
+  needsFigures,
+  refuseReadOnly,
+  wantedNames,
+} from './queue-attributes.js';
+import { readRedrivePolicy } from './redrive-policy.js';
 import { type Operations, queueOf, type SqsContext } from './sqs-context.js';
 import { invalidParameter, invalidValue, missing, required, SqsError } from './sqs-error.js';
 import type { Input } from './sqs-input.js';
@@ -70,8 +80,9 @@ export class QueueOperations {
     SetQueueAttributes: async ({ Attributes = {}, ...input }, context) => {
       const name = queueOf(input, context);
       refuseReadOnly(Attributes);
+      await this.mustAllow(name, Attributes, context);
       await this.withLinks(name, async () =>
-        this.repository.update(name, (queue) => this.mayLink(changeOf(Attributes, queue, this.config.sizes), context)),
+        this.repository.update(name, (queue) => changeOf(Attributes, queue, this.config.sizes)),
       );
       return undefined;
     },
@@ -146,7 +157,8 @@ export class QueueOperations {
     if (existing === undefined) {
       checkName(name, isFifo);
       refuseReadOnly(Attributes);
-      const change = this.mayLink(changeOf(Attributes, undefined, this.config.sizes), context);
+      const change = changeOf(Attributes, undefined, this.config.sizes);
+      await this.mustAllow(name, Attributes, context);
       if (Tags !== undefined) {
         checkTags(Tags);
         change.sqs = writeSettings({ ...settingsOf({ sqs: change.sqs ?? null }), tags: Tags });
@@ -200,10 +212,26 @@ export class QueueOperations {
     return attributesOf(queue, wanted, { address, sizes: this.config.sizes, figures, deadLetterQueue });
   }
 
-  /** A key that does not reach the dead-letter queue must not send messages there. */
-  private mayLink<Change extends { deadLetterQueue?: string | null }>(change: Change, { caller }: SqsContext): Change {
-    if (typeof change.deadLetterQueue === 'string') caller.mustReach(change.deadLetterQueue);
-    return change;
+  /**
+   * Throws unless the queue may have the dead-letter queue that these attributes name: the key must
+   * reach it, because messages go there, and its RedriveAllowPolicy must allow this source.
+   */
+  private async mustAllow(
+    source: string,
+    { RedrivePolicy = '' }: Readonly<Record<string, string>>,
+    { caller }: SqsContext,
+  ): Promise<void> {
+    if (RedrivePolicy === '') return;
+    const { deadLetterQueue } = readRedrivePolicy(RedrivePolicy);
+    caller.mustReach(deadLetterQueue);
+    const target = await this.repository.getFresh(deadLetterQueue).catch(noneIfMissing);
+    const isAllowed = target === undefined || (allowedSourcesOf(target)?.has(source) ?? true);
+    if (isAllowed) return;
+    throw invalidValue(
+      RedrivePolicy,
+      'RedrivePolicy',
+      `The RedriveAllowPolicy of ${deadLetterQueue} does not allow ${source} as a source.`,
+    );
   }
 
   /** Names the faults of a dead-letter queue as SQS does. */
@@ -248,33 +276,6 @@ export class QueueOperations {
       return { sqs: writeSettings({ ...settings, texts: changed }) };
     });
   }
-}
-
-interface Statement {
-  Sid?: string;
-  [member: string]: unknown;
-}
-
-interface PolicyDocument {
-  Version: string;
-  Id: string;
-  Statement: Statement[];
-}
-
-function permission(
-  label: string,
-  accounts: readonly string[],
-  actions: readonly string[],
-  resource: string,
-): Statement {
-  const one = <T>(values: readonly T[]): T | readonly T[] => (values.length === 1 ? (values[0] as T) : values);
-  return {
-    Sid: label,
-    Effect: 'Allow',
-    Principal: { AWS: one(accounts.map((account) => `arn:aws:iam::${account}:root`)) },
-    Action: one(actions.map((action) => `SQS:${action}`)),
-    Resource: resource,
-  };
 }
 
 function checkTags(tags: Readonly<Record<string, string>>): void {

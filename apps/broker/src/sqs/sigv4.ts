@@ -1,5 +1,6 @@
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';
+import { isJson } from './json-protocol.js';
 import { SqsError } from './sqs-error.js';
 
 /*
@@ -10,7 +11,7 @@ const ALGORITHM = 'AWS4-HMAC-SHA256';
 const SKEW_MS = 15 * 60 * 1000;
 const LONGEST_EXPIRY_SECONDS = 604_800;
 
-/** The parts of a request that a signature covers. */
+/** A request as a signature may cover it. */
 export interface SignedRequest {
   method: string;
   /** Path and query as they came. */
@@ -38,11 +39,14 @@ export interface Signature {
  */
 export function readSignature({ url, headers }: Pick<SignedRequest, 'url' | 'headers'>): Signature {
   const { authorization } = headers;
-  if (authorization === undefined) {
-    const query = new URLSearchParams(queryOf(url));
-    if (query.has('X-Amz-Signature')) return fromQuery(query);
-    throw new SqsError('MissingAuthenticationToken', 'Request is missing Authentication Token');
-  }
+  const signature = authorization === undefined ? fromQuery(queryOf(url)) : fromHeader(authorization, headers);
+  // With JSON, this header decides what happens to the body.
+  if (isJson(headers) && !signature.signedHeaders.includes('x-amz-target'))
+    throw new SqsError('IncompleteSignature', 'The SignedHeaders must name x-amz-target.');
+  return signature;
+}
+
+function fromHeader(authorization: string, { 'x-amz-date': date }: IncomingHttpHeaders): Signature {
   const [algorithm = '', rest = ''] = authorization.split(/\s+(.*)/s);
   if (algorithm !== ALGORITHM)
     throw new SqsError('IncompleteSignature', `The Authorization header must begin with ${ALGORITHM}.`);
@@ -52,7 +56,6 @@ export function readSignature({ url, headers }: Pick<SignedRequest, 'url' | 'hea
       return [name, value] as const;
     }),
   );
-  const date = headers['x-amz-date'];
   return complete({
     credential: parts.get('Credential'),
     date: typeof date === 'string' ? date : undefined,
@@ -62,11 +65,15 @@ export function readSignature({ url, headers }: Pick<SignedRequest, 'url' | 'hea
   });
 }
 
-function fromQuery(query: URLSearchParams): Signature {
+function fromQuery(text: string): Signature {
+  const query = new URLSearchParams(text);
+  if (!query.has('X-Amz-Signature'))
+    throw new SqsError('MissingAuthenticationToken', 'Request is missing Authentication Token');
   if (query.get('X-Amz-Algorithm') !== ALGORITHM)
     throw new SqsError('IncompleteSignature', `X-Amz-Algorithm must be ${ALGORITHM}.`);
-  const expiresSeconds = Number(query.get('X-Amz-Expires'));
-  if (!(expiresSeconds >= 1 && expiresSeconds <= LONGEST_EXPIRY_SECONDS))
+  const expires = query.get('X-Amz-Expires') ?? '';
+  const expiresSeconds = /^\d{1,6}$/.test(expires) ? Number(expires) : 0;
+  if (expiresSeconds < 1 || expiresSeconds > LONGEST_EXPIRY_SECONDS)
     throw new SqsError('IncompleteSignature', `X-Amz-Expires must be 1 to ${LONGEST_EXPIRY_SECONDS}.`);
   return complete({
     credential: query.get('X-Amz-Credential') ?? undefined,
@@ -88,19 +95,22 @@ function complete(given: {
   const parts = credential.split('/');
   const scope = parts.slice(-4).join('/');
   const accessKey = parts.slice(0, -4).join('/');
+  const names = signedHeaders.split(';');
   const isComplete =
     accessKey !== '' &&
     /^\d{8}\/[\w-]+\/sqs\/aws4_request$/.test(scope) &&
     /^\d{8}T\d{6}Z$/.test(date) &&
     date.startsWith(scope.slice(0, 8)) &&
-    signedHeaders.split(';').includes('host') &&
+    names.includes('host') &&
+    // A long header that is named a thousand times would cost a thousand times its length.
+    new Set(names).size === names.length &&
     /^[0-9a-f]{64}$/.test(signature);
   if (!isComplete)
     throw new SqsError(
       'IncompleteSignature',
-      'The signature needs a Credential with a scope of sqs, SignedHeaders with host, a Signature, and X-Amz-Date.',
+      'The signature needs a Credential with a scope of sqs, SignedHeaders with host and each header once, a Signature, and X-Amz-Date.',
     );
-  return { accessKey, scope, date, signedHeaders: signedHeaders.split(';'), signature, expiresSeconds };
+  return { accessKey, scope, date, signedHeaders: names, signature, expiresSeconds };
 }
 
 /**
@@ -146,15 +156,17 @@ function textToSign({ method, url, headers, body }: SignedRequest, signature: Si
     // SQS paths are encoded once more than they came: only their slashes stay.
     path.split('/').map(encode).join('/'),
     [...query]
-      .map(([name, value]) => `${encode(name)}=${encode(value)}`)
-      .toSorted(byBytes)
+      .map(([name, value]) => [encode(name), encode(value)] as const)
+      .toSorted(([name, value], [otherName, otherValue]) => byBytes(name, otherName) || byBytes(value, otherValue))
+      .map(([name, value]) => `${name}=${value}`)
       .join('&'),
     ...signature.signedHeaders.map((name) => `${name}:${valueOf(headers, name)}`),
     '',
     signature.signedHeaders.join(';'),
     sha256(body),
   ].join('\n');
-  return [ALGORITHM, signature.date, signature.scope, sha256(canonical)].join('\n');
+  // Node reads headers as Latin-1, so this has the bytes that the client signed.
+  return [ALGORITHM, signature.date, signature.scope, sha256(Buffer.from(canonical, 'latin1'))].join('\n');
 }
 
 function byBytes(one: string, other: string): number {
@@ -163,10 +175,13 @@ function byBytes(one: string, other: string): number {
 
 function valueOf(headers: IncomingHttpHeaders, name: string): string {
   const value = headers[name] ?? '';
-  return String(value).trim().replace(/ +/g, ' ');
+  return String(value)
+    .replace(/[ \t]+/g, ' ')
+    .replace(/^ | $/g, '');
 }
 
-function queryOf(url: string): string {
+/** The query of a URL, without the question mark. */
+export function queryOf(url: string): string {
   return url.includes('?') ? url.slice(url.indexOf('?') + 1) : '';
 }
 
@@ -175,7 +190,7 @@ function encode(text: string): string {
   return encodeURIComponent(text).replace(/[!'()*]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`);
 }
 
-function sha256(data: string | Buffer): string {
+function sha256(data: Buffer): string {
   return createHash('sha256').update(data).digest('hex');
 }
 

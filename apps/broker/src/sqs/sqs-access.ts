@@ -16,6 +16,23 @@ export interface Signer {
 }
 
 /**
+ * Keeps web pages of other origins from making a browser call a broker that asks for no keys.
+ * Nest's protection refuses them everything but GET, which in SQS can change and delete.
+ */
+function refuseWebPages({ method, headers }: SignedRequest): void {
+  if (method !== 'GET') return;
+  const { 'sec-fetch-site': site, 'user-agent': agent = '' } = headers;
+  // Browsers leave out the site if they are old, or if the host is neither local nor has TLS.
+  const isForeign = site === undefined ? agent.startsWith('Mozilla/') : site !== 'same-origin' && site !== 'none';
+  if (isForeign)
+    throw new SqsError(
+      'AccessDenied',
+      'The request comes from a web page of another origin, and this broker asks for no API keys. Programs that name themselves as a browser does must send POST.',
+      { problem: 'forbidden' },
+    );
+}
+
+/**
  * Decides who may call, by the signature of a request. Each API key is a pair: its id is the access
  * key, and its secret is the secret.
  */
@@ -39,10 +56,13 @@ export class SqsAccess {
 
   /**
    * Throws `MissingAuthenticationToken`, `IncompleteSignature`, `InvalidClientTokenId`,
-   * `SignatureDoesNotMatch` and `RequestExpired`.
+   * `SignatureDoesNotMatch`, `RequestExpired`, and `AccessDenied` for web pages.
    */
   async check(request: SignedRequest, address: string): Promise<Signer> {
-    if (!this.config.needsKeys) return { caller: ANYBODY, accessKey: undefined };
+    if (!this.config.needsKeys) {
+      refuseWebPages(request);
+      return { caller: ANYBODY, accessKey: undefined };
+    }
     try {
       const signature = readSignature(request);
       return { caller: await this.callerOf(request, signature, address), accessKey: signature.accessKey };

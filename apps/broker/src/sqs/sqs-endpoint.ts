@@ -8,9 +8,10 @@ import type { CallConfig } from '../http/api-call.js';
 import type { BrokerAdapter } from '../http/broker-adapter.js';
 import { ClientConnection } from '../http/client-connection.js';
 import { UnreadAnswers } from '../http/unread-answers.js';
-import { jsonProtocol, readJsonRequest } from './json-protocol.js';
+import { isJson, jsonProtocol, readJsonRequest } from './json-protocol.js';
 import type { Address } from './queue-address.js';
 import { readForm } from './query-form.js';
+import { queryOf } from './sigv4.js';
 import { SqsAccess } from './sqs-access.js';
 import { SqsError, toSqsError } from './sqs-error.js';
 import { isOperation } from './sqs-input.js';
@@ -19,13 +20,15 @@ import { isAudited, SqsService } from './sqs.service.js';
 import { xmlProtocol } from './xml-protocol.js';
 
 const FORM_TYPE = 'application/x-www-form-urlencoded';
-/** The paths of SQS. REST has others, or other methods. */
+/** The paths of queues. REST has others, or other methods. */
 const QUEUE_PATHS = ['/:account(^\\d{12}$)/:queue', '/queue/:queue'];
 const CONFIG: Pick<CallConfig, 'call' | 'needs'> = { call: 'sqs', needs: { scope: 'none' } };
 /** A form writes a byte as up to three characters. */
 const FORM_FACTOR = 3;
 const BATCH = 10;
 const DEFAULT_REGION = 'us-east-1';
+/** `GET /` belongs to REST unless it names an action of SQS, as presigned URLs do. */
+const NAMES_ACTION = { name: 'action', value: 'named', pattern: /^\/\?(?:.*&)?Action=/s };
 
 /** The part of Fastify's request that SQS uses. */
 interface RawRequest {
@@ -67,6 +70,7 @@ export class SqsEndpoint {
     this.access.announce();
     const { bodyBytes, requestBytes } = this.config.sizes;
     const bodyLimit = Math.max(requestBytes, FORM_FACTOR * BATCH * bodyBytes);
+    routeByAction(adapter);
     void adapter.getInstance().register(async (scope) => {
       scope.removeAllContentTypeParsers();
       scope.addContentTypeParser('*', { parseAs: 'buffer', bodyLimit }, (_request, body, done) => done(null, body));
@@ -84,6 +88,8 @@ export class SqsEndpoint {
         return this.send(reply as RawReply, answer);
       };
       scope.route({ method: 'POST', url: '/', config: CONFIG, bodyLimit, handler });
+      const constraints = { [NAMES_ACTION.name]: NAMES_ACTION.value };
+      scope.route({ method: 'GET', url: '/', config: CONFIG, constraints, handler });
       for (const url of QUEUE_PATHS) scope.route({ method: ['GET', 'POST'], url, config: CONFIG, bodyLimit, handler });
     });
   }
@@ -160,6 +166,22 @@ export class SqsEndpoint {
   }
 }
 
+/** Lets a route ask for an action in the query. */
+function routeByAction(adapter: BrokerAdapter): void {
+  const { name, value, pattern } = NAMES_ACTION;
+  adapter.getInstance().addConstraintStrategy({
+    name,
+    storage: () => {
+      const routes = new Map<unknown, never>();
+      return {
+        get: (wanted) => routes.get(wanted) ?? null,
+        set: (wanted, route) => void routes.set(wanted, route as never),
+      };
+    },
+    deriveConstraint: ({ url = '' }) => (pattern.test(url) ? value : undefined),
+  });
+}
+
 /** Other content is a call of REST, and this is no path of REST. */
 function isSqs({ method, headers }: RawRequest): boolean {
   return method === 'GET' || isForm(headers) || isJson(headers);
@@ -167,10 +189,6 @@ function isSqs({ method, headers }: RawRequest): boolean {
 
 function isForm({ 'content-type': type = '' }: IncomingHttpHeaders): boolean {
   return type.toLowerCase().startsWith(FORM_TYPE);
-}
-
-function isJson({ 'content-type': type = '' }: IncomingHttpHeaders): boolean {
-  return type.toLowerCase().startsWith('application/x-amz-json');
 }
 
 function protocolOf({ method, headers }: RawRequest): SqsProtocol {
@@ -183,7 +201,8 @@ function bytesOf({ body }: Pick<RawRequest, 'body'>): Buffer {
 
 function readRequest({ method, url, headers, body }: RawRequest): SqsRequest {
   const bytes = bytesOf({ body });
-  if (method === 'GET') return readForm(url.includes('?') ? url.slice(url.indexOf('?') + 1) : '');
+  // Node reads the bytes of a URL as Latin-1.
+  if (method === 'GET') return readForm(Buffer.from(queryOf(url), 'latin1'));
   return isForm(headers) ? readForm(bytes) : readJsonRequest(bytes, headers['x-amz-target'] as string | undefined);
 }
 
@@ -212,8 +231,8 @@ const LOOPBACK = /^(?:::1|(?:::ffff:)?127\.)/;
 
 /** The region that the client signed with. */
 function regionOf({ headers, url }: RawRequest): string | undefined {
-  const scope =
-    /Credential=[^/,\s]+\/\d{8}\/([\w-]+)\//.exec(headers.authorization ?? '') ??
-    /X-Amz-Credential=[^&]*?(?:%2F|\/)\d{8}(?:%2F|\/)([\w-]+)(?:%2F|\/)/i.exec(url);
-  return scope?.[1];
+  const [, credential = ''] = CREDENTIAL.exec(headers.authorization ?? '') ?? CREDENTIAL.exec(url) ?? [];
+  return /\/\d{8}\/([\w-]+)\//.exec(credential.replaceAll(/%2F/gi, '/'))?.[1];
 }
+
+const CREDENTIAL = /Credential=([^,&\s]*)/;

@@ -11,10 +11,18 @@ function optional<T extends z.ZodType>(type: T) {
   return type.nullish().transform((value) => value ?? undefined);
 }
 
+/** Zod leaves out a member of this name, so an attribute of a message would be lost. */
+const UNSAFE = '__proto__';
+
+function mapOf<T extends z.ZodType>(type: T) {
+  const isSafe = (map: unknown): boolean => typeof map !== 'object' || map === null || !Object.hasOwn(map, UNSAFE);
+  return z.unknown().refine(isSafe, `No name can be ${UNSAFE}`).pipe(z.record(z.string(), type));
+}
+
 const text = optional(z.string());
 const integer = optional(z.int());
 const texts = optional(z.array(z.string()));
-const map = optional(z.record(z.string(), z.string()));
+const map = optional(mapOf(z.string()));
 
 const messageAttribute = z.object({
   DataType: text,
@@ -23,7 +31,7 @@ const messageAttribute = z.object({
   StringListValues: optional(z.array(z.string())),
   BinaryListValues: optional(z.array(z.string())),
 });
-const messageAttributes = optional(z.record(z.string(), messageAttribute));
+const messageAttributes = optional(mapOf(messageAttribute));
 
 const sendMembers = {
   MessageBody: text,

@@ -45,7 +45,7 @@ export class MemoryQueues {
     const current = this.messages.use(name);
     const changed = { ...current, ...given };
     try {
-      checkOrdering(name, changed, was, target);
+      checkOrdering(name, changed.ordering, was, target);
       checkMaxReceives(name, changed.maxReceives, changed.deadLetterQueue !== null);
       checkDeadLetterExpired(name, changed.deadLetterExpired, changed.deadLetterQueue !== null);
     } catch (error) {

@@ -7,8 +7,9 @@ import { type Group, isIdle } from './group.sql.js';
 import type { OrderedDelivery, OrderedPack } from './pack-in-order.js';
 
 /**
- * Reserves parked consumers for the first delivery of each idle group. The batch holds the locks of
- * the groups, so nothing comes before these deliveries, and nothing behind them is ready.
+ * Reserves parked consumers for the first delivery of each idle group, unless it is delayed. The
+ * batch holds the locks of the groups, so nothing comes before these deliveries, and nothing behind
+ * them is ready.
  *
  * A delivery goes to one consumer. If he does not take all of it, the rest waits behind his part.
  */
@@ -52,7 +53,7 @@ function leaseFirst(delivery: OrderedDelivery<Admitted>, count: number, leaseMs:
   }
 }
 
-/** The deliveries that nothing keeps back, in the order of their ids. */
+/** The deliveries that neither others nor a delay keep back, in the order of their ids. */
 function firstOfIdle(
   queueId: number,
   packs: readonly OrderedPack<Admitted>[],
@@ -60,6 +61,6 @@ function firstOfIdle(
 ): OrderedDelivery<Admitted>[] {
   const idle = new Set(groups.filter(isIdle).map(keyText));
   return packs.flatMap(({ deliveries }) =>
-    deliveries.filter(({ groupKey }) => idle.delete(keyText({ queueId, groupKey }))),
+    deliveries.filter(({ groupKey, delayMs }) => idle.delete(keyText({ queueId, groupKey })) && delayMs === 0),
   );
 }

@@ -87,8 +87,8 @@ export function storeTopicPacks(
     )
     .toSorted((one, other) => one.queueId - other.queueId);
   const plain = deliveries.filter(({ groupKey }) => groupKey === undefined);
-  const ordered = deliveries.flatMap(({ groupKey, fate, ...delivery }) =>
-    groupKey === undefined ? [] : { ...delivery, groupKey, lifeMs: fate.lifeMs, producerLifeMs: fate.producerLifeMs },
+  const ordered = deliveries.flatMap(({ groupKey, fate: { delayMs, lifeMs, producerLifeMs }, ...delivery }) =>
+    groupKey === undefined ? [] : { ...delivery, groupKey, delayMs, lifeMs, producerLifeMs },
   );
   const rows = packs.map(
     ({ id, topic, count, lifeMs, payload }) => `(${hex(id)},${topic.id},${count},${now}+${lifeMs},${hex(payload)})`,

@@ -11,7 +11,7 @@ export type OrderedMessage = Packable;
 /** Messages that follow each other in their group. */
 export interface OrderedDelivery<Message extends OrderedMessage = OrderedMessage> extends Pick<
   OrderedMessage,
-  'lifeMs' | 'producerLifeMs'
+  'delayMs' | 'lifeMs' | 'producerLifeMs'
 > {
   groupKey: number;
   members: Members;
@@ -66,11 +66,16 @@ function packOf<Message extends OrderedMessage>(id: Buffer, messages: readonly M
   const deliveries: OrderedDelivery<Message>[] = [];
   for (const [index, message] of messages.entries()) {
     message.id = messageIdIn(id, index);
-    const { lifeMs, producerLifeMs } = message;
+    const { delayMs, lifeMs, producerLifeMs } = message;
     const groupKey = groupKeyOfMessage(message);
     const last = deliveries.at(-1);
-    const isSame = last?.groupKey === groupKey && last.lifeMs === lifeMs && last.producerLifeMs === producerLifeMs;
-    if (!isSame) deliveries.push({ groupKey, lifeMs, producerLifeMs, members: bitOf(index), messages: [message] });
+    const isSame =
+      last?.groupKey === groupKey &&
+      last.delayMs === delayMs &&
+      last.lifeMs === lifeMs &&
+      last.producerLifeMs === producerLifeMs;
+    if (!isSame)
+      deliveries.push({ groupKey, delayMs, lifeMs, producerLifeMs, members: bitOf(index), messages: [message] });
     else {
       last.members = union(last.members, bitOf(index));
       last.messages.push(message);

@@ -70,6 +70,7 @@ export interface OrderedDelivery extends GroupKey {
   packId: Buffer;
   copy: number;
   members: Members;
+  delayMs: number;
   lifeMs: number;
   producerLifeMs: number | null;
   /** Its first messages, if a consumer gets them at once. */
@@ -78,7 +79,7 @@ export interface OrderedDelivery extends GroupKey {
 
 /**
  * Inserts deliveries, and remembers the last pack of each group. The first delivery of an idle
- * group is ready or leased, all others wait.
+ * group is ready, delayed or leased, all others wait.
  *
  * @param deliveries in the order of each group
  */
@@ -90,25 +91,28 @@ export function storeDeliveries(
 ): Statement[] {
   const busy = new Set(groups.filter((group) => !isIdle(group)).map(keyText));
   const rows: string[] = [];
-  for (const { queueId, packId, copy, members, groupKey, lifeMs, producerLifeMs, leased } of deliveries) {
+  for (const { queueId, packId, copy, members, groupKey, delayMs, lifeMs, producerLifeMs, leased } of deliveries) {
     const group = keyText({ queueId, groupKey });
     const producerExpiresAt = producerLifeMs === null ? 'NULL' : `${now}+${producerLifeMs}`;
-    const add = (token: string, part: Members, availableAt: string | number): void => {
+    const delayEndsAt = `${now}+${delayMs}`;
+    const add = (token: string, part: Members, availableAt: string | number, delayedUntil = 'NULL'): void => {
       if (part === 0) return;
       const receives = token === NO_LEASE ? '0,NULL' : `1,${now}`;
       rows.push(
-        `(${queueId},${hex(packId)},${token},${partOf(copy, part)},${part},${ONLY_RANK},${availableAt},${now}+${lifeMs},${producerExpiresAt},${receives},${groupKey})`,
+        `(${queueId},${hex(packId)},${token},${partOf(copy, part)},${part},${ONLY_RANK},${availableAt},${now}+${lifeMs},${producerExpiresAt},${receives},${groupKey},${delayedUntil})`,
       );
     };
     if (leased !== undefined && leaseToken !== undefined)
       add(hex(leaseToken), leased.members, `${now}+${leased.leaseMs + LEASE_GRACE_MS}`);
     const isBehind = leased !== undefined || busy.has(group);
-    add(NO_LEASE, without(members, leased?.members ?? 0), isBehind ? WAITING + groupKey : now);
+    const rest = without(members, leased?.members ?? 0);
+    if (!isBehind) add(NO_LEASE, rest, delayEndsAt);
+    else add(NO_LEASE, rest, WAITING + groupKey, delayMs > 0 ? delayEndsAt : 'NULL');
     busy.add(group);
   }
   return [
     {
-      sql: `INSERT INTO ${schema}delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, producer_expires_at, receive_count, first_received_at, group_key) VALUES ${rows.join(',')}`,
+      sql: `INSERT INTO ${schema}delivery (queue_id, pack_id, lease_token, part, members, priority_rank, available_at, expires_at, producer_expires_at, receive_count, first_received_at, group_key, delayed_until) VALUES ${rows.join(',')}`,
     },
     lockGroups(lastIds(deliveries), schema),
   ];

@@ -435,13 +435,13 @@ async function checkDeadLetters(
 /** Checks the ordering of a queue, which its creation decides, and of its dead-letter queue. */
 function checkOrderingOf(
   name: string,
-  { ordering, delaySeconds, deadLetterQueue }: PutQueueRequest,
+  { ordering, deadLetterQueue }: PutQueueRequest,
   { self, deadLetterQueue: target }: { self?: QueueRow; deadLetterQueue?: QueueRow },
 ): void {
   const known = self ?? QUEUE_DEFAULTS;
   checkOrdering(
     name,
-    { ordering: ordering === undefined ? known.ordering : ordering, delaySeconds: delaySeconds ?? known.delaySeconds },
+    ordering === undefined ? known.ordering : ordering,
     self?.ordering,
     target && { name: String(deadLetterQueue), ordering: target.ordering },
   );
