@@ -428,9 +428,9 @@ function interrupted(database: Database, nth: number, meanwhile: () => Promise<u
       own.tries += 1;
       if (own.tries > 1) return work(tx);
       let trips = 0;
-      const send = tx.all.bind(tx);
+      const sent = tx.all.bind(tx);
       const all: Transaction['all'] = async (statements) => {
-        const answers = await send(statements);
+        const answers = await sent(statements);
         trips += 1;
         if (trips === nth) await meanwhile();
         return answers;
@@ -470,7 +470,7 @@ describe('a verb on followers', () => {
     const leased = await receive();
     const outcomes = await Promise.all([ack(leased), ack(leased.toReversed()).then((some) => some.toReversed())]);
     for (const [index] of leased.entries())
-      expect(outcomes.map((some) => some[index]).toSorted()).toEqual(['delivery-not-found', null].toSorted());
+      expect(new Set(outcomes.map((some) => some[index]))).toEqual(new Set([null, 'delivery-not-found']));
     await expectEmpty();
   });
 
