@@ -8,7 +8,8 @@ import { isLong } from './length.js';
 
 /*
  * Ordered queues under attack: three brokers, producers and consumers of the same groups, leases
- * that run out, nacks, releases, stale holders, and connections that die.
+ * that run out, nacks, releases, stale holders, and connections that die. Half of the consumers
+ * receive as SQS does, with followers. Some use a receipt at two brokers at once.
  */
 
 const SECONDS = isLong ? 60 : 3;
@@ -35,6 +36,7 @@ class Ledger {
   readonly sent = new Set<string>();
   readonly acked = new Set<string>();
   handedOff = 0;
+  followers = 0;
   /** Their ack is on its way, or got no answer. */
   readonly inDoubt = new Set<string>();
   private readonly owed = new Map<string, Set<string>>();
@@ -86,6 +88,8 @@ class Ledger {
     }
   }
 }
+
+const FATES = ['ack', 'ack', 'ack', 'nack', 'release', 'stale', 'part', 'twice', 'operator'];
 
 function text(id: Buffer): string {
   return id.toString('hex');
@@ -153,18 +157,39 @@ async function attack(groups: number, withKills: boolean): Promise<Ledger> {
       const waited = handedOff.shift();
       const leased =
         waited ?? (await messages.dequeue(queue, { maxMessages: pick([1, 3, 10]), leaseSeconds }).catch(() => []));
-      if (waited === undefined) ledger.received(leased, owed);
+      const followers =
+        Math.random() < 0.5 ? await messages.batches.follow(queue, leased, pick([1, 3, 10])).catch(() => []) : [];
+      ledger.followers += followers.length;
+      const receipts = [...leased, ...followers];
+      // A consumer that waited has been checked at its hand-off.
+      ledger.received(waited === undefined ? receipts : followers, waited === undefined ? owed : new Map());
       if (leased.length === 0) await sleep(20);
-      const receipts = leased.map((one) => one);
-      const fate = isRough ? pick(['ack', 'ack', 'ack', 'nack', 'release', 'stale', 'part']) : 'ack';
+      const fate = isRough ? pick(FATES) : 'ack';
       if (fate === 'stale') await sleep(leaseSeconds < 1 ? leaseSeconds * 1000 + 300 : 0);
       const taken = fate === 'part' ? receipts.filter(() => Math.random() < 0.5) : receipts;
       const { batches } = messages;
       const request = { queueId: queue.id, receipts: taken };
       if (taken.length === 0) continue;
+      const others = pick(brokers).messages.batches;
       if (fate === 'nack') await batches.nack([{ ...request, delaySeconds: pick([0, 0.1]) }]).catch(() => undefined);
       else if (fate === 'release') await batches.release([request]).catch(() => undefined);
-      else await ledger.ack(taken, async () => (await batches.ackInOrder([request]))[0] ?? []);
+      else if (fate === 'operator')
+        await batches
+          .fulfil(pick(taken).messageId, [queue.id], { does: 'release', reaches: () => true })
+          .catch(() => undefined);
+      else if (fate === 'twice') {
+        const extend = { ...request, leaseSeconds: pick([0.1, 1]) };
+        await Promise.all([batches.extend([extend]), others.extend([extend])]).catch(() => undefined);
+        await ledger.ack(taken, async () => {
+          const both = await Promise.all([batches.ackInOrder([request]), others.ackInOrder([request])]);
+          return taken.map((one, index) => {
+            const outcomes = both.map(([of]) => of?.[index] ?? null);
+            if (outcomes.every((outcome) => outcome === null))
+              ledger.violations.push(`${text(one.messageId)} was acked at two brokers`);
+            return outcomes.find((outcome) => outcome === null) === null ? null : (outcomes[0] as string);
+          });
+        });
+      } else await ledger.ack(taken, async () => (await batches.ackInOrder([request]))[0] ?? []);
     }
   };
   const producers = Promise.all(Array.from({ length: PRODUCERS }, produce));
@@ -196,7 +221,8 @@ it.each([
   'messages of %s are handed out in order, none is lost or doubled, and nothing deadlocks',
   async (_, groups, withKills) => {
     const before = deadlocks();
-    const { sent, acked, inDoubt, violations, handedOff } = await attack(groups, withKills);
+    const { sent, acked, inDoubt, violations, handedOff, followers } = await attack(groups, withKills);
+    expect(followers).toBeGreaterThanOrEqual(groups < 100 ? 10 : 0);
     // A few groups are hardly ever idle.
     expect(handedOff).toBeGreaterThanOrEqual(groups < 100 ? 0 : 10);
     expect(violations).toEqual([]);

@@ -1,9 +1,13 @@
 import {
+  ChangeMessageVisibilityCommand,
   CreateQueueCommand,
   DeleteMessageBatchCommand,
+  DeleteMessageCommand,
+  GetQueueAttributesCommand,
   type Message,
   ReceiveMessageCommand,
   SendMessageBatchCommand,
+  SendMessageCommand,
 } from '@aws-sdk/client-sqs';
 import { expect, test } from 'vitest';
 import { newQueueName } from '../support/api.js';
@@ -50,6 +54,56 @@ function read(body: string | undefined): [group: string, number: number] {
   const [group = '', number] = (body ?? '').split('/');
   return [group, Number(number)];
 }
+
+test('one receive gets ten messages of a group that were sent one by one, and the group is locked meanwhile', async () => {
+  const sqs = newClient(rowmq.broker.url);
+  const { QueueUrl } = await sqs.send(
+    new CreateQueueCommand({
+      QueueName: `${newQueueName()}.fifo`,
+      Attributes: { FifoQueue: 'true', ContentBasedDeduplication: 'true' },
+    }),
+  );
+  const send = async (MessageBody: string) =>
+    sqs.send(new SendMessageCommand({ QueueUrl, MessageBody, MessageGroupId: 'one' }));
+  const receive = async (seconds = 30): Promise<Message[]> => {
+    const command = { QueueUrl, MaxNumberOfMessages: 10, VisibilityTimeout: seconds };
+    return (await sqs.send(new ReceiveMessageCommand(command))).Messages ?? [];
+  };
+  const textOf = (messages: readonly Message[]) => messages.map(({ Body }) => Body).join(' ');
+  const remove = async ({ ReceiptHandle }: Message) => sqs.send(new DeleteMessageCommand({ QueueUrl, ReceiptHandle }));
+  const show = async ({ ReceiptHandle }: Message) =>
+    sqs.send(new ChangeMessageVisibilityCommand({ QueueUrl, ReceiptHandle, VisibilityTimeout: 0 }));
+
+  for (let number = 0; number < 12; number += 1) await send(`m${number}`);
+  const messages = await receive();
+  expect(textOf(messages)).toBe('m0 m1 m2 m3 m4 m5 m6 m7 m8 m9');
+  const { Attributes } = await sqs.send(
+    new GetQueueAttributesCommand({
+      QueueUrl,
+      AttributeNames: ['ApproximateNumberOfMessages', 'ApproximateNumberOfMessagesNotVisible'],
+    }),
+  );
+  expect(Attributes).toEqual({ ApproximateNumberOfMessages: '2', ApproximateNumberOfMessagesNotVisible: '10' });
+  expect(await receive()).toEqual([]);
+
+  const [first, second, third, ...others] = messages as [Message, Message, Message, ...Message[]];
+  await remove(second);
+  await send('m12');
+  expect(await receive()).toEqual([]);
+  // The head comes alone, because the messages behind it are in flight.
+  await show(first);
+  const again = await receive();
+  expect(textOf(again)).toBe('m0');
+  await show(third);
+  await remove(again[0] as Message);
+  const next = await receive(0);
+  expect(textOf(next)).toBe('m2');
+  for (const one of [...(await receive()), ...others]) await remove(one);
+  const rest = await receive();
+  expect(textOf(rest)).toBe('m10 m11 m12');
+  for (const one of rest) await remove(one);
+  expect(await receive()).toEqual([]);
+});
 
 test('a FIFO queue keeps the order of 200 groups, although consumers vanish', { timeout: 240_000 }, async () => {
   const sqs = newClient(rowmq.broker.url);

@@ -8,7 +8,7 @@ import {
 } from '@rowmq/store';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { losingAnswers } from '../support/lost-answer.js';
-import { testServer } from '../support/servers.js';
+import { plansOf, rowsReadFor } from '../support/plans.js';
 import { recordStatements } from '../support/statements.js';
 import { bodies, createQueue, message, openStore, type TestStore } from '../support/store.js';
 
@@ -372,49 +372,27 @@ describe('a hand-off', () => {
 
 /** The statements of an ack that find and change groups, and those that wait in them. */
 const STATEMENTS: Record<string, RegExp> = {
-  'the next of each group': /^SELECT wanted\.queue_id[^]*AS next/,
+  'the next of each group': /^SELECT head\.queue_id[^]*AS next/,
   'the groups': /^SELECT g\.queue_id/,
   'make the next one ready': /^UPDATE JSON_TABLE/,
   'delete ended groups': /^DELETE g/,
 };
 
 const PLANS = {
-  'the next of each group': ['n: ref on delivery_next (13)'],
+  'the next of each group': ['n: ref on delivery_next (29)', 'p: ref on delivery_next (13)'],
   'the groups': ['g: eq_ref on PRIMARY (12)'],
   'make the next one ready': ['d: eq_ref on PRIMARY (30)'],
   'delete ended groups': ['g: eq_ref on PRIMARY (12)'],
 };
 
-/** How these statements read their tables, whose size must not matter. */
-async function plans(own: TestStore, statements: string[]): Promise<Record<string, string[]>> {
-  const form = testServer().kind === 'mysql' ? 'EXPLAIN FORMAT=TRADITIONAL' : 'EXPLAIN';
-  const found: Record<string, string[]> = {};
-  for (const [name, pattern] of Object.entries(STATEMENTS)) {
-    const sent = statements.map((sql) => sql.trim()).find((sql) => pattern.test(sql));
-    if (sent === undefined) continue;
-    const rows = await own.database.read<{ table: string; type: string; key: string | null; key_len: string | null }>(
-      `${form} ${sent}`,
-    );
-    found[name] = rows
-      .filter(({ table }) => ['n', 'g', 'd'].includes(table))
-      .map(({ table, type, key, key_len: bytes }) => `${table}: ${type} on ${key} (${bytes})`);
-  }
-  return found;
-}
-
 describe('a stuck group', () => {
   /** The rows that the server reads for a claim and an ack of one message. */
   async function rowsRead(own: TestStore, of: Queue): Promise<number> {
-    const read = async (): Promise<number> => {
-      const rows = await own.database.read<{ Value: string }>(`SHOW SESSION STATUS LIKE 'Handler_read%'`);
-      return rows.reduce((sum, { Value: count }) => sum + Number(count), 0);
-    };
-    const idle = -(await read()) + (await read());
-    const before = await read();
-    const leased = await own.messages.dequeue(of, { maxMessages: 1, leaseSeconds: 60 });
-    expect(leased).toHaveLength(1);
-    expect(await own.messages.ackInOrder(of.id, leased)).toEqual([null]);
-    return (await read()) - before - idle;
+    return rowsReadFor(own, async () => {
+      const leased = await own.messages.dequeue(of, { maxMessages: 1, leaseSeconds: 60 });
+      expect(leased).toHaveLength(1);
+      expect(await own.messages.ackInOrder(of.id, leased)).toEqual([null]);
+    });
   }
 
   it('with 2,000 messages among 10,000 groups costs the others no row', async () => {
@@ -441,9 +419,9 @@ describe('a stuck group', () => {
       return filled;
     };
     const small = await rowsRead(own, await fill(5, 100));
-    expect(await plans(own, statements)).toEqual(PLANS);
+    expect(await plansOf(own, statements, STATEMENTS)).toEqual(PLANS);
     const large = await rowsRead(own, await fill(10_000, 2000));
-    expect(await plans(own, statements)).toEqual(PLANS);
+    expect(await plansOf(own, statements, STATEMENTS)).toEqual(PLANS);
     await own.close();
     expect(small).toBeGreaterThan(0);
     expect(large).toBeLessThanOrEqual(small + 10);

@@ -98,6 +98,12 @@ export class SingleMessages {
     });
   }
 
+  /** A dequeue with followers, as SQS receives from an ordered queue. */
+  async receive(queue: Queue, demand: Demand): Promise<LeasedMessage[]> {
+    const leased = await this.dequeue(queue, demand);
+    return [...leased, ...(await this.batches.follow(queue, leased, demand.maxMessages - leased.length))];
+  }
+
   async extend(
     queueId: number,
     receipts: readonly Receipt[],

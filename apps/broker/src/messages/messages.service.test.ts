@@ -31,15 +31,23 @@ const leased: LeasedMessage[] = ['a', 'b'].map((body) => ({
 
 const ackAll: MessageRepository['ack'] = async (requests) => requests.map(({ receipts }) => receipts.map(() => null));
 
-/** The service on a store whose claims and acks the test answers. It records releases. */
-function newService(claim: () => Promise<LeasedMessage[]> = async () => leased, ack = ackAll) {
+/**
+ * The service on a store whose claims and acks the test answers. It records releases. With
+ * `follow`, its queue is ordered.
+ */
+function newService(
+  claim: () => Promise<LeasedMessage[]> = async () => leased,
+  ack = ackAll,
+  follow?: MessageRepository['follow'],
+) {
   const release = vi.fn<MessageRepository['release']>(ackAll);
   const claimed: MessageRepository['claim'] = async () => ({
     leased: [await claim()],
     claimAgain: Promise.resolve(false),
   });
-  const messages = { claim: claimed, release, ack } as unknown as MessageRepository;
-  const queues = { get: async () => QUEUE } as unknown as QueueRepository;
+  const messages = { claim: claimed, release, ack, follow } as unknown as MessageRepository;
+  const queue = { ...QUEUE, ordering: follow === undefined ? null : 'group' };
+  const queues = { get: async () => queue } as unknown as QueueRepository;
   const metrics = new Metrics();
   const consumers = new WaitingConsumers(
     messages,
@@ -125,6 +133,37 @@ describe('the messages of a dequeue', () => {
     const { service } = newService();
     await service.dequeue('q', REQUEST, new AbortController().signal);
     await expect(service.onApplicationShutdown()).resolves.toBeUndefined();
+  });
+});
+
+describe('the messages of a receive', () => {
+  const follower = { ...(leased[0] as LeasedMessage), body: Buffer.from('c') };
+  const receive = async (service: MessagesService, hungUp = new AbortController().signal): Promise<string[]> =>
+    (await service.receive('q', REQUEST, hungUp)).map(({ body }) => String(body));
+
+  test('are followed by the next ones of their groups in an ordered queue', async () => {
+    const follow = vi.fn<MessageRepository['follow']>(async () => [follower]);
+    expect(await receive(newService(undefined, undefined, follow).service)).toEqual(['a', 'b', 'c']);
+    expect(follow).toHaveBeenCalledExactlyOnceWith(expect.objectContaining({ id: 7 }), leased, 8);
+    expect(await receive(newService().service)).toEqual(['a', 'b']);
+  });
+
+  test('come alone if the next ones cannot be leased', async () => {
+    vi.spyOn(Logger.prototype, 'warn').mockImplementation(() => undefined);
+    const { service } = newService(undefined, undefined, async () => Promise.reject(new Error('no database')));
+    expect(await receive(service)).toEqual(['a', 'b']);
+  });
+
+  test('are all released when the consumer hangs up meanwhile', async () => {
+    const consumer = new AbortController();
+    const { service, release } = newService(undefined, undefined, async () => {
+      consumer.abort();
+      return [follower];
+    });
+    expect(await receive(service, consumer.signal)).toEqual([]);
+    await vi.waitFor(() =>
+      expect(release).toHaveBeenCalledExactlyOnceWith([{ queueId: 7, receipts: [...leased, follower] }]),
+    );
   });
 });
 

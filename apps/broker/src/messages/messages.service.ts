@@ -78,9 +78,16 @@ export class MessagesService implements OnApplicationShutdown {
     return this.commits.enqueue({ queueName, messages }, caller ?? undefined);
   }
 
-  /** {@link dequeue} for another protocol: without acks, and messages as the store has them. */
+  /**
+   * {@link dequeue} for SQS: without acks, and messages as the store has them. In an ordered queue,
+   * the next messages of the same groups fill the answer up.
+   */
   async receive(queueName: string, demand: Demand, hungUp: AbortSignal): Promise<LeasedMessage[]> {
-    return this.track(this.leaseStored(queueName, demand, hungUp));
+    return this.track(
+      this.leaseStored(queueName, demand, hungUp, async (leased) =>
+        this.follow(queueName, leased, demand.maxMessages - leased.length),
+      ),
+    );
   }
 
   /**
@@ -270,13 +277,15 @@ export class MessagesService implements OnApplicationShutdown {
     queueName: string,
     { maxMessages, waitSeconds, leaseSeconds, caller, onLeasing }: Demand,
     hungUp: AbortSignal,
+    findMore: (leased: readonly LeasedMessage[]) => Promise<LeasedMessage[]> = async () => [],
   ): Promise<LeasedMessage[]> {
-    const leased = await this.consumers.dequeue(
+    const first = await this.consumers.dequeue(
       queueName,
       { maxMessages, leaseSeconds, waitMs: waitSeconds * 1000, caller, onLeasing },
       hungUp,
     );
-    if (leased.length === 0) return leased;
+    if (first.length === 0) return first;
+    const leased = hungUp.aborted ? first : [...first, ...(await findMore(first))];
     const release = (): void => void this.track(this.giveBack(queueName, leased));
     if (hungUp.aborted) {
       release();
@@ -286,6 +295,17 @@ export class MessagesService implements OnApplicationShutdown {
     this.metrics.count('dequeued', queueName, leased.length);
     this.metrics.count('redelivered', queueName, leased.filter(({ receiveCount }) => receiveCount > 1).length);
     return leased;
+  }
+
+  /** If it fails, the consumer still gets its first messages. The others come later. */
+  private async follow(queueName: string, leased: readonly LeasedMessage[], room: number): Promise<LeasedMessage[]> {
+    try {
+      const queue = await this.queues.get(queueName);
+      return queue.ordering === null ? [] : await this.repository.follow(queue, leased, room);
+    } catch (error) {
+      this.logger.warn(`could not lease the next messages of ${leased.length} in queue ${queueName}: ${String(error)}`);
+      return [];
+    }
   }
 
   /** Decodes receipts and sorts them by outcome. A receipt that was sent twice counts once. */

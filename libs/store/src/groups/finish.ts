@@ -3,7 +3,7 @@ import type { Statement } from '../database/session.js';
 import { groupBy } from '../group-by.js';
 import type { Delivery } from '../messages/delivery.js';
 import { rewrite } from '../messages/delivery.sql.js';
-import { behind, type Grouped, groupsOf, isGrouped, isWaiting, keyText } from './group.js';
+import { behind, type Grouped, groupsOf, isGrouped, keyText } from './group.js';
 import {
   deleteGroups,
   type Group,
@@ -16,6 +16,7 @@ import {
   readGroups,
   readNext,
 } from './group.sql.js';
+import { isWaiting } from './waiting.js';
 
 /**
  * Locks the groups of deliveries without a lease, before the deliveries themselves. The caller must

@@ -1,12 +1,14 @@
 import { NOW_MS } from '../database/clock.js';
 import { hex } from '../database/hex.js';
 import type { Statement } from '../database/session.js';
-import { BY_KEY, type DeliveryKey, keysJson, NO_TOKEN } from '../messages/delivery.sql.js';
-import { byGroup, type GroupKey, keyText, ONLY_RANK, WAITING } from './group.js';
+import { BY_KEY, DELIVERY_COLUMNS, type DeliveryKey, IS_LEASED, keysJson } from '../messages/delivery.sql.js';
+import { byGroup, type GroupKey, keyText, ONLY_RANK } from './group.js';
+import { WAITING } from './waiting.js';
 
 /*
- * The statements of ordered queues. Only the holder of a group's row moves or deletes deliveries
- * that wait in the group. A claim may add some, because it holds the first delivery.
+ * The statements of ordered queues. Only the holder of a group's row changes or deletes deliveries
+ * that wait in the group. So it reads them without locks. A claim may add some, because it holds
+ * the first delivery.
  */
 
 /** A locked group. */
@@ -24,7 +26,7 @@ export function isIdle({ lastPackId }: Group): boolean {
 
 /** The next delivery of a group. Null: none waits. */
 export interface Next extends GroupKey {
-  /** Pack, part. */
+  /** Pack, token, part. */
   next: string | null;
 }
 
@@ -57,32 +59,77 @@ export function deleteGroups(groups: readonly GroupKey[]): Statement {
   return { sql: `DELETE g ${inList()}`, values: [groupsJson(groups)] };
 }
 
+/** Expired messages do not count, unless a consumer holds them: the reaper removes them. */
+const COUNTS = `(expires_at > ${NOW_MS} OR ${IS_LEASED})`;
+
 /**
- * Finds the first waiting delivery of each group. Expired ones do not count: the reaper removes
- * them.
+ * Finds the first waiting delivery of each group. In the index, the token comes before the part. So
+ * the index finds the first pack, and then the first part of it.
  */
 export function readNext(groups: readonly GroupKey[]): Statement {
   return {
-    sql: `SELECT wanted.queue_id AS queueId, wanted.group_key AS groupKey, (
-         SELECT CONCAT(HEX(n.pack_id), ' ', n.part)
+    sql: `SELECT head.queue_id AS queueId, head.group_key AS groupKey, (
+         SELECT CONCAT(HEX(n.pack_id), ' ', HEX(n.lease_token), ' ', n.part)
          FROM delivery n FORCE INDEX (delivery_next)
-         WHERE n.queue_id = wanted.queue_id
+         WHERE n.queue_id = head.queue_id
            AND n.priority_rank = ${ONLY_RANK}
-           AND n.available_at = ${WAITING} + wanted.group_key
-           AND n.expires_at > ${NOW_MS}
+           AND n.available_at = ${WAITING} + head.group_key
+           AND n.pack_id = head.pack_id
+           AND ${COUNTS}
+         ORDER BY n.part
          LIMIT 1) AS next
-       FROM ${WANTED}`,
+       FROM (
+         SELECT wanted.queue_id, wanted.group_key, (
+           SELECT p.pack_id
+           FROM delivery p FORCE INDEX (delivery_next)
+           WHERE p.queue_id = wanted.queue_id
+             AND p.priority_rank = ${ONLY_RANK}
+             AND p.available_at = ${WAITING} + wanted.group_key
+             AND ${COUNTS}
+           LIMIT 1) AS pack_id
+         FROM ${WANTED}
+       ) head`,
     values: [groupsJson(groups)],
+  };
+}
+
+/**
+ * Reads the first waiting deliveries of a group, in order: at least so many messages, or all. The
+ * first packs come from a list of their own. With a condition on their ids, MariaDB reads the whole
+ * group.
+ */
+export function readWaiting({ queueId, groupKey }: GroupKey, messages: number): Statement {
+  const ofGroup = `queue_id = ${queueId} AND priority_rank = ${ONLY_RANK} AND available_at = ${WAITING + groupKey}`;
+  return {
+    sql: `SELECT ${DELIVERY_COLUMNS}
+       FROM (
+         SELECT DISTINCT pack_id
+         FROM (
+           SELECT p.pack_id
+           FROM delivery p FORCE INDEX (delivery_next)
+           WHERE ${ofGroup}
+             AND ${COUNTS}
+           LIMIT ${messages}
+         ) waiting
+       ) packs
+       STRAIGHT_JOIN delivery d FORCE INDEX (delivery_next)
+         ON d.pack_id = packs.pack_id
+       WHERE ${ofGroup}
+         AND ${COUNTS}
+       ORDER BY d.pack_id, d.part`,
   };
 }
 
 /** The key of a {@link Next} that exists. */
 export function keyOf({ queueId, next }: Next): DeliveryKey {
-  const [packId, part] = String(next).split(' ') as [string, string];
-  return { queueId, packId: Buffer.from(packId, 'hex'), leaseToken: NO_TOKEN, part: Number(part) };
+  const [packId, token, part] = String(next).split(' ') as [string, string, string];
+  return { queueId, packId: Buffer.from(packId, 'hex'), leaseToken: Buffer.from(token, 'hex'), part: Number(part) };
 }
 
-/** Makes waiting deliveries the first of their groups: ready, unless a nack delayed them. */
+/**
+ * Makes waiting deliveries the first of their groups: ready, unless a nack delayed them. A follower
+ * keeps its lease.
+ */
 export function promote(next: readonly DeliveryKey[]): Statement {
   return {
     sql: `UPDATE ${BY_KEY}

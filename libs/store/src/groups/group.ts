@@ -3,16 +3,16 @@ import { LIMITS } from '@rowmq/contract';
 import { copyOf, type Delivery, type Fate, partOf } from '../messages/delivery.js';
 import { NO_TOKEN } from '../messages/delivery.sql.js';
 import { bitOf, has, indexesOf, type Members, union } from '../messages/members.js';
+import { isWaiting, WAITING } from './waiting.js';
 
 /*
  * Ordered queues. Each group has one delivery that is first: it is ready, leased or delayed like
- * any other. All others of the group wait, in the order of their keys, which is the order of
- * commits. A waiting delivery is far in the future of the index, at a place that only its group
- * uses. So no claim meets it, and the index finds the next one of a group.
+ * any other. All others of the group wait, in the order of their packs and parts, which is the
+ * order of commits. A waiting delivery is far in the future of the index, at a place that only its
+ * group uses. So no claim meets it, and the index finds the next pack of a group.
+ *
+ * A waiting delivery may be under a lease: it is a follower (follow.ts).
  */
-
-/** Waiting deliveries have this `available_at`, plus their group's key. No real time comes near. */
-export const WAITING = 2 ** 52;
 
 /** The rank of every message in an ordered queue. */
 export const ONLY_RANK = LIMITS.priorityMax - LIMITS.priorityDefault;
@@ -38,11 +38,6 @@ export function groupKeyOf(groupId: string): number {
 
 export function isGrouped<T extends { groupKey: number | null }>(delivery: T): delivery is T & { groupKey: number } {
   return delivery.groupKey !== null;
-}
-
-/** Whether a delivery waits behind another one of its group. */
-export function isWaiting({ availableAt }: Pick<Delivery, 'availableAt'>): boolean {
-  return availableAt >= WAITING;
 }
 
 /**
@@ -84,7 +79,7 @@ export function byGroup(one: GroupKey, other: GroupKey): number {
 /**
  * Gives some members of a delivery a new fate each, like `split`, and keeps their order. Each row
  * has members that follow each other. In the delivery's queue, the first row takes its place and
- * the others wait.
+ * the others wait. If the delivery waits, all of them do.
  */
 export function splitInOrder(
   delivery: Grouped,
@@ -95,7 +90,7 @@ export function splitInOrder(
   for (const index of indexesOf(delivery.members)) {
     const fate = [...fates].findLast(([, members]) => has(members, index))?.[0];
     if (fate !== undefined && isSettled(fate)) continue;
-    const row = { ...delivery, ...(fate as object), members: 0, part: 0 };
+    const row = inPlaceOf(delivery, { ...delivery, ...(fate as object), members: 0, part: 0 });
     const last = rows.findLast(({ queueId }) => queueId === row.queueId);
     const isSame = last !== undefined && JSON.stringify({ ...last, members: 0, part: 0 }) === JSON.stringify(row);
     if (isSame) last.members = union(last.members, bitOf(index));
@@ -103,4 +98,10 @@ export function splitInOrder(
   }
   const first = rows.find(({ queueId }) => queueId === delivery.queueId);
   return rows.map((row) => (row === first || row.queueId !== delivery.queueId ? row : behind(row)));
+}
+
+/** A new fate does not end the wait of a delivery. Its time is that of the lease or the delay. */
+function inPlaceOf(delivery: Grouped, row: Grouped): Grouped {
+  if (!isWaiting(delivery) || isWaiting(row) || row.queueId !== delivery.queueId) return row;
+  return { ...row, availableAt: delivery.availableAt, delayedUntil: row.availableAt };
 }

@@ -6,9 +6,10 @@ import { LEASE_GRACE_MS, NO_LEASE } from '../messages/delivery.sql.js';
 import type { ForeignTransaction } from '../messages/foreign-transaction.js';
 import { type Members, without } from '../messages/members.js';
 import { insertPacks } from '../messages/pack.sql.js';
-import { type GroupKey, groupsOf, keyText, ONLY_RANK, WAITING } from './group.js';
+import { type GroupKey, groupsOf, keyText, ONLY_RANK } from './group.js';
 import { type Group, isIdle, lastIds, lockGroups, NO_PACK, readGroups } from './group.sql.js';
 import { groupKeyOfMessage, type OrderedMessage, type OrderedPack, packInOrder } from './pack-in-order.js';
+import { WAITING } from './waiting.js';
 
 interface QueuePacks {
   queueId: number;

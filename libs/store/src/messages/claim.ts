@@ -1,36 +1,30 @@
-import { LIMITS, messageIdIn, mostPackBytes, type Receipt } from '@rowmq/contract';
+import { LIMITS, mostPackBytes } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
 import { TryAgain } from '../database/database-errors.js';
-import { hexList } from '../database/hex.js';
-import type { Statement } from '../database/session.js';
 import type { Queue } from '../queues/queue.js';
 import type { StoreObserver } from '../store-observer.js';
 import { isGrouped } from '../groups/group.js';
 import { copyOf, type Delivery, type Fate, GONE, oneCopyOfEach, partOf, split } from './delivery.js';
 import { DELIVERY_COLUMNS, LEASE_GRACE_MS, lockByKey, type Position, rewrite } from './delivery.sql.js';
 import { newLeaseToken } from './lease-token.js';
+import {
+  firstReceiveOf,
+  type Lease,
+  type LeasedMessage,
+  nextReceiveCount,
+  readLeased,
+  readPacks,
+} from './leased-message.js';
 import { bitOf, countAll, countMembers, has, indexesOf, type Members, union } from './members.js';
-import type { Content } from './pack.codec.js';
 import { inRanges, NOT_IN_THE_INDEX, peekStatement, type Range } from './peek.sql.js';
 import { type Floors, type IndexPosition, type QueueViews, RANKS } from './queue-view.js';
-import { decodeOrLog, logUnread, type StoredPack } from './stored-pack.js';
+import type { StoredPack } from './stored-pack.js';
 
 /** One consumer's request for messages. */
 export interface Demand {
   maxMessages: number;
   leaseSeconds: number;
-}
-
-/** A leased message. Times are ms since 1970 on the database's clock. */
-export interface LeasedMessage extends Content, Receipt {
-  priority: number;
-  receiveCount: number;
-  firstReceivedAt: number;
-  /** When and why it moved from queue to queue, as `moves.ts` documents it. */
-  moves: string | null;
-  expiresAt: number;
-  leaseExpiresAt: number;
 }
 
 /** The result of a claim. */
@@ -125,9 +119,6 @@ const NOTHING: ClaimedRows = {
   packs: [],
 };
 const FROM_THE_LEFT_EDGE: Floors = new Map(RANKS.map((rank) => [rank, 0]));
-/** The column is a SMALLINT UNSIGNED. */
-const MOST_RECEIVES = 65_535;
-
 /**
  * The most bytes of packs that one claim reads, for all its consumers. It always leases one
  * message. 1,000 packs of 4 KiB stay below it.
@@ -221,55 +212,27 @@ export class Claim {
     return { positions, isWhole };
   }
 
-  /**
-   * Returns the leased messages of each demand, with their bodies. The claim's transaction has read
-   * most of their packs, but none after a COMMIT without an answer. Some are in `pack_overflow`:
-   * the reaper moves packs there and back while it splits an overfull partition.
-   */
+  /** Returns the leased messages of each demand, with their bodies. */
   private async readMessages(
     { assignments, leasedRows, packs, now }: ClaimedRows,
     demands: readonly Demand[],
     leaseToken: Buffer,
   ): Promise<LeasedMessage[][]> {
-    const contents = new Map(packs.map((pack) => [latin1(pack.id), decodeOrLog(pack)]));
-    let cause: unknown = 'there is no such pack';
-    for (const table of ['pack_overflow', 'pack'] as const) {
-      const missing = assignments.map(({ delivery }) => delivery.packId).filter((id) => !contents.has(latin1(id)));
-      if (missing.length === 0) break;
-      // The leases are committed, so a failure to read some messages must not keep back the others.
-      const found = await this.database.read<StoredPack>(readPacks(table, missing).sql).catch((error: unknown) => {
-        cause = error;
-        return [];
-      });
-      for (const pack of found) contents.set(latin1(pack.id), decodeOrLog(pack));
-    }
-    const unread = assignments.map(({ delivery }) => delivery.packId).filter((id) => !contents.has(latin1(id)));
-    if (unread.length > 0) logUnread(unread, cause);
-    const leased = demands.map((): LeasedMessage[] => []);
-    for (const { delivery, index, demand } of assignments) {
-      const content = contents.get(latin1(delivery.packId))?.[index];
-      // The claim found no pack, or cannot decode it. It cannot tell whether the message is lost.
-      // The message stays leased, and becomes ready again when the lease runs out.
-      if (content === undefined) continue;
+    const leases = assignments.map(({ delivery, index, demand }): Lease => {
       const leaseExpiresAt = now + (demands[demand] as Demand).leaseSeconds * 1000;
       const members = leasedRows.get(delivery)?.get(leaseExpiresAt + LEASE_GRACE_MS) ?? bitOf(index);
-      leased[demand]?.push({
-        messageId: messageIdIn(delivery.packId, index),
+      const receipt = {
         leaseToken,
         part: partOf(copyOf(delivery.part), members),
         members,
-        body: content.body,
-        headers: content.headers,
-        replayOf: content.replayOf,
-        groupId: content.groupId,
-        priority: LIMITS.priorityMax - delivery.priorityRank,
         receiveCount: nextReceiveCount(delivery),
         firstReceivedAt: firstReceiveOf(delivery, now),
-        moves: delivery.moves,
-        expiresAt: delivery.expiresAt,
-        leaseExpiresAt,
-      });
-    }
+      };
+      return { delivery, index, receipt, leaseExpiresAt };
+    });
+    const leased = demands.map((): LeasedMessage[] => []);
+    for (const [nth, message] of (await readLeased(this.database, leases, packs)).entries())
+      if (message !== undefined) leased[(assignments[nth] as Assignment).demand]?.push(message);
     return leased;
   }
 
@@ -391,7 +354,7 @@ function leaseSeen({
       ];
       fates.set(delivery, new Map([...leased].map(toFate)));
     }
-    const packIds = new Map(assignments.map(({ delivery: { packId } }) => [latin1(packId), packId]));
+    const packIds = new Map(assignments.map(({ delivery: { packId } }) => [packId.toString('latin1'), packId]));
     last = {
       assignments,
       leasedRows,
@@ -416,14 +379,6 @@ function leaseSeen({
     ]);
     return { ...last, packs: packIds.size > 0 ? (answers.at(-1) as StoredPack[]) : [] };
   };
-}
-
-function nextReceiveCount({ receiveCount }: Delivery): number {
-  return Math.min(receiveCount + 1, MOST_RECEIVES);
-}
-
-function firstReceiveOf({ receiveCount, firstReceivedAt }: Delivery, now: number): number {
-  return receiveCount === 0 ? now : (firstReceivedAt ?? now);
 }
 
 /** The number of these deliveries, from the first on, that hold so many messages. */
@@ -517,10 +472,6 @@ function byAvailableAt(
   return groups;
 }
 
-function latin1(id: Buffer): string {
-  return id.toString('latin1');
-}
-
 /*
  * The statements of a claim, then those of a rescan and of a poll.
  */
@@ -567,10 +518,6 @@ async function lockSeen(
     { sql: `SELECT ${NOW_MS} AS now` },
   ])) as [ClaimSettings[], Delivery[], [{ now: number }]];
   return { rows, settings, now };
-}
-
-function readPacks(table: 'pack' | 'pack_overflow', packIds: readonly Buffer[]): Statement {
-  return { sql: `SELECT id, count, payload FROM ${table} FORCE INDEX (PRIMARY) WHERE id IN (${hexList(packIds)})` };
 }
 
 /** Finds those of these messages that an earlier try has leased, and whose lease still runs. */

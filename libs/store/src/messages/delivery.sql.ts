@@ -4,6 +4,7 @@ import type { Transaction } from '../database/database.js';
 import { hex, hexList } from '../database/hex.js';
 import type { Statement } from '../database/session.js';
 import { groupBy } from '../group-by.js';
+import { WAITING } from '../groups/waiting.js';
 import type { Delivery } from './delivery.js';
 import { TOKEN_BYTES } from './lease-token.js';
 
@@ -18,6 +19,20 @@ export const NO_LEASE = hex(NO_TOKEN);
 export function isNoLease(token: Buffer): boolean {
   return token.equals(NO_TOKEN);
 }
+
+/**
+ * Whether a consumer holds a delivery at this time, or held it less than the grace period ago. A
+ * follower waits behind its group, so `delayed_until` is the end of its lease.
+ *
+ * @param alias precedes each column
+ */
+export function isLeasedAt(time: string, alias = ''): string {
+  const until = `IF(${alias}available_at < ${WAITING}, ${alias}available_at, COALESCE(${alias}delayed_until, 0))`;
+  return `(${alias}lease_token <> ${NO_LEASE} AND ${until} > ${time})`;
+}
+
+/** {@link isLeasedAt} now. */
+export const IS_LEASED = isLeasedAt(NOW_MS);
 
 export const DELIVERY_COLUMNS = `
   d.queue_id AS queueId,
@@ -48,7 +63,11 @@ export type Position = Pick<Delivery, 'packId' | 'priorityRank' | 'availableAt' 
 
 /**
  * Locks deliveries that still have these positions, are under no lease, and meet a condition. Skips
- * deliveries that other transactions have locked.
+ * deliveries that other transactions have locked. With `withFollowers`, it also locks deliveries
+ * that wait under a lease.
+ *
+ * The columns of the first condition on leases are all in the index, so the server can check it
+ * before it locks the row.
  *
  * The statement locks the index entry before the row, as a claim does. A lookup by primary key
  * would lock the row first and could deadlock with a claim. MySQL's SKIP LOCKED never waits, but
@@ -60,6 +79,7 @@ export async function lockUnleased(
   queueId: number,
   positions: readonly Position[],
   condition: string,
+  { withFollowers = false }: { withFollowers?: boolean } = {},
 ): Promise<Delivery[]> {
   if (positions.length === 0) return [];
   // Deliveries of one enqueue share a priority and a time, so grouping keeps the list short.
@@ -69,7 +89,8 @@ export async function lockUnleased(
      FROM delivery d FORCE INDEX (delivery_next)
      WHERE d.queue_id = ?
        AND (${Array.from(groups, () => '(d.priority_rank = ? AND d.available_at = ? AND d.pack_id IN (?))').join('\n         OR ')})
-       AND (d.lease_token = ${NO_LEASE} OR d.available_at <= ${NOW_MS})
+       AND (d.lease_token = ${NO_LEASE} OR d.available_at <= ${NOW_MS} OR d.available_at >= ${WAITING})
+       AND ${withFollowers ? 'TRUE' : `NOT ${IS_LEASED}`}
        AND ${condition}
      FOR UPDATE SKIP LOCKED`,
     [

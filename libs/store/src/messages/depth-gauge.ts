@@ -3,7 +3,7 @@ import { NOW_MS } from '../database/clock.js';
 import type { Database } from '../database/database.js';
 import type { Session } from '../database/session.js';
 import type { Queue } from '../queues/queue.js';
-import { NO_LEASE } from './delivery.sql.js';
+import { isLeasedAt } from './delivery.sql.js';
 
 /** A count of a deeper queue is reused for this long. */
 const REUSE_MS = 1000;
@@ -115,7 +115,7 @@ export async function countMessages(
        SELECT members
        FROM ${schema}delivery FORCE INDEX (PRIMARY)
        WHERE queue_id = ?
-         AND (expires_at > ${clock} OR (lease_token <> ${NO_LEASE} AND available_at > ${clock}))
+         AND (expires_at > ${clock} OR ${isLeasedAt(clock)})
        LIMIT ?
      ) AS counted`,
     [queueId, enough],

@@ -17,7 +17,6 @@ import { storeOrdered } from '../groups/ordered-enqueue.js';
 import { storeInOrder } from '../groups/store-in-order.js';
 import { type Queue, QUEUE_COLUMNS, queueNotFound, queuePaused, type QueueRow, toQueue } from '../queues/queue.js';
 import type { QueueRepository } from '../queues/queue.repository.js';
-import type { LeasedMessage } from './claim.js';
 import { partOf } from './delivery.js';
 import { LEASE_GRACE_MS, NO_LEASE, NO_TOKEN } from './delivery.sql.js';
 import {
@@ -41,6 +40,7 @@ import {
   textOf,
 } from './foreign-transaction.js';
 import { newLeaseToken } from './lease-token.js';
+import type { LeasedMessage } from './leased-message.js';
 import { type Content, contentBytes } from './pack.codec.js';
 import { insertPacks } from './pack.sql.js';
 import { type NewDelivery, type NewFate, type NewPack, packMessages, type Packable } from './packing.js';

@@ -3,6 +3,7 @@ import { type MoveCause, type Receipt, RowmqError } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
 import { finish, lockGroupsOf } from '../groups/finish.js';
+import { Follow } from '../groups/follow.js';
 import { inQueue, ONLY_RANK } from '../groups/group.js';
 import type { Queue } from '../queues/queue.js';
 import { QueueRepository } from '../queues/queue.repository.js';
@@ -10,9 +11,10 @@ import { TopicCache } from '../topics/topic-cache.js';
 import { NO_OBSERVER, type StoreObserver } from '../store-observer.js';
 import { Cancel } from './cancel.js';
 import { LateReceipts, type LateWish } from './late.js';
-import { Claim, type Claimed, type Demand, type LeasedMessage } from './claim.js';
+import { Claim, type Claimed, type Demand } from './claim.js';
 import { LEASE_GRACE_MS, lockUnleased, NO_TOKEN, type Position } from './delivery.sql.js';
 import { Enqueue, type EnqueueOutcome, type EnqueueRequest, type Reserve } from './enqueue.js';
+import type { LeasedMessage } from './leased-message.js';
 import { countAll } from './members.js';
 import { moveAll, type MoveTarget, moveTo } from './move.js';
 import { Publish, type PublishOutcome, type PublishRequest } from './publish.js';
@@ -54,6 +56,7 @@ export class MessageRepository {
   private readonly enqueuing: Enqueue;
   private readonly publishing: Publish;
   private readonly claims: Claim;
+  private readonly following: Follow;
   private readonly cancels: Cancel;
   private readonly single: OneMessage;
   private readonly lateReceipts: LateReceipts;
@@ -80,6 +83,7 @@ export class MessageRepository {
     this.enqueuing = new Enqueue(database, queues, this.views, undo, makePackId);
     this.publishing = new Publish(database, topics, this.enqueuing, makePackId);
     this.claims = new Claim(database, this.views, observer);
+    this.following = new Follow(database);
     this.receipts = new Receipts(database);
     this.cancels = new Cancel(database);
     this.single = new OneMessage(database);
@@ -167,6 +171,17 @@ export class MessageRepository {
   }
 
   /**
+   * Leases the next messages of the groups that one consumer has just got from an ordered queue. In
+   * each group it stops at the first message that another consumer holds or that is delayed. Their
+   * leases end when those of the groups' first messages do. Returns `room` messages at most.
+   *
+   * Walk, locks and leases: groups/follow.ts.
+   */
+  async follow({ id }: Pick<Queue, 'id'>, leased: readonly LeasedMessage[], room: number): Promise<LeasedMessage[]> {
+    return this.following.run(id, leased, room);
+  }
+
+  /**
    * Dead-letters the over-received deliveries that a claim met, and rescans below the scan floor.
    * Returns whether a further claim may find more.
    *
@@ -227,7 +242,7 @@ export class MessageRepository {
     const verb: ReceiptVerb<ReceiptsRequest> = {
       begin: async (tx) => {
         target = (await lockSettings(tx, request.queueId))?.target ?? null;
-        if (target !== null) return;
+        if (target !== null) return target.id;
         throw new RowmqError(
           'invalid-request',
           'The queue has no dead-letter queue; set its deadLetterQueue, or nack without deadLetter.',

@@ -3,8 +3,9 @@ import { formatMessageId, indexInPack, RowmqError } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import { type Database, outcomeUnknown } from '../database/database.js';
 import { finish, lockGroupsOf } from '../groups/finish.js';
-import { inQueue, isGrouped, isWaiting } from '../groups/group.js';
+import { inQueue, isGrouped } from '../groups/group.js';
 import { spread } from '../groups/receipts-in-order.js';
+import { isWaiting } from '../groups/waiting.js';
 import type { Queue } from '../queues/queue.js';
 import { copyOf, type Delivery, type Fate, GONE, split } from './delivery.js';
 import { isNoLease, lockUnleased, NO_TOKEN } from './delivery.sql.js';
@@ -46,7 +47,7 @@ export class OneMessage {
    * be released waits behind its group.
    *
    * Locks: for a move the target's row, shared. Then a leased delivery by primary key, as its
-   * holder does, and any other one as a cancel does.
+   * holder does. Any other one as a cancel does, also one that waits under a lease.
    */
   async run(messageId: Buffer, queueIds: readonly number[], wish: Wish): Promise<Handled[]> {
     const owing = await findOwing(this.database, messageId, queueIds);
@@ -75,6 +76,7 @@ export class OneMessage {
   private async change(messageId: Buffer, one: Owing, wish: Wish): Promise<Handled | undefined> {
     const { queueId } = one;
     const [index, isHeld] = [indexInPack(messageId), isLeased(one)];
+    const isHeldFirst = isHeld && !isWaiting(one);
     if (wish.target !== undefined && (wish.target.ordering === 'group') !== isGrouped(one)) throw doesNotFit(messageId);
     if (wish.does === 'release' && !isHeld) {
       if (isWaiting(one)) throw waits(messageId);
@@ -87,15 +89,17 @@ export class OneMessage {
       const moves = wish.does === 'redrive' || wish.does === 'move';
       if (moves && (target === undefined || target.id === queueId)) throw nowhereToGo(messageId);
       const queueIds = [queueId, ...targets.map(({ id }) => id)];
-      const groups = isHeld
+      const groups = isHeldFirst
         ? []
         : await lockGroupsOf(
             tx,
             queueIds.flatMap((id) => inQueue(id, [one])),
           );
-      const locked = isHeld
+      const locked = isHeldFirst
         ? await lockLeased(tx, queueId, [one])
-        : await lockUnleased(tx, queueId, [one], `d.expires_at > ${NOW_MS}`);
+        : await lockUnleased(tx, queueId, [one], isHeld ? 'TRUE' : `d.expires_at > ${NOW_MS}`, {
+            withFollowers: isHeld,
+          });
       const row = locked.find(({ part, members }) => part === one.part && has(members, index));
       if (row === undefined) {
         // The first try may have changed the message, and others since.

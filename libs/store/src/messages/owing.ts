@@ -1,6 +1,7 @@
 import { indexInPack, packIdOf } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import type { Database } from '../database/database.js';
+import { isWaiting } from '../groups/waiting.js';
 import type { Delivery } from './delivery.js';
 import { DELIVERY_COLUMNS, isNoLease } from './delivery.sql.js';
 import { bitOf } from './members.js';
@@ -24,6 +25,7 @@ export async function findOwing(database: Database, messageId: Buffer, queueIds:
 }
 
 /** Also in the grace period after the lease: an ack may still be under way. */
-export function isLeased({ leaseToken, availableAt, now }: Owing): boolean {
-  return !isNoLease(leaseToken) && availableAt > now;
+export function isLeased(one: Pick<Owing, 'leaseToken' | 'availableAt' | 'delayedUntil' | 'now'>): boolean {
+  const until = isWaiting(one) ? (one.delayedUntil ?? 0) : one.availableAt;
+  return !isNoLease(one.leaseToken) && until > one.now;
 }

@@ -2,15 +2,26 @@ import { indexInPack, packIdOf, type Receipt, type ReceiptErrorCode } from '@row
 import { NOW_MS } from '../database/clock.js';
 import { type Database, outcomeUnknown, type Transaction } from '../database/database.js';
 import { isDatabaseFailure, isOutOfRange } from '../database/database-errors.js';
-import { hex, hexList } from '../database/hex.js';
-import type { Statement, WriteResult } from '../database/session.js';
-import { groupBy } from '../group-by.js';
+import type { WriteResult } from '../database/session.js';
 import { finish } from '../groups/finish.js';
+import { lockFollowers } from '../groups/followers.js';
 import { isGrouped } from '../groups/group.js';
+import type { Group } from '../groups/group.sql.js';
 import { type Reach, spread } from '../groups/receipts-in-order.js';
+import { WAITING } from '../groups/waiting.js';
 import { type Delivery, type Fate, GONE, split } from './delivery.js';
-import { byKey, DELIVERY_COLUMNS, FOR_UPDATE, isNoLease, LEASE_GRACE_MS, MOST_GROUPS } from './delivery.sql.js';
-import { bitOf, has, type Members, union } from './members.js';
+import { byKey, DELIVERY_COLUMNS, isNoLease, LEASE_GRACE_MS } from './delivery.sql.js';
+import { bitOf, has, type Members, union, without } from './members.js';
+import {
+  type Held,
+  type HeldRow,
+  IS_HELD,
+  leaseKey,
+  settleStatements,
+  sourceOf,
+  WANTED_TABLE,
+  wantedJson,
+} from './receipts.sql.js';
 
 /** One client's receipts for messages of one queue. */
 export interface ReceiptsRequest {
@@ -25,29 +36,17 @@ export type ReceiptOutcomes = (Exclude<ReceiptErrorCode, 'invalid-request'> | nu
 
 /** An operation on messages whose lease is held. */
 export interface ReceiptVerb<Request> {
-  /** Acquires the locks that must precede those on the deliveries. */
-  begin?(tx: Transaction): Promise<void>;
+  /**
+   * Acquires the locks that must precede those on the deliveries. Returns the queue to which the
+   * messages move, if they do.
+   */
+  begin?(tx: Transaction): Promise<number>;
   /** The new state of a request's messages. It may depend on their delivery. */
   fate(request: Request, delivery: Delivery, now: number): Fate;
   /** The outcome of a second request with the same receipt in one batch. Null: it succeeds too. */
   secondOutcome: ReceiptOutcomes[number];
   /** In an ordered queue: which other messages of the group it concerns. */
   reach: Reach;
-}
-
-/** The receipts of one pack and token, which come from one claim. */
-interface Held {
-  queueId: number;
-  packId: Buffer;
-  leaseToken: Buffer;
-  members: Members;
-}
-
-/** The receipts of one delivery, as the hints in the receipts name it. */
-interface HeldRow extends Held {
-  part: number;
-  /** The receipts name all members that the delivery had when it was leased. */
-  isWhole: boolean;
 }
 
 /** A delivery is not as its receipts say, and the transaction has changed nothing. */
@@ -68,8 +67,9 @@ export class Receipts {
   constructor(private readonly database: Database) {}
 
   /**
-   * Settles the messages whose lease is held, and returns an outcome for each receipt. A lease is
-   * held if a delivery with the receipt's token owes the message and its deadline has not passed.
+   * Settles the messages whose lease is held, in queues without ordering. Returns an outcome for
+   * each receipt. A lease is held if a delivery with the receipt's token owes the message and its
+   * deadline has not passed.
    *
    * One round trip: {@link settleStatements} settles all receipts of the batch or none. It rolls
    * back if a lease has ended, or a delivery is no longer as it was leased. {@link change} then
@@ -90,24 +90,26 @@ export class Receipts {
         throw error;
       });
     if (isSettled) return this.outcomes(requests, rows, SETTLE.secondOutcome);
-    return (await this.change(requests, SETTLE, isRepeated)).outcomes;
+    return (await this.change(requests, SETTLE, { isRepeated, isOrdered: false })).outcomes;
   }
 
   /**
    * Gives the messages whose lease is held a new fate, and returns an outcome for each receipt. The
-   * transaction locks the deliveries in primary-key order until COMMIT.
+   * transaction locks the deliveries in primary-key order until COMMIT, then the groups, then the
+   * deliveries that wait.
    *
-   * @param isRepeated an earlier try, whose COMMIT got no answer, may have succeeded
+   * @param options.isRepeated an earlier try, whose COMMIT got no answer, may have succeeded
+   * @param options.isOrdered one of the queues may be ordered, so there may be followers
    */
   async change<Request extends ReceiptsRequest>(
     requests: readonly Request[],
     verb: ReceiptVerb<Request>,
-    isRepeated = false,
+    { isRepeated = false, isOrdered = true }: { isRepeated?: boolean; isOrdered?: boolean } = {},
   ): Promise<{ outcomes: ReceiptOutcomes[]; now: number }> {
     const held = heldBy(requests);
     const { locked, now, mayBeSecond } = await this.database.transaction(async (tx) => {
-      await verb.begin?.(tx);
-      const found = await lockHeld(tx, held);
+      const targetId = await verb.begin?.(tx);
+      const found = await lockHeld(tx, held, isOrdered, targetId);
       const rows = new Map(found.locked.map((row) => [row, new Map<Fate, Members>()]));
       const find = finder(found.locked);
       const ended = new Map<Delivery, Members>();
@@ -134,6 +136,7 @@ export class Receipts {
         changed.flatMap(([row, fates]) =>
           split(row, isGrouped(row) ? spread(verb.reach, row, fates, ended.get(row) ?? 0, found.now) : fates),
         ),
+        found.groups,
       );
       return { ...found, mayBeSecond: isRepeated || tx.commitUnknown };
     });
@@ -221,7 +224,7 @@ function byLease(requests: readonly ReceiptsRequest[]): Held[] {
   for (const { queueId, receipts } of requests) {
     for (const { messageId, leaseToken } of receipts) {
       const packId = packIdOf(messageId);
-      const key = leaseKey(queueId, packId, leaseToken);
+      const key = leaseKey({ queueId, packId, leaseToken });
       let group = groups.get(key);
       if (group === undefined) groups.set(key, (group = { queueId, packId, leaseToken, members: 0 }));
       group.members = union(group.members, bitOf(indexInPack(messageId)));
@@ -240,7 +243,7 @@ function heldRows(requests: readonly ReceiptsRequest[]): HeldRow[] {
     for (const { messageId, leaseToken, part, members: leased } of receipts) {
       if (isNoLease(leaseToken)) continue;
       const packId = packIdOf(messageId);
-      const key = `${leaseKey(queueId, packId, leaseToken)}${part}`;
+      const key = `${leaseKey({ queueId, packId, leaseToken })}${part}`;
       let row = rows.get(key);
       if (row === undefined) {
         row = { queueId, packId, leaseToken, part, members: 0, leased, isWhole: false };
@@ -257,143 +260,19 @@ function heldRows(requests: readonly ReceiptsRequest[]): HeldRow[] {
 function finder<Row extends Held>(rows: readonly Row[]): (queueId: number, receipt: Receipt) => Row | undefined {
   const rowsOf = new Map<string, Row[]>();
   for (const row of rows) {
-    const key = leaseKey(row.queueId, row.packId, row.leaseToken);
+    const key = leaseKey(row);
     const known = rowsOf.get(key);
     if (known === undefined) rowsOf.set(key, [row]);
     else known.push(row);
   }
   return (queueId, { messageId, leaseToken }) =>
     rowsOf
-      .get(leaseKey(queueId, packIdOf(messageId), leaseToken))
+      .get(leaseKey({ queueId, packId: packIdOf(messageId), leaseToken }))
       ?.find(({ members }) => has(members, indexInPack(messageId)));
 }
 
 function packKey(queueId: number, packId: Buffer): string {
   return `${queueId} ${packId.toString('latin1')}`;
-}
-
-function leaseKey(queueId: number, packId: Buffer, leaseToken: Buffer): string {
-  return `${queueId} ${packId.toString('latin1')}${leaseToken.toString('latin1')}`;
-}
-
-/** How a statement finds the deliveries of receipts. */
-interface Source {
-  /** The table, for FROM and UPDATE, and the values of its placeholders. */
-  table: string;
-  values: unknown[];
-  condition: string;
-  orderBy: string;
-  /** The members that the receipts of a delivery name. */
-  members: string;
-  lock: string;
-}
-
-/**
- * Finds the deliveries of receipts by pack and token, in primary-key order, and by part if the rows
- * name theirs. One condition covers the packs of a queue, token, part and set of members. More than
- * MOST_GROUPS become a list to join.
- *
- * The token excludes rows without a lease, and the deadline those whose lease has ended. A claim
- * may want only these.
- */
-function sourceOf(held: readonly (Held & Partial<HeldRow>)[]): Source {
-  const groups = [
-    ...groupBy(
-      held,
-      ({ queueId, leaseToken, part, members }) => `${queueId} ${hex(leaseToken)} ${part} ${members}`,
-    ).values(),
-  ];
-  if (groups.length > MOST_GROUPS) {
-    return {
-      table: `${WANTED_TABLE}
-       STRAIGHT_JOIN delivery d FORCE INDEX (PRIMARY)
-         ON d.queue_id = wanted.queue_id
-        AND d.pack_id = UNHEX(wanted.pack_id)
-        AND d.lease_token = UNHEX(wanted.lease_token)${held[0]?.part === undefined ? '' : ' AND d.part = wanted.part'}`,
-      values: [wantedJson(held)],
-      condition: 'TRUE',
-      orderBy: '',
-      members: 'wanted.members',
-      lock: FOR_UPDATE,
-    };
-  }
-  const conditions = groups.map((group) => {
-    const [{ queueId, leaseToken, part, members }] = group as [Held & Partial<HeldRow>];
-    const ids = hexList(group.map(({ packId }) => packId));
-    const ofPart = part === undefined ? '' : ` AND d.part = ${part}`;
-    return {
-      row: `(d.queue_id = ${queueId} AND d.pack_id IN (${ids}) AND d.lease_token = ${hex(leaseToken)}${ofPart})`,
-      members,
-    };
-  });
-  return {
-    table: 'delivery d FORCE INDEX (PRIMARY)',
-    values: [],
-    condition: `(${conditions.map(({ row }) => row).join('\n         OR ')})`,
-    orderBy: 'ORDER BY d.queue_id, d.pack_id, d.lease_token',
-    members:
-      conditions.length === 1
-        ? String(conditions[0]?.members)
-        : `CASE ${conditions.map(({ row, members }) => `WHEN ${row} THEN ${members}`).join(' ')} END`,
-    lock: 'FOR UPDATE',
-  };
-}
-
-const WANTED_TABLE = `JSON_TABLE(?, '$[*]' COLUMNS (
-         queue_id INT UNSIGNED PATH '$[0]',
-         pack_id CHAR(32) PATH '$[1]',
-         lease_token CHAR(16) PATH '$[2]',
-         part SMALLINT UNSIGNED PATH '$[3]',
-         members INT UNSIGNED PATH '$[4]'
-       )) wanted`;
-
-function wantedJson(held: readonly (Held & Partial<HeldRow>)[]): string {
-  return JSON.stringify(
-    held.map(({ queueId, packId, leaseToken, part = null, members }) => [
-      queueId,
-      packId.toString('hex'),
-      leaseToken.toString('hex'),
-      part,
-      members,
-    ]),
-  );
-}
-
-const IS_HELD = `d.available_at > ${NOW_MS} + ${LEASE_GRACE_MS}`;
-
-/**
- * Settles the receipts of these deliveries, all or none. If a delivery is not as its receipts say,
- * a single DELETE changes nothing. Several statements fail with 1690: `EXP` overflows.
- *
- * An UPDATE of members locks rows in primary-key order, and no index entries. The DELETE after it
- * reads the same rows, so it waits for no further row.
- *
- * A DELETE alone locks the entry of each row before the next row. On MariaDB it could deadlock with
- * a claim if it waited for the row of an ended lease. So a count without locks comes first, and
- * finds such rows before a claim can want them. `docs/locking.md` has the argument.
- */
-function settleStatements(rows: readonly HeldRow[]): Statement[] {
-  const { table, values, condition, members } = sourceOf(rows);
-  const unless = (isRight: string): Statement => ({ sql: `SET @wrong = EXP(IF(${isRight}, 0, 99999))` });
-  const allChanged = unless(`ROW_COUNT() = ${rows.length}`);
-  if (rows.every(({ isWhole }) => isWhole)) {
-    const sql = `DELETE d FROM ${table} WHERE ${condition} AND d.members = ${members} AND ${IS_HELD}`;
-    if (rows.length === 1) return [{ sql, values }];
-    // A subquery of SET would lock the rows that it counts.
-    const countEnded = {
-      sql: `SELECT COUNT(*) INTO @ended FROM ${table} WHERE ${condition} AND NOT ${IS_HELD}`,
-      values,
-    };
-    return [countEnded, unless('@ended = 0'), { sql, values }, allChanged];
-  }
-  return [
-    {
-      sql: `UPDATE ${table} SET d.members = d.members & ~(${members}) WHERE ${condition} AND d.members & (${members}) = ${members} AND ${IS_HELD}`,
-      values,
-    },
-    allChanged,
-    { sql: `DELETE d FROM ${table} WHERE ${condition} AND d.members = 0`, values },
-  ];
 }
 
 export const SETTLE: ReceiptVerb<ReceiptsRequest> = {
@@ -402,21 +281,54 @@ export const SETTLE: ReceiptVerb<ReceiptsRequest> = {
   reach: 'alone',
 };
 
+/** Deliveries that a transaction has locked, and the time after the locks. */
+interface LockedHeld {
+  locked: Delivery[];
+  /** The groups that it has locked: all that it needs, or none. */
+  groups: Group[];
+  now: number;
+}
+
 /**
- * Locks the deliveries of these receipts. Also returns the time after the locks.
+ * Locks the deliveries of these receipts.
  *
  * The statement keeps no lock on a delivery whose lease has ended, because a claim may want it.
  * Claims lock in a different order, and MariaDB's SKIP LOCKED waits for an instant. Both servers
  * release the lock of a row at once if it does not meet the condition. This one statement takes
  * rows in the order of the key, so such a short lock harms nobody.
+ *
+ * It keeps no lock on a follower either, because the group's row comes before it. If receipts are
+ * left, they may be those of followers: see {@link lockFollowers}.
  */
-async function lockHeld(tx: Transaction, held: readonly Held[]): Promise<{ locked: Delivery[]; now: number }> {
-  if (held.length === 0) return { locked: [], now: 0 };
+async function lockHeld(
+  tx: Transaction,
+  held: readonly Held[],
+  isOrdered: boolean,
+  targetId: number | undefined,
+): Promise<LockedHeld> {
+  if (held.length === 0) return { locked: [], groups: [], now: 0 };
   const { table, values, condition, orderBy, lock } = sourceOf(held);
-  const [locked, [{ now }]] = (await tx.all([
-    { sql: `SELECT ${DELIVERY_COLUMNS} FROM ${table} WHERE ${condition} AND ${IS_HELD} ${orderBy} ${lock}`, values },
+  const [rows, [{ now }]] = (await tx.all([
+    {
+      sql: `SELECT ${DELIVERY_COLUMNS} FROM ${table} WHERE ${condition} AND ${IS_HELD} AND d.available_at < ${WAITING} ${orderBy} ${lock}`,
+      values,
+    },
     { sql: `SELECT ${NOW_MS} AS now` },
   ])) as [Delivery[], [{ now: number }]];
   // A lease may have run out while the transaction waited for a lock.
-  return { locked: locked.filter(({ availableAt }) => availableAt - LEASE_GRACE_MS > now), now };
+  const locked = rows.filter(({ availableAt }) => availableAt - LEASE_GRACE_MS > now);
+  const missing = isOrdered ? leftBy(held, locked) : [];
+  if (missing.length === 0) return { locked, groups: [], now };
+  const found = await lockFollowers(tx, missing, locked, targetId);
+  return { locked: [...locked, ...found.followers], groups: found.groups, now: found.now };
+}
+
+/** The receipts of messages that none of these deliveries owes. */
+function leftBy(held: readonly Held[], locked: readonly Held[]): Held[] {
+  const owed = new Map<string, Members>();
+  for (const row of locked) owed.set(leaseKey(row), union(owed.get(leaseKey(row)) ?? 0, row.members));
+  return held.flatMap((one) => {
+    const members = without(one.members, owed.get(leaseKey(one)) ?? 0);
+    return members === 0 ? [] : [{ ...one, members }];
+  });
 }

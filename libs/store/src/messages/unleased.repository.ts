@@ -5,9 +5,10 @@ import { isDatabaseFailure } from '../database/database-errors.js';
 import { groupBy } from '../group-by.js';
 import { finish, lockGroupsOf } from '../groups/finish.js';
 import { inQueue } from '../groups/group.js';
+import { isWaiting } from '../groups/waiting.js';
 import type { Queue } from '../queues/queue.js';
 import { type Delivery, GONE, split } from './delivery.js';
-import { DELIVERY_COLUMNS, FOR_UPDATE, isNoLease, lockUnleased, NO_LEASE, type Position } from './delivery.sql.js';
+import { DELIVERY_COLUMNS, FOR_UPDATE, IS_LEASED, isNoLease, lockUnleased, type Position } from './delivery.sql.js';
 import {
   type BatchCounts,
   type BatchOfJob,
@@ -64,12 +65,7 @@ export class UnleasedRepository {
 
   /** Finds expired deliveries under no lease among the next `rows` after a pack, without locks. */
   async findExpired(queueId: number, after: Buffer, rows: number): Promise<Stretch> {
-    return this.find(
-      queueId,
-      after,
-      rows,
-      `d.expires_at <= ${NOW_MS} AND (d.lease_token = ${NO_LEASE} OR d.available_at <= ${NOW_MS})`,
-    );
+    return this.find(queueId, after, rows, `d.expires_at <= ${NOW_MS} AND NOT ${IS_LEASED}`);
   }
 
   /** Finds available over-received deliveries among the next `rows` after a pack, without locks. */
@@ -101,8 +97,8 @@ export class UnleasedRepository {
    * settles them.
    *
    * Locks: `lockLeased` locks leased deliveries by primary key, as holders of leases do. A second
-   * transaction locks the others as a claim does. Each at last inserts into `withdrawn`, because a
-   * replay must leave these messages out.
+   * transaction locks the others as a claim does, and also those that wait under a lease. Each at
+   * last inserts into `withdrawn`, because a replay must leave these messages out.
    *
    * @param isDeleted nobody can replay the queue
    */
@@ -117,10 +113,9 @@ export class UnleasedRepository {
     const chosen = await job.choose(found);
     const wantedOf = finderOf(chosen);
     const wanted = found.filter((row) => chosen.has(row));
-    const leased = wanted.filter(
-      ({ leaseToken, availableAt, now }) => !isNoLease(leaseToken) && availableAt > now + PURGE_MARGIN_MS,
-    );
-    const others = wanted.filter(({ leaseToken, availableAt, now }) => isNoLease(leaseToken) || availableAt <= now);
+    const isFree = (row: Found): boolean => isWaiting(row) || isNoLease(row.leaseToken) || row.availableAt <= row.now;
+    const leased = wanted.filter((row) => !isFree(row) && row.availableAt > row.now + PURGE_MARGIN_MS);
+    const others = wanted.filter(isFree);
     let purged = 0;
     if (leased.length > 0) {
       purged += await this.remove({
@@ -135,7 +130,7 @@ export class UnleasedRepository {
     const before = purged;
     if (others.length > 0 || job !== NO_JOB) {
       purged += await this.remove({
-        lock: (tx) => lockUnleased(tx, queueId, others, 'TRUE'),
+        lock: (tx) => lockUnleased(tx, queueId, others, 'TRUE', { withFollowers: true }),
         groupsFirst: others,
         wantedOf,
         how: isDeleted ? null : 'purged',
@@ -163,8 +158,7 @@ export class UnleasedRepository {
    * because a replay must leave these messages out.
    */
   async drop(queueId: number, after: Buffer, rows: number, most: number, job: BatchOfJob): Promise<void> {
-    const isUnleased = `(d.lease_token = ${NO_LEASE} OR d.available_at <= ${NOW_MS})`;
-    const { found, next } = await this.find(queueId, after, rows, isUnleased, job.upTo);
+    const { found, next } = await this.find(queueId, after, rows, `NOT ${IS_LEASED}`, job.upTo);
     const chosen = await job.choose(found);
     const wanted = takeFirst(found, chosen, most, { after, next });
     const going = found.filter((row) => wanted.members.has(row));
@@ -201,7 +195,7 @@ export class UnleasedRepository {
       queueId,
       after,
       rows,
-      `(d.lease_token = ${NO_LEASE} OR d.available_at <= ${NOW_MS}) AND d.expires_at > ${NOW_MS}`,
+      `NOT ${IS_LEASED} AND d.expires_at > ${NOW_MS}`,
       job.upTo,
     );
     const targetOf = ({ sourceQueueId }: Delivery): number | null => job.targetId ?? sourceQueueId;

@@ -12,11 +12,12 @@ import {
 import { NOW_MS } from '../database/clock.js';
 import type { Database } from '../database/database.js';
 import { groupBy } from '../group-by.js';
-import { isWaiting, WAITING } from '../groups/group.js';
-import { isNoLease, NO_LEASE } from '../messages/delivery.sql.js';
+import { isWaiting, WAITING } from '../groups/waiting.js';
+import { IS_LEASED, NO_LEASE } from '../messages/delivery.sql.js';
 import { leaseAgeSql, leasedAt } from '../messages/lease-token.js';
 import { bitOf, has, indexesOf, type Members } from '../messages/members.js';
 import { type Move, readMoves } from '../messages/moves.js';
+import { isLeased } from '../messages/owing.js';
 import { select } from '../messages/select.js';
 import { type Content, decodePack } from '../messages/pack.codec.js';
 import { decodeOrLog, type StoredPack } from '../messages/stored-pack.js';
@@ -297,14 +298,14 @@ const LEASE_AGE = leaseAgeSql(NOW_MS);
 
 const STATS = `SUM(IF(available_at <= ${NOW_MS}, BIT_COUNT(members), 0)) AS ready,
               SUM(IF(available_at > ${NOW_MS} AND available_at < ${WAITING} AND lease_token = ${NO_LEASE}, BIT_COUNT(members), 0)) AS \`delayed\`,
-              SUM(IF(available_at >= ${WAITING}, BIT_COUNT(members), 0)) AS waiting,
-              SUM(IF(available_at > ${NOW_MS} AND lease_token <> ${NO_LEASE}, BIT_COUNT(members), 0)) AS leased,
+              SUM(IF(available_at >= ${WAITING} AND NOT ${IS_LEASED}, BIT_COUNT(members), 0)) AS waiting,
+              SUM(IF(${IS_LEASED}, BIT_COUNT(members), 0)) AS leased,
               MIN(CASE WHEN available_at <= ${NOW_MS} THEN available_at END) AS oldest,
-              MAX(CASE WHEN available_at > ${NOW_MS} AND lease_token <> ${NO_LEASE} THEN ${LEASE_AGE} END) AS oldestLease,
+              MAX(CASE WHEN ${IS_LEASED} THEN ${LEASE_AGE} END) AS oldestLease,
               COUNT(*) AS deliveries,
               ${NOW_MS} AS now`;
 /** Expired messages do not count, unless a consumer holds them. */
-const COUNTED = `(expires_at > ${NOW_MS} OR (lease_token <> ${NO_LEASE} AND available_at > ${NOW_MS}))`;
+const COUNTED = `(expires_at > ${NOW_MS} OR ${IS_LEASED})`;
 
 type StatsRow = Record<'ready' | 'delayed' | 'leased' | 'waiting' | 'oldestLease', string | number | null> & {
   oldest: number | null;
@@ -329,8 +330,8 @@ const RANKS = Array.from({ length: LIMITS.priorityMax + 1 }, (_, rank) => rank).
 const STATE_CONDITIONS: Record<DeliveryState, string> = {
   ready: `available_at <= ${NOW_MS} AND expires_at > ${NOW_MS}`,
   delayed: `available_at > ${NOW_MS} AND available_at < ${WAITING} AND lease_token = ${NO_LEASE} AND expires_at > ${NOW_MS}`,
-  waiting: `available_at >= ${WAITING} AND expires_at > ${NOW_MS}`,
-  leased: `available_at > ${NOW_MS} AND lease_token <> ${NO_LEASE}`,
+  waiting: `available_at >= ${WAITING} AND expires_at > ${NOW_MS} AND NOT ${IS_LEASED}`,
+  leased: `available_at > ${NOW_MS} AND ${IS_LEASED}`,
 };
 
 /** A message of a delivery. */
@@ -371,11 +372,11 @@ function toView(row: DeliveryRow, index: number): DeliveryView {
   };
 }
 
-function stateOf({ leaseToken, availableAt, expiresAt, now }: DeliveryRow): DeliveryView['state'] {
-  if (!isNoLease(leaseToken) && availableAt > now) return 'leased';
-  if (expiresAt <= now) return 'expired';
-  if (isWaiting({ availableAt })) return 'waiting';
-  return availableAt > now ? 'delayed' : 'ready';
+function stateOf(row: DeliveryRow): DeliveryView['state'] {
+  if (isLeased(row)) return 'leased';
+  if (row.expiresAt <= row.now) return 'expired';
+  if (isWaiting(row)) return 'waiting';
+  return row.availableAt > row.now ? 'delayed' : 'ready';
 }
 
 /** The cursor's own delivery is read again: a page may end inside it. */
