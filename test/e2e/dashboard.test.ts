@@ -194,6 +194,23 @@ describe('the dashboard of a broker with a thousand queues', () => {
 });
 
 describe('the dashboard', () => {
+  test('says how old its figures are when a broker counts seldom', async () => {
+    const reader = await Reader.open(browser, open.broker.url);
+    const { page } = reader;
+    await reader.heading('Queues');
+    await page.getByText('Needs attention').waitFor();
+    expect(await page.getByText(/These figures are/).count()).toBe(0);
+    // A broker with very many queues gives the same answer for a while.
+    const answer = await (await fetch(`${open.broker.url}/v1/admin/overview`)).text();
+    await page.route('**/v1/admin/overview*', async (route) =>
+      route.fulfill({ body: answer, contentType: 'application/json' }),
+    );
+    await page.getByText(/These figures are 1\d s old/).waitFor();
+    await page.unroute('**/v1/admin/overview*');
+    await page.getByText(/These figures are/).waitFor({ state: 'detached' });
+    await reader.expectNoComplaints();
+  });
+
   test('runs a schedule, whose message arrives', async () => {
     const queue = await open.newQueue();
     const name = `nightly-${queue.name}`;

@@ -1,5 +1,5 @@
 import type { JSX } from 'preact';
-import { useEffect, useState } from 'preact/hooks';
+import { useEffect, useRef, useState } from 'preact/hooks';
 import type { Attention, OverviewAnswer, OverviewQueue, OverviewSort, PutQueueRequest } from '@rowmq/contract';
 import { admin, ApiError, change, may, mayReachAll, session } from '../api.js';
 import { duration, number, plural, rate, short } from '../format.js';
@@ -14,6 +14,8 @@ const EVERY_MS = 3000;
 const ROWS = 50;
 const SEARCH_PAUSE_MS = 200;
 const FEW = 6;
+/** Older figures are worth a word. */
+const OLD_SECONDS = 10;
 
 interface Column {
   readonly sort: OverviewSort;
@@ -50,6 +52,7 @@ export function OverviewPage(): JSX.Element {
   const [isCreating, setCreating] = useState(false);
   const live = useLive<OverviewAnswer>(admin(['overview'], { search, sort, order, offset, limit: ROWS }), EVERY_MS);
   const latest = useLatest(live.data);
+  const ageSeconds = useAge(latest?.at);
   return (
     <>
       <div class="title">
@@ -69,6 +72,11 @@ export function OverviewPage(): JSX.Element {
               hasQueues={overview.totals.queues > 0}
             />
             <Totals totals={overview.totals} />
+            {ageSeconds > OLD_SECONDS && (
+              <p class="muted">
+                These figures are {duration(ageSeconds)} old. The broker counts less often while counting takes long.
+              </p>
+            )}
             {overview.totals.queues === 0 ? (
               <Empty onCreate={() => setCreating(true)} />
             ) : (
@@ -98,6 +106,13 @@ function useLatest<T>(data: T | undefined): T | undefined {
     if (data !== undefined) setLatest(data);
   }, [data]);
   return data ?? latest;
+}
+
+/** For how long the answers have had this time. It compares no clocks of two machines. */
+function useAge(at: string | undefined): number {
+  const since = useRef({ at, from: performance.now() });
+  if (since.current.at !== at) since.current = { at, from: performance.now() };
+  return (performance.now() - since.current.from) / 1000;
 }
 
 function AttentionList({
