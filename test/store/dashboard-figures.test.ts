@@ -127,7 +127,7 @@ describe('the last hour of every queue', () => {
   test('has no queue in which nothing happened', async () => {
     const queue = await createQueue(store);
     expect(await hourOf(queue, T0)).toBeUndefined();
-    await store.minutes.addDepths(new Map([[queue.id, (await store.browse.stats(queue.id)) as DeliveryStats]]));
+    await store.minutes.addDepths(new Map([[queue.id, await store.browse.stats(queue.id)]]));
     expect(await hourOf(queue, T0)).toMatchObject({ failed: 0, dequeued: 0, lastDequeueAt: null, inPerSecond: 0 });
   });
 

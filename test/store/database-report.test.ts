@@ -1,4 +1,4 @@
-import { Database, DatabaseReport, openDataSource, PartitionRepository, type ServerState } from '@rowmq/store';
+import { Database, DatabaseReport, openDataSource, PartitionRepository } from '@rowmq/store';
 import { type Connection, createConnection } from 'mysql2/promise';
 import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -11,6 +11,8 @@ import { eventually } from '../support/wait.js';
  * The state of the server as the dashboard shows it. The server belongs to all tests of this
  * project, so other databases have locks and transactions, too.
  */
+
+type ServerState = Awaited<ReturnType<DatabaseReport['read']>>;
 
 const USER = `report_${process.pid}`;
 /** Longer than InnoDB takes to count a table again that has grown. */

@@ -1,9 +1,8 @@
-import type { Connection } from 'mysql2/promise';
 import { QUEUE_DEFAULTS } from '@rowmq/contract';
 
 /** Inserts queues with the default settings, all by one statement. */
 export async function insertQueues(
-  connection: Pick<Connection, 'query'>,
+  connection: { query(sql: string, values: unknown[]): Promise<unknown> },
   names: readonly string[],
   now = Date.now(),
 ): Promise<void> {

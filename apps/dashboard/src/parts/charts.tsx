@@ -113,7 +113,7 @@ function Chart({ title, series, span, minutes, emptyIs }: ChartProps): JSX.Eleme
 
 /** Whether no series has a value, so that the chart is empty. */
 function isUnknown([, ...columns]: uPlot.AlignedData): boolean {
-  return columns.every((values) => values.every((value) => value === null));
+  return columns.every((values) => Array.from<unknown>(values).every((value) => value === null));
 }
 
 /** The times and each series, with a point for every minute. */
