@@ -76,6 +76,13 @@ async function findPrograms() {
       tests: module === 'boto3' ? 'boto3' : 'Celery',
       isOptional: true,
     })),
+    // The shells beside bash for which the command line has completions.
+    ...['zsh', 'fish'].map((shell) => ({
+      name: shell,
+      paths: [`/usr/bin/${shell}`],
+      tests: `completion in ${shell}`,
+      isOptional: true,
+    })),
   ];
   const isThere = ({ variable, paths }) =>
     [variable && process.env[variable], ...paths].some((path) => path && existsSync(path));

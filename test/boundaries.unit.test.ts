@@ -14,6 +14,8 @@ interface Boundary {
   readonly file: string;
   readonly allowed: readonly string[];
   readonly forbidden: readonly string[];
+  /** The same for `import type`. */
+  readonly types?: { readonly allowed: readonly string[]; readonly forbidden: readonly string[] };
 }
 
 const OUT_OF_PACKAGE = ['../../../libs/contract/src/index.js', '../../store/dist/index.js'];
@@ -72,7 +74,14 @@ const BOUNDARIES: readonly Boundary[] = [
   {
     file: 'apps/broker/src/x.ts',
     allowed: ['@rowmq/store', './messages/messages.module.js', './queues/queues.module.js'],
-    forbidden: ['@rowmq/reaper', 'mysql2', ...OUT_OF_PACKAGE],
+    forbidden: [
+      '@rowmq/reaper',
+      '@rowmq/dashboard',
+      '../../dashboard/src/format.js',
+      '../../dashboard/dist/index.js',
+      'mysql2',
+      ...OUT_OF_PACKAGE,
+    ],
   },
   {
     file: 'apps/broker/src/http/x.ts',
@@ -182,6 +191,25 @@ const BOUNDARIES: readonly Boundary[] = [
     forbidden: ['@rowmq/store', '@rowmq/store/enqueue', '@rowmq/broker', 'mysql2/promise', ...OUT_OF_PACKAGE],
   },
   {
+    file: 'apps/dashboard/src/pages/x.ts',
+    allowed: ['preact', 'preact/hooks', '@preact/signals', 'uplot', '@rowmq/contract/reaches', '../api.js'],
+    forbidden: [
+      '@rowmq/contract',
+      '@rowmq/contract/producer',
+      '@rowmq/store',
+      '@rowmq/runtime',
+      '@rowmq/broker',
+      'node:crypto',
+      'fs',
+      'path/posix',
+      'mysql2',
+      '@nestjs/common',
+      '../../../broker/src/main.js',
+      ...OUT_OF_PACKAGE,
+    ],
+    types: { allowed: ['@rowmq/contract'], forbidden: ['@rowmq/store', '@rowmq/client', 'node:fs'] },
+  },
+  {
     file: 'tools/mysql-server/src/x.ts',
     allowed: ['@rowmq/runtime', 'mysql2/promise'],
     forbidden: ['@rowmq/store', '@rowmq/launcher', ...OUT_OF_PACKAGE],
@@ -210,6 +238,21 @@ const BOUNDARIES: readonly Boundary[] = [
     file: 'examples/transactions/src/x.ts',
     allowed: ['@rowmq/typeorm', '@rowmq/typeorm/adapter', 'mysql2/promise', 'typeorm'],
     forbidden: ['@rowmq/store', '@rowmq/contract', '../../../libs/typeorm/src/index.js'],
+  },
+  {
+    file: 'bench/x.ts',
+    allowed: ['@rowmq/store', '../test/support/api.js'],
+    forbidden: ['@rowmq/dashboard', '../apps/dashboard/src/format.js'],
+  },
+  {
+    file: 'scripts/x.ts',
+    allowed: ['node:fs', '../test/support/chromium-paths.json'],
+    forbidden: ['@rowmq/dashboard', '../apps/dashboard/vite.config.js'],
+  },
+  {
+    file: 'test/e2e/x.ts',
+    allowed: ['@rowmq/store', '../support/dashboard.js', '../../apps/reaper/src/batches.js'],
+    forbidden: ['@rowmq/dashboard', '@rowmq/dashboard/src/format.js', '../../apps/dashboard/src/format.js'],
   },
 ];
 
@@ -263,9 +306,11 @@ const dynamicImports = (await allDynamicImports()).map((one, index) => ({
   ...one,
   name: one.file.replace(/[^/]+$/, `dynamic${index}.ts`),
 }));
-const imports = BOUNDARIES.flatMap(({ file, allowed, forbidden }) => [
-  ...allowed.map((path) => ({ file, path, isAllowed: true })),
-  ...forbidden.map((path) => ({ file, path, isAllowed: false })),
+const imports = BOUNDARIES.flatMap(({ file, allowed, forbidden, types }) => [
+  ...allowed.map((path) => ({ file, path, isAllowed: true, form: 'import' })),
+  ...forbidden.map((path) => ({ file, path, isAllowed: false, form: 'import' })),
+  ...(types?.allowed ?? []).map((path) => ({ file, path, isAllowed: true, form: 'import type' })),
+  ...(types?.forbidden ?? []).map((path) => ({ file, path, isAllowed: false, form: 'import type' })),
 ]).map((one, index) => ({ ...one, name: one.file.replace('x.ts', `x${index}.ts`) }));
 let findings: readonly Finding[];
 
@@ -274,20 +319,21 @@ let findings: readonly Finding[];
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'rowmq-boundaries-'));
   await copyFile(join(root, '.oxlintrc.json'), join(folder, '.oxlintrc.json'));
-  for (const { name, path } of [...imports, ...dynamicImports]) {
+  const all = [...imports, ...dynamicImports.map((one) => ({ ...one, form: 'import' }))];
+  for (const { name, path, form } of all) {
     await mkdir(dirname(join(folder, name)), { recursive: true });
-    await writeFile(join(folder, name), `import { x } from '${path}';\nconsole.log(x);\n`);
+    await writeFile(join(folder, name), `${form} { x } from '${path}';\nconsole.log({} as typeof x);\n`);
   }
   findings = await lint();
 });
 
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
-test.each(imports.filter(({ isAllowed }) => !isAllowed))('lint fails when $file imports $path', ({ name }) => {
+test.each(imports.filter(({ isAllowed }) => !isAllowed))('lint fails when $file has an $form of $path', ({ name }) => {
   expect(findings.filter(({ file }) => file === name)).toHaveLength(1);
 });
 
-test.each(imports.filter(({ isAllowed }) => isAllowed))('lint passes when $file imports $path', ({ name }) => {
+test.each(imports.filter(({ isAllowed }) => isAllowed))('lint passes when $file has an $form of $path', ({ name }) => {
   expect(findings.filter(({ file }) => file === name)).toEqual([]);
 });
 

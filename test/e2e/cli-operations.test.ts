@@ -1,12 +1,10 @@
 import type { JobAnswer, KeyAnswer, MessageAnswer, NewKeyAnswer, ScheduleAnswer, TopicAnswer } from '@rowmq/contract';
-import { execFile } from 'node:child_process';
-import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
 import { newQueueName, type QueueApi, useOwnBroker } from '../support/api.js';
-import { programPath, rowmq, startRowmq } from '../support/cli.js';
+import { rowmq, startRowmq } from '../support/cli.js';
 import type { Ended } from '../support/commands.js';
 import { eventually } from '../support/wait.js';
 
@@ -262,53 +260,6 @@ describe('bench', { timeout: COMMANDS_MS }, () => {
     expect(report.endToEndMs.max).toBeGreaterThanOrEqual(report.endToEndMs.p50);
     const queues = await json<{ name: string }[]>('queue', 'list', 'rowmq-bench-*');
     expect(queues).toEqual([]);
-  });
-});
-
-describe('completion', { timeout: COMMANDS_MS }, () => {
-  const complete = async (line: string): Promise<string[]> => {
-    const { stdout } = await rowmq(['completion-server', '--', ...line.split(' ')], {
-      env: {
-        ...env(),
-        COMP_LINE: line,
-        COMP_POINT: String(line.length),
-        COMP_CWORD: String(line.split(' ').length - 1),
-      },
-    });
-    return lines(stdout);
-  };
-
-  it('knows commands, options, and names of queues', async () => {
-    const { name } = await shared.newQueue();
-    expect(await complete('rowmq que')).toEqual(['queue']);
-    expect(await complete('rowmq queue p')).toEqual(['pause', 'purge']);
-    expect(await complete('rowmq queue purge --y')).toEqual(['--yes']);
-    expect(await complete(`rowmq --json send ${name}`)).toContain(name);
-    expect(await complete(`rowmq redrive x --to ${name}`)).toContain(name);
-    expect(await complete('rowmq queue list x y')).toEqual([]);
-  });
-
-  it('works in bash, and is a script for zsh and fish', async () => {
-    const { name } = await shared.newQueue();
-    const folder = await mkdtemp(join(tmpdir(), 'rowmq-completion-'));
-    try {
-      await writeFile(join(folder, 'rowmq'), `#!/bin/sh\nexec '${process.execPath}' '${programPath()}' "$@"\n`, {
-        mode: 0o755,
-      });
-      const script = `source <(rowmq completion bash)
-        COMP_WORDS=(rowmq queue show ${name}) COMP_CWORD=3 COMP_LINE='rowmq queue show ${name}' COMP_POINT=\${#COMP_LINE}
-        _rowmq_completion; printf '%s\\n' "\${COMPREPLY[@]}"`;
-      const { stdout } = await promisify(execFile)('bash', ['-c', script], {
-        env: { ...process.env, ...env(), ROWMQ_CONFIG: '/nonexistent', PATH: `${folder}:${process.env['PATH']}` },
-        timeout: 60_000,
-      });
-      expect(lines(stdout)).toContain(name);
-    } finally {
-      await rm(folder, { recursive: true, force: true });
-    }
-    expect(await succeed('completion', 'zsh')).toMatch(/compdef/);
-    expect(await succeed('completion', 'fish')).toMatch(/complete .*rowmq/);
-    expect(await run(['completion', 'csh'])).toMatchObject({ code: 2 });
   });
 });
 

@@ -23,7 +23,7 @@ function open(
   size?: { cols: number; rows: number },
   stdin?: string,
 ): Terminal {
-  const terminal = new Terminal(args.split(' '), { ROWMQ_URL: shared.broker.url, ...env }, size, stdin);
+  const terminal = Terminal.ofRowmq(args.split(' '), { ROWMQ_URL: shared.broker.url, ...env }, size, stdin);
   terminals.push(terminal);
   return terminal;
 }

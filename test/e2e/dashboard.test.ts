@@ -4,8 +4,10 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Api, newQueueName, useBroker } from '../support/api.js';
 import { startChromium } from '../support/chromium.js';
 import { Reader } from '../support/dashboard.js';
+import { openGateway } from '../support/gateway.js';
 import { apiWith, newKey } from '../support/keys.js';
-import { type Broker, startBroker } from '../support/processes.js';
+import { insertQueues } from '../support/many-queues.js';
+import { type Broker, createMigratedDatabase, startBroker } from '../support/processes.js';
 import { eventually } from '../support/wait.js';
 
 const ADMIN_KEY = 'the-admin-key-of-the-dashboard-test';
@@ -167,20 +169,9 @@ describe('the dashboard of a broker with a thousand queues', () => {
     const broker = await startBroker();
     try {
       const connection = await createConnection({ uri: broker.database.url });
-      const rows = Array.from({ length: 1000 }, (_, index) => [
-        `tenant-${String(index).padStart(4, '0')}`,
-        30,
-        3600,
-        0,
-        300,
-        Date.now(),
-        Date.now(),
-        1,
-      ]);
-      await connection.query(
-        `INSERT INTO queue (name, lease_seconds, message_ttl_seconds, delay_seconds, deduplication_seconds, created_at,
-           changed_at, version) VALUES ?`,
-        [rows],
+      await insertQueues(
+        connection,
+        Array.from({ length: 1000 }, (_, index) => `tenant-${String(index).padStart(4, '0')}`),
       );
       await connection.end();
       await new Api(broker.url).queue('tenant-0777').enqueue(...Array.from({ length: 100 }, () => 'x'));
@@ -191,7 +182,7 @@ describe('the dashboard of a broker with a thousand queues', () => {
       await page.getByRole('button', { name: 'Ready' }).click();
       await page.locator('table.queues tbody tr:first-child', { hasText: 'tenant-0777' }).waitFor();
       await page.getByRole('button', { name: 'Next' }).click();
-      await page.getByText('51 to 100 of 1000').waitFor();
+      await page.getByText('51 to 100 of 1,000').waitFor();
       await page.getByLabel('Search queues by name').fill('tenant-0123');
       await page.getByText('1 queue', { exact: true }).waitFor();
       await page.getByRole('link', { name: 'tenant-0123' }).waitFor();
@@ -203,6 +194,23 @@ describe('the dashboard of a broker with a thousand queues', () => {
 });
 
 describe('the dashboard', () => {
+  test('says how old its figures are when a broker counts seldom', async () => {
+    const reader = await Reader.open(browser, open.broker.url);
+    const { page } = reader;
+    await reader.heading('Queues');
+    await page.getByText('Needs attention').waitFor();
+    expect(await page.getByText(/These figures are/).count()).toBe(0);
+    // A broker with very many queues gives the same answer for a while.
+    const answer = await (await fetch(`${open.broker.url}/v1/admin/overview`)).text();
+    await page.route('**/v1/admin/overview*', async (route) =>
+      route.fulfill({ body: answer, contentType: 'application/json' }),
+    );
+    await page.getByText(/These figures are 1\d s old/).waitFor();
+    await page.unroute('**/v1/admin/overview*');
+    await page.getByText(/These figures are/).waitFor({ state: 'detached' });
+    await reader.expectNoComplaints();
+  });
+
   test('runs a schedule, whose message arrives', async () => {
     const queue = await open.newQueue();
     const name = `nightly-${queue.name}`;
@@ -315,6 +323,44 @@ describe('the dashboard', () => {
   });
 });
 
+describe('the dashboard while the database is away', () => {
+  test('says so and what to do, keeps the last figures, and goes on when it is back', async () => {
+    const database = await createMigratedDatabase();
+    const gateway = await openGateway(database.url);
+    const broker = await startBroker({ database: { ...database, url: gateway.url } });
+    try {
+      await new Api(broker.url).queue('orders').put();
+      const reader = await Reader.open(browser, broker.url);
+      const { page } = reader;
+      const orders = page.getByRole('link', { name: 'orders' });
+      await orders.waitFor();
+      await gateway.shut();
+      await page.getByText('The broker does not reach its database.').waitFor();
+      await page.getByText('The command rowmq doctor says what is wrong').waitFor();
+      expect(await orders.isVisible()).toBe(true);
+      expect(await reader.seriousFindings()).toEqual([]);
+
+      // A page that is opened now has no figures, and says the same below its heading.
+      const late = await Reader.open(browser, broker.url, { path: '/queues/orders', width: 390 });
+      await late.heading('orders');
+      await late.page.getByText('The broker does not reach its database.').waitFor();
+      expect(await late.page.getByText('Loading').count()).toBe(0);
+
+      await gateway.open();
+      for (const { page: each } of [reader, late])
+        await each.getByText('The broker does not reach its database.').waitFor({ state: 'detached' });
+      await late.page.getByText('No message is ready.').waitFor();
+      await reader.expectNoComplaints(REFUSALS);
+      await late.expectNoComplaints(REFUSALS);
+    } finally {
+      await gateway.open().catch(() => undefined);
+      await broker.stop();
+      await gateway.shut();
+      await database.drop();
+    }
+  });
+});
+
 describe('the dashboard of a broker with keys, in a real browser', () => {
   let broker: Broker;
   let admin: Api;
@@ -398,6 +444,13 @@ describe('the dashboard of a broker with keys, in a real browser', () => {
     await reader.heading('Queues');
     expect((await admin.delete(`/v1/admin/keys/${key.name}`)).status).toBe(204);
     await reader.page.getByLabel('API key').waitFor();
+    await reader.page.getByText('Your session has ended').waitFor();
+    expect(await reader.seriousFindings()).toEqual([]);
+    await reader.logIn(ADMIN_KEY);
+    await reader.heading('Queues');
+    await reader.page.getByRole('button', { name: 'Log out' }).click();
+    await reader.page.getByLabel('API key').waitFor();
+    expect(await reader.page.getByText('Your session has ended').count()).toBe(0);
     await reader.expectNoComplaints(REFUSALS);
   });
 

@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { DataSource } from 'typeorm';
 import { DeduplicationRepository, type Queue } from '@rowmq/store';
-import { type Connection, createConnection } from 'mysql2/promise';
+import type { Connection } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { enqueue as enqueueIn } from '../../libs/typeorm/src/index.js';
-import { testServer } from '../support/servers.js';
+import { openPlanner, planOf } from '../support/plans.js';
 import { recordStatements } from '../support/statements.js';
 import { createQueue, message, openStore, type TestStore } from '../support/store.js';
 
@@ -25,7 +25,7 @@ let statements: string[];
 beforeAll(async () => {
   store = await openStore();
   shop = await new DataSource({ type: 'mysql', url: store.url }).initialize();
-  connection = await createConnection({ uri: store.url });
+  connection = await openPlanner(store);
   queue = await createQueue(store);
   neighbour = await createQueue(store);
   statements = recordStatements(store.database);
@@ -59,19 +59,6 @@ function sent(pattern: RegExp): string {
   return /^SET @live = EXP\(IF\(\(([^]*)\) = 0, 0, 99999\)\)$/.exec(statement)?.[1] ?? statement;
 }
 
-async function plan(sql: string): Promise<string> {
-  const form = testServer().kind === 'mysql' ? 'EXPLAIN FORMAT=TRADITIONAL' : 'EXPLAIN';
-  const [rows] = (await connection.query(`${form} ${sql}`)) as unknown as [
-    { type: string; key: string; key_len: string; Extra: string | null }[],
-  ];
-  return rows
-    .map(({ type, key, key_len: bytes, Extra }) => {
-      const sorted = /filesort|temporary/i.exec(Extra ?? '');
-      return `${type} on ${key} (${bytes})${sorted ? `, ${sorted[0]}` : ''}`;
-    })
-    .join('; ');
-}
-
 describe.each([0, 3, 200, 20_000])('with %i records', (rows) => {
   it('every statement finds its records by their keys, and the reaper finds expired ones by their time', async () => {
     await fill(rows);
@@ -103,13 +90,14 @@ describe.each([0, 3, 200, 20_000])('with %i records', (rows) => {
     });
     await connection.query(`SET @now = ${T0}`);
     const plans = {
-      'enqueue: refuse live records': await plan(sent(/^SET @live/)),
-      'enqueue: read records': await plan(sent(/^SELECT kind[^]*expires_at > /)),
-      'transactional enqueue: lock own records': await plan(
+      'enqueue: refuse live records': await planOf(connection, sent(/^SET @live/)),
+      'enqueue: read records': await planOf(connection, sent(/^SELECT kind[^]*expires_at > /)),
+      'transactional enqueue: lock own records': await planOf(
+        connection,
         inTransaction.find((sql) => /^SELECT kind[^]*FOR UPDATE$/.test(sql)) ?? '',
       ),
-      'reaper: find expired': await plan(sent(/^SELECT kind[^]*ORDER BY expires_at/)),
-      'reaper: delete': await plan(sent(/^DELETE d FROM deduplication/)),
+      'reaper: find expired': await planOf(connection, sent(/^SELECT kind[^]*ORDER BY expires_at/)),
+      'reaper: delete': await planOf(connection, sent(/^DELETE d FROM deduplication/)),
     };
     expect(plans).toEqual({
       'enqueue: refuse live records': 'range on PRIMARY (21)',

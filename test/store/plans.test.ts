@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Connection, createConnection, type RowDataPacket } from 'mysql2/promise';
+import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { lowestMessageId, newPackId } from '@rowmq/contract';
 import {
   FIRST_ID,
@@ -19,6 +19,7 @@ import { enqueue } from '../../libs/typeorm/src/index.js';
 import { SessionClock } from '../support/clock.js';
 import { storeLonely } from '../support/packs.js';
 import { storeStamped } from '../support/partitions.js';
+import { openPlanner } from '../support/plans.js';
 import { testServer } from '../support/servers.js';
 import { PEEK_AT_FRONT, recordStatements } from '../support/statements.js';
 import { eventually } from '../support/wait.js';
@@ -64,12 +65,7 @@ beforeAll(async () => {
     [schedules],
   );
   statements = recordStatements(store.database);
-  connection = await createConnection({ uri: store.url });
-  // As in the store's own sessions.
-  const [limit] = await store.database.read<{ Value: string }>(
-    `SHOW SESSION VARIABLES LIKE 'in_predicate_conversion_threshold'`,
-  );
-  if (limit !== undefined) await connection.query(`SET SESSION in_predicate_conversion_threshold = ${limit.Value}`);
+  connection = await openPlanner(store);
 });
 afterAll(async () => {
   await connection.end();

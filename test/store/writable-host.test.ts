@@ -17,6 +17,7 @@ import { type Connection, createConnection, type RowDataPacket } from 'mysql2/pr
 import type { DataSource } from 'typeorm';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { type Balancer, startBalancer } from '../support/balancer.js';
+import { rowmq } from '../support/cli.js';
 import { openGateway } from '../support/gateway.js';
 import { freePort } from '../support/processes.js';
 import { startServer } from '../support/servers.js';
@@ -392,5 +393,52 @@ describe('a name that leads to several servers', () => {
     expect([await notes(0), await notes(1)]).toEqual([['after'], ['before']]);
     expect(await connections(1)).toBe(0);
     expect(lines.join('\n')).toMatch(/The primary is now server \S+ at 127\.0\.0\.1:\d+\./);
+  });
+});
+
+describe('rowmq doctor', { timeout: 180_000 }, () => {
+  /** The findings about the primary, and the exit code. */
+  async function examine(address: string): Promise<{ code: number | null; checks: string[]; text: string }> {
+    const env = { ROWMQ_DATABASE_URL: address };
+    const { code, stdout } = await rowmq(['doctor', '--database', '--json'], { env });
+    const findings = stdout
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => JSON.parse(line) as { check: string; state: string; text: string });
+    const text = findings.find(({ check }) => check === 'one primary')?.text ?? '';
+    return { code, checks: findings.map(({ check, state }) => `${check}: ${state}`), text };
+  }
+
+  test('finds two servers that take writes behind one name, and says what to change', async () => {
+    const balancer = await startBalancer();
+    try {
+      for (const { server, admin } of hosts) {
+        balancer.add(server.url);
+        await admin.query('SET GLOBAL read_only = OFF');
+      }
+      const name = url(new URL(balancer.url).host);
+      const found = await examine(name);
+      expect(found).toMatchObject({ code: 1, checks: ['one primary: fault'] });
+      expect(found.text).toMatch(/leads to several servers that take writes \([^,]+, [^,]+\)/);
+      expect(found.text).toContain('let it lead to the primary alone');
+      expect(found.text).not.toContain(PASSWORD);
+
+      // A replica behind the same name is no fault.
+      await makePrimary(0);
+      expect((await examine(name)).checks).toContain('one primary: ok');
+    } finally {
+      await balancer.close();
+    }
+  });
+
+  test('finds two hosts of a list that take writes, and none that does', async () => {
+    for (const { admin } of hosts) await admin.query('SET GLOBAL read_only = OFF');
+    const two = await examine(both());
+    expect(two).toMatchObject({ code: 1, checks: ['one primary: fault'] });
+    for (const { name } of hosts) expect(two.text).toContain(name);
+    await makePrimary(-1);
+    expect(await examine(both())).toMatchObject({ code: 1, checks: ['one primary: fault'] });
+    await makePrimary(1);
+    expect((await examine(both())).checks).toContain('one primary: ok');
   });
 });

@@ -55,28 +55,39 @@ export function startRowmq(args: readonly string[], env: Record<string, string> 
   return { child, ended };
 }
 
-/** `rowmq` in a terminal, as a person uses it. */
+/** A program in a terminal, as a person uses it. */
 export class Terminal {
   private shown = '';
   private readonly closed: Promise<number>;
   private readonly pty: IPty;
 
-  /** @param stdin a file that is the program's stdin in place of the terminal */
   constructor(
-    args: readonly string[],
+    [file, ...args]: readonly [string, ...string[]],
     env: Record<string, string> = {},
     size = { cols: 120, rows: 24 },
-    stdin?: string,
   ) {
-    const command = [process.execPath, programPath(), ...args];
-    const [file, ...rest] = stdin === undefined ? command : ['sh', '-c', '"$@" < "$0"', stdin, ...command];
-    this.pty = spawnInTerminal(file as string, rest, {
+    this.pty = spawnInTerminal(file, args, {
       ...size,
       name: 'xterm-256color',
       env: environment({ TERM: 'xterm-256color', ...env }),
     });
     this.pty.onData((data) => (this.shown += data));
     this.closed = new Promise((resolve) => this.pty.onExit(({ exitCode }) => resolve(exitCode)));
+  }
+
+  /**
+   * Starts `rowmq`.
+   *
+   * @param stdin a file that is the program's stdin in place of the terminal
+   */
+  static ofRowmq(
+    args: readonly string[],
+    env: Record<string, string> = {},
+    size?: { cols: number; rows: number },
+    stdin?: string,
+  ): Terminal {
+    const command = [process.execPath, programPath(), ...args] as const;
+    return new Terminal(stdin === undefined ? command : ['sh', '-c', '"$@" < "$0"', stdin, ...command], env, size);
   }
 
   /** All that the terminal got so far, with its control sequences. */

@@ -44,6 +44,12 @@ export const NOT_RUN_AS_WRITTEN: readonly Exception[] = [
     because: 'it runs the same program, shorter; that the options exist is tested beside this list',
   },
   {
+    page: 'docs/dashboard.md',
+    firstLine: 'rowmq --url $ROWMQ send orders',
+    coveredBy: 'test/e2e/dashboard-newcomer.test.ts',
+    because: 'it runs them between the clicks that the page describes',
+  },
+  {
     page: 'docs/faults.md',
     firstLine: 'npm run test:faults -- ',
     coveredBy: 'test/faults/campaign/campaign.test.ts',

@@ -21,6 +21,7 @@ export const RUN_ONCE: readonly string[] = [
   // The campaign kills all connections on every kind, too.
   'test/e2e/contract-database.test.ts',
   // These test a program around the broker. cli.test.ts runs its commands on every kind.
+  'test/e2e/cli-completion.test.ts',
   'test/e2e/cli-docs.test.ts',
   'test/e2e/cli-operations.test.ts',
   'test/e2e/cli-terminal.test.ts',
@@ -33,6 +34,8 @@ export const RUN_ONCE: readonly string[] = [
   // These test HTTP alone: the page, the document, keys and origins, slow sockets, the commands of
   // the docs.
   'test/e2e/dashboard.test.ts',
+  'test/e2e/dashboard-looks.test.ts',
+  'test/e2e/dashboard-newcomer.test.ts',
   'test/e2e/docs-commands.test.ts',
   'test/e2e/docs-page.test.ts',
   'test/e2e/hostile-clients.test.ts',
@@ -70,7 +73,12 @@ export const RUN_ONCE: readonly string[] = [
 ];
 
 /** Tests that need a browser. */
-export const NEED_CHROMIUM: readonly string[] = ['test/e2e/dashboard.test.ts', 'test/e2e/docs-page.test.ts'];
+export const NEED_CHROMIUM: readonly string[] = [
+  'test/e2e/dashboard.test.ts',
+  'test/e2e/dashboard-looks.test.ts',
+  'test/e2e/dashboard-newcomer.test.ts',
+  'test/e2e/docs-page.test.ts',
+];
 
 /**
  * The longest tests, longest first. They start first, so that none of them ends the run alone on

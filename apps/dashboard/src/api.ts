@@ -16,9 +16,21 @@ export class ApiError extends Error {
   }
 }
 
+interface Trouble {
+  readonly text: string;
+  readonly advice: string;
+}
+
+const AWAY: Trouble = {
+  text: 'The broker does not answer.',
+  advice: 'See whether it runs, and whether this machine reaches it.',
+};
+
 export const session = signal<SessionAnswer | undefined>(undefined);
-/** Why nothing comes at the moment; undefined: the broker answers. */
-export const trouble = signal<string | undefined>(undefined);
+/** Why nothing comes at the moment, and what to do about it; undefined: the broker answers. */
+export const trouble = signal<Trouble | undefined>(undefined);
+/** The session ended by itself: it expired, or its key did. */
+export const hasEnded = signal(false);
 /** Goes up when something was changed here, so that pages read again. */
 export const changes = signal(0);
 
@@ -69,8 +81,8 @@ async function call<T>(
     text = await response.text();
   } catch (error) {
     if (stop?.aborted === true) throw error;
-    trouble.value = 'The broker does not answer.';
-    throw new ApiError(0, 'The broker does not answer. The page tries again by itself.');
+    trouble.value = AWAY;
+    throw new ApiError(0, `${AWAY.text} ${AWAY.advice}`);
   }
   const answer = parse(text);
   if (response.ok) {
@@ -79,15 +91,24 @@ async function call<T>(
   }
   const problem = answer as Problem | undefined;
   const error = new ApiError(response.status, problem?.detail ?? `The answer was ${response.status}.`, problem);
-  if (response.status === 401 && !path.startsWith('dashboard/')) await readSession().catch(() => undefined);
+  if (response.status === 401 && !path.startsWith('dashboard/')) {
+    const wasLoggedIn = rights.value !== undefined;
+    await readSession().catch(() => undefined);
+    if (wasLoggedIn && rights.value === undefined) hasEnded.value = true;
+  }
   trouble.value = troubleIn(error);
   throw error;
 }
 
-function troubleIn({ status, problem }: ApiError): string | undefined {
-  if (problem?.code === 'database-unavailable') return 'The broker does not reach its database.';
-  if (problem?.code === 'overloaded') return 'The broker is overloaded, or about to stop.';
-  return status === 502 || status === 503 || status === 504 ? 'The broker does not answer.' : undefined;
+function troubleIn({ status, problem }: ApiError): Trouble | undefined {
+  if (problem?.code === 'database-unavailable')
+    return {
+      text: 'The broker does not reach its database.',
+      advice: 'It goes on by itself once the database is back. The command rowmq doctor says what is wrong with it.',
+    };
+  if (problem?.code === 'overloaded')
+    return { text: 'The broker is overloaded, or about to stop.', advice: 'If this lasts, start another broker.' };
+  return status === 502 || status === 503 || status === 504 ? AWAY : undefined;
 }
 
 function parse(text: string): unknown {
@@ -120,6 +141,7 @@ export async function readSession(): Promise<void> {
 
 export async function logIn(key: string): Promise<void> {
   session.value = await call<SessionAnswer>('POST', 'dashboard/session', { key });
+  hasEnded.value = false;
 }
 
 export async function logOut(): Promise<void> {

@@ -73,7 +73,15 @@ function Waiting(): JSX.Element {
   return (
     <main class="alone">
       <h1>RowMQ</h1>
-      <p role="status">{trouble.value ?? 'Loading …'}</p>
+      <p role="status">
+        {trouble.value === undefined ? (
+          'Loading …'
+        ) : (
+          <>
+            <strong>{trouble.value.text}</strong> {trouble.value.advice} The page tries again by itself.
+          </>
+        )}
+      </p>
     </main>
   );
 }
@@ -133,7 +141,8 @@ function Away(): JSX.Element {
     <div role="alert">
       {trouble.value !== undefined && (
         <p class="away">
-          <strong>{trouble.value}</strong> The figures below are the last ones. The page tries again by itself.{' '}
+          <strong>{trouble.value.text}</strong> {trouble.value.advice} This page tries again by itself, and its figures
+          are the last that came.{' '}
           <button type="button" class="small" onClick={() => void (changes.value += 1)}>
             Try now
           </button>
@@ -145,16 +154,21 @@ function Away(): JSX.Element {
 
 function User(): JSX.Element | null {
   const { rights, needsKey } = session.value ?? {};
-  if (needsKey !== true) return <span class="user muted">this machine only, no key</span>;
+  if (needsKey !== true)
+    return (
+      <p class="user muted">
+        <span>this machine only, no key</span>
+      </p>
+    );
   return (
-    <span class="user">
+    <p class="user">
       <span class="muted" title={mayReachAll() ? 'reaches every queue' : `reaches ${rights?.patterns.join(', ')}`}>
         {rights?.key} ({may('admin') ? 'administrator' : may('read') ? 'read only' : rights?.scopes.join(', ')})
       </span>{' '}
       <button type="button" class="small" onClick={() => void logOut().catch(() => undefined)}>
         Log out
       </button>
-    </span>
+    </p>
   );
 }
 

@@ -1,3 +1,4 @@
+// oxlint-disable-next-line no-restricted-imports -- a test runs on Node
 import { ATTENTION_KINDS, type Attention } from '@rowmq/contract';
 import { expect, test } from 'vitest';
 import { duration, rate } from './format.js';

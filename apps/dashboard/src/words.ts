@@ -1,4 +1,4 @@
-import type { Attention } from '@rowmq/contract';
+import type { Attention, MoveCause } from '@rowmq/contract';
 import { clock, duration, number, plural } from './format.js';
 
 /** How loudly a page says it. */
@@ -21,6 +21,15 @@ const SEVERITIES: Record<Attention['kind'], Severity> = {
 export function severityOf({ kind }: Attention): Severity {
   return SEVERITIES[kind];
 }
+
+/** Why a message left a queue, behind `because`. */
+export const CAUSES: Record<MoveCause, string> = {
+  'max-receives': 'it was handed out too often',
+  rejected: 'a consumer rejected it',
+  expired: 'it expired',
+  redriven: 'it was redriven',
+  moved: 'an operator moved it',
+};
 
 type Facts = Attention & { messages: string; age: string };
 

@@ -89,6 +89,7 @@ function TimeLine({ partitions }: { partitions: DatabaseAnswer['partitions'] }):
       <p class={ahead < 2 ? 'fault' : 'muted'}>
         {number(bounded.length)} partitions, {number(ahead)} of them end in the future
         {catchAll !== undefined && catchAll.rows > 0 && `; ${number(catchAll.rows)} rows are beyond the last one`}.
+        {ahead < 2 && ' The reaper makes them: see on its page whether one runs.'}
       </p>
       <svg
         class="line-of-time"

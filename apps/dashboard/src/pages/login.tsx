@@ -1,6 +1,6 @@
 import type { JSX } from 'preact';
 import { useState } from 'preact/hooks';
-import { logIn } from '../api.js';
+import { hasEnded, logIn } from '../api.js';
 
 /**
  * Asks for a key. It goes to the broker once, which answers with a cookie that no script can read.
@@ -25,6 +25,12 @@ export function LoginPage(): JSX.Element {
       <h1>
         <img src="dashboard/icon.svg" alt="" width="32" height="32" /> RowMQ
       </h1>
+      {hasEnded.value && (
+        <p class="attention-line warn" role="status">
+          Your session has ended: after twelve hours, or because its key was revoked, rotated or expired. Log in to go
+          on where you were.
+        </p>
+      )}
       <form class="card" onSubmit={submit}>
         <label for="key">API key</label>
         <input

@@ -1,6 +1,6 @@
 import type { JSX } from 'preact';
 import { useState } from 'preact/hooks';
-import type { MessageAnswer, MoveCause } from '@rowmq/contract';
+import type { MessageAnswer } from '@rowmq/contract';
 import { admin, may } from '../api.js';
 import { visible } from '../body.js';
 import { ago, duration, instant, plural } from '../format.js';
@@ -8,6 +8,7 @@ import { useLive } from '../live.js';
 import { Body, Headers, MessageActions } from '../parts/message-view.js';
 import { Loaded } from '../parts/states.js';
 import { go, to } from '../router.js';
+import { CAUSES } from '../words.js';
 
 const EVERY_MS = 2000;
 
@@ -16,14 +17,6 @@ interface Step {
   readonly at: string | undefined;
   readonly text: JSX.Element | string;
 }
-
-const CAUSES: Record<MoveCause, string> = {
-  'max-receives': 'it was handed out too often',
-  rejected: 'a consumer rejected it',
-  expired: 'it expired',
-  redriven: 'it was redriven',
-  moved: 'an operator moved it',
-};
 
 /** One message: what is in it, and what happened to it. */
 export function MessagePage({ id }: { id: string }): JSX.Element {

@@ -1,7 +1,7 @@
 import type { JSX } from 'preact';
-import { useEffect, useState } from 'preact/hooks';
-import type { Attention, OverviewAnswer, OverviewQueue, OverviewSort } from '@rowmq/contract';
-import { admin, change, may } from '../api.js';
+import { useEffect, useRef, useState } from 'preact/hooks';
+import type { Attention, OverviewAnswer, OverviewQueue, OverviewSort, PutQueueRequest } from '@rowmq/contract';
+import { admin, ApiError, change, may, mayReachAll, session } from '../api.js';
 import { duration, number, plural, rate, short } from '../format.js';
 import { useLive } from '../live.js';
 import { Field, FormDialog, textIn } from '../parts/dialog.js';
@@ -14,6 +14,8 @@ const EVERY_MS = 3000;
 const ROWS = 50;
 const SEARCH_PAUSE_MS = 200;
 const FEW = 6;
+/** Older figures are worth a word. */
+const OLD_SECONDS = 10;
 
 interface Column {
   readonly sort: OverviewSort;
@@ -50,6 +52,7 @@ export function OverviewPage(): JSX.Element {
   const [isCreating, setCreating] = useState(false);
   const live = useLive<OverviewAnswer>(admin(['overview'], { search, sort, order, offset, limit: ROWS }), EVERY_MS);
   const latest = useLatest(live.data);
+  const ageSeconds = useAge(latest?.at);
   return (
     <>
       <div class="title">
@@ -63,8 +66,17 @@ export function OverviewPage(): JSX.Element {
       <Loaded live={{ ...live, data: latest }}>
         {(overview) => (
           <>
-            <AttentionList all={overview.attention} total={overview.attentionTotal} />
+            <AttentionList
+              all={overview.attention}
+              total={overview.attentionTotal}
+              hasQueues={overview.totals.queues > 0}
+            />
             <Totals totals={overview.totals} />
+            {ageSeconds > OLD_SECONDS && (
+              <p class="muted">
+                These figures are {duration(ageSeconds)} old. The broker counts less often while counting takes long.
+              </p>
+            )}
             {overview.totals.queues === 0 ? (
               <Empty onCreate={() => setCreating(true)} />
             ) : (
@@ -96,14 +108,29 @@ function useLatest<T>(data: T | undefined): T | undefined {
   return data ?? latest;
 }
 
-function AttentionList({ all, total }: { all: readonly Attention[]; total: number }): JSX.Element {
+/** For how long the answers have had this time. It compares no clocks of two machines. */
+function useAge(at: string | undefined): number {
+  const since = useRef({ at, from: performance.now() });
+  if (since.current.at !== at) since.current = { at, from: performance.now() };
+  return (performance.now() - since.current.from) / 1000;
+}
+
+function AttentionList({
+  all,
+  total,
+  hasQueues,
+}: {
+  all: readonly Attention[];
+  total: number;
+  hasQueues: boolean;
+}): JSX.Element {
   const [isOpen, setOpen] = useState(false);
   const shown = isOpen ? all : all.slice(0, FEW);
   return (
     <section aria-labelledby="attention">
       <h2 id="attention">Needs attention{total > 0 && <span class="count">{number(total)}</span>}</h2>
       {total === 0 ? (
-        <p class="fine">Nothing. All queues are served.</p>
+        <p class="fine">{hasQueues ? 'Nothing. All queues are served.' : 'Nothing.'}</p>
       ) : (
         <ul class="attention">
           {shown.map((one) => (
@@ -268,11 +295,20 @@ function Heading({
 }
 
 function Empty({ onCreate }: { onCreate: () => void }): JSX.Element {
+  if (!mayReachAll())
+    return (
+      <section class="card empty">
+        <h2>This key reaches no queue</h2>
+        <p>There may be others. An administrator can give you a key whose patterns match their names.</p>
+      </section>
+    );
+  const key = session.value?.needsKey === true ? ` -H "authorization: Bearer $ROWMQ_KEY"` : '';
+  const url = new URL('v1/admin/queues/orders', location.href).href;
   return (
     <section class="card empty">
       <h2>No queues yet</h2>
       <p>A queue holds messages until a consumer has acked them. Create the first one here, or with the API:</p>
-      <pre>{`curl -X PUT ${location.origin}/v1/admin/queues/orders -H 'content-type: application/json' -d '{}'`}</pre>
+      <pre>{`curl -X PUT ${url}${key} -H 'content-type: application/json' -d '{}'`}</pre>
       {may('admin') && (
         <button type="button" class="primary" onClick={onCreate}>
           Create a queue
@@ -293,7 +329,8 @@ function CreateDialog({ onClose }: { onClose: () => void }): JSX.Element {
         const deadLetterQueue = textIn(values, 'deadLetterQueue');
         const settings =
           deadLetterQueue === undefined ? {} : { deadLetterQueue, maxReceives: Number(textIn(values, 'maxReceives')) };
-        await change('PUT', admin(['queues', name]), settings, { 'if-none-match': '*' });
+        if (deadLetterQueue !== undefined && deadLetterQueue !== name) await createUnlessThere(deadLetterQueue);
+        await createQueue(name, settings);
         go(['queues', name]);
         return `Queue ${name} exists.`;
       }}
@@ -302,11 +339,22 @@ function CreateDialog({ onClose }: { onClose: () => void }): JSX.Element {
       <Field
         label="Dead-letter queue"
         name="deadLetterQueue"
-        help="An existing queue for messages that fail too often. None when empty."
+        help="A queue for messages that fail too often, which is made unless it exists. None when empty."
         autocomplete="off"
         spellcheck={false}
       />
       <Field label="Hand-outs before that" name="maxReceives" type="number" min={1} max={1000} value={5} />
     </FormDialog>
   );
+}
+
+/** Makes a queue, and changes none that exists. */
+async function createQueue(name: string, settings: PutQueueRequest): Promise<void> {
+  await change('PUT', admin(['queues', name]), settings, { 'if-none-match': '*' });
+}
+
+async function createUnlessThere(name: string): Promise<void> {
+  await createQueue(name, {}).catch((error: unknown) => {
+    if (!(error instanceof ApiError) || error.problem?.code !== 'queue-exists') throw error;
+  });
 }

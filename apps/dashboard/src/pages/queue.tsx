@@ -31,17 +31,24 @@ export function QueuePage({ name }: { name: string }): JSX.Element {
     <>
       <p class="crumbs">
         <a href={to(['queues'])}>Queues</a>
+        {typeof live.data?.deadLetterQueue === 'string' && (
+          <>
+            {' '}
+            · its dead letters are in{' '}
+            <a href={to(['queues', live.data.deadLetterQueue])}>{live.data.deadLetterQueue}</a>
+          </>
+        )}
       </p>
+      <div class="title">
+        <h1>
+          {name} {live.data?.paused === true && <span class="badge warn">paused</span>}
+          {live.data?.producersPaused === true && <span class="badge warn">producers paused</span>}
+        </h1>
+        {live.data !== undefined && <QueueActions queue={live.data} />}
+      </div>
       <Loaded live={live}>
         {(queue) => (
           <>
-            <div class="title">
-              <h1>
-                {name} {queue.paused && <span class="badge warn">paused</span>}
-                {queue.producersPaused && <span class="badge warn">producers paused</span>}
-              </h1>
-              <QueueActions queue={queue} />
-            </div>
             <Figures queue={queue} />
             <Charts queue={name} />
             <nav class="tabs" aria-label={`Parts of ${name}`}>

@@ -41,57 +41,63 @@ export function ReaperPage(): JSX.Element {
                 <strong>{leader.reaper}</strong> works.
               </p>
             )}
-            <div class="scroll" role="region" aria-label="Duties" tabIndex={0}>
-              <table>
-                <thead>
-                  <tr>
-                    <th scope="col">Duty</th>
-                    <th scope="col">Last run</th>
-                    <th scope="col" class="number">
-                      Took
-                    </th>
-                    <th scope="col" class="number">
-                      Handled
-                    </th>
-                    <th scope="col">Last five runs</th>
-                  </tr>
-                </thead>
-                <tbody>
-                  {duties.map(({ duty, runs }) => {
-                    const [last] = runs;
-                    return (
-                      <tr key={duty}>
-                        <th scope="row">
-                          {duty}
-                          <br />
-                          <small class="muted">{MEANINGS[duty]}</small>
-                        </th>
-                        <td>{last === undefined ? 'never' : ago(last.startedAt)}</td>
-                        <td class="number">{last === undefined ? '–' : `${number(last.durationMs)} ms`}</td>
-                        <td class="number">{last === undefined ? '–' : number(last.count)}</td>
-                        <td>
-                          {runs.map((run) => (
-                            <span
-                              key={run.startedAt}
-                              class={`badge ${run.error === null ? 'good' : 'bad'}`}
-                              title={run.error ?? `${run.count} in ${run.durationMs} ms`}
-                            >
-                              {run.error === null ? number(run.count) : 'failed'}
-                            </span>
-                          ))}
-                          {runs.find(({ error }) => error !== null)?.error !== undefined && (
-                            <p class="fault">{runs.find(({ error }) => error !== null)?.error}</p>
-                          )}
-                        </td>
-                      </tr>
-                    );
-                  })}
-                </tbody>
-              </table>
-            </div>
+            {duties.length === 0 ? <p class="muted">No duty has run yet.</p> : <Duties duties={duties} />}
           </>
         )}
       </Loaded>
     </>
+  );
+}
+
+function Duties({ duties }: { duties: ReaperAnswer['duties'] }): JSX.Element {
+  return (
+    <div class="scroll" role="region" aria-label="Duties" tabIndex={0}>
+      <table>
+        <thead>
+          <tr>
+            <th scope="col">Duty</th>
+            <th scope="col">Last run</th>
+            <th scope="col" class="number">
+              Took
+            </th>
+            <th scope="col" class="number">
+              Handled
+            </th>
+            <th scope="col">Last five runs</th>
+          </tr>
+        </thead>
+        <tbody>
+          {duties.map(({ duty, runs }) => {
+            const [last] = runs;
+            return (
+              <tr key={duty}>
+                <th scope="row">
+                  {duty}
+                  <br />
+                  <small class="muted">{MEANINGS[duty]}</small>
+                </th>
+                <td>{last === undefined ? 'never' : ago(last.startedAt)}</td>
+                <td class="number">{last === undefined ? '–' : `${number(last.durationMs)} ms`}</td>
+                <td class="number">{last === undefined ? '–' : number(last.count)}</td>
+                <td>
+                  {runs.map((run) => (
+                    <span
+                      key={run.startedAt}
+                      class={`badge ${run.error === null ? 'good' : 'bad'}`}
+                      title={run.error ?? `${run.count} in ${run.durationMs} ms`}
+                    >
+                      {run.error === null ? number(run.count) : 'failed'}
+                    </span>
+                  ))}
+                  {runs.find(({ error }) => error !== null)?.error !== undefined && (
+                    <p class="fault">{runs.find(({ error }) => error !== null)?.error}</p>
+                  )}
+                </td>
+              </tr>
+            );
+          })}
+        </tbody>
+      </table>
+    </div>
   );
 }

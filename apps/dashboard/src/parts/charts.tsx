@@ -104,10 +104,16 @@ function Chart({ title, series, span, minutes, emptyIs }: ChartProps): JSX.Eleme
             {label}
           </span>
         ))}
+        {data !== undefined && isUnknown(data) && <span class="legend unknown">the reaper has not counted yet</span>}
       </figcaption>
       <div ref={place} class="plot" role="img" aria-label={summary(title, series, data)} />
     </figure>
   );
+}
+
+/** Whether no series has a value, so that the chart is empty. */
+function isUnknown([, ...columns]: uPlot.AlignedData): boolean {
+  return columns.every((values) => Array.from<unknown>(values).every((value) => value === null));
 }
 
 /** The times and each series, with a point for every minute. */

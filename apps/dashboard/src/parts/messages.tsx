@@ -10,6 +10,7 @@ import { Body, Headers, MessageActions } from './message-view.js';
 import { RedriveFields } from './queue-actions.js';
 import { CursorPager, Loaded } from './states.js';
 import { visible } from '../body.js';
+import { CAUSES } from '../words.js';
 
 const EVERY_MS = 2000;
 /** Pages behind the first one change less. */
@@ -90,6 +91,7 @@ function Row({ message, queue }: { message: Message; queue: string }): JSX.Eleme
   const { id, body, bodyEncoding, receiveCount, enqueuedAt, lastNackReason, source } = message;
   const preview = bodyEncoding === 'base64' ? 'binary' : visible(body.slice(0, PREVIEW_CHARS));
   const lastMove = message.moves.at(-1);
+  const reason = lastMove?.reason ?? lastNackReason;
   return (
     <details>
       <summary>
@@ -99,8 +101,8 @@ function Row({ message, queue }: { message: Message; queue: string }): JSX.Eleme
           {ago(enqueuedAt)}
           {receiveCount > 0 && ` · handed out ${receiveCount}×`}
           {source !== null && ` · from ${source}`}
-          {lastMove !== undefined && ` · ${lastMove.cause}`}
-          {(lastMove?.reason ?? lastNackReason) !== null && `: ${visible(lastMove?.reason ?? lastNackReason ?? '')}`}
+          {lastMove !== undefined && ` · moved because ${CAUSES[lastMove.cause]}`}
+          {reason !== null && `: ${visible(reason)}`}
           {message.consumer !== undefined && ` · held by ${visible(message.consumer ?? 'somebody')}`}
         </span>
       </summary>

@@ -1,4 +1,5 @@
 import type { ComponentChildren, JSX } from 'preact';
+import { number } from '../format.js';
 import type { Live } from '../live.js';
 
 /** Shows what was read, or why there is nothing yet. Old data stays while the broker is away. */
@@ -44,7 +45,7 @@ export function Pager({
         Previous
       </button>
       <span>
-        {offset + 1} to {last} of {total}
+        {number(offset + 1)} to {number(last)} of {number(total)}
       </span>
       <button type="button" disabled={last >= total} onClick={() => onMove(offset + limit)}>
         Next

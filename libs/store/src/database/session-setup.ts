@@ -13,7 +13,8 @@ const SETUP_DEADLINE_MS = 5000;
  * `autocommit` comes first, because without it the other statements would begin a transaction. READ
  * COMMITTED takes no gap locks. The store's times need UTC. Short lock waits leave time to retry
  * before the client gives up. mysql2 assumes that backslashes escape. With `unique_checks=0`,
- * InnoDB may skip the check of `queue_by_name`.
+ * InnoDB may skip the check of `queue_by_name`. MySQL caches the sizes of tables and partitions for
+ * a day, and MariaDB does not.
  *
  * MariaDB turns an IN list of 1,000 values or more into a join. It then reads and locks the whole
  * queue. A threshold of 0 forbids that.
@@ -30,7 +31,7 @@ SET SESSION completion_type = 0,
             sql_auto_is_null = 0,
             foreign_key_checks = 1,
             unique_checks = 1
-            /*!80000 , max_execution_time = 0 */
+            /*!80000 , max_execution_time = 0, information_schema_stats_expiry = 0 */
             /*M! , max_statement_time = 0, in_predicate_conversion_threshold = 0, alter_algorithm = 'DEFAULT' */;
 SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
 SET NAMES utf8mb4`;

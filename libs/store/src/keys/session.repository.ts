@@ -32,12 +32,19 @@ export class SessionRepository {
     await this.database.write(
       `DELETE FROM dashboard_session WHERE expires_at <= ${NOW_MS} ORDER BY expires_at LIMIT ${MOST_REMOVED}`,
     );
-    const count = await manager.countBy(DashboardSessionEntity, { keyDigest: session.keyDigest });
-    if (count <= MOST_OF_KEY) return;
-    await this.database.write(
-      `DELETE FROM dashboard_session WHERE key_digest = ? ORDER BY expires_at LIMIT ${count - MOST_OF_KEY}`,
-      [session.keyDigest],
-    );
+    // By a time instead of a number of rows: logins at the same moment would each remove that many.
+    const [oldest] = await manager.find(DashboardSessionEntity, {
+      select: { expiresAt: true },
+      where: { keyDigest: session.keyDigest },
+      order: { expiresAt: 'DESC' },
+      skip: MOST_OF_KEY,
+      take: 1,
+    });
+    if (oldest === undefined) return;
+    await this.database.write('DELETE FROM dashboard_session WHERE key_digest = ? AND expires_at <= ?', [
+      session.keyDigest,
+      oldest.expiresAt,
+    ]);
   }
 
   /** The session with this digest, unless it has expired. */

@@ -23,11 +23,8 @@ const QUEUES_AT_ONCE = 200;
  *
  * If a lock's holder freezes or dies, the server ends its session after 10 s. Later DDL of that
  * holder then fails.
- *
- * MySQL caches row estimates for a day, and MariaDB does not. These settings make them fresh.
  */
-const DDL_SESSION =
-  'SET SESSION lock_wait_timeout = 1, wait_timeout = 10 /*!80000 , information_schema_stats_expiry = 0 */';
+const DDL_SESSION = 'SET SESSION lock_wait_timeout = 1, wait_timeout = 10';
 
 export async function withTablesLocked<T>(session: Session, tables: string, work: () => Promise<T>): Promise<T> {
   await session.write(DDL_SESSION);

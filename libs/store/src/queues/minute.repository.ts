@@ -166,7 +166,7 @@ export class MinuteRepository {
    */
   async stretches(): Promise<{ now: number; queues: Map<number, QueueHour> }> {
     const [now, minutes] = await this.lastMinutes(60);
-    const first = (Math.floor((minutes[0] as number) / STRETCH) + 1) * STRETCH;
+    const first = Math.ceil((minutes[0] as number) / STRETCH) * STRETCH;
     // The part of the minute before this one that lies within the last 60 seconds.
     const share = 1 - (now % MINUTE_MS) / MINUTE_MS;
     const recently = (column: string): string =>
