@@ -91,12 +91,12 @@ function Figures({ queue: { stats, rates } }: { queue: QueueAnswer }): JSX.Eleme
           </div>
         ))}
       </dl>
-      {stats.errorBound > 0 && (
-        <p class="muted">
-          The queue is deep: the counts are {duration(stats.ageSeconds)} old, and each may be wrong by{' '}
-          {number(stats.errorBound)}.
-        </p>
-      )}
+      {/* Always a line, so that nothing below it moves when a queue turns out to be deep. */}
+      <p class="muted">
+        {stats.errorBound > 0
+          ? `The queue is deep: the counts are ${duration(stats.ageSeconds)} old, and each may be wrong by ${number(stats.errorBound)}.`
+          : 'The counts are of this moment.'}
+      </p>
     </>
   );
 }
