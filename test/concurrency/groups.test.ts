@@ -9,7 +9,8 @@ import { isLong } from './length.js';
 /*
  * Ordered queues under attack: three brokers, producers and consumers of the same groups, leases
  * that run out, nacks, releases, stale holders, and connections that die. Half of the consumers
- * receive as SQS does, with followers. Some use a receipt at two brokers at once.
+ * receive as SQS does, with followers. Some use one receipt, or those of one group, at two brokers
+ * at once.
  */
 
 const SECONDS = isLong ? 60 : 3;
@@ -89,7 +90,7 @@ class Ledger {
   }
 }
 
-const FATES = ['ack', 'ack', 'ack', 'nack', 'release', 'stale', 'part', 'twice', 'operator'];
+const FATES = ['ack', 'ack', 'ack', 'nack', 'release', 'stale', 'part', 'twice', 'apart', 'apart', 'operator'];
 
 function text(id: Buffer): string {
   return id.toString('hex');
@@ -177,7 +178,14 @@ async function attack(groups: number, withKills: boolean): Promise<Ledger> {
         await batches
           .fulfil(pick(taken).messageId, [queue.id], { does: 'release', reaches: () => true })
           .catch(() => undefined);
-      else if (fate === 'twice') {
+      else if (fate === 'apart') {
+        // One transaction has the first message of a group, and the other one its followers.
+        const ackHalf = async (on: typeof batches, half: number): Promise<void> => {
+          const some = taken.filter((_, index) => index % 2 === half);
+          await ledger.ack(some, async () => (await on.ackInOrder([{ queueId: queue.id, receipts: some }]))[0] ?? []);
+        };
+        await Promise.all([ackHalf(batches, 0), ackHalf(others, 1)]);
+      } else if (fate === 'twice') {
         const extend = { ...request, leaseSeconds: pick([0.1, 1]) };
         await Promise.all([batches.extend([extend]), others.extend([extend])]).catch(() => undefined);
         await ledger.ack(taken, async () => {
