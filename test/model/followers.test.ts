@@ -166,7 +166,7 @@ afterAll(() => store.close());
 /** One history, with any number of consumers. */
 class History {
   readonly group = new Group();
-  /** Those that got messages. */
+  /** Receives that got messages. */
   private readonly receives: { receive: number; leases: LeasedMessage[] }[] = [];
 
   constructor(
