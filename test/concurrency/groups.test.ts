@@ -41,8 +41,8 @@ class Ledger {
   readonly acked = new Set<string>();
   handedOff = 0;
   followers = 0;
-  /** Their ack is on its way, or got no answer. */
-  readonly inDoubt = new Set<string>();
+  /** The number of their acks that are on their way, or got no answer. */
+  readonly inDoubt = new Map<string, number>();
   private readonly owed = new Map<string, Set<string>>();
 
   stored(group: string, ids: readonly Buffer[]): void {
@@ -73,7 +73,7 @@ class Ledger {
   }
 
   async ack(leased: readonly LeasedMessage[], ack: () => Promise<(string | null)[]>): Promise<void> {
-    for (const { messageId } of leased) this.inDoubt.add(text(messageId));
+    for (const { messageId } of leased) this.doubt(text(messageId), 1);
     let outcomes: (string | null)[];
     try {
       outcomes = await ack();
@@ -88,8 +88,15 @@ class Ledger {
         this.acked.add(id);
         this.owed.get(groupId)?.delete(id);
       }
-      if (outcomes[index] !== 'delivery-not-found') this.inDoubt.delete(id);
+      if (outcomes[index] !== 'delivery-not-found') this.doubt(id, -1);
     }
+  }
+
+  /** A stale holder's refusal says nothing of another ack that is on its way. */
+  private doubt(id: string, change: 1 | -1): void {
+    const acks = (this.inDoubt.get(id) ?? 0) + change;
+    if (acks > 0) this.inDoubt.set(id, acks);
+    else this.inDoubt.delete(id);
   }
 }
 
