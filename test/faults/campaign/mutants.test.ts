@@ -34,8 +34,11 @@ interface Mutant {
   name: string;
   /** Below the repository. */
   file: string;
-  /** Each line must occur `times` times (default: once), and `instead` replaces it. */
-  edits: { line: string; instead: string; times?: number }[];
+  /**
+   * Each line must occur `times` times (default: once) in the mutant's file, or in the edit's own,
+   * and `instead` replaces it.
+   */
+  edits: { line: string; instead: string; times?: number; file?: string }[];
   fault: Disturbance;
   /** Any of these guarantees; none: all are kept. */
   broken: string[];
@@ -121,7 +124,7 @@ const MUTANTS: Mutant[] = [
   },
   {
     name: 'token not compared by ack',
-    file: 'libs/store/dist/messages/receipts.js',
+    file: 'libs/store/dist/messages/receipts.sql.js',
     edits: [
       { line: ' AND d.lease_token = ${hex(leaseToken)}${ofPart})`,', instead: ')`,' },
       {
@@ -161,10 +164,14 @@ const MUTANTS: Mutant[] = [
   },
   {
     name: 'deadline not compared',
-    file: 'libs/store/dist/messages/receipts.js',
+    file: 'libs/store/dist/messages/receipts.sql.js',
     edits: [
       { line: 'const IS_HELD = `d.available_at > ${NOW_MS} + ${LEASE_GRACE_MS}`;', instead: "const IS_HELD = 'TRUE';" },
-      { line: 'availableAt - LEASE_GRACE_MS > now', instead: 'true' },
+      {
+        file: 'libs/store/dist/messages/receipts.js',
+        line: 'availableAt - LEASE_GRACE_MS > now',
+        instead: 'true',
+      },
     ],
     fault: SLOW_CONSUMERS,
     broken: [FENCED],
@@ -191,7 +198,7 @@ const MUTANTS: Mutant[] = [
   },
   {
     name: 'ack does not clear its bit',
-    file: 'libs/store/dist/messages/receipts.js',
+    file: 'libs/store/dist/messages/receipts.sql.js',
     edits: [{ line: 'SET d.members = d.members & ~(${members}) WHERE', instead: 'SET d.members = d.members WHERE' }],
     fault: SLOW_CONSUMERS,
     broken: [AFTER_ACK],
@@ -252,13 +259,11 @@ async function mutate({ name, file, edits }: Mutant): Promise<string> {
     }
     await symlink(join(root, workspace), join(root, 'node_modules', '@rowmq', basename(workspace)));
   }
-  let source = await readFile(join(root, file), 'utf8');
-  for (const { line, instead, times = 1 } of edits) {
-    const parts = source.split(line);
-    expect(parts, `${file} has this, ${times}×: ${line}`).toHaveLength(times + 1);
-    source = parts.join(instead);
+  for (const { line, instead, times = 1, file: own = file } of edits) {
+    const parts = (await readFile(join(root, own), 'utf8')).split(line);
+    expect(parts, `${own} has this, ${times}×: ${line}`).toHaveLength(times + 1);
+    await writeFile(join(root, own), parts.join(instead));
   }
-  await writeFile(join(root, file), source);
   return root;
 }
 
