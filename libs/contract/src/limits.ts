@@ -38,8 +38,8 @@ export const LIMITS = {
   /** The name of a consumer. */
   consumerChars: 128,
   /**
-   * After this time a purge, redrive or delete finishes its current batch, and answers that it is
-   * not complete.
+   * After this time a replay finishes its current batch, and answers that it is not complete. A
+   * deletion of a queue leaves the rest to the reaper.
    */
   sweepSeconds: 10,
   /** Messages a second of a replay. */
