@@ -143,7 +143,7 @@ export class InitialSchema1700000000000 implements RowmqMigration {
         nack_reason VARCHAR(200) NULL,
         group_key BIGINT UNSIGNED NULL COMMENT 'in an ordered queue: the first 48 bits of a hash of the group id',
         delayed_until BIGINT UNSIGNED NULL
-          COMMENT 'of a message that waits behind its group: when a nack lets it be handed out',
+          COMMENT 'of a message that waits behind its group: the end of its delay or lease',
         source_queue_id INT UNSIGNED NULL
           COMMENT 'the queue that it left first, where redrive sends it; NULL in that queue',
         moves VARCHAR(8000) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL

@@ -43,7 +43,7 @@ export const auditQuery = z.strictObject({
   after: cursor.optional().meta({ description: 'The nextAfter of the previous page' }),
   action: z
     .string()
-    .regex(/^[A-Za-z]{1,40}$/, 'must be the operationId of a call, such as putQueue')
+    .regex(/^[A-Za-z]{1,40}$/, 'must be the operationId of a call, such as putQueue, or an operation of SQS')
     .optional()
     .meta({ description: 'Only this action', example: 'putQueue' }),
   key: keyName.optional().meta({ description: 'Only actions with this key' }),
