@@ -1,5 +1,5 @@
 import type { Browser, Page } from 'playwright-core';
-import { startChromium } from '../test/support/chromium.js';
+import { startChromium } from '../test/support/start-chromium.js';
 import { BrokerLoad } from './harness/broker-load.js';
 import { type Quantiles, quantiles } from './harness/figures.js';
 import { type Load, PACED_200 } from './harness/load.js';

@@ -1,7 +1,7 @@
 import type { Browser } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { useOwnBroker } from '../support/api.js';
-import { startChromium } from '../support/chromium.js';
+import { startChromium } from '../support/start-chromium.js';
 import { apiWith } from '../support/keys.js';
 import { Reader } from '../support/dashboard.js';
 import { fillWithTrouble, pagesOf } from '../support/dashboard-scenes.js';

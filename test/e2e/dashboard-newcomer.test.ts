@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import type { Browser } from 'playwright-core';
 import { expect, test } from 'vitest';
 import { useOwnBroker } from '../support/api.js';
-import { startChromium } from '../support/chromium.js';
+import { startChromium } from '../support/start-chromium.js';
 import { programPath } from '../support/cli.js';
 import { Reader } from '../support/dashboard.js';
 import { blocksOf } from '../support/docs.js';

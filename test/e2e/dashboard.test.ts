@@ -2,7 +2,7 @@ import { createConnection } from 'mysql2/promise';
 import type { Browser } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Api, newQueueName, useBroker } from '../support/api.js';
-import { startChromium } from '../support/chromium.js';
+import { startChromium } from '../support/start-chromium.js';
 import { Reader } from '../support/dashboard.js';
 import { openGateway } from '../support/gateway.js';
 import { apiWith, newKey } from '../support/keys.js';

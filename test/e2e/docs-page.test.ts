@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net';
 import type { Browser } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { useBroker } from '../support/api.js';
-import { startChromium } from '../support/chromium.js';
+import { startChromium } from '../support/start-chromium.js';
 
 const shared = useBroker();
 let browser: Browser;
