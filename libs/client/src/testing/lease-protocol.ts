@@ -119,7 +119,8 @@ export class LeaseProtocol {
     });
     const latest = this.now + LIMITS.aheadSeconds * 1000;
     if (drafts.some(({ availableAt: at, expiresAt }) => at >= expiresAt || at > latest)) return 'invalid-request';
-    return depth + drafts.length > (queue.maxDepth ?? Infinity) ? 'queue-full' : drafts;
+    // A repeat stores nothing, so it needs no room.
+    return drafts.length > 0 && depth + drafts.length > (queue.maxDepth ?? Infinity) ? 'queue-full' : drafts;
   }
 
   /** The messages that count towards the maximum depth: expired ones count only under a lease. */

@@ -46,7 +46,8 @@ export class DepthGauge {
    * never use the same room.
    */
   async begin({ id, maxDepth }: Pick<Queue, 'id' | 'maxDepth'>, messages: number, since: number): Promise<void> {
-    if (maxDepth !== null) {
+    // A repeat stores nothing, so it needs no room.
+    if (maxDepth !== null && messages > 0) {
       let known = this.counts.get(id);
       if (known === undefined || !isEnough(known, { messages, maxDepth, since })) {
         known = { depth: this.underWay.get(id) ?? 0, countedAt: performance.now() };
