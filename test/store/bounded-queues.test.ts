@@ -46,6 +46,17 @@ function newBatcher(): Batcher<EnqueueRequest, EnqueuedMessage[]> {
   });
 }
 
+test('a repeat is answered, however full the queue is', async () => {
+  const queue = await createQueue(store);
+  const newBroker = (): MessageRepository => new MessageRepository(store.database);
+  const request = { queueName: queue.name, messages: numbered(5), idempotencyKey: 'once' };
+  const first = await newBroker().enqueue([request]);
+  await store.queues.put(queue.name, { maxDepth: 2 });
+  expect(await newBroker().enqueue([request])).toEqual(first);
+  const [more] = await newBroker().enqueue([{ queueName: queue.name, messages: numbered(1) }]);
+  expect(more).toMatchObject({ code: 'queue-full' });
+});
+
 test('an enqueue in an open transaction of a service holds up no other enqueue to the same bounded queue', async () => {
   const queue = await createQueue(store, { maxDepth: 4 });
   const shop = await new DataSource({ type: 'mysql', url: store.url }).initialize();
