@@ -58,7 +58,8 @@ it(
     // Histories in which nothing happens would pass too.
     for (const event of RUNS < FEWEST || PATH !== undefined ? [] : COMMON)
       expect(tally.get(event), event).toBeGreaterThan(0);
-    for (const event of RUNS < 5000 || PATH !== undefined ? [] : RARE) expect(tally.get(event), event).toBeGreaterThan(0);
+    for (const event of RUNS < 5000 || PATH !== undefined ? [] : RARE)
+      expect(tally.get(event), event).toBeGreaterThan(0);
   },
   RUNS * LONGEST_MS + SHRINKING_MS,
 );
