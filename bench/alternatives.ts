@@ -42,7 +42,7 @@ type Measured = Record<string, Alternatives>;
 
 /**
  * Measures the storage design beside alternatives to it: tables, transactions, ids, claims, locks
- * (docs/DESIGN.md). It works in this process, without brokers.
+ * (docs/storage.md). It works in this process, without brokers.
  */
 export async function main(args: readonly string[]): Promise<void> {
   const defaults = { runs: 3, seconds: 3, json: 'alternatives' };

@@ -43,7 +43,7 @@ const PACED: Record<string, LoadShape> = {
 
 /**
  * Measures the costs of a message: bytes stored, bytes written, fsyncs, statements, CPU.
- * docs/DESIGN.md plans capacity from them.
+ * docs/capacity.md plans capacity from them.
  */
 export async function main(args: readonly string[], rig?: Rig): Promise<void> {
   const defaults = { runs: 3, seconds: 4, json: 'cost' };

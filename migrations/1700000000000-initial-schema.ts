@@ -37,7 +37,7 @@ const PACK_COLUMNS = `
 /**
  * The tables. Times are milliseconds since 1970 on the database's clock.
  *
- * MySQL forbids foreign keys on partitioned tables; `docs/DESIGN.md` says which lock takes their
+ * MySQL forbids foreign keys on partitioned tables; `docs/storage.md` says which lock takes their
  * place.
  */
 export class InitialSchema1700000000000 implements RowmqMigration {

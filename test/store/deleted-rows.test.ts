@@ -5,7 +5,7 @@ import { recordStatements } from '../support/statements.js';
 import { createQueue, message, openStore, type TestStore } from '../support/store.js';
 
 /*
- * Rule 6 of docs/DESIGN.md, "Why there is no deadlock": a transaction with stale receipts keeps no
+ * Rule 6 of docs/locking.md, "Why there is no deadlock": a transaction with stale receipts keeps no
  * lock on the index position of a deleted row. A move back to that position therefore does not wait
  * for it. This rests on READ COMMITTED.
  *
