@@ -105,7 +105,8 @@ async function contend(server: RunningServer, queue: Queue, brokers: number, sec
   const consume = async (messages: MessageRepository): Promise<void> => {
     let acking: Promise<void> = Promise.resolve();
     do {
-      const { leased } = await messages.claim(queue, demands);
+      const [outcome] = await messages.claim([{ queue, demands }]);
+      const leased = outcome?.leased ?? [];
       const receipts = leased.flat();
       if (receipts.length === 0) {
         await sleep(1);

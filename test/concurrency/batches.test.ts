@@ -6,6 +6,7 @@ import { testServer } from '../support/servers.js';
 import { createQueue, message, openStore, type TestStore } from '../support/store.js';
 import { isLong } from './length.js';
 import { ackRest } from './rest.js';
+import { claimFrom } from '../support/claim-from.js';
 
 /*
  * Brokers under full load. Each has batches of every verb in flight, and each batch but a claim is
@@ -105,7 +106,7 @@ it('brokers ack each message once, without a deadlock, while batches of every ve
     /** Like a broker, runs one claim of a queue at a time. */
     const claim = async (queue: Queue): Promise<true | undefined> => {
       const demands = [1, 2, 1].map((leaseSeconds) => ({ maxMessages: 15, leaseSeconds }));
-      const leased = (await messages.claim(queue, demands)).leased.flat();
+      const leased = (await claimFrom(messages, queue, demands)).leased.flat();
       held.push(...leased.map((lease) => ({ queue, lease })));
       return leased.length > 0 ? true : undefined;
     };

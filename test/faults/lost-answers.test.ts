@@ -15,6 +15,7 @@ import { deliveryRows } from '../support/deliveries.js';
 import { Parked } from '../support/parked.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
+import { claimFrom } from '../support/claim-from.js';
 
 /*
  * The connection is cut while a COMMIT is under way: before the server sees it, after it has
@@ -282,7 +283,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
       const demands = [2, 3, 3].map((maxMessages) => ({ maxMessages, leaseSeconds: 600 * maxMessages }));
       const got: LeasedMessage[] = [];
       const take = async (): Promise<boolean> => {
-        const { leased, claimAgain } = await store.messages.batches.claim(a, demands);
+        const { leased, claimAgain } = await claimFrom(store.messages.batches, a, demands);
         got.push(...leased.flat());
         for (const [index, some] of leased.entries()) {
           expect(some.length).toBeLessThanOrEqual(demands[index]?.maxMessages ?? 0);
@@ -296,6 +297,28 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
       expect(new Set(got.map(({ receiveCount }) => receiveCount))).toEqual(new Set([1]));
       expect(new Set(await direct.messages.ack(a.id, got))).toEqual(new Set([null]));
       expect(await direct.browse.stats(a.id)).toMatchObject({ leased: 0, ready: 9 - got.length });
+    });
+
+    it('a claim in several queues strands nothing, and counts one hand-out each', async () => {
+      const queues = [a, b];
+      for (const { name } of queues) await direct.messages.enqueue(name, numbered(9));
+      const requests = queues.map((queue) => ({ queue, demands: [{ maxMessages: 8, leaseSeconds: 600 }] }));
+      const got = new Map(queues.map((queue) => [queue, [] as LeasedMessage[]]));
+      const take = async (): Promise<boolean> => {
+        const wanted = requests.filter(({ queue }) => got.get(queue)!.length === 0);
+        const outcomes = await store.messages.batches.claim(wanted);
+        for (const [index, { queue }] of wanted.entries()) got.get(queue)!.push(...outcomes[index]!.leased.flat());
+        const again = await Promise.all(outcomes.map(async ({ claimAgain }) => claimAgain));
+        return again.includes(true) && [...got.values()].some(({ length }) => length === 0);
+      };
+      let mayBeMore = await cutOnce(take);
+      for (let tries = 0; mayBeMore && tries < 10; tries += 1) mayBeMore = await take();
+      for (const [queue, leased] of got) {
+        expect(bodies(leased).toSorted()).toEqual(['0', '1', '2', '3', '4', '5', '6', '7']);
+        expect(new Set(leased.map(({ receiveCount }) => receiveCount))).toEqual(new Set([1]));
+        expect(new Set(await direct.messages.ack(queue.id, leased))).toEqual(new Set([null]));
+        expect(await direct.browse.stats(queue.id)).toMatchObject({ leased: 0, ready: 1 });
+      }
     });
 
     it('an ack of leases that are all held settles them', async () => {
@@ -515,7 +538,7 @@ it('an enqueue whose connection is cut in the middle of its statements stores it
 
 it('a rescan below a scan floor that fails keeps no leased message from its consumers', async () => {
   const queue = await createQueue(direct);
-  const take = () => store.messages.batches.claim(queue, [{ maxMessages: 5, leaseSeconds: 600 }]);
+  const take = () => claimFrom(store.messages.batches, queue, [{ maxMessages: 5, leaseSeconds: 600 }]);
   await take();
   await store.messages.enqueue(queue.name, numbered(3));
   // The rescan is the statement that begins at the left edge of every priority.

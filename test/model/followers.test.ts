@@ -2,6 +2,7 @@ import { LEASE_GRACE_MS, type LeasedMessage, type Queue } from '@rowmq/store';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { createQueue, message, openStore, type TestStore } from '../support/store.js';
+import { claimFrom } from '../support/claim-from.js';
 
 /*
  * Random histories of one group, as SQS receives from it, on the store and on a list of messages.
@@ -227,7 +228,7 @@ class History {
   private async claimAndFollow(room: number, leaseSeconds: number): Promise<LeasedMessage[]> {
     const { batches } = store.at(this.group.now).messages;
     for (;;) {
-      const { leased, claimAgain } = await batches.claim(this.queue, [{ maxMessages: room, leaseSeconds }]);
+      const { leased, claimAgain } = await claimFrom(batches, this.queue, [{ maxMessages: room, leaseSeconds }]);
       const [first = []] = leased;
       const isAgain = await claimAgain;
       if (first.length === 0 && isAgain) continue;

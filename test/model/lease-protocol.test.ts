@@ -69,6 +69,7 @@ const COMMON = [
   'enqueued',
   'handed out',
   'handed off',
+  'claim in several queues',
   'acks carried',
   'ack',
   'nack',

@@ -454,37 +454,52 @@ class Run {
     count('acks carried', carried.flat().length);
     const { broker, requests } = step;
     let left = carried.length === 0 ? step.cut : null;
-    for (const { queue, demands } of requests) {
-      if (await this.dequeueFrom(queue, demands, { broker, cut: left })) left = null;
+    for (const together of this.feedEachOther(requests) ? requests.map((one) => [one]) : [requests]) {
+      if (await this.dequeueFrom(together, { broker, cut: left })) left = null;
     }
   }
 
+  /** Whether one of these queues is the dead-letter queue of another. */
+  private feedEachOther(requests: readonly { queue: string }[]): boolean {
+    const names = new Set<string | null>(requests.map(({ queue }) => queue));
+    return requests.some(({ queue }) => names.has(this.protocol.queues.get(queue)!.deadLetterQueue));
+  }
+
   /**
-   * Dequeues like a broker: it skips a paused queue, and repeats a dequeue that found nothing but
-   * may find more. Returns whether the cut struck.
+   * Dequeues like a broker, from all these queues with one claim. It skips paused queues, and
+   * repeats the claim where it found nothing but may find more. Returns whether the cut struck.
    */
   private async dequeueFrom(
-    name: string,
-    demands: readonly Demand[],
+    requests: readonly { queue: string; demands: readonly Demand[] }[],
     { broker, cut }: { broker: number } & Cuttable,
   ): Promise<boolean> {
     const { batches, queues } = this.broker({ broker });
-    const queue = await queues.get(name);
-    const { result, wasCut } = await this.cutting(cut, async () => {
-      let answer: Answer = { leased: [], mayBeMore: !queue.paused };
-      for (let tries = 0; tries < 5 && answer.mayBeMore && answer.leased.flat().length === 0; tries += 1) {
-        const { leased, claimAgain } = await batches.claim(queue, demands);
-        answer = { leased, mayBeMore: await claimAgain };
+    const dequeues = await Promise.all(
+      requests.map(async ({ queue: name, demands }) => {
+        const queue = await queues.get(name);
+        const leased: LeasedMessage[][] = demands.map(() => []);
+        return { queue, demands, leased, mayBeMore: !queue.paused };
+      }),
+    );
+    const { wasCut } = await this.cutting(cut, async () => {
+      for (let tries = 0; tries < 5; tries += 1) {
+        const left = dequeues.filter(({ leased, mayBeMore }) => mayBeMore && leased.flat().length === 0);
+        if (left.length === 0) break;
+        count('claim in several queues', left.length > 1 ? 1 : 0);
+        const outcomes = await batches.claim(left);
+        for (const [index, { leased, claimAgain }] of outcomes.entries())
+          Object.assign(left[index]!, { leased, mayBeMore: await claimAgain });
       }
-      return answer;
     });
     await this.world.database.idle();
-    const leased = result.leased.map((all) => all.map((one) => this.toLease(one)));
-    const dequeue = { broker, queue: name, demands, leased, mayBeMore: result.mayBeMore };
-    await this.findAgain(this.rules.inTheWay(dequeue));
-    this.rules.dequeue(dequeue);
-    this.receipts.push(...leased.flat().map(({ id, token }) => ({ queue: name, id, token })));
-    count('handed out', leased.flat().length);
+    for (const { queue, demands, leased: found, mayBeMore } of dequeues) {
+      const leased = found.map((all) => all.map((one) => this.toLease(one)));
+      const dequeue = { broker, queue: queue.name, demands, leased, mayBeMore };
+      await this.findAgain(this.rules.inTheWay(dequeue));
+      this.rules.dequeue(dequeue);
+      this.receipts.push(...leased.flat().map(({ id, token }) => ({ queue: queue.name, id, token })));
+      count('handed out', leased.flat().length);
+    }
     return wasCut;
   }
 
@@ -950,12 +965,6 @@ class Consumer implements Reservation {
   check(): void {
     same('answers to a reserved consumer', this.answers, 1);
   }
-}
-
-/** The answer of a dequeue. */
-interface Answer {
-  leased: LeasedMessage[][];
-  mayBeMore: boolean;
 }
 
 function same(what: string, actual: unknown, expected: unknown): void {

@@ -13,6 +13,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vites
 import { deliveryRows, type OwedMessage, owedMessages, storedBodies } from '../support/deliveries.js';
 import { Parked } from '../support/parked.js';
 import { bodies, createQueue, message, NO_PRIORITY, numbered, openStore, type TestStore } from '../support/store.js';
+import { claimFrom } from '../support/claim-from.js';
 
 /*
  * A batch holds requests of several clients for several queues in one transaction. Each request
@@ -316,10 +317,74 @@ describe('a claim', () => {
   });
 });
 
+describe('a claim in several queues', () => {
+  const one = { maxMessages: 10, leaseSeconds: 60 };
+
+  it('gives each queue’s consumers the messages of that queue, in order', async () => {
+    const c = await createQueue(store);
+    await store.messages.enqueue(a.name, [...saying('later'), message({ body: Buffer.from('urgent'), priority: 9 })]);
+    await store.messages.enqueue(c.name, saying('c1', 'c2', 'c3'));
+    const outcomes = await store.messages.batches.claim([
+      { queue: c, demands: [{ ...one, maxMessages: 2 }, one] },
+      { queue: b, demands: [one] },
+      { queue: a, demands: [one] },
+    ]);
+    const shares = outcomes.map(({ leased }) => leased.map(bodies));
+    expect(shares).toEqual([[['c1', 'c2'], ['c3']], [[]], [['urgent', 'later']]]);
+    expect(await Promise.all(outcomes.map(async ({ claimAgain }) => claimAgain))).toEqual([false, false, false]);
+    const [ofC, , ofA] = outcomes.map(({ leased }) => leased.flat());
+    expect(await store.messages.ack(a.id, ofC!)).toEqual(ofC!.map(() => 'delivery-not-found'));
+    expect(await store.messages.ack(c.id, ofC!)).toEqual([null, null, null]);
+    expect(await store.messages.ack(a.id, ofA!)).toEqual([null, null]);
+  });
+
+  it('gives receipts that hold in their own queue only, also of a message that several queues got', async () => {
+    const queues = [a, b];
+    await store.topics.put('to-both');
+    for (const { name } of queues) await store.topics.putSubscription('to-both', name, undefined);
+    await store.messages.publish('to-both', saying('both'));
+    const outcomes = await store.messages.batches.claim(queues.map((queue) => ({ queue, demands: [one] })));
+    const [first, second] = outcomes.map(({ leased }) => leased.flat()) as [LeasedMessage[], LeasedMessage[]];
+    expect([first, second].map(bodies)).toEqual([['both'], ['both']]);
+    expect(await store.messages.ack(b.id, first)).toEqual(['lease-lost']);
+    expect(await store.messages.ack(b.id, second)).toEqual([null]);
+  });
+
+  it('leases in the others if one was deleted, or if its messages have expired or were received too often', async () => {
+    const dead = await createQueue(store);
+    const strict = await createQueue(store, { maxReceives: 1, deadLetterQueue: dead.name });
+    const gone = await createQueue(store);
+    for (const { name } of [a, strict, gone]) await store.at(T0).messages.enqueue(name, saying(`of ${name}`));
+    await store.at(T0).messages.dequeue(strict, { maxMessages: 1, leaseSeconds: 1 });
+    await store.at(T0).messages.enqueue(b.name, [message({ expiresInSeconds: 1 }), ...saying('alive')]);
+    await store.queues.delete(gone.name);
+    const outcomes = await store
+      .at(T0 + 5000)
+      .messages.batches.claim([a, b, strict, gone].map((queue) => ({ queue, demands: [one] })));
+    expect(outcomes.map(({ leased }) => bodies(leased.flat()))).toEqual([[`of ${a.name}`], ['alive'], [], []]);
+    await Promise.all(outcomes.map(async ({ claimAgain }) => claimAgain));
+    expect(await storedBodies(store, dead)).toMatchObject({ owed: [`of ${strict.name}`] });
+    expect((await storedBodies(store, b)).owed).toEqual(['alive']);
+  });
+
+  it('reads no more bytes than a claim in one queue may, and one pack of each at least', async () => {
+    const queues = await Promise.all([1, 2, 3].map(() => createQueue(store)));
+    for (const { name } of queues)
+      for (let sent = 0; sent < 30; sent += 1)
+        await store.messages.enqueue(name, [message({ body: Buffer.alloc(250_000, 'x') })]);
+    const demands = Array.from({ length: 30 }, () => ({ ...one, maxMessages: 1 }));
+    const outcomes = await store.messages.batches.claim(queues.map((queue) => ({ queue, demands })));
+    const counts = outcomes.map(({ leased }) => leased.flat().length);
+    expect(Math.min(...counts)).toBeGreaterThanOrEqual(1);
+    expect(counts.reduce((sum, count) => sum + count, 0)).toBeLessThan(40);
+    expect(await outcomes[2]?.claimAgain).toBe(true);
+  });
+});
+
 describe('a claim for several consumers', () => {
   it('hands messages to them in order, each under a lease of its own length', async () => {
     for (const [index, one] of numbered(10).entries()) await store.at(T0 - 100 + index).messages.enqueue(a.name, [one]);
-    const { leased } = await store.at(T0).messages.batches.claim(a, [
+    const { leased } = await claimFrom(store.at(T0).messages.batches, a, [
       { maxMessages: 3, leaseSeconds: 10 },
       { maxMessages: 2, leaseSeconds: 100 },
       { maxMessages: 1, leaseSeconds: 10 },
@@ -351,7 +416,7 @@ describe('a claim for several consumers', () => {
   it('hands out receipts that are valid only for their own delivery and queue', async () => {
     await store.messages.enqueue(a.name, saying('a1', 'a2'));
     await store.messages.enqueue(b.name, saying('b1'));
-    const fromA = await store.messages.batches.claim(a, [
+    const fromA = await claimFrom(store.messages.batches, a, [
       { maxMessages: 1, leaseSeconds: 60 },
       { maxMessages: 1, leaseSeconds: 90 },
     ]);
@@ -370,7 +435,7 @@ describe('a claim for several consumers', () => {
     await store.at(T0).messages.dequeue(strict, { maxMessages: 1, leaseSeconds: 1 });
     await store.at(T0).messages.enqueue(strict.name, [message({ expiresInSeconds: 1 }), ...saying('alive')]);
     await store.at(T0 + 5000).messages.enqueue(strict.name, saying('fresh'));
-    const claim = await store.at(T0 + 5000).messages.batches.claim(strict, [
+    const claim = await claimFrom(store.at(T0 + 5000).messages.batches, strict, [
       { maxMessages: 1, leaseSeconds: 60 },
       { maxMessages: 5, leaseSeconds: 60 },
     ]);

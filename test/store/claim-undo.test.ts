@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { owedMessages } from '../support/deliveries.js';
 import { losingAnswers } from '../support/lost-answer.js';
 import { bodies, createQueue, numbered, openStore, SingleMessages, type TestStore } from '../support/store.js';
+import { claimFrom } from '../support/claim-from.js';
 
 const LEASE_SECONDS = 1;
 
@@ -49,7 +50,7 @@ describe('a claim that retries because its COMMIT got no answer', () => {
     await store.messages.enqueue(queue.name, numbered(3));
     const pause = (): Promise<void> => sleep(LEASE_SECONDS * 1000 + LEASE_GRACE_MS + 100);
     const messages = new MessageRepository(losingAnswers(store.database, pause));
-    const { leased: lost } = await messages.claim(queue, [{ maxMessages: 3, leaseSeconds: LEASE_SECONDS }]);
+    const { leased: lost } = await claimFrom(messages, queue, [{ maxMessages: 3, leaseSeconds: LEASE_SECONDS }]);
     expect(lost).toEqual([[]]);
     const leased = await store.messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 60 });
     expect(leased.map(({ receiveCount }) => receiveCount)).toEqual([2, 2, 2]);

@@ -11,6 +11,7 @@ import { losingAnswers } from '../support/lost-answer.js';
 import { plansOf, rowsReadFor } from '../support/plans.js';
 import { recordStatements } from '../support/statements.js';
 import { bodies, createQueue, message, openStore, type TestStore } from '../support/store.js';
+import { claimFrom } from '../support/claim-from.js';
 
 /* Ordered queues: the messages of a group are handed out in the order of their commits. */
 
@@ -95,7 +96,7 @@ describe('a group', () => {
 
   it('is never shared by two consumers of one claim', async () => {
     await send('a1 a2 a3 b1 b2 b3');
-    const { leased } = await store.at(T0).messages.batches.claim(queue, [
+    const { leased } = await claimFrom(store.at(T0).messages.batches, queue, [
       { maxMessages: 2, leaseSeconds: 60 },
       { maxMessages: 2, leaseSeconds: 60 },
     ]);

@@ -3,6 +3,7 @@ import { LIMITS, PACK_MESSAGES } from '@rowmq/contract';
 import type { Demand, Queue } from '@rowmq/store';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createQueue, message, openStore, type TestStore } from '../support/store.js';
+import { claimFrom } from '../support/claim-from.js';
 
 const LARGEST = LIMITS.bodyBytesMost;
 const HEADERS = Buffer.from(JSON.stringify({ h: 'x'.repeat(LIMITS.headersBytes - 8) }));
@@ -87,13 +88,13 @@ test('a claim for many consumers ends at 8 MiB, says that more is ready, and ser
   const queue = await createQueue(store);
   await fill(queue, ...Array.from({ length: 40 }, () => LARGEST));
   const demands = Array.from({ length: 40 }, () => demand(1));
-  const first = await store.messages.batches.claim(queue, demands);
+  const first = await claimFrom(store.messages.batches, queue, demands);
   const served = first.leased.filter(({ length }) => length === 1).length;
   expect(served).toBeGreaterThanOrEqual(31);
   expect(served).toBeLessThanOrEqual(32);
   expect(first.leased.slice(served).flat()).toEqual([]);
   expect(await first.claimAgain).toBe(true);
-  const second = await store.messages.batches.claim(queue, demands.slice(served));
+  const second = await claimFrom(store.messages.batches, queue, demands.slice(served));
   expect(second.leased.map(({ length }) => length)).toEqual(demands.slice(served).map(() => 1));
 });
 

@@ -4,6 +4,7 @@ import { storeStamped } from '../support/partitions.js';
 import { recordStatements } from '../support/statements.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
+import { claimFrom } from '../support/claim-from.js';
 
 /*
  * Deliveries that others hold or block at the start of a queue hide neither the deliveries behind
@@ -76,7 +77,7 @@ test('a claim whose delivery another broker shrinks between peek and lock must b
     return store.database.transaction(work);
   };
   // The peek saw five messages in the first delivery, and the lock finds two.
-  const outcome = await new MessageRepository(database).claim(queue, [{ maxMessages: 5, leaseSeconds: 60 }]);
+  const outcome = await claimFrom(new MessageRepository(database), queue, [{ maxMessages: 5, leaseSeconds: 60 }]);
   expect(bodies(outcome.leased.flat())).toEqual(['3', '4']);
   expect(await outcome.claimAgain).toBe(true);
 });
@@ -164,13 +165,13 @@ describe('a poll from the scan floors', () => {
     const { watcher } = await afterSlowFullPoll();
     expect(await watcher.poll([queue.id])).toEqual(new Set([queue.id]));
     // A claim reads all of the queue, and after that the poll knows that it is empty.
-    expect((await watcher.claim(queue, [demand])).leased).toEqual([[]]);
+    expect((await claimFrom(watcher, queue, [demand])).leased).toEqual([[]]);
     expect(await watcher.poll([queue.id])).toEqual(new Set());
   });
 
   test('is followed by a full one after 20 times its duration, which finds a message in an unused priority', async () => {
     const { watcher, endedAt } = await afterSlowFullPoll();
-    await watcher.claim(queue, [demand]);
+    await claimFrom(watcher, queue, [demand]);
     await store.messages.enqueue(queue.name, [message()]);
     expect(await watcher.poll([queue.id])).toEqual(new Set());
     await eventually('the poll finds it', async () => (await watcher.poll([queue.id])).has(queue.id));
@@ -182,7 +183,7 @@ describe('a poll from the scan floors', () => {
     const watcher = new MessageRepository(database);
     await store.messages.enqueue(queue.name, [message()]);
     // The claim sees all of the queue, so it sets a scan floor, and no poll begins at 0.
-    expect((await watcher.claim(queue, [{ ...demand, maxMessages: 10 }])).leased.flat()).toHaveLength(1);
+    expect((await claimFrom(watcher, queue, [{ ...demand, maxMessages: 10 }])).leased.flat()).toHaveLength(1);
     await store.messages.enqueue(queue.name, [message()]);
     database.read = async <T>(sql: string, values?: readonly unknown[]) => {
       // As if the statement met more dead entries than it can read by its deadline.

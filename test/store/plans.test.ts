@@ -24,6 +24,7 @@ import { testServer } from '../support/servers.js';
 import { PEEK_AT_FRONT, recordStatements } from '../support/statements.js';
 import { eventually } from '../support/wait.js';
 import { createQueue, message, numbered, openStore, SingleMessages, type TestStore } from '../support/store.js';
+import { claimFrom } from '../support/claim-from.js';
 
 /*
  * The plans of the hot statements, for the exact text that the repositories send, on empty, small
@@ -164,7 +165,7 @@ async function live(): Promise<Map<string, string>> {
   expect(leased).toHaveLength(40);
   keep({
     'claim: peek': PEEK_AT_FRONT,
-    'claim: settings': /^SELECT max_receives[^]*FROM queue FORCE INDEX \(PRIMARY\)/,
+    'claim: settings': /^SELECT id, max_receives[^]*FROM queue FORCE INDEX \(PRIMARY\)/,
     'claim: lock': LOCK,
     'claim, nack, expire …: delete': /^DELETE d/,
     'claim, nack …: insert': /^INSERT INTO delivery/,
@@ -510,7 +511,7 @@ it('a batch of more than a thousand packs is found like a small one', async () =
   statements.length = 0;
   const messages = new SingleMessages(new MessageRepository(store.database));
   const demands = Array.from({ length: 12 }, () => ({ maxMessages: 100, leaseSeconds: 60 }));
-  const leased = (await messages.batches.claim(queue, demands)).leased.flat();
+  const leased = (await claimFrom(messages.batches, queue, demands)).leased.flat();
   expect(leased).toHaveLength(1200);
   const claim = { delete: sent('delete', /^DELETE d/), bodies: sent('bodies', /FROM pack FORCE/) };
   statements.length = 0;
@@ -558,13 +559,13 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
     const seen = () => Array.from({ length: Math.max(priorities, 1) }, (_, priority) => message({ priority }));
     // The first claim begins at the start of every priority. Later claims begin at the floors of
     // the priorities that it saw.
-    if (priorities > 0) await batches.claim(own, demands);
+    if (priorities > 0) await claimFrom(batches, own, demands);
     await batches.enqueue([{ queueName: own.name, messages: seen() }]);
     const claiming = priorities > 0 ? batches : new MessageRepository(store.database);
     // Every 200 ms, a claim looks in all priorities.
     const [peek, lock] = await eventually('a claim looks in the priorities that it knows', async () => {
       statements.length = 0;
-      await claiming.claim(own, demands);
+      await claimFrom(claiming, own, demands);
       const found = sent('claim: peek', PEEK_AT_FRONT);
       return found.match(/priority_rank = /g)?.length === (priorities || 10) && [found, sent('claim: lock', LOCK)];
     });
@@ -573,7 +574,7 @@ describe.each(ROWS)('with %i messages that are ready', (rows) => {
     await connection.query('UPDATE delivery SET available_at = available_at + ? WHERE queue_id = ?', [DAY, own.id]);
     const below = /priority_rank = 0 AND available_at BETWEEN 0 AND[^]*LIMIT 500$/;
     await eventually('a rescan', async () => {
-      await claiming.claim(own, demands);
+      await claimFrom(claiming, own, demands);
       return statements.some((sql) => below.test(sql.trim()));
     });
     await claiming.poll([own.id, queue.id, neighbour.id]);

@@ -2,6 +2,7 @@ import type { LeasedMessage, Queue } from '@rowmq/store';
 import { beforeAll, beforeEach, expect, test } from 'vitest';
 import { recordRoundTrips, stopClock } from '../support/statements.js';
 import { createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
+import { claimFrom } from '../support/claim-from.js';
 
 /*
  * A round trip costs each side tens of microseconds, about as much as a short statement. Every
@@ -35,7 +36,7 @@ async function cost<T>(verb: () => Promise<T>): Promise<{ result: T; trips: numb
 
 async function lease(count: number): Promise<LeasedMessage[]> {
   await store.messages.enqueue(queue.name, numbered(count));
-  const { leased } = await store.messages.batches.claim(queue, [{ maxMessages: count, leaseSeconds: 60 }]);
+  const { leased } = await claimFrom(store.messages.batches, queue, [{ maxMessages: count, leaseSeconds: 60 }]);
   expect(leased.flat()).toHaveLength(count);
   return leased.flat();
 }
@@ -79,7 +80,9 @@ test('an ack is one round trip and one commit, whether it deletes deliveries or 
 
 test('a claim is at most three round trips and one commit, and one round trip if nothing is ready', async () => {
   const claim = (maxMessages: number) =>
-    cost(async () => (await store.messages.batches.claim(queue, [{ maxMessages, leaseSeconds: 60 }])).leased.flat());
+    cost(async () =>
+      (await claimFrom(store.messages.batches, queue, [{ maxMessages, leaseSeconds: 60 }])).leased.flat(),
+    );
   expect(await claim(1)).toMatchObject({ trips: 1, commits: 0, result: [] });
   await store.messages.enqueue(queue.name, numbered(100));
   for (const count of [1, 40, 40]) {
@@ -87,6 +90,16 @@ test('a claim is at most three round trips and one commit, and one round trip if
     expect(taken.result).toHaveLength(count);
     expect(taken).toMatchObject({ trips: 3, commits: 1 });
   }
+});
+
+test('a claim in several queues costs no more round trips and commits than in one', async () => {
+  const queues = [queue, ...(await Promise.all([1, 2, 3].map(() => createQueue(store))))];
+  const requests = queues.map((one) => ({ queue: one, demands: [{ maxMessages: 5, leaseSeconds: 60 }] }));
+  expect(await cost(() => store.messages.batches.claim(requests))).toMatchObject({ trips: 1, commits: 0 });
+  for (const { name } of queues.slice(0, 3)) await store.messages.enqueue(name, numbered(10));
+  const claim = await cost(() => store.messages.batches.claim(requests));
+  expect(claim).toMatchObject({ trips: 3, commits: 1 });
+  expect(claim.result.map(({ leased }) => leased.flat().length)).toEqual([5, 5, 5, 0]);
 });
 
 test('nack, extend and release are two round trips and one commit, whether they split deliveries or not', async () => {

@@ -13,6 +13,7 @@ import { storeStamped } from '../support/partitions.js';
 import { PEEK_AT_FRONT, recordStatements } from '../support/statements.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
+import { claimFrom } from '../support/claim-from.js';
 
 /*
  * A claim begins where the last one found something, not at the left edge of the index. The tests
@@ -21,7 +22,7 @@ import { eventually } from '../support/wait.js';
  */
 
 async function dequeue(messages: MessageRepository, queue: Queue, maxMessages: number): Promise<LeasedMessage[]> {
-  const { leased } = await messages.claim(queue, [{ maxMessages, leaseSeconds: 600 }]);
+  const { leased } = await claimFrom(messages, queue, [{ maxMessages, leaseSeconds: 600 }]);
   return leased.flat();
 }
 
@@ -270,7 +271,7 @@ describe('a delivery below the floor', () => {
     const commit = await enqueueLate(queue, { priorityRank });
     await raiseFloor(broker, queue);
     await commit();
-    const first = await messages.claim(queue, [{ maxMessages: 5, leaseSeconds: 600 }]);
+    const first = await claimFrom(messages, queue, [{ maxMessages: 5, leaseSeconds: 600 }]);
     // The claim missed it, but the rescan after the claim found it. A broker claims once more
     // before it answers that the queue is empty.
     expect([first.leased, await first.claimAgain]).toEqual([[[]], true]);
@@ -345,7 +346,7 @@ describe('a delivery below the floor', () => {
       await new MessageRepository(store.database).enqueue([
         { queueName: queue.name, messages: [message({ priority })] },
       ]);
-      const first = await messages.claim(queue, [{ maxMessages: 1, leaseSeconds: 600 }]);
+      const first = await claimFrom(messages, queue, [{ maxMessages: 1, leaseSeconds: 600 }]);
       const leased = (await first.claimAgain) ? await dequeue(messages, queue, 1) : first.leased.flat();
       expect(leased).toMatchObject([{ priority }]);
     },

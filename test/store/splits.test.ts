@@ -13,6 +13,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { deliveryRows, type OwedMessage, owedIds, owedMessages, storedBodies } from '../support/deliveries.js';
 import { hex } from '../support/partitions.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
+import { claimFrom } from '../support/claim-from.js';
 
 /*
  * Messages that share a pack and a delivery, and then part: each must be owed exactly once, by a
@@ -106,7 +107,8 @@ describe('messages leased together', () => {
 
   it('by several consumers are settled by each of them for itself', async () => {
     await store.at(T0).messages.enqueue(queue.name, numbered(9));
-    const { leased } = await store.at(T0).messages.batches.claim(
+    const { leased } = await claimFrom(
+      store.at(T0).messages.batches,
       queue,
       [3, 3, 3].map((maxMessages) => ({ maxMessages, leaseSeconds: 60 })),
     );
@@ -143,7 +145,8 @@ describe('messages leased together', () => {
 
   it('under leases of different lengths end theirs at different times', async () => {
     await store.at(T0).messages.enqueue(queue.name, numbered(10));
-    const { leased } = await store.at(T0).messages.batches.claim(
+    const { leased } = await claimFrom(
+      store.at(T0).messages.batches,
       queue,
       [10, 20, 10].map((leaseSeconds) => ({ maxMessages: 3, leaseSeconds })),
     );

@@ -12,6 +12,7 @@ import { deliveryRows, owedIds, owedMessages } from '../support/deliveries.js';
 import { losingAnswers } from '../support/lost-answer.js';
 import { deadLetterAll, hex, MINUTE, START } from '../support/partitions.js';
 import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
+import { claimFrom } from '../support/claim-from.js';
 
 let store: TestStore;
 let topicNumber = 0;
@@ -276,7 +277,7 @@ describe('copies of one message that meet in a dead-letter queue', () => {
 
   test('are owed each by itself, and no claim gives two of them one receipt', async () => {
     expect(await owedIds(store, graveyard)).toEqual(hex(ids.flatMap((id) => [id, id, id])));
-    const { leased, claimAgain } = await store.messages.batches.claim(graveyard, [
+    const { leased, claimAgain } = await claimFrom(store.messages.batches, graveyard, [
       { maxMessages: 100, leaseSeconds: 30 },
     ]);
     expect(leased[0]?.map(({ messageId }) => messageId)).toEqual(ids);

@@ -10,6 +10,7 @@ import { z } from 'zod';
 import { owedMessages, storedBodies } from '../support/deliveries.js';
 import { bodies, createQueue, message, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
+import { claimFrom } from '../support/claim-from.js';
 
 /*
  * An enqueue in the transaction of another service: on a connection with other settings, beside the
@@ -125,7 +126,7 @@ describe('enqueue in a transaction', () => {
     const other = await openStore({ on: store.url });
     const broker = new MessageRepository(other.database);
     const dequeue = async () => {
-      const { leased } = await broker.claim(queue, [{ maxMessages: 10, leaseSeconds: 600 }]);
+      const { leased } = await claimFrom(broker, queue, [{ maxMessages: 10, leaseSeconds: 600 }]);
       return bodies(leased.flat());
     };
     await shop.transaction(async (manager) => {

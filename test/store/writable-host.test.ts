@@ -23,6 +23,7 @@ import { freePort } from '../support/processes.js';
 import { startServer } from '../support/servers.js';
 import { message } from '../support/store.js';
 import { eventually } from '../support/wait.js';
+import { claimFrom } from '../support/claim-from.js';
 
 const PASSWORD = 'rowmq-of-two-servers';
 /** Longer than an attempt, a search for a primary, and the pause after it. */
@@ -256,7 +257,7 @@ describe('a database of several hosts', () => {
     const database = await open(both(), undefined, { poolSize: 1 });
     const { queue } = await new QueueRepository(database).put('idle', {});
     const broker = new MessageRepository(database);
-    const dequeue = async () => (await broker.claim(queue, [{ maxMessages: 1, leaseSeconds: 60 }])).leased.flat();
+    const dequeue = async () => (await claimFrom(broker, queue, [{ maxMessages: 1, leaseSeconds: 60 }])).leased.flat();
     expect(await dequeue()).toEqual([]);
     await makePrimary(0);
     const elsewhere = await open(url(hosts[0].name));
@@ -369,7 +370,7 @@ describe('a name that leads to several servers', () => {
     expect(owed.size).toBe(before + 16);
     // The ledger: every confirmed message is handed out, and nothing is on the other server.
     await eventually('all are handed out', async () => {
-      const { leased } = await broker.claim(queue, [{ maxMessages: 100, leaseSeconds: 60 }]);
+      const { leased } = await claimFrom(broker, queue, [{ maxMessages: 100, leaseSeconds: 60 }]);
       for (const { messageId } of leased.flat()) owed.delete(messageId.toString('hex'));
       return owed.size === 0;
     });

@@ -24,6 +24,7 @@ import type { DataSource } from 'typeorm';
 import { SessionClock } from './clock.js';
 import { createMigratedDatabase } from './processes.js';
 import type { TestDatabase } from './servers.js';
+import { claimFrom } from './claim-from.js';
 
 /** The repositories on a database of their own. */
 export interface TestStore {
@@ -90,7 +91,7 @@ export class SingleMessages {
     this.turns.set(queue.id, turn);
     return turn(async () => {
       for (let look = 0; look < 5; look += 1) {
-        const outcome = await this.batches.claim(queue, [demand]);
+        const outcome = await claimFrom(this.batches, queue, [demand]);
         const leased = outcome.leased[0] ?? [];
         if (leased.length > 0 || !(await outcome.claimAgain)) return leased;
       }

@@ -46,7 +46,8 @@ class RowmqRepositoryClient implements PeerClient {
 
   private async dequeueAndAck(queue: Queue, maxMessages: number, sink: Sink): Promise<number> {
     const demands = [{ maxMessages, leaseSeconds: LEASE_SECONDS }];
-    const { leased } = await this.messages.claim(queue, demands);
+    const [outcome] = await this.messages.claim([{ queue, demands }]);
+    const leased = outcome?.leased ?? [];
     const receipts = leased.flat();
     if (receipts.length === 0) {
       await sleep(EMPTY_PAUSE_MS);

@@ -23,7 +23,7 @@ export { type ApiKey, digestOf, isSameDigest, keyIdOf } from './keys/api-key.js'
 export { SessionRepository, type StoredSession } from './keys/session.repository.js';
 export { JobLost } from './jobs/job.js';
 export { type JobBatch, JobRepository, type NewJob } from './jobs/job.repository.js';
-export type { Demand } from './messages/claim.js';
+export type { ClaimRequest, Demand } from './messages/claim.js';
 export type { LeasedMessage } from './messages/leased-message.js';
 export { LEASE_GRACE_MS, type Position } from './messages/delivery.sql.js';
 export type { EnqueueOutcome, EnqueueRequest, NewMessage, Reservation, Reserve } from './messages/enqueue.js';

@@ -373,16 +373,16 @@ class ChangeOfMind extends Error {}
 async function planDequeue(scene: Scene, store: TestStore): Promise<Plan | undefined> {
   const busy = scene.claimedBy(store);
   const known = await store.queues.getAll(someOf(scene.queues));
-  const queue = [...known.values()].find(({ name }) => !busy.has(name));
-  if (queue === undefined) return undefined;
-  busy.add(queue.name);
+  const queues = [...known.values()].filter(({ name }) => !busy.has(name));
+  if (queues.length === 0) return undefined;
+  for (const { name } of queues) busy.add(name);
   return {
-    queues: [queue.name],
+    queues: queues.map(({ name }) => name),
     carryOut: async () => {
       try {
-        await dequeue(scene, store, queue);
+        await dequeue(scene, store, queues);
       } finally {
-        busy.delete(queue.name);
+        for (const { name } of queues) busy.delete(name);
       }
     },
   };
@@ -392,27 +392,22 @@ async function planDequeue(scene: Scene, store: TestStore): Promise<Plan | undef
  * Consumers with leases from long enough to hardly longer than a round trip. They want few messages
  * or many, so claims take deliveries in part and whole.
  */
-async function dequeue(scene: Scene, { messages }: TestStore, queue: Queue): Promise<void> {
+async function dequeue(scene: Scene, { messages }: TestStore, queues: readonly Queue[]): Promise<void> {
   const demands = [1, 0.5, 0.1].map((leaseSeconds) => ({
     leaseSeconds,
     maxMessages: 1 + Math.floor(Math.random() * 20),
   }));
   const begunAt = performance.now();
-  const { leased, claimAgain } = await messages.batches.claim(queue, demands);
-  for (const [position, some] of leased.entries()) {
-    const until = begunAt + (demands[position]?.leaseSeconds ?? 0) * 1000;
-    scene.account.recordLeased(some, begunAt);
-    scene.held.add(
-      some.map((lease) => ({
-        queue: queue.name,
-        queueId: queue.id,
-        lease,
-        until,
-        isSlow: Math.random() < SHARE_SLOW,
-      })),
-    );
+  const outcomes = await messages.batches.claim(queues.map((queue) => ({ queue, demands })));
+  for (const [index, { leased }] of outcomes.entries()) {
+    const { id: queueId, name } = queues[index] as Queue;
+    for (const [position, some] of leased.entries()) {
+      const until = begunAt + (demands[position]?.leaseSeconds ?? 0) * 1000;
+      scene.account.recordLeased(some, begunAt);
+      scene.held.add(some.map((lease) => ({ queue: name, queueId, lease, until, isSlow: Math.random() < SHARE_SLOW })));
+    }
   }
-  await claimAgain;
+  await Promise.all(outcomes.map(async ({ claimAgain }) => claimAgain));
 }
 
 /** An operator's job, of which a broker carries out some batches before it is cancelled. */

@@ -24,8 +24,8 @@ type RejectRequest = ReceiptsRequest & { reason?: string | undefined };
 type ExtendRequest = ReceiptsRequest & { leaseSeconds: number };
 
 /**
- * Group commit of every verb but dequeue and reject: many requests share one transaction. The
- * consumers of a queue share a claim instead (`WaitingConsumers`).
+ * Group commit of every verb but dequeue and reject: many requests share one transaction.
+ * `WaitingConsumers` does the same for dequeues.
  */
 @Injectable()
 export class Commits {

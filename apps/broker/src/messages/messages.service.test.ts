@@ -41,10 +41,9 @@ function newService(
   follow?: MessageRepository['follow'],
 ) {
   const release = vi.fn<MessageRepository['release']>(ackAll);
-  const claimed: MessageRepository['claim'] = async () => ({
-    leased: [await claim()],
-    claimAgain: Promise.resolve(false),
-  });
+  const claimed: MessageRepository['claim'] = async () => [
+    { leased: [await claim()], claimAgain: Promise.resolve(false) },
+  ];
   const messages = { claim: claimed, release, ack, follow } as unknown as MessageRepository;
   const queue = { ...QUEUE, ordering: follow === undefined ? null : 'group' };
   const queues = { get: async () => queue } as unknown as QueueRepository;

@@ -3,6 +3,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { RowmqError } from '@rowmq/contract';
 import {
   type ClaimOutcome,
+  type ClaimRequest,
   type Demand,
   type LeasedMessage,
   type MessageRepository,
@@ -39,7 +40,7 @@ const delivery = (body: string): LeasedMessage => ({
 });
 const bodies = (deliveries: LeasedMessage[]): string[] => deliveries.map(({ body }) => body.toString());
 
-/** A claim in flight, which the test answers. */
+/** The part of a claim in flight for one queue, which the test answers. */
 class HandClaim {
   constructor(
     readonly queueName: string,
@@ -97,14 +98,9 @@ class StoreByHand {
 
   readonly messages = {
     expectMore: (queueId: number) => void this.expected.push(queueId),
-    claim: async (queue: Queue, demands: readonly Demand[]) => {
+    claim: async (requests: readonly ClaimRequest[]) => {
       this.claimsMade += 1;
-      return new Promise<ClaimOutcome>((resolve, reject) => {
-        const claim = new HandClaim(queue.name, demands, resolve, reject);
-        const waiting = this.awaited.shift();
-        if (waiting) waiting(claim);
-        else this.underWay.push(claim);
-      });
+      return Promise.all(requests.map(async (request) => this.claimFrom(request)));
     },
     poll: async (queueIds: readonly number[]) => {
       this.pollsMade += 1;
@@ -117,6 +113,15 @@ class StoreByHand {
       return new Set(found.map(([, id]) => id));
     },
   } as unknown as MessageRepository;
+
+  private async claimFrom({ queue, demands }: ClaimRequest): Promise<ClaimOutcome> {
+    return new Promise<ClaimOutcome>((resolve, reject) => {
+      const claim = new HandClaim(queue.name, demands, resolve, reject);
+      const waiting = this.awaited.shift();
+      if (waiting) waiting(claim);
+      else this.underWay.push(claim);
+    });
+  }
 
   readonly queues = {
     get: async (name: string) => {
@@ -245,33 +250,59 @@ describe('a claim', () => {
     expect((await Promise.all([...early, late])).map(bodies)).toEqual([['1'], ['2'], ['3']]);
   });
 
-  test('has those of other queues beside it, up to a quarter of the connections, and later ones in turn', async () => {
-    consumers = newConsumers({ poolSize: 8 });
-    const takes = ['a', 'b', 'c', 'd'].map((queueName) => consumers.dequeue(queueName, one, never));
+  test('is for the consumers of several queues, and those that come meanwhile share the next', async () => {
+    const takes = ['a', 'b'].map((queueName) => consumers.dequeue(queueName, one, never));
     const claims = [await store.claim(), await store.claim()];
+    expect(store.claimsMade).toBe(1);
+    takes.push(...['c', 'd'].map((queueName) => consumers.dequeue(queueName, one, never)));
     for (let turns = 0; turns < 5; turns += 1) await turn();
-    expect(claims.map(({ queueName }) => queueName)).toEqual(['a', 'b']);
-    expect(store.claimsMade).toBe(2);
+    expect(store.claimsMade).toBe(1);
     claims[1]?.bring(['2']);
-    claims.push(await store.claim());
     claims[0]?.bring(['1']);
-    claims.push(await store.claim());
+    claims.push(await store.claim(), await store.claim());
+    expect(store.claimsMade).toBe(2);
     expect(claims.map(({ queueName }) => queueName)).toEqual(['a', 'b', 'c', 'd']);
     claims[2]?.bring(['3']);
     claims[3]?.bring(['4']);
     expect((await Promise.all(takes)).map(bodies)).toEqual([['1'], ['2'], ['3'], ['4']]);
   });
 
+  test('that is slow does not keep other queues waiting', async () => {
+    const slow = consumers.dequeue('slow', one, never);
+    const claim = await store.claim();
+    const quick = consumers.dequeue('quick', one, never);
+    vi.advanceTimersByTime(100);
+    (await store.claim()).bring(['quick']);
+    expect(bodies(await quick)).toEqual(['quick']);
+    claim.bring(['slow']);
+    expect(bodies(await slow)).toEqual(['slow']);
+  });
+
   test('that could not begin for ten seconds is refused as overload, to all its consumers', async () => {
     consumers = newConsumers({ poolSize: 1 });
-    const blocked = ['a', 'b'].map((queueName) => consumers.dequeue(queueName, one, never));
-    const blocking = [await store.claim(), await store.claim()];
+    const blocked = [consumers.dequeue('a', one, never)];
+    const blocking = [await store.claim()];
+    vi.advanceTimersByTime(100);
+    blocked.push(consumers.dequeue('b', one, never));
+    blocking.push(await store.claim());
+    vi.advanceTimersByTime(100);
     const late = [consumers.dequeue('q', one, never), consumers.dequeue('q', { ...one, waitMs: 0 }, never)];
+    await turn();
     vi.advanceTimersByTime(10_001);
     for (const claim of blocking) claim.bring(['x']);
     for (const refused of late) await expect(refused).rejects.toMatchObject({ code: 'overloaded' });
     expect((await Promise.all(blocked)).flatMap(bodies)).toEqual(['x', 'x']);
     expect(store.claimsMade).toBe(2);
+  });
+
+  test('divides its messages among its queues', async () => {
+    const take = (queueName: string) => consumers.dequeue(queueName, { ...one, maxMessages: 100 }, never);
+    const takes = Array.from({ length: 6 }, () => ['a', 'b'].map(take)).flat();
+    const [a, b] = [await store.claim(), await store.claim()];
+    expect([a.wanted, b.wanted]).toEqual([Array(5).fill(100), Array(5).fill(100)]);
+    for (const claim of [a, b]) claim.bring(...Array.from({ length: 5 }, () => Array<string>(100).fill('x')));
+    for (const claim of [await store.claim(), await store.claim()]) claim.bring(['y']);
+    expect((await Promise.all(takes)).flatMap(bodies)).toHaveLength(1002);
   });
 
   test('is made for no more consumers than a batch may have', async () => {
@@ -539,11 +570,14 @@ describe('a failed claim or poll', () => {
 
   test('because of one queue fails the consumers of that queue only', async () => {
     const [good, bad] = ['a', 'b'].map((queueName) => consumers.dequeue(queueName, one, never));
-    const claims = [await store.claim(), await store.claim()];
-    claims[1]?.fail(new Error('odd'));
-    claims[0]?.bring(['a']);
+    const odd = new Error('odd');
+    const [first] = [await store.claim(), await store.claim()];
+    first.fail(odd);
+    (await store.claim()).bring(['a']);
+    (await store.claim()).fail(odd);
     await expect(bad).rejects.toThrow('odd');
     expect(bodies((await good) as LeasedMessage[])).toEqual(['a']);
+    expect(store.claimsMade).toBe(3);
   });
 
   test('is made up for by the next poll', async () => {
@@ -617,10 +651,10 @@ describe('the consumers that wait', () => {
   });
 
   test('are let go by a stop, except those with a claim in flight, and nobody waits afterwards', async () => {
+    const { waiting } = await parked('other');
     const served = consumers.dequeue('q', one, never);
     const claim = await store.claim();
     const idle = consumers.dequeue('q', one, never);
-    const { waiting } = await parked('other');
     consumers.beforeApplicationShutdown();
     expect(await idle).toEqual([]);
     expect(await waiting).toEqual([]);

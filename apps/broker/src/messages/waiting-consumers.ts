@@ -1,11 +1,19 @@
 import { type BeforeApplicationShutdown, Inject, Injectable } from '@nestjs/common';
 import { RowmqError } from '@rowmq/contract';
-import { type LeasedMessage, MessageRepository, type Queue, QueueRepository, type Reservation } from '@rowmq/store';
+import {
+  type ClaimOutcome,
+  type ClaimRequest,
+  type LeasedMessage,
+  MessageRepository,
+  type Queue,
+  QueueRepository,
+  type Reservation,
+} from '@rowmq/store';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import { Metrics } from '../metrics/metrics.js';
 import { Pressure } from '../metrics/pressure.js';
 import { batchLimits, type BatchConfig } from './batch-limits.js';
-import { overloaded, WAIT_MS } from './batcher.js';
+import { Batcher } from './batcher.js';
 import { IdlePoll } from './idle-poll.js';
 import { PEERS, type Peers } from './peers.js';
 import { type CallerName, RequestLimits } from './request-limits.js';
@@ -23,12 +31,22 @@ export interface ConsumerDemand {
   onLeasing?: (() => void) | undefined;
 }
 
+/** A queue whose consumers need a claim. */
+interface Turn {
+  list: QueueConsumers;
+  /** Set when the claim has begun. A batch that failed as a whole is repeated in parts. */
+  request?: ClaimRequest;
+}
+
+/** The most queues that one claim is for. */
+const QUEUES_OF_A_CLAIM = 50;
+
 /**
  * Dequeue: the consumers of every queue. {@link QueueConsumers} decides for one queue whether they
  * need a claim or wait for a hand-off.
  *
  * Consumers of a queue share a claim, and a queue has one claim in flight at a time: two would wait
- * for each other. Claims of several queues run side by side, up to a share of the connections.
+ * for each other. Queues whose consumers need a claim at the same time share one transaction.
  *
  * A parked consumer costs the database nothing. Hints of peers tell what other brokers enqueued.
  * {@link IdlePoll} finds delays that ended, leases that ran out and messages whose hint was lost,
@@ -38,20 +56,13 @@ export interface ConsumerDemand {
 export class WaitingConsumers implements BeforeApplicationShutdown {
   private readonly lists = new Map<string, QueueConsumers>();
   private readonly poll: IdlePoll<QueueConsumers>;
-  /** Queues whose claim has not begun, and the time of their request. */
-  private readonly requested = new Map<QueueConsumers, number>();
+  private readonly claims: Batcher<Turn, ClaimOutcome | undefined>;
   private readonly claimLimits: ClaimLimits;
-  private readonly mostClaims: number;
-  private claimsInFlight = 0;
-  private isScheduled = false;
   private arrivals = 0;
   private waiting = 0;
   private isClosed = false;
   private readonly host: QueueConsumersHost = {
-    requestClaim: (list) => {
-      this.requested.set(list, performance.now());
-      this.schedule();
-    },
+    requestClaim: (list) => void this.claim(list),
     forget: (list) => {
       this.poll.remove(list);
       // A poll may still tell a list that was forgotten, when another has its name already.
@@ -71,15 +82,15 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
     private readonly limits: RequestLimits,
     private readonly pressure: Pressure,
   ) {
-    const { requests, rows, batches } = batchLimits(config);
-    this.claimLimits = { consumers: requests, messages: rows };
-    this.mostClaims = batches;
-    const { requested } = this;
-    metrics.addBatcher('dequeue', {
-      get waiting() {
-        return requested.size;
-      },
+    const ofBatch = batchLimits(config);
+    this.claimLimits = { consumers: ofBatch.requests, messages: ofBatch.rows };
+    this.claims = new Batcher<Turn, ClaimOutcome | undefined>({
+      commit: (turns) => this.commit(turns),
+      weigh: () => ({ rows: 1, bytes: 0 }),
+      limits: { ...ofBatch, requests: Math.min(ofBatch.requests, QUEUES_OF_A_CLAIM), waitingRequests: Infinity },
+      onBegin: () => this.pressure.begin(),
     });
+    metrics.addBatcher('dequeue', this.claims);
     metrics.gauge('rowmq_waiting_consumers', 'Consumers that wait for messages on this broker', () => this.waiting);
     this.poll = new IdlePoll(messages, queues, {
       onReady: (list) => list.becameReady(Infinity, false),
@@ -204,23 +215,33 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
     return list;
   }
 
-  /** Begins claims after this turn of the event loop has read every request that arrived. */
-  private schedule(): void {
-    if (this.isScheduled || this.requested.size === 0) return;
-    this.isScheduled = true;
-    setImmediate(() => {
-      this.isScheduled = false;
-      for (const [list, since] of this.requested) {
-        if (this.claimsInFlight >= this.mostClaims) return;
-        this.requested.delete(list);
-        if (since + WAIT_MS < performance.now()) list.failClaim(overloaded('The database is slower than the claims'));
-        else void this.claim(list);
-      }
-    });
+  private async claim(list: QueueConsumers): Promise<void> {
+    try {
+      const outcome = await this.claims.submit(list.queueName, { list });
+      if (outcome !== undefined) list.endClaim(outcome.leased, await outcome.claimAgain);
+    } catch (error) {
+      list.failClaim(error as Error);
+    }
   }
 
-  private async claim(list: QueueConsumers): Promise<void> {
-    this.claimsInFlight += 1;
+  /** Claims for the consumers of several queues. Undefined: the queue needs no claim after all. */
+  private async commit(turns: readonly Turn[]): Promise<(ClaimOutcome | Error | undefined)[]> {
+    const started = performance.now();
+    const { consumers, messages } = this.claimLimits;
+    const limits = { consumers, messages: Math.ceil(messages / turns.length) };
+    const refused = await Promise.all(turns.map(async (turn) => this.begin(turn, limits)));
+    const requests = turns.flatMap(({ request }) => request ?? []);
+    if (requests.length === 0) return refused;
+    const outcomes = await this.messages.claim(requests);
+    const rows = requests.flatMap(({ demands }) => demands).reduce((sum, { maxMessages }) => sum + maxMessages, 0);
+    this.metrics.observeBatch('dequeue', { rows, ms: performance.now() - started });
+    return turns.map(({ request }, index) => (request ? outcomes[requests.indexOf(request)] : refused[index]));
+  }
+
+  /** Begins the claim of a queue, unless the queue is paused or nobody waits. */
+  private async begin(turn: Turn, limits: ClaimLimits): Promise<Error | undefined> {
+    const { list } = turn;
+    if (turn.request !== undefined) return undefined;
     try {
       let queue = await this.queues.get(list.queueName);
       if (list.takeHint()) {
@@ -228,27 +249,16 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
         if (queue.paused) queue = await this.queues.getFresh(list.queueName);
         this.messages.expectMore(queue.id);
       }
-      if (queue.paused) list.pauseClaim();
-      else await this.claimFrom(queue, list);
+      if (queue.paused) {
+        list.pauseClaim();
+        return undefined;
+      }
+      const demands = list.beginClaim(queue, limits);
+      if (demands.length > 0) turn.request = { queue, demands };
+      else list.endClaim([], false);
+      return undefined;
     } catch (error) {
-      list.failClaim(error as Error);
-    } finally {
-      this.claimsInFlight -= 1;
-      this.schedule();
+      return error as Error;
     }
-  }
-
-  private async claimFrom(queue: Queue, list: QueueConsumers): Promise<void> {
-    const started = performance.now();
-    const demands = list.beginClaim(queue, this.claimLimits);
-    if (demands.length === 0) {
-      list.endClaim([], false);
-      return;
-    }
-    const ended = this.pressure.begin();
-    const { leased, claimAgain } = await this.messages.claim(queue, demands).finally(ended);
-    const rows = demands.reduce((sum, { maxMessages }) => sum + maxMessages, 0);
-    this.metrics.observeBatch('dequeue', { rows, ms: performance.now() - started });
-    list.endClaim(leased, await claimAgain);
   }
 }

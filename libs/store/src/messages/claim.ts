@@ -1,6 +1,7 @@
 import { LIMITS, mostPackBytes } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
+import type { Statement } from '../database/session.js';
 import { TryAgain } from '../database/database-errors.js';
 import type { Queue } from '../queues/queue.js';
 import type { StoreObserver } from '../store-observer.js';
@@ -27,7 +28,13 @@ export interface Demand {
   leaseSeconds: number;
 }
 
-/** The result of a claim. */
+/** What the consumers of one queue want, in the order in which they came. */
+export interface ClaimRequest {
+  queue: Queue;
+  demands: readonly Demand[];
+}
+
+/** The result of a claim in one queue. */
 export interface Claimed {
   /** One list for each demand. */
   leased: LeasedMessage[][];
@@ -75,12 +82,14 @@ interface ClaimSettings extends Pick<Queue, 'maxReceives' | 'deadLetterQueueId'>
   deadLetterExpired: number;
 }
 
+/** The part of a claim for one queue. */
 interface Plan {
   queueId: number;
+  /** No receipt of one queue may hold in another that owes the same message. */
+  leaseToken: Buffer;
+  demands: readonly Demand[];
   peek: Peek;
   rowsToLock: number;
-  demands: readonly Demand[];
-  leaseToken: Buffer;
 }
 
 /** The result of a claim's transaction. */
@@ -118,6 +127,7 @@ const NOTHING: ClaimedRows = {
   now: 0,
   packs: [],
 };
+const CLOCK: Statement = { sql: `SELECT ${NOW_MS} AS now` };
 const FROM_THE_LEFT_EDGE: Floors = new Map(RANKS.map((rank) => [rank, 0]));
 /**
  * The most bytes of packs that one claim reads, for all its consumers. It always leases one
@@ -155,22 +165,21 @@ export class Claim {
   ) {}
 
   /**
-   * Leases ready messages of one queue to consumers, first come first served: peek without locks,
-   * lock what the peek saw, sort, lease, read the bodies. The most urgent messages come first, then
-   * those that have been available longest.
+   * Leases ready messages to consumers of one or several queues, in one transaction. In each queue,
+   * first come first served: peek without locks, lock what the peek saw, sort, lease, read the
+   * bodies. The most urgent messages come first, then those that have been available longest.
    */
-  async run({ id: queueId }: Pick<Queue, 'id'>, demands: readonly Demand[]): Promise<Claimed> {
+  async run(requests: readonly ClaimRequest[]): Promise<Claimed[]> {
+    const plans = await this.peek(requests);
+    const locking = plans.filter(({ rowsToLock }) => rowsToLock > 0).toSorted(byQueue);
+    const claims = locking.length === 0 ? [] : await this.database.transaction(leaseSeen(locking));
+    const claimed = new Map(locking.map((plan, index) => [plan, claims[index]]));
+    return Promise.all(plans.map(async (plan) => this.end(plan, claimed.get(plan) ?? NOTHING)));
+  }
+
+  /** Remembers what a claim met in one queue, and reads the messages that it leased there. */
+  private async end({ queueId, leaseToken, demands, peek, rowsToLock }: Plan, claimed: ClaimedRows): Promise<Claimed> {
     const view = this.views.of(queueId);
-    const messagesWanted = demands.reduce((sum, { maxMessages }) => sum + maxMessages, 0);
-    const rowsWanted = Math.min(messagesWanted, view.rowsThatFit);
-    const mostRows = view.isObstructed ? Math.max(rowsWanted, LOCK_AFTER_REMOVAL) : rowsWanted;
-    const peek = await this.peek(queueId, view.isOccupied ? Math.max(mostRows, PEEK_PAST_OTHERS) : mostRows);
-    const rowsToLock = view.isObstructed
-      ? Math.min(peek.positions.length, mostRows)
-      : rowsThatHold(messagesWanted, peek.positions);
-    const leaseToken = newLeaseToken();
-    const plan = { queueId, peek, rowsToLock, demands, leaseToken };
-    const claimed = rowsToLock === 0 ? NOTHING : await this.database.transaction(leaseSeen(plan));
     const missed = Math.max(0, rowsToLock - claimed.rowsLocked);
     view.isObstructed = claimed.expired.length + claimed.overReceived.length + claimed.expiredLater.length > 0;
     view.isOccupied = missed > 0 && claimed.assignments.length === 0;
@@ -181,14 +190,15 @@ export class Claim {
       expiredLater: claimed.expiredLater,
       keepsExpired: claimed.keepsExpired,
       expired: countAll(claimed.expired),
-      isShort: claimed.assignments.length < messagesWanted,
+      isShort: claimed.assignments.length < messagesOf(demands),
       missed,
       leftMore: claimed.isCut || claimed.leftCopies || rowsToLock < peek.positions.length || !peek.isWhole,
     };
   }
 
   /**
-   * Reads the first ready deliveries of a queue without locks, in hand-out order.
+   * Reads the first ready deliveries of each queue without locks, in hand-out order, and plans what
+   * to lock.
    *
    * A claim peeks first because it must not lock in an exhausted range. On both servers, a locking
    * read of one walks on over the dead entries behind it. While InnoDB's purge is held up, these
@@ -196,20 +206,28 @@ export class Claim {
    * That entry may be a leased delivery, whose ack then waits. Decision 7,
    * `docs/decisions/0007-peek-then-lock.md`, has the measurements.
    */
-  private async peek(queueId: number, limit: number): Promise<Peek> {
-    const view = this.views.of(queueId);
-    if (view.isWideDue) view.expectMore();
-    const begunAt = view.lowerings;
-    const { floors = FROM_THE_LEFT_EDGE } = view;
-    // No priority has a floor: only a rescan could find deliveries.
-    if (floors.size === 0) return { positions: [], isWhole: true };
-    const [[time], positions] = (await this.database.all([
-      { sql: `SELECT ${NOW_MS} AS now` },
-      peekStatement(queueId, floors, limit),
-    ])) as [[{ now: number }], Seen[]];
-    const isWhole = positions.length < limit;
-    view.endPeek({ begunAt, databaseTime: time.now, seen: positions, isWhole });
-    return { positions, isWhole };
+  private async peek(requests: readonly ClaimRequest[]): Promise<Plan[]> {
+    const looks = requests.map(({ queue: { id: queueId }, demands }) => {
+      const view = this.views.of(queueId);
+      const rowsWanted = Math.min(messagesOf(demands), view.rowsThatFit);
+      const mostRows = view.isObstructed ? Math.max(rowsWanted, LOCK_AFTER_REMOVAL) : rowsWanted;
+      const limit = view.isOccupied ? Math.max(mostRows, PEEK_PAST_OTHERS) : mostRows;
+      if (view.isWideDue) view.expectMore();
+      // No priority has a floor: only a rescan could find deliveries.
+      const { floors = FROM_THE_LEFT_EDGE } = view;
+      const statement = floors.size === 0 ? undefined : peekStatement(queueId, floors, limit);
+      return { queueId, demands, view, mostRows, limit, statement, begunAt: view.lowerings };
+    });
+    const statements = looks.flatMap(({ statement }) => statement ?? []);
+    const answers = statements.length === 0 ? [] : await this.database.all([CLOCK, ...statements]);
+    const [{ now: databaseTime } = { now: 0 }] = (answers.shift() ?? []) as { now: number }[];
+    return looks.map(({ queueId, demands, view, mostRows, limit, statement, begunAt }) => {
+      const seen = statement === undefined ? [] : (answers.shift() as Seen[]);
+      const isWhole = seen.length < limit;
+      if (statement !== undefined) view.endPeek({ begunAt, databaseTime, seen, isWhole });
+      const rowsToLock = view.isObstructed ? Math.min(seen.length, mostRows) : rowsThatHold(messagesOf(demands), seen);
+      return { queueId, leaseToken: newLeaseToken(), demands, peek: { positions: seen, isWhole }, rowsToLock };
+    });
   }
 
   /** Returns the leased messages of each demand, with their bodies. */
@@ -237,23 +255,30 @@ export class Claim {
   }
 
   /**
-   * Reads below a queue's scan floors ({@link QueueView}) if a rescan is due. Only if the queue
-   * would otherwise count as empty, it waits for the result, and returns true if it found
-   * deliveries that no claim would see.
+   * Reads below the scan floors ({@link QueueView}) of those queues of a claim whose rescan is due.
+   * Returns those with deliveries that no claim would see. Never rejects: the next rescan reads the
+   * same ranges.
    */
-  async rescan(queueId: number, isEmpty: boolean): Promise<boolean> {
-    if (!this.views.isRescanDue(queueId, isEmpty)) return false;
-    const scan = this.views.rescan(queueId, async () => {
+  async rescan(queues: readonly { queueId: number; isEmpty: boolean }[]): Promise<ReadonlySet<number>> {
+    const due = queues.flatMap(({ queueId, isEmpty }) => (this.views.isRescanDue(queueId, isEmpty) ? queueId : []));
+    if (due.length === 0) return new Set();
+    const scan = this.views.rescan(due, async () => {
       const started = performance.now();
-      const view = this.views.of(queueId);
-      const positions = await readBelow(this.database, queueId, view.floors ?? new Map());
-      for (const position of positions) view.lower(position);
-      this.observer.rescanned(performance.now() - started, positions.length);
-      return positions.length > 0;
+      const answers = await this.database.all(
+        due.map((queueId) => readBelow(queueId, this.views.of(queueId).floors ?? new Map())),
+      );
+      const found = new Set<number>();
+      let count = 0;
+      for (const [index, queueId] of due.entries()) {
+        const positions = answers[index] as IndexPosition[];
+        for (const position of positions) this.views.of(queueId).lower(position);
+        if (positions.length > 0) found.add(queueId);
+        count += positions.length;
+      }
+      this.observer.rescanned(performance.now() - started, count);
+      return found;
     });
-    // A failed rescan needs no retry: the next one reads the same range.
-    const found = scan.catch(() => false);
-    return isEmpty && found;
+    return scan.catch(() => new Set());
   }
 
   /**
@@ -314,71 +339,84 @@ export class Claim {
 }
 
 /**
- * The transaction of a claim. Locks deliveries in the ranges that the peek saw, skips those that
- * other transactions have locked, and leases their messages to the demands.
+ * The transaction of a claim. Queue by queue, it locks deliveries in the ranges that the peek saw,
+ * skips those that other transactions have locked, and leases their messages to the demands.
+ *
+ * @param plans in the order of their queues' ids
  */
-function leaseSeen({
-  queueId,
-  peek,
-  rowsToLock,
-  demands,
-  leaseToken,
-}: Plan): (tx: Transaction) => Promise<ClaimedRows> {
+function leaseSeen(plans: readonly Plan[]): (tx: Transaction) => Promise<ClaimedRows[]> {
   /** The outcome of the last try, whose COMMIT may have got no answer. */
-  let last = NOTHING;
+  let last: ClaimedRows[] = [];
   return async (tx) => {
-    if (tx.commitUnknown && last.replaced.length > 0) {
+    const replaced = last.flatMap((claimed) => claimed.replaced);
+    if (tx.commitUnknown && replaced.length > 0) {
       // The last try's COMMIT may still be under way. If it succeeded after a look without this
       // wait, nobody would get its messages until the lease ran out.
-      await tx.all([lockByKey(last.replaced)]);
-      const leased = await findLeased(tx, last.assignments, leaseToken);
-      if (leased.length > 0) return { ...last, assignments: leased, packs: [] };
-      last = NOTHING;
+      await tx.all([lockByKey(replaced)]);
+      const leased = await findLeased(tx, plans, last);
+      if (leased.some(({ length }) => length > 0))
+        return last.map((claimed, index) => ({ ...claimed, assignments: leased[index] ?? [], packs: [] }));
+      last = [];
       // The wait may have locked rows, and a claim locks index entries before rows: start anew.
       throw new TryAgain('the last try of a claim leased nothing');
     }
 
-    const { rows, settings, now } = await lockSeen(tx, queueId, peek, rowsToLock);
-    const { live, expired, overReceived, expiredLater } = sortDeliveries(rows, settings, now);
-    const leasable = oneCopyOfEach(live);
-    const { assignments, isCut } = assign(leasable, demands);
-    const fates = new Map<Delivery, Map<Fate, Members>>(expired.map((row) => [row, new Map([[GONE, row.members]])]));
-    const availableAts = demands.map(({ leaseSeconds }) => now + leaseSeconds * 1000 + LEASE_GRACE_MS);
-    const leasedRows = byAvailableAt(assignments, availableAts);
-    for (const [delivery, leased] of leasedRows) {
-      const receiveCount = nextReceiveCount(delivery);
-      const firstReceivedAt = firstReceiveOf(delivery, now);
-      const toFate = ([availableAt, members]: [number, Members]): [Fate, Members] => [
-        { leaseToken, availableAt, receiveCount, firstReceivedAt },
-        members,
-      ];
-      fates.set(delivery, new Map([...leased].map(toFate)));
-    }
-    const packIds = new Map(assignments.map(({ delivery: { packId } }) => [packId.toString('latin1'), packId]));
-    last = {
-      assignments,
-      leasedRows,
-      expired,
-      overReceived,
-      expiredLater,
-      keepsExpired: keepsExpired(settings),
-      replaced: [...fates.keys()],
-      isCut,
-      rowsLocked: rows.length,
-      leftCopies: leasable.length < live.length,
-      now,
-      packs: [],
-    };
+    const { locked, now } = await lockSeen(tx, plans);
+    let claimBytes = 0;
+    const after: Delivery[] = [];
+    last = plans.map(({ leaseToken, demands }, index): ClaimedRows => {
+      const { rows, settings } = locked[index] as LockedRows;
+      const { live, expired, overReceived, expiredLater } = sortDeliveries(rows, settings, now);
+      const leasable = oneCopyOfEach(live);
+      const { assignments, isCut, bytes } = assign(leasable, demands, CLAIM_BYTES - claimBytes);
+      claimBytes += bytes;
+      const fates = new Map<Delivery, Map<Fate, Members>>(expired.map((row) => [row, new Map([[GONE, row.members]])]));
+      const availableAts = demands.map(({ leaseSeconds }) => now + leaseSeconds * 1000 + LEASE_GRACE_MS);
+      const leasedRows = byAvailableAt(assignments, availableAts);
+      for (const [delivery, leased] of leasedRows) {
+        const receiveCount = nextReceiveCount(delivery);
+        const firstReceivedAt = firstReceiveOf(delivery, now);
+        const toFate = ([availableAt, members]: [number, Members]): [Fate, Members] => [
+          { leaseToken, availableAt, receiveCount, firstReceivedAt },
+          members,
+        ];
+        fates.set(delivery, new Map([...leased].map(toFate)));
+      }
+      after.push(...[...fates].flatMap(([delivery, ofDelivery]) => split(delivery, ofDelivery)));
+      return {
+        assignments,
+        leasedRows,
+        expired,
+        overReceived,
+        expiredLater,
+        keepsExpired: keepsExpired(settings),
+        replaced: [...fates.keys()],
+        isCut,
+        rowsLocked: rows.length,
+        leftCopies: leasable.length < live.length,
+        now,
+        packs: [],
+      };
+    });
+    const assigned = last.flatMap(({ assignments }) => assignments);
+    const packIds = new Map(assigned.map(({ delivery: { packId } }) => [packId.toString('latin1'), packId]));
     // This gives the leases: the rows are deleted, and inserted again under the token.
+    const before = last.flatMap((claimed) => claimed.replaced);
     const answers = await tx.finish([
-      ...rewrite(
-        last.replaced,
-        [...fates].flatMap(([delivery, ofDelivery]) => split(delivery, ofDelivery)),
-      ),
+      ...rewrite(before, after),
       ...(packIds.size > 0 ? [readPacks('pack', [...packIds.values()])] : []),
     ]);
-    return { ...last, packs: packIds.size > 0 ? (answers.at(-1) as StoredPack[]) : [] };
+    const packs = packIds.size > 0 ? (answers.at(-1) as StoredPack[]) : [];
+    return last.map((claimed) => ({ ...claimed, packs }));
   };
+}
+
+function byQueue(one: Plan, other: Plan): number {
+  return one.queueId - other.queueId;
+}
+
+function messagesOf(demands: readonly Demand[]): number {
+  return demands.reduce((sum, { maxMessages }) => sum + maxMessages, 0);
 }
 
 /** The number of these deliveries, from the first on, that hold so many messages. */
@@ -418,20 +456,24 @@ function sortDeliveries(
 
 /**
  * Assigns messages in order: each demand gets as many as it wants before the next one, if they fit
- * an answer. Stops before the packs are more than a claim may read.
+ * an answer. Stops before the packs have more than `mostBytes`, but not before the first.
  */
-function assign(live: readonly Delivery[], demands: readonly Demand[]): { assignments: Assignment[]; isCut: boolean } {
+function assign(
+  live: readonly Delivery[],
+  demands: readonly Demand[],
+  mostBytes: number,
+): { assignments: Assignment[]; isCut: boolean; bytes: number } {
   const assignments: Assignment[] = [];
   let isCut = false;
-  let [demand, messages, answerBytes, claimBytes] = [0, 0, 0, 0];
+  let [demand, messages, answerBytes, bytes] = [0, 0, 0, 0];
   const nextDemand = (): void => {
     demand += 1;
     [messages, answerBytes] = [0, 0];
   };
   for (const delivery of live) {
     const packBytes = mostPackBytes(delivery.packId);
-    claimBytes += packBytes;
-    if (claimBytes > CLAIM_BYTES && assignments.length > 0) return { assignments, isCut: true };
+    if (bytes + packBytes > mostBytes && assignments.length > 0) return { assignments, isCut: true, bytes };
+    bytes += packBytes;
     /** The demand whose answer counts this pack. */
     let countedFor = -1;
     for (const index of indexesOf(delivery.members)) {
@@ -440,7 +482,7 @@ function assign(live: readonly Delivery[], demands: readonly Demand[]): { assign
         isCut = true;
         nextDemand();
       }
-      if (demand === demands.length) return { assignments, isCut };
+      if (demand === demands.length) return { assignments, isCut, bytes };
       // Nobody else may handle messages of a group at the same time.
       if (isGrouped(delivery) && countedFor >= 0 && countedFor !== demand) break;
       if (countedFor !== demand) answerBytes += packBytes;
@@ -449,7 +491,7 @@ function assign(live: readonly Delivery[], demands: readonly Demand[]): { assign
       messages += 1;
     }
   }
-  return { assignments, isCut };
+  return { assignments, isCut, bytes };
 }
 
 /**
@@ -476,20 +518,46 @@ function byAvailableAt(
  * The statements of a claim, then those of a rescan and of a poll.
  */
 
+/** The deliveries of one queue that a claim has locked, and its settings unless it was deleted. */
+interface LockedRows {
+  rows: Delivery[];
+  settings: ClaimSettings | undefined;
+}
+
+/**
+ * Locks deliveries of each queue in the ranges that the peeks saw. Returns them with the queues'
+ * settings, and the database's time after the last lock.
+ */
+async function lockSeen(tx: Transaction, plans: readonly Plan[]): Promise<{ locked: LockedRows[]; now: number }> {
+  const answers = await tx.all([
+    {
+      sql: `SELECT id, max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId,
+              dead_letter_expired AS deadLetterExpired
+       FROM queue FORCE INDEX (PRIMARY)
+       WHERE id IN (?)
+         AND name IS NOT NULL`,
+      values: [plans.map(({ queueId }) => queueId)],
+    },
+    ...plans.map(lockStatement),
+    CLOCK,
+  ]);
+  const settings = answers.shift() as (ClaimSettings & { id: number })[];
+  const [{ now }] = answers.pop() as [{ now: number }];
+  const locked = plans.map(({ queueId }, index) => ({
+    rows: answers[index] as Delivery[],
+    settings: settings.find(({ id }) => id === queueId),
+  }));
+  return { locked, now };
+}
+
 /**
  * Locks up to `rowsToLock` deliveries in the ranges that a peek saw, index entry before row, and
  * skips deliveries that other transactions have locked. If the peek reached its limit, the last
- * range goes on to the present. Also returns the queue's settings, unless it was deleted, and the
- * database's time after the last lock.
+ * range goes on to the present.
  *
  * InnoDB keeps the index entries of skipped rows locked as well, until COMMIT.
  */
-async function lockSeen(
-  tx: Transaction,
-  queueId: number,
-  { positions, isWhole }: Peek,
-  rowsToLock: number,
-): Promise<{ rows: Delivery[]; settings: ClaimSettings | undefined; now: number }> {
+function lockStatement({ queueId, peek: { positions, isWhole }, rowsToLock }: Plan): Statement {
   const bounds = new Map<number, { first: number; last: number | string }>();
   for (const { priorityRank, availableAt } of positions) {
     const { first = availableAt } = bounds.get(priorityRank) ?? {};
@@ -500,63 +568,59 @@ async function lockSeen(
     bounds.set(last.priorityRank, { ...bounds.get(last.priorityRank)!, last: NOW_MS });
   // `first - 1`, because `inRanges` needs from < to.
   const ranges = Array.from(bounds, ([rank, { first, last: to }]): Range => [rank, first - 1, to]);
-  const [[settings], rows, [{ now }]] = (await tx.all([
-    {
-      sql: `SELECT max_receives AS maxReceives, dead_letter_queue_id AS deadLetterQueueId,
-              dead_letter_expired AS deadLetterExpired
-       FROM queue FORCE INDEX (PRIMARY)
-       WHERE id = ?
-         AND name IS NOT NULL`,
-      values: [queueId],
-    },
-    {
-      sql: `SELECT ${DELIVERY_COLUMNS}
+  return {
+    sql: `SELECT ${DELIVERY_COLUMNS}
        ${inRanges(queueId, ranges)}
        LIMIT ${rowsToLock}
        FOR UPDATE SKIP LOCKED`,
-    },
-    { sql: `SELECT ${NOW_MS} AS now` },
-  ])) as [ClaimSettings[], Delivery[], [{ now: number }]];
-  return { rows, settings, now };
+  };
 }
 
-/** Finds those of these messages that an earlier try has leased, and whose lease still runs. */
+/**
+ * Finds those of the messages of each of these claims that an earlier try has leased, and whose
+ * lease still runs.
+ */
 async function findLeased(
   tx: Transaction,
-  assignments: readonly Assignment[],
-  leaseToken: Buffer,
-): Promise<Assignment[]> {
-  if (assignments.length === 0) return [];
-  const rows = await tx.read<Pick<Delivery, 'packId' | 'members'>>(
-    `SELECT pack_id AS packId, members
+  plans: readonly Plan[],
+  claims: readonly ClaimedRows[],
+): Promise<Assignment[][]> {
+  const deliveries = claims.flatMap(({ assignments }) => assignments.map(({ delivery }) => delivery));
+  if (deliveries.length === 0) return [];
+  const rows = await tx.read<Pick<Delivery, 'queueId' | 'packId' | 'members'>>(
+    `SELECT queue_id AS queueId, pack_id AS packId, members
      FROM delivery FORCE INDEX (PRIMARY)
-     WHERE queue_id = ?
+     WHERE queue_id IN (?)
        AND pack_id IN (?)
-       AND lease_token = ?
+       AND lease_token IN (?)
        AND available_at > ${NOW_MS} + ${LEASE_GRACE_MS}`,
-    [assignments[0]?.delivery.queueId, assignments.map(({ delivery }) => delivery.packId), leaseToken],
+    [
+      plans.map(({ queueId }) => queueId),
+      deliveries.map(({ packId }) => packId),
+      plans.map(({ leaseToken }) => leaseToken),
+    ],
   );
-  return assignments.filter(({ delivery, index }) =>
-    rows.some(({ packId, members }) => packId.equals(delivery.packId) && has(members, index)),
-  );
+  const isLeased = ({ delivery: { queueId, packId }, index }: Assignment): boolean =>
+    rows.some((row) => row.queueId === queueId && packId.equals(row.packId) && has(row.members, index));
+  return claims.map(({ assignments }) => assignments.filter(isLeased));
 }
 
 /**
  * Reads, without locks, ready deliveries of a queue that lie below these floors, where no peek sees
  * them. Includes deliveries that other transactions have locked.
  */
-async function readBelow(database: Database, queueId: number, floors: Floors): Promise<IndexPosition[]> {
+function readBelow(queueId: number, floors: Floors): Statement {
   const ranges = RANKS.map(
     (rank) => `(priority_rank = ${rank} AND available_at BETWEEN 0 AND ${floors.get(rank) ?? NOW_MS})`,
   );
-  return database.read<IndexPosition>(
-    `SELECT priority_rank AS priorityRank, available_at AS availableAt, ${NOT_IN_THE_INDEX}
+  return {
+    sql: `SELECT priority_rank AS priorityRank, available_at AS availableAt, ${NOT_IN_THE_INDEX}
      FROM delivery FORCE INDEX (delivery_next)
      WHERE queue_id = ?
        AND (${ranges.join('\n         OR ')})
      LIMIT ${READ_ROWS}`,
-    [queueId],
-  );
+    values: [queueId],
+  };
 }
 
 /**

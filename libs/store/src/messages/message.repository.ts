@@ -11,7 +11,7 @@ import { TopicCache } from '../topics/topic-cache.js';
 import { NO_OBSERVER, type StoreObserver } from '../store-observer.js';
 import { Cancel } from './cancel.js';
 import { LateReceipts, type LateWish } from './late.js';
-import { Claim, type Claimed, type Demand } from './claim.js';
+import { Claim, type Claimed, type ClaimRequest } from './claim.js';
 import { LEASE_GRACE_MS, lockUnleased, NO_TOKEN, type Position } from './delivery.sql.js';
 import { Enqueue, type EnqueueOutcome, type EnqueueRequest, type Reserve } from './enqueue.js';
 import type { LeasedMessage } from './leased-message.js';
@@ -22,6 +22,7 @@ import { type Handled, OneMessage, type Wish } from './one-message.js';
 import { QueueViews } from './queue-view.js';
 import { Receipts, type ReceiptVerb, type ReceiptOutcomes, type ReceiptsRequest, SETTLE } from './receipts.js';
 
+/** What a claim did for one queue. */
 export interface ClaimOutcome {
   /** One list for each demand, in the request's order. */
   leased: LeasedMessage[][];
@@ -156,18 +157,25 @@ export class MessageRepository {
   }
 
   /**
-   * Leases ready messages of a queue to its consumers. The most urgent come first, then those that
-   * have been available longest. The consumer who came first gets them.
+   * Leases ready messages to consumers of one or several queues. In each queue, the most urgent come
+   * first, then those that have been available longest. The consumer who came first gets them.
    *
    * The claim deletes expired deliveries that it meets. Over-received ones go to the dead-letter
    * queue in a transaction of their own. Correctness therefore does not depend on the reaper.
    *
    * Peek, locks and leases: claim.ts. `QueueView` says at which index position a claim starts.
+   * @param requests one for each queue
    */
-  async claim(queue: Queue, demands: readonly Demand[]): Promise<ClaimOutcome> {
-    const claimed = await this.claims.run(queue, demands);
-    if (claimed.expired > 0) this.observer.removedInClaim('expired', queue.name, claimed.expired);
-    return { leased: claimed.leased, claimAgain: this.finishClaim(queue, claimed) };
+  async claim(requests: readonly ClaimRequest[]): Promise<ClaimOutcome[]> {
+    const claimed = await this.claims.run(requests);
+    const rescan = this.claims.rescan(
+      requests.map(({ queue: { id: queueId } }, index) => ({ queueId, isEmpty: isEmpty(claimed[index] as Claimed) })),
+    );
+    return requests.map(({ queue }, index) => {
+      const ofQueue = claimed[index] as Claimed;
+      if (ofQueue.expired > 0) this.observer.removedInClaim('expired', queue.name, ofQueue.expired);
+      return { leased: ofQueue.leased, claimAgain: this.finishClaim(queue, ofQueue, rescan) };
+    });
   }
 
   /**
@@ -182,18 +190,17 @@ export class MessageRepository {
   }
 
   /**
-   * Dead-letters the over-received deliveries that a claim met, and rescans below the scan floor.
-   * Returns whether a further claim may find more.
+   * Removes the deliveries that a claim met and could not remove itself. Returns whether a further
+   * claim may find more.
    *
-   * The leased messages must not wait for this work, nor get lost if it fails. The next claim or
-   * the reaper repeats it.
+   * The leased messages must not wait for this work and the rescan, nor get lost if these fail. The
+   * next claim or the reaper repeats them. Only a queue that would otherwise count as empty waits.
    */
-  private async finishClaim(queue: Queue, claimed: Claimed): Promise<boolean> {
-    const { leased, expired, overReceived, expiredLater, missed, isShort, leftMore } = claimed;
-    const isEmpty = leased.every(({ length }) => length === 0);
+  private async finishClaim(queue: Queue, claimed: Claimed, rescan: Promise<ReadonlySet<number>>): Promise<boolean> {
+    const { expired, overReceived, expiredLater, missed, isShort, leftMore } = claimed;
     const moved = this.removeOnSight(queue, claimed).catch(() => undefined);
-    if (isEmpty) await moved;
-    const isBelow = await this.claims.rescan(queue.id, isEmpty);
+    if (isEmpty(claimed)) await moved;
+    const isBelow = isEmpty(claimed) && (await rescan).has(queue.id);
     const met = expired + overReceived.length + expiredLater.length + missed;
     // Another broker may have claimed a part of a delivery between the peek and the lock.
     return isShort && (leftMore || isBelow || met > 0);
@@ -414,6 +421,10 @@ export class MessageRepository {
       this.moving.delete(queue.id);
     }
   }
+}
+
+function isEmpty({ leased }: Pick<Claimed, 'leased'>): boolean {
+  return leased.every(({ length }) => length === 0);
 }
 
 /** A queue's settings for dead-lettering, and the database's time. */

@@ -132,7 +132,7 @@ describe('rescans', () => {
     for (const queue of [QUEUE, 8]) views.of(queue);
     expect(views.isRescanDue(QUEUE, true)).toBe(true);
     let end = (): void => undefined;
-    const rescan = views.rescan(QUEUE, () => new Promise<void>((resolve) => (end = resolve)));
+    const rescan = views.rescan([QUEUE], () => new Promise<void>((resolve) => (end = resolve)));
     vi.advanceTimersByTime(20);
     expect(views.isRescanDue(8, true)).toBe(false);
     end();
@@ -149,7 +149,7 @@ describe('rescans', () => {
     expect(views.isRescanDue(QUEUE, false)).toBe(false);
     vi.advanceTimersByTime(250);
     expect(views.isRescanDue(QUEUE, false)).toBe(true);
-    await views.rescan(QUEUE, () => Promise.resolve());
+    await views.rescan([QUEUE], () => Promise.resolve());
     vi.advanceTimersByTime(249);
     expect(views.isRescanDue(QUEUE, false)).toBe(false);
     vi.advanceTimersByTime(1);
@@ -159,7 +159,7 @@ describe('rescans', () => {
   test('that fail count as well', async () => {
     const views = new QueueViews();
     views.of(QUEUE);
-    const failing = views.rescan(QUEUE, async () => {
+    const failing = views.rescan([QUEUE], async () => {
       vi.advanceTimersByTime(10);
       await Promise.reject(new Error('the database is gone'));
     });

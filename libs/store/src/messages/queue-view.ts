@@ -191,8 +191,8 @@ export class QueueViews {
   }
 
   /**
-   * Whether a rescan of this queue may start now. A broker runs one rescan at a time. An apparently
-   * empty queue need not wait for {@link RESCAN_EVERY_MS}.
+   * Whether a rescan of this queue may start now. A broker runs one rescan at a time, for the queues
+   * of one claim. An apparently empty queue need not wait for {@link RESCAN_EVERY_MS}.
    */
   isRescanDue(queueId: number, isEmpty: boolean): boolean {
     const view = this.views.get(queueId);
@@ -201,15 +201,15 @@ export class QueueViews {
     return isEmpty || now >= view.rescannedAt + RESCAN_EVERY_MS;
   }
 
-  /** Runs a rescan and records its cost. */
-  async rescan<T>(queueId: number, work: () => Promise<T>): Promise<T> {
+  /** Runs a rescan of these queues and records its cost. */
+  async rescan<T>(queueIds: readonly number[], work: () => Promise<T>): Promise<T> {
     this.isRescanning = true;
     const started = performance.now();
     try {
       return await work();
     } finally {
       const ended = performance.now();
-      this.of(queueId).rescannedAt = ended;
+      for (const queueId of queueIds) this.of(queueId).rescannedAt = ended;
       this.nextRescanAt = ended + (ended - started) * RESCAN_PAUSE_FACTOR;
       this.isRescanning = false;
     }
