@@ -34,8 +34,8 @@ export async function main(args: readonly string[], rig?: Rig): Promise<void> {
     options,
     results,
     markdown: `Each client sends, receives and deletes messages of 200 bytes in batches of 10, with ${BATCH_10.producers} producers
-and ${BATCH_10.consumers} consumers in closed loops. Both speak to the same broker. The load generator's CPU is
-that of the client. Figures are medians (lowest – highest) of ${options.runs} stretches of ${options.seconds} s. The two run
+and ${BATCH_10.consumers} consumers in closed loops. Both speak to the same broker. The load generator's CPU
+is that of the client. Figures are medians (lowest – highest) of ${options.runs} stretches of ${options.seconds} s. The two run
 in rounds.
 
 ${rateTable(results)}

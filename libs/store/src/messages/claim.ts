@@ -28,7 +28,7 @@ export interface Demand {
   leaseSeconds: number;
 }
 
-/** What the consumers of one queue want, in the order in which they came. */
+/** The demands of one queue's consumers, in the order in which they came. */
 export interface ClaimRequest {
   queue: Queue;
   demands: readonly Demand[];

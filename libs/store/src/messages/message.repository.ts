@@ -22,7 +22,7 @@ import { type Handled, OneMessage, type Wish } from './one-message.js';
 import { QueueViews } from './queue-view.js';
 import { Receipts, type ReceiptVerb, type ReceiptOutcomes, type ReceiptsRequest, SETTLE } from './receipts.js';
 
-/** What a claim did for one queue. */
+/** The result of a claim for one queue. */
 export interface ClaimOutcome {
   /** One list for each demand, in the request's order. */
   leased: LeasedMessage[][];
@@ -157,8 +157,8 @@ export class MessageRepository {
   }
 
   /**
-   * Leases ready messages to consumers of one or several queues. In each queue, the most urgent come
-   * first, then those that have been available longest. The consumer who came first gets them.
+   * Leases ready messages to consumers of one or several queues. In each queue, the most urgent
+   * come first, then those that have been available longest. The consumer who came first gets them.
    *
    * The claim deletes expired deliveries that it meets. Over-received ones go to the dead-letter
    * queue in a transaction of their own. Correctness therefore does not depend on the reaper.

@@ -191,8 +191,8 @@ export class QueueViews {
   }
 
   /**
-   * Whether a rescan of this queue may start now. A broker runs one rescan at a time, for the queues
-   * of one claim. An apparently empty queue need not wait for {@link RESCAN_EVERY_MS}.
+   * Whether a rescan of this queue may start now. A broker runs one rescan at a time, for the
+   * queues of one claim. An apparently empty queue need not wait for {@link RESCAN_EVERY_MS}.
    */
   isRescanDue(queueId: number, isEmpty: boolean): boolean {
     const view = this.views.get(queueId);
