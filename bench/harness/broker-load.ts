@@ -6,7 +6,7 @@ import type { Quantiles } from './figures.js';
 import { ConnectionClosedError } from './http-connection.js';
 import { LatencyRecorder } from './latency-recorder.js';
 import type { Side, Load, QueueLoadShape } from './load.js';
-import { QueueClient, type Route, type Target } from './queue-client.js';
+import { QueueClient, type QueueClientOptions, type Route, type Target } from './queue-client.js';
 
 /**
  * Names the latency from the start of an enqueue request to the dequeue answer with its message.
@@ -94,9 +94,10 @@ export class BrokerLoad implements Load {
     const { producers, consumers } = sidesOf(shape, mode);
     const routes = typeof broker === 'string' ? { producers: [broker], consumers: [broker] } : broker;
     const targets: readonly Target[] = shape.topic === undefined ? shape.queues : [{ topic: shape.topic }];
+    const { idempotencyKeys, apiKey } = shape;
     const clients = {
-      producers: await Clients.open(routes.producers, targets, producers, latencies, shape.idempotencyKeys),
-      consumers: await Clients.open(routes.consumers, shape.queues, consumers, latencies),
+      producers: await Clients.open(routes.producers, targets, producers, { latencies, idempotencyKeys, apiKey }),
+      consumers: await Clients.open(routes.consumers, shape.queues, consumers, { latencies, apiKey }),
     };
     return new BrokerLoad(shape, mode, produced, clients, latencies);
   }
@@ -201,12 +202,11 @@ class Clients {
     routes: readonly Route[],
     targets: readonly Target[],
     side: Side,
-    latencies: LatencyRecorder,
-    hasKeys = false,
+    options: QueueClientOptions,
   ): Promise<Clients> {
     const openOne = async (worker: number): Promise<QueueClient> => {
       const target = targets[isPaced(side) ? 0 : worker % targets.length] as Target;
-      return QueueClient.open(routes[worker % routes.length] as Route, target, latencies, hasKeys);
+      return QueueClient.open(routes[worker % routes.length] as Route, target, options);
     };
     const workers = Array.from({ length: isPaced(side) ? 0 : side }, (_, worker) => worker);
     return new Clients(openOne, await Promise.all(workers.map(openOne)));

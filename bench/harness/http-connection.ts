@@ -4,6 +4,8 @@ import { connect, type Socket } from 'node:net';
 export interface HttpAnswer {
   status: number;
   text: string;
+  /** Seconds, of a refusal that says when to come again. */
+  retryAfter: number | undefined;
 }
 
 /** The connection was closed, by either side, before the answer came. */
@@ -23,20 +25,23 @@ const END_OF_HEAD = '\r\n\r\n';
  * to 32 µs.
  */
 export class HttpConnection {
-  private readonly host: string;
+  private readonly fixedHead: string;
   private chunks: Buffer[] = [];
   private received = 0;
   /** Bytes of the whole answer; unknown until its head is complete. */
   private answerBytes: number | undefined;
   private bodyStart = 0;
   private status = 0;
+  private retryAfter: number | undefined;
   private waiting: { resolve: (answer: HttpAnswer) => void; reject: (error: Error) => void } | undefined;
 
   private constructor(
     private readonly socket: Socket,
     { host }: URL,
+    apiKey: string | undefined,
   ) {
-    this.host = host;
+    const key = apiKey === undefined ? '' : `\r\nauthorization: Bearer ${apiKey}`;
+    this.fixedHead = `host: ${host}${key}\r\ncontent-type: application/json\r\ncontent-length: `;
     socket.setNoDelay(true);
     socket.on('data', (chunk) => this.receive(chunk));
     socket.on('error', (error) => this.fail(error));
@@ -44,11 +49,11 @@ export class HttpConnection {
   }
 
   /** @param url such as `http://127.0.0.1:8080` */
-  static async open(url: string): Promise<HttpConnection> {
+  static async open(url: string, apiKey?: string): Promise<HttpConnection> {
     const address = new URL(url);
     const socket = connect(Number(address.port), address.hostname);
     await once(socket, 'connect');
-    return new HttpConnection(socket, address);
+    return new HttpConnection(socket, address, apiKey);
   }
 
   /**
@@ -60,7 +65,7 @@ export class HttpConnection {
       if (this.socket.destroyed) return reject(new ConnectionClosedError('the connection is closed'));
       if (this.waiting) return reject(new Error('one request at a time'));
       this.waiting = { resolve, reject };
-      const head = `POST ${path} HTTP/1.1\r\nhost: ${this.host}\r\ncontent-type: application/json\r\ncontent-length: ${body.length}${headers}`;
+      const head = `POST ${path} HTTP/1.1\r\n${this.fixedHead}${body.length}${headers}`;
       this.socket.write(head + END_OF_HEAD + body, 'latin1');
     });
   }
@@ -84,13 +89,15 @@ export class HttpConnection {
     const length = /\r\ncontent-length: *(\d+)/i.exec(head)?.[1];
     if (length === undefined) return this.fail(new Error(`an answer without a content-length: ${head}`));
     this.status = Number(head.slice(9, 12));
+    const seconds = this.status < 400 ? undefined : /\r\nretry-after: *(\d+)/i.exec(head)?.[1];
+    this.retryAfter = seconds === undefined ? undefined : Number(seconds);
     this.bodyStart = end + END_OF_HEAD.length;
     this.answerBytes = this.bodyStart + Number(length);
   }
 
   private finish(answerBytes: number): void {
-    const answer = { status: this.status, text: this.all().toString('utf8', this.bodyStart, answerBytes) };
-    const { waiting } = this;
+    const { waiting, status, retryAfter } = this;
+    const answer = { status, text: this.all().toString('utf8', this.bodyStart, answerBytes), retryAfter };
     this.chunks = [];
     this.received = 0;
     this.answerBytes = undefined;

@@ -25,6 +25,7 @@ export interface LoadShape {
   bodyBytes: number;
   /** Whether each enqueue has an `Idempotency-Key`, as those of `@rowmq/client`. */
   idempotencyKeys?: boolean;
+  apiKey?: string;
   /** An ordered queue, and messages of so many groups in turn. */
   groups?: number;
   /** Priorities that closed producers use; absent: the default one. */

@@ -32,10 +32,17 @@ export type Route = string | Balancer;
 /** The queue with this name, or a topic, whose clients only enqueue. */
 export type Target = string | { topic: string };
 
+export interface QueueClientOptions {
+  /** Records the latency of each call under its verb. */
+  latencies?: LatencyRecorder | undefined;
+  /** Each enqueue has an Idempotency-Key, as those of `@rowmq/client`. */
+  idempotencyKeys?: boolean | undefined;
+  apiKey?: string | undefined;
+}
+
 /**
- * Works on one target, one call at a time, with a connection to each broker of its route. If there
- * is a recorder, it records each call's latency under the verb, from `since` or from the call. Any
- * answer but success is an error.
+ * Works on one target, one call at a time, with a connection to each broker of its route. A latency
+ * counts from `since` or from the call. Any answer but success is an error.
  */
 export class QueueClient {
   private readonly path: string;
@@ -44,17 +51,15 @@ export class QueueClient {
     private readonly connections: readonly HttpConnection[],
     private readonly route: Route,
     target: Target,
-    private readonly latencies: LatencyRecorder | undefined,
-    private readonly hasKeys: boolean,
+    private readonly options: QueueClientOptions,
   ) {
     this.path = typeof target === 'string' ? `/v1/queues/${target}/messages` : `/v1/topics/${target.topic}/messages`;
   }
 
-  /** @param hasKeys each enqueue has an Idempotency-Key, as those of `@rowmq/client` */
-  static async open(route: Route, target: Target, latencies?: LatencyRecorder, hasKeys = false): Promise<QueueClient> {
+  static async open(route: Route, target: Target, options: QueueClientOptions = {}): Promise<QueueClient> {
     const urls = typeof route === 'string' ? [route] : route.urls;
-    const connections = await Promise.all(urls.map(async (url) => HttpConnection.open(url)));
-    return new QueueClient(connections, route, target, latencies, hasKeys);
+    const connections = await Promise.all(urls.map(async (url) => HttpConnection.open(url, options.apiKey)));
+    return new QueueClient(connections, route, target, options);
   }
 
   /**
@@ -62,7 +67,7 @@ export class QueueClient {
    * the ids.
    */
   async enqueue(request: string, since?: number): Promise<string[]> {
-    const headers = this.hasKeys ? `\r\nidempotency-key: "${randomUUID()}"` : '';
+    const headers = this.options.idempotencyKeys === true ? `\r\nidempotency-key: "${randomUUID()}"` : '';
     const { messages } = await this.call<EnqueueAnswer>('enqueue', request, since, headers);
     return messages.map(({ id }) => id);
   }
@@ -88,7 +93,7 @@ export class QueueClient {
     const { path, status } = VERBS[verb];
     const broker = typeof this.route === 'string' ? 0 : this.route.next();
     const answer = await (this.connections[broker] as HttpConnection).post(this.path + path, request, headers);
-    this.latencies?.record(verb, since);
+    this.options.latencies?.record(verb, since);
     if (answer.status !== status) throw new Error(`${verb} answered ${answer.status}: ${answer.text.slice(0, 500)}`);
     return JSON.parse(answer.text) as T;
   }

@@ -107,6 +107,7 @@ describe('a benchmark', () => {
       /batch 10, 2 brokers, requests dealt round, to one[\s\S]*producers and consumers on different brokers \| [\d,.]+ /,
     ],
     ['bench:dashboard', ['--pages', '2', '--queues', '3'], /\| 2 pages \|/],
+    ['bench:flood', [], /key has a limit \|/],
     ['bench:sqs', [], /AWS SDK for JavaScript to RowMQ's client/],
     ['bench:client', [], /batch 100: the client's consumers to bare calls/],
     ['bench:cost', [], /delivery\.delivery_next/],
