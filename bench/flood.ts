@@ -23,7 +23,7 @@ type Flooded = Stretch & {
 
 const OTHERS = 2;
 /** One of the others: single messages, far below what the machine can do. */
-const OTHER = { batch: 1, producers: { perSecond: 50 }, consumers: 4, bodyBytes: 200, countsFromDue: true };
+const OTHER = { batch: 1, producers: { perSecond: 50 }, consumers: 20, bodyBytes: 200, countsFromDue: true };
 /** The flood's connections, each with a call under way while the broker is behind. */
 const CONNECTIONS = 500;
 /** Less than that, so that the room of waiting requests is full. */
@@ -102,12 +102,15 @@ class Site {
     return new Site(rig, broker, admin, { flood, others });
   }
 
-  /** Messages a second that the machine takes and hands out in the flood's batches. */
+  /** Messages a second that the machine takes in the flood's batches, if it does nothing else. */
   async capacity(): Promise<number> {
-    const queues = await this.rig.newQueues(1);
-    const load = await BrokerLoad.start(this.broker.url, { ...BATCH_10, queues, apiKey: this.keys.flood });
-    const { perSecond } = await measure(this.rig, this.broker, load, { warmUpSeconds: 1, seconds: 4 });
-    await load.stop();
+    const shape = { ...BATCH_10, queues: await this.rig.newQueues(1), apiKey: this.keys.flood };
+    const producing = await BrokerLoad.start(this.broker.url, shape, 'produce');
+    const { perSecond } = await measure(this.rig, this.broker, producing, { warmUpSeconds: 1, seconds: 3 });
+    await producing.stop();
+    const draining = await BrokerLoad.start(this.broker.url, shape, 'drain', producing.tally);
+    await draining.ended;
+    await draining.stop();
     return perSecond;
   }
 
@@ -126,7 +129,8 @@ class Site {
     const load = new Together(others, flood);
     const before = { ...flood?.counts };
     const stretch = await measure(rig, broker, load, timing);
-    const since = (what: keyof Flood['counts']): number => ((flood?.counts[what] ?? 0) - (before[what] ?? 0)) / stretch.seconds;
+    const since = (what: keyof Flood['counts']): number =>
+      ((flood?.counts[what] ?? 0) - (before[what] ?? 0)) / stretch.seconds;
     const acceptedPerSecond = since('accepted');
     const refusedPerSecond = since('refused');
     const mostWaiting = flood?.mostWaiting ?? 0;
@@ -164,7 +168,10 @@ class Together implements Load {
   takeLatencies(): Record<string, Quantiles> {
     const each = this.others.map((load) => load.takeLatencies());
     const worst = (name: string): Quantiles[] =>
-      each.flatMap((one) => one[name] ?? []).toSorted((a, b) => b.p99 - a.p99).slice(0, 1);
+      each
+        .flatMap((one) => one[name] ?? [])
+        .toSorted((a, b) => b.p99 - a.p99)
+        .slice(0, 1);
     return Object.fromEntries(['enqueue', END_TO_END].flatMap((name) => worst(name).map((of) => [name, of])));
   }
 
@@ -198,9 +205,8 @@ class Flood {
     const body = 'x'.repeat(shape.bodyBytes);
     this.request = JSON.stringify({ messages: Array.from({ length: shape.batch }, () => ({ body })) });
     this.path = `/v1/queues/${shape.queues[0]}/messages`;
-    this.producing = new LoadGenerator(
-      { perSecond: perSecond / shape.batch, maxInFlight: CONNECTIONS },
-      async (turn) => this.enqueue(turn),
+    this.producing = new LoadGenerator({ perSecond: perSecond / shape.batch, maxInFlight: CONNECTIONS }, async (turn) =>
+      this.enqueue(turn),
     );
     this.ended = this.producing.ended;
   }
@@ -267,12 +273,12 @@ function toMarkdown(results: Record<string, Results>, { runs, seconds, times }: 
       ];
     }),
   );
-  return `Two callers enqueue 50 single messages a second each, and four consumers of each wait for them. A
-third caller, with a key of its own, enqueues batches of ${BATCH_10.batch} over ${CONNECTIONS} connections at ${times} times the rate
-that the machine can do. It never waits, whatever \`Retry-After\` says. ${BATCH_10.consumers} consumers take what was accepted.
-In the last scenario, its key may send an eighth of that rate. At most ${WAITING_REQUESTS} requests wait in the broker.
-Latencies count from the moment at which a request was due, and are those of the caller who fares
-worse. Each message that was accepted came back exactly once. Medians of ${runs} stretches of ${seconds} s, in rounds.
+  return `Two callers enqueue 50 single messages a second each, and ${OTHER.consumers} consumers of each wait for them. A
+third caller, with a key of its own, enqueues batches of ${BATCH_10.batch} at ${times} times the rate that the machine can
+take, over ${CONNECTIONS} connections. It never waits, whatever \`Retry-After\` says. ${BATCH_10.consumers} consumers take what was
+accepted. In the last scenario, its key may send an eighth of that rate. At most ${WAITING_REQUESTS} requests wait
+in the broker. Latencies count from the moment at which a request was due, and are those of the caller who
+fares worse. Each message that was accepted came back exactly once. Medians of ${runs} stretches of ${seconds} s, in rounds.
 
 ${table(head, rows)}`;
 }
