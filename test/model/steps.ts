@@ -1,4 +1,4 @@
-import type { Filter } from '@rowmq/contract';
+import type { Filter, JobKind, MoveCause } from '@rowmq/contract';
 import fc from 'fast-check';
 import type { Cut as AnyCut } from '../support/cutting-proxy.js';
 import type { Settings } from '@rowmq/client/testing';
@@ -63,6 +63,39 @@ export interface Picks {
   receipts: PickedReceipt[];
 }
 
+/** The messages that a job wants: those that meet all of these. */
+export interface JobFilter {
+  source?: string;
+  /** They have once moved for this cause. */
+  cause?: MoveCause;
+  /** They were published with this kind. */
+  kind?: string;
+  body?: string;
+  /** They came to the queue within so many ms before the job began. */
+  movedWithinMs?: number;
+}
+
+/** A job. A purge has neither a target nor a filter nor a limit. */
+export interface NewJob {
+  kind: JobKind;
+  queue: string;
+  /** The queue to which a redrive moves messages. Null: each goes back. */
+  target: string | null;
+  filter: JobFilter;
+  maxMessages: number | null;
+}
+
+/** A job, counted back from the latest. */
+interface OfJob {
+  nth: number;
+}
+
+/** The size of a job's batch: it passes so many rows, and handles so many messages at most. */
+export interface BatchSize {
+  rows: number;
+  most: number;
+}
+
 /** Messages for the topic, and by queue the consumers that wait. */
 export interface Publish {
   messages: (NewMessage & { kind: (typeof KINDS)[number] })[];
@@ -86,6 +119,11 @@ export type Step =
   | ({ does: 'purge'; queue: string } & Cuttable)
   /** Looks for the messages that a replay would bring back. */
   | { does: 'replay'; queue: string }
+  | ({ does: 'startJob' } & NewJob & On)
+  /** Unless another broker is its worker. The cut strikes in the first batch. */
+  | ({ does: 'runJob'; batches: number } & BatchSize & OfJob & On & Cuttable)
+  | ({ does: 'leaveJob'; how: 'stops' | 'fails' } & OfJob & On)
+  | ({ does: 'cancelJob' } & OfJob & On)
   | ({ does: 'configure'; queue: string; settings: Partial<Settings> } & On)
   | ({ does: 'pause' | 'resume'; queue: string } & On)
   | ({ does: 'restart' } & On)
@@ -167,14 +205,28 @@ const common = {
   messageTtlSeconds: fc.constantFrom(345_600, 345_600, 345_600, 5),
   maxReceives: fc.constantFrom(null, 1, 1, 2),
 };
-const SETTINGS = ['maxReceives', 'deadLetterQueue', 'maxDepth', 'delaySeconds', 'messageTtlSeconds'] as const;
+const SETTINGS = [
+  'maxReceives',
+  'deadLetterQueue',
+  'deadLetterExpired',
+  'maxDepth',
+  'delaySeconds',
+  'messageTtlSeconds',
+] as const;
 const othersThan = (name: string): string[] => QUEUES.filter((other) => other !== name);
+/** A queue without a dead-letter queue cannot keep expired messages. */
 const settingsOf = (name: string): fc.Arbitrary<Settings> =>
-  fc.record({
-    ...common,
-    deadLetterQueue: fc.constantFrom(null, ...othersThan(name), name === GRAVEYARD ? null : GRAVEYARD),
-    maxDepth: name === BOUNDED ? maxDepth : fc.constant(null),
-  });
+  fc
+    .record({
+      ...common,
+      deadLetterQueue: fc.constantFrom(null, ...othersThan(name), name === GRAVEYARD ? null : GRAVEYARD),
+      deadLetterExpired: fc.constantFrom(false, false, true),
+      maxDepth: name === BOUNDED ? maxDepth : fc.constant(null),
+    })
+    .map(({ deadLetterExpired, ...settings }) => ({
+      ...settings,
+      deadLetterExpired: deadLetterExpired && settings.deadLetterQueue !== null,
+    }));
 /** A change of one setting of a queue. */
 const change = queue.chain((name) =>
   fc
@@ -196,6 +248,54 @@ const dequeues = fc.uniqueArray(fc.record({ queue, demands: some(demand), acks }
 const nacks = some(fc.record({ receipts, delaySeconds: seconds(0, 0, 1, 5) }));
 const extensions = some(fc.record({ receipts, leaseSeconds: seconds(30, 1, 5) }));
 const ms = fc.constantFrom(1, 50, 50, 100, 100, 101, 249, 250, 250, 500, 1000, 61_000);
+
+/** Half of the jobs want everything. */
+const filter = fc.oneof(
+  { weight: 1, arbitrary: fc.constant<JobFilter>({}) },
+  {
+    weight: 1,
+    arbitrary: fc.constantFrom<JobFilter>(
+      ...QUEUES.map((source) => ({ source })),
+      ...(['rejected', 'max-receives', 'expired', 'redriven'] as const).map((cause) => ({ cause })),
+      { kind: 'y' },
+      { body: '1' },
+      { body: '2' },
+      { source: 'a', body: '3' },
+      { movedWithinMs: 0 },
+      { movedWithinMs: 1000 },
+    ),
+  },
+);
+const inGraveyard = fc.constantFrom<string>(GRAVEYARD, GRAVEYARD, GRAVEYARD, ...QUEUES);
+const newJob = (jobQueue: fc.Arbitrary<string>): fc.Arbitrary<Step> =>
+  fc.record({
+    does: does('startJob'),
+    broker,
+    kind: fc.constantFrom<JobKind>('redrive', 'redrive', 'redrive', 'drop', 'purge'),
+    queue: jobQueue,
+    target: fc.constantFrom(null, ...QUEUES, ...QUEUES),
+    filter,
+    maxMessages: fc.constantFrom(null, null, null, 1, 3),
+  });
+const startJob = newJob(inGraveyard);
+/** Usually the latest job. */
+const nthJob = fc.constantFrom(0, 0, 0, 1, 2);
+const ofJob = {
+  does: does('runJob'),
+  broker,
+  nth: nthJob,
+  rows: fc.constantFrom(1, 2, 500),
+  most: fc.constantFrom(Infinity, Infinity, 1, 2),
+  batches: fc.constantFrom(1, 1, 2, 20),
+  cut,
+};
+const runJob = fc.record(ofJob);
+const leaveJob = fc.record({
+  does: does('leaveJob'),
+  broker,
+  nth: nthJob,
+  how: fc.constantFrom('stops' as const, 'fails' as const),
+});
 
 const published = fc.array(
   fc.tuple(message, fc.constantFrom(...KINDS)).map(([{ groupId: _, ...one }, kind]) => ({ ...one, kind })),
@@ -224,13 +324,17 @@ const STEPS: [weight: number, fc.Arbitrary<Step>][] = [
     6,
     fc.record({
       does: does('redrive'),
-      queue: fc.constantFrom(GRAVEYARD, GRAVEYARD, GRAVEYARD, ...QUEUES),
+      queue: inGraveyard,
       most: fc.constantFrom(Infinity, 1, 2),
       cut,
     }),
   ],
   [1, fc.record({ does: does('purge'), queue, cut })],
   [3, fc.record({ does: does('replay'), queue })],
+  [3, startJob],
+  [5, runJob],
+  [1, leaveJob],
+  [1, fc.record({ does: does('cancelJob'), broker, nth: nthJob })],
   [1, fc.record({ does: does('configure'), broker, change }).map(({ change: of, ...rest }) => ({ ...rest, ...of }))],
   [1, fc.record({ does: fc.constantFrom('resume' as const, 'pause' as const), broker, queue })],
   [1, fc.record({ does: does('restart'), broker })],
@@ -253,6 +357,49 @@ const TO_THE_GRAVEYARD_AND_BACK: fc.Arbitrary<Step>[] = [
   fc.record({ does: does('deadLetter'), cut }),
   fc.record({ does: does('redrive'), queue: fc.constant(GRAVEYARD), most: fc.constantFrom(Infinity, 2), cut }),
 ];
+const partOf = (all: fc.Arbitrary<Step>[]): fc.Arbitrary<Step[]> =>
+  fc
+    .tuple(fc.tuple(...all), fc.subarray([...all.keys()], { minLength: 1 }))
+    .map(([made, kept]) => kept.map((index) => made[index]!));
+const lasting = message.map(({ priority, groupId }): NewMessage => ({ priority, groupId, delaySeconds: 0 }));
+const someLasting = fc.oneof(
+  fc.array(lasting, { minLength: 2, maxLength: 6 }),
+  fc.tuple(lasting, fc.integer({ min: 2, max: 6 })).map(([one, copies]) => Array<NewMessage>(copies).fill(one)),
+);
+const enqueueLasting = fc.tuple(
+  ...OTHERS.map((name) =>
+    fc.record({ queue: fc.constant(name), messages: someLasting, waiting: fc.constant<Demand[]>([]) }),
+  ),
+);
+/** A batch, and perhaps another one by another broker, while the messages move and die. */
+const batchesOfAJob = [
+  fc.record({ ...ofJob, nth: fc.constant(0), batches: fc.constant(1) }),
+  partOf([
+    fc.record({ does: does('dequeue'), broker, requests: dequeues, cut }),
+    fc.record({ does: does('reject'), broker, receipts, cut }),
+    fc.record({ does: fc.constantFrom('expire' as const, 'deadLetter' as const), cut }),
+    fc.oneof(
+      leaveJob,
+      fc.constantFrom(14_999, 15_000, 15_000).map((passed): Step => ({ does: 'wait', ms: passed })),
+    ),
+  ]),
+  fc.record({ ...ofJob, nth: fc.constant(0) }),
+];
+const AROUND_A_JOB = fc.oneof(
+  fc.tuple(
+    fc.record({ does: does('enqueue'), broker, requests: enqueueLasting, cut }),
+    newJob(fc.constantFrom(...OTHERS)),
+    ...batchesOfAJob,
+  ),
+  fc.tuple(
+    fc.record({ does: does('enqueue'), broker, requests: enqueueLasting, cut }),
+    fc.record({ does: does('dequeue'), broker, requests: dequeueFromOthers, cut }),
+    fc.record({ does: does('reject'), broker, receipts, cut }),
+    fc.record({ does: does('reject'), broker, receipts, cut }),
+    newJob(fc.constant(GRAVEYARD)),
+    ...batchesOfAJob,
+  ),
+);
 const enqueueInBounded = (expiry: fc.Arbitrary<number | undefined>): fc.Arbitrary<Step> => {
   const short = expiry.chain((expiresInSeconds) =>
     fc.array(
@@ -282,12 +429,9 @@ const BEHIND_A_TRANSACTION: fc.Arbitrary<Step>[] = [
     cut,
   }),
 ];
-const partOf = (all: fc.Arbitrary<Step>[]): fc.Arbitrary<Step[]> =>
-  fc
-    .tuple(fc.tuple(...all), fc.subarray([...all.keys()], { minLength: 1 }))
-    .map(([made, kept]) => kept.map((index) => made[index]!));
 const sequence = fc.oneof(
   { weight: 5, arbitrary: partOf(TO_THE_GRAVEYARD_AND_BACK) },
+  { weight: 7, arbitrary: AROUND_A_JOB.map((parts) => parts.flat()) },
   { weight: 1, arbitrary: partOf(FULL_OF_EXPIRED) },
   { weight: 1, arbitrary: fc.tuple(...BEHIND_A_TRANSACTION) },
 );
@@ -296,7 +440,7 @@ const steps = fc.oneof(
   { withCrossShrink: true },
   { weight: 1, arbitrary: fc.constant<Step[]>([]) },
   { weight: 60, arbitrary: step.map((one) => [one]) },
-  { weight: 6, arbitrary: sequence },
+  { weight: 12, arbitrary: sequence },
 );
 
 /** About 18 steps on three queues and two brokers. With bias most histories would be short. */
