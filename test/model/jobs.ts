@@ -173,7 +173,7 @@ export class Jobs {
     const done = inView.filter((one) => stored.get(keyOf(one))?.queue !== one.queue);
     const seen = { inView, done, room };
     this.compareChoice(terms, seen, result, before);
-    compareCounts(before, result, { ...this.passed(terms, seen, result, before), done: done.length });
+    compareCounts(before, result, done.length, this.passed(terms, seen, result, before));
     same('messages that a batch moved', world.named(result.moved), movedBy(terms, done));
     for (const one of done) this.rules.handle(terms, one);
     if (terms.kind !== 'redrive') this.history.settled(done);
@@ -194,24 +194,26 @@ export class Jobs {
     const unwanted = done.filter((one) => !able.includes(one));
     same('handled, though the job does not want them', unwanted.map(keyOf), []);
     same(`at most ${room} handled`, done.length <= room, true);
-    const lastDone = done.map(({ id }) => packOf(id)).reduce((one, other) => (one > other ? one : other), '');
-    const end = done.length < room ? endOf(job, before) : null;
+    const end = endOf(job, before);
+    const last = done.map(({ id }) => packOf(id)).reduce((one, other) => (one > other ? one : other), '');
     const overlooked = able
       .filter((one) => !done.includes(one))
-      .filter((one) => (end === null ? packOf(one.id) < lastDone : isBetween(FIRST_ID, one, end)));
+      .filter((one) => packOf(one.id) < last || (end !== null && isBetween(FIRST_ID, one, end)));
     same('overlooked by a batch', overlooked.map(keyOf), []);
-    if (end === null) return;
-    same('a batch goes further', end.compare(before.afterPackId) > 0 || isEnd(job, before), true);
+    const isFurther = end === null || isEnd(job, before) || end.compare(before.afterPackId) > 0;
+    same('a batch gets on', isFurther || done.length > 0, true);
   }
 
-  /** The messages of the packs that a batch has passed. Null: it had no more room. */
-  private passed(terms: JobTerms, { inView, done, room }: Seen, { job }: JobBatch, before: JobEntity): Passed | null {
-    if (done.length === room) return null;
-    const passed = inView.filter((one) => isBetween(FIRST_ID, one, endOf(job, before)));
+  /** The messages of the packs that a batch has passed. Null: nobody knows how far it came. */
+  private passed(terms: JobTerms, { inView, done }: Seen, { job }: JobBatch, before: JobEntity): Passed | null {
+    const end = endOf(job, before);
+    if (end === null) return null;
+    const passed = inView.filter((one) => isBetween(FIRST_ID, one, end));
     const unable = passed.filter((one) => terms.selects(one) && !this.rules.mayHandle(terms, one)).length;
+    const beyond = done.filter((one) => !passed.includes(one)).length;
     // A purge comes back for leases that are about to end. No later batch moves the others.
     const [skipped, left] = terms.kind === 'purge' ? [0, unable] : [unable, 0];
-    return { examined: passed.length, skipped, left };
+    return { examined: passed.length + beyond, skipped, left };
   }
 
   private toFilter({ movedWithinMs, kind, cause, ...others }: JobFilter): MessageFilter {
@@ -266,12 +268,16 @@ interface Passed {
   left: number;
 }
 
-/** The last pack that a batch has passed, if it had room for more messages. */
-function endOf(after: JobEntity, before: JobEntity): Buffer {
+/**
+ * The last pack that a batch has passed. Null: the job has handled enough messages, and does not
+ * tell.
+ */
+function endOf(after: JobEntity, before: JobEntity): Buffer | null {
+  if (after.maxMessages !== null && after.done >= after.maxMessages) return null;
   return isEnd(after, before) ? before.lastPackId : after.afterPackId;
 }
 
-/** Whether a batch, if it had room for more messages, was the last one of a pass. */
+/** Whether a batch was the last one of a pass. */
 function isEnd(after: JobEntity, before: JobEntity): boolean {
   return after.state === 'done' || after.pass > before.pass;
 }
@@ -281,23 +287,20 @@ function progressOf({ examined, done, skipped, afterPackId, pass, leftOver, step
   return { examined, done, skipped, after: hex(afterPackId), pass, leftOver, step, state };
 }
 
-/**
- * Compares the counts of a job after a batch. If the batch had no more room, it may have ended
- * anywhere before the next message that it wants.
- */
+/** Compares the counts of a job after a batch. */
 function compareCounts(
   before: JobEntity,
   { job: after, count: counted }: JobBatch,
-  { done, ...passed }: Partial<Passed> & { done: number },
+  done: number,
+  passed: Passed | null,
 ): void {
   const total = before.done + done;
-  const isEnough = before.maxMessages !== null && total >= before.maxMessages;
   same('messages of a batch', { counted, total: after.done }, { counted: done, total });
-  if (passed.examined === undefined) {
-    if (isEnough) same('the state of a job that has handled enough', after.state, 'done');
+  if (passed === null) {
+    same('the state of a job that has handled enough', after.state, 'done');
     return;
   }
-  const left = before.leftOver + (passed.left ?? 0);
+  const left = before.leftOver + passed.left;
   const isLast = isEnd(after, before);
   const isOver = isLast && (left === 0 || before.pass >= MOST_PASSES);
   const isFirst = before.pass === 1;
@@ -307,7 +310,7 @@ function compareCounts(
     { examined, skipped, pass, leftOver, state },
     {
       examined: before.examined + (isFirst ? passed.examined : 0),
-      skipped: before.skipped + (isFirst ? (passed.skipped ?? 0) : 0) + (isOver ? left : 0),
+      skipped: before.skipped + (isFirst ? passed.skipped : 0) + (isOver ? left : 0),
       pass: before.pass + (isLast && !isOver ? 1 : 0),
       leftOver: isLast ? 0 : left,
       state: isOver ? 'done' : 'running',

@@ -371,25 +371,39 @@ const enqueueLasting = fc.tuple(
     fc.record({ queue: fc.constant(name), messages: someLasting, waiting: fc.constant<Demand[]>([]) }),
   ),
 );
-/** A batch, and perhaps another one by another broker, while the messages move and die. */
-const batchesOfAJob = [
-  fc.record({ ...ofJob, nth: fc.constant(0), batches: fc.constant(1) }),
-  partOf([
-    fc.record({ does: does('dequeue'), broker, requests: dequeues, cut }),
-    fc.record({ does: does('reject'), broker, receipts, cut }),
-    fc.record({ does: fc.constantFrom('expire' as const, 'deadLetter' as const), cut }),
-    fc.oneof(
-      leaveJob,
-      fc.constantFrom(14_999, 15_000, 15_000).map((passed): Step => ({ does: 'wait', ms: passed })),
+/** A small batch, and then others, perhaps by another broker, while the messages move and die. */
+const batchesOfAJob = fc
+  .record({
+    worker: broker,
+    goesOn: fc.constantFrom(true, true, false),
+    first: fc.record({ ...ofJob, nth: fc.constant(0), rows: fc.constantFrom(1, 1, 2, 500), batches: fc.constant(1) }),
+    meanwhile: fc.oneof(
+      fc.tuple(
+        fc.record({ does: does('dequeue'), broker, requests: dequeueFromOthers, cut }),
+        fc.record({ does: does('reject'), broker, receipts, cut }),
+      ),
+      partOf([
+        fc.record({ does: does('dequeue'), broker, requests: dequeues, cut }),
+        fc.record({ does: does('reject'), broker, receipts, cut }),
+        fc.record({ does: fc.constantFrom('expire' as const, 'deadLetter' as const), cut }),
+        fc.oneof(
+          leaveJob,
+          fc.constantFrom(14_999, 15_000, 15_000).map((passed): Step => ({ does: 'wait', ms: passed })),
+        ),
+      ]),
     ),
-  ]),
-  fc.record({ ...ofJob, nth: fc.constant(0) }),
-];
+    last: fc.record({ ...ofJob, nth: fc.constant(0), batches: fc.constantFrom(1, 20, 20) }),
+  })
+  .map(({ worker, goesOn, first, meanwhile, last }): Step[] => [
+    { ...first, broker: worker },
+    ...meanwhile,
+    { ...last, broker: goesOn ? worker : last.broker },
+  ]);
 const AROUND_A_JOB = fc.oneof(
   fc.tuple(
     fc.record({ does: does('enqueue'), broker, requests: enqueueLasting, cut }),
     newJob(fc.constantFrom(...OTHERS)),
-    ...batchesOfAJob,
+    batchesOfAJob,
   ),
   fc.tuple(
     fc.record({ does: does('enqueue'), broker, requests: enqueueLasting, cut }),
@@ -397,7 +411,7 @@ const AROUND_A_JOB = fc.oneof(
     fc.record({ does: does('reject'), broker, receipts, cut }),
     fc.record({ does: does('reject'), broker, receipts, cut }),
     newJob(fc.constant(GRAVEYARD)),
-    ...batchesOfAJob,
+    batchesOfAJob,
   ),
 );
 const enqueueInBounded = (expiry: fc.Arbitrary<number | undefined>): fc.Arbitrary<Step> => {
