@@ -378,7 +378,9 @@ const batchesOfAJob = fc
     goesOn: fc.constantFrom(true, true, false),
     first: fc.record({ ...ofJob, nth: fc.constant(0), rows: fc.constantFrom(1, 1, 2, 500), batches: fc.constant(1) }),
     meanwhile: fc.oneof(
+      // They come back, and too late for the job.
       fc.tuple(
+        fc.record({ does: does('wait'), ms: fc.constant(1) }),
         fc.record({ does: does('dequeue'), broker, requests: dequeueFromOthers, cut }),
         fc.record({ does: does('reject'), broker, receipts, cut }),
       ),
