@@ -2,8 +2,9 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { testServer } from '../support/servers.js';
 import { tally } from './compare.js';
+import { history } from './histories.js';
 import { runHistory } from './run-history.js';
-import { type History, history } from './steps.js';
+import type { History } from './steps.js';
 import { inWords } from './words.js';
 import { START, World } from './world.js';
 
