@@ -87,6 +87,7 @@ const COMMON = [
   'invalid-request',
   'lease-lost',
   'delivery-not-found',
+  'job done',
 ];
 const RARE = [
   'nack of a part',
@@ -106,7 +107,6 @@ const RARE = [
   'job: move',
   'job: drop',
   'job: purge',
-  'job done',
   'job taken over',
   'job of another worker',
   'job that has ended',

@@ -25,6 +25,7 @@ const LONGEST_DELAY_SECONDS = 1;
 /** The share of leases whose consumers take longer than the lease. */
 const SHARE_SLOW = 0.4;
 const PURGED_AT_ONCE = 20;
+const REPORTS = 4;
 /**
  * The share of requests whose messages all share one fate. The packs of the others share little.
  */
@@ -213,7 +214,9 @@ export const BROKER_STATEMENTS = {
     plan: (scene, { queues, minutes }) =>
       planForSome(scene, queues, async (known) => {
         const counts = () => ({ enqueued: someNumber(), acked: someNumber(), purged: someNumber() });
-        await minutes.add(new Map(known.map(({ id }) => [id, counts()])));
+        // Brokers report at the same time, each its own queues in its own order.
+        const reports = Array.from({ length: REPORTS }, () => new Map(someOf(known).map(({ id }) => [id, counts()])));
+        await Promise.all(reports.map((report) => minutes.add(report)));
       }),
   },
   browse: {
