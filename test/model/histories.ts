@@ -248,11 +248,15 @@ const enqueueLasting = fc.tuple(
     fc.record({ queue: fc.constant(name), messages: someLasting, waiting: fc.constant<Demand[]>([]) }),
   ),
 );
+const leftAlone = fc.oneof(
+  leaveJob,
+  fc.constantFrom(14_999, 15_000, 15_000).map((passed): Step => ({ does: 'wait', ms: passed })),
+);
 /** A small batch, and then others, perhaps by another broker, while the messages move and die. */
 const batchesOfAJob = fc
   .record({
     worker: broker,
-    goesOn: fc.constantFrom(true, true, false),
+    goesOn: fc.boolean(),
     first: fc.record({ ...ofJob, nth: fc.constant(0), rows: fc.constantFrom(1, 1, 2, 500), batches: fc.constant(1) }),
     meanwhile: fc.oneof(
       // They come back, and too late for the job.
@@ -261,14 +265,13 @@ const batchesOfAJob = fc
         fc.record({ does: does('dequeue'), broker, requests: dequeueFromOthers, cut }),
         fc.record({ does: does('reject'), broker, receipts, cut }),
       ),
+      // The job goes to another broker, which may come too early.
+      partOf([fc.record({ does: does('restart'), broker }), leftAlone]),
       partOf([
         fc.record({ does: does('dequeue'), broker, requests: dequeues, cut }),
         fc.record({ does: does('reject'), broker, receipts, cut }),
         fc.record({ does: fc.constantFrom('expire' as const, 'deadLetter' as const), cut }),
-        fc.oneof(
-          leaveJob,
-          fc.constantFrom(14_999, 15_000, 15_000).map((passed): Step => ({ does: 'wait', ms: passed })),
-        ),
+        leftAlone,
       ]),
     ),
     last: fc.record({ ...ofJob, nth: fc.constant(0), batches: fc.constantFrom(1, 20, 20) }),
