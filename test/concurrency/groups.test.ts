@@ -1,16 +1,21 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RowmqError } from '@rowmq/contract';
-import type { LeasedMessage, Queue, Reservation } from '@rowmq/store';
+import type { LeasedMessage, Queue, Reservation, StoreObserver } from '@rowmq/store';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { countDeadlocks, expectNoDeadlock } from '../support/deadlocks.js';
+import { owedIds } from '../support/deliveries.js';
 import { createQueue, message, openStore, type TestStore } from '../support/store.js';
+import { Ledger, pick, text } from './group-ledger.js';
 import { isLong } from './length.js';
+import { operate, reap } from './operators.js';
 
 /*
  * Ordered queues under attack: three brokers, producers and consumers of the same groups, leases
- * that run out, nacks, releases, stale holders, and connections that die. Half of the consumers
- * receive as SQS does, with followers. Some use one receipt, or those of one group, at two brokers
- * at once.
+ * that run out, nacks, releases, stale holders, and connections that die. Consumers also reject
+ * messages, operators cancel and purge them, and some expire.
+ *
+ * Half of the consumers receive as SQS does, with followers. Some use one receipt, or those of one
+ * group, at two brokers at once.
  */
 
 const SECONDS = isLong ? 60 : 3;
@@ -23,87 +28,34 @@ const CONSUMERS = 9;
 
 let brokers: TestStore[];
 let deadlocks: () => number;
+/** Counts the messages of a queue that claims find expired. */
+let expiredOnSight: { queue: string; ledger: Ledger } | undefined;
+
+const observer: StoreObserver = {
+  removedInClaim: (event, queue, count) => {
+    if (event === 'expired' && queue === expiredOnSight?.queue) expiredOnSight.ledger.expired += count;
+  },
+  rescanned: () => undefined,
+};
 
 beforeAll(async () => {
-  const first = await openStore({ poolSize: 10 });
+  const first = await openStore({ poolSize: 10, observer });
   brokers = [first];
-  while (brokers.length < BROKERS) brokers.push(await openStore({ on: first.url, poolSize: 10 }));
+  while (brokers.length < BROKERS) brokers.push(await openStore({ on: first.url, poolSize: 10, observer }));
   deadlocks = countDeadlocks(brokers.map(({ database }) => database));
 });
 afterAll(async () => {
   for (const broker of brokers.toReversed()) await broker.close();
 });
 
-/** The messages that groups owe, as far as the clients know. */
-class Ledger {
-  readonly violations: string[] = [];
-  readonly sent = new Set<string>();
-  readonly acked = new Set<string>();
-  handedOff = 0;
-  followers = 0;
-  /** The number of their acks that are on their way, or got no answer. */
-  readonly inDoubt = new Map<string, number>();
-  private readonly owed = new Map<string, Set<string>>();
-
-  stored(group: string, ids: readonly Buffer[]): void {
-    for (const id of ids) {
-      this.sent.add(text(id));
-      this.owed.set(group, (this.owed.get(group) ?? new Set()).add(text(id)));
-    }
-  }
-
-  /** The messages that must come before any later one of their group. */
-  before(group: string): string[] {
-    return [...(this.owed.get(group) ?? [])];
-  }
-
-  /** @param owed the messages that the groups owed before the claim */
-  received(leased: readonly LeasedMessage[], owed: ReadonlyMap<string, readonly string[]>): void {
-    const last = new Map<string, string>();
-    for (const { messageId, groupId = '' } of leased) {
-      const id = text(messageId);
-      if (this.acked.has(id) && !this.inDoubt.has(id)) this.violations.push(`${id} came after its ack`);
-      if (id <= (last.get(groupId) ?? '')) this.violations.push(`${id} came behind ${last.get(groupId)}`);
-      const overtaken = (owed.get(groupId) ?? []).filter(
-        (one) => one < id && one > (last.get(groupId) ?? '') && !this.acked.has(one) && !this.inDoubt.has(one),
-      );
-      if (overtaken.length > 0) this.violations.push(`${id} overtook ${overtaken.join(', ')}`);
-      last.set(groupId, id);
-    }
-  }
-
-  async ack(leased: readonly LeasedMessage[], ack: () => Promise<(string | null)[]>): Promise<void> {
-    for (const { messageId } of leased) this.doubt(text(messageId), 1);
-    let outcomes: (string | null)[];
-    try {
-      outcomes = await ack();
-    } catch (error) {
-      if (error instanceof RowmqError) return;
-      throw error;
-    }
-    for (const [index, { messageId, groupId = '' }] of leased.entries()) {
-      const id = text(messageId);
-      if (outcomes[index] === null) {
-        if (this.acked.has(id)) this.violations.push(`${id} was acked twice`);
-        this.acked.add(id);
-        this.owed.get(groupId)?.delete(id);
-      }
-      if (outcomes[index] !== 'delivery-not-found') this.doubt(id, -1);
-    }
-  }
-
-  /** A stale holder's refusal says nothing of another ack that is on its way. */
-  private doubt(id: string, change: 1 | -1): void {
-    const acks = (this.inDoubt.get(id) ?? 0) + change;
-    if (acks > 0) this.inDoubt.set(id, acks);
-    else this.inDoubt.delete(id);
-  }
-}
-
 const FATES = ['ack', 'ack', 'ack', 'nack', 'release', 'stale', 'part', 'twice', 'apart', 'apart', 'operator'];
 
-function text(id: Buffer): string {
-  return id.toString('hex');
+/** The disturbance of producers and consumers. */
+interface Trouble {
+  /** Connections die. */
+  kills?: boolean;
+  /** Consumers reject messages, operators cancel and purge them, and some expire. */
+  endings?: boolean;
 }
 
 /** Kills a connection of one of the brokers now and then. */
@@ -123,30 +75,34 @@ async function killConnections(isOver: () => boolean): Promise<number> {
   return killed;
 }
 
-async function attack(groups: number, withKills: boolean): Promise<Ledger> {
+async function attack(groups: number, { kills = false, endings = false }: Trouble): Promise<Ledger> {
   const ledger = new Ledger();
-  const queue: Queue = await createQueue(brokers[0] as TestStore, { ordering: 'group' });
+  const [first] = brokers as [TestStore];
+  const dead: Queue = await createQueue(first, { ordering: 'group' });
+  const queue: Queue = await createQueue(first, { ordering: 'group', deadLetterQueue: dead.name });
+  expiredOnSight = { queue: queue.name, ledger };
   const names = Array.from({ length: groups }, (_, index) => `g${index}`);
   const begun = performance.now();
   const isOver = (): boolean => {
     const seconds = (performance.now() - begun) / 1000;
     return seconds >= SECONDS && (ledger.acked.size > ENOUGH || seconds >= SECONDS + EXTRA_SECONDS);
   };
-  const pick = <T>(list: readonly T[]): T => list[Math.floor(Math.random() * list.length)] as T;
   /** Messages that found a consumer who waited. */
   const handedOff: LeasedMessage[][] = [];
   const produce = async (): Promise<void> => {
     while (!isOver()) {
       const { batches } = pick(brokers).messages;
       const wanted = Array.from({ length: 1 + Math.floor(Math.random() * 5) }, () => pick(names));
-      const messages = wanted.map((groupId) => message({ groupId }));
+      const expires = endings && Math.random() < 0.3;
+      const messages = wanted.map((groupId) => message({ groupId, ...(expires && { expiresInSeconds: 1 }) }));
+      const sentAt = performance.now();
       const owed = new Map(names.map((name) => [name, ledger.before(name)]));
       const waiting = (): Reservation => ({
         maxMessages: pick([1, 3]),
         leaseSeconds: pick([0.05, 0.3, 2]),
         handOff: (leased) => {
           ledger.handedOff += leased.length;
-          ledger.received(leased, owed);
+          ledger.received(leased, owed, sentAt);
           handedOff.push(leased);
         },
         cancel: () => undefined,
@@ -154,13 +110,14 @@ async function attack(groups: number, withKills: boolean): Promise<Ledger> {
       const reserve = (): Reservation[] => (Math.random() < 0.5 ? [waiting(), waiting()] : []);
       const requests = [{ queueName: queue.name, messages }];
       const [ids] = await batches.enqueueInOrder(requests, { reserve }).catch((error: unknown) => {
-        if (error instanceof RowmqError) return [undefined];
-        throw error;
+        if (!(error instanceof RowmqError)) throw error;
+        ledger.unanswered += messages.length;
+        return [undefined];
       });
       if (ids instanceof Error) throw ids;
-      for (const [index, { id }] of (ids ?? []).entries()) ledger.stored(wanted[index] as string, [id]);
+      for (const [index, { id }] of (ids ?? []).entries()) ledger.stored(wanted[index] as string, id, sentAt, expires);
       // Consumers keep up, so that groups become idle and busy again.
-      if (ledger.sent.size - ledger.acked.size > Math.min(100, 3 * groups)) await sleep(50);
+      if (ledger.left > Math.min(100, 3 * groups)) await sleep(50);
     }
   };
   const consume = async (mayStop: () => boolean): Promise<void> => {
@@ -170,6 +127,8 @@ async function attack(groups: number, withKills: boolean): Promise<Ledger> {
       const owed = new Map(names.map((name) => [name, ledger.before(name)]));
       const leaseSeconds = isRough ? pick([0.05, 0.3, 2]) : 5;
       const waited = handedOff.shift();
+      const sentAt = performance.now();
+      const wallTime = Date.now();
       const leased =
         waited ?? (await messages.dequeue(queue, { maxMessages: pick([1, 3, 10]), leaseSeconds }).catch(() => []));
       const followers =
@@ -177,9 +136,11 @@ async function attack(groups: number, withKills: boolean): Promise<Ledger> {
       ledger.followers += followers.length;
       const receipts = [...leased, ...followers];
       // A consumer that waited has been checked at its hand-off.
-      ledger.received(waited === undefined ? receipts : followers, waited === undefined ? owed : new Map());
+      ledger.received(waited === undefined ? receipts : followers, waited === undefined ? owed : new Map(), sentAt);
+      for (const { messageId, expiresAt } of waited === undefined ? receipts : followers)
+        if (expiresAt < wallTime) ledger.violations.push(`${text(messageId)} came after it had expired`);
       if (leased.length === 0) await sleep(20);
-      const fate = isRough ? pick(FATES) : 'ack';
+      const fate = isRough ? pick(endings ? [...FATES, 'reject', 'reject'] : FATES) : 'ack';
       if (fate === 'stale') await sleep(leaseSeconds < 1 ? leaseSeconds * 1000 + 300 : 0);
       const taken = fate === 'part' ? receipts.filter(() => Math.random() < 0.5) : receipts;
       const { batches } = messages;
@@ -188,6 +149,7 @@ async function attack(groups: number, withKills: boolean): Promise<Ledger> {
       const others = pick(brokers).messages.batches;
       if (fate === 'nack') await batches.nack([{ ...request, delaySeconds: pick([0, 0.1]) }]).catch(() => undefined);
       else if (fate === 'release') await batches.release([request]).catch(() => undefined);
+      else if (fate === 'reject') await ledger.reject(taken, async () => batches.reject(request));
       else if (fate === 'operator')
         await batches
           .fulfil(pick(taken).messageId, [queue.id], { does: 'release', reaches: () => true })
@@ -215,11 +177,14 @@ async function attack(groups: number, withKills: boolean): Promise<Ledger> {
     }
   };
   const producers = Promise.all(Array.from({ length: PRODUCERS }, produce));
-  const kills = withKills ? killConnections(isOver) : Promise.resolve(0);
   let isDrained = false;
+  const troubles = [
+    ...(kills ? [killConnections(isOver)] : []),
+    ...(endings ? [operate(ledger, brokers, queue, isOver)] : []),
+  ];
+  const reaper = endings ? reap(ledger, first, queue, () => isDrained) : undefined;
   const consumers = Promise.all(Array.from({ length: CONSUMERS }, () => consume(() => isDrained)));
-  await Promise.all([producers, kills]);
-  const first = brokers[0] as TestStore;
+  await Promise.all([producers, ...troubles]);
   for (const end = performance.now() + 60_000; !isDrained && performance.now() < end; await sleep(100))
     isDrained = (await first.unleased.lastId(queue.id)) === null;
   const stuck = await first.database.read(
@@ -228,28 +193,37 @@ async function attack(groups: number, withKills: boolean): Promise<Ledger> {
     [queue.id],
   );
   isDrained = true;
-  await consumers;
+  await Promise.all([consumers, reaper]);
   expect(stuck, 'every message is handed out in the end').toEqual([]);
   const left = await first.database.read('SELECT * FROM message_group WHERE queue_id = ?', [queue.id]);
   expect(left, 'no group is left').toEqual([]);
+  if (ledger.unanswered === 0)
+    expect(await owedIds(first, dead), 'the rejected ones are dead letters').toEqual([...ledger.rejected].toSorted());
   return ledger;
 }
 
-it.each([
-  ['few groups', 3, false],
-  ['many groups', 300, false],
-  ['groups whose brokers lose connections', 20, true],
+it.each<[string, number, Trouble]>([
+  ['few groups', 3, {}],
+  ['many groups', 300, {}],
+  ['groups whose brokers lose connections', 20, { kills: true }],
+  ['groups that are also rejected, cancelled and purged, and expire', 20, { endings: true }],
 ])(
   'messages of %s are handed out in order, none is lost or doubled, and nothing deadlocks',
-  async (_, groups, withKills) => {
+  async (_, groups, trouble) => {
     const before = deadlocks();
-    const { sent, acked, inDoubt, violations, handedOff, followers } = await attack(groups, withKills);
+    const ledger = await attack(groups, trouble);
+    const { sent, acked, violations, handedOff, followers } = ledger;
     expect(followers).toBeGreaterThanOrEqual(groups < 100 ? 10 : 0);
     // A few groups are hardly ever idle.
     expect(handedOff).toBeGreaterThanOrEqual(groups < 100 ? 0 : 10);
     expect(violations).toEqual([]);
-    expect([...sent].filter((id) => !acked.has(id) && !inDoubt.has(id))).toEqual([]);
+    expect(ledger.lost).toEqual([]);
     expect(acked.size).toBeGreaterThan(ENOUGH);
+    if (trouble.endings) {
+      expect(Math.abs(ledger.ended - sent.size)).toBeLessThanOrEqual(ledger.unanswered);
+      for (const some of [ledger.rejected.size, ledger.cancelled.size, ledger.purged, ledger.expired])
+        expect(some).toBeGreaterThan(0);
+    }
     await expectNoDeadlock(deadlocks() - before, { leasesRunOut: true });
   },
   120_000,

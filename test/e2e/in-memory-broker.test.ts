@@ -11,6 +11,7 @@ import {
   PROBLEMS,
   type PutQueueRequest,
   type QueueStats,
+  type RedriveRequest,
   RowmqError,
 } from '@rowmq/contract';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
@@ -157,6 +158,49 @@ describe.concurrent.each(brokers)('%s', (_, make) => {
     ]);
     expect(await broker.cancelJob(jobs[0]!.id)).toEqual(jobs[0]);
     expect(await codeOf(broker.getJob('019a0b5d-0000-7000-8000-000000000000'))).toBe('job-not-found');
+  });
+
+  test('a job counts the messages that it has examined, and those that it wanted and that have no queue to go to', async () => {
+    const dead = await newQueue();
+    const queue = await newQueue({ deadLetterQueue: dead });
+    await enqueue(dead, { body: 'held' });
+    await take(dead);
+    for (const body of ['native apple', 'native pear']) await enqueue(dead, { body });
+    for (const body of ['apple', 'pear', 'plum']) {
+      await enqueue(queue, { body });
+      await broker.nack(queue, { receipts: [(await take(queue)).receipt], deadLetter: true });
+    }
+    const countsOf = async (request: RedriveRequest) => {
+      const { total, examined, done, skipped } = await ended(await broker.redrive(dead, request));
+      return { total, examined, done, skipped };
+    };
+    const filter = { body: 'apple' };
+    expect(await countsOf({ filter })).toEqual({ total: 6, examined: 5, done: 1, skipped: 1 });
+    expect(await countsOf({ maxMessages: 1 })).toEqual({ total: 5, examined: 3, done: 1, skipped: 2 });
+    const { total, examined, done, skipped } = await ended(await broker.drop(dead, { filter: { body: 'native' } }));
+    expect({ total, examined, done, skipped }).toEqual({ total: 4, examined: 3, done: 2, skipped: 0 });
+    await broker.deleteQueue(queue, { force: true });
+    expect(await countsOf({})).toEqual({ total: 2, examined: 1, done: 0, skipped: 1 });
+  });
+
+  test('a queue that keeps expired messages sends them to its dead-letter queue, and back they live by the queue alone', async () => {
+    const dead = await newQueue();
+    const queue = await newQueue({ deadLetterQueue: dead, deadLetterExpired: true });
+    const [id] = await enqueue(queue, { body: 'late', expiresInSeconds: 1 });
+    await eventually('it has expired', async () => (await broker.browse(queue)).messages.length === 0);
+    await eventually('it is a dead letter', async () => {
+      expect((await broker.dequeue(queue)).messages).toEqual([]);
+      return (await broker.browse(dead)).messages.length > 0;
+    });
+    const [letter] = (await broker.browse(dead)).messages;
+    expect(letter).toMatchObject({ id, source: queue, moves: [{ from: queue, cause: 'expired' }] });
+    const dayAhead = Date.now() + 86_400_000;
+    expect(Date.parse(letter!.expiresAt)).toBeGreaterThan(dayAhead);
+    expect(await redrive(dead)).toMatchObject({ done: 1 });
+    const back = await take(queue);
+    expect(back).toMatchObject({ id, receiveCount: 1 });
+    expect(Date.parse(back.expiresAt)).toBeGreaterThan(dayAhead);
+    expect(await codeOf(broker.putQueue(queue, { deadLetterQueue: null }))).toBe('invalid-request');
   });
 
   test('a replay leaves out what is owed, and refuses a range that ends before it begins', async () => {

@@ -3,7 +3,7 @@ import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
-import type { NewKeyAnswer } from '@rowmq/contract';
+import type { AuditAnswer, NewKeyAnswer } from '@rowmq/contract';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Api, expectProblem, useBroker, useOwnBroker } from '../support/api.js';
 import { brokerRefusal, runEntry } from '../support/commands.js';
@@ -163,6 +163,18 @@ describe('too many failures from one address', () => {
       .filter((line) => line.includes('"context":"keys"'));
     expect(lines).toHaveLength(2);
     expect(lines.join()).not.toContain('a-guess');
+  });
+
+  test('fill neither the audit nor its log', async () => {
+    const broker = await another();
+    const wrong = apiWith(broker.url, 'another-guess');
+    const path = '/v1/admin/queues/guessed';
+    for (let failure = 1; failure <= 20; failure += 1) expectProblem(await wrong.put(path), 401, 'unauthorized');
+    for (let failure = 1; failure <= 20; failure += 1) expectProblem(await wrong.put(path), 429, 'too-many-attempts');
+    const entries = async () => (await admin.get<AuditAnswer>(`/v1/admin/audit?limit=100&path=${path}`)).json.entries;
+    await eventually('the first ones are there', async () => (await entries()).length >= 20);
+    expect((await entries()).map(({ status }) => status)).toEqual(Array.from({ length: 20 }, () => 401));
+    expect(broker.output().match(/"context":"audit"/g)).toHaveLength(20);
   });
 });
 

@@ -114,15 +114,19 @@ export class DequeueRules {
    * that it is gone. Throws unless the protocol allows the change.
    */
   foundAt(delivery: Delivery, seen: Pick<Delivery, 'queue'> | undefined): void {
-    const { now, queues } = this.protocol;
+    if (seen?.queue === delivery.queue) return;
+    const { deadLetterQueue, deadLetterExpired } = this.protocol.queues.get(delivery.queue)!;
+    const isExpired = delivery.expiresAt <= this.protocol.now;
+    const isKept = isExpired && deadLetterExpired === true && deadLetterQueue !== null;
     if (seen === undefined) {
-      check(delivery.expiresAt <= now, `${list([delivery])} was lost`);
+      check(isExpired && !isKept, `${list([delivery])} was lost`);
       this.protocol.drop(delivery);
-    } else if (seen.queue !== delivery.queue) {
-      const mayMove = delivery.expiresAt > now && this.protocol.isOverReceived(delivery);
-      check(mayMove && seen.queue === queues.get(delivery.queue)?.deadLetterQueue, `${list([delivery])} was moved`);
-      this.protocol.move(delivery, seen.queue, 'max-receives');
+      return;
     }
+    const mayMove = isKept || (!isExpired && this.protocol.isOverReceived(delivery));
+    check(mayMove && seen.queue === deadLetterQueue, `${list([delivery])} was moved`);
+    if (isKept) this.protocol.endLife(delivery);
+    else this.protocol.move(delivery, seen.queue, 'max-receives');
   }
 
   private checkOrder({ demands, mayBeMore, ...how }: Dequeue, ready: Delivery[], taken: Delivery[]): void {

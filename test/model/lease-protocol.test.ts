@@ -1,8 +1,10 @@
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { testServer } from '../support/servers.js';
-import { runHistory, tally } from './run-history.js';
-import { type History, history } from './steps.js';
+import { tally } from './compare.js';
+import { history } from './histories.js';
+import { runHistory } from './run-history.js';
+import type { History } from './steps.js';
 import { inWords } from './words.js';
 import { START, World } from './world.js';
 
@@ -86,6 +88,7 @@ const COMMON = [
   'invalid-request',
   'lease-lost',
   'delivery-not-found',
+  'job done',
 ];
 const RARE = [
   'nack of a part',
@@ -100,6 +103,17 @@ const RARE = [
   'cut',
   'queue-full',
   'queue-not-found',
+  'dead-lettered after its expiry',
+  'job: redrive',
+  'job: move',
+  'job: drop',
+  'job: purge',
+  'job taken over',
+  'job of another worker',
+  'job that has ended',
+  'job whose worker stops',
+  'job whose worker fails',
+  'job cancelled',
 ];
 
 /** Reports the difference, the shortest history that shows it, and the command that repeats it. */

@@ -1,4 +1,4 @@
-import { inspect, isDeepStrictEqual } from 'node:util';
+import { isDeepStrictEqual } from 'node:util';
 import { matches, PACK_MESSAGES, RowmqError } from '@rowmq/contract';
 import {
   FIRST_ID,
@@ -8,6 +8,7 @@ import {
   type Queue,
   type Reservation,
 } from '@rowmq/store';
+import { count, same } from './compare.js';
 import { DequeueRules, type Lease, packOf } from './dequeue-rules.js';
 import {
   type Code,
@@ -19,6 +20,8 @@ import {
   type Receipt,
   type Settings,
 } from '@rowmq/client/testing';
+import { MemoryMoves } from '../../libs/client/src/testing/memory-moves.js';
+import { Jobs } from './jobs.js';
 import {
   type Cuttable,
   type Demand,
@@ -42,7 +45,13 @@ type StepThat<Does extends Step['does']> = Step & { does: Does };
  */
 export async function runHistory(world: World, { queues, steps }: History): Promise<void> {
   await world.reset(queues);
-  const run = new Run(world, new LeaseProtocol(new Map(Object.entries(structuredClone(queues))), START));
+  const moves = new MemoryMoves();
+  const protocol: LeaseProtocol = new LeaseProtocol(
+    new Map(Object.entries(structuredClone(queues))),
+    START,
+    (delivery, cause) => moves.add(delivery, cause, null, protocol.now),
+  );
+  const run = new Run(world, protocol, moves);
   for (const [index, step] of steps.entries()) {
     await run.step(step).catch((cause: unknown) => {
       throw new Error(`Step ${index + 1}: ${String(cause)}`, { cause });
@@ -51,13 +60,6 @@ export async function runHistory(world: World, { queues, steps }: History): Prom
   await run.end().catch((cause: unknown) => {
     throw new Error(`At the end: ${String(cause)}`, { cause });
   });
-}
-
-/** Counts events over all histories, to prove that they exercise the store. */
-export const tally = new Map<string, number>();
-
-function count(event: string, times = 1): void {
-  if (times > 0) tally.set(event, (tally.get(event) ?? 0) + times);
 }
 
 /** A broker may know a queue's settings and depth of this long ago. */
@@ -93,12 +95,22 @@ class Run {
   private readonly withdrawn = new Set<string>();
   /** Deliveries that had expired when they were purged: they may have been removed before. */
   private readonly mayBeWithdrawn = new Set<string>();
+  private readonly jobs: Jobs;
 
   constructor(
     private readonly world: World,
     private readonly protocol: LeaseProtocol,
+    moves: MemoryMoves,
   ) {
     this.rules = new DequeueRules(protocol);
+    this.jobs = new Jobs({
+      world,
+      protocol,
+      moves,
+      cutting: (cut, work) => this.cutting(cut, work),
+      settled: (before) => this.noteWithdrawn(before),
+      expectStored: (deliveries) => this.compareSome(deliveries),
+    });
   }
 
   async step(step: Step): Promise<void> {
@@ -116,6 +128,17 @@ class Run {
     for (const queue of this.rules.paused()) await this.step({ does: 'resume', broker: 0, queue });
     const last = Math.max(0, ...protocol.all().map(({ availableAt }) => availableAt));
     this.setClock(Math.max(last, protocol.now + 1000));
+    await this.drain();
+    if (protocol.owed.size > 0) await this.step({ does: 'expire', cut: null });
+    // Some have expired, and are dead letters.
+    if (protocol.owed.size > 0) await this.drain();
+    same('left after an ack of everything', protocol.all(), []);
+    this.compareStored(await world.stored());
+  }
+
+  /** Dequeues and acks what has not expired. */
+  private async drain(): Promise<void> {
+    const { protocol } = this;
     const left = (queue: string): Delivery[] =>
       protocol.in(queue).filter((one) => one.expiresAt > protocol.now && !protocol.isLeased(one));
     for (let round = 0; round < 10; round += 1) {
@@ -131,9 +154,6 @@ class Run {
       held.map((receipt) => [receipt]),
       { broker: 0, cut: null },
     );
-    if (protocol.owed.size > 0) await this.step({ does: 'expire', cut: null });
-    same('left after an ack of everything', protocol.all(), []);
-    this.compareStored(await world.stored());
   }
 
   private async take(step: Step): Promise<void> {
@@ -171,6 +191,14 @@ class Run {
         return this.purge(step);
       case 'replay':
         return this.replay(step.queue);
+      case 'startJob':
+        return this.jobs.start(step);
+      case 'runJob':
+        return this.jobs.run(step);
+      case 'leaveJob':
+        return this.jobs.leave(step);
+      case 'cancelJob':
+        return this.jobs.cancel(step);
       case 'configure':
         await this.commit();
         if (leadsNowhere(protocol.queues, step)) {
@@ -195,6 +223,7 @@ class Run {
         return undefined;
       case 'restart':
         this.rules.restart(step.broker);
+        this.jobs.restart(step.broker);
         world.brokers[step.broker] = world.startBroker();
         return undefined;
       case 'begin':
@@ -268,6 +297,7 @@ class Run {
     const named = made
       .map((one, index) => ({ ...one, id: ids[index]! }))
       .filter((_, index) => firsts[index] === undefined);
+    for (const { id, kind } of named) this.jobs.kinds.set(id, kind);
     this.published.rememberMessages(TOPIC.name, named, this.protocol.now, DEDUPLICATION_SECONDS);
     count('duplicate of a topic', made.length - named.length);
     for (const { queue } of TOPIC.subscriptions) {
@@ -509,8 +539,9 @@ class Run {
     const stored = await this.world.stored(deliveries.map(({ id }) => id));
     for (const one of deliveries) {
       const seen = stored.get(keyOf(one));
+      const isExpired = one.expiresAt <= this.protocol.now;
       if (seen === undefined) count('expired on sight');
-      else if (seen.queue !== one.queue) count('dead-lettered on sight');
+      else if (seen.queue !== one.queue) count(isExpired ? 'dead-lettered after its expiry' : 'dead-lettered on sight');
       this.rules.foundAt(one, seen);
     }
   }
@@ -722,10 +753,7 @@ class Run {
     same('redriven', moved, Math.min(most, moved + expected.left));
     count('redriven', moved);
     if (wasCut) return;
-    const named = new Map(
-      [...result.moved].map(([target, some]): [string, number] => [this.world.nameOf(target), some]),
-    );
-    same('counts', { moved: named, skipped: result.skipped, left: result.left }, expected);
+    same('counts', { moved: this.world.named(result.moved), skipped: result.skipped, left: result.left }, expected);
   }
 
   private async purge({ queue, cut }: StepThat<'purge'>): Promise<void> {
@@ -849,6 +877,11 @@ class Run {
     this.world.now = now;
   }
 
+  private async compareSome(deliveries: readonly Delivery[]): Promise<void> {
+    const stored = await this.world.stored(deliveries.map(({ id }) => id));
+    for (const key of deliveries.map(keyOf)) same(`delivery ${key}`, stored.get(key), this.inDatabase(key));
+  }
+
   private compareStored(stored: ReadonlyMap<string, StoredDelivery>): void {
     const { owed } = this.protocol;
     for (const id of new Set([...stored.keys(), ...owed.keys()])) {
@@ -967,18 +1000,13 @@ class Consumer implements Reservation {
   }
 }
 
-function same(what: string, actual: unknown, expected: unknown): void {
-  if (isDeepStrictEqual(actual, expected)) return;
-  const [store, model] = [actual, expected].map((value) => inspect(value, { depth: 9, breakLength: Infinity }));
-  throw new Error(`${what}: the store says ${store}, the model ${model}`);
-}
-
 /** Whether a change of settings would leave dead letters nowhere to go, or send them round. */
 function leadsNowhere(queues: ReadonlyMap<string, Settings>, { queue, settings }: StepThat<'configure'>): boolean {
   const before = queues.get(queue)!;
   // A change that changes nothing is not looked at.
   if (Object.entries(settings).every(([name, value]) => before[name as keyof Settings] === value)) return false;
-  const { maxReceives, deadLetterQueue } = { ...before, ...settings };
+  const { maxReceives, deadLetterQueue, deadLetterExpired } = { ...before, ...settings };
+  if (deadLetterExpired === true && deadLetterQueue === null) return true;
   const concerns = 'maxReceives' in settings || 'deadLetterQueue' in settings;
   if (concerns && maxReceives !== null && deadLetterQueue === null) return true;
   if (deadLetterQueue === before.deadLetterQueue) return false;

@@ -1,5 +1,5 @@
 import type { Settings } from '@rowmq/client/testing';
-import type { Demand, History, NewMessage, PickedReceipt, Step } from './steps.js';
+import type { Demand, History, JobFilter, NewJob, NewMessage, PickedReceipt, Step } from './steps.js';
 
 /** Describes a history in words: one line for each queue's settings, and one for each step. */
 export function inWords({ queues, steps }: History): string[] {
@@ -15,6 +15,7 @@ const DEFAULTS: Settings = {
   messageTtlSeconds: 345_600,
   maxReceives: null,
   deadLetterQueue: null,
+  deadLetterExpired: false,
   maxDepth: null,
 };
 
@@ -61,6 +62,14 @@ function stepInWords(step: Step): string {
       return `${who}: purge ${step.queue}${cut}`;
     case 'replay':
       return `replay of ${step.queue}`;
+    case 'startJob':
+      return `${who}: begin a job that ${jobKind(step)} ${step.maxMessages === null ? 'all' : `up to ${step.maxMessages}`} of ${step.queue}${filter(step.filter)}`;
+    case 'runJob':
+      return `${who}: ${step.batches} batches of job ${step.nth}, each of ${step.rows} rows and at most ${step.most} messages${cut}`;
+    case 'leaveJob':
+      return `${who}: ${step.how === 'stops' ? 'hand job' : 'fail in a batch of job'} ${step.nth}${step.how === 'stops' ? ' on' : ''}`;
+    case 'cancelJob':
+      return `${who}: cancel job ${step.nth}`;
     case 'configure':
       return `${who}: set ${Object.entries(step.settings)
         .map(([key, value]) => `${key} ${value}`)
@@ -80,6 +89,16 @@ function stepInWords(step: Step): string {
     default:
       return `clock: until ${step.ms} ms after deadline ${step.nth}`;
   }
+}
+
+function jobKind({ kind, target }: Pick<NewJob, 'kind' | 'target'>): string {
+  if (kind === 'redrive') return target === null ? 'redrives' : `moves to ${target}`;
+  return kind === 'drop' ? 'drops' : 'purges';
+}
+
+function filter(conditions: JobFilter): string {
+  const all = Object.entries(conditions).map(([name, value]) => `${name} ${value}`);
+  return all.length === 0 ? '' : ` with ${and(all)}`;
 }
 
 function messages(all: readonly NewMessage[]): string {

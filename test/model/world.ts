@@ -6,6 +6,7 @@ import { messageIdIn, PACK_MESSAGES, packIdOf, parseMessageId, RowmqError, type 
 import { EmbeddedServer } from '@rowmq/mysql-server';
 import {
   Database,
+  JobRepository,
   MessageRepository,
   MinuteRepository,
   migrateDatabase,
@@ -44,6 +45,7 @@ const FOLDER = 'rowmq-model';
 export interface Broker {
   batches: MessageRepository;
   queues: QueueRepository;
+  jobs: JobRepository;
 }
 
 /** A message that the database owes: its part of a row of `delivery`. */
@@ -152,9 +154,11 @@ export class World {
         { sql: 'DELETE FROM pack' },
         { sql: 'DELETE FROM deduplication' },
         { sql: 'DELETE FROM withdrawn' },
+        { sql: 'DELETE FROM job' },
         ...Object.entries(queues).map(([name, settings]) => ({
           sql: `UPDATE queue
-                SET paused = 0, delay_seconds = ?, message_ttl_seconds = ?, max_receives = ?, max_depth = ?, dead_letter_queue_id = ?
+                SET paused = 0, delay_seconds = ?, message_ttl_seconds = ?, max_receives = ?, max_depth = ?,
+                    dead_letter_queue_id = ?, dead_letter_expired = ?
                 WHERE id = ?`,
           values: [
             settings.delaySeconds,
@@ -162,6 +166,7 @@ export class World {
             settings.maxReceives,
             settings.maxDepth,
             this.ids.get(settings.deadLetterQueue ?? '') ?? null,
+            Number(settings.deadLetterExpired ?? false),
             this.ids.get(name),
           ],
         })),
@@ -171,7 +176,8 @@ export class World {
 
   startBroker(): Broker {
     const queues = new QueueRepository(this.database);
-    return { batches: new MessageRepository(this.database, undefined, queues), queues };
+    const batches = new MessageRepository(this.database, undefined, queues);
+    return { batches, queues, jobs: new JobRepository(this.database) };
   }
 
   get unleased(): UnleasedRepository {
@@ -214,6 +220,11 @@ export class World {
   /** Looks up a queue's name by id. */
   nameOf(queueId: number): string {
     return [...this.ids].find(([, id]) => id === queueId)?.[0] ?? `queue ${queueId}`;
+  }
+
+  /** Numbers of messages by queue, under the queues' names. */
+  named(byId: ReadonlyMap<number, number>): Map<string, number> {
+    return new Map([...byId].map(([queueId, messages]) => [this.nameOf(queueId), messages]));
   }
 
   /**

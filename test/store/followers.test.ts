@@ -2,27 +2,22 @@ import { LIMITS } from '@rowmq/contract';
 import {
   type Database,
   FIRST_ID,
-  LEASE_GRACE_MS,
   type LeasedMessage,
   MessageRepository,
   type Queue,
   type Transaction,
 } from '@rowmq/store';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { counted, held, LEASE_END, LEASE_SECONDS, named, names, SECOND, T0 } from '../support/followers.js';
 import { losingAnswers } from '../support/lost-answer.js';
 import { plansOf, rowsReadFor } from '../support/plans.js';
 import { recordStatements } from '../support/statements.js';
-import { bodies, createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
+import { createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
 /*
  * Followers: one receive of an ordered queue gets several messages of a group, also if they were
  * sent one by one.
  */
-
-const T0 = 1_800_000_000_000;
-const SECOND = 1000;
-const LEASE_SECONDS = 60;
-const LEASE_END = T0 + LEASE_SECONDS * SECOND + LEASE_GRACE_MS;
 
 let store: TestStore;
 let dead: Queue;
@@ -50,10 +45,6 @@ async function send(...requests: string[]): Promise<Buffer[]> {
   return ids;
 }
 
-function named(name: string, overrides: Partial<Parameters<typeof message>[0]> = {}) {
-  return message({ body: Buffer.from(name), groupId: name.slice(0, 1), ...overrides });
-}
-
 async function receive(now = T0, maxMessages = 10, leaseSeconds = LEASE_SECONDS, of = queue): Promise<LeasedMessage[]> {
   return store.at(now).messages.receive(of, { maxMessages, leaseSeconds });
 }
@@ -61,12 +52,6 @@ async function receive(now = T0, maxMessages = 10, leaseSeconds = LEASE_SECONDS,
 async function ack(receipts: readonly LeasedMessage[], of = queue) {
   return store.messages.ackInOrder(of.id, receipts);
 }
-
-const names = (leased: readonly LeasedMessage[]) => bodies(leased).join(' ');
-const counted = (leased: readonly LeasedMessage[]) =>
-  leased.map(({ body, receiveCount }) => `${String(body)}/${receiveCount}`).join(' ');
-const held = (leased: readonly LeasedMessage[], ...wanted: string[]) =>
-  leased.filter(({ body }) => wanted.includes(String(body)));
 
 async function stats() {
   const { ready, leased, waiting, delayed } = await store.browse.stats(queue.id);

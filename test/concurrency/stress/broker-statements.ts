@@ -6,7 +6,18 @@ import { enqueue } from '../../../libs/typeorm/src/index.js';
 import { message, type TestStore } from '../../support/store.js';
 import { PUBLISHED } from './account.js';
 import { type Held, requestsFor } from './held-leases.js';
-import { LAST_ID, oneOf, type Plan, planForQueue, type Scene, SETTINGS, someOf, type Statements } from './scene.js';
+import {
+  LAST_ID,
+  oneOf,
+  type Plan,
+  planForQueue,
+  planForSome,
+  type Scene,
+  SETTINGS,
+  someNumber,
+  someOf,
+  type Statements,
+} from './scene.js';
 
 /** Producers pause while this many messages are owed. */
 const MOST_OWED = 3000;
@@ -14,6 +25,7 @@ const LONGEST_DELAY_SECONDS = 1;
 /** The share of leases whose consumers take longer than the lease. */
 const SHARE_SLOW = 0.4;
 const PURGED_AT_ONCE = 20;
+const REPORTS = 4;
 /**
  * The share of requests whose messages all share one fate. The packs of the others share little.
  */
@@ -197,11 +209,23 @@ export const BROKER_STATEMENTS = {
     refusals: ['topic-not-found', 'subscription-not-found', 'queue-not-found', 'database-unavailable'],
     plan: planTopicChange,
   },
+  'count events': {
+    weight: 1,
+    plan: (scene, { queues, minutes }) =>
+      planForSome(scene, queues, async (known) => {
+        const counts = () => ({ enqueued: someNumber(), acked: someNumber(), purged: someNumber() });
+        // Brokers report at the same time, each its own queues in its own order.
+        const reports = Array.from({ length: REPORTS }, () => new Map(someOf(known).map(({ id }) => [id, counts()])));
+        await Promise.all(reports.map((report) => minutes.add(report)));
+      }),
+  },
   browse: {
     weight: 1,
     plan: (scene, store) =>
       planForQueue(scene, store, async ({ id }) => {
-        if (Math.random() < 0.5) await store.browse.stats(id);
+        const look = Math.random();
+        if (look < 0.4) await store.browse.stats(id);
+        else if (look < 0.6) await store.minutes.stretches();
         else await store.browse.browse(id, oneOf(['ready', 'delayed', 'leased']), 100, undefined);
       }),
   },
@@ -411,11 +435,13 @@ async function dequeue(scene: Scene, { messages }: TestStore, queues: readonly Q
 }
 
 /** An operator's job, of which a broker carries out some batches before it is cancelled. */
-async function carryOutJob(scene: Scene, { database }: TestStore, queue: Queue): Promise<void> {
-  const jobs = new JobRepository(database);
+async function carryOutJob(scene: Scene, store: TestStore, queue: Queue): Promise<void> {
+  const jobs = new JobRepository(store.database);
   const kind = oneOf(['redrive', 'redrive', 'drop', 'purge'] as const);
   const filter = oneOf([{}, { reason: 'stress' }, { body: 'o' }]);
-  const job = { kind, queue, target: null, patterns: [], messagesPerSecond: null, maxMessages: null };
+  const others = (await store.queues.getAll(scene.lasting.filter((name) => name !== queue.name))).values();
+  const target = kind === 'redrive' ? oneOf([null, ...others]) : null;
+  const job = { kind, queue, target, patterns: [], messagesPerSecond: null, maxMessages: null };
   const { id } = await jobs.create({ ...job, filter: kind === 'purge' ? {} : filter });
   const worker = randomUUID();
   try {

@@ -1,10 +1,21 @@
 import { lowestMessageId } from '@rowmq/contract';
-import { FIRST_ID, type Partition } from '@rowmq/store';
+import { type DeliveryStats, FIRST_ID, type Partition } from '@rowmq/store';
 import type { TestStore } from '../../support/store.js';
-import { LAST_ID, oneOf, type Plan, planForQueue, type Scene, type Statements } from './scene.js';
+import {
+  LAST_ID,
+  oneOf,
+  type Plan,
+  planForQueue,
+  planForSome,
+  type Scene,
+  someNumber,
+  type Statements,
+} from './scene.js';
 
 /** A statement touches about this many deliveries. */
 export const STRETCH = 500;
+/** The old minutes must last for a long run. */
+const REMOVED_MINUTES = 3;
 /** Measured on the clock of the messages' ids. */
 const RETENTION_SECONDS = 180;
 const AHEAD_MINUTES = 3;
@@ -42,6 +53,23 @@ export const REAPER_STATEMENTS = {
         const { found } = await store.unleased.findOverReceived(queue, FIRST_ID, STRETCH);
         await store.messages.deadLetter(queue, found);
       }),
+  },
+  'count depths': {
+    weight: 1,
+    plan: (scene, { queues, browse, minutes }) =>
+      planForSome(scene, queues, async (known) => {
+        const depths = new Map<number, DeliveryStats>();
+        for (const { id } of known) depths.set(id, await browse.stats(id));
+        await minutes.addDepths(depths);
+        await minutes.add(new Map(known.map(({ id }) => [id, { expired: someNumber() }])));
+      }),
+  },
+  'remove old minutes': {
+    weight: 1,
+    plan: ({ queues }, { minutes }) => ({
+      queues,
+      carryOut: async () => void (await minutes.removeOlder(0, REMOVED_MINUTES)),
+    }),
   },
   'remove deleted queue': {
     weight: 1,

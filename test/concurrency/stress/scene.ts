@@ -139,6 +139,22 @@ export async function planForQueue(
   return queue && { queues: [name], carryOut: () => carryOut(queue) };
 }
 
+/** Plans an operation on several queues that this broker or reaper knows, in random order. */
+export async function planForSome(
+  scene: Scene,
+  queues: TestStore['queues'],
+  carryOut: (queues: Queue[]) => Promise<void>,
+): Promise<Plan | undefined> {
+  const known = [...(await queues.getAll(someOf(scene.queues))).values()];
+  if (known.length === 0) return undefined;
+  return { queues: known.map(({ name }) => name), carryOut: () => carryOut(known) };
+}
+
+/** A number of events. */
+export function someNumber(): number {
+  return Math.floor(Math.random() * 100);
+}
+
 export function oneOf<T>(list: readonly T[]): T {
   return list[Math.floor(Math.random() * list.length)] as T;
 }

@@ -24,6 +24,8 @@ const SHARE_FOR_MISSING = 0.8;
 const FIRST_PACKS = 12_000;
 const FIRST_LIFE_MS = 10_000;
 const DRAIN_DEADLINE_MS = 60_000;
+/** Minutes of a queue's past, which reapers remove while brokers count the present. */
+const OLD_MINUTES = 20_000;
 
 /** Brokers and reapers whose workers run random operations on three queues. */
 export class Stress {
@@ -183,6 +185,11 @@ export class Stress {
     }
     scene.isThere = true;
     const queueId = (await queues.getFresh(one)).id;
+    const lastMinute = Math.floor(Date.now() / 60_000) - 1;
+    for (let written = 0; written < OLD_MINUTES; written += 1000) {
+      const rows = Array.from({ length: 1000 }, (_, index) => `(${lastMinute - written - index}, ${queueId})`);
+      await database.write(`INSERT INTO queue_minute (minute, queue_id) VALUES ${rows.join(',')}`);
+    }
     while (scene.account.stored < FIRST_PACKS) {
       const now = Date.now();
       const packs = Array.from({ length: 1000 }, () => ({

@@ -1,7 +1,8 @@
-import { cp, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { cp, mkdir, rm, symlink } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type Edit, editFiles } from '../../support/mutated-copy.js';
 import { shareOf, testServer } from '../../support/servers.js';
 import { underFault } from './campaign.js';
 import type { Fault } from './fault.js';
@@ -34,11 +35,8 @@ interface Mutant {
   name: string;
   /** Below the repository. */
   file: string;
-  /**
-   * Each line must occur `times` times (default: once) in the mutant's file, or in the edit's own,
-   * and `instead` replaces it.
-   */
-  edits: { line: string; instead: string; times?: number; file?: string }[];
+  /** In the mutant's file, unless they name another. */
+  edits: (Omit<Edit, 'file'> & Partial<Edit>)[];
   fault: Disturbance;
   /** Any of these guarantees; none: all are kept. */
   broken: string[];
@@ -259,11 +257,10 @@ async function mutate({ name, file, edits }: Mutant): Promise<string> {
     }
     await symlink(join(root, workspace), join(root, 'node_modules', '@rowmq', basename(workspace)));
   }
-  for (const { line, instead, times = 1, file: own = file } of edits) {
-    const parts = (await readFile(join(root, own), 'utf8')).split(line);
-    expect(parts, `${own} has this, ${times}×: ${line}`).toHaveLength(times + 1);
-    await writeFile(join(root, own), parts.join(instead));
-  }
+  await editFiles(
+    root,
+    edits.map((edit) => ({ file, ...edit })),
+  );
   return root;
 }
 

@@ -310,6 +310,20 @@ describe('a client that sends many requests without a wait for answers', () => {
     expect(statuses(text())).toHaveLength(100);
   });
 
+  test('has them carried out in their order, also those that had to wait', async () => {
+    const open: ServerResponse[] = [];
+    const { client, arrived } = await serve((_request, response) => void open.push(response));
+    const { socket } = await client();
+    const urls = Array.from({ length: 30 }, (_, number) => `/${number}`);
+    socket.write(urls.map((url) => GET.replace('/', url)).join(''));
+    await until(() => arrived() === urls.length);
+    for (const number of urls.keys()) {
+      await until(() => open.length > number);
+      open[number]?.end('done');
+    }
+    expect(open.map(({ req }) => req.url)).toEqual(urls);
+  });
+
   test('and reads no answer makes the broker keep a few, and carry out nothing more once it is gone', async () => {
     const large = Buffer.alloc(LARGE);
     let carriedOut = 0;

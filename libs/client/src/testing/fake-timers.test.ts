@@ -68,4 +68,40 @@ describe('under fake timers that stop everything', () => {
     await vi.waitUntil(() => broker.messages('orders').length === 0);
     expect(handled).toEqual([1]);
   });
+
+  it('a dequeue that waits for dead letters gets a message in the instant in which it expires', async () => {
+    const broker = new InMemoryBroker();
+    await broker.putQueue('dead');
+    await broker.putQueue('orders', { deadLetterQueue: 'dead', deadLetterExpired: true });
+    const { messages: sent } = await broker.enqueue('orders', { messages: [{ body: 'late', expiresInSeconds: 5 }] });
+    const got: string[] = [];
+    const waiting = broker.dequeue('dead', { waitSeconds: 20 });
+    void waiting.then(({ messages }) => got.push(...messages.map(({ body }) => body)));
+    await vi.advanceTimersByTimeAsync(4999);
+    expect(got).toEqual([]);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(got).toEqual(['late']);
+    const { deliveries } = await broker.getMessage(sent[0]!.id);
+    expect(deliveries).toMatchObject([
+      { queue: 'dead', source: 'orders', moves: [{ from: 'orders', cause: 'expired' }] },
+    ]);
+  });
+
+  it('a dequeue that waits hears of a message that moved one queue nearer, and gets it when it expires there', async () => {
+    const broker = new InMemoryBroker();
+    await broker.putQueue('last');
+    await broker.putQueue('dead', { deadLetterQueue: 'last', deadLetterExpired: true, messageTtlSeconds: 5 });
+    await broker.putQueue('orders', { deadLetterQueue: 'dead', deadLetterExpired: true });
+    await broker.enqueue('orders', { messages: [{ body: 'late', expiresInSeconds: 2 }] });
+    const got: string[] = [];
+    const waiting = broker.dequeue('last', { waitSeconds: 20 });
+    void waiting.then(({ messages }) => got.push(...messages.map(({ body }) => body)));
+    await vi.advanceTimersByTimeAsync(3000);
+    // Its life as a dead letter begins now.
+    await broker.dequeue('orders');
+    await vi.advanceTimersByTimeAsync(4999);
+    expect(got).toEqual([]);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(got).toEqual(['late']);
+  });
 });

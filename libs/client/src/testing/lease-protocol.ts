@@ -212,22 +212,23 @@ export class LeaseProtocol {
     return null;
   }
 
-  /**
-   * Removes expired deliveries that are under no lease, or dead-letters them if their queue keeps
-   * them. Returns their number.
-   */
+  /** Ends the life of every expired delivery that is under no lease. Returns their number. */
   expire(): number {
     const expired = this.all().filter((one) => one.expiresAt <= this.now && !this.isLeased(one));
-    for (const one of expired) {
-      const { deadLetterQueue, deadLetterExpired } = this.queues.get(one.queue)!;
-      if (deadLetterExpired !== true || deadLetterQueue === null) {
-        this.drop(one);
-        continue;
-      }
-      one.producerExpiresAt = null;
-      this.move(one, deadLetterQueue, 'expired');
-    }
+    for (const one of expired) this.endLife(one);
     return expired.length;
+  }
+
+  /** An expired delivery is dead-lettered if its queue keeps expired messages, else removed. */
+  endLife(delivery: Delivery): void {
+    const { deadLetterQueue, deadLetterExpired } = this.queues.get(delivery.queue)!;
+    if (deadLetterExpired !== true || deadLetterQueue === null) {
+      this.drop(delivery);
+      return;
+    }
+    // Its time has passed, and no longer counts.
+    delivery.producerExpiresAt = null;
+    this.move(delivery, deadLetterQueue, 'expired');
   }
 
   /** Dead-letters available deliveries that were received too often. Returns their number. */
@@ -247,16 +248,14 @@ export class LeaseProtocol {
   redrive(
     queue: string,
     isChosen: (delivery: Delivery) => boolean = () => true,
-    target?: string,
   ): { moved: Map<string, number>; skipped: number; left: number } {
     const found = this.in(queue).filter((one) => one.expiresAt > this.now && !this.isLeased(one));
-    const movable = found.filter(({ origin }) => (target ?? origin) !== queue);
+    const movable = found.filter(({ origin }) => origin !== queue);
     const moving = movable.filter(isChosen);
     const moved = new Map<string, number>();
     for (const one of moving) {
-      const to = target ?? one.origin;
-      moved.set(to, (moved.get(to) ?? 0) + 1);
-      this.move(one, to, 'redriven');
+      moved.set(one.origin, (moved.get(one.origin) ?? 0) + 1);
+      this.move(one, one.origin, 'redriven');
     }
     return { moved, skipped: found.length - movable.length, left: movable.length - moving.length };
   }
@@ -264,9 +263,14 @@ export class LeaseProtocol {
   /** Drops every delivery of a queue, leased or not. */
   purge(queue: string): { purged: number; left: number } {
     const all = this.in(queue);
-    const dropped = all.filter((one) => !this.isLeased(one) || one.availableAt > this.now + PURGE_MARGIN_MS);
+    const dropped = all.filter((one) => this.mayPurge(one));
     for (const one of dropped) this.drop(one);
     return { purged: dropped.length, left: all.length - dropped.length };
+  }
+
+  /** A lease that is about to end is left alone. */
+  mayPurge(one: Delivery): boolean {
+    return !this.isLeased(one) || one.availableAt > this.now + PURGE_MARGIN_MS;
   }
 
   all(): Delivery[] {

@@ -13,12 +13,19 @@ import {
   type RedriveRequest,
   RowmqError,
 } from '@rowmq/contract';
+import { JobProtocol } from './job-protocol.js';
+import type { Delivery } from './lease-protocol.js';
 import type { MemoryMessages } from './memory-messages.js';
 
 /** The last jobs that can be asked for. */
 const JOBS_KEPT = 100;
 
-type Done = Partial<JobAnswer> & Pick<JobAnswer, 'kind' | 'queue' | 'total' | 'examined' | 'done' | 'skipped'>;
+type Work = Pick<JobAnswer, 'kind' | 'queue' | 'toQueue' | 'filter' | 'messagesPerSecond' | 'maxMessages'>;
+type Counts = Pick<JobAnswer, 'total' | 'examined' | 'done' | 'skipped'>;
+/** An operator's wish. A purge has no more than its queue. */
+type Wish = Pick<Work, 'kind' | 'queue'> & {
+  [Name in keyof Work]?: Work[Name] | undefined;
+};
 
 /** The jobs of an `InMemoryBroker`. Each is done when it is answered. */
 export class MemoryJobs {
@@ -27,56 +34,18 @@ export class MemoryJobs {
   constructor(private readonly messages: MemoryMessages) {}
 
   purge(queue: string): JobAnswer {
-    this.messages.use(queue);
-    const { purged, left } = this.messages.protocol.purge(queue);
-    this.messages.forgetSettled();
-    const total = purged + left;
-    return this.#keep({ kind: 'purge', queue, total, examined: total, done: purged, skipped: left });
+    return this.#run({ kind: 'purge', queue });
   }
 
   redrive(queue: string, request: RedriveRequest): JobAnswer {
-    const { queues, protocol } = this.messages;
     this.messages.use(queue);
-    const { filter, toQueue, messagesPerSecond, maxMessages = null } = readRequest(redriveRequest, request);
+    const { toQueue, ...given } = readRequest(redriveRequest, request);
     if (toQueue !== undefined) this.messages.use(toQueue);
-    const total = protocol.in(queue).length;
-    let done = 0;
-    const { skipped } = protocol.redrive(
-      queue,
-      (one) => {
-        const isChosen =
-          queues.has(toQueue ?? one.origin) &&
-          (maxMessages === null || done < maxMessages) &&
-          this.messages.matches(filter, one);
-        if (isChosen) done += 1;
-        return isChosen;
-      },
-      toQueue,
-    );
-    this.messages.wake();
-    const counts = { total, examined: total, done, skipped };
-    return this.#keep({
-      kind: 'redrive',
-      queue,
-      toQueue: toQueue ?? null,
-      filter,
-      messagesPerSecond,
-      maxMessages,
-      ...counts,
-    });
+    return this.#run({ kind: 'redrive', queue, toQueue: toQueue ?? null, ...given });
   }
 
   drop(queue: string, request: DropRequest): JobAnswer {
-    const { protocol } = this.messages;
-    this.messages.use(queue);
-    const { filter, messagesPerSecond = null, maxMessages = null } = readRequest(dropRequest, request);
-    const all = protocol.in(queue);
-    const chosen = all.filter((one) => !protocol.isLeased(one) && this.messages.matches(filter, one));
-    const dropped = maxMessages === null ? chosen : chosen.slice(0, maxMessages);
-    for (const one of dropped) protocol.drop(one);
-    this.messages.forgetSettled();
-    const counts = { total: all.length, examined: all.length, done: dropped.length, skipped: 0 };
-    return this.#keep({ kind: 'drop', queue, filter, messagesPerSecond, maxMessages, ...counts });
+    return this.#run({ kind: 'drop', queue, ...readRequest(dropRequest, request) });
   }
 
   get(id: string): JobAnswer {
@@ -99,16 +68,23 @@ export class MemoryJobs {
     return { jobs, nextAfter: found.length > limit ? (jobs.at(-1)?.id ?? null) : null };
   }
 
-  #keep(job: Done): JobAnswer {
+  #run({ kind, queue, toQueue = null, filter = {}, messagesPerSecond = null, maxMessages = null }: Wish): JobAnswer {
+    this.messages.use(queue);
+    const { protocol } = this.messages;
+    const total = protocol.in(queue).length;
+    const selects = (one: Delivery): boolean => this.messages.matches(filter, one);
+    const counts = new JobProtocol(protocol).run({ kind, queue, target: toQueue, selects }, maxMessages ?? Infinity);
+    this.messages.forgetSettled();
+    this.messages.wake();
+    return this.#keep({ kind, queue, toQueue, filter, messagesPerSecond, maxMessages, total, ...counts });
+  }
+
+  #keep(job: Work & Counts): JobAnswer {
     const now = new Date(this.messages.protocol.now).toISOString();
     const [oldest] = this.#jobs.keys();
     if (this.#jobs.size >= JOBS_KEPT && oldest !== undefined) this.#jobs.delete(oldest);
     const done: JobAnswer = {
       id: formatMessageId(newPackId()),
-      toQueue: null,
-      filter: {},
-      messagesPerSecond: null,
-      maxMessages: null,
       state: 'done',
       error: null,
       worker: null,

@@ -152,9 +152,10 @@ export class MemoryMessages {
   /** Leases ready messages, after it has dealt with expired and over-received ones. */
   lease(queue: string, maxMessages: number, leaseSeconds: number): LeasedMessage[] {
     const now = (this.protocol.now = Date.now());
-    this.protocol.expire();
-    this.protocol.deadLetter();
+    const ended = this.protocol.expire() + this.protocol.deadLetter();
     this.forgetSettled();
+    // Dead letters are new in another queue.
+    if (ended > 0) this.wake();
     const ready = this.protocol.in(queue).filter((delivery) => this.protocol.isReady(delivery));
     const isOrdered = this.queues.get(queue)?.ordering === 'group';
     const inOrder = isOrdered ? inGroupOrder(ready) : ready.toSorted(inHandOutOrder);
@@ -224,10 +225,13 @@ export class MemoryMessages {
     for (const waiting of this.#waiting) waiting.abort();
   }
 
-  /** Resolves when a message of the queue may have become ready, or the time is up. */
+  /** Resolves when a message may have become ready or moved here, or the time is up. */
   async change(queue: string, until: number, signal: AbortSignal | undefined): Promise<void> {
     const now = Date.now();
-    const next = this.protocol.in(queue).map(({ availableAt }) => availableAt);
+    const concerned = this.protocol
+      .all()
+      .filter((one) => one.queue === queue || this.queues.get(one.queue)?.deadLetterQueue === queue);
+    const next = concerned.flatMap(({ availableAt, expiresAt }) => [availableAt, expiresAt]);
     const soonest = Math.min(until, ...next.filter((instant) => instant > now));
     const waiting = new AbortController();
     this.#waiting.add(waiting);
