@@ -151,10 +151,16 @@ export class ApiKeyRepository {
     return this.get(name);
   }
 
-  /** Removes a key for good. Throws `key-not-found`. */
+  /**
+   * Removes a key for good. Throws `key-not-found`.
+   *
+   * Locks: the key's row.
+   */
   async revoke(name: string): Promise<void> {
-    const { affected } = await this.database.manager.delete(ApiKeyEntity, { name });
-    if (affected !== 1) throw keyNotFound(name);
+    await this.database.transaction(async (tx) => {
+      const { affected } = await tx.manager.delete(ApiKeyEntity, { name });
+      if (affected !== 1 && !tx.commitUnknown) throw keyNotFound(name);
+    });
   }
 
   /**
