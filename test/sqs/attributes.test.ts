@@ -1,8 +1,10 @@
 import {
+  AddPermissionCommand,
   CreateQueueCommand,
   DeleteMessageCommand,
   GetQueueAttributesCommand,
   ReceiveMessageCommand,
+  RemovePermissionCommand,
   SendMessageCommand,
   SetQueueAttributesCommand,
 } from '@aws-sdk/client-sqs';
@@ -25,7 +27,7 @@ const set = (name: string, Attributes: Record<string, string>) =>
 
 async function attributeOf(
   name: string,
-  attribute: 'RedriveAllowPolicy' | 'RedrivePolicy',
+  attribute: 'Policy' | 'RedriveAllowPolicy' | 'RedrivePolicy',
 ): Promise<string | undefined> {
   const { Attributes } = await sqs().send(
     new GetQueueAttributesCommand({ QueueUrl: urlOf(name), AttributeNames: [attribute] }),
@@ -117,6 +119,30 @@ describe('the RedriveAllowPolicy of a dead-letter queue', () => {
     expect(await attributeOf(dead, 'RedriveAllowPolicy')).toBe(ten.RedriveAllowPolicy);
     expect(await create(ten, dead)).toBe(dead);
     await expect(create(allow('denyAll'), dead)).rejects.toMatchObject({ name: 'QueueNameExists' });
+  });
+});
+
+describe('the Policy of a queue', () => {
+  test.each(['{"Statement":[null]}', '{"Statement":[[]]}', '{"Statement":1}', '[]', 'null', 'x'])(
+    'has a form: not %s',
+    async (Policy) => {
+      const refused = { name: 'InvalidAttributeValue', message: expect.stringContaining('Policy') };
+      await expect(create({ Policy })).rejects.toMatchObject(refused);
+      await expect(set(await create(), { Policy })).rejects.toMatchObject(refused);
+    },
+  );
+
+  test('gets a statement by AddPermission, whether it had none, one or several', async () => {
+    for (const Policy of ['', '{}', '{"Statement":{"Sid":"own"}}', '{"Statement":[{"Sid":"own"},{}]}']) {
+      const name = await create({ Policy });
+      const permission = { QueueUrl: urlOf(name), Label: 'theirs' };
+      const given = { ...permission, AWSAccountIds: ['111111111111'], Actions: ['SendMessage'] };
+      await sqs().send(new AddPermissionCommand(given));
+      await expect(sqs().send(new AddPermissionCommand(given))).rejects.toThrow('Already exists');
+      expect(await attributeOf(name, 'Policy')).toContain('"Sid":"theirs"');
+      await sqs().send(new RemovePermissionCommand(permission));
+      expect((await attributeOf(name, 'Policy')) ?? '').not.toContain('theirs');
+    }
   });
 });
 

@@ -1,5 +1,7 @@
+import { LIMITS, type RowmqError } from '@rowmq/contract';
 import { ApiKeyRepository, digestOf, isSameDigest, keyIdOf } from '@rowmq/store';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { losingAnswers } from '../support/lost-answer.js';
 import { openStore, type TestStore } from '../support/store.js';
 
 let store: TestStore;
@@ -75,5 +77,28 @@ describe('API keys', () => {
     await keys.revoke('revoked');
     await expect(keys.get('revoked')).rejects.toMatchObject({ code: 'key-not-found' });
     await expect(keys.revoke('revoked')).rejects.toMatchObject({ code: 'key-not-found' });
+  });
+
+  test('never exceed their limit, however many are created at the same moment', async () => {
+    const other = await openStore({ on: store.url });
+    const { keys: there } = await keys.readAll();
+    const fillers = Array.from({ length: LIMITS.keys - there.length - 1 }, (_, index) => `filler-${index}`);
+    await store.database.write(
+      `INSERT INTO api_key (name, id, secret_digest, scopes, patterns, created_at) VALUES ${fillers.map((name) => `('${name}', '${name}', '', 'read', '', 1)`).join(',')}`,
+    );
+    const creators = [keys, new ApiKeyRepository(other.database)];
+    const outcomes = await Promise.allSettled(
+      Array.from({ length: 8 }, async (_, index) => creators[index % 2]!.create({ ...SHOP, name: `last-${index}` })),
+    );
+    await other.close();
+    const refusals = outcomes.flatMap((one) => (one.status === 'rejected' ? [one.reason as RowmqError] : []));
+    expect(refusals.map(({ code }) => code)).toEqual(Array.from({ length: 7 }, () => 'invalid-request'));
+    expect(refusals[0]?.message).toContain('There are 1000 API keys');
+    expect((await keys.readAll()).keys).toHaveLength(LIMITS.keys);
+    // The last one that there is room for is not refused because of itself.
+    await keys.revoke('filler-0');
+    const lossy = new ApiKeyRepository(losingAnswers(store.database));
+    expect((await lossy.create({ ...SHOP, name: 'thousandth' })).key).toMatchObject({ name: 'thousandth' });
+    await store.database.write("DELETE FROM api_key WHERE name LIKE 'filler-%'");
   });
 });

@@ -57,6 +57,20 @@ test('a repeat is answered, however full the queue is', async () => {
   expect(more).toMatchObject({ code: 'queue-full' });
 });
 
+test('a count that stopped at the maximum depth is not reused once the maximum is higher', async () => {
+  const queue = await createQueue(store);
+  // Deliveries of their own, by another broker.
+  for (let index = 0; index < 30; index += 1)
+    await new MessageRepository(store.database).enqueue([{ queueName: queue.name, messages: numbered(1) }]);
+  const put = (maxDepth: number) => store.queues.put(queue.name, { maxDepth });
+  await put(10);
+  await expect(store.messages.enqueue(queue.name, numbered(1))).rejects.toMatchObject({ code: 'queue-full' });
+  await put(32);
+  await expect(store.messages.enqueue(queue.name, numbered(3))).rejects.toMatchObject({ code: 'queue-full' });
+  await store.messages.enqueue(queue.name, numbered(2));
+  expect(await store.browse.stats(queue.id)).toMatchObject({ ready: 32 });
+});
+
 test('an enqueue in an open transaction of a service holds up no other enqueue to the same bounded queue', async () => {
   const queue = await createQueue(store, { maxDepth: 4 });
   const shop = await new DataSource({ type: 'mysql', url: store.url }).initialize();

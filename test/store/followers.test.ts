@@ -281,7 +281,8 @@ describe('a group with followers', () => {
   it('gives its first message to the next consumer after a change to 0, and nothing behind it', async () => {
     await send('a1', 'a2', 'a3');
     const leased = await receive();
-    expect(await store.messages.batches.expose({ queueId: queue.id, receipts: held(leased, 'a1') })).toEqual([null]);
+    const first = { queueId: queue.id, receipts: held(leased, 'a1'), delaySeconds: 0, keepsReceipts: true };
+    expect(await store.messages.batches.nack([first])).toEqual([[null]]);
     const other = await receive();
     expect(counted(other)).toBe('a1/2');
     expect(await ack(held(leased, 'a2', 'a3'))).toEqual([null, null]);

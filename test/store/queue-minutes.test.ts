@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { DeadLetterDeliveries } from '../../apps/reaper/src/duties/dead-letter-deliveries.js';
 import { ExpireDeliveries } from '../../apps/reaper/src/duties/expire-deliveries.js';
 import { KeepHistory } from '../../apps/reaper/src/duties/keep-history.js';
 import { numbered, createQueue, openStore, type TestStore } from '../support/store.js';
@@ -95,4 +96,22 @@ test('a reaper adds its expirations, notes depths and forgets minutes that are o
   store.at(T0 + 1441 * MINUTE);
   await keep.run(round);
   expect((await left()).map(({ minute }) => minute * MINUTE)).toEqual([T0 + 2 * MINUTE, T0 + 1441 * MINUTE]);
+});
+
+test('a reaper adds the messages that it dead-letters, also because they have expired', async () => {
+  const dead = await createQueue(store);
+  const settings = { messageTtlSeconds: 100, deadLetterQueue: dead.name, deadLetterExpired: true, maxReceives: 1 };
+  const queue = await createQueue(store, settings);
+  const round = { signal: new AbortController().signal };
+  const { queues, unleased, minutes } = store;
+  await store.at(T0).messages.enqueue(queue.name, numbered(40));
+  await store.messages.dequeue(queue, { maxMessages: 10, leaseSeconds: 10 });
+  store.at(T0 + MINUTE);
+  expect(await new DeadLetterDeliveries(queues, unleased, store.messages.batches, minutes).run(round)).toBe(10);
+  store.at(T0 + 2 * MINUTE);
+  expect(await new ExpireDeliveries(queues, unleased, store.messages.batches, minutes).run(round)).toBe(30);
+  expect(await minutes.history(queue.id, 60)).toEqual([
+    { at: T0 + MINUTE, ...NONE, deadLettered: 10, ...UNCOUNTED },
+    { at: T0 + 2 * MINUTE, ...NONE, deadLettered: 30, ...UNCOUNTED },
+  ]);
 });

@@ -1,13 +1,22 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { packIdOf } from '@rowmq/contract';
-import { FIRST_ID, LEASE_GRACE_MS, type Queue } from '@rowmq/store';
+import { FIRST_ID, LEASE_GRACE_MS, type Queue, SettledRepository } from '@rowmq/store';
 import type { Duty } from '../../apps/reaper/src/duties/duty.js';
 import { DeadLetterDeliveries } from '../../apps/reaper/src/duties/dead-letter-deliveries.js';
 import { ExpireDeliveries } from '../../apps/reaper/src/duties/expire-deliveries.js';
 import { RemoveDeletedQueues } from '../../apps/reaper/src/duties/remove-deleted-queues.js';
 import { deliveryRows, owedIds } from '../support/deliveries.js';
 import { runWhole } from '../support/duties.js';
-import { enqueueStamped, hex, MINUTE, openSession, START, storeStamped, claimAll } from '../support/partitions.js';
+import {
+  enqueueStamped,
+  hex,
+  MINUTE,
+  openSession,
+  START,
+  storeStamped,
+  claimAll,
+  deadLetterAll,
+} from '../support/partitions.js';
 import { createQueue, message, numbered, openStore, type TestStore } from '../support/store.js';
 
 let store: TestStore;
@@ -202,5 +211,23 @@ describe('purge', () => {
     expect(await store.queues.deletedIds()).toEqual([]);
     expect(await left(doomed)).toEqual([]);
     expect(await left(queue)).toEqual(hex(others));
+  });
+
+  test('by the reaper keeps a replay from bringing back the dead letters of a deleted queue', async () => {
+    const doomed = await createQueue(store, { messageTtlSeconds: 600 });
+    const origin = await createQueue(store, { maxReceives: 1, deadLetterQueue: doomed.name });
+    const [acked] = await enqueue(3, {}, origin);
+    const leased = await claimAll(store, origin, START);
+    await store.messages.ack(
+      origin.id,
+      leased.filter(({ messageId }) => messageId.equals(acked!)),
+    );
+    expect(await deadLetterAll(store, origin, START + 2 * MINUTE)).toBe(2);
+    await store.queues.put(origin.name, { maxReceives: null, deadLetterQueue: null });
+    await store.queues.delete(doomed.name);
+    expect(await runWhole(new RemoveDeletedQueues(store.queues, store.unleased))).toBe(2);
+    const settled = new SettledRepository(store.database);
+    const { packs } = await settled.find(origin.id, FIRST_ID, Buffer.alloc(16, 255), 100);
+    expect(packs).toMatchObject([{ id: packIdOf(acked!), settled: 0b1, owed: 0 }]);
   });
 });

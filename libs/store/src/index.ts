@@ -28,7 +28,12 @@ export type { LeasedMessage } from './messages/leased-message.js';
 export { LEASE_GRACE_MS, type Position } from './messages/delivery.sql.js';
 export type { EnqueueOutcome, EnqueueRequest, NewMessage, Reservation, Reserve } from './messages/enqueue.js';
 export { DeduplicationRepository } from './messages/deduplication.repository.js';
-export { type ClaimOutcome, MessageRepository, type ReleaseRequest } from './messages/message.repository.js';
+export {
+  type ClaimOutcome,
+  MessageRepository,
+  type NackRequest,
+  type ReleaseRequest,
+} from './messages/message.repository.js';
 export type { Wish } from './messages/one-message.js';
 export type { Published, PublishedMessage, PublishOutcome, PublishRequest } from './messages/publish.js';
 export { openSecret } from './keys/sealed-secret.js';

@@ -36,7 +36,7 @@ export class AuditLog implements OnApplicationShutdown {
       return;
     }
     this.waiting.push({ ...action, changes: isLong ? JSON.stringify(TOO_LONG) : changes });
-    this.writing ??= this.writeAll().finally(() => (this.writing = undefined));
+    this.writing ??= this.writeAll();
   }
 
   /** Writes what waits. It gives up at the first failure. */
@@ -61,6 +61,8 @@ export class AuditLog implements OnApplicationShutdown {
       }
       this.waiting.splice(0, batch.length);
     }
+    // At once: an action that comes later must find that nobody writes.
+    this.writing = undefined;
   }
 }
 

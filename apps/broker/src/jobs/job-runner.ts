@@ -34,6 +34,8 @@ export class JobRunner implements OnApplicationBootstrap, BeforeApplicationShutd
   private readonly running = new Map<string, Promise<void>>();
   private timer: NodeJS.Timeout | undefined;
   private looking: Promise<void> | undefined;
+  /** A job that was created while a look was under way, or that ended, may have escaped it. */
+  private mustLookAgain = false;
 
   constructor(
     private readonly jobs: JobRepository,
@@ -58,12 +60,18 @@ export class JobRunner implements OnApplicationBootstrap, BeforeApplicationShutd
   look(): void {
     clearTimeout(this.timer);
     if (this.stop.signal.aborted) return;
-    this.looking ??= this.startIdle()
+    if (this.looking !== undefined) {
+      this.mustLookAgain = true;
+      return;
+    }
+    this.mustLookAgain = false;
+    this.looking = this.startIdle()
       .catch((error: unknown) => this.logger.warn(`could not look for jobs: ${String(error)}`))
       .finally(() => {
         this.looking = undefined;
-        if (this.stop.signal.aborted) return;
-        this.timer = setTimeout(() => this.look(), LOOK_MS * (0.5 + Math.random())).unref();
+        if (this.mustLookAgain) this.look();
+        else if (!this.stop.signal.aborted)
+          this.timer = setTimeout(() => this.look(), LOOK_MS * (0.5 + Math.random())).unref();
       });
   }
 

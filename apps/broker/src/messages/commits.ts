@@ -4,6 +4,7 @@ import {
   type EnqueueOutcome,
   type EnqueueRequest,
   MessageRepository,
+  type NackRequest,
   QueueRepository,
   type ReceiptOutcomes,
   type ReceiptsRequest,
@@ -19,7 +20,6 @@ import { hasGroups, type Lane, laneOf } from './lane.js';
 import { Offer } from './offer.js';
 import { WaitingConsumers } from './waiting-consumers.js';
 
-type NackRequest = ReceiptsRequest & { delaySeconds: number; reason?: string | undefined };
 type RejectRequest = ReceiptsRequest & { reason?: string | undefined };
 type ExtendRequest = ReceiptsRequest & { leaseSeconds: number };
 

@@ -158,15 +158,22 @@ export class MessagesService implements OnApplicationShutdown {
   /**
    * Ends leases: the deliveries are ready again, at once or after a delay, or are dead-lettered.
    * Throws `queue-not-found`, and `invalid-request` if the queue has no dead-letter queue.
+   * @param request.keepsReceipts for SQS, as {@link expose} leaves the messages
    */
   async nack(
     queueName: string,
-    { receipts, delaySeconds, deadLetter, reason }: z.output<typeof nackRequest>,
+    {
+      receipts,
+      delaySeconds,
+      deadLetter,
+      reason,
+      keepsReceipts,
+    }: z.output<typeof nackRequest> & { keepsReceipts?: boolean },
   ): Promise<NackAnswer> {
     const { done, failed } = await this.perReceipt(queueName, receipts, ({ id: queueId }, decoded) =>
       deadLetter
         ? this.commits.reject({ queueId, receipts: decoded, reason })
-        : this.commits.nack({ queueId, receipts: decoded, delaySeconds, reason }),
+        : this.commits.nack({ queueId, receipts: decoded, delaySeconds, reason, keepsReceipts }),
     );
     if (done.length > 0 && !deadLetter && delaySeconds === 0) this.consumers.wake(queueName, done.length);
     this.metrics.count(deadLetter ? 'dead-lettered' : 'nacked', queueName, done.length);
@@ -216,7 +223,7 @@ export class MessagesService implements OnApplicationShutdown {
   /** Ends leases at once, for SQS, and leaves the messages their receipts. */
   async expose(queueName: string, receipts: readonly Receipt[]): Promise<void> {
     const { id } = await this.queues.get(queueName);
-    await this.repository.expose({ queueId: id, receipts });
+    await this.commits.nack({ queueId: id, receipts, delaySeconds: 0, keepsReceipts: true });
     this.consumers.wake(queueName, receipts.length);
   }
 

@@ -214,7 +214,7 @@ export class MessageOperations {
   private async changeVisibility(queue: Queue, receipts: string[], seconds: number): Promise<(SqsError | undefined)[]> {
     const { failed } =
       seconds === 0
-        ? await this.messages.nack(queue.name, { receipts, delaySeconds: 0, deadLetter: false })
+        ? await this.messages.nack(queue.name, { receipts, delaySeconds: 0, deadLetter: false, keepsReceipts: true })
         : await this.messages.extend(queue.name, receipts, seconds);
     const late = await this.tryLate(queue, failed, { leaseSeconds: seconds });
     return outcomes(receipts, failed, (receipt, code) => {

@@ -1,3 +1,6 @@
+import { isObject, readObject } from './json-object.js';
+import { SqsError } from './sqs-error.js';
+
 /** A statement of a queue's Policy. */
 export interface Statement {
   Sid?: string;
@@ -26,4 +29,13 @@ export function permission(
     Action: one(actions.map((action) => `SQS:${action}`)),
     Resource: resource,
   };
+}
+
+/** Reads a Policy. Throws `InvalidAttributeValue` unless it and its statements are objects. */
+export function readPolicy(text: string): Partial<PolicyDocument> & Pick<PolicyDocument, 'Statement'> {
+  const policy = readObject(text);
+  const statements: unknown[] = [policy?.['Statement'] ?? []].flat();
+  if (policy === undefined || !statements.every(isObject))
+    throw new SqsError('InvalidAttributeValue', 'Invalid value for the parameter Policy.');
+  return { ...policy, Statement: statements };
 }

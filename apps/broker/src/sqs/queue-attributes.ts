@@ -1,5 +1,6 @@
 import { LIMITS, type QueueSettings, type SizeLimits } from '@rowmq/contract';
 import type { Queue, QueueChange } from '@rowmq/store';
+import { readPolicy } from './permission.js';
 import { type Address, arnOf } from './queue-address.js';
 import { type AllowedSources, readAllowedSources, readRedrivePolicy } from './redrive-policy.js';
 import { SqsError } from './sqs-error.js';
@@ -190,7 +191,7 @@ function readFifo(name: string, value: string, settings: SqsSettings, queue: Que
 function readText(name: string, value: string, settings: SqsSettings): void {
   switch (name) {
     case 'Policy':
-      if (value !== '') jsonObject(name, value);
+      if (value !== '') readPolicy(value);
       break;
     case 'RedriveAllowPolicy':
       if (value !== '') readAllowedSources(value);
@@ -223,16 +224,6 @@ function readMessageSize(bytes: number, { bodyBytes }: SizeLimits): number {
     'InvalidAttributeValue',
     `Invalid value for the parameter MaximumMessageSize: this broker takes messages of up to ${bodyBytes} bytes. Ask for that or less, or raise ROWMQ_MAX_BODY_BYTES of the broker.`,
   );
-}
-
-function jsonObject(name: string, text: string): void {
-  try {
-    const value: unknown = JSON.parse(text);
-    if (typeof value === 'object' && value !== null) return;
-  } catch {
-    // It is refused below.
-  }
-  throw badValue(name);
 }
 
 function integerIn(name: string, text: string, min: number, max: number): number {

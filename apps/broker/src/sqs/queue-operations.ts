@@ -4,7 +4,7 @@ import { type Queue, QueueRepository } from '@rowmq/store';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import { JobsService } from '../jobs/jobs.service.js';
 import { QueuesService } from '../queues/queues.service.js';
-import { permission, type PolicyDocument, type Statement } from './permission.js';
+import { permission, type PolicyDocument, readPolicy, type Statement } from './permission.js';
 import { arnOf, checkName, pageOf, urlOf } from './queue-address.js';
 import {
   allowedSourcesOf,
@@ -264,8 +264,8 @@ export class QueueOperations {
     await this.repository.update(name, (queue) => {
       const settings = settingsOf(queue);
       const { Policy, ...texts } = settings.texts ?? {};
-      const policy = Policy === undefined ? undefined : (JSON.parse(Policy) as Partial<PolicyDocument>);
-      const statements = statementsOf([policy?.Statement ?? []].flat(), queue);
+      const policy = Policy === undefined ? undefined : readPolicy(Policy);
+      const statements = statementsOf(policy?.Statement ?? [], queue);
       const document: PolicyDocument = {
         Version: '2008-10-17',
         Id: `${arnOf(address, name)}/SQSDefaultPolicy`,

@@ -1,4 +1,5 @@
 import { LIMITS } from '@rowmq/contract';
+import { readObject } from './json-object.js';
 import { nameInArn } from './queue-address.js';
 import { invalidValue, SqsError } from './sqs-error.js';
 
@@ -66,14 +67,4 @@ export function readAllowedSources(text: string): AllowedSources {
       return name;
     }),
   );
-}
-
-function readObject(text: string): Record<string, unknown> | undefined {
-  try {
-    const value: unknown = JSON.parse(text);
-    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
-  } catch {
-    // It is no JSON.
-  }
-  return undefined;
 }

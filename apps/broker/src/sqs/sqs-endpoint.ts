@@ -6,6 +6,7 @@ import { AuditLog } from '../audit/audit-log.js';
 import { BROKER_CONFIG, type BrokerConfig } from '../broker.config.js';
 import type { CallConfig } from '../http/api-call.js';
 import type { BrokerAdapter } from '../http/broker-adapter.js';
+import { addressOf, type Origin } from '../http/client-address.js';
 import { ClientConnection } from '../http/client-connection.js';
 import { UnreadAnswers } from '../http/unread-answers.js';
 import { isJson, jsonProtocol, readJsonRequest } from './json-protocol.js';
@@ -31,10 +32,9 @@ const DEFAULT_REGION = 'us-east-1';
 const NAMES_ACTION = { name: 'action', value: 'named', pattern: /^\/\?(?:.*&)?Action=/s };
 
 /** The part of Fastify's request that SQS uses. */
-interface RawRequest {
+interface RawRequest extends Origin {
   id: string;
   url: string;
-  ip: string;
   method: string;
   headers: IncomingHttpHeaders;
   raw: IncomingMessage;
@@ -105,6 +105,8 @@ export class SqsEndpoint {
   private async answer(request: RawRequest, reply: RawReply): Promise<SqsAnswer> {
     const requestId = randomUUID();
     const protocol = protocolOf(request);
+    // Once the client has hung up, nobody knows it.
+    const ip = addressOf(request);
     let operation: string | undefined;
     let answer: SqsAnswer;
     let accessKey: string | undefined;
@@ -113,7 +115,7 @@ export class SqsEndpoint {
       operation = sent.operation;
       if (operation === undefined || !isOperation(operation)) throw unknownOperation(operation, protocol);
       const { method, url, headers } = request;
-      const signer = await this.access.check({ method, url, headers, body: bytesOf(request) }, request.ip);
+      const signer = await this.access.check({ method, url, headers, body: bytesOf(request) }, ip);
       accessKey = signer.caller.name ?? undefined;
       const { queue: pathQueue } = request.params as { queue?: string };
       if (
@@ -125,7 +127,7 @@ export class SqsEndpoint {
       const output = await this.service.run(operation, sent.members, {
         ...signer,
         address: this.addressFor(request),
-        ip: request.ip,
+        ip,
         pathQueue,
         client: new ClientConnection(request.raw, reply.raw),
         userAgent: request.headers['user-agent'],
@@ -141,7 +143,7 @@ export class SqsEndpoint {
         status: answer.status,
         problem: request.problem ?? null,
         key: accessKey ?? null,
-        address: request.ip,
+        address: ip || 'unknown',
         requestId: request.id,
         changes: null,
       });

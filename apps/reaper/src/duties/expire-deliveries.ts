@@ -32,10 +32,12 @@ export class ExpireDeliveries implements Duty {
       return await this.walk.run(await this.queues.list(), signal, async (queue, after, rows) => {
         const { found, next } = await this.unleased.findExpired(queue.id, after, rows);
         if (found.length === 0) return { count: 0, next };
-        if (queue.deadLetterExpired) return { count: await this.messages.deadLetterExpired(queue, found), next };
-        const expired = await this.messages.expire(queue.id, found);
-        if (expired > 0) counts.set(queue.id, { expired: expired + (counts.get(queue.id)?.expired ?? 0) });
-        return { count: expired, next };
+        const event = queue.deadLetterExpired ? 'deadLettered' : 'expired';
+        const count = await (queue.deadLetterExpired
+          ? this.messages.deadLetterExpired(queue, found)
+          : this.messages.expire(queue.id, found));
+        if (count > 0) counts.set(queue.id, { [event]: count + (counts.get(queue.id)?.[event] ?? 0) });
+        return { count, next };
       });
     } finally {
       await this.minutes.add(counts);

@@ -28,7 +28,7 @@ export class RemoveDeletedQueues implements Duty {
         if (signal.aborted || performance.now() > until) return count;
         const from: Buffer = after;
         const step: { purged: number; left: number; next: Buffer | null } = await this.batches.run(signal, (rows) =>
-          this.unleased.purge(id, from, last, rows, { isDeleted: true }),
+          this.unleased.purge(id, from, last, rows),
         );
         count += step.purged;
         after = step.next;

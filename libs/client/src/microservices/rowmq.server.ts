@@ -96,11 +96,12 @@ export class RowmqServer extends Server implements CustomTransportStrategy {
         'RowmqServer has no handlers, so it would consume nothing: mark methods of controllers with @EventPattern(queue).',
       );
     }
-    const needed = handlers.map(([name, handler]) => {
+    const queues = handlers.map(([name, handler]) => {
       const { create, update } = this.#optionsOf(handler);
       return { name, create, update };
     });
-    await new QueueCheck(this.#client, this.logger, this.#closing.signal).ensureAll(needed);
+    const consumed = new Set(queues.map(({ name }) => name));
+    await new QueueCheck(this.#client, this.logger, this.#closing.signal).ensureAll({ queues, consumed });
     if (this.#closing.signal.aborted) return;
     for (const consumer of this.#consumers) consumer.start();
   }

@@ -60,7 +60,7 @@ describe('the check of queues at boot', () => {
   const check = async (broker: InMemoryBroker, ...needed: NeededQueue[]): Promise<void> => {
     const keep = (level: string) => (line: unknown) => void log.push(`${level}: ${String(line)}`);
     const logger = { warn: keep('warn'), error: keep('error') };
-    await new QueueCheck(broker, logger, closing.signal).ensureAll(needed);
+    await new QueueCheck(broker, logger, closing.signal).ensureAll({ queues: needed, consumed: new Set() });
   };
   const names = async (broker: InMemoryBroker) => (await broker.listQueues()).queues.map(({ name }) => name);
 
@@ -85,10 +85,11 @@ describe('the check of queues at boot', () => {
   it('is a fault for a topic that is missing, for its publisher and for its subscriber', async () => {
     const broker = new TroubledBroker();
     const checkTopics = (topics: NeededTopic[], queues: NeededQueue[] = []) =>
-      new QueueCheck(broker, { warn: () => undefined, error: () => undefined }, closing.signal).ensureAll(
+      new QueueCheck(broker, { warn: () => undefined, error: () => undefined }, closing.signal).ensureAll({
         queues,
+        consumed: new Set(),
         topics,
-      );
+      });
     await expect(checkTopics([{ name: 'events' }])).rejects.toThrow(
       /Topic 'events' does not exist: create it with PUT/,
     );

@@ -1,8 +1,9 @@
 import type { Logger } from '@nestjs/common';
-import { type ErrorCode, type Filter, type PutQueueRequest, type PutTopicRequest, RowmqError } from '@rowmq/contract';
+import type { Filter, PutQueueRequest, PutTopicRequest } from '@rowmq/contract';
 import type { BrokerClient } from '../broker-client.js';
 import { BootCheck, type BootStep } from './boot-check.js';
 import { RowmqConfigurationError } from './rowmq-configuration.error.js';
+import { assertUsableQueue, assertUsableTopic, isOf } from './usable.js';
 
 /** A queue that an application uses, and whether to create it. */
 export interface NeededQueue {
@@ -36,11 +37,14 @@ export interface NeededTopic {
   create?: boolean | PutTopicRequest | undefined;
 }
 
-/**
- * No broker ever gave this receipt. An ack of it tells whether the queue exists, with any API key
- * that may consume.
- */
-const NO_RECEIPT = 'is-there-such-a-queue';
+/** The queues and topics that an application uses on one connection. */
+export interface Needed {
+  queues: readonly NeededQueue[];
+  /** The names of those queues that it consumes. */
+  consumed: ReadonlySet<string>;
+  topics?: readonly NeededTopic[];
+}
+
 /** Makes sure at boot that the topics and queues of an application exist. */
 export class QueueCheck {
   readonly #client: BrokerClient;
@@ -55,14 +59,14 @@ export class QueueCheck {
   /**
    * Checks the topics, then the queues: dead-letter queues before those that use them. If the
    * broker is unreachable, the check is repeated later and does not delay the start.
-   * @throws RowmqConfigurationError for a queue or a topic that is missing, or that the broker
-   * refuses
+   * @throws RowmqConfigurationError for a queue or a topic that is missing, or that the API key may
+   * not use
    */
-  async ensureAll(needed: readonly NeededQueue[], topics: readonly NeededTopic[] = []): Promise<void> {
-    for (const queue of needed) assertComplete(queue);
+  async ensureAll({ queues, consumed, topics = [] }: Needed): Promise<void> {
+    for (const queue of queues) assertComplete(queue);
     await this.#check.runAll([
       ...topics.map((topic) => this.#topicStep(topic)),
-      ...deadLetterQueuesFirst(needed).map((queue) => this.#queueStep(queue)),
+      ...deadLetterQueuesFirst(queues).map((queue) => this.#queueStep(queue, consumed.has(queue.name))),
     ]);
   }
 
@@ -71,7 +75,7 @@ export class QueueCheck {
       notYet: `Topic '${name}' could not be checked yet`,
       run: async (options) => {
         if (create) await this.#client.putTopic(name, typeof create === 'object' ? create : {}, options);
-        else await this.#client.getTopic(name, options);
+        else await assertUsableTopic(this.#client, name, options);
       },
       asFault: (cause) =>
         new RowmqConfigurationError(
@@ -83,7 +87,7 @@ export class QueueCheck {
     };
   }
 
-  #queueStep(queue: NeededQueue): BootStep {
+  #queueStep(queue: NeededQueue, isConsumed: boolean): BootStep {
     const { name, create, update, subscribeTo = [] } = queue;
     const settings = typeof create === 'object' ? create : {};
     return {
@@ -91,7 +95,7 @@ export class QueueCheck {
       run: async (options) => {
         if (update === true) await this.#client.putQueue(name, settings, options);
         else if (create) await this.#client.createQueue(name, settings, options);
-        else await this.#client.ack(name, { receipts: [NO_RECEIPT] }, options);
+        else await assertUsableQueue(this.#client, { name, isConsumed }, options);
         for (const { topic, filter } of subscribeTo)
           await this.#client.putSubscription(topic, name, filter === undefined ? {} : { filter }, options);
       },
@@ -125,10 +129,6 @@ function deadLetterQueuesFirst(needed: readonly NeededQueue[]): NeededQueue[] {
   };
   for (const queue of needed) visit(queue, []);
   return [...sorted];
-}
-
-function isOf(error: unknown, code: ErrorCode): boolean {
-  return error instanceof RowmqError && error.code === code;
 }
 
 function asFault({ name, create, subscribeTo = [] }: NeededQueue, error: unknown): RowmqConfigurationError {

@@ -36,10 +36,12 @@ export class QueuesService implements OnModuleInit, OnModuleDestroy, OnApplicati
   async onModuleInit(): Promise<void> {
     const consumers = this.consumers();
     const checks = [...this.connections().values()].map(async ({ name, client }) => {
-      const needed = [...this.#explorer.queues(name).values()].map(({ registration }) => registration);
-      const topics = this.#explorer.topics(name);
-      await new QueueCheck(client, this.#logger, this.#closing.signal).ensureAll(needed, topics);
       const own = consumers.filter(({ connection }) => connection === name);
+      await new QueueCheck(client, this.#logger, this.#closing.signal).ensureAll({
+        queues: [...this.#explorer.queues(name).values()].map(({ registration }) => registration),
+        consumed: new Set(own.map(({ registered }) => registered.name)),
+        topics: this.#explorer.topics(name),
+      });
       await new ScheduleCheck(client, this.#logger, this.#closing.signal).putAll(own);
     });
     try {

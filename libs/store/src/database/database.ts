@@ -3,7 +3,14 @@ import pRetry, { type Options } from 'p-retry';
 import type { DataSource, EntityManager } from 'typeorm';
 import { Connections, type ServerConnection } from './connection.js';
 import { healthOf } from './data-source.js';
-import { isConnectionLost, isDatabaseFailure, isRetryable, mayHaveCommitted, toRowmqError } from './database-errors.js';
+import {
+  isConnectionLost,
+  isDatabaseFailure,
+  isDuplicateKey,
+  isRetryable,
+  mayHaveCommitted,
+  toRowmqError,
+} from './database-errors.js';
 import type { DatabaseHealth } from './database-health.js';
 import { ASK_FOR_PROOF } from './primary.js';
 import { managerOn } from './session-runner.js';
@@ -185,6 +192,14 @@ export class Database {
       throw toRowmqError(error);
     }
   }
+}
+
+/**
+ * Handles the failure of an INSERT that ran on its own, of a row whose key nobody else can have. A
+ * duplicate key then is the row itself: an earlier attempt stored it, and its answer was lost.
+ */
+export function unlessStored(error: unknown): void {
+  if (!isDuplicateKey(error)) throw error;
 }
 
 /** The error of a transaction whose COMMIT got no answer, if nobody can tell its outcome. */

@@ -9,7 +9,7 @@ import {
 } from '@rowmq/contract';
 import { In, IsNull, LessThan, Raw } from 'typeorm';
 import { NOW_MS } from '../database/clock.js';
-import type { Database, Transaction } from '../database/database.js';
+import { type Database, type Transaction, unlessStored } from '../database/database.js';
 import { hex } from '../database/hex.js';
 import type { Statement } from '../database/session.js';
 import { JobEntity } from '../entities/index.js';
@@ -77,7 +77,7 @@ export class JobRepository {
     }
     const id = newPackId();
     const lastPackId = (await this.unleased.lastId(queue.id)) ?? FIRST_ID;
-    await this.database.manager.insert(JobEntity, {
+    const job = {
       id,
       kind,
       queueId: queue.id,
@@ -92,7 +92,7 @@ export class JobRepository {
       examined: 0,
       done: 0,
       skipped: 0,
-      state: 'running',
+      state: 'running' as const,
       error: null,
       lastPackId,
       afterPackId: FIRST_ID,
@@ -105,7 +105,8 @@ export class JobRepository {
       createdAt: () => NOW_MS,
       updatedAt: () => NOW_MS,
       finishedAt: null,
-    });
+    };
+    await this.database.manager.insert(JobEntity, job).catch(unlessStored);
     return this.get(id);
   }
 

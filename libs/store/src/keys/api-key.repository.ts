@@ -2,8 +2,8 @@ import { type KeyDefinition, type KeyLimitsRequest, type KeyScope, LIMITS, Rowmq
 import { In, MoreThan } from 'typeorm';
 import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
-import { isDuplicateKey } from '../database/database-errors.js';
 import { ApiKeyEntity } from '../entities/index.js';
+import { TAKE_TURN } from '../queues/take-turn.js';
 import { type ApiKey, digestOf, newKeyId, newSecret } from './api-key.js';
 import { sealSecret } from './sealed-secret.js';
 
@@ -21,7 +21,8 @@ export class ApiKeyRepository {
    * Creates a key. Returns its secret, which is stored nowhere. Throws `key-exists`, and
    * `invalid-request` if there are too many keys.
    *
-   * Locks: the new row. A COMMIT without an answer is repeated with the same id and secret.
+   * Locks: the reaper's lease row, so that creators take turns and never pass the limit together;
+   * the new row. A COMMIT without an answer is repeated with the same id and secret.
    * @param sealingKey encrypts a copy of the secret, to check signatures with
    */
   async create(definition: KeyDefinition, sealingKey?: string): Promise<{ key: ApiKey; secret: string }> {
@@ -29,6 +30,11 @@ export class ApiKeyRepository {
     const id = newKeyId();
     const secret = newSecret(id);
     await this.database.transaction(async (tx) => {
+      await tx.read(TAKE_TURN);
+      const known = await tx.manager.findOneBy(ApiKeyEntity, { name });
+      // The COMMIT of an earlier attempt took effect, and its answer was lost.
+      if (known?.id === id) return;
+      if (known !== null) throw keyExists(name);
       const now = await timeOf(tx);
       const expiresAt = definition.expiresAt === undefined ? null : Date.parse(definition.expiresAt);
       if (expiresAt !== null && expiresAt <= now)
@@ -38,7 +44,7 @@ export class ApiKeyRepository {
           'invalid-request',
           `There are ${LIMITS.keys} API keys, as many as RowMQ takes; revoke some.`,
         );
-      const row = {
+      await tx.manager.insert(ApiKeyEntity, {
         name,
         id,
         secretDigest: digestOf(secret).toString(),
@@ -53,11 +59,6 @@ export class ApiKeyRepository {
         createdAt: now,
         expiresAt,
         lastUsedAt: null,
-      };
-      await tx.manager.insert(ApiKeyEntity, row).catch(async (error: unknown) => {
-        if (!isDuplicateKey(error)) throw error;
-        const found = await tx.manager.findOneBy(ApiKeyEntity, { name });
-        if (found?.id !== id) throw keyExists(name);
       });
     });
     return { key: await this.get(name), secret };
@@ -151,10 +152,16 @@ export class ApiKeyRepository {
     return this.get(name);
   }
 
-  /** Removes a key for good. Throws `key-not-found`. */
+  /**
+   * Removes a key for good. Throws `key-not-found`.
+   *
+   * Locks: the key's row.
+   */
   async revoke(name: string): Promise<void> {
-    const { affected } = await this.database.manager.delete(ApiKeyEntity, { name });
-    if (affected !== 1) throw keyNotFound(name);
+    await this.database.transaction(async (tx) => {
+      const { affected } = await tx.manager.delete(ApiKeyEntity, { name });
+      if (affected !== 1 && !tx.commitUnknown) throw keyNotFound(name);
+    });
   }
 
   /**

@@ -1,5 +1,5 @@
 import { NOW_MS } from '../database/clock.js';
-import type { Database } from '../database/database.js';
+import { type Database, unlessStored } from '../database/database.js';
 import { DashboardSessionEntity } from '../entities/index.js';
 
 /** A login to the dashboard, without its expiry. */
@@ -27,7 +27,8 @@ export class SessionRepository {
       .into(DashboardSessionEntity)
       .values({ ...session, expiresAt: () => `${NOW_MS} + ${seconds * 1000}` })
       .updateEntity(false)
-      .execute();
+      .execute()
+      .catch(unlessStored);
     // TypeORM's DELETE has no LIMIT.
     await this.database.write(
       `DELETE FROM dashboard_session WHERE expires_at <= ${NOW_MS} ORDER BY expires_at LIMIT ${MOST_REMOVED}`,

@@ -14,6 +14,8 @@ const QUEUES_REMEMBERED = 10_000;
 /** A count of a queue's messages, and this broker's enqueues since it began. */
 interface Count {
   depth: number;
+  /** The count stopped here. A queue that may be deeper needs another one. */
+  upTo: number;
   /** When the count began, by `performance.now()`. */
   countedAt: number;
 }
@@ -50,7 +52,7 @@ export class DepthGauge {
     if (maxDepth !== null && messages > 0) {
       let known = this.counts.get(id);
       if (known === undefined || !isEnough(known, { messages, maxDepth, since })) {
-        known = { depth: this.underWay.get(id) ?? 0, countedAt: performance.now() };
+        known = { depth: this.underWay.get(id) ?? 0, upTo: maxDepth, countedAt: performance.now() };
         this.running.set(known, id);
         try {
           const counted = await countMessages(this.database, id, maxDepth);
@@ -84,10 +86,10 @@ export class DepthGauge {
 
 /** Whether these messages can be admitted or refused without another count. */
 function isEnough(
-  { depth, countedAt }: Count,
+  { depth, upTo, countedAt }: Count,
   { messages, maxDepth, since }: { messages: number; maxDepth: number; since: number },
 ): boolean {
-  if (performance.now() - countedAt >= REUSE_MS) return false;
+  if (upTo < maxDepth || performance.now() - countedAt >= REUSE_MS) return false;
   return depth + messages <= maxDepth || depth > CHEAP_DEPTH || countedAt >= since;
 }
 

@@ -33,6 +33,18 @@ export interface ClaimOutcome {
   claimAgain: Promise<boolean>;
 }
 
+/** The messages are available again after `delaySeconds`. */
+export interface NackRequest extends ReceiptsRequest {
+  delaySeconds: number;
+  /** Without one, an earlier reason goes. */
+  reason?: string | undefined;
+  /**
+   * For SQS: the messages are available at once, and {@link MessageRepository.late} takes their
+   * receipts until somebody receives them. In an ordered queue the receipts end all the same.
+   */
+  keepsReceipts?: boolean | undefined;
+}
+
 /** Without a delay: the messages are available at once. Without a reason: an earlier one stays. */
 export interface ReleaseRequest extends ReceiptsRequest {
   delaySeconds?: number | undefined;
@@ -228,13 +240,8 @@ export class MessageRepository {
     }));
   }
 
-  /**
-   * Ends leases and makes their messages ready again after `delaySeconds`. Locks: `lockHeld` in
-   * receipts.ts.
-   */
-  async nack(
-    requests: readonly (ReceiptsRequest & { delaySeconds: number; reason?: string | undefined })[],
-  ): Promise<ReceiptOutcomes[]> {
+  /** Ends leases and makes their messages ready again. Locks: `lockHeld` in receipts.ts. */
+  async nack(requests: readonly NackRequest[]): Promise<ReceiptOutcomes[]> {
     return (await this.receipts.change(requests, NACK)).outcomes;
   }
 
@@ -307,15 +314,6 @@ export class MessageRepository {
    */
   async late(queueId: number, receipts: readonly Receipt[], wish: LateWish): Promise<boolean[]> {
     return Promise.all(receipts.map(async (receipt) => this.lateReceipts.run(queueId, receipt, wish)));
-  }
-
-  /**
-   * Ends leases at once, for SQS, and leaves the messages their receipts. Until somebody receives a
-   * message again, {@link late} takes its receipt. Locks: `lockHeld` in receipts.ts.
-   */
-  async expose(request: ReceiptsRequest): Promise<ReceiptOutcomes> {
-    const { outcomes } = await this.receipts.change([request], EXPOSE);
-    return outcomes[0] as ReceiptOutcomes;
   }
 
   /**
@@ -465,19 +463,11 @@ const EXTEND: ReceiptVerb<ReceiptsRequest & { leaseSeconds: number }> = {
   reach: 'whole',
 };
 
-/** The deadline is now. In an ordered queue the receipt ends, as after a nack. */
-const EXPOSE: ReceiptVerb<ReceiptsRequest> = {
-  fate: (_, { groupKey }, now) => ({ availableAt: now, ...(groupKey !== null && { leaseToken: NO_TOKEN }) }),
-  secondOutcome: 'lease-lost',
-  reach: 'with-later',
-};
-
-const NACK: ReceiptVerb<ReceiptsRequest & { delaySeconds: number; reason?: string | undefined }> = {
-  fate: ({ delaySeconds, reason }, _, now) => ({
-    leaseToken: NO_TOKEN,
-    availableAt: now + delaySeconds * 1000,
-    nackReason: reason ?? null,
-  }),
+const NACK: ReceiptVerb<NackRequest> = {
+  fate: ({ delaySeconds, reason, keepsReceipts = false }, { groupKey }, now) =>
+    keepsReceipts && groupKey === null
+      ? { availableAt: now }
+      : { leaseToken: NO_TOKEN, availableAt: now + delaySeconds * 1000, nackReason: reason ?? null },
   secondOutcome: 'lease-lost',
   reach: 'with-later',
 };

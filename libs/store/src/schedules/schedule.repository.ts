@@ -85,10 +85,16 @@ export class ScheduleRepository {
     return { schedules: found.slice(0, limit), isLast: found.length <= limit };
   }
 
-  /** Its messages stay. Throws `schedule-not-found`. */
+  /**
+   * Its messages stay. Throws `schedule-not-found`.
+   *
+   * Locks: the schedule's row.
+   */
   async delete(name: string): Promise<void> {
-    const { affected } = await this.database.manager.delete(ScheduleEntity, { name });
-    if (affected !== 1) throw scheduleNotFound(name);
+    await this.database.transaction(async (tx) => {
+      const { affected } = await tx.manager.delete(ScheduleEntity, { name });
+      if (affected !== 1 && !tx.commitUnknown) throw scheduleNotFound(name);
+    });
   }
 }
 
