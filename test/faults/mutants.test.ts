@@ -29,6 +29,7 @@ const AUDIT = 'apps/broker/dist/audit/audit-actions.js';
 const HEALTH = 'apps/reaper/dist/health.service.js';
 const PUBLISH_IN = 'libs/store/src/messages/publish-in.ts';
 const SQS = 'apps/broker/dist/sqs/sqs-endpoint.js';
+const CLAIM = 'libs/store/src/messages/claim.ts';
 
 const AUDIT_TEST = 'test/e2e/audit.test.ts';
 const STOP_OF_WORKERS = {
@@ -102,6 +103,36 @@ const MUTANTS: Mutant[] = [
     edits: [{ file: PUBLISH_IN, line: line!, instead: instead! }],
     noticedBy: PUBLISH_ELSEWHERE,
   })),
+  {
+    name: 'claim that has one lease token for all its queues',
+    edits: [{ file: CLAIM, line: 'leaseToken: newLeaseToken()', instead: 'leaseToken: Buffer.alloc(8, 1)' }],
+    noticedBy: {
+      file: 'test/store/batches.test.ts',
+      test: 'gives receipts that hold in their own queue only, also of a message that several queues got',
+    },
+  },
+  {
+    name: 'claim that reads as many bytes for each of its queues as it may for one',
+    edits: [{ file: CLAIM, line: 'claimBytes += bytes;', instead: '' }],
+    noticedBy: {
+      file: 'test/store/batches.test.ts',
+      test: 'reads no more bytes than a claim in one queue may, and one pack of each at least',
+    },
+  },
+  {
+    name: 'claim that begins again for the consumers of the other queues when it fails for one',
+    edits: [
+      {
+        file: 'apps/broker/src/messages/waiting-consumers.ts',
+        line: 'if (turn.request !== undefined) return undefined;',
+        instead: '',
+      },
+    ],
+    noticedBy: {
+      file: 'apps/broker/src/messages/waiting-consumers.test.ts',
+      test: 'because of one queue fails the consumers of that queue only',
+    },
+  },
   {
     name: 'workers that are stopped while their port is open',
     edits: [{ file: 'apps/broker/dist/workers/workers.js', line: 'await this.port.close();', instead: '' }],
