@@ -261,6 +261,17 @@ describe('a group', () => {
   });
 });
 
+it('an enqueue is stored once if the answer to its COMMIT is lost and its queue changes before the retry', async () => {
+  store.at(T0);
+  const change = async (): Promise<void> => void (await store.queues.put(queue.name, { leaseSeconds: 77 }));
+  const losing = new MessageRepository(losingAnswers(store.database, change));
+  const messages = [message({ body: Buffer.from('a1'), groupId: 'a' })];
+  const [outcome] = await losing.enqueueInOrder([{ queueName: queue.name, messages }]);
+  expect(outcome).toMatchObject([{ duplicate: false }]);
+  expect(await drain()).toBe('a1');
+  await expectEmpty();
+});
+
 describe('a hand-off', () => {
   /** Consumers who wait for so many messages each, and what they got. */
   function waiting(...wanted: number[]) {

@@ -174,6 +174,16 @@ describe('a group that is published', () => {
     expect(bodies(await drain(ordered))).toEqual(['a1', 'a2']);
   });
 
+  it('is stored once if its COMMIT gets no answer, and somebody subscribes before the retry', async () => {
+    const [ordered, later] = [await inOrder(), await inOrder()];
+    await subscribe(ordered);
+    const losing = new MessageRepository(losingAnswers(store.database, async () => subscribe(later)));
+    const [published] = await losing.publish([{ topicName: topic, messages: [{ ...named('a1'), values: {} }] }]);
+    expect(published).toMatchObject([{ duplicate: false, subscriptions: 1 }]);
+    expect(bodies(await drain(ordered))).toEqual(['a1']);
+    expect(await drain(later)).toEqual([]);
+  });
+
   it('keeps its order in a dead-letter queue that subscribers share, and goes back', async () => {
     store.at(T0);
     const dead = await inOrder();

@@ -59,14 +59,15 @@ export async function commitInOrder(
         ...(keys.length > 0 ? [lockGroups(keys)] : []),
         readGroups(keys),
       ]);
-      for (const [index, { rows }] of used.entries()) checkVersions(rows, answers[index] as Versioned[]);
       const groups = answers.at(-1) as Group[];
-      // The earlier try held the same groups, so it is over.
+      // The earlier try held the same groups, so it is over. It may have stored the batch before
+      // somebody changed a queue.
       if (tx.commitUnknown && firstPack !== undefined && (await isStored(tx, firstPack))) {
         const idle = groups.filter(isIdle);
         await tx.finish(idle.length > 0 ? [deleteGroups(idle)] : []);
         return undefined;
       }
+      for (const [index, { rows }] of used.entries()) checkVersions(rows, answers[index] as Versioned[]);
       const packed = pack(idsAfter(groups, makePackId), groups);
       firstPack = packed.firstPack;
       const last = await tx.finish([
