@@ -1,3 +1,4 @@
+import { newPackId, packIdOf } from '@rowmq/contract';
 import {
   FIRST_ID,
   LEASE_GRACE_MS,
@@ -7,6 +8,7 @@ import {
   type Reserve,
 } from '@rowmq/store';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import { sequenceNumberOf } from '../../apps/broker/src/sqs/sequence-number.js';
 import { losingAnswers } from '../support/lost-answer.js';
 import { plansOf, rowsReadFor } from '../support/plans.js';
 import { recordStatements } from '../support/statements.js';
@@ -258,6 +260,35 @@ describe('a group', () => {
         .messages.enqueue(queue.name, [message({ body: Buffer.from(String(n)), groupId: 'a' })]);
     }
     expect(await drain()).toBe(Array.from({ length: 40 }, (_, index) => index + 1).join(' '));
+  });
+
+  it('has ids that ascend also after it owed nothing, although the next broker’s clock is late', async () => {
+    const stored: Buffer[] = [];
+    for (const [after, skew] of [
+      [0, 0],
+      [1, -5000],
+      [2, -1000],
+    ] as const) {
+      store.at(T0 + after, T0 + after + skew);
+      stored.push(...(await store.messages.enqueue(queue.name, [message({ groupId: 'a' })])));
+      expect(await ack(await claim(T0 + after))).toEqual([null]);
+    }
+    expect(stored.toSorted((one, other) => one.compare(other))).toEqual(stored);
+  });
+
+  it('has SequenceNumbers that grow, in a millisecond of many packs and from a clock that stands still', async () => {
+    store.at(T0);
+    const original = newPackId(T0);
+    // Copies and others share no pack.
+    const many = Array.from({ length: 300 }, (_, index) =>
+      message({ groupId: 'a', ...(index % 2 === 0 && { replayOf: original }) }),
+    );
+    const ids = await store.messages.enqueue(queue.name, many);
+    for (let n = 0; n < 150; n += 1)
+      ids.push(...(await store.messages.enqueue(queue.name, [message({ groupId: 'a' })])));
+    const sequence = ids.map(sequenceNumberOf);
+    expect(sequence.filter((number, index) => index > 0 && number <= sequence[index - 1]!)).toEqual([]);
+    expect(new Set(ids.map((id) => packIdOf(id).toString('hex'))).size).toBe(450);
   });
 });
 

@@ -1,3 +1,4 @@
+import { messageIdTime, parseMessageId } from '@rowmq/contract';
 import { MessageRepository, type Queue } from '@rowmq/store';
 import { context, propagation, trace } from '@opentelemetry/api';
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';
@@ -5,7 +6,7 @@ import { W3CTraceContextPropagator } from '@opentelemetry/core';
 import { BasicTracerProvider } from '@opentelemetry/sdk-trace-base';
 import { enqueue, PayloadError, TransactionalQueue } from '../../libs/typeorm/src/index.js';
 import { DataSource, type QueryRunner } from 'typeorm';
-import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
 import { owedMessages, storedBodies } from '../support/deliveries.js';
 import { bodies, createQueue, message, openStore, type TestStore } from '../support/store.js';
@@ -108,6 +109,17 @@ describe('enqueue in a transaction', () => {
       availableAt: far.getTime(),
       expiresAt: expect.closeTo(far.getTime() + queue.messageTtlSeconds * 1000, -4) as number,
     });
+  });
+
+  it('has ids by the database’s clock in an ordered queue, where the clocks of services do not matter', async () => {
+    const ordered = await createQueue(store, { ordering: 'group' });
+    const fast = vi.spyOn(Date, 'now').mockReturnValue(Date.now() + 3_600_000);
+    onTestFinished(() => fast.mockRestore());
+    const [id] = await shop.transaction(async (manager) =>
+      enqueue(manager, ordered.name, [{ body: 'one', groupId: 'a' }]),
+    );
+    const [row] = await store.database.read<{ now: number }>('SELECT UNIX_TIMESTAMP() * 1000 AS now');
+    expect(Math.abs(messageIdTime(parseMessageId(id!)) - Number(row!.now))).toBeLessThan(60_000);
   });
 
   it('stores nothing if it rolls back', async () => {

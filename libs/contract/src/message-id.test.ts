@@ -9,6 +9,7 @@ import {
   mostPackBytes,
   newPackId,
   PACK_MESSAGES,
+  packIdAfter,
   packIdOf,
   parseMessageId,
   withPackBytes,
@@ -17,6 +18,30 @@ import {
 test('ids ascend in the order in which they are made, also within a millisecond', () => {
   const ids = Array.from({ length: 20_000 }, () => newPackId());
   expect(ids.filter((id, index) => index > 0 && Buffer.compare(ids[index - 1]!, id) !== -1)).toEqual([]);
+});
+
+test('ids in order ascend if the clock stands still or is read out of order, and follow it if it goes back', () => {
+  const start = Date.UTC(2030, 0);
+  const none = Buffer.alloc(16);
+  const times = [...Array.from({ length: 600 }, () => start), start + 5, start + 3, start - 900, start + 4];
+  const ids = times.map((time) => packIdAfter(none, time));
+  expect(ids.filter((id, index) => index > 0 && Buffer.compare(ids[index - 1]!, id) !== -1)).toEqual([]);
+  // 255 packs fill a millisecond.
+  expect(messageIdTime(ids[599]!)).toBe(start + 2);
+  expect(messageIdTime(packIdAfter(none, start - 60_000))).toBe(start - 60_000);
+});
+
+test('an id in order is higher than the last one of its groups, whoever made that, and hardly ahead of the clock', () => {
+  const start = Date.UTC(2031, 0);
+  // As of another process, whose clock was ahead.
+  const last = newPackId(start + 7);
+  const ids = [last];
+  for (let n = 0; n < 700; n += 1) ids.push(packIdAfter(withPackBytes(ids.at(-1)!, 100_000), start));
+  expect(ids.filter((id, index) => index > 0 && Buffer.compare(ids[index - 1]!, id) !== -1)).toEqual([]);
+  expect(messageIdTime(ids.at(-1)!)).toBe(start + 9);
+  expect(formatMessageId(ids.at(-1)!)).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+  // Another group knows nothing of that.
+  expect(messageIdTime(packIdAfter(Buffer.alloc(16), start + 20))).toBe(start + 20);
 });
 
 test('an id is a UUIDv7 and contains the time at which it was made', () => {

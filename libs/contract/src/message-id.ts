@@ -27,6 +27,9 @@ interface Tick {
 const last: Tick = { msecs: 0, seq: 0 };
 /** The same for callers that move time. */
 const lastMoved: Tick = { msecs: 0, seq: 0 };
+/** The same of {@link packIdAfter}. */
+const lastOrdered: Tick = { msecs: 0, seq: 0 };
+const BEHIND_MS = 1000;
 
 /**
  * Makes a pack's id: a UUIDv7 whose last twelve bits are zero, 16 bytes, ascending within one
@@ -39,10 +42,44 @@ export function newPackId(at?: number): Buffer {
   const tick = at === undefined ? last : lastMoved;
   // As uuid does: within a millisecond, or if the clock goes back, the sequence counts on.
   if (now > tick.msecs || (at !== undefined && now < tick.msecs)) {
-    Object.assign(tick, { msecs: now, seq: (random.readUInt32BE(6) >>> 1) & ~COUNT_BITS });
+    Object.assign(tick, { msecs: now, seq: firstSeq(random) });
   } else {
     tick.seq += 1;
   }
+  return idOf(tick, random);
+}
+
+/**
+ * Makes the id of a pack in an ordered queue. It has this time of the database's clock, in ms since
+ * 1970, or that of its groups' last pack if that is later. The count within a millisecond goes on
+ * from the last pack, and when it is used up, the next millisecond begins early.
+ *
+ * Ids ascend within one process, unless the clock goes back by more than a second: transactions at
+ * the same time may have read it in another order.
+ */
+export function packIdAfter(lastPackId: Buffer, now: number): Buffer {
+  const random = draw();
+  const tick = lastOrdered;
+  const lastMsecs = messageIdTime(lastPackId);
+  if (now > tick.msecs || now < tick.msecs - BEHIND_MS) Object.assign(tick, { msecs: now, seq: firstSeq(random) });
+  if (lastMsecs >= tick.msecs) Object.assign(tick, { msecs: lastMsecs, seq: seqIn(lastPackId) });
+  if ((tick.seq & COUNT_BITS) === COUNT_BITS) Object.assign(tick, { msecs: tick.msecs + 1, seq: firstSeq(random) });
+  else tick.seq += 1;
+  return idOf(tick, random);
+}
+
+function firstSeq(random: Buffer): number {
+  return (random.readUInt32BE(6) >>> 1) & ~COUNT_BITS;
+}
+
+/** The sequence that uuid wrote into an id: 32 bits, around the variant. */
+function seqIn(id: Buffer): number {
+  const high = id.readUInt16BE(6) & 0xf_ff;
+  const low = ((id.readUInt8(8) & 0x3f) << 14) | (id.readUInt16BE(9) >> 2);
+  return high * 2 ** 20 + low;
+}
+
+function idOf(tick: Tick, random: Buffer): Buffer {
   const id = v7({ ...tick, random }, Buffer.allocUnsafeSlow(16));
   id.writeUInt16BE(id.readUInt16BE(LAST_BYTE - 1) & ~(SIZE_BITS | INDEX_BITS), LAST_BYTE - 1);
   return id;

@@ -8,7 +8,7 @@ const RANDOM_SHIFT = 5n;
 /**
  * The SequenceNumber of a message in a FIFO queue: 20 digits that grow within a group, as ids do.
  * It holds the id's millisecond, the place among the packs of that millisecond, random bits and the
- * index in the pack. `newPackId` counts packs in the bits that this reads.
+ * index in the pack. `packIdAfter` counts packs in the bits that this reads.
  */
 export function sequenceNumberOf(messageId: Buffer): string {
   const time = BigInt(messageId.readUIntBE(0, 6));

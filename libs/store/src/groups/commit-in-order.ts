@@ -12,7 +12,7 @@ import {
 import { isStored, reasonToBeginAgain, SettingsChanged } from '../messages/enqueue.js';
 import type { Queue } from '../queues/queue.js';
 import type { GroupKey } from './group.js';
-import { deleteGroups, type Group, isIdle, lockGroups, readGroups } from './group.sql.js';
+import { deleteGroups, type Group, isIdle, type LockedGroup, lockGroups, readGroups } from './group.sql.js';
 import { idsAfter } from './store-in-order.js';
 
 /** The id in the record of a message that is not packed yet. */
@@ -30,7 +30,6 @@ export interface InOrder {
   makeRecords: () => NewRecord[];
   /** Packs the messages. Returns the id of the first pack, and what inserts them at `@now`. */
   pack: (makeId: () => Buffer, groups: readonly Group[]) => { firstPack: Buffer | undefined; inserts: Statement[] };
-  makePackId?: (() => Buffer) | undefined;
 }
 
 /**
@@ -44,7 +43,7 @@ export interface InOrder {
  */
 export async function commitInOrder(
   database: Database,
-  { rows: used, groups: keys, makeRecords, pack, makePackId }: InOrder,
+  { rows: used, groups: keys, makeRecords, pack }: InOrder,
 ): Promise<number | undefined> {
   const recordsNow = (): NewRecord[] => makeRecords().toSorted(byRecordKey);
   let records: NewRecord[] = [];
@@ -59,7 +58,7 @@ export async function commitInOrder(
         ...(keys.length > 0 ? [lockGroups(keys)] : []),
         readGroups(keys),
       ]);
-      const groups = answers.at(-1) as Group[];
+      const groups = answers.at(-1) as LockedGroup[];
       // The earlier try held the same groups, so it is over. It may have stored the batch before
       // somebody changed a queue.
       if (tx.commitUnknown && firstPack !== undefined && (await isStored(tx, firstPack))) {
@@ -68,7 +67,7 @@ export async function commitInOrder(
         return undefined;
       }
       for (const [index, { rows }] of used.entries()) checkVersions(rows, answers[index] as Versioned[]);
-      const packed = pack(idsAfter(groups, makePackId), groups);
+      const packed = pack(idsAfter(groups), groups);
       firstPack = packed.firstPack;
       const last = await tx.finish([
         ...packed.inserts,

@@ -1,4 +1,4 @@
-import { NOW_MS } from '../database/clock.js';
+import { NOW_MS, UTC_NOW_MS } from '../database/clock.js';
 import { hex } from '../database/hex.js';
 import type { Statement } from '../database/session.js';
 import { BY_KEY, DELIVERY_COLUMNS, type DeliveryKey, IS_LEASED, keysJson } from '../messages/delivery.sql.js';
@@ -11,10 +11,15 @@ import { WAITING } from './waiting.js';
  * the first delivery.
  */
 
-/** A locked group. */
+/** A group and its last pack. */
 export interface Group extends GroupKey {
   /** {@link NO_PACK}: the group owed nothing before the transaction. */
   lastPackId: Buffer;
+}
+
+/** A group that the transaction has locked, and the database's time after that. */
+export interface LockedGroup extends Group {
+  now: number;
 }
 
 export const NO_PACK = Buffer.alloc(16);
@@ -44,10 +49,10 @@ export function lockGroups(groups: readonly (GroupKey & { lastPackId?: Buffer })
   };
 }
 
-/** Reads groups that the transaction has locked. */
+/** Reads groups that the transaction has locked: each a {@link LockedGroup}. */
 export function readGroups(groups: readonly GroupKey[], schema = ''): Statement {
   return {
-    sql: `SELECT g.queue_id AS queueId, g.group_key AS groupKey, g.last_pack_id AS lastPackId
+    sql: `SELECT g.queue_id AS queueId, g.group_key AS groupKey, g.last_pack_id AS lastPackId, ${UTC_NOW_MS} AS now
        ${inList(schema)}
        FOR UPDATE /*!80000 OF g */`,
     values: [groupsJson(groups)],

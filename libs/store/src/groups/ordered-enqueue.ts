@@ -21,11 +21,7 @@ export interface OrderedBatch extends QueueBatch {
 export async function storeOrdered(
   database: Database,
   batches: readonly OrderedBatch[],
-  {
-    leaseToken,
-    reserve,
-    makePackId,
-  }: { leaseToken: Buffer; reserve: Reserve; makePackId?: (() => Buffer) | undefined },
+  { leaseToken, reserve }: { leaseToken: Buffer; reserve: Reserve },
 ): Promise<number | undefined> {
   const sorted = batches.toSorted((one, other) => one.queue.id - other.queue.id);
   const keys = sorted.flatMap(({ queue, messages }) => groupsIn(queue.id, messages)).toSorted(byGroup);
@@ -36,7 +32,6 @@ export async function storeOrdered(
     rows: [{ table: 'queue', rows: sorted.map(({ queue }) => queue) }],
     groups: keys,
     makeRecords,
-    makePackId,
     pack: (makeId, groups) => {
       const packs = sorted.map((batch) => {
         const ofQueue = packInOrder<Admitted>(batch.messages, makeId);

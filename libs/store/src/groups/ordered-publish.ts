@@ -26,7 +26,6 @@ import { storeDeliveries } from './store-in-order.js';
 export async function storePublishedInOrder(
   database: Database,
   { topics, messages, tokens, makeRecords }: TopicBatch,
-  makePackId?: () => Buffer,
 ): Promise<number | undefined> {
   for (const message of messages) message.id ??= NO_ID;
   return commitInOrder(database, {
@@ -36,7 +35,6 @@ export async function storePublishedInOrder(
     ],
     groups: groupsIn(messages),
     makeRecords,
-    makePackId,
     pack: (makeId, groups) => {
       const packs = packAll(messages, makeId);
       return { firstPack: packs[0]?.id, inserts: storeTopicPacks(packs, groups, '@now', { tokens }) };

@@ -1,4 +1,4 @@
-import { messageIdTime, newPackId } from '@rowmq/contract';
+import { newPackId, packIdAfter } from '@rowmq/contract';
 import { hex } from '../database/hex.js';
 import type { Statement } from '../database/session.js';
 import { partOf } from '../messages/delivery.js';
@@ -7,7 +7,7 @@ import type { ForeignTransaction } from '../messages/foreign-transaction.js';
 import { type Members, without } from '../messages/members.js';
 import { insertPacks } from '../messages/pack.sql.js';
 import { type GroupKey, groupsOf, keyText, ONLY_RANK } from './group.js';
-import { type Group, isIdle, lastIds, lockGroups, NO_PACK, readGroups } from './group.sql.js';
+import { type Group, isIdle, lastIds, type LockedGroup, lockGroups, NO_PACK, readGroups } from './group.sql.js';
 import { groupKeyOfMessage, type OrderedMessage, type OrderedPack, packInOrder } from './pack-in-order.js';
 import { WAITING } from './waiting.js';
 
@@ -29,8 +29,7 @@ export async function storeInOrder(
   const keys = groupsIn(queueId, messages);
   await tx.write(lockGroups(keys, tx.schema).sql);
   const { sql, values } = readGroups(keys, tx.schema);
-  // The caller's connection may return large numbers as text.
-  const groups = (await tx.read<Group>(sql, values)).map((group) => ({ ...group, groupKey: Number(group.groupKey) }));
+  const groups = (await tx.read<LockedGroup>(sql, values)).map(withNumbers);
   const packs = packInOrder(messages, idsAfter(groups));
   for (const statement of storePacks([{ queueId, packs }], groups, String(now), { schema: tx.schema }))
     await tx.write(statement.sql);
@@ -119,35 +118,23 @@ export function storeDeliveries(
   ];
 }
 
-/** Makes ascending ids, higher than any of these groups. */
-export function idsAfter(groups: readonly Group[], makeId = newPackId): () => Buffer {
+/** A service's connection may return large numbers as text. */
+export function withNumbers(group: LockedGroup): LockedGroup {
+  return { ...group, groupKey: Number(group.groupKey), now: Number(group.now) };
+}
+
+/**
+ * Makes ascending ids, higher than any of these groups. They have the database's time: a group that
+ * owes nothing has no row that remembers its last id, and the clocks of brokers and services
+ * differ.
+ */
+export function idsAfter(groups: readonly LockedGroup[]): () => Buffer {
+  const [first] = groups;
+  if (first === undefined) return newPackId;
+  const { now } = first;
   let last = groups.reduce<Buffer>(
     (most, { lastPackId }) => (lastPackId.compare(most) > 0 ? lastPackId : most),
     NO_PACK,
   );
-  return () => {
-    const id = makeId();
-    return (last = id.compare(last) > 0 ? id : successor(last));
-  };
-}
-
-/** Bytes of an id behind its time, version and variant. The last bits are the pack's size. */
-const TAIL = 9;
-const TAIL_BITS = 56n;
-const SIZE_BITS = 12n;
-const STEP_BITS = 33n;
-
-/**
- * An id that is a little higher. The step is random, because another broker may make a successor of
- * the same id.
- */
-function successor(id: Buffer): Buffer {
-  const tail = (bytes: Buffer): bigint => BigInt(`0x${bytes.subarray(TAIL).toString('hex')}`) >> SIZE_BITS;
-  const step = 1n + (tail(newPackId()) & ((1n << STEP_BITS) - 1n));
-  const sum = (tail(id) + step) << SIZE_BITS;
-  // It happens once in thousands of steps.
-  if (sum >> TAIL_BITS > 0n) return newPackId(messageIdTime(id) + 1);
-  const next = Buffer.from(id);
-  next.write(sum.toString(16).padStart(2 * (id.length - TAIL), '0'), TAIL, 'hex');
-  return next;
+  return () => (last = packIdAfter(last, now));
 }

@@ -334,8 +334,7 @@ export class Enqueue {
     leaseToken: Buffer,
     reserve: Reserve,
   ): Promise<number | undefined> {
-    const { makePackId } = this;
-    return batches.length === 0 ? undefined : storeOrdered(this.database, batches, { leaseToken, reserve, makePackId });
+    return batches.length === 0 ? undefined : storeOrdered(this.database, batches, { leaseToken, reserve });
   }
 
   private async storePacked(batches: readonly PackedBatch[], leaseToken: Buffer): Promise<number | undefined> {

@@ -78,7 +78,7 @@ export class MessageRepository {
   /** Queues whose over-received deliveries a claim is moving to the dead-letter queue. */
   private readonly moving = new Set<number>();
 
-  /** @param makePackId for tests that move time */
+  /** @param makePackId for tests that move time. Ordered queues take it from the database. */
   constructor(
     private readonly database: Database,
     private readonly observer: StoreObserver = NO_OBSERVER,

@@ -1,7 +1,7 @@
 import { UTC_NOW_MS } from '../database/clock.js';
-import { type Group, lockGroups, readGroups } from '../groups/group.sql.js';
+import { type LockedGroup, lockGroups, readGroups } from '../groups/group.sql.js';
 import { groupsIn, packAll, storeTopicPacks } from '../groups/ordered-publish.js';
-import { idsAfter } from '../groups/store-in-order.js';
+import { idsAfter, withNumbers } from '../groups/store-in-order.js';
 import { type Queue, QUEUE_COLUMNS, type QueueRow, toQueue } from '../queues/queue.js';
 import { readFilter, type Topic, topicNotFound } from '../topics/topic.js';
 import { Deduplication, inTopic, isDeduplicated } from './deduplication.js';
@@ -119,10 +119,10 @@ async function readQueues(tx: ForeignTransaction, ids: readonly number[]): Promi
   return queues.filter(({ id }) => kept.has(id));
 }
 
-async function lockGroupsOf(tx: ForeignTransaction, messages: readonly TopicMessage[]): Promise<Group[]> {
+async function lockGroupsOf(tx: ForeignTransaction, messages: readonly TopicMessage[]): Promise<LockedGroup[]> {
   const keys = groupsIn(messages);
   if (keys.length === 0) return [];
   await tx.write(lockGroups(keys, tx.schema).sql);
   const { sql, values } = readGroups(keys, tx.schema);
-  return (await tx.read<Group>(sql, values)).map((group) => ({ ...group, groupKey: Number(group.groupKey) }));
+  return (await tx.read<LockedGroup>(sql, values)).map(withNumbers);
 }

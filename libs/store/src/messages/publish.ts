@@ -202,7 +202,7 @@ export class Publish {
   private async store(batch: TopicBatch): Promise<number | undefined> {
     if (batch.topics.length === 0) return undefined;
     nameUnwanted(batch.messages, this.makePackId);
-    if (batch.messages.some(isInOrder)) return storePublishedInOrder(this.database, batch, this.makePackId);
+    if (batch.messages.some(isInOrder)) return storePublishedInOrder(this.database, batch);
     const packs = packWanted(batch.messages, this.makePackId);
     const records = batch.makeRecords();
     return this.enqueuing.store(storePublished(batch, packs, records), {
