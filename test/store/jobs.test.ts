@@ -100,6 +100,20 @@ describe('a redrive', () => {
     expect(await idsIn(graveyard)).toEqual(hex([native!]));
   });
 
+  test.each([
+    ['whose queue was deleted', async (lost: Queue) => void (await store.queues.delete(lost.name)), []],
+    ['whose queue its key does not reach', async () => undefined, ['reached']],
+  ])('gets past a pack that is larger than its batches and %s', async (_, lose, patterns) => {
+    const lost = await createOrigin();
+    await bury(lost, numbered(20));
+    const ids = await bury(origin, numbered(2), START + MINUTE);
+    await lose(lost);
+    const reached = patterns.map(() => origin.name);
+    const job = await run('redrive', { patterns: reached }, { rows: 500, most: 3 });
+    expect(job).toMatchObject({ state: 'done', examined: 22, done: 2, skipped: 20 });
+    expect(await idsIn(origin)).toEqual(hex(ids));
+  });
+
   test('counts a batch once whose COMMIT gets no answer', async () => {
     const ids = await bury(origin, numbered(40));
     const losing = new JobRepository(losingAnswers(store.database));

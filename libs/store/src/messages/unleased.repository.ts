@@ -2,6 +2,7 @@ import { RowmqError } from '@rowmq/contract';
 import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
 import { isDatabaseFailure } from '../database/database-errors.js';
+import type { Session } from '../database/session.js';
 import { groupBy } from '../group-by.js';
 import { finish, lockGroupsOf } from '../groups/finish.js';
 import { inQueue } from '../groups/group.js';
@@ -200,7 +201,10 @@ export class UnleasedRepository {
     );
     const targetOf = ({ sourceQueueId }: Delivery): number | null => job.targetId ?? sourceQueueId;
     const chosen = await job.choose(found);
-    const movable = found.filter((row) => targetOf(row) !== null && targetOf(row) !== queueId);
+    const leaving = found.filter((row) => targetOf(row) !== null && targetOf(row) !== queueId);
+    // A batch must not be full of messages that have nowhere to go: it would never get past them.
+    const open = await readTargets(this.database, [...new Set(leaving.map((row) => Number(targetOf(row))))], job);
+    const movable = leaving.filter((row) => open.targets.some(({ id }) => id === targetOf(row)));
     const wanted = takeFirst(movable, chosen, most, { after, next });
     const byTarget = groupBy(movable, (row) => Number(targetOf(row)));
     const wantedOf = finderOf(wanted.members);
@@ -208,7 +212,7 @@ export class UnleasedRepository {
     await this.database.transaction(async (tx) => {
       if (!(await job.begin(tx))) return;
       const { targets, now } = await lockTargets(tx, [...byTarget.keys()], job);
-      if (job.targetId !== null && byTarget.size > 0 && targets.length === 0) throw targetGone();
+      if (job.targetId !== null && leaving.length > 0 && targets.length === 0) throw targetGone();
       [moved, targetIds] = [new Map(), new Set(targets.map(({ id }) => id))];
       const moving = (target: number): Found[] => (byTarget.get(target) ?? []).filter((row) => wanted.members.has(row));
       const groups = await lockGroupsOf(
@@ -355,6 +359,12 @@ export async function lockLeased(tx: Transaction, queueId: number, leased: reado
        ON d.queue_id = ?
       AND d.pack_id = UNHEX(wanted.pack_id)
       AND d.lease_token = UNHEX(wanted.lease_token)
+/** Queues to which messages may move, and the database's time. */
+interface Targets {
+  targets: MoveTarget[];
+  now: number;
+}
+
       AND d.part = wanted.part
      WHERE d.available_at > ${NOW_MS} + ${PURGE_MARGIN_MS}
      ${FOR_UPDATE}`,
@@ -370,15 +380,24 @@ export async function lockTargets(
   tx: Transaction,
   queueIds: readonly number[],
   job: Pick<BatchOfJob, 'reaches'>,
-): Promise<{ targets: MoveTarget[]; now: number }> {
+): Promise<Targets> {
+  return readTargets(tx, queueIds, job, 'LOCK IN SHARE MODE');
+}
+
+async function readTargets(
+  session: Pick<Session, 'read'>,
+  queueIds: readonly number[],
+  job: Pick<BatchOfJob, 'reaches'>,
+  lock = '',
+): Promise<Targets> {
   if (queueIds.length === 0) return { targets: [], now: 0 };
-  const rows = await tx.read<MoveTarget & { name: string; now: number }>(
+  const rows = await session.read<MoveTarget & { name: string; now: number }>(
     `SELECT id, message_ttl_seconds AS messageTtlSeconds, name, ${NOW_MS} AS now
      FROM queue FORCE INDEX (PRIMARY)
      WHERE id IN (?)
        AND name IS NOT NULL
      ORDER BY id
-     LOCK IN SHARE MODE`,
+     ${lock}`,
     [queueIds],
   );
   return { targets: rows.filter(({ name }) => job.reaches(name)), now: rows[0]?.now ?? 0 };
