@@ -109,6 +109,17 @@ describe('in a queue that keeps expired messages', () => {
     expect(hex(kept.map(({ messageId }) => messageId))).toEqual(hex(ids.slice(0, 2)));
   });
 
+  test('a reaper that found messages before the setting was on settles none of them', async () => {
+    await newPair({ deadLetterExpired: false });
+    const ids = await store.at(START).messages.enqueue(queue.name, numbered(2));
+    store.at(START + 3 * MINUTE);
+    const { found } = await store.unleased.findExpired(queue.id, FIRST_ID, 500);
+    await store.queues.put(queue.name, { deadLetterExpired: true });
+    expect(await store.messages.expire(queue.id, found)).toBe(0);
+    expect(await expire()).toBe(2);
+    expect(await owedIds(store, dead)).toEqual(hex(ids));
+  });
+
   test('nothing moves any more once the setting is off, and a claim settles them', async () => {
     await store.at(START).messages.enqueue(queue.name, numbered(2));
     await store.queues.put(queue.name, { deadLetterExpired: false });

@@ -330,16 +330,28 @@ export class MessageRepository {
   }
 
   /**
-   * Settles those of these deliveries that have expired and are under no lease. Returns the number
-   * of their messages. Locks: their groups, then `lockUnleased` in delivery.sql.ts.
+   * Settles those of these deliveries that have expired and are under no lease, unless the queue
+   * keeps expired messages by now. Returns the number of their messages. Locks: their groups, then
+   * `lockUnleased` in delivery.sql.ts.
+   *
+   * It settles what had expired when it read the settings. So a change of them needs no lock: what
+   * expires after the change is kept.
    *
    * After a COMMIT without an answer, the repeat finds none of the deliveries that the first try
    * settled. It is harmless, but does not count their messages.
    */
   async expire(queueId: number, positions: readonly Position[]): Promise<number> {
     return this.database.transaction(async (tx) => {
+      const [settings] = await tx.read<{ keepsExpired: number; now: number }>(
+        `SELECT dead_letter_expired <> 0 AND dead_letter_queue_id IS NOT NULL AND name IS NOT NULL AS keepsExpired,
+                ${NOW_MS} AS now
+         FROM queue FORCE INDEX (PRIMARY)
+         WHERE id = ?`,
+        [queueId],
+      );
+      if (settings === undefined || settings.keepsExpired !== 0) return 0;
       const groups = await lockGroupsOf(tx, inQueue(queueId, positions));
-      const expired = await lockUnleased(tx, queueId, positions, `d.expires_at <= ${NOW_MS}`);
+      const expired = await lockUnleased(tx, queueId, positions, `d.expires_at <= ${settings.now}`);
       await finish(tx, expired, [], groups);
       return countAll(expired);
     });
