@@ -74,6 +74,26 @@ test('changes since a count include the whole minute of the count and the one be
   expect(await store.minutes.changes(queue.id, 61 * SECOND)).toBe(2220);
 });
 
+test('a queue whose count fails keeps back neither the depths of others nor the removal of old minutes', async () => {
+  const [deep, next] = [await createQueue(store), await createQueue(store)];
+  const browse = Object.create(store.browse) as TestStore['browse'];
+  browse.stats = async (id) => {
+    if (id === deep.id) throw new Error('the count exceeded its deadline');
+    return store.browse.stats(id);
+  };
+  const keep = new KeepHistory(store.queues, browse, store.minutes);
+  const run = () => keep.run({ signal: new AbortController().signal });
+  await store.at(T0).minutes.add(new Map([[next.id, { enqueued: 1 }]]));
+  store.at(T0 + 1441 * MINUTE);
+  for (let runs = 0; runs < 2; runs += 1) await expect(run()).rejects.toThrow('deadline');
+  expect(await store.minutes.history(next.id, 1)).toMatchObject([{ ready: 0 }]);
+  const [{ old }] = (await store.database.read<{ old: number }>(
+    'SELECT COUNT(*) AS old FROM queue_minute WHERE minute <= ?',
+    [T0 / MINUTE],
+  )) as [{ old: number }];
+  expect(old).toBe(0);
+});
+
 test('a reaper adds its expirations, notes depths and forgets minutes that are older than a day', async () => {
   const [queue, empty] = [await createQueue(store, { messageTtlSeconds: 100 }), await createQueue(store)];
   const round = { signal: new AbortController().signal };

@@ -18,7 +18,7 @@ export class KeepHistory implements Duty {
   readonly name = 'keep-history';
   readonly everySeconds = 60;
   private readonly batches = new Batches();
-  /** The queue that the last run had no time for. */
+  /** The last run counted the queues before this id. */
   private nextId = 0;
 
   constructor(
@@ -28,9 +28,8 @@ export class KeepHistory implements Duty {
   ) {}
 
   async run({ signal }: Round): Promise<number> {
-    const counted = await this.countQueues(signal);
     const removed = await this.batches.runAll(signal, (rows) => this.minutes.removeOlder(LIMITS.historyMinutes, rows));
-    return counted + removed;
+    return removed + (await this.countQueues(signal));
   }
 
   private async countQueues(signal: AbortSignal): Promise<number> {
@@ -42,16 +41,20 @@ export class KeepHistory implements Duty {
     );
     let depths = new Map<number, DeliveryStats>();
     let counted = 0;
-    for (const { id } of [...queues.slice(first), ...queues.slice(0, first)]) {
-      this.nextId = id;
-      if (signal.aborted || performance.now() > until) break;
-      depths.set(id, await this.browse.stats(id));
-      counted += 1;
-      if (depths.size < CHUNK) continue;
+    try {
+      for (const { id } of [...queues.slice(first), ...queues.slice(0, first)]) {
+        if (signal.aborted || performance.now() > until) break;
+        // A queue whose count always fails must not keep back the others.
+        this.nextId = id + 1;
+        depths.set(id, await this.browse.stats(id));
+        counted += 1;
+        if (depths.size < CHUNK) continue;
+        await this.minutes.addDepths(depths);
+        depths = new Map();
+      }
+    } finally {
       await this.minutes.addDepths(depths);
-      depths = new Map();
     }
-    await this.minutes.addDepths(depths);
     return counted;
   }
 }
