@@ -23,3 +23,25 @@ test('the repository caches queues for a second, and at most ten thousand of the
   await queues.get('first');
   expect(read).toHaveBeenCalledTimes(4);
 });
+
+test('a queue is known while it is read again, and no longer once it is gone', async () => {
+  vi.useFakeTimers();
+  let rows: object[] = [{ id: 1, name: 'q', maxLongPolls: 1 }];
+  const read = vi.fn<Database['read']>(async <T>() => rows as T[]);
+  const queues = new QueueRepository({ read } as unknown as Database);
+  await queues.get('q');
+  queues.evict('q');
+  expect(queues.peek('q')).toMatchObject({ maxLongPolls: 1 });
+  for (const look of [() => queues.get('q'), () => queues.getAll(['q'])]) {
+    const before = read.mock.calls.length;
+    vi.advanceTimersByTime(1000);
+    const again = look();
+    expect(queues.peek('q')).toMatchObject({ maxLongPolls: 1 });
+    await again;
+    expect(read).toHaveBeenCalledTimes(before + 1);
+  }
+  rows = [];
+  vi.advanceTimersByTime(1000);
+  await queues.getAll(['q']);
+  expect(queues.peek('q')).toBeUndefined();
+});

@@ -82,7 +82,10 @@ export class QueueRepository {
     return read;
   }
 
-  /** The queue as this process last knew it, at once. Undefined: it did not know it lately. */
+  /**
+   * The queue as this process last knew it, at once, also while it is read again: the limits of
+   * requests hold without a gap. Undefined: it did not know it lately.
+   */
   peek(name: string): Queue | undefined {
     return this.cache.get(name)?.queue;
   }
@@ -115,18 +118,19 @@ export class QueueRepository {
       else stale.push(name);
     }
     if (stale.length === 0) return found;
-    for (const name of stale) this.cache.delete(name);
     const rows = await this.database.read<QueueRow>(`${SELECT_QUEUE} WHERE name IN (?)`, [stale]);
     for (const queue of rows.map(toQueue)) {
       this.remember(queue);
       found.set(queue.name, queue);
     }
+    for (const name of stale) if (!found.has(name)) this.cache.delete(name);
     return found;
   }
 
-  /** The next caller that asks for this queue reads it afresh. */
+  /** The next caller that asks for this queue reads it afresh. Until then {@link peek} knows it. */
   evict(name: string): void {
-    this.cache.delete(name);
+    const known = this.cache.get(name);
+    if (known !== undefined) known.until = 0;
   }
 
   /** All queues, by name. */
