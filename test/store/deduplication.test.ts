@@ -11,7 +11,7 @@ import {
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { enqueue as enqueueIn } from '../../libs/typeorm/src/index.js';
 import { storedBodies } from '../support/deliveries.js';
-import { recordRoundTrips, stopClock } from '../support/statements.js';
+import { PEEK_AT_FRONT, recordRoundTrips, recordStatements, stopClock } from '../support/statements.js';
 import { createQueue, message, openStore, type TestStore } from '../support/store.js';
 import { eventually } from '../support/wait.js';
 
@@ -352,3 +352,19 @@ async function blocked(): Promise<void> {
     return met === 5;
   });
 }
+
+it('a repeat leaves the next claim where the last one ended, and not at the left edge of the index', async () => {
+  for (const repeated of [request([once(undefined)], 'a key'), request([once('an id')])]) {
+    await answers([repeated]);
+    const leased = await store.messages.dequeue(queue, { maxMessages: 10, leaseSeconds: 60 });
+    expect(await store.messages.ack(queue.id, leased)).toEqual(leased.map(() => null));
+    const peeks = async (): Promise<string[]> => {
+      const statements = recordStatements(store.database);
+      await store.messages.batches.claim(queue, [{ maxMessages: 1, leaseSeconds: 60 }]);
+      return statements.filter((sql) => PEEK_AT_FRONT.test(sql));
+    };
+    await answers([repeated]);
+    const [peek] = await peeks();
+    expect(peek).not.toContain('BETWEEN 0 AND');
+  }
+});

@@ -207,7 +207,7 @@ export class Enqueue {
           : this.storePacked(batches, leaseToken));
       } catch (error) {
         for (const { queue, plan } of admitted) this.depths.end(queue.id, plan.messages.length, false);
-        this.cancel(batches);
+        this.cancel(batches, error);
         if (!(error instanceof SettingsChanged || error instanceof RecordMet)) throw error;
         if (round === ROUNDS) throw restless(error, 'queue');
         if (error instanceof SettingsChanged) for (const name of names) this.queues.evict(name);
@@ -347,10 +347,11 @@ export class Enqueue {
   }
 
   /** Nothing of these batches is stored, unless a COMMIT without an answer turns out well. */
-  cancel(batches: readonly HandOffs[]): void {
+  cancel(batches: readonly HandOffs[], error: unknown): void {
+    const isKnown = error instanceof SettingsChanged || error instanceof RecordMet;
     for (const { queue, handOffs } of batches) {
       // The messages may be stored after all, so the next claim reads from the start.
-      this.views.forget(queue.id);
+      if (!isKnown) this.views.forget(queue.id);
       for (const { reservation } of handOffs) reservation.cancel();
     }
   }
@@ -360,6 +361,8 @@ export class Enqueue {
    * late they committed.
    */
   noteReady(queue: Queue, fates: readonly NewFate[], now: number | undefined): void {
+    // All of its messages were duplicates.
+    if (fates.length === 0) return;
     if (now === undefined) {
       this.views.forget(queue.id);
       return;

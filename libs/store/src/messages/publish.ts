@@ -127,7 +127,7 @@ export class Publish {
         storedAt = await this.store({ topics: used, messages, tokens, makeRecords });
       } catch (error) {
         for (const admission of admitted) this.endCount(admission, false);
-        this.enqueuing.cancel(batches);
+        this.enqueuing.cancel(batches, error);
         if (!(error instanceof SettingsChanged || error instanceof RecordMet)) throw error;
         if (round === ROUNDS) throw restless(error, 'topic');
         // One error of the database tells of either.
