@@ -241,7 +241,7 @@ export class JobRepository {
   ): Promise<Map<number, number>> {
     if (kind === 'redrive') return (await this.unleased.redrive(queueId, afterPackId, rows, most, batch)).moved;
     if (kind === 'drop') await this.unleased.drop(queueId, afterPackId, rows, most, batch);
-    else await this.unleased.purge(queueId, afterPackId, lastPackId, rows, { job: batch });
+    else await this.unleased.purge(queueId, afterPackId, lastPackId, rows, batch);
     return new Map();
   }
 

@@ -99,16 +99,15 @@ export class UnleasedRepository {
    *
    * Locks: `lockLeased` locks leased deliveries by primary key, as holders of leases do. A second
    * transaction locks the others as a claim does, and also those that wait under a lease. Each at
-   * last inserts into `withdrawn`, because a replay must leave these messages out.
-   *
-   * @param isDeleted nobody can replay the queue
+   * last inserts into `withdrawn`, because a replay must leave these messages out. If the queue is
+   * deleted, its dead letters may still be replayed where they came from.
    */
   async purge(
     queueId: number,
     after: Buffer,
     upTo: Buffer,
     rows: number,
-    { isDeleted = false, job = NO_JOB }: { isDeleted?: boolean; job?: BatchOfJob } = {},
+    job: BatchOfJob = NO_JOB,
   ): Promise<{ purged: number; left: number; next: Buffer | null }> {
     const { found, next } = await this.find(queueId, after, rows, 'TRUE', upTo);
     const chosen = await job.choose(found);
@@ -123,7 +122,7 @@ export class UnleasedRepository {
         lock: (tx) => lockLeased(tx, queueId, leased),
         groupsFirst: [],
         wantedOf,
-        how: isDeleted ? null : 'purged',
+        how: 'purged',
         job,
         counts: (gone) => ({ examined: 0, done: sumOf(gone), skipped: 0, left: 0, next: after }),
       });
@@ -134,7 +133,7 @@ export class UnleasedRepository {
         lock: (tx) => lockUnleased(tx, queueId, others, 'TRUE', { withFollowers: true }),
         groupsFirst: others,
         wantedOf,
-        how: isDeleted ? null : 'purged',
+        how: 'purged',
         job,
         counts: (gone) => ({
           examined: countAll(found),
@@ -260,14 +259,8 @@ export class UnleasedRepository {
       const gone = new Map(locked.map((row) => [row, wantedOf(row)] as const).filter(([, members]) => members !== 0));
       removed = sumOf(gone);
       const left = [...gone].flatMap(([row, members]) => split(row, new Map([[GONE, members]])));
-      const withdrawn =
-        how === null
-          ? []
-          : withdraw(
-              [...gone].map(([row, members]) => ({ ...row, members })),
-              how,
-            );
-      await finish(tx, [...gone.keys()], left, groups, [...withdrawn, ...job.end(counts(gone))]);
+      const withdrawn = [...gone].map(([row, members]) => ({ ...row, members }));
+      await finish(tx, [...gone.keys()], left, groups, [...withdraw(withdrawn, how), ...job.end(counts(gone))]);
     });
     job.committed();
     return removed;
@@ -320,8 +313,8 @@ interface Removal {
   groupsFirst: readonly Delivery[];
   /** The messages to settle of a delivery that it has locked. */
   wantedOf: (locked: Delivery) => Members;
-  /** How the messages end, for the record. Null: nobody can ask any more. */
-  how: Ending | null;
+  /** How the messages end, for the record. */
+  how: Ending;
   job: BatchOfJob;
   /** The job's counts, if these messages are gone. */
   counts: (gone: ReadonlyMap<Delivery, Members>) => BatchCounts;
@@ -359,17 +352,17 @@ export async function lockLeased(tx: Transaction, queueId: number, leased: reado
        ON d.queue_id = ?
       AND d.pack_id = UNHEX(wanted.pack_id)
       AND d.lease_token = UNHEX(wanted.lease_token)
-/** Queues to which messages may move, and the database's time. */
-interface Targets {
-  targets: MoveTarget[];
-  now: number;
-}
-
       AND d.part = wanted.part
      WHERE d.available_at > ${NOW_MS} + ${PURGE_MARGIN_MS}
      ${FOR_UPDATE}`,
     [JSON.stringify(keys), queueId],
   );
+}
+
+/** Queues to which messages may move, and the database's time. */
+interface Targets {
+  targets: MoveTarget[];
+  now: number;
 }
 
 /**
