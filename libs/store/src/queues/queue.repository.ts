@@ -39,6 +39,9 @@ const PATIENCE_MS = 4000;
 /** Bounds the cache. Otherwise a queue that another broker deleted would stay in it for ever. */
 const QUEUES_REMEMBERED = 10_000;
 
+/** Both servers refuse to compare any other text with the name of a queue. */
+const ASCII = /^[ -~]*$/;
+
 /** The settings of a queue to write: those of REST, and what only SQS knows. */
 export type QueueChange = PutQueueRequest & Partial<Pick<Queue, 'sqs'>>;
 
@@ -92,7 +95,7 @@ export class QueueRepository {
 
   /** Reads the current state of this queue. Throws `queue-not-found`. */
   async getFresh(name: string): Promise<Queue> {
-    const [row] = await this.database.read<QueueRow>(`${SELECT_QUEUE} WHERE name = ?`, [name]);
+    const [row] = ASCII.test(name) ? await this.database.read<QueueRow>(`${SELECT_QUEUE} WHERE name = ?`, [name]) : [];
     if (row === undefined) {
       this.cache.delete(name);
       throw queueNotFound(name);
