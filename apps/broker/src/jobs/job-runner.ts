@@ -78,8 +78,9 @@ export class JobRunner implements OnApplicationBootstrap, BeforeApplicationShutd
   private async startIdle(): Promise<void> {
     for (const id of await this.jobs.idle(JOBS_AT_ONCE)) {
       if (this.running.size >= JOBS_AT_ONCE || this.stop.signal.aborted) return;
-      if (!(await this.jobs.acquire(id, this.worker))) continue;
       const name = formatMessageId(id);
+      // A slow batch of this process may have outlived its time.
+      if (this.running.has(name) || !(await this.jobs.acquire(id, this.worker))) continue;
       const work = this.carryOut(id).finally(() => {
         this.running.delete(name);
         this.look();
