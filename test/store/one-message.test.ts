@@ -84,6 +84,20 @@ describe('an operator', () => {
     });
   });
 
+  test('moves both copies of a message that two subscribers have given up', async () => {
+    const second = await createQueue(store, { deadLetterQueue: dead.name });
+    await store.at(START).topics.put('copies');
+    for (const { name } of [queue, second]) await store.topics.putSubscription('copies', name, null);
+    const [published] = await store.messages.publish('copies', [message()]);
+    for (const one of [queue, second]) {
+      const receipts = await store.messages.dequeue(one, { maxMessages: 1, leaseSeconds: 60 });
+      await store.messages.batches.reject({ queueId: one.id, receipts });
+    }
+    const moved = { queueId: dead.id, targetId: other.id };
+    expect(await fulfil(published!.id, { does: 'move', target: other })).toEqual([moved, moved]);
+    expect([await idsIn(dead), await idsIn(other)]).toEqual([[], hex([published!.id, published!.id])]);
+  });
+
   test('is told why nothing can be done', async () => {
     const [id] = await enqueue(1);
     const refused = { code: 'invalid-request' };

@@ -52,7 +52,8 @@ export class OneMessage {
   async run(messageId: Buffer, queueIds: readonly number[], wish: Wish): Promise<Handled[]> {
     const owing = await findOwing(this.database, messageId, queueIds);
     if (owing.length === 0) throw notOwed(messageId);
-    if (wish.does === 'move' && owing.length > 1) throw severalOwe(messageId);
+    // Two copies of a message may have come to one dead-letter queue, and leave it together.
+    if (wish.does === 'move' && owing.some(({ queueId }) => queueId !== owing[0]?.queueId)) throw severalOwe(messageId);
     const handled: Handled[] = [];
     for (const one of owing) handled.push(await this.handle(messageId, one, wish));
     return handled;
