@@ -16,7 +16,7 @@ interface Options extends BenchOptions {
   times: number;
 }
 
-/** What the others see, and what became of the flood meanwhile. */
+/** The figures of the others, and the fate of the flood meanwhile. */
 type Flooded = Stretch & {
   flood: { sentPerSecond: number; acceptedPerSecond: number; refusedPerSecond: number; mostWaiting: number };
 };
@@ -164,7 +164,7 @@ class Together implements Load {
     return this.others.reduce((sum, load) => sum + load.done(), 0);
   }
 
-  /** Of the caller who fares worst. */
+  /** Those of the caller who fares worst. */
   takeLatencies(): Record<string, Quantiles> {
     const each = this.others.map((load) => load.takeLatencies());
     const worst = (name: string): Quantiles[] =>
@@ -175,7 +175,7 @@ class Together implements Load {
     return Object.fromEntries(['enqueue', END_TO_END].flatMap((name) => worst(name).map((of) => [name, of])));
   }
 
-  /** The others end at once. What was accepted of the flood is dequeued and acked. */
+  /** The others end at once. The accepted messages of the flood are dequeued and acked. */
   async stop(): Promise<void> {
     await Promise.all(this.others.map(async (load) => load.stop()));
     await this.flood?.stop();

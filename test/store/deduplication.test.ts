@@ -10,6 +10,7 @@ import {
 } from '@rowmq/store';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { enqueue as enqueueIn } from '../../libs/typeorm/src/index.js';
+import { claimFrom } from '../support/claim-from.js';
 import { storedBodies } from '../support/deliveries.js';
 import { PEEK_AT_FRONT, recordRoundTrips, recordStatements, stopClock } from '../support/statements.js';
 import { createQueue, message, openStore, type TestStore } from '../support/store.js';
@@ -360,7 +361,7 @@ it('a repeat leaves the next claim where the last one ended, and not at the left
     expect(await store.messages.ack(queue.id, leased)).toEqual(leased.map(() => null));
     const peeks = async (): Promise<string[]> => {
       const statements = recordStatements(store.database);
-      await store.messages.batches.claim(queue, [{ maxMessages: 1, leaseSeconds: 60 }]);
+      await claimFrom(store.messages.batches, queue, [{ maxMessages: 1, leaseSeconds: 60 }]);
       return statements.filter((sql) => PEEK_AT_FRONT.test(sql));
     };
     await answers([repeated]);
