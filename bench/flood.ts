@@ -164,7 +164,7 @@ class Together implements Load {
     return this.others.reduce((sum, load) => sum + load.done(), 0);
   }
 
-  /** Those of the caller who fares worst. */
+  /** Returns those of the caller who fares worst. */
   takeLatencies(): Record<string, Quantiles> {
     const each = this.others.map((load) => load.takeLatencies());
     const worst = (name: string): Quantiles[] =>
