@@ -310,6 +310,17 @@ describe.each(Object.entries(LIBRARIES))('an enqueue in a transaction of %s', (n
     await store.queues.delete('in-order');
   });
 
+  it('publishes with a priority', async () => {
+    await store.topics.put('news');
+    await store.topics.putSubscription('news', queue.name, undefined);
+    const topic = topicOf(name, 'news');
+    for (const priority of [1, 9])
+      await library.transaction(async (tx) => void (await topic.publish(tx, { priority }, { priority })));
+    const [urgent] = await store.messages.dequeue(queue, { maxMessages: 1, leaseSeconds: 60 });
+    expect(urgent).toMatchObject({ priority: 9, body: Buffer.from('{"priority":9}') });
+    await store.topics.delete('news');
+  });
+
   it.runIf(name === 'Prisma' && isFirstKind())(
     'compiles, unless the client takes the place of a transaction',
     async () => {

@@ -6,7 +6,7 @@ import { PayloadSender } from './payload-sender.js';
 export type Published = PublishAnswer['messages'][number];
 
 /** The options of one message. */
-export type PublishOptions = Omit<EnqueueOptions, 'priority'>;
+export type PublishOptions = EnqueueOptions;
 
 /** A topic to publish to in a service's own transaction. */
 export abstract class PayloadTopic<Tx, In, Out> extends PayloadSender<Tx, In, Out, Published> {
