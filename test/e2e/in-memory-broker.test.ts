@@ -130,6 +130,24 @@ describe.concurrent.each(brokers)('%s', (_, make) => {
     expect((await show()).moves.at(-1)).toEqual({ ...moved, from: null });
   });
 
+  test('messages move to another queue of the same ordering only', async () => {
+    const queue = await newQueue();
+    const ordered = await newQueue({ ordering: 'group' });
+    const [plain] = await enqueue(queue, { body: 'plain' });
+    const [inOrder] = await enqueue(ordered, { body: 'in order', groupId: 'g' });
+    for (const [from, id, toQueue] of [
+      [queue, plain!, queue],
+      [queue, plain!, ordered],
+      [ordered, inOrder!, ordered],
+      [ordered, inOrder!, queue],
+    ] as const) {
+      expect(await codeOf(broker.redrive(from, { toQueue }))).toBe('invalid-request');
+      expect(await codeOf(broker.moveMessage(id, { toQueue }))).toBe('invalid-request');
+    }
+    expect((await broker.browse(queue)).messages).toMatchObject([{ id: plain }]);
+    expect((await broker.browse(ordered)).messages).toMatchObject([{ id: inOrder }]);
+  });
+
   test('a redrive moves what its filter selects, to the queue that it names', async () => {
     const [dead, other] = [await newQueue(), await newQueue()];
     const queue = await newQueue({ deadLetterQueue: dead });

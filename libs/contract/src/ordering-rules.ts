@@ -31,6 +31,19 @@ export function checkOrdering(
   }
 }
 
+/**
+ * Refuses a target to which messages of a queue cannot move. Messages of an ordered queue have
+ * groups, which other queues do not know, and need them.
+ */
+export function checkTarget(
+  queue: { name: string; ordering: Ordering },
+  target: { name: string; ordering: Ordering },
+): void {
+  if (queue.name === target.name) refuse('toQueue', 'must be another queue than the one that the messages leave');
+  if (queue.ordering !== target.ordering)
+    refuse('toQueue', `must have the ordering of queue '${queue.name}', which is ${String(queue.ordering)}`);
+}
+
 function refuse(path: string, message: string): never {
   throw new RowmqError('invalid-request', `${path} ${message}.`, { faults: [{ path, message }] });
 }

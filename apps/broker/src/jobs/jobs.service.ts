@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Injectable } from '@nestjs/common';
 import {
+  checkTarget,
   type dropRequest,
   formatMessageId,
   type JobAnswer,
@@ -9,9 +10,8 @@ import {
   type MessageFilter,
   parseMessageId,
   type redriveRequest,
-  RowmqError,
 } from '@rowmq/contract';
-import { type JobEntity, JobRepository, type NewJob, type Queue, QueueRepository } from '@rowmq/store';
+import { type JobEntity, JobRepository, type NewJob, QueueRepository } from '@rowmq/store';
 import type { z } from 'zod';
 import type { Caller } from '../http/caller.js';
 import { formatTime } from '../messages/message.codec.js';
@@ -102,20 +102,6 @@ export class JobsService {
   private async checkFilter({ source }: MessageFilter): Promise<void> {
     if (source !== undefined) await this.queues.getFresh(source);
   }
-}
-
-/** Messages of an ordered queue have groups, which other queues do not know, and need them. */
-function checkTarget(queue: Queue, target: Queue): void {
-  const fault =
-    queue.id === target.id
-      ? 'must be another queue than the one that the messages leave'
-      : queue.ordering !== target.ordering
-        ? `must have the ordering of queue '${queue.name}', which is ${String(queue.ordering)}`
-        : undefined;
-  if (fault === undefined) return;
-  throw new RowmqError('invalid-request', `toQueue ${fault}. Name another queue.`, {
-    faults: [{ path: 'toQueue', message: fault }],
-  });
 }
 
 function toAnswer(job: JobEntity): JobAnswer {

@@ -1,4 +1,5 @@
 import {
+  checkTarget,
   dropRequest,
   type DropRequest,
   formatMessageId,
@@ -38,9 +39,10 @@ export class MemoryJobs {
   }
 
   redrive(queue: string, request: RedriveRequest): JobAnswer {
-    this.messages.use(queue);
+    const { ordering } = this.messages.use(queue);
     const { toQueue, ...given } = readRequest(redriveRequest, request);
-    if (toQueue !== undefined) this.messages.use(toQueue);
+    if (toQueue !== undefined)
+      checkTarget({ name: queue, ordering }, { name: toQueue, ordering: this.messages.use(toQueue).ordering });
     return this.#run({ kind: 'redrive', queue, toQueue: toQueue ?? null, ...given });
   }
 

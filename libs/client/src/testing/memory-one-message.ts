@@ -58,6 +58,8 @@ export class MemoryOneMessage {
     const { protocol, queues } = this.messages;
     if (delivery.queue === queue || !queues.has(queue))
       throw new RowmqError('invalid-request', `Message ${delivery.id} has no queue to go to.`);
+    if (queues.get(delivery.queue)?.ordering !== queues.get(queue)?.ordering)
+      throw new RowmqError('invalid-request', `Message ${delivery.id} does not fit the ordering of queue '${queue}'.`);
     protocol.move(delivery, queue, cause);
     this.messages.wake();
   }
