@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Database, DatabaseReport, openDataSource, PartitionRepository } from '@rowmq/store';
 import { type Connection, createConnection } from 'mysql2/promise';
 import type { DataSource } from 'typeorm';
@@ -100,6 +101,8 @@ test('a transaction that stays open and a lock that somebody waits for are in th
     const [{ rowLockWaits, longestTransactionSeconds, upSeconds }] = await eventually(
       'the report shows a wait, and a transaction that has been open for two seconds',
       async () => {
+        // InnoDB renews the list of transactions only if nobody has read it for 100 ms.
+        await sleep(120);
         const state = await report.read();
         return state.rowLockWaits >= 1 && (state.longestTransactionSeconds ?? 0) >= 2 && [state];
       },
