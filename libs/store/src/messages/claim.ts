@@ -92,7 +92,7 @@ interface Plan {
   rowsToLock: number;
 }
 
-/** The result of a claim's transaction. */
+/** The result of a claim's transaction in one queue. */
 interface ClaimedRows {
   assignments: Assignment[];
   /** The members of each delivery that share a row now, by its new `available_at`. */
@@ -364,39 +364,11 @@ function leaseSeen(plans: readonly Plan[]): (tx: Transaction) => Promise<Claimed
     const { locked, now } = await lockSeen(tx, plans);
     let claimBytes = 0;
     const after: Delivery[] = [];
-    last = plans.map(({ leaseToken, demands }, index): ClaimedRows => {
-      const { rows, settings } = locked[index] as LockedRows;
-      const { live, expired, overReceived, expiredLater } = sortDeliveries(rows, settings, now);
-      const leasable = oneCopyOfEach(live);
-      const { assignments, isCut, bytes } = assign(leasable, demands, CLAIM_BYTES - claimBytes);
+    last = plans.map((plan, index) => {
+      const { claimed, rows, bytes } = lease(plan, locked[index] as LockedRows, now, CLAIM_BYTES - claimBytes);
       claimBytes += bytes;
-      const fates = new Map<Delivery, Map<Fate, Members>>(expired.map((row) => [row, new Map([[GONE, row.members]])]));
-      const availableAts = demands.map(({ leaseSeconds }) => now + leaseSeconds * 1000 + LEASE_GRACE_MS);
-      const leasedRows = byAvailableAt(assignments, availableAts);
-      for (const [delivery, leased] of leasedRows) {
-        const receiveCount = nextReceiveCount(delivery);
-        const firstReceivedAt = firstReceiveOf(delivery, now);
-        const toFate = ([availableAt, members]: [number, Members]): [Fate, Members] => [
-          { leaseToken, availableAt, receiveCount, firstReceivedAt },
-          members,
-        ];
-        fates.set(delivery, new Map([...leased].map(toFate)));
-      }
-      after.push(...[...fates].flatMap(([delivery, ofDelivery]) => split(delivery, ofDelivery)));
-      return {
-        assignments,
-        leasedRows,
-        expired,
-        overReceived,
-        expiredLater,
-        keepsExpired: keepsExpired(settings),
-        replaced: [...fates.keys()],
-        isCut,
-        rowsLocked: rows.length,
-        leftCopies: leasable.length < live.length,
-        now,
-        packs: [],
-      };
+      after.push(...rows);
+      return claimed;
     });
     const assigned = last.flatMap(({ assignments }) => assignments);
     const packIds = new Map(assigned.map(({ delivery: { packId } }) => [packId.toString('latin1'), packId]));
@@ -409,6 +381,48 @@ function leaseSeen(plans: readonly Plan[]): (tx: Transaction) => Promise<Claimed
     const packs = packIds.size > 0 ? (answers.at(-1) as StoredPack[]) : [];
     return last.map((claimed) => ({ ...claimed, packs }));
   };
+}
+
+/**
+ * Decides what becomes of the locked deliveries of one queue. Returns the rows that take their
+ * place, and the bytes of the packs of which it leases messages.
+ */
+function lease(
+  { leaseToken, demands }: Plan,
+  { rows: locked, settings }: LockedRows,
+  now: number,
+  mostBytes: number,
+): { claimed: ClaimedRows; rows: Delivery[]; bytes: number } {
+  const { live, expired, overReceived, expiredLater } = sortDeliveries(locked, settings, now);
+  const leasable = oneCopyOfEach(live);
+  const { assignments, isCut, bytes } = assign(leasable, demands, mostBytes);
+  const fates = new Map<Delivery, Map<Fate, Members>>(expired.map((row) => [row, new Map([[GONE, row.members]])]));
+  const availableAts = demands.map(({ leaseSeconds }) => now + leaseSeconds * 1000 + LEASE_GRACE_MS);
+  const leasedRows = byAvailableAt(assignments, availableAts);
+  for (const [delivery, leased] of leasedRows) {
+    const receiveCount = nextReceiveCount(delivery);
+    const firstReceivedAt = firstReceiveOf(delivery, now);
+    const toFate = ([availableAt, members]: [number, Members]): [Fate, Members] => [
+      { leaseToken, availableAt, receiveCount, firstReceivedAt },
+      members,
+    ];
+    fates.set(delivery, new Map([...leased].map(toFate)));
+  }
+  const claimed: ClaimedRows = {
+    assignments,
+    leasedRows,
+    expired,
+    overReceived,
+    expiredLater,
+    keepsExpired: keepsExpired(settings),
+    replaced: [...fates.keys()],
+    isCut,
+    rowsLocked: locked.length,
+    leftCopies: leasable.length < live.length,
+    now,
+    packs: [],
+  };
+  return { claimed, rows: [...fates].flatMap(([delivery, ofDelivery]) => split(delivery, ofDelivery)), bytes };
 }
 
 function byQueue(one: Plan, other: Plan): number {
