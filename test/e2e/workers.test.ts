@@ -75,17 +75,22 @@ describe('three workers', () => {
   });
   afterAll(() => broker.stop());
 
-  /** Consumers whose claims found their queues empty. */
+  /** Consumers whose claims found their queues empty. Each of several queues has one. */
   async function park(queues: { name: string }[], consumers: Api[]) {
     const api = new Api(broker.url);
     const claims = async () => api.metric('rowmq_batch_duration_seconds_count{verb="dequeue"}');
-    const before = await claims();
-    const waits = consumers.map((consumer, index) =>
-      consumer.queue(queues[index % queues.length]!.name).dequeue({ waitSeconds: 20 }),
-    );
-    await eventually('they wait', async () => (await api.metric('rowmq_waiting_consumers')) === consumers.length);
-    // Consumers of one queue at one worker share a claim.
-    await eventually('their queues are empty', async () => (await claims()) >= before + queues.length);
+    const waits: ReturnType<QueueApi['dequeue']>[] = [];
+    // Queues that need a claim at the same time would share one.
+    for (const [index, { name }] of queues.entries()) {
+      const before = await claims();
+      const ofQueue = consumers.filter((_, nth) => nth % queues.length === index);
+      waits.push(...ofQueue.map(async (consumer) => consumer.queue(name).dequeue({ waitSeconds: 20 })));
+      await eventually(
+        'its consumers wait',
+        async () => (await api.metric('rowmq_waiting_consumers')) === waits.length,
+      );
+      await eventually('the queue is empty', async () => (await claims()) > before);
+    }
     return waits;
   }
 
