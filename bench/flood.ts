@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { RowmqHttpClient } from '@rowmq/client/core';
 import { LoadGenerator, Tally, type Turn } from '@rowmq/load';
 import { BrokerLoad, END_TO_END } from './harness/broker-load.js';
@@ -29,6 +30,8 @@ const CONNECTIONS = 500;
 /** Less than that, so that the room of waiting requests is full. */
 const WAITING_REQUESTS = 200;
 const FLOODING = 'flood';
+/** A broker looks at its keys every three seconds. */
+const KNOWN_MS = 4000;
 /** The part of the machine's rate that the flood's key may use where it has a limit. */
 const LIMITED_TO = 1 / 8;
 
@@ -65,6 +68,7 @@ async function measureRounds(rig: Rig, options: Options): Promise<Results> {
   const runs = new Map<string, Flooded[]>([ALONE, FREE, LIMITED].map((name) => [name, []]));
   try {
     for (let round = 1; round <= options.runs; round += 1) {
+      await site.limit(null);
       const capacity = await site.capacity();
       for (const [name, measured] of runs) {
         await settle(rig);
@@ -114,9 +118,10 @@ class Site {
     return perSecond;
   }
 
-  /** Takes effect within seconds. */
+  /** Changes the limit of the flood's key, and waits until the broker knows it. */
   async limit(messagesPerSecond: number | null): Promise<void> {
     await this.admin.putKeyLimits(FLOODING, { messagesPerSecond });
+    await sleep(KNOWN_MS);
   }
 
   async measure(floodPerSecond: number, timing: Timing): Promise<Flooded> {

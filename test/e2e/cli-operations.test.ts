@@ -76,6 +76,13 @@ describe('dead', { timeout: COMMANDS_MS }, () => {
       state: 'done',
     });
     expect((await dead.browse('ready')).map(({ body }) => body)).toHaveLength(1);
+    const alive = await shared.newQueue();
+    await alive.enqueue('not dead');
+    expect(await run(['dead', 'drop', alive.name, '--yes'])).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('has no dead-letter queue'),
+    });
+    expect((await alive.get()).stats.ready).toBe(1);
     const begun = await json<JobAnswer>('redrive', dead.name, '--no-wait');
     expect(await json<JobAnswer>('job', 'wait', begun.id)).toMatchObject({ id: begun.id, state: 'done', done: 1 });
     expect(await succeed('job', 'list', '--queue', dead.name)).toMatch(
@@ -247,6 +254,27 @@ describe('tail', { timeout: COMMANDS_MS }, () => {
     child.kill('SIGINT');
     expect(await ended).toMatchObject({ code: 0, stderr: '' });
     expect((await json<TopicAnswer>('topic', 'show', topic)).subscriptions).toEqual([]);
+  });
+
+  it('leaves nothing behind when the reader of its output is gone', async () => {
+    const topic = newQueueName();
+    await succeed('topic', 'create', topic);
+    const { child, ended } = startRowmq(['tail', topic, '--topic', '-f', '--json'], env());
+    ended.catch(() => undefined);
+    const exited = new Promise<number | null>((resolve) => child.once('exit', resolve));
+    child.stdout.once('data', () => child.stdout.destroy());
+    const subscriptions = async () => (await json<TopicAnswer>('topic', 'show', topic)).subscriptions;
+    await eventually('its subscription', async () => (await subscriptions()).length === 1, 60_000);
+    await eventually(
+      'its end',
+      async () => {
+        await succeed('topic', 'publish', topic, 'news');
+        return child.exitCode !== null;
+      },
+      60_000,
+    );
+    expect(await exited).toBe(0);
+    expect(await subscriptions()).toEqual([]);
   });
 });
 

@@ -48,6 +48,8 @@ describe('a database URL', () => {
     ['mysql://u:secret%@a/db', 'a % itself is written %25'],
     ['mysql://u:secret%ff@a/db', 'has a % that begins no escape'],
     ['mysql://u:secret@a,b', 'must look like mysql://user:password@host:port/database'],
+    ['mysql://u:secret/two@a:3306/db', 'has an @ behind its first /: in the user and the password, write a / as %2F'],
+    ['mysql://u:3306/secret@a:3306/db', 'has an @ behind its first /'],
   ])('that is invalid is refused with the reason, and without its password: %s', (text, reason) => {
     const message = databaseUrl.safeParse(text).error?.issues[0]?.message;
     expect(message).toContain(reason);

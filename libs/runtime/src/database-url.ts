@@ -23,6 +23,9 @@ export function databaseHosts(url: string): string[] {
     /^((?:mysql|mariadb):\/\/)([^/?#]*@)?([^/?#@]*)(\/[^/?#].*)$/.exec(url) ?? [];
   if (scheme === undefined || hosts === undefined || database === undefined)
     throw new TypeError(`must look like ${SHAPE}`);
+  // With a / in the password, a part of it would look like the host, and be named in a log.
+  if (database.includes('@'))
+    throw new TypeError('has an @ behind its first /: in the user and the password, write a / as %2F and an @ as %40');
   const names = hosts.split(',');
   if (names.length > MOST_HOSTS) throw new TypeError(`names ${names.length} hosts; at most ${MOST_HOSTS} are possible`);
   const seen = new Set<string>();

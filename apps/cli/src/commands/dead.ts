@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { LIMITS, type MessageFilter, type QueueAnswer } from '@rowmq/contract';
 import { examples } from '../examples.js';
+import { UsageError } from '../exit-codes.js';
 import { addFilterOptions, filterOf } from '../filter-options.js';
 import { followJob } from '../jobs.js';
 import { count, wholeNumber } from '../output/units.js';
@@ -141,6 +142,9 @@ function drop(open: Open): Command {
 /**
  * The queue that holds the dead letters, and those that are meant. For a queue with a dead-letter
  * queue these are the messages that left it.
+ *
+ * Throws {@link UsageError} for a queue that has no dead-letter queue and is none: its messages are
+ * alive.
  */
 async function placeOf(
   { client }: Session,
@@ -148,7 +152,10 @@ async function placeOf(
   filter: MessageFilter,
 ): Promise<{ queue: string; filter: MessageFilter }> {
   const { deadLetterQueue } = await client.getQueue(name);
-  return deadLetterQueue === null
-    ? { queue: name, filter }
-    : { queue: deadLetterQueue, filter: { source: name, ...filter } };
+  if (deadLetterQueue !== null) return { queue: deadLetterQueue, filter: { source: name, ...filter } };
+  const { queues } = await client.listQueues();
+  if (queues.some((queue) => queue.deadLetterQueue === name)) return { queue: name, filter };
+  throw new UsageError(
+    `Queue '${name}' has no dead-letter queue, and is the dead-letter queue of no other, so its messages are no dead letters. Look at them with rowmq peek; rowmq queue redrive and rowmq queue purge work on any queue.`,
+  );
 }

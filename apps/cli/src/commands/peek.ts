@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import { deliveryState, LIMITS, type BrowseQuery } from '@rowmq/contract';
-import { UsageError } from '../exit-codes.js';
+import { CommandFailed, UsageError } from '../exit-codes.js';
 import { examples } from '../examples.js';
 import { addFilterOptions, filterOf } from '../filter-options.js';
 import { bodyLine, browsedText } from '../output/message-text.js';
@@ -77,6 +77,10 @@ export async function* browse(
     left -= answer.messages.length;
     after = answer.nextAfter;
   }
+  if (left > 0 && after !== null)
+    throw new CommandFailed(
+      `The search ended after ${count(MOST_PAGES)} pages, and the queue has more. Narrow it, such as with --enqueued-from.`,
+    );
 }
 
 function columns(out: Output, state: string): Column<BrowsedMessage>[] {

@@ -1,6 +1,7 @@
 import { createReadStream, fstatSync } from 'node:fs';
 import { buffer } from 'node:stream/consumers';
 import { Command } from 'commander';
+import { isOutcomeUnknown } from '@rowmq/client/core';
 import { CommandFailed, EXIT, UsageError } from '../exit-codes.js';
 import { examples } from '../examples.js';
 import {
@@ -120,7 +121,9 @@ async function sendLines(session: Session, target: string, options: SendOptions,
     }
   } catch (error) {
     progress.end();
-    if (!(error instanceof CommandFailed && error.exitCode === EXIT.interrupted) && sent > 0) out.note(goOn());
+    if (isOutcomeUnknown(error))
+      out.note(`${count(sent)} messages were stored, up to line ${lastLine}. Some after it may be stored, too.`);
+    else if (!(error instanceof CommandFailed && error.exitCode === EXIT.interrupted) && sent > 0) out.note(goOn());
     throw error;
   }
   progress.end();

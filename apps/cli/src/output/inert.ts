@@ -18,3 +18,11 @@ export function inert(text: string): string {
 export function inertLine(text: string): string {
   return inert(text).replaceAll('\n', '\\n').replaceAll('\t', '\\t');
 }
+
+/** JSON with all control characters as escapes. A parser gets the same value. */
+export function inertJson(value: unknown, indent?: number): string {
+  // JSON itself escapes those below the space, so the indentation stays.
+  return JSON.stringify(value, null, indent).replaceAll(CONTROL, (character) => {
+    return `\\u${(character.codePointAt(0) as number).toString(16).padStart(4, '0')}`;
+  });
+}

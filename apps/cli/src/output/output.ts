@@ -2,7 +2,7 @@ import { writeSync } from 'node:fs';
 import type { Writable } from 'node:stream';
 import Table from 'cli-table3';
 import pc from 'picocolors';
-import { inert, inertLine } from './inert.js';
+import { inert, inertJson, inertLine } from './inert.js';
 
 export interface Stream extends Writable {
   isTTY?: boolean;
@@ -54,12 +54,12 @@ export class Output {
 
   /** Prints one JSON document, or what `human` makes of it. */
   data<T>(value: T, human: (value: T) => string): void {
-    this.line(this.json ? JSON.stringify(value, null, this.isTerminal ? 2 : undefined) : human(value));
+    this.line(this.json ? inertJson(value, this.isTerminal ? 2 : undefined) : human(value));
   }
 
   /** Prints one item of a stream: a line of JSON, or what `human` makes of it. */
   item<T>(value: T, human: (value: T) => string): void {
-    this.line(this.json ? JSON.stringify(value) : human(value));
+    this.line(this.json ? inertJson(value) : human(value));
   }
 
   /** Prints that something was done: for people a sentence, for scripts an object. */

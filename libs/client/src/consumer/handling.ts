@@ -89,18 +89,21 @@ export class Handling<T> {
     }
   }
 
-  /** A message whose payload cannot be decoded fails by itself. */
+  /**
+   * A message whose payload cannot be decoded fails by itself. A schema may take its time: a
+   * message whose lease was lost meanwhile, or whose time is over, is another consumer's.
+   */
   async #decode(deliveries: readonly Delivery[]): Promise<Message<T>[]> {
-    const messages: Message<T>[] = [];
+    const messages = new Map<Delivery, Message<T>>();
     for (const delivery of deliveries) {
       try {
         const payload = this.#codec.decode(delivery.message);
-        messages.push(new Message(payload instanceof Promise ? await payload : payload, delivery));
+        messages.set(delivery, new Message(payload instanceof Promise ? await payload : payload, delivery));
       } catch (error) {
         this.#fail(delivery, error);
       }
     }
-    return messages;
+    return [...messages].flatMap(([{ isSettled }, message]) => (isSettled ? [] : message));
   }
 
   async #call(messages: Message<T>[]): Promise<void> {

@@ -27,6 +27,8 @@ class CountingBroker extends InMemoryBroker {
   ackTries = 0;
   extended = 0;
   isAway = false;
+  /** Every ack fails with an error that nobody expected. */
+  isBroken = false;
   forgetsLeases = false;
 
   override async dequeue(queue: string, request: DequeueRequest = {}, options: CallOptions = {}) {
@@ -34,6 +36,7 @@ class CountingBroker extends InMemoryBroker {
     this.carried.push(request.ack?.length ?? 0);
     this.askedAt.push(performance.now());
     if (this.isAway) throw new BrokerUnreachableError('away', 'http://nowhere', 'not-sent');
+    if (this.isBroken && request.ack !== undefined) throw new RowmqError('internal-error', 'a defect');
     this.waiting += 1;
     return super.dequeue(queue, request, options).finally(() => (this.waiting -= 1));
   }
@@ -41,6 +44,7 @@ class CountingBroker extends InMemoryBroker {
   override async ack(queue: string, request: { receipts: string[] }) {
     this.ackTries += 1;
     if (this.isAway) throw new BrokerUnreachableError('away', 'http://nowhere', 'unknown');
+    if (this.isBroken) throw new RowmqError('internal-error', 'a defect');
     this.acks.push(request.receipts.length);
     return super.ack(queue, request);
   }
@@ -343,6 +347,46 @@ describe('a consumer', () => {
     broker.isAway = false;
     await vi.waitUntil(() => broker.messages('orders').length === 0, { timeout: 5000 });
     expect(seen).toEqual([0, 1, 2]);
+  });
+
+  it('repeats acks that failed with an internal error while their leases last', async () => {
+    const broker = await filled(3);
+    const seen: number[] = [];
+    broker.isBroken = true;
+    consume(
+      broker,
+      { message: (payload) => void seen.push(payload) },
+      { batchSize: 3, concurrency: 3, prefetch: 0, leaseSeconds: 30 },
+    );
+    await vi.waitUntil(() => broker.ackTries >= 2, { timeout: 20_000 });
+    broker.isBroken = false;
+    await vi.waitUntil(() => broker.messages('orders').length === 0, { timeout: 5000 });
+    expect(seen).toEqual([0, 1, 2]);
+  });
+
+  it('does not handle a message whose lease was lost while its schema looked at it', async () => {
+    const broker = await filled(1);
+    const handled: number[] = [];
+    const lost: unknown[] = [];
+    let looks = 0;
+    let letGo = (): void => undefined;
+    const looked = new Promise<void>((resolve) => (letGo = resolve));
+    const validate = async (value: unknown) => {
+      looks += 1;
+      if (looks === 1) await looked;
+      return { value: value as number };
+    };
+    const schema = { '~standard': { version: 1 as const, vendor: 'test', validate } };
+    broker.forgetsLeases = true;
+    const consumer = consume(broker, { message: (payload) => void handled.push(payload) }, { schema, leaseSeconds: 1 });
+    consumer.on('leaseLost', ({ receiveCount }) => {
+      lost.push(receiveCount);
+      broker.forgetsLeases = false;
+      letGo();
+    });
+    await broker.drained('orders', 10_000);
+    expect(lost).toEqual([1]);
+    expect(handled).toEqual([0]);
   });
 
   it('pauses for a second after an empty answer that came at once', async () => {

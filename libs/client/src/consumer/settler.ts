@@ -1,7 +1,7 @@
 import { type DequeueAnswer, type FailedReceipt, LIMITS, RowmqError } from '@rowmq/contract';
 import pLimit from 'p-limit';
 import type { BrokerClient } from '../broker-client.js';
-import { mayPass } from '../http/broker-unreachable.error.js';
+import { isOutcomeUnknown, mayPass } from '../http/broker-unreachable.error.js';
 import { CarriedAcks } from './carried-acks.js';
 import { jittered, pause, turn } from '../timers.js';
 import type { Delivery, Settlement } from './message.js';
@@ -117,7 +117,9 @@ export class Settler {
       return;
     }
     const now = performance.now();
-    const held = mayPass(error) ? deliveries.filter(({ leaseEndsAt }) => leaseEndsAt > now) : [];
+    // A repeat of what was carried out changes nothing.
+    const mayHelp = mayPass(error) || isOutcomeUnknown(error);
+    const held = mayHelp ? deliveries.filter(({ leaseEndsAt }) => leaseEndsAt > now) : [];
     this.#giveUp(
       error,
       deliveries.filter((delivery) => !held.includes(delivery)),

@@ -387,6 +387,28 @@ describe('a failed call', () => {
     expect(calls).toBe(3);
   });
 
+  it.each([
+    ['unauthorized', 401, true],
+    ['message-too-large', 413, true],
+    ['invalid-request', 400, true],
+    ['queue-paused', 409, true],
+    ['queue-full', 429, false],
+    ['idempotency-key-reused', 422, false],
+  ])('in doubt that is then refused as %s (%i) stays in doubt: %s', async (code, status, isUnknown) => {
+    let calls = 0;
+    const { url } = await listen((request, body, response) => {
+      calls += 1;
+      if (calls === 1) breakOff(request, body, response);
+      else json(response, status, { ...overloaded, status, code });
+    });
+    const failed = clientOf({ url, retries: 2 }).enqueue('orders', { messages: [{ body: 'x' }] });
+    const error: unknown = await failed.catch((thrown: unknown) => thrown);
+    expect(isOutcomeUnknown(error)).toBe(isUnknown);
+    if (isUnknown) expect((error as Error).cause).toMatchObject({ code });
+    else expect(error).toMatchObject({ code });
+    expect(calls).toBe(2);
+  });
+
   it('is not repeated for an enqueue in doubt when the broker may soon forget its key', async () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
     try {

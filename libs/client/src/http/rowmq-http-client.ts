@@ -424,22 +424,29 @@ export class RowmqHttpClient extends BrokerClient {
     return this.#call(jobAnswer, { method: 'DELETE', path: jobPath(id), ...options });
   }
 
-  /** Begins a job that settles messages that no consumer holds. Repeated as a redrive is. */
+  /**
+   * Begins a job that settles messages that no consumer holds. Never repeated in doubt: a second
+   * job would settle messages that came after the first.
+   */
   drop(queue: string, request: DropRequest = {}, options: CallOptions = {}): Promise<JobAnswer> {
     return this.#call(jobAnswer, {
       method: 'POST',
       path: `${queuePath(queue)}/drop`,
       body: request,
-      once: request.maxMessages !== undefined,
+      once: true,
       ...options,
     });
   }
 
-  /** Begins a job that settles every message that is in the queue now, leased ones included. */
+  /**
+   * Begins a job that settles every message that is in the queue now, leased ones included. Never
+   * repeated in doubt, as {@link drop}.
+   */
   purge(queue: string, options: CallOptions = {}): Promise<JobAnswer> {
     return this.#call(jobAnswer, {
       method: 'POST',
       path: `${queuePath(queue)}/purge`,
+      once: true,
       ...options,
     });
   }
@@ -735,8 +742,7 @@ export class RowmqHttpClient extends BrokerClient {
     if (!isInDoubt) throw error;
     if (error instanceof RowmqError && error.code === call.doneCode) return schema.parse(undefined);
     if (error instanceof BrokerUnreachableError) throw afterDoubt(error);
-    // The broker has not looked whether an earlier try was stored.
-    throw call.key !== undefined && mayPass(error) ? unknownStill(error, this.url) : error;
+    throw call.key === undefined || hasLooked(error) ? error : unknownStill(error as Error, this.url);
   }
 
   #mayBeSentAgain(call: Call, error: unknown): boolean {
@@ -794,6 +800,16 @@ function isOfBroker(error: unknown): boolean {
 }
 
 const NOT_OF_BROKER = new Set<ErrorCode>(['queue-locked', 'enqueue-in-progress', 'rate-limited']);
+
+/**
+ * Whether the broker looked for an earlier try before it refused this one. Most refusals come
+ * before that: of a key that was revoked meanwhile, or of a broker with another limit of size.
+ */
+function hasLooked(error: unknown): boolean {
+  return error instanceof RowmqError && LOOKED.has(error.code);
+}
+
+const LOOKED = new Set<ErrorCode>(['idempotency-key-reused', 'queue-full']);
 
 /** The error of an enqueue whose earlier try may have been stored. The last one was refused. */
 function unknownStill(error: Error, url: string): Error {

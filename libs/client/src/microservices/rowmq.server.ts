@@ -6,9 +6,11 @@ import { QueueConsumer } from '../consumer/queue-consumer.js';
 import type { BrokerClient } from '../broker-client.js';
 import { RowmqHttpClient, type RowmqClientOptions } from '../http/rowmq-http-client.js';
 import { logConsumer } from '../nest/consumer-log.js';
+import { BootCheck } from '../nest/boot-check.js';
 import { type NeededQueue, QueueCheck } from '../nest/queue-check.js';
 import { RowmqConfigurationError } from '../nest/rowmq-configuration.error.js';
 import type { PayloadOptions } from '@rowmq/contract/producer';
+import { quietly } from '../consumer/thrown.js';
 import { RowmqContext } from './rowmq.context.js';
 
 type HandlerOptions = ConsumerOptions & PayloadOptions & Pick<NeededQueue, 'create' | 'update'>;
@@ -101,7 +103,8 @@ export class RowmqServer extends Server implements CustomTransportStrategy {
       return { name, create, update };
     });
     const consumed = new Set(queues.map(({ name }) => name));
-    await new QueueCheck(this.#client, this.logger, this.#closing.signal).ensureAll({ queues, consumed });
+    const steps = new QueueCheck(this.#client).steps({ queues, consumed });
+    await new BootCheck(this.logger, this.#closing.signal).runAll(steps);
     if (this.#closing.signal.aborted) return;
     for (const consumer of this.#consumers) consumer.start();
   }
@@ -150,7 +153,7 @@ export class RowmqServer extends Server implements CustomTransportStrategy {
         } catch (error) {
           reject(error);
         } finally {
-          this.onProcessingEndHook?.(this.transportId, context);
+          quietly(() => this.onProcessingEndHook?.(this.transportId, context));
         }
       };
       this.onProcessingStartHook(this.transportId, context, work);

@@ -2,6 +2,7 @@ import { type AckRequest, type PutQueueRequest, type PutSubscriptionRequest, Row
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { BrokerUnreachableError } from '../http/broker-unreachable.error.js';
 import { InMemoryBroker } from '../testing/in-memory-broker.js';
+import { BootCheck } from './boot-check.js';
 import { type NeededQueue, type NeededTopic, QueueCheck } from './queue-check.js';
 
 /** Has only the queues that were put, and fails the first tries of a check. */
@@ -60,7 +61,8 @@ describe('the check of queues at boot', () => {
   const check = async (broker: InMemoryBroker, ...needed: NeededQueue[]): Promise<void> => {
     const keep = (level: string) => (line: unknown) => void log.push(`${level}: ${String(line)}`);
     const logger = { warn: keep('warn'), error: keep('error') };
-    await new QueueCheck(broker, logger, closing.signal).ensureAll({ queues: needed, consumed: new Set() });
+    const steps = new QueueCheck(broker).steps({ queues: needed, consumed: new Set() });
+    await new BootCheck(logger, closing.signal).runAll(steps);
   };
   const names = async (broker: InMemoryBroker) => (await broker.listQueues()).queues.map(({ name }) => name);
 
@@ -85,11 +87,9 @@ describe('the check of queues at boot', () => {
   it('is a fault for a topic that is missing, for its publisher and for its subscriber', async () => {
     const broker = new TroubledBroker();
     const checkTopics = (topics: NeededTopic[], queues: NeededQueue[] = []) =>
-      new QueueCheck(broker, { warn: () => undefined, error: () => undefined }, closing.signal).ensureAll({
-        queues,
-        consumed: new Set(),
-        topics,
-      });
+      new BootCheck({ warn: () => undefined, error: () => undefined }, closing.signal).runAll(
+        new QueueCheck(broker).steps({ queues, consumed: new Set(), topics }),
+      );
     await expect(checkTopics([{ name: 'events' }])).rejects.toThrow(
       /Topic 'events' does not exist: create it with PUT/,
     );

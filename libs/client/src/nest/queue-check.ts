@@ -1,7 +1,6 @@
-import type { Logger } from '@nestjs/common';
 import type { Filter, PutQueueRequest, PutTopicRequest } from '@rowmq/contract';
 import type { BrokerClient } from '../broker-client.js';
-import { BootCheck, type BootStep } from './boot-check.js';
+import type { BootStep } from './boot-check.js';
 import { RowmqConfigurationError } from './rowmq-configuration.error.js';
 import { assertUsableQueue, assertUsableTopic, isOf } from './usable.js';
 
@@ -48,26 +47,23 @@ export interface Needed {
 /** Makes sure at boot that the topics and queues of an application exist. */
 export class QueueCheck {
   readonly #client: BrokerClient;
-  readonly #check: BootCheck;
 
-  /** @param closing ends the checks that are left */
-  constructor(client: BrokerClient, logger: Pick<Logger, 'warn' | 'error'>, closing: AbortSignal) {
+  constructor(client: BrokerClient) {
     this.#client = client;
-    this.#check = new BootCheck(logger, closing);
   }
 
   /**
-   * Checks the topics, then the queues: dead-letter queues before those that use them. If the
-   * broker is unreachable, the check is repeated later and does not delay the start.
-   * @throws RowmqConfigurationError for a queue or a topic that is missing, or that the API key may
-   * not use
+   * The steps of the check: the topics, then the queues, dead-letter queues before those that use
+   * them. The fault of a step is a queue or a topic that is missing, or that the API key may not
+   * use.
+   * @throws RowmqConfigurationError for a queue that cannot be
    */
-  async ensureAll({ queues, consumed, topics = [] }: Needed): Promise<void> {
+  steps({ queues, consumed, topics = [] }: Needed): BootStep[] {
     for (const queue of queues) assertComplete(queue);
-    await this.#check.runAll([
+    return [
       ...topics.map((topic) => this.#topicStep(topic)),
       ...deadLetterQueuesFirst(queues).map((queue) => this.#queueStep(queue, consumed.has(queue.name))),
-    ]);
+    ];
   }
 
   #topicStep({ name, create }: NeededTopic): BootStep {

@@ -6,12 +6,13 @@ import {
   type OnModuleDestroy,
   type OnModuleInit,
 } from '@nestjs/common';
+import { BootCheck } from './boot-check.js';
 import type { RowmqConnection } from './connection.js';
 import { ConsumerExplorer, type FoundConsumer } from './consumer-explorer.js';
 import { QueueCheck } from './queue-check.js';
 import type { RegisteredQueue } from './registered-queue.js';
 import { RowmqConfigurationError } from './rowmq-configuration.error.js';
-import { ScheduleCheck } from './schedule-check.js';
+import { scheduleSteps } from './schedule-check.js';
 
 /** A consumer, its queue as registered, and its client. */
 export interface BoundConsumer extends FoundConsumer {
@@ -37,12 +38,13 @@ export class QueuesService implements OnModuleInit, OnModuleDestroy, OnApplicati
     const consumers = this.consumers();
     const checks = [...this.connections().values()].map(async ({ name, client }) => {
       const own = consumers.filter(({ connection }) => connection === name);
-      await new QueueCheck(client, this.#logger, this.#closing.signal).ensureAll({
+      const schedules = await scheduleSteps(client, own);
+      const queues = new QueueCheck(client).steps({
         queues: [...this.#explorer.queues(name).values()].map(({ registration }) => registration),
         consumed: new Set(own.map(({ registered }) => registered.name)),
         topics: this.#explorer.topics(name),
       });
-      await new ScheduleCheck(client, this.#logger, this.#closing.signal).putAll(own);
+      await new BootCheck(this.#logger, this.#closing.signal).runAll([...queues, ...schedules]);
     });
     try {
       await Promise.all(checks);

@@ -1,7 +1,6 @@
-import type { Logger } from '@nestjs/common';
 import { putScheduleRequest, type PutScheduleRequest, readRequest, scheduleName } from '@rowmq/contract';
 import type { BrokerClient } from '../broker-client.js';
-import { BootCheck } from './boot-check.js';
+import type { BootStep } from './boot-check.js';
 import type { ScheduledOptions } from './decorators.js';
 import type { BoundConsumer } from './queues.service.js';
 import { RowmqConfigurationError } from './rowmq-configuration.error.js';
@@ -13,34 +12,19 @@ interface NeededSchedule {
   definition: PutScheduleRequest;
 }
 
-/** Registers the schedules of an application's consumers at boot, or updates them. */
-export class ScheduleCheck {
-  readonly #client: BrokerClient;
-  readonly #check: BootCheck;
-
-  /** @param closing ends the calls that are left */
-  constructor(client: BrokerClient, logger: Pick<Logger, 'warn' | 'error'>, closing: AbortSignal) {
-    this.#client = client;
-    this.#check = new BootCheck(logger, closing);
-  }
-
-  /**
-   * Puts the schedules of these consumers. If the broker is unreachable, the call is repeated later
-   * and does not delay the start.
-   * @throws RowmqConfigurationError for a schedule that cannot work, or that the broker refuses
-   */
-  async putAll(consumers: readonly BoundConsumer[]): Promise<void> {
-    const needed = await neededBy(consumers);
-    await this.#check.runAll(
-      needed.map((schedule) => ({
-        notYet: `Schedule '${schedule.name}' could not be registered yet`,
-        run: async (options) => {
-          await this.#client.putSchedule(schedule.name, schedule.definition, options);
-        },
-        asFault: (error) => asFault(schedule, error),
-      })),
-    );
-  }
+/**
+ * The steps that register the schedules of an application's consumers at boot, or update them. A
+ * broker refuses a schedule whose queue is missing, so the queues come first.
+ * @throws RowmqConfigurationError for a schedule that cannot work
+ */
+export async function scheduleSteps(client: BrokerClient, consumers: readonly BoundConsumer[]): Promise<BootStep[]> {
+  return (await neededBy(consumers)).map((schedule) => ({
+    notYet: `Schedule '${schedule.name}' could not be registered yet`,
+    run: async (options) => {
+      await client.putSchedule(schedule.name, schedule.definition, options);
+    },
+    asFault: (error) => asFault(schedule, error),
+  }));
 }
 
 /** The schedules of consumers. Checks them as a broker does, so that a fault shows without one. */

@@ -3,8 +3,10 @@ import { Injectable, type ModuleMetadata } from '@nestjs/common';
 import { Test } from '@nestjs/testing';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { z } from 'zod';
+import { type PutQueueRequest, type PutScheduleRequest, RowmqError } from '@rowmq/contract';
 import { BrokerClient } from '../broker-client.js';
 import type { Message } from '../consumer/message.js';
+import { BrokerUnreachableError } from '../http/broker-unreachable.error.js';
 import { InMemoryBroker } from '../testing/in-memory-broker.js';
 import { RowmqTestingModule } from '../testing/rowmq-testing.module.js';
 import { Consumer, OnBatch, OnMessage, Scheduled } from './decorators.js';
@@ -76,6 +78,41 @@ describe('a method with @Scheduled', () => {
     const closed = app.close();
     await vi.advanceTimersByTimeAsync(60_000);
     await closed;
+  });
+
+  it('is registered after its queue, if the broker comes up after the application', async () => {
+    class LateBroker extends InMemoryBroker {
+      tries = 0;
+      readonly #queues = new Set<string>();
+
+      override async createQueue(queue: string, settings?: PutQueueRequest) {
+        this.#fail();
+        await super.createQueue(queue, settings);
+        this.#queues.add(queue);
+      }
+
+      override async putSchedule(schedule: string, request: PutScheduleRequest) {
+        this.#fail();
+        if (!this.#queues.has('reports')) throw new RowmqError('queue-not-found', 'no reports');
+        return super.putSchedule(schedule, request);
+      }
+
+      #fail(): void {
+        this.tries += 1;
+        if (this.tries === 1) throw new BrokerUnreachableError('away', 'http://nowhere', 'not-sent');
+      }
+    }
+    const created = RowmqModule.registerQueue({ name: 'reports', create: true });
+    const broker = new LateBroker();
+    const app = await Test.createTestingModule({ imports: [connection, created], providers: [Reports] })
+      .overrideProvider(InMemoryBroker)
+      .useValue(broker)
+      .compile();
+    app.useLogger(false);
+    await app.init();
+    const names = async () => (await broker.listSchedules({})).schedules.map(({ name }) => name);
+    await expect.poll(names, { timeout: 20_000 }).toEqual(['hourly', 'nightly']);
+    await app.close();
   });
 
   it('updates its schedule at boot, and the next tick stays if its times do', async () => {

@@ -60,6 +60,8 @@ async function run(): Promise<void> {
   try {
     const database = new Database(dataSource);
     const { secret } = await new ApiKeyRepository(database).create(definition, settings.ROWMQ_SQS_SECRET_KEY);
+    // Before the audit, which may fail: nobody can show it again.
+    console.log(secret);
     await new AuditRepository(database).add([
       {
         action: 'createKey',
@@ -74,7 +76,6 @@ async function run(): Promise<void> {
         ),
       },
     ]);
-    console.log(secret);
   } finally {
     await dataSource.destroy();
   }
