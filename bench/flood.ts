@@ -282,8 +282,9 @@ function toMarkdown(results: Record<string, Results>, { runs, seconds, times }: 
 third caller, with a key of its own, enqueues batches of ${BATCH_10.batch} at ${times} times the rate that the machine can
 take, over ${CONNECTIONS} connections. It never waits, whatever \`Retry-After\` says. ${BATCH_10.consumers} consumers take what was
 accepted. In the last scenario, its key may send an eighth of that rate. At most ${WAITING_REQUESTS} requests wait
-in the broker. Latencies count from the moment at which a request was due, and are those of the caller who
-fares worse. Each message that was accepted came back exactly once. Medians of ${runs} stretches of ${seconds} s, in rounds.
+in the broker. Latencies count from the moment at which a request was due, and are those of the
+caller who fares worse. Each message that was accepted came back exactly once. Medians of ${runs}
+stretches of ${seconds} s, in rounds.
 
 ${table(head, rows)}`;
 }
