@@ -569,9 +569,12 @@ describe('a failed claim or poll', () => {
   });
 
   test('because of one queue fails the consumers of that queue only', async () => {
+    store.paused.add('paused');
+    const paused = consumers.dequeue('paused', { ...one, waitMs: 0 }, never);
     const [good, bad] = ['a', 'b'].map((queueName) => consumers.dequeue(queueName, one, never));
     const odd = new Error('odd');
     const [first] = [await store.claim(), await store.claim()];
+    expect(await paused).toEqual([]);
     first.fail(odd);
     (await store.claim()).bring(['a']);
     (await store.claim()).fail(odd);

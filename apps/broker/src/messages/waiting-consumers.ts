@@ -34,8 +34,11 @@ export interface ConsumerDemand {
 /** A queue whose consumers need a claim. */
 interface Turn {
   list: QueueConsumers;
-  /** Set when the claim has begun. A batch that failed as a whole is repeated in parts. */
-  request?: ClaimRequest;
+  /**
+   * Set when the claim has begun; null if it needs none. A batch that failed as a whole is repeated
+   * in parts.
+   */
+  request?: ClaimRequest | null;
 }
 
 /** The most queues that one claim is for. */
@@ -249,13 +252,10 @@ export class WaitingConsumers implements BeforeApplicationShutdown {
         if (queue.paused) queue = await this.queues.getFresh(list.queueName);
         this.messages.expectMore(queue.id);
       }
-      if (queue.paused) {
-        list.pauseClaim();
-        return undefined;
-      }
-      const demands = list.beginClaim(queue, limits);
-      if (demands.length > 0) turn.request = { queue, demands };
-      else list.endClaim([], false);
+      const demands = queue.paused ? [] : list.beginClaim(queue, limits);
+      turn.request = demands.length > 0 ? { queue, demands } : null;
+      if (queue.paused) list.pauseClaim();
+      else if (demands.length === 0) list.endClaim([], false);
       return undefined;
     } catch (error) {
       return error as Error;
