@@ -193,12 +193,13 @@ class Together implements Load {
  */
 class Flood {
   readonly counts = { accepted: 0, refused: 0 };
+  /** Messages that were accepted and not yet acked, at their most. */
+  mostWaiting = 0;
   readonly ended: Promise<void>;
   private readonly connections: (HttpConnection | undefined)[] = [];
   private readonly producing: LoadGenerator;
   private readonly request: string;
   private readonly path: string;
-  private most = 0;
 
   private constructor(
     private readonly url: string,
@@ -221,11 +222,6 @@ class Flood {
     return new Flood(url, shape, perSecond, tally, await BrokerLoad.start(url, shape, 'drain', tally));
   }
 
-  /** Messages that were accepted and not yet acked, at their most. */
-  get mostWaiting(): number {
-    return this.most;
-  }
-
   /** Throws if a message that was accepted is lost or came twice. */
   async stop(): Promise<void> {
     await this.producing.stop();
@@ -240,7 +236,7 @@ class Flood {
       const { messages } = JSON.parse(text) as { messages: { id: string }[] };
       this.tally.send(messages.map(({ id }) => id));
       this.counts.accepted += messages.length;
-      this.most = Math.max(this.most, this.tally.outstanding);
+      this.mostWaiting = Math.max(this.mostWaiting, this.tally.outstanding);
     } else if (retryAfter !== undefined && (status === 429 || status === 503)) {
       this.counts.refused += this.shape.batch;
     } else {

@@ -14,6 +14,7 @@ import { deliveryRows, type OwedMessage, owedMessages, storedBodies } from '../s
 import { Parked } from '../support/parked.js';
 import { bodies, createQueue, message, NO_PRIORITY, numbered, openStore, type TestStore } from '../support/store.js';
 import { claimFrom } from '../support/claim-from.js';
+import { recordStatements } from '../support/statements.js';
 
 /*
  * A batch holds requests of several clients for several queues in one transaction. Each request
@@ -336,6 +337,14 @@ describe('a claim in several queues', () => {
     expect(await store.messages.ack(a.id, ofC!)).toEqual(ofC!.map(() => 'delivery-not-found'));
     expect(await store.messages.ack(c.id, ofC!)).toEqual([null, null, null]);
     expect(await store.messages.ack(a.id, ofA!)).toEqual([null, null]);
+  });
+
+  it('locks queue by queue in the order of their ids, whoever comes first', async () => {
+    for (const { name } of [a, b]) await store.messages.enqueue(name, saying('one'));
+    const statements = recordStatements(store.database);
+    await store.messages.batches.claim([b, a].map((queue) => ({ queue, demands: [one] })));
+    const locked = statements.flatMap((sql) => /queue_id = (\d+)[^]*SKIP LOCKED/.exec(sql)?.[1] ?? []);
+    expect(locked.map(Number)).toEqual([a.id, b.id].toSorted((x, y) => x - y));
   });
 
   it('gives receipts that hold in their own queue only, also of a message that several queues got', async () => {
