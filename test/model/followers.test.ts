@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { createQueue, message, openStore, type TestStore } from '../support/store.js';
 import { claimFrom } from '../support/claim-from.js';
+import { timeLimitMs } from './time-limit.js';
 
 /*
  * Random histories of one group, as SQS receives from it, on the store and on a list of messages.
@@ -287,19 +288,23 @@ class History {
   }
 }
 
-it('a receive gets the messages of a group that a list gives, in random histories', async () => {
-  await fc.assert(
-    fc.asyncProperty(fc.array(step, { minLength: 40, maxLength: 100, size: 'max' }), async (steps) => {
-      const dead = await createQueue(store, { ordering: 'group' });
-      const queue = await createQueue(store, {
-        ordering: 'group',
-        deadLetterQueue: dead.name,
-        maxReceives: MAX_RECEIVES,
-      });
-      const history = new History(queue, dead);
-      for (const one of steps) await history.run(one);
-      await history.end();
-    }),
-    { numRuns: RUNS, endOnFailure: true },
-  );
-}, 600_000);
+it(
+  'a receive gets the messages of a group that a list gives, in random histories',
+  async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 40, maxLength: 100, size: 'max' }), async (steps) => {
+        const dead = await createQueue(store, { ordering: 'group' });
+        const queue = await createQueue(store, {
+          ordering: 'group',
+          deadLetterQueue: dead.name,
+          maxReceives: MAX_RECEIVES,
+        });
+        const history = new History(queue, dead);
+        for (const one of steps) await history.run(one);
+        await history.end();
+      }),
+      { numRuns: RUNS, endOnFailure: true },
+    );
+  },
+  timeLimitMs(RUNS),
+);

@@ -10,6 +10,7 @@ import { type EnqueuedMessage, FIRST_ID, type LeasedMessage, type Queue, type Re
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { createQueue, message, openStore, type TestStore } from '../support/store.js';
+import { timeLimitMs } from './time-limit.js';
 
 /*
  * Random histories of one ordered queue, on the store and on the lease protocol. The protocol
@@ -292,15 +293,19 @@ class History {
   }
 }
 
-it('an ordered queue does what the lease protocol says, in random histories', async () => {
-  await fc.assert(
-    fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 60 }), settingsOfQueue, async (steps, settings) => {
-      const dead = await createQueue(store, { ordering: 'group' });
-      const queue = await createQueue(store, { ordering: 'group', deadLetterQueue: dead.name, ...settings });
-      const history = new History(queue, dead);
-      for (const one of steps) await history.run(one);
-      await history.check();
-    }),
-    { numRuns: RUNS, endOnFailure: true },
-  );
-}, 600_000);
+it(
+  'an ordered queue does what the lease protocol says, in random histories',
+  async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 60 }), settingsOfQueue, async (steps, settings) => {
+        const dead = await createQueue(store, { ordering: 'group' });
+        const queue = await createQueue(store, { ordering: 'group', deadLetterQueue: dead.name, ...settings });
+        const history = new History(queue, dead);
+        for (const one of steps) await history.run(one);
+        await history.check();
+      }),
+      { numRuns: RUNS, endOnFailure: true },
+    );
+  },
+  timeLimitMs(RUNS),
+);

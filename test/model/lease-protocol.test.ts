@@ -5,6 +5,7 @@ import { tally } from './compare.js';
 import { history } from './histories.js';
 import { runHistory } from './run-history.js';
 import type { History } from './steps.js';
+import { timeLimitMs } from './time-limit.js';
 import { inWords } from './words.js';
 import { START, World } from './world.js';
 
@@ -20,10 +21,6 @@ const RUNS = Number(process.env['ROWMQ_MODEL_RUNS'] ?? FEWEST);
 const SEED = process.env['ROWMQ_MODEL_SEED'];
 /** Selects one history, as a failure prints it. */
 const PATH = process.env['ROWMQ_MODEL_PATH'];
-/** A generous limit. A history's duration depends on the disk. */
-const LONGEST_MS = 2000;
-/** Shrinking runs a history hundreds of times. */
-const SHRINKING_MS = 300_000;
 
 let world: World;
 
@@ -63,7 +60,7 @@ it(
     for (const event of RUNS < 5000 || PATH !== undefined ? [] : RARE)
       expect(tally.get(event), event).toBeGreaterThan(0);
   },
-  RUNS * LONGEST_MS + SHRINKING_MS,
+  timeLimitMs(RUNS),
 );
 
 /** Events that occur in at least a tenth of all histories. */

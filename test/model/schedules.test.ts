@@ -13,6 +13,7 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { EnqueueTicks } from '../../apps/reaper/src/duties/enqueue-ticks.js';
 import { TOPIC } from './steps.js';
+import { timeLimitMs } from './time-limit.js';
 import { World } from './world.js';
 
 /*
@@ -95,27 +96,31 @@ beforeAll(async () => {
 });
 afterAll(() => world.close());
 
-it(`schedules enqueue each tick once, as the model says, in ${RUNS} random histories`, async () => {
-  let enqueued = 0;
-  const property = fc.asyncProperty(history, async ({ start, first, steps }) => {
-    await world.reset({});
-    await world.database.write('DELETE FROM schedule');
-    await world.database.write('DELETE FROM deduplication');
-    world.now = Date.parse(start);
-    const model = new Map<string, Modelled>();
-    const expected: string[] = [];
-    for (const one of [{ does: 'put' as const, name: 's', definition: first }, ...steps])
-      await take(one, model, expected);
-    await take({ does: 'reap', reapers: 1, cut: null }, model, expected);
-    enqueued += expected.length;
-    expect(await ticks()).toEqual(expected.toSorted());
-    for (const [of, { nextAt }] of model)
-      expect((await new ScheduleRepository(world.database).get(of)).nextAt, `next tick of ${of}`).toBe(nextAt);
-  });
-  await fc.assert(property, { numRuns: RUNS });
-  // Histories in which nothing happens would pass too.
-  if (RUNS >= 40) expect(enqueued).toBeGreaterThan(RUNS / 4);
-}, 300_000);
+it(
+  `schedules enqueue each tick once, as the model says, in ${RUNS} random histories`,
+  async () => {
+    let enqueued = 0;
+    const property = fc.asyncProperty(history, async ({ start, first, steps }) => {
+      await world.reset({});
+      await world.database.write('DELETE FROM schedule');
+      await world.database.write('DELETE FROM deduplication');
+      world.now = Date.parse(start);
+      const model = new Map<string, Modelled>();
+      const expected: string[] = [];
+      for (const one of [{ does: 'put' as const, name: 's', definition: first }, ...steps])
+        await take(one, model, expected);
+      await take({ does: 'reap', reapers: 1, cut: null }, model, expected);
+      enqueued += expected.length;
+      expect(await ticks()).toEqual(expected.toSorted());
+      for (const [of, { nextAt }] of model)
+        expect((await new ScheduleRepository(world.database).get(of)).nextAt, `next tick of ${of}`).toBe(nextAt);
+    });
+    await fc.assert(property, { numRuns: RUNS });
+    // Histories in which nothing happens would pass too.
+    if (RUNS >= 40) expect(enqueued).toBeGreaterThan(RUNS / 4);
+  },
+  timeLimitMs(RUNS),
+);
 
 async function take(one: Step, model: Map<string, Modelled>, expected: string[]): Promise<void> {
   const schedules = new ScheduleRepository(world.database);
