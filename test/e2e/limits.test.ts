@@ -50,6 +50,35 @@ describe.concurrent('maxMessagesPerSecond', () => {
   });
 });
 
+describe('a client that ignores Retry-After is refused a hundred times a second', () => {
+  const REFUSALS = 300;
+  const CONNECTIONS = 20;
+
+  test.each(['REST', 'SQS'])('by %s', async (protocol) => {
+    const queue = await shared.newQueue({ maxMessagesPerSecond: 1 });
+    expect((await send(queue, 100)).status).toBe(201);
+    const QueueUrl = `${shared.broker.url}/000000000000/${queue.name}`;
+    const sqs = {
+      method: 'POST',
+      headers: { 'content-type': 'application/x-amz-json-1.0', 'x-amz-target': 'AmazonSQS.SendMessage' },
+      body: JSON.stringify({ QueueUrl, MessageBody: 'b' }),
+    };
+    const isRefused = async (): Promise<boolean> => {
+      if (protocol === 'REST') return (await send(queue)).status === 429;
+      return (await (await fetch(shared.broker.url, sqs)).text()).includes('maxMessagesPerSecond');
+    };
+    const from = performance.now();
+    let refused = 0;
+    const flood = async (): Promise<void> => {
+      while (refused < REFUSALS && (await isRefused())) refused += 1;
+    };
+    await Promise.all(Array.from({ length: CONNECTIONS }, flood));
+    expect(refused).toBeGreaterThanOrEqual(REFUSALS);
+    // A hundred came at once. A slow machine only makes it longer.
+    expect(performance.now() - from).toBeGreaterThan(((REFUSALS - 100) / 100) * 1000 - 100);
+  });
+});
+
 test('maxLongPolls bounds the dequeues that wait, and settles the acks of a refused one', async () => {
   const queue = await shared.newQueue({ maxLongPolls: 1 });
   await queue.enqueue('b');

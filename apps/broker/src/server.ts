@@ -20,6 +20,7 @@ import { FailedAttempts } from './keys/failed-attempts.js';
 import { checkKeys } from './keys/check-keys.js';
 import { KnownKeys } from './keys/known-keys.js';
 import { KnownSessions } from './keys/known-sessions.js';
+import { delayRefusals } from './messages/late-refusals.js';
 import { measureCalls } from './metrics/measure-calls.js';
 import { Metrics } from './metrics/metrics.js';
 import { SqsEndpoint } from './sqs/sqs-endpoint.js';
@@ -96,6 +97,7 @@ export async function createBroker(
   const keys = config.needsKeys ? app.get(KnownKeys) : undefined;
   checkKeys(adapter, keys, app.get(FailedAttempts), app.get(KnownSessions), config);
   measureCalls(adapter, app.get(Metrics));
+  delayRefusals(adapter);
   app.get(SqsEndpoint).serve(adapter);
   countAnswers(adapter, app.get(UnreadAnswers));
   serveDocs(app, config.sizes);
