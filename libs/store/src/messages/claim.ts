@@ -4,7 +4,6 @@ import type { Database, Transaction } from '../database/database.js';
 import type { Statement } from '../database/session.js';
 import { TryAgain } from '../database/database-errors.js';
 import type { Queue } from '../queues/queue.js';
-import type { StoreObserver } from '../store-observer.js';
 import { isGrouped } from '../groups/group.js';
 import { copyOf, type Delivery, type Fate, GONE, oneCopyOfEach, partOf, split } from './delivery.js';
 import { DELIVERY_COLUMNS, LEASE_GRACE_MS, lockByKey, type Position, rewrite } from './delivery.sql.js';
@@ -18,7 +17,7 @@ import {
   readPacks,
 } from './leased-message.js';
 import { bitOf, countAll, countMembers, has, indexesOf, type Members, union } from './members.js';
-import { inRanges, NOT_IN_THE_INDEX, peekStatement, type Range } from './peek.sql.js';
+import { inRanges, peekStatement, type Range } from './peek.sql.js';
 import { type Floors, type IndexPosition, type QueueViews, RANKS } from './queue-view.js';
 import type { StoredPack } from './stored-pack.js';
 
@@ -146,22 +145,11 @@ const LOCK_AFTER_REMOVAL = 200;
 const PEEK_PAST_OTHERS = 1000;
 /** After a cut, a claim locks this many times the rows that fitted: the next may be smaller. */
 const ROOM_FOR_LIGHTER = 2;
-/**
- * The next full poll ({@link Claim.poll}) waits this many times the duration of the last one, so
- * that full polls take up a twentieth of the time at most.
- */
-const FULL_POLL_PAUSE_FACTOR = 20;
-/** The most rows that a rescan or a poll reads. */
-const READ_ROWS = 500;
-
-/** Claims messages, and polls whether queues have any to claim. */
+/** Claims messages. */
 export class Claim {
-  private fullPollFrom = 0;
-
   constructor(
     private readonly database: Database,
     private readonly views: QueueViews,
-    private readonly observer: StoreObserver,
   ) {}
 
   /**
@@ -252,89 +240,6 @@ export class Claim {
     for (const [nth, message] of (await readLeased(this.database, leases, packs)).entries())
       if (message !== undefined) leased[(assignments[nth] as Assignment).demand]?.push(message);
     return leased;
-  }
-
-  /**
-   * Reads below the scan floors ({@link QueueView}) of those queues of a claim whose rescan is due.
-   * Returns those with deliveries that no claim would see. Never rejects: the next rescan reads the
-   * same ranges.
-   */
-  async rescan(queues: readonly { queueId: number; isEmpty: boolean }[]): Promise<ReadonlySet<number>> {
-    const due = queues.flatMap(({ queueId, isEmpty }) => (this.views.isRescanDue(queueId, isEmpty) ? queueId : []));
-    if (due.length === 0) return new Set();
-    const scan = this.views.rescan(due, async () => {
-      const started = performance.now();
-      const answers = await this.database.all(
-        due.map((queueId) => readBelow(queueId, this.views.of(queueId).floors ?? new Map())),
-      );
-      const found = new Set<number>();
-      let count = 0;
-      for (const [index, queueId] of due.entries()) {
-        const positions = answers[index] as IndexPosition[];
-        for (const position of positions) this.views.of(queueId).lower(position);
-        if (positions.length > 0) found.add(queueId);
-        count += positions.length;
-      }
-      this.observer.rescanned(performance.now() - started, count);
-      return found;
-    });
-    return scan.catch(() => new Set());
-  }
-
-  /**
-   * Returns those of these queues that have ready deliveries, by one statement without locks.
-   *
-   * A full poll reads every priority from the left edge of the index, as often as its cost allows.
-   * The others read from the scan floors, and only the priorities in use. A ready message in an
-   * unused priority therefore waits for the next full poll. That comes 5 s after one of 250 ms, and
-   * later while purge lags so much that full polls are slow.
-   *
-   * One deep queue can use up the row limit. The poll then reads the other queues once more. It
-   * returns queues that it still did not reach as if they had ready deliveries. A poll from the
-   * floors does the same with queues without floors.
-   */
-  async poll(queueIds: readonly number[]): Promise<Set<number>> {
-    const started = performance.now();
-    const isFull = started >= this.fullPollFrom;
-    if (!isFull) return this.pollFromFloors(queueIds);
-    try {
-      return await this.readReadyQueues(queueIds, RANKS, 0);
-    } finally {
-      // A failed poll also waits: it may have met more dead entries than it can read in time. The
-      // server may still be at it.
-      const pauseMs = (performance.now() - started) * FULL_POLL_PAUSE_FACTOR;
-      this.fullPollFrom = performance.now() + pauseMs;
-    }
-  }
-
-  /** A poll from the scan floors. */
-  private async pollFromFloors(queueIds: readonly number[]): Promise<Set<number>> {
-    const unknown = new Set(queueIds.filter((queueId) => this.views.of(queueId).floors === undefined));
-    const floors = queueIds.flatMap((queueId) => [...(this.views.of(queueId).floors ?? [])]);
-    if (floors.length === 0) return unknown;
-    const ranks = [...new Set(floors.map(([rank]) => rank))];
-    const from = Math.min(...floors.map(([, floor]) => floor));
-    const known = queueIds.filter((queueId) => !unknown.has(queueId));
-    return new Set([...(await this.readReadyQueues(known, ranks, from)), ...unknown]);
-  }
-
-  /** Returns queues with ready deliveries in these priorities, and those that it did not reach. */
-  private async readReadyQueues(
-    queueIds: readonly number[],
-    ranks: readonly number[],
-    from: number,
-  ): Promise<Set<number>> {
-    const ready = new Set<number>();
-    let unread = queueIds;
-    for (let reads = 0; reads < 2 && unread.length > 0; reads += 1) {
-      const { positions, isWhole } = await readReady(this.database, unread, ranks, from);
-      for (const { queueId, ...position } of positions) {
-        this.views.of(queueId).lower(position);
-        ready.add(queueId);
-      }
-      unread = isWhole ? [] : unread.filter((queueId) => !ready.has(queueId));
-    }
-    return new Set([...ready, ...unread]);
   }
 }
 
@@ -529,7 +434,7 @@ function byAvailableAt(
 }
 
 /*
- * The statements of a claim, then those of a rescan and of a poll.
+ * The statements of a claim.
  */
 
 /** The deliveries of one queue that a claim has locked, and its settings unless it was deleted. */
@@ -617,44 +522,4 @@ async function findLeased(
   const isLeased = ({ delivery: { queueId, packId }, index }: Assignment): boolean =>
     rows.some((row) => row.queueId === queueId && packId.equals(row.packId) && has(row.members, index));
   return claims.map(({ assignments }) => assignments.filter(isLeased));
-}
-
-/**
- * Reads, without locks, ready deliveries of a queue that lie below these floors, where no peek sees
- * them. Includes deliveries that other transactions have locked.
- */
-function readBelow(queueId: number, floors: Floors): Statement {
-  const ranges = RANKS.map(
-    (rank) => `(priority_rank = ${rank} AND available_at BETWEEN 0 AND ${floors.get(rank) ?? NOW_MS})`,
-  );
-  return {
-    sql: `SELECT priority_rank AS priorityRank, available_at AS availableAt, ${NOT_IN_THE_INDEX}
-     FROM delivery FORCE INDEX (delivery_next)
-     WHERE queue_id = ?
-       AND (${ranges.join('\n         OR ')})
-     LIMIT ${READ_ROWS}`,
-    values: [queueId],
-  };
-}
-
-/**
- * Reads, without locks, ready deliveries of queues in these priorities from an `available_at` on.
- * Includes deliveries that other transactions have locked. `isWhole` is false if there may be more.
- */
-async function readReady(
-  database: Database,
-  queueIds: readonly number[],
-  ranks: readonly number[],
-  from: number,
-): Promise<{ positions: (IndexPosition & { queueId: number })[]; isWhole: boolean }> {
-  const positions = await database.read<IndexPosition & { queueId: number }>(
-    `SELECT queue_id AS queueId, priority_rank AS priorityRank, available_at AS availableAt, ${NOT_IN_THE_INDEX}
-     FROM delivery FORCE INDEX (delivery_next)
-     WHERE queue_id IN (?)
-       AND priority_rank IN (?)
-       AND available_at BETWEEN ? AND ${NOW_MS}
-     LIMIT ${READ_ROWS}`,
-    [queueIds, ranks, from],
-  );
-  return { positions, isWhole: positions.length < READ_ROWS };
 }

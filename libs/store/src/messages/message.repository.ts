@@ -17,6 +17,7 @@ import { Enqueue, type EnqueueOutcome, type EnqueueRequest, type Reserve } from 
 import type { LeasedMessage } from './leased-message.js';
 import { countAll } from './members.js';
 import { moveAll, type MoveTarget, moveTo } from './move.js';
+import { Poll } from './poll.js';
 import { Publish, type PublishOutcome, type PublishRequest } from './publish.js';
 import { type Handled, OneMessage, type Wish } from './one-message.js';
 import { QueueViews } from './queue-view.js';
@@ -69,6 +70,7 @@ export class MessageRepository {
   private readonly enqueuing: Enqueue;
   private readonly publishing: Publish;
   private readonly claims: Claim;
+  private readonly polls: Poll;
   private readonly following: Follow;
   private readonly cancels: Cancel;
   private readonly single: OneMessage;
@@ -95,7 +97,8 @@ export class MessageRepository {
     };
     this.enqueuing = new Enqueue(database, queues, this.views, undo, makePackId);
     this.publishing = new Publish(database, topics, this.enqueuing, makePackId);
-    this.claims = new Claim(database, this.views, observer);
+    this.claims = new Claim(database, this.views);
+    this.polls = new Poll(database, this.views, observer);
     this.following = new Follow(database);
     this.receipts = new Receipts(database);
     this.cancels = new Cancel(database);
@@ -180,7 +183,7 @@ export class MessageRepository {
    */
   async claim(requests: readonly ClaimRequest[]): Promise<ClaimOutcome[]> {
     const claimed = await this.claims.run(requests);
-    const rescan = this.claims.rescan(
+    const rescan = this.polls.rescan(
       requests.map(({ queue: { id: queueId } }, index) => ({ queueId, isEmpty: isEmpty(claimed[index] as Claimed) })),
     );
     return requests.map(({ queue }, index) => {
@@ -223,7 +226,7 @@ export class MessageRepository {
    * transactions may have locked these deliveries.
    */
   async poll(queueIds: readonly number[]): Promise<Set<number>> {
-    return this.claims.poll(queueIds);
+    return this.polls.run(queueIds);
   }
 
   /**
