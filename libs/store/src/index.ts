@@ -26,7 +26,9 @@ export { type JobBatch, JobRepository, type NewJob } from './jobs/job.repository
 export type { ClaimRequest, Demand } from './messages/claim.js';
 export type { LeasedMessage } from './messages/leased-message.js';
 export { LEASE_GRACE_MS, type Position } from './messages/delivery.sql.js';
-export type { EnqueueOutcome, EnqueueRequest, NewMessage, Reservation, Reserve } from './messages/enqueue.js';
+export type { EnqueueOutcome } from './messages/enqueue.js';
+export type { Reservation, Reserve } from './messages/hand-off.js';
+export type { EnqueueRequest, NewMessage } from './messages/new-message.js';
 export { DeduplicationRepository } from './messages/deduplication.repository.js';
 export {
   type ClaimOutcome,

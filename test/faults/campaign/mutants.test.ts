@@ -176,7 +176,7 @@ const MUTANTS: Mutant[] = [
   },
   {
     name: 'half of what is enqueued stored',
-    file: 'libs/store/dist/messages/enqueue.js',
+    file: 'libs/store/dist/messages/enqueue.sql.js',
     edits: [
       {
         line: '[insertNewDeliveries(rows.flatMap(({ deliveries }) => deliveries)),',

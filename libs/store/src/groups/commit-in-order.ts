@@ -9,7 +9,8 @@ import {
   recordRow,
   refuseLive,
 } from '../messages/deduplication.sql.js';
-import { isStored, reasonToBeginAgain, SettingsChanged } from '../messages/enqueue.js';
+import { reasonToBeginAgain, SettingsChanged } from '../messages/begin-again.js';
+import { isStored } from '../messages/enqueue.sql.js';
 import type { Queue } from '../queues/queue.js';
 import type { GroupKey } from './group.js';
 import { deleteGroups, type Group, isIdle, type LockedGroup, lockGroups, readGroups } from './group.sql.js';

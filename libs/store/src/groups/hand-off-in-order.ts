@@ -1,5 +1,6 @@
 import { countFitting } from '@rowmq/contract';
-import type { Admitted, QueueBatch, Reserve } from '../messages/enqueue.js';
+import type { QueueBatch, Reserve } from '../messages/hand-off.js';
+import type { Admitted } from '../messages/new-message.js';
 import { lowestMembers } from '../messages/members.js';
 import { contentBytes } from '../messages/pack.codec.js';
 import { keyText } from './group.js';

@@ -1,6 +1,7 @@
 import type { Database } from '../database/database.js';
 import type { NewRecord } from '../messages/deduplication.sql.js';
-import type { Admitted, QueueBatch, Reserve } from '../messages/enqueue.js';
+import type { QueueBatch, Reserve } from '../messages/hand-off.js';
+import type { Admitted } from '../messages/new-message.js';
 import { commitInOrder, NO_ID } from './commit-in-order.js';
 import { byGroup } from './group.js';
 import { handOffInOrder } from './hand-off-in-order.js';

@@ -2,7 +2,7 @@ import type { Database } from '../database/database.js';
 import { hex } from '../database/hex.js';
 import type { Statement } from '../database/session.js';
 import { NO_TOKEN } from '../messages/delivery.sql.js';
-import { deliveryRow, insertNewDeliveries } from '../messages/enqueue.js';
+import { deliveryRow, insertNewDeliveries } from '../messages/enqueue.sql.js';
 import { insertPacks } from '../messages/pack.sql.js';
 import type { TopicBatch } from '../messages/publish.js';
 import {

@@ -12,7 +12,7 @@ import {
   type RecordKey,
   selectLive,
 } from './deduplication.sql.js';
-import type { NewMessage } from './enqueue.js';
+import type { NewMessage } from './new-message.js';
 import { decodeAnswer, encodeAnswer, type EnqueuedMessage } from './recorded-answer.js';
 
 /** An enqueue waits this long for another transaction that enqueues the same. */

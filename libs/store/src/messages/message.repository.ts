@@ -13,7 +13,9 @@ import { Cancel } from './cancel.js';
 import { LateReceipts, type LateWish } from './late.js';
 import { Claim, type Claimed, type ClaimRequest } from './claim.js';
 import { LEASE_GRACE_MS, lockUnleased, NO_TOKEN, type Position } from './delivery.sql.js';
-import { Enqueue, type EnqueueOutcome, type EnqueueRequest, type Reserve } from './enqueue.js';
+import { Enqueue, type EnqueueOutcome } from './enqueue.js';
+import type { Reserve } from './hand-off.js';
+import type { EnqueueRequest } from './new-message.js';
 import type { LeasedMessage } from './leased-message.js';
 import { countAll } from './members.js';
 import { moveAll, type MoveTarget, moveTo } from './move.js';
@@ -119,7 +121,7 @@ export class MessageRepository {
    * Messages with a group cost another round trip, which finds their places (`FairPlaces`). They
    * may be for queues without ordering only.
    *
-   * Locks and inserts: `storeBatches` in enqueue.ts.
+   * Locks and inserts: `storeBatches` in enqueue.sql.ts.
    * @param reserve finds parked consumers. Default: no message is handed off.
    */
   async enqueue(

@@ -3,7 +3,7 @@ import { groupBy } from '../group-by.js';
 import { groupKeyOf } from '../groups/group.js';
 import type { Queue } from '../queues/queue.js';
 import type { Topic } from '../topics/topic.js';
-import type { Admitted } from './enqueue.js';
+import type { Admitted } from './new-message.js';
 import { bitOf, firstMembers, union } from './members.js';
 import { type Content, encodePack } from './pack.codec.js';
 import { fateKey, fill, type NewDelivery } from './packing.js';

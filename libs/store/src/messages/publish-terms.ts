@@ -1,7 +1,7 @@
 import { matches, RowmqError } from '@rowmq/contract';
 import type { Queue } from '../queues/queue.js';
 import type { Topic } from '../topics/topic.js';
-import { fateOf } from './enqueue.js';
+import { fateOf } from './new-message.js';
 import type { NewFate } from './packing.js';
 import type { PublishedMessage } from './publish.js';
 

@@ -18,22 +18,11 @@ import {
   RecordMet,
 } from './deduplication.js';
 import type { NewRecord } from './deduplication.sql.js';
-import {
-  type Admitted,
-  deliveryRow,
-  type Enqueue,
-  type HandOffs,
-  insertNewDeliveries,
-  lockQueues,
-  namesInstant,
-  type NewMessage,
-  type Reserve,
-  reserveFor,
-  restless,
-  ROUNDS,
-  SettingsChanged,
-  storeRecords,
-} from './enqueue.js';
+import { restless, ROUNDS, SettingsChanged } from './begin-again.js';
+import type { Enqueue } from './enqueue.js';
+import { deliveryRow, insertNewDeliveries, lockQueues, storeRecords } from './enqueue.sql.js';
+import { type HandOffs, type Reserve, reserveFor } from './hand-off.js';
+import { type Admitted, namesInstant, type NewMessage } from './new-message.js';
 import { newLeaseToken } from './lease-token.js';
 import { insertPacks } from './pack.sql.js';
 import { isInOrder, packWanted, reservable, type TopicMessage, type TopicPack } from './publish-packing.js';

@@ -11,7 +11,7 @@ import { NOW_MS } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
 import { isDatabaseFailure, mayLieInOneRequest } from '../database/database-errors.js';
 import type { ScheduleEntity } from '../entities/index.js';
-import { storeIn } from '../messages/enqueue.js';
+import { storeIn } from '../messages/enqueue-in.js';
 import type { PublishedMessage } from '../messages/publish.js';
 import { publishIn } from '../messages/publish-in.js';
 
@@ -82,7 +82,7 @@ export class TickRepository {
    *
    * Locks: the schedule's row, without waiting: whoever holds it enqueues the tick, or changes the
    * schedule. Then the entry of each queue's name, shared, as every service's transaction does
-   * (`storeIn` in enqueue.ts, `publishIn`).
+   * (`storeIn`, `publishIn`).
    */
   private async enqueueSome(name: string, most: number): Promise<number> {
     return this.database.transaction(async (tx) => {
