@@ -44,7 +44,7 @@ beforeEach(() => {
     { enqueue, reject } as unknown as MessageRepository,
     {} as unknown as QueueRepository,
     { reserve, wake } as unknown as WaitingConsumers,
-    new Metrics(),
+    new Metrics({ metricsQueues: 200 }),
     CONFIG,
     noPressure(),
   );

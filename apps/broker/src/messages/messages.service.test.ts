@@ -47,7 +47,7 @@ function newService(
   const messages = { claim: claimed, release, ack, follow } as unknown as MessageRepository;
   const queue = { ...QUEUE, ordering: follow === undefined ? null : 'group' };
   const queues = { get: async () => queue } as unknown as QueueRepository;
-  const metrics = new Metrics();
+  const metrics = new Metrics({ metricsQueues: 200 });
   const consumers = new WaitingConsumers(
     messages,
     queues,

@@ -155,7 +155,7 @@ function newConsumers(config: Partial<typeof CONFIG> = {}): WaitingConsumers {
   return new WaitingConsumers(
     store.messages,
     store.queues,
-    new Metrics(),
+    new Metrics({ metricsQueues: 200 }),
     { ...CONFIG, ...config },
     NO_PEERS,
     noLimits(),
@@ -679,7 +679,7 @@ describe('the consumers that wait', () => {
 
 describe('a hand-off', () => {
   test('gives messages to parked consumers without a claim, and counts them', async () => {
-    const metrics = new Metrics();
+    const metrics = new Metrics({ metricsQueues: 200 });
     consumers = new WaitingConsumers(store.messages, store.queues, metrics, CONFIG, NO_PEERS, noLimits(), noPressure());
     const { waiting } = await parked();
     const [reservation] = consumers.reserve(store.queue('q'), 2);
@@ -766,7 +766,7 @@ describe('peers', () => {
     consumers = new WaitingConsumers(
       store.messages,
       store.queues,
-      new Metrics(),
+      new Metrics({ metricsQueues: 200 }),
       CONFIG,
       {
         wake: (queueName, messages) => heard.push(`${messages} in ${queueName}`),

@@ -1,4 +1,4 @@
-import { Inject, Injectable, Optional } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import type { ErrorCode } from '@rowmq/contract';
 import type { EventCounts, MinuteEvent, StoreObserver } from '@rowmq/store';
 import { type Aggregator, collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
@@ -28,9 +28,6 @@ const EVENTS = [
   'moved',
   'replayed',
 ] as const;
-
-/** Queues with series of their own, unless a setting says so. */
-export const METRICS_QUEUES = 200;
 
 /** The events of a queue's history. */
 const IN_HISTORY: Partial<Record<MessageEvent, MinuteEvent>> = {
@@ -110,8 +107,8 @@ export class Metrics implements StoreObserver {
 
   private readonly workers: WorkerMetrics | undefined;
 
-  constructor(@Optional() @Inject(BROKER_CONFIG) config?: Pick<BrokerConfig, 'metricsQueues'>) {
-    this.shown = new ShownQueues(config?.metricsQueues ?? METRICS_QUEUES, (queue) => this.removeSeries(queue));
+  constructor(@Inject(BROKER_CONFIG) { metricsQueues }: Pick<BrokerConfig, 'metricsQueues'>) {
+    this.shown = new ShownQueues(metricsQueues, (queue) => this.removeSeries(queue));
     // Sums of memory or lag mean nothing: each worker shows its own.
     const labels = WORKER_NUMBER === undefined ? {} : { worker: WORKER_NUMBER };
     collectDefaultMetrics({ register: this.registry, labels });

@@ -10,7 +10,7 @@ import { PeerLinks } from './peer-links.js';
 
 /** A broker without a database. Its hints go over real sockets. */
 class Neighbour {
-  readonly metrics = new Metrics();
+  readonly metrics = new Metrics({ metricsQueues: 200 });
   readonly links: PeerLinks;
   readonly received: Hint[] = [];
   readonly listener: HintListener;

@@ -16,7 +16,13 @@ test('a delete pauses before its next pass over deliveries that others hold', as
   const unleased = { purge, lastId: async () => Buffer.alloc(16, 1) } as unknown as UnleasedRepository;
   const forget = vi.fn<QueueRepository['forget']>(async () => undefined);
   const queues = { delete: async () => 7, forget } as unknown as QueueRepository;
-  const service = new QueuesService(queues, unleased, {} as QueueStatsService, {} as WaitingConsumers, new Metrics());
+  const service = new QueuesService(
+    queues,
+    unleased,
+    {} as QueueStatsService,
+    {} as WaitingConsumers,
+    new Metrics({ metricsQueues: 200 }),
+  );
   await service.delete('q', { force: true });
   expect(forget).toHaveBeenCalledOnce();
   // A timer may be a millisecond early.
