@@ -1,18 +1,27 @@
-import type { Browser, Page } from 'playwright-core';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Browser, CDPSession, Page } from 'playwright-core';
 import { startChromium } from '../test/support/start-chromium.js';
 import { BrokerLoad } from './harness/broker-load.js';
-import { type Quantiles, quantiles } from './harness/figures.js';
+import { median, type Quantiles, quantiles } from './harness/figures.js';
 import { type Load, PACED_200 } from './harness/load.js';
 import { number, table } from './harness/markdown.js';
-import { benchCommand, type BenchOptions, positive } from './harness/options.js';
+import { benchCommand, type BenchOptions, notNegative, positive } from './harness/options.js';
 import { publish } from './harness/publish.js';
 import { onEachServer, type Rig } from './harness/rig.js';
 import { interleave, measureAndStop, type Scenario } from './harness/scenario.js';
+import type { Stretch } from './harness/stretch.js';
 import { eachScenario, type ServerResults } from './harness/tables.js';
 
 interface Options extends BenchOptions {
-  pages: number;
+  pages: number[];
   queues: number;
+}
+
+/** The memory that the script of a page uses after a garbage collection. */
+interface PageMegabytes {
+  start: number;
+  half: number;
+  end: number;
 }
 
 /** Stands among the latencies of a load. */
@@ -23,7 +32,7 @@ export async function main(args: readonly string[], rig?: Rig): Promise<void> {
   const options = readOptions(args);
   const browser = await startChromium();
   try {
-    const scenarios = [0, 1, options.pages].map((pages) => watched(browser, pages, options.queues));
+    const scenarios = options.pages.map((pages) => watched(browser, pages, options.queues));
     const results = await onEachServer({ ...options, rig }, (on) => interleave(on, scenarios, options.runs, options));
     await publish({
       title: 'The dashboard',
@@ -41,10 +50,14 @@ export async function main(args: readonly string[], rig?: Rig): Promise<void> {
 function readOptions(args: readonly string[]): Options {
   const defaults = { runs: 3, seconds: 20, json: 'dashboard' };
   return benchCommand('bench:dashboard', 'What open pages of the dashboard cost a broker.', defaults)
-    .option('--pages <count>', 'how many are open in the last scenario', positive, 20)
+    .option('--pages <counts>', 'how many are open, with commas between', counts, [0, 1, 20])
     .option('--queues <count>', 'how many they show', positive, 50)
     .parse(args, { from: 'user' })
     .opts<Options>();
+}
+
+function counts(text: string): number[] {
+  return text.split(',').map(notNegative);
 }
 
 function nameOf(pages: number): string {
@@ -61,9 +74,11 @@ function watched(browser: Browser, pages: number, queues: number): Scenario {
       const names = await rig.newQueues(queues);
       const opened = await Promise.all(Array.from({ length: pages }, () => openPage(browser, broker.url)));
       const load = await BrokerLoad.start(broker.url, { ...PACED_200, queues: names });
+      const memory = memoryDuring(opened, timing.seconds);
       const stretch = await measureAndStop(rig, broker, new WatchedLoad(load, opened), timing);
+      const measured = { ...stretch, pageMegabytes: await memory };
       await Promise.all(opened.map(({ page }) => page.context().close()));
-      return { [name]: stretch };
+      return { [name]: measured };
     },
   };
 }
@@ -71,6 +86,7 @@ function watched(browser: Browser, pages: number, queues: number): Scenario {
 /** A page that shows all queues. */
 interface OpenPage {
   page: Page;
+  cdp: CDPSession;
   firstPaintMs: number;
 }
 
@@ -82,7 +98,25 @@ async function openPage(browser: Browser, url: string): Promise<OpenPage> {
   const firstPaintMs = await page.evaluate<number>(
     `performance.getEntriesByName('first-contentful-paint')[0].startTime`,
   );
-  return { page, firstPaintMs };
+  const cdp = await context.newCDPSession(page);
+  await cdp.send('Performance.enable');
+  return { page, cdp, firstPaintMs };
+}
+
+/** Looks at the pages now, and after a half and the whole of a time. Medians of all pages. */
+async function memoryDuring(opened: readonly OpenPage[], seconds: number): Promise<PageMegabytes> {
+  const look = async (): Promise<number> => median(await Promise.all(opened.map(async ({ cdp }) => megabytes(cdp))));
+  const start = await look();
+  await sleep(seconds * 500);
+  const half = await look();
+  await sleep(seconds * 500);
+  return { start, half, end: await look() };
+}
+
+async function megabytes(cdp: CDPSession): Promise<number> {
+  await cdp.send('HeapProfiler.collectGarbage');
+  const { metrics } = await cdp.send('Performance.getMetrics');
+  return (metrics.find(({ name }) => name === 'JSHeapUsedSize')?.value ?? Number.NaN) / 1024 ** 2;
 }
 
 /** A load, with the first paint of the pages that watch it. */
@@ -121,23 +155,29 @@ function toMarkdown(results: ServerResults, { queues, runs, seconds }: Options):
     'more than without pages',
     'database, % of a core',
     'first paint of a page, ms: median / slowest',
+    'MiB of a page: start → half → end',
+    'broker MiB, start → end',
   ];
   const without = (server: string): number => results[server]?.[nameOf(0)]?.median.cpuPercent.broker ?? Number.NaN;
   const rows = eachScenario(results).map(([server, name, { median: figures }]) => {
     const { broker, database } = figures.cpuPercent;
     const paint = figures.latencyMs[FIRST_PAINT];
+    const { start, half, end } = (figures as Stretch & { pageMegabytes: PageMegabytes }).pageMegabytes;
     return [
       server,
       name,
       number(broker),
-      `**${number(broker - without(server))}**`,
+      Number.isNaN(without(server)) ? '–' : `**${number(broker - without(server))}**`,
       number(database),
       paint ? `${number(paint.p50, 0)} / ${number(paint.max, 0)}` : '–',
+      paint ? [start, half, end].map((each) => number(each)).join(' → ') : '–',
+      `${number(figures.brokerMegabytes.start, 0)} → ${number(figures.brokerMegabytes.end, 0)}`,
     ];
   });
   return `A broker takes and hands out 200 messages/s in one of its ${queues} queues. Meanwhile pages of its
 dashboard are open in Chromium and show all queues. Pages of one scenario open at the same time, on
-the broker's machine. Medians of ${runs} stretches of ${seconds} s, in rounds.
+the broker's machine. The memory of a page is that of its script after a garbage collection. Medians
+of ${runs} stretches of ${seconds} s, in rounds.
 
 ${table(head, rows)}`;
 }
