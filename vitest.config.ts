@@ -11,6 +11,8 @@ const root = fileURLToPath(new URL('.', import.meta.url));
 /** Tests read the sources of the workspaces, not the last build. */
 const conditions = ['rowmq-source'];
 const shared = { resolve: { conditions }, ssr: { resolve: { conditions } } };
+/** vitest gives `expect.poll` one second, in which a busy machine may not run the test at all. */
+const patience = { expect: { poll: { timeout: 15_000 } } };
 
 // Nothing is installed here: scripts/test.mjs does that, and announces it first.
 const kinds: ServerKind[] = [];
@@ -57,6 +59,7 @@ export default defineConfig({
       {
         ...shared,
         test: {
+          ...patience,
           name: 'unit',
           include: ['apps/**/*.test.ts', 'libs/**/*.test.ts', 'tools/**/*.test.ts', 'test/**/*.unit.test.ts'],
           setupFiles: ['test/support/patient-waits.ts'],
@@ -69,6 +72,7 @@ export default defineConfig({
       ...kinds.map((kind, index) => ({
         ...shared,
         test: {
+          ...patience,
           name: kind,
           include: ['test/**/*.test.ts'],
           exclude: [

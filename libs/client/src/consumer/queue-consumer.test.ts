@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type DequeueRequest, type ExtendRequest, RowmqError } from '@rowmq/contract';
 import { afterAll, describe, expect, it, vi } from 'vitest';
 import { z } from 'zod';
@@ -9,7 +8,7 @@ import { InMemoryBroker } from '../testing/in-memory-broker.js';
 import type { Message } from './message.js';
 import { ConsumerStoppedError, exponentialBackoff, LeaseLostError, Reject, Retry } from './outcomes.js';
 import { QueueConsumer } from './queue-consumer.js';
-import { StartedConsumers } from './started-consumers.test-support.js';
+import { sleep, StartedConsumers, useUnstalledClock } from './started-consumers.test-support.js';
 
 /** A timer may fire so much early. */
 const TIMER_MS = 2;
@@ -57,6 +56,7 @@ class CountingBroker extends InMemoryBroker {
   }
 }
 
+useUnstalledClock();
 const { consume, stop } = new StartedConsumers();
 // All at once: each waits for its last dequeue, for up to a second.
 afterAll(stop);
@@ -284,7 +284,7 @@ describe('a consumer', () => {
     );
     const lost = vi.fn<() => void>();
     consumer.on('leaseLost', lost);
-    await vi.waitUntil(() => reasons.length > 0, { timeout: 5000 });
+    await vi.waitUntil(() => reasons.length > 0);
     await consumer.stop();
     expect(reasons[0]).toBeInstanceOf(LeaseLostError);
     expect(lost).toHaveBeenCalled();
@@ -306,7 +306,7 @@ describe('a consumer', () => {
       },
       { leaseSeconds: 1 },
     );
-    await vi.waitUntil(() => reason !== undefined, { timeout: 5000 });
+    await vi.waitUntil(() => reason !== undefined);
     expect(reason).toBeInstanceOf(LeaseLostError);
   });
 
@@ -345,7 +345,7 @@ describe('a consumer', () => {
     await vi.waitUntil(() => broker.ackTries >= 2, { timeout: 20_000 });
     expect(broker.messages('orders')).toHaveLength(3);
     broker.isAway = false;
-    await vi.waitUntil(() => broker.messages('orders').length === 0, { timeout: 5000 });
+    await vi.waitUntil(() => broker.messages('orders').length === 0);
     expect(seen).toEqual([0, 1, 2]);
   });
 
@@ -360,7 +360,7 @@ describe('a consumer', () => {
     );
     await vi.waitUntil(() => broker.ackTries >= 2, { timeout: 20_000 });
     broker.isBroken = false;
-    await vi.waitUntil(() => broker.messages('orders').length === 0, { timeout: 5000 });
+    await vi.waitUntil(() => broker.messages('orders').length === 0);
     expect(seen).toEqual([0, 1, 2]);
   });
 
