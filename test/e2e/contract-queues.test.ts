@@ -425,7 +425,10 @@ describe.concurrent('dead-lettering', () => {
     const { queue, dead } = await newPair(1);
     const [id] = await queue.enqueue('crashes its consumer');
     const { receipt } = await queue.dequeueOne({ leaseSeconds: 1 });
-    expect(await queue.dequeue({ waitSeconds: 3 })).toEqual([]);
+    await eventually('it is a dead letter', async () => {
+      expect(await queue.dequeue({ waitSeconds: 1 })).toEqual([]);
+      return (await dead.browse('ready')).length > 0;
+    });
     expect((await dead.browse('ready')).map((message) => message.id)).toEqual([id]);
     expect(await queue.ack(receipt)).toEqual({ acked: [], failed: [{ receipt, code: 'delivery-not-found' }] });
   });
@@ -451,7 +454,7 @@ describe.concurrent('dead-lettering', () => {
 
   test('never revives an expired message', async () => {
     const { queue, dead } = await newPair(1);
-    const [id] = await queue.enqueue({ body: 'dies first', expiresInSeconds: 1 });
+    const [id] = await queue.enqueue({ body: 'dies first', expiresInSeconds: 5 });
     const { receipt, expiresAt } = await queue.dequeueOne();
     await queue.nack([receipt]);
     await eventually('it has expired', () => Date.now() > Date.parse(expiresAt));
