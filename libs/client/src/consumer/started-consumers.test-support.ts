@@ -19,7 +19,7 @@ export function useUnstalledClock(): void {
   afterAll(() => void vi.useRealTimers());
 }
 
-/** Resolves after so much time of that clock. The function of `node:timers/promises` takes the real time. */
+/** Resolves after so much time of that clock. `node:timers/promises` takes the real time. */
 export async function sleep(ms: number): Promise<void> {
   await new Promise((resolve) => {
     setTimeout(resolve, ms);
