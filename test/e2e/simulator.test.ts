@@ -38,7 +38,7 @@ vi.setConfig({ maxConcurrency: 3, testTimeout: 2 * DEADLINE_MS });
 const UNWATCHED = { phase: () => undefined, sample: () => undefined };
 const AFTER_ACK = 'Nothing is delivered after its ack';
 const FENCED = 'Only the current lease settles or extends';
-const ALL_FAULTS = '--crash-rate 0.25 --slow-rate 0.3 --nack-rate 0.1 --expire-rate 0.1 --lease-seconds 1'.split(' ');
+const ALL_FAULTS = '--crash-rate 0.25 --slow-rate 0.3 --nack-rate 0.1 --expire-rate 0.1 --lease-seconds 3'.split(' ');
 
 interface Written {
   run: string;
@@ -117,7 +117,7 @@ describe.concurrent('the simulator', () => {
   test('finds every guarantee kept by a broker, with every fault switched on', async () => {
     const report = join(folder, 'kept.json');
     const traffic =
-      '--producers 4 --consumers 4 --seconds 10 --rate 800 --queues 2 --batch 5 --body-bytes 0-12000'.split(' ');
+      '--producers 4 --consumers 4 --seconds 15 --rate 800 --queues 2 --batch 5 --body-bytes 0-12000'.split(' ');
     const more = ['--report', report, '--priorities', '0-9', '--api-key', 'the-secret-key'];
     const { code, output } = await simulate(['--url', broker.url, ...traffic, ...ALL_FAULTS, ...more]);
     expect(output).toContain('Verdict: OK');

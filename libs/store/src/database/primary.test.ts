@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { syncBuiltinESMExports } from 'node:module';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
+import timersPromises, { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { isNotPrimary, isRetryable, ReadOnlyServerError } from './database-errors.js';
 import { NoPrimaryError, Primary, type Proof, refuseReadOnly } from './primary.js';
@@ -20,14 +20,21 @@ let asked: number[];
 // A clock that goes on by 20 ms in each turn that Node gives a real timer of 20 ms. While a busy
 // machine stops the process it stands still. Otherwise Node then ends the search's wait for a host
 // before it runs the test's timer with the answer.
+const { setTimeout: realSleep } = timersPromises;
+/** Also replaces the function of those who have imported it. */
+function replaceSleep(by: unknown): void {
+  Object.assign(timersPromises, { setTimeout: by });
+  syncBuiltinESMExports();
+}
 beforeAll(() => {
   vi.useFakeTimers({ shouldAdvanceTime: true, toFake: ['setTimeout', 'clearTimeout', 'performance'] });
-  // So that `node:timers/promises` has them for those who have imported it.
-  syncBuiltinESMExports();
+  replaceSleep(
+    async (ms: number, value: unknown) => new Promise((resolve) => void setTimeout(() => resolve(value), ms)),
+  );
 });
 afterAll(() => {
   vi.useRealTimers();
-  syncBuiltinESMExports();
+  replaceSleep(realSleep);
 });
 
 beforeEach(async () => {
