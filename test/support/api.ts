@@ -18,6 +18,7 @@ import type {
 } from '@rowmq/contract';
 import { afterAll, beforeAll, expect } from 'vitest';
 import { type Broker, startBroker } from './processes.js';
+import { eventually } from './wait.js';
 
 /** The answer of a call. */
 export interface Answer<T = unknown> {
@@ -115,9 +116,15 @@ export class QueueApi {
     return this.api.delete(`${this.messagesPath}/${receipt}`);
   }
 
-  /** Creates or changes the queue. */
+  /**
+   * Creates or changes the queue. It tries again while the queue is locked: changes of queues take
+   * turns, and a busy machine is slow at each.
+   */
   async put(settings: Partial<QueueSettings> = {}): Promise<QueueAnswer> {
-    const answer = await this.api.put<QueueAnswer>(this.adminPath, settings);
+    const answer = await eventually('the queue is not locked', async () => {
+      const tried = await this.api.put<QueueAnswer & Partial<Problem>>(this.adminPath, settings);
+      return tried.json.code !== 'queue-locked' && tried;
+    });
     expect(answer.status, answer.text).toBeOneOf([200, 201]);
     return answer.json;
   }

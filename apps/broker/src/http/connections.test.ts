@@ -73,7 +73,7 @@ async function serve(
 }
 
 const answer: RequestListener = (_request, response) => void response.end('done');
-const until = async (condition: () => boolean): Promise<unknown> => vi.waitUntil(condition, { timeout: 10_000 });
+const until = async (condition: () => boolean): Promise<unknown> => vi.waitUntil(condition);
 const statuses = (text: string): string[] => [...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => status!);
 
 describe('a stop', () => {

@@ -257,7 +257,7 @@ describe('a consumer', () => {
   it('extends the lease of a message for as long as its handler works', async () => {
     const broker = await filled(1);
     const seen: number[] = [];
-    const untilExtended = async (times: number) => vi.waitUntil(() => broker.extended >= times, { timeout: 20_000 });
+    const untilExtended = async (times: number) => vi.waitUntil(() => broker.extended >= times);
     consume(
       broker,
       // A lease is extended after a third of it: six times is twice its length.
@@ -316,7 +316,7 @@ describe('a consumer', () => {
     const consumer = consume(broker, { message: () => undefined });
     const pauses: number[] = [];
     consumer.on('dequeueFailed', (_, pause) => pauses.push(pause));
-    await vi.waitUntil(() => pauses.length === 5, { timeout: 20_000 });
+    await vi.waitUntil(() => pauses.length === 5);
     for (const [failures, pause] of pauses.entries()) {
       expect(pause).toBeGreaterThanOrEqual(50 * 2 ** failures);
       expect(pause).toBeLessThanOrEqual(100 * 2 ** failures);
@@ -342,7 +342,7 @@ describe('a consumer', () => {
       },
       { batchSize: 3, prefetch: 2, leaseSeconds: 30 },
     );
-    await vi.waitUntil(() => broker.ackTries >= 2, { timeout: 20_000 });
+    await vi.waitUntil(() => broker.ackTries >= 2);
     expect(broker.messages('orders')).toHaveLength(3);
     broker.isAway = false;
     await vi.waitUntil(() => broker.messages('orders').length === 0);
@@ -358,7 +358,7 @@ describe('a consumer', () => {
       { message: (payload) => void seen.push(payload) },
       { batchSize: 3, concurrency: 3, prefetch: 0, leaseSeconds: 30 },
     );
-    await vi.waitUntil(() => broker.ackTries >= 2, { timeout: 20_000 });
+    await vi.waitUntil(() => broker.ackTries >= 2);
     broker.isBroken = false;
     await vi.waitUntil(() => broker.messages('orders').length === 0);
     expect(seen).toEqual([0, 1, 2]);
@@ -392,7 +392,7 @@ describe('a consumer', () => {
   it('pauses for a second after an empty answer that came at once', async () => {
     const broker = new CountingBroker();
     consume(broker, { message: () => undefined }, { waitSeconds: 0 });
-    await vi.waitUntil(() => broker.asked.length === 2, { timeout: 20_000 });
+    await vi.waitUntil(() => broker.asked.length === 2);
     const [first, second] = broker.askedAt as [number, number];
     expect(second - first).toBeGreaterThanOrEqual(1000 - TIMER_MS);
   });

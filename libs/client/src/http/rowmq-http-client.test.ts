@@ -187,7 +187,7 @@ describe('RowmqHttpClient', () => {
     const client = clientOf({ url, maxConnections: 1, timeoutMs: 500 });
     for (const count of [1, 2]) {
       const waiting = client.dequeue('orders', { waitSeconds: 20 });
-      await vi.waitUntil(() => paths.length === count, { timeout: 10_000 });
+      await vi.waitUntil(() => paths.length === count);
       await expect(client.enqueue('orders', { messages: [{ body: 'x' }] })).rejects.toMatchObject({
         name: 'BrokerUnreachableError',
         outcome: 'not-sent',
@@ -205,7 +205,7 @@ describe('RowmqHttpClient', () => {
     });
     const client = clientOf({ url, timeoutMs: 500 });
     // It keeps the connection. To connect under load may take longer than the deadline of the ack.
-    await vi.waitFor(() => client.dequeue('orders', { waitSeconds: 5 }), { timeout: 10_000 });
+    await vi.waitFor(() => client.dequeue('orders', { waitSeconds: 5 }));
     await expect(client.ack('orders', { receipts: ['r'] })).rejects.toMatchObject({
       name: 'BrokerUnreachableError',
       outcome: 'unknown',
