@@ -464,7 +464,11 @@ describe.concurrent.each(brokers)('%s', (_, make) => {
     expect(await codeOf(broker.deleteQueue(queue))).toBe('queue-not-empty');
     expect(await broker.resumeQueue(queue)).toEqual({ name: queue, paused: false, producersPaused: false });
     expect(await broker.getHistory(queue)).toMatchObject({ queue });
-    expect(await broker.getConsumers(queue)).toMatchObject({ queue, complete: true });
+    const consumers = await eventually('every broker answers', async () => {
+      const answer = await broker.getConsumers(queue);
+      return answer.complete && answer;
+    });
+    expect(consumers).toMatchObject({ queue, complete: true });
 
     await broker.nack(queue, { receipts: [leased.receipt], deadLetter: true, reason: 'never' });
     expect(await codeOf(broker.deleteQueue(dead))).toBe('invalid-request');

@@ -348,7 +348,8 @@ describe('a broker of several workers that is told to stop', () => {
     const queue = await newQueue(new Api(broker.url));
     const outcomes = new Map<unknown, number>();
     const producers = Array.from({ length: 40 }, async (__, index) => {
-      for (let outcome: unknown = 201; outcome === 201; await sleep(Math.random() * 20)) {
+      // It gets 408 if a busy machine left the connection idle for a second.
+      for (let outcome: unknown = 201; outcome === 201 || outcome === 408; await sleep(Math.random() * 20)) {
         outcome = await request(`${broker.url}${queue.messagesPath}`, {
           method: 'POST',
           headers: { 'content-type': 'application/json' },
@@ -367,7 +368,7 @@ describe('a broker of several workers that is told to stop', () => {
     const processes = await Promise.all(pids.map((pid) => identifyProcess(pid)));
     for (const pid of reached(pids)) process.kill(pid, 'SIGINT');
     await Promise.all(producers);
-    expect([...outcomes.keys()]).toEqual([201, 'ECONNREFUSED']);
+    expect([...outcomes.keys()].filter((outcome) => outcome !== 408)).toEqual([201, 'ECONNREFUSED']);
     await expectGone(processes as ProcessIdentity[]);
     expect(broker.output()).not.toMatch(/could not stop|ended unexpectedly|"level":"error"/);
   });
