@@ -116,15 +116,9 @@ export class QueueApi {
     return this.api.delete(`${this.messagesPath}/${receipt}`);
   }
 
-  /**
-   * Creates or changes the queue. It tries again while the queue is locked: changes of queues take
-   * turns, and a busy machine is slow at each.
-   */
+  /** Creates or changes the queue. */
   async put(settings: Partial<QueueSettings> = {}): Promise<QueueAnswer> {
-    const answer = await eventually('the queue is not locked', async () => {
-      const tried = await this.api.put<QueueAnswer & Partial<Problem>>(this.adminPath, settings);
-      return tried.json.code !== 'queue-locked' && tried;
-    });
+    const answer = await untilUnlocked(async () => this.api.put<QueueAnswer>(this.adminPath, settings));
     expect(answer.status, answer.text).toBeOneOf([200, 201]);
     return answer.json;
   }
@@ -196,6 +190,17 @@ export class QueueApi {
     expect(job, JSON.stringify(job)).toMatchObject({ kind, queue: this.name, state: 'done', error: null });
     return job;
   }
+}
+
+/**
+ * Makes a call that changes a queue until the queue is not locked. Such changes take turns, and a
+ * busy machine is slow at each. A broker that answers `queue-locked` has changed nothing.
+ */
+export async function untilUnlocked<T>(call: () => Promise<Answer<T>>): Promise<Answer<T>> {
+  return eventually('the queue is not locked', async () => {
+    const answer = await call();
+    return (answer.json as Partial<Problem> | undefined)?.code !== 'queue-locked' && answer;
+  });
 }
 
 /** The body of an answer with this status. Fails the test for any other status. */
