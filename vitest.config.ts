@@ -11,6 +11,8 @@ const root = fileURLToPath(new URL('.', import.meta.url));
 /** Tests read the sources of the workspaces, not the last build. */
 const conditions = ['rowmq-source'];
 const shared = { resolve: { conditions }, ssr: { resolve: { conditions } } };
+/** vitest gives `expect.poll` one second, in which a busy machine may not run the test at all. */
+const patience = { expect: { poll: { timeout: 40_000 } } };
 
 // Nothing is installed here: scripts/test.mjs does that, and announces it first.
 const kinds: ServerKind[] = [];
@@ -57,18 +59,20 @@ export default defineConfig({
       {
         ...shared,
         test: {
+          ...patience,
           name: 'unit',
           include: ['apps/**/*.test.ts', 'libs/**/*.test.ts', 'tools/**/*.test.ts', 'test/**/*.unit.test.ts'],
           setupFiles: ['test/support/patient-waits.ts'],
           // Loading typeorm and Nest anew for each file took a third of the time.
           isolate: false,
-          testTimeout: 60_000,
-          hookTimeout: 120_000,
+          testTimeout: 180_000,
+          hookTimeout: 240_000,
         },
       },
       ...kinds.map((kind, index) => ({
         ...shared,
         test: {
+          ...patience,
           name: kind,
           include: ['test/**/*.test.ts'],
           exclude: [
@@ -81,8 +85,8 @@ export default defineConfig({
           provide: { kinds },
           globalSetup: [`test/support/${kind}-global-setup.ts`],
           isolate: false,
-          testTimeout: 60_000,
-          hookTimeout: 120_000,
+          testTimeout: 180_000,
+          hookTimeout: 240_000,
         },
       })),
     ],

@@ -132,7 +132,7 @@ test('the install script of @scarf/scarf, which npm 10 runs, reports nothing wit
     };
     // A busy machine may exceed them even so.
     const isDisabled = async (): Promise<boolean> => (await report()).includes('disabled via a package.json');
-    await eventually('the script reads scarfSettings', isDisabled, 45_000);
+    await eventually('the script reads scarfSettings', isDisabled, 120_000);
   } finally {
     server.close();
   }

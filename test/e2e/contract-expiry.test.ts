@@ -87,10 +87,13 @@ describe.concurrent('an expired message is never handed out', () => {
 
   test('when it is nacked with a delay that outlives it', async () => {
     const queue = await shared.newQueue();
-    const { receipt, expiresAt } = await leaseShortLived(queue, 'too late');
-    await queue.nack([receipt], { delaySeconds: Math.ceil((Date.parse(expiresAt) - Date.now()) / 1000) + 1 });
+    const { receipt, expiresAt, lifeSeconds } = await leaseShortLived(queue, 'too late');
+    const delaySeconds = lifeSeconds + 1;
+    const nackedAt = Date.now();
+    await queue.nack([receipt], { delaySeconds });
     await passed(expiresAt);
-    expect(await queue.dequeue({ maxMessages: 10, waitSeconds: 3 })).toEqual([]);
+    await eventually('its delay is over', () => Date.now() > nackedAt + 1000 * delaySeconds);
+    expect(await queue.dequeue({ maxMessages: 10, waitSeconds: 1 })).toEqual([]);
     await expectNeverHandedOut(queue);
   });
 

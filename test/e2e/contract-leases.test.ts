@@ -7,6 +7,8 @@ vi.setConfig({ maxConcurrency: 40 });
 
 const shared = useBroker();
 const LONG = 600;
+/** Also on a busy machine, the holder acts before the end. A test then waits for that end. */
+const IN_TIME = 5;
 
 /**
  * Waits until a lease's deadline has passed and the message is ready again. Nobody may claim it
@@ -108,12 +110,13 @@ describe.concurrent('a lease', () => {
   test('ends for good with the ack of the message', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('done');
-    const { id, receipt } = await queue.dequeueOne({ leaseSeconds: 1 });
+    const { id, receipt, leaseExpiresAt } = await queue.dequeueOne({ leaseSeconds: IN_TIME });
     await queue.ack(receipt);
 
     await expectUseless(queue, receipt, 'delivery-not-found');
 
-    expect(await queue.dequeue({ waitSeconds: 2 })).toEqual([]);
+    await eventually('the deadline has passed', () => Date.now() > Date.parse(leaseExpiresAt));
+    expect(await queue.dequeue({ waitSeconds: 1 })).toEqual([]);
     expect(await shared.api.message(id)).toMatchObject({ settled: true, deliveries: [] });
   });
 
@@ -168,7 +171,7 @@ describe.concurrent('extend', () => {
   test('keeps the receipt valid past the original deadline', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('long work');
-    const { receipt, leaseExpiresAt } = await queue.dequeueOne({ leaseSeconds: 1 });
+    const { receipt, leaseExpiresAt } = await queue.dequeueOne({ leaseSeconds: IN_TIME });
     const { extended } = await queue.extend([receipt], LONG);
     expect(extended).toEqual([{ receipt, leaseExpiresAt: expect.any(String) }]);
     await eventually('the original deadline has passed', () => Date.now() > Date.parse(leaseExpiresAt) + 300);
@@ -188,7 +191,7 @@ describe.concurrent('extend', () => {
   test('moves the deadlines of many leases at once', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue(...Array.from({ length: 100 }, (_, index) => String(index)));
-    const receipts = (await queue.dequeue({ maxMessages: 100, leaseSeconds: 5 })).map(({ receipt }) => receipt);
+    const receipts = (await queue.dequeue({ maxMessages: 100, leaseSeconds: 30 })).map(({ receipt }) => receipt);
     const { extended, failed } = await queue.extend(receipts, LONG);
     expect(failed).toEqual([]);
     expect(extended.map(({ receipt }) => receipt)).toEqual(receipts);

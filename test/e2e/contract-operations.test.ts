@@ -123,10 +123,10 @@ describe.concurrent('/metrics', () => {
     const expected = queues.map(
       ({ name }, index) => `rowmq_dead_letters{queue="${dead.name}",source="${name}"} ${index + 1}`,
     );
-    await vi.waitFor(async () => expect((await lines()).toSorted()).toEqual(expected.toSorted()), { timeout: 15_000 });
+    await vi.waitFor(async () => expect((await lines()).toSorted()).toEqual(expected.toSorted()), { timeout: 40_000 });
     expect((await shared.api.delete(`${queues[1]!.adminPath}?force=true`)).status).toBe(204);
     await vi.waitFor(async () => expect((await lines()).join()).toContain('source="(deleted)"} 2'), {
-      timeout: 15_000,
+      timeout: 40_000,
     });
   });
 
@@ -199,7 +199,7 @@ async function imageIsHealthy(url: string): Promise<boolean> {
   const command = /^HEALTHCHECK [^]*?\n  CMD (\[.*\])$/m.exec(dockerfile)?.[1] as string;
   const [program, ...args] = JSON.parse(command) as [string, ...string[]];
   const env = { ...process.env, ROWMQ_PORT: new URL(url).port };
-  return run(program, args, { env, timeout: 20_000 }).then(
+  return run(program, args, { env, timeout: 60_000 }).then(
     () => true,
     () => false,
   );

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { ConsumersAnswer, HistoryAnswer, LeasedMessage, QueueAnswer, QueuesAnswer } from '@rowmq/contract';
-import { Api, expectProblem, newQueueName, type QueueApi, useOwnBroker } from '../support/api.js';
+import { Api, expectProblem, newQueueName, type QueueApi, untilUnlocked, useOwnBroker } from '../support/api.js';
 import { type Broker, startBroker } from '../support/processes.js';
 import { eventually } from '../support/wait.js';
 
@@ -50,9 +50,10 @@ describe.concurrent('PUT', () => {
 
   test('creates a queue once when many clients create it at the same time', async () => {
     const name = newQueueName();
-    const calls = Array.from({ length: 20 }, async (_, index) =>
-      new Api(index % 2 === 0 ? shared.broker.url : other.url).put(`/v1/admin/queues/${name}`, { leaseSeconds: 9 }),
-    );
+    const calls = Array.from({ length: 20 }, async (_, index) => {
+      const api = new Api(index % 2 === 0 ? shared.broker.url : other.url);
+      return untilUnlocked(async () => api.put(`/v1/admin/queues/${name}`, { leaseSeconds: 9 }));
+    });
     const statuses = (await Promise.all(calls)).map(({ status }) => status);
     expect(statuses.toSorted((a, b) => a - b)).toEqual([...Array.from({ length: 19 }, () => 200), 201]);
     const { json } = await shared.api.get<{ queues: { name: string }[] }>('/v1/admin/queues');
@@ -68,7 +69,8 @@ describe.concurrent('PUT', () => {
         { leaseSeconds },
         { 'if-none-match': ifNoneMatch },
       );
-    const all = await Promise.all(Array.from({ length: 20 }, async (_, index) => create(index + 1)));
+    const calls = Array.from({ length: 20 }, async (_, index) => untilUnlocked(async () => create(index + 1)));
+    const all = await Promise.all(calls);
     const [first, ...others] = all.toSorted((a, b) => a.status - b.status);
     expect(first?.status).toBe(201);
     for (const answer of others) expectProblem(answer, 412, 'queue-exists');
@@ -425,7 +427,10 @@ describe.concurrent('dead-lettering', () => {
     const { queue, dead } = await newPair(1);
     const [id] = await queue.enqueue('crashes its consumer');
     const { receipt } = await queue.dequeueOne({ leaseSeconds: 1 });
-    expect(await queue.dequeue({ waitSeconds: 3 })).toEqual([]);
+    await eventually('it is a dead letter', async () => {
+      expect(await queue.dequeue({ waitSeconds: 1 })).toEqual([]);
+      return (await dead.browse('ready')).length > 0;
+    });
     expect((await dead.browse('ready')).map((message) => message.id)).toEqual([id]);
     expect(await queue.ack(receipt)).toEqual({ acked: [], failed: [{ receipt, code: 'delivery-not-found' }] });
   });
@@ -451,7 +456,7 @@ describe.concurrent('dead-lettering', () => {
 
   test('never revives an expired message', async () => {
     const { queue, dead } = await newPair(1);
-    const [id] = await queue.enqueue({ body: 'dies first', expiresInSeconds: 1 });
+    const [id] = await queue.enqueue({ body: 'dies first', expiresInSeconds: 5 });
     const { receipt, expiresAt } = await queue.dequeueOne();
     await queue.nack([receipt]);
     await eventually('it has expired', () => Date.now() > Date.parse(expiresAt));

@@ -7,7 +7,7 @@ import { isFirstKind, type TestDatabase } from '../support/servers.js';
 import { eventually } from '../support/wait.js';
 
 /** Less than Prometheus waits, and than the database's own deadlines. */
-const SCRAPE_MS = 6000;
+const SCRAPE_MS = 9000;
 
 let database: TestDatabase;
 /** The way to the database: a gateway that breaks connections, and a proxy that lets them hang. */

@@ -45,7 +45,7 @@ it('the orders example mails an order, dead-letters one that cannot be mailed, a
         headers: { 'content-type': 'application/json' },
         body: JSON.stringify(order),
       });
-    const { stdout } = await run('bash', ['-euc', await orderCommand(port)], { timeout: 20_000 });
+    const { stdout } = await run('bash', ['-euc', await orderCommand(port)], { timeout: 60_000 });
     const { id } = JSON.parse(stdout) as { id: string };
     await eventually('the mail', () =>
       output.includes(`mailed jo@example.com about teapot (message ${id}, received 1 times)`),

@@ -320,7 +320,7 @@ test('a stopping broker is not ready, on connections that are open', async () =>
   expect(ready.toString()).toMatch(/^HTTP\/1\.1 200 /);
   const stopped = shared.broker.stop();
   const answer = textOf(socket);
-  await vi.waitUntil(() => shared.broker.output().includes('stopping'), { timeout: 10_000 });
+  await vi.waitUntil(() => shared.broker.output().includes('stopping'), { timeout: 40_000 });
   socket.write('GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n');
   expect(await answer).toMatch(/^HTTP\/1\.1 503 [^]*is stopping/);
   await stopped;

@@ -288,8 +288,8 @@ describe('a key is refused', () => {
     const { secret, name, api } = await newKey(admin, { scopes: ['admin'] });
     const elsewhere = apiWith(other.url, secret);
     expect((await elsewhere.get('/v1/admin/queues')).status).toBe(200);
-    const revokedAt = performance.now();
     expect((await admin.delete(`/v1/admin/keys/${name}`)).status).toBe(204);
+    const revokedAt = performance.now();
     expectProblem(await api.get('/v1/admin/queues'), 401, 'unauthorized');
     let lastAdmitted = revokedAt;
     await eventually('the other broker refuses it', async () => {

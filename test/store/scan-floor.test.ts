@@ -169,7 +169,7 @@ describe('while a snapshot is held and purge stands still', () => {
     rescans.length = 0;
     const from = performance.now();
     let claims = 0;
-    while (rescans.length < 8 && performance.now() < from + 20_000) {
+    while (rescans.length < 8 && performance.now() < from + 100_000) {
       await dequeue(batches, queue, 10);
       claims += 1;
     }
@@ -184,7 +184,7 @@ describe('while a snapshot is held and purge stands still', () => {
     // Rescans must cost something, or this test would prove nothing.
     const longest = Math.max(...rescans.map((rescan) => rescan.until - rescan.from));
     expect(longest).toBeGreaterThan(2);
-  }, 60_000);
+  }, 180_000);
 
   it('rescans of a queue that always has messages run at most four times a second', async () => {
     const queue = await createQueue(store);
@@ -196,7 +196,7 @@ describe('while a snapshot is held and purge stands still', () => {
     // A rescan of the queue of the test before may end only now, and a slow one pauses all others.
     const ownRescans = () => recorded.rescans.filter(({ from: begun }) => begun >= from);
     for (let left = 5000; left > 0; left -= 1) {
-      if (ownRescans().length >= 4 || performance.now() > from + 20_000) break;
+      if (ownRescans().length >= 4 || performance.now() > from + 100_000) break;
       expect(await dequeue(batches, queue, 1)).toHaveLength(1);
     }
     await sleep(100);
@@ -294,7 +294,7 @@ describe('a delivery below the floor', () => {
       expect(leased).toHaveLength(2);
       await messages.ack([{ queueId: queue.id, receipts: leased }]);
       if (bodies(leased).includes('late')) break;
-      expect(performance.now() - from).toBeLessThan(10_000);
+      expect(performance.now() - from).toBeLessThan(40_000);
     }
   });
 

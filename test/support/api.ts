@@ -18,6 +18,7 @@ import type {
 } from '@rowmq/contract';
 import { afterAll, beforeAll, expect } from 'vitest';
 import { type Broker, startBroker } from './processes.js';
+import { eventually } from './wait.js';
 
 /** The answer of a call. */
 export interface Answer<T = unknown> {
@@ -117,7 +118,7 @@ export class QueueApi {
 
   /** Creates or changes the queue. */
   async put(settings: Partial<QueueSettings> = {}): Promise<QueueAnswer> {
-    const answer = await this.api.put<QueueAnswer>(this.adminPath, settings);
+    const answer = await untilUnlocked(async () => this.api.put<QueueAnswer>(this.adminPath, settings));
     expect(answer.status, answer.text).toBeOneOf([200, 201]);
     return answer.json;
   }
@@ -189,6 +190,17 @@ export class QueueApi {
     expect(job, JSON.stringify(job)).toMatchObject({ kind, queue: this.name, state: 'done', error: null });
     return job;
   }
+}
+
+/**
+ * Makes a call that changes a queue until the queue is not locked. Such changes take turns, and a
+ * busy machine is slow at each. A broker that answers `queue-locked` has changed nothing.
+ */
+export async function untilUnlocked<T>(call: () => Promise<Answer<T>>): Promise<Answer<T>> {
+  return eventually('the queue is not locked', async () => {
+    const answer = await call();
+    return (answer.json as Partial<Problem> | undefined)?.code !== 'queue-locked' && answer;
+  });
 }
 
 /** The body of an answer with this status. Fails the test for any other status. */

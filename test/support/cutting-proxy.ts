@@ -5,7 +5,7 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
  * The moment of a cut. `before`: the server has not seen the statement. `after`: the server has
  * executed it, and its answer has not arrived. `late`: the server gets the statement after the cut,
  * when the client may already retry. `held`: the server executes it, but the connection stays open
- * without an answer.
+ * without an answer until the answer is let go.
  */
 export type Cut = 'before' | 'late' | 'after' | 'held';
 
@@ -35,6 +35,8 @@ export interface CuttingProxy {
   cutAt(statement: string | ((packet: Buffer) => boolean), when: Cut, times?: number): void;
   /** The number of cuts so far. */
   cuts(): number;
+  /** Passes on the answers that it holds. */
+  letGo(): void;
   close(): Promise<void>;
 }
 
@@ -47,6 +49,7 @@ export async function startCuttingProxy(databaseUrl: string, { lateMs = LATE_MS 
   const sockets = new Set<Socket>();
   let armed: { isMeant: (packet: Buffer) => boolean; when: Cut; times: number } | undefined;
   let cuts = 0;
+  const held: (() => void)[] = [];
   const server = createServer((client) => {
     const upstream = connect(Number(target.port), target.hostname);
     let cutting = false;
@@ -85,7 +88,12 @@ export async function startCuttingProxy(databaseUrl: string, { lateMs = LATE_MS 
     // The server answers after it has executed the statement.
     upstream.on('data', (chunk) => {
       if (cutting) cut();
-      else if (!holding) client.write(chunk);
+      else if (holding)
+        held.push(() => {
+          holding = false;
+          client.write(chunk);
+        });
+      else client.write(chunk);
     });
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -98,6 +106,9 @@ export async function startCuttingProxy(databaseUrl: string, { lateMs = LATE_MS 
       armed = times > 0 ? { isMeant, when, times } : undefined;
     },
     cuts: () => cuts,
+    letGo: () => {
+      for (const pass of held.splice(0)) pass();
+    },
     close: async () => {
       for (const socket of sockets) socket.destroy();
       server.close();

@@ -16,7 +16,7 @@ export class Reader {
     readonly page: Page,
     readonly url: string,
   ) {
-    page.setDefaultTimeout(30_000);
+    page.setDefaultTimeout(60_000);
     page.on('console', (message) => {
       if (['error', 'warning'].includes(message.type())) this.complaints.push(message.text());
     });

@@ -7,8 +7,9 @@ import { migrateDatabase } from '@rowmq/store';
 import { createDatabase, type TestDatabase } from './servers.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const READY_MS = 60_000;
-const STOP_MS = 30_000;
+/** A broker of several workers takes long on a busy machine. */
+const READY_MS = 150_000;
+const STOP_MS = 60_000;
 
 /** A process of RowMQ as users run it: built, separate, and reached over real sockets. */
 export interface AppProcess {

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
-const DEADLINE_MS = 15_000;
+const DEADLINE_MS = 60_000;
 /** Pauses between two looks. A look often costs a broker or a database some milliseconds of CPU. */
 const SHORTEST_PAUSE_MS = 10;
 const LONGEST_PAUSE_MS = 50;

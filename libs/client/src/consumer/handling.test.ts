@@ -1,15 +1,15 @@
 /* oxlint-disable unicorn/no-thenable -- handlers may return such objects */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, describe, expect, it, vi } from 'vitest';
 import { Queue } from '../queue/queue.js';
 import { InMemoryBroker } from '../testing/in-memory-broker.js';
 import type { ConsumerEvents } from './consumer-events.js';
 import type { Message } from './message.js';
 import { HandlerTimeoutError, Reject, Retry } from './outcomes.js';
-import { StartedConsumers } from './started-consumers.test-support.js';
+import { sleep, StartedConsumers, useUnstalledClock } from './started-consumers.test-support.js';
 
 /* Handlers and listeners may do anything: each message gets its outcome, the consumer goes on. */
 
+useUnstalledClock();
 const { consume, stop } = new StartedConsumers();
 const uncaught: unknown[] = [];
 const onUncaught = (error: unknown): void => void uncaught.push(error);
@@ -272,7 +272,7 @@ describe('the last attempt', () => {
       { backoff: () => 0 },
     );
     consumer.on('handlerFailed', (_message, _error, _settlement, isLast) => told.push(isLast));
-    await vi.waitUntil(() => broker.messages('dead').length === 1, { timeout: 5000 });
+    await vi.waitUntil(() => broker.messages('dead').length === 1);
     expect(known).toEqual([false, true]);
     expect(told).toEqual([false, true]);
   });
@@ -296,7 +296,7 @@ describe('a handler that takes longer than handlerTimeoutSeconds', () => {
       { handlerTimeoutSeconds: 1, leaseSeconds: 30 },
     );
     consumer.on('handlerFailed', (...event) => told.push(event));
-    await vi.waitUntil(() => seen.length === 1, { timeout: 5000 });
+    await vi.waitUntil(() => seen.length === 1);
     expect(reasons).toEqual([expect.any(HandlerTimeoutError)]);
     expect(told).toEqual([
       [
@@ -326,7 +326,7 @@ describe('a handler that takes longer than handlerTimeoutSeconds', () => {
       { handlerTimeoutSeconds: 1, backoff: () => 3_600_000 },
     );
     consumer.on('handlerFailed', (_, error) => told.push(error));
-    await vi.waitUntil(() => isOver, { timeout: 5000 });
+    await vi.waitUntil(() => isOver);
     await sleep(20);
     expect(told).toEqual([expect.any(HandlerTimeoutError)]);
     expect(consumer.inHand).toBe(0);
@@ -391,7 +391,7 @@ describe('a listener that throws or rejects', () => {
         },
         { handlerTimeoutSeconds: 1, backoff: () => 3_600_000 },
       );
-      await vi.waitUntil(() => broker.messages('orders').length === 1, { timeout: 5000 });
+      await vi.waitUntil(() => broker.messages('orders').length === 1);
       expect(isHeard).toBe(true);
       await consumer.stop();
     });

@@ -1,14 +1,14 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { DequeueRequest, ReleaseRequest } from '@rowmq/contract';
 import { afterAll, describe, expect, it, vi } from 'vitest';
 import type { CallOptions } from '../broker-client.js';
 import { Queue } from '../queue/queue.js';
 import { InMemoryBroker } from '../testing/in-memory-broker.js';
 import { QueueConsumer } from './queue-consumer.js';
-import { StartedConsumers } from './started-consumers.test-support.js';
+import { sleep, StartedConsumers, useUnstalledClock } from './started-consumers.test-support.js';
 
 /* Messages that a consumer holds before a handler begins with them. */
 
+useUnstalledClock();
 const { consume, stop } = new StartedConsumers();
 afterAll(stop);
 
@@ -59,10 +59,10 @@ describe('messages that no handler has begun', () => {
   it('are released when no handler becomes free in time, their leases are not extended, and no more are taken', async () => {
     const broker = await filled(6);
     const consumer = consume(broker, hanging, { prefetch: 5, batchSize: 6, leaseSeconds: 1 });
-    await vi.waitUntil(() => broker.released.length > 0, { timeout: 5000 });
+    await vi.waitUntil(() => broker.released.length > 0);
     expect(consumer.inHand).toBe(1);
     // The one that is handled keeps its lease; the others are free for other consumers.
-    await vi.waitUntil(() => broker.extended.length >= 3, { timeout: 5000 });
+    await vi.waitUntil(() => broker.extended.length >= 3);
     expect(new Set(broker.extended).size).toBe(1);
     expect(broker.released).toEqual([5]);
     const { messages } = await broker.dequeue('orders', { maxMessages: 10 });
@@ -83,7 +83,7 @@ describe('messages that no handler has begun', () => {
       },
       { prefetch: 5, batchSize: 6, leaseSeconds: 1 },
     );
-    await vi.waitUntil(() => broker.released.length > 0, { timeout: 5000 });
+    await vi.waitUntil(() => broker.released.length > 0);
     finish();
     await broker.drained('orders');
     expect(seen.toSorted((one, other) => one - other)).toEqual([0, 1, 2, 3, 4, 5]);
@@ -100,7 +100,7 @@ describe('messages that no handler has begun', () => {
       { prefetch: 2, batchSize: 3, leaseSeconds: 30 },
     );
     consumer.on('expired', ({ body }) => expired.push(body));
-    await vi.waitUntil(() => expired.length === 2, { timeout: 5000 });
+    await vi.waitUntil(() => expired.length === 2);
     expect(seen).toEqual([0]);
     await vi.waitUntil(() => broker.released.length > 0);
   });
@@ -246,7 +246,7 @@ describe('the lease of a consumer', () => {
     const lost: string[] = [];
     const consumer = consume(broker, { message: (payload) => void seen.push(payload) }, { leaseSeconds: 1 });
     consumer.on('leaseLost', ({ body }) => lost.push(body));
-    await vi.waitUntil(() => lost.length > 0, { timeout: 5000 });
+    await vi.waitUntil(() => lost.length > 0);
     expect(seen).toEqual([]);
   });
 
@@ -276,7 +276,7 @@ describe('the lease of a consumer', () => {
     await vi.waitUntil(() => consumer.inHand === 1);
     expect(leaseMs()).toBeLessThanOrEqual(2000);
     // Extended in time, and by the length of the lease.
-    await vi.waitUntil(() => broker.extended.length === 2, { timeout: 5000 });
+    await vi.waitUntil(() => broker.extended.length === 2);
     expect(leaseMs()).toBeGreaterThan(1000);
     expect(leaseMs()).toBeLessThanOrEqual(2000);
     await consumer.stop();

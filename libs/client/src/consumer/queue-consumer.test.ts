@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type DequeueRequest, type ExtendRequest, RowmqError } from '@rowmq/contract';
 import { afterAll, describe, expect, it, vi } from 'vitest';
 import { z } from 'zod';
@@ -9,7 +8,7 @@ import { InMemoryBroker } from '../testing/in-memory-broker.js';
 import type { Message } from './message.js';
 import { ConsumerStoppedError, exponentialBackoff, LeaseLostError, Reject, Retry } from './outcomes.js';
 import { QueueConsumer } from './queue-consumer.js';
-import { StartedConsumers } from './started-consumers.test-support.js';
+import { sleep, StartedConsumers, useUnstalledClock } from './started-consumers.test-support.js';
 
 /** A timer may fire so much early. */
 const TIMER_MS = 2;
@@ -57,6 +56,7 @@ class CountingBroker extends InMemoryBroker {
   }
 }
 
+useUnstalledClock();
 const { consume, stop } = new StartedConsumers();
 // All at once: each waits for its last dequeue, for up to a second.
 afterAll(stop);
@@ -257,7 +257,7 @@ describe('a consumer', () => {
   it('extends the lease of a message for as long as its handler works', async () => {
     const broker = await filled(1);
     const seen: number[] = [];
-    const untilExtended = async (times: number) => vi.waitUntil(() => broker.extended >= times, { timeout: 20_000 });
+    const untilExtended = async (times: number) => vi.waitUntil(() => broker.extended >= times);
     consume(
       broker,
       // A lease is extended after a third of it: six times is twice its length.
@@ -284,7 +284,7 @@ describe('a consumer', () => {
     );
     const lost = vi.fn<() => void>();
     consumer.on('leaseLost', lost);
-    await vi.waitUntil(() => reasons.length > 0, { timeout: 5000 });
+    await vi.waitUntil(() => reasons.length > 0);
     await consumer.stop();
     expect(reasons[0]).toBeInstanceOf(LeaseLostError);
     expect(lost).toHaveBeenCalled();
@@ -306,7 +306,7 @@ describe('a consumer', () => {
       },
       { leaseSeconds: 1 },
     );
-    await vi.waitUntil(() => reason !== undefined, { timeout: 5000 });
+    await vi.waitUntil(() => reason !== undefined);
     expect(reason).toBeInstanceOf(LeaseLostError);
   });
 
@@ -316,7 +316,7 @@ describe('a consumer', () => {
     const consumer = consume(broker, { message: () => undefined });
     const pauses: number[] = [];
     consumer.on('dequeueFailed', (_, pause) => pauses.push(pause));
-    await vi.waitUntil(() => pauses.length === 5, { timeout: 20_000 });
+    await vi.waitUntil(() => pauses.length === 5);
     for (const [failures, pause] of pauses.entries()) {
       expect(pause).toBeGreaterThanOrEqual(50 * 2 ** failures);
       expect(pause).toBeLessThanOrEqual(100 * 2 ** failures);
@@ -342,10 +342,10 @@ describe('a consumer', () => {
       },
       { batchSize: 3, prefetch: 2, leaseSeconds: 30 },
     );
-    await vi.waitUntil(() => broker.ackTries >= 2, { timeout: 20_000 });
+    await vi.waitUntil(() => broker.ackTries >= 2);
     expect(broker.messages('orders')).toHaveLength(3);
     broker.isAway = false;
-    await vi.waitUntil(() => broker.messages('orders').length === 0, { timeout: 5000 });
+    await vi.waitUntil(() => broker.messages('orders').length === 0);
     expect(seen).toEqual([0, 1, 2]);
   });
 
@@ -358,9 +358,9 @@ describe('a consumer', () => {
       { message: (payload) => void seen.push(payload) },
       { batchSize: 3, concurrency: 3, prefetch: 0, leaseSeconds: 30 },
     );
-    await vi.waitUntil(() => broker.ackTries >= 2, { timeout: 20_000 });
+    await vi.waitUntil(() => broker.ackTries >= 2);
     broker.isBroken = false;
-    await vi.waitUntil(() => broker.messages('orders').length === 0, { timeout: 5000 });
+    await vi.waitUntil(() => broker.messages('orders').length === 0);
     expect(seen).toEqual([0, 1, 2]);
   });
 
@@ -392,7 +392,7 @@ describe('a consumer', () => {
   it('pauses for a second after an empty answer that came at once', async () => {
     const broker = new CountingBroker();
     consume(broker, { message: () => undefined }, { waitSeconds: 0 });
-    await vi.waitUntil(() => broker.asked.length === 2, { timeout: 20_000 });
+    await vi.waitUntil(() => broker.asked.length === 2);
     const [first, second] = broker.askedAt as [number, number];
     expect(second - first).toBeGreaterThanOrEqual(1000 - TIMER_MS);
   });

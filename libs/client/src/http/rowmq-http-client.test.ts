@@ -62,6 +62,46 @@ function openSockets(): readonly Socket[] {
   return sockets;
 }
 
+/**
+ * Runs a test by a clock that goes on by 20 ms in each turn that Node gives a real timer of 20 ms.
+ * While a busy machine stops the process it stands still, and no deadline passes.
+ */
+async function byUnstalledClock(run: () => Promise<void>): Promise<void> {
+  vi.useFakeTimers({ shouldAdvanceTime: true, toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+  try {
+    await run();
+  } finally {
+    vi.useRealTimers();
+  }
+}
+
+/**
+ * Makes a call and advances the clock in steps while no request is under way. So an answer takes no
+ * time, however late it is.
+ */
+async function inStepsOf<T>(stepMs: number, call: () => Promise<T>): Promise<T> {
+  let underWay = 0;
+  let isOver = false;
+  const begin = (): void => void (underWay += 1);
+  const end = (): void => void (underWay -= 1);
+  const listeners = [
+    ['undici:request:create', begin],
+    ['undici:request:trailers', end],
+    ['undici:request:error', end],
+  ] as const;
+  for (const [name, listener] of listeners) subscribe(name, listener);
+  try {
+    const outcome = call().finally(() => (isOver = true));
+    while (!isOver) {
+      await new Promise((resolve) => setImmediate(resolve));
+      if (underWay === 0) await vi.advanceTimersByTimeAsync(stepMs);
+    }
+    return await outcome;
+  } finally {
+    for (const [name, listener] of listeners) unsubscribe(name, listener);
+  }
+}
+
 describe('RowmqHttpClient', () => {
   it('sends one request per call, with the API key, and returns the answer of the broker', async () => {
     const seen: unknown[] = [];
@@ -147,7 +187,7 @@ describe('RowmqHttpClient', () => {
     const client = clientOf({ url, maxConnections: 1, timeoutMs: 500 });
     for (const count of [1, 2]) {
       const waiting = client.dequeue('orders', { waitSeconds: 20 });
-      await vi.waitUntil(() => paths.length === count, { timeout: 10_000 });
+      await vi.waitUntil(() => paths.length === count);
       await expect(client.enqueue('orders', { messages: [{ body: 'x' }] })).rejects.toMatchObject({
         name: 'BrokerUnreachableError',
         outcome: 'not-sent',
@@ -165,7 +205,7 @@ describe('RowmqHttpClient', () => {
     });
     const client = clientOf({ url, timeoutMs: 500 });
     // It keeps the connection. To connect under load may take longer than the deadline of the ack.
-    await vi.waitFor(() => client.dequeue('orders', { waitSeconds: 5 }), { timeout: 10_000 });
+    await vi.waitFor(() => client.dequeue('orders', { waitSeconds: 5 }));
     await expect(client.ack('orders', { receipts: ['r'] })).rejects.toMatchObject({
       name: 'BrokerUnreachableError',
       outcome: 'unknown',
@@ -300,14 +340,8 @@ describe('a failed call', () => {
         const always = await failing(9999, refuse, undefined);
         const client = new RowmqHttpClient({ url: always.url, ...options });
         opened.push(() => client.close());
-        let isOver = false;
         const began = performance.now();
-        const call = client.ack('orders', { receipts: ['r'] }, perCall).catch(() => (isOver = true));
-        while (!isOver) {
-          await new Promise((resolve) => setImmediate(resolve));
-          await vi.advanceTimersByTimeAsync(20);
-        }
-        await call;
+        await inStepsOf(20, async () => client.ack('orders', { receipts: ['r'] }, perCall).catch(() => undefined));
         return { seconds: (performance.now() - began) / 1000, calls: always.calls() };
       };
       const byDefault = await seconds({ timeoutMs: 600_000 });
@@ -414,16 +448,10 @@ describe('a failed call', () => {
     try {
       const { url } = await listen(breakOff);
       const begunAt = performance.now();
-      let isOver = false;
-      const failed = clientOf({ url, retries: 10_000, retrySeconds: 3600 })
-        .enqueue('orders', { messages: [{ body: 'x' }] })
-        .catch((error: unknown) => error)
-        .finally(() => (isOver = true));
-      while (!isOver) {
-        await new Promise((resolve) => setImmediate(resolve));
-        await vi.advanceTimersByTimeAsync(100);
-      }
-      expect(await failed).toSatisfy(isOutcomeUnknown);
+      const client = clientOf({ url, retries: 10_000, retrySeconds: 3600 });
+      const enqueue = client.enqueue.bind(client, 'orders', { messages: [{ body: 'x' }] });
+      const failed = await inStepsOf(100, async () => enqueue().catch((error: unknown) => error));
+      expect(failed).toSatisfy(isOutcomeUnknown);
       expect(performance.now() - begunAt).toBeLessThanOrEqual(241_000);
       expect(performance.now() - begunAt).toBeGreaterThan(200_000);
     } finally {
@@ -483,46 +511,48 @@ describe('a failed call', () => {
     expect(good.calls()).toBe(40);
   });
 
-  it('does not rest a broker for one short deadline, but for a second one without an answer meanwhile', async () => {
-    const asked: string[] = [];
-    const brokers = await Promise.all(
-      ['one', 'two'].map(async (name) =>
-        listen((request, _body, response) => {
-          asked.push(name);
-          // The others get no answer.
-          if (request.url?.includes('orders') === true) json(response, 200, { acked: [], failed: [] });
-        }),
-      ),
-    );
-    const client = clientOf({ url: brokers.map(({ url }) => url) });
-    const healthy = async () => client.ack('orders', { receipts: ['r'] });
-    const impatient = async () =>
-      expect(client.ack('silent', { receipts: ['r'] }, { timeoutMs: 500 })).rejects.toMatchObject({
-        outcome: 'unknown',
-      });
-    for (let turn = 0; turn < 3; turn += 1) {
+  it('does not rest a broker for one short deadline, but for a second one without an answer meanwhile', async () =>
+    byUnstalledClock(async () => {
+      const asked: string[] = [];
+      const brokers = await Promise.all(
+        ['one', 'two'].map(async (name) =>
+          listen((request, _body, response) => {
+            asked.push(name);
+            // The others get no answer.
+            if (request.url?.includes('orders') === true) json(response, 200, { acked: [], failed: [] });
+          }),
+        ),
+      );
+      const client = clientOf({ url: brokers.map(({ url }) => url) });
+      const healthy = async () => client.ack('orders', { receipts: ['r'] });
+      const impatient = async () =>
+        expect(client.ack('silent', { receipts: ['r'] }, { timeoutMs: 500 })).rejects.toMatchObject({
+          outcome: 'unknown',
+        });
+      for (let turn = 0; turn < 3; turn += 1) {
+        await healthy();
+        await Promise.all([impatient(), impatient()]);
+      }
       await healthy();
-      await Promise.all([impatient(), impatient()]);
-    }
-    await healthy();
-    expect(new Set(asked).size).toBe(1);
-    await impatient();
-    await impatient();
-    await healthy();
-    expect(new Set(asked).size).toBe(2);
-  });
+      expect(new Set(asked).size).toBe(1);
+      await impatient();
+      await impatient();
+      await healthy();
+      expect(new Set(asked).size).toBe(2);
+    }));
 
-  it('is repeated on the next broker if one accepts no connection', async () => {
-    const silent = await listenInSilence();
-    const good = await failing(0, refuse, stored);
-    // Begins at the first.
-    const random = vi.spyOn(Math, 'random').mockReturnValueOnce(0);
-    const client = clientOf({ url: [silent.url, good.url], timeoutMs: 500, retries: 4 });
-    random.mockRestore();
-    await expect(client.enqueue('orders', { messages: [{ body: 'x' }] })).resolves.toEqual(stored);
-    expect(silent.sockets).toHaveLength(1);
-    expect(good.calls()).toBe(1);
-  });
+  it('is repeated on the next broker if one accepts no connection', async () =>
+    byUnstalledClock(async () => {
+      const silent = await listenInSilence();
+      const good = await failing(0, refuse, stored);
+      // Begins at the first.
+      const random = vi.spyOn(Math, 'random').mockReturnValueOnce(0);
+      const client = clientOf({ url: [silent.url, good.url], timeoutMs: 1000, retries: 4 });
+      random.mockRestore();
+      await expect(client.enqueue('orders', { messages: [{ body: 'x' }] })).resolves.toEqual(stored);
+      expect(silent.sockets).toHaveLength(1);
+      expect(good.calls()).toBe(1);
+    }));
 
   it('has an unknown outcome after a try that may have been carried out, although the next was not sent', async () => {
     const { server, url } = await listen((request) => {
@@ -615,47 +645,50 @@ describe('connections that went silent', () => {
     };
   }
 
-  it('cost one deadline, however many there are, and later calls get new ones', async () => {
-    const { url: target } = await listen((_request, _body, response) => {
-      setTimeout(() => json(response, 200, { messages: [] }), 20);
-    });
-    const { url, silence } = await silenceable(target);
-    const client = clientOf({ url, timeoutMs: 300 });
-    const dequeue = async () =>
-      client.dequeue('orders').then(
-        () => 'answered',
-        () => 'lost',
-      );
-    expect(await Promise.all([1, 2, 3, 4].map(dequeue))).toEqual(Array(4).fill('answered'));
-    // A connection is free again a turn after its answer.
-    await new Promise((resolve) => setImmediate(resolve));
-    silence();
-    expect(await dequeue()).toBe('lost');
-    for (let call = 0; call < 6; call += 1) expect(await dequeue()).toBe('answered');
-  });
+  it('cost one deadline, however many there are, and later calls get new ones', async () =>
+    byUnstalledClock(async () => {
+      const { url: target } = await listen((_request, _body, response) => {
+        setTimeout(() => json(response, 200, { messages: [] }), 20);
+      });
+      const { url, silence } = await silenceable(target);
+      const client = clientOf({ url, timeoutMs: 2000 });
+      const dequeue = async () =>
+        client.dequeue('orders').then(
+          () => 'answered',
+          () => 'lost',
+        );
+      expect(await Promise.all([1, 2, 3, 4].map(dequeue))).toEqual(Array(4).fill('answered'));
+      // A connection is free again a turn after its answer.
+      await new Promise((resolve) => setImmediate(resolve));
+      silence();
+      expect(await dequeue()).toBe('lost');
+      for (let call = 0; call < 6; call += 1) expect(await dequeue()).toBe('answered');
+    }));
 
-  it('cost a consumer one deadline, and it tells so at the first', async () => {
-    let isOver = false;
-    const { url: target } = await listen(({ url: path }, _body, response) => {
-      if (path?.endsWith('/dequeue') === true) setTimeout(() => json(response, 200, { messages: [] }), isOver ? 0 : 50);
-      else json(response, 200, {});
-    });
-    const { url, silence } = await silenceable(target);
-    const client = new RowmqHttpClient({ url, timeoutMs: 300 });
-    opened.push(() => client.close());
-    const consumer = new QueueConsumer(client, 'orders', { message: () => undefined }, { waitSeconds: 0 });
-    let failures = 0;
-    let dequeued = 0;
-    consumer.on('dequeueFailed', () => (failures += 1));
-    consumer.on('dequeued', () => (dequeued += 1));
-    consumer.start();
-    await vi.waitUntil(() => dequeued > 0, { timeout: 5000 });
-    await Promise.allSettled([1, 2, 3].map(async () => client.dequeue('orders')));
-    silence();
-    const before = dequeued;
-    await vi.waitUntil(() => dequeued > before && failures > 0, { timeout: 5000 });
-    expect(failures).toBe(1);
-    isOver = true;
-    await consumer.stop();
-  });
+  it('cost a consumer one deadline, and it tells so at the first', async () =>
+    byUnstalledClock(async () => {
+      let isOver = false;
+      const { url: target } = await listen(({ url: path }, _body, response) => {
+        if (path?.endsWith('/dequeue') === true)
+          setTimeout(() => json(response, 200, { messages: [] }), isOver ? 0 : 50);
+        else json(response, 200, {});
+      });
+      const { url, silence } = await silenceable(target);
+      const client = new RowmqHttpClient({ url, timeoutMs: 2000 });
+      opened.push(() => client.close());
+      const consumer = new QueueConsumer(client, 'orders', { message: () => undefined }, { waitSeconds: 0 });
+      let failures = 0;
+      let dequeued = 0;
+      consumer.on('dequeueFailed', () => (failures += 1));
+      consumer.on('dequeued', () => (dequeued += 1));
+      consumer.start();
+      await vi.waitUntil(() => dequeued > 0);
+      await Promise.allSettled([1, 2, 3].map(async () => client.dequeue('orders')));
+      silence();
+      const before = dequeued;
+      await vi.waitUntil(() => dequeued > before && failures > 0);
+      expect(failures).toBe(1);
+      isOver = true;
+      await consumer.stop();
+    }));
 });

@@ -135,7 +135,7 @@ describe('the transport', () => {
     const log = new Log();
     await serve(broker, Orders, log);
     await broker.enqueue('orders', { messages: [{ body: '1' }] });
-    await vi.waitUntil(() => log.about(/failed/).length > 0, { timeout: 10_000 });
+    await vi.waitUntil(() => log.about(/failed/).length > 0);
     expect(log.about(/read/)).toEqual([
       "warn: Queue 'orders' cannot be read, and the consumer tries again: BrokerUnreachableError: away",
       "log: Queue 'orders' can be read again.",

@@ -25,7 +25,7 @@ async function linesOf(handler: Handler<unknown>, count: number, options: Consum
   const keep = (level: string) => (line: unknown) => void lines.push(`${level}: ${String(line)}`);
   logConsumer(consumer, { log: keep('log'), warn: keep('warn'), error: keep('error') });
   consumer.start();
-  await vi.waitUntil(() => lines.length >= count, { timeout: 10_000 });
+  await vi.waitUntil(() => lines.length >= count);
   await consumer.stop();
   return lines;
 }

@@ -90,10 +90,10 @@ describe('an application', () => {
     const app = await start([Shop, Slow], { name: 'orders' });
     await app.get(Shop).orders.enqueue({ article: 'tea' });
     const consumer = app.get(ConsumersService).get('orders');
-    await vi.waitUntil(() => consumer.inHand === 1, { timeout: 10_000 });
+    await vi.waitUntil(() => consumer.inHand === 1);
     const stop = vi.spyOn(consumer, 'stop');
     const closed = app.close().then(() => steps.push('closed'));
-    await vi.waitUntil(() => stop.mock.calls.length > 0, { timeout: 10_000 });
+    await vi.waitUntil(() => stop.mock.calls.length > 0);
     finish();
     await closed;
     expect(steps).toEqual(['finished', 'closed']);

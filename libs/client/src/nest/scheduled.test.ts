@@ -111,7 +111,7 @@ describe('a method with @Scheduled', () => {
     app.useLogger(false);
     await app.init();
     const names = async () => (await broker.listSchedules({})).schedules.map(({ name }) => name);
-    await expect.poll(names, { timeout: 20_000 }).toEqual(['hourly', 'nightly']);
+    await expect.poll(names).toEqual(['hourly', 'nightly']);
     await app.close();
   });
 

@@ -136,7 +136,7 @@ describe('care for a group', () => {
     servers[1].says = { transactions: 'ac' };
     const stop = new AbortController();
     const keeping = care.keepTogether(stop.signal);
-    await vi.waitUntil(() => servers[0].probes >= 3, { timeout: 10_000 });
+    await vi.waitUntil(() => servers[0].probes >= 3);
     stop.abort();
     await keeping;
     expect(lines).toHaveLength(1);
