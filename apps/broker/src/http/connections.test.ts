@@ -213,6 +213,19 @@ describe('a stop', () => {
     }
   });
 
+  test('answers a request that arrived while the process stood still, although its connection was idle for too long', async () => {
+    const { connections, client } = await serve(answer);
+    const { socket, text, ended } = await client();
+    socket.write(GET);
+    await until(() => text() !== '');
+    const drained = connections.drained();
+    for (let turns = 0; turns < 10; turns += 1) await turn();
+    socket.write(GET);
+    vi.advanceTimersByTime(STOP_MS * 0.3);
+    await Promise.all([drained, ended]);
+    expect(statuses(text())).toEqual(['200', '200']);
+  });
+
   test('reads a large request that crossed with the end of an idle connection, so that its client gets the words', async () => {
     const { connections, client } = await serve(answer);
     const { socket, text, errors, ended } = await client();

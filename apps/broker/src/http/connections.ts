@@ -250,9 +250,14 @@ class Connection {
     else if (this.newest?.headersSent === false) this.newest.shouldKeepAlive = false;
   }
 
-  /** Ends an idle connection with a {@link FAREWELL}. */
+  /**
+   * Ends an idle connection with a {@link FAREWELL}. First it reads what has arrived: after a stall
+   * of the process, a timer fires before a request is read that came long ago.
+   */
   dismiss(): void {
-    if (this.isIdle) this.endWith(FAREWELL);
+    setImmediate(() => {
+      if (this.isIdle) this.endWith(FAREWELL);
+    });
   }
 
   /** Ends the connection because of bytes that are no request, or of one that comes too slowly. */
