@@ -123,11 +123,16 @@ export async function measureAndStop(
   load: Load,
   timing: Timing,
 ): Promise<Stretch> {
+  let stretch: Stretch;
   try {
-    return await measure(rig, brokers, load, timing);
-  } finally {
-    await load.stop();
+    stretch = await measure(rig, brokers, load, timing);
+  } catch (error) {
+    // The stop may fail because of it.
+    await load.stop().catch(() => undefined);
+    throw error;
   }
+  await load.stop();
+  return stretch;
 }
 
 /** Fails unless the database holds exactly so many deliveries of a queue. */
