@@ -117,7 +117,7 @@ describe.each(['before', 'late', 'after'] as const)('a connection cut around its
 describe('a deletion whose COMMIT got no answer leaves alone what somebody has made since:', () => {
   const START = 1_800_000_000_000;
 
-  /** Makes it, deletes it a second later with a lost answer, and makes it again before the retry. */
+  /** Deletes it a second after it was made, with a lost answer. Makes it again before the retry. */
   async function deleteOnce(
     make: () => Promise<unknown>,
     remove: (database: Database) => Promise<void>,

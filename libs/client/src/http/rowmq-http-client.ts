@@ -327,17 +327,27 @@ export class RowmqHttpClient extends BrokerClient {
 
   /** Creates the queue if it is missing, and changes nothing if it exists. */
   async createQueue(queue: string, settings: PutQueueRequest = {}, options: CallOptions = {}): Promise<void> {
+    await this.createNewQueue(queue, settings, options);
+  }
+
+  /**
+   * The same, and returns whether the call created it. If the answer to an earlier try was lost, a
+   * queue that exists counts as its own.
+   */
+  async createNewQueue(queue: string, settings: PutQueueRequest = {}, options: CallOptions = {}): Promise<boolean> {
     try {
-      await this.#call(queueAnswer, {
+      await this.#call(z.union([queueAnswer, NOTHING]), {
         method: 'PUT',
         path: queuePath(queue),
         headers: { 'if-none-match': '*' },
         body: settings,
+        doneCode: 'queue-exists',
         ...options,
       });
+      return true;
     } catch (error) {
-      // After a retry, an earlier try may have created it.
-      if (!(error instanceof RowmqError) || error.code !== 'queue-exists') throw error;
+      if (error instanceof RowmqError && error.code === 'queue-exists') return false;
+      throw error;
     }
   }
 
