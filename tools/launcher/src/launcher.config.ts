@@ -105,7 +105,8 @@ function readOwnConfig(env: NodeJS.ProcessEnv): LauncherConfig {
 
 /**
  * The same for `npm run ha:up`, which runs three MySQL servers of its own. It throws
- * `SettingsError` also for settings that ask for another database, or for a port that two processes cannot share.
+ * `SettingsError` also for settings that ask for another database, or for a port that two processes
+ * cannot share.
  */
 export function readHaConfig(env: NodeJS.ProcessEnv): LauncherConfig {
   const config = readLauncherConfig(env);

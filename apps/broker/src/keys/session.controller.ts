@@ -75,7 +75,7 @@ export class SessionController {
     reply.header('set-cookie', cookie);
   }
 
-  /** A look for a session costs a statement. Those that are known stay usable. */
+  /** A look for a session costs a statement. A known session stays usable. */
   private refuseIfTooMany(request: Request): void {
     if (!this.sessions.hasFound(request)) this.attempts.refuseIfTooMany(addressOf(request));
   }
