@@ -42,12 +42,12 @@ export class ScheduleRepository {
         await tx.manager.update(ScheduleEntity, { name }, state);
         return false;
       }
-      insertedAt = now;
       await tx.manager.insert(ScheduleEntity, { ...state, name, createdAt: now }).catch((error: unknown) => {
         throw isDuplicateKey(error)
           ? new TryAgain(`schedule '${name}' was created meanwhile`, { cause: error })
           : error;
       });
+      insertedAt = now;
       return true;
     });
     return { schedule: await this.get(name), created };

@@ -142,8 +142,9 @@ export class TopicRepository {
       if (isNew) {
         const count = await tx.manager.countBy(SubscriptionEntity, { topicId });
         if (count >= LIMITS.subscriptions) throw tooMany(topicName);
-        insertedAt = await timeOf(tx);
-        await tx.manager.insert(SubscriptionEntity, { ...key, filter: value, createdAt: insertedAt });
+        const createdAt = await timeOf(tx);
+        await tx.manager.insert(SubscriptionEntity, { ...key, filter: value, createdAt });
+        insertedAt = createdAt;
       } else if (filter !== undefined) {
         await tx.manager.update(SubscriptionEntity, key, { filter: value });
       }
