@@ -344,6 +344,10 @@ describe('a failed call', () => {
     await expect(clientOf({ url, retries: 4 }).createQueue('orders', { leaseSeconds: 9 })).resolves.toBeUndefined();
     const put = ['PUT', '/v1/admin/queues/orders', '*', { leaseSeconds: 9 }];
     expect(asked).toEqual([put, put]);
+    asked.length = 0;
+    await expect(clientOf({ url, retries: 4 }).createNewQueue('orders', { leaseSeconds: 9 })).resolves.toBe(true);
+    expect(asked).toHaveLength(2);
+    await expect(clientOf({ url, retries: 4 }).createNewQueue('orders')).resolves.toBe(false);
     const refuses = await listen((_request, _body, response) =>
       json(response, 400, { ...exists, code: 'invalid-request' }),
     );
