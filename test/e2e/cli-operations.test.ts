@@ -238,6 +238,27 @@ describe('tail', { timeout: COMMANDS_MS }, () => {
     ]);
   });
 
+  it('goes by the clock of the broker, not by that of this machine', async () => {
+    const queue = await shared.newQueue();
+    const ahead = 'const { now } = Date; Date.now = () => now() + 60_000;';
+    const { child, ended } = startRowmq(['tail', queue.name, '-f', '--since', '0', '--interval', '0.2', '--json'], {
+      ...env(),
+      NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(ahead)}`,
+    });
+    let seen = '';
+    child.stdout.on('data', (chunk: Buffer) => (seen += chunk.toString()));
+    await eventually(
+      'a message',
+      async () => {
+        await queue.enqueue('new');
+        return seen.includes('"new"');
+      },
+      60_000,
+    );
+    child.kill('SIGINT');
+    expect(await ended).toMatchObject({ code: 0, stderr: '' });
+  });
+
   it('follows a topic through a queue of its own, and leaves nothing behind', async () => {
     const topic = newQueueName();
     await succeed('topic', 'create', topic);

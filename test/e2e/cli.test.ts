@@ -72,6 +72,21 @@ describe('queue', { timeout: COMMANDS_MS }, () => {
     });
   });
 
+  it('that two create at once is told to one of them only, with its settings', async () => {
+    const name = newQueueName();
+    const outcomes = await Promise.all(
+      [61, 62, 63].map(async (seconds) => ({
+        seconds,
+        ...(await run(`queue create ${name} --lease-seconds ${seconds}`)),
+      })),
+    );
+    const created = outcomes.filter(({ code }) => code === 0);
+    expect(created).toHaveLength(1);
+    expect(await json(`queue show ${name}`)).toMatchObject({ leaseSeconds: created[0]?.seconds });
+    for (const { code, stderr } of outcomes)
+      if (code !== 0) expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining('exists already') });
+  });
+
   it('deletes and purges only with --yes in a script', async () => {
     const queue = await shared.newQueue();
     await queue.enqueue('kept');
@@ -154,14 +169,29 @@ describe('messages', { timeout: COMMANDS_MS }, () => {
     expect(stderr).toMatch(/Line 201 is no message/);
     expect(stderr).toMatch(/100 messages were stored. Go on with --from-line 101\./);
     expect((await queue.get()).stats.ready).toBe(100);
-    await succeed(`send ${queue.name} --ndjson --from-line 101`, good.join('\n'));
+    const asJson = await run(`send ${queue.name} --ndjson --json`, [...good, '[]'].join('\n'));
+    expect(JSON.parse(asJson.stderr)).toMatchObject({
+      error: { code: 'failed', message: expect.stringMatching(/^Line 201 is no JSON.*Go on with --from-line 101\.$/) },
+    });
     expect((await queue.get()).stats.ready).toBe(200);
+    await succeed(`send ${queue.name} --ndjson --from-line 101`, good.join('\n'));
+    expect((await queue.get()).stats.ready).toBe(300);
   });
 
   it('are sent from plain lines', async () => {
     const queue = await shared.newQueue();
     expect(await succeed(`send ${queue.name} --lines`, 'a\nb\n')).toMatch(/2 messages sent/);
     expect((await queue.browse('ready')).map(({ body }) => body)).toEqual(['a', 'b']);
+  });
+
+  it('that are no text are sent as their bytes', async () => {
+    const queue = await shared.newQueue();
+    const latin = Buffer.from('Müller', 'latin1');
+    await succeed(`send ${queue.name} --lines`, Buffer.concat([latin, Buffer.from('\nb\n')]));
+    expect((await queue.browse('ready')).map(({ body, bodyEncoding }) => [body, bodyEncoding])).toEqual([
+      [latin.toString('base64'), 'base64'],
+      ['b', 'utf8'],
+    ]);
   });
 });
 
@@ -210,6 +240,30 @@ describe('errors', { timeout: COMMANDS_MS }, () => {
     const missing = await run('queue show no-such-queue --json');
     expect(missing.code).toBe(1);
     expect(JSON.parse(missing.stderr)).toMatchObject({ error: { code: 'queue-not-found' } });
+  });
+});
+
+describe('a signal', { timeout: COMMANDS_MS }, () => {
+  it.each([
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+    ['SIGHUP', 129],
+  ] as const)('that ends a command is told by its exit code: %s, %d', async (signal, code) => {
+    const [queue, target] = [await shared.newQueue(), await shared.newQueue()];
+    await queue.enqueue(...Array.from({ length: 100 }, String));
+    const { child, ended } = startRowmq(['redrive', queue.name, '--to', target.name, '--per-second', '1'], {
+      ROWMQ_URL: shared.broker.url,
+    });
+    await eventually(
+      'its job',
+      async () => {
+        const answer = await fetch(`${shared.broker.url}/v1/admin/jobs?queue=${queue.name}`);
+        return ((await answer.json()) as { jobs: unknown[] }).jobs.length > 0;
+      },
+      60_000,
+    );
+    child.kill(signal);
+    expect(await ended).toMatchObject({ code, stdout: '' });
   });
 });
 

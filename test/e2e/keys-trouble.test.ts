@@ -165,6 +165,38 @@ describe('too many failures from one address', () => {
     expect(lines.join()).not.toContain('a-guess');
   });
 
+  test.each(['GET', 'DELETE'])('get 429 for a guessed session, too: %s', async (method) => {
+    const broker = await another();
+    const call = async (how: string, cookie: string, body?: object) =>
+      fetch(`${broker.url}/dashboard/session`, {
+        method: how,
+        headers: {
+          cookie: `rowmq_session=${cookie}`,
+          origin: broker.url,
+          'x-rowmq-dashboard': '1',
+          ...(body && { 'content-type': 'application/json' }),
+        },
+        ...(body && { body: JSON.stringify(body) }),
+      });
+    const login = await call('POST', '', { key: ADMIN_KEY });
+    const own = /rowmq_session=([^;]+)/.exec(login.headers.get('set-cookie') ?? '')?.[1] as string;
+    expect(await (await call('GET', own)).json()).toMatchObject({ rights: { scopes: expect.anything() } });
+    const statuses: number[] = [];
+    for (let guess = 100; guess < 125; guess += 1)
+      statuses.push((await call(method, `${'g'.repeat(40)}${guess}`)).status);
+    expect(statuses.slice(0, 20)).not.toContain(429);
+    expect(statuses.at(-1)).toBe(429);
+    // A person whose session the broker knows can leave it all the same.
+    expect((await call('DELETE', own)).status).toBe(204);
+    expect(
+      (
+        await fetch(`${shared.broker.url}/v1/admin/queues`, {
+          headers: { cookie: `rowmq_session=${own}`, 'x-rowmq-dashboard': '1' },
+        })
+      ).status,
+    ).toBe(401);
+  });
+
   test('fill neither the audit nor its log', async () => {
     const broker = await another();
     const wrong = apiWith(broker.url, 'another-guess');

@@ -55,8 +55,8 @@ test('a session is found by every broker until the millisecond in which it ends'
 test('a logout ends one session, and may be repeated', async () => {
   const [left, stays] = [newSession(), newSession()];
   for (const one of [left, stays]) await sessions.add(one, HOUR);
-  await sessions.remove(left.digest);
-  await sessions.remove(left.digest);
+  expect(await sessions.remove(left.digest)).toBe(true);
+  expect(await sessions.remove(left.digest)).toBe(false);
   expect(await sessions.find(left.digest)).toBeUndefined();
   expect(await sessions.find(stays.digest)).toEqual(stays);
 });

@@ -1,5 +1,5 @@
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { indexInPack, type MessageFilter, packIdOf } from '@rowmq/contract';
+import { indexInPack, LIMITS, type MessageFilter, packIdOf, type RowmqError } from '@rowmq/contract';
 import {
   BrowseRepository,
   type Database,
@@ -181,6 +181,26 @@ describe('a redrive', () => {
     await other.end();
     expect(await idsIn(graveyard)).toEqual(hex([again!]));
   });
+});
+
+test('open jobs never exceed their limit, however many begin at the same moment', async () => {
+  const own = await openStore();
+  const other = await openStore({ on: own.url });
+  const queue = await createQueue(own);
+  const creators = [own, other].map(({ database }) => new JobRepository(database));
+  const wish = { kind: 'purge', queue, target: null, filter: {}, patterns: [] } as const;
+  const create = (jobsOf: JobRepository): Promise<JobEntity> =>
+    jobsOf.create({ ...wish, messagesPerSecond: null, maxMessages: null });
+  for (let open = 1; open < LIMITS.openJobs; open += 1) await create(creators[0]!);
+  const outcomes = await Promise.allSettled(Array.from({ length: 8 }, (_, index) => create(creators[index % 2]!)));
+  const refusals = outcomes.flatMap((one) => (one.status === 'rejected' ? [one.reason as RowmqError] : []));
+  expect(refusals.map(({ code }) => code)).toEqual(Array.from({ length: 7 }, () => 'overloaded'));
+  expect((await creators[0]!.idle(1000)).length).toBe(LIMITS.openJobs);
+  // The last one that there is room for is not refused because of itself.
+  await creators[0]!.cancel((await creators[0]!.idle(1))[0]!);
+  expect(await create(new JobRepository(losingAnswers(own.database)))).toMatchObject({ state: 'running' });
+  await other.close();
+  await own.close();
 });
 
 describe('one worker at a time', () => {

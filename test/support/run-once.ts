@@ -25,6 +25,7 @@ export const RUN_ONCE: readonly string[] = [
   'test/e2e/cli-docs.test.ts',
   'test/e2e/cli-operations.test.ts',
   'test/e2e/cli-terminal.test.ts',
+  'test/e2e/key-create.test.ts',
   // Programs around the broker, too. sqs/clients.test.ts runs the operations on every kind.
   'test/sqs/celery.test.ts',
   'test/sqs/fifo.test.ts',

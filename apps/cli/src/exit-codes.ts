@@ -12,7 +12,7 @@ export const EXIT = {
   unreachable: 3,
   /** There was nothing to get, such as a message in `receive`. */
   nothing: 4,
-  /** Stopped with Ctrl-C before its end. */
+  /** Stopped before its end, with Ctrl-C. Other signals have codes of their own. */
   interrupted: 130,
 } as const;
 
@@ -28,9 +28,16 @@ export class CommandFailed extends Error {
   constructor(
     message: string,
     readonly exitCode: number = EXIT.failed,
+    readonly code = 'failed',
   ) {
     super(message);
   }
+}
+
+/** The same failure, with a sentence that says what is left to do. */
+export function advised(error: unknown, advice: string): CommandFailed {
+  const message = error instanceof Error ? error.message : String(error);
+  return new CommandFailed(`${message.replace(/[^.!?]$/, '$&.')} ${advice}`, exitCodeOf(error), codeOf(error));
 }
 
 /** The exit code of a command that threw. */
@@ -43,6 +50,7 @@ export function exitCodeOf(error: unknown): number {
 
 /** The code by which scripts decide, beside the exit code. */
 export function codeOf(error: unknown): string {
+  if (error instanceof CommandFailed) return error.code;
   if (error instanceof RowmqError) return error.code;
   if (error instanceof BrokerUnreachableError) return 'unreachable';
   if (error instanceof UsageError) return 'usage';

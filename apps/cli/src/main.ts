@@ -1,6 +1,6 @@
+import { constants } from 'node:os';
 import { CommanderError } from 'commander';
 import { codeOf, EXIT, exitCodeOf } from './exit-codes.js';
-import { inert, inertJson } from './output/inert.js';
 import { makeProgram } from './program.js';
 
 /*
@@ -22,9 +22,12 @@ for (const stream of [process.stdout, process.stderr])
     isReaderGone = true;
   });
 
+/** The exit code of a command that was stopped, as shells give it: 130 for Ctrl-C. */
+let stopped: number = EXIT.interrupted;
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
   process.on(signal, () => {
-    if (!session().interrupt()) process.exit(EXIT.interrupted);
+    stopped = 128 + constants.signals[signal];
+    if (!session().interrupt()) process.exit(stopped);
   });
 
 try {
@@ -42,9 +45,9 @@ function fail(error: unknown): void {
     process.exitCode = error.exitCode === 0 ? EXIT.done : EXIT.usage;
     return;
   }
-  process.exitCode = exitCodeOf(error);
+  const exitCode = exitCodeOf(error);
+  process.exitCode = exitCode === EXIT.interrupted ? stopped : exitCode;
   const message = error instanceof Error ? error.message : String(error);
   if (message === '') return;
-  if (session().out.json) process.stderr.write(`${inertJson({ error: { code: codeOf(error), message } })}\n`);
-  else process.stderr.write(`rowmq: ${inert(message)}\n`);
+  session().out.failure(codeOf(error), message);
 }

@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { type Command, Option } from 'commander';
 import { enqueueMessage, LIMITS, type EnqueueRequest } from '@rowmq/contract';
 import { UsageError } from './exit-codes.js';
@@ -58,10 +59,16 @@ export function messageFieldsOf(options: MessageOptions): Omit<NewMessage, 'body
 export function messageOf(body: string | Buffer, options: MessageOptions): NewMessage {
   const fields = messageFieldsOf(options);
   if (typeof body === 'string') return checkedMessage({ ...fields, body });
-  const text = body.toString('utf8');
-  if (options.base64 || Buffer.from(text, 'utf8').equals(body)) return checkedMessage({ ...fields, body: text });
-  // Bytes that are no text arrive as they are.
-  return checkedMessage({ ...fields, body: body.toString('base64'), bodyEncoding: 'base64' });
+  return checkedMessage({ ...fields, ...bodyOf(body, fields.bodyEncoding) });
+}
+
+/** The body of a message. Bytes that are no text arrive as they are. */
+export function bodyOf(
+  bytes: Buffer,
+  encoding: NewMessage['bodyEncoding'],
+): Pick<NewMessage, 'body'> & Partial<Pick<NewMessage, 'bodyEncoding'>> {
+  if (encoding === 'base64' || isUtf8(bytes)) return { body: bytes.toString() };
+  return { body: bytes.toString('base64'), bodyEncoding: 'base64' };
 }
 
 function checkedMessage(message: NewMessage): NewMessage {

@@ -26,6 +26,11 @@ export class Session {
     this.out = new Output({ json: options.json === true, color: options.color !== false, env });
   }
 
+  /** The addresses of the brokers that stand in for each other. */
+  get urls(): string[] {
+    return [readConnection(this.options, this.env).url].flat();
+  }
+
   /** The client of the broker that the options, the environment or a profile name. */
   get client(): RowmqHttpClient {
     this.#client ??= this.newClient();

@@ -121,6 +121,11 @@ export abstract class BrokerClient {
 
   /** Creates the queue if it is missing, and changes nothing if it exists. */
   abstract createQueue(queue: string, settings?: PutQueueRequest, options?: CallOptions): Promise<void>;
+  /**
+   * The same, and returns whether the call created it. If the answer to an earlier try was lost, a
+   * queue that exists counts as its own.
+   */
+  abstract createNewQueue(queue: string, settings?: PutQueueRequest, options?: CallOptions): Promise<boolean>;
   /** Creates the queue, or changes the settings that are given. */
   abstract putQueue(queue: string, settings?: PutQueueRequest, options?: CallOptions): Promise<QueueAnswer>;
   /** A queue's settings and stats. */

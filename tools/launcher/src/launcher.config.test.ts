@@ -55,6 +55,19 @@ describe('the settings of npm run ha:up', () => {
     expect(readHaConfig(settings)).toEqual(readLauncherConfig(settings));
   });
 
+  test('are refused if two brokers or two reapers cannot both have the port, and say what to do', () => {
+    const ports = { ROWMQ_OPERATIONS_PORT: '9100', ROWMQ_PEER_PORT: '9200', ROWMQ_REAPER_PORT: '9300' };
+    for (const [name, value] of Object.entries(ports))
+      expect(() => readHaConfig({ [name]: value })).toThrow(
+        new RegExp(`two brokers and two reapers[^]*${name} is ${value}`),
+      );
+    expect(() => readHaConfig(ports)).toThrow(/OPERATIONS_PORT[^]*PEER_PORT[^]*REAPER_PORT/);
+    expect(() => readHaConfig({ ROWMQ_PORT: '65535' })).toThrow(/ROWMQ_PORT is 65535[^]*65534 or lower/);
+    // The system chooses a port for each, and one server needs no second port.
+    expect(() => readHaConfig({ ROWMQ_PEER_PORT: '0', ROWMQ_REAPER_PORT: '0', ROWMQ_PORT: '65534' })).not.toThrow();
+    expect(() => readLauncherConfig({ ...ports, ROWMQ_PORT: '65535' })).not.toThrow();
+  });
+
   test('are refused where they ask for a database other than its own, and say what to do', () => {
     expect(() =>
       readHaConfig({ ROWMQ_DATABASE_URL: 'mysql://u:secret@h/d', ROWMQ_EMBEDDED_SERVER: 'mariadb' }),

@@ -104,8 +104,9 @@ function readOwnConfig(env: NodeJS.ProcessEnv): LauncherConfig {
 }
 
 /**
- * The same for `npm run ha:up`, which runs three MySQL servers of its own: throws `SettingsError`
- * for settings that ask for another database.
+ * The same for `npm run ha:up`, which runs three MySQL servers of its own. It throws
+ * `SettingsError` also for settings that ask for another database, or for a port that two processes
+ * cannot share.
  */
 export function readHaConfig(env: NodeJS.ProcessEnv): LauncherConfig {
   const config = readLauncherConfig(env);
@@ -119,5 +120,21 @@ export function readHaConfig(env: NodeJS.ProcessEnv): LauncherConfig {
   ];
   if (faults.length > 0)
     throw new SettingsError(`npm run ha:up runs three MySQL servers of its own.\n  ${faults.join('\n  ')}`);
+  const taken = [
+    // All processes get the same environment. A port 0 lets the system choose one for each.
+    ...ONE_PORT.filter((name) => env[name] && Number(env[name]) !== 0).map(
+      (name) => `${name} is ${env[name]}, which only one of them could have: unset it.`,
+    ),
+    ...(config.port < LAST_PORT
+      ? []
+      : [
+          `ROWMQ_PORT is ${config.port}, and the second broker needs the next port: set it to ${LAST_PORT - 1} or lower.`,
+        ]),
+  ];
+  if (taken.length > 0)
+    throw new SettingsError(`npm run ha:up runs two brokers and two reapers.\n  ${taken.join('\n  ')}`);
   return config;
 }
+
+const LAST_PORT = 65_535;
+const ONE_PORT = ['ROWMQ_OPERATIONS_PORT', 'ROWMQ_PEER_PORT', 'ROWMQ_REAPER_PORT'];

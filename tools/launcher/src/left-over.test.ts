@@ -33,3 +33,17 @@ test('a child that cannot be noted is told and kept, and noted with the next one
     { name: 'reaper', pid: process.ppid },
   ]);
 });
+
+test.each(['', '\0\0\0\0', '{"name":"broker"}', '[{"name":"broker"'])(
+  'a file that a loss of power left broken hinders no start, and is told: %j',
+  async (content) => {
+    const file = join(folder, 'children.json');
+    await writeFile(file, content);
+    const lines: string[] = [];
+    const record = new ChildRecord(file, (line) => lines.push(line));
+    await record.endLeftOver();
+    expect(lines).toEqual([expect.stringMatching(/Left out .*children\.json/)]);
+    await record.note('broker', process.pid);
+    expect(JSON.parse(await readFile(file, 'utf8'))).toMatchObject([{ name: 'broker', pid: process.pid }]);
+  },
+);

@@ -53,7 +53,13 @@ export class ChildRecord {
 
   private async read(): Promise<Entry[]> {
     const text = await readFile(this.file, 'utf8').catch(() => '[]');
-    return schema.parse(JSON.parse(text));
+    try {
+      return schema.parse(JSON.parse(text));
+    } catch {
+      // A loss of power leaves such a file. It ended the children, too.
+      this.log(`Left out the list of processes in ${this.file}, which cannot be read.`);
+      return [];
+    }
   }
 
   private async write(): Promise<void> {

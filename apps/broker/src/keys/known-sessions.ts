@@ -47,15 +47,25 @@ export class KnownSessions {
     return { caller, cookie: setCookie(id, SESSION_SECONDS, isSecure) };
   }
 
-  /** Ends the session of a request. Returns the value of `Set-Cookie` that removes the cookie. */
-  async end(request: SessionRequest, isSecure: boolean): Promise<string> {
+  /**
+   * Ends the session of a request. Returns the value of `Set-Cookie` that removes the cookie, and
+   * whether the cookie was a guess.
+   */
+  async end(request: SessionRequest, isSecure: boolean): Promise<{ cookie: string; isGuess: boolean }> {
     const id = idIn(request);
+    let isGuess = false;
     if (id !== undefined) {
       const digest = digestOf(id).toString();
       this.known.delete(digest);
-      await this.sessions.remove(digest);
+      isGuess = !(await this.sessions.remove(digest));
     }
-    return setCookie('', 0, isSecure);
+    return { cookie: setCookie('', 0, isSecure), isGuess };
+  }
+
+  /** Whether this process has lately found the session of a request. */
+  hasFound(request: SessionRequest): boolean {
+    const id = idIn(request);
+    return id !== undefined && this.known.has(digestOf(id).toString());
   }
 
   /**
@@ -131,6 +141,7 @@ function setCookie(value: string, seconds: number, isSecure: boolean): string {
   return `${COOKIE}=${value}; Path=/; Max-Age=${seconds}; HttpOnly; SameSite=Strict${isSecure ? '; Secure' : ''}`;
 }
 
-function ended(): RowmqError {
+/** The error of a request whose session has ended, or never began. */
+export function ended(): RowmqError {
   return new RowmqError('unauthorized', 'The session has ended. Log in to the dashboard again.');
 }

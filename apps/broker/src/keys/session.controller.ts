@@ -8,7 +8,7 @@ import { CallNeeds } from '../http/needs.js';
 import { VERSION } from '../http/version.js';
 import { FailedAttempts } from './failed-attempts.js';
 import { KnownKeys } from './known-keys.js';
-import { hasSession, KnownSessions, refuseForeign, type SessionRequest } from './known-sessions.js';
+import { ended, hasSession, KnownSessions, refuseForeign, type SessionRequest } from './known-sessions.js';
 
 type Request = SessionRequest & Origin;
 interface Reply {
@@ -32,12 +32,13 @@ export class SessionController {
     reply.header('cache-control', 'no-store');
     if (!this.config.needsKeys) return this.answer(ANYBODY);
     if (!hasSession(request)) return this.answer(null);
+    this.refuseIfTooMany(request);
     try {
-      this.attempts.refuseIfTooMany(addressOf(request));
       return this.answer(await this.sessions.find(request));
     } catch (error) {
-      if (error instanceof RowmqError && error.code === 'unauthorized') return this.answer(null);
-      throw error;
+      if (!(error instanceof RowmqError) || error.code !== 'unauthorized') throw error;
+      this.attempts.count(addressOf(request), error);
+      return this.answer(null);
     }
   }
 
@@ -68,7 +69,15 @@ export class SessionController {
   @CallNeeds({ scope: 'none' })
   async logOut(@Req() request: Request, @Res({ passthrough: true }) reply: Reply): Promise<void> {
     refuseForeign(request);
-    reply.header('set-cookie', await this.sessions.end(request, isSecure(request)));
+    this.refuseIfTooMany(request);
+    const { cookie, isGuess } = await this.sessions.end(request, isSecure(request));
+    if (isGuess) this.attempts.count(addressOf(request), ended());
+    reply.header('set-cookie', cookie);
+  }
+
+  /** A look for a session costs a statement. A known session stays usable. */
+  private refuseIfTooMany(request: Request): void {
+    if (!this.sessions.hasFound(request)) this.attempts.refuseIfTooMany(addressOf(request));
   }
 
   private answer(caller: Caller | null): SessionAnswer {

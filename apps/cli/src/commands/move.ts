@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import { LIMITS } from '@rowmq/contract';
-import { CommandFailed, EXIT } from '../exit-codes.js';
+import { advised, CommandFailed, EXIT } from '../exit-codes.js';
 import { examples } from '../examples.js';
 import { addFilterOptions, filterOf } from '../filter-options.js';
 import { followJob } from '../jobs.js';
@@ -91,9 +91,8 @@ export function replayCommand(open: Open): Command {
           }
         } catch (error) {
           progress.end();
-          if (replayed > 0)
-            out.note(`${count(replayed)} messages were replayed. Go on with: ${goOn(queue, from, to, next)}`);
-          throw error;
+          if (replayed === 0) throw error;
+          throw advised(error, `${count(replayed)} messages were replayed. Go on with: ${goOn(queue, from, to, next)}`);
         } finally {
           progress.end();
         }

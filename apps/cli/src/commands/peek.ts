@@ -47,14 +47,18 @@ export async function printMessages(
   const { out } = session;
   const rows: BrowsedMessage[] = [];
   let found = 0;
-  for await (const message of browse(session, queue, query, limit)) {
-    found += 1;
-    if (out.json || inFull) out.item(message, (one) => browsedText(out, one));
-    else rows.push(message);
+  try {
+    for await (const message of browse(session, queue, query, limit)) {
+      found += 1;
+      if (out.json || inFull) out.item(message, (one) => browsedText(out, one));
+      else rows.push(message);
+    }
+  } finally {
+    // Also of a search that failed in the middle.
+    if (rows.length > 0) out.line(out.table(columns(out, query.state ?? 'ready'), rows));
   }
   if (out.json) return;
   if (found === 0) out.note(`${queue} has no such message.`);
-  if (rows.length > 0) out.line(out.table(columns(out, query.state ?? 'ready'), rows));
   if (found === limit) out.note(`The first ${count(limit)}. For more: --limit ${limit * 10}`);
 }
 

@@ -1,13 +1,13 @@
 import { Command } from 'commander';
 import { putQueueRequest, queueSettings, type PutQueueRequest, type QueueAnswer } from '@rowmq/contract';
-import { CommandFailed } from '../exit-codes.js';
+import { CommandFailed, EXIT } from '../exit-codes.js';
 import { examples } from '../examples.js';
 import { followJob } from '../jobs.js';
 import type { Output } from '../output/output.js';
 import { spark } from '../output/spark.js';
 import { age, ago, count, counted, rate, wholeSeconds } from '../output/units.js';
 import { addFieldOptions, checked, fieldsOf } from '../schema-options.js';
-import type { Open, Session } from '../session.js';
+import type { Open } from '../session.js';
 import { redriveCommand, replayCommand } from './move.js';
 import { matchesGlob, queueColumns, sortQueues, SORTS } from './queue-table.js';
 
@@ -140,12 +140,15 @@ function create(open: Open): Command {
     .action(async (name: string, options: { ifMissing?: true }) => {
       const { client, out } = open();
       const request = settingsOf(options, settings);
-      const before = await exists(open(), name);
-      if (before && options.ifMissing !== true)
-        throw new CommandFailed(`Queue '${name}' exists already. Change it: rowmq queue set ${name} …`);
-      if (!before) await client.createQueue(name, request);
+      const isNew = await client.createNewQueue(name, request);
+      if (!isNew && options.ifMissing !== true)
+        throw new CommandFailed(
+          `Queue '${name}' exists already. Change it: rowmq queue set ${name} …`,
+          EXIT.failed,
+          'queue-exists',
+        );
       const queue = await client.getQueue(name);
-      out.done(queue, before ? `Queue ${name} exists.` : `Queue ${name} created.`);
+      out.done(queue, isNew ? `Queue ${name} created.` : `Queue ${name} exists.`);
     });
   addFieldOptions(command, settings);
   examples(command, [
@@ -154,16 +157,6 @@ function create(open: Open): Command {
     ['rowmq queue create orders --lease-seconds 2m --max-receives 5 --dead-letter-queue orders-dead', 'with settings'],
   ]);
   return command;
-}
-
-async function exists({ client }: Session, name: string): Promise<boolean> {
-  try {
-    await client.getQueue(name);
-    return true;
-  } catch (error) {
-    if ((error as { code?: string }).code === 'queue-not-found') return false;
-    throw error;
-  }
 }
 
 function set(open: Open): Command {

@@ -2,7 +2,7 @@ import { createReadStream, fstatSync } from 'node:fs';
 import { buffer } from 'node:stream/consumers';
 import { Command } from 'commander';
 import { isOutcomeUnknown } from '@rowmq/client/core';
-import { CommandFailed, EXIT, UsageError } from '../exit-codes.js';
+import { advised, CommandFailed, EXIT, UsageError } from '../exit-codes.js';
 import { examples } from '../examples.js';
 import {
   addMessageOptions,
@@ -122,9 +122,12 @@ async function sendLines(session: Session, target: string, options: SendOptions,
   } catch (error) {
     progress.end();
     if (isOutcomeUnknown(error))
-      out.note(`${count(sent)} messages were stored, up to line ${lastLine}. Some after it may be stored, too.`);
-    else if (!(error instanceof CommandFailed && error.exitCode === EXIT.interrupted) && sent > 0) out.note(goOn());
-    throw error;
+      throw advised(
+        error,
+        `${count(sent)} messages were stored, up to line ${lastLine}. Some after it may be stored, too.`,
+      );
+    const isStopped = error instanceof CommandFailed && error.exitCode === EXIT.interrupted;
+    throw isStopped || sent === 0 ? error : advised(error, goOn());
   }
   progress.end();
   const seconds = (performance.now() - started) / 1000;

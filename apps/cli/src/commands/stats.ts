@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
 import type { QueueAnswer } from '@rowmq/contract';
-import { UsageError } from '../exit-codes.js';
+import { codeOf, UsageError } from '../exit-codes.js';
 import { examples } from '../examples.js';
 import type { createLogUpdate } from 'log-update';
 import type { Column, Output } from '../output/output.js';
@@ -79,7 +79,7 @@ async function watchQueues(session: Session, look: () => Promise<QueueAnswer[]>,
       const queues = await Promise.race([look().catch((error: unknown) => error as Error), untilAborted(interrupted)]);
       if (queues === undefined) break;
       if (queues instanceof Error) {
-        if (live === undefined) out.note(queues.message);
+        if (live === undefined) out.failure(codeOf(queues), queues.message);
         else live(out.paint.red(`${new Date().toLocaleTimeString()}  ${queues.message}`));
       } else {
         remember(history, queues);

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
 import { deliveryState, type LeasedMessage } from '@rowmq/contract';
+import { brokerClock } from '../broker-clock.js';
 import { UsageError } from '../exit-codes.js';
 import { examples } from '../examples.js';
 import { browsedText, bodyLine } from '../output/message-text.js';
@@ -57,11 +58,12 @@ export function tailCommand(open: Open): Command {
 async function tailQueue(session: Session, queue: string, options: TailOptions): Promise<void> {
   const interrupted = session.onInterrupt();
   const printed = new Set<string>();
-  let from = Date.now() - options.since * 1000;
+  const now = await brokerClock(session.urls);
+  let from = now() - options.since * 1000;
   // The queue exists, or this says that it does not.
   await session.client.getQueue(queue);
   for (;;) {
-    const begun = Date.now();
+    const begun = now();
     const fresh: BrowsedMessage[] = [];
     for (const state of deliveryState.options) {
       const query = { state, enqueuedFrom: new Date(from).toISOString() };

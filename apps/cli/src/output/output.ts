@@ -81,6 +81,12 @@ export class Output {
     this.stderr.write(`${inert(text)}\n`);
   }
 
+  /** Prints why something failed: for people the message, for scripts an object. */
+  failure(code: string, message: string): void {
+    if (this.json) this.stderr.write(`${inertJson({ error: { code, message } })}\n`);
+    else this.note(`rowmq: ${message}`);
+  }
+
   /** A table without lines, which people can read and `awk` can cut. */
   table<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string {
     const table = new Table({

@@ -8,6 +8,8 @@ export interface Endpoint {
   /** Replaced when its connections may be dead. */
   pool: Pool;
   failures: number;
+  /** By `performance.now()`: the last call that succeeded. */
+  answeredAt: number;
   /** By `performance.now()`: a call with a short deadline got no answer, and no call since did. */
   suspectedAt: number | undefined;
   /** By `performance.now()`. */
@@ -36,7 +38,8 @@ export class Endpoints {
   #current: number;
 
   /**
-   * Opens no connection yet. Throws TypeError without a URL, or for one that is not http or https.
+   * Opens no connection yet. Throws TypeError without a URL, or for one that is not http or https,
+   * or that has a user or a password.
    */
   constructor(urls: readonly string[], { connectTimeout, connections }: EndpointOptions) {
     if (urls.length === 0)
@@ -52,6 +55,7 @@ export class Endpoints {
         pathPrefix: url.pathname.replace(/\/$/, ''),
         pool: this.#makePool(url.origin),
         failures: 0,
+        answeredAt: -Infinity,
         suspectedAt: undefined,
         restsUntil: 0,
       };
@@ -72,6 +76,7 @@ export class Endpoints {
 
   succeeded(endpoint: Endpoint): void {
     endpoint.failures = 0;
+    endpoint.answeredAt = performance.now();
     endpoint.suspectedAt = undefined;
     endpoint.restsUntil = 0;
   }
@@ -126,6 +131,16 @@ export class Endpoints {
 
 function parseUrl(text: string): URL {
   const url = URL.canParse(text) ? new URL(text) : undefined;
-  if (url?.protocol === 'http:' || url?.protocol === 'https:') return url;
-  throw new TypeError(`'${text}' is not a broker's URL; give one such as http://127.0.0.1:8080.`);
+  if (url?.protocol !== 'http:' && url?.protocol !== 'https:')
+    throw new TypeError(
+      text.includes('@')
+        ? 'The URL of the broker is not valid; give one such as http://127.0.0.1:8080.'
+        : `'${text}' is not a broker's URL; give one such as http://127.0.0.1:8080.`,
+    );
+  // No request would carry them, but each error would name them.
+  if (url.username !== '' || url.password !== '')
+    throw new TypeError(
+      `The URL of the broker at ${url.host} has a user or a password, which RowMQ does not know; give an API key as apiKey.`,
+    );
+  return url;
 }

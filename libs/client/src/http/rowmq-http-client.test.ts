@@ -280,6 +280,15 @@ describe('RowmqHttpClient', () => {
     expect(() => new RowmqHttpClient({ url: [] })).toThrow(/names no broker/);
   });
 
+  it('refuses a URL with a password, which no request would carry, and does not repeat it', () => {
+    for (const user of ['shop:secret', 'secret', ':secret']) {
+      const make = () => new RowmqHttpClient({ url: `http://${user}@127.0.0.1:8080` });
+      expect(make).toThrow(/the broker at 127\.0\.0\.1:8080 has a user or a password[^]*apiKey/);
+      expect(make).not.toThrow(/secret/);
+    }
+    expect(() => new RowmqHttpClient({ url: 'shop:secret@127.0.0.1:8080' })).not.toThrow(/secret/);
+  });
+
   it('refuses other invalid options, and names all of them', () => {
     const wrong = { url: 'http://127.0.0.1:1', apiKey: 'secret\n', retries: -1, timeoutMs: Number.NaN };
     expect(() => new RowmqHttpClient(wrong)).toThrow(
@@ -369,6 +378,10 @@ describe('a failed call', () => {
     await expect(clientOf({ url, retries: 4 }).createQueue('orders', { leaseSeconds: 9 })).resolves.toBeUndefined();
     const put = ['PUT', '/v1/admin/queues/orders', '*', { leaseSeconds: 9 }];
     expect(asked).toEqual([put, put]);
+    asked.length = 0;
+    await expect(clientOf({ url, retries: 4 }).createNewQueue('orders', { leaseSeconds: 9 })).resolves.toBe(true);
+    expect(asked).toHaveLength(2);
+    await expect(clientOf({ url, retries: 4 }).createNewQueue('orders')).resolves.toBe(false);
     const refuses = await listen((_request, _body, response) =>
       json(response, 400, { ...exists, code: 'invalid-request' }),
     );
@@ -454,6 +467,44 @@ describe('a failed call', () => {
       expect(failed).toSatisfy(isOutcomeUnknown);
       expect(performance.now() - begunAt).toBeLessThanOrEqual(241_000);
       expect(performance.now() - begunAt).toBeGreaterThan(200_000);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('never leaves for an enqueue in doubt once the broker may have forgotten its key', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+    try {
+      const begunAt = performance.now();
+      const arrivedAt: number[] = [];
+      let asked = 0;
+      const { url } = await listen(({ url: path }, _body, response) => {
+        asked += 1;
+        if (path?.includes('orders') === true) arrivedAt.push(performance.now() - begunAt);
+        // Others get no answer.
+        if (path === '/health/live') json(response, 200, {});
+        else if (arrivedAt.length === 1 && asked === 1) response.destroy();
+      });
+      let isOver = false;
+      const client = clientOf({ url, retries: 10_000, retrySeconds: 3600, timeoutMs: 600_000, maxConnections: 1 });
+      const failed = client
+        .enqueue('orders', { messages: [{ body: 'x' }] })
+        .catch((error: unknown) => error)
+        .finally(() => (isOver = true));
+      while (arrivedAt.length === 0) await new Promise((resolve) => setImmediate(resolve));
+      // The repeat waits behind this call for the only connection.
+      const holder = client.ack('silent', { receipts: ['r'] }, { retrySeconds: 0 }).catch(() => undefined);
+      while (asked === 1) await new Promise((resolve) => setImmediate(resolve));
+      while (!isOver) {
+        await new Promise((resolve) => setImmediate(resolve));
+        await vi.advanceTimersByTimeAsync(1000);
+      }
+      expect(await failed).toSatisfy(isOutcomeUnknown);
+      await vi.advanceTimersByTimeAsync(600_000);
+      await holder;
+      // Whatever waited for the connection leaves before this call.
+      await client.live();
+      expect(arrivedAt.filter((ms) => ms > 300_000)).toEqual([]);
     } finally {
       vi.useRealTimers();
     }
@@ -664,6 +715,37 @@ describe('connections that went silent', () => {
       expect(await dequeue()).toBe('lost');
       for (let call = 0; call < 6; call += 1) expect(await dequeue()).toBe('answered');
     }));
+
+  it.each([
+    ['are replaced', 'no call was answered meanwhile', 1],
+    ['stay', 'another call was answered meanwhile', 0],
+  ])('%s when a call with a short deadline of its own gets no answer, and %s', async (_, answered, newOnes) => {
+    const { server, url } = await listen((request, _body, response) => {
+      if (request.url?.includes('silent') === false) json(response, 200, { acked: [], failed: [] });
+    });
+    let connections = 0;
+    server.on('connection', () => (connections += 1));
+    const client = clientOf({ url });
+    const ack = async (queue: string, timeoutMs?: number) => client.ack(queue, { receipts: ['r'] }, { timeoutMs });
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+    try {
+      await Promise.all([ack('orders'), ack('orders')]);
+      // A connection is free again a turn after its answer.
+      await new Promise((resolve) => setImmediate(resolve));
+      vi.advanceTimersByTime(1000);
+      const isAsked = once(server, 'request');
+      const late = ack('silent', 500).catch((error: unknown) => error);
+      await isAsked;
+      if (answered.startsWith('another')) await ack('orders');
+      await vi.advanceTimersByTimeAsync(500);
+      expect(await late).toSatisfy(isOutcomeUnknown);
+      const before = connections;
+      await ack('orders');
+      expect(connections - before).toBe(newOnes);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
 
   it('cost a consumer one deadline, and it tells so at the first', async () =>
     byUnstalledClock(async () => {

@@ -185,6 +185,11 @@ const LAST_PACE_MS = (PACK_MESSAGES / LIMITS.replayRate.min) * 1000;
  * key for a minute more, in which the last repeat can arrive.
  */
 const KEY_MS = (IDEMPOTENCY_SECONDS - 60) * 1000;
+/**
+ * The deadline of such a repeat, from the first try on. One that still waits for a connection then
+ * never leaves.
+ */
+const LAST_KEY_MS = (IDEMPOTENCY_SECONDS - 10) * 1000;
 
 /**
  * RowMQ over HTTP, on pools of kept-alive connections, with one method per verb of the REST
@@ -322,17 +327,27 @@ export class RowmqHttpClient extends BrokerClient {
 
   /** Creates the queue if it is missing, and changes nothing if it exists. */
   async createQueue(queue: string, settings: PutQueueRequest = {}, options: CallOptions = {}): Promise<void> {
+    await this.createNewQueue(queue, settings, options);
+  }
+
+  /**
+   * The same, and returns whether the call created it. If the answer to an earlier try was lost, a
+   * queue that exists counts as its own.
+   */
+  async createNewQueue(queue: string, settings: PutQueueRequest = {}, options: CallOptions = {}): Promise<boolean> {
     try {
-      await this.#call(queueAnswer, {
+      await this.#call(z.union([queueAnswer, NOTHING]), {
         method: 'PUT',
         path: queuePath(queue),
         headers: { 'if-none-match': '*' },
         body: settings,
+        doneCode: 'queue-exists',
         ...options,
       });
+      return true;
     } catch (error) {
-      // After a retry, an earlier try may have created it.
-      if (!(error instanceof RowmqError) || error.code !== 'queue-exists') throw error;
+      if (error instanceof RowmqError && error.code === 'queue-exists') return false;
+      throw error;
     }
   }
 
@@ -725,7 +740,8 @@ export class RowmqHttpClient extends BrokerClient {
     let error = failure;
     for (let retries = 0; retries < this.#retries && this.#mayBeSentAgain(call, error); retries += 1) {
       isInDoubt ||= isOutcomeUnknown(error);
-      if (isInDoubt && call.key !== undefined) until = Math.min(until, begunAt + KEY_MS);
+      const isKeyNeeded = isInDoubt && call.key !== undefined;
+      if (isKeyNeeded) until = Math.min(until, begunAt + KEY_MS);
       const pauseMs = Math.max(
         jittered(Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** retries)),
         retryAfterMs(error),
@@ -734,7 +750,7 @@ export class RowmqHttpClient extends BrokerClient {
       await pause(pauseMs, call.signal, this.#closed.signal);
       call.signal?.throwIfAborted();
       try {
-        return await this.#try(schema, call);
+        return await this.#try(schema, call, isKeyNeeded ? begunAt + LAST_KEY_MS : undefined);
       } catch (again) {
         error = again;
       }
@@ -750,40 +766,49 @@ export class RowmqHttpClient extends BrokerClient {
     return !call.once || !isOutcomeUnknown(error);
   }
 
-  /** The call gave up sooner than others would. */
-  #isImpatient({ timeoutMs = Infinity }: Call, error: unknown): boolean {
-    const isLate = error instanceof BrokerUnreachableError && error.cause instanceof errors.HeadersTimeoutError;
-    return isLate && timeoutMs < this.#timeoutMs;
+  /** The call gives up sooner than others do. */
+  #isImpatient({ timeoutMs = Infinity }: Call): boolean {
+    return timeoutMs < this.#timeoutMs;
   }
 
-  /** Sends a call once. */
-  async #try<Schema extends z.ZodType>(schema: Schema, call: Call): Promise<z.output<Schema>> {
+  /** Sends a call once, and gives up at `latest`, by `performance.now()`, if not before. */
+  async #try<Schema extends z.ZodType>(schema: Schema, call: Call, latest?: number): Promise<z.output<Schema>> {
     const endpoint = this.#endpoints.pick();
     const sentAt = performance.now();
     try {
-      const answer = await this.#send(endpoint, schema, call);
+      const answer = await this.#send(endpoint, schema, call, latest);
       this.#endpoints.succeeded(endpoint);
       return answer;
     } catch (error) {
-      if (this.#isImpatient(call, error)) this.#endpoints.suspected(endpoint, sentAt);
+      const isLate = error instanceof BrokerUnreachableError && error.cause instanceof errors.HeadersTimeoutError;
+      if (isLate && this.#isImpatient(call)) this.#endpoints.suspected(endpoint, sentAt);
       else if (isOfBroker(error)) this.#endpoints.failed(endpoint);
       throw error;
     }
   }
 
-  async #send<Schema extends z.ZodType>(endpoint: Endpoint, schema: Schema, call: Call): Promise<z.output<Schema>> {
-    const deadlineMs = Math.min(this.#timeoutMs, call.timeoutMs ?? Infinity) + (call.extraMs ?? 0);
+  async #send<Schema extends z.ZodType>(
+    endpoint: Endpoint,
+    schema: Schema,
+    call: Call,
+    latest = Infinity,
+  ): Promise<z.output<Schema>> {
+    const ownMs = Math.min(this.#timeoutMs, call.timeoutMs ?? Infinity) + (call.extraMs ?? 0);
+    const deadlineMs = Math.min(ownMs, Math.round(latest - performance.now()));
     const body = call.body === undefined ? null : JSON.stringify(call.body);
     const headers =
       body === null ? this.#headers : { ...this.#headers, 'content-type': 'application/json', ...call.headers };
     const request = { method: call.method, path: endpoint.pathPrefix + call.path, headers, body };
     const asked = { method: call.method, url: endpoint.url, path: call.path, isText: call.isText === true };
     const { pool } = endpoint;
+    const sentAt = performance.now();
     try {
       return read(schema, asked, await exchange(pool, request, { deadlineMs, signal: call.signal }));
     } catch (error) {
       if (!(error instanceof NoAnswer)) throw error;
-      if (error.cause instanceof errors.HeadersTimeoutError && !error.neverLeft) this.#endpoints.renew(endpoint, pool);
+      const isLate = error.cause instanceof errors.HeadersTimeoutError && !error.neverLeft;
+      // After a short deadline, the answer to another call shows that the way is not silent.
+      if (isLate && !(this.#isImpatient(call) && endpoint.answeredAt >= sentAt)) this.#endpoints.renew(endpoint, pool);
       if (error.cause instanceof errors.InvalidArgumentError) throw error.cause;
       call.signal?.throwIfAborted();
       throw unreachable(asked, error, deadlineMs);

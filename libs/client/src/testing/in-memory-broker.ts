@@ -225,6 +225,10 @@ export class InMemoryBroker extends BrokerClient {
     this.#queues.create(queue, settings);
   }
 
+  async createNewQueue(queue: string, settings: PutQueueRequest = {}): Promise<boolean> {
+    return this.#queues.create(queue, settings);
+  }
+
   async putQueue(queue: string, settings: PutQueueRequest = {}): Promise<QueueAnswer> {
     return this.#queues.put(queue, settings);
   }

@@ -22,10 +22,13 @@ export class MemoryQueues {
     private readonly views: MemoryViews,
   ) {}
 
-  create(queue: string, settings: PutQueueRequest): void {
+  /** Returns false, and changes nothing, if the queue exists. */
+  create(queue: string, settings: PutQueueRequest): boolean {
     const name = readRequest(queueName, queue);
     readRequest(putQueueRequest, settings);
-    if (!this.messages.queues.has(name)) this.put(name, settings);
+    if (this.messages.queues.has(name)) return false;
+    this.put(name, settings);
+    return true;
   }
 
   /** A refused request changes nothing, and creates nothing. */

@@ -7,9 +7,9 @@ import {
   reaches,
   RowmqError,
 } from '@rowmq/contract';
-import { In, IsNull, LessThan, Raw } from 'typeorm';
+import { type EntityManager, In, IsNull, LessThan, Raw } from 'typeorm';
 import { NOW_MS } from '../database/clock.js';
-import { type Database, type Transaction, unlessStored } from '../database/database.js';
+import type { Database, Transaction } from '../database/database.js';
 import { hex } from '../database/hex.js';
 import type { Statement } from '../database/session.js';
 import { JobEntity } from '../entities/index.js';
@@ -20,6 +20,7 @@ import type { BatchCounts, BatchOfJob } from '../messages/batch-of-job.js';
 import { select } from '../messages/select.js';
 import { FIRST_ID, UnleasedRepository } from '../messages/unleased.repository.js';
 import { type Queue, queueNotFound } from '../queues/queue.js';
+import { TAKE_TURN } from '../queues/take-turn.js';
 import { JOB_LEASE_MS, JobLost, jobNotFound, MOST_FAILURES, type Progress, progressAfter, roomOf } from './job.js';
 
 /** A new job. */
@@ -65,16 +66,13 @@ export class JobRepository {
   /**
    * Creates a job for the messages that are in the queue now. Throws `overloaded` while too many
    * jobs are open.
+   *
+   * Locks: the reaper's lease row, so that creators take turns and never pass the limit together;
+   * the new row. A COMMIT without an answer is repeated with the same id.
    */
   async create({ kind, queue, target, filter, patterns, messagesPerSecond, maxMessages }: NewJob): Promise<JobEntity> {
-    const open = await this.database.manager.countBy(JobEntity, { finishedAt: IsNull() });
-    if (open >= LIMITS.openJobs) {
-      throw new RowmqError(
-        'overloaded',
-        `${open} jobs are not finished, as many as may be at a time. Wait until one ends, or cancel one: GET /v1/admin/jobs?state=running lists them.`,
-        { retryAfterSeconds: 10 },
-      );
-    }
+    // Before the count of messages, which is long.
+    await refuseIfTooMany(this.database.manager);
     const id = newPackId();
     const lastPackId = (await this.unleased.lastId(queue.id)) ?? FIRST_ID;
     const job = {
@@ -106,7 +104,13 @@ export class JobRepository {
       updatedAt: () => NOW_MS,
       finishedAt: null,
     };
-    await this.database.manager.insert(JobEntity, job).catch(unlessStored);
+    await this.database.transaction(async (tx) => {
+      await tx.read(TAKE_TURN);
+      // The COMMIT of an earlier attempt took effect, and its answer was lost.
+      if (await tx.manager.existsBy(JobEntity, { id })) return;
+      await refuseIfTooMany(tx.manager);
+      await tx.manager.insert(JobEntity, job);
+    });
     return this.get(id);
   }
 
@@ -269,6 +273,16 @@ export class JobRepository {
       finishedAt: () => NOW_MS,
     });
   }
+}
+
+async function refuseIfTooMany(manager: EntityManager): Promise<void> {
+  const open = await manager.countBy(JobEntity, { finishedAt: IsNull() });
+  if (open < LIMITS.openJobs) return;
+  throw new RowmqError(
+    'overloaded',
+    `${open} jobs are not finished, as many as may be at a time. Wait until one ends, or cancel one: GET /v1/admin/jobs?state=running lists them.`,
+    { retryAfterSeconds: 10 },
+  );
 }
 
 /** A batch as a part of its job. */

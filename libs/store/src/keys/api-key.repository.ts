@@ -1,7 +1,7 @@
 import { type KeyDefinition, type KeyLimitsRequest, type KeyScope, LIMITS, RowmqError } from '@rowmq/contract';
 import { In, MoreThan } from 'typeorm';
-import { NOW_MS } from '../database/clock.js';
-import type { Database, Transaction } from '../database/database.js';
+import { NOW_MS, timeOf } from '../database/clock.js';
+import type { Database } from '../database/database.js';
 import { ApiKeyEntity } from '../entities/index.js';
 import { TAKE_TURN } from '../queues/take-turn.js';
 import { type ApiKey, digestOf, newKeyId, newSecret } from './api-key.js';
@@ -158,9 +158,17 @@ export class ApiKeyRepository {
    * Locks: the key's row.
    */
   async revoke(name: string): Promise<void> {
+    let found: string | undefined;
     await this.database.transaction(async (tx) => {
-      const { affected } = await tx.manager.delete(ApiKeyEntity, { name });
-      if (affected !== 1 && !tx.commitUnknown) throw keyNotFound(name);
+      const [row] = await tx.read<{ id: string }>(
+        'SELECT id FROM api_key FORCE INDEX (PRIMARY) WHERE name = ? FOR UPDATE',
+        [name],
+      );
+      // An earlier attempt revoked the key, and a new one may have its name.
+      if (tx.commitUnknown && row?.id !== found) return;
+      if (row === undefined) throw keyNotFound(name);
+      found = row.id;
+      await tx.finish([{ sql: 'DELETE FROM api_key WHERE name = ?', values: [name] }]);
     });
   }
 
@@ -177,11 +185,6 @@ export class ApiKeyRepository {
 
 function sealed(secret: string, id: string, key: string | undefined): Buffer | null {
   return key === undefined ? null : sealSecret(secret, id, key);
-}
-
-async function timeOf(tx: Transaction): Promise<number> {
-  const [row] = await tx.read<{ now: number }>(`SELECT ${NOW_MS} AS now`);
-  return (row as { now: number }).now;
 }
 
 function toKey({ secretDigest, oldDigest, scopes, patterns, ...row }: ApiKeyEntity): ApiKey {

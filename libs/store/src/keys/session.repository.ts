@@ -58,8 +58,9 @@ export class SessionRepository {
     return row;
   }
 
-  /** Ends a session. */
-  async remove(digest: string): Promise<void> {
-    await this.database.manager.delete(DashboardSessionEntity, { digest });
+  /** Ends a session. Returns false if there was none. */
+  async remove(digest: string): Promise<boolean> {
+    const { affected } = await this.database.manager.delete(DashboardSessionEntity, { digest });
+    return affected === 1;
   }
 }

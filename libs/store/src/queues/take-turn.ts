@@ -4,7 +4,8 @@
  * of the index of names. Then both share a lock on the entry and the gap behind it, and each waits
  * for the other.
  *
- * It also serializes the creation of API keys: two at once could exceed their limit together.
+ * It also serializes the creation of API keys and that of jobs. Two at once could exceed their
+ * limit together.
  *
  * The reaper's row is the lock because it always exists. Its holder may wait for rows of queues and
  * topics, never the reverse.

@@ -1,7 +1,7 @@
 import { nextTick, RowmqError, type ScheduleDefinition } from '@rowmq/contract';
 import { isDeepStrictEqual } from 'node:util';
 import { And, Equal, type FindOperator, IsNull, Like, MoreThan, Not } from 'typeorm';
-import { NOW_MS } from '../database/clock.js';
+import { NOW_MS, timeOf } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
 import { isDuplicateKey, TryAgain } from '../database/database-errors.js';
 import { QueueEntity, ScheduleEntity, TopicEntity } from '../entities/index.js';
@@ -22,16 +22,19 @@ export class ScheduleRepository {
    * Locks: the schedule's row. A reaper that enqueues its tick meanwhile is waited for.
    */
   async put(name: string, definition: ScheduleDefinition): Promise<{ schedule: ScheduleEntity; created: boolean }> {
+    let insertedAt: number | undefined;
     const created = await this.database.transaction(async (tx) => {
       const [locked] = await tx.read<{ now: number }>(
         `SELECT ${NOW_MS} AS now FROM schedule FORCE INDEX (PRIMARY) WHERE name = ? FOR UPDATE`,
         [name],
       );
-      await checkTarget(tx, definition);
       const known = locked === undefined ? null : await tx.manager.findOneBy(ScheduleEntity, { name });
+      // The COMMIT of an earlier attempt took effect, and its answer was lost.
+      if (known !== null && known.createdAt === insertedAt) return true;
+      await checkTarget(tx, definition);
       const changed = toColumns(definition);
       if (known !== null && isSame(known, changed, COLUMNS)) return false;
-      const now = locked?.now ?? (await tx.read<{ now: number }>(`SELECT ${NOW_MS} AS now`))[0]!.now;
+      const now = locked?.now ?? (await timeOf(tx));
       const keepsTick = known !== null && isSame(known, changed, TIMES);
       const nextAt = keepsTick ? known.nextAt : changed.enabled ? nextTick(changed, now) : null;
       const state = { ...changed, nextAt, dueAt: nextAt, lastFailure: null };
@@ -44,6 +47,7 @@ export class ScheduleRepository {
           ? new TryAgain(`schedule '${name}' was created meanwhile`, { cause: error })
           : error;
       });
+      insertedAt = now;
       return true;
     });
     return { schedule: await this.get(name), created };
@@ -91,9 +95,17 @@ export class ScheduleRepository {
    * Locks: the schedule's row.
    */
   async delete(name: string): Promise<void> {
+    let foundAt: number | undefined;
     await this.database.transaction(async (tx) => {
-      const { affected } = await tx.manager.delete(ScheduleEntity, { name });
-      if (affected !== 1 && !tx.commitUnknown) throw scheduleNotFound(name);
+      const [row] = await tx.read<{ createdAt: number }>(
+        'SELECT created_at AS createdAt FROM schedule FORCE INDEX (PRIMARY) WHERE name = ? FOR UPDATE',
+        [name],
+      );
+      // An earlier attempt deleted the schedule, and a new one may have its name.
+      if (tx.commitUnknown && row?.createdAt !== foundAt) return;
+      if (row === undefined) throw scheduleNotFound(name);
+      foundAt = row.createdAt;
+      await tx.finish([{ sql: 'DELETE FROM schedule WHERE name = ?', values: [name] }]);
     });
   }
 }

@@ -1,6 +1,6 @@
 import { type Filter, LIMITS, type PutTopicRequest, RowmqError, TOPIC_DEFAULTS } from '@rowmq/contract';
 import { IsNull, Not } from 'typeorm';
-import { NOW_MS } from '../database/clock.js';
+import { NOW_MS, timeOf } from '../database/clock.js';
 import type { Database, Transaction } from '../database/database.js';
 import { QueueEntity, SubscriptionEntity, TopicEntity } from '../entities/index.js';
 import { groupBy } from '../group-by.js';
@@ -65,10 +65,15 @@ export class TopicRepository {
     name: string,
     { deduplicationSeconds = TOPIC_DEFAULTS.deduplicationSeconds }: PutTopicRequest,
   ): Promise<boolean> {
+    let inserted: number | undefined;
     return this.database.transaction(async (tx) => {
       await tx.read(TAKE_TURN);
-      if (await tx.manager.existsBy(TopicEntity, { name })) return false;
-      await tx.manager.insert(TopicEntity, { name, deduplicationSeconds, version: 1, createdAt: () => NOW_MS });
+      const known = await tx.manager.findOneBy(TopicEntity, { name });
+      // The COMMIT of an earlier attempt may have taken effect, and its answer was lost.
+      if (known !== null) return known.id === inserted;
+      const row = { name, deduplicationSeconds, version: 1, createdAt: (): string => NOW_MS };
+      const { identifiers } = await tx.manager.insert(TopicEntity, row);
+      inserted = (identifiers as [{ id: number }])[0].id;
       return true;
     });
   }
@@ -124,16 +129,22 @@ export class TopicRepository {
     if (same !== undefined && (filter === undefined || JSON.stringify(filter) === JSON.stringify(same.filter))) {
       return { subscription: same, created: false };
     }
+    let insertedAt: number | undefined;
     const created = await this.database.transaction(async (tx) => {
       const topicId = await lockTopic(tx, topicName);
       const queueId = await lockQueue(tx, queueName);
       const key = { topicId, queueId };
       const value = filter == null ? null : JSON.stringify(filter);
-      const isNew = !(await tx.manager.existsBy(SubscriptionEntity, key));
+      const known = await tx.manager.findOneBy(SubscriptionEntity, key);
+      // The COMMIT of an earlier attempt took effect, and its answer was lost.
+      if (known !== null && known.createdAt === insertedAt) return true;
+      const isNew = known === null;
       if (isNew) {
         const count = await tx.manager.countBy(SubscriptionEntity, { topicId });
         if (count >= LIMITS.subscriptions) throw tooMany(topicName);
-        await tx.manager.insert(SubscriptionEntity, { ...key, filter: value, createdAt: () => NOW_MS });
+        const createdAt = await timeOf(tx);
+        await tx.manager.insert(SubscriptionEntity, { ...key, filter: value, createdAt });
+        insertedAt = createdAt;
       } else if (filter !== undefined) {
         await tx.manager.update(SubscriptionEntity, key, { filter: value });
       }
@@ -145,14 +156,16 @@ export class TopicRepository {
 
   /** Throws `topic-not-found`, `subscription-not-found`. The queue keeps the topic's messages. */
   async deleteSubscription(topicName: string, queueName: string): Promise<void> {
+    let foundAt: number | undefined;
     await this.database.transaction(async (tx) => {
       const topicId = await lockTopic(tx, topicName);
       const queue = await tx.manager.findOneBy(QueueEntity, { name: queueName });
       const key = { topicId, queueId: queue?.id ?? 0 };
-      if (!(await tx.manager.existsBy(SubscriptionEntity, key))) {
-        if (tx.commitUnknown) return;
-        throw subscriptionNotFound(topicName, queueName);
-      }
+      const known = await tx.manager.findOneBy(SubscriptionEntity, key);
+      // An earlier attempt ended the subscription, and the queue may have a new one.
+      if (tx.commitUnknown && known?.createdAt !== foundAt) return;
+      if (known === null) throw subscriptionNotFound(topicName, queueName);
+      foundAt = known.createdAt;
       await tx.finish([
         { sql: DELETE_SUBSCRIPTION, values: [key.topicId, key.queueId] },
         { sql: NEXT_VERSION, values: [topicId] },
