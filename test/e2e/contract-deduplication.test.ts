@@ -78,6 +78,19 @@ describe('an Idempotency-Key', () => {
     expect((await send(other, [{ body: '2' }], 'key')).status).toBe(201);
   });
 
+  test('does not mind the order of fields and headers, which some languages change each time', async () => {
+    const queue = await shared.newQueue();
+    const first = await send(queue, [{ body: '1', headers: { event: 'paid', shop: 'a', 7: 'x' }, priority: 5 }], 'key');
+    const again = await send(queue, [{ priority: 5, headers: { shop: 'a', 7: 'x', event: 'paid' }, body: '1' }], 'key');
+    expect([again.status, again.json]).toEqual([201, first.json]);
+    const swapped = await send(
+      queue,
+      [{ priority: 5, headers: { shop: 'paid', 7: 'x', event: 'a' }, body: '1' }],
+      'key',
+    );
+    expectProblem(swapped, 422, 'idempotency-key-reused');
+  });
+
   test.each(['', '""', 'x'.repeat(129), '"x', 'one, two', 'a\\b', 'two words', 'grün'])(
     'that is %j is refused',
     async (key) => {

@@ -166,6 +166,30 @@ describe.concurrent('a request that is no call gets a documented answer', () => 
     },
   );
 
+  test.each([
+    ['POST', '/v1/admin/queues/{queue}/pause?side=producers'],
+    ['POST', '/v1/admin/queues/{queue}/purge?source=orders'],
+    ['PUT', '/v1/admin/queues/{queue}?delaySeconds=5'],
+    ['POST', '/v1/queues/{queue}/messages/dequeue?maxMessages=10'],
+    ['GET', '/v1/admin/queues?limit=10'],
+    ['GET', '/v1/admin/topics?__proto__=1'],
+  ])('a parameter in a query that the call does not have: %s %s', async (method, template) => {
+    const queue = await shared.newQueue();
+    await queue.enqueue('stays');
+    const answer = await shared.api.call(method, template.replace('{queue}', queue.name));
+    const { detail } = expectProblem(answer, 400, 'invalid-request');
+    expect(detail).toContain(`'${/\?(\w+)=/.exec(template)?.[1]}'`);
+    expect(await queue.get()).toMatchObject({ paused: false, delaySeconds: 0, stats: { ready: 1, leased: 0 } });
+  });
+
+  test('but an empty query is none', async () => {
+    expect((await shared.api.get('/v1/admin/queues?')).status).toBe(200);
+  });
+
+  test('a query with a parameter, at a broker with a key: the key is checked first', async () => {
+    expectProblem(await keyed.api.get('/v1/admin/queues?limit=10'), 401, 'unauthorized');
+  });
+
   test('but no word on slashes for `/` itself', async () => {
     const { detail } = expectProblem(await shared.api.post('/', {}), 404, 'invalid-request');
     expect(detail).not.toContain('slash');

@@ -250,6 +250,16 @@ describe.concurrent.each(brokers)('%s', (_, make) => {
     expect((await broker.browse(queue, { state: 'delayed' })).messages).toEqual([]);
   });
 
+  test('takes a request with its headers in another order for a repeat', async () => {
+    const queue = await newQueue();
+    const options = { idempotencyKey: 'key' };
+    const first = await broker.enqueue(queue, { messages: [{ body: '1', headers: { b: '1', a: '2' } }] }, options);
+    const again = broker.enqueue(queue, { messages: [{ body: '1', headers: { a: '2', b: '1' } }] }, options);
+    expect(await again).toEqual(first);
+    const swapped = broker.enqueue(queue, { messages: [{ body: '1', headers: { a: '1', b: '2' } }] }, options);
+    expect(await codeOf(swapped)).toBe('idempotency-key-reused');
+  });
+
   test('stores a deduplicationId and an Idempotency-Key once, and answers repeats like the first', async () => {
     const queue = await newQueue();
     const messages = [{ body: '1', deduplicationId: 'a' }, { body: '2' }, { body: '3', deduplicationId: 'a' }];

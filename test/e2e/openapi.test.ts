@@ -40,7 +40,7 @@ interface Operation {
   operationId: string;
   summary: string;
   parameters?: { name: string; in: string; schema: Record<string, unknown> }[];
-  requestBody?: { content: Record<string, Media> };
+  requestBody?: { required?: boolean; content: Record<string, Media> };
   responses: Record<string, { description: string; content?: Record<string, Media> }>;
   security?: unknown[];
 }
@@ -443,6 +443,18 @@ describe('the real answers of the broker', () => {
     const called = new Set(answers.map(([which]) => which));
     expect((Object.keys(CALLS) as Call[]).filter((which) => !called.has(which))).toEqual([]);
   });
+});
+
+test('a body is required exactly where the broker refuses a request without one', async () => {
+  const bodies = (Object.keys(CALLS) as Call[]).filter((call) => operation(call).requestBody !== undefined);
+  expect(bodies.length).toBeGreaterThan(20);
+  for (const call of bodies) {
+    const [method, template] = call.split(' ') as [string, string];
+    const path = template.replace('{id}', '019a0b5d-ac96-774b-8cce-b302099a8057').replaceAll(/\{\w+\}/g, 'bodiless');
+    const { json } = await shared.api.call<{ faults?: { path: string }[] }>(method, path);
+    const isMissed = json?.faults?.some((fault) => fault.path === '') ?? false;
+    expect(isMissed, call).toBe(operation(call).requestBody?.required === true);
+  }
 });
 
 /*

@@ -13,6 +13,7 @@ import { checkHost } from './http/check-host.js';
 import { acceptJson } from './http/json-body.js';
 import { serveDocs } from './http/openapi.js';
 import { toProblem } from './http/problem.filter.js';
+import { refuseQuery } from './http/refuse-query.js';
 import { REQUEST_ID_HEADER, requestIdOf } from './http/request-id.js';
 import { countAnswers, UnreadAnswers } from './http/unread-answers.js';
 import { VERSION } from './http/version.js';
@@ -89,6 +90,7 @@ export async function createBroker(
   acceptJson(adapter);
   await traceCalls(adapter, config);
   auditActions(adapter, app.get(AuditLog));
+  refuseQuery(adapter);
   if (!config.needsKeys) {
     // Loopback keeps other machines out, but not web pages in a browser on this machine.
     app.enableCsrfProtection();

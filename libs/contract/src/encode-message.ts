@@ -24,7 +24,7 @@ export interface EnqueueOptions {
    * `deduplicationSeconds`. Its enqueue returns the id of the first message.
    */
   deduplicationId?: string | undefined;
-  /** 1 to 128 characters. Required in a queue with ordering `group`, and refused in others. */
+  /** 1 to 128 characters. Required in a queue with ordering `group`. Makes other queues fair. */
   groupId?: string | undefined;
 }
 

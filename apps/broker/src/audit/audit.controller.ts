@@ -16,6 +16,7 @@ export class AuditController {
   @ApiCall({
     summary: 'A page of the actions of administrators, done and refused, the latest first',
     needs: { scope: 'admin', reach: 'everything' },
+    hasQuery: true,
     status: 200,
     answer: auditAnswer,
     problems: ['invalid-request'],

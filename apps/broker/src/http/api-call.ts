@@ -11,6 +11,8 @@ export interface CallConfig extends NeedsConfig {
   call: string;
   /** The call's name in the audit and in OpenAPI. */
   action: string;
+  /** The handler reads the query, and refuses what it does not know. */
+  hasQuery: boolean;
 }
 
 /** Problems of every call. */
@@ -33,17 +35,20 @@ export function ApiCall(call: {
   summary: string;
   /** The rights that the caller's API key must have. */
   needs: Needs;
+  /** The call has parameters in its query. Without it, the broker refuses every one. */
+  hasQuery?: true;
   status: number;
   answer?: z.ZodType;
   problems: ErrorCode[];
 }): MethodDecorator {
   return applyDecorators(
     (target: object, verb: string | symbol, descriptor: PropertyDescriptor) =>
-      RouteConfig({ call: String(verb), action: call.id ?? String(verb), needs: call.needs } satisfies CallConfig)(
-        target,
-        verb,
-        descriptor,
-      ),
+      RouteConfig({
+        call: String(verb),
+        action: call.id ?? String(verb),
+        needs: call.needs,
+        hasQuery: call.hasQuery === true,
+      } satisfies CallConfig)(target, verb, descriptor),
     ApiOperation({ summary: call.summary, ...(call.id !== undefined && { operationId: call.id }) }),
     ApiResponse({ status: call.status, description: 'Done', ...(call.answer && { standardSchema: call.answer }) }),
     ApiProblems([...call.problems, ...EVERYWHERE]),

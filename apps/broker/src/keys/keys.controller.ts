@@ -61,6 +61,7 @@ export class KeysController {
   @ApiCall({
     summary: 'A page of API keys by name',
     needs: NEEDS,
+    hasQuery: true,
     status: 200,
     answer: keysAnswer,
     problems: ['invalid-request'],
@@ -113,9 +114,10 @@ export class KeysController {
     answer: keyAnswer,
     problems: ['invalid-request', 'key-not-found'],
   })
+  @ApiBody({ required: false })
   async putKeyLimits(
     @Param('key', { schema: keyName }) name: string,
-    @Body({ schema: keyLimits }) limits: KeyLimitsRequest,
+    @Body({ schema: keyLimits.default({}) }) limits: KeyLimitsRequest,
     @Audited() changes: Changes,
   ): Promise<KeyAnswer> {
     const before = await this.keys.get(name);

@@ -1,5 +1,5 @@
 import { Body, Controller, Delete, Headers, HttpCode, Param, Post } from '@nestjs/common';
-import { ApiBearerAuth, ApiHeader, ApiTags } from '@nestjs/swagger';
+import { ApiBearerAuth, ApiBody, ApiHeader, ApiTags } from '@nestjs/swagger';
 import {
   type AckAnswer,
   ackAnswer,
@@ -80,6 +80,7 @@ export class MessagesController {
     answer: dequeueAnswer,
     problems: ['invalid-request', 'queue-not-found', 'rate-limited'],
   })
+  @ApiBody({ required: false })
   async dequeue(
     @Param('queue', { schema: queueName }) queue: string,
     @Body({ schema: dequeueRequest.default({ maxMessages: 1, waitSeconds: 0 }) })

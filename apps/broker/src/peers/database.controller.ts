@@ -23,7 +23,7 @@ export class DatabaseController {
     needs: { scope: 'admin', reach: 'everything' },
     status: 200,
     answer: databaseAnswer,
-    problems: [],
+    problems: ['invalid-request'],
   })
   async getDatabase(): Promise<DatabaseAnswer> {
     const [state, partitions, brokers] = await Promise.all([

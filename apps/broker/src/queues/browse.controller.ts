@@ -45,6 +45,7 @@ export class BrowseController {
   @ApiCall({
     summary: "A page of a queue's messages in one state, in hand-out order, without leasing them",
     needs: { scope: 'admin', reach: ['queue'] },
+    hasQuery: true,
     status: 200,
     answer: browseAnswer,
     problems: ['invalid-request', 'queue-not-found'],
@@ -123,7 +124,7 @@ export class BrowseController {
     needs: { scope: 'admin', reach: 'everything' },
     status: 200,
     answer: reaperAnswer,
-    problems: [],
+    problems: ['invalid-request'],
   })
   async getReaper(): Promise<ReaperAnswer> {
     const leader = await this.reaper.leader();

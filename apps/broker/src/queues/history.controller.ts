@@ -19,6 +19,7 @@ export class HistoryController {
   @ApiCall({
     summary: 'The last minutes of a queue, up to a day: what happened in each, and how deep it was',
     needs: { scope: 'admin', reach: ['queue'] },
+    hasQuery: true,
     status: 200,
     answer: historyAnswer,
     problems: ['invalid-request', 'queue-not-found'],

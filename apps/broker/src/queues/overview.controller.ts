@@ -16,6 +16,7 @@ export class OverviewController {
   @ApiCall({
     summary: 'What needs attention, and a page of queues with counts, rates and the last hour',
     needs: { scope: 'admin' },
+    hasQuery: true,
     status: 200,
     answer: overviewAnswer,
     problems: ['invalid-request'],

@@ -50,7 +50,7 @@ export class QueuesController {
     needs: { scope: 'admin' },
     status: 200,
     answer: queuesAnswer,
-    problems: [],
+    problems: ['invalid-request'],
   })
   async list(@CalledBy() caller: Caller): Promise<QueuesAnswer> {
     return { queues: await this.queues.list(caller) };
@@ -85,6 +85,7 @@ export class QueuesController {
     description: '`*`: create the queue only if it does not exist, and never change it',
     schema: { type: 'string', enum: ['*'] },
   })
+  @ApiBody({ required: false })
   async put(
     @Param('queue', { schema: queueName }) queue: string,
     @Body({ schema: putQueueRequest }) settings: PutQueueRequest,
@@ -108,6 +109,7 @@ export class QueuesController {
     id: 'deleteQueue',
     summary: 'Delete a queue; with force=true also one that has messages',
     needs: { scope: 'admin', reach: ['queue'] },
+    hasQuery: true,
     status: 204,
     problems: ['invalid-request', 'queue-not-found', 'queue-not-empty', 'queue-locked'],
   })

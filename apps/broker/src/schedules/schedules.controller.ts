@@ -32,6 +32,7 @@ export class SchedulesController {
     id: 'listSchedules',
     summary: 'A page of schedules by name, with their next and last runs',
     needs: { scope: 'admin' },
+    hasQuery: true,
     status: 200,
     answer: schedulesAnswer,
     problems: ['invalid-request'],

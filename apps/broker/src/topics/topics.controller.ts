@@ -39,7 +39,7 @@ export class TopicsController {
     needs: { scope: 'admin' },
     status: 200,
     answer: topicsAnswer,
-    problems: [],
+    problems: ['invalid-request'],
   })
   async list(@CalledBy() caller: Caller): Promise<TopicsAnswer> {
     return { topics: (await this.topics.list()).filter(({ name }) => caller.reaches(name)).map(toTopic) };
@@ -123,6 +123,7 @@ export class TopicsController {
     problems: ['invalid-request', 'topic-not-found', 'queue-not-found'],
   })
   @ApiResponse({ status: 201, description: 'Created', standardSchema: subscriptionAnswer })
+  @ApiBody({ required: false })
   async putSubscription(
     @Param('topic', { schema: topicName }) topic: string,
     @Param('queue', { schema: queueName }) queue: string,

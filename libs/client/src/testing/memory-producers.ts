@@ -32,7 +32,7 @@ export class MemoryProducers {
     const { messages } = readRequest(enqueueRequest, request, this.sizes);
     for (const [index, message] of messages.entries()) checkGroup(message, { name: queue, ordering }, index);
     const key = readRequest(idempotencyKeySchema, idempotencyKey);
-    const text = JSON.stringify(messages);
+    const text = textOf(messages);
     const repeated = key === undefined ? undefined : this.#enqueued.answer(queue, key, text, now);
     if (repeated !== undefined) return repeated;
     const stamped = this.messages.stamp(messages, null);
@@ -60,7 +60,7 @@ export class MemoryProducers {
     const { messages } = readRequest(publishRequest, request, this.sizes);
     const { deduplicationSeconds } = this.topics.use(topic);
     const key = readRequest(idempotencyKeySchema, idempotencyKey);
-    const text = JSON.stringify(messages);
+    const text = textOf(messages);
     const repeated = key === undefined ? undefined : this.#published.answer(topic, key, text, now);
     if (repeated !== undefined) return repeated;
     const stamped = this.messages.stamp(messages, topic).map((message, index) => {
@@ -100,4 +100,14 @@ export class MemoryProducers {
   forgetTopic(topic: string): void {
     this.#published.forget(topic);
   }
+}
+
+/** The text by which two requests are compared. Headers may come in any order. */
+function textOf(messages: readonly { headers?: Readonly<Record<string, string>> | undefined }[]): string {
+  return JSON.stringify(
+    messages.map(({ headers = {}, ...message }) => ({
+      ...message,
+      headers: Object.entries(headers).toSorted(([one], [other]) => (one < other ? -1 : 1)),
+    })),
+  );
 }

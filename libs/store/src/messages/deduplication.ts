@@ -227,15 +227,22 @@ function toRecord(answer: readonly Slot[]): Buffer {
 }
 
 /**
- * Tells whether two requests ask for the same. Absent fields do not count, nor does their order.
+ * Tells whether two requests ask for the same. Absent fields do not count, nor does the order of
+ * fields and headers: some languages write a map in another order each time.
  */
 function digestOf(messages: readonly NewMessage[]): Buffer {
   const parts = messages.flatMap(({ body, headers, ...rest }) => {
     const fields = Object.entries(rest).filter(([, value]) => value !== undefined);
     const shape = [body.length, headers?.length ?? null, fields.toSorted(([one], [other]) => (one < other ? -1 : 1))];
-    return [Buffer.from(JSON.stringify(shape)), body, headers ?? NOTHING];
+    return [Buffer.from(JSON.stringify(shape)), body, headers === null ? NOTHING : inOrder(headers)];
   });
   return shortHash(Buffer.concat(parts));
+}
+
+/** Headers as JSON, in the order of their names. */
+function inOrder(headers: Buffer): Buffer {
+  const entries = Object.entries(JSON.parse(headers.toString()) as Record<string, unknown>);
+  return Buffer.from(JSON.stringify(Object.fromEntries(entries.toSorted(([one], [other]) => (one < other ? -1 : 1)))));
 }
 
 const NOTHING = Buffer.alloc(0);
