@@ -220,6 +220,8 @@ export class MessageOperations {
     return outcomes(receipts, failed, (receipt, code) => {
       if (late.has(receipt)) return undefined;
       if (code === 'invalid-request') return invalidHandle(receipt);
+      // The change of another message of the group may have ended this timeout too.
+      if (code === 'lease-lost' && queue.ordering !== null && seconds === 0) return undefined;
       return invalidValue(
         receipt,
         'ReceiptHandle',
