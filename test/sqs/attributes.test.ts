@@ -3,6 +3,7 @@ import {
   CreateQueueCommand,
   DeleteMessageCommand,
   GetQueueAttributesCommand,
+  ListQueuesCommand,
   ReceiveMessageCommand,
   RemovePermissionCommand,
   SendMessageBatchCommand,
@@ -194,6 +195,24 @@ test('an AWSTraceHeader is at most 1 KiB large, because it is no part of the siz
   );
   expect(Successful).toMatchObject([{ Id: 'fits' }]);
   expect(Failed).toMatchObject([{ Id: 'large', Code: 'InvalidParameterValue' }]);
+});
+
+test('an answer without any of the wanted attributes has no member Attributes', async () => {
+  const QueueUrl = urlOf(await create());
+  const ask = async (name: 'Policy' | 'DelaySeconds') =>
+    (await sqs().send(new GetQueueAttributesCommand({ QueueUrl, AttributeNames: [name] }))).Attributes;
+  expect(await ask('Policy')).toBeUndefined();
+  expect(await ask('DelaySeconds')).toEqual({ DelaySeconds: '0' });
+});
+
+test('a list of queues refuses a token that no list gave, because an empty list would be a lie', async () => {
+  const name = await create();
+  const list = (NextToken: string) =>
+    sqs().send(new ListQueuesCommand({ QueueNamePrefix: name, MaxResults: 1, NextToken }));
+  for (const token of ['~', 'not a token', `${Buffer.from(name).toString('base64url')}=`])
+    await expect(list(token)).rejects.toMatchObject({ name: 'InvalidParameterValue' });
+  const before = Buffer.from(name.slice(0, -1)).toString('base64url');
+  expect((await list(before)).QueueUrls).toEqual([urlOf(name)]);
 });
 
 test('the DelaySeconds of a FIFO queue delays each message, and a message cannot change it', async () => {

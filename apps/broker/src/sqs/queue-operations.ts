@@ -74,8 +74,8 @@ export class QueueOperations {
     GetQueueAttributes: async ({ AttributeNames = [], ...input }, context) => {
       const wanted = wantedNames(AttributeNames);
       const queue = await this.repository.getFresh(queueOf(input, context));
-      if (wanted.size === 0) return {};
-      return { Attributes: await this.attributes(queue, wanted, context) };
+      const has = await this.attributes(queue, wanted, context);
+      return Object.keys(has).length === 0 ? {} : { Attributes: has };
     },
     SetQueueAttributes: async ({ Attributes = {}, ...input }, context) => {
       const name = queueOf(input, context);
