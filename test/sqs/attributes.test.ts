@@ -151,11 +151,12 @@ describe('the Policy of a queue', () => {
 test('a text attribute is at most 8 KiB large, however it grows', async () => {
   const largest = 8192;
   const name = await create({ KmsMasterKeyId: 'k'.repeat(largest) });
-  for (const Attributes of [
+  const tooLarge: Record<string, string>[] = [
     { KmsMasterKeyId: 'k'.repeat(largest + 1) },
     { Policy: JSON.stringify({ Id: 'ü'.repeat(largest / 2) }) },
     { RedrivePolicy: `${to(name).RedrivePolicy}${' '.repeat(largest)}` },
-  ]) {
+  ];
+  for (const Attributes of tooLarge) {
     const refused = { name: 'InvalidAttributeValue', message: expect.stringContaining(`at most ${largest} bytes`) };
     await expect(create(Attributes)).rejects.toMatchObject(refused);
     await expect(set(name, Attributes)).rejects.toMatchObject(refused);
