@@ -3,8 +3,10 @@ import {
   CreateQueueCommand,
   DeleteMessageCommand,
   GetQueueAttributesCommand,
+  ListQueuesCommand,
   ReceiveMessageCommand,
   RemovePermissionCommand,
+  SendMessageBatchCommand,
   SendMessageCommand,
   SetQueueAttributesCommand,
 } from '@aws-sdk/client-sqs';
@@ -144,6 +146,74 @@ describe('the Policy of a queue', () => {
       expect((await attributeOf(name, 'Policy')) ?? '').not.toContain('theirs');
     }
   });
+});
+
+test('a text attribute is at most 8 KiB large, however it grows', async () => {
+  const largest = 8192;
+  const name = await create({ KmsMasterKeyId: 'k'.repeat(largest) });
+  const tooLarge: Record<string, string>[] = [
+    { KmsMasterKeyId: 'k'.repeat(largest + 1) },
+    { Policy: JSON.stringify({ Id: 'ü'.repeat(largest / 2) }) },
+    { RedrivePolicy: `${to(name).RedrivePolicy}${' '.repeat(largest)}` },
+  ];
+  for (const Attributes of tooLarge) {
+    const refused = { name: 'InvalidAttributeValue', message: expect.stringContaining(`at most ${largest} bytes`) };
+    await expect(create(Attributes)).rejects.toMatchObject(refused);
+    await expect(set(name, Attributes)).rejects.toMatchObject(refused);
+  }
+  const add = (Label: string) =>
+    sqs().send(
+      new AddPermissionCommand({
+        QueueUrl: urlOf(name),
+        Label,
+        AWSAccountIds: ['111111111111'],
+        Actions: ['SendMessage'],
+      }),
+    );
+  await expect(add('l'.repeat(largest))).rejects.toMatchObject({ name: 'OverLimit' });
+  expect(await attributeOf(name, 'Policy')).toBeUndefined();
+  await add('l');
+  expect(await attributeOf(name, 'Policy')).toContain('"Sid":"l"');
+});
+
+test('an AWSTraceHeader is at most 1 KiB large, because it is no part of the size of its message', async () => {
+  const QueueUrl = urlOf(await create({ MaximumMessageSize: '1024' }));
+  const traced = (bytes: number) => ({
+    MessageBody: 'b'.repeat(1024),
+    MessageSystemAttributes: { AWSTraceHeader: { DataType: 'String', StringValue: 'R'.repeat(bytes) } },
+  });
+  await sqs().send(new SendMessageCommand({ QueueUrl, ...traced(1024) }));
+  const refused = { name: 'InvalidParameterValue', message: expect.stringContaining('at most 1024 bytes') };
+  await expect(sqs().send(new SendMessageCommand({ QueueUrl, ...traced(1025) }))).rejects.toMatchObject(refused);
+  const { Successful, Failed } = await sqs().send(
+    new SendMessageBatchCommand({
+      QueueUrl,
+      Entries: [
+        { Id: 'large', ...traced(1025) },
+        { Id: 'fits', ...traced(1) },
+      ],
+    }),
+  );
+  expect(Successful).toMatchObject([{ Id: 'fits' }]);
+  expect(Failed).toMatchObject([{ Id: 'large', Code: 'InvalidParameterValue' }]);
+});
+
+test('an answer without any of the wanted attributes has no member Attributes', async () => {
+  const QueueUrl = urlOf(await create());
+  const ask = async (name: 'Policy' | 'DelaySeconds') =>
+    (await sqs().send(new GetQueueAttributesCommand({ QueueUrl, AttributeNames: [name] }))).Attributes;
+  expect(await ask('Policy')).toBeUndefined();
+  expect(await ask('DelaySeconds')).toEqual({ DelaySeconds: '0' });
+});
+
+test('a list of queues refuses a token that no list gave, because an empty list would be a lie', async () => {
+  const name = await create();
+  const list = (NextToken: string) =>
+    sqs().send(new ListQueuesCommand({ QueueNamePrefix: name, MaxResults: 1, NextToken }));
+  for (const token of ['~', 'not a token', `${Buffer.from(name).toString('base64url')}=`])
+    await expect(list(token)).rejects.toMatchObject({ name: 'InvalidParameterValue' });
+  const before = Buffer.from(name.slice(0, -1)).toString('base64url');
+  expect((await list(before)).QueueUrls).toEqual([urlOf(name)]);
 });
 
 test('the DelaySeconds of a FIFO queue delays each message, and a message cannot change it', async () => {

@@ -1,4 +1,5 @@
 import {
+  ChangeMessageVisibilityBatchCommand,
   ChangeMessageVisibilityCommand,
   CreateQueueCommand,
   DeleteMessageBatchCommand,
@@ -103,6 +104,57 @@ test('one receive gets ten messages of a group that were sent one by one, and th
   expect(textOf(rest)).toBe('m10 m11 m12');
   for (const one of rest) await remove(one);
   expect(await receive()).toEqual([]);
+});
+
+test('all messages of a group get the visibility timeout 0, in one batch or one by one, and come again in order', async () => {
+  const sqs = newClient(rowmq.broker.url);
+  const { QueueUrl } = await sqs.send(
+    new CreateQueueCommand({
+      QueueName: `${newQueueName()}.fifo`,
+      Attributes: { FifoQueue: 'true', ContentBasedDeduplication: 'true' },
+    }),
+  );
+  const bodies = ['a', 'b', 'c'];
+  // The messages of one request are stored together.
+  const Entries = bodies.map((Id) => ({ Id, MessageBody: Id, MessageGroupId: 'g' }));
+  await sqs.send(new SendMessageBatchCommand({ QueueUrl, Entries }));
+  const receive = async () => {
+    const { Messages = [] } = await sqs.send(
+      new ReceiveMessageCommand({ QueueUrl, MaxNumberOfMessages: 10, WaitTimeSeconds: 20, VisibilityTimeout: 600 }),
+    );
+    expect(Messages.map(({ Body }) => Body)).toEqual(bodies);
+    return Messages.map(({ ReceiptHandle }, index) => ({
+      Id: String(index),
+      ReceiptHandle: ReceiptHandle!,
+      VisibilityTimeout: 0,
+    }));
+  };
+  const answer = await sqs.send(new ChangeMessageVisibilityBatchCommand({ QueueUrl, Entries: await receive() }));
+  expect(answer.Failed).toBeUndefined();
+  expect(answer.Successful?.map(({ Id }) => Id)).toEqual(['0', '1', '2']);
+
+  const held = await receive();
+  for (const { ReceiptHandle } of held)
+    await sqs.send(new ChangeMessageVisibilityCommand({ QueueUrl, ReceiptHandle, VisibilityTimeout: 0 }));
+  const current = await receive();
+
+  // A receipt that is not the current one must not end the timeout of somebody else.
+  const stale = { QueueUrl, ReceiptHandle: held[0]!.ReceiptHandle };
+  await sqs.send(new ChangeMessageVisibilityCommand({ ...stale, VisibilityTimeout: 0 }));
+  const { Messages } = await sqs.send(new ReceiveMessageCommand({ QueueUrl, WaitTimeSeconds: 1 }));
+  expect(Messages).toBeUndefined();
+  const refused = { name: 'InvalidParameterValue' };
+  await expect(sqs.send(new ChangeMessageVisibilityCommand({ ...stale, VisibilityTimeout: 1 }))).rejects.toMatchObject(
+    refused,
+  );
+  const deleted = await sqs.send(new DeleteMessageBatchCommand({ QueueUrl, Entries: current }));
+  expect(deleted.Failed).toBeUndefined();
+  // The message is gone.
+  await expect(
+    sqs.send(
+      new ChangeMessageVisibilityCommand({ QueueUrl, ReceiptHandle: current[0]!.ReceiptHandle, VisibilityTimeout: 0 }),
+    ),
+  ).rejects.toMatchObject(refused);
 });
 
 test('a FIFO queue keeps the order of 200 groups, although consumers vanish', { timeout: 240_000 }, async () => {

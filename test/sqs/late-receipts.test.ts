@@ -1,4 +1,5 @@
 import {
+  ChangeMessageVisibilityBatchCommand,
   ChangeMessageVisibilityCommand,
   CreateQueueCommand,
   DeleteMessageCommand,
@@ -77,6 +78,30 @@ test('a receipt works after a change of the visibility to 0 until somebody else 
   expect(await counts(QueueUrl)).toEqual(['0', '1']);
   await sqs.send(new DeleteMessageCommand({ QueueUrl, ReceiptHandle: current }));
   expect(await counts(QueueUrl)).toEqual(['0', '0']);
+});
+
+test('failures of a batch are in the order of its entries, and name the handle that the client sent', async () => {
+  const sqs = newClient(rowmq.broker.url);
+  const { QueueUrl } = await sqs.send(new CreateQueueCommand({ QueueName: newQueueName() }));
+  await sqs.send(new SendMessageCommand({ QueueUrl, MessageBody: 'x' }));
+  const gone = await receive(QueueUrl, 60);
+  await sqs.send(new DeleteMessageCommand({ QueueUrl, ReceiptHandle: gone }));
+  const { Failed = [] } = await sqs.send(
+    new ChangeMessageVisibilityBatchCommand({
+      QueueUrl,
+      Entries: [
+        { Id: 'gone', ReceiptHandle: gone, VisibilityTimeout: 60 },
+        { Id: 'none', ReceiptHandle: 'none', VisibilityTimeout: 60 },
+        { Id: 'late', ReceiptHandle: gone, VisibilityTimeout: 43_201 },
+      ],
+    }),
+  );
+  expect(Failed.map(({ Id, Code }) => [Id, Code])).toEqual([
+    ['gone', 'InvalidParameterValue'],
+    ['none', 'ReceiptHandleIsInvalid'],
+    ['late', 'InvalidParameterValue'],
+  ]);
+  expect(Failed[0]?.Message).toContain(`Value ${gone} for parameter ReceiptHandle`);
 });
 
 test('a change of the visibility to 0 counts as a nack, and frees one message of several', async () => {

@@ -10,7 +10,7 @@ import { BatchResult, checkEntries } from './batch-entries.js';
 import { readWanted, toIncoming } from './incoming-message.js';
 import { type Outgoing, toOutgoing } from './outgoing-message.js';
 import { messageBytesOf } from './queue-attributes.js';
-import { invalidHandle, readHandle } from './receipt-handle.js';
+import { invalidHandle, readHandle, writeHandle } from './receipt-handle.js';
 import { sequenceNumberOf } from './sequence-number.js';
 import { type Operations, queueOf, type SqsContext } from './sqs-context.js';
 import { invalidValue, required, SqsError } from './sqs-error.js';
@@ -181,10 +181,12 @@ export class MessageOperations {
           );
     for (const [index, { entry }] of valid.entries()) {
       const error = errors[index];
-      if (error === undefined) result.add(entry.Id);
-      else refused.set(entry.Id, error);
+      if (error !== undefined) refused.set(entry.Id, error);
     }
-    for (const [id, error] of refused) result.fail(id, error);
+    for (const { Id } of entries) {
+      if (refused.has(Id)) result.fail(Id, refused.get(Id));
+      else result.add(Id);
+    }
     return result.toAnswer();
   }
 
@@ -193,9 +195,10 @@ export class MessageOperations {
     const { failed } = await this.messages.ack(queue.name, receipts);
     await this.tryLate(queue, failed, 'settle');
     return outcomes(receipts, failed, (receipt, code) => {
-      if (code === 'invalid-request') return invalidHandle(receipt);
+      const handle = writeHandle(queue.id, receipt);
+      if (code === 'invalid-request') return invalidHandle(handle);
       if (code === 'lease-lost' && queue.ordering !== null)
-        return invalidValue(receipt, 'ReceiptHandle', 'The receipt handle has expired.');
+        return invalidValue(handle, 'ReceiptHandle', 'The receipt handle has expired.');
       return undefined;
     });
   }
@@ -219,9 +222,12 @@ export class MessageOperations {
     const late = await this.tryLate(queue, failed, { leaseSeconds: seconds });
     return outcomes(receipts, failed, (receipt, code) => {
       if (late.has(receipt)) return undefined;
-      if (code === 'invalid-request') return invalidHandle(receipt);
+      const handle = writeHandle(queue.id, receipt);
+      if (code === 'invalid-request') return invalidHandle(handle);
+      // The change of another message of the group may have ended this timeout too.
+      if (code === 'lease-lost' && queue.ordering !== null && seconds === 0) return undefined;
       return invalidValue(
-        receipt,
+        handle,
         'ReceiptHandle',
         'Message does not exist or is not available for visibility timeout change.',
       );

@@ -11,6 +11,8 @@ const MOST_DELAY_SECONDS = 900;
 /** Visible ASCII. */
 const GROUP_OR_ID = /^[!-~]{1,128}$/;
 const TRACE_HEADER = 'AWSTraceHeader';
+/** It is no part of the message's size, so it needs a limit of its own. */
+const MOST_TRACE_BYTES = 1024;
 
 type Sent = Omit<Input<'SendMessage'>, 'QueueUrl'>;
 
@@ -149,6 +151,10 @@ function readTrace(given: Sent['MessageSystemAttributes']): Map<string, StoredHe
   if (DataType !== 'String' || StringValue === undefined || StringValue === '')
     throw invalidParameter(
       `The message system attribute '${TRACE_HEADER}' must contain a non-empty value of type 'String'.`,
+    );
+  if (Buffer.byteLength(StringValue) > MOST_TRACE_BYTES)
+    throw invalidParameter(
+      `The message system attribute '${TRACE_HEADER}' must have at most ${MOST_TRACE_BYTES} bytes.`,
     );
   return new Map([[TRACE_HEADER, StringValue]]);
 }

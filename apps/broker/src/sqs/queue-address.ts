@@ -68,8 +68,15 @@ export function pageOf(
   if (MaxResults !== undefined && (MaxResults < 1 || MaxResults > 1000))
     throw invalidValue(MaxResults, 'MaxResults', 'Must be between 1 and 1000, if provided.');
   const after = NextToken === undefined ? '' : Buffer.from(NextToken, 'base64url').toString();
+  // With a broken token, an empty page would say that there are no queues left.
+  if (NextToken !== undefined && tokenOf(after) !== NextToken)
+    throw invalidValue(NextToken, 'NextToken', 'It is not a token of this list.');
   const left = names.filter((name) => name > after);
   const page = left.slice(0, MaxResults ?? 1000);
   const isMore = MaxResults !== undefined && left.length > page.length;
-  return { page, next: isMore ? Buffer.from(page.at(-1) ?? '').toString('base64url') : undefined };
+  return { page, next: isMore ? tokenOf(page.at(-1) ?? '') : undefined };
+}
+
+function tokenOf(name: string): string {
+  return Buffer.from(name).toString('base64url');
 }

@@ -4,7 +4,15 @@ import { readPolicy } from './permission.js';
 import { type Address, arnOf } from './queue-address.js';
 import { type AllowedSources, readAllowedSources, readRedrivePolicy } from './redrive-policy.js';
 import { SqsError } from './sqs-error.js';
-import { settingsOf, type SqsSettings, TEXT_ATTRIBUTES, type TextAttribute, writeSettings } from './sqs-settings.js';
+import {
+  isTooLarge,
+  MOST_TEXT_BYTES,
+  settingsOf,
+  type SqsSettings,
+  TEXT_ATTRIBUTES,
+  type TextAttribute,
+  writeSettings,
+} from './sqs-settings.js';
 
 /** The most that SQS takes. A broker may take less. */
 const MOST_MESSAGE_BYTES = 1_048_576;
@@ -211,6 +219,7 @@ function readText(name: string, value: string, settings: SqsSettings): void {
 }
 
 function setText(settings: SqsSettings, name: TextAttribute, value: string): void {
+  if (isTooLarge(value)) throw badValue(name, `it may have at most ${MOST_TEXT_BYTES} bytes`);
   const { [name]: _, ...others } = settings.texts ?? {};
   const texts = value === '' ? others : { ...others, [name]: value };
   if (Object.keys(texts).length > 0) settings.texts = texts;
@@ -239,8 +248,9 @@ function isTrue(value: string | undefined, name: string): boolean {
   return text === 'true';
 }
 
-function badValue(name: string): SqsError {
-  return new SqsError('InvalidAttributeValue', `Invalid value for the parameter ${name}.`);
+function badValue(name: string, reason?: string): SqsError {
+  const end = reason === undefined ? '.' : `: ${reason}.`;
+  return new SqsError('InvalidAttributeValue', `Invalid value for the parameter ${name}${end}`);
 }
 
 function unknownAttribute(name: string): SqsError {

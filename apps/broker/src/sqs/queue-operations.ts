@@ -19,7 +19,7 @@ import { readRedrivePolicy } from './redrive-policy.js';
 import { type Operations, queueOf, type SqsContext } from './sqs-context.js';
 import { invalidParameter, invalidValue, missing, required, SqsError } from './sqs-error.js';
 import type { Input } from './sqs-input.js';
-import { settingsOf, writeSettings } from './sqs-settings.js';
+import { isTooLarge, MOST_TEXT_BYTES, settingsOf, writeSettings } from './sqs-settings.js';
 
 /** A purge answers after this long, and goes on in the background. */
 const PURGE_SECONDS = 20;
@@ -74,8 +74,8 @@ export class QueueOperations {
     GetQueueAttributes: async ({ AttributeNames = [], ...input }, context) => {
       const wanted = wantedNames(AttributeNames);
       const queue = await this.repository.getFresh(queueOf(input, context));
-      if (wanted.size === 0) return {};
-      return { Attributes: await this.attributes(queue, wanted, context) };
+      const has = await this.attributes(queue, wanted, context);
+      return Object.keys(has).length === 0 ? {} : { Attributes: has };
     },
     SetQueueAttributes: async ({ Attributes = {}, ...input }, context) => {
       const name = queueOf(input, context);
@@ -272,7 +272,11 @@ export class QueueOperations {
         ...policy,
         Statement: statements,
       };
-      const changed = statements.length === 0 ? texts : { ...texts, Policy: JSON.stringify(document) };
+      const text = JSON.stringify(document);
+      // A removal from a Policy that is too large makes it smaller.
+      if (isTooLarge(text) && text.length > (Policy ?? '').length)
+        throw new SqsError('OverLimit', `The Policy may have at most ${MOST_TEXT_BYTES} bytes.`);
+      const changed = statements.length === 0 ? texts : { ...texts, Policy: text };
       return { sqs: writeSettings({ ...settings, texts: changed }) };
     });
   }

@@ -23,7 +23,14 @@ export const TEXT_ATTRIBUTES = [
   'KmsDataKeyReusePeriodSeconds',
   'SqsManagedSseEnabled',
 ] as const;
+/** As for a policy on AWS. Every broker holds the settings of all queues in memory. */
+export const MOST_TEXT_BYTES = 8192;
 export type TextAttribute = (typeof TEXT_ATTRIBUTES)[number];
+
+/** Whether a text is too large to be kept as an attribute. */
+export function isTooLarge(text: string): boolean {
+  return Buffer.byteLength(text) > MOST_TEXT_BYTES;
+}
 
 const NONE: SqsSettings = {};
 /** Settings by their text: a receive would otherwise parse them each time. */
