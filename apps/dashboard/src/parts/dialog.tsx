@@ -121,8 +121,13 @@ interface Input {
   readonly spellcheck?: boolean;
 }
 
-/** A labelled input. Its help is read out with it. */
-export function Field({ label, name, help, ...input }: FieldProps & Input): JSX.Element {
+/**
+ * A labelled input. Its help is read out with it.
+ *
+ * The value is only the first one: the page below a form reads again every few seconds, and must
+ * not undo what was typed.
+ */
+export function Field({ label, name, help, value, ...input }: FieldProps & Input): JSX.Element {
   const id = useId();
   return (
     <p class="field">
@@ -131,6 +136,7 @@ export function Field({ label, name, help, ...input }: FieldProps & Input): JSX.
         id={id}
         name={name}
         aria-describedby={help === undefined ? undefined : `${id}-help`}
+        defaultValue={value === undefined ? undefined : String(value)}
         {...(input as object)}
       />
       {help !== undefined && (
@@ -142,17 +148,25 @@ export function Field({ label, name, help, ...input }: FieldProps & Input): JSX.
   );
 }
 
+/** A labelled text of several lines. The value is the first one, as that of {@link Field}. */
 export function Area({
   label,
   name,
   help,
+  value,
   ...area
 }: FieldProps & { rows: number; value?: string; required?: boolean; spellcheck?: boolean }): JSX.Element {
   const id = useId();
   return (
     <p class="field">
       <label for={id}>{label}</label>
-      <textarea id={id} name={name} aria-describedby={help === undefined ? undefined : `${id}-help`} {...area} />
+      <textarea
+        id={id}
+        name={name}
+        aria-describedby={help === undefined ? undefined : `${id}-help`}
+        defaultValue={value}
+        {...area}
+      />
       {help !== undefined && (
         <small id={`${id}-help`} class="muted">
           {help}
