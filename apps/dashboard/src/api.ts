@@ -14,7 +14,15 @@ export class ApiError extends Error {
   ) {
     super(message);
   }
+
+  /** The broker has decided: it answers the same until somebody changes something. */
+  get isRefusal(): boolean {
+    return this.status >= 400 && this.status < 500 && !PASSING.has(this.status);
+  }
 }
+
+/** A session that is read again, a connection that ends, and a limit. */
+const PASSING = new Set([401, 408, 429]);
 
 interface Trouble {
   readonly text: string;
