@@ -143,6 +143,23 @@ export async function change<T>(
   return answer;
 }
 
+/** A repeat of the same content after a lost answer has the same key, and is stored once. */
+export class RepeatKey {
+  private content = '';
+  private key = '';
+
+  /** The header for this content. */
+  headersFor(content: unknown): Record<string, string> {
+    const text = JSON.stringify(content);
+    if (text !== this.content) {
+      this.content = text;
+      const bytes = crypto.getRandomValues(new Uint8Array(16));
+      this.key = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+    }
+    return { 'idempotency-key': this.key };
+  }
+}
+
 export async function readSession(): Promise<void> {
   session.value = await get<SessionAnswer>('dashboard/session');
 }

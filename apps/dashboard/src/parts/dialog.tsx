@@ -11,8 +11,8 @@ interface FormDialogProps {
   /** A name that the reader types, so that nothing happens to another queue. */
   readonly confirmName?: string;
   readonly children?: ComponentChildren;
-  /** Does it, and returns what to say then. */
-  readonly onSubmit: (values: FormData) => Promise<string | undefined>;
+  /** Does it, and returns what to say then. The signal tells that the form was closed. */
+  readonly onSubmit: (values: FormData, closed: AbortSignal) => Promise<string | undefined>;
   readonly onClose: () => void;
 }
 
@@ -24,18 +24,25 @@ export function FormDialog(props: FormDialogProps): JSX.Element {
   const [typed, setTyped] = useState('');
   const [isBusy, setBusy] = useState(false);
   const [error, setError] = useState<string>();
+  const closed = useRef(new AbortController());
   useEffect(() => {
     const opener = document.activeElement as HTMLElement | null;
+    const { current: onceClosed } = closed;
     dialog.current?.showModal();
-    return () => opener?.focus();
+    return () => {
+      onceClosed.abort();
+      opener?.focus();
+    };
   }, []);
   const submit = async (values: FormData): Promise<void> => {
     setBusy(true);
     setError(undefined);
     try {
-      const done = await onSubmit(values);
+      const { signal } = closed.current;
+      const done = await onSubmit(values, signal);
       if (done !== undefined) toast(done);
-      onClose();
+      // The reader may have opened another form meanwhile.
+      if (!signal.aborted) onClose();
     } catch (failure) {
       setBusy(false);
       setError(messageOf(failure as Error));
