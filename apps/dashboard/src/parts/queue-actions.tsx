@@ -259,7 +259,12 @@ function ReplayDialog({ queue: { name }, onClose }: DialogProps): JSX.Element {
           }
         } catch (error) {
           if (sofar.cursor === undefined) throw error;
-          throw new Error(`${messageOf(error as Error)} Before that, it replayed ${replayed()}. Replay goes on there.`);
+          throw new Error(
+            `${messageOf(error as Error)} Before that, it replayed ${replayed()}. Replay goes on there.`,
+            {
+              cause: error,
+            },
+          );
         }
         if (closed.aborted) return `Stopped the replay after ${replayed()}.`;
         throw new Error(`Replayed ${replayed()}, and more are left. Replay goes on there.`);
