@@ -53,6 +53,22 @@ async function purchases(article: string): Promise<number> {
 }
 
 describe('enqueue in a transaction', () => {
+  it('stores nothing once the transaction was rolled back because of another one beside it', async () => {
+    const runner = shop.createQueryRunner();
+    try {
+      await runner.startTransaction();
+      const failing = enqueue(runner.manager, 'no-such-queue', [{ body: 'refused' }]);
+      const late = enqueue(runner.manager, queue.name, [{ body: 'late' }]).catch((error: unknown) => error);
+      // As Promise.all ends: the other enqueue goes on.
+      await expect(failing).rejects.toMatchObject({ code: 'queue-not-found' });
+      await runner.rollbackTransaction();
+      expect(await late).toMatchObject({ message: expect.stringContaining('open transaction') });
+    } finally {
+      await runner.release();
+    }
+    expect(await owedMessages(store, queue)).toEqual([]);
+  });
+
   it('takes bodies up to maxBodyBytes, 4,096 by default, and no limit that no broker could have', async () => {
     const enqueueBytes = async (bytes: number, maxBodyBytes?: number): Promise<string[]> =>
       shop.transaction(async (manager) =>

@@ -14,7 +14,15 @@ export class ApiError extends Error {
   ) {
     super(message);
   }
+
+  /** The broker has decided: it answers the same until somebody changes something. */
+  get isRefusal(): boolean {
+    return this.status >= 400 && this.status < 500 && !PASSING.has(this.status);
+  }
 }
+
+/** A session that is read again, a connection that ends, and a limit. */
+const PASSING = new Set([401, 408, 429]);
 
 interface Trouble {
   readonly text: string;
@@ -133,6 +141,23 @@ export async function change<T>(
   const answer = await call<T>(method, path, body, { headers });
   changes.value += 1;
   return answer;
+}
+
+/** A repeat of the same content after a lost answer has the same key, and is stored once. */
+export class RepeatKey {
+  private content = '';
+  private key = '';
+
+  /** The header for this content. */
+  headersFor(content: unknown): Record<string, string> {
+    const text = JSON.stringify(content);
+    if (text !== this.content) {
+      this.content = text;
+      const bytes = crypto.getRandomValues(new Uint8Array(16));
+      this.key = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+    }
+    return { 'idempotency-key': this.key };
+  }
 }
 
 export async function readSession(): Promise<void> {

@@ -1,11 +1,16 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { changes, get } from './api.js';
+import { ApiError, changes, get } from './api.js';
 
 /** After failures, the next try comes later, but not later than this. */
 const LATEST_MS = 15_000;
 
+/** Whether what was read before is over. Otherwise it stays while the broker is away. */
+export function isRefusal(error: unknown): boolean {
+  return error instanceof ApiError && error.isRefusal;
+}
+
 export interface Live<T> {
-  /** The last answer for this path. */
+  /** The last answer for this path. Undefined after a refusal: the queue may be gone. */
   readonly data: T | undefined;
   /** Why the last try failed. */
   readonly error: Error | undefined;
@@ -41,7 +46,8 @@ export function useLive<T>(path: string | undefined, everyMs: number): Live<T> {
       } catch (error) {
         if (stop.signal.aborted) return;
         failures += 1;
-        setState((before) => ({ ...(before.path === path ? before : {}), path, error: error as Error }));
+        const isKept = !isRefusal(error);
+        setState((before) => ({ ...(isKept && before.path === path ? before : {}), path, error: error as Error }));
       } finally {
         isRunning = false;
       }

@@ -96,7 +96,14 @@ async function inTransaction<T>(
       `${verb} needs the EntityManager of an open transaction: dataSource.transaction((manager) => ${verb}(manager, …)). Without one, use the HTTP client.`,
     );
   }
-  const run = async (sql: string): Promise<unknown> => manager.query(sql);
+  // A rollback may come between two statements, for example when another promise of a Promise.all
+  // fails. The next statement would commit by itself.
+  const run = async (sql: string): Promise<unknown> => {
+    if (queryRunner.isTransactionActive) return manager.query(sql);
+    throw new Error(
+      `${verb} was still at work when its transaction ended; await it before COMMIT or ROLLBACK. It needs an open transaction.`,
+    );
+  };
   return inTurn(queryRunner, async () => work({ read: run, write: run }));
 }
 

@@ -50,6 +50,13 @@ describe('the lock of a folder', () => {
     await lock.release();
   });
 
+  test.each(['', '{"pid":17,"started'])('is free if a crash of the machine left %j of its file', async (left) => {
+    await writeFile(join(folder, 'lock.3'), left);
+    const lock = await FolderLock.acquire(folder);
+    expect(await readdir(folder)).toEqual(['lock.4']);
+    await lock.release();
+  });
+
   test('is not held by a later process that has the same pid', async () => {
     const startedAt = (await killedProcess()).startedAt;
     await writeFile(join(folder, 'lock.1'), JSON.stringify({ pid: process.pid, startedAt }));

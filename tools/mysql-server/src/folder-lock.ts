@@ -3,7 +3,7 @@ import { link, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises
 import { join } from 'node:path';
 import { z } from 'zod';
 import { FolderLockedError, systemErrorCode } from './errors.js';
-import { identifyProcess, isRunning } from './processes.js';
+import { identifyProcess, isRunning, type ProcessIdentity } from './processes.js';
 
 const ATTEMPTS = 100;
 const RELEASED = 'released';
@@ -60,8 +60,20 @@ async function refuseIfHeld(folder: string, number: number): Promise<void> {
   if (number === 0) return;
   const text = await readFile(lockFile(folder, number), 'utf8').catch(() => RELEASED);
   if (text === RELEASED) return;
-  const holder = holderSchema.parse(JSON.parse(text));
-  if (await isRunning(holder)) throw new FolderLockedError(folder, holder.pid);
+  const holder = readHolder(text);
+  if (holder !== undefined && (await isRunning(holder))) throw new FolderLockedError(folder, holder.pid);
+}
+
+/**
+ * Undefined for a file that a crash of the machine emptied or cut: no holder outlives that. A
+ * process that is killed leaves none, because a file is whole before it is linked.
+ */
+function readHolder(text: string): ProcessIdentity | undefined {
+  try {
+    return holderSchema.parse(JSON.parse(text));
+  } catch {
+    return undefined;
+  }
 }
 
 async function claim(folder: string, candidate: string, number: number): Promise<boolean> {

@@ -108,7 +108,10 @@ export function digestOf(attributes: ReadonlyMap<string, StoredHeader>): string 
 const TEXT = Buffer.from([1]);
 const BINARY = Buffer.from([2]);
 
-/** The attributes that a receive asks for: names, `prefix.*`, or all. */
+/**
+ * The attributes that a receive asks for: names, `prefix.*`, or all. REST may have stored headers
+ * with characters that SQS cannot carry: such a value is binary here, and such a name is left out.
+ */
 export function select(
   attributes: ReadonlyMap<string, StoredHeader>,
   names: readonly string[],
@@ -119,5 +122,10 @@ export function select(
       if (name === 'All' || name === '.*' || name === '*') return true;
       return name.endsWith('.*') ? attribute.startsWith(name.slice(0, -1)) : attribute === name;
     });
-  return new Map([...attributes].filter(([name]) => isWanted(name)));
+  const wanted = [...attributes].filter(([name]) => isSqsText(name) && isWanted(name));
+  return new Map(wanted.map(([name, value]) => [name, carried(value)]));
+}
+
+function carried(value: StoredHeader): StoredHeader {
+  return typeof value !== 'string' || isSqsText(value) ? value : ['Binary', Buffer.from(value).toString('base64')];
 }

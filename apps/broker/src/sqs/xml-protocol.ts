@@ -17,6 +17,8 @@ const OPTIONS = {
     { regex: />/g, val: '&gt;' },
     { regex: /"/g, val: '&quot;' },
     { regex: /\r/g, val: '&#xD;' },
+    // No parser reads an answer with another one: not even an escape may name it.
+    { regex: /[^\t\n\r\u{20}-\u{D7FF}\u{E000}-\u{FFFD}\u{10000}-\u{10FFFF}]/gu, val: '\uFFFD' },
   ],
 };
 const builder = new XMLBuilder(OPTIONS);

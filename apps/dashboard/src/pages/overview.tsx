@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from 'preact/hooks';
 import type { Attention, OverviewAnswer, OverviewQueue, OverviewSort, PutQueueRequest } from '@rowmq/contract';
 import { admin, ApiError, change, may, mayReachAll, session } from '../api.js';
 import { duration, number, plural, rate, short } from '../format.js';
-import { useLive } from '../live.js';
+import { isRefusal, type Live, useLive } from '../live.js';
 import { Field, FormDialog, textIn } from '../parts/dialog.js';
 import { Spark } from '../parts/spark.js';
 import { Loaded, Pager } from '../parts/states.js';
@@ -51,7 +51,7 @@ export function OverviewPage(): JSX.Element {
   const offset = Number(query.get('offset') ?? 0);
   const [isCreating, setCreating] = useState(false);
   const live = useLive<OverviewAnswer>(admin(['overview'], { search, sort, order, offset, limit: ROWS }), EVERY_MS);
-  const latest = useLatest(live.data);
+  const latest = useLatest(live);
   const ageSeconds = useAge(latest?.at);
   return (
     <>
@@ -99,13 +99,13 @@ export function OverviewPage(): JSX.Element {
   );
 }
 
-/** The last answer, so that a search or another page does not blank the table. */
-function useLatest<T>(data: T | undefined): T | undefined {
+/** The last answer, so that a search or another page does not blank the table. A refusal does. */
+function useLatest<T>({ data, error }: Live<T>): T | undefined {
   const [latest, setLatest] = useState(data);
   useEffect(() => {
     if (data !== undefined) setLatest(data);
   }, [data]);
-  return data ?? latest;
+  return data ?? (isRefusal(error) ? undefined : latest);
 }
 
 /** For how long the answers have had this time. It compares no clocks of two machines. */

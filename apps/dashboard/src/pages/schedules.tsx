@@ -54,11 +54,15 @@ export function SchedulesPage(): JSX.Element {
 
 function Schedule({ schedule, onOpen }: { schedule: ScheduleAnswer; onOpen: (open: Open) => void }): JSX.Element {
   const { name, cron, everySeconds, timeZone, queue, topic, enabled, nextRunAt, lastRun, lastFailure } = schedule;
+  const [isRunning, setRunning] = useState(false);
   const run = (): void => {
-    change<RunScheduleAnswer>('POST', admin(['schedules', name, 'run'])).then(
-      ({ messageId }) => toast(`${name} ran: message ${messageId}.`),
-      (failure: Error) => toast(messageOf(failure)),
-    );
+    setRunning(true);
+    void change<RunScheduleAnswer>('POST', admin(['schedules', name, 'run']))
+      .then(
+        ({ messageId }) => toast(`${name} ran: message ${messageId}.`),
+        (failure: Error) => toast(messageOf(failure)),
+      )
+      .finally(() => setRunning(false));
   };
   return (
     <li class="card">
@@ -88,7 +92,7 @@ function Schedule({ schedule, onOpen }: { schedule: ScheduleAnswer; onOpen: (ope
       {lastFailure !== null && <p class="fault">{lastFailure}</p>}
       {may('admin') && (
         <p class="actions">
-          <button type="button" aria-label={`Run now: ${name}`} onClick={run}>
+          <button type="button" aria-label={`Run now: ${name}`} disabled={isRunning} onClick={run}>
             Run now
           </button>
           <button type="button" aria-label={`Change ${name}`} onClick={() => onOpen({ kind: 'put', schedule })}>

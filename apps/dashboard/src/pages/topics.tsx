@@ -1,7 +1,7 @@
 import type { JSX } from 'preact';
-import { useState } from 'preact/hooks';
+import { useRef, useState } from 'preact/hooks';
 import type { PublishAnswer, TopicAnswer, TopicsAnswer } from '@rowmq/contract';
-import { admin, change, may } from '../api.js';
+import { admin, change, may, RepeatKey } from '../api.js';
 import { plural } from '../format.js';
 import { useLive } from '../live.js';
 import { Area, Field, FormDialog, textIn } from '../parts/dialog.js';
@@ -121,6 +121,7 @@ function Topic({ topic, onOpen }: { topic: TopicAnswer; onOpen: (open: Open) => 
 }
 
 function Dialog({ open: { kind, topic, queue = '' }, onClose }: { open: Open; onClose: () => void }): JSX.Element {
+  const repeat = useRef(new RepeatKey());
   switch (kind) {
     case 'create':
       return (
@@ -150,7 +151,12 @@ function Dialog({ open: { kind, topic, queue = '' }, onClose }: { open: Open; on
               ...(Object.keys(headers).length > 0 && { headers }),
             };
             const path = `v1/topics/${encodeURIComponent(topic)}/messages`;
-            const { messages } = await change<PublishAnswer>('POST', path, { messages: [message] });
+            const { messages } = await change<PublishAnswer>(
+              'POST',
+              path,
+              { messages: [message] },
+              repeat.current.headersFor(message),
+            );
             return `Published to ${plural(messages[0]?.subscriptions ?? 0, 'queue')}.`;
           }}
         >

@@ -11,8 +11,8 @@ interface FormDialogProps {
   /** A name that the reader types, so that nothing happens to another queue. */
   readonly confirmName?: string;
   readonly children?: ComponentChildren;
-  /** Does it, and returns what to say then. */
-  readonly onSubmit: (values: FormData) => Promise<string | undefined>;
+  /** Does it, and returns what to say then. The signal tells that the form was closed. */
+  readonly onSubmit: (values: FormData, closed: AbortSignal) => Promise<string | undefined>;
   readonly onClose: () => void;
 }
 
@@ -24,18 +24,25 @@ export function FormDialog(props: FormDialogProps): JSX.Element {
   const [typed, setTyped] = useState('');
   const [isBusy, setBusy] = useState(false);
   const [error, setError] = useState<string>();
+  const closed = useRef(new AbortController());
   useEffect(() => {
     const opener = document.activeElement as HTMLElement | null;
+    const { current: onceClosed } = closed;
     dialog.current?.showModal();
-    return () => opener?.focus();
+    return () => {
+      onceClosed.abort();
+      opener?.focus();
+    };
   }, []);
   const submit = async (values: FormData): Promise<void> => {
     setBusy(true);
     setError(undefined);
     try {
-      const done = await onSubmit(values);
+      const { signal } = closed.current;
+      const done = await onSubmit(values, signal);
       if (done !== undefined) toast(done);
-      onClose();
+      // The reader may have opened another form meanwhile.
+      if (!signal.aborted) onClose();
     } catch (failure) {
       setBusy(false);
       setError(messageOf(failure as Error));
@@ -121,8 +128,13 @@ interface Input {
   readonly spellcheck?: boolean;
 }
 
-/** A labelled input. Its help is read out with it. */
-export function Field({ label, name, help, ...input }: FieldProps & Input): JSX.Element {
+/**
+ * A labelled input. Its help is read out with it.
+ *
+ * The value is only the first one: the page below a form reads again every few seconds, and must
+ * not undo what was typed.
+ */
+export function Field({ label, name, help, value, ...input }: FieldProps & Input): JSX.Element {
   const id = useId();
   return (
     <p class="field">
@@ -131,6 +143,7 @@ export function Field({ label, name, help, ...input }: FieldProps & Input): JSX.
         id={id}
         name={name}
         aria-describedby={help === undefined ? undefined : `${id}-help`}
+        defaultValue={value === undefined ? undefined : String(value)}
         {...(input as object)}
       />
       {help !== undefined && (
@@ -142,17 +155,25 @@ export function Field({ label, name, help, ...input }: FieldProps & Input): JSX.
   );
 }
 
+/** A labelled text of several lines. The value is the first one, as that of {@link Field}. */
 export function Area({
   label,
   name,
   help,
+  value,
   ...area
 }: FieldProps & { rows: number; value?: string; required?: boolean; spellcheck?: boolean }): JSX.Element {
   const id = useId();
   return (
     <p class="field">
       <label for={id}>{label}</label>
-      <textarea id={id} name={name} aria-describedby={help === undefined ? undefined : `${id}-help`} {...area} />
+      <textarea
+        id={id}
+        name={name}
+        aria-describedby={help === undefined ? undefined : `${id}-help`}
+        defaultValue={value}
+        {...area}
+      />
       {help !== undefined && (
         <small id={`${id}-help`} class="muted">
           {help}

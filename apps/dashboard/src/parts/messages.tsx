@@ -261,5 +261,7 @@ function FilteredDialog({
 function localTime(at: string | undefined): string {
   if (at === undefined) return '';
   const time = new Date(at);
+  // The address of a page may hold anything, which the broker refuses.
+  if (Number.isNaN(time.getTime())) return '';
   return new Date(time.getTime() - time.getTimezoneOffset() * 60_000).toISOString().slice(0, 19);
 }

@@ -1,10 +1,10 @@
 import type { JSX } from 'preact';
-import { useState } from 'preact/hooks';
+import { useRef, useState } from 'preact/hooks';
 import type { JobAnswer, PauseSide, QueueAnswer, ReplayAnswer, ReplayRequest } from '@rowmq/contract';
-import { admin, change, may } from '../api.js';
+import { admin, change, may, RepeatKey } from '../api.js';
 import { plural } from '../format.js';
 import { go } from '../router.js';
-import { Area, Choice, Field, FormDialog, numberIn, textIn } from './dialog.js';
+import { Area, Choice, Field, FormDialog, messageOf, numberIn, textIn } from './dialog.js';
 
 type Action = 'send' | 'pause' | 'resume' | 'purge' | 'redrive' | 'replay' | 'delete';
 
@@ -64,6 +64,7 @@ const DIALOGS: Record<Action, (props: DialogProps) => JSX.Element> = {
 };
 
 function SendDialog({ queue: { name }, onClose }: DialogProps): JSX.Element {
+  const repeat = useRef(new RepeatKey());
   return (
     <FormDialog
       title={`Send a message to ${name}`}
@@ -84,6 +85,7 @@ function SendDialog({ queue: { name }, onClose }: DialogProps): JSX.Element {
           'POST',
           `v1/queues/${encodeURIComponent(name)}/messages`,
           { messages: [message] },
+          repeat.current.headersFor(message),
         );
         return `Sent ${answer.messages[0]?.id ?? ''}.`;
       }}
@@ -225,13 +227,15 @@ export function RedriveFields(): JSX.Element {
 }
 
 function ReplayDialog({ queue: { name }, onClose }: DialogProps): JSX.Element {
+  // A second try of the same replay goes on where the first one failed.
+  const progress = useRef({ of: '', replayed: 0, cursor: undefined as string | undefined });
   return (
     <FormDialog
       title={`Replay ${name}`}
       action="Replay"
       confirmName={name}
       onClose={onClose}
-      onSubmit={async (values) => {
+      onSubmit={async (values, closed) => {
         const request: ReplayRequest = {
           from: timeIn(values, 'from'),
           to: timeIn(values, 'to'),
@@ -239,14 +243,31 @@ function ReplayDialog({ queue: { name }, onClose }: DialogProps): JSX.Element {
         };
         const toQueue = textIn(values, 'toQueue');
         if (toQueue !== undefined) request.toQueue = toQueue;
-        let replayed = 0;
-        for (let calls = 0; calls < MOST_REPLAY_CALLS; calls += 1) {
-          const answer = await change<ReplayAnswer>('POST', admin(['queues', name, 'replay']), request);
-          replayed += answer.replayed;
-          if (answer.complete || answer.cursor === null) return `Replayed ${plural(replayed, 'message')}.`;
-          request.cursor = answer.cursor;
+        const of = JSON.stringify(request);
+        if (progress.current.of !== of) progress.current = { of, replayed: 0, cursor: undefined };
+        const { current: sofar } = progress;
+        const replayed = (): string => plural(sofar.replayed, 'message');
+        try {
+          for (let calls = 0; calls < MOST_REPLAY_CALLS && !closed.aborted; calls += 1) {
+            const answer = await change<ReplayAnswer>('POST', admin(['queues', name, 'replay']), {
+              ...request,
+              ...(sofar.cursor !== undefined && { cursor: sofar.cursor }),
+            });
+            sofar.replayed += answer.replayed;
+            if (answer.complete || answer.cursor === null) return `Replayed ${replayed()}.`;
+            sofar.cursor = answer.cursor;
+          }
+        } catch (error) {
+          if (sofar.cursor === undefined) throw error;
+          throw new Error(
+            `${messageOf(error as Error)} Before that, it replayed ${replayed()}. Replay goes on there.`,
+            {
+              cause: error,
+            },
+          );
         }
-        return `Replayed ${plural(replayed, 'message')}, and more are left: begin again with a later time.`;
+        if (closed.aborted) return `Stopped the replay after ${replayed()}.`;
+        throw new Error(`Replayed ${replayed()}, and more are left. Replay goes on there.`);
       }}
     >
       <p>

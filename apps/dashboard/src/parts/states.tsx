@@ -1,8 +1,12 @@
 import type { ComponentChildren, JSX } from 'preact';
+import { trouble } from '../api.js';
 import { number } from '../format.js';
 import type { Live } from '../live.js';
 
-/** Shows what was read, or why there is nothing yet. Old data stays while the broker is away. */
+/**
+ * Shows what was read, or why there is nothing. Old data stays while reading fails, and the page
+ * says that it is old.
+ */
 export function Loaded<T>({
   live,
   children,
@@ -11,13 +15,19 @@ export function Loaded<T>({
   children: (data: T) => ComponentChildren;
 }): JSX.Element {
   const { data, error } = live;
-  if (data !== undefined) return <>{children(data)}</>;
-  if (error !== undefined)
+  const fault = error !== undefined && (
+    <p class="fault" role="alert">
+      {error.message}
+    </p>
+  );
+  if (data !== undefined)
     return (
-      <p class="fault" role="alert">
-        {error.message}
-      </p>
+      <>
+        {trouble.value === undefined && fault}
+        {children(data)}
+      </>
     );
+  if (fault !== false) return fault;
   return (
     <p class="muted" role="status">
       Loading …
@@ -37,15 +47,17 @@ export function Pager({
   total: number;
   onMove: (offset: number) => void;
 }): JSX.Element | null {
-  if (total <= limit) return null;
+  if (total <= limit && offset === 0) return null;
   const last = Math.min(offset + limit, total);
+  // The list may have become shorter.
+  const before = Math.max(0, Math.min(offset - limit, (Math.ceil(total / limit) - 1) * limit));
   return (
     <nav class="pager" aria-label="Pages of the list">
-      <button type="button" disabled={offset === 0} onClick={() => onMove(Math.max(0, offset - limit))}>
+      <button type="button" disabled={offset === 0} onClick={() => onMove(before)}>
         Previous
       </button>
       <span>
-        {number(offset + 1)} to {number(last)} of {number(total)}
+        {offset < total ? `${number(offset + 1)} to ${number(last)} of ${number(total)}` : `none of ${number(total)}`}
       </span>
       <button type="button" disabled={last >= total} onClick={() => onMove(offset + limit)}>
         Next
