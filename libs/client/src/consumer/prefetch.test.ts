@@ -204,7 +204,7 @@ describe('a consumer that is started after a stop', () => {
       },
     };
     const consumer = consume(broker, handler, { shutdownSeconds: 10 });
-    await vi.waitUntil(() => working === 1);
+    await vi.waitUntil(() => most === 1);
     const stopped = consumer.stop();
     consumer.start();
     consumer.start();
@@ -276,7 +276,7 @@ describe('the lease of a consumer', () => {
     await vi.waitUntil(() => consumer.inHand === 1);
     expect(leaseMs()).toBeLessThanOrEqual(2000);
     // Extended in time, and by the length of the lease.
-    await vi.waitUntil(() => broker.extended.length === 2);
+    await vi.waitUntil(() => broker.extended.length >= 2);
     expect(leaseMs()).toBeGreaterThan(1000);
     expect(leaseMs()).toBeLessThanOrEqual(2000);
     await consumer.stop();

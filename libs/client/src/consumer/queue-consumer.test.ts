@@ -392,7 +392,7 @@ describe('a consumer', () => {
   it('pauses for a second after an empty answer that came at once', async () => {
     const broker = new CountingBroker();
     consume(broker, { message: () => undefined }, { waitSeconds: 0 });
-    await vi.waitUntil(() => broker.asked.length === 2);
+    await vi.waitUntil(() => broker.asked.length >= 2);
     const [first, second] = broker.askedAt as [number, number];
     expect(second - first).toBeGreaterThanOrEqual(1000 - TIMER_MS);
   });
@@ -417,14 +417,18 @@ describe.concurrent('a consumer that is stopped', () => {
   it('lets handlers finish and acks their messages, and releases the messages that none has begun', async () => {
     const broker = await filled(10);
     const finished: number[] = [];
+    let letGo = (): void => undefined;
+    const held = new Promise<void>((resolve) => (letGo = resolve));
     const consumer = consume(
       broker,
-      { message: async (payload) => (await sleep(200), void finished.push(payload)) },
+      { message: async (payload) => (await held, void finished.push(payload)) },
       { concurrency: 2, prefetch: 6, batchSize: 8, shutdownSeconds: 10 },
     );
     await vi.waitUntil(() => consumer.inHand === 8);
     const asked = broker.asked.length;
-    await Promise.all([consumer.stop(), consumer.stop()]);
+    const stopped = [consumer.stop(), consumer.stop()];
+    letGo();
+    await Promise.all(stopped);
     expect(finished).toEqual([0, 1]);
     const left = broker.messages('orders');
     expect(left.map(({ body }) => body)).toEqual(['2', '3', '4', '5', '6', '7', '8', '9']);
