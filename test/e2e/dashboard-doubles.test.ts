@@ -1,20 +1,15 @@
-import type { Browser, Page } from 'playwright-core';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Browser, Locator, Page } from 'playwright-core';
+import { describe, expect, test } from 'vitest';
 import { useBroker } from '../support/api.js';
 import { Reader } from '../support/dashboard.js';
-import { startChromium } from '../support/start-chromium.js';
+import { useChromium } from '../support/use-chromium.js';
 
 /** Chromium writes a line for each call without an answer. */
 const FAILURES = /Failed to load resource/;
 const open = useBroker();
 let browser: Browser;
 
-beforeAll(async () => {
-  browser = await startChromium();
-});
-afterAll(async () => {
-  await browser?.close();
-});
+useChromium((started) => (browser = started));
 
 /** Carries out the first call of this path, and loses its answer. */
 async function loseAnswer(page: Page, path: string): Promise<void> {
@@ -28,6 +23,15 @@ async function loseAnswer(page: Page, path: string): Promise<void> {
   );
 }
 
+/** Submits a form whose first answer is lost, and then again. */
+async function submitTwice(dialog: Locator, name: string): Promise<void> {
+  const button = dialog.getByRole('button', { name });
+  await button.click();
+  await dialog.getByRole('alert').filter({ hasText: 'does not answer' }).waitFor();
+  await button.click();
+  await dialog.waitFor({ state: 'detached' });
+}
+
 describe('the dashboard does once', () => {
   test('a message that is sent again after its answer was lost', async () => {
     const queue = await open.newQueue();
@@ -37,10 +41,7 @@ describe('the dashboard does once', () => {
     await page.getByRole('button', { name: 'Send a message' }).click();
     const dialog = page.getByRole('dialog');
     await dialog.getByLabel('Body').fill('once');
-    await dialog.getByRole('button', { name: 'Send' }).click();
-    await dialog.getByRole('alert').filter({ hasText: 'does not answer' }).waitFor();
-    await dialog.getByRole('button', { name: 'Send' }).click();
-    await dialog.waitFor({ state: 'detached' });
+    await submitTwice(dialog, 'Send');
     expect(await queue.browse('ready')).toHaveLength(1);
 
     // The same text in a new form is another message.
@@ -63,10 +64,7 @@ describe('the dashboard does once', () => {
     await page.getByRole('button', { name: `Publish: ${topic}` }).click();
     const dialog = page.getByRole('dialog');
     await dialog.getByLabel('Body').fill('once');
-    await dialog.getByRole('button', { name: 'Publish' }).click();
-    await dialog.getByRole('alert').filter({ hasText: 'does not answer' }).waitFor();
-    await dialog.getByRole('button', { name: 'Publish' }).click();
-    await dialog.waitFor({ state: 'detached' });
+    await submitTwice(dialog, 'Publish');
     expect(await queue.browse('ready')).toHaveLength(1);
     await reader.expectNoComplaints(FAILURES);
   });

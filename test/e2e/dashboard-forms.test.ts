@@ -1,18 +1,13 @@
 import type { Browser, Page } from 'playwright-core';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { useBroker } from '../support/api.js';
 import { Reader } from '../support/dashboard.js';
-import { startChromium } from '../support/start-chromium.js';
+import { useChromium } from '../support/use-chromium.js';
 
 const open = useBroker();
 let browser: Browser;
 
-beforeAll(async () => {
-  browser = await startChromium();
-});
-afterAll(async () => {
-  await browser?.close();
-});
+useChromium((started) => (browser = started));
 
 /** The page below the form has read this path, and drawn what it read. */
 async function hasReadAgain(page: Page, path: string): Promise<void> {

@@ -1,20 +1,15 @@
 import type { Browser } from 'playwright-core';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { useBroker } from '../support/api.js';
 import { Reader } from '../support/dashboard.js';
-import { startChromium } from '../support/start-chromium.js';
+import { useChromium } from '../support/use-chromium.js';
 
 /** Chromium writes a line for each refusal. */
 const REFUSALS = /Failed to load resource/;
 const open = useBroker();
 let browser: Browser;
 
-beforeAll(async () => {
-  browser = await startChromium();
-});
-afterAll(async () => {
-  await browser?.close();
-});
+useChromium((started) => (browser = started));
 
 describe('a page of the dashboard', () => {
   test('says that its queue is gone, and no longer shows its figures and actions', async () => {

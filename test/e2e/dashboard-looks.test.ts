@@ -1,10 +1,10 @@
 import type { Browser } from 'playwright-core';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { useOwnBroker } from '../support/api.js';
-import { startChromium } from '../support/start-chromium.js';
 import { apiWith } from '../support/keys.js';
 import { Reader } from '../support/dashboard.js';
 import { fillWithTrouble, pagesOf } from '../support/dashboard-scenes.js';
+import { useChromium } from '../support/use-chromium.js';
 
 /*
  * The looks of the dashboard, as far as a program can judge them, in a real browser. Nothing is cut
@@ -20,12 +20,7 @@ const PAGES_MS = 240_000;
 const ADMIN_KEY = 'the-admin-key-of-the-looks-of-the-dashboard';
 const shared = useOwnBroker({ ROWMQ_ADMIN_KEY: ADMIN_KEY });
 let browser: Browser;
-beforeAll(async () => {
-  browser = await startChromium();
-});
-afterAll(async () => {
-  await browser?.close();
-});
+useChromium((started) => (browser = started));
 
 /** The elements that a reader could not see as a whole, each with the reason. */
 const FAULTS = `(() => {

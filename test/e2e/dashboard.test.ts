@@ -2,12 +2,12 @@ import { createConnection } from 'mysql2/promise';
 import type { Browser } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Api, newQueueName, useBroker } from '../support/api.js';
-import { startChromium } from '../support/start-chromium.js';
 import { Reader } from '../support/dashboard.js';
 import { openGateway } from '../support/gateway.js';
 import { apiWith, newKey } from '../support/keys.js';
 import { insertQueues } from '../support/many-queues.js';
 import { type Broker, createMigratedDatabase, startBroker } from '../support/processes.js';
+import { useChromium } from '../support/use-chromium.js';
 import { eventually } from '../support/wait.js';
 
 const ADMIN_KEY = 'the-admin-key-of-the-dashboard-test';
@@ -18,12 +18,7 @@ const HOSTILE = `<script>window.hacked = true</script><img src="x" onerror="wind
 const open = useBroker();
 let browser: Browser;
 
-beforeAll(async () => {
-  browser = await startChromium();
-});
-afterAll(async () => {
-  await browser?.close();
-});
+useChromium((started) => (browser = started));
 
 describe('the dashboard of a broker without keys, in a real browser', () => {
   test('creates a queue, and shows a message arrive and leave without a reload', async () => {

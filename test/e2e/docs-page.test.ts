@@ -2,19 +2,14 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Browser } from 'playwright-core';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { useBroker } from '../support/api.js';
-import { startChromium } from '../support/start-chromium.js';
+import { useChromium } from '../support/use-chromium.js';
 
 const shared = useBroker();
 let browser: Browser;
 
-beforeAll(async () => {
-  browser = await startChromium();
-});
-afterAll(async () => {
-  await browser?.close();
-});
+useChromium((started) => (browser = started));
 
 describe('the page at /docs, in a real browser', () => {
   test('loads without errors and from nowhere but the broker, lists the calls and makes one', async () => {
